@@ -1,0 +1,1 @@
+"""ESRGAN image super-resolution: see README.md."""
