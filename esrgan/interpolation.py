@@ -1,0 +1,44 @@
+"""Network interpolation: a blend of the weights of two generators (ESRGAN §3.4)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from esrgan.errors import WeightsError
+from esrgan.weights import GeneratorFile
+
+
+def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Compute θ = (1 − α)·θ_PSNR + α·θ_GAN.
+
+    Args:
+        psnr_state: Weights of the PSNR-oriented generator.
+        gan_state: Weights of the GAN-trained one: the same names and shapes.
+        alpha: 0 gives the first exactly, 1 the second.
+
+    Raises:
+        ValueError: If α is not within [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
+    return {name: (1 - alpha) * value + alpha * gan_state[name] for name, value in psnr_state.items()}
+
+
+def interpolate_files(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> dict[str, object]:
+    """Blend two generators into the content of a model file.
+
+    Raises:
+        WeightsError: If they are not of one architecture.
+        ValueError: If α is not within [0, 1].
+    """
+    if psnr.architecture != gan.architecture:
+        raise WeightsError(
+            f"{psnr.path} and {gan.path}: expected two generators of one architecture, "
+            f"got {psnr.architecture} and {gan.architecture}; the GAN model must have been trained from the PSNR model"
+        )
+    return {
+        "params": interpolate(psnr.state, gan.state, alpha),
+        "stage": "training",
+        "alpha": alpha,
+        "hparams": gan.hparams or psnr.hparams,
+    }

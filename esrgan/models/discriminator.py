@@ -1,0 +1,103 @@
+"""The discriminators: VGG style (ESRGAN §3.2 after SRGAN) and U-Net with spectral norm (Real-ESRGAN §3.4)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from esrgan.models.generator import NEGATIVE_SLOPE
+
+POOLED_SIZE = 7  # px, what the linear layers see whatever the patch; VGG's own (arXiv 1409.1556)
+
+
+class VGGDiscriminator(nn.Module):
+    """One logit for an image of any size: the unbounded C(x) of the relativistic loss.
+
+    Args:
+        img_channels: Channels of the image.
+        vgg_blk_ch: Output channels of each 3×3 convolution; one that keeps the channels halves the size instead.
+            The first has a bias and no batch normalisation, the others the reverse.
+        fc_features: Widths of the hidden linear layers.
+    """
+
+    def __init__(
+        self,
+        img_channels: int = 3,
+        vgg_blk_ch: Sequence[int] = (64, 64, 128, 128, 256, 256, 512, 512),
+        fc_features: Sequence[int] = (100,),
+    ) -> None:
+        super().__init__()
+        self.features = nn.Sequential()
+        for i, (before, after) in enumerate(pairwise([img_channels, *vgg_blk_ch])):
+            is_first = i == 0
+            stride = 2 if before == after and not is_first else 1
+            conv = nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1, bias=is_first)
+            layers: list[tuple[str, nn.Module]] = [("conv", conv)]
+            if not is_first:
+                layers.append(("bn", nn.BatchNorm2d(after)))
+            layers.append(("act", nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)))
+            self.features.add_module(f"block_{i}", nn.Sequential(OrderedDict(layers)))
+        self.head = nn.Sequential()
+        widths = [vgg_blk_ch[-1] * POOLED_SIZE**2, *fc_features]
+        for i, (before, after) in enumerate(pairwise(widths)):
+            block = OrderedDict(linear=nn.Linear(before, after), act=nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+            self.head.add_module(f"block_{i}", nn.Sequential(block))
+        self.head.add_module("linear_out", nn.Linear(widths[-1], 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Judge images (B, C, H, W) in [0, 1]: logits (B, 1)."""
+        pooled = F.adaptive_avg_pool2d(self.features(image), POOLED_SIZE)
+        logits: Tensor = self.head(pooled.flatten(1))
+        return logits
+
+
+class UNetDiscriminator(nn.Module):
+    """One logit per pixel, from a U-Net whose inner convolutions are spectrally normalised.
+
+    Args:
+        img_channels: Channels of the image.
+        num_features: Channels at full resolution; they double at each of three halvings.
+    """
+
+    def __init__(self, img_channels: int = 3, num_features: int = 64) -> None:
+        super().__init__()
+        n = num_features
+
+        def normed(before: int, after: int, kernel_size: int = 3) -> nn.Module:
+            stride = 2 if kernel_size == 4 else 1
+            return spectral_norm(nn.Conv2d(before, after, kernel_size, stride, padding=1, bias=False))
+
+        self.conv0 = nn.Conv2d(img_channels, n, kernel_size=3, padding=1)
+        self.conv1 = normed(n, 2 * n, kernel_size=4)
+        self.conv2 = normed(2 * n, 4 * n, kernel_size=4)
+        self.conv3 = normed(4 * n, 8 * n, kernel_size=4)
+        self.conv4 = normed(8 * n, 4 * n)
+        self.conv5 = normed(4 * n, 2 * n)
+        self.conv6 = normed(2 * n, n)
+        self.conv7 = normed(n, n)
+        self.conv8 = normed(n, n)
+        self.conv9 = nn.Conv2d(n, 1, kernel_size=3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Judge images (B, C, H, W) in [0, 1], at least 8 px each way: logits (B, 1, H, W)."""
+
+        def activated(conv: nn.Module, x: Tensor) -> Tensor:
+            return F.leaky_relu(conv(x), NEGATIVE_SLOPE, inplace=True)
+
+        def enlarged(x: Tensor, like: Tensor) -> Tensor:
+            return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+        x0 = activated(self.conv0, image)
+        x1 = activated(self.conv1, x0)
+        x2 = activated(self.conv2, x1)
+        x3 = activated(self.conv3, x2)
+        x = activated(self.conv4, enlarged(x3, x2)) + x2
+        x = activated(self.conv5, enlarged(x, x1)) + x1
+        x = activated(self.conv6, enlarged(x, x0)) + x0
+        logits: Tensor = self.conv9(activated(self.conv8, activated(self.conv7, x)))
+        return logits
