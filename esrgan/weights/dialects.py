@@ -99,7 +99,7 @@ def infer_architecture(state: State, place: str = "state dict") -> Architecture:
     if in_channels != out_channels * unshuffle**2 or surplus or unshuffle == 3:
         raise WeightsError(f"{place}: {in_channels} channels in, {out_channels} out: no ESRGAN generator has these")
     num_residual_blocks = max(k for _, _, k in convs)
-    architecture = Architecture(
+    return Architecture(
         scale_factor=scale,
         img_channels=out_channels,
         rrdb_channels=rrdb_channels,
@@ -110,7 +110,6 @@ def infer_architecture(state: State, place: str = "state dict") -> Architecture:
         use_subpixel_conv=bool(upsamplings) and state["conv_up1.weight"].shape[0] == 4 * rrdb_channels,
         pixel_unshuffle=unshuffle > 1,
     )
-    return architecture
 
 
 def check_complete(state: State, network: RRDBNet, place: str) -> None:

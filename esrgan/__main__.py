@@ -1,0 +1,5 @@
+"""``python -m esrgan``."""
+
+from esrgan.cli import main
+
+raise SystemExit(main())

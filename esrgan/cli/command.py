@@ -1,0 +1,49 @@
+"""What all commands share: one parser style, one way to fail."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from esrgan.errors import EsrganError
+
+OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Make a parser whose help ends with examples."""
+    return argparse.ArgumentParser(
+        prog=f"esrgan {name}",
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)"
+    )
+
+
+def natural(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return value
+
+
+def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
+    """Parse the arguments and do the work; our own errors are printed without a traceback and give 2."""
+    args = parser.parse_args(argv)
+    try:
+        return work(args)
+    except EsrganError as error:
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED

@@ -1,0 +1,104 @@
+"""``esrgan train``: the two-stage trainer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from esrgan import config as configuration
+from esrgan.cli import command
+from esrgan.errors import ConfigError
+
+EXAMPLES = """\
+  python train.py configs/quickstart.json
+  python train.py configs/esrgan_default.json --dry-run
+  python train.py configs/esrgan_default.json -a --resume auto
+  python train.py configs/esrgan_default.json -l saved_models/20261121-120000_RRDB_PSNR_x4.pth
+  torchrun --nproc-per-node 4 train.py configs/esrgan_default.json -a"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    parser = command.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
+    parser.add_argument("config_file", type=Path, help="JSON file with both stages; {} is the paper's run")
+    parser.add_argument("-l", "--load-checkpoint", type=Path, metavar="FILE", help="checkpoint or model to start from")
+    parser.add_argument("-a", "--autocast", action="store_true", help="compute in bfloat16 or float16")
+    parser.add_argument("--no-data-parallel", action="store_true", help="use one GPU where there are several")
+    parser.add_argument(
+        "-i",
+        "--checkpoint-interval",
+        type=command.natural,
+        metavar="N",
+        help="epochs between checkpoints (default: 1, but a minute at least)",
+    )
+    parser.add_argument(
+        "-w",
+        "--best-checkpoint-warmup",
+        type=int,
+        default=0,
+        metavar="N",
+        help="epochs before a best model (default: 0)",
+    )
+    parser.add_argument(
+        "-s",
+        "--store-model-interval",
+        type=command.natural,
+        metavar="N",
+        help="keep a model every N epochs (default: off)",
+    )
+    parser.add_argument(
+        "-o", "--out-dir", type=Path, default=Path("saved_models"), metavar="DIR", help="default: saved_models"
+    )
+    parser.add_argument("--stage", choices=["pretraining", "training", "all"], default="all", help="default: all")
+    parser.add_argument(
+        "--resume", choices=["auto"], help="continue this configuration's newest checkpoint in --out-dir"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, run one step of each stage, exit")
+    parser.add_argument("--seed", type=int, metavar="N", help="in place of the configuration's")
+    parser.add_argument("--max-steps", type=command.natural, metavar="N", help="end each stage after N steps")
+    command.add_device(parser)
+    return command.run(parser, lambda args: _train(args, sys.argv[1:] if argv is None else argv), argv)
+
+
+def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    config = configuration.load(args.config_file)
+    if args.seed is not None:
+        if args.seed < 0:
+            raise ConfigError(f"--seed: expected a number of at least 0, got {args.seed}")
+        config = config.model_copy(update={"seed": args.seed})
+    if args.resume and args.load_checkpoint:
+        raise ConfigError("--resume auto and -l: expected one of them, got both; -l FILE resumes from that file")
+
+    from esrgan.training import TrainOptions, train
+
+    _use_all_gpus(args, argv)
+    options = TrainOptions(
+        config_name=args.config_file.stem,
+        out_dir=args.out_dir,
+        device=args.device,
+        autocast=args.autocast,
+        stage=args.stage,
+        load_checkpoint=args.load_checkpoint,
+        resume=args.resume == "auto",
+        checkpoint_interval=args.checkpoint_interval,
+        best_checkpoint_warmup=args.best_checkpoint_warmup,
+        store_model_interval=args.store_model_interval,
+        max_steps=args.max_steps,
+        dry_run=args.dry_run,
+    )
+    return command.OK if train(config, options) else command.INTERRUPTED
+
+
+def _use_all_gpus(args: argparse.Namespace, argv: Sequence[str]) -> None:
+    """Start again under torchrun, a process for each GPU, if there are several and nobody chose otherwise."""
+    import torch
+
+    count = torch.cuda.device_count()
+    chosen = args.no_data_parallel or args.dry_run or args.device not in ("auto", "cuda") or "WORLD_SIZE" in os.environ
+    if count > 1 and not chosen:
+        print(f"training on {count} GPUs; --no-data-parallel uses one", flush=True)
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        os.execv(sys.executable, [sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S606

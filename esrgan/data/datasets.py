@@ -1,0 +1,154 @@
+"""Which images a dataset has: datasets by name, any folder, or a pair of folders."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from esrgan import images
+from esrgan.errors import DatasetError, Problem
+
+Split = Literal["train", "val"]
+Source = str | tuple[str, str | None]  # a name or folder of HR images, or (HR folder, LR folder or None)
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """An HR image and its LR image; None where the LR image is to be made by bicubic reduction."""
+
+    high: Path
+    low: Path | None
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Where a published dataset keeps its images under the data root, as its archive unpacks."""
+
+    high: dict[Split, str]
+    low: dict[Split, str]  # {scale} stands for the factor
+    low_scales: tuple[int, ...]
+    origin: str
+
+
+_NAMED = {
+    "div2k": _Named(
+        high={"train": "DIV2K_train_HR", "val": "DIV2K_valid_HR"},
+        low={"train": "DIV2K_train_LR_bicubic/X{scale}", "val": "DIV2K_valid_LR_bicubic/X{scale}"},
+        low_scales=(2, 3, 4),
+        origin="unpack DIV2K_train_HR.zip and DIV2K_valid_HR.zip from https://data.vision.ee.ethz.ch/cvl/DIV2K/",
+    ),
+    "bsds500": _Named(
+        high={"train": "BSR/BSDS500/data/images/train", "val": "BSR/BSDS500/data/images/val"},
+        low={},
+        low_scales=(),
+        origin="unpack BSR_bsds500.tgz from https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/",
+    ),
+    "set5": _Named(
+        high={"train": "Set5/GTmod12", "val": "Set5/GTmod12"},
+        low={"train": "Set5/LRbicx{scale}", "val": "Set5/LRbicx{scale}"},
+        low_scales=(2, 3, 4),
+        origin="unpack Set5 of BasicSR's benchmark datasets",
+    ),
+    "set14": _Named(
+        high={"train": "Set14/GTmod12", "val": "Set14/GTmod12"},
+        low={"train": "Set14/LRbicx{scale}", "val": "Set14/LRbicx{scale}"},
+        low_scales=(2, 3, 4),
+        origin="unpack Set14 of BasicSR's benchmark datasets",
+    ),
+}
+
+# Colour photographs inside the scikit-image wheel: enough to try things without a download, too few to train for real.
+_SKIMAGE: dict[Split, tuple[str, ...]] = {
+    "train": ("astronaut.png", "coffee.png", "motorcycle_left.png"),
+    "val": ("chelsea.png", "rocket.jpg"),
+}
+NAMES = (*_NAMED, "skimage")
+
+
+def default_data_root() -> Path:
+    """Give the folder that holds the named datasets: ``$ESRGAN_DATA``, else ``data``."""
+    return Path(os.environ.get("ESRGAN_DATA") or "data")
+
+
+def find_pairs(sources: Sequence[Source], split: Split, scale: int, data_root: Path) -> list[ImagePair]:
+    """List the image pairs of several datasets, mixed.
+
+    Args:
+        sources: Names among ``NAMES``, folders, or pairs of folders.
+        split: Which part of a named dataset.
+        scale: Scale factor, which picks the LR folder of a named dataset.
+        data_root: Folder that holds the named datasets.
+
+    Raises:
+        DatasetError: With every missing folder, empty folder and unmatched name.
+    """
+    pairs: list[ImagePair] = []
+    problems: list[str | Problem] = []
+    for source in sources:
+        try:
+            pairs += _pairs_of(source, split, scale, data_root)
+        except DatasetError as error:
+            problems += error.problems
+    if problems:
+        raise DatasetError(problems)
+    return pairs
+
+
+def _pairs_of(source: Source, split: Split, scale: int, data_root: Path) -> list[ImagePair]:
+    if source == "skimage":
+        return _skimage_pairs(split)
+    if isinstance(source, str) and source in _NAMED:
+        named = _NAMED[source]
+        high = data_root / named.high[split]
+        if not high.is_dir():
+            remedy = f"{named.origin} into {data_root}, or set data_root or ESRGAN_DATA to the folder that has it"
+            raise DatasetError(Problem(f"dataset {source}", f"the folder {high}", "nothing", remedy))
+        low = data_root / named.low[split].format(scale=scale) if scale in named.low_scales else None
+        return _match(high, low if low and low.is_dir() else None, scale)
+    high_name, low_name = (source, None) if isinstance(source, str) else source
+    missing = [name for name in (high_name, low_name) if name is not None and not Path(name).is_dir()]
+    if missing:
+        remedy = "correct the path; it is relative to the folder the command runs in"
+        expected = f"a folder of images or one of {', '.join(NAMES)}"
+        raise DatasetError([Problem(f"dataset {name}", expected, "nothing there", remedy) for name in missing])
+    return _match(Path(high_name), Path(low_name) if low_name else None, scale)
+
+
+def _skimage_pairs(split: Split) -> list[ImagePair]:
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise DatasetError("dataset skimage: scikit-image is not installed; pip install scikit-image")
+    folder = Path(spec.origin).parent / "data"
+    return [ImagePair(folder / name, None) for name in _SKIMAGE[split]]
+
+
+def _match(high: Path, low: Path | None, scale: int) -> list[ImagePair]:
+    """Pair the images of two folders by name; an LR image may carry its scale as DIV2K's do (0001x4.png)."""
+    highs = _images_by_stem(high)
+    if low is None:
+        return [ImagePair(path, None) for path in highs.values()]
+    lows = {stem.removesuffix(f"x{scale}"): path for stem, path in _images_by_stem(low).items()}
+    problems = [
+        Problem(str(path), f"an image of this name in {other}", "none", "add it or remove this one")
+        for paths, others, other in ((highs, lows, low), (lows, highs, high))
+        for stem, path in paths.items()
+        if stem not in others
+    ]
+    if problems:
+        raise DatasetError(problems)
+    return [ImagePair(path, lows[stem]) for stem, path in highs.items()]
+
+
+def _images_by_stem(folder: Path) -> dict[str, Path]:
+    paths = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
+    )
+    if not paths:
+        raise DatasetError(
+            Problem(f"dataset {folder}", "images in this folder", "none", "images in subfolders don't count")
+        )
+    return {path.stem: path for path in paths}

@@ -1,0 +1,126 @@
+"""Patch pairs for training and whole pairs for validation.
+
+Which patch comes when, and how it is transformed, is a function of (seed, position in the stream of samples) alone:
+the number of loader processes does not matter, and a run continues anywhere without any saved loader state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from esrgan.data.augment import Augmentation
+from esrgan.data.cache import CachedPair
+
+Batch = tuple[Tensor, Tensor]
+
+
+class PatchDataset(Dataset[Batch]):
+    """An endless stream of patch pairs: every image once per pass, in a new order each pass.
+
+    Args:
+        pairs: Cached images, each at least as large as the patch.
+        scale: Scale factor.
+        patch_size: HR (height, width) in px, multiples of the scale; None for whole images.
+        seed: Whatever is drawn is a function of it and the position.
+        spatial_transforms: See ``Augmentation``.
+        hard_transforms: See ``Augmentation``.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[CachedPair],
+        *,
+        scale: int,
+        patch_size: tuple[int, int] | None,
+        seed: int,
+        spatial_transforms: str = "d4",
+        hard_transforms: bool = False,
+    ) -> None:
+        self.pairs = pairs
+        self.scale = scale
+        self.patch_size = patch_size
+        self.seed = seed
+        square = patch_size is not None and patch_size[0] == patch_size[1]
+        self.augmentation = Augmentation(spatial_transforms, hard_transforms, square)
+
+    def __getitem__(self, position: int) -> Batch:
+        """Give the pair at a position of the stream: (C, h, w) and (C, H, W) uint8."""
+        count = len(self.pairs)
+        pair = self.pairs[_pass_order(self.seed, position // count, count)[position % count]]
+        random = np.random.default_rng((self.seed, position))
+        low, high = np.load(pair.low, mmap_mode="r"), np.load(pair.high, mmap_mode="r")
+        if self.patch_size is not None:
+            height, width = (size // self.scale for size in self.patch_size)
+            top = int(random.integers(low.shape[0] - height + 1))  # drawn on the LR grid, so both crops align
+            left = int(random.integers(low.shape[1] - width + 1))
+            low = low[top : top + height, left : left + width]
+            s = self.scale
+            high = high[top * s : (top + height) * s, left * s : (left + width) * s]
+        low, high = self.augmentation(np.array(low), np.array(high), int(random.integers(2**31)))
+        return _to_chw(low), _to_chw(high)
+
+
+@lru_cache(maxsize=4)
+def _pass_order(seed: int, pass_number: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, pass_number, count)).permutation(count)
+
+
+def _to_chw(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def batches(
+    dataset: PatchDataset,
+    *,
+    batch_size: int,
+    first_step: int,
+    last_step: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Load the batches of steps ``first_step`` up to but not including ``last_step``.
+
+    Args:
+        dataset: The stream.
+        batch_size: Patches of one step over all ranks, a multiple of ``world_size``.
+        first_step: Where to begin; a resumed run begins in the middle.
+        last_step: Where to end.
+        rank: Which part of each batch is this process's.
+        world_size: Number of processes that share each batch.
+        num_workers: Loader processes; 0 loads in this one.
+        pin_memory: Load into page-locked memory, for a CUDA device.
+
+    Yields:
+        LR (B, C, h, w) and HR (B, C, H, W), uint8.
+    """
+    local = batch_size // world_size
+    positions = [
+        list(range(step * batch_size + rank * local, step * batch_size + (rank + 1) * local))
+        for step in range(first_step, last_step)
+    ]
+    yield from DataLoader(
+        dataset,
+        batch_sampler=positions,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # one core per loader process; OpenCV would take them all in each
+
+
+def read_whole(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
+    """Read a whole pair for validation: LR (H, W, C) and HR (scale·H, scale·W, C), uint8."""
+    return np.load(pair.low), np.load(pair.high)

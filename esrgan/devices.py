@@ -1,0 +1,64 @@
+"""Which device to compute on, and in which precision it does so well."""
+
+from __future__ import annotations
+
+import torch
+
+from esrgan.errors import DeviceError
+
+
+def select_device(name: str) -> torch.device:
+    """Find the device that a user named.
+
+    Args:
+        name: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
+
+    Raises:
+        DeviceError: If it is unknown or not on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name}") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not torch.cuda.is_available():
+            raise DeviceError(
+                f"--device {name}: this PyTorch ({torch.__version__}) finds no CUDA GPU; use --device cpu"
+            )
+        if device.index is not None and device.index >= count:
+            raise DeviceError(f"--device {name}: this machine has cuda:0 to cuda:{count - 1}")
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"--device {name}: this machine has no Apple GPU that PyTorch can use; use --device cpu")
+    elif device.type not in ("cpu", "mps"):
+        raise DeviceError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name}")
+    return device
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device computes bfloat16 faster than float32, not by emulating it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def low_precision_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
+    """Choose the dtype for autocast.
+
+    Args:
+        device: Where to compute.
+        name: "bfloat16", "float16", or "auto": float16 only on a GPU without native bfloat16.
+
+    Raises:
+        DeviceError: For float16 on a CPU, which has no loss scaling and overflows.
+    """
+    if name == "float16" and device.type == "cpu":
+        raise DeviceError("float16 is for GPUs; on a CPU use bfloat16")
+    if name == "auto":
+        name = "float16" if device.type != "cpu" and not has_native_bfloat16(device) else "bfloat16"
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]

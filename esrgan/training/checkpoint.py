@@ -1,0 +1,168 @@
+"""The files a run writes, and where a run starts from the file it is given."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from esrgan.errors import WeightsError
+from esrgan.weights import infer_architecture, load_file, load_generator
+
+STAGES = ("pretraining", "training")
+KIND = {"pretraining": "PSNR", "training": "ESRGAN"}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Names of a run's files, ``<run>_RRDB_<PSNR|ESRGAN>_x<scale>…`` in one folder.
+
+    Attributes:
+        folder: Of all the files.
+        run: The time the run began, or the name of the run that is continued.
+        scale: Scale factor.
+    """
+
+    folder: Path
+    run: str
+    scale: int
+
+    @classmethod
+    def new(cls, folder: Path, scale: int) -> RunFiles:
+        """Name a new run by the time, as no run in the folder is named yet."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        names = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
+        return cls(folder, next(name for name in names if not any(folder.glob(f"{name}_*"))), scale)
+
+    def _path(self, stage: str, suffix: str) -> Path:
+        return self.folder / f"{self.run}_RRDB_{KIND[stage]}_x{self.scale}{suffix}.pth"
+
+    def model(self, stage: str) -> Path:
+        """Give the model file that a finished stage writes."""
+        return self._path(stage, "")
+
+    def best(self, stage: str) -> Path:
+        """Give the model file of the best validation."""
+        return self._path(stage, "_best_model")
+
+    def epoch(self, stage: str, epoch: int) -> Path:
+        """Give the model file of an epoch."""
+        return self._path(stage, f"_e{epoch}")
+
+    def checkpoint(self, stage: str) -> Path:
+        """Give the checkpoint that a stage overwrites as it goes."""
+        return self._path(stage, "_checkpoint")
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the run's logs and pictures."""
+        return self.folder / "logs" / self.run
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        stage: The first stage to run.
+        understood: What was made of the file, for the user.
+        generator: Weights to begin with; None for a fresh network.
+        resume: The part of a checkpoint to continue from; None begins the stage at its first step.
+    """
+
+    stage: str
+    understood: str
+    generator: dict[str, Tensor] | None = None
+    resume: dict[str, Any] | None = None
+    last_stage: str = field(default="training", kw_only=True)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages to run, in order."""
+        return STAGES[STAGES.index(self.stage) : STAGES.index(self.last_stage) + 1]
+
+
+def fresh_start(stage: str) -> Start:
+    """Begin without a file.
+
+    Args:
+        stage: "pretraining", "training" or "all".
+    """
+    first, last = ("pretraining", "training") if stage == "all" else (stage, stage)
+    from_nothing = " from random weights: the GAN stage needs a pretrained generator (-l) to give good results"
+    understood = f"starting {first}{from_nothing if first == 'training' else ''}"
+    return Start(first, understood, last_stage=last)
+
+
+def start_from(path: Path, stage: str) -> Start:
+    """Decide what to do with a weight file.
+
+    A checkpoint continues its stage. A generator alone starts the GAN stage, unless another stage is asked for; that
+    of a finished GAN run must be asked for by ``--stage training``, since it has been through that stage.
+
+    Args:
+        path: A checkpoint or model file of ours, or anyone's ESRGAN generator.
+        stage: "pretraining", "training" or "all", as asked for.
+
+    Raises:
+        WeightsError: If the file cannot be used so.
+    """
+    content = load_file(path)
+    file = load_generator(path)
+    last = "training" if stage == "all" else stage
+    if isinstance(content.get("checkpoint"), dict) and file.stage:
+        resume = content["checkpoint"] | {"params_ema": content["params_ema"], "hparams": file.hparams}
+        step = resume["step"]
+        if stage in ("all", file.stage):
+            understood = f"{path}: checkpoint of {file.stage} at step {step}; continuing there"
+            return Start(file.stage, understood, content["params"], resume, last_stage=last)
+        if stage == "pretraining":
+            raise WeightsError(f"{path}: a checkpoint of training does not resume pretraining; use --stage training")
+        understood = f"{path}: checkpoint of pretraining at step {step}; its averaged generator starts the GAN stage"
+        return Start("training", understood, file.state, last_stage=last)
+    if stage == "all" and file.stage == "training":
+        raise WeightsError(f"{path}: {file.describe()}: its training is over; to fine-tune it add --stage training")
+    first = "training" if stage == "all" else stage
+    verb = {"pretraining": "starts the PSNR stage", "training": "starts the GAN stage"}[first]
+    if file.stage == "training" and first == "training":
+        verb = "is fine-tuned in the GAN stage"
+    return Start(first, f"{path}: {file.describe()}; it {verb}", file.state, last_stage=last)
+
+
+def check_fits(start: Start, path: Path, state: dict[str, Tensor]) -> None:
+    """Compare the weights that a run starts from with the configured generator.
+
+    Raises:
+        WeightsError: If they do not fit, with both architectures.
+    """
+    given = start.generator
+    if given is not None and {k: v.shape for k, v in given.items()} != {k: v.shape for k, v in state.items()}:
+        raise WeightsError(
+            f"{path}: expected the generator of the configuration, {infer_architecture(state)}, "
+            f"got {infer_architecture(given)}; make the configuration's generator and scale_factor match the file"
+        )
+
+
+def newest_checkpoint(folder: Path, config_name: str) -> Path | None:
+    """Find the checkpoint that was written last by a run of the configuration of this name."""
+    paths = sorted(folder.glob("*_checkpoint.pth"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in paths:
+        checkpoint = load_file(path).get("checkpoint")
+        if isinstance(checkpoint, dict) and checkpoint.get("config_name") == config_name:
+            return path
+    return None
+
+
+def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """List what differs between two configurations, as ``key: before → after``."""
+    changes = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changes.append(f"{prefix}{key}: {old} → {new}")
+    return changes

@@ -1,0 +1,87 @@
+"""Several processes training one model, started by torchrun. With one process every function does nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from esrgan.devices import select_device
+
+
+def start(device_name: str) -> torch.device:
+    """Join the other processes, if torchrun started several, and give this one's device.
+
+    Args:
+        device_name: As for ``select_device``; "auto" and "cuda" give each process of a machine its own GPU.
+
+    Raises:
+        DeviceError: If the device is not there.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return select_device(device_name)
+    device = select_device(device_name)
+    if device.type == "cuda" and device.index is None:
+        device = select_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def stop() -> None:
+    """Leave the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Give this process's number; 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Give the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace each gradient by its mean over the processes, in one exchange."""
+    if world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
+
+
+def silence() -> TextIO:
+    """Give a stream that goes nowhere, for the processes that do not report."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum a tensor over the processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Tell whether the flag is set in any process, so that all leave a loop at the same step."""
+    return flag if world_size() == 1 else bool(total(torch.tensor(float(flag), device=device)).item())
+
+
+def share(path: str) -> str:
+    """Give the text that process 0 has."""
+    box = [path]
+    if world_size() > 1:
+        dist.broadcast_object_list(box)
+    return box[0]

@@ -1,0 +1,233 @@
+"""What a run reports: a live line, a JSON-lines file, TensorBoard and Weights & Biases."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from esrgan import images
+from esrgan.errors import EsrganError
+
+WandbMode = Literal["disabled", "offline", "online"]
+
+
+class RunLog:
+    """Writes a run's figures and pictures to every place that was asked for.
+
+    Args:
+        folder: Of ``log.jsonl``, the pictures and TensorBoard's files.
+        run: Name of the run.
+        hparams: The whole configuration, for Weights & Biases.
+        tensorboard: Write TensorBoard files to ``folder/tensorboard/<stage>``.
+        wandb: "disabled", "offline" or "online".
+        wandb_project: Project on Weights & Biases.
+        wandb_entity: User or team there; None is the default of the login.
+        continued: (stage, step) of the checkpoint that is continued: what was logged after it is taken back.
+        stream: Where the lines go.
+
+    Raises:
+        EsrganError: If Weights & Biases is to be online without a login.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run: str,
+        hparams: dict[str, Any],
+        tensorboard: bool = True,
+        wandb: WandbMode = "disabled",
+        wandb_project: str = "esrgan",
+        wandb_entity: str | None = None,
+        continued: tuple[str, int] | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.console = Console(stream)
+        self.continued = continued
+        if continued:
+            _take_back(folder / "log.jsonl", *continued)
+        self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self.use_tensorboard = tensorboard
+        self.writers: dict[str, Any] = {}
+        self.wandb_run = _start_wandb(wandb, wandb_project, wandb_entity, run, folder, hparams)
+
+    def scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
+        """Record figures.
+
+        Args:
+            split: "train" or "validation".
+            stage: "pretraining" or "training".
+            label: The stage's name in tags.
+            step: Steps done in this stage.
+            values: Figures by name; their tag is ``split/label/name``.
+        """
+        record = {"time": round(time.time(), 3), "split": split, "stage": stage, "step": step}
+        finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        self.file.write(json.dumps(record | finite) + "\n")
+        self.file.flush()
+        tagged = {f"{split}/{label}/{name}": value for name, value in values.items()}
+        if self.use_tensorboard:
+            for tag, value in tagged.items():
+                self._writer(stage).add_scalar(tag, value, step)
+            self._writer(stage).flush()
+        if self.wandb_run is not None:
+            self.wandb_run.log(tagged | {f"{stage}_step": step})
+
+    def picture(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
+        """Record a panel (H, W, 3) uint8: as the stage's newest picture, in TensorBoard and Weights & Biases."""
+        images.write(self.folder / f"{stage}.png", panel, overwrite=True)
+        tag = f"validation/{label}/LR_bicubic_SR_HR"
+        if self.use_tensorboard:
+            self._writer(stage).add_image(tag, panel, step, dataformats="HWC")
+        if self.wandb_run is not None:
+            import wandb
+
+            self.wandb_run.log({tag: wandb.Image(panel), f"{stage}_step": step})
+
+    def _writer(self, stage: str) -> Any:
+        if stage not in self.writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = self.continued[1] + 1 if self.continued and self.continued[0] == stage else None
+            folder = str(self.folder / "tensorboard" / stage)
+            self.writers[stage] = SummaryWriter(folder, purge_step=purge)
+        return self.writers[stage]
+
+    def close(self) -> None:
+        """Write out what is pending."""
+        self.console.end()
+        self.file.close()
+        for writer in self.writers.values():
+            writer.close()
+        if self.wandb_run is not None:
+            self.wandb_run.finish()
+
+
+def _take_back(path: Path, stage: str, step: int) -> None:
+    """Remove the records that were written after a checkpoint; the continued run writes them again."""
+    if not path.exists():
+        return
+    order = ("pretraining", "training")
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # the line that a killed run was writing
+            continue
+        if (order.index(record["stage"]), record["step"]) <= (order.index(stage), step):
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _start_wandb(
+    mode: WandbMode, project: str, entity: str | None, run: str, folder: Path, hparams: dict[str, Any]
+) -> Any:
+    if mode == "disabled":
+        return None
+    import wandb
+
+    if mode == "online" and not wandb.login(prompt=False, verify=False):
+        raise EsrganError("wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled")
+    started = wandb.init(
+        project=project, entity=entity, name=run, id=run, resume="allow", dir=folder, mode=mode, config=hparams
+    )
+    for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):
+        for split in ("train", "validation"):
+            started.define_metric(f"{split}/{label}/*", step_metric=f"{stage}_step")
+    return started
+
+
+class Meter:
+    """Collects a run's losses and times between two reports, without waiting for the device.
+
+    Args:
+        batch_size: Patches of a step, over all processes.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new interval."""
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        self.waited_s = 0.0
+        self.began = time.perf_counter()
+
+    def add(self, losses: dict[str, Tensor], waited_s: float) -> None:
+        """Take in a step: its losses, on the device, and the seconds it waited for data."""
+        for name, value in losses.items():
+            value = value.float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.steps += 1
+        self.waited_s += waited_s
+
+    def read(self) -> dict[str, float]:
+        """Give the means and rates since the last reset; this waits for the device."""
+        names = list(self.sums)
+        means = (torch.stack([self.sums[name] for name in names]) / self.steps).tolist()
+        seconds = time.perf_counter() - self.began
+        rates = {
+            "steps_per_s": self.steps / seconds,
+            "images_per_s": self.steps * self.batch_size / seconds,
+            "data_wait_share": self.waited_s / seconds,
+        }
+        return dict(zip(names, means, strict=True)) | rates
+
+
+class Console:
+    """One line that is rewritten on a terminal; plain lines elsewhere.
+
+    Args:
+        stream: Where to; None is standard output.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self.is_live = self.stream.isatty()
+        self.pending = False
+
+    def live(self, text: str, *, keep: bool) -> None:
+        """Show the state of things. Where lines cannot be rewritten only those to keep are printed."""
+        if self.is_live:
+            width = shutil.get_terminal_size().columns - 1
+            self.stream.write(f"\r\x1b[2K{text[:width]}")
+            self.pending = True
+        elif keep:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        self.end()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def end(self) -> None:
+        """Finish the live line."""
+        if self.pending:
+            self.stream.write("\r\x1b[2K")
+            self.pending = False
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people do: 3 d 04:05, 4:05:06 or 5:06."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24:02}:{minute:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,0 +1,348 @@
+"""The training run: both stages, one loop. Read it from top to bottom; the order is the algorithm."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from esrgan.config import Config
+from esrgan.data import batches
+from esrgan.losses import ContentLoss, PerceptualLoss
+from esrgan.training import distributed
+from esrgan.training.checkpoint import (
+    RunFiles,
+    Start,
+    check_fits,
+    differences,
+    fresh_start,
+    newest_checkpoint,
+    start_from,
+)
+from esrgan.training.ema import ExponentialMovingAverage
+from esrgan.training.log import Console, Meter, RunLog, duration
+from esrgan.training.setup import (
+    StageData,
+    TrainOptions,
+    describe,
+    loader_processes,
+    make_autocast,
+    make_inputs,
+    make_networks,
+    make_stage,
+)
+from esrgan.training.stages import Autocast, Stage
+from esrgan.training.validation import make_panel, validate
+from esrgan.weights import save_file
+
+CHECKPOINT_PAUSE_S = 60  # an epoch of a few images takes less time than writing its checkpoint
+
+
+@dataclass
+class Run:
+    """What stays the same through a run, and the best validation so far of each stage."""
+
+    config: Config
+    options: TrainOptions
+    device: torch.device
+    autocast: Autocast
+    content_loss: ContentLoss
+    perceptual_loss: PerceptualLoss | None
+    files: RunFiles
+    log: RunLog | None  # of process 0 alone
+    console: Console
+    best: dict[str, float] = field(default_factory=dict)
+
+
+def train(config: Config, options: TrainOptions) -> bool:
+    """Train a generator: the PSNR-oriented stage, then the GAN stage, or either alone (ESRGAN §4.1).
+
+    Args:
+        config: What to train, on what, how.
+        options: Where to, on which device, from which file.
+
+    Returns:
+        Whether it came to its end; False if it was interrupted, having written a checkpoint.
+
+    Raises:
+        EsrganError: If anything is wrong with the datasets, weight files or the device; nothing was trained then.
+    """
+    device = distributed.start(options.device)
+    console = Console(None if distributed.rank() == 0 else distributed.silence())
+    try:
+        return _train(config, options, device, console)
+    finally:
+        distributed.stop()
+
+
+def _train(config: Config, options: TrainOptions, device: torch.device, console: Console) -> bool:
+    # What to start from.
+    path = options.load_checkpoint
+    if options.resume:
+        path = newest_checkpoint(options.out_dir, options.config_name)
+        if path is None:
+            console.line(
+                f"--resume auto: no checkpoint of {options.config_name} in {options.out_dir}; a new run begins"
+            )
+    start = start_from(path, options.stage) if path else fresh_start(options.stage)
+    console.line(start.understood)
+
+    # Networks, data, losses; whatever is wrong is said here, before anything is trained or written.
+    generator, discriminator = make_networks(config, device)
+    console.line(f"{describe(config, generator, discriminator)}; on {device}")
+    if path:
+        check_fits(start, path, generator.state_dict())
+    if start.resume is not None and (changes := differences(start.resume["hparams"], config.as_dict())):
+        console.line(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
+    autocast = make_autocast(config, options, device, console)
+    content_loss = ContentLoss(**config.content_loss.model_dump())
+    data, perceptual_loss = make_inputs(config, options, start.stages, device, console)
+    for name in start.stages:
+        stage_data = data[name]
+        console.line(
+            f"{name}: {len(stage_data.patches.pairs):,} training and {len(stage_data.validation):,} validation images, "
+            f"{stage_data.total_steps:,} steps of {config.batch_size} patches, {stage_data.steps_per_epoch:,} an epoch"
+        )
+    if start.generator is not None:
+        generator.load_state_dict(start.generator)
+
+    files, log = _open_files(config, options, start, console)
+    run = Run(config, options, device, autocast, content_loss, perceptual_loss, files, log, console)
+    try:
+        with _interruptible() as interrupted:
+            for name in start.stages:
+                ema = ExponentialMovingAverage(generator, config.ema_decay)
+                stage = make_stage(name, config, generator, discriminator, content_loss, perceptual_loss, autocast)
+                first_step = 0
+                if start.resume is not None and name == start.stage:
+                    first_step = _restore(start.resume, stage, ema, run)
+                if options.dry_run:
+                    _try_one_step(run, stage, data[name])
+                elif not _run_stage(run, stage, data[name], ema, first_step, interrupted):
+                    return False
+                generator.load_state_dict(ema.average.state_dict())  # the next stage begins with what the file holds
+    finally:
+        if log is not None:
+            log.close()
+    if options.dry_run:
+        console.line("dry run: everything is in place; nothing was written but the cache of decoded images")
+    return True
+
+
+def _open_files(
+    config: Config, options: TrainOptions, start: Start, console: Console
+) -> tuple[RunFiles, RunLog | None]:
+    if start.resume is not None:
+        files = RunFiles(options.out_dir, start.resume["run"], config.scale_factor)
+    else:
+        files = RunFiles.new(options.out_dir, config.scale_factor)
+        files = RunFiles(options.out_dir, distributed.share(files.run), config.scale_factor)
+    if distributed.rank() > 0 or options.dry_run:
+        return files, None
+    logging = config.logging
+    log = RunLog(
+        files.logs,
+        run=files.run,
+        hparams=config.as_dict(),
+        tensorboard=logging.tensorboard,
+        wandb=logging.wandb,
+        wandb_project=logging.wandb_project,
+        wandb_entity=logging.wandb_entity,
+        continued=(start.stage, start.resume["step"]) if start.resume is not None else None,
+    )
+    console.line(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
+    return files, log
+
+
+def _run_stage(
+    run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, first_step: int, interrupted: Any
+) -> bool:
+    """Run a stage from a step to its end; False if it was interrupted."""
+    config, options = run.config, run.options
+    loader = batches(
+        data.patches,
+        batch_size=config.batch_size,
+        first_step=first_step,
+        last_step=data.total_steps,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        num_workers=loader_processes(config, run.device),
+        pin_memory=run.device.type == "cuda",
+    )
+    meter = Meter(config.batch_size)
+    stage.generator.train()
+    saved_at = time.monotonic()
+    for step in range(first_step, data.total_steps):
+        # Fetch.
+        before = time.perf_counter()
+        low, high = (_to_device(images, run.device) for images in next(loader))
+        waited_s = time.perf_counter() - before
+
+        # Train.
+        losses = stage.step(low, high, step)
+        ema.update(step)
+        meter.add(losses, waited_s)
+
+        # Report.
+        done = step + 1
+        is_end = done == data.total_steps
+        if done % config.logging.interval == 0 or is_end:
+            _report(run, stage, data, meter, done)
+
+        # Validate.
+        if done % config.validation_interval == 0 or is_end:
+            _validate(run, stage, data, ema, done)
+            meter.reset()  # the next rates do not count the time of the validation
+
+        # Save.
+        stopping = distributed.any_process(interrupted.is_set(), run.device)
+        epoch, surplus_steps = divmod(done, data.steps_per_epoch)
+        is_epoch = surplus_steps == 0
+        if options.checkpoint_interval is None:
+            is_due = is_epoch and time.monotonic() - saved_at > CHECKPOINT_PAUSE_S
+        else:
+            is_due = is_epoch and epoch % options.checkpoint_interval == 0
+        if is_due or is_end or stopping:
+            _save_checkpoint(run, stage, ema, done)
+            saved_at = time.monotonic()
+        if options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0:
+            _save_model(run, stage, ema, run.files.epoch(stage.name, epoch))
+        if stopping and not is_end:
+            run.console.line(
+                f"stopped after step {done} of {stage.name}; checkpoint {run.files.checkpoint(stage.name)} written: "
+                f"the same command with --resume auto continues"
+            )
+            return False
+    _save_model(run, stage, ema, run.files.model(stage.name))
+    run.console.line(f"{stage.name} is done: {run.files.model(stage.name)}")
+    return True
+
+
+def _to_device(images: Tensor, device: torch.device) -> Tensor:
+    """Turn (B, C, H, W) uint8 into float32 in [0, 1] on the device, bytes travelling."""
+    images = images.to(device, non_blocking=True)
+    return images.to(torch.float32, memory_format=torch.channels_last) / 255
+
+
+def _report(run: Run, stage: Stage, data: StageData, meter: Meter, done: int) -> None:
+    values = meter.read()
+    meter.reset()
+    if run.log is None:
+        return
+    rates = stage.learning_rates(done - 1)
+    left_s = (data.total_steps - done) / values["steps_per_s"]
+    losses = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name.endswith("loss"))
+    run.console.live(
+        f"{stage.name} {done:,}/{data.total_steps:,} {losses} rate {next(iter(rates.values())):.3g} "
+        f"{values['images_per_s']:.1f} images/s, {values['data_wait_share']:.0%} waiting for data, "
+        f"{duration(left_s)} left",
+        keep=True,
+    )
+    run.log.scalars("train", stage.name, stage.label, done, values | rates)
+
+
+def _validate(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, done: int) -> None:
+    run.console.live(f"{stage.name} {done:,}: validating on {len(data.validation)} images", keep=False)
+    values = validate(ema.average, data.validation, run.content_loss, run.perceptual_loss, run.autocast, run.device)
+    is_best = _is_best(run, stage, data, done, values)
+    if run.log is None:
+        return
+    run.log.scalars("validation", stage.name, stage.label, done, values)
+    panel = make_panel(ema.average, data.validation[: run.config.logging.num_images], run.autocast, run.device)
+    run.log.picture(stage.name, stage.label, done, panel)
+    perceptual = f", perceptual {values['perceptual_loss']:.4g}" if "perceptual_loss" in values else ""
+    run.console.line(
+        f"{stage.name} {done:,}: validation PSNR {values['PSNR']:.3f} dB Y, {values['PSNR_RGB']:.3f} dB RGB, "
+        f"SSIM {values['SSIM']:.4f} Y{perceptual}{', the best so far' if is_best else ''}"
+    )
+    if is_best:
+        _save_model(run, stage, ema, run.files.best(stage.name))
+
+
+def _is_best(run: Run, stage: Stage, data: StageData, done: int, values: dict[str, float]) -> bool:
+    """Judge a validation.
+
+    The PSNR stage is judged by PSNR on Y, which it trains for. The GAN stage gives PSNR away for texture, so PSNR would
+    crown its first steps; it is judged by the perceptual distance, and without one the newest model stands.
+    """
+    if done <= run.options.best_checkpoint_warmup * data.steps_per_epoch:
+        return False
+    score = values["PSNR"] if stage.name == "pretraining" else -values.get("perceptual_loss", -done)
+    if score <= run.best.get(stage.name, float("-inf")):
+        return False
+    run.best[stage.name] = score
+    return True
+
+
+def _save_checkpoint(run: Run, stage: Stage, ema: ExponentialMovingAverage, done: int) -> None:
+    if distributed.rank() > 0:
+        return
+    content = _model_content(run, stage, ema) | {
+        "params_ema": ema.average.state_dict(),
+        "params": stage.generator.state_dict(),
+        "checkpoint": {
+            "run": run.files.run,
+            "config_name": run.options.config_name,
+            "step": done,
+            "best": run.best,
+            "stage": stage.state_dict(),
+        },
+    }
+    save_file(run.files.checkpoint(stage.name), content)
+
+
+def _restore(resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage, run: Run) -> int:
+    """Put a stage back to where its checkpoint was taken; give the step to go on with."""
+    stage.load_state_dict(resume["stage"])
+    ema.average.load_state_dict(resume["params_ema"])
+    run.best = dict(resume["best"])
+    step: int = resume["step"]
+    return step
+
+
+def _save_model(run: Run, stage: Stage, ema: ExponentialMovingAverage, path: Path) -> None:
+    if distributed.rank() == 0:
+        save_file(path, _model_content(run, stage, ema))
+
+
+def _model_content(run: Run, stage: Stage, ema: ExponentialMovingAverage) -> dict[str, Any]:
+    return {"params": ema.average.state_dict(), "stage": stage.name, "hparams": run.config.as_dict()}
+
+
+def _try_one_step(run: Run, stage: Stage, data: StageData) -> None:
+    loader = batches(data.patches, batch_size=run.config.batch_size, first_step=0, last_step=1)
+    low, high = (_to_device(images, run.device) for images in next(loader))
+    before = time.perf_counter()
+    losses = stage.step(low, high, 0)
+    values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items() if name.endswith("loss"))
+    run.console.line(f"{stage.name}: one step in {time.perf_counter() - before:.2f} s: {values}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into an event: the step is finished, a checkpoint written. A second one ends at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def request(number: int, _: object) -> None:
+        event.set()
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, request)
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,261 @@
+"""From a configuration to what the loop runs: data, networks, losses, stages. Every problem is found here, at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from esrgan.config import Config, FolderPair
+from esrgan.data import CachedPair, PatchDataset, Source, find_pairs, prepare
+from esrgan.data.datasets import default_data_root
+from esrgan.devices import has_native_bfloat16, low_precision_dtype
+from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
+from esrgan.losses import ContentLoss, PerceptualLoss
+from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
+from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path
+from esrgan.training import distributed
+from esrgan.training.checkpoint import STAGES
+from esrgan.training.log import Console
+from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
+from esrgan.training.updater import multi_step_schedule, step_schedule
+from esrgan.weights import load_file
+from esrgan.weights.dialects import unwrap
+
+SSIM_WINDOW = 11  # px, the least side of a validation image once its border is cut off
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line says beyond the configuration.
+
+    Attributes:
+        config_name: Name of the configuration, by which ``resume`` finds its checkpoints.
+        out_dir: Folder for models, checkpoints and logs.
+        device: See ``devices.select_device``.
+        autocast: Compute the forward passes in low precision.
+        stage: "pretraining", "training" or "all".
+        load_checkpoint: Weight file to start from.
+        resume: Continue the newest checkpoint of this configuration in ``out_dir``, if there is one.
+        checkpoint_interval: Epochs between checkpoints; None writes one every epoch, but not within a minute.
+        best_checkpoint_warmup: Epochs of each stage before a model can be its best.
+        store_model_interval: Epochs between model files that are kept; None keeps none.
+        max_steps: Steps after which each stage ends early; None runs them whole.
+        dry_run: Check everything, run one step of each stage, write no model.
+    """
+
+    config_name: str = "esrgan"
+    out_dir: Path = Path("saved_models")
+    device: str = "auto"
+    autocast: bool = False
+    stage: str = "all"
+    load_checkpoint: Path | None = None
+    resume: bool = False
+    checkpoint_interval: int | None = None
+    best_checkpoint_warmup: int = 0
+    store_model_interval: int | None = None
+    max_steps: int | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class StageData:
+    """A stage's images and its length.
+
+    Attributes:
+        patches: Training patches.
+        validation: Whole images.
+        steps_per_epoch: Steps of an epoch, len(train) // batch_size but at least 1.
+        total_steps: Steps of the stage.
+    """
+
+    patches: PatchDataset
+    validation: Sequence[CachedPair]
+    steps_per_epoch: int
+    total_steps: int
+
+
+def make_autocast(config: Config, options: TrainOptions, device: torch.device, console: Console) -> Autocast:
+    """Choose the precision, and say so where it will not be faster."""
+    if not options.autocast:
+        return Autocast(device)
+    dtype = low_precision_dtype(device, config.autocast_dtype)
+    if dtype == torch.bfloat16 and not has_native_bfloat16(device):
+        console.line(f"-a: this {device.type} emulates bfloat16; expect it to be slower than without -a")
+    return Autocast(device, dtype)
+
+
+def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Module]:
+    """Make generator and discriminator, initialised by the seed, whatever stage will run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        generator = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
+        torch.manual_seed(config.seed + 1)  # so the discriminator does not depend on the generator's size
+        discriminator: nn.Module
+        if config.discriminator.type == "vgg":
+            discriminator = VGGDiscriminator(
+                config.img_channels, config.discriminator.vgg_blk_ch, config.discriminator.fc_features
+            )
+        else:
+            discriminator = UNetDiscriminator(config.img_channels, config.discriminator.num_features)
+    return (
+        generator.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        discriminator.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+    )
+
+
+def make_stage(
+    name: str,
+    config: Config,
+    generator: RRDBNet,
+    discriminator: nn.Module,
+    content_loss: ContentLoss,
+    perceptual_loss: PerceptualLoss | None,
+    autocast: Autocast,
+) -> Stage:
+    """Make a stage by its name."""
+    if name == "pretraining":
+        pre = config.pretraining
+        schedule = step_schedule(pre.lr, pre.sched_step, pre.sched_gamma)
+        return PixelStage(generator, content_loss, schedule, pre.betas, autocast)
+    gan = config.training
+    return AdversarialStage(
+        generator,
+        discriminator,
+        content_loss,
+        perceptual_loss,
+        g_schedule=multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma),
+        d_schedule=multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma),
+        betas=gan.betas,
+        g_adversarial_loss_scaling=gan.g_adversarial_loss_scaling,
+        g_content_loss_scaling=gan.g_content_loss_scaling,
+        autocast=autocast,
+    )
+
+
+def make_inputs(
+    config: Config, options: TrainOptions, stages: Sequence[str], device: torch.device, console: Console
+) -> tuple[dict[str, StageData], PerceptualLoss | None]:
+    """Get everything that comes from outside: the images of the stages and the VGG weights.
+
+    Raises:
+        EsrganError: With every problem of the datasets and of the weights.
+    """
+    problems: list[str | Problem] = []
+    data: dict[str, StageData] = {}
+    for name in stages:
+        try:
+            data[name] = _stage_data(config, options, name, console)
+        except DatasetError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    perceptual_loss = None
+    try:
+        perceptual_loss = _perceptual_loss(config, stages, may_download=not problems, console=console)
+    except WeightsError as error:
+        problems += error.problems
+    if config.batch_size % distributed.world_size():
+        problems.append(
+            f"batch_size: expected a multiple of the {distributed.world_size()} processes, got {config.batch_size}"
+        )
+    if problems:
+        raise EsrganError(problems)
+    return data, perceptual_loss.to(device) if perceptual_loss is not None else None
+
+
+def _stage_data(config: Config, options: TrainOptions, name: str, console: Console) -> StageData:
+    section = config.pretraining if name == "pretraining" else config.training
+    scale, channels = config.scale_factor, config.img_channels
+    data_root = Path(config.data_root) if config.data_root else default_data_root()
+    cache_dir = Path(config.cache_dir) if config.cache_dir else data_root / "cache"
+    smallest = SSIM_WINDOW + 2 * scale
+    parts: dict[str, list[CachedPair]] = {}
+    problems: list[str | Problem] = []
+    for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
+        try:
+            pairs = find_pairs([_source(item) for item in items], split, scale, data_root)  # type: ignore[arg-type]
+            parts[split] = prepare(
+                pairs,
+                scale=scale,
+                channels=channels,
+                min_size=(section.cr_patch_size or (scale, scale)) if split == "train" else (smallest, smallest),
+                cache_dir=cache_dir,
+                progress=lambda done, of: console.live(f"reading images: {done} of {of}", keep=False),
+            )
+        except DatasetError as error:
+            problems += error.problems
+    if not problems and section.cr_patch_size is None and config.batch_size > 1:
+        problems += _uneven(name, parts["train"])
+    if problems:
+        raise DatasetError(problems)
+    patches = PatchDataset(
+        parts["train"],
+        scale=scale,
+        patch_size=section.cr_patch_size,
+        seed=config.seed + STAGES.index(name),
+        spatial_transforms=config.spatial_transforms,
+        hard_transforms=name == "pretraining" and config.pretraining.hard_transforms,
+    )
+    steps_per_epoch = max(1, len(parts["train"]) // config.batch_size)
+    total_steps = section.num_steps or (section.num_epoch or 0) * steps_per_epoch
+    if options.max_steps is not None:
+        total_steps = min(total_steps, options.max_steps)
+    return StageData(patches, parts["val"], steps_per_epoch, total_steps)
+
+
+def _source(item: str | FolderPair) -> Source:
+    return item if isinstance(item, str) else (item.hr, item.lr)
+
+
+def _uneven(name: str, pairs: Sequence[CachedPair]) -> list[str | Problem]:
+    sizes = {pair.shape for pair in pairs}
+    if len(sizes) == 1:
+        return []
+    remedy = "set a patch size, or batch_size to 1"
+    return [
+        Problem(f"{name}.cr_patch_size", "images of one size, as null trains on whole ones", f"{len(sizes)}", remedy)
+    ]
+
+
+def _perceptual_loss(
+    config: Config, stages: Sequence[str], may_download: bool, console: Console
+) -> PerceptualLoss | None:
+    """Load the perceptual loss; None if it is optional or only for validation and its weights are not here."""
+    section = config.perceptual_loss
+    path = Path(section.weights) if section.weights else torchvision_weights_path(section.vgg_type)
+    how = f"set perceptual_loss.weights to a file in torchvision's {section.vgg_type} layout"
+    if not section.weights and not path.exists():
+        how += f", or put torchvision's at {path}"
+        if section.optional or "training" not in stages:
+            where = "the perceptual term is left out" if "training" in stages else "no perceptual_loss in validation"
+            console.line(f"no ImageNet weights of {section.vgg_type} on this machine: {where}; to have it, {how}")
+            return None
+        if not may_download:
+            raise WeightsError(
+                f"perceptual_loss: the ImageNet weights of {section.vgg_type} (about 550 MB) are not on this machine; "
+                f"training downloads them once its data is there; or {how}"
+            )
+        console.line(f"downloading the ImageNet weights of {section.vgg_type} (about 550 MB) to {path}")
+        path = download_torchvision_weights(section.vgg_type)
+    arguments = section.model_dump(exclude={"weights", "optional"})
+    return PerceptualLoss(unwrap(load_file(path), str(path)), **arguments)
+
+
+def describe(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:
+    """Say what will be trained, in a line."""
+    count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("g", generator), ("d", discriminator))}
+    g = config.generator
+    return (
+        f"RRDBNet ×{config.scale_factor} {g.rrdb_channels}/{g.growth_channels}/{g.num_basic_blocks}: "
+        f"{count['g']:,} parameters; {config.discriminator.type} discriminator: {count['d']:,} parameters"
+    )
+
+
+def loader_processes(config: Config, device: torch.device) -> int:
+    """Choose the number of loader processes: on a CPU the training itself has use for all cores."""
+    if config.num_workers is not None:
+        return config.num_workers
+    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // distributed.world_size() - 1))

@@ -1,0 +1,90 @@
+"""Validation on whole images: losses, PSNR and SSIM, and pictures to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from esrgan import images, metrics, resize
+from esrgan.data import CachedPair, read_whole
+from esrgan.losses import ContentLoss, PerceptualLoss
+from esrgan.models import RRDBNet
+from esrgan.training import distributed
+from esrgan.training.stages import Autocast
+
+PANEL_SIZE = 320  # px of HR shown in a panel, from the image's centre
+PANEL_LABELS = ["LR (nearest)", "bicubic", "SR", "HR"]
+
+
+def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
+    """Turn (H, W, C) uint8 into (1, C, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
+
+
+def to_image(tensor: Tensor) -> np.ndarray:
+    """Turn (1, C, H, W) of about [0, 1] into (H, W, C) uint8: clamped, rounded."""
+    image: np.ndarray = (tensor[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return image
+
+
+@torch.no_grad()
+def validate(
+    generator: RRDBNet,
+    pairs: Sequence[CachedPair],
+    content_loss: ContentLoss,
+    perceptual_loss: PerceptualLoss | None,
+    autocast: Autocast,
+    device: torch.device,
+) -> dict[str, float]:
+    """Measure a generator on whole images, each process on its share of them.
+
+    Returns:
+        Means over images: content_loss and perceptual_loss (if there is one) of the clamped result, PSNR in dB and
+        SSIM of 8-bit images with a border of ``scale`` px cut off, on Y (``PSNR``, ``SSIM``) and on RGB
+        (``PSNR_RGB``, ``SSIM_RGB``).
+    """
+    rows = []
+    for pair in pairs[distributed.rank() :: distributed.world_size()]:
+        low, high = read_whole(pair)
+        real = to_tensor(high, device)
+        with autocast():
+            fake = generator(to_tensor(low, device)).float().clamp(0, 1)
+        measured = metrics.measure(to_image(fake), high, border=generator.scale_factor)
+        row = {
+            "content_loss": content_loss(fake, real).item(),
+            "PSNR": measured["psnr_y"],
+            "SSIM": measured["ssim_y"],
+            "PSNR_RGB": measured["psnr_rgb"],
+            "SSIM_RGB": measured["ssim_rgb"],
+        }
+        if perceptual_loss is not None:
+            with autocast():
+                row["perceptual_loss"] = perceptual_loss(fake, real).item()
+        rows.append(row)
+    names = ["content_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"]
+    names += ["perceptual_loss"] if perceptual_loss is not None else []
+    sums = torch.tensor([sum(row[name] for row in rows) for name in names], dtype=torch.float64)
+    sums = distributed.total(sums.to(device, torch.float64 if device.type != "mps" else torch.float32))
+    return {name: value / len(pairs) for name, value in zip(names, sums.tolist(), strict=True)}
+
+
+@torch.no_grad()
+def make_panel(generator: RRDBNet, pairs: Sequence[CachedPair], autocast: Autocast, device: torch.device) -> np.ndarray:
+    """Lay out LR, bicubic, SR and HR side by side, a row for each image: its centre, (H, W, 3) uint8."""
+    scale = generator.scale_factor
+    rows = []
+    for pair in pairs:
+        low, high = read_whole(pair)
+        size = [min(PANEL_SIZE // scale, extent) for extent in low.shape[:2]]
+        top, left = ((extent - part) // 2 for extent, part in zip(low.shape[:2], size, strict=True))
+        low = low[top : top + size[0], left : left + size[1]]
+        high = high[top * scale : (top + size[0]) * scale, left * scale : (left + size[1]) * scale]
+        with autocast():
+            fake = generator(to_tensor(low, device))
+        nearest = low.repeat(scale, axis=0).repeat(scale, axis=1)
+        rows.append([nearest, resize.bicubic(low, Fraction(scale)), to_image(fake), high])
+    return images.panel(rows, PANEL_LABELS)

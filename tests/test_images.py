@@ -1,0 +1,430 @@
+import io
+import os
+import struct
+import warnings
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import tifffile  # comes with scikit-image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from esrgan import images
+from esrgan.errors import ImageError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8)
+NOT_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+
+
+def pixels(channels, height=9, width=14):
+    return RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def message(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+# Reading
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", sorted(images.SUFFIXES))
+def test_written_images_are_read_back(tmp_path, suffix, channels):
+    path, image = tmp_path / f"a{suffix}", pixels(channels)
+    if channels == 4 and suffix in (".jpg", ".jpeg", ".bmp"):
+        with pytest.raises(ImageError, match="without alpha"):
+            images.write(path, image)
+        assert not path.exists()
+        return
+    images.write(path, image)
+    stored = 3 if suffix == ".webp" and channels == 1 else channels
+    again = images.read(path, stored)
+    assert again.dtype == np.uint8
+    assert again.shape == (9, 14, stored)
+    assert again.flags.writeable
+    assert again.flags.c_contiguous
+    assert images.size_and_channels(path) == again.shape
+    tolerance = 40 if suffix in (".jpg", ".jpeg") else 0
+    assert np.abs(again.astype(int) - image).max() <= tolerance
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
+    # White only at the top left of what the camera saw; Exif 2.32 says where that is in the file.
+    at_the_top, at_the_left = orientation not in (3, 4, 6, 7), orientation not in (2, 3, 7, 8)
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[slice(8) if at_the_top else slice(8, None), slice(8) if at_the_left else slice(16, None)] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(stored).save(path, exif=exif.tobytes())
+    upright = images.read(path, 3)
+    assert upright.shape == ((24, 16, 3) if 5 <= orientation <= 8 else (16, 24, 3))
+    assert upright[:8, :8].mean() > 240
+    assert upright.mean() < 60
+    assert images.size_and_channels(path) == upright.shape
+
+
+def palette_image(colours, transparency=None):
+    image = Image.fromarray(RNG.integers(0, len(colours), (5, 6), dtype=np.uint8)).convert("L")
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette(np.array(colours, np.uint8).tobytes())
+    if transparency is not None:
+        image.info["transparency"] = transparency
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "channels"),
+    [
+        (palette_image([(0, 0, 0), (255, 128, 0)]), 3),
+        (palette_image([(0, 0, 0), (99, 99, 99), (255, 255, 255)]), 1),
+        (palette_image([(0, 0, 0), (255, 128, 0)], transparency=1), 4),
+        (Image.fromarray(RGB[..., 0] > 128), 1),
+    ],
+)
+def test_palette_images_are_what_they_hold(tmp_path, image, channels):
+    path = tmp_path / "a.png"
+    image.save(path)
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    expected = np.array(Image.open(path).convert(mode)).reshape(*image.size[::-1], channels)
+    np.testing.assert_array_equal(images.read(path, channels), expected)
+    assert images.size_and_channels(path)[2] == channels
+
+
+@pytest.mark.parametrize(
+    ("mode", "wanted", "says"),
+    [
+        ("L", 3, "got one of kind grey; convert it, or set img_channels to 1"),
+        ("RGBA", 3, "got one of kind RGB with alpha; convert it, or set img_channels to 4"),
+        ("RGB", 1, "expected an image of kind grey, got one of kind RGB; convert it, or set img_channels to 3"),
+        ("LA", 3, "got one of kind grey with alpha; convert it"),
+    ],
+)
+def test_other_channels_are_refused(tmp_path, mode, wanted, says):
+    path = tmp_path / "a.png"
+    Image.new(mode, (4, 4)).save(path)
+    with pytest.raises(ImageError) as error:
+        images.read(path, wanted)
+    assert message(error).startswith(f"{path}: ")
+    assert message(error).endswith(says)
+
+
+def deep_rgb_png():
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + bytes(12) for _ in range(2))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def encoded(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def deep_colour_tiff(planes):
+    buffer = io.BytesIO()
+    shape = (3, 8, 9) if planes == "separate" else (8, 9, 3)
+    tifffile.imwrite(buffer, np.zeros(shape, np.uint16), photometric="rgb", planarconfig=planes)
+    return buffer.getvalue()
+
+
+FRAMES = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+UNSUITABLE = {
+    "deep grey": (encoded(Image.fromarray(np.zeros((2, 2), np.uint16)), "PNG"), "more than 8 bits"),
+    "deep colour": (deep_rgb_png(), "more than 8 bits"),
+    "deep tiff": (encoded(Image.fromarray(np.zeros((2, 2), np.uint16)), "TIFF"), "more than 8 bits"),
+    "deep colour tiff": (deep_colour_tiff("contig"), "more than 8 bits"),
+    "deep colour planes": (deep_colour_tiff("separate"), "more than 8 bits"),
+    "float": (encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"), "more than 8 bits"),
+    "animation": (encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "extract one of them"),
+    "pages": (encoded(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]), "several pages"),
+    "cmyk": (encoded(Image.new("CMYK", (4, 4)), "JPEG"), "mode CMYK; convert it to RGB"),
+    "gif": (encoded(FRAMES[0], "GIF"), "something else or a damaged one"),
+    "postscript": (encoded(FRAMES[0], "EPS"), "something else or a damaged one"),
+    "text": (b"not an image", "something else or a damaged one"),
+    "empty": (b"", "something else or a damaged one"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUITABLE)
+def test_unsuitable_files_are_refused(tmp_path, kind):
+    content, says = UNSUITABLE[kind]
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    for call in (lambda: images.read(path, 3), lambda: images.size_and_channels(path)):
+        with pytest.raises(ImageError) as error:
+            call()
+        assert message(error).startswith(f"{path}: expected ")
+        assert says in message(error)
+
+
+def test_jpeg_with_preview_is_read(tmp_path):
+    path = tmp_path / "phone.jpg"
+    FRAMES[0].save(path, "MPO", save_all=True, append_images=FRAMES[1:])
+    assert Image.open(path).format == "MPO"
+    assert images.read(path, 3)[0, 0, 0] > 200
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ImageError) as error:
+        images.read(tmp_path / "none.png", 3)
+    assert "No such file" in message(error)
+    with pytest.raises(ImageError) as error:
+        images.size_and_channels(tmp_path)
+    assert "directory" in message(error)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
+@pytest.mark.parametrize("suffix", sorted(images.SUFFIXES - {".jpeg", ".tiff"}))
+def test_truncated_files_are_refused(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    images.write(path, pixels(3, 64, 64))
+    whole = path.read_bytes()
+    for share in (0.02, 0.3, 0.7):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(ImageError) as error:
+            images.read(path, 3)
+        assert str(path) in message(error)
+
+
+def test_size_is_told_without_decoding(tmp_path):
+    path = tmp_path / "a.png"
+    images.write(path, pixels(3, 64, 64))
+    path.write_bytes(path.read_bytes()[:99])
+    assert images.size_and_channels(path) == (64, 64, 3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(sorted(images.SUFFIXES)), st.integers(0, 2**32), st.integers(0, 255), st.integers(1, 4))
+def test_damaged_files_raise_nothing_else(tmp_path, suffix, where, value, count):
+    path = tmp_path / f"a{suffix}"
+    images.write(path, RGB, overwrite=True)
+    damaged = bytearray(path.read_bytes())
+    for step in range(count):
+        damaged[(where >> (7 * step)) % len(damaged)] = value
+    path.write_bytes(damaged)
+    with suppress(ImageError):
+        images.size_and_channels(path)
+    with suppress(ImageError):
+        assert images.read(path, 3).shape == images.size_and_channels(path)
+
+
+@pytest.mark.parametrize("limit", [100, 20])  # Pillow warns beyond its limit and raises beyond twice that
+def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
+    path = tmp_path / "a.png"
+    images.write(path, RGB)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for call in (lambda: images.read(path, 3), lambda: images.size_and_channels(path)):
+            with pytest.raises(ImageError) as error:
+                call()
+            assert f"at most {limit} pixels" in message(error)
+            assert "raise PIL.Image.MAX_IMAGE_PIXELS" in message(error)
+
+
+# Writing
+
+
+def test_jpeg_keeps_colour_resolution(tmp_path):
+    images.write(tmp_path / "a.JPG", RGB)
+    with Image.open(tmp_path / "a.JPG") as image:
+        assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
+        assert max(image.quantization[0]) < 20  # quality 95; 75, Pillow's own, goes up to 61
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_metadata_is_kept_but_not_the_turn(tmp_path, suffix):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    path = tmp_path / f"a{suffix}"
+    images.write(path, RGB, icc_profile=profile, exif=exif.tobytes())
+    with Image.open(path) as image:
+        assert image.info["icc_profile"] == profile
+        assert image.getexif()[0x010F] == "Maker"
+    assert images.size_and_channels(path) == RGB.shape
+
+
+def test_damaged_exif_leaves_nothing(tmp_path):
+    with pytest.raises(ImageError):
+        images.write(tmp_path / "a.png", RGB, exif=b"Exif\0\0nonsense")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_files_are_kept_unless_told(tmp_path):
+    path = tmp_path / "a.png"
+    images.write(path, RGB)
+    with pytest.raises(ImageError, match="got a file; choose another name, or allow overwriting"):
+        images.write(path, 255 - RGB)
+    np.testing.assert_array_equal(images.read(path, 3), RGB)
+    images.write(path, 255 - RGB, overwrite=True)
+    np.testing.assert_array_equal(images.read(path, 3), 255 - RGB)
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(ImageError, match="got a folder"):
+        images.write(tmp_path / "b.png", RGB, overwrite=True)
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), ValueError("odd"), KeyboardInterrupt()])
+def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch, failure):
+    path = tmp_path / "a.png"
+    images.write(path, RGB)
+
+    def save(self, file, *args, **kwargs):
+        file.write(b"half")
+        raise failure
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else ImageError) as error:
+        images.write(path, 255 - RGB, overwrite=True)
+    if isinstance(failure, OSError):
+        assert "No space left on device; check the folder" in message(error)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+    np.testing.assert_array_equal(images.read(path, 3), RGB)
+
+
+def test_target_appears_only_when_whole(tmp_path, monkeypatch):
+    seen, save = [], Image.Image.save
+
+    def spy(self, file, *args, **kwargs):
+        save(self, file, *args, **kwargs)
+        seen.extend(tmp_path.iterdir())
+
+    monkeypatch.setattr(Image.Image, "save", spy)
+    images.write(tmp_path / "a.png", RGB)
+    assert len(seen) == 1
+    assert seen[0].name.startswith(".")
+    assert seen[0].suffix not in images.SUFFIXES
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_written_files_have_ordinary_permissions(tmp_path):
+    images.write(tmp_path / "a.png", RGB)
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+@NOT_ROOT
+def test_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ImageError, match="Permission denied"):
+        images.write(tmp_path / "a.png", RGB)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "says"),
+    [
+        ("a.gif", (4, 4, 3), "expected a suffix of .bmp .jpeg .jpg .png .tif .tiff .webp, got '.gif'"),
+        ("a", (4, 4, 3), "got ''"),
+        ("none/a.png", (4, 4, 3), "No such file or directory"),
+        ("file/a.png", (4, 4, 3), "Not a directory"),
+        ("a.webp", (1, 16384, 3), "at most 16383 pixels a side for WEBP, got 1x16384; write .png or .tif"),
+        ("a.jpg", (1, 65536, 3), "at most 65500 pixels a side for JPEG, got 1x65536; write .png or .tif"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path, name, shape, says):
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError) as error:
+        images.write(tmp_path / name, np.zeros(shape, np.uint8))
+    assert message(error).startswith(f"{tmp_path / name}: expected ")
+    assert says in message(error)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("image", [RGB[..., :2], RGB[..., 0], RGB.astype(np.float32), RGB[:0]])
+def test_only_images_are_written(tmp_path, image):
+    with pytest.raises(ValueError, match="expected an image of uint8"):
+        images.write(tmp_path / "a.png", image)
+
+
+# Finding
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("b.png", "a.JPG", "sub/c.webp", ".hidden.png", ".git/d.png", "notes.txt", "[x]/e.png", "sub/.f/g.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def names(files, root):
+    return [file.relative_to(root).as_posix() for file in files]
+
+
+def test_find_expands(tree):
+    everything = ["[x]/e.png", "a.JPG", "b.png", "sub/c.webp"]
+    assert names(images.find([tree]), tree) == everything
+    assert names(images.find([str(tree / "*")]), tree) == everything
+    assert names(images.find([str(tree / "**/*.png")]), tree) == ["[x]/e.png", "b.png"]
+    assert names(images.find([tree / "[x]"]), tree) == ["[x]/e.png"]
+    assert names(images.find([tree / "notes.txt", tree / ".hidden.png"]), tree) == ["notes.txt", ".hidden.png"]
+
+
+def test_find_names_each_file_once_and_keeps_the_order(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    found = images.find(["sub/../b.png", "sub", tree / "b.png", "a.JPG", "./b.png"])
+    assert [file.name for file in found] == ["b.png", "c.webp", "a.JPG"]
+    assert images.find([]) == []
+
+
+def test_find_reports_all_that_is_missing(tree):
+    (tree / "empty").mkdir()
+    asked = ["none.png", "*.bmp", "empty"]
+    with pytest.raises(ImageError) as error:
+        images.find([tree / "b.png", *(tree / name for name in asked)])
+    assert [problem.place for problem in error.value.problems] == [str(tree / name) for name in asked]
+    assert "none there; check the path; suffixes searched for: .bmp .jpeg" in str(error.value)
+    with pytest.raises(ImageError, match="name too long"):
+        images.find(["x" * 300])
+
+
+# Contact sheets
+
+
+def test_panel_places_and_enlarges():
+    low, high = np.full((4, 5, 1), 10, np.uint8), np.full((16, 20, 3), 200, np.uint8)
+    wide = np.full((8, 60, 3), 77, np.uint8)
+    sheet = images.panel([[low, high], [high, wide]], ["LR", "SR"], gap=6)
+    top = 6 + 28 + 6
+    second = 6 + max(20, 16) + 6  # the labels are narrower than the images
+    assert sheet.shape == (top + 16 + 6 + 16 + 6, second + 120 + 6, 3)
+    assert np.all(sheet[top : top + 16, 6:26] == 10)
+    assert np.all(sheet[top : top + 16, second : second + 20] == 200)
+    assert np.all(sheet[top + 22 : top + 38, second : second + 120] == 77)
+    assert np.all(sheet[:, :6] == 255)
+    assert np.all(sheet[top + 16 : top + 22] == 255)
+    labels = sheet[6 : top - 6]
+    assert labels[:, 6:26].min() < 100
+    assert labels[:, second:].min() < 100
+
+
+def test_panel_makes_room_for_labels():
+    tiny = np.zeros((2, 2, 3), np.uint8)
+    assert images.panel([[tiny]], ["a rather long label"]).shape[1] > 100
+
+
+def test_panel_shows_transparency():
+    clear = np.zeros((16, 16, 4), np.uint8)
+    assert set(np.unique(images.panel([[clear]], [""])[-24:-8, 8:24])) == {102, 153}
+    clear[..., 3], clear[..., 0] = 255, 9
+    assert np.all(images.panel([[clear]], [""])[-24:-8, 8:24] == [9, 0, 0])
+
+
+@pytest.mark.parametrize("rows", [[], [[RGB]], [[RGB, RGB], [RGB]]])
+def test_panel_needs_full_rows(rows):
+    with pytest.raises(ValueError, match="rows of 2 images, one for each label"):
+        images.panel(rows, ["LR", "SR"])
