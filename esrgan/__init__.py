@@ -1,1 +1,48 @@
-"""ESRGAN image super-resolution: see README.md."""
+"""ESRGAN image super-resolution.
+
+>>> from esrgan import Upscaler
+>>> Upscaler.from_file("model.pth")("photo.jpg").save("photo_sr.png")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from esrgan.config import Config as Config
+    from esrgan.config import load as load_config  # noqa: F401  part of __all__
+    from esrgan.errors import EsrganError as EsrganError
+    from esrgan.inference import Upscaler as Upscaler
+    from esrgan.interpolation import interpolate as interpolate
+    from esrgan.models import RRDBNet as RRDBNet
+    from esrgan.training import TrainOptions as TrainOptions
+    from esrgan.training import train as train
+    from esrgan.weights import load_generator as load_generator
+
+__version__ = "0.1.0"
+
+# Loaded when first used: PyTorch alone takes seconds to import.
+_ORIGIN = {
+    "Config": ("esrgan.config", "Config"),
+    "EsrganError": ("esrgan.errors", "EsrganError"),
+    "RRDBNet": ("esrgan.models", "RRDBNet"),
+    "TrainOptions": ("esrgan.training", "TrainOptions"),
+    "Upscaler": ("esrgan.inference", "Upscaler"),
+    "interpolate": ("esrgan.interpolation", "interpolate"),
+    "load_config": ("esrgan.config", "load"),
+    "load_generator": ("esrgan.weights", "load_generator"),
+    "train": ("esrgan.training", "train"),
+}
+__all__ = sorted(_ORIGIN)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ORIGIN:
+        raise AttributeError(f"module 'esrgan' has no attribute {name!r}")
+    module, attribute = _ORIGIN[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_ORIGIN]

@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,29 +125,44 @@ def read(path: str | Path, channels: int) -> NDArray[np.uint8]:
             raise ImageError(
                 Problem(str(path), f"an image of kind {_KINDS[channels]}", f"one of kind {_KINDS[actual]}", remedy)
             )
-        orientation = _orientation(image)
-        upright: Image.Image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
-        if orientation in _UPRIGHT:
-            upright = upright.transpose(_UPRIGHT[orientation])
-        pixels = np.array(upright, np.uint8)
-    return pixels.reshape(*pixels.shape[:2], channels)
+        return _decode(image, _MODES[channels])
 
 
-def size_and_channels(path: str | Path) -> tuple[int, int, int]:
-    """Says from the header what ``read`` would return, so that a dataset can be checked without decoding it.
+@dataclass(frozen=True)
+class Picture:
+    """An image and what its file says about it.
 
-    Args:
-        path: A PNG, JPEG, WebP, BMP or TIFF file.
+    Attributes:
+        pixels: (H, W, 1 | 3 | 4) uint8 in [0, 255], upright.
+        icc_profile: The embedded colour profile.
+        exif: The EXIF block.
+    """
 
-    Returns:
-        Height and width in pixels of the upright image; 1, 2 (grey with alpha), 3 or 4 channels.
+    pixels: NDArray[np.uint8]
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Reads any 8-bit image to be enlarged: grey, RGB or RGB with alpha (grey with alpha becomes that too).
 
     Raises:
-        ImageError: As ``read``, except for damage behind the header.
+        ImageError: The file is missing, damaged, animated, not 8-bit or beyond Pillow's pixel limit.
     """
     with _open(path) as image:
-        width, height = reversed(image.size) if _orientation(image) >= 5 else image.size
-        return height, width, _channels(image)
+        mode = {1: "L", 3: "RGB"}.get(_channels(image), "RGBA")
+        icc_profile, exif = image.info.get("icc_profile"), image.info.get("exif")
+        return Picture(_decode(image, mode), icc_profile, exif)
+
+
+def _decode(image: ImageFile.ImageFile, mode: str) -> NDArray[np.uint8]:
+    """The upright pixels (H, W, C) of an opened image."""
+    orientation = _orientation(image)
+    upright: Image.Image = image if image.mode == mode else image.convert(mode)
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    pixels = np.array(upright, np.uint8)
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def test_written_images_are_read_back(tmp_path, suffix, channels):
     assert again.shape == (9, 14, stored)
     assert again.flags.writeable
     assert again.flags.c_contiguous
-    assert images.size_and_channels(path) == again.shape
+    assert images.read_picture(path).pixels.shape == again.shape
     tolerance = 40 if suffix in (".jpg", ".jpeg") else 0
     assert np.abs(again.astype(int) - image).max() <= tolerance
 
@@ -69,7 +69,7 @@ def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
     assert upright.shape == ((24, 16, 3) if 5 <= orientation <= 8 else (16, 24, 3))
     assert upright[:8, :8].mean() > 240
     assert upright.mean() < 60
-    assert images.size_and_channels(path) == upright.shape
+    assert images.read_picture(path).pixels.shape == upright.shape
 
 
 def palette_image(colours, transparency=None):
@@ -96,7 +96,7 @@ def test_palette_images_are_what_they_hold(tmp_path, image, channels):
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     expected = np.array(Image.open(path).convert(mode)).reshape(*image.size[::-1], channels)
     np.testing.assert_array_equal(images.read(path, channels), expected)
-    assert images.size_and_channels(path)[2] == channels
+    assert images.read_picture(path).pixels.shape[2] == channels
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_unsuitable_files_are_refused(tmp_path, kind):
     content, says = UNSUITABLE[kind]
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    for call in (lambda: images.read(path, 3), lambda: images.size_and_channels(path)):
+    for call in (lambda: images.read(path, 3), lambda: images.read_picture(path).pixels.shape):
         with pytest.raises(ImageError) as error:
             call()
         assert message(error).startswith(f"{path}: expected ")
@@ -181,8 +181,21 @@ def test_missing_file_and_folder(tmp_path):
         images.read(tmp_path / "none.png", 3)
     assert "No such file" in message(error)
     with pytest.raises(ImageError) as error:
-        images.size_and_channels(tmp_path)
+        images.read_picture(tmp_path).pixels.shape
     assert "directory" in message(error)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
+@pytest.mark.parametrize("suffix", sorted(images.SUFFIXES - {".jpeg", ".tiff"}))
+def test_truncated_files_are_refused(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    images.write(path, pixels(3, 64, 64))
+    whole = path.read_bytes()
+    for share in (0.02, 0.3, 0.7):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(ImageError) as error:
+            images.read(path, 3)
+        assert str(path) in message(error)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
@@ -202,7 +215,7 @@ def test_size_is_told_without_decoding(tmp_path):
     path = tmp_path / "a.png"
     images.write(path, pixels(3, 64, 64))
     path.write_bytes(path.read_bytes()[:99])
-    assert images.size_and_channels(path) == (64, 64, 3)
+    assert images.read_picture(path).pixels.shape == (64, 64, 3)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
@@ -216,9 +229,9 @@ def test_damaged_files_raise_nothing_else(tmp_path, suffix, where, value, count)
         damaged[(where >> (7 * step)) % len(damaged)] = value
     path.write_bytes(damaged)
     with suppress(ImageError):
-        images.size_and_channels(path)
+        images.read_picture(path).pixels.shape
     with suppress(ImageError):
-        assert images.read(path, 3).shape == images.size_and_channels(path)
+        assert images.read(path, 3).shape == images.read_picture(path).pixels.shape
 
 
 @pytest.mark.parametrize("limit", [100, 20])  # Pillow warns beyond its limit and raises beyond twice that
@@ -228,7 +241,7 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for call in (lambda: images.read(path, 3), lambda: images.size_and_channels(path)):
+        for call in (lambda: images.read(path, 3), lambda: images.read_picture(path).pixels.shape):
             with pytest.raises(ImageError) as error:
                 call()
             assert f"at most {limit} pixels" in message(error)
@@ -255,7 +268,7 @@ def test_metadata_is_kept_but_not_the_turn(tmp_path, suffix):
     with Image.open(path) as image:
         assert image.info["icc_profile"] == profile
         assert image.getexif()[0x010F] == "Maker"
-    assert images.size_and_channels(path) == RGB.shape
+    assert images.read_picture(path).pixels.shape == RGB.shape
 
 
 def test_damaged_exif_leaves_nothing(tmp_path):

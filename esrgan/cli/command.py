@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from esrgan.errors import EsrganError
 
@@ -34,6 +35,25 @@ def natural(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
     return value
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EsrganError(f"{path}: the folder cannot be made: {error.strerror}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a report, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:

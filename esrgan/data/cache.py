@@ -8,15 +8,13 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from esrgan import images, resize
-from esrgan.data.datasets import ImagePair
-from esrgan.errors import DatasetError, ImageError, Problem
+from esrgan.data.datasets import ImagePair, load_pair
+from esrgan.errors import DatasetError, EsrganError, Problem
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,7 @@ def prepare(
 ) -> list[CachedPair]:
     """Decode every image once, check it, and make the LR images that are missing.
 
-    HR images are cut at the bottom and right to a multiple of the scale. LR images are made by MATLAB's antialiased
-    bicubic, as all published ×2 to ×4 results assume (ESRGAN §4.1). What is in the cache already is not read again;
-    a file is known by its path, size and time of change.
+    What is in the cache already is not read again; a file is known by its path, size and time of change.
 
     Args:
         pairs: What to read.
@@ -90,26 +86,11 @@ def _prepare_one(
         if high_path.exists() and low_path.exists():
             height, width = np.load(high_path, mmap_mode="r").shape[:2]
         else:
-            read = [images.read(path, channels) for path in sources]
-            height, width = (size // scale * scale for size in read[0].shape[:2])
-            high = read[0][:height, :width]
-            if min(height, width) == 0:
-                return [
-                    Problem(str(pair.high), f"at least {scale}×{scale} px", f"{read[0].shape[1]}×{read[0].shape[0]}")
-                ]
-            low = resize.bicubic(high, Fraction(1, scale)) if pair.low is None else read[1]
-            if low.shape[:2] != (height // scale, width // scale):
-                return [
-                    Problem(
-                        str(pair.low),
-                        f"{width // scale}×{height // scale} px, 1/{scale} of {pair.high.name}",
-                        f"{low.shape[1]}×{low.shape[0]}",
-                        "make it again, or leave the LR folder out to have LR images made",
-                    )
-                ]
+            low, high = load_pair(pair, scale, channels)
+            height, width = high.shape[:2]
             _save(high_path, high)
             _save(low_path, low)
-    except ImageError as error:
+    except EsrganError as error:
         return list(error.problems)
     except OSError as error:
         return [f"{pair.high}: cannot be cached in {cache_dir}: {error.strerror}; free some space or set cache_dir"]

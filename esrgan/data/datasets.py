@@ -6,10 +6,13 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from esrgan import images
+import numpy as np
+
+from esrgan import images, resize
 from esrgan.errors import DatasetError, Problem
 
 Split = Literal["train", "val"]
@@ -96,6 +99,34 @@ def find_pairs(sources: Sequence[Source], split: Split, scale: int, data_root: P
     if problems:
         raise DatasetError(problems)
     return pairs
+
+
+def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decode a pair: LR (H, W, C) and HR (scale·H, scale·W, C), uint8.
+
+    The HR image is cut at the bottom and right to a multiple of the scale. A missing LR image is made by MATLAB's
+    antialiased bicubic, as all published ×2 to ×4 results assume (ESRGAN §4.1).
+
+    Raises:
+        EsrganError: If a file is unreadable or of other channels, or the sizes do not match.
+    """
+    image = images.read(pair.high, channels)
+    height, width = (size // scale * scale for size in image.shape[:2])
+    if min(height, width) == 0:
+        raise DatasetError(Problem(str(pair.high), f"at least {scale}×{scale} px", _size(image), "remove it"))
+    high = image[:height, :width]
+    if pair.low is None:
+        return resize.bicubic(high, Fraction(1, scale)), high
+    low = images.read(pair.low, channels)
+    if low.shape[:2] != (height // scale, width // scale):
+        expected = f"{width // scale}×{height // scale} px, 1/{scale} of {pair.high}"
+        remedy = "make it again, or leave the LR folder out to have LR images made"
+        raise DatasetError(Problem(str(pair.low), expected, _size(low), remedy))
+    return low, high
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}×{image.shape[0]} px"
 
 
 def _pairs_of(source: Source, split: Split, scale: int, data_root: Path) -> list[ImagePair]:

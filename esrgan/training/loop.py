@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from esrgan.config import Config
+from esrgan.console import Console, duration
 from esrgan.data import batches
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.training import distributed
@@ -28,7 +29,7 @@ from esrgan.training.checkpoint import (
     start_from,
 )
 from esrgan.training.ema import ExponentialMovingAverage
-from esrgan.training.log import Console, Meter, RunLog, duration
+from esrgan.training.log import Meter, RunLog
 from esrgan.training.setup import (
     StageData,
     TrainOptions,

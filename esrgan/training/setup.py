@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from esrgan.config import Config, FolderPair
+from esrgan.console import Console
 from esrgan.data import CachedPair, PatchDataset, Source, find_pairs, prepare
 from esrgan.data.datasets import default_data_root
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
@@ -20,7 +21,6 @@ from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path
 from esrgan.training import distributed
 from esrgan.training.checkpoint import STAGES
-from esrgan.training.log import Console
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.updater import multi_step_schedule, step_schedule
 from esrgan.weights import load_file

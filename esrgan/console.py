@@ -1,0 +1,51 @@
+"""Lines for people: one that is rewritten on a terminal, plain ones elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TextIO
+
+
+class Console:
+    """One line that is rewritten on a terminal; plain lines elsewhere.
+
+    Args:
+        stream: Where to; None is standard output.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self.is_live = self.stream.isatty()
+        self.pending = False
+
+    def live(self, text: str, *, keep: bool) -> None:
+        """Show the state of things. Where lines cannot be rewritten only those to keep are printed."""
+        if self.is_live:
+            width = shutil.get_terminal_size().columns - 1
+            self.stream.write(f"\r\x1b[2K{text[:width]}")
+            self.pending = True
+        elif keep:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        self.end()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def end(self) -> None:
+        """Finish the live line."""
+        if self.pending:
+            self.stream.write("\r\x1b[2K")
+            self.pending = False
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people do: 3 d 04:05, 4:05:06 or 5:06."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24:02}:{minute:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
