@@ -71,6 +71,7 @@ DEFAULTS = {
         "residual_scaling": 0.2,
         "use_subpixel_conv": False,
         "pixel_unshuffle": False,
+        "small_init": "all",
     },
     "discriminator": {
         "type": "vgg",
@@ -127,10 +128,10 @@ def test_defaults_are_the_public_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_configs_load(path: Path) -> None:
+def test_shipped_configs_load(path: Path, tmp_path: Path) -> None:
     assert next(iter(json.loads(path.read_text()).items())) == ("$schema", "schema.json")
     config = load(path)
-    assert Config.from_dict(config.as_dict()) == config
+    assert load(write(tmp_path, json.dumps(config.as_dict()))) == config
 
 
 def test_default_file_is_the_default_run_written_out() -> None:
@@ -199,13 +200,13 @@ def test_every_key_is_described_in_the_schema() -> None:
 )
 def test_round_trip(data: dict[str, Any], tmp_path: Path) -> None:
     config = load(write(tmp_path, json.dumps({"$schema": "elsewhere.json", **data})))
-    stored = json.loads(json.dumps(config.as_dict()))
-    assert stored == config.as_dict()  # lists, not tuples
-    assert Config.from_dict(stored) == config != Config()
+    stored = json.dumps(config.as_dict())
+    assert json.loads(stored) == config.as_dict()  # lists, not tuples
+    assert load(write(tmp_path, stored)) == config != Config()
 
 
-def test_num_steps_replaces_the_default_epochs() -> None:
-    config = Config.from_dict({"training": {"num_steps": 5}})
+def test_num_steps_replaces_the_default_epochs(tmp_path: Path) -> None:
+    config = load(write(tmp_path, '{"training": {"num_steps": 5}}'))
     assert (config.training.num_steps, config.training.num_epoch) == (5, None)
     assert (config.pretraining.num_steps, config.pretraining.num_epoch) == (None, 10000)
 
@@ -411,11 +412,6 @@ MISTAKES = {
         "x.json:1:15: training.cr_patch_size: expected 16 px or more for block 5 of vgg19, got [12, 64]; "
         "use at least [16, 16], or layers of earlier blocks",
     ),
-    "BatchNorm of one value": (
-        '{"batch_size": 1, "training": {"cr_patch_size": [16, 16]}}',
-        "x.json:1:2: batch_size: expected at least 2 with training patches of 16 px or less (BatchNorm needs two values), "
-        "got 1; use 2, or larger patches",
-    ),
 }  # fmt: skip
 
 
@@ -434,7 +430,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         "expected a JSON file, got nothing of that name; check the path; the shipped ones are in configs/"
     )
     (folder,) = problems(tmp_path)
-    assert str(folder).endswith("expected a JSON file, got a folder; name a .json file in it")
+    assert folder.got == "an error (Is a directory)"
     (nameless,) = problems(Path("a\0b"))
     assert nameless.expected == "a JSON file"
 
@@ -498,14 +494,6 @@ def test_no_contradiction_is_guessed_from_a_wrong_key(tmp_path: Path) -> None:
     assert only.startswith("x.json:1:2: perceptual_loss: ")
 
 
-def test_from_dict_names_the_key_without_a_line() -> None:
-    with pytest.raises(ConfigError) as caught:
-        Config.from_dict({"training": {"g_lr": b"1"}, "seed": -1, 3: 4}, source="a.pth")
-    texts = [str(problem) for problem in caught.value.problems]
-    assert [text.split(": expected")[0] for text in texts] == ["a.pth: seed", "a.pth: training.g_lr", "a.pth: [3]"]
-    assert "got a Python bytes; the default of training.g_lr is 0.0001" in texts[1]
-
-
 # --- Fuzz: a configuration or a ConfigError, whatever comes ---
 
 DEFAULT_TEXT = (CONFIGS / "esrgan_default.json").read_text()
@@ -518,7 +506,8 @@ json_values = st.recursive(
 
 def loads_or_explains(path: Path) -> None:
     try:
-        assert isinstance(load(path), Config)
+        config = load(path)
+        assert load(write(path.parent, json.dumps(config.as_dict()))) == config
         return
     except ConfigError as error:
         found = error.problems
@@ -561,8 +550,3 @@ def test_fuzz_mutated_values(data: st.DataObject, tmp_path_factory: pytest.TempP
             key = data.draw(st.text(max_size=8))
         owner[key] = data.draw(json_values)
     loads_or_explains(write(tmp_path_factory.getbasetemp(), json.dumps(changed)))
-    try:
-        config = Config.from_dict(changed)
-    except ConfigError:
-        return
-    assert Config.from_dict(config.as_dict()) == config

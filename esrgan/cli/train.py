@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--out-dir", type=Path, default=Path("saved_models"), metavar="DIR", help="default: saved_models"
     )
+    parser.add_argument(
+        "--run-name", type=_file_name, metavar="NAME", help="begins its files' names (default: the time)"
+    )
     parser.add_argument("--stage", choices=["pretraining", "training", "all"], default="all", help="default: all")
     parser.add_argument(
         "--resume", choices=["auto"], help="continue this configuration's newest checkpoint in --out-dir"
@@ -78,6 +81,7 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     options = TrainOptions(
         config_name=args.config_file.stem,
         out_dir=args.out_dir,
+        run_name=args.run_name,
         device=args.device,
         autocast=args.autocast,
         stage=args.stage,
@@ -90,6 +94,12 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
         dry_run=args.dry_run,
     )
     return command.OK if train(config, options) else command.INTERRUPTED
+
+
+def _file_name(text: str) -> str:
+    if not text or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"expected a name for files, got {text!r}")
+    return text
 
 
 def _use_all_gpus(args: argparse.Namespace, argv: Sequence[str]) -> None:

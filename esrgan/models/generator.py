@@ -87,6 +87,9 @@ class RRDBNet(nn.Module):
             of nearest-neighbour enlargement and convolution.
         pixel_unshuffle: For scale 1 and 2: fold the input by 4 or 2 into channels and upsample by 4, so that the
             trunk works on fewer pixels (Real-ESRGAN §4.1, arXiv 2107.10833).
+        small_init: Which convolutions begin with a tenth of Kaiming's weights: "all", or "trunk" for those of the
+            RRDBs alone, where §3.1 has reason for it. With "all" the signal fades to nothing on its way through the
+            other layers too, and a run needs some hundred steps to find the colours.
 
     Raises:
         ValueError: If the scale is none of the above, or not 1 or 2 with ``pixel_unshuffle``.
@@ -104,6 +107,7 @@ class RRDBNet(nn.Module):
         residual_scaling: float = 0.2,
         use_subpixel_conv: bool = False,
         pixel_unshuffle: bool = False,
+        small_init: str = "all",
     ) -> None:
         super().__init__()
         if scale_factor not in (1, 2, 4, 8):
@@ -127,15 +131,16 @@ class RRDBNet(nn.Module):
             self.add_module(f"conv_up{i + 1}", _conv(rrdb_channels, rrdb_channels * (4 if use_subpixel_conv else 1)))
         self.conv_hr = _conv(rrdb_channels, rrdb_channels)
         self.conv_last = _conv(rrdb_channels, img_channels)
-        self._initialise()
+        self._initialise(small_init)
 
-    def _initialise(self) -> None:
-        for module in self.modules():
+    def _initialise(self, small_init: str) -> None:
+        for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in")
                 assert module.bias is not None  # noqa: S101  every convolution here has one; for the type checker
                 with torch.no_grad():
-                    module.weight.mul_(INIT_SCALE)
+                    if small_init == "all" or name.startswith("body."):
+                        module.weight.mul_(INIT_SCALE)
                     module.bias.zero_()
 
     def forward(self, low: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,17 @@ class RunFiles:
     scale: int
 
     @classmethod
-    def new(cls, folder: Path, scale: int) -> RunFiles:
-        """Name a new run by the time, as no run in the folder is named yet."""
+    def new(cls, folder: Path, scale: int, name: str | None = None) -> RunFiles:
+        """Name a new run, by the time if it is not given a name.
+
+        Raises:
+            WeightsError: If the folder has files of a run of this name.
+        """
+        if name is not None and any(folder.glob(f"{glob.escape(name)}_RRDB_*")):
+            raise WeightsError(f"{folder}: has a run named {name}; choose another name, or continue it: --resume auto")
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        names = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
-        return cls(folder, next(name for name in names if not any(folder.glob(f"{name}_*"))), scale)
+        stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
+        return cls(folder, name or next(stamp for stamp in stamps if not any(folder.glob(f"{stamp}_*"))), scale)
 
     def _path(self, stage: str, suffix: str) -> Path:
         return self.folder / f"{self.run}_RRDB_{KIND[stage]}_x{self.scale}{suffix}.pth"
@@ -146,12 +153,13 @@ def check_fits(start: Start, path: Path, state: dict[str, Tensor]) -> None:
         )
 
 
-def newest_checkpoint(folder: Path, config_name: str) -> Path | None:
-    """Find the checkpoint that was written last by a run of the configuration of this name."""
-    paths = sorted(folder.glob("*_checkpoint.pth"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+def newest_checkpoint(folder: Path, config_name: str, run_name: str | None) -> Path | None:
+    """Find the checkpoint that was written last by a run of this name, else by a configuration of this name."""
+    pattern = f"{glob.escape(run_name)}_RRDB_*_checkpoint.pth" if run_name else "*_checkpoint.pth"
+    paths = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in paths:
         checkpoint = load_file(path).get("checkpoint")
-        if isinstance(checkpoint, dict) and checkpoint.get("config_name") == config_name:
+        if isinstance(checkpoint, dict) and (run_name or checkpoint.get("config_name") == config_name):
             return path
     return None
 

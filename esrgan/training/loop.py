@@ -144,7 +144,7 @@ def _open_files(
     if start.resume is not None:
         files = RunFiles(options.out_dir, start.resume["run"], config.scale_factor)
     else:
-        files = RunFiles.new(options.out_dir, config.scale_factor)
+        files = RunFiles.new(options.out_dir, config.scale_factor, options.run_name)
         files = RunFiles(options.out_dir, distributed.share(files.run), config.scale_factor)
     if distributed.rank() > 0 or options.dry_run:
         return files, None

@@ -36,6 +36,7 @@ class TrainOptions:
     Attributes:
         config_name: Name of the configuration, by which ``resume`` finds its checkpoints.
         out_dir: Folder for models, checkpoints and logs.
+        run_name: Name of the run, with which its files begin; None is the time.
         device: See ``devices.select_device``.
         autocast: Compute the forward passes in low precision.
         stage: "pretraining", "training" or "all".
@@ -50,6 +51,7 @@ class TrainOptions:
 
     config_name: str = "esrgan"
     out_dir: Path = Path("saved_models")
+    run_name: str | None = None
     device: str = "auto"
     autocast: bool = False
     stage: str = "all"

@@ -1,0 +1,68 @@
+"""Values that are right each by itself and cannot be together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from esrgan.config.fields import Config
+from esrgan.config.json_text import show
+
+# Convolutions before each pooling of torchvision's VGGs.
+_VGG_BLOCKS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+_LAYERS = "perceptual_loss.layer_weights"
+
+_Contradiction = tuple[list[str], str, str, str]  # the keys involved (reported at the first), expected, got, remedy
+
+
+def contradictions(config: Config) -> Iterator[_Contradiction]:
+    """Yield every contradiction in a configuration."""
+    yield from _of_stages(config)
+    yield from _of_scale(config)
+    yield from _of_layers(config)
+
+
+def _of_stages(config: Config) -> Iterator[_Contradiction]:
+    for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
+        if (stage.num_epoch is None) == (stage.num_steps is None):
+            got = "neither" if stage.num_steps is None else "both"
+            yield [f"{name}.num_steps", f"{name}.num_epoch"], "either num_epoch or num_steps", got, "write one of them"
+    for name in ("g_sched_steps", "d_sched_steps"):
+        steps = getattr(config.training, name)
+        if any(step >= later for step, later in pairwise(steps)):
+            yield [f"training.{name}"], "steps that rise", show(steps), f"use {show(sorted(set(steps)))}"
+    if config.pretraining.hard_transforms and config.img_channels == 4:
+        expected = "false with img_channels 4 (JPEG has no alpha)"
+        yield ["pretraining.hard_transforms", "img_channels"], expected, "true", "write false"
+
+
+def _of_scale(config: Config) -> Iterator[_Contradiction]:
+    scale, multiple, unit = config.scale_factor, int(config.scale_factor), f"scale_factor {config.scale_factor}"
+    if config.generator.pixel_unshuffle and scale > 2:
+        involved = ["generator.pixel_unshuffle", "scale_factor"]
+        yield involved, "false with a scale_factor above 2", f"true with {unit}", "write false"
+    elif config.generator.pixel_unshuffle:
+        multiple, unit = 4, f"4 (scale_factor {scale} times pixel_unshuffle by {4 // scale})"
+    for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
+        patch = stage.cr_patch_size or ()
+        if any(side % multiple for side in patch):
+            lower = [side // multiple * multiple for side in patch]
+            upper = [-(-side // multiple) * multiple for side in patch]
+            remedy = f"use {lower} or {upper}" if all(lower) else f"use {upper}"
+            yield [f"{name}.cr_patch_size", "scale_factor"], f"a multiple of {unit}", show(patch), remedy
+
+
+def _of_layers(config: Config) -> Iterator[_Contradiction]:
+    vgg, deepest = config.perceptual_loss.vgg_type, 1
+    for layer in config.perceptual_loss.layer_weights:
+        block, number = int(layer[4]), int(layer[6])
+        last, deepest = _VGG_BLOCKS[vgg][block - 1], max(deepest, block)
+        if number > last:
+            remedy = f"the last one of block {block} is {layer[:6]}{last}"
+            yield [f"{_LAYERS}.{layer}", "perceptual_loss.vgg_type"], f"a layer of {vgg}", layer, remedy
+    patch = config.training.cr_patch_size
+    smallest = 2 ** (deepest - 1)  # VGG halves before each block but the first
+    if patch and min(patch) < smallest:
+        remedy = f"use at least [{smallest}, {smallest}], or layers of earlier blocks"
+        expected = f"{smallest} px or more for block {deepest} of {vgg}"
+        yield ["training.cr_patch_size", _LAYERS], expected, show(patch), remedy

@@ -1,0 +1,10 @@
+"""Run every check of the project: python3 scripts/check.py."""
+
+from environment import prepare, run
+
+prepare("[dev]")
+run("-m", "ruff", "format", "--check", ".")
+run("-m", "ruff", "check", ".")
+run("-m", "mypy")
+run("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
+run("-m", "pytest")
