@@ -199,26 +199,6 @@ def test_truncated_files_are_refused(tmp_path, suffix):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
-@pytest.mark.parametrize("suffix", sorted(images.SUFFIXES - {".jpeg", ".tiff"}))
-def test_truncated_files_are_refused(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    images.write(path, pixels(3, 64, 64))
-    whole = path.read_bytes()
-    for share in (0.02, 0.3, 0.7):
-        path.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(ImageError) as error:
-            images.read(path, 3)
-        assert str(path) in message(error)
-
-
-def test_size_is_told_without_decoding(tmp_path):
-    path = tmp_path / "a.png"
-    images.write(path, pixels(3, 64, 64))
-    path.write_bytes(path.read_bytes()[:99])
-    assert images.read_picture(path).pixels.shape == (64, 64, 3)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.sampled_from(sorted(images.SUFFIXES)), st.integers(0, 2**32), st.integers(0, 255), st.integers(1, 4))
 def test_damaged_files_raise_nothing_else(tmp_path, suffix, where, value, count):
@@ -229,7 +209,7 @@ def test_damaged_files_raise_nothing_else(tmp_path, suffix, where, value, count)
         damaged[(where >> (7 * step)) % len(damaged)] = value
     path.write_bytes(damaged)
     with suppress(ImageError):
-        images.read_picture(path).pixels.shape
+        images.read_picture(path)
     with suppress(ImageError):
         assert images.read(path, 3).shape == images.read_picture(path).pixels.shape
 

@@ -88,11 +88,10 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     # What to start from.
     path = options.load_checkpoint
     if options.resume:
-        path = newest_checkpoint(options.out_dir, options.config_name)
+        path = newest_checkpoint(options.out_dir, options.config_name, options.run_name)
         if path is None:
-            console.line(
-                f"--resume auto: no checkpoint of {options.config_name} in {options.out_dir}; a new run begins"
-            )
+            wanted = options.run_name or options.config_name
+            console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
     start = start_from(path, options.stage) if path else fresh_start(options.stage)
     console.line(start.understood)
 
