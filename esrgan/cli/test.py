@@ -88,7 +88,7 @@ def _test(args: argparse.Namespace) -> int:
         report.append(evaluation.table(result))
         if args.show_results:
             report.append(evaluation.extremes(result, args.show_results))
-        print("\n" + "\n\n".join(report[-2 if args.show_results else -1 :]))
+        console.line("\n" + "\n\n".join(report[-2 if args.show_results else -1 :]))
     if args.json:
         command.write_text(args.json, json.dumps(figures, indent=1, ensure_ascii=False))
     if args.out_dir:

@@ -1,0 +1,108 @@
+"""What several test files share: tiny images, a configuration that trains in a second, VGG weights of no training."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of a few channels gain nothing from more, and wait for them
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def _write_images(folder: Path, count: int, size: tuple[int, int] = (44, 40), channels: int = 3) -> Path:
+    """Write smooth pictures 0.png, 1.png, … of (width, height), no two alike, the same at each call."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        blots = np.random.default_rng((i, channels)).integers(0, 256, (5, 6, channels), dtype=np.uint8)
+        image = Image.fromarray(blots.squeeze(), MODES[channels])
+        image.resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    result = copy.deepcopy(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if nested else value
+    return result
+
+
+@pytest.fixture(scope="session")
+def write_images() -> Callable[..., Path]:
+    """Give the function ``(folder, count, size=(44, 40), channels=3)`` that fills a folder with smooth pictures."""
+    return _write_images
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with four RGB pictures of 44×40 px in ``train`` and two of 36×32 px in ``val``."""
+    folder = tmp_path_factory.mktemp("photos")
+    _write_images(folder / "train", 4)
+    _write_images(folder / "val", 2, (36, 32))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vgg11_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a file of random weights for VGG11 up to conv2_1, in torchvision's layout."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        f"features.{index}.{name}": torch.randn(shape, generator=generator) * scale
+        for index, (outputs, inputs) in {0: (64, 3), 3: (128, 64)}.items()
+        for name, shape, scale in (("weight", (outputs, inputs, 3, 3), (2 / 9 / inputs) ** 0.5), ("bias", outputs, 0.1))
+    }
+    path = tmp_path_factory.mktemp("vgg") / "vgg11.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(photos: Path, vgg11_weights: Path) -> Callable[..., dict[str, Any]]:
+    """Give the function that makes the tiny configuration: six steps of each stage, two to an epoch.
+
+    Its keyword arguments replace keys; sections are merged: ``tiny(batch_size=1, training={"g_lr": 1e-3})``.
+    """
+    stage = {
+        "num_steps": 6,
+        "cr_patch_size": [32, 32],
+        "train_datasets": [str(photos / "train")],
+        "val_datasets": [str(photos / "val")],
+    }
+    base = {
+        "batch_size": 2,
+        "seed": 3,
+        "cache_dir": str(photos / "cache"),
+        "ema_decay": 0.9,
+        "validation_interval": 2,
+        "pretraining": stage | {"lr": 1e-3, "sched_step": 4},
+        "training": stage | {"g_lr": 1e-3, "d_lr": 2e-3, "g_sched_steps": [3, 5], "d_sched_steps": [4]},
+        "generator": {"rrdb_channels": 8, "growth_channels": 4, "num_basic_blocks": 1, "small_init": "trunk"},
+        "discriminator": {"vgg_blk_ch": [4, 4, 8, 8], "fc_features": [10]},
+        "perceptual_loss": {"vgg_type": "vgg11", "layer_weights": {"conv2_1": 1.0}, "weights": str(vgg11_weights)},
+        "logging": {"interval": 1, "tensorboard": False},
+    }
+    return lambda **changes: _merged(base, changes)
+
+
+@pytest.fixture
+def no_vgg_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Take away the ImageNet weights and the network; give the place where torch.hub would keep them."""
+    import urllib.error
+    import urllib.request
+
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network in tests")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
+    return tmp_path / "torch_home"

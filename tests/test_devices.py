@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from esrgan.devices import has_native_bfloat16, low_precision_dtype, select_device
+from esrgan.errors import DeviceError
+
+CPU = torch.device("cpu")
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
+NO_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+
+
+def refused(name):
+    with pytest.raises(DeviceError) as error:
+        select_device(name)
+    text = str(error.value)
+    assert "\n" not in text
+    assert "--device" in text
+    return text
+
+
+def test_cpu_is_the_cpu():
+    assert select_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
+)
+def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert select_device("auto") == torch.device(expected)
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "tpu", "meta", "xpu", "cpu:", "Cpu", " cpu"])
+def test_unknown_names_are_refused(name):
+    text = refused(name)
+    assert text == f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name}"
+
+
+@NO_CUDA
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
+def test_missing_cuda_is_said_with_a_way_out(name):
+    text = refused(name)
+    assert name in text
+    assert torch.__version__ in text
+    assert "--device cpu" in text
+
+
+@NO_MPS
+def test_missing_mps_is_said_with_a_way_out():
+    assert "--device cpu" in refused("mps")
+
+
+def test_gpus_beyond_the_last_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert select_device("cuda:1") == torch.device("cuda:1")
+    assert "cuda:0 to cuda:1" in refused("cuda:2")
+
+
+def test_float16_on_a_cpu_is_refused():
+    with pytest.raises(DeviceError, match="bfloat16"):
+        low_precision_dtype(CPU, "float16")
+
+
+def test_dtypes_asked_for_are_given():
+    assert low_precision_dtype(CPU, "bfloat16") == torch.bfloat16
+    assert low_precision_dtype(torch.device("cuda"), "float16") == torch.float16
+    assert low_precision_dtype(torch.device("cuda"), "bfloat16") == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_auto_is_float16_only_on_gpus_without_bfloat16(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert low_precision_dtype(torch.device("cuda")) == dtype
+    assert has_native_bfloat16(torch.device("cuda")) == (dtype == torch.bfloat16)
+    assert low_precision_dtype(CPU) == torch.bfloat16
+
+
+@pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16", "bf16"])
+@pytest.mark.parametrize("value", [True, False])
+def test_cpus_are_asked_what_they_can(monkeypatch, feature, value):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, feature: value})
+    assert has_native_bfloat16(CPU) is value
+    assert has_native_bfloat16(torch.device("mps")) is False

@@ -1,0 +1,367 @@
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from esrgan import Upscaler, images, metrics, resize
+from esrgan.cli import inference as inference_command
+from esrgan.cli import interpolate as interpolate_command
+from esrgan.cli import main as esrgan
+from esrgan.cli import test as test_command
+from esrgan.errors import DeviceError, ImageError, WeightsError
+from esrgan.inference.batch import target_of, without_results
+from esrgan.weights import Architecture, infer_architecture, load_generator, save_file
+
+RNG = np.random.default_rng(0)
+
+
+def make_model(path, seed=0, channels=3, scale=2, **content):
+    torch.manual_seed(seed)
+    architecture = Architecture(scale, channels, 8, 4, 1, 3, 5, False, False)
+    network = architecture.build()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.1)  # away from the small initial weights: every layer counts
+        network.conv_last.bias.fill_(0.5)
+    save_file(path, {"params": network.state_dict(), **content})
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "model.pth")
+
+
+@pytest.fixture
+def upscaler(model):
+    return Upscaler.from_file(model, "cpu", "fp32")
+
+
+def pixels(*shape):
+    return RNG.integers(0, 256, shape, np.uint8)
+
+
+# The library
+
+
+def test_array_tensor_picture_and_path_agree(upscaler, tmp_path):
+    image = pixels(9, 7, 3)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    expected = upscaler.network(tensor)[0].permute(1, 2, 0).clamp(0, 1).detach().numpy()
+    high = upscaler(image)
+    assert high.shape == (18, 14, 3)
+    assert high.dtype == np.uint8
+    np.testing.assert_array_equal(high, (expected * 255).round().astype(np.uint8))
+    assert 20 < high.mean() < 235  # it is no constant clipped at an end
+    assert high.std() > 5
+    np.testing.assert_allclose(upscaler(tensor)[0].permute(1, 2, 0).clamp(0, 1), expected, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(upscaler(Image.fromarray(image))), high)
+    images.write(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(np.asarray(upscaler(tmp_path / "a.png")), high)
+    np.testing.assert_array_equal(np.asarray(upscaler(str(tmp_path / "a.png"))), high)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+def test_dtype_stays_and_means_the_same(upscaler, dtype):
+    unit = RNG.random((6, 5, 3))
+    peak = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    image = (unit * peak).astype(dtype)
+    high = upscaler(image)
+    assert high.dtype == dtype
+    np.testing.assert_allclose(high / peak, upscaler(unit), atol=0.02)
+    assert high.max() / peak <= 1
+
+
+def test_grey_stays_grey(upscaler, tmp_path):
+    grey = pixels(6, 5)
+    high = upscaler(grey)
+    assert high.shape == (12, 10)
+    tensor = torch.from_numpy(grey)[None, None] / 255
+    torch.testing.assert_close(upscaler(tensor), upscaler(tensor.expand(-1, 3, -1, -1)).mean(1, keepdim=True))
+    assert upscaler(grey[..., None]).shape == (12, 10, 1)
+    assert upscaler(Image.fromarray(grey)).mode == "L"
+    images.write(tmp_path / "g.png", grey[..., None])
+    assert upscaler(tmp_path / "g.png").mode == "L"
+
+
+def test_alpha_is_enlarged_beside_the_colours(upscaler):
+    image = pixels(6, 5, 4)
+    high = upscaler(image)
+    np.testing.assert_array_equal(high[..., :3], upscaler(image[..., :3]))
+    assert np.abs(high[..., 3].astype(int) - resize.bicubic(image[..., 3], Fraction(2))).max() <= 1
+
+
+@pytest.mark.parametrize("network_channels", [1, 4])
+def test_networks_of_other_channels_take_colour(tmp_path, network_channels):
+    upscaler = Upscaler.from_file(make_model(tmp_path / "m.pth", channels=network_channels), "cpu")
+    assert upscaler(pixels(4, 5, 3)).shape == (8, 10, 3)
+    assert upscaler(pixels(4, 5)).shape == (8, 10)
+    assert upscaler(pixels(4, 5, 4)).shape == (8, 10, 4)
+
+
+def test_a_network_of_one_channel_takes_each_by_itself(tmp_path):
+    upscaler = Upscaler.from_file(make_model(tmp_path / "m.pth", channels=1), "cpu")
+    image = pixels(4, 5, 3)
+    high = upscaler(image)
+    for channel in range(3):
+        assert np.abs(high[..., channel].astype(int) - upscaler(image[..., channel])).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (13, 1, 3)])
+def test_tiny_images(upscaler, shape):
+    assert upscaler(pixels(*shape)).shape == (2 * shape[0], 2 * shape[1], 3)
+
+
+def test_what_is_no_image_is_refused(upscaler):
+    for wrong in (pixels(4, 4, 2), pixels(0, 4, 3), pixels(2, 4, 4, 3), np.zeros((4, 4, 3), np.int32)):
+        with pytest.raises(ValueError, match="expected an array"):
+            upscaler(wrong)
+    with pytest.raises(ValueError, match="expected a float tensor"):
+        upscaler(torch.zeros(3, 4, 4))
+    with pytest.raises(ValueError, match="expected 3 channels, got 2"):
+        upscaler(torch.zeros(1, 2, 4, 4))
+    with pytest.raises(ImageError):
+        upscaler("nowhere.png")
+
+
+def test_precision(model):
+    exact = Upscaler.from_file(model, "cpu", "fp32")
+    rough = Upscaler.from_file(model, "cpu", "bf16")
+    image = pixels(8, 8, 3)
+    difference = np.abs(exact(image).astype(int) - rough(image))
+    assert 0 < difference.max() < 12
+    with pytest.raises(DeviceError, match="bf16 or fp32"):
+        Upscaler.from_file(model, "cpu", "fp16")
+    with pytest.raises(ValueError, match="precision"):
+        Upscaler.from_file(model, "cpu", "int8")
+
+
+def test_half_precision_that_overflows_is_done_again(model, monkeypatch):
+    rough = Upscaler.from_file(model, "cpu", "bf16")
+    image = pixels(8, 8, 3)
+    whole = type(rough.network).forward
+
+    def overflow(self, low):
+        high = whole(self, low)
+        return high * torch.inf if torch.is_autocast_enabled("cpu") else high
+
+    monkeypatch.setattr(type(rough.network), "forward", overflow)
+    exact = Upscaler.from_file(model, "cpu", "fp32")
+    np.testing.assert_array_equal(rough(image), exact(image))
+
+
+def test_import_is_light_and_names_are_there():
+    code = (
+        "import sys, esrgan; assert 'torch' not in sys.modules and 'pydantic' not in sys.modules;"
+        "assert set(esrgan.__all__) <= set(dir(esrgan)); [getattr(esrgan, name) for name in esrgan.__all__];"
+        "assert 'wandb' not in sys.modules and 'tensorboard' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# inference.py
+
+
+def run(command, *arguments):
+    return command.main([str(argument) for argument in arguments])
+
+
+def test_folder_is_upscaled_and_a_bad_file_does_not_stop_it(model, tmp_path, capsys):
+    folder = tmp_path / "in"
+    (folder / "deeper").mkdir(parents=True)
+    images.write(folder / "a b.png", pixels(6, 5, 3))
+    images.write(folder / "deeper/ü.jpg", pixels(6, 5, 3))
+    (folder / "bad.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert run(inference_command, "-m", model, "-o", out, "--device", "cpu", folder) == 1
+    assert sorted(path.name for path in out.iterdir()) == ["a b_sr.png", "ü_sr.jpg"]
+    assert images.read(out / "a b_sr.png", 3).shape == (12, 10, 3)
+    printed = capsys.readouterr()
+    assert "2 of 3 images upscaled, 1 failed" in printed.out
+    assert "RRDBNet ×2 8/4/1" in printed.out
+    assert printed.err.startswith(f"error: {folder / 'bad.png'}: expected")
+    assert "Traceback" not in printed.err
+
+
+def test_beside_the_input_and_never_over_a_file_unasked(model, tmp_path, capsys):
+    images.write(tmp_path / "a.png", pixels(6, 5, 3))
+    assert run(inference_command, "-m", model, tmp_path / "a.png") == 0
+    first = (tmp_path / "a_sr.png").read_bytes()
+    images.write(tmp_path / "a.png", pixels(6, 5, 3), overwrite=True)
+    assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
+    assert (tmp_path / "a_sr.png").read_bytes() == first
+    assert "--overwrite replaces it" in capsys.readouterr().err
+    assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0  # and its own result is no input
+    assert (tmp_path / "a_sr.png").read_bytes() != first
+    assert not (tmp_path / "a_sr_sr.png").exists()
+
+
+def test_results_of_an_earlier_run_are_no_inputs(tmp_path):
+    a, b = tmp_path / "a.png", tmp_path / "b_sr.png"
+    assert without_results([a, target_of(a, None), b]) == [a, b]
+
+
+def test_profile_and_exif_stay(model, tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    Image.fromarray(pixels(6, 8, 3)).save(tmp_path / "a.jpg", exif=exif, icc_profile=profile)
+    assert run(inference_command, "-m", model, tmp_path / "a.jpg") == 0
+    with Image.open(tmp_path / "a_sr.jpg") as image:
+        assert image.size == (12, 16)  # turned once: 8×6 px with orientation 6 is 6×8 upright
+        assert image.getexif().get(0x0112, 1) == 1
+        assert image.getexif()[0x010F] == "Maker"
+        assert image.info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-m", "nowhere.pth", "PHOTO"], "there is no such file"),
+        (["-m", "PHOTO", "PHOTO"], "not a PyTorch weight file"),
+        (["-m", "MODEL", "nowhere.png"], "nowhere.png"),
+        (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "--device cuda:77"),
+        (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "on a CPU use bf16"),
+    ],
+)
+def test_bad_input_is_one_line_and_2(model, tmp_path, capsys, arguments, says):
+    photo = tmp_path / "photo.png"
+    images.write(photo, pixels(4, 4, 3))
+    places = {"MODEL": model, "PHOTO": photo}
+    assert run(inference_command, *[places.get(argument, argument) for argument in arguments]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert says in errors[0]
+    assert not (tmp_path / "photo_sr.png").exists()
+
+
+def test_help_has_examples(capsys):
+    for name in ("train", "test", "inference", "interpolate"):
+        with pytest.raises(SystemExit) as stop:
+            esrgan([name, "--help"])
+        assert stop.value.code == 0
+        assert "examples:\n  " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        esrgan(["upscale"])
+    assert stop.value.code == 2
+
+
+# test.py
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        smooth = resize.bicubic(RNG.random((8, 9, 3)), 4)
+        images.write(folder / f"{i}.png", (smooth.clip(0, 1) * 255).astype(np.uint8))
+    return folder
+
+
+def test_figures_are_those_of_the_metrics(model, photos, tmp_path, capsys):
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    code = run(test_command, model, "-d", photos, "-o", out, "--json", figures, "--precision", "fp32", "-s", 1)
+    assert code == 0
+    data = json.loads(figures.read_text())[str(photos)]
+    upscaler = Upscaler.from_file(model, "cpu", "fp32")
+    for i in range(3):
+        high = images.read(photos / f"{i}.png", 3)
+        low = resize.bicubic(high, Fraction(1, 2))
+        assert data["images"][str(i)]["bicubic"] == metrics.measure(resize.bicubic(low, 2), high, 2)
+        assert data["images"][str(i)]["model"] == metrics.measure(upscaler(low), high, 2)
+        np.testing.assert_array_equal(images.read(out / f"photos/{i}_model.png", 3), upscaler(low))
+        assert (out / f"photos/{i}_sheet.png").exists()
+    mean = np.mean([data["images"][str(i)]["model"]["psnr_y"] for i in range(3)])
+    assert data["mean"]["model"]["psnr_y"] == pytest.approx(mean)
+    printed = capsys.readouterr().out
+    assert f"| **mean** | model | {mean:.2f} |" in printed
+    assert "PSNR Y | SSIM Y | PSNR RGB | SSIM RGB" in printed
+    assert "scale px of border" in printed
+    gains = {n: row["model"]["psnr_y"] - row["bicubic"]["psnr_y"] for n, row in data["images"].items()}
+    assert f"most gained over bicubic: {max(gains, key=gains.get)}\n" in printed
+    assert f"least gained: {min(gains, key=gains.get)}\n" in printed
+    assert printed.split("\n\n", 1)[1].strip() in (out / "report.md").read_text()
+
+
+def test_several_models_and_datasets_and_a_bad_image(model, photos, tmp_path, capsys):
+    other = make_model(tmp_path / "other.pth", seed=1)
+    low = tmp_path / "low"
+    low.mkdir()
+    for path in photos.iterdir():
+        images.write(low / path.name, images.read(path, 3)[::2, ::2])
+    (photos / "broken.png").write_bytes(b"")
+    images.write(low / "broken.png", pixels(4, 4, 3))
+    figures = tmp_path / "figures.json"
+    code = run(test_command, model, other, "-d", f"skimage,{photos}={low}", "--json", figures)
+    assert code == 1
+    printed = capsys.readouterr()
+    assert "broken.png: expected" in printed.err
+    data = json.loads(figures.read_text())
+    assert list(data["skimage"]["images"]) == ["chelsea", "rocket"]
+    assert list(data["skimage"]["mean"]) == ["bicubic", "model", "other"]
+    high = images.read(photos / "0.png", 3)
+    expected = metrics.measure(resize.bicubic(high[::2, ::2], 2), high, 2)
+    assert data[f"{photos}={low}"]["images"]["0"]["bicubic"] == expected  # the LR folder was used
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["-d", "set55"], "set5, set14"),
+        (["-d", "set5", "--data-root", "/nowhere"], "/nowhere/Set5/GTmod12"),
+        (["ANOTHER_SCALE"], "models of one scale"),
+    ],
+)
+def test_bad_evaluations_are_refused(model, tmp_path, capsys, change, says):
+    another = make_model(tmp_path / "x4.pth", scale=4)
+    arguments = [another if argument == "ANOTHER_SCALE" else argument for argument in change]
+    assert run(test_command, model, *arguments) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert says in errors[0]
+
+
+# net_interpolation.py
+
+
+def test_blend_is_the_mean_of_weights_and_says_its_alpha(tmp_path, capsys):
+    psnr = make_model(tmp_path / "p.pth", 0, stage="pretraining", hparams={"seed": 1})
+    gan = make_model(tmp_path / "g.pth", 1, stage="training", hparams={"seed": 2})
+    out = tmp_path / "blend.safetensors"
+    arguments = ["--psnr-model-path", psnr, "--esrgan-model-path", gan, "--alpha", "0.25", out]
+    assert run(interpolate_command, *arguments) == 0
+    blend, a, b = (load_generator(path) for path in (out, psnr, gan))
+    for name, value in blend.state.items():
+        torch.testing.assert_close(value, 0.75 * a.state[name] + 0.25 * b.state[name])
+    assert (blend.alpha, blend.stage, blend.hparams) == (0.25, "training", {"seed": 2})
+    assert "α = 0.25" in blend.describe()
+    assert run(interpolate_command, *arguments) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_blends_that_cannot_be(tmp_path, capsys):
+    psnr, gan = make_model(tmp_path / "p.pth"), make_model(tmp_path / "g.pth", scale=4)
+    arguments = ["--psnr-model-path", psnr, "--esrgan-model-path", gan, "--alpha"]
+    assert run(interpolate_command, *arguments, "0.5", tmp_path / "o.pth") == 2
+    assert "RRDBNet ×2 8/4/1 and RRDBNet ×4 8/4/1" in capsys.readouterr().err
+    for alpha in ("1.5", "-1", "much", "nan"):
+        with pytest.raises(SystemExit) as stop:
+            run(interpolate_command, *arguments, alpha, tmp_path / "o.pth")
+        assert stop.value.code == 2
+    assert not (tmp_path / "o.pth").exists()
+    with pytest.raises(WeightsError):
+        load_generator(tmp_path / "o.pth")
+
+
+def test_architecture_of_the_fixture_is_inferred(model):
+    architecture = load_generator(model).architecture
+    assert architecture == infer_architecture(architecture.build().state_dict())
+    assert asdict(architecture)["scale_factor"] == 2

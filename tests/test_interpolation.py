@@ -1,0 +1,123 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esrgan.errors import WeightsError
+from esrgan.interpolation import interpolate, interpolate_files
+from esrgan.models import RRDBNet
+from esrgan.weights import load_generator, save_file
+
+TINY = {"rrdb_channels": 4, "growth_channels": 2, "num_basic_blocks": 1, "num_dense_blocks": 1}
+
+
+def random_state(seed, **arguments):
+    generator = torch.Generator().manual_seed(seed)
+    state = RRDBNet(**{**TINY, **arguments}).state_dict()
+    return {name: torch.randn(value.shape, generator=generator) for name, value in state.items()}
+
+
+PSNR, GAN = random_state(0), random_state(1)
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def write(path, state, stage, **content):
+    save_file(path, {"params": state, "stage": stage, **content})
+    return load_generator(path)
+
+
+@pytest.mark.parametrize("one", [1, 1.0])
+def test_ends_are_the_models_themselves(one):
+    assert equal(interpolate(PSNR, GAN, one - one), PSNR)
+    assert equal(interpolate(PSNR, GAN, one), GAN)
+
+
+def test_middle_is_the_mean():
+    blend = interpolate(PSNR, GAN, 0.5)
+    assert equal(blend, {name: (PSNR[name] + GAN[name]) / 2 for name in PSNR})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 1))
+def test_weights_lie_on_the_line_from_psnr_to_gan(alpha):
+    blend = interpolate(PSNR, GAN, alpha)
+    for name, value in blend.items():
+        expected = PSNR[name].double() + alpha * (GAN[name].double() - PSNR[name].double())
+        torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-6)
+        assert value.dtype == torch.float32
+
+
+@pytest.mark.parametrize("alpha", [-1e-9, 1.0000001, -1, 2, math.inf, -math.inf, math.nan])
+def test_alpha_outside_its_range_is_refused(tmp_path, alpha):
+    with pytest.raises(ValueError, match=r"alpha: expected a number from 0 to 1, got"):
+        interpolate(PSNR, GAN, alpha)
+    psnr, gan = write(tmp_path / "p.pth", PSNR, "pretraining"), write(tmp_path / "g.pth", GAN, "training")
+    with pytest.raises(ValueError, match="alpha"):
+        interpolate_files(psnr, gan, alpha)
+
+
+@pytest.mark.parametrize("alpha", [0, 0.3, 1])
+def test_inputs_are_neither_changed_nor_shared(alpha):
+    psnr, gan = random_state(0), random_state(1)
+    for value in interpolate(psnr, gan, alpha).values():
+        value.fill_(7)
+    assert equal(psnr, PSNR)
+    assert equal(gan, GAN)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_blend_of_files_is_a_model_file(tmp_path, suffix):
+    psnr = write(tmp_path / "p.pth", PSNR, "pretraining", hparams={"seed": 1})
+    gan = write(tmp_path / "g.safetensors", GAN, "training", hparams={"seed": 2})
+    content = interpolate_files(psnr, gan, 0.8)
+    path = tmp_path / f"blend{suffix}"
+    save_file(path, content)
+    file = load_generator(path)
+    assert equal(file.state, interpolate(PSNR, GAN, 0.8))
+    assert file.alpha == 0.8
+    assert file.stage == "training"
+    assert file.hparams == {"seed": 2}
+    assert file.architecture == psnr.architecture
+
+
+def test_blend_knows_how_the_psnr_model_was_made_where_the_gan_model_does_not_say(tmp_path):
+    psnr = write(tmp_path / "p.pth", PSNR, "pretraining", hparams={"seed": 1})
+    gan = write(tmp_path / "g.pth", GAN, "training")
+    assert interpolate_files(psnr, gan, 0.5)["hparams"] == {"seed": 1}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"scale_factor": 2},
+        {"img_channels": 1},
+        {"rrdb_channels": 5},
+        {"growth_channels": 3},
+        {"num_basic_blocks": 2},
+        {"num_dense_blocks": 2},
+        {"num_residual_blocks": 4},
+        {"use_subpixel_conv": True},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_generators_of_two_architectures_are_refused(tmp_path, other):
+    psnr = write(tmp_path / "p.pth", PSNR, "pretraining")
+    gan = write(tmp_path / "g.pth", random_state(1, **other), "training")
+    with pytest.raises(WeightsError) as error:
+        interpolate_files(psnr, gan, 0.5)
+    text = str(error.value)
+    assert "\n" not in text
+    assert str(psnr.path) in text
+    assert str(gan.path) in text
+
+
+def test_generators_of_two_residual_scalings_are_refused(tmp_path):
+    psnr = write(tmp_path / "p.pth", PSNR, "pretraining")
+    gan = write(tmp_path / "g.pth", GAN, "training", hparams={"generator": {"residual_scaling": 0.1}})
+    with pytest.raises(WeightsError):
+        interpolate_files(psnr, gan, 0.5)
