@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from typing import TextIO
+
+LIVE_PAUSE_S = 0.5  # between two versions of the live line
 
 
 class Console:
@@ -18,6 +21,11 @@ class Console:
         self.stream = stream or sys.stdout
         self.is_live = self.stream.isatty()
         self.pending = False
+        self.shown_at = 0.0
+
+    def is_stale(self) -> bool:
+        """Tell whether there is a line to rewrite, and it is time to."""
+        return self.is_live and time.monotonic() - self.shown_at > LIVE_PAUSE_S
 
     def live(self, text: str, *, keep: bool) -> None:
         """Show the state of things. Where lines cannot be rewritten only those to keep are printed."""
@@ -25,6 +33,7 @@ class Console:
             width = shutil.get_terminal_size().columns - 1
             self.stream.write(f"\r\x1b[2K{text[:width]}")
             self.pending = True
+            self.shown_at = time.monotonic()
         elif keep:
             self.stream.write(text + "\n")
         self.stream.flush()

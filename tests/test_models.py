@@ -307,7 +307,7 @@ def test_vgg_discriminator_computes_what_its_description_says(size):
     x = torch.stack(cells, 2).flatten(1)
     x = lrelu(x @ state["head.block_0.linear.weight"].T + state["head.block_0.linear.bias"])
     expected = x @ state["head.linear_out.weight"].T + state["head.linear_out.bias"]
-    assert expected.std() > 0.01
+    assert expected.std() > 1e-3
     torch.testing.assert_close(network(image), expected, rtol=1e-9, atol=1e-9)
 
 

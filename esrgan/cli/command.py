@@ -29,12 +29,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def whole(text: str, at_least: int = 0) -> int:
+    """Parse a whole number."""
+    if not text.isdecimal() or int(text) < at_least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {at_least}, got {text}")
+    return int(text)
+
+
 def natural(text: str) -> int:
     """Parse a whole number of at least 1."""
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
-    return value
+    return whole(text, 1)
 
 
 def make_folder(path: Path) -> None:

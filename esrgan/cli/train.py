@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-w",
         "--best-checkpoint-warmup",
-        type=int,
+        type=command.whole,
         default=0,
         metavar="N",
         help="epochs before a best model (default: 0)",
@@ -60,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--resume", choices=["auto"], help="continue this configuration's newest checkpoint in --out-dir"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, run one step of each stage, exit")
-    parser.add_argument("--seed", type=int, metavar="N", help="in place of the configuration's")
+    parser.add_argument("--seed", type=command.whole, metavar="N", help="in place of the configuration's")
+    parser.add_argument(
+        "--data-root", metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
+    )
     parser.add_argument("--max-steps", type=command.natural, metavar="N", help="end each stage after N steps")
     command.add_device(parser)
     return command.run(parser, lambda args: _train(args, sys.argv[1:] if argv is None else argv), argv)
@@ -68,10 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     config = configuration.load(args.config_file)
-    if args.seed is not None:
-        if args.seed < 0:
-            raise ConfigError(f"--seed: expected a number of at least 0, got {args.seed}")
-        config = config.model_copy(update={"seed": args.seed})
+    changes = {"seed": args.seed, "data_root": args.data_root}
+    config = config.model_copy(update={key: value for key, value in changes.items() if value is not None})
     if args.resume and args.load_checkpoint:
         raise ConfigError("--resume auto and -l: expected one of them, got both; -l FILE resumes from that file")
 

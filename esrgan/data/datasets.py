@@ -159,11 +159,21 @@ def _skimage_pairs(split: Split) -> list[ImagePair]:
 
 def _match(high: Path, low: Path | None, scale: int) -> list[ImagePair]:
     """Pair the images of two folders by name; an LR image may carry its scale as DIV2K's do (0001x4.png)."""
-    highs = _images_by_stem(high)
     if low is None:
-        return [ImagePair(path, None) for path in highs.values()]
-    lows = {stem.removesuffix(f"x{scale}"): path for stem, path in _images_by_stem(low).items()}
-    problems = [
+        return [ImagePair(path, None) for path in _images_in(high)]
+    problems: list[str | Problem] = []
+    by_stem: list[dict[str, Path]] = []
+    for folder, ending in ((high, ""), (low, f"x{scale}")):
+        stems: dict[str, Path] = {}
+        for path in _images_in(folder):
+            first = stems.setdefault(path.stem.removesuffix(ending), path)
+            if first != path:
+                problems.append(
+                    Problem(str(path), "one image of this name", f"also {first.name}", "remove one of them")
+                )
+        by_stem.append(stems)
+    highs, lows = by_stem
+    problems += [
         Problem(str(path), f"an image of this name in {other}", "none", "add it or remove this one")
         for paths, others, other in ((highs, lows, low), (lows, highs, high))
         for stem, path in paths.items()
@@ -174,12 +184,11 @@ def _match(high: Path, low: Path | None, scale: int) -> list[ImagePair]:
     return [ImagePair(path, lows[stem]) for stem, path in highs.items()]
 
 
-def _images_by_stem(folder: Path) -> dict[str, Path]:
+def _images_in(folder: Path) -> list[Path]:
     paths = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
     )
     if not paths:
-        raise DatasetError(
-            Problem(f"dataset {folder}", "images in this folder", "none", "images in subfolders don't count")
-        )
-    return {path.stem: path for path in paths}
+        remedy = "put them there; images in subfolders don't count"
+        raise DatasetError(Problem(f"dataset {folder}", "images in this folder", "none", remedy))
+    return paths

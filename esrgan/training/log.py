@@ -175,14 +175,17 @@ class Meter:
         self.steps += 1
         self.waited_s += waited_s
 
-    def read(self) -> dict[str, float]:
-        """Give the means and rates since the last reset; this waits for the device."""
+    def means(self) -> dict[str, float]:
+        """Give the mean losses since the last reset; this waits for the device."""
         names = list(self.sums)
-        means = (torch.stack([self.sums[name] for name in names]) / self.steps).tolist()
+        values = (torch.stack([self.sums[name] for name in names]) / self.steps).tolist()
+        return dict(zip(names, values, strict=True))
+
+    def rates(self) -> dict[str, float]:
+        """Give the speed since the last reset, and which part of the time passed waiting for data."""
         seconds = time.perf_counter() - self.began
-        rates = {
+        return {
             "steps_per_s": self.steps / seconds,
             "images_per_s": self.steps * self.batch_size / seconds,
             "data_wait_share": self.waited_s / seconds,
         }
-        return dict(zip(names, means, strict=True)) | rates

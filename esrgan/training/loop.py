@@ -178,6 +178,7 @@ def _run_stage(
         pin_memory=run.device.type == "cuda",
     )
     meter = Meter(config.batch_size)
+    means: dict[str, float] = {}  # of the losses in the last interval
     stage.generator.train()
     saved_at = time.monotonic()
     for step in range(first_step, data.total_steps):
@@ -195,7 +196,11 @@ def _run_stage(
         done = step + 1
         is_end = done == data.total_steps
         if done % config.logging.interval == 0 or is_end:
-            _report(run, stage, data, meter, done)
+            means = _report(run, stage, meter, done)
+            run.console.live(_line(stage, data, means, meter.rates(), done), keep=True)
+            meter.reset()
+        elif run.console.is_stale():
+            run.console.live(_line(stage, data, means, meter.rates(), done), keep=False)
 
         # Validate.
         if done % config.validation_interval == 0 or is_end:
@@ -232,21 +237,24 @@ def _to_device(images: Tensor, device: torch.device) -> Tensor:
     return images.to(torch.float32, memory_format=torch.channels_last) / 255
 
 
-def _report(run: Run, stage: Stage, data: StageData, meter: Meter, done: int) -> None:
-    values = meter.read()
-    meter.reset()
-    if run.log is None:
-        return
-    rates = stage.learning_rates(done - 1)
-    left_s = (data.total_steps - done) / values["steps_per_s"]
-    losses = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name.endswith("loss"))
-    run.console.live(
-        f"{stage.name} {done:,}/{data.total_steps:,} {losses} rate {next(iter(rates.values())):.3g} "
-        f"{values['images_per_s']:.1f} images/s, {values['data_wait_share']:.0%} waiting for data, "
-        f"{duration(left_s)} left",
-        keep=True,
+def _report(run: Run, stage: Stage, meter: Meter, done: int) -> dict[str, float]:
+    """Record the means of an interval; give them."""
+    means = meter.means()
+    if run.log is not None:
+        values = means | meter.rates() | stage.learning_rates(done - 1)
+        run.log.scalars("train", stage.name, stage.label, done, values)
+    return means
+
+
+def _line(stage: Stage, data: StageData, means: dict[str, float], rates: dict[str, float], done: int) -> str:
+    """Say in a line how a stage is doing."""
+    losses = "".join(f" {name.removesuffix('_loss')} {x:.4g}" for name, x in means.items() if name.endswith("loss"))
+    learning_rate = next(iter(stage.learning_rates(done - 1).values()))
+    left_s = (data.total_steps - done) / rates["steps_per_s"]
+    return (
+        f"{stage.name} {done:,}/{data.total_steps:,}, {duration(left_s)} left, {rates['images_per_s']:.1f} images/s "
+        f"({rates['data_wait_share']:.0%} waiting for data), rate {learning_rate:.3g}, loss:{losses or ' …'}"
     )
-    run.log.scalars("train", stage.name, stage.label, done, values | rates)
 
 
 def _validate(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, done: int) -> None:
