@@ -471,9 +471,7 @@ def test_lr_and_hr_crops_are_of_one_place(tmp_path, scale):
     write(tmp_path / "lr" / "a.png", np.ascontiguousarray(coordinates[: 9 * scale : scale, ::scale]))
     pairs = find_pairs([(str(tmp_path / "hr"), str(tmp_path / "lr"))], "train", scale, tmp_path)
     prepared = prepare(pairs, scale=scale, channels=3, min_size=(4 * scale,) * 2, cache_dir=tmp_path / "cache")
-    dataset = PatchDataset(
-        prepared, scale=scale, patch_size=(3 * scale, 4 * scale), seed=0, spatial_transforms="none"
-    )
+    dataset = PatchDataset(prepared, scale=scale, patch_size=(3 * scale, 4 * scale), seed=0, spatial_transforms="none")
     places = set()
     for position in range(200):
         low, high = map(to_hwc, dataset[position])
@@ -529,7 +527,7 @@ def test_each_pass_and_each_seed_has_its_own_order(cached):
 
 
 @pytest.fixture
-def photos(cached):
+def pictures(cached):
     lows = [noise(9, 11, seed=seed) for seed in range(5)]
     return cached([(low, enlarged(low)) for low in lows])
 
@@ -547,17 +545,17 @@ def assert_equal_batches(a, b):
 
 
 @pytest.mark.parametrize("spatial", ["d4", "flip_or_transpose", "none"])
-def test_patch_is_a_function_of_seed_and_position_alone(photos, spatial):
-    first = patch_stream(photos, spatial_transforms=spatial)
+def test_patch_is_a_function_of_seed_and_position_alone(pictures, spatial):
+    first = patch_stream(pictures, spatial_transforms=spatial)
     patches = [first[position] for position in range(30)]
-    second = patch_stream(photos, spatial_transforms=spatial)
+    second = patch_stream(pictures, spatial_transforms=spatial)
     for position in reversed(range(30)):
         random.seed(position)
         np.random.seed(position)  # noqa: NPY002  what others may do
         torch.manual_seed(position)
         assert_equal_batches([second[position]], [patches[position]])
         assert_equal_batches([first[position]], [patches[position]])
-    other = patch_stream(photos, seed=1, spatial_transforms=spatial)
+    other = patch_stream(pictures, seed=1, spatial_transforms=spatial)
     assert sum(torch.equal(other[position][1], patches[position][1]) for position in range(30)) < 5
 
 
@@ -567,8 +565,8 @@ def test_positions_differ_in_place_and_transform(cached):
     assert len({dataset[position][1].numpy().tobytes() for position in range(50)}) > 40
 
 
-def test_drawing_patches_leaves_the_random_state_of_others_alone(photos):
-    dataset = patch_stream(photos)
+def test_drawing_patches_leaves_the_random_state_of_others_alone(pictures):
+    dataset = patch_stream(pictures)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
@@ -580,13 +578,13 @@ def test_drawing_patches_leaves_the_random_state_of_others_alone(photos):
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
-def test_batches_do_not_depend_on_the_number_of_loader_processes(photos):
-    load = partial(batches, patch_stream(photos), batch_size=3, first_step=2, last_step=8)
+def test_batches_do_not_depend_on_the_number_of_loader_processes(pictures):
+    load = partial(batches, patch_stream(pictures), batch_size=3, first_step=2, last_step=8)
     assert_equal_batches(load(num_workers=0), load(num_workers=2))
 
 
-def test_batches_are_of_the_stream_in_order(photos):
-    dataset = patch_stream(photos)
+def test_batches_are_of_the_stream_in_order(pictures):
+    dataset = patch_stream(pictures)
     loaded = list(batches(dataset, batch_size=4, first_step=3, last_step=5))
     assert [low.shape for low, _ in loaded] == [(4, 3, 6, 6)] * 2
     assert [high.shape for _, high in loaded] == [(4, 3, 12, 12)] * 2
@@ -598,18 +596,18 @@ def test_batches_are_of_the_stream_in_order(photos):
         assert torch.equal(highs[i], dataset[12 + i][1])
 
 
-def test_resumed_stream_goes_on_as_if_uninterrupted(photos):
-    load = partial(batches, patch_stream(photos), batch_size=3, last_step=9)
+def test_resumed_stream_goes_on_as_if_uninterrupted(pictures):
+    load = partial(batches, patch_stream(pictures), batch_size=3, last_step=9)
     whole = list(load(first_step=0))
     for step in (1, 4, 8):
-        fresh = partial(batches, patch_stream(photos), batch_size=3, last_step=9)
+        fresh = partial(batches, patch_stream(pictures), batch_size=3, last_step=9)
         assert_equal_batches(fresh(first_step=step), whole[step:])
     assert list(load(first_step=9)) == []
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 6])
-def test_ranks_share_each_batch_without_overlap(photos, world_size):
-    load = partial(batches, patch_stream(photos), batch_size=6, first_step=1, last_step=5)
+def test_ranks_share_each_batch_without_overlap(pictures, world_size):
+    load = partial(batches, patch_stream(pictures), batch_size=6, first_step=1, last_step=5)
     ranks = [list(load(rank=rank, world_size=world_size)) for rank in range(world_size)]
     together = [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*ranks, strict=True)]
     assert_equal_batches(together, load())
@@ -714,9 +712,9 @@ def test_hard_transforms_change_the_lr_patch_alone(cached, channels, spatial):
     assert_shares(Counter({True: changed, False: 200 - changed}), {True: 1 - 0.75**2, False: 0.75**2})
 
 
-def test_hard_transforms_are_off_unless_said(photos):
+def test_hard_transforms_are_off_unless_said(pictures):
     arguments = {"scale": SCALE, "patch_size": (12, 12), "seed": 0}
-    default, off = PatchDataset(photos, **arguments), PatchDataset(photos, **arguments, hard_transforms=False)
+    default, off = PatchDataset(pictures, **arguments), PatchDataset(pictures, **arguments, hard_transforms=False)
     assert_equal_batches([default[i] for i in range(30)], [off[i] for i in range(30)])
 
 

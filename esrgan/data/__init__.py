@@ -1,7 +1,7 @@
 """Training data: find image pairs, decode them once, cut and transform patches."""
 
 from esrgan.data.cache import CachedPair, prepare
-from esrgan.data.datasets import ImagePair, Source, find_pairs, load_pair
+from esrgan.data.datasets import ImagePair, Source, find_pairs, load_pair, search_pairs
 from esrgan.data.patches import PatchDataset, batches, read_whole
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "load_pair",
     "prepare",
     "read_whole",
+    "search_pairs",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.resources
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,16 +89,25 @@ def find_pairs(sources: Sequence[Source], split: Split, scale: int, data_root: P
     Raises:
         DatasetError: With every missing folder, empty folder and unmatched name.
     """
-    pairs: list[ImagePair] = []
-    problems: list[str | Problem] = []
-    for source in sources:
-        try:
-            pairs += _pairs_of(source, split, scale, data_root)
-        except DatasetError as error:
-            problems += error.problems
+    pairs, problems = search_pairs(sources, split, scale, data_root)
     if problems:
         raise DatasetError(problems)
     return pairs
+
+
+def search_pairs(
+    sources: Sequence[Source], split: Split, scale: int, data_root: Path
+) -> tuple[list[ImagePair], list[Problem]]:
+    """Do what ``find_pairs`` does, but give the pairs there are and the problems, so that more can be looked for."""
+    pairs: list[ImagePair] = []
+    problems: list[Problem] = []
+    for source in sources:
+        folders = _folders_of(source, split, scale, data_root)
+        if isinstance(folders, list):
+            problems += folders
+        else:
+            _match(*folders, scale, pairs, problems)
+    return pairs, problems
 
 
 def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,66 +138,66 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}×{image.shape[0]} px"
 
 
-def _pairs_of(source: Source, split: Split, scale: int, data_root: Path) -> list[ImagePair]:
+def _folders_of(
+    source: Source, split: Split, scale: int, data_root: Path
+) -> tuple[list[Path] | Path, Path | None] | list[Problem]:
+    """Give the HR images or their folder, and the LR folder, of a dataset; or what is missing."""
     if source == "skimage":
-        return _skimage_pairs(split)
+        folder = Path(str(importlib.resources.files("skimage"))) / "data"
+        return [folder / name for name in _SKIMAGE[split]], None
     if isinstance(source, str) and source in _NAMED:
         named = _NAMED[source]
         high = data_root / named.high[split]
         if not high.is_dir():
-            remedy = f"{named.origin} into {data_root}, or set data_root or ESRGAN_DATA to the folder that has it"
-            raise DatasetError(Problem(f"dataset {source}", f"the folder {high}", "nothing", remedy))
+            remedy = (
+                f"{named.origin} into {data_root}, or set data_root or ESRGAN_DATA to the folder that has it; "
+                f"configs/quickstart.json trains without any dataset"
+            )
+            return [Problem(f"dataset {source}", f"the folder {high}", "nothing", remedy)]
         low = data_root / named.low[split].format(scale=scale) if scale in named.low_scales else None
-        return _match(high, low if low and low.is_dir() else None, scale)
+        return high, low if low and low.is_dir() else None
     high_name, low_name = (source, None) if isinstance(source, str) else source
     missing = [name for name in (high_name, low_name) if name is not None and not Path(name).is_dir()]
     if missing:
         remedy = "correct the path; it is relative to the folder the command runs in"
         expected = f"a folder of images or one of {', '.join(NAMES)}"
-        raise DatasetError([Problem(f"dataset {name}", expected, "nothing there", remedy) for name in missing])
-    return _match(Path(high_name), Path(low_name) if low_name else None, scale)
+        return [Problem(f"dataset {name}", expected, "nothing there", remedy) for name in missing]
+    return Path(high_name), Path(low_name) if low_name else None
 
 
-def _skimage_pairs(split: Split) -> list[ImagePair]:
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or spec.origin is None:
-        raise DatasetError("dataset skimage: scikit-image is not installed; pip install scikit-image")
-    folder = Path(spec.origin).parent / "data"
-    return [ImagePair(folder / name, None) for name in _SKIMAGE[split]]
-
-
-def _match(high: Path, low: Path | None, scale: int) -> list[ImagePair]:
+def _match(
+    high: list[Path] | Path, low: Path | None, scale: int, pairs: list[ImagePair], problems: list[Problem]
+) -> None:
     """Pair the images of two folders by name; an LR image may carry its scale as DIV2K's do (0001x4.png)."""
+    highs = high if isinstance(high, list) else _images_in(high, problems)
     if low is None:
-        return [ImagePair(path, None) for path in _images_in(high)]
-    problems: list[str | Problem] = []
-    by_stem: list[dict[str, Path]] = []
-    for folder, ending in ((high, ""), (low, f"x{scale}")):
-        stems: dict[str, Path] = {}
-        for path in _images_in(folder):
-            first = stems.setdefault(path.stem.removesuffix(ending), path)
-            if first != path:
-                problems.append(
-                    Problem(str(path), "one image of this name", f"also {first.name}", "remove one of them")
-                )
-        by_stem.append(stems)
-    highs, lows = by_stem
+        pairs += [ImagePair(path, None) for path in highs]
+        return
+    high_by_stem = _by_stem(highs, "", problems)
+    low_by_stem = _by_stem(_images_in(low, problems), f"x{scale}", problems)
+    pairs += [ImagePair(path, low_by_stem[stem]) for stem, path in high_by_stem.items() if stem in low_by_stem]
     problems += [
         Problem(str(path), f"an image of this name in {other}", "none", "add it or remove this one")
-        for paths, others, other in ((highs, lows, low), (lows, highs, high))
+        for paths, others, other in ((high_by_stem, low_by_stem, low), (low_by_stem, high_by_stem, high))
         for stem, path in paths.items()
         if stem not in others
     ]
-    if problems:
-        raise DatasetError(problems)
-    return [ImagePair(path, lows[stem]) for stem, path in highs.items()]
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _by_stem(paths: Sequence[Path], ending: str, problems: list[Problem]) -> dict[str, Path]:
+    stems: dict[str, Path] = {}
+    for path in paths:
+        first = stems.setdefault(path.stem.removesuffix(ending), path)
+        if first != path:
+            problems.append(Problem(str(path), "one image of this name", f"also {first.name}", "remove one of them"))
+    return stems
+
+
+def _images_in(folder: Path, problems: list[Problem]) -> list[Path]:
     paths = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
     )
     if not paths:
         remedy = "put them there; images in subfolders don't count"
-        raise DatasetError(Problem(f"dataset {folder}", "images in this folder", "none", remedy))
+        problems.append(Problem(f"dataset {folder}", "images in this folder", "none", remedy))
     return paths

@@ -12,7 +12,7 @@ from torch import nn
 
 from esrgan.config import Config, FolderPair
 from esrgan.console import Console
-from esrgan.data import CachedPair, PatchDataset, Source, find_pairs, prepare
+from esrgan.data import CachedPair, PatchDataset, Source, prepare, search_pairs
 from esrgan.data.datasets import default_data_root
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
@@ -177,8 +177,9 @@ def _stage_data(config: Config, options: TrainOptions, name: str, console: Conso
     parts: dict[str, list[CachedPair]] = {}
     problems: list[str | Problem] = []
     for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
+        pairs, found = search_pairs([_source(item) for item in items], split, scale, data_root)  # type: ignore[arg-type]
+        problems += [problem for problem in found if problem not in problems]
         try:
-            pairs = find_pairs([_source(item) for item in items], split, scale, data_root)  # type: ignore[arg-type]
             parts[split] = prepare(
                 pairs,
                 scale=scale,
@@ -188,7 +189,7 @@ def _stage_data(config: Config, options: TrainOptions, name: str, console: Conso
                 progress=lambda done, of: console.live(f"reading images: {done} of {of}", keep=False),
             )
         except DatasetError as error:
-            problems += error.problems
+            problems += [problem for problem in error.problems if problem not in problems]
     if not problems and section.cr_patch_size is None and config.batch_size > 1:
         problems += _uneven(name, parts["train"])
     if problems:
