@@ -8,6 +8,7 @@ import time
 from typing import TextIO
 
 LIVE_PAUSE_S = 0.5  # between two versions of the live line
+PLAIN_PAUSE_S = 60.0  # between two plain lines that stand in for it
 
 
 class Console:
@@ -21,11 +22,11 @@ class Console:
         self.stream = stream or sys.stdout
         self.is_live = self.stream.isatty()
         self.pending = False
-        self.shown_at = 0.0
+        self.shown_at = time.monotonic()
 
     def is_stale(self) -> bool:
-        """Tell whether there is a line to rewrite, and it is time to."""
-        return self.is_live and time.monotonic() - self.shown_at > LIVE_PAUSE_S
+        """Tell whether it is time for the next line of progress."""
+        return time.monotonic() - self.shown_at > (LIVE_PAUSE_S if self.is_live else PLAIN_PAUSE_S)
 
     def live(self, text: str, *, keep: bool) -> None:
         """Show the state of things. Where lines cannot be rewritten only those to keep are printed."""
@@ -33,9 +34,9 @@ class Console:
             width = shutil.get_terminal_size().columns - 1
             self.stream.write(f"\r\x1b[2K{text[:width]}")
             self.pending = True
-            self.shown_at = time.monotonic()
         elif keep:
             self.stream.write(text + "\n")
+        self.shown_at = time.monotonic()
         self.stream.flush()
 
     def line(self, text: str) -> None:

@@ -222,12 +222,15 @@ def private_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("private_wandb")
 def test_wandb_offline_writes_its_files_without_asking(tmp_path: Path) -> None:
+    import wandb
+
     folder = tmp_path / "logs"
     log = open_log(folder, run="20261121-120000", wandb="offline", wandb_project="mine", hparams={"batch_size": 17})
     log.scalars("train", "training", "GAN-based", 3, {"g_total_loss": 0.5})
     log.scalars("validation", "training", "GAN-based", 3, {"PSNR": 20.0})
     log.picture("training", "GAN-based", 3, np.zeros((4, 4, 3), np.uint8))
     log.close()
+    wandb.teardown()  # ends its service, which flushes the file
     (path,) = folder.glob("wandb/offline-run-*-20261121-120000/*.wandb")
     written = path.read_bytes()
     tags = ("train/GAN-based/g_total_loss", "validation/GAN-based/PSNR", "validation/GAN-based/LR_bicubic_SR_HR")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
+import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan import config as configuration
 from esrgan.cli import command
 from esrgan.errors import ConfigError
 
@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    from esrgan import config as configuration
+
     config = configuration.load(args.config_file)
     changes = {"seed": args.seed, "data_root": args.data_root}
     config = config.model_copy(update={key: value for key, value in changes.items() if value is not None})
@@ -78,7 +80,8 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
     from esrgan.training import TrainOptions, train
 
-    _use_all_gpus(args, argv)
+    if (code := _on_all_gpus(args, config.batch_size, argv)) is not None:
+        return code
     options = TrainOptions(
         config_name=args.config_file.stem,
         out_dir=args.out_dir,
@@ -98,18 +101,19 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _file_name(text: str) -> str:
-    if not text or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"expected a name for files, got {text!r}")
+    if not re.fullmatch(r"[\w+-][\w.+-]*", text):
+        raise argparse.ArgumentTypeError(f"expected letters, digits and . _ + - alone, got {text!r}")
     return text
 
 
-def _use_all_gpus(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    """Start again under torchrun, a process for each GPU, if there are several and nobody chose otherwise."""
+def _on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequence[str]) -> int | None:
+    """Run again under torchrun, a process for each GPU, if there are several and nobody chose otherwise."""
     import torch
 
-    count = torch.cuda.device_count()
-    chosen = args.no_data_parallel or args.dry_run or args.device not in ("auto", "cuda") or "WORLD_SIZE" in os.environ
-    if count > 1 and not chosen:
-        print(f"training on {count} GPUs; --no-data-parallel uses one", flush=True)
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        os.execv(sys.executable, [sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S606
+    count = max((n for n in range(1, torch.cuda.device_count() + 1) if batch_size % n == 0), default=1)
+    chosen = args.no_data_parallel or args.dry_run or args.device not in ("auto", "cuda")
+    if count == 1 or chosen or torch.distributed.is_torchelastic_launched():
+        return None
+    print(f"training on {count} GPUs; --no-data-parallel uses one", flush=True)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return subprocess.call([sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S603  our own command

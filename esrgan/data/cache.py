@@ -81,11 +81,15 @@ def _prepare_one(
 ) -> CachedPair | list[str | Problem]:
     try:
         sources = [pair.high] if pair.low is None else [pair.high, pair.low]
-        key = _key(sources, scale, channels)
+        try:
+            key = _key(sources, scale, channels)
+        except OSError as error:
+            return [f"{error.filename}: cannot be read: {error.strerror}"]
         high_path, low_path = cache_dir / f"{key}_high.npy", cache_dir / f"{key}_low.npy"
-        if high_path.exists() and low_path.exists():
+        try:
+            np.load(low_path, mmap_mode="r")
             height, width = np.load(high_path, mmap_mode="r").shape[:2]
-        else:
+        except (OSError, ValueError, EOFError):  # not there, or cut short
             low, high = load_pair(pair, scale, channels)
             height, width = high.shape[:2]
             _save(high_path, high)

@@ -161,7 +161,10 @@ def _folders_of(
     if missing:
         remedy = "correct the path; it is relative to the folder the command runs in"
         expected = f"a folder of images or one of {', '.join(NAMES)}"
-        return [Problem(f"dataset {name}", expected, "nothing there", remedy) for name in missing]
+        return [
+            Problem(f"dataset {name}", expected, "a file" if Path(name).exists() else "nothing there", remedy)
+            for name in missing
+        ]
     return Path(high_name), Path(low_name) if low_name else None
 
 
@@ -173,8 +176,11 @@ def _match(
     if low is None:
         pairs += [ImagePair(path, None) for path in highs]
         return
-    high_by_stem = _by_stem(highs, "", problems)
-    low_by_stem = _by_stem(_images_in(low, problems), f"x{scale}", problems)
+    high_by_stem = _by_stem(highs, problems)
+    low_by_stem = {
+        stem if stem in high_by_stem else stem.removesuffix(f"x{scale}"): path
+        for stem, path in _by_stem(_images_in(low, problems), problems).items()
+    }
     pairs += [ImagePair(path, low_by_stem[stem]) for stem, path in high_by_stem.items() if stem in low_by_stem]
     problems += [
         Problem(str(path), f"an image of this name in {other}", "none", "add it or remove this one")
@@ -184,19 +190,25 @@ def _match(
     ]
 
 
-def _by_stem(paths: Sequence[Path], ending: str, problems: list[Problem]) -> dict[str, Path]:
+def _by_stem(paths: Sequence[Path], problems: list[Problem]) -> dict[str, Path]:
     stems: dict[str, Path] = {}
     for path in paths:
-        first = stems.setdefault(path.stem.removesuffix(ending), path)
+        first = stems.setdefault(path.stem, path)
         if first != path:
             problems.append(Problem(str(path), "one image of this name", f"also {first.name}", "remove one of them"))
     return stems
 
 
 def _images_in(folder: Path, problems: list[Problem]) -> list[Path]:
-    paths = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
-    )
+    try:
+        paths = sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+        )
+    except OSError as error:
+        problems.append(Problem(f"dataset {folder}", "a folder to read", str(error.strerror), "allow reading it"))
+        return []
     if not paths:
         remedy = "put them there; images in subfolders don't count"
         problems.append(Problem(f"dataset {folder}", "images in this folder", "none", remedy))

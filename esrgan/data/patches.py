@@ -73,7 +73,7 @@ def _pass_order(seed: int, pass_number: int, count: int) -> np.ndarray:
 
 
 def _to_chw(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())  # flipped images have strides that PyTorch refuses
 
 
 def batches(
@@ -103,10 +103,10 @@ def batches(
         LR (B, C, h, w) and HR (B, C, H, W), uint8.
     """
     local = batch_size // world_size
-    positions = [
+    positions = (
         list(range(step * batch_size + rank * local, step * batch_size + (rank + 1) * local))
         for step in range(first_step, last_step)
-    ]
+    )
     yield from DataLoader(
         dataset,
         batch_sampler=positions,

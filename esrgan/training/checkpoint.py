@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from esrgan.errors import WeightsError
-from esrgan.weights import infer_architecture, load_file, load_generator
+from esrgan.weights import Architecture, load_file, parse_generator
 
 STAGES = ("pretraining", "training")
 KIND = {"pretraining": "PSNR", "training": "ESRGAN"}
@@ -38,7 +38,7 @@ class RunFiles:
         Raises:
             WeightsError: If the folder has files of a run of this name.
         """
-        if name is not None and any(folder.glob(f"{glob.escape(name)}_RRDB_*")):
+        if name is not None and (any(folder.glob(f"{glob.escape(name)}_RRDB_*")) or (folder / "logs" / name).exists()):
             raise WeightsError(f"{folder}: has a run named {name}; choose another name, or continue it: --resume auto")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
@@ -77,12 +77,14 @@ class Start:
         stage: The first stage to run.
         understood: What was made of the file, for the user.
         generator: Weights to begin with; None for a fresh network.
+        architecture: What they belong to.
         resume: The part of a checkpoint to continue from; None begins the stage at its first step.
     """
 
     stage: str
     understood: str
     generator: dict[str, Tensor] | None = None
+    architecture: Architecture | None = None
     resume: dict[str, Any] | None = None
     last_stage: str = field(default="training", kw_only=True)
 
@@ -118,47 +120,61 @@ def start_from(path: Path, stage: str) -> Start:
         WeightsError: If the file cannot be used so.
     """
     content = load_file(path)
-    file = load_generator(path)
+    file = parse_generator(content, path)
     last = "training" if stage == "all" else stage
     if isinstance(content.get("checkpoint"), dict) and file.stage:
+        missing = {"run", "step", "best", "stage"} - content["checkpoint"].keys()
+        if missing or "params" not in content or "params_ema" not in content:
+            raise WeightsError(f"{path}: an incomplete checkpoint; start from its generator: save that alone, use -l")
         resume = content["checkpoint"] | {"params_ema": content["params_ema"], "hparams": file.hparams}
         step = resume["step"]
         if stage in ("all", file.stage):
             understood = f"{path}: checkpoint of {file.stage} at step {step}; continuing there"
-            return Start(file.stage, understood, content["params"], resume, last_stage=last)
+            return Start(file.stage, understood, content["params"], file.architecture, resume, last_stage=last)
         if stage == "pretraining":
             raise WeightsError(f"{path}: a checkpoint of training does not resume pretraining; use --stage training")
         understood = f"{path}: checkpoint of pretraining at step {step}; its averaged generator starts the GAN stage"
-        return Start("training", understood, file.state, last_stage=last)
+        return Start("training", understood, file.state, file.architecture, last_stage=last)
     if stage == "all" and file.stage == "training":
         raise WeightsError(f"{path}: {file.describe()}: its training is over; to fine-tune it add --stage training")
     first = "training" if stage == "all" else stage
     verb = {"pretraining": "starts the PSNR stage", "training": "starts the GAN stage"}[first]
     if file.stage == "training" and first == "training":
         verb = "is fine-tuned in the GAN stage"
-    return Start(first, f"{path}: {file.describe()}; it {verb}", file.state, last_stage=last)
+    return Start(first, f"{path}: {file.describe()}; it {verb}", file.state, file.architecture, last_stage=last)
 
 
-def check_fits(start: Start, path: Path, state: dict[str, Tensor]) -> None:
-    """Compare the weights that a run starts from with the configured generator.
+def check_fits(start: Start, expected: Architecture) -> None:
+    """Compare what a run starts from with the configured generator.
 
     Raises:
-        WeightsError: If they do not fit, with both architectures.
+        WeightsError: If they differ, with both architectures.
     """
-    given = start.generator
-    if given is not None and {k: v.shape for k, v in given.items()} != {k: v.shape for k, v in state.items()}:
+    if start.architecture not in (None, expected):
         raise WeightsError(
-            f"{path}: expected the generator of the configuration, {infer_architecture(state)}, "
-            f"got {infer_architecture(given)}; make the configuration's generator and scale_factor match the file"
+            f"{start.understood}: expected the generator of the configuration, {expected}, "
+            f"got {start.architecture}; make the configuration's generator and scale_factor match the file"
         )
 
 
-def newest_checkpoint(folder: Path, config_name: str, run_name: str | None) -> Path | None:
-    """Find the checkpoint that was written last by a run of this name, else by a configuration of this name."""
-    pattern = f"{glob.escape(run_name)}_RRDB_*_checkpoint.pth" if run_name else "*_checkpoint.pth"
-    paths = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in paths:
-        checkpoint = load_file(path).get("checkpoint")
+def newest_checkpoint(folder: Path, config_name: str, run_name: str | None, stage: str) -> Path | None:
+    """Find the checkpoint that was written last by a run of this name, else by a configuration of this name.
+
+    Args:
+        folder: Where to look.
+        config_name: Name of the configuration.
+        run_name: Name of the run, if it was given one.
+        stage: "pretraining" passes over checkpoints of the GAN stage.
+    """
+    kind = KIND["pretraining"] if stage == "pretraining" else "*"
+    pattern = f"{glob.escape(run_name) if run_name else '*'}_RRDB_{kind}_x*_checkpoint.pth"
+    for path in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            checkpoint = load_file(path).get("checkpoint")
+        except WeightsError:
+            if run_name:
+                raise
+            continue  # another run's, perhaps; of a run that was named it would have to be told
         if isinstance(checkpoint, dict) and (run_name or checkpoint.get("config_name") == config_name):
             return path
     return None

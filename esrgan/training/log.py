@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from esrgan import images
-from esrgan.console import Console
 from esrgan.errors import EsrganError
 
 WandbMode = Literal["disabled", "offline", "online"]
@@ -30,8 +30,7 @@ class RunLog:
         wandb: "disabled", "offline" or "online".
         wandb_project: Project on Weights & Biases.
         wandb_entity: User or team there; None is the default of the login.
-        continued: (stage, step) of the checkpoint that is continued: what was logged after it is taken back.
-        stream: Where the lines go.
+        continued: (stage, step) that the run goes on from: what an earlier try logged after it is taken back.
 
     Raises:
         EsrganError: If Weights & Biases is to be online without a login.
@@ -47,16 +46,16 @@ class RunLog:
         wandb: WandbMode = "disabled",
         wandb_project: str = "esrgan",
         wandb_entity: str | None = None,
-        continued: tuple[str, int] | None = None,
-        stream: TextIO | None = None,
+        continued: tuple[str, int] = ("pretraining", 0),
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.console = Console(stream)
         self.continued = continued
-        if continued:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
             _take_back(folder / "log.jsonl", *continued)
-        self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
+            self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
+        except OSError as error:
+            raise EsrganError(f"{folder}: cannot be written: {error.strerror}; choose another --out-dir") from error
         self.use_tensorboard = tensorboard
         self.writers: dict[str, Any] = {}
         self.wandb_run = _start_wandb(wandb, wandb_project, wandb_entity, run, folder, hparams)
@@ -98,14 +97,13 @@ class RunLog:
         if stage not in self.writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            purge = self.continued[1] + 1 if self.continued and self.continued[0] == stage else None
+            purge = self.continued[1] + 1 if self.continued[0] == stage else 1  # drops what an earlier try wrote
             folder = str(self.folder / "tensorboard" / stage)
             self.writers[stage] = SummaryWriter(folder, purge_step=purge)
         return self.writers[stage]
 
     def close(self) -> None:
         """Write out what is pending."""
-        self.console.end()
         self.file.close()
         for writer in self.writers.values():
             writer.close()
@@ -140,8 +138,16 @@ def _start_wandb(
 
     if mode == "online" and not wandb.login(prompt=False, verify=False):
         raise EsrganError("wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled")
+    identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]  # runs of one name in two folders
     started = wandb.init(
-        project=project, entity=entity, name=run, id=run, resume="allow", dir=folder, mode=mode, config=hparams
+        project=project,
+        entity=entity,
+        name=run,
+        id=f"{run}-{identity}",
+        resume="allow",
+        dir=folder,
+        mode=mode,
+        config=hparams,
     )
     for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):
         for split in ("train", "validation"):

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from esrgan.config import Config
 from esrgan.console import Console, duration
 from esrgan.data import batches
+from esrgan.errors import WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.training import distributed
 from esrgan.training.checkpoint import (
@@ -42,7 +43,7 @@ from esrgan.training.setup import (
 )
 from esrgan.training.stages import Autocast, Stage
 from esrgan.training.validation import make_panel, validate
-from esrgan.weights import save_file
+from esrgan.weights import infer_architecture, save_file
 
 CHECKPOINT_PAUSE_S = 60  # an epoch of a few images takes less time than writing its checkpoint
 
@@ -81,6 +82,7 @@ def train(config: Config, options: TrainOptions) -> bool:
     try:
         return _train(config, options, device, console)
     finally:
+        console.end()
         distributed.stop()
 
 
@@ -88,7 +90,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     # What to start from.
     path = options.load_checkpoint
     if options.resume:
-        path = newest_checkpoint(options.out_dir, options.config_name, options.run_name)
+        path = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
         if path is None:
             wanted = options.run_name or options.config_name
             console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
@@ -99,7 +101,8 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     generator, discriminator = make_networks(config, device)
     console.line(f"{describe(config, generator, discriminator)}; on {device}")
     if path:
-        check_fits(start, path, generator.state_dict())
+        built = infer_architecture(generator.state_dict())
+        check_fits(start, replace(built, residual_scaling=config.generator.residual_scaling))
     if start.resume is not None and (changes := differences(start.resume["hparams"], config.as_dict())):
         console.line(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
     autocast = make_autocast(config, options, device, console)
@@ -125,7 +128,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
                 if start.resume is not None and name == start.stage:
                     first_step = _restore(start.resume, stage, ema, run)
                 if options.dry_run:
-                    _try_one_step(run, stage, data[name])
+                    _try_one_step(run, stage, data[name], ema)
                 elif not _run_stage(run, stage, data[name], ema, first_step, interrupted):
                     return False
                 generator.load_state_dict(ema.average.state_dict())  # the next stage begins with what the file holds
@@ -142,6 +145,8 @@ def _open_files(
 ) -> tuple[RunFiles, RunLog | None]:
     if start.resume is not None:
         files = RunFiles(options.out_dir, start.resume["run"], config.scale_factor)
+    elif options.resume and options.run_name:  # it was killed before its first checkpoint
+        files = RunFiles(options.out_dir, options.run_name, config.scale_factor)
     else:
         files = RunFiles.new(options.out_dir, config.scale_factor, options.run_name)
         files = RunFiles(options.out_dir, distributed.share(files.run), config.scale_factor)
@@ -156,7 +161,7 @@ def _open_files(
         wandb=logging.wandb,
         wandb_project=logging.wandb_project,
         wandb_entity=logging.wandb_entity,
-        continued=(start.stage, start.resume["step"]) if start.resume is not None else None,
+        continued=(start.stage, start.resume["step"] if start.resume is not None else 0),
     )
     console.line(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
     return files, log
@@ -203,8 +208,9 @@ def _run_stage(
             run.console.live(_line(stage, data, means, meter.rates(), done), keep=False)
 
         # Validate.
+        is_best = False
         if done % config.validation_interval == 0 or is_end:
-            _validate(run, stage, data, ema, done)
+            is_best = _validate(run, stage, data, ema, done)
             meter.reset()  # the next rates do not count the time of the validation
 
         # Save.
@@ -215,10 +221,11 @@ def _run_stage(
             is_due = is_epoch and time.monotonic() - saved_at > CHECKPOINT_PAUSE_S
         else:
             is_due = is_epoch and epoch % options.checkpoint_interval == 0
-        if is_due or is_end or stopping:
+        is_kept = options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0
+        if is_due or is_end or stopping or is_best or is_kept:  # no model of a run that could not go on from there
             _save_checkpoint(run, stage, ema, done)
             saved_at = time.monotonic()
-        if options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0:
+        if is_kept:
             _save_model(run, stage, ema, run.files.epoch(stage.name, epoch))
         if stopping and not is_end:
             run.console.line(
@@ -257,15 +264,17 @@ def _line(stage: Stage, data: StageData, means: dict[str, float], rates: dict[st
     )
 
 
-def _validate(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, done: int) -> None:
+def _validate(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, done: int) -> bool:
+    """Measure the average and keep it if it is the best so far; tell whether it is."""
     run.console.live(f"{stage.name} {done:,}: validating on {len(data.validation)} images", keep=False)
     values = validate(ema.average, data.validation, run.content_loss, run.perceptual_loss, run.autocast, run.device)
     is_best = _is_best(run, stage, data, done, values)
     if run.log is None:
-        return
+        return is_best
     run.log.scalars("validation", stage.name, stage.label, done, values)
-    panel = make_panel(ema.average, data.validation[: run.config.logging.num_images], run.autocast, run.device)
-    run.log.picture(stage.name, stage.label, done, panel)
+    if shown := data.validation[: run.config.logging.num_images]:
+        panel = make_panel(ema.average, shown, run.autocast, run.device)
+        run.log.picture(stage.name, stage.label, done, panel)
     perceptual = f", perceptual {values['perceptual_loss']:.4g}" if "perceptual_loss" in values else ""
     run.console.line(
         f"{stage.name} {done:,}: validation PSNR {values['PSNR']:.3f} dB Y, {values['PSNR_RGB']:.3f} dB RGB, "
@@ -273,6 +282,7 @@ def _validate(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAve
     )
     if is_best:
         _save_model(run, stage, ema, run.files.best(stage.name))
+    return is_best
 
 
 def _is_best(run: Run, stage: Stage, data: StageData, done: int, values: dict[str, float]) -> bool:
@@ -283,10 +293,16 @@ def _is_best(run: Run, stage: Stage, data: StageData, done: int, values: dict[st
     """
     if done <= run.options.best_checkpoint_warmup * data.steps_per_epoch:
         return False
-    score = values["PSNR"] if stage.name == "pretraining" else -values.get("perceptual_loss", -done)
-    if score <= run.best.get(stage.name, float("-inf")):
+    if stage.name == "pretraining":
+        criterion, score = "PSNR", values["PSNR"]
+    elif "perceptual_loss" in values:
+        criterion, score = "perceptual_loss", -values["perceptual_loss"]
+    else:
+        criterion, score = "step", float(done)
+    key = f"{stage.name} by {criterion}"  # a run may go on with another criterion
+    if not score > run.best.get(key, float("-inf")):  # not even if it is no number
         return False
-    run.best[stage.name] = score
+    run.best[key] = score
     return True
 
 
@@ -309,7 +325,13 @@ def _save_checkpoint(run: Run, stage: Stage, ema: ExponentialMovingAverage, done
 
 def _restore(resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage, run: Run) -> int:
     """Put a stage back to where its checkpoint was taken; give the step to go on with."""
-    stage.load_state_dict(resume["stage"])
+    try:
+        stage.load_state_dict(resume["stage"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{run.files.checkpoint(stage.name)}: its optimiser or discriminator does not fit the configuration "
+            f"({str(error).strip().splitlines()[-1].strip()}); undo the change, or start anew with -l and a model file"
+        ) from error
     ema.average.load_state_dict(resume["params_ema"])
     run.best = dict(resume["best"])
     step: int = resume["step"]
@@ -325,13 +347,14 @@ def _model_content(run: Run, stage: Stage, ema: ExponentialMovingAverage) -> dic
     return {"params": ema.average.state_dict(), "stage": stage.name, "hparams": run.config.as_dict()}
 
 
-def _try_one_step(run: Run, stage: Stage, data: StageData) -> None:
+def _try_one_step(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage) -> None:
     loader = batches(data.patches, batch_size=run.config.batch_size, first_step=0, last_step=1)
     low, high = (_to_device(images, run.device) for images in next(loader))
     before = time.perf_counter()
     losses = stage.step(low, high, 0)
     values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items() if name.endswith("loss"))
     run.console.line(f"{stage.name}: one step in {time.perf_counter() - before:.2f} s: {values}")
+    validate(ema.average, data.validation[:1], run.content_loss, run.perceptual_loss, run.autocast, run.device)
 
 
 @contextmanager

@@ -23,13 +23,11 @@ class Stage(Protocol):
     Attributes:
         name: Its section of the configuration: "pretraining" or "training".
         label: Its name in logs: "PSNR-driven" or "GAN-based".
-        kind: Its name in files: "PSNR" or "ESRGAN".
         generator: What it trains.
     """
 
     name: str
     label: str
-    kind: str
     generator: RRDBNet
 
     def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
@@ -70,7 +68,7 @@ class Autocast:
 class PixelStage:
     """The PSNR-oriented stage: the content loss alone."""
 
-    name, label, kind = "pretraining", "PSNR-driven", "PSNR"
+    name, label = "pretraining", "PSNR-driven"
 
     def __init__(
         self,
@@ -124,7 +122,7 @@ class AdversarialStage:
         autocast: Precision of the forward passes.
     """
 
-    name, label, kind = "training", "GAN-based", "ESRGAN"
+    name, label = "training", "GAN-based"
 
     def __init__(
         self,

@@ -61,5 +61,8 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
+        betas = self.optimizer.param_groups[0]["betas"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.optimizer.param_groups[0]["betas"] = betas  # those of the configuration, should it have changed
+        if state["scaler"]:  # empty if it was trained without one
+            self.scaler.load_state_dict(state["scaler"])

@@ -1,6 +1,14 @@
 """Weight files: names and containers of others to our names, the architecture inferred, files written whole."""
 
 from esrgan.weights.dialects import Architecture, infer_architecture
-from esrgan.weights.files import GeneratorFile, load_file, load_generator, save_file
+from esrgan.weights.files import GeneratorFile, load_file, load_generator, parse_generator, save_file
 
-__all__ = ["Architecture", "GeneratorFile", "infer_architecture", "load_file", "load_generator", "save_file"]
+__all__ = [
+    "Architecture",
+    "GeneratorFile",
+    "infer_architecture",
+    "load_file",
+    "load_generator",
+    "parse_generator",
+    "save_file",
+]

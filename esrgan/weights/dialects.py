@@ -43,9 +43,11 @@ class Architecture:
         return RRDBNet(**asdict(self))
 
     def __str__(self) -> str:
-        extras = [name for name in ("use_subpixel_conv", "pixel_unshuffle") if getattr(self, name)]
         size = f"{self.rrdb_channels}/{self.growth_channels}/{self.num_basic_blocks}"
-        return " ".join([f"RRDBNet ×{self.scale_factor} {size}", *extras])
+        usual = {"img_channels": 3, "num_dense_blocks": 3, "num_residual_blocks": 5, "residual_scaling": 0.2}
+        usual |= {"use_subpixel_conv": False, "pixel_unshuffle": False}
+        extras = [f"{name} {getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join([f"RRDBNet ×{self.scale_factor} {size}", *extras])
 
 
 def unwrap(content: dict[str, Any], place: str) -> State:

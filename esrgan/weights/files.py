@@ -62,7 +62,15 @@ def load_generator(path: str | Path) -> GeneratorFile:
         WeightsError: If it is missing, damaged, or no ESRGAN generator; one line that says which.
     """
     path = Path(path)
-    content = load_file(path)
+    return parse_generator(load_file(path), path)
+
+
+def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
+    """Find the generator in what ``load_file`` read from a file.
+
+    Raises:
+        WeightsError: If there is none.
+    """
     state = {name: value.float() for name, value in unwrap(content, str(path)).items()}
     architecture = infer_architecture(state, str(path))
     hparams = content.get("hparams")
