@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -22,7 +23,7 @@ class Console:
         self.stream = stream or sys.stdout
         self.is_live = self.stream.isatty()
         self.pending = False
-        self.shown_at = time.monotonic()
+        self.shown_at = -math.inf if self.is_live else time.monotonic()
 
     def is_stale(self) -> bool:
         """Tell whether it is time for the next line of progress."""

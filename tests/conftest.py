@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,19 @@ def no_vgg_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
     return tmp_path / "torch_home"
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Have the handlers of a program in the foreground; a SIGTERM that nothing handles fails the test, not pytest."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("nothing handled SIGTERM")
+
+    previous = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, fail))
+    }
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)

@@ -66,16 +66,18 @@ def test_an_unfinished_live_line_is_wiped_at_the_end() -> None:
     assert stream.getvalue() == f"{CLEAR}step 1{CLEAR}"
 
 
-def test_a_live_line_is_rewritten_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_comes_twice_a_second_on_a_terminal_and_each_minute_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    console = Console(Terminal())
-    assert console.is_stale()
-    console.live("step 1", keep=True)
-    assert not console.is_stale()
+    terminal, pipe = Console(Terminal()), Console(io.StringIO())
+    assert (terminal.is_stale(), pipe.is_stale()) == (True, False)
+    for console in (terminal, pipe):
+        console.live("step 1", keep=True)
+    assert (terminal.is_stale(), pipe.is_stale()) == (False, False)
     now[0] += 0.6
-    assert console.is_stale()
-    assert not Console(io.StringIO()).is_stale()  # nothing to rewrite in a pipe
+    assert (terminal.is_stale(), pipe.is_stale()) == (True, False)
+    now[0] += 60
+    assert (terminal.is_stale(), pipe.is_stale()) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_a_meter_sums_low_precision_in_float32() -> None:
 
 
 def open_log(folder: Path, **options: Any) -> RunLog:
-    return RunLog(folder, **{"run": "r", "hparams": {}, "tensorboard": False, "stream": io.StringIO()} | options)
+    return RunLog(folder, **{"run": "r", "hparams": {}, "tensorboard": False} | options)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -202,6 +204,12 @@ def test_a_continued_log_may_have_been_removed(tmp_path: Path) -> None:
     assert lines(tmp_path / "new") == []
 
 
+def test_a_log_that_cannot_be_opened_is_an_error_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EsrganError, match="cannot be written: Not a directory; choose another --out-dir"):
+        open_log(tmp_path / "file" / "logs")
+
+
 # Weights & Biases
 
 
@@ -231,7 +239,7 @@ def test_wandb_offline_writes_its_files_without_asking(tmp_path: Path) -> None:
     log.picture("training", "GAN-based", 3, np.zeros((4, 4, 3), np.uint8))
     log.close()
     wandb.teardown()  # ends its service, which flushes the file
-    (path,) = folder.glob("wandb/offline-run-*-20261121-120000/*.wandb")
+    (path,) = folder.glob("wandb/offline-run-*-20261121-120000*/*.wandb")
     written = path.read_bytes()
     tags = ("train/GAN-based/g_total_loss", "validation/GAN-based/PSNR", "validation/GAN-based/LR_bicubic_SR_HR")
     for text in (*tags, "training_step", "batch_size", "mine"):

@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from esrgan.config import Config
 from esrgan.training import TrainOptions
 from esrgan.training.stages import PixelStage
 from esrgan.weights import load_file
+
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 ROOT = Path(__file__).parent.parent
 Make = Callable[..., dict[str, Any]]
@@ -120,7 +125,7 @@ def test_all_problems_of_the_data_are_printed_one_to_a_line(
         (["-s", "1.5"], "expected a whole number of at least 1, got 1.5"),
         (["--max-steps", "0"], "expected a whole number of at least 1, got 0"),
         (["--stage", "gan"], "--stage"),
-        (["--run-name", "a/b"], "expected a name for files, got 'a/b'"),
+        (["--run-name", "a/b"], "--run-name"),
         (["--device", "tpu"], "expected auto, cpu, cuda, cuda:N or mps, got tpu"),
         (["--device", "cpu", "-l", "nothing.pth"], "nothing.pth: there is no such file"),
         (["--device", "cpu", "--colour"], "unrecognized arguments: --colour"),
@@ -212,49 +217,104 @@ def test_help_explains_every_option_and_ends_with_examples(capsys: pytest.Captur
         assert (ROOT / words[words.index("train.py") + 1]).is_file()
 
 
+# Several GPUs
+
+STAND_IN = """#!/bin/sh
+# Stands in for Python running torchrun: it stops as slowly as a trainer that finishes its step.
+echo "$@" > {folder}/arguments
+trap 'sleep 0.7; touch {folder}/stopped; exit 130' INT TERM
+touch {folder}/started
+{work}
+exit 7
+"""
+
+
+@pytest.fixture
+def torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Pretend to have three GPUs, and let a script stand in for torchrun; give the folder of what it notes down."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+
+    def stand_in(work: str) -> Path:
+        script = tmp_path / "python"
+        script.write_text(STAND_IN.format(folder=tmp_path, work=work), encoding="utf-8")
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+        return tmp_path
+
+    return stand_in
+
+
+@pytest.mark.parametrize("device", [[], ["--device", "cuda"]])
+@pytest.mark.parametrize(("batch_size", "count"), [(6, 3), (2, 2)])
+def test_a_machine_of_several_gpus_uses_as_many_as_can_share_a_batch(
+    tiny: Make,
+    torchrun: Callable[[str], Path],
+    taken: list[tuple[Config, TrainOptions]],
+    device: list[str],
+    batch_size: int,
+    count: int,
+) -> None:
+    folder = torchrun("")
+    config_file = folder / "mine.json"
+    config_file.write_text(json.dumps(tiny(batch_size=batch_size)), encoding="utf-8")
+    assert train_main([str(config_file), *device]) == 7
+    words = (folder / "arguments").read_text().split()
+    assert words[:2] == ["-m", "torch.distributed.run"]
+    assert f"--nproc-per-node={count}" in words
+    assert words[-len(device) - 4 :] == ["-m", "esrgan", "train", str(config_file), *device]
+    assert not taken
+
+
 @pytest.mark.parametrize(
-    ("arguments", "world", "launched"),
+    ("arguments", "launched"),
     [
-        ([], None, True),
-        (["--device", "cuda"], None, True),
-        (["--no-data-parallel"], None, False),
-        (["--device", "cuda:1"], None, False),
-        (["--device", "cpu"], None, False),
-        (["--dry-run"], None, False),
-        ([], "3", False),  # torchrun started this very process
+        (["--no-data-parallel"], False),
+        (["--device", "cuda:1"], False),
+        (["--device", "cpu"], False),
+        (["--dry-run"], False),
+        ([], True),  # torchrun started this very process
     ],
 )
-def test_a_machine_of_several_gpus_uses_all_unless_told_otherwise(
+def test_one_process_trains_where_that_was_chosen(
     config_file: Path,
+    torchrun: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
     taken: list[tuple[Config, TrainOptions]],
     arguments: list[str],
-    world: str | None,
     launched: bool,
 ) -> None:
-    class Replaced(BaseException):
-        """The process has become another one."""
+    folder = torchrun("")
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    assert train_main([str(config_file), *arguments]) == 0
+    assert len(taken) == 1
+    assert not (folder / "arguments").exists()
 
-    def execv(program: str, command: list[str]) -> None:
-        assert program == sys.executable
-        raise Replaced(command)
 
-    monkeypatch.setattr(os, "execv", execv)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    if world:
-        monkeypatch.setenv("WORLD_SIZE", world)
-    if not launched:
-        assert train_main([str(config_file), *arguments]) == 0
-        assert len(taken) == 1
-        return
-    with pytest.raises(Replaced) as caught:
-        train_main([str(config_file), *arguments])
-    (command,) = caught.value.args
-    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
-    assert "--nproc-per-node=3" in command
-    assert command[-len(arguments) - 4 :] == ["-m", "esrgan", "train", str(config_file), *arguments]
-    assert not taken
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_an_interrupt_waits_for_the_checkpoint_of_the_processes(
+    config_file: Path, torchrun: Callable[[str], Path], number: int, group: bool
+) -> None:
+    folder = torchrun(f"echo $$ > {config_file.parent}/pid; while :; do sleep 0.05; done")
+
+    def interrupt() -> None:
+        while not (folder / "started").exists() or not (folder / "pid").exists():
+            time.sleep(0.02)
+        time.sleep(0.1)
+        if group:  # a terminal sends Ctrl-C to the whole group of processes, a scheduler SIGTERM to the one it knows
+            os.kill(int((folder / "pid").read_text()), number)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        assert train_main([str(config_file)]) == 130
+        assert (folder / "stopped").exists()
+    finally:
+        thread.join()
+        with suppress(ProcessLookupError):
+            os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
 
 # The other ways in

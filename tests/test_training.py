@@ -43,6 +43,8 @@ from esrgan.training.stages import AdversarialStage, Autocast, PixelStage
 from esrgan.training.updater import Updater, multi_step_schedule, step_schedule
 from esrgan.weights import load_file, load_generator, save_file
 
+pytestmark = pytest.mark.usefixtures("own_signals")
+
 CPU = torch.device("cpu")
 RATES = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # of a log record, different each time
 STAGES = {"pretraining": PixelStage, "training": AdversarialStage}
@@ -194,20 +196,14 @@ def test_a_step_of_the_pixel_stage_is_a_step_of_adam_on_the_content_loss(loss_f:
 
 
 def perceptual_distance(state: dict[str, Tensor], fake: Tensor, real: Tensor) -> Tensor:
-    """Compare conv2_1 of VGG11, before its activation, as the paper would."""
+    """Compare conv2_1 of VGG11, before its activation, as the paper would, in float32."""
 
     def features(image: Tensor) -> Tensor:
-        mean, deviation = (
-            torch.tensor(x).view(1, 3, 1, 1).to(image) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        )
-        x = F.conv2d(
-            (image - mean) / deviation,
-            state["features.0.weight"].double(),
-            state["features.0.bias"].double(),
-            padding=1,
-        )
+        mean, deviation = (torch.tensor(x).view(1, 3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        x = (image.float() - mean) / deviation
+        x = F.conv2d(x, state["features.0.weight"], state["features.0.bias"], padding=1)
         x = F.max_pool2d(x.relu(), 2)
-        return F.conv2d(x, state["features.3.weight"].double(), state["features.3.bias"].double(), padding=1)
+        return F.conv2d(x, state["features.3.weight"], state["features.3.bias"], padding=1)
 
     return (features(fake) - features(real)).abs().mean()
 
@@ -229,7 +225,7 @@ def test_a_step_of_the_gan_stage_updates_the_generator_then_the_discriminator(
         generator,
         discriminator,
         ContentLoss("l1"),
-        PerceptualLoss(state, {"conv2_1": 1.0}, "vgg11").double() if with_perceptual else None,
+        PerceptualLoss(state, {"conv2_1": 1.0}, "vgg11") if with_perceptual else None,
         multi_step_schedule(1e-2, [1], 0.1),
         multi_step_schedule(2e-2, [2], 0.1),
         betas,
@@ -653,15 +649,24 @@ def checkpoint_steps(config: dict[str, Any], out_dir: Path, **options: Any) -> l
 def test_checkpoints_and_models_are_written_at_their_intervals(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = checkpoint_steps(tiny(), tmp_path / "two", checkpoint_interval=2, store_model_interval=2)
-    assert steps == [4, 6]
+    config = tiny(validation_interval=100)
+    assert checkpoint_steps(config, tmp_path / "two", checkpoint_interval=2, store_model_interval=2) == [4, 6]
     names = ("", "_best_model", "_checkpoint", "_e2")
     assert contents(tmp_path / "two").keys() == {f"PSNR_x4{suffix}" for suffix in names}
     # Unless told otherwise each epoch has one, though not within a minute.
-    assert checkpoint_steps(tiny(), tmp_path / "minute") == [6]
+    assert checkpoint_steps(config, tmp_path / "minute") == [6]
     monkeypatch.setattr(loop, "CHECKPOINT_PAUSE_S", -1)
-    assert checkpoint_steps(tiny(), tmp_path / "each") == [2, 4, 6]
+    assert checkpoint_steps(config, tmp_path / "each") == [2, 4, 6]
     assert contents(tmp_path / "each").keys() == {"PSNR_x4", "PSNR_x4_best_model", "PSNR_x4_checkpoint"}
+
+
+def test_no_model_is_written_without_a_checkpoint_to_go_on_from(
+    tiny: Make, scripted: Callable[..., None], tmp_path: Path
+) -> None:
+    kept = checkpoint_steps(tiny(validation_interval=100), tmp_path / "kept", store_model_interval=2)
+    assert kept == [4, 6]
+    scripted(*psnr(10, 20, 15))
+    assert checkpoint_steps(tiny(), tmp_path / "best") == [2, 4, 6]
 
 
 def test_two_runs_of_one_second_have_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -870,22 +875,24 @@ def test_a_run_that_stopped_between_two_log_lines_writes_the_same_lines(tiny: Ma
 
 def test_the_newest_checkpoint_of_a_configuration_or_of_a_named_run_is_resumed(tmp_path: Path) -> None:
     def checkpoint(name: str, config_name: str, seconds: int) -> Path:
-        path = tmp_path / f"{name}_checkpoint.pth"
+        path = tmp_path / f"{name}_x4_checkpoint.pth"
         save_file(path, {"params": {}, "checkpoint": {"config_name": config_name}})
         os.utime(path, (1_700_000_000 + seconds,) * 2)
         return path
 
-    assert newest_checkpoint(tmp_path / "nowhere", "mine", None) is None
-    oldest = checkpoint("z_RRDB_PSNR_x4", "mine", 0)
-    newest = checkpoint("a", "mine", 20)
-    checkpoint("m", "mine", 10)
-    others = checkpoint("zz", "other", 30)
+    oldest = checkpoint("z_RRDB_PSNR", "mine", 0)
+    newest = checkpoint("a_RRDB_ESRGAN", "mine", 20)
+    checkpoint("m_RRDB_PSNR", "mine", 10)
+    others = checkpoint("zz_RRDB_PSNR", "other", 30)
     save_file(tmp_path / "zzz_RRDB_PSNR_x4.pth", {"params": {}})
-    assert newest_checkpoint(tmp_path, "mine", None) == newest
-    assert newest_checkpoint(tmp_path, "other", None) == others
-    assert newest_checkpoint(tmp_path, "nobody's", None) is None
-    assert newest_checkpoint(tmp_path, "renamed", "z") == oldest
-    assert newest_checkpoint(tmp_path, "mine", "nobody's") is None
+    (tmp_path / "zzz_RRDB_PSNR_x4_checkpoint.pth").write_bytes(b"another program's")
+    assert newest_checkpoint(tmp_path, "mine", None, "all") == newest
+    assert newest_checkpoint(tmp_path, "mine", None, "pretraining") == tmp_path / "m_RRDB_PSNR_x4_checkpoint.pth"
+    assert newest_checkpoint(tmp_path, "other", None, "training") == others
+    assert newest_checkpoint(tmp_path, "renamed", "z", "all") == oldest
+    assert newest_checkpoint(tmp_path, "nobody's", None, "all") is None
+    assert newest_checkpoint(tmp_path, "mine", "nobody's", "all") is None
+    assert newest_checkpoint(tmp_path / "nowhere", "mine", None, "all") is None
 
 
 def test_with_nothing_to_resume_a_new_run_begins(
@@ -1295,8 +1302,10 @@ def test_a_file_of_another_architecture_is_refused(
     for kind in ("PSNR model", "PSNR checkpoint"):
         with pytest.raises(WeightsError) as caught:
             run(tiny(**changes), tmp_path / "out", load_checkpoint=given[kind])
-        assert f"{given[kind]}: expected the generator of the configuration, {ours}" in str(caught.value)
-        assert "got RRDBNet ×4 8/4/1" in str(caught.value)
+        message = str(caught.value)
+        assert str(given[kind]) in message
+        assert f"expected the generator of the configuration, {ours}, got RRDBNet ×4 8/4/1" in message
+        assert "\n" not in message
         assert not (tmp_path / "out").exists()
 
 
@@ -1427,7 +1436,8 @@ def train_as_rank(rank: int, config: dict[str, Any], folders: list[Path], ports:
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         # Not torch's half an hour of waiting, if the other one dies.
         patch.setattr(dist, "init_process_group", partial(dist.init_process_group, timeout=timedelta(seconds=60)))
-        for name, value in {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "RANK": str(rank)}.items():
+        torchrun = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "RANK": str(rank)}
+        for name, value in torchrun.items():
             patch.setenv(name, value)
         for folder, port in zip(folders, ports, strict=True):
             patch.setenv("MASTER_PORT", port)

@@ -35,10 +35,13 @@ def _inference(args: argparse.Namespace) -> int:
     from esrgan.inference.upscaler import Upscaler
     from esrgan.weights import load_generator
 
-    paths = without_results(images.find(args.images))
+    found = images.find(args.images)
+    paths = without_results(found, named=[Path(name) for name in args.images])
     file = load_generator(args.model_path)
     upscaler = Upscaler.from_file(file, args.device, args.precision)
     console = Console()
+    if len(paths) < len(found):
+        console.line(f"{len(found) - len(paths)} images are results of an earlier run and left out")
     precision = str(upscaler.dtype).removeprefix("torch.")
     console.line(f"{args.model_path}: {file.describe()}; on {upscaler.device} in {precision}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -116,4 +117,14 @@ def _on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequence[str])
         return None
     print(f"training on {count} GPUs; --no-data-parallel uses one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    return subprocess.call([sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S603  our own command
+    process = subprocess.Popen([sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S603  our own
+    handlers = {
+        signal.SIGINT: lambda *_: None,  # a terminal's Ctrl-C reaches the processes by itself
+        signal.SIGTERM: lambda *_: process.terminate(),
+    }
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        return process.wait()  # for their checkpoint, if they are stopped
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -20,6 +20,7 @@ def contradictions(config: Config) -> Iterator[_Contradiction]:
     yield from _of_stages(config)
     yield from _of_scale(config)
     yield from _of_layers(config)
+    yield from _of_discriminator(config)
 
 
 def _of_stages(config: Config) -> Iterator[_Contradiction]:
@@ -66,3 +67,15 @@ def _of_layers(config: Config) -> Iterator[_Contradiction]:
         remedy = f"use at least [{smallest}, {smallest}], or layers of earlier blocks"
         expected = f"{smallest} px or more for block {deepest} of {vgg}"
         yield ["training.cr_patch_size", _LAYERS], expected, show(patch), remedy
+
+
+def _of_discriminator(config: Config) -> Iterator[_Contradiction]:
+    patch, net = config.training.cr_patch_size, config.discriminator
+    if patch and net.type == "unet" and min(patch) < 8:
+        expected, involved = "8 px or more for the unet discriminator", ["training.cr_patch_size", "discriminator.type"]
+        yield involved, expected, show(patch), "use [8, 8] or more"
+    smallest = 2 ** sum(a == b for a, b in pairwise(net.vgg_blk_ch))  # px that its strides make one of
+    if patch and net.type == "vgg" and config.batch_size == 1 and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
+        expected = f"more than {smallest} px with batch_size 1, or BatchNorm has a single value"
+        involved = ["training.cr_patch_size", "batch_size", "discriminator.vgg_blk_ch"]
+        yield involved, expected, show(patch), f"use [{2 * smallest}, {2 * smallest}], or a batch_size of 2"

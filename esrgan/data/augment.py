@@ -27,28 +27,41 @@ class Augmentation:
     def __init__(self, spatial: str, hard: bool, square: bool) -> None:
         if spatial not in SPATIAL:
             raise ValueError(f"spatial: expected one of {', '.join(SPATIAL)}, got {spatial}")
-        flips = [A.HorizontalFlip(p=1), A.VerticalFlip(p=1), A.Sequential([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)])]
-        recipes: dict[str, list[Any]] = {
-            "d4": [A.D4(p=1)] if square else [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)],
+        left_right, upside_down = A.HorizontalFlip(p=1), A.VerticalFlip(p=1)
+        flips = [[left_right], [upside_down], [left_right, upside_down]]
+        # Each recipe is a choice among lists of transforms that are certain. The choice is drawn here: Albumentations
+        # seeds all transforms of a pipeline alike, so two flips of probability 0.5 would come together or not at all.
+        recipes: dict[str, list[tuple[float, list[Any]]]] = {
+            "d4": [(1.0, [A.D4(p=1)])] if square else [(0.25, transforms) for transforms in ([], *flips)],
             "flip_or_transpose": [
-                A.OneOf([A.OneOf(flips, p=0.75), A.Transpose(p=0.25)], p=0.5) if square else A.OneOf(flips, p=0.375)
+                *[(0.125, flip) for flip in flips],
+                (0.125, [A.Transpose(p=1)] if square else []),
+                (0.5, []),
             ],
-            "none": [],
+            "none": [(1.0, [])],
         }
-        self.spatial = A.Compose(recipes[spatial], additional_targets={"high": "image"}, is_check_shapes=False)
-        hard_transforms = [
-            A.ImageCompression(quality_range=(65, 100), p=0.25),
-            A.CoarseDropout(num_holes_range=(8, 8), hole_height_range=(2, 2), hole_width_range=(2, 2), p=0.25),
+        self.shares = [share for share, _ in recipes[spatial]]
+        self.spatial = [
+            A.Compose(transforms, additional_targets={"high": "image"}, is_check_shapes=False) if transforms else None
+            for _, transforms in recipes[spatial]
         ]
-        self.hard = A.Compose(hard_transforms if hard else [])
+        hole = {"num_holes_range": (8, 8), "hole_height_range": (2, 2), "hole_width_range": (2, 2)}
+        self.compress = A.Compose([A.ImageCompression(quality_range=(65, 100), p=0.25)]) if hard else None
+        self.punch = A.Compose([A.CoarseDropout(**hole, p=0.25)]) if hard else None
 
     def __call__(self, low: np.ndarray, high: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Transform a pair of (H, W, C) uint8 patches; the same seed gives the same result."""
-        if self.spatial.transforms:
-            self.spatial.set_random_seed(seed)
-            both = self.spatial(image=low, high=high)
+        random = np.random.default_rng(seed)
+        spatial = self.spatial[random.choice(len(self.spatial), p=self.shares)]
+        spatial_seed, compress_seed, punch_seed = (int(value) for value in random.integers(2**31, size=3))
+        if spatial is not None:
+            spatial.set_random_seed(spatial_seed)
+            both = spatial(image=low, high=high)
             low, high = both["image"], both["high"]
-        if self.hard.transforms:
-            self.hard.set_random_seed(seed)
-            low = self.hard(image=low)["image"]
+        if self.compress is not None:
+            self.compress.set_random_seed(compress_seed)
+            low = self.compress(image=low)["image"]
+        if self.punch is not None and min(low.shape[:2]) > 2:  # px, a hole's side
+            self.punch.set_random_seed(punch_seed)
+            low = self.punch(image=low)["image"]
         return low, high

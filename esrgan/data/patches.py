@@ -6,6 +6,7 @@ the number of loader processes does not matter, and a run continues anywhere wit
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -118,6 +119,7 @@ def batches(
 
 
 def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all; the trainer decides what to do
     cv2.setNumThreads(0)  # one core per loader process; OpenCV would take them all in each
 
 

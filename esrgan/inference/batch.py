@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +38,9 @@ def target_of(source: Path, out_dir: Path | None) -> Path:
     return (out_dir or source.parent) / f"{source.stem}{SUFFIX}{source.suffix}"
 
 
-def without_results(paths: Sequence[Path]) -> list[Path]:
-    """Leave out files that are themselves the results of others in the list, from an earlier run."""
-    results = {target_of(path, None) for path in paths}
+def without_results(paths: Sequence[Path], named: Collection[Path] = ()) -> list[Path]:
+    """Leave out files that are the results of others in the list, from an earlier run, unless they were named."""
+    results = {target_of(path, None) for path in paths}.difference(named)
     return [path for path in paths if path not in results]
 
 

@@ -29,12 +29,10 @@ class Evaluation:
     Attributes:
         dataset: Its name.
         rows: Metrics by image name, then by method; the first method is bicubic.
-        errors: Images that could not be measured.
     """
 
     dataset: str
     rows: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Average over images, by method."""
@@ -54,10 +52,24 @@ class Evaluation:
         return sorted(self.rows, key=gain, reverse=True)
 
 
-def evaluate_pair(pair: ImagePair, models: dict[str, Upscaler], out_dir: Path | None) -> dict[str, dict[str, float]]:
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """Name files by their stems, numbered where they repeat or are what the first method is called."""
+    taken = {BICUBIC}
+    names = []
+    for path in paths:
+        candidates = (path.stem, *(f"{path.stem}-{i}" for i in range(2, len(paths) + 3)))
+        names.append(next(name for name in candidates if name not in taken))
+        taken.add(names[-1])
+    return names
+
+
+def evaluate_pair(
+    name: str, pair: ImagePair, models: dict[str, Upscaler], out_dir: Path | None
+) -> dict[str, dict[str, float]]:
     """Measure bicubic and each model on one pair.
 
     Args:
+        name: What the image is called in results.
         pair: HR and perhaps LR.
         models: Of one scale and number of channels, by name.
         out_dir: Folder for the enlarged images and a sheet of all side by side; None writes nothing.
@@ -70,16 +82,16 @@ def evaluate_pair(pair: ImagePair, models: dict[str, Upscaler], out_dir: Path | 
     outputs = {BICUBIC: resize.bicubic(low, Fraction(upscaler.scale))}
     outputs |= {name: model(low) for name, model in models.items()}
     try:
-        row = {name: metrics.measure(output, high, upscaler.scale) for name, output in outputs.items()}
+        row = {method: metrics.measure(output, high, upscaler.scale) for method, output in outputs.items()}
     except ValueError as error:
         raise EsrganError(f"{pair.high}: {error}") from error
     if out_dir is not None:
-        for name, output in outputs.items():
-            if name != BICUBIC:
-                images.write(out_dir / f"{pair.high.stem}_{name}.png", output, overwrite=True)
+        for method, output in outputs.items():
+            if method != BICUBIC:
+                images.write(out_dir / f"{name}_{method}.png", output, overwrite=True)
         nearest = low.repeat(upscaler.scale, axis=0).repeat(upscaler.scale, axis=1)
         sheet = images.panel([[nearest, *outputs.values(), high]], ["LR (nearest)", *outputs, "HR"])
-        images.write(out_dir / f"{pair.high.stem}_sheet.png", sheet, overwrite=True)
+        images.write(out_dir / f"{name}_sheet.png", sheet, overwrite=True)
     return row
 
 

@@ -65,7 +65,7 @@ class VGGFeatures(nn.Module):
         self, vgg_type: str, layers: Iterable[str], state: dict[str, Tensor], normalize_input: bool = True
     ) -> None:
         super().__init__()
-        indices = layer_indices(vgg_type)
+        indices, layers = layer_indices(vgg_type), list(layers)
         if unknown := [name for name in layers if name not in indices]:
             raise ValueError(f"{vgg_type} has no layer {', '.join(unknown)}")
         self.names = {indices[name]: name for name in layers}
@@ -102,7 +102,7 @@ class VGGFeatures(nn.Module):
         Returns:
             The activations (B, C', H', W') by layer name.
         """
-        x = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]
+        x = (image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]).float()
         if self.normalize_input:
             x = (x - self.mean) / self.std
         activations = {}

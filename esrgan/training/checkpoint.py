@@ -38,11 +38,15 @@ class RunFiles:
         Raises:
             WeightsError: If the folder has files of a run of this name.
         """
-        if name is not None and (any(folder.glob(f"{glob.escape(name)}_RRDB_*")) or (folder / "logs" / name).exists()):
+
+        def is_taken(name: str) -> bool:
+            return any(folder.glob(f"{glob.escape(name)}_RRDB_*")) or (folder / "logs" / name).exists()
+
+        if name is not None and is_taken(name):
             raise WeightsError(f"{folder}: has a run named {name}; choose another name, or continue it: --resume auto")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
-        return cls(folder, name or next(stamp for stamp in stamps if not any(folder.glob(f"{stamp}_*"))), scale)
+        return cls(folder, name or next(stamp for stamp in stamps if not is_taken(stamp)), scale)
 
     def _path(self, stage: str, suffix: str) -> Path:
         return self.folder / f"{self.run}_RRDB_{KIND[stage]}_x{self.scale}{suffix}.pth"
@@ -144,7 +148,7 @@ def start_from(path: Path, stage: str) -> Start:
     return Start(first, f"{path}: {file.describe()}; it {verb}", file.state, file.architecture, last_stage=last)
 
 
-def check_fits(start: Start, expected: Architecture) -> None:
+def check_fits(start: Start, path: Path, expected: Architecture) -> None:
     """Compare what a run starts from with the configured generator.
 
     Raises:
@@ -152,12 +156,12 @@ def check_fits(start: Start, expected: Architecture) -> None:
     """
     if start.architecture not in (None, expected):
         raise WeightsError(
-            f"{start.understood}: expected the generator of the configuration, {expected}, "
+            f"{path}: expected the generator of the configuration, {expected}, "
             f"got {start.architecture}; make the configuration's generator and scale_factor match the file"
         )
 
 
-def newest_checkpoint(folder: Path, config_name: str, run_name: str | None, stage: str) -> Path | None:
+def newest_checkpoint(folder: Path, config_name: str, run_name: str | None, stage: str = "all") -> Path | None:
     """Find the checkpoint that was written last by a run of this name, else by a configuration of this name.
 
     Args:

@@ -23,7 +23,7 @@ def start(device_name: str) -> torch.device:
     Raises:
         DeviceError: If the device is not there.
     """
-    if not dist.is_torchelastic_launched():
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return select_device(device_name)
     device = select_device(device_name)
     if device.type == "cuda" and device.index is None:

@@ -48,6 +48,8 @@ class RunLog:
         wandb_entity: str | None = None,
         continued: tuple[str, int] = ("pretraining", 0),
     ) -> None:
+        if wandb == "online":
+            _check_login()
         self.folder = folder
         self.continued = continued
         try:
@@ -129,6 +131,13 @@ def _take_back(path: Path, stage: str, step: int) -> None:
     temporary.replace(path)
 
 
+def _check_login() -> None:
+    import wandb
+
+    if not wandb.login(prompt=False, verify=False):
+        raise EsrganError("wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled")
+
+
 def _start_wandb(
     mode: WandbMode, project: str, entity: str | None, run: str, folder: Path, hparams: dict[str, Any]
 ) -> Any:
@@ -136,8 +145,6 @@ def _start_wandb(
         return None
     import wandb
 
-    if mode == "online" and not wandb.login(prompt=False, verify=False):
-        raise EsrganError("wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled")
     identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]  # runs of one name in two folders
     started = wandb.init(
         project=project,
@@ -169,6 +176,7 @@ class Meter:
     def reset(self) -> None:
         """Begin a new interval."""
         self.sums: dict[str, Tensor] = {}
+        self.summed_steps = 0  # in the sums; more than the steps of this process if it went on with another's
         self.steps = 0
         self.waited_s = 0.0
         self.began = time.perf_counter()
@@ -178,13 +186,26 @@ class Meter:
         for name, value in losses.items():
             value = value.float()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.summed_steps += 1
         self.steps += 1
         self.waited_s += waited_s
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count seconds that passed with something else."""
+        self.began += seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the sums of an unfinished interval, for a run that goes on in its middle."""
+        return {"sums": self.sums, "steps": self.summed_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the sums of ``state_dict``; the rates begin anew."""
+        self.sums, self.summed_steps = dict(state["sums"]), state["steps"]
 
     def means(self) -> dict[str, float]:
         """Give the mean losses since the last reset; this waits for the device."""
         names = list(self.sums)
-        values = (torch.stack([self.sums[name] for name in names]) / self.steps).tolist()
+        values = (torch.stack([self.sums[name] for name in names]) / self.summed_steps).tolist()
         return dict(zip(names, values, strict=True))
 
     def rates(self) -> dict[str, float]:

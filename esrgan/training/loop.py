@@ -102,7 +102,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     console.line(f"{describe(config, generator, discriminator)}; on {device}")
     if path:
         built = infer_architecture(generator.state_dict())
-        check_fits(start, replace(built, residual_scaling=config.generator.residual_scaling))
+        check_fits(start, path, replace(built, residual_scaling=config.generator.residual_scaling))
     if start.resume is not None and (changes := differences(start.resume["hparams"], config.as_dict())):
         console.line(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
     autocast = make_autocast(config, options, device, console)
@@ -124,12 +124,12 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
             for name in start.stages:
                 ema = ExponentialMovingAverage(generator, config.ema_decay)
                 stage = make_stage(name, config, generator, discriminator, content_loss, perceptual_loss, autocast)
-                first_step = 0
+                first_step, unfinished_interval = 0, None
                 if start.resume is not None and name == start.stage:
-                    first_step = _restore(start.resume, stage, ema, run)
+                    first_step, unfinished_interval = _restore(start.resume, stage, ema, run)
                 if options.dry_run:
                     _try_one_step(run, stage, data[name], ema)
-                elif not _run_stage(run, stage, data[name], ema, first_step, interrupted):
+                elif not _run_stage(run, stage, data[name], ema, first_step, unfinished_interval, interrupted):
                     return False
                 generator.load_state_dict(ema.average.state_dict())  # the next stage begins with what the file holds
     finally:
@@ -168,7 +168,13 @@ def _open_files(
 
 
 def _run_stage(
-    run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, first_step: int, interrupted: Any
+    run: Run,
+    stage: Stage,
+    data: StageData,
+    ema: ExponentialMovingAverage,
+    first_step: int,
+    unfinished_interval: dict[str, Any] | None,
+    interrupted: Any,
 ) -> bool:
     """Run a stage from a step to its end; False if it was interrupted."""
     config, options = run.config, run.options
@@ -183,6 +189,8 @@ def _run_stage(
         pin_memory=run.device.type == "cuda",
     )
     meter = Meter(config.batch_size)
+    if unfinished_interval is not None:
+        meter.load_state_dict(unfinished_interval)
     means: dict[str, float] = {}  # of the losses in the last interval
     stage.generator.train()
     saved_at = time.monotonic()
@@ -210,8 +218,9 @@ def _run_stage(
         # Validate.
         is_best = False
         if done % config.validation_interval == 0 or is_end:
+            before = time.perf_counter()
             is_best = _validate(run, stage, data, ema, done)
-            meter.reset()  # the next rates do not count the time of the validation
+            meter.leave_out(time.perf_counter() - before)
 
         # Save.
         stopping = distributed.any_process(interrupted.is_set(), run.device)
@@ -222,11 +231,11 @@ def _run_stage(
         else:
             is_due = is_epoch and epoch % options.checkpoint_interval == 0
         is_kept = options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0
-        if is_due or is_end or stopping or is_best or is_kept:  # no model of a run that could not go on from there
-            _save_checkpoint(run, stage, ema, done)
-            saved_at = time.monotonic()
         if is_kept:
             _save_model(run, stage, ema, run.files.epoch(stage.name, epoch))
+        if is_due or is_end or stopping or is_best or is_kept:  # no model of a run that could not go on from there
+            _save_checkpoint(run, stage, ema, meter, done)
+            saved_at = time.monotonic()
         if stopping and not is_end:
             run.console.line(
                 f"stopped after step {done} of {stage.name}; checkpoint {run.files.checkpoint(stage.name)} written: "
@@ -306,7 +315,7 @@ def _is_best(run: Run, stage: Stage, data: StageData, done: int, values: dict[st
     return True
 
 
-def _save_checkpoint(run: Run, stage: Stage, ema: ExponentialMovingAverage, done: int) -> None:
+def _save_checkpoint(run: Run, stage: Stage, ema: ExponentialMovingAverage, meter: Meter, done: int) -> None:
     if distributed.rank() > 0:
         return
     content = _model_content(run, stage, ema) | {
@@ -317,14 +326,17 @@ def _save_checkpoint(run: Run, stage: Stage, ema: ExponentialMovingAverage, done
             "config_name": run.options.config_name,
             "step": done,
             "best": run.best,
+            "meter": meter.state_dict(),
             "stage": stage.state_dict(),
         },
     }
     save_file(run.files.checkpoint(stage.name), content)
 
 
-def _restore(resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage, run: Run) -> int:
-    """Put a stage back to where its checkpoint was taken; give the step to go on with."""
+def _restore(
+    resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage, run: Run
+) -> tuple[int, dict[str, Any] | None]:
+    """Put a stage back to where its checkpoint was taken; give the step to go on with, and the meter's state."""
     try:
         stage.load_state_dict(resume["stage"])
     except (RuntimeError, ValueError, KeyError) as error:
@@ -334,8 +346,7 @@ def _restore(resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage
         ) from error
     ema.average.load_state_dict(resume["params_ema"])
     run.best = dict(resume["best"])
-    step: int = resume["step"]
-    return step
+    return resume["step"], resume.get("meter")
 
 
 def _save_model(run: Run, stage: Stage, ema: ExponentialMovingAverage, path: Path) -> None:

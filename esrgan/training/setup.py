@@ -94,9 +94,9 @@ def make_autocast(config: Config, options: TrainOptions, device: torch.device, c
 def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Module]:
     """Make generator and discriminator, initialised by the seed, whatever stage will run."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed % 2**63)  # its range; any number is a seed
         generator = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
-        torch.manual_seed(config.seed + 1)  # so the discriminator does not depend on the generator's size
+        torch.manual_seed((config.seed + 1) % 2**63)  # so the discriminator does not depend on the generator's size
         discriminator: nn.Module
         if config.discriminator.type == "vgg":
             discriminator = VGGDiscriminator(

@@ -17,7 +17,10 @@ State = dict[str, Tensor]
 # Containers that trainers put a generator's weights in, the best first: averaged weights before raw ones.
 CONTAINERS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
 
-DENSE_CONV = re.compile(r"body\.(\d+)\.rdb(\d+)\.conv(\d+)\.weight")
+DENSE_CONV = re.compile(r"body\.(\d{1,4})\.rdb(\d{1,4})\.conv(\d{1,4})\.weight")
+
+# Folding of the input, and scale: what RRDBNet can be.
+GEOMETRIES = {(1, 1), (1, 2), (1, 4), (1, 8), (2, 2), (4, 1)}
 
 
 @dataclass(frozen=True)
@@ -86,30 +89,41 @@ def infer_architecture(state: State, place: str = "state dict") -> Architecture:
     Raises:
         WeightsError: If it is no complete RRDBNet, saying what it seems to be.
     """
-    ends = {"conv_first.weight", "conv_body.weight", "conv_hr.weight", "conv_last.weight"}
+    ends = {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_body.weight", "conv_hr.weight", "conv_last.weight"}
     convs = [tuple(map(int, match.groups())) for name in state if (match := DENSE_CONV.fullmatch(name))]
     if not convs or not ends <= state.keys():
         raise WeightsError(
             f"{place}: expected an ESRGAN generator with BasicSR's names (conv_first, body.0.rdb1.conv1, …), "
             f"got {_likely_kind(state)}"
         )
+    num_basic_blocks = 1 + max(i for i, _, _ in convs)
+    num_dense_blocks, num_residual_blocks = max(j for _, j, _ in convs), max(k for _, _, k in convs)
+    if len(convs) != num_basic_blocks * num_dense_blocks * num_residual_blocks:
+        raise WeightsError(
+            f"{place}: {len(convs)} convolutions in the trunk, not {num_basic_blocks} blocks of "
+            f"{num_dense_blocks} × {num_residual_blocks}: some are missing; the file is damaged"
+        )
+    upsamplings = [name for name in state if re.fullmatch(r"conv_up\d\.weight", name)]
+    if odd := [name for name in (*ends, *upsamplings) if state[name].ndim != 4]:
+        raise WeightsError(f"{place}: {odd[0]} has shape {tuple(state[odd[0]].shape)}, which is no convolution's")
     out_channels = state["conv_last.weight"].shape[0]
     rrdb_channels, in_channels = state["conv_first.weight"].shape[:2]
-    upsamplings = [name for name in state if re.fullmatch(r"conv_up\d\.weight", name)]
-    unshuffle = math.isqrt(in_channels // out_channels)
-    scale, surplus = divmod(2 ** len(upsamplings), unshuffle)
-    if in_channels != out_channels * unshuffle**2 or surplus or unshuffle == 3:
-        raise WeightsError(f"{place}: {in_channels} channels in, {out_channels} out: no ESRGAN generator has these")
-    num_residual_blocks = max(k for _, _, k in convs)
+    unshuffle = math.isqrt(in_channels // out_channels) if out_channels else 0
+    scale = 2 ** len(upsamplings) / unshuffle if unshuffle else 0
+    if in_channels != out_channels * unshuffle**2 or (unshuffle, scale) not in GEOMETRIES:
+        raise WeightsError(
+            f"{place}: {in_channels} channels in, {out_channels} out, {len(upsamplings)} upsamplings: "
+            f"no ESRGAN generator has these"
+        )
     return Architecture(
-        scale_factor=scale,
+        scale_factor=int(scale),
         img_channels=out_channels,
         rrdb_channels=rrdb_channels,
         growth_channels=state["body.0.rdb1.conv1.weight"].shape[0] if num_residual_blocks > 1 else 1,
-        num_basic_blocks=1 + max(i for i, _, _ in convs),
-        num_dense_blocks=max(j for _, j, _ in convs),
+        num_basic_blocks=num_basic_blocks,
+        num_dense_blocks=num_dense_blocks,
         num_residual_blocks=num_residual_blocks,
-        use_subpixel_conv=bool(upsamplings) and state["conv_up1.weight"].shape[0] == 4 * rrdb_channels,
+        use_subpixel_conv=bool(upsamplings) and state[upsamplings[0]].shape[0] == 4 * rrdb_channels,
         pixel_unshuffle=unshuffle > 1,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -78,7 +79,9 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
     beta = hparams.get("generator", {}).get("residual_scaling") if isinstance(hparams.get("generator"), dict) else None
     if isinstance(beta, (int, float)):
         architecture = replace(architecture, residual_scaling=float(beta))
-    check_complete(state, architecture.build(), str(path))
+    with torch.device("meta"):  # names and shapes alone: a file must not make us allocate what it claims to hold
+        network = architecture.build()
+    check_complete(state, network, str(path))
     stage, alpha = content.get("stage"), content.get("alpha")
     return GeneratorFile(
         path=path,
@@ -99,13 +102,13 @@ def load_file(path: str | Path) -> dict[str, Any]:
         WeightsError: In one line: not there, a folder, empty, truncated, not a weight file, or one with code in it.
     """
     path = Path(path)
-    if not path.exists():
-        raise WeightsError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise WeightsError(f"{path}: expected a weight file, got a folder; name the file in it")
     try:
         with path.open("rb") as file:
             head = file.read(64).lstrip()
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a name that no file can have
+        raise WeightsError(f"{path}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise WeightsError(f"{path}: expected a weight file, got a folder; name the file in it") from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     if not head:
@@ -130,7 +133,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 def _as_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -170,11 +173,13 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
             tensors = {name: value.contiguous() for name, value in content["params"].items()}
             safetensors.torch.save_file(tensors, temporary, metadata)
         else:
-            torch.save(content, temporary)
+            with temporary.open("wb") as file:
+                torch.save(content, file)  # given a name it would put the temporary one into the file
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
         raise WeightsError(f"{path}: cannot be written: {_first_line(error)}; nothing was changed there") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
