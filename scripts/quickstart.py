@@ -8,7 +8,7 @@ from environment import PYTHON, ROOT, prepare, run
 prepare()
 name = time.strftime("quickstart-%Y%m%d-%H%M%S")
 psnr, gan, blend = (f"quickstart/{name}_RRDB_{kind}_x4.pth" for kind in ("PSNR", "ESRGAN", "ESRGAN_0.8"))
-find_photograph = "import skimage; print(skimage.__path__[0] + '/data/rocket.jpg')"
+find_photograph = "import skimage; print(skimage.__path__[0] + '/data/chelsea.png')"
 photograph = subprocess.check_output([PYTHON, "-c", find_photograph], text=True).strip()
 
 run("train.py", "configs/quickstart.json", "-o", "quickstart", "--run-name", name)
@@ -21,6 +21,6 @@ print(
     f"""
 models            quickstart/{name}_RRDB_*.pth
 before and after  {logs.relative_to(ROOT)}/pretraining.png and training.png
-upscaled          quickstart/{name}_upscaled/rocket_sr.jpg
+upscaled          quickstart/{name}_upscaled/chelsea_sr.png
 curves            {PYTHON.relative_to(ROOT)} -m tensorboard.main --logdir quickstart/logs"""
 )

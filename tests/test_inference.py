@@ -305,7 +305,7 @@ def test_several_models_and_datasets_and_a_bad_image(model, photos, tmp_path, ca
     printed = capsys.readouterr()
     assert "broken.png: expected" in printed.err
     data = json.loads(figures.read_text())
-    assert list(data["skimage"]["images"]) == ["chelsea", "rocket"]
+    assert list(data["skimage"]["images"]) == ["chelsea", "coffee"]
     assert list(data["skimage"]["mean"]) == ["bicubic", "model", "other"]
     high = images.read(photos / "0.png", 3)
     expected = metrics.measure(resize.bicubic(high[::2, ::2], 2), high, 2)

@@ -27,7 +27,7 @@ TINY_ARCHITECTURE = Architecture(
     scale_factor=4, img_channels=3, **TINY, use_subpixel_conv=False, pixel_unshuffle=False, residual_scaling=0.2
 )
 SUFFIXES = [".pth", ".pt", ".safetensors"]
-IN_TMP = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+IN_TMP = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def message(error, path):
@@ -195,7 +195,7 @@ ARCHITECTURES = st.builds(
 ).filter(lambda architecture: not (architecture.pixel_unshuffle and architecture.scale_factor > 2))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ARCHITECTURES)
 def test_architectures_are_read_off_their_state_dicts(architecture):
     state = architecture.build().state_dict()
@@ -317,7 +317,7 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path, suffix):
         save_file(path, {"params": STATE})
     whole = path.read_bytes()
     lengths = {1, 2, 7, 8, 9, 30, 64, 100, len(whole) - 1, len(whole) - 4, len(whole) - 22}
-    lengths |= {len(whole) * i // 60 for i in range(1, 60)}
+    lengths |= {len(whole) * i // 40 for i in range(1, 40)}
     for length in sorted(lengths):
         path.write_bytes(whole[:length])
         refused(path)
@@ -474,7 +474,7 @@ def test_shapes_that_no_memory_holds_are_refused_before_anything_is_made_of_them
         refused(path)
 
 
-@pytest.mark.parametrize("number", ["999999999", "9" * 5000])
+@pytest.mark.parametrize("number", ["9999", "999999999", "9" * 5000])
 @pytest.mark.parametrize("name", ["body.{}.rdb1.conv1", "body.0.rdb{}.conv1", "body.0.rdb1.conv{}"])
 def test_blocks_are_counted_before_they_are_made(tmp_path, monkeypatch, name, number):
     path = tmp_path / "a.pth"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import numpy as np
 
 from esrgan.data.datasets import ImagePair, load_pair
 from esrgan.errors import DatasetError, EsrganError, Problem
+
+_OPENING = threading.Lock()  # NumPy parses headers with ast.literal_eval, which two threads of Python 3.11 cannot
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ def _prepare_one(
             return [f"{error.filename}: cannot be read: {error.strerror}"]
         high_path, low_path = cache_dir / f"{key}_high.npy", cache_dir / f"{key}_low.npy"
         try:
-            np.load(low_path, mmap_mode="r")
-            height, width = np.load(high_path, mmap_mode="r").shape[:2]
+            with _OPENING:
+                np.load(low_path, mmap_mode="r")
+                height, width = np.load(high_path, mmap_mode="r").shape[:2]
         except (OSError, ValueError, EOFError):  # not there, or cut short
             low, high = load_pair(pair, scale, channels)
             height, width = high.shape[:2]

@@ -66,8 +66,8 @@ _NAMED = {
 
 # Colour photographs inside the scikit-image wheel: enough to try things without a download, too few to train for real.
 _SKIMAGE: dict[Split, tuple[str, ...]] = {
-    "train": ("astronaut.png", "coffee.png", "motorcycle_left.png"),
-    "val": ("chelsea.png", "rocket.jpg"),
+    "train": ("astronaut.png", "ihc.png", "motorcycle_left.png", "rocket.jpg"),
+    "val": ("chelsea.png", "coffee.png"),
 }
 NAMES = (*_NAMED, "skimage")
 

@@ -112,6 +112,8 @@ class RRDBNet(nn.Module):
         super().__init__()
         if scale_factor not in (1, 2, 4, 8):
             raise ValueError(f"scale_factor: expected 1, 2, 4 or 8, got {scale_factor}")
+        if small_init not in ("all", "trunk"):
+            raise ValueError(f"small_init: expected all or trunk, got {small_init}")
         if pixel_unshuffle and scale_factor > 2:
             raise ValueError(f"pixel_unshuffle: expected scale_factor 1 or 2, got {scale_factor}")
         self.scale_factor = scale_factor

@@ -173,7 +173,7 @@ def _stage_data(config: Config, options: TrainOptions, name: str, console: Conso
     scale, channels = config.scale_factor, config.img_channels
     data_root = Path(config.data_root) if config.data_root else default_data_root()
     cache_dir = Path(config.cache_dir) if config.cache_dir else data_root / "cache"
-    smallest = SSIM_WINDOW + 2 * scale
+    smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cut to a multiple of the scale
     parts: dict[str, list[CachedPair]] = {}
     problems: list[str | Problem] = []
     for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):

@@ -104,7 +104,7 @@ def infer_architecture(state: State, place: str = "state dict") -> Architecture:
             f"{num_dense_blocks} × {num_residual_blocks}: some are missing; the file is damaged"
         )
     upsamplings = [name for name in state if re.fullmatch(r"conv_up\d\.weight", name)]
-    if odd := [name for name in (*ends, *upsamplings) if state[name].ndim != 4]:
+    if odd := [name for name in (*ends, *upsamplings) if state[name].ndim != 4 or 0 in state[name].shape]:
         raise WeightsError(f"{place}: {odd[0]} has shape {tuple(state[odd[0]].shape)}, which is no convolution's")
     out_channels = state["conv_last.weight"].shape[0]
     rrdb_channels, in_channels = state["conv_first.weight"].shape[:2]
