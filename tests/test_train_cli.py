@@ -130,7 +130,6 @@ def test_all_problems_of_the_data_are_printed_one_to_a_line(
         (["--seed", "two"], "--seed"),
         (["-w", "-1"], "--best-checkpoint-warmup"),
         (["--resume", "never"], "--resume"),
-        (["--resume", "auto", "-l", "x.pth"], "--resume auto and -l: expected one of them, got both"),
         (["-i", "0"], "expected a whole number of at least 1, got 0"),
         (["-s", "1.5"], "expected a whole number of at least 1, got 1.5"),
         (["--max-steps", "0"], "expected a whole number of at least 1, got 0"),

@@ -920,6 +920,18 @@ def test_with_nothing_to_resume_a_new_run_begins(
     assert "starting pretraining" in out
 
 
+def test_a_run_begun_from_a_file_resumes_from_its_checkpoint_or_begins_from_the_file_again(
+    whole: Path, tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model,) = whole.glob("*_RRDB_PSNR_x4.pth")
+    options = {"load_checkpoint": model, "resume": True}
+    with after_step("training", 2, press_ctrl_c):
+        assert run(tiny(), tmp_path, **options) is False
+    assert f"{model}: " in capsys.readouterr().out
+    assert run(tiny(), tmp_path, **options) is True
+    assert "checkpoint of training at step 2; continuing there" in capsys.readouterr().out
+
+
 @pytest.fixture
 def stopped(tiny: Make, tmp_path: Path) -> Callable[[str], Path]:
     """Give the function that stops a run after the second step of a stage and gives its folder."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import command
-from esrgan.errors import ConfigError
 
 EXAMPLES = """\
   python train.py configs/quickstart.json
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--stage", choices=["pretraining", "training", "all"], default="all", help="default: all")
     parser.add_argument(
-        "--resume", choices=["auto"], help="continue this configuration's newest checkpoint in --out-dir"
+        "--resume", choices=["auto"], help="continue this configuration's newest checkpoint in --out-dir, if it has one"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, run one step of each stage, exit")
     parser.add_argument("--seed", type=command.whole, metavar="N", help="in place of the configuration's")
@@ -76,8 +75,6 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     config = configuration.load(args.config_file)
     changes = {"seed": args.seed, "data_root": args.data_root}
     config = config.model_copy(update={key: value for key, value in changes.items() if value is not None})
-    if args.resume and args.load_checkpoint:
-        raise ConfigError("--resume auto and -l: expected one of them, got both; -l FILE resumes from that file")
 
     from esrgan.training import TrainOptions, train
 

@@ -90,10 +90,11 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     # What to start from.
     path = options.load_checkpoint
     if options.resume:
-        path = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
-        if path is None:
+        newest = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
+        if newest is None:
             wanted = options.run_name or options.config_name
             console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
+        path = newest or path
     start = start_from(path, options.stage) if path else fresh_start(options.stage)
     console.line(start.understood)
 

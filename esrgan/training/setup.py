@@ -40,7 +40,7 @@ class TrainOptions:
         device: See ``devices.select_device``.
         autocast: Compute the forward passes in low precision.
         stage: "pretraining", "training" or "all".
-        load_checkpoint: Weight file to start from.
+        load_checkpoint: Weight file to start from, where ``resume`` finds nothing to continue.
         resume: Continue the newest checkpoint of this configuration in ``out_dir``, if there is one.
         checkpoint_interval: Epochs between checkpoints; None writes one every epoch, but not within a minute.
         best_checkpoint_warmup: Epochs of each stage before a model can be its best.
