@@ -124,6 +124,9 @@ def take_residual_scaling(state: State, place: str) -> float | None:
 def _shortest(value: Tensor) -> float:
     """Read 0.2 where float32 holds 0.200000003, so that it equals the 0.2 of other files."""
     exact = value.flatten()[0]
+    exact = (
+        exact.float() if exact.dtype == torch.float64 and exact.float() == exact else exact
+    )  # float64 of what float32 held
     texts = (f"{exact.item():.{digits}g}" for digits in range(1, 18))
     return next(float(text) for text in texts if torch.tensor(float(text), dtype=exact.dtype) == exact)
 
@@ -139,8 +142,9 @@ def check_tensors(state: State, place: str) -> None:
             raise WeightsError(
                 f"{place}: expected floating-point weights, got {kind} in {one_line(name)}; export the model in float32"
             )
-    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in state.values()}
-    claimed, held = sum(value.numel() * value.element_size() for value in state.values()), sum(storages.values())
+    values = [value for value in state.values() if value.numel() > 1]  # one number may stand in several places
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in values}
+    claimed, held = sum(value.numel() * value.element_size() for value in values), sum(storages.values())
     if claimed > held:  # tensors with strides of 0, or sharing memory, can be small in a file and fill any memory
         raise WeightsError(f"{place}: its shapes claim {claimed:,} bytes and it holds {held:,}; the file is damaged")
 
