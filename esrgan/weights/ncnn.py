@@ -112,8 +112,8 @@ def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tenso
             values = take(count, "<f4", convolution.name)
         else:
             raise WeightsError(
-                f"{path}: expected float16 or float32 weights in {convolution.name}, got 8-bit or others "
-                f"(flag {flag:#010x}); use the model before it was quantised"
+                f"{path}: expected float16 or float32 weights in {convolution.name}, got flag {flag:#010x}: "
+                "8-bit weights, or not the .bin of its .param; use the model before it was quantised"
             )
         yield torch.from_numpy(values.reshape(shape).copy())
         yield torch.from_numpy(take(convolution.out_channels, "<f4", convolution.name).copy())

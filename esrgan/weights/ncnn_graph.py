@@ -45,6 +45,7 @@ class Graph:
     results: list[int] = field(default_factory=list)  # of each convolution
     factors: list[tuple[float, ...]] = field(default_factory=list)  # in each sum
     upsamplings: int = 0
+    folding: int = 1
     widest: int = 1  # inputs of a concatenation
     last: int = -1
 
@@ -113,7 +114,8 @@ class Graph:
                 self.upsamplings += 1
                 return self.node("shuffle", inputs[0])
             case "Reorg" if option(1) == 0:
-                return self.node("unshuffle", int(option(0)), inputs[0])
+                self.folding = int(option(0))
+                return self.node("unshuffle", self.folding, inputs[0])
         known = kind in ("Concat", "Eltwise", "BinaryOp", "Interp", "PixelShuffle", "Reorg")
         how = "with options or inputs of another network" if known else OTHERS.get(kind, "")
         raise WeightsError(
@@ -170,6 +172,12 @@ def name_convolutions(graph: Graph) -> tuple[list[str], float]:
         for k in range(1, widest + 1)
     ]
     names = ["conv_first", *trunk, "conv_body", *(f"conv_up{u + 1}" for u in range(ups)), "conv_hr", "conv_last"]
+    channels = graph.convolutions[0].in_channels, graph.convolutions[-1].out_channels
+    if graph.folding > 1 and channels[0] != channels[1] * graph.folding**2:
+        raise WeightsError(
+            f"{graph.place}: {channels[0]} channels in and {channels[1]} out do not fit folding by {graph.folding}; "
+            "this is no RRDBNet"
+        )
     beta = next((factor for factor in graph.factors[0] if factor != 1), 1.0)
     results = _rrdbnet(graph, num_blocks, num_dense // num_blocks, widest, beta)
     for convolution, name, got, expected in zip(graph.convolutions, names, graph.results, results, strict=True):
@@ -192,8 +200,8 @@ def _rrdbnet(graph: Graph, num_blocks: int, num_dense: int, num_convs: int, beta
         return results[-1]
 
     x = graph.node("input")
-    fold = next((key[1] for key in graph.numbers if key[0] == "unshuffle"), None)
-    shallow = x = conv(graph.node("unshuffle", fold, x) if fold else x)
+    fold = graph.folding
+    shallow = x = conv(graph.node("unshuffle", fold, x) if fold > 1 else x)
     for _ in range(num_blocks):
         block = x
         for _ in range(num_dense):
