@@ -96,6 +96,14 @@ def test_residual_scaling_is_read_where_the_file_has_it(tmp_path, beta, dtype):
     assert load_generator(path).architecture == architecture
 
 
+def test_residual_scaling_beside_the_weights_counts_before_the_configurations(tmp_path):
+    architecture = tiny(residual_scaling=0.35)
+    path = tmp_path / "a.pth"
+    hparams = {"generator": {"residual_scaling": 0.1}}
+    save_file(path, {"params": earlier(random_state(architecture), architecture), "hparams": hparams})
+    assert load_generator(path).architecture.residual_scaling == 0.35
+
+
 def test_files_without_residual_scaling_have_the_papers(tmp_path):
     architecture = tiny()
     path = tmp_path / "a.pth"
