@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from esrgan.errors import WeightsError
+from esrgan.errors import WeightsError, one_line
 from esrgan.weights import GeneratorFile
 
 
@@ -18,9 +18,19 @@ def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alp
 
     Raises:
         ValueError: If α is not within [0, 1].
+        WeightsError: If names or shapes differ.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
+    if alone := sorted(psnr_state.keys() ^ gan_state.keys()):
+        raise WeightsError(
+            f"interpolation: expected two state dicts of the same names, got {len(alone)} in one alone, "
+            f"the first is {one_line(alone[0])}; esrgan.load_generator gives files of every origin the same names"
+        )
+    for name, value in psnr_state.items():
+        if value.shape != gan_state[name].shape:
+            shapes = f"{tuple(value.shape)} and {tuple(gan_state[name].shape)}"
+            raise WeightsError(f"interpolation: {one_line(name)}: expected two tensors of one shape, got {shapes}")
     return {name: (1 - alpha) * value + alpha * gan_state[name] for name, value in psnr_state.items()}
 
 
