@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from esrgan import images, resize
+from esrgan import pictures, resize
 from esrgan.devices import has_native_bfloat16, low_precision_dtype, select_device
 from esrgan.errors import DeviceError
 from esrgan.models import RRDBNet
@@ -88,7 +88,7 @@ class Upscaler:
             ValueError: If an array or tensor is none of the above.
         """
         if isinstance(image, (str, Path)):
-            pixels = images.read_picture(image).pixels
+            pixels = pictures.read(image).frames[0]
             return Image.fromarray(np.squeeze(self._array(pixels), 2) if pixels.shape[2] == 1 else self._array(pixels))
         if isinstance(image, Image.Image):
             return Image.fromarray(self._array(np.asarray(image)))
