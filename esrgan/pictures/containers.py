@@ -210,6 +210,13 @@ def replace_webp_exif(file: BinaryIO, exif: bytes) -> None:
 # What EXIF and XMP say of the image's place and size
 
 
+def bare_exif(block: bytes) -> bytes | None:
+    """An EXIF block from its TIFF header on; None if it has none."""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    return block if len(block) > 8 and block[:4] in (b"II*\0", b"MM\0*") else None
+
+
 def upright_exif(block: bytes, width: int, height: int) -> bytes:
     """An EXIF block (from its TIFF header on) for an upright image of that size; all else in it stays in its place."""
     # TIFF 6.0, §8 and Exif 2.32, §4.6: Orientation, ImageWidth, ImageLength; PixelXDimension, PixelYDimension.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from esrgan.errors import ImageError, Problem
+from esrgan.pictures import library
 
 Dpi = tuple[float, float] | None  # resolution (x, y) in pixels an inch
 
@@ -139,6 +140,8 @@ def check_writable(
     def refuse(expected: str, got: str, remedy: str) -> None:
         raise ImageError(Problem(str(path), f"{expected} for {name}", got, remedy))
 
+    if name == "HEIC" and library.heif() is None:
+        refuse("pillow-heif", "none", "pip install pillow-heif, or write .avif, .png or .tif")
     if frames > 1 and not limits.holds_frames:
         others = ".tif" if np.dtype(dtype) != np.uint8 else ".webp, .gif or .tif"
         refuse("one image", f"{frames} frames", f"write {others}")

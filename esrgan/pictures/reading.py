@@ -22,6 +22,7 @@ _LOADERS = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "TIFF": 
 _READABLE = "a PNG, JPEG, WebP, GIF, TIFF, BMP, AVIF or HEIC image"
 _GREY_AND_RGB = ("b-w", "grey16", "srgb", "rgb16", "scrgb")  # libvips' interpretations
 _BLOCKS = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data"}  # its fields
+_FIELDS = ("orientation", "palette", "bits-per-sample", "page-height", "delay", "loop", *_BLOCKS.values())
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _KINDS_OF_TIFF = {1: "none", 5: "lzw", 32773: "packbits"}  # TIFF 6.0, §8 Compression; anything else becomes deflate
 
@@ -116,16 +117,19 @@ def _read_with_vips(path: Path, file: BinaryIO, file_format: str) -> Picture:
         raise _UnsuitableError(
             "8 or 16 bits or float", f"samples of type {image.format}", "convert it to 16 bits or float"
         )
-    fields = {name: image.get(name) for name in image.get_fields() if not name.startswith("exif-ifd")}
+    fields = {name: image.get(name) for name in _FIELDS if image.get_typeof(name)}  # not all: texts may be no UTF-8
     frames = [_pixels(page) for page in images]
     if pages is None:
         height = fields.get("page-height", image.height)
         frames = [frames[0][top : top + height] for top in range(0, len(frames[0]), height)]
     if len(frames) > 1 and file_format in ("WEBP", "GIF"):
         known |= {"delays_ms": tuple(fields.get("delay", ())), "loop": fields.get("loop", 0)}
-    known |= {name: fields.get(field) for name, field in _BLOCKS.items() if fields.get(field)}
-    if "exif" in known:
-        known["exif"] = _bare(known["exif"])
+    known |= {name: fields[field] for name, field in _BLOCKS.items() if fields.get(field)}
+    if image.bands < 3 and known.get("icc_profile", bytes(20))[16:20] == b"RGB ":
+        del known["icc_profile"]
+        notes.append("left out a colour profile that is not for grey")
+    if known.get("exif"):
+        known["exif"] = containers.bare_exif(known["exif"])
     return Picture(
         _finished(frames, file_format, fields, notes),
         file_format,
@@ -148,7 +152,9 @@ def _finished(
         frames = _grey_if_grey(frames, {1: 1, 2: 64}[frames[0].itemsize] if file_format == "AVIF" else 0)
     if frames[0].dtype == np.float32:
         lowest, highest = (float(function(frames)) for function in (np.min, np.max))
-        if not 0 <= lowest <= highest <= 1:
+        if not np.isfinite(highest - lowest):
+            raise _UnsuitableError("finite samples", f"some from {lowest:g} to {highest:g}", "replace them")
+        if lowest < 0 or highest > 1:
             notes.append(f"float samples from {lowest:g} to {highest:g}: what is outside 0 to 1 may be cut off")
     turn = _UPRIGHT.get(fields.get("orientation", 1))
     return tuple(np.ascontiguousarray(turn(frame)) for frame in frames) if turn else tuple(frames)
@@ -162,6 +168,7 @@ def _load(path: Path, file_format: str, **options: Any) -> Any:
     loader = getattr(pyvips.Image, f"{_LOADERS[file_format]}load_source")
     # Bytes, as names need not be UTF-8.
     source = pyvips.Source.new_from_file(str(path).encode("utf-8", "surrogateescape"))
+    # Not "truncated", which lets TIFF files pass that are.
     return loader(source, access="sequential", fail_on="error", **options)
 
 
@@ -196,12 +203,6 @@ def _full_range(frame: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
     """10 or 12 bits, shifted up by the decoder, so that white is 65535."""
     lower = frame >> (16 - bits)
     return (lower << (16 - bits) | lower >> (2 * bits - 16)).astype(np.uint16)
-
-
-def _bare(exif: bytes) -> bytes:
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
-    return exif
 
 
 def _metadata(file: BinaryIO, file_format: str) -> tuple[dict[str, Any], list[int] | None, list[str]]:
@@ -240,6 +241,15 @@ def _tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], li
     is_reduced = [bool(int((tiff.numbers(page, tiff.SUBFILE) or [0])[0]) & 1) for page in directories]
     if is_reduced[0] or tiff.DNG_VERSION in directories[0]:
         raise _UnsuitableError("an image", "a camera's raw file", "develop it to a .tif or .png")
+    depth, sample_format, meaning = (
+        int((tiff.numbers(directories[0], tag) or [default])[0])
+        for tag, default in ((tiff.BITS, 1), (tiff.SAMPLE_FORMAT, 1), (tiff.PHOTOMETRIC, 1))
+    )
+    if depth not in ((16, 32) if sample_format == 3 else (1, 2, 4, 8, 16)):
+        got = f"{'float' if sample_format == 3 else 'integers'} of {depth} bits"
+        raise _UnsuitableError("1 to 8 or 16 bits, or float of 16 or 32", got, "convert it to 16 bits or float")
+    if meaning in (8, 9, 10):
+        raise _UnsuitableError("grey, RGB or CMYK", "Lab", "convert it to RGB")
     pages = [number for number, reduced in enumerate(is_reduced) if not reduced]
     if len(pages) < len(directories):
         notes.append("left out the reduced copies in the file")
@@ -290,14 +300,13 @@ def _read_heic(file: BinaryIO) -> Picture:
     if bits:
         pixels = _full_range(pixels, bits)
     (pixels,) = _grey_if_grey([pixels], 64 if bits else 1)
-    exif = info.get("exif")
     return Picture(
         (pixels,),
         "HEIC",
         bits=bits,
         lossless=False,
         icc_profile=info.get("icc_profile"),
-        exif=_bare(exif) if exif else None,
+        exif=containers.bare_exif(info.get("exif") or b""),
         xmp=info.get("xmp"),
         notes=tuple(_colour_notes(file)),
     )

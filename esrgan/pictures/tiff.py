@@ -18,7 +18,8 @@ _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _WORD = {5: 4, 10: 4}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 
-SUBFILE, COMPRESSION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, DNG_VERSION = 254, 259, 282, 283, 296, 50706
+SUBFILE, BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, DNG_VERSION = 254, 258, 259, 262, 339, 50706
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 # What Exif 2.32, §4.6.4 has in a TIFF file's first directory besides its structure, and what Windows adds.
 _DESCRIPTIONS = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, *range(40091, 40096), _EXIF, _GPS}
@@ -126,16 +127,24 @@ def _write(directory: Directory, layout: _Layout, offset: int, following: int = 
 
 
 def directories(file: BinaryIO) -> Iterator[Directory]:
-    """The directories of a TIFF file, one for each page."""
-    with suppress(struct.error):  # the file ends too soon; whether that matters is seen when the pixels are read
+    """The directories of a TIFF file, one for each page.
+
+    Raises:
+        ValueError: The file ends before one of them, or they go round in circles.
+    """
+    try:
         layout, place = _open(file)
         file.seek(place)
         offset = _unpack(file, layout.pointer)
         seen: set[int] = set()
-        while offset and offset not in seen and len(seen) < _MOST_PAGES:
+        while offset:
+            if offset in seen or len(seen) >= _MOST_PAGES:
+                raise ValueError("its pages never end")
             seen.add(offset)
             directory, offset, _ = _read(file, layout, offset)
             yield directory
+    except struct.error as error:
+        raise ValueError("the file ends too soon") from error
 
 
 def numbers(directory: Directory, tag: int) -> list[float]:

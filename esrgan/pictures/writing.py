@@ -103,7 +103,8 @@ def _fitted(picture: Picture, name: str) -> tuple[Picture, tuple[str, ...]]:
         notes.append("gamma or colour space of the PNG not kept")
     without: dict[str, Any] = dict.fromkeys(lost)
     picture = dataclasses.replace(picture, **without)
-    exif = containers.upright_exif(picture.exif, width, height) if picture.exif else None
+    exif = containers.bare_exif(picture.exif or b"")
+    exif = containers.upright_exif(exif, width, height) if exif else None
     xmp = containers.upright_xmp(picture.xmp) if picture.xmp else None
     return dataclasses.replace(picture, exif=exif, xmp=xmp), tuple(notes)
 
@@ -123,7 +124,8 @@ def _write_with_vips(file: BinaryIO, picture: Picture, name: str, quality: int |
         head, keep = partial(containers.png_head, picture=picture), 0
     elif name == "JPEG":
         head = partial(containers.jpeg_head, picture=picture)
-        options = {"Q": quality or QUALITY, "subsample_mode": "off", "optimize_coding": True}
+        # Not optimize_coding, which saves a few per cent but keeps the whole picture in memory, three times its size.
+        options = {"Q": quality or QUALITY, "subsample_mode": "off"}
     elif name == "WEBP":
         keep |= _EXIF if picture.exif else 0
         options = {"Q": quality or QUALITY, "smart_subsample": True}
@@ -244,9 +246,7 @@ def _write_bmp(file: BinaryIO, picture: Picture) -> None:
 
 
 def _write_heic(file: BinaryIO, picture: Picture, quality: int) -> None:
-    heif = library.heif()
-    if heif is None:
-        raise ValueError("pillow-heif is not installed")
+    heif: Any = library.heif()  # is there, says check_writable
     pixels = picture.frames[0]
     if pixels.dtype == np.float32:
         pixels = np.rint(pixels.clip(0, 1) * 65535).astype(np.uint16)
