@@ -473,6 +473,51 @@ def test_orientation_is_applied_once(tmp_path, suffix, orientation):
             assert exif[0x927C] == MAKER_NOTE
 
 
+@pytest.mark.parametrize("options", [{"byteorder": ">"}, {"bigtiff": True}, {"byteorder": ">", "bigtiff": True}])
+def test_tiff_layouts(tmp_path, monkeypatch, options):
+    path, pixels = tmp_path / "a.tif", [noise(3, np.uint16) for _ in range(3)]
+    with tifffile.TiffWriter(path, **options) as writer:
+        for page in pixels:
+            tags = [(271, 2, 6, "Maker", True), (700, 1, len(UPRIGHT_XMP), UPRIGHT_XMP, True)]
+            writer.write(page, photometric="rgb", extratags=tags, resolution=(300.5, 150), resolutionunit="INCH")
+    monkeypatch.setattr(writing, "_LARGEST_TIFF", 0 if "bigtiff" in options else 2**32)
+    picture = pictures.read(path)
+    np.testing.assert_array_equal(picture.frames, pixels)
+    pictures.write(tmp_path / "b.tif", dataclasses.replace(picture, icc_profile=PROFILE))
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.is_bigtiff == ("bigtiff" in options)
+        assert len(file.pages) == 3
+        for page, other in zip(file.pages, pixels, strict=True):
+            np.testing.assert_array_equal(page.asarray(), other)
+            assert page.tags["XResolution"].value == (601, 2)
+            assert page.tags[34675].value == PROFILE
+            assert page.tags["XMP"].value == UPRIGHT_XMP
+        assert file.pages[0].tags["Make"].value == "Maker"
+
+
+def test_reduced_copies_are_left_out(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(noise(3), photometric="rgb")
+        writer.write(noise(3, height=4, width=7), photometric="rgb", subfiletype=1)
+    picture = pictures.read(tmp_path / "a.tif")
+    assert picture.notes == ("left out the reduced copies in the file",)
+    assert len(picture.frames) == 1
+
+
+def test_many_pages(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", pages := noise(3, height=1500 * 2).reshape(1500, 2, WIDTH, 3), photometric="rgb"
+    )
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.tif").frames, pages)
+
+
+def test_frames_that_cannot_be_read_are_missed(tmp_path, monkeypatch):
+    path, _ = made(tmp_path, "GIF animation")
+    monkeypatch.setattr("esrgan.pictures.containers.count_gif_frames", lambda _: 4)
+    with pytest.raises(ImageError, match="4 images, of which 3 can be read"):
+        pictures.read(path)
+
+
 def test_exif_goes_from_one_format_into_another(tmp_path):
     Image.fromarray(smooth(3)).save(tmp_path / "a.jpg", exif=EXIF, dpi=(72, 72))
     for step, name in enumerate(("b.tif", "c.webp", "d.png", "e.tif", "f.jpg")):

@@ -49,6 +49,17 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
+def guess(head: bytes) -> str:
+    """What a file may be that is no picture."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    known = {b"": "an empty file", b"<!doctype html": "a web page", b"<html": "a web page", b"<svg": "SVG"}
+    known |= {b"<?xml": "XML", b"%!ps": "PostScript", b"%pdf": "PDF", b"8bps": "Photoshop's PSD"}
+    known |= {b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cjxl ": "JPEG XL", b"\0\0\0\x0cjp  ": "JPEG 2000"}
+    if not head:
+        return known[b""]
+    return next((name for magic, name in known.items() if magic and start.startswith(magic)), "something else")
+
+
 def is_sequence(head: bytes) -> bool:
     """Whether an AVIF or HEIC file that begins like this is an animation."""
     return head[8:12] in _SEQUENCES

@@ -61,7 +61,7 @@ def read(path: str | Path) -> Picture:
             head = file.read(512)
             file_format = containers.sniff(head.ljust(32, b"\0"))
             if file_format is None:
-                raise _UnsuitableError(_READABLE, _guess(head), "check where it comes from")
+                raise _UnsuitableError(_READABLE, containers.guess(head), "check where it comes from")
             if file_format == "BMP":
                 return _read_bmp(file)
             if file_format in ("AVIF", "HEIC") and containers.is_sequence(head):
@@ -80,17 +80,6 @@ def read(path: str | Path) -> Picture:
         raise ImageError(Problem(str(path), _READABLE, got, "replace it, or save it anew")) from error
 
 
-def _guess(head: bytes) -> str:
-    """What a file may be that is no picture."""
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    known = {b"": "an empty file", b"<!doctype html": "a web page", b"<html": "a web page", b"<svg": "SVG"}
-    known |= {b"<?xml": "XML", b"%!ps": "PostScript", b"%pdf": "PDF", b"8bps": "Photoshop's PSD"}
-    known |= {b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cjxl ": "JPEG XL", b"\0\0\0\x0cjp  ": "JPEG 2000"}
-    if not head:
-        return known[b""]
-    return next((name for magic, name in known.items() if magic and start.startswith(magic)), "something else")
-
-
 def _check_size(pixels: int) -> None:
     if pixels > MAX_PIXELS:
         expected = f"at most {MAX_PIXELS} pixels, to be safe from decompression bombs"
@@ -99,17 +88,14 @@ def _check_size(pixels: int) -> None:
 
 
 def _read_with_vips(path: Path, file: BinaryIO, file_format: str) -> Picture:
-    known, pages, notes = _metadata(file, file_format)
-    images = [
-        _load(path, file_format, **options) for options in ([{}] if pages is None else [{"page": n} for n in pages])
-    ]
-    _check_size(sum(image.width * image.height for image in images))
-    if len({(page.width, page.height, page.bands, page.format, page.interpretation) for page in images}) > 1:
-        raise _UnsuitableError("pages of one size and kind", "different ones", "save each page as a file")
-    if images[0].interpretation == "cmyk" and images[0].bands == 4:
-        images = [_rgb_of_cmyk(page) for page in images]
+    known, count, notes = _metadata(file, file_format)
+    image = _load(path, file_format, count)
+    _check_size(image.width * image.height)
+    if file_format == "AVIF" and (images := image.get("n-pages")) > 1:
+        raise _UnsuitableError("one image", f"{images} images", "extract one of them")
+    if image.interpretation == "cmyk" and image.bands == 4:
+        image = _rgb_of_cmyk(image)
         notes.append("CMYK converted to RGB")
-    image = images[0]
     if image.interpretation not in _GREY_AND_RGB or not 1 <= image.bands <= 4:
         got = f"{image.bands} channels of kind {image.interpretation}"
         raise _UnsuitableError("grey, RGB or CMYK", got, "convert it to RGB")
@@ -118,10 +104,10 @@ def _read_with_vips(path: Path, file: BinaryIO, file_format: str) -> Picture:
             "8 or 16 bits or float", f"samples of type {image.format}", "convert it to 16 bits or float"
         )
     fields = {name: image.get(name) for name in _FIELDS if image.get_typeof(name)}  # not all: texts may be no UTF-8
-    frames = [_pixels(page) for page in images]
-    if pages is None:
-        height = fields.get("page-height", image.height)
-        frames = [frames[0][top : top + height] for top in range(0, len(frames[0]), height)]
+    pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
+    frames = list(pixels.reshape(-1, fields.get("page-height", image.height), image.width, image.bands))
+    if count not in (None, len(frames)):
+        raise ValueError(f"{count} images, of which {len(frames)} can be read")
     if len(frames) > 1 and file_format in ("WEBP", "GIF"):
         known |= {"delays_ms": tuple(fields.get("delay", ())), "loop": fields.get("loop", 0)}
     known |= {name: fields[field] for name, field in _BLOCKS.items() if fields.get(field)}
@@ -151,7 +137,7 @@ def _finished(
         # Converting to and from YCbCr leaves grey up to a step of 10 bits away from itself.
         frames = _grey_if_grey(frames, {1: 1, 2: 64}[frames[0].itemsize] if file_format == "AVIF" else 0)
     if frames[0].dtype == np.float32:
-        lowest, highest = (float(function(frames)) for function in (np.min, np.max))
+        lowest, highest = min(float(frame.min()) for frame in frames), max(float(frame.max()) for frame in frames)
         if not np.isfinite(highest - lowest):
             raise _UnsuitableError("finite samples", f"some from {lowest:g} to {highest:g}", "replace them")
         if lowest < 0 or highest > 1:
@@ -160,21 +146,15 @@ def _finished(
     return tuple(np.ascontiguousarray(turn(frame)) for frame in frames) if turn else tuple(frames)
 
 
-def _load(path: Path, file_format: str, **options: Any) -> Any:
+def _load(path: Path, file_format: str, count: int | None) -> Any:
     """Opens an image lazily: from the file, not by its name, which libvips would look up in its cache."""
     pyvips = library.vips()
-    if file_format in ("WEBP", "GIF"):
-        options["n"] = -1
     loader = getattr(pyvips.Image, f"{_LOADERS[file_format]}load_source")
     # Bytes, as names need not be UTF-8.
     source = pyvips.Source.new_from_file(str(path).encode("utf-8", "surrogateescape"))
+    frames: dict[str, Any] = {"WEBP": {"n": -1}, "GIF": {"n": -1}, "TIFF": {"n": count}}.get(file_format, {})
     # Not "truncated", which lets TIFF files pass that are.
-    return loader(source, access="sequential", fail_on="error", **options)
-
-
-def _pixels(image: Any) -> NDArray[Any]:
-    pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
-    return pixels.reshape(image.height, image.width, image.bands)
+    return loader(source, access="sequential", fail_on="error", **frames)
 
 
 def _rgb_of_cmyk(image: Any) -> Any:
@@ -205,11 +185,11 @@ def _full_range(frame: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
     return (lower << (16 - bits) | lower >> (2 * bits - 16)).astype(np.uint16)
 
 
-def _metadata(file: BinaryIO, file_format: str) -> tuple[dict[str, Any], list[int] | None, list[str]]:
-    """What libvips does not tell, as fields of ``Picture``; the pages of a TIFF file to read; notes."""
+def _metadata(file: BinaryIO, file_format: str) -> tuple[dict[str, Any], int | None, list[str]]:
+    """What libvips does not tell, as fields of ``Picture``; how many frames a GIF or TIFF file has; notes."""
     known: dict[str, Any] = {}
     notes: list[str] = []
-    pages = None
+    count = None
     if file_format == "PNG":
         chunks = list(containers.png_chunks(file))
         if any(name == b"acTL" for name, _ in chunks):
@@ -225,16 +205,16 @@ def _metadata(file: BinaryIO, file_format: str) -> tuple[dict[str, Any], list[in
         known["lossless"] = containers.is_webp_lossless(file)
     elif file_format == "GIF":
         file.seek(0)
-        containers.count_gif_frames(file.read())
+        count = containers.count_gif_frames(file.read())
     elif file_format == "TIFF":
-        known, pages = _tiff_metadata(file, notes)
+        known, count = _tiff_metadata(file, notes)
     else:
         known["lossless"] = False
         notes += _colour_notes(file)
-    return known, pages, notes
+    return known, count, notes
 
 
-def _tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], list[int]]:
+def _tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], int]:
     directories = list(tiff.directories(file))
     if not directories:
         raise _UnsuitableError("a TIFF image", "a damaged one", "replace it")
@@ -250,8 +230,11 @@ def _tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], li
         raise _UnsuitableError("1 to 8 or 16 bits, or float of 16 or 32", got, "convert it to 16 bits or float")
     if meaning in (8, 9, 10):
         raise _UnsuitableError("grey, RGB or CMYK", "Lab", "convert it to RGB")
-    pages = [number for number, reduced in enumerate(is_reduced) if not reduced]
-    if len(pages) < len(directories):
+    count = is_reduced.index(True) if True in is_reduced else len(directories)
+    kinds = {str([tiff.numbers(page, tag) for tag in tiff.STRUCTURE]) for page in directories[:count]}
+    if len(kinds) > 1 or not all(is_reduced[count:]):
+        raise _UnsuitableError("pages of one size and kind", "different ones", "save each page as a file")
+    if count < len(directories):
         notes.append("left out the reduced copies in the file")
     compression = int((tiff.numbers(directories[0], tiff.COMPRESSION) or [1])[0])
     known = {
@@ -259,7 +242,7 @@ def _tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], li
         "exif": tiff.read_exif(file),
         "compression": _KINDS_OF_TIFF.get(compression, "deflate"),
     }
-    return known, pages
+    return known, count
 
 
 def _colour_notes(file: BinaryIO) -> list[str]:

@@ -20,6 +20,7 @@ QUALITY = 95  # of lossy formats, 1 to 100
 
 _FORMATS = {np.dtype(np.uint8): "uchar", np.dtype(np.uint16): "ushort", np.dtype(np.float32): "float"}
 _EXIF, _XMP, _IPTC, _ICC = 1, 2, 4, 8  # VipsForeignKeep
+_LARGEST_TIFF = 0.98 * 2**32  # bytes of pixels; what cannot be compressed grows a little, and directories follow
 _HEADS = {"PNG": 54, "JPEG": 2}  # bytes that are looked at before they are written
 
 
@@ -135,8 +136,7 @@ def _write_with_vips(file: BinaryIO, picture: Picture, name: str, quality: int |
         options = {"keep_duplicate_frames": True, "effort": 7}
     elif name == "TIFF":
         size = sum(frame.nbytes for frame in picture.frames)
-        # Incompressible pixels grow a little, and the directories come behind them.
-        options = {"compression": picture.compression, "bigtiff": size > 0.98 * 2**32, "resunit": "inch"}
+        options = {"compression": picture.compression, "bigtiff": size > _LARGEST_TIFF, "resunit": "inch"}
         if picture.compression in ("lzw", "deflate"):
             options["predictor"] = "float" if picture.frames[0].dtype == np.float32 else "horizontal"
     else:
