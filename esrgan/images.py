@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import glob
 import math
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from PIL import ExifTags, Image, ImageDraw, ImageFile, ImageFont, UnidentifiedIm
 from PIL.TiffImagePlugin import TiffImageFile
 
 from esrgan.errors import ImageError, Problem
+from esrgan.files import new_image_file, reason
 
 _JPEG = ("JPEG", {"quality": 95, "subsampling": "4:4:4"})
 _TIFF = ("TIFF", {"compression": "tiff_lzw"})
@@ -53,12 +52,13 @@ _UPRIGHT = {
 _LABEL_PX, _CHECK_PX = 14, 8  # of contact sheets: height of the letters, side of the squares behind transparent parts
 
 
-def find(paths: Iterable[str | Path]) -> list[Path]:
+def find(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """Lists the images that files, folders and glob patterns stand for.
 
     Args:
         paths: Files are taken as they are; folders, searched to any depth, and patterns (``**`` too) give the files
-            whose suffix is in ``SUFFIXES``, sorted, hidden ones left out.
+            with one of the suffixes, sorted, hidden ones left out.
+        suffixes: In lower case; those of ``esrgan.pictures`` for images to be enlarged.
 
     Returns:
         The files in the order asked for, each once.
@@ -70,11 +70,11 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
     problems = []
     for path in map(Path, paths):
         try:
-            files, got = _expand(path), "none there"
+            files, got = _expand(path, suffixes), "none there"
         except OSError as error:  # such as a folder that may not be entered
-            files, got = [], _reason(error)
+            files, got = [], reason(error)
         if not files:
-            remedy = f"check the path; suffixes searched for: {' '.join(sorted(SUFFIXES))}"
+            remedy = f"check the path; suffixes searched for: {' '.join(sorted(suffixes))}"
             problems.append(Problem(str(path), "an image file or a folder with some", got, remedy))
         for file in files:
             found.setdefault(file.parent.resolve() / file.name, file)
@@ -83,25 +83,28 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def _expand(path: Path) -> list[Path]:
+def _expand(path: Path, suffixes: Collection[str]) -> list[Path]:
     """The files that one path stands for; names that hold brackets come before patterns."""
     if path.is_dir():
-        return _images_below(path)
+        return _images_below(path, suffixes)
     if path.exists():
         return [path]
     matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 Path.glob takes no absolute ones
     return [
-        file for match in matches for file in (_images_below(match) if match.is_dir() else [match]) if _is_image(file)
+        file
+        for match in matches
+        for file in (_images_below(match, suffixes) if match.is_dir() else [match])
+        if _is_image(file, suffixes)
     ]
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def _is_image(path: Path, suffixes: Collection[str]) -> bool:
+    return path.suffix.lower() in suffixes and path.is_file()
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """The images in a folder and the folders in it, sorted; nothing hidden."""
-    files = (path for path in folder.rglob("*") if _is_image(path))
+    files = (path for path in folder.rglob("*") if _is_image(path, suffixes))
     return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
 
 
@@ -126,33 +129,6 @@ def read(path: str | Path, channels: int) -> NDArray[np.uint8]:
                 Problem(str(path), f"an image of kind {_KINDS[channels]}", f"one of kind {_KINDS[actual]}", remedy)
             )
         return _decode(image, _MODES[channels])
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image and what its file says about it.
-
-    Attributes:
-        pixels: (H, W, 1 | 3 | 4) uint8 in [0, 255], upright.
-        icc_profile: The embedded colour profile.
-        exif: The EXIF block.
-    """
-
-    pixels: NDArray[np.uint8]
-    icc_profile: bytes | None = None
-    exif: bytes | None = None
-
-
-def read_picture(path: str | Path) -> Picture:
-    """Reads any 8-bit image to be enlarged: grey, RGB or RGB with alpha (grey with alpha becomes that too).
-
-    Raises:
-        ImageError: The file is missing, damaged, animated, not 8-bit or beyond Pillow's pixel limit.
-    """
-    with _open(path) as image:
-        mode = {1: "L", 3: "RGB"}.get(_channels(image), "RGBA")
-        icc_profile, exif = image.info.get("icc_profile"), image.info.get("exif")
-        return Picture(_decode(image, mode), icc_profile, exif)
 
 
 def _decode(image: ImageFile.ImageFile, mode: str) -> NDArray[np.uint8]:
@@ -188,11 +164,11 @@ def _open(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         expected = f"at most {Image.MAX_IMAGE_PIXELS} pixels, to be safe from decompression bombs"
         remedy = "cut it into parts, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
-        raise ImageError(Problem(str(path), expected, f"more ({_reason(error)})", remedy)) from error
+        raise ImageError(Problem(str(path), expected, f"more ({reason(error)})", remedy)) from error
     except UnidentifiedImageError as error:
         raise ImageError(Problem(str(path), _READABLE, "something else or a damaged one", "convert it")) from error
     except Exception as error:  # damaged files make Pillow raise anything from SyntaxError to struct.error
-        raise ImageError(Problem(str(path), _READABLE, _reason(error), "replace it or leave it out")) from error
+        raise ImageError(Problem(str(path), _READABLE, reason(error), "replace it or leave it out")) from error
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:
@@ -220,27 +196,13 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
-def _reason(error: BaseException) -> str:
-    """What an exception says, on one line; of a system error only that, as the file is named already."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-
-
-def write(
-    path: str | Path,
-    image: NDArray[np.uint8],
-    *,
-    overwrite: bool = False,
-    icc_profile: bytes | None = None,
-    exif: bytes | None = None,
-) -> None:
+def write(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool = False) -> None:
     """Writes an image whole or not at all: lossless, except JPEG at quality 95 and full colour resolution (4:4:4).
 
     Args:
         path: Where to; the suffix, one of ``SUFFIXES``, chooses the format. WebP stores grey as RGB.
         image: (H, W, 1 | 3 | 4) uint8 in [0, 255].
         overwrite: Whether a file that is there may be replaced.
-        icc_profile: Colour profile to embed; dropped by BMP.
-        exif: EXIF block to embed, its orientation reset since arrays are upright; dropped by BMP.
 
     Raises:
         ImageError: The suffix is unknown, the format cannot hold the image, the file exists, or writing fails.
@@ -259,33 +221,14 @@ def write(
     if max(image.shape) > longest:
         expected, got = f"at most {longest} pixels a side for {file_format}", f"{image.shape[0]}x{image.shape[1]}"
         raise ImageError(Problem(str(path), expected, got, "write .png or .tif"))
-    if (path.is_symlink() or path.exists()) and not (overwrite and not path.is_dir()):
-        got = "a folder" if path.is_dir() else "a file"
-        raise ImageError(Problem(str(path), "a new file", got, "choose another name, or allow overwriting files"))
-    temporary = path.with_name(f".esrgan-{secrets.token_hex(8)}.tmp")
     try:
-        metadata = {"icc_profile": icc_profile, "exif": _upright_exif(exif) if exif else None}
-        options = options | {key: value for key, value in metadata.items() if value}
-        # Opened here, not by tempfile, whose files only their owner may read.
-        with temporary.open("xb") as file:
+        with new_image_file(path, overwrite=overwrite) as file:
             Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, file_format, **options)
-        temporary.replace(path)
+    except ImageError:
+        raise
     except Exception as error:
         remedy = "check the folder and the space on its disk, or choose another format"
-        raise ImageError(Problem(str(path), f"to write a {file_format} file", _reason(error), remedy)) from error
-    finally:
-        with suppress(OSError):  # gone already when all went well
-            temporary.unlink()
-
-
-def _upright_exif(block: bytes) -> bytes:
-    """An EXIF block that does not turn the image once more; untouched where it would not."""
-    exif = Image.Exif()
-    exif.load(block)
-    if exif.get(ExifTags.Base.Orientation, 1) == 1:
-        return block
-    exif[ExifTags.Base.Orientation] = 1
-    return exif.tobytes()
+        raise ImageError(Problem(str(path), f"to write a {file_format} file", reason(error), remedy)) from error
 
 
 def panel(rows: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[str], gap: int = 8) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from esrgan import Upscaler, images, metrics, resize
+from esrgan import Upscaler, images, metrics, pictures, resize
 from esrgan.cli import inference as inference_command
 from esrgan.cli import interpolate as interpolate_command
 from esrgan.cli import main as esrgan
@@ -289,6 +289,25 @@ def test_profile_and_exif_stay(model, tmp_path):
         assert image.getexif().get(0x0112, 1) == 1
         assert image.getexif()[0x010F] == "Maker"
         assert image.info["icc_profile"] == profile
+
+
+def test_every_frame_is_enlarged_in_its_depth(model, tmp_path):
+    frames = [Image.fromarray(pixels(6, 8, 3) // 128 * 255) for _ in range(3)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=[30, 50, 70], lossless=True)
+    pictures.write(tmp_path / "b.png", pictures.Picture((RNG.integers(0, 65536, (6, 8, 3), np.uint16),)))
+    assert run(inference_command, "-m", model, tmp_path) == 0
+    moving, deep = pictures.read(tmp_path / "a_sr.webp"), pictures.read(tmp_path / "b_sr.png")
+    assert [frame.shape for frame in moving.frames] == [(12, 16, 3)] * 3
+    assert moving.delays_ms == (30, 50, 70)
+    assert deep.frames[0].shape == (12, 16, 3)
+    assert deep.frames[0].dtype == np.uint16
+
+
+def test_what_no_format_could_hold_is_told_before_the_work(model, tmp_path, capsys, monkeypatch):
+    images.write(tmp_path / "a.webp", pixels(1, 9000, 3))
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("it was enlarged"))
+    assert run(inference_command, "-m", model, tmp_path / "a.webp") == 1
+    assert "at most 16383 pixels a side for WEBP, got 18000×2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inference(args: argparse.Namespace) -> int:
+    from esrgan import pictures
     from esrgan.console import Console, duration
     from esrgan.inference.batch import Result, upscale_files, without_results
     from esrgan.inference.upscaler import Upscaler
     from esrgan.weights import load_generator
 
-    found = images.find(args.images)
+    found = images.find(args.images, pictures.SUFFIXES)
     paths = without_results(found, named=[Path(name) for name in args.images])
     file = load_generator(args.model_path)
     upscaler = Upscaler.from_file(file, args.device, args.precision)

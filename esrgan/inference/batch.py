@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from esrgan import images
+from esrgan import pictures
 from esrgan.errors import EsrganError, ImageError
 from esrgan.inference.upscaler import Upscaler
 
@@ -79,10 +80,14 @@ def upscale_files(
         try:
             if target.exists() and not overwrite:
                 raise ImageError(f"{target}: is there already; --overwrite replaces it")
-            picture = images.read_picture(source)
-            high = upscaler(picture.pixels)
-            images.write(target, high, overwrite=overwrite, icc_profile=picture.icc_profile, exif=picture.exif)
-            megapixels = high.shape[0] * high.shape[1] / 1e6
+            picture = pictures.read(source)
+            low = picture.frames[0]
+            height, width, channels = low.shape
+            size = (upscaler.scale * height, upscaler.scale * width, channels)
+            pictures.check_writable(target, *size, low.dtype, len(picture.frames), bits=picture.bits)
+            high = dataclasses.replace(picture, frames=tuple(upscaler(frame) for frame in picture.frames))
+            pictures.write(target, high, overwrite=overwrite)
+            megapixels = size[0] * size[1] * len(picture.frames) / 1e6
         except EsrganError as error:
             message = str(error)
         result = Result(source, target, message, megapixels, time.perf_counter() - before)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esrgan.errors import DeviceError
 from esrgan.inference.strips import SMALL_INPUT, stream
@@ -150,16 +150,18 @@ def memory_of(network: RRDBNet, across: int) -> tuple[int, int]:
     channels = weight.shape[0]
     kept_samples = lag = 0
     for block in network.body:
-        dense = [[conv.weight.shape[1] for conv in each.children()] for each in block.children()]
+        dense = [
+            [conv.in_channels for conv in each.children() if isinstance(conv, nn.Conv2d)] for each in block.children()
+        ]
         block_lag = sum(map(len, dense))
         lag += block_lag
         kept_samples += 2 * sum(map(sum, dense))
         # In float32: the skip of the RRDB, and those of its dense blocks.
         kept_samples += 2 * block_lag * channels * 4 // sample
     kept_samples += lag * channels * 4 // sample
-    enlarged = 2**network.num_upsamplings
+    enlarged: int = 2**network.num_upsamplings
     kept_samples += 2 * channels * (2 * enlarged + 2)
-    widest = max(weight.shape[1] for weight in network.parameters() if weight.ndim == 4)
+    widest = max(each.shape[1] for each in network.parameters() if each.ndim == 4)
     # A window, what is computed from it, and the next window; when enlarging, of twice the lines. A test measures it.
     line_samples = max(4 * widest, 12 * channels * enlarged)
     return kept_samples * across * sample, line_samples * across * sample

@@ -21,12 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esrgan.models import RRDBNet
-from esrgan.models.generator import NEGATIVE_SLOPE, ResidualDenseBlock
+from esrgan.models.generator import NEGATIVE_SLOPE, RRDB, ResidualDenseBlock
 
 # PyTorch computes convolutions of at most so many input elements without oneDNN, which rounds differently. Strips of
 # larger images must not fall under this rule, and images under it are not worth streaming.
 SMALL_INPUT = 20480
-GREY_COLUMNS = 32  # of a strip that is wide enough; 10 are
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+GREY_COLUMNS = 32  # that are wide enough for a strip; 10 are
 
 
 class _Stage(Protocol):
@@ -57,7 +58,7 @@ def stream(network: RRDBNet, strips: Iterable[Tensor], dim: int, lines: int) -> 
             if depth == len(stages):
                 yield piece
             elif (done := stages[depth].push(piece, is_last_piece)) is not None:
-                pieces = done.split(lines, dim) if done.shape[dim] * 2 > lines * 3 else (done,)
+                pieces = torch.split(done, lines, dim) if done.shape[dim] * 2 > lines * 3 else (done,)
                 marked = [(depth + 1, each, is_last_piece and each is pieces[-1]) for each in pieces]
                 waiting.extend(reversed(marked))
 
@@ -67,6 +68,7 @@ def _stages(network: RRDBNet, dim: int) -> list[_Stage]:
     trunk = _Queue(dim)
     stages: list[_Stage] = [_Convolution(network.conv_first, dim, activate=False), _Remember(trunk)]
     for block in network.body:
+        assert isinstance(block, RRDB)  # noqa: S101  for the type checker
         skip = _Queue(dim)
         dense = [_DenseBlock(each, dim) for each in block.children()]
         stages += [_Remember(skip), *dense, _Add(skip, block.residual_scaling)]
@@ -126,7 +128,7 @@ class _Window:
     def convolve(self, window: Tensor) -> Tensor:
         """Compute the lines inside a window; the ends across them are padded."""
         conv, padding = self.conv, (0, 1) if self.dim == 2 else (1, 0)
-        if window.device.type == "cpu" and window.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        if window.device.type == "cpu" and window.dtype == torch.float32 and _HAS_ONEDNN:
             one, width = (1, 1), window.shape[3]  # stride and dilation
             if (
                 conv.in_channels == 1 and self.dim == 3

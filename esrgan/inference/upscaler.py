@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from esrgan import images
+from esrgan import pictures
 from esrgan.devices import has_native_bfloat16, low_precision_dtype, select_device
 from esrgan.errors import DeviceError
 from esrgan.inference.enlarge import enlarge
@@ -133,7 +133,7 @@ class Upscaler:
             ValueError: If it is none of the above.
         """
         if isinstance(image, (str, Path)):
-            pixels = images.read_picture(image).pixels
+            pixels = pictures.read(image).frames[0]
             return Image.fromarray(np.squeeze(self._array(pixels), 2) if pixels.shape[2] == 1 else self._array(pixels))
         if isinstance(image, Image.Image):
             return self._pil(image)
@@ -260,4 +260,5 @@ def _continued(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[
     if not is_visible.any():
         return colours
     nearest = ndimage.distance_transform_edt(~is_visible, return_distances=False, return_indices=True)
-    return colours[tuple(nearest)]
+    continued: NDArray[Any] = colours[tuple(nearest)]
+    return continued

@@ -1,0 +1,62 @@
+"""Files that appear whole or not at all, and what a system error says."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from esrgan.errors import ImageError, Problem
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, on one line; of a system error only that, as the file is named already."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def new_image_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """Opens a file for an image; it gets its name when the block ends, and is gone if that raises.
+
+    Args:
+        path: The name; until it is whole the file is a hidden one beside it.
+        overwrite: Whether a file of that name may be replaced. If not, neither is one that comes while writing.
+
+    Raises:
+        ImageError: The name is taken.
+        OSError: The file cannot be made or renamed.
+    """
+    if os.path.lexists(path) and (path.is_dir() or not overwrite):
+        raise _taken(path)
+    temporary = path.with_name(f".esrgan-{secrets.token_hex(8)}.tmp")
+    try:
+        # Opened here, not by tempfile, whose files only their owner may read.
+        with temporary.open("x+b") as file:
+            yield file
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _rename(temporary, path)
+    finally:
+        with suppress(OSError):  # gone already when all went well
+            temporary.unlink()
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Renames, but never onto another file: a second name can only be given where there is none yet."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise _taken(path) from error
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise _taken(path) from None
+        temporary.rename(path)
+
+
+def _taken(path: Path) -> ImageError:
+    got = "a folder" if path.is_dir() else "a file"
+    return ImageError(Problem(str(path), "a new file", got, "choose another name, or allow overwriting files"))

@@ -1,0 +1,255 @@
+"""What files of each format say of themselves outside the pixels: read and written byte by byte.
+
+Encoders re-order, complete or drop metadata; written here it stays as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import BinaryIO
+
+from esrgan.pictures.formats import Dpi, Picture
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# PNG 3rd edition, §11.3.2: what the samples mean, but for iCCP; and §11.3.3, texts.
+_PNG_COLOUR = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+_PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_XMP = b"XML:com.adobe.xmp\0"
+_SRGB_GAMMA = (45455).to_bytes(4)  # 1/2.2
+_METRES_AN_INCH = 0.0254
+_SEQUENCES = (b"avis", b"hevc", b"hevx", b"msf1")  # ISO/IEC 23008-12: major brands of image sequences
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", *_SEQUENCES)
+
+
+def sniff(head: bytes) -> str | None:
+    """The format of a file that begins like this (32 bytes or more), or None if it is no known one."""
+    if head.startswith(PNG_SIGNATURE):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if head.startswith(b"BM"):
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        brands = {head[8:12], *(head[start : start + 4] for start in range(16, len(head) - 3, 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & set(_HEIF_BRANDS):
+            return "HEIC"
+    return None
+
+
+def guess(head: bytes) -> str:
+    """What a file may be that is no picture."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    known = {b"": "an empty file", b"<!doctype html": "a web page", b"<html": "a web page", b"<svg": "SVG"}
+    known |= {b"<?xml": "XML", b"%!ps": "PostScript", b"%pdf": "PDF", b"8bps": "Photoshop's PSD"}
+    known |= {b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cjxl ": "JPEG XL", b"\0\0\0\x0cjp  ": "JPEG 2000"}
+    if not head:
+        return known[b""]
+    return next((name for magic, name in known.items() if magic and start.startswith(magic)), "something else")
+
+
+def is_sequence(head: bytes) -> bool:
+    """Whether an AVIF or HEIC file that begins like this is an animation."""
+    return head[8:12] in _SEQUENCES
+
+
+def heif_colour(file: BinaryIO) -> tuple[int, int] | None:
+    """Primaries and transfer function (ITU-T H.273) of an AVIF or HEIC file that gives them instead of a profile."""
+    file.seek(0)
+    place = (head := file.read(1 << 16)).find(b"colrnclx")
+    return struct.unpack_from(">HH", head, place + 8) if 0 <= place <= len(head) - 12 else None
+
+
+# PNG
+
+
+def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Name and content of those of a PNG file's chunks that say something besides the pixels."""
+    file.seek(len(PNG_SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if name in (*_PNG_COLOUR, *_PNG_TEXT, b"pHYs", b"acTL"):
+            yield name, file.read(length)
+            file.seek(4, os.SEEK_CUR)
+        else:
+            file.seek(length + 4, os.SEEK_CUR)
+
+
+def is_kept_png_chunk(name: bytes, content: bytes) -> bool:
+    """Whether a chunk goes into the result as it is."""
+    return name in _PNG_COLOUR or (name in _PNG_TEXT and not content.startswith(_PNG_XMP))
+
+
+def png_dpi(content: bytes) -> Dpi:
+    """The resolution in a pHYs chunk, unless it only gives the shape of a pixel."""
+    x, y, unit = struct.unpack(">IIB", content) if len(content) == 9 else (0, 0, 0)
+    return (x * _METRES_AN_INCH, y * _METRES_AN_INCH) if unit == 1 and x and y else None
+
+
+def is_colour_odd(chunks: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a PNG file's chunks say that it is not as good as sRGB, which is what files without a profile are."""
+    found = dict(chunks)
+    gamma = found.get(b"gAMA", _SRGB_GAMMA)
+    return b"sRGB" not in found and (b"cICP" in found or abs(int.from_bytes(gamma) - 45455) > 500)
+
+
+def png_head(head: bytes, picture: Picture) -> bytes:
+    """The first 54 bytes of a PNG file, its header and a resolution, with the metadata of a picture instead of that."""
+    added = list(picture.png_chunks)
+    if picture.icc_profile:
+        added.append((b"iCCP", b"ICC\0\0" + zlib.compress(picture.icc_profile)))
+    if picture.exif:
+        added.append((b"eXIf", picture.exif))
+    if picture.xmp:
+        added.append((b"iTXt", _PNG_XMP + b"\0\0\0\0" + picture.xmp))
+    if picture.dpi:
+        x, y = (round(value / _METRES_AN_INCH) for value in picture.dpi)
+        added.append((b"pHYs", struct.pack(">IIB", x, y, 1)))
+    chunks = (
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in added
+    )
+    return head[:33] + b"".join(chunks) + (head[54:] if head[37:41] == b"pHYs" else head[33:])
+
+
+# JPEG
+
+
+def jpeg_header(file: BinaryIO) -> tuple[Dpi, bool]:
+    """The resolution that a JPEG file's JFIF header gives, and whether other images follow the first (CIPA DC-007)."""
+    dpi, is_multiple = None, False
+    file.seek(2)
+    while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xDA:
+        length = struct.unpack(">H", head[2:])[0] - 2
+        content = file.read(max(length, 0))
+        if head[1] == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 12:
+            unit, x, y = struct.unpack_from(">BHH", content, 7)
+            inches = {1: 1.0, 2: 2.54}.get(unit)
+            dpi = (x * inches, y * inches) if inches and x and y else None
+        is_multiple = is_multiple or (head[1] == 0xE2 and content.startswith(b"MPF\0"))
+    return dpi, is_multiple
+
+
+def jpeg_head(head: bytes, picture: Picture) -> bytes:
+    """The first 2 bytes of a JPEG file, followed by a JFIF header and EXIF."""
+    x, y = (min(round(value), 0xFFFF) for value in picture.dpi or (1, 1))
+    jfif = b"\xff\xe0" + struct.pack(">H5sHBHHBB", 16, b"JFIF\0", 0x0102, 1 if picture.dpi else 0, x, y, 0, 0)
+    block = b"Exif\0\0" + picture.exif if picture.exif else b""
+    app1 = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block if block else b""
+    return head[:2] + jfif + app1 + head[2:]
+
+
+JPEG_LONGEST_EXIF = 0xFFFF - 2 - 6  # bytes: a segment without its length and "Exif\0\0"
+
+
+# GIF and WebP
+
+
+def count_gif_frames(data: bytes) -> int:
+    """How many images a GIF file holds.
+
+    Raises:
+        ValueError: The file ends in the middle of one.
+    """
+    frames = 0
+    try:
+        place = 13 + _gif_table(data[10])
+        while place < len(data) and data[place] != 0x3B:
+            if data[place] == 0x2C:
+                frames += 1
+                place += 11 + _gif_table(data[place + 9])
+            else:  # an extension
+                place += 2
+            while data[place]:
+                place += 1 + data[place]
+            place += 1
+    except IndexError as error:
+        raise ValueError("the file ends too soon") from error
+    return frames
+
+
+def _gif_table(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Name, position and length of a WebP file's chunks."""
+    place = 12
+    while file.seek(place) == place and len(head := file.read(8)) == 8:
+        name, length = struct.unpack("<4sI", head)
+        yield name, place, length
+        place += 8 + length + length % 2
+
+
+def is_webp_lossless(file: BinaryIO) -> bool:
+    """Whether the first image of a WebP file is."""
+    for name, place, _ in _riff_chunks(file):
+        if name == b"ANMF":
+            file.seek(place + 8 + 16)
+            return file.read(4) == b"VP8L"
+        if name in (b"VP8L", b"VP8 "):
+            return name == b"VP8L"
+    return False
+
+
+def replace_webp_exif(file: BinaryIO, exif: bytes) -> None:
+    """Puts other EXIF into a WebP file that has some."""
+    places = [(place, length) for name, place, length in _riff_chunks(file) if name == b"EXIF"]
+    for place, length in places[:1]:
+        file.seek(place + 8 + length + length % 2)
+        rest = file.read()
+        file.seek(place)
+        file.write(struct.pack("<4sI", b"EXIF", len(exif)) + exif + b"\0" * (len(exif) % 2) + rest)
+        size = file.tell()
+        file.truncate()
+        file.seek(4)
+        file.write(struct.pack("<I", size - 8))
+
+
+# What EXIF and XMP say of the image's place and size
+
+
+def bare_exif(block: bytes) -> bytes | None:
+    """An EXIF block from its TIFF header on; None if it has none."""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    return block if len(block) > 8 and block[:4] in (b"II*\0", b"MM\0*") else None
+
+
+def upright_exif(block: bytes, width: int, height: int) -> bytes:
+    """An EXIF block (from its TIFF header on) for an upright image of that size; all else in it stays in its place."""
+    # TIFF 6.0, §8 and Exif 2.32, §4.6: Orientation, ImageWidth, ImageLength; PixelXDimension, PixelYDimension.
+    values = {0x112: 1, 0x100: width, 0x101: height, 0xA002: width, 0xA003: height}
+    order = ">" if block[:2] == b"MM" else "<"
+    result = bytearray(block)
+
+    def enter(directory: int, depth: int) -> None:
+        (count,) = struct.unpack_from(f"{order}H", block, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", block, entry)
+            code = {3: "H", 4: "I"}.get(kind)
+            if tag in values and code and (code == "I" or values[tag] <= 0xFFFF):
+                struct.pack_into(f"{order}{code}", result, entry + 8, values[tag])
+            elif tag == 0x8769 and depth == 0:
+                enter(struct.unpack_from(f"{order}I", block, entry + 8)[0], depth + 1)
+
+    with suppress(struct.error):  # damaged: nobody will read an orientation from there either
+        enter(struct.unpack_from(f"{order}I", block, 4)[0], 0)
+    return bytes(result)
+
+
+def upright_xmp(packet: bytes) -> bytes:
+    """An XMP packet for an upright image."""
+    return re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)[2-8]", rb"\g<1>1", packet)
