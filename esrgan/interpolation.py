@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from esrgan.errors import WeightsError, one_line
@@ -34,8 +36,8 @@ def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alp
     return {name: (1 - alpha) * value + alpha * gan_state[name] for name, value in psnr_state.items()}
 
 
-def interpolate_files(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> dict[str, object]:
-    """Blend two generators into the content of a model file.
+def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFile:
+    """Blend two generators, in whatever files they came.
 
     Raises:
         WeightsError: If they are not of one architecture.
@@ -46,9 +48,10 @@ def interpolate_files(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> 
             f"{psnr.path} and {gan.path}: expected two generators of one architecture, "
             f"got {psnr.architecture} and {gan.architecture}; the GAN model must have been trained from the PSNR model"
         )
-    return {
-        "params": interpolate(psnr.state, gan.state, alpha),
-        "stage": "training",
-        "alpha": alpha,
-        "hparams": gan.hparams or psnr.hparams,
-    }
+    state = interpolate(psnr.state, gan.state, alpha)
+    return replace(gan, state=state, stage="training", alpha=alpha, hparams=gan.hparams or psnr.hparams)
+
+
+def model_content(file: GeneratorFile) -> dict[str, object]:
+    """Give what a model file of a blend holds."""
+    return {"params": file.state, "stage": file.stage, "alpha": file.alpha, "hparams": file.hparams}
