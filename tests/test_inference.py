@@ -314,7 +314,7 @@ def test_what_no_format_could_hold_is_told_before_the_work(model, tmp_path, caps
     ("arguments", "says"),
     [
         (["-m", "nowhere.pth", "PHOTO"], "there is no such file"),
-        (["-m", "PHOTO", "PHOTO"], "not a PyTorch weight file"),
+        (["-m", "PHOTO", "PHOTO"], "got a PNG image; name a model first"),
         (["-m", "MODEL", "nowhere.png"], "nowhere.png"),
         (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "--device cuda:77"),
         (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "on a CPU use bf16"),
