@@ -16,7 +16,6 @@ from esrgan.cli import interpolate as interpolate_command
 from esrgan.cli import main as esrgan
 from esrgan.cli import test as test_command
 from esrgan.errors import DeviceError, ImageError, WeightsError
-from esrgan.inference.batch import target_of, without_results
 from esrgan.weights import Architecture, infer_architecture, load_generator, save_file
 
 RNG = np.random.default_rng(0)
@@ -207,9 +206,9 @@ def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
 @pytest.mark.parametrize("outscale", [0.5, 1.5, 2, 3.3])
 def test_other_final_sizes(model, outscale):
     upscaler = Upscaler.from_file(model, "cpu", "fp32", outscale=outscale)
-    image = pixels(8, 11, 4)
+    image = pixels(8, 12, 4)
     high = upscaler(image)
-    assert high.shape == (round(8 * outscale), round(11 * outscale), 4) == (*upscaler.size_of(8, 11), 4)
+    assert high.shape == (round(8 * outscale), round(12 * outscale), 4) == (*upscaler.size_of(8, 12), 4)
     twice = Upscaler.from_file(model, "cpu", "fp32")(image)
     if outscale == 2:
         np.testing.assert_array_equal(high, twice)
@@ -243,23 +242,6 @@ def run(command, *arguments):
     return command.main([str(argument) for argument in arguments])
 
 
-def test_folder_is_upscaled_and_a_bad_file_does_not_stop_it(model, tmp_path, capsys):
-    folder = tmp_path / "in"
-    (folder / "deeper").mkdir(parents=True)
-    images.write(folder / "a b.png", pixels(6, 5, 3))
-    images.write(folder / "deeper/ü.jpg", pixels(6, 5, 3))
-    (folder / "bad.png").write_bytes(b"no image")
-    out = tmp_path / "out"
-    assert run(inference_command, "-m", model, "-o", out, "--device", "cpu", folder) == 1
-    assert sorted(path.name for path in out.iterdir()) == ["a b_sr.png", "ü_sr.jpg"]
-    assert images.read(out / "a b_sr.png", 3).shape == (12, 10, 3)
-    printed = capsys.readouterr()
-    assert "2 of 3 images upscaled, 1 failed" in printed.out
-    assert "RRDBNet ×2 8/4/1" in printed.out
-    assert printed.err.startswith(f"error: {folder / 'bad.png'}: expected")
-    assert "Traceback" not in printed.err
-
-
 def test_beside_the_input_and_never_over_a_file_unasked(model, tmp_path, capsys):
     images.write(tmp_path / "a.png", pixels(6, 5, 3))
     assert run(inference_command, "-m", model, tmp_path / "a.png") == 0
@@ -271,11 +253,6 @@ def test_beside_the_input_and_never_over_a_file_unasked(model, tmp_path, capsys)
     assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0  # and its own result is no input
     assert (tmp_path / "a_sr.png").read_bytes() != first
     assert not (tmp_path / "a_sr_sr.png").exists()
-
-
-def test_results_of_an_earlier_run_are_no_inputs(tmp_path):
-    a, b = tmp_path / "a.png", tmp_path / "b_sr.png"
-    assert without_results([a, target_of(a, None), b]) == [a, b]
 
 
 def test_profile_and_exif_stay(model, tmp_path):

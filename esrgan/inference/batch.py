@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from esrgan import files, images, pictures
 from esrgan.errors import EsrganError, ImageError
 from esrgan.inference.upscaler import Upscaler
@@ -184,8 +182,9 @@ def _read(job: Job, upscaler: Upscaler, options: Options) -> Picture | None:
 
 
 def _result_bytes(upscaler: Upscaler, picture: Picture) -> int:
-    height, width, channels = picture.frames[0].shape
-    return int(np.prod(upscaler.size_of(height, width))) * channels * picture.frames[0].itemsize * len(picture.frames)
+    first = picture.frames[0]
+    height, width = upscaler.size_of(*first.shape[:2])
+    return int(height * width * first.shape[2] * first.itemsize * len(picture.frames))
 
 
 def _write(job: Job, picture: Picture, options: Options) -> Result:
