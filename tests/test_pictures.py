@@ -629,6 +629,17 @@ def test_compression_stays(tmp_path):
     assert b"VP8 " in (tmp_path / "b.webp").read_bytes()
 
 
+@pytest.mark.parametrize("height", [1, 255, 256, 257, 600])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bmp_is_written_in_parts(tmp_path, height, channels):
+    for width in (1, 2, 3, 4):
+        frame = noise(channels, height=height, width=width)
+        pictures.write(tmp_path / "a.bmp", pictures.Picture((frame,)), overwrite=True)
+        np.testing.assert_array_equal(read_otherwise(tmp_path / "a.bmp")[0], frame)
+        with Image.open(tmp_path / "a.bmp") as image:
+            assert image.mode == {1: "L", 3: "RGB"}[channels]
+
+
 def test_jpeg_quality(tmp_path):
     for quality, coarsest in ((None, 20), (50, 130)):
         pictures.write(tmp_path / "a.jpg", pictures.Picture((smooth(3),)), overwrite=True, quality=quality)
@@ -845,6 +856,7 @@ def test_unusual_names(tmp_path, name):
         ("a.png", (4, 4, 3, np.uint8, 3), "expected one image for PNG, got 3 frames; write .webp, .gif or .tif"),
         ("a.webp", (4, 16384, 3, np.uint8), "at most 16383 pixels a side for WEBP, got 16384×4; write .png or .tif"),
         ("a.jpg", (65501, 4, 3, np.uint8), "at most 65500 pixels a side for JPEG"),
+        ("a.bmp", (40000, 40000, 3, np.uint8), "expected at most 4 GiB for BMP, got 40000×40000 pixels"),
         ("a.avif", (4, 16385, 3, np.uint8), "at most 16384 pixels a side for AVIF"),
     ],
 )
@@ -961,7 +973,7 @@ def test_folder_that_is_not_there(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
 def test_memory_of_writing(tmp_path, suffix):
     code = (
         "import resource, sys, numpy as np; from esrgan import pictures;"
