@@ -59,3 +59,9 @@ class ImageError(EsrganError):
 
 class DeviceError(EsrganError):
     """A device that was asked for and is not there."""
+
+
+def one_line(text: str, limit: int = 80) -> str:
+    """Make text from a file or a library fit for a message: its first line, printable, and no longer than the limit."""
+    line = "".join(c if c.isprintable() else "?" for c in text.strip().partition("\n")[0][: limit + 1])
+    return f"{line[:limit]}…" if len(line) > limit else line

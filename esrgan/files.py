@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+
 from esrgan.errors import ImageError, Problem
+
+_PREFIX = f".esrgan-{platform.node()}-"  # of temporary files; the rest is the process and a random number
 
 
 def reason(error: BaseException) -> str:
@@ -31,7 +36,7 @@ def new_image_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """
     if os.path.lexists(path) and (path.is_dir() or not overwrite):
         raise _taken(path)
-    temporary = path.with_name(f".esrgan-{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         # Opened here, not by tempfile, whose files only their owner may read.
         with temporary.open("x+b") as file:
@@ -43,6 +48,15 @@ def new_image_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # gone already when all went well
             temporary.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what processes that were killed on this machine left in a folder while writing."""
+    for temporary in folder.glob(f"{_PREFIX}*-*.tmp"):
+        pid = temporary.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def _rename(temporary: Path, path: Path) -> None:

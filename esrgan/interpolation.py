@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
-from esrgan.errors import WeightsError
+from esrgan.errors import WeightsError, one_line
 from esrgan.weights import GeneratorFile
 
 
@@ -18,14 +20,24 @@ def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alp
 
     Raises:
         ValueError: If α is not within [0, 1].
+        WeightsError: If names or shapes differ.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
+    if alone := sorted(psnr_state.keys() ^ gan_state.keys()):
+        raise WeightsError(
+            f"interpolation: expected two state dicts of the same names, got {len(alone)} in one alone, "
+            f"the first is {one_line(alone[0])}; esrgan.load_generator gives files of every origin the same names"
+        )
+    for name, value in psnr_state.items():
+        if value.shape != gan_state[name].shape:
+            shapes = f"{tuple(value.shape)} and {tuple(gan_state[name].shape)}"
+            raise WeightsError(f"interpolation: {one_line(name)}: expected two tensors of one shape, got {shapes}")
     return {name: (1 - alpha) * value + alpha * gan_state[name] for name, value in psnr_state.items()}
 
 
-def interpolate_files(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> dict[str, object]:
-    """Blend two generators into the content of a model file.
+def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFile:
+    """Blend two generators, in whatever files they came.
 
     Raises:
         WeightsError: If they are not of one architecture.
@@ -36,9 +48,10 @@ def interpolate_files(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> 
             f"{psnr.path} and {gan.path}: expected two generators of one architecture, "
             f"got {psnr.architecture} and {gan.architecture}; the GAN model must have been trained from the PSNR model"
         )
-    return {
-        "params": interpolate(psnr.state, gan.state, alpha),
-        "stage": "training",
-        "alpha": alpha,
-        "hparams": gan.hparams or psnr.hparams,
-    }
+    state = interpolate(psnr.state, gan.state, alpha)
+    return replace(gan, state=state, stage="training", alpha=alpha, hparams=gan.hparams or psnr.hparams)
+
+
+def model_content(file: GeneratorFile) -> dict[str, object]:
+    """Give what a model file of a blend holds."""
+    return {"params": file.state, "stage": file.stage, "alpha": file.alpha, "hparams": file.hparams}

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from fractions import Fraction
 
@@ -90,11 +91,34 @@ def test_grey_stays_grey(upscaler, tmp_path):
     assert upscaler(tmp_path / "g.png").mode == "L"
 
 
-def test_alpha_is_enlarged_beside_the_colours(upscaler):
-    image = pixels(6, 5, 4)
+def test_alpha_goes_through_the_network_as_a_grey_image(upscaler):
+    image = pixels(6, 5, 4) | 1  # nothing wholly transparent
     high = upscaler(image)
     np.testing.assert_array_equal(high[..., :3], upscaler(image[..., :3]))
-    assert np.abs(high[..., 3].astype(int) - resize.bicubic(image[..., 3], Fraction(2))).max() <= 1
+    np.testing.assert_array_equal(high[..., 3], upscaler(image[..., 3]))
+    grey = image[..., 2:]
+    np.testing.assert_array_equal(upscaler(grey), np.stack([upscaler(grey[..., 0]), upscaler(grey[..., 1])], 2))
+
+
+def test_what_is_under_transparent_pixels_does_not_shine_through(upscaler):
+    image = np.full((16, 16, 4), (200, 100, 50, 255), np.uint8)
+    image[:, 8:, 3] = 0
+    results = []
+    for hidden in (0, 255):
+        image[:, 8:, :3] = hidden
+        results.append(upscaler(image))
+    np.testing.assert_array_equal(*results)
+    plain = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    np.testing.assert_array_equal(results[0][..., :3], upscaler(plain))
+
+
+@pytest.mark.parametrize("alpha", [0, 7, 255])
+def test_a_constant_alpha_stays(upscaler, alpha):
+    image = pixels(6, 5, 4)
+    image[..., 3] = alpha
+    high = upscaler(image)
+    assert np.all(high[..., 3] == alpha)
+    np.testing.assert_array_equal(high[..., :3], upscaler(image[..., :3]))
 
 
 @pytest.mark.parametrize("network_channels", [1, 4])
@@ -103,6 +127,7 @@ def test_networks_of_other_channels_take_colour(tmp_path, network_channels):
     assert upscaler(pixels(4, 5, 3)).shape == (8, 10, 3)
     assert upscaler(pixels(4, 5)).shape == (8, 10)
     assert upscaler(pixels(4, 5, 4)).shape == (8, 10, 4)
+    assert upscaler(pixels(4, 5, 2)).shape == (8, 10, 2)
 
 
 def test_a_network_of_one_channel_takes_each_by_itself(tmp_path):
@@ -119,7 +144,7 @@ def test_tiny_images(upscaler, shape):
 
 
 def test_what_is_no_image_is_refused(upscaler):
-    for wrong in (pixels(4, 4, 2), pixels(0, 4, 3), pixels(2, 4, 4, 3), np.zeros((4, 4, 3), np.int32)):
+    for wrong in (pixels(4, 4, 5), pixels(0, 4, 3), pixels(2, 4, 4, 3), np.zeros((4, 4, 3), np.int32)):
         with pytest.raises(ValueError, match="expected an array"):
             upscaler(wrong)
     with pytest.raises(ValueError, match="expected a float tensor"):
@@ -142,18 +167,64 @@ def test_precision(model):
         Upscaler.from_file(model, "cpu", "int8")
 
 
-def test_half_precision_that_overflows_is_done_again(model, monkeypatch):
+def test_half_precision_that_overflows_is_done_again(model):
     rough = Upscaler.from_file(model, "cpu", "bf16")
     image = pixels(8, 8, 3)
-    whole = type(rough.network).forward
+    rough._network.conv_up1.weight.fill_(torch.inf)
+    np.testing.assert_array_equal(rough(image), Upscaler.from_file(model, "cpu", "fp32")(image))
 
-    def overflow(self, low):
-        high = whole(self, low)
-        return high * torch.inf if torch.is_autocast_enabled("cpu") else high
 
-    monkeypatch.setattr(type(rough.network), "forward", overflow)
-    exact = Upscaler.from_file(model, "cpu", "fp32")
-    np.testing.assert_array_equal(rough(image), exact(image))
+@pytest.mark.parametrize("mode", ["1", "P", "L", "LA", "RGB", "RGBA", "I;16"])
+def test_pil_images_of_every_mode(upscaler, mode):
+    image = Image.fromarray(pixels(6, 5, 3)).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    image.info["icc_profile"] = b"profile"
+    high = upscaler(image)
+    assert high.size == (10, 12)
+    assert high.mode == {"1": "L", "P": "RGB"}.get(mode, mode)
+    assert high.info["icc_profile"] == b"profile"
+    with pytest.raises(ValueError, match="CMYK"):
+        upscaler(Image.new("CMYK", (4, 4)))
+
+
+def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
+    tensor = torch.rand(1, 3, 5, 7)
+    network = load_generator(model).build()
+    results = []
+    for transposed in (False, True):
+        for flips in ([], [2], [3], [2, 3]):
+            turned = network((tensor.mT if transposed else tensor).flip(flips)).flip(flips)
+            results.append(turned.mT if transposed else turned)
+    ensemble = Upscaler.from_file(model, "cpu", "fp32", self_ensemble=True)
+    torch.testing.assert_close(ensemble(tensor), torch.stack(results).mean(0))
+    image = pixels(5, 7, 3)
+    assert ensemble(image).dtype == np.uint8
+    turned = np.rot90(image)
+    assert np.abs(ensemble(turned).astype(int) - np.rot90(ensemble(image))).max() <= 1  # it is the same for all turns
+
+
+@pytest.mark.parametrize("outscale", [0.5, 1.5, 2, 3.3])
+def test_other_final_sizes(model, outscale):
+    upscaler = Upscaler.from_file(model, "cpu", "fp32", outscale=outscale)
+    image = pixels(8, 11, 4)
+    high = upscaler(image)
+    assert high.shape == (round(8 * outscale), round(11 * outscale), 4) == (*upscaler.size_of(8, 11), 4)
+    twice = Upscaler.from_file(model, "cpu", "fp32")(image)
+    if outscale == 2:
+        np.testing.assert_array_equal(high, twice)
+    elif outscale == 0.5:
+        expected = resize.bicubic(twice[..., :3], Fraction(1, 4))
+        assert np.abs(high[..., :3].astype(int) - expected).max() <= 2
+    with pytest.raises(ValueError, match="outscale"):
+        Upscaler.from_file(model, "cpu", outscale=0)
+
+
+def test_threads_may_share_one(upscaler):
+    batch = [pixels(30 + i, 40, 3) for i in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        for high, image in zip(pool.map(upscaler, batch), batch, strict=True):
+            np.testing.assert_array_equal(high, upscaler(image))
 
 
 def test_import_is_light_and_names_are_there():
@@ -243,7 +314,7 @@ def test_what_no_format_could_hold_is_told_before_the_work(model, tmp_path, caps
     ("arguments", "says"),
     [
         (["-m", "nowhere.pth", "PHOTO"], "there is no such file"),
-        (["-m", "PHOTO", "PHOTO"], "not a PyTorch weight file"),
+        (["-m", "PHOTO", "PHOTO"], "got a PNG image; name a model first"),
         (["-m", "MODEL", "nowhere.png"], "nowhere.png"),
         (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "--device cuda:77"),
         (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "on a CPU use bf16"),

@@ -61,6 +61,15 @@ def test_alpha_outside_its_range_is_refused(tmp_path, alpha):
         interpolate_files(psnr, gan, alpha)
 
 
+def test_states_of_different_names_or_shapes_are_refused():
+    less = {name: value for name, value in GAN.items() if name != "conv_hr.bias"}
+    for pair in ((PSNR, less), (less, PSNR)):
+        with pytest.raises(WeightsError, match=r"same names, got 1 in one alone, the first is conv_hr\.bias"):
+            interpolate(*pair, 0.5)
+    with pytest.raises(WeightsError, match=r"conv_hr\.bias: expected two tensors of one shape, got \(4,\) and \(1,\)"):
+        interpolate(PSNR, GAN | {"conv_hr.bias": torch.zeros(1)}, 0.5)
+
+
 @pytest.mark.parametrize("alpha", [0, 0.3, 1])
 def test_inputs_are_neither_changed_nor_shared(alpha):
     psnr, gan = random_state(0), random_state(1)

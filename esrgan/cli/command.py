@@ -41,6 +41,17 @@ def natural(text: str) -> int:
     return whole(text, 1)
 
 
+def alpha(text: str) -> float:
+    """Parse the share of a GAN model in a blend."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return value
+
+
 def make_folder(path: Path) -> None:
     """Make a folder for results."""
     try:

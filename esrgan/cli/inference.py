@@ -3,65 +3,111 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan import images
 from esrgan.cli import command
+from esrgan.errors import EsrganError
 
 EXAMPLES = """\
   python inference.py -m saved_models/20261121-120000_RRDB_ESRGAN_x4.pth photo.jpg
-  python inference.py -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o enlarged"""
+  python inference.py -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o enlarged --skip-existing
+  python inference.py -m gan.pth --psnr-model-path psnr.pth --alpha 0.8 photo.jpg
+  torchrun --nproc-per-node 4 inference.py -m model.pth holiday/ -o enlarged"""
+FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "heic")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
     parser = command.make_parser("inference", "Upscale images; each becomes <name>_sr beside it or in -o.", EXAMPLES)
     parser.add_argument("-m", "--model-path", type=Path, required=True, metavar="FILE", help="generator or checkpoint")
-    parser.add_argument("-o", "--out-dir", type=Path, metavar="DIR", help="where to (default: beside each image)")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    parser.add_argument(
+        "-o", "--out-dir", type=Path, metavar="DIR", help="where to, folders mirrored (default: beside each image)"
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    existing.add_argument("--skip-existing", action="store_true", help="do what an interrupted run left undone")
     parser.add_argument(
         "--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="default: auto, the fastest"
     )
+    parser.add_argument("--format", choices=FORMATS, help="of the results (default: each image's own)")
+    parser.add_argument("--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95)")
+    parser.add_argument("--outscale", type=_factor, metavar="X", help="final factor (default: the model's)")
+    parser.add_argument("--self-ensemble", action="store_true", help="average 8 flips and turns: 8 times the work")
+    parser.add_argument("--psnr-model-path", type=Path, metavar="FILE", help="blend -m with this generator")
+    parser.add_argument("--alpha", type=command.alpha, metavar="A", help="share of -m in the blend, 0 to 1")
     parser.add_argument("images", nargs="+", help="files, folders (with all below) or patterns")
     command.add_device(parser)
     return command.run(parser, _inference, argv)
 
 
+def _percent(text: str) -> int:
+    value = command.natural(text)
+    if value > 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text}")
+    return value
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 64:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 64, got {text}")
+    return value
+
+
 def _inference(args: argparse.Namespace) -> int:
-    from esrgan import pictures
     from esrgan.console import Console, duration
-    from esrgan.inference.batch import Result, upscale_files, without_results
+    from esrgan.inference.batch import Options, Result, plan, upscale_files
     from esrgan.inference.upscaler import Upscaler
+    from esrgan.interpolation import blend
     from esrgan.weights import load_generator
 
-    found = images.find(args.images, pictures.SUFFIXES)
-    paths = without_results(found, named=[Path(name) for name in args.images])
+    if (args.alpha is None) != (args.psnr_model_path is None):
+        raise EsrganError("--alpha and --psnr-model-path: expected both or none, got one of them")
+    jobs = plan(args.images, args.out_dir, f".{args.format}" if args.format else None)
+    # Under torchrun each process takes its share.
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    jobs = jobs[rank::processes]
     file = load_generator(args.model_path)
-    upscaler = Upscaler.from_file(file, args.device, args.precision)
+    if args.alpha is not None:
+        file = blend(load_generator(args.psnr_model_path), file, args.alpha)
+    upscaler = Upscaler.from_file(
+        file,
+        f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if processes > 1 and args.device == "cuda" else args.device,
+        args.precision,
+        self_ensemble=args.self_ensemble,
+        outscale=args.outscale,
+    )
     console = Console()
-    if len(paths) < len(found):
-        console.line(f"{len(found) - len(paths)} images are results of an earlier run and left out")
     precision = str(upscaler.dtype).removeprefix("torch.")
     console.line(f"{args.model_path}: {file.describe()}; on {upscaler.device} in {precision}")
 
+    begin = time.perf_counter()
     done: list[Result] = []
 
     def report(result: Result) -> None:
         done.append(result)
+        for note in result.notes:
+            console.line(f"{result.job.target}: {note}")
         if result.error is not None:
             console.end()
             print(f"error: {result.error}", file=sys.stderr)
-            return
-        seconds = sum(item.seconds for item in done)
-        left_s = seconds / len(done) * (len(paths) - len(done))
-        speed = sum(item.megapixels for item in done) / seconds
-        console.live(
-            f"{len(done)}/{len(paths)} {result.target} {speed:.2f} megapixels/s, {duration(left_s)} left", keep=True
-        )
+        elif not result.is_skipped:
+            seconds = time.perf_counter() - begin
+            worked = sum(not item.is_skipped for item in done)
+            speed, left_s = sum(item.megapixels for item in done) / seconds, seconds / worked * (len(jobs) - len(done))
+            state = f"{speed:.2f} megapixels/s, {duration(left_s)} left"
+            console.live(f"{len(done)}/{len(jobs)} {result.job.target} {state}", keep=True)
 
-    results = upscale_files(upscaler, paths, args.out_dir, args.overwrite, report)
-    failed = sum(result.error is not None for result in results)
-    console.line(f"{len(results) - failed} of {len(results)} images upscaled{f', {failed} failed' if failed else ''}")
+    options = Options(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
+    results = upscale_files(upscaler, jobs, options, report)
+    skipped, failed = sum(item.is_skipped for item in results), sum(item.error is not None for item in results)
+    extras = [f", {skipped} were there already"] * bool(skipped) + [f", {failed} failed"] * bool(failed)
+    console.line(f"{len(results) - skipped - failed} of {len(results)} images upscaled{''.join(extras)}")
     return command.SOME_FAILED if failed else command.OK

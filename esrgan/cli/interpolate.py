@@ -20,29 +20,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--psnr-model-path", type=Path, required=True, metavar="FILE", help="PSNR-oriented generator")
     parser.add_argument("--esrgan-model-path", type=Path, required=True, metavar="FILE", help="GAN-trained generator")
-    parser.add_argument("--alpha", type=_alpha, required=True, metavar="A", help="0 smooth and faithful, 1 all texture")
+    parser.add_argument(
+        "--alpha", type=command.alpha, required=True, metavar="A", help="0 smooth and faithful, 1 all texture"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there already")
     parser.add_argument("out_model_path", type=Path, help="where to write the blend: .pth or .safetensors")
     return command.run(parser, _interpolate, argv)
 
 
-def _alpha(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
-    return value
-
-
 def _interpolate(args: argparse.Namespace) -> int:
-    from esrgan.interpolation import interpolate_files
+    from esrgan.interpolation import blend, model_content
     from esrgan.weights import load_generator, save_file
 
     if args.out_model_path.exists() and not args.overwrite:
         raise WeightsError(f"{args.out_model_path}: is there already; --overwrite replaces it")
     psnr, gan = load_generator(args.psnr_model_path), load_generator(args.esrgan_model_path)
-    save_file(args.out_model_path, interpolate_files(psnr, gan, args.alpha))
+    save_file(args.out_model_path, model_content(blend(psnr, gan, args.alpha)))
     print(f"{args.out_model_path}: {gan.architecture}, {1 - args.alpha:g} × {psnr.path} + {args.alpha:g} × {gan.path}")
     return command.OK

@@ -1,20 +1,25 @@
-"""Upscale an image with a generator."""
+"""Upscale an image of any kind with a generator."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+import contextlib
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
-from esrgan import pictures, resize
+from esrgan import pictures
 from esrgan.devices import has_native_bfloat16, low_precision_dtype, select_device
 from esrgan.errors import DeviceError
+from esrgan.inference.enlarge import enlarge
 from esrgan.models import RRDBNet
 from esrgan.weights import GeneratorFile, load_generator
 
@@ -22,33 +27,65 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
 
 
-@dataclass(frozen=True)
 class Upscaler:
-    """A generator on a device, ready to enlarge images.
+    """A generator on a device, ready to enlarge images of any size; may be shared by threads.
+
+    Args:
+        network: The generator, in float32; it is moved to the device.
+        device: Where to compute.
+        dtype: In which precision; residuals and the last convolution are in float32 in any case.
+        self_ensemble: Average the results for the eight flips and quarter turns of the image (EDSR §3.3, arXiv
+            1707.02921): eight times the work, some tenths of a dB.
+        outscale: Factor by which width and height shall grow; what the network makes is resized to it by bicubic
+            with antialiasing. None is the network's own.
 
     Attributes:
-        network: The generator.
+        network: The generator in float32.
         device: Where it computes.
         dtype: In which precision.
     """
 
-    network: RRDBNet
-    device: torch.device
-    dtype: torch.dtype
+    def __init__(
+        self,
+        network: RRDBNet,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        *,
+        self_ensemble: bool = False,
+        outscale: float | None = None,
+    ) -> None:
+        if outscale is not None and not 0 < outscale <= 64:
+            raise ValueError(f"outscale: expected a number above 0, at most 64, got {outscale}")
+        network = network.eval().requires_grad_(False)
+        self.network: RRDBNet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device, self.dtype = device, dtype
+        self.self_ensemble, self.outscale = self_ensemble, outscale
+        self._network = self.network if dtype == torch.float32 else copy.deepcopy(self.network).to(dtype)
+        self._network.conv_last.float()  # a rounding here is seen at once, and it is 0.2 % of the work
 
     @classmethod
-    def from_file(cls, path: str | Path | GeneratorFile, device: str = "auto", precision: str = "auto") -> Upscaler:
+    def from_file(
+        cls,
+        path: str | Path | GeneratorFile,
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        self_ensemble: bool = False,
+        outscale: float | None = None,
+    ) -> Upscaler:
         """Load a generator.
 
         Args:
             path: A weight file: see ``esrgan.weights.load_generator``.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
             precision: "fp32", "bf16", "fp16", or "auto": half precision on a GPU, and bfloat16 on a CPU that has it.
+            self_ensemble: See the class.
+            outscale: See the class.
 
         Raises:
             WeightsError: If the file is no ESRGAN generator.
             DeviceError: If the device is not there, or is asked for a precision it cannot do.
-            ValueError: If the precision is unknown.
+            ValueError: If the precision is unknown, or ``outscale`` is out of range.
         """
         if precision not in ("auto", *PRECISIONS):
             raise ValueError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {precision}")
@@ -61,13 +98,17 @@ class Upscaler:
             if dtype == torch.float16 and place.type == "cpu":
                 raise DeviceError("fp16: float16 is for GPUs; on a CPU use bf16 or fp32")
         file = path if isinstance(path, GeneratorFile) else load_generator(path)
-        network = file.build().requires_grad_(False)
-        return cls(network.to(place, memory_format=torch.channels_last), place, dtype)  # type: ignore[call-overload]
+        return cls(file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale)
 
     @property
     def scale(self) -> int:
-        """The factor by which width and height grow."""
+        """The factor by which the network enlarges width and height."""
         return self.network.scale_factor
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Give height and width of the result for those of an image."""
+        factor = self.scale if self.outscale is None else self.outscale
+        return max(round(height * factor), 1), max(round(width * factor), 1)
 
     def __call__(self, image: Picture | str | Path) -> Any:
         """Enlarge an image; what comes back is of the same kind.
@@ -75,80 +116,149 @@ class Upscaler:
         Args:
             image: One of
 
-                - a path or PIL image (grey, RGB or with alpha); a PIL image comes back,
-                - an array (H, W) or (H, W, C), uint8 in [0, 255], uint16 in [0, 65535] or float in [0, 1],
-                - a float tensor (B, C, H, W) in [0, 1]; it comes back on its own device.
+                - a PIL image; modes 1 and P become L, RGB or RGBA,
+                - an array (H, W) or (H, W, C), uint8 in [0, 255], uint16 in [0, 65535] or float in [0, 1], where C is
+                  1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha,
+                - a float tensor (B, C, H, W) in [0, 1], C one of 1, 3, 4 and as the network's; it comes back unclamped
+                  on its own device,
+                - a path, for which a PIL image comes back.
 
-            Grey stays grey. Of an array or PIL image with alpha the colours go through the network and alpha is
-            enlarged by bicubic, unless the network has four channels itself.
+            Grey stays grey. Alpha goes through the network as a grey image, beside the colours, which are continued
+            under transparent pixels so that none shines through from there; a network of four channels takes RGB and
+            alpha at once.
 
         Raises:
             ImageError: If a file cannot be read.
             DeviceError: If the device has too little memory.
-            ValueError: If an array or tensor is none of the above.
+            ValueError: If it is none of the above.
         """
         if isinstance(image, (str, Path)):
             pixels = pictures.read(image).frames[0]
             return Image.fromarray(np.squeeze(self._array(pixels), 2) if pixels.shape[2] == 1 else self._array(pixels))
         if isinstance(image, Image.Image):
-            return Image.fromarray(self._array(np.asarray(image)))
+            return self._pil(image)
         if isinstance(image, Tensor):
             return self._tensor(image)
         return self._array(image)
 
-    def _array(self, image: np.ndarray) -> np.ndarray:
-        channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
-        if channels not in (1, 3, 4) or 0 in image.shape:
-            raise ValueError(f"expected an array (H, W) or (H, W, 1, 3 or 4), got {image.shape}")
-        if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
-            raise ValueError(f"expected an array of uint8, uint16 or float, got {image.dtype}")
-        peak = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
-        unit = np.atleast_3d(image).astype(np.float32) / peak
-        has_alpha = channels == 4 and self.network.conv_last.out_channels != 4
-        low = torch.from_numpy(unit[..., :3] if has_alpha else unit).permute(2, 0, 1)[None]
-        high = self._tensor(low)[0].permute(1, 2, 0).clamp(0, 1).numpy()
-        if has_alpha:
-            high = np.concatenate([high, resize.bicubic(unit[..., 3:], Fraction(self.scale))], axis=2).clip(0, 1)
-        result = (high * peak).round().astype(image.dtype) if peak > 1 else high.astype(image.dtype)
-        return result[..., 0] if image.ndim == 2 else result
+    def _pil(self, image: Image.Image) -> Image.Image:
+        if image.mode == "1":
+            image = image.convert("L")
+        elif image.mode == "P":
+            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+        if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
+            raise ValueError(f"expected a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16, got {image.mode}")
+        high = Image.fromarray(self._array(np.asarray(image)))
+        high.info |= {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
+        return high
 
     def _tensor(self, low: Tensor) -> Tensor:
-        """Enlarge (B, C, H, W), adapting the channels to those of the network and back."""
-        if low.ndim != 4 or not low.is_floating_point():
+        if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
             raise ValueError(f"expected a float tensor (B, C, H, W), got {low.dtype} {tuple(low.shape)}")
-        batch, given = low.shape[:2]
-        wanted = self.network.conv_last.out_channels
-        x = low
-        if given != wanted:
-            if wanted == 1:  # each channel is an image
-                x = low.reshape(-1, 1, *low.shape[2:])
-            elif given == 1:
-                x = low.expand(-1, 3, -1, -1)
-            if x.shape[1] == 3 and wanted == 4:
-                x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-            if x.shape[1] != wanted:
-                raise ValueError(f"expected {wanted} channels, got {given}")
-        high = self._forward(x)
-        if given != wanted:
-            if wanted == 1:
-                high = high.reshape(batch, given, *high.shape[2:])
-            elif given == 1:
-                high = high[:, :3].mean(1, keepdim=True)
-            else:
-                high = high[:, :given]
-        return high.to(low.device)
+        channels = self.network.conv_last.out_channels
+        if low.shape[1] not in (1, 3, channels):
+            raise ValueError(f"expected {channels} channels, got {low.shape[1]}")
+        return self._enlarge(low)
 
-    @torch.inference_mode()
-    def _forward(self, low: Tensor) -> Tensor:
-        low = low.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
-        try:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                high: Tensor = self.network(low).float()
-            if self.dtype != torch.float32 and not torch.isfinite(high).all():
-                high = self.network(low)  # half precision overflows on some GPUs
-        except torch.OutOfMemoryError as error:
-            size = f"{low.shape[3]}×{low.shape[2]} px"
-            raise DeviceError(
-                f"{self.device}: too little memory to enlarge {size} at once; use --device cpu"
-            ) from error
+    def _array(self, image: NDArray[Any]) -> NDArray[Any]:
+        channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+        if channels not in (1, 2, 3, 4) or 0 in image.shape:
+            raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
+        if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+            raise ValueError(f"expected an array of uint8, uint16 or float, got {image.dtype}")
+        pixels = image[..., None] if image.ndim == 2 else image
+        high = np.empty((*self.size_of(*image.shape[:2]), channels), image.dtype)
+        colours = channels if channels == self.network.conv_last.out_channels else {2: 1, 4: 3}.get(channels, channels)
+        if colours < channels:
+            alpha = pixels[..., colours:]
+            if alpha.min() == alpha.max():
+                high[..., colours:] = alpha.min()
+            else:
+                self._enlarge_into(high[..., colours:], alpha)
+                pixels = _continued(pixels[..., :colours], alpha[..., 0] > 0)
+        self._enlarge_into(high[..., :colours], pixels[..., :colours])
+        return high[..., 0] if image.ndim == 2 else high
+
+    def _enlarge_into(self, high: NDArray[Any], image: NDArray[Any]) -> None:
+        """Enlarge an array (H, W, C), of any type that ``__call__`` takes, into one of the result's size."""
+        writable = np.require(image, requirements=["C", "W"])  # PyTorch warns of others, though it only reads
+        low = torch.from_numpy(writable).permute(2, 0, 1)[None]
+        peak = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+
+        def write(part: Tensor, top: int, left: int) -> None:
+            values = part[0].clamp(0, 1).permute(1, 2, 0)
+            values = (values * peak).round() if peak > 1 else values
+            place = high[top : top + part.shape[2], left : left + part.shape[3]]
+            np.copyto(place, values.cpu().numpy(), casting="unsafe")
+
+        if self.outscale is None and not self.self_ensemble:  # no canvas but the result
+            self._pass(low, peak, write)
+        else:
+            write(self._enlarge(low, peak), 0, 0)
+
+    def _enlarge(self, low: Tensor, peak: float = 1.0) -> Tensor:
+        """Enlarge (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), about [0, 1], where it is."""
+        # The dihedral group: quarter turns, without and with a mirroring before them.
+        views = (
+            [(turns, mirror) for mirror in (False, True) for turns in range(4)] if self.self_ensemble else [(0, False)]
+        )
+        high = torch.zeros(*low.shape[:2], *(side * self.scale for side in low.shape[2:]), device=low.device)
+        for turns, mirror in views:
+            view = torch.rot90(low.flip(3) if mirror else low, turns, (2, 3))
+            canvas = torch.empty(*view.shape[:2], *(side * self.scale for side in view.shape[2:]), device=low.device)
+
+            def write(part: Tensor, top: int, left: int, canvas: Tensor = canvas) -> None:
+                canvas[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
+
+            self._pass(view, peak, write)
+            canvas = torch.rot90(canvas, -turns, (2, 3))
+            high += (canvas.flip(3) if mirror else canvas) / len(views)
+        if (size := self.size_of(*low.shape[2:])) != high.shape[2:]:
+            high = F.interpolate(high, size, mode="bicubic", antialias=True)
         return high
+
+    def _pass(self, low: Tensor, peak: float, write: Callable[[Tensor, int, int], None]) -> None:
+        """Enlarge (B, C, H, W) in [0, peak] once, its channels adapted to those of the network and back."""
+        batch, given, height, width = low.shape
+        wanted = self.network.conv_last.out_channels
+
+        def read(rows: slice, columns: slice) -> Tensor:
+            part = low[:, :, rows, columns].to(self.device, torch.float32) / peak
+            if given != wanted and wanted == 1:  # each channel is an image
+                part = part.reshape(-1, 1, *part.shape[2:])
+            elif given != wanted:
+                part = part.expand(-1, 3, -1, -1)
+                if wanted == 4:
+                    part = torch.cat([part, torch.ones_like(part[:, :1])], 1)
+            return part.contiguous(memory_format=torch.channels_last)
+
+        def adapt(part: Tensor) -> Tensor:
+            if given != wanted and wanted == 1:
+                return part.reshape(batch, given, *part.shape[2:])
+            if given == 1 and wanted > 1:
+                return part[:, :3].mean(1, keepdim=True)
+            return part[:, :given]
+
+        def check_and_write(part: Tensor, top: int, left: int) -> None:
+            if not torch.isfinite(part).all():
+                raise _NotFiniteError
+            write(adapt(part), top, left)
+
+        if self._network is not self.network:
+            with contextlib.suppress(_NotFiniteError):  # half precision overflows with some weights and on some GPUs
+                enlarge(self._network, height, width, read, check_and_write)
+                return
+        enlarge(self.network, height, width, read, lambda part, top, left: write(adapt(part), top, left))
+
+
+class _NotFiniteError(ArithmeticError):
+    pass
+
+
+def _continued(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:
+    """Give each invisible pixel the colour of the nearest visible one; (H, W, C) and (H, W)."""
+    if not is_visible.any():
+        return colours
+    nearest = ndimage.distance_transform_edt(~is_visible, return_distances=False, return_indices=True)
+    continued: NDArray[Any] = colours[tuple(nearest)]
+    return continued

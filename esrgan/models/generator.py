@@ -145,21 +145,28 @@ class RRDBNet(nn.Module):
                         module.weight.mul_(INIT_SCALE)
                     module.bias.zero_()
 
+    def fold(self, low: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to what the first convolution sees: with ``pixel_unshuffle`` (B, C·f², ⌈H/f⌉, ⌈W/f⌉).
+
+        A size that is not a multiple of the folding f is continued by its last row and column.
+        """
+        factor = self.unshuffle_factor
+        if factor == 1:
+            return low
+        right, bottom = -low.shape[3] % factor, -low.shape[2] % factor
+        return F.pixel_unshuffle(F.pad(low, (0, right, 0, bottom), mode="replicate"), factor)
+
     def forward(self, low: Tensor) -> Tensor:
         """Enlarge images.
 
         Args:
-            low: (B, C, H, W) in [0, 1], any H and W of at least 1. With ``pixel_unshuffle`` a size that is not a
-                multiple of the folding is continued by its last row and column, and the surplus cut off again.
+            low: (B, C, H, W) in [0, 1], any H and W of at least 1.
 
         Returns:
             (B, C, scale·H, scale·W), about [0, 1], not clamped.
         """
         height, width = low.shape[-2:]
-        if self.unshuffle_factor > 1:
-            pad = (-width % self.unshuffle_factor, -height % self.unshuffle_factor)
-            low = F.pixel_unshuffle(F.pad(low, (0, pad[0], 0, pad[1]), mode="replicate"), self.unshuffle_factor)
-        shallow = self.conv_first(low)
+        shallow = self.conv_first(self.fold(low))
         x = shallow + self.conv_body(self.body(shallow))  # the long skip, unscaled
         for i in range(self.num_upsamplings):
             conv = self.get_submodule(f"conv_up{i + 1}")

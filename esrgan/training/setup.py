@@ -23,8 +23,7 @@ from esrgan.training import distributed
 from esrgan.training.checkpoint import STAGES
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.updater import multi_step_schedule, step_schedule
-from esrgan.weights import load_file
-from esrgan.weights.dialects import unwrap
+from esrgan.weights import load_file, unwrap
 
 SSIM_WINDOW = 11  # px, the least side of a validation image once its border is cut off
 

@@ -1,166 +1,213 @@
-"""What the tensors of a state dict are called, and which generator they belong to."""
+"""What the layers of an ESRGAN generator are called in files of different origin, as tables, and our names of them.
+
+Our names are BasicSR's: ``conv_first``, ``body.{i}.rdb{j}.conv{k}``, ``conv_body``, ``conv_up{u}``, ``conv_hr``,
+``conv_last``, where i counts from 0 and j, k and u from 1.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
-from esrgan.errors import WeightsError
-from esrgan.models import RRDBNet
+from esrgan.errors import WeightsError, one_line
+from esrgan.weights.strangers import likely_kind
 
 State = dict[str, Tensor]
 
-# Containers that trainers put a generator's weights in, the best first: averaged weights before raw ones.
-CONTAINERS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
-
-DENSE_CONV = re.compile(r"body\.(\d{1,4})\.rdb(\d{1,4})\.conv(\d{1,4})\.weight")
-
-# Folding of the input, and scale: what RRDBNet can be.
-GEOMETRIES = {(1, 1), (1, 2), (1, 4), (1, 8), (2, 2), (4, 1)}
+DENSE = "body.{i}.rdb{j}.conv{k}"
+TAIL = "tail.{t}"  # a layer behind the trunk whose number says nothing before all of them are known
+NUMBER = "(0|[1-9][0-9]{0,3})"  # more blocks than 9999 are no network but an attack
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """The arguments of ``RRDBNet``, as far as they can be read off a state dict.
+class Dialect:
+    """One way to name the layers.
 
-    ``residual_scaling`` leaves no trace in the weights; every published ESRGAN has the paper's 0.2.
+    Attributes:
+        label: What to call it to users.
+        layers: Their name of a layer → ours. ``{j-1}`` is a number one below ours.
     """
 
-    scale_factor: int
-    img_channels: int
-    rrdb_channels: int
-    growth_channels: int
-    num_basic_blocks: int
-    num_dense_blocks: int
-    num_residual_blocks: int
-    use_subpixel_conv: bool
-    pixel_unshuffle: bool
-    residual_scaling: float = 0.2
+    label: str
+    layers: dict[str, str]
 
-    def build(self) -> RRDBNet:
-        """Make the generator, with fresh weights."""
-        return RRDBNet(**asdict(self))
+    @cached_property
+    def start(self) -> re.Pattern[str]:
+        """Matches the dense blocks' tensors, which no other network has, behind any prefix of a wrapper."""
+        dense = next(theirs for theirs, ours in self.layers.items() if ours == DENSE)
+        return re.compile(rf"((?:.+\.)?){_pattern(dense)}\.(?:weight|bias)")
 
-    def __str__(self) -> str:
-        size = f"{self.rrdb_channels}/{self.growth_channels}/{self.num_basic_blocks}"
-        usual = {"img_channels": 3, "num_dense_blocks": 3, "num_residual_blocks": 5, "residual_scaling": 0.2}
-        usual |= {"use_subpixel_conv": False, "pixel_unshuffle": False}
-        extras = [f"{name} {getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
-        return ", ".join([f"RRDBNet ×{self.scale_factor} {size}", *extras])
+    def rename(self, name: str) -> str:
+        """Give our name of a tensor; a name that is not of this dialect stays as it is."""
+        layer, _, kind = name.rpartition(".")
+        if kind not in ("weight", "bias"):
+            layer, kind = name, ""
+        for pattern, theirs, ours in self._rules:
+            if match := pattern.fullmatch(layer):
+                numbers = dict(zip(_placeholders(theirs), map(int, match.groups()), strict=True))
+                counted = {key[0]: number + key.endswith("-1") for key, number in numbers.items()}
+                return ".".join(filter(None, (ours.format(**counted), kind)))
+        return name
+
+    @cached_property
+    def _rules(self) -> tuple[tuple[re.Pattern[str], str, str], ...]:
+        return tuple((re.compile(_pattern(theirs)), theirs, ours) for theirs, ours in self.layers.items())
 
 
-def unwrap(content: dict[str, Any], place: str) -> State:
-    """Take the generator's state dict out of what a file holds.
+def _placeholders(template: str) -> list[str]:
+    return re.findall(r"\{(.*?)\}", template)
+
+
+def _pattern(template: str) -> str:
+    return NUMBER.join(re.escape(part) for part in re.split(r"\{.*?\}", template))
+
+
+OLD = "ESRGAN old names"
+BASICSR = Dialect(
+    "BasicSR names",
+    {name: name for name in ("conv_first", DENSE, "conv_body", "conv_up{u}", "conv_hr", "conv_last")},
+)
+DIALECTS = (
+    BASICSR,
+    Dialect(
+        "ESRGAN new names",
+        {
+            "conv_first": "conv_first",
+            "RRDB_trunk.{i}.RDB{j}.conv{k}": DENSE,
+            "trunk_conv": "conv_body",
+            "upconv{u}": "conv_up{u}",
+            "HRconv": "conv_hr",
+            "conv_last": "conv_last",
+        },
+    ),
+    Dialect(
+        OLD,
+        {
+            "model.0": "conv_first",
+            "model.1.sub.{i}.RDB{j}.conv{k}.0": DENSE,
+            "model.1.sub.{n}": "conv_body{n}",
+            "model.{t}": TAIL,
+        },
+    ),
+    Dialect(
+        "names of the earlier framework",
+        {
+            "in_conv": "conv_first",
+            "rrdb_blocks.rrdb_{i}.dense_blocks.rdb_{j-1}.blocks.{k-1}.conv": DENSE,
+            "rrdb_blocks.out_conv": "conv_body",
+            "upsampling_blocks.upsampling_{u-1}.block.conv": "conv_up{u}",
+            "upsampling_blocks.upsampling_{u-1}.conv": "conv_up{u}",  # as the first versions wrote it
+            "upsampling_blocks.out_conv.0": "conv_hr",
+            "upsampling_blocks.out_conv.2": "conv_last",
+            "rrdb_blocks.rrdb_{i}.residual_scaling": "body.{i}.residual_scaling",
+            "rrdb_blocks.rrdb_{i}.dense_blocks.rdb_{j-1}.residual_scaling": "body.{i}.rdb{j}.residual_scaling",
+        },
+    ),
+    Dialect(  # which has no names; esrgan.weights.ncnn puts ours there by position, marked by this prefix
+        "ncnn",
+        {f"ncnn:{name}": name for name in (*BASICSR.layers, "residual_scaling")},
+    ),
+)
+
+
+def to_our_names(state: State, place: str) -> tuple[State, str]:
+    """Rename the tensors of a generator in any dialect.
 
     Args:
-        content: A bare state dict, or one in any of ``CONTAINERS``.
+        state: Tensors as a file names them, perhaps all behind a prefix (``netG.``), perhaps beside other networks.
         place: The file, for messages.
 
     Returns:
-        Tensors by name, without the ``module.`` that parallel wrappers put before names.
+        The generator's tensors under our names, and what to call the dialect. Tensors that are unknown keep their
+        names, and there may be 0-dimensional ``residual_scaling`` entries.
 
     Raises:
-        WeightsError: If there is no state dict.
+        WeightsError: If there is no generator or more than one; if it is not whole.
     """
-    for container in CONTAINERS:
-        if isinstance(content.get(container), dict):
-            content = content[container]
-            break
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        keys = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise WeightsError(f"{place}: expected the weights of an ESRGAN generator, got {keys} and no tensors")
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    return state
-
-
-def infer_architecture(state: State, place: str = "state dict") -> Architecture:
-    """Find the generator that a state dict belongs to, from its names and shapes.
-
-    Args:
-        state: Tensors under BasicSR's names, which are ours.
-        place: The file, for messages.
-
-    Raises:
-        WeightsError: If it is no complete RRDBNet, saying what it seems to be.
-    """
-    ends = {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_body.weight", "conv_hr.weight", "conv_last.weight"}
-    convs = [tuple(map(int, match.groups())) for name in state if (match := DENSE_CONV.fullmatch(name))]
-    if not convs or not ends <= state.keys():
-        raise WeightsError(
-            f"{place}: expected an ESRGAN generator with BasicSR's names (conv_first, body.0.rdb1.conv1, …), "
-            f"got {_likely_kind(state)}"
-        )
-    num_basic_blocks = 1 + max(i for i, _, _ in convs)
-    num_dense_blocks, num_residual_blocks = max(j for _, j, _ in convs), max(k for _, _, k in convs)
-    if len(convs) != num_basic_blocks * num_dense_blocks * num_residual_blocks:
-        raise WeightsError(
-            f"{place}: {len(convs)} convolutions in the trunk, not {num_basic_blocks} blocks of "
-            f"{num_dense_blocks} × {num_residual_blocks}: some are missing; the file is damaged"
-        )
-    upsamplings = [name for name in state if re.fullmatch(r"conv_up\d\.weight", name)]
-    if odd := [name for name in (*ends, *upsamplings) if state[name].ndim != 4 or 0 in state[name].shape]:
-        raise WeightsError(f"{place}: {odd[0]} has shape {tuple(state[odd[0]].shape)}, which is no convolution's")
-    out_channels = state["conv_last.weight"].shape[0]
-    rrdb_channels, in_channels = state["conv_first.weight"].shape[:2]
-    unshuffle = math.isqrt(in_channels // out_channels) if out_channels else 0
-    scale = 2 ** len(upsamplings) / unshuffle if unshuffle else 0
-    if in_channels != out_channels * unshuffle**2 or (unshuffle, scale) not in GEOMETRIES:
-        raise WeightsError(
-            f"{place}: {in_channels} channels in, {out_channels} out, {len(upsamplings)} upsamplings: "
-            f"no ESRGAN generator has these"
-        )
-    return Architecture(
-        scale_factor=int(scale),
-        img_channels=out_channels,
-        rrdb_channels=rrdb_channels,
-        growth_channels=state["body.0.rdb1.conv1.weight"].shape[0] if num_residual_blocks > 1 else 1,
-        num_basic_blocks=num_basic_blocks,
-        num_dense_blocks=num_dense_blocks,
-        num_residual_blocks=num_residual_blocks,
-        use_subpixel_conv=bool(upsamplings) and state[upsamplings[0]].shape[0] == 4 * rrdb_channels,
-        pixel_unshuffle=unshuffle > 1,
-    )
-
-
-def check_complete(state: State, network: RRDBNet, place: str) -> None:
-    """Compare a state dict with the network it is for, tensor by tensor.
-
-    Raises:
-        WeightsError: If a tensor is missing, too many or of another shape; the first of each is named.
-    """
-    expected = network.state_dict()
-    wrong = [
-        f"{len(names)} {kind}, the first is {names[0]}"
-        for kind, names in {
-            "tensors are missing": [name for name in expected if name not in state],
-            "tensors are unknown": [name for name in state if name not in expected],
-            "tensors have another shape": [
-                name for name in expected if name in state and state[name].shape != expected[name].shape
-            ],
-        }.items()
-        if names
-    ]
-    if wrong:
-        raise WeightsError(f"{place}: {'; '.join(wrong)}: the file is damaged or of an unknown variant of ESRGAN")
-
-
-def _likely_kind(state: State) -> str:
-    signs = {
-        "a discriminator": ("features.block_0.conv.weight", "head.linear_out.weight", "conv9.weight"),
-        "a VGG network": ("features.0.weight",),
-        "an ESRGAN generator with other names, which cannot be read yet": (
-            "model.0.weight",
-            "RRDB_trunk.0.RDB1.conv1.weight",
-            "in_conv.weight",
-        ),
+    found = {
+        (match[1], dialect.label): dialect
+        for name in state
+        for dialect in DIALECTS
+        if (match := dialect.start.fullmatch(name))
     }
-    for kind, names in signs.items():
-        if any(name in state for name in names):
-            return kind
-    return f"{len(state)} tensors of another network ({', '.join(list(state)[:3])}, …)"
+    averaged = {key: dialect for key, dialect in found.items() if "ema" in key[0]}
+    chosen = averaged or found
+    plus = any(".conv1x1." in name for name in state)
+    if plus or not chosen:
+        raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {likely_kind(state)}")
+    if len(chosen) > 1:
+        prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])
+        raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save one of them alone")
+    ((prefix, label), dialect) = next(iter(chosen.items()))
+    theirs = [name for name in state if name.startswith(prefix)]
+    names = [dialect.rename(name.removeprefix(prefix)) for name in theirs]
+    names = _count_blocks(_number_tail(names, place), place)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise WeightsError(f"{place}: has {one_line(twice[0])} twice under different names; the file is damaged")
+    ours = {name: state[key] for key, name in zip(theirs, names, strict=True)}
+    _check_upsampling(ours, f"{prefix}model.2.weight" in state and "conv_up1.weight" in ours, label, place)
+    return ours, label
+
+
+def _tails() -> dict[frozenset[int], tuple[int, ...]]:
+    """List the numbers that layers behind the trunk have in a flat ``nn.Sequential``.
+
+    The trunk is 0 and 1. Each doubling takes three numbers: Upsample, conv, LeakyReLU, or in a sub-pixel network conv,
+    PixelShuffle, LeakyReLU. Then come conv, LeakyReLU, conv.
+    """
+    tails = {}
+    for doublings in range(5):
+        for first in (3, 2):
+            ups = [first + 3 * u for u in range(doublings)]
+            numbers = (*ups, 2 + 3 * doublings, 4 + 3 * doublings)
+            tails[frozenset(numbers)] = numbers
+    return tails
+
+
+TAILS = _tails()
+
+
+def _number_tail(names: list[str], place: str) -> list[str]:
+    layers = {int(match[1]) for name in names if (match := re.fullmatch(r"tail\.(\d{1,4})\.\w+", name))}
+    if not layers:
+        return names
+    numbers = TAILS.get(frozenset(layers))
+    if numbers is None:
+        got = ", ".join(f"model.{number}" for number in sorted(layers)[:8])
+        raise WeightsError(
+            f"{place}: expected the layers behind the trunk to be model.3, 6, 8, 10 (×4) or those of another scale, "
+            f"got {got}; the file is damaged or of an unknown variant of ESRGAN"
+        )
+    *ups, hr, last = numbers
+    ours = {f"tail.{number}": f"conv_up{u}" for u, number in enumerate(ups, start=1)}
+    ours |= {f"tail.{hr}": "conv_hr", f"tail.{last}": "conv_last"}
+    return [re.sub(r"^tail\.\d+", lambda match: ours[match[0]], name) for name in names]
+
+
+def _check_upsampling(ours: State, numbered_as_subpixel: bool, label: str, place: str) -> None:
+    up = ours.get("conv_up1.weight")
+    if label != OLD or up is None or up.ndim != 4:
+        return
+    if numbered_as_subpixel != (up.shape[0] > up.shape[1]):
+        kind = ("nearest-neighbour", "sub-pixel") if numbered_as_subpixel else ("sub-pixel", "nearest-neighbour")
+        raise WeightsError(
+            f"{place}: has the convolutions of {kind[0]} upsampling where {kind[1]} upsampling has them; "
+            "an unknown variant of ESRGAN"
+        )
+
+
+def _count_blocks(names: list[str], place: str) -> list[str]:
+    """Take the number from ``conv_body{n}``: it follows the last block, or blocks are missing."""
+    after = {int(match[1]) for name in names if (match := re.fullmatch(r"conv_body(\d{1,4})\.\w+", name))}
+    blocks = {int(match[1]) for name in names if (match := re.match(r"body\.(\d{1,4})\.rdb", name))}
+    if after and after != {len(blocks)}:
+        raise WeightsError(
+            f"{place}: expected {max(after)} blocks before model.1.sub.{max(after)}, got {len(blocks)}; "
+            "the file is damaged"
+        )
+    return [re.sub(r"^conv_body\d+", "conv_body", name) for name in names]

@@ -1,0 +1,183 @@
+"""Which generator a state dict belongs to, read off names and shapes."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from esrgan.errors import WeightsError, one_line
+from esrgan.models import RRDBNet
+from esrgan.weights.strangers import likely_kind
+
+State = dict[str, Tensor]
+
+DENSE_CONV = re.compile(r"body\.(\d{1,4})\.rdb(\d{1,4})\.conv(\d{1,4})\.weight")
+
+# Folding of the input, and scale: what RRDBNet can be.
+GEOMETRIES = {(1, 1), (1, 2), (1, 4), (1, 8), (2, 2), (4, 1)}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The arguments of ``RRDBNet``, as far as they can be read off a state dict.
+
+    ``residual_scaling`` leaves no trace in most weights; every published ESRGAN has the paper's 0.2.
+    """
+
+    scale_factor: int
+    img_channels: int
+    rrdb_channels: int
+    growth_channels: int
+    num_basic_blocks: int
+    num_dense_blocks: int
+    num_residual_blocks: int
+    use_subpixel_conv: bool
+    pixel_unshuffle: bool
+    residual_scaling: float = 0.2
+
+    def build(self) -> RRDBNet:
+        """Make the generator, with fresh weights."""
+        return RRDBNet(**asdict(self))
+
+    def __str__(self) -> str:
+        size = f"{self.rrdb_channels}/{self.growth_channels}/{self.num_basic_blocks}"
+        usual = {"img_channels": 3, "num_dense_blocks": 3, "num_residual_blocks": 5, "residual_scaling": 0.2}
+        usual |= {"use_subpixel_conv": False, "pixel_unshuffle": False}
+        extras = [f"{name} {getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join([f"RRDBNet ×{self.scale_factor} {size}", *extras])
+
+
+def infer_architecture(state: State, place: str = "state dict") -> Architecture:
+    """Find the generator that a state dict belongs to, from its names and shapes.
+
+    Args:
+        state: Tensors under BasicSR's names, which are ours.
+        place: The file, for messages.
+
+    Raises:
+        WeightsError: If it is no complete RRDBNet, saying what it seems to be or what is missing.
+    """
+    ends = ["conv_first", "body.0.rdb1.conv1", "conv_body", "conv_hr", "conv_last"]
+    convs = [tuple(map(int, match.groups())) for name in state if (match := DENSE_CONV.fullmatch(name))]
+    if not convs:
+        raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {likely_kind(state)}")
+    if missing := [f"{name}.weight" for name in ends if f"{name}.weight" not in state]:
+        raise WeightsError(f"{place}: an ESRGAN generator without {' and '.join(missing)}; the file is damaged")
+    num_basic_blocks = 1 + max(i for i, _, _ in convs)
+    num_dense_blocks, num_residual_blocks = max(j for _, j, _ in convs), max(k for _, _, k in convs)
+    if len(convs) != num_basic_blocks * num_dense_blocks * num_residual_blocks:
+        raise WeightsError(
+            f"{place}: {len(convs)} convolutions in the trunk, not {num_basic_blocks} blocks of "
+            f"{num_dense_blocks} × {num_residual_blocks}: some are missing; the file is damaged"
+        )
+    ups = [name for name in state if re.fullmatch(r"conv_up\d\.weight", name)]
+    if odd := [n for n in (*(f"{end}.weight" for end in ends), *ups) if state[n].ndim != 4 or 0 in state[n].shape]:
+        raise WeightsError(f"{place}: {odd[0]} has shape {tuple(state[odd[0]].shape)}, which is no convolution's")
+    out_channels = state["conv_last.weight"].shape[0]
+    rrdb_channels, in_channels = state["conv_first.weight"].shape[:2]
+    unshuffle = math.isqrt(in_channels // out_channels)
+    scale = 2 ** len(ups) / unshuffle if unshuffle else 0
+    if in_channels != out_channels * unshuffle**2 or (unshuffle, scale) not in GEOMETRIES:
+        raise WeightsError(
+            f"{place}: {in_channels} channels in, {out_channels} out, {len(ups)} upsamplings: "
+            f"no ESRGAN generator has these"
+        )
+    widening = state[ups[0]].shape[0] / rrdb_channels if ups else 1
+    if widening == 9:
+        raise WeightsError(f"{place}: expected a scale of 1, 2, 4 or 8, got sub-pixel upsampling by 3")
+    return Architecture(
+        scale_factor=int(scale),
+        img_channels=out_channels,
+        rrdb_channels=rrdb_channels,
+        growth_channels=state["body.0.rdb1.conv1.weight"].shape[0] if num_residual_blocks > 1 else 1,
+        num_basic_blocks=num_basic_blocks,
+        num_dense_blocks=num_dense_blocks,
+        num_residual_blocks=num_residual_blocks,
+        use_subpixel_conv=widening == 4,
+        pixel_unshuffle=unshuffle > 1,
+    )
+
+
+def take_residual_scaling(state: State, place: str) -> float | None:
+    """Remove the ``residual_scaling`` entries of a state dict and give their value, or None if there are none.
+
+    Raises:
+        WeightsError: If they are not one number: RRDBNet has the same β everywhere.
+    """
+    names = [name for name in state if name.rpartition(".")[2] == "residual_scaling"]
+    values = set()
+    for name in names:
+        value = state.pop(name)
+        if value.numel() != 1 or not torch.isfinite(value.float()).all():
+            raise WeightsError(f"{place}: expected {one_line(name)} to be one number, got shape {tuple(value.shape)}")
+        values.add(_shortest(value))
+    if len(values) > 1:
+        got = ", ".join(f"{value:g}" for value in sorted(values)[:3])
+        raise WeightsError(f"{place}: expected one residual_scaling for all blocks, got {got}; RRDBNet has but one")
+    return values.pop() if values else None
+
+
+def _shortest(value: Tensor) -> float:
+    """Read 0.2 where float32 holds 0.200000003, so that it equals the 0.2 of other files."""
+    exact = value.flatten()[0]
+    exact = (
+        exact.float() if exact.dtype == torch.float64 and exact.float() == exact else exact
+    )  # float64 of what float32 held
+    texts = (f"{exact.item():.{digits}g}" for digits in range(1, 18))
+    return next(float(text) for text in texts if torch.tensor(float(text), dtype=exact.dtype) == exact)
+
+
+def check_tensors(state: State, place: str) -> None:
+    """Make sure that all tensors are plain floating-point numbers which the file really holds.
+
+    Raises:
+        WeightsError: If one is sparse, quantised, integer or complex, or if they claim more than the file has.
+    """
+    for name, value in state.items():
+        if kind := _odd_kind(value):
+            raise WeightsError(
+                f"{place}: expected floating-point weights, got {kind} in {one_line(name)}; export the model in float32"
+            )
+    values = [value for value in state.values() if value.numel() > 1]  # one number may stand in several places
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in values}
+    claimed, held = sum(value.numel() * value.element_size() for value in values), sum(storages.values())
+    if claimed > held:  # tensors with strides of 0, or sharing memory, can be small in a file and fill any memory
+        raise WeightsError(f"{place}: its shapes claim {claimed:,} bytes and it holds {held:,}; the file is damaged")
+
+
+def _odd_kind(value: Tensor) -> str | None:
+    if value.is_nested or value.is_meta:
+        return "tensors without data"
+    if value.is_quantized:
+        return "quantised tensors"
+    if value.layout is not torch.strided:
+        return "sparse tensors"
+    if not value.is_floating_point():
+        return f"{str(value.dtype).removeprefix('torch.')} numbers"
+    return None
+
+
+def check_complete(state: State, network: RRDBNet, place: str) -> None:
+    """Compare a state dict with the network it is for, tensor by tensor.
+
+    Raises:
+        WeightsError: If a tensor is missing, too many or of another shape; the first of each is named.
+    """
+    expected = network.state_dict()
+    wrong = [
+        f"{len(names)} {kind}, the first is {one_line(names[0])}"
+        for kind, names in {
+            "tensors are missing": [name for name in expected if name not in state],
+            "tensors are unknown": [name for name in state if name not in expected],
+            "tensors have another shape": [
+                name for name in expected if name in state and state[name].shape != expected[name].shape
+            ],
+        }.items()
+        if names
+    ]
+    if wrong:
+        raise WeightsError(f"{place}: {'; '.join(wrong)}: the file is damaged or of an unknown variant of ESRGAN")

@@ -1,0 +1,121 @@
+"""ncnn models: a ``.param`` text that describes the network and a ``.bin`` with its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from esrgan.errors import WeightsError, one_line
+from esrgan.weights.ncnn_graph import Convolution, Graph, name_convolutions
+
+MAGIC = b"7767517"  # the first line of every .param text
+FLOAT16, FLOAT32 = 0x01306B47, 0  # what stands before the weights of a convolution in the .bin
+RAW_FLOAT32 = 0x0002C056
+FLAGS = {flag.to_bytes(4, "little") for flag in (FLOAT16, FLOAT32, RAW_FLOAT32)}
+
+
+def find_pair(path: Path) -> tuple[Path, Path] | None:
+    """Find the two files of an ncnn model from either, or from their common name; None if ``path`` is none.
+
+    Raises:
+        WeightsError: If it is one and the other is not there.
+    """
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(16)
+        elif not path.exists():
+            param, weights = (path.with_name(f"{path.name}{suffix}") for suffix in (".param", ".bin"))
+            return (param, weights) if param.is_file() and weights.is_file() else None
+        else:
+            return None
+    except (OSError, ValueError):
+        return None  # the caller says why
+    if head.lstrip().startswith(MAGIC):
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
+            raise WeightsError(f"{path}: expected its weights {weights.name} beside it, got nothing; put them there")
+        return path, weights
+    param = path.with_suffix(".param")
+    is_weights = path.suffix == ".bin" and not head.startswith((b"PK", b"\x80")) and param.is_file()
+    return (param, path) if is_weights else None
+
+
+def read(param: Path, weights: Path) -> dict[str, Tensor]:
+    """Read a generator.
+
+    Args:
+        param: The text.
+        weights: The weights, in float16 or float32.
+
+    Returns:
+        Tensors under our names behind ``ncnn:``, and the residual scaling, ``ncnn:residual_scaling``.
+
+    Raises:
+        WeightsError: If it is no RRDBNet or the two files do not fit each other, in one line.
+    """
+    graph = Graph(str(param))
+    for number, line in enumerate(_lines(param), start=3):
+        graph.add(line.split(), number)
+    names, beta = name_convolutions(graph)
+    tensors = _read_weights(weights, graph.convolutions)
+    state = {f"ncnn:{name}.{kind}": next(tensors) for name in names for kind in ("weight", "bias")}
+    next(tensors, None)  # which makes sure that the file ends here
+    return state | {"ncnn:residual_scaling": torch.tensor(beta, dtype=torch.float64)}
+
+
+def _lines(param: Path) -> list[str]:
+    try:
+        magic, counts, *lines = param.read_text("utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{param}: expected the text of an ncnn network; {one_line(str(error))}") from error
+    lines = [line for line in lines if line.strip()]
+    if magic.strip() != MAGIC.decode() or counts.split()[:1] != [str(len(lines))]:
+        got = one_line(counts.partition(" ")[0], 20)
+        raise WeightsError(f"{param}: expected {got} layers, got {len(lines)}; the file is damaged or truncated")
+    return lines
+
+
+def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tensor]:
+    """Give weight and bias of each convolution; no more is read or allocated than the file holds."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    position = 0
+
+    def take(count: int, dtype: str, name: str) -> npt.NDArray[Any]:
+        nonlocal position
+        start, position = position, position + count * np.dtype(dtype).itemsize
+        if position > len(content):
+            raise WeightsError(
+                f"{path}: expected {position:,} bytes or more, got {len(content):,}: ends within {name}; "
+                "truncated, or not the .bin of its .param"
+            )
+        return np.frombuffer(content, dtype, count, start)
+
+    for convolution in convolutions:
+        shape = (convolution.out_channels, convolution.in_channels, 3, 3)
+        count = math.prod(shape)
+        flag = int(take(1, "<u4", convolution.name)[0])
+        if flag == FLOAT16:
+            values = take(count, "<f2", convolution.name)
+            position += position % 4  # padded to whole 4 bytes
+        elif flag in (FLOAT32, RAW_FLOAT32):
+            values = take(count, "<f4", convolution.name)
+        else:
+            raise WeightsError(
+                f"{path}: expected float16 or float32 weights in {convolution.name}, got flag {flag:#010x}: "
+                "8-bit weights, or not the .bin of its .param; use the model before it was quantised"
+            )
+        yield torch.from_numpy(values.reshape(shape).copy())
+        yield torch.from_numpy(take(convolution.out_channels, "<f4", convolution.name).copy())
+    if position != len(content):
+        raise WeightsError(f"{path}: {len(content) - position:,} bytes too many; not the .bin of its .param")

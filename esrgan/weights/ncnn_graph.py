@@ -1,0 +1,221 @@
+"""The network that an ncnn ``.param`` describes, as a graph of operations.
+
+Convolutions are numbered as they come; that the network is RRDBNet and which one is found by building RRDBNet's graph
+beside the file's and comparing the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from esrgan.errors import WeightsError, one_line
+from esrgan.models.generator import NEGATIVE_SLOPE
+
+OTHERS = {
+    "PReLU": "as SRVGGNetCompact has, the small network of Real-ESRGAN",
+    "Deconvolution": "as waifu2x and Real-CUGAN have",
+    "InnerProduct": "as networks with attention have",
+}
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A 3×3 convolution of the file: its name there and its channels."""
+
+    name: str
+    out_channels: int
+    in_channels: int
+
+
+@dataclass
+class Graph:
+    """A network as expressions: equal computations have equal numbers, whatever their blobs are called.
+
+    Args:
+        place: The file, for messages.
+    """
+
+    place: str
+    numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
+    scaled: dict[int, tuple[float, int]] = field(default_factory=dict)
+    blobs: dict[str, int] = field(default_factory=dict)
+    convolutions: list[Convolution] = field(default_factory=list)
+    results: list[int] = field(default_factory=list)  # of each convolution
+    factors: list[tuple[float, ...]] = field(default_factory=list)  # in each sum
+    upsamplings: int = 0
+    folding: int = 1
+    widest: int = 1  # inputs of a concatenation
+    last: int = -1
+
+    def node(self, *key: object) -> int:
+        """Give the number of an operation on numbered inputs."""
+        return self.numbers.setdefault(key, len(self.numbers))
+
+    def sum(self, *terms: tuple[float, int]) -> int:
+        """Add numbered inputs, each times a factor, in whatever order and however they come to be multiplied."""
+        return self.node("sum", *self._resolved(terms))
+
+    def _resolved(self, terms: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
+        resolved = []
+        for factor, term in terms:
+            inner, source = self.scaled.get(term, (1.0, term))
+            resolved.append((float(f"{factor * inner:.6g}"), source))  # a float32 in the file has no more digits
+        return sorted(resolved)
+
+    def add(self, words: list[str], line: int) -> None:
+        """Take in a layer of the file."""
+        place = f"{self.place}:{line}"
+        try:
+            kind, name, num_inputs, num_outputs = words[0], words[1], int(words[2]), int(words[3])
+            blobs, values = words[4 : 4 + num_inputs + num_outputs], words[4 + num_inputs + num_outputs :]
+            options = {key: value for key, _, value in (text.partition("=") for text in values)}
+            inputs = [self.blobs[blob] for blob in blobs[:num_inputs]]
+            result = self._apply(kind, name, inputs, options, place)
+        except (IndexError, KeyError, ValueError, OverflowError, ZeroDivisionError) as error:
+            got = one_line(" ".join(words))
+            raise WeightsError(f"{place}: expected a layer of an ncnn network, got {got}; file damaged") from error
+        for blob in blobs[num_inputs:]:
+            self.blobs[blob] = result
+        self.last = result
+
+    def _apply(self, kind: str, name: str, inputs: list[int], options: dict[str, str], place: str) -> int:
+        def option(key: int, default: float = 0) -> float:
+            return float(options.get(str(key), default))
+
+        def numbers(key: int) -> list[float]:  # arrays: -23300 less the key, and the count before the values
+            return [float(text) for text in options.get(str(-23300 - key), "0").split(",")][1:]
+
+        match kind:
+            case "Input":
+                return self.node("input")
+            case "Split" | "Noop" | "Dropout":
+                return inputs[0]
+            case "Convolution":
+                return self._convolve(name, inputs[0], option, numbers(10), place)
+            case "ReLU" if inputs:
+                return self._activate(inputs[0], option(0), place)
+            case "Concat":
+                self.widest = max(self.widest, len(inputs))
+                return self.node("concat", *inputs)
+            case "Eltwise" if option(0) == 1 and len(inputs) == 2:
+                return self._add(*zip(numbers(1) or [1.0, 1.0], inputs, strict=True))
+            case "BinaryOp" if option(0) == 0 and len(inputs) == 2:
+                return self._add(*((1.0, number) for number in inputs))
+            case "BinaryOp" if option(0) == 2 and option(1) == 1 and len(inputs) == 1:
+                result = self.node("scale", option(2), inputs[0])
+                self.scaled[result] = (option(2), inputs[0])
+                return result
+            case "Interp" if option(0) == 1 and option(1) == option(2) == 2 and len(inputs) == 1:
+                self.upsamplings += 1
+                return self.node("nearest", inputs[0])
+            case "PixelShuffle" if option(0) == 2 and option(1) == 0:
+                self.upsamplings += 1
+                return self.node("shuffle", inputs[0])
+            case "Reorg" if option(1) == 0:
+                self.folding = int(option(0))
+                return self.node("unshuffle", self.folding, inputs[0])
+        known = kind in ("Concat", "Eltwise", "BinaryOp", "Interp", "PixelShuffle", "Reorg")
+        how = "with options or inputs of another network" if known else OTHERS.get(kind, "")
+        raise WeightsError(
+            f"{place}: expected the layers of RRDBNet, got {one_line(f'{kind} {name}')}{how and f', {how}'}; "
+            "these commands run RRDBNet alone"
+        )
+
+    def _add(self, *terms: tuple[float, int]) -> int:
+        self.factors.append(tuple(factor for factor, _ in self._resolved(terms)))
+        return self.sum(*terms)
+
+    def _convolve(self, name: str, source: int, option: Callable[..., float], slopes: list[float], place: str) -> int:
+        width, height = option(1), option(11, option(1))
+        shape = (width, height, option(3, 1), option(2, 1), option(4), option(14, option(4)), option(5), option(8))
+        if shape != (3, 3, 1, 1, 1, 1, 1, 0):
+            raise WeightsError(
+                f"{place}: expected a 3×3 convolution of stride 1 with a bias, got {one_line(name)} "
+                f"of {width:g}×{height:g} or other stride, padding or 8-bit weights; this is no RRDBNet"
+            )
+        out_channels, size = int(option(0)), int(option(6))
+        in_channels, rest = divmod(size, 9 * out_channels)
+        if rest or min(in_channels, out_channels) < 1:
+            raise WeightsError(f"{place}: {size} weights cannot be of {out_channels} 3×3 filters; the file is damaged")
+        result = self.node("convolution", len(self.convolutions), source)
+        self.convolutions.append(Convolution(one_line(name), out_channels, in_channels))
+        self.results.append(result)
+        if option(9) == 0:
+            return result
+        return self._activate(result, slopes[0] if option(9) == 2 else math.nan, place)
+
+    def _activate(self, source: int, slope: float, place: str) -> int:
+        if not math.isclose(slope, NEGATIVE_SLOPE, rel_tol=1e-3):  # float16 has three digits
+            got = "another one" if math.isnan(slope) else f"slope {slope:g}"
+            raise WeightsError(f"{place}: expected activation by LeakyReLU of slope 0.2, got {got}; this is no RRDBNet")
+        return self.node("leaky", source)
+
+
+def name_convolutions(graph: Graph) -> tuple[list[str], float]:
+    """Give our name of each convolution, and the residual scaling; refuse what is wired otherwise than RRDBNet."""
+    # With N blocks of J dense blocks of K convolutions: N·J·K convolutions in the trunk, N·J + N scaled sums, and one
+    # sum that is the long skip; the widest concatenation has K inputs.
+    ups, widest = graph.upsamplings, graph.widest
+    num_dense, rest = divmod(len(graph.convolutions) - 4 - ups, widest)
+    num_blocks = len(graph.factors) - 1 - num_dense
+    if rest or num_dense < 1 or num_blocks < 1 or num_dense % num_blocks:
+        raise WeightsError(
+            f"{graph.place}: expected RRDBNet, got a network of {len(graph.convolutions)} convolutions, "
+            f"{len(graph.factors)} sums and {ups} upsamplings, which cannot be one"
+        )
+    trunk = [
+        f"body.{i}.rdb{j}.conv{k}"
+        for i in range(num_blocks)
+        for j in range(1, num_dense // num_blocks + 1)
+        for k in range(1, widest + 1)
+    ]
+    names = ["conv_first", *trunk, "conv_body", *(f"conv_up{u + 1}" for u in range(ups)), "conv_hr", "conv_last"]
+    channels = graph.convolutions[0].in_channels, graph.convolutions[-1].out_channels
+    if graph.folding > 1 and channels[0] != channels[1] * graph.folding**2:
+        raise WeightsError(
+            f"{graph.place}: {channels[0]} channels in and {channels[1]} out do not fit folding by {graph.folding}; "
+            "this is no RRDBNet"
+        )
+    beta = next((factor for factor in graph.factors[0] if factor != 1), 1.0)
+    results = _rrdbnet(graph, num_blocks, num_dense // num_blocks, widest, beta)
+    for convolution, name, got, expected in zip(graph.convolutions, names, graph.results, results, strict=True):
+        if got != expected:
+            raise WeightsError(
+                f"{graph.place}: {convolution.name}, where RRDBNet has {name}, is connected, activated or scaled in "
+                "another way; this is another network"
+            )
+    if graph.last != graph.results[-1]:
+        raise WeightsError(f"{graph.place}: does not end with RRDBNet's last convolution; this is another network")
+    return names, beta
+
+
+def _rrdbnet(graph: Graph, num_blocks: int, num_dense: int, num_convs: int, beta: float) -> list[int]:
+    """Build RRDBNet from the same operations: the numbers that its convolutions' results must have."""
+    results: list[int] = []
+
+    def conv(source: int) -> int:
+        results.append(graph.node("convolution", len(results), source))
+        return results[-1]
+
+    x = graph.node("input")
+    fold = graph.folding
+    shallow = x = conv(graph.node("unshuffle", fold, x) if fold > 1 else x)
+    for _ in range(num_blocks):
+        block = x
+        for _ in range(num_dense):
+            features = [x]
+            for _ in range(num_convs - 1):
+                seen = graph.node("concat", *features) if len(features) > 1 else x
+                features.append(graph.node("leaky", conv(seen)))
+            seen = graph.node("concat", *features) if len(features) > 1 else x
+            x = graph.sum((1.0, x), (beta, conv(seen)))
+        x = graph.sum((1.0, block), (beta, x))
+    x = graph.sum((1.0, shallow), (1.0, conv(x)))
+    subpixel = any(key[0] == "shuffle" for key in graph.numbers)
+    for _ in range(graph.upsamplings):
+        x = graph.node("shuffle", conv(x)) if subpixel else conv(graph.node("nearest", x))
+        x = graph.node("leaky", x)
+    conv(graph.node("leaky", conv(x)))
+    return results
