@@ -206,15 +206,16 @@ def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
 @pytest.mark.parametrize("outscale", [0.5, 1.5, 2, 3.3])
 def test_other_final_sizes(model, outscale):
     upscaler = Upscaler.from_file(model, "cpu", "fp32", outscale=outscale)
-    image = pixels(8, 12, 4)
+    image = pixels(40, 60, 4)
     high = upscaler(image)
-    assert high.shape == (round(8 * outscale), round(12 * outscale), 4) == (*upscaler.size_of(8, 12), 4)
+    assert high.shape == (round(40 * outscale), round(60 * outscale), 4) == (*upscaler.size_of(40, 60), 4)
     twice = Upscaler.from_file(model, "cpu", "fp32")(image)
     if outscale == 2:
         np.testing.assert_array_equal(high, twice)
     elif outscale == 0.5:
         expected = resize.bicubic(twice[..., :3], Fraction(1, 4))
-        assert np.abs(high[..., :3].astype(int) - expected).max() <= 2
+        inside = slice(3, -3)  # edges are treated otherwise
+        assert np.abs(high[inside, inside, :3].astype(int) - expected[inside, inside]).max() <= 2
     with pytest.raises(ValueError, match="outscale"):
         Upscaler.from_file(model, "cpu", outscale=0)
 
