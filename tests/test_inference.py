@@ -187,6 +187,21 @@ def test_pil_images_of_every_mode(upscaler, mode):
         upscaler(Image.new("CMYK", (4, 4)))
 
 
+def test_files_that_pil_cannot_hold_are_refused(upscaler, tmp_path):
+    frames = tuple(pixels(4, 5, 3) for _ in range(2))
+    pictures.write(tmp_path / "moving.webp", pictures.Picture(frames, "WEBP", delays_ms=(10, 10)))
+    pictures.write(tmp_path / "deep.png", pictures.Picture((frames[0].astype(np.uint16),)))
+    for name in ("moving.webp", "deep.png"):
+        with pytest.raises(ImageError, match="what a PIL image can hold"):
+            upscaler(tmp_path / name)
+    pictures.write(
+        tmp_path / "grey.png", pictures.Picture((frames[0][..., :1].astype(np.uint16) * 257,), dpi=(300, 300))
+    )
+    high = upscaler(tmp_path / "grey.png")
+    assert high.mode == "I;16"
+    assert high.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
 def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
     tensor = torch.rand(1, 3, 5, 7)
     network = load_generator(model).build()

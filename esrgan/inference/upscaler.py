@@ -18,7 +18,7 @@ from torch import Tensor
 
 from esrgan import pictures
 from esrgan.devices import has_native_bfloat16, low_precision_dtype, select_device
-from esrgan.errors import DeviceError
+from esrgan.errors import DeviceError, ImageError, Problem
 from esrgan.inference.enlarge import enlarge
 from esrgan.models import RRDBNet
 from esrgan.weights import GeneratorFile, load_generator
@@ -121,7 +121,8 @@ class Upscaler:
                   1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha,
                 - a float tensor (B, C, H, W) in [0, 1], C one of 1, 3, 4 and as the network's; it comes back unclamped
                   on its own device,
-                - a path, for which a PIL image comes back.
+                - a path, for which a PIL image comes back; files that PIL cannot hold (16-bit colour, float, several
+                  frames) are for ``esrgan.pictures`` and ``esrgan.inference.upscale_files``.
 
             Grey stays grey. Alpha goes through the network as a grey image, beside the colours, which are continued
             under transparent pixels so that none shines through from there; a network of four channels takes RGB and
@@ -133,8 +134,7 @@ class Upscaler:
             ValueError: If it is none of the above.
         """
         if isinstance(image, (str, Path)):
-            pixels = pictures.read(image).frames[0]
-            return Image.fromarray(np.squeeze(self._array(pixels), 2) if pixels.shape[2] == 1 else self._array(pixels))
+            return self._pil(_as_pil(Path(image)))
         if isinstance(image, Image.Image):
             return self._pil(image)
         if isinstance(image, Tensor):
@@ -214,7 +214,7 @@ class Upscaler:
             canvas = torch.rot90(canvas, -turns, (2, 3))
             high += (canvas.flip(3) if mirror else canvas) / len(views)
         if (size := self.size_of(*low.shape[2:])) != high.shape[2:]:
-            high = F.interpolate(high, size, mode="bicubic", antialias=True)
+            high = F.interpolate(high.clamp(0, 1), size, mode="bicubic", antialias=True)
         return high
 
     def _pass(self, low: Tensor, peak: float, write: Callable[[Tensor, int, int], None]) -> None:
@@ -253,6 +253,20 @@ class Upscaler:
 
 class _NotFiniteError(ArithmeticError):
     pass
+
+
+def _as_pil(path: Path) -> Image.Image:
+    picture = pictures.read(path)
+    pixels = picture.frames[0]
+    is_grey, dtype = pixels.shape[2] == 1, pixels.dtype
+    if len(picture.frames) > 1 or not (dtype == np.uint8 or (dtype == np.uint16 and is_grey)):
+        got = f"{len(picture.frames)} frames of {dtype}"
+        remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.pictures.read gives"
+        raise ImageError(Problem(str(path), "what a PIL image can hold", got, remedy))
+    image = Image.fromarray(pixels[..., 0] if is_grey else pixels)
+    metadata = {"icc_profile": picture.icc_profile, "exif": picture.exif, "dpi": picture.dpi}
+    image.info |= {key: value for key, value in metadata.items() if value}
+    return image
 
 
 def _continued(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:
