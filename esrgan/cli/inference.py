@@ -63,6 +63,7 @@ def _factor(text: str) -> float:
 
 def _inference(args: argparse.Namespace) -> int:
     from esrgan.console import Console, duration
+    from esrgan.devices import process_device
     from esrgan.inference.batch import Options, Result, plan, upscale_files
     from esrgan.inference.upscaler import Upscaler
     from esrgan.interpolation import blend
@@ -79,7 +80,7 @@ def _inference(args: argparse.Namespace) -> int:
         file = blend(load_generator(args.psnr_model_path), file, args.alpha)
     upscaler = Upscaler.from_file(
         file,
-        f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if processes > 1 and args.device == "cuda" else args.device,
+        str(process_device(args.device)),
         args.precision,
         self_ensemble=args.self_ensemble,
         outscale=args.outscale,
