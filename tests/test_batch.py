@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from esrgan import Upscaler, images, load_generator, pictures
+from esrgan import Upscaler, files, images, load_generator, pictures
 from esrgan.cli import inference as inference_command
 from esrgan.errors import ImageError
 from esrgan.inference.batch import Job, Options, Result, plan, upscale_files
@@ -37,8 +37,9 @@ def content(folder):
 # Names
 
 
-def targets(jobs, start):
-    return [(str(job.source.relative_to(start)), str(job.target.relative_to(start))) for job in jobs]
+def targets(planned, start):
+    jobs, _ = planned
+    return [tuple(str(path.resolve().relative_to(start)) for path in (job.source, job.target)) for job in jobs]
 
 
 def test_results_are_named_beside_the_images_or_mirrored(tmp_path, monkeypatch):
@@ -67,26 +68,61 @@ def test_results_are_named_beside_the_images_or_mirrored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "in")
     for path in (".", "../in", "./"):
         assert targets(plan([path], tmp_path / "out"), tmp_path) == mirrored
-    assert [str(job.target) for job in plan(["deep"], Path("../out"))] == ["../out/er/c_sr.webp", "../out/ü_sr.jpg"]
+    assert [str(job.target) for job in plan(["deep"], Path("../out"))[0]] == ["../out/er/c_sr.webp", "../out/ü_sr.jpg"]
 
 
-def test_results_of_an_earlier_run_are_no_inputs_unless_named(tmp_path):
-    put(*(tmp_path / name for name in ("a.png", "a_sr.png", "b_sr.png", "out/a_sr.png")))
-    assert targets(plan([str(tmp_path)], None), tmp_path) == [
-        ("a.png", "a_sr.png"),
-        ("b_sr.png", "b_sr_sr.png"),
+def test_results_of_an_earlier_run_are_no_inputs(tmp_path):
+    put(*(tmp_path / name for name in ("a.png", "a_sr.png", "b_sr.png", "out/a_sr.png", "out/sub/c.png")))
+    expected = [("a.png", "a_sr.png"), ("b_sr.png", "b_sr_sr.png")]
+    beside = plan([str(tmp_path)], None)
+    assert targets(beside, tmp_path) == [
+        *expected,
         ("out/a_sr.png", "out/a_sr_sr.png"),
+        ("out/sub/c.png", "out/sub/c_sr.png"),
     ]
-    assert "out/a_sr.png" not in dict(targets(plan([str(tmp_path)], tmp_path / "out"), tmp_path))
-    named = plan([str(tmp_path / "a.png"), str(tmp_path / "a_sr.png")], None)
-    assert [job.source.name for job in named] == ["a.png", "a_sr.png"]
+    assert [path.name for path in beside[1]] == ["a_sr.png"]
+    # Nor what is in the folder for results, if that is below one that is searched.
+    mirrored = plan([str(tmp_path)], tmp_path / "out")
+    assert targets(mirrored, tmp_path) == [
+        ("a.png", "out/a_sr.png"),
+        ("a_sr.png", "out/a_sr_sr.png"),
+        ("b_sr.png", "out/b_sr_sr.png"),
+    ]
+    # Whoever named them: a shell puts results into *.png too. What is no result of another file is upscaled.
+    named = plan([str(tmp_path / name) for name in ("a_sr.png", "a.png", "b_sr.png")], None)
+    assert targets(named, tmp_path) == expected
+    assert targets(plan([str(tmp_path / "a_sr.png")], None), tmp_path) == [("a_sr.png", "a_sr_sr.png")]
+
+
+def test_names_are_the_same_in_every_run(tmp_path):
+    put(*(tmp_path / name for name in ("x.png", "x_sr.jpg", "y.png", "y.jpg")))
+    first = plan([str(tmp_path)], None, ".png")
+    assert targets(first, tmp_path) == [
+        ("x.png", "x_sr.png"),
+        ("x_sr.jpg", "x_sr_sr.png"),
+        ("y.jpg", "y.jpg_sr.png"),
+        ("y.png", "y.png_sr.png"),
+    ]
+    put(*(job.target for job in first[0]))
+    assert plan([str(tmp_path)], None, ".png")[0] == first[0]
+
+
+def test_two_results_of_one_name_are_refused(model, tmp_path, capsys):
+    put(*(tmp_path / name for name in ("x/a.png", "y/A.png", "z/a.png", "z/a.jpg", "z/a.png.gif")))
+    assert run(inference_command, "-m", model, "-o", tmp_path / "out", tmp_path / "x", tmp_path / "y") == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/y/A.png: expected a result of its own, not {tmp_path}/out/A.png_sr.png" in err
+    assert f"got that of {tmp_path}/x/a.png too; upscale them into different folders" in err
+    with pytest.raises(ImageError, match="a result of its own"):
+        plan([str(tmp_path / "z")], None, ".webp")
+    assert not (tmp_path / "out").exists()
 
 
 def test_equal_stems_get_results_of_their_own(tmp_path):
     put(*(tmp_path / name for name in ("a.png", "a.jpg", "b.png")))
-    jobs = plan([str(tmp_path)], None)
+    jobs, _ = plan([str(tmp_path)], None)
     assert {job.target.name for job in jobs} == {"a_sr.png", "a_sr.jpg", "b_sr.png"}
-    jobs = plan([str(tmp_path)], None, ".webp")
+    jobs, _ = plan([str(tmp_path)], None, ".webp")
     assert {job.target.name for job in jobs} == {"a.png_sr.webp", "a.jpg_sr.webp", "b_sr.webp"}
 
 
@@ -143,7 +179,7 @@ def test_one_after_another_whatever_fails(model, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "write", broken_write)
     monkeypatch.setattr(Upscaler, "__call__", broken_enlarge)
     reported = []
-    results = upscale_files(upscaler, plan([str(tmp_path / "?.png")], None), Options(), reported.append)
+    results = upscale_files(upscaler, plan([str(tmp_path / "?.png")], None)[0], Options(), reported.append)
     assert results == reported
     assert [result.job.source.name for result in results] == names
     assert [result.error for result in results] == [
@@ -176,7 +212,7 @@ def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch
     monkeypatch.setattr(pictures, "read", timed("read", pictures.read, 0.05))
     monkeypatch.setattr(pictures, "write", timed("write", pictures.write, 0.05))
     monkeypatch.setattr(Upscaler, "__call__", timed("compute", Upscaler.__call__, 0.1))
-    upscale_files(upscaler, plan([str(tmp_path)], None), Options(), lambda _: None)
+    upscale_files(upscaler, plan([str(tmp_path)], None)[0], Options(), lambda _: None)
 
     def overlap(one, other):
         return min(one[1], other[1]) > max(one[0], other[0])
@@ -194,9 +230,10 @@ def test_existing_results(model, tmp_path, capsys):
     assert run(inference_command, "-m", model, tmp_path) == 1
     printed = capsys.readouterr()
     assert printed.err == (
-        f"error: {tmp_path}/a_sr.png: is there already; --overwrite replaces it, --skip-existing leaves it\n"
+        f"error: {tmp_path}/a_sr.png: it is there already; --overwrite replaces files, --skip-existing leaves them\n"
     )
     assert "1 of 2 images upscaled, 1 failed" in printed.out
+    assert f"1 images are left out, as they are results of an earlier run ({tmp_path}/a_sr.png)" in printed.out
     assert run(inference_command, "-m", model, "--skip-existing", tmp_path) == 0
     assert "0 of 2 images upscaled, 2 were there already" in capsys.readouterr().out
     assert (tmp_path / "a_sr.png").stat() == before
@@ -233,19 +270,62 @@ def test_killed_and_run_again_gives_the_same_folder(model, tmp_path):
         process.wait()
         counts.append(len([*out.rglob("*_sr.png")]))
     assert counts[0] < 12
-    (out / "0" / f".esrgan-{os.uname().nodename}-{process.pid}-00.tmp").write_bytes(b"half an image")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    (out / "0/.esrgan-00.tmp").write_bytes(b"half an image")
+    with files.new_image_file(out / "0/other.png", overwrite=False):  # another program's, at work
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    (out / "0/other.png").unlink()
     assert content(out) == content(whole)
 
 
-def test_processes_under_torchrun_share_the_list(model, tmp_path, monkeypatch, capsys):
-    put(*(tmp_path / f"in/{i}.png" for i in range(5)))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in (0, 1):
-        monkeypatch.setenv("RANK", str(rank))
-        assert run(inference_command, "-m", model, "-o", tmp_path / "out", tmp_path / "in") == 0
-        assert f"{3 - rank} of {3 - rank} images upscaled" in capsys.readouterr().out
-    assert sorted(content(tmp_path / "out")) == [f"{i}_sr.png" for i in range(5)]
+def test_processes_of_torchrun_share_the_list_and_wait_for_each_other(model, tmp_path):
+    put(*(tmp_path / f"in/{i}.png" for i in range(1, 7)), size=(60, 60))
+    (tmp_path / "in/0.png").write_bytes(b"")  # the first one's first: it ends at once, with an error
+    (tmp_path / "in/2.png").unlink()
+    (tmp_path / "in/4.png").unlink()
+    (tmp_path / "in/6.png").unlink()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "inference.py"]
+    command += ["-m", model, "-o", tmp_path / "out", "--device", "cpu", tmp_path / "in"]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert process.returncode == 1
+    assert sorted(content(tmp_path / "out")) == ["1_sr.png", "3_sr.png", "5_sr.png"]
+    assert "1 of 2 images upscaled, 1 failed" in process.stdout
+    assert "2 of 2 images upscaled" in process.stdout
+
+
+def test_nobody_reads_the_output(model, tmp_path):
+    put(*(tmp_path / f"{i}.png" for i in range(3)))
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, ROOT / "inference.py", "-m", model, "--device", "cpu", tmp_path]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert len([*tmp_path.glob("*_sr.png")]) == 3
+    assert "Traceback" not in process.stderr
+
+
+def test_names_that_the_terminal_cannot_show(model, tmp_path):
+    put(tmp_path / "图.png", tmp_path / "b.png")
+    command = [sys.executable, ROOT / "inference.py", "-m", model, "--device", "cpu", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    output = subprocess.run(command, capture_output=True, check=True, env=environment).stdout
+    assert rb"\u56fe_sr.png" in output
+    assert len([*tmp_path.glob("*_sr.png")]) == 2
+
+
+def test_what_is_wrong_from_the_start_is_told_before_the_work(model, tmp_path, capsys, monkeypatch):
+    put(tmp_path / "a.png")
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("it was enlarged"))
+    (tmp_path / "file").write_bytes(b"")
+    assert run(inference_command, "-m", model, "-o", tmp_path / "file", tmp_path / "a.png") == 2
+    assert "file: the folder cannot be made" in capsys.readouterr().err
+    (tmp_path / "a_sr.png").mkdir()
+    for option in ("--overwrite", "--skip-existing"):
+        assert run(inference_command, "-m", model, option, tmp_path / "a.png") == 1
+        assert "a folder of this name is there already" in capsys.readouterr().err
+    (tmp_path / "a_sr.png").rmdir()
+    (tmp_path / "a_sr.png").symlink_to(tmp_path / "nowhere")
+    assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
+    assert "is there already" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="quality"):
+        Options(quality=0)
 
 
 # Options

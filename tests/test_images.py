@@ -345,7 +345,7 @@ def test_find_names_each_file_once_and_keeps_the_order(tree, monkeypatch):
     monkeypatch.chdir(tree)
     found = images.find(["sub/../b.png", "sub", tree / "b.png", "a.JPG", "./b.png"])
     assert [file.name for file in found] == ["b.png", "c.webp", "a.JPG"]
-    assert images.find([]) == []
+    assert images.find([]) == {}
 
 
 def test_find_takes_other_suffixes(tree):

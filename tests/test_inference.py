@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from esrgan import Upscaler, images, metrics, pictures, resize
 from esrgan.cli import inference as inference_command
@@ -152,6 +152,9 @@ def test_what_is_no_image_is_refused(upscaler):
         upscaler(torch.zeros(1, 2, 4, 4))
     with pytest.raises(ImageError):
         upscaler("nowhere.png")
+    for wrong in (None, [1], b"a"):
+        with pytest.raises(ValueError, match="expected a path, PIL image, array or tensor"):
+            upscaler(wrong)
 
 
 def test_precision(model):
@@ -235,6 +238,47 @@ def test_other_final_sizes(model, outscale):
         Upscaler.from_file(model, "cpu", outscale=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tensors_keep_their_dtype(upscaler, dtype):
+    tensor = torch.rand(2, 3, 5, 6).to(dtype).requires_grad_()
+    high = upscaler(tensor)
+    assert high.dtype == dtype
+    torch.testing.assert_close(high, upscaler(tensor.detach().float()).to(dtype))
+
+
+@pytest.mark.parametrize("size", [20, 100])
+def test_the_callers_autocast_does_not_matter(upscaler, size):
+    image = pixels(size, size, 3)
+    expected = upscaler(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(upscaler(image), expected)
+
+
+def test_the_callers_network_stays_as_it_is(model):
+    network = load_generator(model).build().train()
+    Upscaler(network, torch.device("cpu"), torch.bfloat16)
+    assert network.training
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_pil_images_with_frames_or_a_transparent_colour(upscaler, tmp_path):
+    frames = [Image.fromarray(pixels(6, 8, 3)) for _ in range(2)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="expected one image, got 2 frames"):
+        upscaler(Image.open(tmp_path / "a.gif"))
+    frames[0].save(tmp_path / "a.png", transparency=(1, 2, 3))
+    with Image.open(tmp_path / "a.png") as image:
+        assert upscaler(image).mode == "RGBA"
+
+
+def test_a_file_is_turned_upright_once(upscaler, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(6, 8, 3)).save(tmp_path / "a.jpg", exif=exif)
+    high = upscaler(tmp_path / "a.jpg")
+    assert ImageOps.exif_transpose(high).size == high.size == (12, 16)
+
+
 def test_threads_may_share_one(upscaler):
     batch = [pixels(30 + i, 40, 3) for i in range(6)]
     with ThreadPoolExecutor(3) as pool:
@@ -265,8 +309,8 @@ def test_beside_the_input_and_never_over_a_file_unasked(model, tmp_path, capsys)
     images.write(tmp_path / "a.png", pixels(6, 5, 3), overwrite=True)
     assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
     assert (tmp_path / "a_sr.png").read_bytes() == first
-    assert "--overwrite replaces it" in capsys.readouterr().err
-    assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0  # and its own result is no input
+    assert "--overwrite replaces files" in capsys.readouterr().err
+    assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0
     assert (tmp_path / "a_sr.png").read_bytes() != first
     assert not (tmp_path / "a_sr_sr.png").exists()
 
