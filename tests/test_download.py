@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dataset_server import serving
 
+from esrgan.data import answers
 from esrgan.data import download as module
 from esrgan.data.download import Wanted, download
 from esrgan.errors import DatasetError
@@ -22,7 +23,7 @@ MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(module, "PAUSE_S", 0.0)
-    monkeypatch.setattr(module, "_CHUNK", 10_000)
+    monkeypatch.setattr(answers, "_CHUNK", 10_000)
     with serving() as server:
         server.files["a.zip"] = CONTENT
         server.etags["a.zip"] = '"1"'
@@ -317,7 +318,7 @@ def test_second_download_of_the_same_file_is_refused(server, wanted):
 def test_killed_download_goes_on(server, wanted, number):
     server.faults = ["stuck 150000"]
     code = (
-        "import sys; from pathlib import Path; from esrgan.data import download as m; m._CHUNK = 10000\n"
+        "import sys; from pathlib import Path; from esrgan.data import answers, download as m; answers._CHUNK = 10000\n"
         "m.download(m.Wanted(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))"
     )
     arguments = [wanted.url, str(wanted.path), str(wanted.size), SHA]

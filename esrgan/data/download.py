@@ -17,6 +17,7 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from esrgan.data.answers import PASSING, TryAgainError, content_range, read_on, validator, wait_s
 from esrgan.errors import DatasetError, Problem
 from esrgan.files import reason
 
@@ -29,8 +30,6 @@ TIMEOUT_S = 30.0  # without a byte
 ATTEMPTS = 5  # in a row without a byte more than before
 PAUSE_S = 2.0  # after the first failure, twice that after the second, and so on
 LONGEST_PAUSE_S = 60.0
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # status codes of trouble that may pass
-_CHUNK = 1 << 20
 
 Progress = Callable[[int, int | None], None]  # bytes there, bytes in all if the server tells
 
@@ -64,19 +63,6 @@ class Wanted:
     def problem(self, expected: str, got: str, remedy: str) -> DatasetError:
         """Give the error for this address."""
         return DatasetError(Problem(self.url, expected, got, remedy))
-
-
-class _TryAgainError(Exception):
-    """Trouble that may pass.
-
-    Args:
-        why: In words.
-        pause_s: What the server asked to wait, if it did.
-    """
-
-    def __init__(self, why: str, pause_s: float | None = None) -> None:
-        super().__init__(why)
-        self.pause_s = pause_s
 
 
 def download(wanted: Wanted, progress: Progress | None = None) -> str:
@@ -149,7 +135,7 @@ def _fetch(wanted: Wanted, file: BinaryIO, progress: Progress | None) -> None:
         try:
             _attempt(wanted, file, progress)
             return
-        except _TryAgainError as error:
+        except TryAgainError as error:
             failures = 0 if file.tell() > most else failures + 1
             most = max(most, file.tell())
             if failures >= ATTEMPTS:
@@ -182,9 +168,9 @@ def _attempt(wanted: Wanted, file: BinaryIO, progress: Progress | None) -> None:
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise _untrusted(wanted, error.reason) from error
-        raise _TryAgainError(str(error.reason)) from error
+        raise TryAgainError(str(error.reason)) from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-        raise _TryAgainError(reason(error)) from error
+        raise TryAgainError(reason(error)) from error
 
 
 def _begin(wanted: Wanted, file: BinaryIO, status: int, headers: Message) -> int | None:
@@ -194,13 +180,13 @@ def _begin(wanted: Wanted, file: BinaryIO, status: int, headers: Message) -> int
         raise wanted.problem("an archive", "a web page", remedy)
     length = headers.get("Content-Length")
     total = int(length) if length and length.isdecimal() else None
-    validator = _validator(headers)
+    version = validator(headers)
     if status == http.HTTPStatus.PARTIAL_CONTENT:
-        first, total = _content_range(headers)
+        first, total = content_range(headers)
         known = _read_notes(wanted)
-        if first != file.tell() or validator != known.get("validator") or total != (known.get("total") or total):
+        if first != file.tell() or version != known.get("validator") or total != (known.get("total") or total):
             _clear(file)
-            raise _TryAgainError("another part or another file than before")
+            raise TryAgainError("another part or another file than before")
     else:
         _clear(file)  # the file has changed, or the server knows no ranges
     if wanted.size is not None and total not in (None, wanted.size):
@@ -212,30 +198,22 @@ def _begin(wanted: Wanted, file: BinaryIO, status: int, headers: Message) -> int
         expected = f"{missing / 1e9:.1f} GB free"
         remedy = "free some, or choose another --data-root"
         raise DatasetError(Problem(str(wanted.part.parent), expected, f"{free / 1e9:.1f} GB", remedy))
-    wanted.notes.write_text(json.dumps({"url": wanted.url, "validator": validator, "total": total}))
+    wanted.notes.write_text(json.dumps({"url": wanted.url, "validator": version, "total": total}))
     return total
 
 
 def _receive(wanted: Wanted, file: BinaryIO, answer: IO[bytes], total: int | None, progress: Progress | None) -> None:
     most = wanted.size or total
-    while chunk := _read(answer):
+    while chunk := read_on(answer):
         file.write(chunk)
         if most is not None and file.tell() > most:
             _clear(file)
-            raise _TryAgainError("more bytes than announced")
+            raise TryAgainError("more bytes than announced")
         if progress:
             progress(file.tell(), most)
     file.flush()
     if most is not None and file.tell() < most:  # read() is silent about a connection that was cut
-        raise _TryAgainError(f"the end of the answer at {file.tell():,} of {most:,} bytes")
-
-
-def _read(answer: IO[bytes]) -> bytes:
-    """Read on; apart from writing, so that a full disk is not taken for a broken network."""
-    try:
-        return answer.read(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _TryAgainError(reason(error)) from error
+        raise TryAgainError(f"the end of the answer at {file.tell():,} of {most:,} bytes")
 
 
 def _clear(file: BinaryIO) -> None:
@@ -250,10 +228,9 @@ def _refused(wanted: Wanted, file: BinaryIO, there: int, error: urllib.error.HTT
         if error.headers.get("Content-Range") == f"bytes */{there}":
             return  # it was whole already
         _clear(file)
-        raise _TryAgainError("another file than before") from error
-    if error.code in _PASSING:
-        wait = error.headers.get("Retry-After", "")
-        raise _TryAgainError(f"HTTP {error.code} {error.reason}", float(wait) if wait.isdecimal() else None) from error
+        raise TryAgainError("another file than before") from error
+    if error.code in PASSING:
+        raise TryAgainError(f"HTTP {error.code} {error.reason}", wait_s(error.headers)) from error
     remedy = f"find it elsewhere and save it as {wanted.path}"
     raise wanted.problem("a file", f"HTTP {error.code} {error.reason}", remedy) from error
 
@@ -261,23 +238,6 @@ def _refused(wanted: Wanted, file: BinaryIO, there: int, error: urllib.error.HTT
 def _untrusted(wanted: Wanted, error: ssl.SSLCertVerificationError) -> DatasetError:
     got = f"a certificate that cannot be verified ({error.verify_message})"
     return wanted.problem("a server to trust", got, "install your system's certificates, or correct its clock")
-
-
-def _validator(headers: Message) -> str | None:
-    """What tells one version of the file from another; a weak ETag does not vouch for bytes."""
-    tag: str | None = headers.get("ETag")
-    modified: str | None = headers.get("Last-Modified")
-    return tag if tag and not tag.startswith("W/") else modified
-
-
-def _content_range(headers: Message) -> tuple[int, int | None]:
-    """Where the answer begins and how long the whole file is: ``bytes 100-199/200``."""
-    unit, _, rest = str(headers.get("Content-Range", "")).partition(" ")
-    span, _, total = rest.partition("/")
-    first = span.partition("-")[0]
-    if unit != "bytes" or not first.isdecimal():
-        raise _TryAgainError("a part of unknown place")
-    return int(first), int(total) if total.isdecimal() else None
 
 
 def _read_notes(wanted: Wanted) -> dict[str, Any]:
