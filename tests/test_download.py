@@ -153,6 +153,17 @@ def test_file_that_shrinks_between_attempts_begins_anew(server, wanted, monkeypa
     assert wanted.path.read_bytes() == b"short"
 
 
+def test_file_of_another_size_under_the_same_validator_begins_anew(server, wanted, monkeypatch):
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    server.faults = ["cut 100000", "hang up"]
+    wanted = loose(wanted)
+    message(wanted)
+    server.files["a.zip"] = OTHER + b"longer"
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    download(wanted)
+    assert wanted.path.read_bytes() == OTHER + b"longer"
+
+
 @pytest.mark.parametrize("how", ["flip", "beginning of another"])
 def test_wrong_bytes_are_thrown_away_and_fetched_again(server, wanted, how):
     if how == "flip":

@@ -158,6 +158,11 @@ def test_bombs_are_refused_before_they_grow(tmp_path, pack, name):
     assert time.perf_counter() - begin < 5
 
 
+def test_compressed_tar_is_not_read_beyond_what_is_too_much(tmp_path):
+    with pytest.raises(DatasetError, match="in 1 files"):
+        unpack_it(tmp_path, tarred({"Set/a/1.png": bytes(50_000_000), "Set/a/2.png": bytes(50_000_000)}))
+
+
 def test_too_many_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(unpack, "MOST_MEMBERS", 4)
     for pack in (zipped, tarred):
