@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import shutil
@@ -19,7 +18,7 @@ from typing import IO, Any, BinaryIO
 
 from esrgan.data.answers import PASSING, TryAgainError, content_range, read_on, validator, wait_s
 from esrgan.errors import DatasetError, Problem
-from esrgan.files import reason
+from esrgan.files import file_digest, reason
 
 try:
     import fcntl
@@ -65,10 +64,13 @@ class Wanted:
         return DatasetError(Problem(self.url, expected, got, remedy))
 
 
-def download(wanted: Wanted, progress: Progress | None = None) -> str:
-    """Download a file, or the rest of it, and check it.
+def download(wanted: Wanted, progress: Progress | None = None, trouble: Callable[[str], None] | None = None) -> str:
+    """Download a file, or the rest of it, and check it. A file that is there already is only checked.
 
-    A file that is there already is only checked.
+    Args:
+        wanted: What to download.
+        progress: Called after each piece.
+        trouble: Told why it waits before it asks again.
 
     Returns:
         Its checksum, "sha256:…" unless another kind was wanted.
@@ -86,7 +88,7 @@ def download(wanted: Wanted, progress: Progress | None = None) -> str:
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
         with wanted.part.open("ab") as file, _alone(wanted, file):
             for last in (False, True):
-                _fetch(wanted, file, progress)
+                _fetch(wanted, file, progress, trouble)
                 digest = file_digest(wanted.part, wanted.digest)
                 if wanted.digest in (None, digest):
                     break
@@ -103,13 +105,6 @@ def download(wanted: Wanted, progress: Progress | None = None) -> str:
     return digest
 
 
-def file_digest(path: Path, like: str | None = None) -> str:
-    """Compute a file's checksum: "md5:…" if the other one is, else "sha256:…"."""
-    kind = like.partition(":")[0] if like else "sha256"
-    with path.open("rb") as file:
-        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
-
-
 @contextmanager
 def _alone(wanted: Wanted, file: BinaryIO) -> Iterator[None]:
     """Keep other processes from writing the same file; the system forgets the lock when the process ends."""
@@ -122,7 +117,7 @@ def _alone(wanted: Wanted, file: BinaryIO) -> Iterator[None]:
     yield
 
 
-def _fetch(wanted: Wanted, file: BinaryIO, progress: Progress | None) -> None:
+def _fetch(wanted: Wanted, file: BinaryIO, progress: Progress | None, trouble: Callable[[str], None] | None) -> None:
     """Try until ``part`` is whole."""
     most, failures = file.tell(), 0
     if (
@@ -142,7 +137,10 @@ def _fetch(wanted: Wanted, file: BinaryIO, progress: Progress | None) -> None:
                 remedy = f"run this again to go on from byte {most:,}, or download it elsewhere to {wanted.path}"
                 raise wanted.problem("an answer", f"{error}, {failures} times", remedy) from error
             pause_s = PAUSE_S * 2 ** max(0, failures - 1) if error.pause_s is None else error.pause_s
-            time.sleep(min(pause_s, LONGEST_PAUSE_S))
+            pause_s = min(pause_s, LONGEST_PAUSE_S)
+            if trouble:
+                trouble(f"{error}; next attempt in {pause_s:.0f} s")
+            time.sleep(pause_s)
 
 
 def _attempt(wanted: Wanted, file: BinaryIO, progress: Progress | None) -> None:

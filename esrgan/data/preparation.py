@@ -82,8 +82,8 @@ def _announce(name: str, missing: list[Archive], data_root: Path, console: Conso
     if need > free:
         remedy = "free some, or choose another --data-root"
         raise DatasetError(Problem(str(data_root), f"{gigabytes(need)} free", gigabytes(free), remedy))
-    at_least = "at least " if 0 in sizes else ""
-    console.line(f"{name}: {at_least}{gigabytes(need)} needed in {data_root}, {gigabytes(free)} free")
+    told = "what the server says" if not need else f"at least {gigabytes(need)}" if 0 in sizes else gigabytes(need)
+    console.line(f"{name}: {told} needed in {data_root}, {gigabytes(free)} free")
 
 
 def _download(archive: Archive, path: Path, console: Console) -> str:
@@ -93,7 +93,7 @@ def _download(archive: Archive, path: Path, console: Console) -> str:
             console.live(f"{archive.name}: {gigabytes(there)}{of} downloaded", keep=True)
 
     try:
-        return download(Wanted(archive.url, path, archive.size, archive.digest), progress)
+        return download(Wanted(archive.url, path, archive.size, archive.digest), progress, console.line)
     finally:
         console.end()
 
