@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,6 +23,13 @@ _PREFIX = ".esrgan-"  # of temporary files; the rest is a random number
 def reason(error: BaseException) -> str:
     """What an exception says, on one line; of a system error only that, as the file is named already."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def file_digest(path: Path, like: str | None = None) -> str:
+    """Compute a file's checksum: "md5:…" if the other one is, else "sha256:…"."""
+    kind = like.partition(":")[0] if like else "sha256"
+    with path.open("rb") as file:
+        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
 
 
 @contextmanager

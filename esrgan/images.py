@@ -135,6 +135,17 @@ def read(path: str | Path, channels: int) -> NDArray[np.uint8]:
         return _decode(image, _MODES[channels])
 
 
+def measure(path: str | Path) -> tuple[int, int, int]:
+    """Reads (height, width, channels) of an image from its header, as ``read`` would give it.
+
+    Raises:
+        ImageError: As ``read`` does, but for damage behind the header.
+    """
+    with _open(path) as image:
+        width, height = image.size
+        return (width, height, _channels(image)) if _orientation(image) >= 5 else (height, width, _channels(image))
+
+
 def _decode(image: ImageFile.ImageFile, mode: str) -> NDArray[np.uint8]:
     """The upright pixels (H, W, C) of an opened image."""
     orientation = _orientation(image)
