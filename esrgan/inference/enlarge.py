@@ -53,9 +53,10 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
         DeviceError: If there is too little memory even for the smallest parts.
     """
     factor = network.unshuffle_factor
-    weight = network.conv_first.weight
+    weight = next(network.body.parameters())  # of the precision that most is computed in
     across, length = sorted((math.ceil(height / factor), math.ceil(width / factor)))
-    is_small = weight.dtype == torch.float32 and length * across * min(weight.shape[:2]) <= SMALL_INPUT
+    channels = min(network.conv_first.weight.shape[:2])
+    is_small = weight.dtype == torch.float32 and length * across * channels <= SMALL_INPUT
     plan = _plan(network, length, across)
     while True:
         try:
@@ -149,9 +150,9 @@ def memory_of(network: RRDBNet, across: int) -> tuple[int, int]:
     Returns:
         Bytes for what is kept between strips, and bytes for each line of a strip.
     """
-    weight = network.conv_first.weight
+    weight = next(network.body.parameters())
     sample = weight.element_size()
-    channels = weight.shape[0]
+    channels = network.conv_first.out_channels
     kept_samples = lag = 0
     for block in network.body:
         dense = [
@@ -167,5 +168,5 @@ def memory_of(network: RRDBNet, across: int) -> tuple[int, int]:
     kept_samples += 2 * channels * (2 * enlarged + 2)
     widest = max(each.shape[1] for each in network.parameters() if each.ndim == 4)
     # A window, what is computed from it, and the next window; when enlarging, of twice the lines. A test measures it.
-    line_samples = max(4 * widest, 12 * channels * enlarged)
-    return kept_samples * across * sample, line_samples * across * sample
+    line_bytes = max(4 * widest * sample, 12 * channels * enlarged * 4)
+    return kept_samples * across * sample, line_bytes * across
