@@ -191,7 +191,7 @@ def measure_memory(width: int, height: int) -> None:
     across, length = sorted((width, height))
     print(f"{width}×{height} px, 6 blocks, ×4: above the canvas of {width * height * 48 / 1e9:.2f} GB in 8 bits.\n")
     print("| lines of | how many | in strips of | peak | s |\n|--:|--:|--:|--:|--:|")
-    for rows in (192, 384):  # more than the 96 lines that are on their way through the network
+    for rows in (128, 192):  # more than the 96 lines that are on their way through the network
         job = json.dumps({"name": "memory", "across": across, "length": length, "rows": rows})
         answer = json.loads(subprocess.check_output([sys.executable, HERE / "contenders.py", job], env=ENVIRONMENT))
         strips = f"{answer['lines']}" + f", in {answer['bands']} bands" * (answer["bands"] > 1)
