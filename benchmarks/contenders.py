@@ -1,0 +1,173 @@
+"""One contender of the benchmark in a process of its own, started by ``inference.py`` in the environment it needs.
+
+Its argument says what to do, in JSON. It writes a line of JSON when it is ready, and then one for each line that it is
+given: ``run`` gives seconds, ``save`` writes the last result to the path ``result``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+Job = dict[str, Any]
+Run = Callable[[], Any]
+
+
+def esrgan(job: Job, precision: str) -> tuple[Run, str]:
+    """This project, from a float tensor to a float tensor, as all of them."""
+    from esrgan import Upscaler
+
+    upscaler = Upscaler.from_file(job["model"], job["device"], precision)
+    low = torch.from_numpy(np.load(job["input"])).to(job["device"])
+    return lambda: upscaler(low), str(upscaler.dtype).removeprefix("torch.")
+
+
+def _network(job: Job, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, torch.Tensor]:
+    """BasicSR's RRDBNet by way of spandrel, and its input."""
+    from spandrel import ModelLoader
+
+    network = ModelLoader(device=job["device"]).load_from_file(job["state"]).model.eval().requires_grad_(False)
+    low = torch.from_numpy(np.load(job["input"])).to(job["device"], dtype)
+    return network.to(dtype), low
+
+
+def pytorch(job: Job, name: str, compiled: bool = False, last: bool = False) -> tuple[Run, str]:
+    """The plain forward pass over the whole image, as Real-ESRGAN runs it, and what is usually done to hasten it."""
+    network, low = _network(job, getattr(torch, name))
+    if last:
+        network, low = network.to(memory_format=torch.channels_last), low.contiguous(memory_format=torch.channels_last)
+    forward = torch.compile(network) if compiled else network
+    return torch.inference_mode()(lambda: forward(low).float()), f"torch {torch.__version__}"
+
+
+def ncnn(job: Job, bf16: bool) -> tuple[Run, str]:
+    """The ncnn pair itself, on the CPU; ``low`` has to outlive the ``ncnn.Mat`` of it."""
+    import ncnn as library
+
+    net = library.Net()
+    options = net.opt
+    options.num_threads, options.use_vulkan_compute, options.use_bf16_storage = job["threads"], False, bf16
+    options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
+    net.opt = options
+    net.load_param(job["ncnn"] + ".param")
+    net.load_model(job["ncnn"] + ".bin")
+    low = np.load(job["input"])[0]
+
+    def run() -> Any:
+        extractor = net.create_extractor()
+        extractor.input("data", library.Mat(low))
+        _, high = extractor.extract("output")
+        return np.array(high)[None]
+
+    return run, f"ncnn {library.__version__}"
+
+
+def openvino(job: Job, precision: str) -> tuple[Run, str]:
+    """The network converted from PyTorch, its size fixed, tuned for latency."""
+    import openvino as library
+
+    network, low = _network(job)
+    model = library.convert_model(network, example_input=low, input=list(low.shape))
+    options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": job["threads"]}
+    compiled = library.Core().compile_model(model, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
+    given = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    array = low.numpy()
+    return lambda: compiled(array)[0], f"openvino {library.__version__.split('-')[0]}, {given}"
+
+
+def onnxruntime(job: Job) -> tuple[Run, str]:
+    """The network exported from PyTorch, its size fixed."""
+    import onnxruntime as library
+
+    network, low = _network(job)
+    path = job["result"] + ".onnx"
+    torch.onnx.export(network, (low,), path, dynamo=False)
+    options = library.SessionOptions()
+    options.intra_op_num_threads = job["threads"]
+    session = library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = {session.get_inputs()[0].name: low.numpy()}
+    return lambda: session.run(None, inputs)[0], f"onnxruntime {library.__version__}"
+
+
+def memory(job: Job) -> None:
+    """Stream an image whose strips have lines of the given width, and say how far memory rose above what was there."""
+    from esrgan.inference.enlarge import _plan
+    from esrgan.inference.strips import stream
+    from esrgan.models import RRDBNet
+
+    def resident(name: str) -> int:
+        with open("/proc/self/status") as lines:  # noqa: PTH123
+            return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+    network = RRDBNet(num_basic_blocks=6).eval().to(memory_format=torch.channels_last)
+    plan = _plan(network, job["length"], job["across"])
+    for across, rows in ((256, 128), (job["across"], job["rows"])):  # the first is to load what PyTorch loads late
+        before = resident("VmRSS")
+        began = time.perf_counter()
+        sizes = [min(plan.lines, rows - row) for row in range(0, rows, plan.lines)]
+        with torch.inference_mode():
+            given = sum(
+                part.numel() for part in stream(network, (torch.rand(1, 3, n, across) for n in sizes), 2, plan.lines)
+            )
+        assert given == 16 * 3 * rows * across  # noqa: S101
+    risen, seconds = resident("VmHWM") - before, time.perf_counter() - began
+    print(json.dumps({"bytes": risen, "lines": plan.lines, "bands": plan.bands, "seconds": seconds}))
+
+
+CONTENDERS: dict[str, Callable[[Job], tuple[Run, str]]] = {
+    "PyTorch, plain": lambda job: pytorch(job, "float32"),
+    "PyTorch, channels_last": lambda job: pytorch(job, "float32", last=True),
+    "PyTorch, bfloat16 channels_last": lambda job: pytorch(job, "bfloat16", last=True),
+    "onnxruntime": onnxruntime,
+    "OpenVINO": lambda job: openvino(job, "f32"),
+    "OpenVINO, bfloat16": lambda job: openvino(job, "bf16"),
+    "ncnn": lambda job: ncnn(job, bf16=False),
+    "ncnn, bf16 storage": lambda job: ncnn(job, bf16=True),
+    "esrgan, fp32": lambda job: esrgan(job, "fp32"),
+    "esrgan, bf16": lambda job: esrgan(job, "bf16"),
+    "esrgan, auto": lambda job: esrgan(job, "auto"),
+    "PyTorch, plain float16": lambda job: pytorch(job, "float16"),
+    "PyTorch, float16 channels_last compiled": lambda job: pytorch(job, "float16", compiled=True, last=True),
+}
+
+
+def main() -> None:
+    """Obey until there is nothing more to read."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not come between
+    job: Job = json.loads(sys.argv[1])
+    torch.set_num_threads(job["threads"])
+    is_cuda = job["device"] == "cuda"
+    run, note = CONTENDERS[job["name"]](job)
+    run()  # compiles, allocates, packs weights
+    print(json.dumps({"note": note}), file=answers)
+    high: Any = None
+    for order in sys.stdin:
+        answer: dict[str, float] = {}
+        if order.strip() == "run":
+            high = None
+            if is_cuda:
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            began = time.perf_counter()
+            high = run()
+            if is_cuda:
+                torch.cuda.synchronize()
+                answer["bytes"] = torch.cuda.max_memory_reserved()
+            answer["seconds"] = time.perf_counter() - began
+        else:
+            np.save(job["result"], high.cpu().numpy() if isinstance(high, torch.Tensor) else high)
+        print(json.dumps(answer), file=answers)
+
+
+if __name__ == "__main__":
+    job = json.loads(sys.argv[1])
+    memory(job) if job["name"] == "memory" else main()

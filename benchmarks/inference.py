@@ -1,0 +1,256 @@
+"""Measure upscaling beside other programs: python3 benchmarks/inference.py --model FILE.
+
+Each contender lives in a process of its own, and one works at a time. They take turns, round by round, and before each
+turn the machine is given time to become idle. The peers are installed into ``benchmarks/.peers``, at fixed versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import skimage
+import torch
+from numpy.typing import NDArray
+
+from esrgan import Upscaler, load_generator
+from esrgan.devices import has_native_bfloat16
+from esrgan.models import RRDBNet
+from esrgan.resize import bicubic
+
+HERE = Path(__file__).resolve().parent
+PEERS_FOLDER = HERE / ".peers"
+PEERS_PYTHON = PEERS_FOLDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+# realesrgan 0.3.0 and basicsr 1.4.2 install but do not import (torchvision.transforms.functional_tensor is gone);
+# spandrel has their network, layer for layer. PyTorch is ours, so that what differs is how it is used.
+PEERS = ["spandrel==0.4.2", "ncnn==1.0.20261020", "openvino==2026.4.1", "onnxruntime==1.31.1", "onnx==1.23.2"]
+PEERS.append(f"torch=={torch.__version__.split('+')[0]}")
+TORCH = ("PyTorch, plain", "PyTorch, channels_last", "PyTorch, bfloat16 channels_last")
+OTHERS = ("onnxruntime", "OpenVINO", "OpenVINO, bfloat16", "ncnn", "ncnn, bf16 storage")
+CPU = (*TORCH, *OTHERS, "esrgan, fp32", "esrgan, bf16", "esrgan, auto")
+GPU = ("PyTorch, plain float16", "PyTorch, float16 channels_last compiled", "esrgan, fp32", "esrgan, auto")
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
+IS_NATIVE = has_native_bfloat16(torch.device("cpu"))
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE.parent), "PYTHONWARNINGS": "ignore"}
+Row = dict[str, Any]
+
+
+def prepare_peers() -> None:
+    """Install the peers, unless just these are there."""
+    stamp, wanted = PEERS_FOLDER / "installed.txt", "\n".join(PEERS)
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"installing {', '.join(PEERS)}", file=sys.stderr)
+        venv.create(PEERS_FOLDER, with_pip=True, clear=True)
+        subprocess.check_call([PEERS_PYTHON, "-m", "pip", "install", "--quiet", *PEERS])
+        stamp.write_text(wanted)
+
+
+def print_machine() -> None:
+    """Say on what all this is measured."""
+    model, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        model = next((line.split(":")[1].strip() for line in info.open() if line.startswith("model name")), model)
+    abilities = torch.cpu.get_capabilities()
+    names = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_fp16", "bf16")
+    print(f"- CPU: {model}; {', '.join(name for name in names if abilities.get(name))}")
+    print(f"- {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB")
+    print(f"- bfloat16 on the CPU: {'native' if IS_NATIVE else 'not native, emulated where it is asked for'}")
+    print(f"- GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
+    print(f"- Python {platform.python_version()}, PyTorch {torch.__version__}, {platform.system()}")
+
+
+def operations(network: RRDBNet, pixels: int) -> int:
+    """Count the additions and multiplications of the convolutions for a number of low-resolution pixels."""
+    total = 0
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            doublings = network.num_upsamplings if name in ("conv_hr", "conv_last") else 0
+            if name.startswith("conv_up"):  # before the pixel shuffle, but after the nearest-neighbour enlargement
+                doublings = int(name[-1]) - network.use_subpixel_conv
+            total += 2 * module.weight.numel() * 4**doublings * pixels // network.unshuffle_factor**2
+    return total
+
+
+def compare(result: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float, int]:
+    """Give PSNR, PSNR after rounding to 8 bits, and the worst level then, of images in [0, 1]."""
+    a, b = (np.clip(each.astype(np.float64), 0, 1) * 255 for each in (result, reference))
+    rounded = np.abs(a.round() - b.round())
+    with np.errstate(divide="ignore"):
+        exact, coarse = (float(10 * np.log10(255**2 / (each**2).mean())) for each in (a - b, rounded))
+    return exact, coarse, int(rounded.max())
+
+
+class Worker:
+    """A contender, waiting for its turn."""
+
+    def __init__(self, name: str, job: Row) -> None:
+        print(f"starting {name}", file=sys.stderr)
+        self.name, self.result = name, Path(job["result"])
+        python = sys.executable if name.startswith("esrgan") else PEERS_PYTHON
+        command = [python, HERE / "contenders.py", json.dumps(job | {"name": name})]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+        self.seconds: list[float] = []
+        self.others: list[float] = []
+        self.bytes = 0
+        self.note = self.ask("").get("note")
+
+    def ask(self, order: str) -> Row:
+        """Let it do something; give its answer, which is empty if it has died."""
+        assert self.process.stdin is not None  # noqa: S101  both are pipes; for the type checker
+        assert self.process.stdout is not None  # noqa: S101
+        if order:
+            self.process.stdin.write(order + "\n")
+            self.process.stdin.flush()
+        return dict(json.loads(self.process.stdout.readline() or "{}"))
+
+    def run(self, patience: float) -> None:
+        """Let it run once, if possible on an idle machine; note its time and the share of the CPU others had then."""
+        deadline = time.monotonic() + patience
+        while psutil.cpu_percent(0.5) > 10 and time.monotonic() < deadline:
+            pass
+        before, began = self._used_by_others(), time.perf_counter()
+        answer = self.ask("run")
+        used, wall = self._used_by_others() - before, time.perf_counter() - began
+        self.seconds.append(answer["seconds"])
+        self.others.append(max(used, 0) / wall / (os.cpu_count() or 1))
+        self.bytes = max(self.bytes, answer.get("bytes", 0))
+
+    def _used_by_others(self) -> float:
+        own, all_ = psutil.Process(self.process.pid).cpu_times(), psutil.cpu_times()
+        idle = all_.idle + getattr(all_, "iowait", 0) + getattr(all_, "guest", 0)
+        return float(sum(all_) - idle - own.user - own.system)
+
+
+def race(names: Iterable[str], job: Row, options: argparse.Namespace, flop: int) -> None:
+    """Let contenders take turns, and print their table."""
+    workers = [Worker(name, job | {"result": f"{job['input']}.{i}.npy"}) for i, name in enumerate(names)]
+    alive = {worker.name: worker for worker in workers if worker.note}
+    for i in range(options.repeats):
+        print(f"round {i + 1} of {options.repeats}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+        for worker in alive.values():
+            worker.run(options.patience)
+    for worker in workers:
+        if worker.note:
+            worker.ask("save")
+        worker.process.communicate()
+    reference, first = np.load(alive["esrgan, fp32"].result), next(iter(alive.values()))
+    print(f"{flop / 1e9:.0f} GFLOP, {options.repeats} rounds. PSNR and worst 8-bit level are against `esrgan, fp32`.\n")
+    print(f"| | what | best s | median s | × {first.name} | GFLOP/s | others | PSNR | worst | GPU memory |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for worker in workers:
+        if not worker.note:
+            print(f"| {worker.name} | failed, see above |")
+            continue
+        is_emulated = job["device"] == "cpu" and not IS_NATIVE and "bf" in worker.name
+        best, psnr = min(worker.seconds), compare(np.load(worker.result), reference)
+        times = f"{best:.2f} | {np.median(worker.seconds):.2f} | {min(first.seconds) / best:.2f}"
+        others = worker.others[worker.seconds.index(best)]
+        memory = f"{worker.bytes / 1e9:.2f} GB" if worker.bytes else "–"
+        print(
+            f"| {worker.name} | {worker.note}{', **no native bfloat16**' * is_emulated} | {times} "
+            f"| {flop / best / 1e9:.0f} | {others:.0%} | {psnr[0]:.1f} | {psnr[2]} | {memory} |"
+        )
+
+
+def measure_accuracy(model: Path, side: int) -> None:
+    """Compare ``auto`` and bfloat16 with float32 on photographs: as they are, and reduced to a quarter first."""
+    upscalers = {name: Upscaler.from_file(model, "cpu", name) for name in ("fp32", "bf16", "auto")}
+    if upscalers["auto"].dtype == torch.float32:
+        del upscalers["auto"]
+        print("On this machine `auto` is float32 itself; bfloat16 is emulated, with the same roundings.\n")
+    print(f"The middle {side}×{side} px at most. PSNR before and after rounding to 8 bits.\n")
+    print("| input | precision | PSNR | PSNR, 8 bits | worst level |\n|---|---|--:|--:|--:|")
+    for name in PHOTOGRAPHS:
+        photograph = getattr(skimage.data, name)()
+        height, width = (length // 4 * 4 for length in photograph.shape[:2])
+        for kind, image in (("reduced ×¼", bicubic(photograph[:height, :width], 0.25)), ("itself", photograph)):
+            top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
+            low = (image[top : top + side, left : left + side] / 255).astype(np.float32)
+            results = {each: upscaler(low) for each, upscaler in upscalers.items()}
+            for each in list(results)[1:]:
+                exact, coarse, worst = compare(results[each], results["fp32"])
+                print(f"| {name}, {kind} | {each} | {exact:.1f} | {coarse:.1f} | {worst} |", flush=True)
+
+
+def measure_memory(width: int, height: int) -> None:
+    """Measure what a large image takes above the canvas, on its first lines; how many they are does not matter."""
+    across, length = sorted((width, height))
+    print(f"{width}×{height} px, 6 blocks, ×4: above the canvas of {width * height * 48 / 1e9:.2f} GB in 8 bits.\n")
+    print("| lines of | how many | in strips of | peak | s |\n|--:|--:|--:|--:|--:|")
+    for rows in (128, 192):  # more than the 96 lines that are on their way through the network
+        job = json.dumps({"name": "memory", "across": across, "length": length, "rows": rows})
+        answer = json.loads(subprocess.check_output([sys.executable, HERE / "contenders.py", job], env=ENVIRONMENT))
+        strips = f"{answer['lines']}" + f", in {answer['bands']} bands" * (answer["bands"] > 1)
+        print(f"| {across} px | {rows} | {strips} | {answer['bytes'] / 1e9:.2f} GB | {answer['seconds']:.0f} |")
+
+
+def save_input(path: str, width: int, height: int) -> None:
+    """Write a photograph of a given size, (1, 3, H, W) in [0, 1], mirrored where it is too small."""
+    photograph = skimage.data.astronaut()
+    missing = [(0, max(wanted - there, 0)) for wanted, there in zip((height, width), photograph.shape[:2], strict=True)]
+    pixels = np.pad(photograph, [*missing, (0, 0)], mode="symmetric")[:height, :width]
+    np.save(path, np.ascontiguousarray(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255))
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="a generator; ncnn takes part if it is an ncnn pair")
+    parser.add_argument("--size", default="256x256", help="width and height of the input on the CPU (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (%(default)s)")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for an idle machine (%(default)s)")
+    parser.add_argument(
+        "--only", nargs="+", default=CPU, choices=CPU, metavar="NAME", help="some contenders on the CPU"
+    )
+    parser.add_argument("--crop", type=int, default=128, help="side of the photographs for the accuracy (%(default)s)")
+    parser.add_argument("--memory", default="6000x4000", help="size for the measurement of memory (%(default)s)")
+    parts = ("speed", "gpu", "accuracy", "memory")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what to measure (everything)")
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
+    print_machine()
+    print(f"- load before: {os.getloadavg()[0]:.1f}", flush=True)
+    network, model = load_generator(options.model).build(), options.model.resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        job: Row = {"model": str(model), "ncnn": str(model.with_suffix("")), "threads": torch.get_num_threads()}
+        job |= {"state": f"{folder}/state.pth", "input": f"{folder}/input.npy"}
+        torch.save(network.state_dict(), job["state"])
+        if "speed" in options.parts:
+            prepare_peers()
+            save_input(job["input"], width, height)
+            print(f"\n## CPU, {width}×{height} px → ×{network.scale_factor}\n", flush=True)
+            names = [each for each in options.only if "ncnn" not in each or model.suffix in (".param", ".bin")]
+            race(names, job | {"device": "cpu"}, options, operations(network, width * height))
+        if "gpu" in options.parts:
+            print(f"\n## GPU, 640×480 px → ×{network.scale_factor}\n", flush=True)
+            if torch.cuda.is_available():
+                prepare_peers()
+                save_input(job["input"], 640, 480)
+                race(GPU, job | {"device": "cuda"}, options, operations(network, 640 * 480))
+            else:
+                print("Left out: there is none here.")
+    if "accuracy" in options.parts:
+        print("\n## Accuracy\n", flush=True)
+        measure_accuracy(model, options.crop)
+    if "memory" in options.parts:
+        print("\n## Memory\n", flush=True)
+        measure_memory(*map(int, options.memory.split("x")))
+    print(f"\nload after: {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
