@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
 import sys
@@ -33,23 +34,30 @@ class Console:
         """Show the state of things. Where lines cannot be rewritten only those to keep are printed."""
         if self.is_live:
             width = shutil.get_terminal_size().columns - 1
-            self.stream.write(f"\r\x1b[2K{text[:width]}")
+            self._write(f"\r\x1b[2K{text[:width]}")
             self.pending = True
         elif keep:
-            self.stream.write(text + "\n")
+            self._write(text + "\n")
         self.shown_at = time.monotonic()
-        self.stream.flush()
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
         self.end()
-        self.stream.write(text + "\n")
-        self.stream.flush()
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        """Write at once. Where nobody reads any more, as behind ``| head``, work goes on in silence."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except OSError:
+            self.stream = io.StringIO()
+            self.is_live = False
 
     def end(self) -> None:
         """Finish the live line."""
         if self.pending:
-            self.stream.write("\r\x1b[2K")
+            self._write("\r\x1b[2K")
             self.pending = False
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from esrgan.errors import DeviceError
@@ -34,6 +36,18 @@ def select_device(name: str) -> torch.device:
         raise DeviceError(f"--device {name}: this machine has no Apple GPU that PyTorch can use; use --device cpu")
     elif device.type not in ("cpu", "mps"):
         raise DeviceError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name}")
+    return device
+
+
+def process_device(name: str) -> torch.device:
+    """As ``select_device``, but of the processes that torchrun starts on a machine each gets its own GPU.
+
+    Raises:
+        DeviceError: If the device is not there.
+    """
+    device = select_device(name)
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return select_device(f"cuda:{os.environ['LOCAL_RANK']}")
     return device
 
 

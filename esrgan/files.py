@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import platform
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
-
 from esrgan.errors import ImageError, Problem
 
-_PREFIX = f".esrgan-{platform.node()}-"  # of temporary files; the rest is the process and a random number
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX = ".esrgan-"  # of temporary files; the rest is a random number
 
 
 def reason(error: BaseException) -> str:
     """What an exception says, on one line; of a system error only that, as the file is named already."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def file_digest(path: Path, like: str | None = None) -> str:
+    """Compute a file's checksum: "md5:…" if the other one is, else "sha256:…"."""
+    kind = like.partition(":")[0] if like else "sha256"
+    with path.open("rb") as file:
+        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
 
 
 @contextmanager
@@ -36,27 +46,36 @@ def new_image_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """
     if os.path.lexists(path) and (path.is_dir() or not overwrite):
         raise _taken(path)
-    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
     try:
         # Opened here, not by tempfile, whose files only their owner may read.
         with temporary.open("x+b") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: what is not locked is abandoned
             yield file
-        if overwrite:
-            temporary.replace(path)
-        else:
-            _rename(temporary, path)
+            file.flush()
+            if fcntl:
+                _name(temporary, path, overwrite)
+        if not fcntl:  # Windows renames no open file
+            _name(temporary, path, overwrite)
     finally:
         with suppress(OSError):  # gone already when all went well
             temporary.unlink()
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes what processes that were killed on this machine left in a folder while writing."""
-    for temporary in folder.glob(f"{_PREFIX}*-*.tmp"):
-        pid = temporary.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            with suppress(OSError):
-                temporary.unlink()
+    """Removes what processes that were killed while writing left in a folder."""
+    for temporary in folder.glob(f"{_PREFIX}*.tmp") if fcntl else ():
+        with suppress(OSError), temporary.open("rb") as file:  # locked: still being written
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+
+
+def _name(temporary: Path, path: Path, overwrite: bool) -> None:
+    if overwrite:
+        temporary.replace(path)
+    else:
+        _rename(temporary, path)
 
 
 def _rename(temporary: Path, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ _UPRIGHT = {
 _LABEL_PX, _CHECK_PX = 14, 8  # of contact sheets: height of the letters, side of the squares behind transparent parts
 
 
-def find(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+def find(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> dict[Path, Path]:
     """Lists the images that files, folders and glob patterns stand for.
 
     Args:
@@ -61,41 +62,44 @@ def find(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> l
         suffixes: In lower case; those of ``esrgan.pictures`` for images to be enlarged.
 
     Returns:
-        The files in the order asked for, each once.
+        The files in the order asked for, each once, with their place below the folder that was asked for, or below
+        what of a pattern comes before its first wildcard; of single files that is the name.
 
     Raises:
         ImageError: Some of the paths give no file; it names all of them.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, tuple[Path, Path]] = {}
     problems = []
     for path in map(Path, paths):
         try:
             files, got = _expand(path, suffixes), "none there"
         except OSError as error:  # such as a folder that may not be entered
-            files, got = [], reason(error)
+            files, got = {}, reason(error)
         if not files:
             remedy = f"check the path; suffixes searched for: {' '.join(sorted(suffixes))}"
             problems.append(Problem(str(path), "an image file or a folder with some", got, remedy))
-        for file in files:
-            found.setdefault(file.parent.resolve() / file.name, file)
+        for file, place in files.items():
+            found.setdefault(file.parent.resolve() / file.name, (file, place))
     if problems:
         raise ImageError(problems)
-    return list(found.values())
+    return dict(found.values())
 
 
-def _expand(path: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files that one path stands for; names that hold brackets come before patterns."""
+def _expand(path: Path, suffixes: Collection[str]) -> dict[Path, Path]:
+    """The files that one path stands for, and their places; names that hold brackets come before patterns."""
     if path.is_dir():
-        return _images_below(path, suffixes)
+        return {file: file.relative_to(path) for file in _images_below(path, suffixes)}
     if path.exists():
-        return [path]
+        return {path: Path(path.name)}
     matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 Path.glob takes no absolute ones
-    return [
+    files = [
         file
         for match in matches
         for file in (_images_below(match, suffixes) if match.is_dir() else [match])
         if _is_image(file, suffixes)
     ]
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
+    return {file: file.relative_to(fixed) for file in files}
 
 
 def _is_image(path: Path, suffixes: Collection[str]) -> bool:
@@ -129,6 +133,17 @@ def read(path: str | Path, channels: int) -> NDArray[np.uint8]:
                 Problem(str(path), f"an image of kind {_KINDS[channels]}", f"one of kind {_KINDS[actual]}", remedy)
             )
         return _decode(image, _MODES[channels])
+
+
+def measure(path: str | Path) -> tuple[int, int, int]:
+    """Reads (height, width, channels) of an image from its header, as ``read`` would give it.
+
+    Raises:
+        ImageError: As ``read`` does, but for damage behind the header.
+    """
+    with _open(path) as image:
+        width, height = image.size
+        return (width, height, _channels(image)) if _orientation(image) >= 5 else (height, width, _channels(image))
 
 
 def _decode(image: ImageFile.ImageFile, mode: str) -> NDArray[np.uint8]:

@@ -50,8 +50,3 @@ def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFil
         )
     state = interpolate(psnr.state, gan.state, alpha)
     return replace(gan, state=state, stage="training", alpha=alpha, hparams=gan.hparams or psnr.hparams)
-
-
-def model_content(file: GeneratorFile) -> dict[str, object]:
-    """Give what a model file of a blend holds."""
-    return {"params": file.state, "stage": file.stage, "alpha": file.alpha, "hparams": file.hparams}

@@ -157,7 +157,7 @@ def test_every_missing_and_empty_folder_is_listed(tmp_path):
     ):
         assert text.startswith(f"dataset {name}: ")
     assert str(tmp_path / "DIV2K_train_HR") in texts[0]
-    assert "DIV2K_train_HR.zip" in texts[0]
+    assert "esrgan prepare div2k" in texts[0]
     assert "ESRGAN_DATA" in texts[0]
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from esrgan.devices import has_native_bfloat16, low_precision_dtype, select_device
+from esrgan.devices import has_native_bfloat16, low_precision_dtype, process_device, select_device
 from esrgan.errors import DeviceError
 
 CPU = torch.device("cpu")
@@ -87,3 +87,18 @@ def test_cpus_are_asked_what_they_can(monkeypatch, feature, value):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, feature: value})
     assert has_native_bfloat16(CPU) is value
     assert has_native_bfloat16(torch.device("mps")) is False
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")]
+)
+def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, name, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(process_device(name)) == ("cuda" if name == "auto" else name)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert str(process_device(name)) == expected
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    if name in ("auto", "cuda"):
+        with pytest.raises(DeviceError, match="cuda:2"):
+            process_device(name)

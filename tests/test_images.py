@@ -65,6 +65,7 @@ def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(stored).save(path, exif=exif.tobytes())
     upright = images.read(path, 3)
+    assert images.measure(path) == upright.shape
     assert upright.shape == ((24, 16, 3) if 5 <= orientation <= 8 else (16, 24, 3))
     assert upright[:8, :8].mean() > 240
     assert upright.mean() < 60
@@ -345,7 +346,7 @@ def test_find_names_each_file_once_and_keeps_the_order(tree, monkeypatch):
     monkeypatch.chdir(tree)
     found = images.find(["sub/../b.png", "sub", tree / "b.png", "a.JPG", "./b.png"])
     assert [file.name for file in found] == ["b.png", "c.webp", "a.JPG"]
-    assert images.find([]) == []
+    assert images.find([]) == {}
 
 
 def test_find_takes_other_suffixes(tree):

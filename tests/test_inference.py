@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from esrgan import Upscaler, images, metrics, pictures, resize
 from esrgan.cli import inference as inference_command
@@ -16,7 +16,6 @@ from esrgan.cli import interpolate as interpolate_command
 from esrgan.cli import main as esrgan
 from esrgan.cli import test as test_command
 from esrgan.errors import DeviceError, ImageError, WeightsError
-from esrgan.inference.batch import target_of, without_results
 from esrgan.weights import Architecture, infer_architecture, load_generator, save_file
 
 RNG = np.random.default_rng(0)
@@ -153,6 +152,9 @@ def test_what_is_no_image_is_refused(upscaler):
         upscaler(torch.zeros(1, 2, 4, 4))
     with pytest.raises(ImageError):
         upscaler("nowhere.png")
+    for wrong in (None, [1], b"a"):
+        with pytest.raises(ValueError, match="expected a path, PIL image, array or tensor"):
+            upscaler(wrong)
 
 
 def test_precision(model):
@@ -188,6 +190,21 @@ def test_pil_images_of_every_mode(upscaler, mode):
         upscaler(Image.new("CMYK", (4, 4)))
 
 
+def test_files_that_pil_cannot_hold_are_refused(upscaler, tmp_path):
+    frames = tuple(pixels(4, 5, 3) for _ in range(2))
+    pictures.write(tmp_path / "moving.webp", pictures.Picture(frames, "WEBP", delays_ms=(10, 10)))
+    pictures.write(tmp_path / "deep.png", pictures.Picture((frames[0].astype(np.uint16),)))
+    for name in ("moving.webp", "deep.png"):
+        with pytest.raises(ImageError, match="what a PIL image can hold"):
+            upscaler(tmp_path / name)
+    pictures.write(
+        tmp_path / "grey.png", pictures.Picture((frames[0][..., :1].astype(np.uint16) * 257,), dpi=(300, 300))
+    )
+    high = upscaler(tmp_path / "grey.png")
+    assert high.mode == "I;16"
+    assert high.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
 def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
     tensor = torch.rand(1, 3, 5, 7)
     network = load_generator(model).build()
@@ -207,17 +224,59 @@ def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
 @pytest.mark.parametrize("outscale", [0.5, 1.5, 2, 3.3])
 def test_other_final_sizes(model, outscale):
     upscaler = Upscaler.from_file(model, "cpu", "fp32", outscale=outscale)
-    image = pixels(8, 11, 4)
+    image = pixels(40, 60, 4)
     high = upscaler(image)
-    assert high.shape == (round(8 * outscale), round(11 * outscale), 4) == (*upscaler.size_of(8, 11), 4)
+    assert high.shape == (round(40 * outscale), round(60 * outscale), 4) == (*upscaler.size_of(40, 60), 4)
     twice = Upscaler.from_file(model, "cpu", "fp32")(image)
     if outscale == 2:
         np.testing.assert_array_equal(high, twice)
     elif outscale == 0.5:
         expected = resize.bicubic(twice[..., :3], Fraction(1, 4))
-        assert np.abs(high[..., :3].astype(int) - expected).max() <= 2
+        inside = slice(3, -3)  # edges are treated otherwise
+        assert np.abs(high[inside, inside, :3].astype(int) - expected[inside, inside]).max() <= 2
     with pytest.raises(ValueError, match="outscale"):
         Upscaler.from_file(model, "cpu", outscale=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tensors_keep_their_dtype(upscaler, dtype):
+    tensor = torch.rand(2, 3, 5, 6).to(dtype).requires_grad_()
+    high = upscaler(tensor)
+    assert high.dtype == dtype
+    torch.testing.assert_close(high, upscaler(tensor.detach().float()).to(dtype))
+
+
+@pytest.mark.parametrize("size", [20, 100])
+def test_the_callers_autocast_does_not_matter(upscaler, size):
+    image = pixels(size, size, 3)
+    expected = upscaler(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(upscaler(image), expected)
+
+
+def test_the_callers_network_stays_as_it_is(model):
+    network = load_generator(model).build().train()
+    Upscaler(network, torch.device("cpu"), torch.bfloat16)
+    assert network.training
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_pil_images_with_frames_or_a_transparent_colour(upscaler, tmp_path):
+    frames = [Image.fromarray(pixels(6, 8, 3)) for _ in range(2)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="expected one image, got 2 frames"):
+        upscaler(Image.open(tmp_path / "a.gif"))
+    frames[0].save(tmp_path / "a.png", transparency=(1, 2, 3))
+    with Image.open(tmp_path / "a.png") as image:
+        assert upscaler(image).mode == "RGBA"
+
+
+def test_a_file_is_turned_upright_once(upscaler, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(6, 8, 3)).save(tmp_path / "a.jpg", exif=exif)
+    high = upscaler(tmp_path / "a.jpg")
+    assert ImageOps.exif_transpose(high).size == high.size == (12, 16)
 
 
 def test_threads_may_share_one(upscaler):
@@ -243,23 +302,6 @@ def run(command, *arguments):
     return command.main([str(argument) for argument in arguments])
 
 
-def test_folder_is_upscaled_and_a_bad_file_does_not_stop_it(model, tmp_path, capsys):
-    folder = tmp_path / "in"
-    (folder / "deeper").mkdir(parents=True)
-    images.write(folder / "a b.png", pixels(6, 5, 3))
-    images.write(folder / "deeper/ü.jpg", pixels(6, 5, 3))
-    (folder / "bad.png").write_bytes(b"no image")
-    out = tmp_path / "out"
-    assert run(inference_command, "-m", model, "-o", out, "--device", "cpu", folder) == 1
-    assert sorted(path.name for path in out.iterdir()) == ["a b_sr.png", "ü_sr.jpg"]
-    assert images.read(out / "a b_sr.png", 3).shape == (12, 10, 3)
-    printed = capsys.readouterr()
-    assert "2 of 3 images upscaled, 1 failed" in printed.out
-    assert "RRDBNet ×2 8/4/1" in printed.out
-    assert printed.err.startswith(f"error: {folder / 'bad.png'}: expected")
-    assert "Traceback" not in printed.err
-
-
 def test_beside_the_input_and_never_over_a_file_unasked(model, tmp_path, capsys):
     images.write(tmp_path / "a.png", pixels(6, 5, 3))
     assert run(inference_command, "-m", model, tmp_path / "a.png") == 0
@@ -267,15 +309,10 @@ def test_beside_the_input_and_never_over_a_file_unasked(model, tmp_path, capsys)
     images.write(tmp_path / "a.png", pixels(6, 5, 3), overwrite=True)
     assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
     assert (tmp_path / "a_sr.png").read_bytes() == first
-    assert "--overwrite replaces it" in capsys.readouterr().err
-    assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0  # and its own result is no input
+    assert "--overwrite replaces files" in capsys.readouterr().err
+    assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0
     assert (tmp_path / "a_sr.png").read_bytes() != first
     assert not (tmp_path / "a_sr_sr.png").exists()
-
-
-def test_results_of_an_earlier_run_are_no_inputs(tmp_path):
-    a, b = tmp_path / "a.png", tmp_path / "b_sr.png"
-    assert without_results([a, target_of(a, None), b]) == [a, b]
 
 
 def test_profile_and_exif_stay(model, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esrgan.errors import WeightsError
-from esrgan.interpolation import interpolate, interpolate_files
+from esrgan.interpolation import blend, interpolate
 from esrgan.models import RRDBNet
 from esrgan.weights import load_generator, save_file
 
@@ -58,7 +58,7 @@ def test_alpha_outside_its_range_is_refused(tmp_path, alpha):
         interpolate(PSNR, GAN, alpha)
     psnr, gan = write(tmp_path / "p.pth", PSNR, "pretraining"), write(tmp_path / "g.pth", GAN, "training")
     with pytest.raises(ValueError, match="alpha"):
-        interpolate_files(psnr, gan, alpha)
+        blend(psnr, gan, alpha).content()
 
 
 def test_states_of_different_names_or_shapes_are_refused():
@@ -83,7 +83,7 @@ def test_inputs_are_neither_changed_nor_shared(alpha):
 def test_blend_of_files_is_a_model_file(tmp_path, suffix):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining", hparams={"seed": 1})
     gan = write(tmp_path / "g.safetensors", GAN, "training", hparams={"seed": 2})
-    content = interpolate_files(psnr, gan, 0.8)
+    content = blend(psnr, gan, 0.8).content()
     path = tmp_path / f"blend{suffix}"
     save_file(path, content)
     file = load_generator(path)
@@ -97,7 +97,7 @@ def test_blend_of_files_is_a_model_file(tmp_path, suffix):
 def test_blend_knows_how_the_psnr_model_was_made_where_the_gan_model_does_not_say(tmp_path):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining", hparams={"seed": 1})
     gan = write(tmp_path / "g.pth", GAN, "training")
-    assert interpolate_files(psnr, gan, 0.5)["hparams"] == {"seed": 1}
+    assert blend(psnr, gan, 0.5).content()["hparams"] == {"seed": 1}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_generators_of_two_architectures_are_refused(tmp_path, other):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining")
     gan = write(tmp_path / "g.pth", random_state(1, **other), "training")
     with pytest.raises(WeightsError) as error:
-        interpolate_files(psnr, gan, 0.5)
+        blend(psnr, gan, 0.5).content()
     text = str(error.value)
     assert "\n" not in text
     assert str(psnr.path) in text
@@ -129,4 +129,4 @@ def test_generators_of_two_residual_scalings_are_refused(tmp_path):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining")
     gan = write(tmp_path / "g.pth", GAN, "training", hparams={"generator": {"residual_scaling": 0.1}})
     with pytest.raises(WeightsError):
-        interpolate_files(psnr, gan, 0.5)
+        blend(psnr, gan, 0.5).content()

@@ -545,6 +545,34 @@ def test_cmyk_profile_does_not_stay(tmp_path):
         assert picture.icc_profile[16:20] == b"RGB "
 
 
+def test_cmyk_profile_is_used(tmp_path):
+    grey = bytearray(CMYK_PROFILE)  # which makes everything grey
+    tags = struct.iter_unpack(">4sII", CMYK_PROFILE[132 : 132 + 12 * CMYK_PROFILE[131]])
+    for name, start, length in tags:
+        if name.startswith(b"A2B"):  # ICC.1 §10.10: from inks to Lab, between curves of 4 and of 3 channels
+            assert CMYK_PROFILE[start : start + 4] == b"mft2"
+            before, behind = struct.unpack(">HH", CMYK_PROFILE[start + 48 : start + 52])
+            first, last = start + 52 + 4 * 2 * before, start + length - 3 * 2 * behind
+            grey[first:last] = b"\x80\0" * ((last - first) // 2)
+    Image.new("CMYK", (4, 4), (255, 0, 0, 0)).save(tmp_path / "a.jpg", icc_profile=bytes(grey))
+    assert np.ptp(pictures.read(tmp_path / "a.jpg").frames[0][0, 0].astype(int)) < 8
+
+
+def test_white_of_ten_bits_is_white(tmp_path):
+    white = np.full((8, 8, 3), 1023, np.uint16)
+    (tmp_path / "a.avif").write_bytes(imagecodecs.avif_encode(white, level=100, bitspersample=10))
+    picture = pictures.read(tmp_path / "a.avif")
+    assert picture.frames[0].min() == 65535
+    pictures.write(tmp_path / "b.avif", picture)
+    np.testing.assert_allclose(imagecodecs.avif_decode((tmp_path / "b.avif").read_bytes())[..., :3], 1023, atol=2)
+
+
+def test_shape_of_a_pixel_is_no_resolution(tmp_path):
+    shape = struct.pack(">IIB", 2, 1, 0)
+    (tmp_path / "a.png").write_bytes(png_with(imagecodecs.png_encode(noise(3)), (b"pHYs", shape)))
+    assert pictures.read(tmp_path / "a.png").dpi is None
+
+
 def test_png_colour_and_comments_stay(tmp_path):
     gamma = struct.pack(">I", 100000)
     text = b"Title\0caf\xe9"
@@ -599,6 +627,17 @@ def test_compression_stays(tmp_path):
         assert (b"VP8L" in (tmp_path / "b.webp").read_bytes()) == lossless
     pictures.write(tmp_path / "b.webp", pictures.Picture((smooth(3),)), overwrite=True, quality=80)
     assert b"VP8 " in (tmp_path / "b.webp").read_bytes()
+
+
+@pytest.mark.parametrize("height", [1, 255, 256, 257, 600])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bmp_is_written_in_parts(tmp_path, height, channels):
+    for width in (1, 2, 3, 4):
+        frame = noise(channels, height=height, width=width)
+        pictures.write(tmp_path / "a.bmp", pictures.Picture((frame,)), overwrite=True)
+        np.testing.assert_array_equal(read_otherwise(tmp_path / "a.bmp")[0], frame)
+        with Image.open(tmp_path / "a.bmp") as image:
+            assert image.mode == {1: "L", 3: "RGB"}[channels]
 
 
 def test_jpeg_quality(tmp_path):
@@ -817,6 +856,7 @@ def test_unusual_names(tmp_path, name):
         ("a.png", (4, 4, 3, np.uint8, 3), "expected one image for PNG, got 3 frames; write .webp, .gif or .tif"),
         ("a.webp", (4, 16384, 3, np.uint8), "at most 16383 pixels a side for WEBP, got 16384×4; write .png or .tif"),
         ("a.jpg", (65501, 4, 3, np.uint8), "at most 65500 pixels a side for JPEG"),
+        ("a.bmp", (40000, 40000, 3, np.uint8), "expected at most 4 GiB for BMP, got 40000×40000 pixels"),
         ("a.avif", (4, 16385, 3, np.uint8), "at most 16384 pixels a side for AVIF"),
     ],
 )
@@ -933,7 +973,7 @@ def test_folder_that_is_not_there(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
 def test_memory_of_writing(tmp_path, suffix):
     code = (
         "import resource, sys, numpy as np; from esrgan import pictures;"

@@ -33,7 +33,7 @@ from esrgan import metrics
 from esrgan.config import Config
 from esrgan.data import PatchDataset, batches, find_pairs, prepare
 from esrgan.errors import DatasetError, DeviceError, EsrganError, Problem, WeightsError
-from esrgan.interpolation import interpolate_files
+from esrgan.interpolation import blend
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
 from esrgan.training import TrainOptions, loop, train
@@ -1222,7 +1222,7 @@ def given(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     save_file(folder / "bare.pth", state)
     save_file(folder / "basicsr.pth", {"params_ema": state})
     save_file(
-        folder / "blend.pth", interpolate_files(*(load_generator(files[k]) for k in ("PSNR model", "GAN model")), 0.5)
+        folder / "blend.pth", blend(*(load_generator(files[k]) for k in ("PSNR model", "GAN model")), 0.5).content()
     )
     return files | {"foreign": folder / "bare.pth", "BasicSR": folder / "basicsr.pth", "blend": folder / "blend.pth"}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from weight_files import DIALECTS, NcnnWriter, earlier, esrgan_new, esrgan_old, random_state
 
 from esrgan.errors import WeightsError
-from esrgan.interpolation import interpolate_files
+from esrgan.interpolation import blend
 from esrgan.weights import Architecture, load_generator, save_file, to_our_names
 
 TINY = {"rrdb_channels": 4, "growth_channels": 2, "num_basic_blocks": 2, "num_dense_blocks": 3}
@@ -206,7 +206,7 @@ def test_generators_of_two_dialects_are_blended(tmp_path, dialect):
     psnr, gan = random_state(architecture, 0), random_state(architecture, 1)
     torch.save(DIALECTS[dialect](psnr, architecture), tmp_path / "psnr.pth")
     NcnnWriter(gan, architecture).write(tmp_path / "gan")
-    content = interpolate_files(load_generator(tmp_path / "psnr.pth"), load_generator(tmp_path / "gan"), 0.25)
+    content = blend(load_generator(tmp_path / "psnr.pth"), load_generator(tmp_path / "gan"), 0.25).content()
     for name, value in content["params"].items():
         assert torch.equal(value, 0.75 * psnr[name] + 0.25 * gan[name])
     save_file(tmp_path / "blend.pth", content)

@@ -1,4 +1,4 @@
-"""The ``esrgan`` command: train, test, inference, interpolate. The root scripts are the same commands."""
+"""The ``esrgan`` command: prepare, train, test, inference, interpolate. The root scripts are the same commands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "prepare": "download datasets, make LR images",
     "train": "train a generator: PSNR stage, then GAN stage",
     "test": "measure models on datasets",
     "inference": "upscale images",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,6 +74,9 @@ def write_text(path: Path, text: str) -> None:
 
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
     """Parse the arguments and do the work; our own errors are printed without a traceback and give 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files can be anything
+            stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
     try:
         return work(args)

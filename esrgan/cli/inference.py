@@ -6,7 +6,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from esrgan.cli import command
@@ -61,8 +63,23 @@ def _factor(text: str) -> float:
     return value
 
 
+@contextmanager
+def _together(processes: int) -> Iterator[None]:
+    """Let no process end before all have done their share: torchrun stops the others when one ends with an error."""
+    if processes == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=timedelta(days=30))
+    yield
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def _inference(args: argparse.Namespace) -> int:
     from esrgan.console import Console, duration
+    from esrgan.devices import process_device
     from esrgan.inference.batch import Options, Result, plan, upscale_files
     from esrgan.inference.upscaler import Upscaler
     from esrgan.interpolation import blend
@@ -70,7 +87,7 @@ def _inference(args: argparse.Namespace) -> int:
 
     if (args.alpha is None) != (args.psnr_model_path is None):
         raise EsrganError("--alpha and --psnr-model-path: expected both or none, got one of them")
-    jobs = plan(args.images, args.out_dir, f".{args.format}" if args.format else None)
+    jobs, left_out = plan(args.images, args.out_dir, f".{args.format}" if args.format else None)
     # Under torchrun each process takes its share.
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     jobs = jobs[rank::processes]
@@ -79,20 +96,27 @@ def _inference(args: argparse.Namespace) -> int:
         file = blend(load_generator(args.psnr_model_path), file, args.alpha)
     upscaler = Upscaler.from_file(
         file,
-        f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if processes > 1 and args.device == "cuda" else args.device,
+        str(process_device(args.device)),
         args.precision,
         self_ensemble=args.self_ensemble,
         outscale=args.outscale,
     )
     console = Console()
+    if args.out_dir is not None:
+        command.make_folder(args.out_dir)
     precision = str(upscaler.dtype).removeprefix("torch.")
     console.line(f"{args.model_path}: {file.describe()}; on {upscaler.device} in {precision}")
 
+    if left_out:
+        console.line(f"{len(left_out)} images are left out, as they are results of an earlier run ({left_out[0]})")
+
     begin = time.perf_counter()
-    done: list[Result] = []
+    done = worked = 0
+    megapixels = 0.0
 
     def report(result: Result) -> None:
-        done.append(result)
+        nonlocal done, worked, megapixels
+        done, worked, megapixels = done + 1, worked + (not result.is_skipped), megapixels + result.megapixels
         for note in result.notes:
             console.line(f"{result.job.target}: {note}")
         if result.error is not None:
@@ -100,13 +124,13 @@ def _inference(args: argparse.Namespace) -> int:
             print(f"error: {result.error}", file=sys.stderr)
         elif not result.is_skipped:
             seconds = time.perf_counter() - begin
-            worked = sum(not item.is_skipped for item in done)
-            speed, left_s = sum(item.megapixels for item in done) / seconds, seconds / worked * (len(jobs) - len(done))
-            state = f"{speed:.2f} megapixels/s, {duration(left_s)} left"
-            console.live(f"{len(done)}/{len(jobs)} {result.job.target} {state}", keep=True)
+            left_s = seconds / worked * (len(jobs) - done)
+            state = f"{megapixels / seconds:.2f} megapixels/s, {duration(left_s)} left"
+            console.live(f"{done}/{len(jobs)} {result.job.target} {state}", keep=True)
 
     options = Options(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
-    results = upscale_files(upscaler, jobs, options, report)
+    with _together(processes):
+        results = upscale_files(upscaler, jobs, options, report)
     skipped, failed = sum(item.is_skipped for item in results), sum(item.error is not None for item in results)
     extras = [f", {skipped} were there already"] * bool(skipped) + [f", {failed} failed"] * bool(failed)
     console.line(f"{len(results) - skipped - failed} of {len(results)} images upscaled{''.join(extras)}")

@@ -29,12 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interpolate(args: argparse.Namespace) -> int:
-    from esrgan.interpolation import blend, model_content
+    from esrgan.interpolation import blend
     from esrgan.weights import load_generator, save_file
 
     if args.out_model_path.exists() and not args.overwrite:
         raise WeightsError(f"{args.out_model_path}: is there already; --overwrite replaces it")
     psnr, gan = load_generator(args.psnr_model_path), load_generator(args.esrgan_model_path)
-    save_file(args.out_model_path, model_content(blend(psnr, gan, args.alpha)))
+    save_file(args.out_model_path, blend(psnr, gan, args.alpha).content())
     print(f"{args.out_model_path}: {gan.architecture}, {1 - args.alpha:g} × {psnr.path} + {args.alpha:g} × {gan.path}")
     return command.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,7 +35,6 @@ class _Named:
     high: dict[Split, str]
     low: dict[Split, str]  # {scale} stands for the factor
     low_scales: tuple[int, ...]
-    origin: str
 
 
 _NAMED = {
@@ -42,25 +42,26 @@ _NAMED = {
         high={"train": "DIV2K_train_HR", "val": "DIV2K_valid_HR"},
         low={"train": "DIV2K_train_LR_bicubic/X{scale}", "val": "DIV2K_valid_LR_bicubic/X{scale}"},
         low_scales=(2, 3, 4),
-        origin="unpack DIV2K_train_HR.zip and DIV2K_valid_HR.zip from https://data.vision.ee.ethz.ch/cvl/DIV2K/",
     ),
     "bsds500": _Named(
         high={"train": "BSR/BSDS500/data/images/train", "val": "BSR/BSDS500/data/images/val"},
         low={},
         low_scales=(),
-        origin="unpack BSR_bsds500.tgz from https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/",
     ),
     "set5": _Named(
         high={"train": "Set5/GTmod12", "val": "Set5/GTmod12"},
         low={"train": "Set5/LRbicx{scale}", "val": "Set5/LRbicx{scale}"},
         low_scales=(2, 3, 4),
-        origin="unpack Set5 of BasicSR's benchmark datasets",
     ),
     "set14": _Named(
         high={"train": "Set14/GTmod12", "val": "Set14/GTmod12"},
         low={"train": "Set14/LRbicx{scale}", "val": "Set14/LRbicx{scale}"},
         low_scales=(2, 3, 4),
-        origin="unpack Set14 of BasicSR's benchmark datasets",
+    ),
+    "flickr2k": _Named(
+        high={"train": "Flickr2K/Flickr2K_HR"},
+        low={"train": "Flickr2K/Flickr2K_LR_bicubic/X{scale}"},
+        low_scales=(2, 3, 4),
     ),
 }
 
@@ -147,11 +148,14 @@ def _folders_of(
         return [folder / name for name in _SKIMAGE[split]], None
     if isinstance(source, str) and source in _NAMED:
         named = _NAMED[source]
+        if split not in named.high:
+            remedy = "validate on div2k or on a folder of your own"
+            return [Problem(f"dataset {source}", "images to validate on", "images to train on alone", remedy)]
         high = data_root / named.high[split]
         if not high.is_dir():
             remedy = (
-                f"{named.origin} into {data_root}, or set data_root or ESRGAN_DATA to the folder that has it; "
-                f"configs/quickstart.json trains without any dataset"
+                f"download it by: {_command(source, scale, data_root)} (or set data_root or ESRGAN_DATA to the folder "
+                f"that has it; configs/quickstart.json trains without any dataset)"
             )
             return [Problem(f"dataset {source}", f"the folder {high}", "nothing", remedy)]
         low = data_root / named.low[split].format(scale=scale) if scale in named.low_scales else None
@@ -166,6 +170,13 @@ def _folders_of(
             for name in missing
         ]
     return Path(high_name), Path(low_name) if low_name else None
+
+
+def _command(name: str, scale: int, data_root: Path) -> str:
+    """Write the command that downloads a dataset."""
+    scale_option = f" --scale {scale}" if scale in _NAMED[name].low_scales and scale != 4 else ""
+    root_option = "" if data_root == default_data_root() else f" --data-root {shlex.quote(str(data_root))}"
+    return f"esrgan prepare {name}{scale_option}{root_option}"
 
 
 def _match(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from esrgan import files, images, pictures
-from esrgan.errors import EsrganError, ImageError
+from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.inference.upscaler import Upscaler
 from esrgan.pictures import Picture
 
@@ -65,47 +63,65 @@ class Options:
     quality: int | None = None
     reduce_depth: bool = False
 
+    def __post_init__(self) -> None:
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise ValueError(f"quality: expected 1 to 100, got {self.quality}")
 
-def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) -> list[Job]:
+
+def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) -> tuple[list[Job], list[Path]]:
     """Find the images and name their results: ``<stem>_sr<suffix>`` beside them or in a folder.
 
     The folder mirrors those that are searched. Where two results would have one name they get their file's whole one
-    (``a.png_sr.webp``). Results of other files in the list, from an earlier run, are left out unless they are named.
+    (``a.png_sr.webp``).
 
     Args:
         paths: Files, folders and patterns.
         out_dir: Where to; None is beside each file.
         suffix: Of the results; None keeps each file's own.
 
+    Returns:
+        The jobs, and the files that are left out as they are results of others, or in ``out_dir``, from an earlier run.
+
     Raises:
-        ImageError: If some of the paths give no file.
+        ImageError: If some of the paths give no file, or results would still have one name.
     """
-    roots: dict[Path, Path] = {}  # of each file, the folder that is mirrored
-    images.find(paths, pictures.SUFFIXES)  # names all that is wrong at once
-    for path in paths:
-        for source in images.find([path], pictures.SUFFIXES):
-            roots.setdefault(source.parent.resolve() / source.name, source.parent / _below(Path(path), source))
+    places = images.find(paths, pictures.SUFFIXES)
 
     def target(source: Path, stem: str) -> Path:
-        folder = source.parent if out_dir is None else out_dir / source.parent.relative_to(roots[source].resolve())
+        folder = source.parent if out_dir is None else out_dir / places[source].parent
         return folder / f"{stem}{SUFFIX}{suffix or source.suffix}"
 
-    short = {source: target(source, source.stem) for source in roots}
-    uses = Counter(short.values())
-    jobs = [Job(source, place if uses[place] == 1 else target(source, source.name)) for source, place in short.items()]
-    results = {job.target.parent.resolve() / job.target.name for job in jobs}
-    named = {Path(path).parent.resolve() / Path(path).name for path in paths}
-    return [job for job in jobs if job.source in named or job.source not in results]
+    inside = [] if out_dir is None else [Path(path).resolve() for path in paths if Path(path).is_dir()]
+    is_inside = out_dir is not None and any(folder in out_dir.resolve().parents for folder in inside)
+    results: set[str] = set()
+    left_out = []
+    for source in sorted(places, key=lambda source: len(source.name)):  # a result's name is longer than its file's
+        folder = source.parent.resolve()
+        if _identity(source) in results or (is_inside and out_dir and out_dir.resolve() in (folder, *folder.parents)):
+            left_out.append(source)
+        else:
+            results |= {_identity(target(source, stem)) for stem in (source.stem, source.name)}
+    sources = [source for source in places if source not in left_out]
+    uses = Counter(_identity(target(source, source.stem)) for source in sources)
+    jobs = [
+        Job(source, target(source, source.stem if uses[_identity(target(source, source.stem))] == 1 else source.name))
+        for source in sources
+    ]
+    taken: dict[str, Path] = {}
+    problems = []
+    for job in jobs:
+        other = taken.setdefault(_identity(job.target), job.source)
+        if other != job.source:
+            got, remedy = f"that of {other} too", "upscale them into different folders"
+            problems.append(Problem(str(job.source), f"a result of its own, not {job.target}", got, remedy))
+    if problems:
+        raise ImageError(problems)
+    return jobs, left_out
 
 
-def _below(path: Path, source: Path) -> Path:
-    """The way from a file's folder up to the folder that was asked for."""
-    if not path.is_dir():
-        parts = list(path.parent.parts)
-        fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-        path = path.parent if path.exists() else Path(*parts[:fixed])
-    depth = len(source.parent.parts) - len(path.parts)
-    return Path(*[".."] * depth)
+def _identity(path: Path) -> str:
+    """What tells files apart, also on disks where case does not."""
+    return str(path.parent.resolve() / path.name).casefold()
 
 
 def upscale_files(
@@ -171,10 +187,13 @@ def upscale_files(
 
 def _read(job: Job, upscaler: Upscaler, options: Options) -> Picture | None:
     """Read a file and check that its result can be written; None if it is there already."""
-    if job.target.exists() and not options.overwrite:
-        if options.skip_existing:
-            return None
-        raise ImageError(f"{job.target}: is there already; --overwrite replaces it, --skip-existing leaves it")
+    if job.target.is_file() and options.skip_existing:
+        return None
+    if os.path.lexists(job.target) and (job.target.is_dir() or not options.overwrite):
+        kind = "a folder of this name" if job.target.is_dir() else "it"
+        raise ImageError(
+            f"{job.target}: {kind} is there already; --overwrite replaces files, --skip-existing leaves them"
+        )
     picture = pictures.read(job.source)
     height, width, channels = picture.frames[0].shape
     size = (*upscaler.size_of(height, width), channels)
@@ -184,8 +203,9 @@ def _read(job: Job, upscaler: Upscaler, options: Options) -> Picture | None:
 
 
 def _result_bytes(upscaler: Upscaler, picture: Picture) -> int:
-    height, width, channels = picture.frames[0].shape
-    return int(np.prod(upscaler.size_of(height, width))) * channels * picture.frames[0].itemsize * len(picture.frames)
+    first = picture.frames[0]
+    height, width = upscaler.size_of(*first.shape[:2])
+    return int(height * width * first.shape[2] * first.itemsize * len(picture.frames))
 
 
 def _write(job: Job, picture: Picture, options: Options) -> Result:

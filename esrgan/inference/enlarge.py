@@ -47,26 +47,30 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
         width: Likewise.
         read: Gives some of its rows and columns, as float32 (B, C, h, w) in [0, 1] on the network's device.
         write: Takes a part of the result, float32 (B, C, h, w), about [0, 1], and its row and column. After a lack of
-            memory all begins again, with smaller parts.
+            memory all begins again with smaller parts, so a place may be written more than once.
 
     Raises:
         DeviceError: If there is too little memory even for the smallest parts.
     """
     factor = network.unshuffle_factor
-    weight = network.conv_first.weight
+    weight = next(network.body.parameters())  # of the precision that most is computed in
     across, length = sorted((math.ceil(height / factor), math.ceil(width / factor)))
-    if weight.dtype == torch.float32 and length * across * min(weight.shape[:2]) <= SMALL_INPUT:
-        write(network(read(slice(0, height), slice(0, width))), 0, 0)
-        return
+    channels = min(network.conv_first.weight.shape[:2])
+    is_small = weight.dtype == torch.float32 and length * across * channels <= SMALL_INPUT
     plan = _plan(network, length, across)
     while True:
         try:
-            _pass(network, height, width, read, write, plan)
+            with torch.autocast(weight.device.type, enabled=False):  # whatever the caller has switched on
+                if is_small:
+                    write(network(read(slice(0, height), slice(0, width))), 0, 0)
+                else:
+                    _pass(network, height, width, read, write, plan)
             return
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            too_much = error
+            too_much = error.with_traceback(None)  # which would keep what was computed in memory
+        is_small = False
         if weight.device.type == "cuda":
             torch.cuda.empty_cache()
         if plan.lines > 1:
@@ -81,8 +85,9 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell a lack of memory from other errors; PyTorch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Tell a lack of memory from other errors; PyTorch raises plain RuntimeErrors on CPUs and Apple's GPUs."""
+    is_typed = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_typed or any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
 
 
 def _pass(network: RRDBNet, height: int, width: int, read: Read, write: Write, plan: _Plan) -> None:
@@ -145,9 +150,9 @@ def memory_of(network: RRDBNet, across: int) -> tuple[int, int]:
     Returns:
         Bytes for what is kept between strips, and bytes for each line of a strip.
     """
-    weight = network.conv_first.weight
+    weight = next(network.body.parameters())
     sample = weight.element_size()
-    channels = weight.shape[0]
+    channels = network.conv_first.out_channels
     kept_samples = lag = 0
     for block in network.body:
         dense = [
@@ -163,5 +168,5 @@ def memory_of(network: RRDBNet, across: int) -> tuple[int, int]:
     kept_samples += 2 * channels * (2 * enlarged + 2)
     widest = max(each.shape[1] for each in network.parameters() if each.ndim == 4)
     # A window, what is computed from it, and the next window; when enlarging, of twice the lines. A test measures it.
-    line_samples = max(4 * widest, 12 * channels * enlarged)
-    return kept_samples * across * sample, line_samples * across * sample
+    line_bytes = max(4 * widest * sample, 12 * channels * enlarged * 4)
+    return kept_samples * across * sample, line_bytes * across

@@ -153,8 +153,9 @@ class _Queue:
         while first < branch.shape[self.dim]:
             strip = self.strips.popleft()
             lines = min(strip.shape[self.dim], branch.shape[self.dim] - first)
-            if lines < strip.shape[self.dim]:
-                self.strips.appendleft(strip.narrow(self.dim, lines, strip.shape[self.dim] - lines))
+            if (left := strip.shape[self.dim] - lines) > 0:
+                rest = strip.narrow(self.dim, lines, left)
+                self.strips.appendleft(rest if left > lines else rest.clone())  # a few lines shall not hold a strip
             place = result.narrow(self.dim, first, lines)
             torch.add(strip.narrow(self.dim, 0, lines), branch.narrow(self.dim, first, lines), alpha=scaling, out=place)
             first += lines

@@ -18,26 +18,32 @@ from torch import Tensor
 
 from esrgan import pictures
 from esrgan.devices import has_native_bfloat16, low_precision_dtype, select_device
-from esrgan.errors import DeviceError
+from esrgan.errors import DeviceError, ImageError, Problem
 from esrgan.inference.enlarge import enlarge
 from esrgan.models import RRDBNet
+from esrgan.pictures.containers import upright_exif
 from esrgan.weights import GeneratorFile, load_generator
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-Picture = TypeVar("Picture", Image.Image, np.ndarray, Tensor)
+Kind = TypeVar("Kind", Image.Image, np.ndarray, Tensor)
+# Low-resolution pixels of the images of a batch that are computed at once, on a CPU and on a GPU.
+BATCH_PIXELS = {"cpu": 1 << 15}
+GPU_BATCH_PIXELS = 1 << 19
 
 
 class Upscaler:
     """A generator on a device, ready to enlarge images of any size; may be shared by threads.
 
     Args:
-        network: The generator, in float32; it is moved to the device.
+        network: The generator, in float32; it is copied.
         device: Where to compute.
-        dtype: In which precision; residuals and the last convolution are in float32 in any case.
+        dtype: In which precision to compute the convolutions of the RRDBs, nine tenths of the work; all else is in
+            float32, as what is rounded there is seen most.
         self_ensemble: Average the results for the eight flips and quarter turns of the image (EDSR §3.3, arXiv
             1707.02921): eight times the work, some tenths of a dB.
         outscale: Factor by which width and height shall grow; what the network makes is resized to it by bicubic
-            with antialiasing. None is the network's own.
+            with antialiasing. None is the network's own. This and ``self_ensemble`` need some float32 copies of the
+            result in memory, where otherwise there is none.
 
     Attributes:
         network: The generator in float32.
@@ -56,12 +62,12 @@ class Upscaler:
     ) -> None:
         if outscale is not None and not 0 < outscale <= 64:
             raise ValueError(f"outscale: expected a number above 0, at most 64, got {outscale}")
-        network = network.eval().requires_grad_(False)
+        network = copy.deepcopy(network).eval().requires_grad_(False)
         self.network: RRDBNet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype = device, dtype
         self.self_ensemble, self.outscale = self_ensemble, outscale
-        self._network = self.network if dtype == torch.float32 else copy.deepcopy(self.network).to(dtype)
-        self._network.conv_last.float()  # a rounding here is seen at once, and it is 0.2 % of the work
+        self._network = self.network if dtype == torch.float32 else copy.deepcopy(self.network)
+        self._network.body.to(dtype)
 
     @classmethod
     def from_file(
@@ -110,7 +116,7 @@ class Upscaler:
         factor = self.scale if self.outscale is None else self.outscale
         return max(round(height * factor), 1), max(round(width * factor), 1)
 
-    def __call__(self, image: Picture | str | Path) -> Any:
+    def __call__(self, image: Kind | str | Path) -> Any:
         """Enlarge an image; what comes back is of the same kind.
 
         Args:
@@ -119,9 +125,10 @@ class Upscaler:
                 - a PIL image; modes 1 and P become L, RGB or RGBA,
                 - an array (H, W) or (H, W, C), uint8 in [0, 255], uint16 in [0, 65535] or float in [0, 1], where C is
                   1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha,
-                - a float tensor (B, C, H, W) in [0, 1], C one of 1, 3, 4 and as the network's; it comes back unclamped
-                  on its own device,
-                - a path, for which a PIL image comes back.
+                - a float tensor (B, C, H, W) in [0, 1], C one of 1, 3 and the network's; it comes back on its own
+                  device, unclamped unless resized to ``outscale``,
+                - a path, for which a PIL image comes back; files that PIL cannot hold (16-bit colour, float, several
+                  frames) are for ``esrgan.pictures`` and ``esrgan.inference.upscale_files``.
 
             Grey stays grey. Alpha goes through the network as a grey image, beside the colours, which are continued
             under transparent pixels so that none shines through from there; a network of four channels takes RGB and
@@ -133,19 +140,22 @@ class Upscaler:
             ValueError: If it is none of the above.
         """
         if isinstance(image, (str, Path)):
-            pixels = pictures.read(image).frames[0]
-            return Image.fromarray(np.squeeze(self._array(pixels), 2) if pixels.shape[2] == 1 else self._array(pixels))
+            return self._pil(_as_pil(Path(image)))
         if isinstance(image, Image.Image):
             return self._pil(image)
         if isinstance(image, Tensor):
             return self._tensor(image)
-        return self._array(image)
+        if isinstance(image, np.ndarray):
+            return self._array(image)
+        raise ValueError(f"expected a path, PIL image, array or tensor, got a {type(image).__name__}")
 
     def _pil(self, image: Image.Image) -> Image.Image:
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            raise ValueError(f"expected one image, got {getattr(image, 'n_frames', 1)} frames; give copies of each")
         if image.mode == "1":
             image = image.convert("L")
-        elif image.mode == "P":
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+        elif image.mode == "P" or "transparency" in image.info:
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
             raise ValueError(f"expected a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16, got {image.mode}")
         high = Image.fromarray(self._array(np.asarray(image)))
@@ -158,7 +168,7 @@ class Upscaler:
         channels = self.network.conv_last.out_channels
         if low.shape[1] not in (1, 3, channels):
             raise ValueError(f"expected {channels} channels, got {low.shape[1]}")
-        return self._enlarge(low)
+        return self._enlarge(low).to(low.dtype)
 
     def _array(self, image: NDArray[Any]) -> NDArray[Any]:
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
@@ -202,19 +212,22 @@ class Upscaler:
         views = (
             [(turns, mirror) for mirror in (False, True) for turns in range(4)] if self.self_ensemble else [(0, False)]
         )
-        high = torch.zeros(*low.shape[:2], *(side * self.scale for side in low.shape[2:]), device=low.device)
+        shape = (*low.shape[:2], *(side * self.scale for side in low.shape[2:]))
+        high = torch.zeros(shape, dtype=torch.float32, device=low.device)
         for turns, mirror in views:
             view = torch.rot90(low.flip(3) if mirror else low, turns, (2, 3))
-            canvas = torch.empty(*view.shape[:2], *(side * self.scale for side in view.shape[2:]), device=low.device)
+            canvas = torch.empty_like(torch.rot90(high, turns, (2, 3)))
+            together = max(BATCH_PIXELS.get(self.device.type, GPU_BATCH_PIXELS) // view[0, 0].numel(), 1)
+            for images, place in zip(torch.split(view, together), torch.split(canvas, together), strict=True):
 
-            def write(part: Tensor, top: int, left: int, canvas: Tensor = canvas) -> None:
-                canvas[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
+                def write(part: Tensor, top: int, left: int, place: Tensor = place) -> None:
+                    place[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
 
-            self._pass(view, peak, write)
+                self._pass(images, peak, write)
             canvas = torch.rot90(canvas, -turns, (2, 3))
             high += (canvas.flip(3) if mirror else canvas) / len(views)
         if (size := self.size_of(*low.shape[2:])) != high.shape[2:]:
-            high = F.interpolate(high, size, mode="bicubic", antialias=True)
+            high = F.interpolate(high.clamp(0, 1), size, mode="bicubic", antialias=True)
         return high
 
     def _pass(self, low: Tensor, peak: float, write: Callable[[Tensor, int, int], None]) -> None:
@@ -253,6 +266,21 @@ class Upscaler:
 
 class _NotFiniteError(ArithmeticError):
     pass
+
+
+def _as_pil(path: Path) -> Image.Image:
+    picture = pictures.read(path)
+    pixels = picture.frames[0]
+    is_grey, dtype = pixels.shape[2] == 1, pixels.dtype
+    if len(picture.frames) > 1 or not (dtype == np.uint8 or (dtype == np.uint16 and is_grey)):
+        got = f"{len(picture.frames)} frames of {dtype}"
+        remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.pictures.read gives"
+        raise ImageError(Problem(str(path), "what a PIL image can hold", got, remedy))
+    image = Image.fromarray(pixels[..., 0] if is_grey else pixels)
+    exif = upright_exif(picture.exif, image.width, image.height) if picture.exif else None
+    metadata = {"icc_profile": picture.icc_profile, "exif": exif, "dpi": picture.dpi}
+    image.info |= {key: value for key, value in metadata.items() if value}
+    return image
 
 
 def _continued(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:

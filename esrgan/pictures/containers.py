@@ -154,6 +154,19 @@ def jpeg_head(head: bytes, picture: Picture) -> bytes:
 JPEG_LONGEST_EXIF = 0xFFFF - 2 - 6  # bytes: a segment without its length and "Exif\0\0"
 
 
+# BMP
+
+
+def bmp_head(shape: tuple[int, ...], dpi: Dpi) -> bytes:
+    """What comes before the rows of a BMP file, grey or RGB: file header, BITMAPINFOHEADER and a palette of greys."""
+    height, width, channels = shape
+    palette = b"".join(bytes([level, level, level, 0]) for level in range(256)) if channels == 1 else b""
+    size, start = height * (-(-width * channels // 4) * 4), 54 + len(palette)
+    x, y = (round(value / _METRES_AN_INCH) for value in dpi or (0, 0))
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8 * channels, 0, size, x, y, len(palette) // 4, 0)
+    return struct.pack("<2sIII", b"BM", start + size, 0, start) + info + palette
+
+
 # GIF and WebP
 
 

@@ -91,6 +91,7 @@ FORMATS = {
     "AVIF": Format((".avif",), (8, 10, 12), 16384),  # the limit of libvips
     "HEIC": Format((".heic", ".heif"), (8, 10), 16384),
 }
+_LARGEST_BMP = 2**32 - 2048  # bytes of rows; the whole is counted in 32 bits
 SUFFIXES = frozenset(suffix for file_format in FORMATS.values() for suffix in file_format.suffixes)  # in lower case
 
 
@@ -149,6 +150,8 @@ def check_writable(
         refuse("no transparency", "an alpha channel", "write .png, .webp or .tif")
     if max(height, width) > limits.longest_side:
         refuse(f"at most {limits.longest_side} pixels a side", f"{width}×{height}", "write .png or .tif")
+    if name == "BMP" and height * (width * channels + 3) > _LARGEST_BMP:
+        refuse("at most 4 GiB", f"{width}×{height} pixels", "write .png or .tif")
     depth = bits_of(np.dtype(dtype), bits)
     if depth > max(limits.depths) and not reduce_depth:
         got = "float samples" if depth == 32 else f"{depth} bits a sample"

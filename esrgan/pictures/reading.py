@@ -152,10 +152,10 @@ def _load(path: Path, file_format: str, count: int | None) -> Any:
     loader = getattr(pyvips.Image, f"{_LOADERS[file_format]}load_source")
     # Bytes, as names need not be UTF-8.
     source = pyvips.Source.new_from_file(str(path).encode("utf-8", "surrogateescape"))
-    each: dict[str, dict[str, Any]] = {"WEBP": {"n": -1}, "GIF": {"n": -1}, "TIFF": {"n": count}}
-    frames = each.get(file_format, {})
+    number = count if file_format == "TIFF" else -1 if file_format in ("WEBP", "GIF") else None
+    options = {} if number is None else {"n": number}
     # Not "truncated", which lets TIFF files pass that are.
-    return loader(source, access="sequential", fail_on="error", **frames)
+    return loader(source, access="sequential", fail_on="error", **options)
 
 
 def _rgb_of_cmyk(image: Any) -> Any:

@@ -21,6 +21,7 @@ QUALITY = 95  # of lossy formats, 1 to 100
 _FORMATS = {np.dtype(np.uint8): "uchar", np.dtype(np.uint16): "ushort", np.dtype(np.float32): "float"}
 _EXIF, _XMP, _IPTC, _ICC = 1, 2, 4, 8  # VipsForeignKeep
 _LARGEST_TIFF = 0.98 * 2**32  # bytes of pixels; what cannot be compressed grows a little, and directories follow
+_BMP_ROWS = 256
 _HEADS = {"PNG": 54, "JPEG": 2}  # bytes that are looked at before they are written
 
 
@@ -235,14 +236,16 @@ class _Target:
 
 
 def _write_bmp(file: BinaryIO, picture: Picture) -> None:
-    from PIL import Image
-
+    """Some rows at a time: Pillow would copy them all first."""
     pixels = picture.frames[0]
     if pixels.dtype != np.uint8:
         image = _with_depth(_image(picture, "TIFF"), picture, "BMP")
         pixels = np.frombuffer(image.write_to_memory(), np.uint8).reshape(pixels.shape)
-    options = {"dpi": picture.dpi} if picture.dpi else {}
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "BMP", **options)
+    file.write(containers.bmp_head(pixels.shape, picture.dpi))
+    padding = -pixels[0].size % 4
+    for end in range(len(pixels), 0, -_BMP_ROWS):  # from the bottom up, blue first
+        rows = pixels[max(end - _BMP_ROWS, 0) : end][::-1, :, ::-1]
+        file.write(np.pad(rows.reshape(len(rows), -1), ((0, 0), (0, padding))).tobytes())
 
 
 def _write_heic(file: BinaryIO, picture: Picture, quality: int) -> None:

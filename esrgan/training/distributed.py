@@ -11,23 +11,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from esrgan.devices import select_device
+from esrgan.devices import process_device
 
 
 def start(device_name: str) -> torch.device:
     """Join the other processes, if torchrun started several, and give this one's device.
 
     Args:
-        device_name: As for ``select_device``; "auto" and "cuda" give each process of a machine its own GPU.
+        device_name: As for ``process_device``; "auto" and "cuda" give each process of a machine its own GPU.
 
     Raises:
         DeviceError: If the device is not there.
     """
+    device = process_device(device_name)
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        return select_device(device_name)
-    device = select_device(device_name)
-    if device.type == "cuda" and device.index is None:
-        device = select_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        return device
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device

@@ -121,6 +121,10 @@ def _load(path: Path, head: bytes, size: int) -> Any:
         return _load_safetensors(path)  # whose message says what is wrong
     if path.suffix == ".bin" and head[:4] in ncnn.FLAGS:
         raise WeightsError(f"{path}: expected its text {path.with_suffix('.param').name} beside it; put it there")
+    if not head.strip(b"\0"):
+        raise WeightsError(
+            f"{path}: expected a weight file, got zeros alone, as of a broken download; download it again"
+        )
     if head[257:262] == b"ustar" or tarfile.is_tarfile(path):
         raise WeightsError(f"{path}: expected a weight file, got a tar archive; unpack it and name the file in it")
     kind = "a text" if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head) else "bytes of no known kind"

@@ -56,6 +56,10 @@ class GeneratorFile:
         network.load_state_dict(self.state)
         return network.eval()
 
+    def content(self) -> dict[str, Any]:
+        """Give what a model file holds, for ``save_file``."""
+        return {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": self.hparams}
+
     def describe(self) -> str:
         """Say in a few words what the file is."""
         origin = {"pretraining": "PSNR stage", "training": "GAN stage", None: "of unknown training"}[self.stage]

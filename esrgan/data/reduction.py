@@ -1,0 +1,169 @@
+"""Makes the LR images of a folder of HR images, in several processes, beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+from esrgan import images, resize
+from esrgan.console import Console
+from esrgan.data.datasets import search_pairs
+from esrgan.data.preparation import check_sizes, gigabytes
+from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
+from esrgan.files import reason, remove_abandoned
+
+_MARK = ".made-by-esrgan-prepare"  # a folder without it is somebody's own
+
+
+@dataclass(frozen=True)
+class _Job:
+    high: Path
+    low: Path
+    shape: tuple[int, int, int]  # (height, width, channels) of the HR image
+
+
+def low_folder(folder: Path, scale: int) -> Path:
+    """Give the folder that the LR images of a folder go to: ``photos_LR_x4`` beside ``photos``."""
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    return folder.with_name(f"{folder.name}_LR_x{scale}")
+
+
+def prepare_folder(folder: Path, scale: int, workers: int, console: Console) -> list[str | Problem]:
+    """Make the LR images of a folder by MATLAB's bicubic, from HR images cut to a multiple of the scale.
+
+    Those that are there, of the right size and made from the HR image as it is now, are kept.
+
+    Args:
+        folder: HR images; subfolders don't count.
+        scale: Scale factor.
+        workers: Processes.
+        console: Told of progress and result.
+
+    Returns:
+        What is wrong with single images; the others have been made.
+
+    Raises:
+        DatasetError: If there is nothing to do or nowhere to write to.
+    """
+    target = low_folder(folder, scale)
+    jobs, problems = _jobs(folder, target, scale)
+    _make_folder(target)
+    remove_abandoned(target)
+    todo = [job for job in jobs if not _is_made(job, scale)]
+    need = sum(height * width * channels for height, width, channels in (job.shape for job in todo)) // scale**2
+    free = shutil.disk_usage(target).free
+    if need > free:
+        raise DatasetError(Problem(str(target), f"{gigabytes(need)} free", gigabytes(free), "free some"))
+    console.line(f"{folder}: {len(jobs)} images, {len(todo)} LR images to make in {target}, up to {gigabytes(need)}")
+    with _mapping(min(workers, len(todo))) as mapping:
+        for done, (job, problem) in enumerate(zip(todo, mapping(partial(_make, scale=scale), todo), strict=True), 1):
+            problems += problem
+            if console.is_stale() or done == len(todo):
+                console.live(f"{done}/{len(todo)} {job.high.name}", keep=True)
+    console.end()
+    pairs, unmatched = search_pairs([(str(folder), str(target))], "train", scale, Path())
+    if not problems:  # else those without LR image are known already
+        problems += [*unmatched, *check_sizes(pairs, scale)]
+    console.line(
+        f"{folder}: {len(pairs)} pairs ×{scale}; "
+        f'in a configuration: "train_datasets": [{{"hr": "{folder}", "lr": "{target}"}}]'
+    )
+    return problems
+
+
+def _jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], list[str | Problem]]:
+    """List the images, with what makes some of them unfit."""
+    pairs, missing = search_pairs([str(folder)], "train", scale, Path())
+    if missing:
+        raise DatasetError(missing)
+    problems: list[str | Problem] = []
+    jobs: dict[str, _Job] = {}
+    for pair in pairs:
+        stem = pair.high.stem
+        if stem in jobs:
+            other = jobs[stem].high.name
+            problems.append(Problem(str(pair.high), "one image of this name", f"also {other}", "rename one of them"))
+            continue
+        try:
+            shape = images.measure(pair.high)
+        except ImageError as error:
+            problems += error.problems
+            continue
+        if min(shape[:2]) < scale:
+            got = f"{shape[1]}×{shape[0]} px"
+            problems.append(Problem(str(pair.high), f"at least {scale}×{scale} px", got, "remove it"))
+            continue
+        jobs[stem] = _Job(pair.high, target / f"{stem}.png", shape)
+    usual = Counter(job.shape[2] for job in jobs.values()).most_common(1)
+    odd = [job for job in jobs.values() if job.shape[2] != usual[0][0]]
+    for job in odd:
+        expected = f"{usual[0][0]} channels, as most of the others"
+        problems.append(Problem(str(job.high), expected, str(job.shape[2]), "convert it or move it away"))
+    return [job for job in jobs.values() if job not in odd], problems
+
+
+def _make_folder(target: Path) -> None:
+    try:
+        if target.is_dir() and not (target / _MARK).exists() and any(target.iterdir()):
+            remedy = "name it in the configuration as it is, or move it away"
+            raise DatasetError(Problem(str(target), "a folder of this command's", "one with files of yours", remedy))
+        target.mkdir(exist_ok=True)
+        (target / _MARK).touch()
+    except OSError as error:
+        raise DatasetError(f"{target}: cannot be written: {reason(error)}; allow writing there") from error
+
+
+def _is_made(job: _Job, scale: int) -> bool:
+    """Whether the LR image is there; it bears the time of the HR image it was made from."""
+    height, width, channels = job.shape
+    try:
+        same_time = job.low.stat().st_mtime_ns == job.high.stat().st_mtime_ns
+        return same_time and images.measure(job.low) == (height // scale, width // scale, channels)
+    except (OSError, ImageError):
+        return False
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[type[map]]:  # type: ignore[type-arg]
+    """Give ``map``, or one that runs in processes; what has not begun is dropped when the block is left early."""
+    if workers <= 1:
+        yield map
+        return
+    # Not forked: threads of NumPy or PyTorch may hold locks.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_leave_interrupts_alone)
+    try:
+        yield pool.map  # type: ignore[misc]
+    except BrokenProcessPool as error:
+        raise DatasetError("a process was killed, perhaps for its memory; use fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_alone() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+
+
+def _make(job: _Job, scale: int) -> list[str | Problem]:
+    """Make one LR image; give what went wrong."""
+    try:
+        status = job.high.stat()
+        image = images.read(job.high, job.shape[2])
+        height, width = (size // scale * scale for size in image.shape[:2])
+        images.write(job.low, resize.bicubic(image[:height, :width], Fraction(1, scale)), overwrite=True)
+        os.utime(job.low, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except EsrganError as error:
+        return list(error.problems)
+    except OSError as error:
+        return [f"{job.high}: cannot be reduced: {reason(error)}"]
+    return []
