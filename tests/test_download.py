@@ -325,6 +325,7 @@ def test_second_download_of_the_same_file_is_refused(server, wanted):
     assert wanted.path.read_bytes() == CONTENT
 
 
+@pytest.mark.usefixtures("own_signals")  # a job in the background would ignore SIGINT
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_download_goes_on(server, wanted, number):
     server.faults = ["stuck 150000"]

@@ -227,6 +227,7 @@ def test_folder_that_came_meanwhile_is_not_overwritten(tmp_path):
     assert tree(tmp_path / "root") == {"Set/mine": b"mine"}
 
 
+@pytest.mark.usefixtures("own_signals")  # a job in the background would ignore SIGINT
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_unpacking_is_done_again(tmp_path, number):
     files = {f"Set/a/{i}.png": bytes([i]) * 1000 for i in range(20)}
@@ -567,6 +568,7 @@ def test_command_is_listed(capsys):
     assert "prepare" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("own_signals")
 def test_interrupted_reduction_goes_on(tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
