@@ -25,6 +25,7 @@ import skimage
 import torch
 from numpy.typing import NDArray
 
+import esrgan
 from esrgan import Upscaler, load_generator
 from esrgan.devices import has_native_bfloat16
 from esrgan.models import RRDBNet
@@ -43,7 +44,7 @@ CPU = (*TORCH, *OTHERS, "esrgan, fp32", "esrgan, bf16", "esrgan, auto")
 GPU = ("PyTorch, plain float16", "PyTorch, float16 channels_last compiled", "esrgan, fp32", "esrgan, auto")
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 IS_NATIVE = has_native_bfloat16(torch.device("cpu"))
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE.parent), "PYTHONWARNINGS": "ignore"}
+ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "ignore"}  # the same esrgan here and in the workers
 Row = dict[str, Any]
 
 
@@ -191,7 +192,7 @@ def measure_memory(width: int, height: int) -> None:
     across, length = sorted((width, height))
     print(f"{width}×{height} px, 6 blocks, ×4: above the canvas of {width * height * 48 / 1e9:.2f} GB in 8 bits.\n")
     print("| lines of | how many | in strips of | peak | s |\n|--:|--:|--:|--:|--:|")
-    for rows in (128, 192):  # more than the 96 lines that are on their way through the network
+    for rows in (192, 384):  # more than the 96 lines that are on their way through the network
         job = json.dumps({"name": "memory", "across": across, "length": length, "rows": rows})
         answer = json.loads(subprocess.check_output([sys.executable, HERE / "contenders.py", job], env=ENVIRONMENT))
         strips = f"{answer['lines']}" + f", in {answer['bands']} bands" * (answer["bands"] > 1)
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what to measure (everything)")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
+    print(f"measuring {Path(esrgan.__file__).parent}", file=sys.stderr)
     print_machine()
     print(f"- load before: {os.getloadavg()[0]:.1f}", flush=True)
     network, model = load_generator(options.model).build(), options.model.resolve()
