@@ -25,6 +25,9 @@ SHIPPED = sorted(path for path in CONFIGS.glob("*.json") if path.name != "schema
 DEFAULTS = {
     "scale_factor": 4,
     "batch_size": 16,
+    "accumulation": 1,
+    "gradient_clip": None,
+    "activation_checkpointing": False,
     "img_channels": 3,
     "seed": 0,
     "num_workers": None,
@@ -398,6 +401,10 @@ MISTAKES = {
     "steps": (
         '{"training": {"g_sched_steps": [3, 2, 2]}}',
         "x.json:1:15: training.g_sched_steps: expected steps that rise, got [3, 2, 2]; use [2, 3]",
+    ),
+    "uneven parts": (
+        '{"batch_size": 4, "accumulation": 3}',
+        "x.json:1:2: batch_size: expected a multiple of accumulation 3, got 4; change one of them",
     ),
     "equal steps": (
         '{"training": {"d_sched_steps": [2, 2]}}',

@@ -28,6 +28,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from esrgan import metrics
 from esrgan.config import Config
@@ -176,7 +177,8 @@ def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
 @pytest.mark.parametrize("loss_f", ["l1", "mse"])
 def test_a_step_of_the_pixel_stage_is_a_step_of_adam_on_the_content_loss(loss_f: str) -> None:
     generator, betas = small_generator(), (0.8, 0.95)
-    stage = PixelStage(generator, ContentLoss(loss_f), step_schedule(1e-2, 2, 0.1), betas, Autocast(CPU))
+    updater = Updater(generator, step_schedule(1e-2, 2, 0.1), betas)
+    stage = PixelStage(generator, ContentLoss(loss_f), updater, Autocast(CPU))
     reference = small_generator()
     optimizer = adam(reference, 1e-2, betas)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1)
@@ -188,7 +190,9 @@ def test_a_step_of_the_pixel_stage_is_a_step_of_adam_on_the_content_loss(loss_f:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        assert losses.keys() == {"content_loss"}
+        assert losses.keys() == {"content_loss", "gradient_norm"}
+        gradient = torch.cat([parameter.grad.flatten() for parameter in reference.parameters()])
+        assert losses["gradient_norm"].item() == pytest.approx(gradient.norm().item(), rel=1e-9)
         assert losses["content_loss"].item() == pytest.approx(loss.item(), rel=1e-9)
         assert not losses["content_loss"].requires_grad
         assert stage.learning_rates(step) == {"learning_rate": pytest.approx(scheduler.get_last_lr()[0], rel=1e-12)}
@@ -227,9 +231,8 @@ def test_a_step_of_the_gan_stage_updates_the_generator_then_the_discriminator(
         discriminator,
         ContentLoss("l1"),
         PerceptualLoss(state, {"conv2_1": 1.0}, "vgg11") if with_perceptual else None,
-        multi_step_schedule(1e-2, [1], 0.1),
-        multi_step_schedule(2e-2, [2], 0.1),
-        betas,
+        Updater(generator, multi_step_schedule(1e-2, [1], 0.1), betas),
+        Updater(discriminator, multi_step_schedule(2e-2, [2], 0.1), betas),
         adversarial_scaling,
         content_scaling,
         Autocast(CPU),
@@ -242,27 +245,28 @@ def test_a_step_of_the_gan_stage_updates_the_generator_then_the_discriminator(
         low, high = random_batch(step)
         losses = stage.step(low, high, step)
 
-        # The generator, against the discriminator as it is.
+        # Each against the other as it is, from one look at the images: a second one would change spectral norms.
         fake = ref_g(low)
-        real_logits, fake_logits = ref_d(high).detach(), ref_d(fake)
+        real_logits, fake_logits = ref_d(high), ref_d(fake)
         zeros, ones = torch.zeros_like(real_logits), torch.ones_like(real_logits)
-        adversarial = 0.5 * (bce(real_logits - fake_logits.mean(), zeros) + bce(fake_logits - real_logits.mean(), ones))
+        adversarial = 0.5 * (
+            bce(real_logits.detach() - fake_logits.mean(), zeros) + bce(fake_logits - real_logits.detach().mean(), ones)
+        )
         content = (fake - high).abs().mean()
         total = adversarial_scaling * adversarial + content_scaling * content
         if with_perceptual:
             perceptual = perceptual_distance(state, fake, high)
             total = total + perceptual
-        g_adam.zero_grad()
-        total.backward()
-        g_adam.step()
-        # The discriminator, on what the generator made before its step.
-        real_logits, fake_logits = ref_d(high), ref_d(fake.detach())
         discriminating = 0.5 * (
             bce(real_logits - fake_logits.mean(), ones) + bce(fake_logits - real_logits.mean(), zeros)
         )
-        d_adam.zero_grad()
-        discriminating.backward()
-        d_adam.step()
+        for name, network, loss, optimizer in (("g", ref_g, total, g_adam), ("d", ref_d, discriminating, d_adam)):
+            gradients = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+            for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+                parameter.grad = gradient
+            norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+            assert losses[f"{name}_gradient_norm"].item() == pytest.approx(norm.item(), rel=1e-6)
+            optimizer.step()
 
         expected = {
             "content_loss": content,
@@ -284,30 +288,71 @@ def test_a_step_of_the_gan_stage_updates_the_generator_then_the_discriminator(
         assert_same_weights(discriminator, ref_d)
 
 
-def test_neither_network_gets_gradients_from_the_other_ones_update(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_longer_gradient_is_shortened() -> None:
+    free, bound = (
+        PixelStage(g, ContentLoss(), Updater(g, step_schedule(1e-2, 9, 0.1), (0.0, 0.0), max_norm=norm), Autocast(CPU))
+        for g, norm in ((small_generator(), None), (small_generator(), 1e-9))
+    )
+    batch = random_batch(0)
+    assert free.step(*batch, 0)["gradient_norm"] == bound.step(*batch, 0)["gradient_norm"] > 1e-9
+    start = parameters_to_vector(small_generator().parameters())
+    moved = [(parameters_to_vector(each.generator.parameters()) - start).norm() for each in (free, bound)]
+    assert 0 < moved[1] < moved[0] / 100  # Adam's epsilon, 1e-8, is as long as all of the gradient
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("stage_name", ["pretraining", "training"])
+def test_a_step_that_is_not_finite_changes_nothing(stage_name: str, bad: float) -> None:
     generator, discriminator = small_generator(), VGGDiscriminator(3, (4, 4), (10,)).double()
     schedule = step_schedule(1e-3, 1, 1.0)
-    stage = AdversarialStage(
-        generator, discriminator, ContentLoss(), None, schedule, schedule, (0.9, 0.99), 1.0, 1.0, Autocast(CPU)
+    updaters = Updater(generator, schedule, (0.9, 0.99)), Updater(discriminator, schedule, (0.9, 0.99))
+    stage = (
+        PixelStage(generator, ContentLoss(), updaters[0], Autocast(CPU))
+        if stage_name == "pretraining"
+        else AdversarialStage(generator, discriminator, ContentLoss(), None, *updaters, 1.0, 1.0, Autocast(CPU))
     )
     stage.step(*random_batch(0), 0)
-    watched = []
+    before = copy.deepcopy((generator.state_dict(), [each.state_dict() for each in updaters]))
+    weights = copy.deepcopy(dict(discriminator.named_parameters()))
+    low, high = random_batch(1)
+    high[0, 0, 0, 0] = bad  # the loss is infinite, but the gradient of l1 is not
+    losses = stage.step(low, high, 1)
+    assert not losses["content_loss"].isfinite()
+    assert not losses.get("gradient_norm", losses.get("g_gradient_norm")).isfinite()
+    assert not differing(before, (generator.state_dict(), [each.state_dict() for each in updaters]))
+    assert not differing(weights, dict(discriminator.named_parameters()))
+    stage.step(*random_batch(2), 2)
+    assert differing(before, (generator.state_dict(), [each.state_dict() for each in updaters]))
 
-    def watch(updater: Updater, other: nn.Module) -> None:
-        update = updater.update
 
-        def watching(loss: Tensor, step: int) -> None:
-            before = [parameter.grad.clone() for parameter in other.parameters()]
-            update(loss, step)
-            watched.append(all(torch.equal(a, p.grad) for a, p in zip(before, other.parameters(), strict=True)))
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_parts_of_a_batch_and_checkpointed_activations_are_the_whole_batch(checkpointing: bool) -> None:
+    whole, parts = (
+        PixelStage(g, ContentLoss(), Updater(g, step_schedule(1e-2, 9, 0.1), (0.9, 0.99)), Autocast(CPU), count)
+        for g, count in ((small_generator(), 1), (small_generator(), 2))
+    )
+    parts.generator.activation_checkpointing = checkpointing
+    for step in range(3):
+        one, other = (stage.step(*random_batch(step), step) for stage in (whole, parts))
+        assert one["content_loss"].item() == pytest.approx(other["content_loss"].item(), rel=1e-12)
+        assert one["gradient_norm"].item() == pytest.approx(other["gradient_norm"].item(), rel=1e-9)
+    assert_same_weights(whole.generator, parts.generator)
 
-        monkeypatch.setattr(updater, "update", watching)
 
-    watch(stage.g_updater, discriminator)
-    watch(stage.d_updater, generator)
-    stage.step(*random_batch(1), 1)
-    assert watched == [True, True]
-    assert all(parameter.requires_grad for parameter in discriminator.parameters())
+def test_parts_of_a_batch_in_the_gan_stage_are_judged_by_themselves() -> None:
+    generator, discriminator = small_generator(), VGGDiscriminator(3, (4, 4), (10,)).double()
+    schedule = step_schedule(1e-3, 1, 1.0)
+
+    def stage(g: RRDBNet, d: nn.Module, parts: int) -> AdversarialStage:
+        updaters = Updater(g, schedule, (0.9, 0.99)), Updater(d, schedule, (0.9, 0.99))
+        return AdversarialStage(g, d, ContentLoss(), None, *updaters, 1.0, 1.0, Autocast(CPU), parts)
+
+    batches = [random_batch(0), random_batch(1)]
+    singles = [stage(*copy.deepcopy((generator, discriminator)), 1).step(*batch, 0) for batch in batches]
+    joined = stage(generator, discriminator, 2).step(*(torch.cat(images) for images in zip(*batches, strict=True)), 0)
+    for name in ("content_loss", "g_adversarial_loss", "d_adversarial_loss", "g_total_loss", "real_logits"):
+        mean = sum(single[name].item() for single in singles) / 2
+        assert joined[name].item() == pytest.approx(mean, rel=1e-9), name
 
 
 @pytest.mark.parametrize("every", [1, 3, 7])
@@ -362,11 +407,9 @@ def test_without_decay_the_average_is_the_network() -> None:
 def test_losses_are_scaled_for_float16_alone() -> None:
     scaled = {dtype: Autocast(CPU, dtype).scale_loss for dtype in (None, torch.bfloat16, torch.float16)}
     assert scaled == {None: False, torch.bfloat16: False, torch.float16: True}
-    stage = PixelStage(
-        small_generator(), ContentLoss(), step_schedule(1, 1, 1), (0.9, 0.99), Autocast(CPU, torch.bfloat16)
-    )
-    assert not stage.updater.scaler.is_enabled()
-    assert stage.state_dict()["generator_updater"]["scaler"] == {}
+    updater = Updater(small_generator(), step_schedule(1, 1, 1), (0.9, 0.99), Autocast(CPU, torch.bfloat16).scale_loss)
+    assert not updater.scaler.is_enabled()
+    assert updater.state_dict()["scaler"] == {}
 
 
 def test_a_checkpoint_without_loss_scaling_continues_with_it() -> None:
@@ -443,8 +486,8 @@ def test_the_pretraining_is_what_a_hand_written_loop_makes_of_it(whole: Path, ti
 
 def test_the_log_has_every_step_and_every_validation(whole: Path) -> None:
     gan = {"g_adversarial_loss", "g_total_loss", "d_adversarial_loss", "g_learning_rate", "d_learning_rate"}
-    gan |= {"perceptual_loss", "real_logits", "fake_logits"}
-    for stage, names in (("pretraining", {"learning_rate"}), ("training", gan)):
+    gan |= {"perceptual_loss", "real_logits", "fake_logits", "g_gradient_norm", "d_gradient_norm"}
+    for stage, names in (("pretraining", {"learning_rate", "gradient_norm"}), ("training", gan)):
         train_records, validation = logged(whole, "train", stage), logged(whole, "validation", stage)
         assert (list(train_records), list(validation)) == ([1, 2, 3, 4, 5, 6], [2, 4, 6])
         where = {"split", "stage", "step"}
@@ -515,10 +558,11 @@ def test_tensorboard_gets_the_figures_of_the_log_under_their_tags(whole: Path) -
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     losses = {
-        "pretraining": ["content_loss", "learning_rate"],
+        "pretraining": ["content_loss", "learning_rate", "gradient_norm"],
         "training": [
             *("content_loss", "perceptual_loss", "g_adversarial_loss", "g_total_loss", "d_adversarial_loss"),
-            *("g_learning_rate", "d_learning_rate", "real_logits", "fake_logits"),
+            *("g_learning_rate", "d_learning_rate", "g_gradient_norm", "d_gradient_norm"),
+            *("real_logits", "fake_logits"),
         ],
     }
     for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):
@@ -1565,5 +1609,5 @@ def test_two_processes_train_as_one_and_stop_together(tiny: Make, tmp_path: Path
 
 def test_processes_must_share_a_batch_evenly(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esrgan.training.distributed.world_size", lambda: 3)
-    with pytest.raises(EsrganError, match="batch_size: expected a multiple of the 3 processes, got 2"):
+    with pytest.raises(EsrganError, match="batch_size: expected a multiple of 3 processes × accumulation 1, got 2"):
         run(tiny(), tmp_path)

@@ -14,23 +14,12 @@ import safetensors.torch
 import torch
 import torchvision
 from PIL import Image
-from weight_files import earlier, esrgan_old, random_state
+from weight_files import TINY, earlier, esrgan_old, random_state
 
 from esrgan.errors import WeightsError
 from esrgan.models import UNetDiscriminator, VGGDiscriminator
 from esrgan.weights import Architecture, load_generator
 
-TINY = Architecture(
-    scale_factor=4,
-    img_channels=3,
-    rrdb_channels=4,
-    growth_channels=2,
-    num_basic_blocks=2,
-    num_dense_blocks=2,
-    num_residual_blocks=3,
-    use_subpixel_conv=False,
-    pixel_unshuffle=False,
-)
 STATE = random_state(TINY)
 
 

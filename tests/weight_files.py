@@ -4,6 +4,19 @@ import numpy as np
 import torch
 
 from esrgan.models import RRDBNet
+from esrgan.weights import Architecture
+
+TINY = Architecture(
+    scale_factor=4,
+    img_channels=3,
+    rrdb_channels=4,
+    growth_channels=2,
+    num_basic_blocks=2,
+    num_dense_blocks=2,
+    num_residual_blocks=3,
+    use_subpixel_conv=False,
+    pixel_unshuffle=False,
+)
 
 
 def random_state(architecture, seed=0):

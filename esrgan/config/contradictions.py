@@ -17,17 +17,20 @@ _Contradiction = tuple[list[str], str, str, str]  # the keys involved (reported 
 
 def contradictions(config: Config) -> Iterator[_Contradiction]:
     """Yield every contradiction in a configuration."""
-    yield from _of_stages(config)
+    yield from _of_steps(config)
     yield from _of_scale(config)
     yield from _of_layers(config)
     yield from _of_discriminator(config)
 
 
-def _of_stages(config: Config) -> Iterator[_Contradiction]:
+def _of_steps(config: Config) -> Iterator[_Contradiction]:
     for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
         if (stage.num_epoch is None) == (stage.num_steps is None):
             got = "neither" if stage.num_steps is None else "both"
             yield [f"{name}.num_steps", f"{name}.num_epoch"], "either num_epoch or num_steps", got, "write one of them"
+    if config.batch_size % config.accumulation:
+        expected = f"a multiple of accumulation {config.accumulation}"
+        yield ["batch_size", "accumulation"], expected, show(config.batch_size), "change one of them"
     for name in ("g_sched_steps", "d_sched_steps"):
         steps = getattr(config.training, name)
         if any(step >= later for step, later in pairwise(steps)):
@@ -75,7 +78,8 @@ def _of_discriminator(config: Config) -> Iterator[_Contradiction]:
         expected, involved = "8 px or more for the unet discriminator", ["training.cr_patch_size", "discriminator.type"]
         yield involved, expected, show(patch), "use [8, 8] or more"
     smallest = 2 ** sum(a == b for a, b in pairwise(net.vgg_blk_ch))  # px that its strides make one of
-    if patch and net.type == "vgg" and config.batch_size == 1 and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
-        expected = f"more than {smallest} px with batch_size 1, or BatchNorm has a single value"
+    is_alone = config.batch_size <= config.accumulation  # a patch, when its logit is computed
+    if patch and net.type == "vgg" and is_alone and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
+        expected = f"more than {smallest} px with single patches, or BatchNorm has a single value"
         involved = ["training.cr_patch_size", "batch_size", "discriminator.vgg_blk_ch"]
         yield involved, expected, show(patch), f"use [{2 * smallest}, {2 * smallest}], or a batch_size of 2"

@@ -157,6 +157,11 @@ class Config(_Section):
     )
     scale_factor: _Scale = Field(default=4, description="Upscaling factor of network and data.")
     batch_size: _Count = Field(default=16, description="Patches per optimiser step, over all ranks.")
+    accumulation: _Count = Field(default=1, description="Parts of a process's batch computed one after the other.")
+    gradient_clip: _Rate | None = Field(default=None, description="Greatest length of a gradient; null = any.")
+    activation_checkpointing: bool = Field(
+        default=False, description="Compute the RRDBs again going backward, to save memory."
+    )
     img_channels: _Channels = Field(default=3, description="1 = grey, 3 = RGB, 4 = RGB with alpha.")
     seed: _Natural = Field(default=0, description="Seed of initialisation, order and augmentation.")
     num_workers: _Natural | None = Field(default=None, description="Loader processes; null = by CPUs.")

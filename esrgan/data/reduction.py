@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ from esrgan.data.preparation import check_sizes, gigabytes
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
 from esrgan.files import reason, remove_abandoned
 
+_Problems = list[str | Problem]
 _MARK = ".made-by-esrgan-prepare"  # a folder without it is somebody's own
 
 
@@ -39,7 +40,7 @@ def low_folder(folder: Path, scale: int) -> Path:
     return folder.with_name(f"{folder.name}_LR_x{scale}")
 
 
-def prepare_folder(folder: Path, scale: int, workers: int, console: Console) -> list[str | Problem]:
+def prepare_folder(folder: Path, scale: int, workers: int, console: Console) -> _Problems:
     """Make the LR images of a folder by MATLAB's bicubic, from HR images cut to a multiple of the scale.
 
     Those that are there, of the right size and made from the HR image as it is now, are kept.
@@ -82,12 +83,12 @@ def prepare_folder(folder: Path, scale: int, workers: int, console: Console) -> 
     return problems
 
 
-def _jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], list[str | Problem]]:
+def _jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Problems]:
     """List the images, with what makes some of them unfit."""
     pairs, missing = search_pairs([str(folder)], "train", scale, Path())
     if missing:
         raise DatasetError(missing)
-    problems: list[str | Problem] = []
+    problems: _Problems = []
     jobs: dict[str, _Job] = {}
     for pair in pairs:
         stem = pair.high.stem
@@ -135,26 +136,31 @@ def _is_made(job: _Job, scale: int) -> bool:
 
 
 @contextmanager
-def _mapping(workers: int) -> Iterator[type[map]]:  # type: ignore[type-arg]
+def _mapping(workers: int) -> Iterator[Callable[[Callable[[_Job], _Problems], list[_Job]], Iterator[_Problems]]]:
     """Give ``map``, or one that runs in processes; what has not begun is dropped when the block is left early."""
     if workers <= 1:
         yield map
         return
     # Not forked: threads of NumPy or PyTorch may hold locks.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_leave_interrupts_alone)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+    def mapping(function: Callable[[_Job], _Problems], jobs: list[_Job]) -> Iterator[_Problems]:
+        # Ctrl-C reaches all processes and the first one ends the others, so these ignore it, from their birth on.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return pool.map(function, jobs)  # starts them
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
     try:
-        yield pool.map  # type: ignore[misc]
+        yield mapping
     except BrokenProcessPool as error:
         raise DatasetError("a process was killed, perhaps for its memory; use fewer --workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_alone() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
-
-
-def _make(job: _Job, scale: int) -> list[str | Problem]:
+def _make(job: _Job, scale: int) -> _Problems:
     """Make one LR image; give what went wrong."""
     try:
         status = job.high.stat()

@@ -19,8 +19,9 @@ class ContentLoss(nn.Module):
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare (B, C, H, W) images of any float dtype: a float32 scalar (float64 for float64)."""
-        return self.distance(_at_least_float32(fake), _at_least_float32(real))
+        return self.distance(at_least_float32(fake), at_least_float32(real))
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Turn half precision into float32; what is more precise stays."""
     return x.float() if x.dtype.itemsize < 4 else x

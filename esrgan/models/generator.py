@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 NEGATIVE_SLOPE = 0.2  # of every LeakyReLU in the generator and the discriminators, as the authors released them
 INIT_SCALE = 0.1  # on Kaiming initialisation, ESRGAN §3.1 "smaller initialization"; 0.1 is the authors' released code
@@ -118,6 +119,7 @@ class RRDBNet(nn.Module):
             raise ValueError(f"pixel_unshuffle: expected scale_factor 1 or 2, got {scale_factor}")
         self.scale_factor = scale_factor
         self.use_subpixel_conv = use_subpixel_conv
+        self.activation_checkpointing = False  # in training, keep only what goes into an RRDB, and compute it again
         self.unshuffle_factor = 4 // scale_factor if pixel_unshuffle else 1
         self.num_upsamplings = round(math.log2(scale_factor * self.unshuffle_factor))
 
@@ -156,6 +158,14 @@ class RRDBNet(nn.Module):
         right, bottom = -low.shape[3] % factor, -low.shape[2] % factor
         return F.pixel_unshuffle(F.pad(low, (0, right, 0, bottom), mode="replicate"), factor)
 
+    def _trunk(self, x: Tensor) -> Tensor:
+        if not (self.activation_checkpointing and torch.is_grad_enabled()):
+            trunk: Tensor = self.body(x)
+            return trunk
+        for block in self.body:
+            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+        return x
+
     def forward(self, low: Tensor) -> Tensor:
         """Enlarge images.
 
@@ -167,7 +177,7 @@ class RRDBNet(nn.Module):
         """
         height, width = low.shape[-2:]
         shallow = self.conv_first(self.fold(low))
-        x = shallow + self.conv_body(self.body(shallow))  # the long skip, unscaled
+        x = shallow + self.conv_body(self._trunk(shallow))  # the long skip, unscaled
         for i in range(self.num_upsamplings):
             conv = self.get_submodule(f"conv_up{i + 1}")
             if self.use_subpixel_conv:

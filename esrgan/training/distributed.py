@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -49,11 +48,10 @@ def world_size() -> int:
 
 
 @torch.no_grad()
-def average_gradients(parameters: Iterable[Tensor]) -> None:
+def average_gradients(gradients: list[Tensor]) -> None:
     """Replace each gradient by its mean over the processes, in one exchange."""
     if world_size() == 1:
         return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= world_size()

@@ -22,7 +22,7 @@ from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_
 from esrgan.training import distributed
 from esrgan.training.checkpoint import STAGES
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
-from esrgan.training.updater import multi_step_schedule, step_schedule
+from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
 from esrgan.weights import load_file, unwrap
 
 SSIM_WINDOW = 11  # px, the least side of a validation image once its border is cut off
@@ -95,6 +95,7 @@ def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Mod
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed % 2**63)  # its range; any number is a seed
         generator = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
+        generator.activation_checkpointing = config.activation_checkpointing
         torch.manual_seed((config.seed + 1) % 2**63)  # so the discriminator does not depend on the generator's size
         discriminator: nn.Module
         if config.discriminator.type == "vgg":
@@ -119,22 +120,29 @@ def make_stage(
     autocast: Autocast,
 ) -> Stage:
     """Make a stage by its name."""
+    parts = config.accumulation
+
+    def updater(network: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> Updater:
+        return Updater(network, schedule, betas, autocast.scale_loss, config.gradient_clip)
+
     if name == "pretraining":
         pre = config.pretraining
         schedule = step_schedule(pre.lr, pre.sched_step, pre.sched_gamma)
-        return PixelStage(generator, content_loss, schedule, pre.betas, autocast)
+        return PixelStage(generator, content_loss, updater(generator, schedule, pre.betas), autocast, parts)
     gan = config.training
+    g_schedule = multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma)
+    d_schedule = multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma)
     return AdversarialStage(
         generator,
         discriminator,
         content_loss,
         perceptual_loss,
-        g_schedule=multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma),
-        d_schedule=multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma),
-        betas=gan.betas,
-        g_adversarial_loss_scaling=gan.g_adversarial_loss_scaling,
-        g_content_loss_scaling=gan.g_content_loss_scaling,
-        autocast=autocast,
+        updater(generator, g_schedule, gan.betas),
+        updater(discriminator, d_schedule, gan.betas),
+        gan.g_adversarial_loss_scaling,
+        gan.g_content_loss_scaling,
+        autocast,
+        parts,
     )
 
 
@@ -158,10 +166,10 @@ def make_inputs(
         perceptual_loss = _perceptual_loss(config, stages, may_download=not problems, console=console)
     except WeightsError as error:
         problems += error.problems
-    if config.batch_size % distributed.world_size():
-        problems.append(
-            f"batch_size: expected a multiple of the {distributed.world_size()} processes, got {config.batch_size}"
-        )
+    processes = distributed.world_size()
+    if config.batch_size % (processes * config.accumulation):
+        expected = f"a multiple of {processes} processes × accumulation {config.accumulation}"
+        problems.append(f"batch_size: expected {expected}, got {config.batch_size}; change one of them")
     if problems:
         raise EsrganError(problems)
     return data, perceptual_loss.to(device) if perceptual_loss is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +14,9 @@ from esrgan.losses import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
+from esrgan.losses.content import at_least_float32
 from esrgan.models import RRDBNet
-from esrgan.training.updater import Schedule, Updater
+from esrgan.training.updater import Updater
 
 
 class Stage(Protocol):
@@ -31,7 +33,7 @@ class Stage(Protocol):
     generator: RRDBNet
 
     def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
-        """Train on LR (B, C, h, w) and HR (B, C, H, W) in [0, 1]; give the losses, still on the device."""
+        """Train on LR (B, C, h, w) and HR (B, C, H, W) in [0, 1]; give losses and gradient norms, on the device."""
 
     def learning_rates(self, step: int) -> dict[str, float]:
         """Give the learning rates of a step."""
@@ -66,7 +68,15 @@ class Autocast:
 
 
 class PixelStage:
-    """The PSNR-oriented stage: the content loss alone."""
+    """The PSNR-oriented stage: the content loss alone.
+
+    Args:
+        generator: What to train.
+        content_loss: The pixel loss.
+        updater: Of the generator.
+        autocast: Precision of the forward passes.
+        micro_batches: Parts of a batch that are computed one after the other, for want of memory.
+    """
 
     name, label = "pretraining", "PSNR-driven"
 
@@ -74,21 +84,27 @@ class PixelStage:
         self,
         generator: RRDBNet,
         content_loss: ContentLoss,
-        schedule: Schedule,
-        betas: tuple[float, float],
+        updater: Updater,
         autocast: Autocast,
+        micro_batches: int = 1,
     ) -> None:
         self.generator = generator
         self.content_loss = content_loss
+        self.updater = updater
         self.autocast = autocast
-        self.updater = Updater(generator, schedule, betas, autocast.scale_loss)
+        self.micro_batches = micro_batches
 
     def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
         """See ``Stage``."""
+        losses = [self._backward(*each) for each in _micro_batches(low, high, self.micro_batches)]
+        means = _means(losses)
+        return means | {"gradient_norm": self.updater.update(means["content_loss"], step)}
+
+    def _backward(self, low: Tensor, high: Tensor) -> dict[str, Tensor]:
         with self.autocast():
             fake = self.generator(low)
         loss = self.content_loss(fake, high)
-        self.updater.update(loss, step)
+        torch.autograd.backward(self.updater.scaler.scale(loss / self.micro_batches))
         return {"content_loss": loss.detach()}
 
     def learning_rates(self, step: int) -> dict[str, float]:
@@ -107,19 +123,21 @@ class PixelStage:
 class AdversarialStage:
     """The GAN stage: L_G = L_percep + λ·L_RaG + η·L_content for the generator, L_RaD for the discriminator.
 
-    Each step trains the generator against the discriminator as it is, then the discriminator on the same images.
+    Both networks are updated from one and the same pass of the discriminator over real and generated images, each
+    against the other as it was before the step.
 
     Args:
         generator: Pretrained.
         discriminator: Gives logits.
         content_loss: The pixel loss.
         perceptual_loss: None leaves the term out.
-        g_schedule: The generator's learning rate.
-        d_schedule: The discriminator's.
-        betas: Of both Adams.
+        g_updater: Of the generator.
+        d_updater: Of the discriminator.
         g_adversarial_loss_scaling: λ.
         g_content_loss_scaling: η.
         autocast: Precision of the forward passes.
+        micro_batches: Parts of a batch that are computed one after the other, for want of memory. The relativistic
+            means and the discriminator's batch normalisation are those of a part.
     """
 
     name, label = "training", "GAN-based"
@@ -130,12 +148,12 @@ class AdversarialStage:
         discriminator: nn.Module,
         content_loss: ContentLoss,
         perceptual_loss: PerceptualLoss | None,
-        g_schedule: Schedule,
-        d_schedule: Schedule,
-        betas: tuple[float, float],
+        g_updater: Updater,
+        d_updater: Updater,
         g_adversarial_loss_scaling: float,
         g_content_loss_scaling: float,
         autocast: Autocast,
+        micro_batches: int = 1,
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
@@ -143,44 +161,57 @@ class AdversarialStage:
         self.perceptual_loss = perceptual_loss
         self.adversarial_scaling = g_adversarial_loss_scaling
         self.content_scaling = g_content_loss_scaling
+        self.g_updater = g_updater
+        self.d_updater = d_updater
         self.autocast = autocast
-        self.g_updater = Updater(generator, g_schedule, betas, autocast.scale_loss)
-        self.d_updater = Updater(discriminator, d_schedule, betas, autocast.scale_loss)
+        self.micro_batches = micro_batches
 
     def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
         """See ``Stage``."""
-        # The generator. The discriminator only judges: no gradients for its weights.
-        self.discriminator.requires_grad_(False)
+        losses = [self._backward(*each) for each in _micro_batches(low, high, self.micro_batches)]
+        means = _means(losses)
+        g_norm = self.g_updater.update(means["g_total_loss"], step)
+        d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
+        return means | {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
+
+    def _backward(self, low: Tensor, high: Tensor) -> dict[str, Tensor]:
         with self.autocast():
             fake = self.generator(low)
-            with torch.no_grad():
-                real_logits = self.discriminator(high)
-            fake_logits = self.discriminator(fake)
-            perceptual = self.perceptual_loss(fake, high) if self.perceptual_loss is not None else None
-        content = self.content_loss(fake, high)
-        adversarial = relativistic_generator_loss(real_logits, fake_logits)
-        total = self.adversarial_scaling * adversarial + self.content_scaling * content
-        if perceptual is not None:
-            total = total + perceptual
-        self.g_updater.update(total, step)
+        # Every loss leaves its gradient at the image, and what was kept for it is freed before the next one is
+        # computed. The generator goes backward once, at the end.
+        image = at_least_float32(fake.detach()).requires_grad_()
 
-        # The discriminator, on the same real and generated images.
-        self.discriminator.requires_grad_(True)
+        # What the discriminator thinks, and what it learns from that.
         with self.autocast():
-            real_logits = self.discriminator(high)
-            fake_logits = self.discriminator(fake.detach())
+            real_logits, fake_logits = self.discriminator(high), self.discriminator(image)
+        adversarial = relativistic_generator_loss(real_logits.detach(), fake_logits)
         discriminating = relativistic_discriminator_loss(real_logits, fake_logits)
-        self.d_updater.update(discriminating, step)
+        g_scale, d_scale = (each.scaler.scale for each in (self.g_updater, self.d_updater))
+        share = 1 / self.micro_batches
+        weighted = g_scale(self.adversarial_scaling * share * adversarial)
+        torch.autograd.backward(weighted, inputs=[image], retain_graph=True)
+        torch.autograd.backward(d_scale(share * discriminating), inputs=self.d_updater.parameters)
+
+        # The distance from the real image.
+        content = self.content_loss(image, high)
+        distance = self.content_scaling * content
+        if self.perceptual_loss is not None:
+            with self.autocast():
+                perceptual = self.perceptual_loss(image, high)
+            distance = distance + perceptual
+        torch.autograd.backward(g_scale(share * distance), inputs=[image])
+        assert image.grad is not None  # noqa: S101  for the type checker
+        torch.autograd.backward(fake, image.grad.to(fake.dtype))
 
         losses = {
             "content_loss": content,
             "g_adversarial_loss": adversarial,
-            "g_total_loss": total,
+            "g_total_loss": distance + self.adversarial_scaling * adversarial,
             "d_adversarial_loss": discriminating,
             "real_logits": real_logits.mean(),
             "fake_logits": fake_logits.mean(),
         }
-        if perceptual is not None:
+        if self.perceptual_loss is not None:
             losses["perceptual_loss"] = perceptual
         return {name: value.detach() for name, value in losses.items()}
 
@@ -201,3 +232,13 @@ class AdversarialStage:
         self.g_updater.load_state_dict(state["generator_updater"])
         self.d_updater.load_state_dict(state["discriminator_updater"])
         self.discriminator.load_state_dict(state["discriminator"])
+
+
+def _micro_batches(low: Tensor, high: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut a batch into equal parts."""
+    return zip(low.chunk(count), high.chunk(count), strict=True)
+
+
+def _means(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Average the losses of equal parts of a batch."""
+    return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}

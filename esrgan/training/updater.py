@@ -27,33 +27,56 @@ def multi_step_schedule(learning_rate: float, milestones: Sequence[int], gamma: 
 class Updater:
     """Adam with a schedule that is a function of the step, so that it needs no state of its own.
 
+    A step whose loss or gradient is not finite changes nothing, in no process, and nobody waits to learn of it: the
+    optimiser looks at a flag on the device.
+
     Args:
         network: What to optimise.
         schedule: Learning rate by step.
         betas: Of Adam.
         scale_loss: Scale the loss against underflow, for float16 autocast.
+        max_norm: Longer gradients are shortened to this length; None leaves them.
     """
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, betas: tuple[float, float], scale_loss: bool = False
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        betas: tuple[float, float],
+        scale_loss: bool = False,
+        max_norm: float | None = None,
     ) -> None:
         self.parameters = list(network.parameters())
         self.schedule = schedule
-        device = self.parameters[0].device
-        self.optimizer = torch.optim.Adam(
-            self.parameters, lr=schedule(0), betas=betas, fused=device.type in ("cpu", "cuda")
-        )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=scale_loss)
+        self.max_norm = max_norm
+        self.optimizer = torch.optim.Adam(self.parameters, lr=schedule(0), betas=betas, fused=True)
+        self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scale_loss)
 
-    def update(self, loss: Tensor, step: int) -> None:
-        """Change the weights by one step against the loss's gradient, averaged over the processes."""
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.scaler.scale(loss))
-        distributed.average_gradients(self.parameters)  # before the scaler looks: all skip the same overflow
+    def update(self, loss: Tensor, step: int) -> Tensor:
+        """Change the weights by one step along their gradients, averaged over the processes, and clear these.
+
+        Args:
+            loss: What the gradients are of (a scalar); only whether it is finite counts here.
+            step: Counted from 0.
+
+        Returns:
+            The length of the gradient before it was shortened, not finite if the step was skipped: a scalar.
+        """
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        gradients[0] += loss.detach().to(gradients[0].dtype) * 0  # no number, if the loss is none or infinite
+        distributed.average_gradients(gradients)  # so all skip the same steps
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm(gradients)
+        if self.max_norm is not None:
+            torch._foreach_mul_(gradients, (self.max_norm / norm).clamp(max=1))
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(step)
+        if not self.scaler.is_enabled():  # which would find out by itself
+            self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a resumed run needs."""
