@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from esrgan.errors import EsrganError
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -72,12 +75,28 @@ def write_text(path: Path, text: str) -> None:
         raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def keep_freed_memory() -> None:
+    """Have this process keep the memory of freed tensors for the next ones, in large pages, on Linux with glibc.
+
+    Otherwise each large tensor is new memory of the system's, whose every 4 KiB have to be fetched and cleared again;
+    docs/benchmarks.md has what that costs on a CPU. It must come before PyTorch allocates anything.
+    """
+    if sys.platform != "linux":
+        return
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's: transparent huge pages
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # else another C library
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most it takes; what is larger comes and goes as before
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
     """Parse the arguments and do the work; our own errors are printed without a traceback and give 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files can be anything
             stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
+    keep_freed_memory()
     try:
         return work(args)
     except EsrganError as error:

@@ -18,6 +18,8 @@ from esrgan.models import RRDBNet
 CPU_STRIP_PIXELS = 1 << 15
 # Of the free memory, what may be planned for; the rest is the allocator's, and other programs'.
 MEMORY_SHARE = 0.6
+# What is kept between strips lies scattered over this many times its size; a test measures it.
+ALLOCATOR_OVERHEAD = 1.75
 # Pixels of the low-resolution image, at either side of a band, that are computed but not used. Only images that are
 # too wide for strips across all of them have bands; docs/decisions.md has the error.
 BAND_OVERLAP_PX = 64
@@ -167,6 +169,6 @@ def memory_of(network: RRDBNet, across: int) -> tuple[int, int]:
     enlarged: int = 2**network.num_upsamplings
     kept_samples += 2 * channels * (2 * enlarged + 2)
     widest = max(each.shape[1] for each in network.parameters() if each.ndim == 4)
-    # A window, what is computed from it, and the next window; when enlarging, of twice the lines. A test measures it.
-    line_bytes = max(4 * widest * sample, 12 * channels * enlarged * 4)
-    return kept_samples * across * sample, line_bytes * across
+    # A window, what is computed from it, and the next window; when enlarging, of twice the lines.
+    line_bytes = max(4 * widest * sample, 9 * channels * enlarged * 4)
+    return int(kept_samples * across * sample * ALLOCATOR_OVERHEAD), line_bytes * across

@@ -120,9 +120,9 @@ class _Window:
             channel += part.shape[1]
         if is_last:
             window.narrow(self.dim, old + new, 1).zero_()
-        lines = min(shape[self.dim], 2)
-        last_lines = window.narrow(self.dim, shape[self.dim] - lines, lines)
-        self.kept = last_lines.clone()  # a view would hold the whole window
+        last_lines = window.narrow(self.dim, shape[self.dim] - 2, 2)
+        # Copied, as a view would hold the whole window, and always to the same place, so that no holes are left behind.
+        self.kept = last_lines.clone() if self.kept is None else self.kept.copy_(last_lines)
         return window if shape[self.dim] > 2 else None
 
     def convolve(self, window: Tensor) -> Tensor:
@@ -154,8 +154,7 @@ class _Queue:
             strip = self.strips.popleft()
             lines = min(strip.shape[self.dim], branch.shape[self.dim] - first)
             if (left := strip.shape[self.dim] - lines) > 0:
-                rest = strip.narrow(self.dim, lines, left)
-                self.strips.appendleft(rest if left > lines else rest.clone())  # a few lines shall not hold a strip
+                self.strips.appendleft(strip.narrow(self.dim, lines, left).clone())  # a view would hold the whole strip
             place = result.narrow(self.dim, first, lines)
             torch.add(strip.narrow(self.dim, 0, lines), branch.narrow(self.dim, first, lines), alpha=scaling, out=place)
             first += lines

@@ -1,0 +1,192 @@
+"""Measure training beside a plain loop: python3 benchmarks/training.py.
+
+Both train the same networks on the same batches with the same losses, each in a process of its own, in turns. The
+plain loop is what BasicSR's ESRGAN model does in a step, written down anew: float32 (on a GPU PyTorch's default, TF32
+in convolutions), NCHW, Adam as it comes, five passes of the discriminator, every loss read back, the average weight by
+weight. VGG19 has random weights: they cost what trained ones do. Batches are ready in memory, so loading is in neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from esrgan.cli.command import keep_freed_memory
+
+if "plain" not in sys.argv:  # as the trainer does, before PyTorch allocates anything
+    keep_freed_memory()
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from esrgan.config import Config
+from esrgan.console import Console
+from esrgan.devices import select_device
+from esrgan.losses import ContentLoss, PerceptualLoss
+from esrgan.models import RRDBNet
+from esrgan.training import TrainOptions
+from esrgan.training.ema import ExponentialMovingAverage
+from esrgan.training.setup import make_autocast, make_networks, make_stage
+
+STAGES = ("pretraining", "training")
+Step = Callable[[Tensor, Tensor, int], dict[str, Any]]
+
+
+def plain(stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss) -> Step:
+    """Make the step of the plain loop."""
+    generator, discriminator = (each.to(memory_format=torch.contiguous_format) for each in networks)  # type: ignore[call-overload]
+    average = ExponentialMovingAverage(generator, 0.999).average
+    section = config.training
+    g_adam = torch.optim.Adam(generator.parameters(), section.g_lr, section.betas)
+    d_adam = torch.optim.Adam(discriminator.parameters(), section.d_lr, section.betas)
+
+    def bce(logits: Tensor, is_real: bool) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(is_real)))
+
+    def follow() -> None:
+        for mean, value in zip(average.parameters(), generator.parameters(), strict=True):
+            mean.data.mul_(0.999).add_(value.data, alpha=0.001)
+
+    def pretraining(low: Tensor, high: Tensor, _: int) -> dict[str, float]:
+        g_adam.zero_grad()
+        loss = F.l1_loss(generator(low), high)
+        loss.backward()
+        g_adam.step()
+        follow()
+        return {"content_loss": loss.item()}
+
+    def training(low: Tensor, high: Tensor, _: int) -> dict[str, float]:
+        discriminator.requires_grad_(False)
+        g_adam.zero_grad()
+        fake = generator(low)
+        content, perceptual = F.l1_loss(fake, high), perceptual_loss(fake, high)
+        real_logits, fake_logits = discriminator(high).detach(), discriminator(fake)
+        against = bce(real_logits - fake_logits.mean(), False) + bce(fake_logits - real_logits.mean(), True)
+        total = perceptual + section.g_content_loss_scaling * content + section.g_adversarial_loss_scaling * against / 2
+        total.backward()
+        g_adam.step()
+        discriminator.requires_grad_(True)
+        d_adam.zero_grad()
+        fake_logits, real_logits = discriminator(fake).detach(), discriminator(high)
+        of_real = bce(real_logits - fake_logits.mean(), True) / 2
+        of_real.backward()
+        fake_logits = discriminator(fake.detach())
+        of_fake = bce(fake_logits - real_logits.detach().mean(), False) / 2
+        of_fake.backward()
+        d_adam.step()
+        follow()
+        return {
+            "content_loss": content.item(),
+            "perceptual_loss": perceptual.item(),
+            "g_adversarial_loss": against.item() / 2,
+            "g_total_loss": total.item(),
+            "d_adversarial_loss": of_real.item() + of_fake.item(),
+        }
+
+    return pretraining if stage == "pretraining" else training
+
+
+def ours(
+    stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss, low: bool
+) -> Step:
+    """Make the step of the trainer; its losses stay on the device until they are reported."""
+    device = next(networks[0].parameters()).device
+    autocast = make_autocast(config, TrainOptions(autocast=low), device, Console())
+    trained = make_stage(stage, config, *networks, ContentLoss(), perceptual_loss, autocast)
+    average = ExponentialMovingAverage(networks[0], config.ema_decay)
+
+    def step(low: Tensor, high: Tensor, number: int) -> dict[str, Any]:
+        losses = trained.step(*(each.contiguous(memory_format=torch.channels_last) for each in (low, high)), number)
+        average.update(number)
+        return losses
+
+    return step
+
+
+def work(name: str, stage: str, options: argparse.Namespace) -> None:
+    """Be a contender: for each line that comes do the steps of a turn, and answer with time, losses and memory."""
+    device = select_device(options.device)
+    generator = {"num_basic_blocks": options.blocks, "small_init": "trunk"}
+    config = Config.model_validate(
+        {"batch_size": options.batch, "generator": generator, "activation_checkpointing": options.checkpointing}
+    )
+    networks = make_networks(config, device)
+    torch.manual_seed(0)
+    vgg = torchvision.models.vgg19(weights=None)
+    perceptual_loss = PerceptualLoss(vgg.state_dict(), config.perceptual_loss.layer_weights).to(device)
+    parts = (stage, config, networks, perceptual_loss)
+    step = plain(*parts) if name == "plain" else ours(*parts, name == "esrgan -a")
+    high = torch.rand(options.batch, 3, options.patch, options.patch, device=device)
+    low, numbers = F.avg_pool2d(high, 4), itertools.count()
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        for _ in range(options.steps):
+            losses = step(low, high, next(numbers))
+        figures = {key: float(value) for key, value in losses.items()}  # waits for the device
+        seconds = (time.perf_counter() - began) / options.steps
+        memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+        print(json.dumps({"seconds": seconds, "memory": memory, "losses": figures}), flush=True)
+
+
+def race(stage: str, names: list[str], options: argparse.Namespace) -> None:
+    """Let the contenders take turns in a stage, and print their rows."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--work", stage]
+    processes = {
+        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in names
+    }
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for _ in range(options.rounds + 1):
+        for name, process in processes.items():
+            assert process.stdin is not None  # noqa: S101  both are pipes; for the type checker
+            assert process.stdout is not None  # noqa: S101
+            process.stdin.write("\n")
+            process.stdin.flush()
+            turns[name].append(json.loads(process.stdout.readline()))
+    for process in processes.values():
+        process.communicate()
+    for name, [first, *others] in turns.items():
+        seconds, compared = [turn["seconds"] for turn in others], turns["plain"][0]["losses"]
+        off = max(abs(first["losses"][key] / value - 1) for key, value in compared.items())
+        times = [each["seconds"] / turn["seconds"] for each, turn in zip(turns["plain"][1:], others, strict=True)]
+        memory = f"{others[-1]['memory'] / 2**30:.2f} GiB" if others[-1]["memory"] else "–"
+        figures = f"{min(seconds):.3f} | {statistics.median(seconds):.3f} | {statistics.median(times):.2f}"
+        print(f"| {stage} | {name} | {figures} | {off:.1e} | {memory} |", flush=True)
+
+
+def main() -> None:
+    """Measure both stages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto", help="as train.py's (default: auto)")
+    parser.add_argument("--blocks", type=int, default=2, help="RRDBs (default: 2; the paper's network has 23)")
+    parser.add_argument("--batch", type=int, default=4, help="patches (default: 4; the paper's: 16)")
+    parser.add_argument("--patch", type=int, default=128, help="HR pixels (default: 128)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each loop, after one to warm up (default: 7)")
+    parser.add_argument("--steps", type=int, default=1, help="steps of a turn (default: 1)")
+    parser.add_argument("--autocast", action="store_true", help="measure low precision too")
+    parser.add_argument("--checkpointing", action="store_true", help="with checkpointed activations")
+    parser.add_argument("--work", nargs=2, metavar=("STAGE", "NAME"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.work[1], options.work[0], options)
+        return
+    device = select_device(options.device)
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"PyTorch {torch.__version__}, {what}; {options.blocks} blocks, {options.batch} × {options.patch} px\n")
+    print("| stage | loop | best s/step | median s/step | × plain | losses of the first turn differ by | memory |")
+    print("|---|---|--:|--:|--:|--:|--:|", flush=True)
+    for stage in STAGES:
+        race(stage, ["plain", "esrgan", *(["esrgan -a"] if options.autocast else [])], options)
+
+
+if __name__ == "__main__":
+    main()
