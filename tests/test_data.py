@@ -889,7 +889,8 @@ def test_loader_processes_stay_from_pass_to_pass(pictures):
 
 
 def kill_a_loader_process(others):
-    process = next(process for process in multiprocessing.active_children() if process not in others)
+    started = [process for process in multiprocessing.active_children() if process not in others]
+    process = min(started, key=lambda process: process.pid)
     os.kill(process.pid, signal.SIGKILL)
     return process
 
@@ -907,6 +908,7 @@ def test_dead_loader_process_ends_the_run_at_the_next_batch(pictures):
     others = multiprocessing.active_children()
     loader = batches(patch_stream(pictures), batch_size=3, first_step=0, last_step=1000, num_workers=2)
     next(loader)
+    time.sleep(0.5)  # until the next batch is there, of the other process
     process = kill_a_loader_process(others)
     process.join()  # nothing is raised here, wherever the run may be
     with pytest.raises(EsrganError) as error:
