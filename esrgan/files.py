@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -69,6 +69,30 @@ def remove_abandoned(folder: Path) -> None:
         with suppress(OSError), temporary.open("rb") as file:  # locked: still being written
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()
+
+
+@contextmanager
+def one_at_a_time(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Lets one process after the other into the block; one that dies there makes way for the next.
+
+    Without file locks, as on Windows and some network file systems, all go in at once.
+
+    Args:
+        path: A file to lock; it is made and stays.
+        waiting: Called if another process is in the block.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    with path.open("ab") as file:
+        if fcntl:
+            with suppress(OSError):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    waiting()
+                    fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _name(temporary: Path, path: Path, overwrite: bool) -> None:

@@ -1,8 +1,16 @@
+import io
+import itertools
 import multiprocessing
 import os
 import random
+import shutil
+import signal
+import threading
+import time
 import tracemalloc
+import zlib
 from collections import Counter
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -12,8 +20,8 @@ import pytest
 import torch
 
 from esrgan import images, resize
+from esrgan.console import Console, gigabytes
 from esrgan.data import (
-    CachedPair,
     ImagePair,
     PatchDataset,
     batches,
@@ -22,9 +30,12 @@ from esrgan.data import (
     prepare,
     read_whole,
 )
+from esrgan.data import cache as cache_module
 from esrgan.data.augment import Augmentation
+from esrgan.data.cache import open_pair
 from esrgan.data.datasets import default_data_root
-from esrgan.errors import DatasetError
+from esrgan.errors import DatasetError, EsrganError
+from esrgan.files import new_image_file, one_at_a_time
 
 
 def noise(height, width, channels=3, seed=0):
@@ -218,29 +229,31 @@ def listing(folder):
 def test_prepared_pairs_hold_what_load_pair_gives(tmp_path, cache):
     pairs = [ImagePair(write(tmp_path / f"{i}.png", noise(12 + i, 17, seed=i)), None) for i in range(3)]
     given = ImagePair(write(tmp_path / "hr.png", noise(20, 20)), write(tmp_path / "lr.png", noise(5, 5)))
-    done = []
-    prepared = cache([*pairs, given], progress=lambda count, total: done.append((count, total)))
-    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    prepared = cache([*pairs, given])
     for pair, cached in zip([*pairs, given], prepared, strict=True):
         low, high = load_pair(pair, 4, 3)
-        assert cached.source == pair.high
-        assert cached.shape == high.shape[:2]
-        whole_low, whole_high = read_whole(cached)
-        assert np.array_equal(whole_low, low)
-        assert np.array_equal(whole_high, high)
-        assert np.array_equal(np.load(cached.low, mmap_mode="r"), low)
+        assert cached.source == pair
+        assert cached.shape == high.shape
+        assert cached.path.stat().st_size == cached.size
+        for found in (open_pair(cached), read_whole(cached)):
+            assert np.array_equal(found[0], low)
+            assert np.array_equal(found[1], high)
+        assert not any(image.flags.writeable for image in open_pair(cached))
+        assert all(image.flags.writeable for image in read_whole(cached))
 
 
 def test_second_call_reads_nothing(tmp_path, cache, monkeypatch):
     pairs = [ImagePair(write(tmp_path / f"{i}.png", noise(12, 16, seed=i)), None) for i in range(3)]
     pairs.append(ImagePair(write(tmp_path / "hr.png", noise(20, 20)), write(tmp_path / "lr.png", noise(5, 5))))
     first = cache(pairs)
+    (tmp_path / "cache" / ".lock").unlink()  # nor does it need leave to write
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
 
     def fail(*_):
         raise AssertionError("an image was read")
 
     monkeypatch.setattr(images, "read", fail)
+    monkeypatch.setattr(images, "measure", fail)
     assert cache(pairs) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == files
 
@@ -275,7 +288,7 @@ def test_one_cache_serves_several_scales_kinds_and_sources(tmp_path, cache):
         (ImagePair(path, write(tmp_path / "lr2.png", noise(4, 4, seed=3))), 4),
     ]
     prepared = [cache([pair], scale=scale)[0] for pair, scale in others]
-    assert len({cached.low for cached in prepared}) == 4
+    assert len({cached.path for cached in prepared}) == 4
     for (pair, scale), cached in zip(others, prepared, strict=True):
         assert np.array_equal(read_whole(cached)[0], load_pair(pair, scale, 3)[0])
     with pytest.raises(DatasetError, match="RGB"):
@@ -311,7 +324,7 @@ def test_every_bad_image_is_listed_at_once(tmp_path, cache):
 
 def test_images_of_just_the_least_size_are_taken(cache, tmp_path):
     pair = ImagePair(write(tmp_path / "a.png", noise(11, 15)), None)
-    assert cache([pair], min_size=(8, 12))[0].shape == (8, 12)
+    assert cache([pair], min_size=(8, 12))[0].shape == (8, 12, 3)
     for too_much in ((12, 12), (8, 16)):
         with pytest.raises(DatasetError):
             cache([pair], min_size=too_much)
@@ -328,59 +341,295 @@ def test_images_that_vanish_after_the_search_are_named(tmp_path, cache, gone):
     assert "free some space" not in text
 
 
+class FailingFile:
+    """A file that writes half of what it is given, and acts, at one of the calls."""
+
+    def __init__(self, file, call, act):
+        self.file, self.calls_left, self.act = file, call, act
+
+    def write(self, content):
+        if self.calls_left == 0:
+            self.file.write(bytes(content)[: len(bytes(content)) // 2])
+            self.file.flush()
+            self.act()
+        self.calls_left -= 1
+        self.file.write(content)
+
+
+def write_fails(patch, act, *, file=0, call=1):
+    """Have ``act`` called while this cache file and all after it are written, in the call for header, HR or LR."""
+    numbers = itertools.count()
+
+    @contextmanager
+    def failing(path, *, overwrite):
+        with new_image_file(path, overwrite=overwrite) as opened:
+            yield FailingFile(opened, call, act) if next(numbers) >= file else opened
+
+    patch.setattr(cache_module, "new_image_file", failing)
+
+
+def raiser(error):
+    def act():
+        raise error
+
+    return act
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """List the HR images that are decoded from now on."""
+    paths = []
+
+    def load(pair, *arguments):
+        paths.append(pair.high)
+        return load_pair(pair, *arguments)
+
+    monkeypatch.setattr(cache_module, "load_pair", load)
+    return paths
+
+
+@pytest.fixture
+def in_order(monkeypatch):
+    """Decode one image after the other."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+
+
+def numbered(tmp_path, count):
+    return [ImagePair(write(tmp_path / f"{i}.png", noise(16, 16, seed=i)), None) for i in range(count)]
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_interrupted_write_leaves_no_half_file(tmp_path, cache, monkeypatch, failure):
+def test_interrupted_write_leaves_no_half_file(tmp_path, cache, monkeypatch, failure, call):
     pair = ImagePair(write(tmp_path / "a.png", noise(16, 16)), None)
-
-    def fail(file, array):
-        file.write(b"\x93NUMPY half of it")
-        file.flush()
-        raise failure
-
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", fail)
+        write_fails(patch, raiser(failure), call=call)
         with pytest.raises(DatasetError if isinstance(failure, OSError) else KeyboardInterrupt) as error:
             cache([pair])
     if isinstance(failure, OSError):
         (text,) = problems(error)
         assert "No space left" in text
         assert "cache_dir" in text
-    assert listing(tmp_path / "cache") == []
+    assert listing(tmp_path / "cache") == [".lock"]
     assert np.array_equal(read_whole(*cache([pair]))[1], noise(16, 16))
 
 
-def _prepare_until_killed(cache, pair, calls_before):
-    save = np.save
-    calls = []
-
-    def killed(file, array):
-        if len(calls) == calls_before:
-            file.write(b"\x93NUMPY half of it")
-            file.flush()
-            os._exit(9)
-        calls.append(array)
-        save(file, array)
-
-    np.save = killed
-    cache([pair])
+@pytest.mark.usefixtures("in_order")
+def test_disk_that_fills_up_is_one_error_and_what_is_decoded_is_kept(tmp_path, cache, monkeypatch, decoded):
+    pairs = numbered(tmp_path, 6)
+    with monkeypatch.context() as patch:
+        write_fails(patch, raiser(OSError(28, "No space left on device")), file=3)
+        with pytest.raises(DatasetError) as error:
+            cache(pairs)
+    assert len(problems(error)) == 1
+    assert len(listing(tmp_path / "cache")) == 1 + 3
+    decoded.clear()
+    cache(pairs)
+    assert decoded == [pair.high for pair in pairs[3:]]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("calls_before", [0, 1])
-def test_killed_write_leaves_a_cache_that_can_be_used(tmp_path, cache, calls_before):
-    pair = ImagePair(write(tmp_path / "a.png", noise(16, 16)), None)
-    process = multiprocessing.get_context("fork").Process(
-        target=_prepare_until_killed, args=(cache, pair, calls_before)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == 9
-    for path in (tmp_path / "cache").glob("*.npy"):
-        np.load(path)
-    low, high = read_whole(*cache([pair]))
-    assert np.array_equal(high, noise(16, 16))
-    assert np.array_equal(low, load_pair(pair, 4, 3)[0])
+@pytest.mark.usefixtures("in_order")
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_killed_building_goes_on_where_it_was(tmp_path, cache, monkeypatch, decoded, call):
+    pairs = numbered(tmp_path, 5)
+    with monkeypatch.context() as patch:
+        write_fails(patch, lambda: os.kill(os.getpid(), signal.SIGKILL), file=2, call=call)
+        process = multiprocessing.get_context("fork").Process(target=cache, args=(pairs,))
+        process.start()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
+    (half,) = (tmp_path / "cache").glob(".esrgan-*.tmp")
+    prepared = cache(pairs)
+    assert decoded == [pair.high for pair in pairs[2:]]
+    assert not half.exists()
+    assert listing(tmp_path / "cache") == sorted([".lock", *(cached.path.name for cached in prepared)])
+    for i, cached in enumerate(prepared):
+        assert np.array_equal(open_pair(cached)[1], noise(16, 16, seed=i))
+
+
+def prepare_at_once(cache, pairs, barrier, decodings, answer):
+    def load(pair, *arguments):
+        with decodings.get_lock():
+            decodings.value += 1
+        time.sleep(0.02)
+        return load_pair(pair, *arguments)
+
+    cache_module.load_pair = load
+    barrier.wait()
+    answer.put(cache(pairs))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_processes_that_start_at_once_decode_each_image_once(tmp_path, cache):
+    pairs = numbered(tmp_path, 12)
+    context = multiprocessing.get_context("fork")
+    barrier, decodings, answer = context.Barrier(3), context.Value("i", 0), context.Queue()
+    arguments = (cache, pairs, barrier, decodings, answer)
+    processes = [context.Process(target=prepare_at_once, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    results = [answer.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join()
+    assert decodings.value == len(pairs)
+    assert results[0] == results[1] == results[2] == cache(pairs)
+    assert len(listing(tmp_path / "cache")) == 1 + len(pairs)
+
+
+def test_waiting_for_another_process_is_told(tmp_path, cache):
+    (tmp_path / "cache").mkdir()
+    said = io.StringIO()
+    with one_at_a_time(tmp_path / "cache" / ".lock", lambda: None):
+        thread = threading.Thread(target=cache, args=(numbered(tmp_path, 1),), kwargs={"console": Console(said)})
+        thread.start()
+        for _ in range(1000):
+            if "waiting for another process" in said.getvalue():
+                break
+            time.sleep(0.01)
+        assert listing(tmp_path / "cache") == [".lock"]
+    thread.join()
+    assert said.getvalue().startswith(f"cache {tmp_path / 'cache'}: waiting for another process")
+    assert len(listing(tmp_path / "cache")) == 2
+
+
+def test_space_is_told_before_it_is_taken(tmp_path, cache, monkeypatch):
+    pairs = [*numbered(tmp_path, 3), ImagePair(write(tmp_path / "odd.png", noise(19, 31)), None)]
+    broken = ImagePair(tmp_path / "broken.png", None)
+    broken.high.write_text("no image")
+    said = io.StringIO()
+    console = Console(said)
+    lines_then = []
+    new_file = cache_module.new_image_file
+
+    def watched(path, *, overwrite):
+        lines_then.append(said.getvalue())
+        return new_file(path, overwrite=overwrite)
+
+    monkeypatch.setattr(cache_module, "new_image_file", watched)
+    prepared = cache(pairs, console=console)
+    taken = sum(cached.path.stat().st_size for cached in prepared)
+    assert lines_then[0].startswith(f"cache {tmp_path / 'cache'}: 4 images to decode, {gigabytes(taken)}; ")
+    before = said.getvalue()
+    cache(pairs, console=console)
+    assert said.getvalue() == before  # nothing to tell
+    with pytest.raises(DatasetError, match=r"broken\.png"):
+        cache([*pairs, broken], console=console)
+
+
+def test_disk_that_is_too_small_is_refused_at_once(tmp_path, cache, monkeypatch, decoded):
+    pairs = numbered(tmp_path, 3)
+    need = sum(16 * 16 * 3 + 4 * 4 * 3 + HEADER_BYTES for _ in pairs)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need - 1))
+    with pytest.raises(DatasetError) as error:
+        cache(pairs)
+    (text,) = problems(error)
+    assert text.startswith(f"cache {tmp_path / 'cache'}: expected {gigabytes(need)} free")
+    assert "cache_dir" in text
+    assert decoded == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
+    assert len(cache(pairs)) == 3
+
+
+# Damaged cache files
+
+HEADER_BYTES = 28
+PLACES = {"header": 9, "checksum": 25, "HR": HEADER_BYTES + 100, "LR": -5}
+
+
+def damage(path, place):
+    """Change a bit and leave size and time as they are, as a bad disk does."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[PLACES[place]] ^= 4
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.fixture
+def new_process(monkeypatch):
+    """Forget what this process has verified."""
+    return lambda: monkeypatch.setattr(cache_module, "_verified", set())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_damaged_file_is_noticed_and_made_again(tmp_path, cache, new_process, capsys, place):
+    pairs = numbered(tmp_path, 2)
+    prepared = cache(pairs)
+    whole = prepared[1].path.read_bytes()
+    damage(prepared[1].path, place)
+    new_process()
+    for pair, cached in zip(pairs, prepared, strict=True):
+        low, high = load_pair(pair, 4, 3)
+        assert all(np.array_equal(*both) for both in zip(open_pair(cached), (low, high), strict=True))
+    assert capsys.readouterr().err == f"{prepared[1].path}: damaged; making it again from {pairs[1].high}\n"
+    assert prepared[1].path.read_bytes() == whole
+
+
+def cut_short(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("harm", [cut_short, empty, Path.unlink])
+def test_file_that_is_cut_short_or_gone_is_made_again(tmp_path, cache, new_process, decoded, harm):
+    (pair,) = numbered(tmp_path, 1)
+    (cached,) = cache([pair])
+    for again in (lambda: cache([pair]), lambda: open_pair(cached)):  # when a run begins, and in its course
+        harm(cached.path)
+        new_process()
+        decoded.clear()
+        again()
+        assert decoded == [pair.high]
+        assert np.array_equal(open_pair(cached)[1], noise(16, 16))
+
+
+def test_checksum_is_compared_once(tmp_path, cache, new_process, monkeypatch):
+    (cached,) = cache(numbered(tmp_path, 1))
+    new_process()
+    calls = []
+    crc32 = zlib.crc32
+    monkeypatch.setattr(zlib, "crc32", lambda *arguments: calls.append(0) or crc32(*arguments))
+    for _ in range(3):
+        open_pair(cached)
+    assert len(calls) == 1
+
+
+def test_damage_changes_nothing_in_the_stream(pictures, new_process, capfd):
+    dataset = patch_stream(pictures)
+    load = partial(batches, dataset, batch_size=3, first_step=0, last_step=6)
+    expected = list(load())
+    for cached in pictures[:3]:
+        damage(cached.path, "HR")
+    new_process()
+    assert_equal_batches(load(num_workers=2), expected)
+    assert "damaged; making it again from" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_damage_that_cannot_be_mended_is_one_line(pictures, new_process, num_workers):
+    damage(pictures[0].path, "HR")
+    new_process()
+    image = pictures[0].source.high
+    image.unlink()
+    with pytest.raises(DatasetError) as error:
+        list(batches(patch_stream(pictures), batch_size=1, first_step=0, last_step=5, num_workers=num_workers))
+    (text,) = problems(error)
+    assert text.startswith(f"{image}: cannot be read")
+
+
+def test_image_that_changed_since_the_run_began_is_refused(pictures, new_process):
+    damage(pictures[0].path, "LR")
+    new_process()
+    write(pictures[0].source.high, noise(18, 22, seed=99))
+    with pytest.raises(DatasetError, match="expected the image the run began with, got another"):
+        open_pair(pictures[0])
 
 
 def test_cache_that_cannot_be_made_is_refused(tmp_path, cache):
@@ -401,16 +650,15 @@ SCALE = 2
 
 @pytest.fixture
 def cached(tmp_path):
-    """Put arrays into a cache: (low, high) pairs, as ``prepare`` writes them."""
+    """Put arrays into a cache: (low, high) pairs."""
 
     def put(pairs):
-        found = []
-        for i, (low, high) in enumerate(pairs):
-            paths = tmp_path / f"{i}_high.npy", tmp_path / f"{i}_low.npy"
-            for path, array in zip(paths, (high, low), strict=True):
-                np.save(path, array)
-            found.append(CachedPair(Path(f"{i}.png"), *paths, high.shape[:2]))
-        return found
+        written = [
+            ImagePair(write(tmp_path / "hr" / f"{i}.png", high), write(tmp_path / "lr" / f"{i}.png", low))
+            for i, (low, high) in enumerate(pairs)
+        ]
+        channels = pairs[0][0].shape[2]
+        return prepare(written, scale=SCALE, channels=channels, min_size=(1, 1), cache_dir=tmp_path / "cache")
 
     return put
 
@@ -616,16 +864,74 @@ def test_ranks_share_each_batch_without_overlap(pictures, world_size):
 def test_long_run_is_not_laid_out_in_memory():
     class Numbers(torch.utils.data.Dataset):
         def __getitem__(self, position):
-            return position
+            return torch.tensor([[[position]]]), torch.tensor([[[position]]])
 
     tracemalloc.start()
     try:
-        first = next(batches(Numbers(), batch_size=4, first_step=0, last_step=100_000))
+        first, _ = next(batches(Numbers(), batch_size=4, first_step=0, last_step=100_000))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert first.tolist() == [0, 1, 2, 3]
+    assert first.flatten().tolist() == [0, 1, 2, 3]
     assert peak < 4_000_000
+
+
+# Loader processes
+
+
+def test_loader_processes_stay_from_pass_to_pass(pictures):
+    others = multiprocessing.active_children()
+    seen = set()
+    for _ in batches(patch_stream(pictures), batch_size=5, first_step=0, last_step=12, num_workers=2):
+        seen.add(frozenset(process.pid for process in multiprocessing.active_children() if process not in others))
+    assert len(seen) == 1
+    assert len(*seen) == 2
+
+
+def kill_a_loader_process(others):
+    started = [process for process in multiprocessing.active_children() if process not in others]
+    process = min(started, key=lambda process: process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    return process
+
+
+def assert_death_told(error, pid):
+    (text,) = problems(error)
+    assert text.startswith(f"loader process {pid}: ")
+    assert "signal 9" in text
+    assert "num_workers" in text
+    assert "--resume auto" in text
+
+
+def test_dead_loader_process_ends_the_run_at_the_next_batch(pictures):
+    handler = signal.getsignal(signal.SIGCHLD)
+    others = multiprocessing.active_children()
+    loader = batches(patch_stream(pictures), batch_size=3, first_step=0, last_step=1000, num_workers=2)
+    next(loader)
+    time.sleep(0.5)  # until the next batch is there, of the other process
+    process = kill_a_loader_process(others)
+    process.join()  # nothing is raised here, wherever the run may be
+    with pytest.raises(EsrganError) as error:
+        next(loader)
+    assert_death_told(error, process.pid)
+    assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+class Stuck(torch.utils.data.Dataset):
+    def __getitem__(self, position):
+        time.sleep(60)
+
+
+def test_dead_loader_process_ends_the_wait_for_it():
+    others = multiprocessing.active_children()
+    loader = batches(Stuck(), batch_size=1, first_step=0, last_step=10, num_workers=1)
+    killed = []
+    threading.Timer(0.5, lambda: killed.append(kill_a_loader_process(others))).start()
+    before = time.monotonic()
+    with pytest.raises(EsrganError) as error:
+        next(loader)
+    assert time.monotonic() - before < 20
+    assert_death_told(error, killed[0].pid)
 
 
 # Transforms
@@ -727,8 +1033,8 @@ def degradations(count, spatial="none"):
     plain = Augmentation(spatial, hard=False, square=True)
     found = []
     for seed in np.random.default_rng(0).integers(2**31, size=count):
-        low, high = augmentation(patch, patch, int(seed))
-        expected = plain(patch, patch, int(seed))[0]
+        low, high = augmentation(patch, patch, np.random.default_rng(seed))
+        expected = plain(patch, patch, np.random.default_rng(seed))[0]
         holes = (low == 0).all(2)
         changed = (low != expected).any(2) & ~holes
         if holes.any() and not changed.any():
@@ -766,5 +1072,4 @@ def test_patches_of_any_size_and_kind_can_be_transformed(cached, channels, patch
         low_patch, high_patch = dataset[position]
         assert low_patch.shape == (channels, height, width)
         assert high_patch.shape == (channels, height * SCALE, width * SCALE)
-        assert low_patch.is_contiguous()
-        assert high_patch.is_contiguous()
+        assert all(image.permute(1, 2, 0).is_contiguous() for image in (low_patch, high_patch))

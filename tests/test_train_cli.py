@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +86,24 @@ def test_a_run_that_comes_to_its_end_gives_0(
     content = load_file(path)
     assert content["hparams"]["seed"] == 5
     assert content["checkpoint"]["config_name"] == "mine"
+
+
+def test_a_loader_process_that_is_killed_ends_the_run(
+    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(tiny(num_workers=2, pretraining={"num_steps": 100_000})), encoding="utf-8")
+    original, others = PixelStage.step, multiprocessing.active_children()
+
+    def step(self: Any, low: Any, high: Any, current: int) -> Any:
+        if current == 1:
+            process = next(process for process in multiprocessing.active_children() if process not in others)
+            os.kill(process.pid, signal.SIGKILL)
+        return original(self, low, high, current)
+
+    monkeypatch.setattr(PixelStage, "step", step)
+    error = refused(capsys, path, "-o", tmp_path / "out", "--device", "cpu", "-i", "1")
+    assert re.fullmatch(r"error: loader process \d+: expected .*signal 9.*; .*--resume auto\n", error)
 
 
 def test_an_interrupted_run_gives_130_and_the_same_command_goes_on(

@@ -1,16 +1,22 @@
-"""Transforms of a patch pair with Albumentations, each a function of a seed."""
+"""Transforms of a patch pair, drawn from a generator of random numbers."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+import cv2
 import numpy as np
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks its server for a newer version otherwise
-import albumentations as A
-
 SPATIAL = ("d4", "flip_or_transpose", "none")
+
+# A symmetry of the square: whether height and width change places, then OpenCV's code of a flip. NumPy would copy a
+# mirrored colour image pixel by pixel, ten times as slowly.
+_Symmetry = tuple[bool, int | None]
+_IDENTITY: _Symmetry = (False, None)
+_FLIPS: list[_Symmetry] = [(False, 1), (False, 0), (False, -1)]  # left to right, upside down, both
+_TRANSPOSITION: _Symmetry = (True, None)
+_TURNS: list[_Symmetry] = [(True, 1), (True, 0), (True, -1)]
 
 
 class Augmentation:
@@ -27,41 +33,47 @@ class Augmentation:
     def __init__(self, spatial: str, hard: bool, square: bool) -> None:
         if spatial not in SPATIAL:
             raise ValueError(f"spatial: expected one of {', '.join(SPATIAL)}, got {spatial}")
-        left_right, upside_down = A.HorizontalFlip(p=1), A.VerticalFlip(p=1)
-        flips = [[left_right], [upside_down], [left_right, upside_down]]
-        # Each recipe is a choice among lists of transforms that are certain. The choice is drawn here: Albumentations
-        # seeds all transforms of a pipeline alike, so two flips of probability 0.5 would come together or not at all.
-        recipes: dict[str, list[tuple[float, list[Any]]]] = {
-            "d4": [(1.0, [A.D4(p=1)])] if square else [(0.25, transforms) for transforms in ([], *flips)],
-            "flip_or_transpose": [
-                *[(0.125, flip) for flip in flips],
-                (0.125, [A.Transpose(p=1)] if square else []),
-                (0.5, []),
-            ],
-            "none": [(1.0, [])],
+        recipes = {  # each entry has the same chance
+            "d4": [_IDENTITY, *_FLIPS, *([_TRANSPOSITION, *_TURNS] if square else [])],
+            "flip_or_transpose": [*[_IDENTITY] * 4, *_FLIPS, _TRANSPOSITION if square else _IDENTITY],
+            "none": [_IDENTITY],
         }
-        self.shares = [share for share, _ in recipes[spatial]]
-        self.spatial = [
-            A.Compose(transforms, additional_targets={"high": "image"}, is_check_shapes=False) if transforms else None
-            for _, transforms in recipes[spatial]
-        ]
-        hole = {"num_holes_range": (8, 8), "hole_height_range": (2, 2), "hole_width_range": (2, 2)}
-        self.compress = A.Compose([A.ImageCompression(quality_range=(65, 100), p=0.25)]) if hard else None
-        self.punch = A.Compose([A.CoarseDropout(**hole, p=0.25)]) if hard else None
+        self.symmetries = recipes[spatial]
+        self.compress: Any = None
+        self.punch: Any = None
+        if hard:
+            self.compress, self.punch = _hard_transforms()
 
-    def __call__(self, low: np.ndarray, high: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Transform a pair of (H, W, C) uint8 patches; the same seed gives the same result."""
-        random = np.random.default_rng(seed)
-        spatial = self.spatial[random.choice(len(self.spatial), p=self.shares)]
-        spatial_seed, compress_seed, punch_seed = (int(value) for value in random.integers(2**31, size=3))
-        if spatial is not None:
-            spatial.set_random_seed(spatial_seed)
-            both = spatial(image=low, high=high)
-            low, high = both["image"], both["high"]
+    def __call__(self, low: np.ndarray, high: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Turn a pair of (H, W, C) uint8 patches into a new one; what is drawn from ``random`` decides alone."""
+        symmetry = self.symmetries[random.integers(len(self.symmetries))]
+        low, high = _transformed(low, symmetry), _transformed(high, symmetry)
         if self.compress is not None:
-            self.compress.set_random_seed(compress_seed)
+            self.compress.set_random_seed(int(random.integers(2**31)))
             low = self.compress(image=low)["image"]
         if self.punch is not None and min(low.shape[:2]) > 2:  # px, a hole's side
-            self.punch.set_random_seed(punch_seed)
+            self.punch.set_random_seed(int(random.integers(2**31)))
             low = self.punch(image=low)["image"]
         return low, high
+
+
+def _transformed(image: np.ndarray, symmetry: _Symmetry) -> np.ndarray:
+    transpose, flip_code = symmetry
+    channels = image.shape[2]
+    if transpose:
+        image = cv2.transpose(image)
+    if flip_code is not None:
+        image = cv2.flip(image, flip_code)
+    if symmetry == _IDENTITY:
+        image = image.copy()
+    return image.reshape(*image.shape[:2], channels)  # OpenCV drops a single channel
+
+
+def _hard_transforms() -> tuple[Any, Any]:
+    """Make JPEG compression and coarse dropout."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks its server for a newer version otherwise
+    import albumentations as A
+
+    hole = {"num_holes_range": (8, 8), "hole_height_range": (2, 2), "hole_width_range": (2, 2)}
+    compress = A.Compose([A.ImageCompression(quality_range=(65, 100), p=0.25)])
+    return compress, A.Compose([A.CoarseDropout(**hole, p=0.25)])

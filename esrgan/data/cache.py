@@ -1,38 +1,69 @@
-"""Decoded images on disk: each file is read, checked and reduced once, and patches are cut from a memory map."""
+"""Decoded images on disk: each image is read, checked and reduced once, and patches are cut from a memory map.
+
+A cache file is a header, then the HR and the LR image as bare bytes. All processes of a machine share its pages.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import math
+import mmap
 import os
-import secrets
-import threading
-from collections.abc import Callable, Sequence
+import shutil
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from esrgan import images
+from esrgan.console import Console, gigabytes
 from esrgan.data.datasets import ImagePair, load_pair
-from esrgan.errors import DatasetError, EsrganError, Problem
+from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
+from esrgan.files import new_image_file, one_at_a_time, reason, remove_abandoned
 
-_OPENING = threading.Lock()  # NumPy parses headers with ast.literal_eval, which two threads of Python 3.11 cannot
+# What it is; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
+_HEADER = struct.Struct("<8s5I")
+_MAGIC = b"esrgan-1"
+
+_verified: set[Path] = set()  # cache files whose checksum this process has compared
+
+_Problems = list[str | Problem]
 
 
 @dataclass(frozen=True)
 class CachedPair:
-    """Two ``.npy`` files: ``high`` is (scale·H, scale·W, C) uint8, ``low`` is (H, W, C) uint8.
+    """A cache file.
 
     Attributes:
-        source: The HR image they were made from.
-        shape: (scale·H, scale·W) in px.
+        source: The images it was made from.
+        path: The file.
+        shape: (height, width, channels) of the HR image; height and width are multiples of the scale.
+        scale: Scale factor.
     """
 
-    source: Path
-    high: Path
-    low: Path
-    shape: tuple[int, int]
+    source: ImagePair
+    path: Path
+    shape: tuple[int, int, int]
+    scale: int
+
+    @property
+    def low_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the LR image."""
+        height, width, channels = self.shape
+        return height // self.scale, width // self.scale, channels
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return _HEADER.size + math.prod(self.shape) + math.prod(self.low_shape)
 
 
 def prepare(
@@ -42,85 +73,184 @@ def prepare(
     channels: int,
     min_size: tuple[int, int],
     cache_dir: Path,
-    progress: Callable[[int, int], None] | None = None,
+    console: Console | None = None,
 ) -> list[CachedPair]:
     """Decode every image once, check it, and make the LR images that are missing.
 
-    What is in the cache already is not read again; a file is known by its path, size and time of change.
+    What is in the cache already is not read again; an image is known by its path, size and time of change. Of several
+    processes that do this at once, one does the work. One that is killed leaves what it has done.
 
     Args:
         pairs: What to read.
         scale: Scale factor.
         channels: Channels that every image must have.
         min_size: Least (height, width) of an HR image in px.
-        cache_dir: Folder for the ``.npy`` files.
-        progress: Called with the number done and the number of pairs.
+        cache_dir: Folder for the cache files.
+        console: Told of the space that is needed and of progress; None is silent.
+
+    Returns:
+        The cache files in the order of the pairs. Their size is right; ``open_pair`` compares their checksums.
 
     Raises:
-        DatasetError: With every image that is unreadable, too small, or of other channels or size than its partner.
+        DatasetError: With every image that is unreadable, too small, or of other channels or size than its partner; or
+            if the cache cannot be written or does not fit on the disk.
+    """
+    in_cache = partial(_in_cache, scale=scale, channels=channels, cache_dir=cache_dir)
+    found = {pair: cached for pair in pairs if (cached := in_cache(pair))}
+    problems: dict[ImagePair, _Problems] = {}
+    if missing := [pair for pair in dict.fromkeys(pairs) if pair not in found]:
+        console = console or Console(io.StringIO())
+        waiting = f"cache {cache_dir}: waiting for another process that decodes images"
+        try:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            with one_at_a_time(cache_dir / ".lock", lambda: console.line(waiting)):
+                remove_abandoned(cache_dir)
+                found |= {pair: cached for pair in missing if (cached := in_cache(pair))}  # what the other process did
+                missing = [pair for pair in missing if pair not in found]
+                _check_space(missing, scale, cache_dir, console)
+                make = partial(_make, scale=scale, channels=channels, cache_dir=cache_dir)
+                for pair, made in _in_threads(make, missing, console):
+                    if isinstance(made, CachedPair):
+                        found[pair] = made
+                    else:
+                        problems[pair] = made
+        except OSError as error:
+            remedy = "allow writing there, or set cache_dir"
+            raise DatasetError(f"cache {cache_dir}: cannot be written: {reason(error)}; {remedy}") from error
+    for pair, cached in found.items():
+        height, width, _ = cached.shape
+        if height < min_size[0] or width < min_size[1]:
+            remedy = "remove it or use smaller patches"
+            expected, got = f"at least {min_size[1]}×{min_size[0]} px", f"{width}×{height}"
+            problems[pair] = [Problem(str(pair.high), expected, got, remedy)]
+    if problems:
+        raise DatasetError(problem for pair in dict.fromkeys(pairs) for problem in problems.get(pair, ()))
+    return [found[pair] for pair in pairs]
+
+
+def open_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
+    """Map the images of a cache file into memory; nothing is read that is not looked at.
+
+    The first time in each process the checksum is compared. A file that is damaged or gone is made again.
+
+    Returns:
+        LR (H, W, C) and HR (scale·H, scale·W, C), uint8, read-only.
+
+    Raises:
+        DatasetError: If it cannot be made again.
     """
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError(f"cache {cache_dir}: cannot be made: {error.strerror}; set cache_dir") from error
-    task = partial(_prepare_one, scale=scale, channels=channels, min_size=min_size, cache_dir=cache_dir)
-    prepared: list[CachedPair] = []
-    problems: list[str | Problem] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing run outside Python's lock
-        for done, result in enumerate(pool.map(task, pairs), 1):
-            if isinstance(result, CachedPair):
-                prepared.append(result)
-            else:
-                problems += result
-            if progress:
-                progress(done, len(pairs))
-    if problems:
-        raise DatasetError(problems)
-    return prepared
-
-
-def _prepare_one(
-    pair: ImagePair, *, scale: int, channels: int, min_size: tuple[int, int], cache_dir: Path
-) -> CachedPair | list[str | Problem]:
+        return _map(pair)
+    except (OSError, ValueError) as error:
+        print(f"{pair.path}: {reason(error)}; making it again from {pair.source.high}", file=sys.stderr)
     try:
-        sources = [pair.high] if pair.low is None else [pair.high, pair.low]
-        try:
-            key = _key(sources, scale, channels)
-        except OSError as error:
-            return [f"{error.filename}: cannot be read: {error.strerror}"]
-        high_path, low_path = cache_dir / f"{key}_high.npy", cache_dir / f"{key}_low.npy"
-        try:
-            with _OPENING:
-                np.load(low_path, mmap_mode="r")
-                height, width = np.load(high_path, mmap_mode="r").shape[:2]
-        except (OSError, ValueError, EOFError):  # not there, or cut short
-            low, high = load_pair(pair, scale, channels)
-            height, width = high.shape[:2]
-            _save(high_path, high)
-            _save(low_path, low)
+        pair.path.parent.mkdir(parents=True, exist_ok=True)
+        made = _make(pair.source, scale=pair.scale, channels=pair.shape[2], cache_dir=pair.path.parent)
+        if isinstance(made, list):
+            raise DatasetError(made)
+        if made != pair:
+            remedy = "continue with --resume auto, or start anew"
+            raise DatasetError(Problem(str(pair.source.high), "the image the run began with", "another", remedy))
+        return _map(pair)
+    except (OSError, ValueError) as error:
+        remedy = "check the disk, or set cache_dir to another"
+        raise DatasetError(Problem(str(pair.path), "what was written", reason(error), remedy)) from error
+
+
+def _map(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
+    with pair.path.open("rb", buffering=0) as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if pair.path not in _verified:
+        if content[: _HEADER.size] != _header(pair, zlib.crc32(memoryview(content)[_HEADER.size :])):
+            raise ValueError("damaged")
+        _verified.add(pair.path)
+    high_size, low_size = math.prod(pair.shape), math.prod(pair.low_shape)
+    high = np.frombuffer(content, np.uint8, high_size, _HEADER.size)
+    low = np.frombuffer(content, np.uint8, low_size, _HEADER.size + high_size)
+    return low.reshape(pair.low_shape), high.reshape(pair.shape)
+
+
+def _header(pair: CachedPair, checksum: int) -> bytes:
+    return _HEADER.pack(_MAGIC, *pair.shape, pair.scale, checksum)
+
+
+def _in_cache(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | None:
+    """Find a pair in the cache, if it is there and of the size that its header says."""
+    try:
+        path = _path(pair, scale, channels, cache_dir)
+        with path.open("rb", buffering=0) as file:
+            magic, height, width, *_ = _HEADER.unpack(file.read(_HEADER.size))
+            size = os.fstat(file.fileno()).st_size
+    except (OSError, struct.error):
+        return None
+    cached = CachedPair(pair, path, (height, width, channels), scale)
+    return cached if (magic, size) == (_MAGIC, cached.size) else None
+
+
+def _path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> Path:
+    """Name the cache file of a pair: a function of the place, size and time of its images."""
+    text = f"{_MAGIC.decode()} x{scale} {channels} channels"
+    for path in (pair.high, pair.low):
+        if path is not None:
+            status = path.stat()
+            text += f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    return cache_dir / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.pair"
+
+
+def _check_space(pairs: list[ImagePair], scale: int, cache_dir: Path, console: Console) -> None:
+    """Say what space the pairs will take, and refuse at once what will not fit."""
+    if not pairs:
+        return
+    need = 0
+    for pair in pairs:
+        with suppress(ImageError):  # told when it is decoded
+            height, width, channels = images.measure(pair.high)
+            shape = (height // scale * scale, width // scale * scale, channels)
+            need += CachedPair(pair, cache_dir, shape, scale).size
+    free = shutil.disk_usage(cache_dir).free
+    if need > free:
+        remedy = "free some, or set cache_dir to another disk"
+        expected = f"{gigabytes(need)} free for {len(pairs):,} decoded images"
+        raise DatasetError(Problem(f"cache {cache_dir}", expected, gigabytes(free), remedy))
+    console.line(f"cache {cache_dir}: {len(pairs):,} images to decode, {gigabytes(need)}; {gigabytes(free)} free")
+
+
+def _in_threads(
+    make: Callable[[ImagePair], CachedPair | _Problems], pairs: list[ImagePair], console: Console
+) -> Iterator[tuple[ImagePair, CachedPair | _Problems]]:
+    """Make pairs in as many threads as there are CPUs: decoding and resizing run outside Python's lock."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for done, result in enumerate(zip(pairs, pool.map(make, pairs), strict=True), 1):
+            yield result
+            if console.is_stale():
+                console.live(f"decoding images: {done:,} of {len(pairs):,}", keep=True)
+        console.end()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | _Problems:
+    """Make the cache file of a pair; give what is wrong with its images.
+
+    Raises:
+        DatasetError: If the file cannot be written, as the others could not be either.
+    """
+    try:
+        path = _path(pair, scale, channels, cache_dir)
+        low, high = load_pair(pair, scale, channels)
     except EsrganError as error:
         return list(error.problems)
     except OSError as error:
-        return [f"{pair.high}: cannot be cached in {cache_dir}: {error.strerror}; free some space or set cache_dir"]
-    if height < min_size[0] or width < min_size[1]:
-        remedy = "remove it or use smaller patches"
-        return [Problem(str(pair.high), f"at least {min_size[1]}×{min_size[0]} px", f"{width}×{height}", remedy)]
-    return CachedPair(pair.high, high_path, low_path, (height, width))
-
-
-def _key(sources: Sequence[Path], scale: int, channels: int) -> str:
-    text = f"x{scale} {channels} channels"
-    for path in sources:
-        status = path.stat()
-        text += f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+        return [f"{error.filename}: cannot be read: {reason(error)}"]
+    high_bytes, low_bytes = np.ascontiguousarray(high).data, np.ascontiguousarray(low).data
+    cached = CachedPair(pair, path, (high.shape[0], high.shape[1], channels), scale)
     try:
-        with temporary.open("wb") as file:
-            np.save(file, np.ascontiguousarray(array))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with new_image_file(path, overwrite=True) as file:
+            file.write(_header(cached, zlib.crc32(low_bytes, zlib.crc32(high_bytes))))
+            file.write(high_bytes)
+            file.write(low_bytes)
+    except OSError as error:
+        remedy = "free some space or set cache_dir; what is decoded is kept"
+        raise DatasetError(f"cache {cache_dir}: cannot be written: {reason(error)}; {remedy}") from error
+    return cached

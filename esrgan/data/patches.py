@@ -6,9 +6,13 @@ the number of loader processes does not matter, and a run continues anywhere wit
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from esrgan.data.augment import Augmentation
-from esrgan.data.cache import CachedPair
+from esrgan.data.cache import CachedPair, open_pair
+from esrgan.errors import EsrganError, Problem
 
 Batch = tuple[Tensor, Tensor]
 
@@ -52,11 +57,11 @@ class PatchDataset(Dataset[Batch]):
         self.augmentation = Augmentation(spatial_transforms, hard_transforms, square)
 
     def __getitem__(self, position: int) -> Batch:
-        """Give the pair at a position of the stream: (C, h, w) and (C, H, W) uint8."""
+        """Give the pair at a position of the stream: (C, h, w) and (C, H, W) uint8, channels last in memory."""
         count = len(self.pairs)
         pair = self.pairs[_pass_order(self.seed, position // count, count)[position % count]]
         random = np.random.default_rng((self.seed, position))
-        low, high = np.load(pair.low, mmap_mode="r"), np.load(pair.high, mmap_mode="r")
+        low, high = open_pair(pair)
         if self.patch_size is not None:
             height, width = (size // self.scale for size in self.patch_size)
             top = int(random.integers(low.shape[0] - height + 1))  # drawn on the LR grid, so both crops align
@@ -64,8 +69,8 @@ class PatchDataset(Dataset[Batch]):
             low = low[top : top + height, left : left + width]
             s = self.scale
             high = high[top * s : (top + height) * s, left * s : (left + width) * s]
-        low, high = self.augmentation(np.array(low), np.array(high), int(random.integers(2**31)))
-        return _to_chw(low), _to_chw(high)
+        low, high = self.augmentation(low, high, random)
+        return torch.from_numpy(low).permute(2, 0, 1), torch.from_numpy(high).permute(2, 0, 1)
 
 
 @lru_cache(maxsize=4)
@@ -73,8 +78,26 @@ def _pass_order(seed: int, pass_number: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, pass_number, count)).permutation(count)
 
 
-def _to_chw(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image.transpose(2, 0, 1).copy())  # flipped images have strides that PyTorch refuses
+class _Batches(Dataset[Batch | EsrganError]):
+    """Gives whole batches by their positions.
+
+    An error of ours is given too, not raised: PyTorch would wrap it into the traceback of the loader process.
+    """
+
+    def __init__(self, dataset: PatchDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, positions: Sequence[int]) -> Batch | EsrganError:
+        try:
+            low, high = zip(*(self.dataset[position] for position in positions), strict=True)
+        except EsrganError as error:
+            return error
+        return _stack(low), _stack(high)
+
+
+def _stack(patches: Sequence[Tensor]) -> Tensor:
+    """Put (C, H, W) tensors into one (B, C, H, W), row by row as they lie: channels last, as the networks want them."""
+    return torch.stack([patch.permute(1, 2, 0) for patch in patches]).permute(0, 3, 1, 2)
 
 
 def batches(
@@ -101,21 +124,34 @@ def batches(
         pin_memory: Load into page-locked memory, for a CUDA device.
 
     Yields:
-        LR (B, C, h, w) and HR (B, C, H, W), uint8.
+        LR (B, C, h, w) and HR (B, C, H, W), uint8, channels last in memory.
+
+    Raises:
+        EsrganError: If a cached image cannot be made again, or a loader process dies.
     """
     local = batch_size // world_size
     positions = (
         list(range(step * batch_size + rank * local, step * batch_size + (rank + 1) * local))
         for step in range(first_step, last_step)
     )
-    yield from DataLoader(
-        dataset,
-        batch_sampler=positions,
+    loader = DataLoader(
+        _Batches(dataset),
+        batch_size=None,
+        sampler=positions,
+        collate_fn=_as_it_is,
         num_workers=num_workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_start_worker,
     )
+    for batch in _watched(loader) if num_workers else loader:
+        if isinstance(batch, EsrganError):
+            raise batch
+        yield batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _start_worker(_: int) -> None:
@@ -123,6 +159,39 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # one core per loader process; OpenCV would take them all in each
 
 
+def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Iterate over what loader processes load; end with an error when one of them dies."""
+    others = multiprocessing.active_children()
+    handled = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if handled else None
+    iterator = iter(loader)
+    if handled:
+        # PyTorch's handler would raise wherever the run just is, be it in the middle of writing a checkpoint.
+        signal.signal(signal.SIGCHLD, handler)
+    processes = [process for process in multiprocessing.active_children() if process not in others]
+    while True:
+        _check_alive(processes)
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except RuntimeError:  # PyTorch looks after them every few seconds while it waits
+            _check_alive(processes)
+            raise
+        yield batch
+
+
+def _check_alive(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        if (code := process.exitcode) is not None:
+            got = f"signal {-code}" if code < 0 else f"exit code {code}"
+            if code == -9:
+                got += ", which is how the system ends processes for want of memory"
+            remedy = "lower num_workers, then continue with --resume auto"
+            raise EsrganError(Problem(f"loader process {process.pid}", "to live as long as the run", got, remedy))
+
+
 def read_whole(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
     """Read a whole pair for validation: LR (H, W, C) and HR (scale·H, scale·W, C), uint8."""
-    return np.load(pair.low), np.load(pair.high)
+    low, high = open_pair(pair)
+    return low.copy(), high.copy()

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from esrgan import images
-from esrgan.console import Console
+from esrgan.console import Console, gigabytes
 from esrgan.data.datasets import ImagePair, Split, search_pairs
 from esrgan.data.download import Wanted, download
 from esrgan.data.sources import Archive, archives_for
@@ -141,14 +141,6 @@ def check_sizes(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
             remedy = "make it again or leave both out"
             problems.append(Problem(str(pair.low), _shape(expected), _shape(low), remedy))
     return problems
-
-
-def gigabytes(size: float) -> str:
-    """Write a number of bytes as people do."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"
 
 
 def _shape(shape: tuple[int, int, int]) -> str:

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from esrgan import images, resize
-from esrgan.console import Console
+from esrgan.console import Console, gigabytes
 from esrgan.data.datasets import search_pairs
-from esrgan.data.preparation import check_sizes, gigabytes
+from esrgan.data.preparation import check_sizes
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
 from esrgan.files import reason, remove_abandoned
 

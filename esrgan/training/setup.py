@@ -193,7 +193,7 @@ def _stage_data(config: Config, options: TrainOptions, name: str, console: Conso
                 channels=channels,
                 min_size=(section.cr_patch_size or (scale, scale)) if split == "train" else (smallest, smallest),
                 cache_dir=cache_dir,
-                progress=lambda done, of: console.live(f"reading images: {done} of {of}", keep=False),
+                console=console,
             )
         except DatasetError as error:
             problems += [problem for problem in error.problems if problem not in problems]

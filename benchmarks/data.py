@@ -1,0 +1,124 @@
+"""Measure patches cut from the cache beside decoding an image for each: taskset -c 0 python benchmarks/data.py.
+
+The rows take turns, round by round, so that what else the machine does falls on all alike. The files are in the page
+cache of the system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import skimage.data
+import torch
+
+from esrgan import images
+from esrgan.data import ImagePair, PatchDataset, batches, cache, prepare
+
+SCALE, PATCH_PX, BATCH_SIZE = 4, 128, 16
+HEIGHT_PX, WIDTH_PX = 1356, 2040  # the commonest size in DIV2K
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+STEPS = 100  # of a turn
+DECODINGS = 4  # of a turn
+CUT, DECODED = "patch pairs cut", "PNGs decoded"
+
+
+def write_photographs(folder: Path, count: int) -> list[ImagePair]:
+    """Write enlarged photographs; noise as a camera's makes the files as large as DIV2K's, some MB."""
+    random = np.random.default_rng(0)
+    pairs = []
+    for number in range(count):
+        small = getattr(skimage.data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])()
+        small = np.roll(small, 37 * number, axis=1)
+        large = cv2.resize(small, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC)
+        noisy = (large + random.normal(0, 1, large.shape)).round().clip(0, 255).astype(np.uint8)
+        path = folder / f"{number:04}.png"
+        images.write(path, noisy, overwrite=False)
+        pairs.append(ImagePair(path, None))
+    return pairs
+
+
+def take_turns(rows: dict[str, Callable[[], int]], rounds: int) -> Iterator[tuple[str, list[float], list[float]]]:
+    """Give the wall-clock and CPU rates of each row, in its unit per second; CPU time is this process's alone."""
+    wall: dict[str, list[float]] = {name: [] for name in rows}
+    cpu: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(rounds):
+        for name, work in rows.items():
+            wall_before, cpu_before = time.perf_counter(), time.process_time()
+            count = work()
+            wall[name].append(count / (time.perf_counter() - wall_before))
+            cpu[name].append(count / (time.process_time() - cpu_before))
+    return ((name, wall[name], cpu[name]) for name in rows)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=16, metavar="N", help="2040×1356 px (default: 16)")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: 10")
+    parser.add_argument("--workers", type=int, nargs="*", default=[], metavar="N", help="loader processes to try too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)  # as in loader processes
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = write_photographs(Path(folder), args.images)
+        look_up = partial(
+            prepare, pairs, scale=SCALE, channels=3, min_size=(PATCH_PX,) * 2, cache_dir=Path(folder) / "cache"
+        )
+        before = time.perf_counter()
+        cached = look_up()
+        built_s = time.perf_counter() - before
+        dataset = PatchDataset(cached, scale=SCALE, patch_size=(PATCH_PX, PATCH_PX), seed=0, spatial_transforms="d4")
+
+        def stream(num_workers: int) -> Iterator[Any]:
+            return batches(dataset, batch_size=BATCH_SIZE, first_step=0, last_step=10**9, num_workers=num_workers)
+
+        def take(stream: Iterator[Any], steps: int) -> int:
+            for _ in range(steps):
+                next(stream)
+            return steps * BATCH_SIZE
+
+        def decode() -> int:
+            for pair in pairs[:DECODINGS]:
+                images.read(pair.high, 3)
+            return DECODINGS
+
+        def check() -> int:
+            cache._verified.clear()
+            for pair in cached:
+                cache.open_pair(pair)
+            return len(cached)
+
+        here = stream(0)
+        take(here, args.images)  # so that every checksum is compared
+        rows: dict[str, Callable[[], int]] = {
+            CUT: partial(take, here, STEPS),
+            DECODED: decode,
+            "cache files checked": check,
+            "cache files found when a run begins": lambda: len(look_up()),
+        }
+        for number in args.workers:  # of a turn, less than a hundredth is loaded before it begins
+            rows[f"patch pairs, {number} loader processes"] = partial(take, stream(number), 500 * number)
+        megabytes = statistics.mean(pair.high.stat().st_size for pair in pairs) / 1e6
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        print(f"{args.images} PNGs of {WIDTH_PX}×{HEIGHT_PX} px, {megabytes:.1f} MB each; {cores} cores")
+        print(f"cache of {sum(pair.size for pair in cached) / 1e6:.0f} MB built in {built_s:.1f} s\n")
+        print("| per second | best | median | median per CPU second |\n|---|--:|--:|--:|")
+        medians = {}
+        for name, wall, cpu in take_turns(rows, args.rounds):
+            own = "" if "loader" in name else f"{statistics.median(cpu):,.0f}"
+            print(f"| {name} | {max(wall):,.0f} | {statistics.median(wall):,.0f} | {own} |")
+            medians[name] = statistics.median(wall)
+        print(f"\na patch pair is {medians[CUT] / medians[DECODED]:.0f} × as fast as decoding a PNG")
+
+
+main()
