@@ -97,7 +97,7 @@ def compress(pictures: Pictures, qualities: Sequence[int]) -> Pictures:
 
 def _colours(images: Tensor, matrix: Tensor) -> Tensor:
     """Multiply the channels of (B, 3, H, W) by a matrix."""
-    return F.conv2d(images, on_device(matrix.to(images.dtype), images)[:, :, None, None])
+    return (on_device(matrix.to(images.dtype), images) @ images.flatten(2)).view_as(images)
 
 
 def _whole(images: Tensor, even: float, odd: float) -> Tensor:
