@@ -208,7 +208,7 @@ def published(name: str) -> Round:
 
 @pytest.mark.parametrize("name", ["first", "second"])
 def test_draws_have_the_published_chances_and_ranges(name: str) -> None:
-    chances, count = published(name), 4000
+    chances, count = published(name), 2500
     draws = [chances.draw(settings.generator(0, position)) for position in range(count)]
 
     def share(condition: Callable[[settings.DrawnRound], bool]) -> Any:
