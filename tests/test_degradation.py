@@ -290,6 +290,40 @@ def test_a_patch_is_degraded_by_seed_and_position_alone() -> None:
     assert not torch.equal(Degradation(4, 6, **PUBLISHED)(high, 10)[0], low)
 
 
+def test_the_order_of_the_steps() -> None:
+    """A patch at a time, with SciPy's filter and PyTorch's resizing."""
+    # Poisson noise is another one altogether after one level that was rounded otherwise.
+    gaussian = {name: PUBLISHED[name] | {"gaussian_noise_prob": 1.0} for name in ("first", "second")}
+    degradation, high = Degradation(4, 1, **PUBLISHED | gaussian), batch(8)
+    low = degradation(high, 0)[0]
+
+    def blurred(picture: Tensor, kernel: Any) -> Tensor:
+        channels = [ndimage.correlate(channel, kernel, mode="mirror") for channel in picture[0].double().numpy()]
+        return torch.tensor(np.stack(channels), dtype=torch.float32)[None]
+
+    def jpeg(picture: Tensor, quality: int) -> Tensor:
+        return compress(Pictures(picture, [(picture.shape[2], picture.shape[3])]), [quality]).pixels
+
+    orders = set()
+    for position in range(8):
+        drawn = degradation._draw(position)
+        generator = torch.Generator().manual_seed(drawn.noise_seed)
+        picture = filters.sharpened(high[position : position + 1])
+        for each, (height, width) in ((drawn.first, (64, 48)), (drawn.second, (16, 12))):
+            size = (max(1, int(height * each.factor)), max(1, int(width * each.factor)))
+            picture = F.interpolate(blurred(picture, each.kernel), size, mode=each.mode)
+            picture = filters.add_noise(Pictures(picture, [size]), [each.noise], [generator]).pixels
+            if each is drawn.first or not drawn.is_jpeg_last:
+                picture = jpeg(picture, each.quality)
+        picture = blurred(F.interpolate(picture, (16, 12), mode=drawn.last_mode), drawn.last_kernel)
+        if drawn.is_jpeg_last:
+            picture = jpeg(picture, drawn.second.quality)
+        difference = (picture[0].clamp(0, 1) - low[position]).abs() * 255
+        assert difference.mean() < 1, position
+        orders.add(drawn.is_jpeg_last)
+    assert orders == {True, False}
+
+
 @pytest.mark.parametrize(("scale", "channels", "size"), [(1, 3, 24), (2, 1, 40), (4, 1, 8), (8, 3, 8), (4, 3, 36)])
 def test_patches_of_every_scale_size_and_channels(scale: int, channels: int, size: int) -> None:
     high = batch(16, size, size)[:, :channels]
