@@ -44,6 +44,7 @@ DEFAULTS = {
         "betas": [0.9, 0.999],
         "train_datasets": ["div2k"],
         "val_datasets": ["div2k"],
+        "degradation": None,
         "lr": 2e-4,
         "sched_step": 200000,
         "sched_gamma": 0.5,
@@ -56,6 +57,7 @@ DEFAULTS = {
         "betas": [0.9, 0.99],
         "train_datasets": ["div2k"],
         "val_datasets": ["div2k"],
+        "degradation": None,
         "g_lr": 1e-4,
         "d_lr": 1e-4,
         "g_sched_steps": [50000, 100000, 200000, 300000],
@@ -199,6 +201,7 @@ def test_every_key_is_described_in_the_schema() -> None:
         {"scale_factor": 2, "generator": {"pixel_unshuffle": True}, "training": {"cr_patch_size": [64, 68]}},
         {"batch_size": 1, "discriminator": {"type": "unet"}, "training": {"cr_patch_size": [16, 16]}},
         {"img_channels": 4, "training": {"g_lr": 1, "g_sched_steps": []}},
+        {"pretraining": {"degradation": {}}, "training": {"degradation": {"second": {"jpeg_range": [50, 50]}}}},
     ],
 )
 def test_round_trip(data: dict[str, Any], tmp_path: Path) -> None:
@@ -413,6 +416,44 @@ MISTAKES = {
     "JPEG with alpha": (
         '{"img_channels": 4, "pretraining": {"hard_transforms": true}}',
         "x.json:1:37: pretraining.hard_transforms: expected false with img_channels 4 (JPEG has no alpha), got true; write false",
+    ),
+    "degradation": (
+        '{"training": {"degradation": true}}',
+        "x.json:1:15: training.degradation: expected an object or null, got true; the default of training.degradation is null",
+    ),
+    "degradation key": (
+        '{"training": {"degradation": {"first": {"jpeg": [30, 95]}}}}',
+        'x.json:1:41: training.degradation.first.jpeg: expected a known key, got "jpeg"; the keys here are blur_prob, sinc_prob, ',
+    ),
+    "degradation value": (
+        '{"training": {"degradation": {"second": {"jpeg_range": [0, 95]}}}}',
+        "x.json:1:57: training.degradation.second.jpeg_range[0]: expected an integer of at least 1 and at most 100, got 0; "
+        "the default of training.degradation.second.jpeg_range is [30, 95]",
+    ),
+    "degradation range": (
+        '{"training": {"degradation": {"first": {"noise_range": [30, 1]}}}}',
+        "x.json:1:41: training.degradation.first.noise_range: expected the lesser number first, got [30.0, 1.0]; use [1.0, 30.0]",
+    ),
+    "degradation range around 1": (
+        '{"pretraining": {"degradation": {"second": {"resize_range": [0.3, 0.9]}}}}',
+        "x.json:1:45: pretraining.degradation.second.resize_range: expected a range with 1 in it, got [0.3, 0.9]; use [0.3, 1]",
+    ),
+    "degradation chances": (
+        '{"training": {"degradation": {"first": {"resize_prob": [0.2, 0.7, 0.2]}}}}',
+        "x.json:1:41: training.degradation.first.resize_prob: expected numbers that add up to 1, got [0.2, 0.7, 0.2]; change some of them",
+    ),
+    "degradation with alpha": (
+        '{"img_channels": 4, "training": {"degradation": {}}}',
+        "x.json:1:34: training.degradation: expected null with img_channels 4 (JPEG has no alpha), got an object; write null",
+    ),
+    "degradation with LR images": (
+        '{"training": {"degradation": {}, "train_datasets": [{"hr": "a", "lr": "b"}, {"hr": "c"}]}}',
+        "x.json:1:34: training.train_datasets: expected no LR images with a degradation, which makes them, "
+        'got ["b"]; leave "lr" out, or the degradation',
+    ),
+    "degradation with hard transforms": (
+        '{"pretraining": {"degradation": {}, "hard_transforms": true}}',
+        "x.json:1:37: pretraining.hard_transforms: expected false with a degradation, which has its own JPEG, got true; write false",
     ),
     "patch below VGG": (
         '{"training": {"cr_patch_size": [12, 64]}}',

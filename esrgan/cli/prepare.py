@@ -1,4 +1,4 @@
-"""``esrgan prepare``: download datasets, make LR images."""
+"""``esrgan prepare``: download datasets, make LR images, show what a degradation does."""
 
 from __future__ import annotations
 
@@ -9,22 +9,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import command
-from esrgan.errors import DatasetError, EsrganError, Problem
+from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
 
 EXAMPLES = """\
   esrgan prepare div2k                   # HR images and LR images of ×4, 4.3 GB, into data/
   esrgan prepare div2k set5 set14 --scale 2 --data-root /disk/data
-  esrgan prepare photos/train            # LR images for a folder of your own: photos/train_LR_x4"""
+  esrgan prepare photos/train            # LR images for a folder of your own: photos/train_LR_x4
+  esrgan prepare --preview configs/real_esrgan_x4.json photos/train   # a sheet of degraded LR patches"""
+
+SHEET = Path("degradation_preview.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
     parser = command.make_parser(
         "prepare",
-        "Download datasets (resumed, checked, unpacked), or make the LR images of a folder. Run it again to go on.",
+        "Download datasets (resumed, checked, unpacked), or make the LR images of a folder. Run it again to go on. "
+        "Or look at degraded LR patches before a training on them.",
         EXAMPLES,
     )
     parser.add_argument("dataset", nargs="+", help="div2k, bsds500, set5, set14, flickr2k, or a folder of HR images")
+    parser.add_argument(
+        "--preview",
+        action="store_true",
+        help=f"make nothing but {SHEET}: some of the HR images and what the degradation of a configuration, if its "
+        "file is named first, else Real-ESRGAN's, makes of them",
+    )
     parser.add_argument("--scale", type=int, choices=(2, 3, 4, 8), default=4, help="of the LR images (default: 4)")
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
@@ -32,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=command.natural, metavar="N", help="processes that make LR images (default: one a CPU)"
     )
-    return command.run(parser, _prepare, argv)
+    return command.run(parser, lambda args: (_preview if args.preview else _prepare)(args), argv)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -65,3 +75,33 @@ def _prepare(args: argparse.Namespace) -> int:
             print(f"error: {problem}", file=sys.stderr)
         failed += bool(problems)
     return command.SOME_FAILED if failed else command.OK
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from esrgan import images
+    from esrgan.config import Config, load
+    from esrgan.data.datasets import default_data_root, find_pairs
+    from esrgan.degradation import Degradation
+    from esrgan.degradation.preview import preview
+
+    names = list(args.dataset)
+    if names[0].endswith(".json"):
+        config = load(names.pop(0))
+        scale = int(config.scale_factor)
+    else:
+        stage = {"degradation": {}, "cr_patch_size": [256, 256]}
+        config, scale = Config.model_validate({"training": stage}), args.scale
+    section = next((stage for stage in (config.training, config.pretraining) if stage.degradation), None)
+    if section is None or section.degradation is None:
+        remedy = 'write "degradation": {} for that of Real-ESRGAN'
+        raise ConfigError(Problem(args.dataset[0], "a degradation in one of its stages", "null in both", remedy))
+    sources = names or [item if isinstance(item, str) else (item.hr, None) for item in section.train_datasets]
+    data_root = args.data_root or (Path(config.data_root) if config.data_root else default_data_root())
+    pairs = find_pairs(sources, "train", scale, data_root)
+    degradation = Degradation(scale, config.seed, **section.degradation.model_dump())
+    sheet = preview(
+        [pair.high for pair in pairs], degradation, section.cr_patch_size or (256, 256), config.img_channels
+    )
+    images.write(SHEET, sheet, overwrite=True)
+    print(f"{SHEET}: {sheet.shape[1]}×{sheet.shape[0]} px, of {len(pairs)} images, ×{scale}")
+    return command.OK

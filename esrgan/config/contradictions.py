@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
-from esrgan.config.fields import Config
+from esrgan.config.fields import Config, FolderPair
 from esrgan.config.json_text import show
 
 # Convolutions before each pooling of torchvision's VGGs.
@@ -21,6 +22,7 @@ def contradictions(config: Config) -> Iterator[_Contradiction]:
     yield from _of_scale(config)
     yield from _of_layers(config)
     yield from _of_discriminator(config)
+    yield from _of_degradation(config)
 
 
 def _of_steps(config: Config) -> Iterator[_Contradiction]:
@@ -83,3 +85,37 @@ def _of_discriminator(config: Config) -> Iterator[_Contradiction]:
         expected = f"more than {smallest} px with single patches, or BatchNorm has a single value"
         involved = ["training.cr_patch_size", "batch_size", "discriminator.vgg_blk_ch"]
         yield involved, expected, show(patch), f"use [{2 * smallest}, {2 * smallest}], or a batch_size of 2"
+
+
+def _of_degradation(config: Config) -> Iterator[_Contradiction]:
+    for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
+        if stage.degradation is None:
+            continue
+        key = f"{name}.degradation"
+        if config.img_channels == 4:
+            yield [key, "img_channels"], "null with img_channels 4 (JPEG has no alpha)", "an object", "write null"
+        if name == "pretraining" and config.pretraining.hard_transforms:
+            involved, expected = (
+                ["pretraining.hard_transforms", key],
+                "false with a degradation, which has its own JPEG",
+            )
+            yield involved, expected, "true", "write false"
+        low = [item.lr for item in stage.train_datasets if isinstance(item, FolderPair) and item.lr is not None]
+        if low:
+            involved, remedy = [f"{name}.train_datasets", key], 'leave "lr" out, or the degradation'
+            yield involved, "no LR images with a degradation, which makes them", show(low), remedy
+        for place in ("first", "second"):
+            yield from _of_round(f"{key}.{place}", getattr(stage.degradation, place).model_dump())
+
+
+def _of_round(key: str, settings: dict[str, Any]) -> Iterator[_Contradiction]:
+    for name in ("kernel_prob", "resize_prob"):
+        if abs(sum(settings[name]) - 1) > 1e-8:  # NumPy's tolerance is that of a rounded sum, too
+            yield [f"{key}.{name}"], "numbers that add up to 1", show(settings[name]), "change some of them"
+    for name, value in settings.items():
+        if name.endswith(("_range", "_sigma")) and value[0] > value[1]:
+            remedy = f"use {show(sorted(value))}"
+            yield [f"{key}.{name}"], "the lesser number first", show(value), remedy
+        elif name in ("betag_range", "betap_range", "resize_range") and not value[0] <= 1 <= value[1]:
+            remedy = f"use {show([min(value[0], 1), max(value[1], 1)])}"
+            yield [f"{key}.{name}"], "a range with 1 in it", show(value), remedy

@@ -28,6 +28,10 @@ _PatchSize = Annotated[tuple[_Count, _Count], _List] | None
 _Counts = Annotated[tuple[_Count, ...], _List]
 _Scale = Annotated[Literal[1, 2, 4, 8], BeforeValidator(_require_int)]
 _Channels = Annotated[Literal[1, 3, 4], BeforeValidator(_require_int)]
+_Prob = Annotated[float, Field(ge=0, le=1)]
+_Range = Annotated[tuple[_Rate, _Rate], _List]
+_Strengths = Annotated[tuple[_Scaling, _Scaling], _List]
+_Quality = Annotated[int, Field(ge=1, le=100)]
 _Layer = Annotated[str, Field(pattern=r"^(conv|relu)[1-5]_[1-4]$")]
 
 
@@ -51,6 +55,51 @@ _Dataset = Annotated[
 _Datasets = Annotated[tuple[_Dataset, ...], _List, Field(min_length=1)]
 
 
+class DegradationRound(_Section):
+    """A round of blur, resizing, noise and JPEG; the names and defaults are Real-ESRGAN's."""
+
+    blur_prob: _Prob = Field(default=1.0, description="Chance of blur.")
+    sinc_prob: _Prob = Field(default=0.1, description="Chance of a sinc kernel, where there is blur.")
+    kernel_prob: Annotated[tuple[_Prob, _Prob, _Prob, _Prob, _Prob, _Prob], _List] = Field(
+        default=(0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
+        description="Chances of iso, aniso, generalized_iso, generalized_aniso, plateau_iso, plateau_aniso kernels.",
+    )
+    blur_sigma: _Range = Field(default=(0.2, 3.0), description="Standard deviation of kernels, px.")
+    betag_range: _Range = Field(default=(0.5, 4.0), description="Shape of generalised Gaussians, around 1.")
+    betap_range: _Range = Field(default=(1.0, 2.0), description="Shape of plateaus, around 1.")
+    resize_prob: Annotated[tuple[_Prob, _Prob, _Prob], _List] = Field(
+        default=(0.2, 0.7, 0.1), description="Chances of enlarging, reducing, keeping the size."
+    )
+    resize_range: _Range = Field(default=(0.15, 1.5), description="Least and greatest factor of the size, around 1.")
+    gaussian_noise_prob: _Prob = Field(default=0.5, description="Chance of Gaussian noise; else Poisson.")
+    noise_range: _Strengths = Field(default=(1.0, 30.0), description="Deviation of Gaussian noise, levels of 255.")
+    poisson_scale_range: _Strengths = Field(default=(0.05, 3.0), description="Factor of Poisson noise.")
+    gray_noise_prob: _Prob = Field(default=0.4, description="Chance of noise without colour.")
+    jpeg_range: Annotated[tuple[_Quality, _Quality], _List] = Field(default=(30, 95), description="JPEG quality.")
+
+
+class SecondDegradationRound(DegradationRound):
+    """The same, milder; its resizing starts from the size of the LR patch."""
+
+    blur_prob: _Prob = Field(default=0.8, description="Chance of blur.")
+    blur_sigma: _Range = Field(default=(0.2, 1.5), description="Standard deviation of kernels, px.")
+    resize_prob: Annotated[tuple[_Prob, _Prob, _Prob], _List] = Field(
+        default=(0.3, 0.4, 0.3), description="Chances of enlarging, reducing, keeping the size."
+    )
+    resize_range: _Range = Field(default=(0.3, 1.2), description="Least and greatest factor of the size, around 1.")
+    noise_range: _Strengths = Field(default=(1.0, 25.0), description="Deviation of Gaussian noise, levels of 255.")
+    poisson_scale_range: _Strengths = Field(default=(0.05, 2.5), description="Factor of Poisson noise.")
+
+
+class Degradation(_Section):
+    """Real-world degradation of HR patches in place of bicubic reduction; the defaults are Real-ESRGAN's."""
+
+    first: DegradationRound = Field(default_factory=DegradationRound, description="The first round.")
+    second: SecondDegradationRound = Field(default_factory=SecondDegradationRound, description="The second round.")
+    final_sinc_prob: _Prob = Field(default=0.8, description="Chance of a sinc filter at the end.")
+    gt_usm: bool = Field(default=True, description="Sharpen the HR patches.")
+
+
 class _Stage(_Section):
     num_epoch: _Count | None = Field(default=10000, description="Epochs of len(train) // batch_size steps.")
     num_steps: _Count | None = Field(default=None, description="Optimiser steps, instead of num_epoch.")
@@ -58,6 +107,10 @@ class _Stage(_Section):
     betas: _Betas = Field(default=(0.9, 0.999), description="Adam's running-average coefficients.")
     train_datasets: _Datasets = Field(default=("div2k",), description='Names, folders or {"hr", "lr"} pairs.')
     val_datasets: _Datasets = Field(default=("div2k",), description="The same to validate on, as whole images.")
+
+    degradation: Degradation | None = Field(
+        default=None, description="{} trains on Real-ESRGAN's LR patches, not on the datasets'; null = off."
+    )
 
     @model_validator(mode="before")
     @classmethod

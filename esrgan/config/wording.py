@@ -86,12 +86,10 @@ def _remedy(keys: Keys, value: object) -> str:
         with suppress(ValidationError):
             Config.model_validate(nested)
             return f"write {show(candidate)}"
-    default: Any = Config().as_dict()
-    for key in keys[:2]:
-        default = default.get(key)
-    if len(keys) == 1 and isinstance(default, dict):
-        return "leave it out"
-    return f"the default of {dotted(keys[:2])} is {show(default)}"
+    for end in range(len(keys), 0, -1):
+        if "default" in (node := _node(keys[:end])):
+            return f"the default of {dotted(keys[:end])} is {show(node['default'])}"
+    return "leave it out"
 
 
 def _corrections(keys: Keys, value: object) -> Iterator[object]:

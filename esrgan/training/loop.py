@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.console import Console, duration
 from esrgan.data import batches
+from esrgan.data.patches import Batch
 from esrgan.errors import WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.training import distributed
@@ -198,8 +198,9 @@ def _run_stage(
     for step in range(first_step, data.total_steps):
         # Fetch.
         before = time.perf_counter()
-        low, high = (_to_device(images, run.device) for images in next(loader))
+        batch = next(loader)
         waited_s = time.perf_counter() - before
+        low, high = _on_device(batch, run, data, step)
 
         # Train.
         losses = stage.step(low, high, step)
@@ -248,10 +249,16 @@ def _run_stage(
     return True
 
 
-def _to_device(images: Tensor, device: torch.device) -> Tensor:
-    """Turn (B, C, H, W) uint8 into float32 in [0, 1] on the device, bytes travelling."""
-    images = images.to(device, non_blocking=True)
-    return images.to(torch.float32, memory_format=torch.channels_last) / 255
+def _on_device(batch: Batch, run: Run, data: StageData, step: int) -> Batch:
+    """Turn LR and HR patches of (B, C, H, W) uint8 into float32 in [0, 1] on the device, bytes travelling.
+
+    With a degradation the LR patches, a small part of those bytes, are replaced there.
+    """
+    on_device = (images.to(run.device, non_blocking=True) for images in batch)
+    low, high = (images.to(torch.float32, memory_format=torch.channels_last) / 255 for images in on_device)
+    if data.degradation is None:
+        return low, high
+    return data.degradation(high, step * run.config.batch_size + distributed.rank() * len(high))
 
 
 def _report(run: Run, stage: Stage, meter: Meter, done: int) -> dict[str, float]:
@@ -361,9 +368,9 @@ def _model_content(run: Run, stage: Stage, ema: ExponentialMovingAverage) -> dic
 
 def _try_one_step(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage) -> None:
     loader = batches(data.patches, batch_size=run.config.batch_size, first_step=0, last_step=1)
-    low, high = (_to_device(images, run.device) for images in next(loader))
+    batch = next(loader)
     before = time.perf_counter()
-    losses = stage.step(low, high, 0)
+    losses = stage.step(*_on_device(batch, run, data, 0), 0)
     values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items() if name.endswith("loss"))
     run.console.line(f"{stage.name}: one step in {time.perf_counter() - before:.2f} s: {values}")
     validate(ema.average, data.validation[:1], run.content_loss, run.perceptual_loss, run.autocast, run.device)

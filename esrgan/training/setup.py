@@ -14,6 +14,7 @@ from esrgan.config import Config, FolderPair
 from esrgan.console import Console
 from esrgan.data import CachedPair, PatchDataset, Source, prepare, search_pairs
 from esrgan.data.datasets import default_data_root
+from esrgan.degradation import Degradation
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
@@ -69,12 +70,14 @@ class StageData:
 
     Attributes:
         patches: Training patches.
+        degradation: Makes the LR patches; None trains on those of ``patches``.
         validation: Whole images.
         steps_per_epoch: Steps of an epoch, len(train) // batch_size but at least 1.
         total_steps: Steps of the stage.
     """
 
     patches: PatchDataset
+    degradation: Degradation | None
     validation: Sequence[CachedPair]
     steps_per_epoch: int
     total_steps: int
@@ -209,11 +212,14 @@ def _stage_data(config: Config, options: TrainOptions, name: str, console: Conso
         spatial_transforms=config.spatial_transforms,
         hard_transforms=name == "pretraining" and config.pretraining.hard_transforms,
     )
+    degradation = None
+    if section.degradation is not None:
+        degradation = Degradation(scale, patches.seed, **section.degradation.model_dump())
     steps_per_epoch = max(1, len(parts["train"]) // config.batch_size)
     total_steps = section.num_steps or (section.num_epoch or 0) * steps_per_epoch
     if options.max_steps is not None:
         total_steps = min(total_steps, options.max_steps)
-    return StageData(patches, parts["val"], steps_per_epoch, total_steps)
+    return StageData(patches, degradation, parts["val"], steps_per_epoch, total_steps)
 
 
 def _source(item: str | FolderPair) -> Source:

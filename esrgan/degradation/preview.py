@@ -1,0 +1,59 @@
+"""A sheet of HR crops with what the degradation makes of them, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from esrgan import images, resize
+from esrgan.degradation.process import Degradation
+from esrgan.errors import DatasetError, Problem
+
+ROWS, COLUMNS = 6, 5  # at most so many photographs; degradations of each
+
+
+def preview(
+    paths: Sequence[Path], degradation: Degradation, patch_size: tuple[int, int], channels: int
+) -> NDArray[np.uint8]:
+    """Lay out crops of photographs: HR, sharpened HR, bicubic LR and LR patches of the degradation.
+
+    Args:
+        paths: HR images; if there are many, some of them are shown.
+        degradation: What to show.
+        patch_size: (height, width) of the crops, from the middle; smaller where an image is smaller.
+        channels: Of the images, 1 or 3.
+
+    Returns:
+        The sheet, (H, W, 3) uint8.
+
+    Raises:
+        EsrganError: If an image cannot be read, or is too small to be reduced.
+    """
+    shown = min(ROWS, len(paths))
+    rows = [
+        _row(_crop(paths[row * len(paths) // shown], degradation.scale, patch_size, channels), degradation, row)
+        for row in range(shown)
+    ]
+    return images.panel(rows, ["HR", "HR for the losses", "bicubic LR", *(f"LR {i}" for i in range(1, COLUMNS + 1))])
+
+
+def _crop(path: Path, scale: int, patch_size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    image = images.read(path, channels)
+    height, width = (min(part, whole) // scale * scale for part, whole in zip(patch_size, image.shape, strict=False))
+    if min(height, width) == 0:
+        got = f"{image.shape[1]}×{image.shape[0]} px"
+        raise DatasetError(Problem(str(path), f"at least {scale}×{scale} px", got, "remove it"))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def _row(crop: NDArray[np.uint8], degradation: Degradation, row: int) -> list[NDArray[np.uint8]]:
+    high = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
+    lows, highs = degradation(high.expand(COLUMNS, -1, -1, -1), row * COLUMNS)
+    made = [(each * 255).round().byte().permute(1, 2, 0).numpy() for each in (highs[0], *lows)]
+    return [crop, made[0], resize.bicubic(crop, Fraction(1, degradation.scale)), *made[1:]]
