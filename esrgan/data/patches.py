@@ -53,8 +53,7 @@ class PatchDataset(Dataset[Batch]):
 
     def __getitem__(self, position: int) -> Batch:
         """Give the pair at a position of the stream: (C, h, w) and (C, H, W) uint8."""
-        count = len(self.pairs)
-        pair = self.pairs[_pass_order(self.seed, position // count, count)[position % count]]
+        pair = self.pair(position)
         random = np.random.default_rng((self.seed, position))
         low, high = np.load(pair.low, mmap_mode="r"), np.load(pair.high, mmap_mode="r")
         if self.patch_size is not None:
@@ -66,6 +65,12 @@ class PatchDataset(Dataset[Batch]):
             high = high[top * s : (top + height) * s, left * s : (left + width) * s]
         low, high = self.augmentation(np.array(low), np.array(high), int(random.integers(2**31)))
         return _to_chw(low), _to_chw(high)
+
+    def pair(self, position: int) -> CachedPair:
+        """Give the images that the patch at a position of the stream is cut from."""
+        count = len(self.pairs)
+        index: int = _pass_order(self.seed, position // count, count)[position % count]
+        return self.pairs[index]
 
 
 @lru_cache(maxsize=4)
