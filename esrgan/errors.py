@@ -53,6 +53,10 @@ class WeightsError(EsrganError):
     """A weight file that is missing, damaged, or not what it is used as."""
 
 
+class TrainingError(EsrganError):
+    """A run that had to stop on its way: it diverged, or the disk is full. Commands exit with 1."""
+
+
 class ImageError(EsrganError):
     """An image file that cannot be read or written as asked."""
 

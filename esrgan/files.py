@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from esrgan.errors import ImageError, Problem
+from esrgan.errors import EsrganError, ImageError, Problem
 
 try:
     import fcntl
@@ -30,6 +30,29 @@ def file_digest(path: Path, like: str | None = None) -> str:
     kind = like.partition(":")[0] if like else "sha256"
     with path.open("rb") as file:
         return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
+
+
+def lock(path: Path, user: str) -> BinaryIO:
+    """Lock a file, which is made, until it is closed or the process ends, however it ends.
+
+    Args:
+        path: The file.
+        user: What another process that has it is doing, for the message.
+
+    Raises:
+        EsrganError: Another process has it.
+        OSError: It cannot be made.
+    """
+    file = path.open("ab")
+    try:
+        # Not flock, which the loader processes would inherit and hold for seconds after their trainer was killed.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise EsrganError(f"{path.parent}: {user}; wait until it is done, or stop it") from error
+    except (OSError, AttributeError):  # a file system, or a Windows, without such locks
+        pass
+    return file
 
 
 @contextmanager

@@ -85,6 +85,7 @@ def tiny(photos: Path, vgg11_weights: Path) -> Callable[..., dict[str, Any]]:
         "cache_dir": str(photos / "cache"),
         "ema_decay": 0.9,
         "validation_interval": 2,
+        "keep_checkpoints": 1,
         "pretraining": stage | {"lr": 1e-3, "sched_step": 4},
         "training": stage | {"g_lr": 1e-3, "d_lr": 2e-3, "g_sched_steps": [3, 5], "d_sched_steps": [4]},
         "generator": {"rrdb_channels": 8, "growth_channels": 4, "num_basic_blocks": 1, "small_init": "trunk"},

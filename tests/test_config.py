@@ -27,6 +27,7 @@ DEFAULTS = {
     "batch_size": 16,
     "accumulation": 1,
     "gradient_clip": None,
+    "keep_checkpoints": 2,
     "activation_checkpointing": False,
     "img_channels": 3,
     "seed": 0,

@@ -101,6 +101,12 @@ def test_durations_are_written_as_people_do(seconds: float, text: str) -> None:
 # Means and rates
 
 
+def figures(meter: Meter) -> dict[str, float]:
+    result = meter.figures()
+    assert result.pop("skipped_steps") == 0
+    return result
+
+
 def test_a_meter_gives_means_and_rates_of_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [50.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
@@ -108,12 +114,12 @@ def test_a_meter_gives_means_and_rates_of_its_interval(monkeypatch: pytest.Monke
     for value, waited_s in ((1.0, 0.5), (2.0, 0.25), (6.0, 0.25)):
         meter.add({"content_loss": torch.tensor(value), "g_total_loss": torch.tensor(-value)}, waited_s)
     now[0] += 4.0
-    assert meter.means() == {"content_loss": 3.0, "g_total_loss": -3.0}
+    assert figures(meter) == {"content_loss": 3.0, "g_total_loss": -3.0}
     assert meter.rates() == {"steps_per_s": 0.75, "images_per_s": 12.0, "data_wait_share": 0.25}
     meter.reset()
     meter.add({"content_loss": torch.tensor(5.0)}, 0.0)
     now[0] += 0.5
-    assert meter.means() == {"content_loss": 5.0}
+    assert figures(meter) == {"content_loss": 5.0}
     assert meter.rates() == {"steps_per_s": 2.0, "images_per_s": 32.0, "data_wait_share": 0.0}
 
 
@@ -121,7 +127,7 @@ def test_a_meter_sums_low_precision_in_float32() -> None:
     meter = Meter(batch_size=1)
     for _ in range(1000):  # bfloat16 would stop at 256
         meter.add({"loss": torch.tensor(1.0, dtype=torch.bfloat16)}, 0.0)
-    assert meter.means() == {"loss": 1.0}
+    assert figures(meter) == {"loss": 1.0}
 
 
 # The JSON-lines file
@@ -163,7 +169,7 @@ def test_a_picture_is_the_newest_of_its_stage(tmp_path: Path) -> None:
     log.close()
     assert np.array(Image.open(tmp_path / "training.png")).shape == (4, 6, 3)
     assert np.all(np.array(Image.open(tmp_path / "training.png")) == 20)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["log.jsonl", "training.png"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [".lock", "log.jsonl", "training.png"]
 
 
 @pytest.mark.parametrize(
@@ -191,15 +197,26 @@ def test_a_continued_log_forgets_what_came_after_its_checkpoint(
     log.close()
     with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"time": 1.0, "split": "tra')  # torn by a kill
-    log = open_log(tmp_path, continued=(stage, step))
+    log = open_log(tmp_path, continued=(stage, step, True))
     log.scalars("train", stage, "any", 1000, {})
     log.close()
     assert [(record["stage"], record["step"]) for record in lines(tmp_path)] == [*kept, (stage, 1000)]
-    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [".lock", "log.jsonl"]
+
+
+def test_a_continued_log_forgets_a_validation_that_is_to_be_done_again(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for split in ("train", "validation"):
+        for step in (2, 4):
+            log.scalars(split, "pretraining", "PSNR-driven", step, {})
+    log.close()
+    open_log(tmp_path, continued=("pretraining", 4, False)).close()
+    kept = [(record["split"], record["step"]) for record in lines(tmp_path)]
+    assert kept == [("train", 2), ("train", 4), ("validation", 2)]
 
 
 def test_a_continued_log_may_have_been_removed(tmp_path: Path) -> None:
-    log = open_log(tmp_path / "new", continued=("training", 7))
+    log = open_log(tmp_path / "new", continued=("training", 7, True))
     log.close()
     assert lines(tmp_path / "new") == []
 

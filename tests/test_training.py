@@ -37,7 +37,7 @@ from esrgan.interpolation import blend
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
 from esrgan.training import TrainOptions, loop, train
-from esrgan.training.checkpoint import RunFiles, fresh_start, newest_checkpoint, start_from
+from esrgan.training.checkpoint import RunFiles, fresh_start, newest_checkpoint, save_checkpoint, start_from
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.setup import make_networks
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage
@@ -131,13 +131,13 @@ def kill() -> None:
 def killed_after_checkpoint(stage: str, step: int) -> Iterator[None]:
     """Kill the run just after it has written the checkpoint of a step."""
 
-    def save(path: Path, content: dict[str, Any]) -> None:
-        save_file(path, content)
-        if (content["stage"], content.get("checkpoint", {}).get("step")) == (stage, step):
+    def save(path: Path, content: dict[str, Any], keep: int) -> None:
+        save_checkpoint(path, content, keep)
+        if (content["stage"], content["checkpoint"]["step"]) == (stage, step):
             kill()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "save_file", save)
+        patch.setattr(loop, "save_checkpoint", save)
         yield
 
 
@@ -431,7 +431,7 @@ def test_a_run_leaves_its_files_under_its_name(whole: Path) -> None:
     assert names == {f"{name}_RRDB_{kind}_x4{suffix}.pth" for kind in ("PSNR", "ESRGAN") for suffix in suffixes}
     assert {path.name for path in whole.iterdir()} == names | {"logs"}
     logs = {path.name for path in (whole / "logs" / name).iterdir()}
-    assert logs == {"log.jsonl", "pretraining.png", "training.png", "tensorboard"}
+    assert logs == {".lock", "log.jsonl", "pretraining.png", "training.png", "tensorboard"}
 
 
 @pytest.mark.parametrize(("kind", "stage"), [("PSNR", "pretraining"), ("ESRGAN", "training")])
@@ -486,11 +486,13 @@ def test_the_pretraining_is_what_a_hand_written_loop_makes_of_it(whole: Path, ti
 def test_the_log_has_every_step_and_every_validation(whole: Path) -> None:
     gan = {"g_adversarial_loss", "g_total_loss", "d_adversarial_loss", "g_learning_rate", "d_learning_rate"}
     gan |= {"perceptual_loss", "real_logits", "fake_logits", "g_gradient_norm", "d_gradient_norm"}
-    for stage, names in (("pretraining", {"learning_rate", "gradient_norm"}), ("training", gan)):
+    gan |= {"g_gradient_norm_peak", "d_gradient_norm_peak"}
+    for stage, names in (("pretraining", {"learning_rate", "gradient_norm", "gradient_norm_peak"}), ("training", gan)):
         train_records, validation = logged(whole, "train", stage), logged(whole, "validation", stage)
         assert (list(train_records), list(validation)) == ([1, 2, 3, 4, 5, 6], [2, 4, 6])
         where = {"split", "stage", "step"}
-        assert all(record.keys() == where | {"content_loss"} | names for record in train_records.values())
+        common = where | {"content_loss", "skipped_steps"}
+        assert all(record.keys() == common | names for record in train_records.values())
         figures = {"content_loss", "perceptual_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"}
         assert all(record.keys() == where | figures for record in validation.values())
     (log,) = whole.glob("logs/*/log.jsonl")
@@ -557,11 +559,11 @@ def test_tensorboard_gets_the_figures_of_the_log_under_their_tags(whole: Path) -
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     losses = {
-        "pretraining": ["content_loss", "learning_rate", "gradient_norm"],
+        "pretraining": ["content_loss", "learning_rate", "gradient_norm", "gradient_norm_peak", "skipped_steps"],
         "training": [
             *("content_loss", "perceptual_loss", "g_adversarial_loss", "g_total_loss", "d_adversarial_loss"),
             *("g_learning_rate", "d_learning_rate", "g_gradient_norm", "d_gradient_norm"),
-            *("real_logits", "fake_logits"),
+            *("g_gradient_norm_peak", "d_gradient_norm_peak", "real_logits", "fake_logits", "skipped_steps"),
         ],
     }
     for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):
@@ -687,13 +689,12 @@ def checkpoint_steps(config: dict[str, Any], out_dir: Path, **options: Any) -> l
     """Run the pretraining; give the steps whose checkpoints were written."""
     steps = []
 
-    def save(path: Path, content: dict[str, Any]) -> None:
-        save_file(path, content)
-        if "checkpoint" in content:
-            steps.append(content["checkpoint"]["step"])
+    def save(path: Path, content: dict[str, Any], keep: int) -> None:
+        save_checkpoint(path, content, keep)
+        steps.append(content["checkpoint"]["step"])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "save_file", save)
+        patch.setattr(loop, "save_checkpoint", save)
         run(config, out_dir, stage="pretraining", **options)
     return steps
 
@@ -777,7 +778,7 @@ def test_a_named_run_is_resumed_by_its_name(tiny: Make, tmp_path: Path, capsys: 
     [
         ("pretraining", 1, ("pretraining", 1)),
         ("pretraining", 4, ("pretraining", 4)),
-        ("pretraining", 6, ("training", 1)),  # the stage was done; the next one stops after its first step
+        ("pretraining", 6, ("pretraining", 6)),  # but for its last validation
         ("training", 3, ("training", 3)),
         ("training", 5, ("training", 5)),
     ],
@@ -945,13 +946,17 @@ def test_the_newest_checkpoint_of_a_configuration_or_of_a_named_run_is_resumed(t
     others = checkpoint("zz_RRDB_PSNR", "other", 30)
     save_file(tmp_path / "zzz_RRDB_PSNR_x4.pth", {"params": {}})
     (tmp_path / "zzz_RRDB_PSNR_x4_checkpoint.pth").write_bytes(b"another program's")
-    assert newest_checkpoint(tmp_path, "mine", None, "all") == newest
-    assert newest_checkpoint(tmp_path, "mine", None, "pretraining") == tmp_path / "m_RRDB_PSNR_x4_checkpoint.pth"
-    assert newest_checkpoint(tmp_path, "other", None, "training") == others
-    assert newest_checkpoint(tmp_path, "renamed", "z", "all") == oldest
-    assert newest_checkpoint(tmp_path, "nobody's", None, "all") is None
-    assert newest_checkpoint(tmp_path, "mine", "nobody's", "all") is None
-    assert newest_checkpoint(tmp_path / "nowhere", "mine", None, "all") is None
+
+    def newest_of(*arguments: Any) -> Path | None:
+        return newest_checkpoint(tmp_path, *arguments)[0]
+
+    assert newest_of("mine", None, "all") == newest
+    assert newest_of("mine", None, "pretraining") == tmp_path / "m_RRDB_PSNR_x4_checkpoint.pth"
+    assert newest_of("other", None, "training") == others
+    assert newest_of("renamed", "z", "all") == oldest
+    assert newest_of("nobody's", None, "all") is None
+    assert newest_of("mine", "nobody's", "all") is None
+    assert newest_checkpoint(tmp_path / "nowhere", "mine", None, "all") == (None, [])
 
 
 def test_with_nothing_to_resume_a_new_run_begins(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, TrainingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -91,7 +91,7 @@ def keep_freed_memory() -> None:
 
 
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
-    """Parse the arguments and do the work; our own errors are printed without a traceback and give 2."""
+    """Parse the arguments and do the work; our own errors are printed without a traceback and give 2, or 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files can be anything
             stream.reconfigure(errors="backslashreplace")
@@ -101,7 +101,7 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
         return work(args)
     except EsrganError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
-        return BAD_INPUT
+        return SOME_FAILED if isinstance(error, TrainingError) else BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

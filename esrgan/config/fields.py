@@ -228,6 +228,7 @@ class Config(_Section):
         default="d4",
         description="The eight flips and rotations; or, p 0.5, one of flip 0.75 and transpose 0.25; or none.",
     )
+    keep_checkpoints: _Count = Field(default=2, description="Newest checkpoints kept of each stage.")
     validation_interval: _Count = Field(default=5000, description="Steps between validations.")
     pretraining: Pretraining = Field(default_factory=Pretraining, description="First stage, content loss only.")
     training: Training = Field(default_factory=Training, description="Second stage, adversarial.")

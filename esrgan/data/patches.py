@@ -58,8 +58,7 @@ class PatchDataset(Dataset[Batch]):
 
     def __getitem__(self, position: int) -> Batch:
         """Give the pair at a position of the stream: (C, h, w) and (C, H, W) uint8, channels last in memory."""
-        count = len(self.pairs)
-        pair = self.pairs[_pass_order(self.seed, position // count, count)[position % count]]
+        pair = self.pair(position)
         random = np.random.default_rng((self.seed, position))
         low, high = open_pair(pair)
         if self.patch_size is not None:
@@ -71,6 +70,12 @@ class PatchDataset(Dataset[Batch]):
             high = high[top * s : (top + height) * s, left * s : (left + width) * s]
         low, high = self.augmentation(low, high, random)
         return torch.from_numpy(low).permute(2, 0, 1), torch.from_numpy(high).permute(2, 0, 1)
+
+    def pair(self, position: int) -> CachedPair:
+        """Give the images that the patch at a position of the stream is cut from."""
+        count = len(self.pairs)
+        index: int = _pass_order(self.seed, position // count, count)[position % count]
+        return self.pairs[index]
 
 
 @lru_cache(maxsize=4)

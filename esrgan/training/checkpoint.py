@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from esrgan.errors import WeightsError
-from esrgan.weights import Architecture, load_file, parse_generator
+from esrgan.weights import Architecture, load_file, parse_generator, save_file
 
 STAGES = ("pretraining", "training")
 KIND = {"pretraining": "PSNR", "training": "ESRGAN"}
@@ -64,8 +65,13 @@ class RunFiles:
         return self._path(stage, f"_e{epoch}")
 
     def checkpoint(self, stage: str) -> Path:
-        """Give the checkpoint that a stage overwrites as it goes."""
+        """Give the newest checkpoint of a stage; see ``save_checkpoint`` for those before it."""
         return self._path(stage, "_checkpoint")
+
+    def remove_abandoned(self) -> None:
+        """Remove what a process that was killed while writing left; no other may be writing."""
+        for path in self.folder.glob(f".{glob.escape(self.run)}_RRDB_*.tmp"):
+            path.unlink()
 
     @property
     def logs(self) -> Path:
@@ -130,7 +136,9 @@ def start_from(path: Path, stage: str) -> Start:
         missing = {"run", "step", "best", "stage"} - content["checkpoint"].keys()
         if missing or "params" not in content or "params_ema" not in content:
             raise WeightsError(f"{path}: an incomplete checkpoint; start from its generator: save that alone, use -l")
-        resume = content["checkpoint"] | {"params_ema": content["params_ema"], "hparams": file.hparams}
+        resume = (
+            content["checkpoint"] | {"hparams": file.hparams} | {key: content[key] for key in ("params", "params_ema")}
+        )
         step = resume["step"]
         if stage in ("all", file.stage):
             understood = f"{path}: checkpoint of {file.stage} at step {step}; continuing there"
@@ -161,7 +169,35 @@ def check_fits(start: Start, path: Path, expected: Architecture) -> None:
         )
 
 
-def newest_checkpoint(folder: Path, config_name: str, run_name: str | None, stage: str = "all") -> Path | None:
+def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
+    """Write a checkpoint; the one before becomes ``…_checkpoint_1.pth``, that before it ``…_checkpoint_2.pth``.
+
+    Args:
+        path: Of the newest.
+        content: See ``save_file``.
+        keep: How many there are at most, the newest included.
+
+    Raises:
+        WeightsError: If it cannot be written; those that are there are untouched.
+    """
+
+    def older(age: int) -> Path:
+        return path.with_stem(f"{path.stem}_{age}") if age else path
+
+    written = path.with_stem(f"{path.stem}_new")  # so that none is missing, whenever the process is killed
+    save_file(written, content)
+    for age in range(keep - 1, 0, -1):
+        if older(age - 1).exists():
+            older(age - 1).replace(older(age))
+    written.replace(path)
+    while (surplus := older(keep)).exists():  # of a time when more were kept
+        surplus.unlink()
+        keep += 1
+
+
+def newest_checkpoint(
+    folder: Path, config_name: str, run_name: str | None, stage: str = "all"
+) -> tuple[Path | None, list[WeightsError]]:
     """Find the checkpoint that was written last by a run of this name, else by a configuration of this name.
 
     Args:
@@ -169,19 +205,40 @@ def newest_checkpoint(folder: Path, config_name: str, run_name: str | None, stag
         config_name: Name of the configuration.
         run_name: Name of the run, if it was given one.
         stage: "pretraining" passes over checkpoints of the GAN stage.
+
+    Returns:
+        The checkpoint, if there is one, and what is wrong with newer ones.
+
+    Raises:
+        WeightsError: If all those of the run that was named are damaged.
     """
     kind = KIND["pretraining"] if stage == "pretraining" else "*"
-    pattern = f"{glob.escape(run_name) if run_name else '*'}_RRDB_{kind}_x*_checkpoint.pth"
+    pattern = f"{glob.escape(run_name) if run_name else '*'}_RRDB_{kind}_x*_checkpoint*.pth"
+    damaged: list[WeightsError] = []
     for path in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
-            checkpoint = load_file(path).get("checkpoint")
-        except WeightsError:
-            if run_name:
-                raise
-            continue  # another run's, perhaps; of a run that was named it would have to be told
+            checkpoint = _load_whole(path).get("checkpoint")
+        except WeightsError as error:
+            damaged.append(error)
+            continue
         if isinstance(checkpoint, dict) and (run_name or checkpoint.get("config_name") == config_name):
-            return path
-    return None
+            return path, damaged
+    if run_name and damaged:
+        raise damaged[0]
+    return None, damaged
+
+
+def _load_whole(path: Path) -> dict[str, Any]:
+    """Read a checkpoint and compare its checksums, which PyTorch leaves to others."""
+    content = load_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            spoilt = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise WeightsError(f"{path}: damaged: {error}") from error
+    if spoilt:
+        raise WeightsError(f"{path}: damaged: {spoilt} in it is not as it was written")
+    return content
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

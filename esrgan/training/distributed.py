@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from esrgan.devices import process_device
+
+T = TypeVar("T")
 
 
 def start(device_name: str) -> torch.device:
@@ -76,9 +78,9 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return flag if world_size() == 1 else bool(total(torch.tensor(float(flag), device=device)).item())
 
 
-def share(path: str) -> str:
-    """Give the text that process 0 has."""
-    box = [path]
+def share(value: T) -> T:
+    """Give what process 0 has."""
+    box = [value]
     if world_size() > 1:
         dist.broadcast_object_list(box)
     return box[0]

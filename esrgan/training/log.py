@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +17,13 @@ from torch import Tensor
 
 from esrgan import images
 from esrgan.errors import EsrganError
+from esrgan.files import lock, reason
 
 WandbMode = Literal["disabled", "offline", "online"]
 
 
 class RunLog:
-    """Writes a run's figures and pictures to every place that was asked for.
+    """Writes a run's figures and pictures to every place that was asked for, and keeps other processes off the run.
 
     Args:
         folder: Of ``log.jsonl``, the pictures and TensorBoard's files.
@@ -30,10 +33,12 @@ class RunLog:
         wandb: "disabled", "offline" or "online".
         wandb_project: Project on Weights & Biases.
         wandb_entity: User or team there; None is the default of the login.
-        continued: (stage, step) that the run goes on from: what an earlier try logged after it is taken back.
+        continued: (stage, step, whether the validation behind it was done) that the run goes on from: what an earlier
+            try logged after it is taken back.
 
     Raises:
-        EsrganError: If Weights & Biases is to be online without a login.
+        EsrganError: If another process trains the run, if the folder cannot be written, here or later, or if Weights &
+            Biases is to be online without a login.
     """
 
     def __init__(
@@ -46,18 +51,17 @@ class RunLog:
         wandb: WandbMode = "disabled",
         wandb_project: str = "esrgan",
         wandb_entity: str | None = None,
-        continued: tuple[str, int] = ("pretraining", 0),
+        continued: tuple[str, int, bool] = ("pretraining", 0, True),
     ) -> None:
         if wandb == "online":
             _check_login()
         self.folder = folder
         self.continued = continued
-        try:
+        with self._writing("choose another --out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
+            self.lock = lock(folder / ".lock", f"another process is training {run}")
             _take_back(folder / "log.jsonl", *continued)
             self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
-        except OSError as error:
-            raise EsrganError(f"{folder}: cannot be written: {error.strerror}; choose another --out-dir") from error
         self.use_tensorboard = tensorboard
         self.writers: dict[str, Any] = {}
         self.wandb_run = _start_wandb(wandb, wandb_project, wandb_entity, run, folder, hparams)
@@ -74,26 +78,35 @@ class RunLog:
         """
         record = {"time": round(time.time(), 3), "split": split, "stage": stage, "step": step}
         finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        self.file.write(json.dumps(record | finite) + "\n")
-        self.file.flush()
         tagged = {f"{split}/{label}/{name}": value for name, value in values.items()}
-        if self.use_tensorboard:
-            for tag, value in tagged.items():
-                self._writer(stage).add_scalar(tag, value, step)
-            self._writer(stage).flush()
+        with self._writing():
+            self.file.write(json.dumps(record | finite) + "\n")
+            self.file.flush()
+            if self.use_tensorboard:
+                for tag, value in tagged.items():
+                    self._writer(stage).add_scalar(tag, value, step)
+                self._writer(stage).flush()
         if self.wandb_run is not None:
             self.wandb_run.log(tagged | {f"{stage}_step": step})
 
     def picture(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
         """Record a panel (H, W, 3) uint8: as the stage's newest picture, in TensorBoard and Weights & Biases."""
-        images.write(self.folder / f"{stage}.png", panel, overwrite=True)
         tag = f"validation/{label}/LR_bicubic_SR_HR"
-        if self.use_tensorboard:
-            self._writer(stage).add_image(tag, panel, step, dataformats="HWC")
+        with self._writing():
+            images.write(self.folder / f"{stage}.png", panel, overwrite=True)
+            if self.use_tensorboard:
+                self._writer(stage).add_image(tag, panel, step, dataformats="HWC")
         if self.wandb_run is not None:
             import wandb
 
             self.wandb_run.log({tag: wandb.Image(panel), f"{stage}_step": step})
+
+    @contextmanager
+    def _writing(self, remedy: str = "free some space") -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise EsrganError(f"{self.folder}: cannot be written: {reason(error)}; {remedy}") from error
 
     def _writer(self, stage: str) -> Any:
         if stage not in self.writers:
@@ -105,15 +118,15 @@ class RunLog:
         return self.writers[stage]
 
     def close(self) -> None:
-        """Write out what is pending."""
-        self.file.close()
-        for writer in self.writers.values():
-            writer.close()
+        """End it. Whatever could not be written has been told."""
+        for file in (self.file, *self.writers.values(), self.lock):
+            with suppress(OSError):
+                file.close()
         if self.wandb_run is not None:
             self.wandb_run.finish()
 
 
-def _take_back(path: Path, stage: str, step: int) -> None:
+def _take_back(path: Path, stage: str, step: int, is_validated: bool) -> None:
     """Remove the records that were written after a checkpoint; the continued run writes them again."""
     if not path.exists():
         return
@@ -124,7 +137,8 @@ def _take_back(path: Path, stage: str, step: int) -> None:
             record = json.loads(line)
         except ValueError:  # the line that a killed run was writing
             continue
-        if (order.index(record["stage"]), record["step"]) <= (order.index(stage), step):
+        is_validation = record["split"] == "validation"
+        if (order.index(record["stage"]), record["step"], is_validation) <= (order.index(stage), step, is_validated):
             kept.append(line + "\n")
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
@@ -175,17 +189,25 @@ class Meter:
 
     def reset(self) -> None:
         """Begin a new interval."""
-        self.sums: dict[str, Tensor] = {}
-        self.summed_steps = 0  # in the sums; more than the steps of this process if it went on with another's
+        self.names: list[str] = []
+        self.sums = self.peaks = self.finite_steps = torch.zeros(())
+        self.summed_steps = 0  # more than the steps of this process if it went on with another's
         self.steps = 0
         self.waited_s = 0.0
         self.began = time.perf_counter()
 
     def add(self, losses: dict[str, Tensor], waited_s: float) -> None:
-        """Take in a step: its losses, on the device, and the seconds it waited for data."""
-        for name, value in losses.items():
-            value = value.float()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        """Take in a step: its losses and gradient norms, on the device, and the seconds it waited for data.
+
+        One with a value that is not finite was skipped; it is counted, but is in no mean.
+        """
+        self.names = list(losses)
+        values = torch.stack([value.float() for value in losses.values()])
+        is_finite = values.isfinite().all()
+        values = torch.where(is_finite, values, 0)
+        self.sums = self.sums.to(values.device) + values
+        self.peaks = torch.maximum(self.peaks.to(values.device), values)
+        self.finite_steps = self.finite_steps.to(values.device) + is_finite
         self.summed_steps += 1
         self.steps += 1
         self.waited_s += waited_s
@@ -196,17 +218,23 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """Give the sums of an unfinished interval, for a run that goes on in its middle."""
-        return {"sums": self.sums, "steps": self.summed_steps}
+        tensors = {"sums": self.sums, "peaks": self.peaks, "finite_steps": self.finite_steps}
+        return tensors | {"names": self.names, "steps": self.summed_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the sums of ``state_dict``; the rates begin anew."""
-        self.sums, self.summed_steps = dict(state["sums"]), state["steps"]
+        self.sums, self.peaks, self.finite_steps = state["sums"], state["peaks"], state["finite_steps"]
+        self.names, self.summed_steps = list(state["names"]), state["steps"]
 
-    def means(self) -> dict[str, float]:
-        """Give the mean losses since the last reset; this waits for the device."""
-        names = list(self.sums)
-        values = (torch.stack([self.sums[name] for name in names]) / self.summed_steps).tolist()
-        return dict(zip(names, values, strict=True))
+    def figures(self) -> dict[str, float]:
+        """Give what came together since the last reset: mean losses and gradient norms, peaks of these, skipped steps.
+
+        This waits for the device.
+        """
+        means = dict(zip(self.names, (self.sums / self.finite_steps).tolist(), strict=True))
+        peaks = zip(self.names, self.peaks.tolist(), strict=True)
+        skipped = {"skipped_steps": self.summed_steps - int(self.finite_steps)}
+        return means | {f"{name}_peak": peak for name, peak in peaks if name.endswith("norm")} | skipped
 
     def rates(self) -> dict[str, float]:
         """Give the speed since the last reset, and which part of the time passed waiting for data."""

@@ -17,7 +17,8 @@ from esrgan.config import Config
 from esrgan.console import Console, duration
 from esrgan.data import batches
 from esrgan.data.patches import Batch
-from esrgan.errors import WeightsError
+from esrgan.errors import EsrganError, TrainingError, WeightsError
+from esrgan.files import reason
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.training import distributed
 from esrgan.training.checkpoint import (
@@ -27,10 +28,12 @@ from esrgan.training.checkpoint import (
     differences,
     fresh_start,
     newest_checkpoint,
+    save_checkpoint,
     start_from,
 )
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.log import Meter, RunLog
+from esrgan.training.recovery import ROLLBACKS, Recovery, put_state, take_state
 from esrgan.training.setup import (
     StageData,
     TrainOptions,
@@ -76,6 +79,7 @@ def train(config: Config, options: TrainOptions) -> bool:
 
     Raises:
         EsrganError: If anything is wrong with the datasets, weight files or the device; nothing was trained then.
+        TrainingError: If it could not go on, as it diverged or the disk is full; the last checkpoint is whole.
     """
     device = distributed.start(options.device)
     console = Console(None if distributed.rank() == 0 else distributed.silence())
@@ -90,7 +94,9 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     # What to start from.
     path = options.load_checkpoint
     if options.resume:
-        newest = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
+        newest, damaged = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
+        for error in damaged:
+            console.line(f"--resume auto passes over {error}")
         if newest is None:
             wanted = options.run_name or options.config_name
             console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
@@ -125,13 +131,15 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
             for name in start.stages:
                 ema = ExponentialMovingAverage(generator, config.ema_decay)
                 stage = make_stage(name, config, generator, discriminator, content_loss, perceptual_loss, autocast)
-                first_step, unfinished_interval = 0, None
-                if start.resume is not None and name == start.stage:
-                    first_step, unfinished_interval = _restore(start.resume, stage, ema, run)
+                resume = start.resume if name == start.stage else None
+                if resume is not None:
+                    _restore(resume, stage, ema, run)
                 if options.dry_run:
-                    _try_one_step(run, stage, data[name], ema)
-                elif not _run_stage(run, stage, data[name], ema, first_step, unfinished_interval, interrupted):
-                    return False
+                    _try_one_step(run, stage, data[name], ema, interrupted)
+                    continue
+                with _stopped_clearly():
+                    if not _run_stage(run, stage, data[name], ema, resume or {"step": 0}, interrupted):
+                        return False
                 generator.load_state_dict(ema.average.state_dict())  # the next stage begins with what the file holds
     finally:
         if log is not None:
@@ -153,7 +161,7 @@ def _open_files(
         files = RunFiles(options.out_dir, distributed.share(files.run), config.scale_factor)
     if distributed.rank() > 0 or options.dry_run:
         return files, None
-    logging = config.logging
+    logging, resume = config.logging, start.resume or {"step": 0}
     log = RunLog(
         files.logs,
         run=files.run,
@@ -162,8 +170,9 @@ def _open_files(
         wandb=logging.wandb,
         wandb_project=logging.wandb_project,
         wandb_entity=logging.wandb_entity,
-        continued=(start.stage, start.resume["step"] if start.resume is not None else 0),
+        continued=(start.stage, resume["step"], not resume.get("unvalidated", False)),
     )
+    files.remove_abandoned()
     console.line(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
     return files, log
 
@@ -173,12 +182,12 @@ def _run_stage(
     stage: Stage,
     data: StageData,
     ema: ExponentialMovingAverage,
-    first_step: int,
-    unfinished_interval: dict[str, Any] | None,
-    interrupted: Any,
+    resume: dict[str, Any],
+    interrupted: threading.Event,
 ) -> bool:
     """Run a stage from a step to its end; False if it was interrupted."""
     config, options = run.config, run.options
+    first_step = resume["step"] - resume.get("unvalidated", False)  # whose validation is to be done
     loader = batches(
         data.patches,
         batch_size=config.batch_size,
@@ -189,56 +198,70 @@ def _run_stage(
         num_workers=loader_processes(config, run.device),
         pin_memory=run.device.type == "cuda",
     )
-    meter = Meter(config.batch_size)
-    if unfinished_interval is not None:
-        meter.load_state_dict(unfinished_interval)
-    means: dict[str, float] = {}  # of the losses in the last interval
+    meter, recovery = Meter(config.batch_size), Recovery(stage, ema, resume["step"])
+    if "interval" in resume:
+        meter.load_state_dict(resume["interval"])
+        recovery.load_state_dict(resume["recovery"])
+    figures: dict[str, float] = {}  # of the last interval
     stage.generator.train()
     saved_at = time.monotonic()
     for step in range(first_step, data.total_steps):
+        done = step + 1
+        is_end = done == data.total_steps
+
         # Fetch.
         before = time.perf_counter()
         batch = next(loader)
         waited_s = time.perf_counter() - before
         low, high = _on_device(batch, run, data, step)
 
-        # Train.
-        losses = stage.step(low, high, step)
-        ema.update(step)
-        meter.add(losses, waited_s)
+        if done > resume["step"]:
+            # Train.
+            losses = stage.step(low, high, step)
+            ema.update(step)
+            meter.add(losses, waited_s)
+            recovery.add(losses, step)
 
-        # Report.
-        done = step + 1
-        is_end = done == data.total_steps
-        if done % config.logging.interval == 0 or is_end:
-            means = _report(run, stage, meter, done)
-            run.console.live(_line(stage, data, means, meter.rates(), done), keep=True)
-            meter.reset()
-        elif run.console.is_stale():
-            run.console.live(_line(stage, data, means, meter.rates(), done), keep=False)
+            # Report.
+            if done % config.logging.interval == 0 or is_end:
+                figures = _report(run, stage, meter, done)
+                run.console.live(_line(stage, data, figures, meter.rates(), done), keep=True)
+                meter.reset()
+                if recovery.is_stuck():
+                    _roll_back(run, stage, data, recovery, done)
+            elif run.console.is_stale():
+                run.console.live(_line(stage, data, figures, meter.rates(), done), keep=False)
 
-        # Validate.
-        is_best = False
-        if done % config.validation_interval == 0 or is_end:
-            before = time.perf_counter()
-            is_best = _validate(run, stage, data, ema, done)
-            meter.leave_out(time.perf_counter() - before)
-
-        # Save.
-        stopping = distributed.any_process(interrupted.is_set(), run.device)
+        # See what is due, and whether the weights are worth it.
         epoch, surplus_steps = divmod(done, data.steps_per_epoch)
         is_epoch = surplus_steps == 0
         if options.checkpoint_interval is None:
-            is_due = is_epoch and time.monotonic() - saved_at > CHECKPOINT_PAUSE_S
+            is_due = is_epoch and distributed.share(time.monotonic() - saved_at > CHECKPOINT_PAUSE_S)
         else:
             is_due = is_epoch and epoch % options.checkpoint_interval == 0
-        is_kept = options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0
-        if is_kept:
+        is_kept = bool(options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0)
+        is_for_validation = is_end or done % config.validation_interval == 0
+        is_sound = (is_due or is_kept or is_for_validation) and recovery.is_sound(low, high)
+
+        # Validate.
+        is_best: bool | None = False
+        if is_for_validation:
+            before = time.perf_counter()
+            is_best = _validate(run, stage, data, ema, done, is_sound, interrupted)
+            meter.leave_out(time.perf_counter() - before)
+        is_validated = is_best is not None
+
+        # Save: no model without a checkpoint to go on from, and none of weights that broke just because it is time.
+        stopping = distributed.any_process(interrupted.is_set(), run.device)
+        is_due = is_due and is_sound
+        if is_validated and is_kept:
             _save_model(run, stage, ema, run.files.epoch(stage.name, epoch))
-        if is_due or is_end or stopping or is_best or is_kept:  # no model of a run that could not go on from there
-            _save_checkpoint(run, stage, ema, meter, done)
+        if is_validated and is_sound and (is_due or is_kept or is_best or is_end):
+            recovery.keep(done)
+        if is_due or is_kept or is_best or is_end or stopping:
+            _save_checkpoint(run, stage, ema, meter, recovery, done, is_validated)
             saved_at = time.monotonic()
-        if stopping and not is_end:
+        if stopping and not (is_end and is_validated):
             run.console.line(
                 f"stopped after step {done} of {stage.name}; checkpoint {run.files.checkpoint(stage.name)} written: "
                 f"the same command with --resume auto continues"
@@ -262,17 +285,37 @@ def _on_device(batch: Batch, run: Run, data: StageData, step: int) -> Batch:
 
 
 def _report(run: Run, stage: Stage, meter: Meter, done: int) -> dict[str, float]:
-    """Record the means of an interval; give them."""
-    means = meter.means()
+    """Record the figures of an interval; give them."""
+    figures = meter.figures()
     if run.log is not None:
-        values = means | meter.rates() | stage.learning_rates(done - 1)
+        values = figures | meter.rates() | stage.learning_rates(done - 1)
         run.log.scalars("train", stage.name, stage.label, done, values)
-    return means
+    return figures
 
 
-def _line(stage: Stage, data: StageData, means: dict[str, float], rates: dict[str, float], done: int) -> str:
+def _roll_back(run: Run, stage: Stage, data: StageData, recovery: Recovery, done: int) -> None:
+    """Take a stage that gets nowhere back to its last good state, in all processes alike; give up in the end."""
+    diagnosis, first_bad = recovery.diagnosis()
+    batch_size, good_step = run.config.batch_size, recovery.good["step"]
+    images = {data.patches.pair(first_bad * batch_size + i).source.name: None for i in range(batch_size)}
+    trouble = (
+        f"{stage.name}: every step from {first_bad + 1} to {done} was bad, "
+        f"the first one with {diagnosis} on {', '.join(images)}"
+    )
+    if recovery.rollbacks == ROLLBACKS:
+        rate = "pretraining.lr" if stage.name == "pretraining" else "training.g_lr and d_lr"
+        raise TrainingError(
+            f"{trouble}; {ROLLBACKS} rollbacks to step {good_step} with smaller rates were in vain: lower {rate}, set "
+            f"gradient_clip or look at these images; --resume auto goes on from the last checkpoint"
+        )
+    recovery.roll_back()
+    factor = stage.updaters[0].rate_factor
+    run.console.line(f"{trouble}; back to the weights of step {good_step}, with {factor:g} × the rate")
+
+
+def _line(stage: Stage, data: StageData, figures: dict[str, float], rates: dict[str, float], done: int) -> str:
     """Say in a line how a stage is doing."""
-    losses = "".join(f" {name.removesuffix('_loss')} {x:.4g}" for name, x in means.items() if name.endswith("loss"))
+    losses = "".join(f" {name.removesuffix('_loss')} {x:.4g}" for name, x in figures.items() if name.endswith("loss"))
     learning_rate = next(iter(stage.learning_rates(done - 1).values()))
     left_s = (data.total_steps - done) / rates["steps_per_s"]
     return (
@@ -281,11 +324,23 @@ def _line(stage: Stage, data: StageData, means: dict[str, float], rates: dict[st
     )
 
 
-def _validate(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, done: int) -> bool:
-    """Measure the average and keep it if it is the best so far; tell whether it is."""
+def _validate(
+    run: Run,
+    stage: Stage,
+    data: StageData,
+    ema: ExponentialMovingAverage,
+    done: int,
+    is_sound: bool,
+    interrupted: threading.Event,
+) -> bool | None:
+    """Measure the average and keep it if it is the best sound one so far; tell whether it is, None if interrupted."""
     run.console.live(f"{stage.name} {done:,}: validating on {len(data.validation)} images", keep=False)
-    values = validate(ema.average, data.validation, run.content_loss, run.perceptual_loss, run.autocast, run.device)
-    is_best = _is_best(run, stage, data, done, values)
+    values = validate(
+        ema.average, data.validation, run.content_loss, run.perceptual_loss, run.autocast, run.device, interrupted
+    )
+    if values is None:
+        return None
+    is_best = is_sound and _is_best(run, stage, data, done, values)
     if run.log is None:
         return is_best
     run.log.scalars("validation", stage.name, stage.label, done, values)
@@ -323,38 +378,45 @@ def _is_best(run: Run, stage: Stage, data: StageData, done: int, values: dict[st
     return True
 
 
-def _save_checkpoint(run: Run, stage: Stage, ema: ExponentialMovingAverage, meter: Meter, done: int) -> None:
+def _save_checkpoint(
+    run: Run,
+    stage: Stage,
+    ema: ExponentialMovingAverage,
+    meter: Meter,
+    recovery: Recovery,
+    done: int,
+    is_validated: bool,
+) -> None:
     if distributed.rank() > 0:
         return
+    state = take_state(stage, ema)
     content = _model_content(run, stage, ema) | {
-        "params_ema": ema.average.state_dict(),
-        "params": stage.generator.state_dict(),
+        "params_ema": state["params_ema"],
+        "params": state["params"],
         "checkpoint": {
             "run": run.files.run,
             "config_name": run.options.config_name,
             "step": done,
+            "unvalidated": not is_validated,
             "best": run.best,
-            "meter": meter.state_dict(),
-            "stage": stage.state_dict(),
+            "interval": meter.state_dict(),
+            "recovery": recovery.state_dict(done),
+            "stage": state["stage"],
         },
     }
-    save_file(run.files.checkpoint(stage.name), content)
+    save_checkpoint(run.files.checkpoint(stage.name), content, run.config.keep_checkpoints)
 
 
-def _restore(
-    resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage, run: Run
-) -> tuple[int, dict[str, Any] | None]:
-    """Put a stage back to where its checkpoint was taken; give the step to go on with, and the meter's state."""
+def _restore(resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage, run: Run) -> None:
+    """Put a stage back to where its checkpoint was taken."""
     try:
-        stage.load_state_dict(resume["stage"])
+        put_state(resume, stage, ema)
     except (RuntimeError, ValueError, KeyError) as error:
         raise WeightsError(
             f"{run.files.checkpoint(stage.name)}: its optimiser or discriminator does not fit the configuration "
             f"({str(error).strip().splitlines()[-1].strip()}); undo the change, or start anew with -l and a model file"
         ) from error
-    ema.average.load_state_dict(resume["params_ema"])
     run.best = dict(resume["best"])
-    return resume["step"], resume.get("meter")
 
 
 def _save_model(run: Run, stage: Stage, ema: ExponentialMovingAverage, path: Path) -> None:
@@ -366,19 +428,40 @@ def _model_content(run: Run, stage: Stage, ema: ExponentialMovingAverage) -> dic
     return {"params": ema.average.state_dict(), "stage": stage.name, "hparams": run.config.as_dict()}
 
 
-def _try_one_step(run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage) -> None:
+def _try_one_step(
+    run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, interrupted: threading.Event
+) -> None:
     loader = batches(data.patches, batch_size=run.config.batch_size, first_step=0, last_step=1)
     batch = next(loader)
     before = time.perf_counter()
     losses = stage.step(*_on_device(batch, run, data, 0), 0)
     values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items() if name.endswith("loss"))
     run.console.line(f"{stage.name}: one step in {time.perf_counter() - before:.2f} s: {values}")
-    validate(ema.average, data.validation[:1], run.content_loss, run.perceptual_loss, run.autocast, run.device)
+    validated = data.validation[:1]
+    validate(ema.average, validated, run.content_loss, run.perceptual_loss, run.autocast, run.device, interrupted)
+
+
+@contextmanager
+def _stopped_clearly() -> Iterator[None]:
+    """Say what to do when something from outside, such as a full disk, ends a run."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (EsrganError, OSError) as error:
+        file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        raise TrainingError(
+            f"{file}{reason(error)}; training stopped: put that right, and the same command with --resume auto goes on "
+            f"from the last checkpoint"
+        ) from error
 
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event: the step is finished, a checkpoint written. A second one ends at once."""
+    """Turn Ctrl-C and SIGTERM into an event: the step is finished, a checkpoint written. A second one ends at once.
+
+    A validation is left, and done upon resume.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

@@ -26,11 +26,17 @@ class Stage(Protocol):
         name: Its section of the configuration: "pretraining" or "training".
         label: Its name in logs: "PSNR-driven" or "GAN-based".
         generator: What it trains.
+        content_loss: The pixel loss.
+        updaters: Of all that it trains.
+        autocast: Precision of the forward passes.
     """
 
     name: str
     label: str
     generator: RRDBNet
+    content_loss: ContentLoss
+    updaters: Sequence[Updater]
+    autocast: Autocast
 
     def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
         """Train on LR (B, C, h, w) and HR (B, C, H, W) in [0, 1]; give losses and gradient norms, on the device."""
@@ -91,6 +97,7 @@ class PixelStage:
         self.generator = generator
         self.content_loss = content_loss
         self.updater = updater
+        self.updaters: Sequence[Updater] = (updater,)
         self.autocast = autocast
         self.micro_batches = micro_batches
 
@@ -109,7 +116,7 @@ class PixelStage:
 
     def learning_rates(self, step: int) -> dict[str, float]:
         """See ``Stage``."""
-        return {"learning_rate": self.updater.schedule(step)}
+        return {"learning_rate": self.updater.learning_rate(step)}
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Stage``."""
@@ -163,15 +170,19 @@ class AdversarialStage:
         self.content_scaling = g_content_loss_scaling
         self.g_updater = g_updater
         self.d_updater = d_updater
+        self.updaters: Sequence[Updater] = (g_updater, d_updater)
         self.autocast = autocast
         self.micro_batches = micro_batches
 
     def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
         """See ``Stage``."""
+        before = [buffer.clone() for buffer in self.discriminator.buffers()]
         losses = [self._backward(*each) for each in _micro_batches(low, high, self.micro_batches)]
         means = _means(losses)
         g_norm = self.g_updater.update(means["g_total_loss"], step)
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
+        for buffer, old in zip(self.discriminator.buffers(), before, strict=True):  # a skipped step leaves these too
+            buffer.copy_(torch.where(d_norm.isfinite(), buffer, old))
         return means | {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
 
     def _backward(self, low: Tensor, high: Tensor) -> dict[str, Tensor]:
@@ -217,7 +228,10 @@ class AdversarialStage:
 
     def learning_rates(self, step: int) -> dict[str, float]:
         """See ``Stage``."""
-        return {"g_learning_rate": self.g_updater.schedule(step), "d_learning_rate": self.d_updater.schedule(step)}
+        return {
+            "g_learning_rate": self.g_updater.learning_rate(step),
+            "d_learning_rate": self.d_updater.learning_rate(step),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Stage``."""

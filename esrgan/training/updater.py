@@ -36,6 +36,9 @@ class Updater:
         betas: Of Adam.
         scale_loss: Scale the loss against underflow, for float16 autocast.
         max_norm: Longer gradients are shortened to this length; None leaves them.
+
+    Attributes:
+        rate_factor: Of the scheduled rate; less than 1 after a rollback.
     """
 
     def __init__(
@@ -49,8 +52,13 @@ class Updater:
         self.parameters = list(network.parameters())
         self.schedule = schedule
         self.max_norm = max_norm
+        self.rate_factor = 1.0
         self.optimizer = torch.optim.Adam(self.parameters, lr=schedule(0), betas=betas, fused=True)
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scale_loss)
+
+    def learning_rate(self, step: int) -> float:
+        """Give the rate of a step, counted from 0."""
+        return self.rate_factor * self.schedule(step)
 
     def update(self, loss: Tensor, step: int) -> Tensor:
         """Change the weights by one step along their gradients, averaged over the processes, and clear these.
@@ -70,7 +78,7 @@ class Updater:
         if self.max_norm is not None:
             torch._foreach_mul_(gradients, (self.max_norm / norm).clamp(max=1))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(step)
+            group["lr"] = self.learning_rate(step)
         if not self.scaler.is_enabled():  # which would find out by itself
             self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
@@ -80,7 +88,11 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a resumed run needs."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rate_factor": self.rate_factor,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
@@ -89,3 +101,4 @@ class Updater:
         self.optimizer.param_groups[0]["betas"] = betas  # those of the configuration, should it have changed
         if state["scaler"]:  # empty if it was trained without one
             self.scaler.load_state_dict(state["scaler"])
+        self.rate_factor = state.get("rate_factor", 1.0)

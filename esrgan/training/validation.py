@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -39,16 +40,19 @@ def validate(
     perceptual_loss: PerceptualLoss | None,
     autocast: Autocast,
     device: torch.device,
-) -> dict[str, float]:
+    interrupted: threading.Event,
+) -> dict[str, float] | None:
     """Measure a generator on whole images, each process on its share of them.
 
     Returns:
-        Means over images: content_loss and perceptual_loss (if there is one) of the clamped result, PSNR in dB and
-        SSIM of 8-bit images with a border of ``scale`` px cut off, on Y (``PSNR``, ``SSIM``) and on RGB
-        (``PSNR_RGB``, ``SSIM_RGB``).
+        None if it was interrupted, in any process. Else means over images: content_loss and perceptual_loss (if there
+        is one) of the clamped result, PSNR in dB and SSIM of 8-bit images with a border of ``scale`` px cut off, on Y
+        (``PSNR``, ``SSIM``) and on RGB (``PSNR_RGB``, ``SSIM_RGB``).
     """
     rows = []
     for pair in pairs[distributed.rank() :: distributed.world_size()]:
+        if interrupted.is_set():
+            break
         low, high = read_whole(pair)
         real = to_tensor(high, device)
         with autocast():
@@ -65,6 +69,8 @@ def validate(
             with autocast():
                 row["perceptual_loss"] = perceptual_loss(fake, real).item()
         rows.append(row)
+    if distributed.any_process(interrupted.is_set(), device):
+        return None
     names = ["content_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"]
     names += ["perceptual_loss"] if perceptual_loss is not None else []
     sums = torch.tensor([sum(row[name] for row in rows) for name in names], dtype=torch.float64)

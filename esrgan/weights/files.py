@@ -153,9 +153,15 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
-        raise WeightsError(
-            f"{path}: cannot be written: {one_line(str(error), 120)}; nothing was changed there"
-        ) from error
+        raise WeightsError(f"{path}: cannot be written: {_system_reason(error)}; nothing was changed there") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _system_reason(error: BaseException) -> str:
+    """Say what the system said, which PyTorch hides behind messages of its own."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__context__
+    return one_line((behind and behind.strerror) or str(error), 120)

@@ -1,0 +1,222 @@
+"""Ends training runs at random moments, resumes them, and compares what they leave with an undisturbed run.
+
+``python tests/faults.py`` prints the report of docs/faults.md. Linux without a GPU, as it forks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from ctypes import c_int
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch.utils.tensorboard  # noqa: F401  before the processes fork
+from conftest import _write_images
+from test_training import contents, differing, learnt, records
+
+from esrgan.config import Config
+from esrgan.console import Console
+from esrgan.training import TrainOptions, loop, train
+from esrgan.training.stages import AdversarialStage, PixelStage
+from esrgan.weights import load_file
+
+FORK = multiprocessing.get_context("fork")  # spares the seconds of importing torch
+SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+MOMENTS = ("starting", "between", "step", "validation", "writing a checkpoint", "writing a model", "changing the stage")
+# What a moment lasts for, and where it is called from.
+CALLS = {
+    "step": ((PixelStage, "step"), (AdversarialStage, "step")),
+    "validation": ((loop, "validate"),),
+    "writing a checkpoint": ((loop, "save_checkpoint"),),
+    "writing a model": ((loop, "save_file"),),
+}
+SPREAD_S = 0.02  # of the kill within its moment
+
+STAGE = {"num_steps": 12, "cr_patch_size": [32, 32]}
+CONFIG = {
+    "batch_size": 2,
+    "validation_interval": 4,
+    "ema_decay": 0.9,
+    "pretraining": STAGE,
+    "training": STAGE,
+    "generator": {"rrdb_channels": 8, "growth_channels": 4, "num_basic_blocks": 1, "small_init": "trunk"},
+    "discriminator": {"vgg_blk_ch": [4, 4, 8, 8], "fc_features": [10]},
+    "perceptual_loss": {"optional": True},
+    "logging": {"interval": 3},
+}
+
+
+def make_config(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Give a configuration with four images to train on and two to validate on."""
+    data = {
+        "train_datasets": [str(_write_images(folder / "train", 4))],
+        "val_datasets": [str(_write_images(folder / "val", 2, (36, 32)))],
+    }
+    stages = {stage: CONFIG[stage] | data for stage in ("pretraining", "training")}
+    return CONFIG | stages | {"cache_dir": str(folder / "cache")} | changes
+
+
+class Attempt:
+    """A process that trains, or goes on training, and tells which moment it is at."""
+
+    def __init__(self, config: dict[str, Any], out_dir: Path) -> None:
+        self.moment = FORK.RawValue(c_int, 0)
+        self.process = FORK.Process(target=self._train, args=(config, out_dir))
+        self.process.start()
+
+    def _train(self, config: dict[str, Any], out_dir: Path) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        out_dir.mkdir(exist_ok=True)
+        with (out_dir / "said.txt").open("a") as said:
+            os.dup2(said.fileno(), sys.stdout.fileno())
+            os.dup2(said.fileno(), sys.stderr.fileno())
+        for moment, places in CALLS.items():
+            for owner, name in places:
+                setattr(owner, name, self._noting(getattr(owner, name), moment, "between"))
+        console_line = Console.line
+
+        def line(console: Console, text: str) -> None:
+            console_line(console, text)
+            if text.startswith("pretraining is done"):
+                self.moment.value = MOMENTS.index("changing the stage")
+
+        Console.line = line
+        options = TrainOptions(
+            "faults", out_dir, run_name="run", device="cpu", resume=True, checkpoint_interval=1, store_model_interval=2
+        )
+        sys.exit(0 if train(Config.model_validate(config), options) else 130)
+
+    def _noting(self, call: Callable[..., Any], during: str, after: str) -> Callable[..., Any]:
+        @wraps(call)
+        def noting(*arguments: Any, **options: Any) -> Any:
+            self.moment.value = MOMENTS.index(during)
+            result = call(*arguments, **options)
+            self.moment.value = MOMENTS.index(after)
+            return result
+
+        return noting
+
+    def end(self, kind: str, wanted: str, not_before: float, random: random.Random) -> str | None:
+        """End it by a signal, once it is at a moment; give the moment, or None if it came to its end before."""
+        time.sleep(not_before)
+        while self.process.is_alive() and MOMENTS[self.moment.value] != wanted:
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, SPREAD_S))
+        if not self.process.is_alive():
+            self.process.join()
+            return None
+        moment = MOMENTS[self.moment.value]
+        os.kill(self.process.pid, SIGNALS[kind])
+        self.process.join()
+        return moment if self.process.exitcode != 0 else None
+
+
+def undisturbed(config: dict[str, Any], out_dir: Path) -> float:
+    """Run once to the end; give the seconds that takes."""
+    began = time.monotonic()
+    attempt = Attempt(config, out_dir)
+    attempt.process.join()
+    assert attempt.process.exitcode == 0, (out_dir / "said.txt").read_text()
+    return time.monotonic() - began
+
+
+def whole_files(out_dir: Path) -> None:
+    """Check that every file that has a name can be read."""
+    for path in out_dir.glob("*.pth"):
+        load_file(path)
+
+
+def compare(out_dir: Path, reference: Path) -> list[str]:
+    """Name what differs in a bit: weights, averages, optimisers, bests, log records, and which files there are."""
+    ours, theirs = (
+        # Which ones are the checkpoints before the last depends on where it was interrupted.
+        {name: content for name, content in contents(each).items() if "_checkpoint_" not in name}
+        for each in (out_dir, reference)
+    )
+    differences = [f"{name} is in one only" for name in ours.keys() ^ theirs.keys()]
+    for name in ours.keys() & theirs.keys():
+        differences += [f"{name}{place}" for place in differing(learnt(ours[name]), learnt(theirs[name]))]
+    if records(out_dir) != records(reference):
+        differences.append("log.jsonl")
+    return differences + [f"{path.name} was left" for path in out_dir.glob(".*.tmp")]
+
+
+def disturb(
+    config: dict[str, Any], folder: Path, reference: Path, seconds: float, kills: int, random: random.Random
+) -> tuple[Counter[tuple[str, str]], int]:
+    """Run again and again, each run ended by signals until it comes to its end all the same.
+
+    Args:
+        config: As of the reference.
+        folder: For the runs.
+        reference: Of the undisturbed run.
+        seconds: That it took.
+        kills: Least number of signals.
+        random: Decides on signals and moments.
+
+    Returns:
+        How often which signal came in which moment, and the number of runs that ended as the reference did.
+
+    Raises:
+        AssertionError: If one did not.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    runs = 0
+    while counts.total() < kills:
+        out_dir = folder / f"disturbed-{runs}"
+        finished = False
+        while not finished:
+            attempt = Attempt(config, out_dir)
+            if counts.total() < kills and random.random() < 0.9:
+                kind, wanted = random.choice(list(SIGNALS)), random.choice(MOMENTS)
+                not_before = random.uniform(0, 0.1 if wanted == "starting" else 0.4) * seconds
+                moment = attempt.end(kind, wanted, not_before, random)
+                counts.update([(kind, moment)] if moment else [])
+            attempt.process.join()
+            code = attempt.process.exitcode
+            finished = code == 0
+            assert code in (0, 1, 130, -signal.SIGKILL, -signal.SIGTERM), (out_dir / "said.txt").read_text()
+            whole_files(out_dir)
+        assert not (found := compare(out_dir, reference)), found[:5]
+        runs += 1
+    return counts, runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=30, help="for each number of loader processes (default: 30)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    print(f"`python tests/faults.py --kills {arguments.kills} --seed {arguments.seed}`\n")
+    for workers in (0, 2):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            config = make_config(folder, num_workers=workers)
+            seconds = undisturbed(config, folder / "reference")
+            counts, runs = disturb(
+                config, folder, folder / "reference", seconds, arguments.kills, random.Random(arguments.seed)
+            )
+        print(
+            f"{workers} loader processes: {counts.total()} signals in {runs} runs, all of which ended as undisturbed\n"
+        )
+        print("| moment |", " | ".join(SIGNALS), "|\n|---|" + "--:|" * len(SIGNALS))
+        for moment in MOMENTS:
+            print(f"| {moment} |", " | ".join(str(counts[kind, moment]) for kind in SIGNALS), "|")
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()
