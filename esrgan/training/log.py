@@ -15,6 +15,7 @@ from torch import Tensor
 
 from esrgan import images
 from esrgan.errors import EsrganError
+from esrgan.training import distributed
 
 WandbMode = Literal["disabled", "offline", "online"]
 
@@ -195,18 +196,23 @@ class Meter:
         self.began += seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the sums of an unfinished interval, for a run that goes on in its middle."""
-        return {"sums": self.sums, "steps": self.summed_steps}
+        """Give the sums of an unfinished interval, of every process, for a run that goes on in its middle."""
+        sums = {name: distributed.stack(value) for name, value in self.sums.items()}  # (processes,)
+        return {"sums": sums, "steps": self.summed_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the sums of ``state_dict``; the rates begin anew."""
-        self.sums, self.summed_steps = dict(state["sums"]), state["steps"]
+        is_same_share = all(sums.numel() == distributed.world_size() for sums in state["sums"].values())
+        self.sums = {
+            name: sums[distributed.rank()] if is_same_share else sums.mean() for name, sums in state["sums"].items()
+        }
+        self.summed_steps = state["steps"]
 
     def means(self) -> dict[str, float]:
-        """Give the mean losses since the last reset; this waits for the device."""
+        """Give the mean losses since the last reset, over all processes; this waits for the device."""
         names = list(self.sums)
-        values = (torch.stack([self.sums[name] for name in names]) / self.summed_steps).tolist()
-        return dict(zip(names, values, strict=True))
+        values = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.summed_steps)
+        return dict(zip(names, values.tolist(), strict=True))
 
     def rates(self) -> dict[str, float]:
         """Give the speed since the last reset, and which part of the time passed waiting for data."""

@@ -34,6 +34,7 @@ from esrgan.training.log import Meter, RunLog
 from esrgan.training.setup import (
     StageData,
     TrainOptions,
+    check_alike,
     describe,
     loader_processes,
     make_autocast,
@@ -76,26 +77,19 @@ def train(config: Config, options: TrainOptions) -> bool:
 
     Raises:
         EsrganError: If anything is wrong with the datasets, weight files or the device; nothing was trained then.
+        LostProcessError: If another process of torchrun has ended.
     """
-    device = distributed.start(options.device)
-    console = Console(None if distributed.rank() == 0 else distributed.silence())
-    try:
-        return _train(config, options, device, console)
-    finally:
-        console.end()
-        distributed.stop()
+    with distributed.together(options.device) as device:
+        console = Console(None if distributed.rank() == 0 else distributed.silence())
+        try:
+            return _train(config, options, device, console)
+        finally:
+            console.end()
 
 
 def _train(config: Config, options: TrainOptions, device: torch.device, console: Console) -> bool:
-    # What to start from.
-    path = options.load_checkpoint
-    if options.resume:
-        newest = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
-        if newest is None:
-            wanted = options.run_name or options.config_name
-            console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
-        path = newest or path
-    start = start_from(path, options.stage) if path else fresh_start(options.stage)
+    # What to start from; only process 0 needs to have the file.
+    start, path = distributed.share(lambda: _find_start(options, console))
     console.line(start.understood)
 
     # Networks, data, losses; whatever is wrong is said here, before anything is trained or written.
@@ -109,6 +103,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     autocast = make_autocast(config, options, device, console)
     content_loss = ContentLoss(**config.content_loss.model_dump())
     data, perceptual_loss = make_inputs(config, options, start.stages, device, console)
+    check_alike(config, options, data)
     for name in start.stages:
         stage_data = data[name]
         console.line(
@@ -117,6 +112,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
         )
     if start.generator is not None:
         generator.load_state_dict(start.generator)
+    distributed.copy_weights([generator, discriminator])
 
     files, log = _open_files(config, options, start, console)
     run = Run(config, options, device, autocast, content_loss, perceptual_loss, files, log, console)
@@ -141,6 +137,18 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     return True
 
 
+def _find_start(options: TrainOptions, console: Console) -> tuple[Start, Path | None]:
+    """Find what to start from, and the file that it is in."""
+    path = options.load_checkpoint
+    if options.resume:
+        newest = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
+        if newest is None:
+            wanted = options.run_name or options.config_name
+            console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
+        path = newest or path
+    return (start_from(path, options.stage) if path else fresh_start(options.stage)), path
+
+
 def _open_files(
     config: Config, options: TrainOptions, start: Start, console: Console
 ) -> tuple[RunFiles, RunLog | None]:
@@ -149,8 +157,7 @@ def _open_files(
     elif options.resume and options.run_name:  # it was killed before its first checkpoint
         files = RunFiles(options.out_dir, options.run_name, config.scale_factor)
     else:
-        files = RunFiles.new(options.out_dir, config.scale_factor, options.run_name)
-        files = RunFiles(options.out_dir, distributed.share(files.run), config.scale_factor)
+        files = distributed.share(lambda: RunFiles.new(options.out_dir, config.scale_factor, options.run_name))
     if distributed.rank() > 0 or options.dry_run:
         return files, None
     logging = config.logging
@@ -224,11 +231,11 @@ def _run_stage(
             meter.leave_out(time.perf_counter() - before)
 
         # Save.
-        stopping = distributed.any_process(interrupted.is_set(), run.device)
+        stopping = distributed.any_process(interrupted.is_set())
         epoch, surplus_steps = divmod(done, data.steps_per_epoch)
         is_epoch = surplus_steps == 0
         if options.checkpoint_interval is None:
-            is_due = is_epoch and time.monotonic() - saved_at > CHECKPOINT_PAUSE_S
+            is_due = is_epoch and distributed.any_process(time.monotonic() - saved_at > CHECKPOINT_PAUSE_S)
         else:
             is_due = is_epoch and epoch % options.checkpoint_interval == 0
         is_kept = options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0
@@ -317,6 +324,7 @@ def _is_best(run: Run, stage: Stage, data: StageData, done: int, values: dict[st
 
 
 def _save_checkpoint(run: Run, stage: Stage, ema: ExponentialMovingAverage, meter: Meter, done: int) -> None:
+    unfinished_interval = meter.state_dict()  # takes all processes
     if distributed.rank() > 0:
         return
     content = _model_content(run, stage, ema) | {
@@ -327,7 +335,7 @@ def _save_checkpoint(run: Run, stage: Stage, ema: ExponentialMovingAverage, mete
             "config_name": run.options.config_name,
             "step": done,
             "best": run.best,
-            "meter": meter.state_dict(),
+            "meter": unfinished_interval,
             "stage": stage.state_dict(),
         },
     }
