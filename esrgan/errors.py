@@ -65,6 +65,17 @@ class DeviceError(EsrganError):
     """A device that was asked for and is not there."""
 
 
+class LostProcessError(EsrganError):
+    """Another process of a training run has ended, or cannot be reached, and this one cannot go on without it.
+
+    Args:
+        news: What is known of it.
+    """
+
+    def __init__(self, news: str) -> None:
+        super().__init__(f"{news}; once that is put right, the same command with --resume auto continues")
+
+
 def one_line(text: str, limit: int = 80) -> str:
     """Make text from a file or a library fit for a message: its first line, printable, and no longer than the limit."""
     line = "".join(c if c.isprintable() else "?" for c in text.strip().partition("\n")[0][: limit + 1])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DISTRIBUTED = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
 
 
 def test_commands_run_as_written(tmp_path):
@@ -67,5 +68,15 @@ def test_every_file_and_flag_the_readme_names_exists():
     for name in re.findall(r"`((?:configs|docs|scripts|esrgan|tests)/[\w./+-]+)`", README):
         assert (ROOT / name).exists(), name
     sources = "".join(path.read_text() for path in (ROOT / "esrgan/cli").glob("*.py"))
-    for flag in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README):
-        assert f'"{flag}"' in sources or flag in ("--help", "--nproc-per-node"), flag  # torchrun has the latter
+    torchrun = [
+        "--max-restarts",
+        "--standalone",
+        "--nnodes",
+        "--node-rank",
+        "--nproc-per-node",
+        "--master-addr",
+        "--master-port",
+    ]
+    others = ["--help", *torchrun]
+    for flag in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README + DISTRIBUTED):
+        assert f'"{flag}"' in sources or flag in others, flag

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 import math
 import multiprocessing
@@ -11,21 +10,17 @@ import os
 import re
 import shutil
 import signal
-import socket
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
-from datetime import timedelta
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
+from runs import RATES, STAGES, after_step, contents, differing, learnt, logged, records, run
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
@@ -36,7 +31,7 @@ from esrgan.errors import DatasetError, DeviceError, EsrganError, Problem, Weigh
 from esrgan.interpolation import blend
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
-from esrgan.training import TrainOptions, loop, train
+from esrgan.training import loop
 from esrgan.training.checkpoint import RunFiles, fresh_start, newest_checkpoint, save_checkpoint, start_from
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.setup import make_networks
@@ -47,72 +42,7 @@ from esrgan.weights import load_file, load_generator, save_file
 pytestmark = pytest.mark.usefixtures("own_signals")
 
 CPU = torch.device("cpu")
-RATES = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # of a log record, different each time
-STAGES = {"pretraining": PixelStage, "training": AdversarialStage}
 Make = Callable[..., dict[str, Any]]
-
-
-def run(config: dict[str, Any], out_dir: Path, **options: Any) -> bool:
-    """Train on the CPU."""
-    return train(
-        Config.model_validate(config),
-        TrainOptions(**{"config_name": "tiny", "device": "cpu"} | options, out_dir=out_dir),
-    )
-
-
-def contents(out_dir: Path) -> dict[str, dict[str, Any]]:
-    """Read the files of the only run in a folder: content by the part of the name behind the run's."""
-    return {path.name.partition("_RRDB_")[2].removesuffix(".pth"): load_file(path) for path in out_dir.glob("*.pth")}
-
-
-def learnt(content: dict[str, Any]) -> dict[str, Any]:
-    """Give what is the same in two runs of the same course: not the run's name, nor what it was configured to log."""
-    checkpoint = {key: value for key, value in content.get("checkpoint", {}).items() if key != "run"}
-    return {key: value for key, value in content.items() if key != "hparams"} | {"checkpoint": checkpoint}
-
-
-def differing(one: Any, other: Any, place: str = "") -> list[str]:
-    """Name the places where two nests of dictionaries, lists, tensors and values differ in a bit."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        missing = [f"{place}/{key} in one only" for key in one.keys() ^ other.keys()]
-        return missing + [
-            at for key in one.keys() & other.keys() for at in differing(one[key], other[key], f"{place}/{key}")
-        ]
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
-        return [at for i, pair in enumerate(zip(one, other, strict=True)) for at in differing(*pair, f"{place}/{i}")]
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return [] if one.dtype == other.dtype and torch.equal(one, other) else [place]
-    return [] if one == other and type(one) is type(other) else [place]
-
-
-def records(out_dir: Path) -> list[dict[str, Any]]:
-    """Read the log of the only run in a folder, without times and rates."""
-    (path,) = out_dir.glob("logs/*/log.jsonl")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in RATES} for line in lines]
-
-
-def logged(out_dir: Path, split: str, stage: str) -> dict[int, dict[str, Any]]:
-    """Give the records of a stage by their step."""
-    return {
-        record["step"]: record for record in records(out_dir) if (record["split"], record["stage"]) == (split, stage)
-    }
-
-
-@contextmanager
-def after_step(stage: str, done: int, act: Callable[[], object]) -> Iterator[None]:
-    """Act in the moment when a stage has done so many steps, before anything is saved."""
-    original = STAGES[stage].step
-
-    def step(self: Any, low: Tensor, high: Tensor, current: int) -> dict[str, Tensor]:
-        losses = original(self, low, high, current)
-        if current + 1 == done:
-            act()
-        return losses
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(STAGES[stage], "step", step)
-        yield
 
 
 def press_ctrl_c() -> None:
@@ -1520,76 +1450,3 @@ def test_the_size_that_is_asked_for_is_one_that_suffices(
     asked = re.search(r"at least (\d+)×\1 px", message)
     assert asked, message
     assert refusal(int(asked[1])) == ""
-
-
-# Two processes
-
-
-def free_ports(count: int) -> list[str]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [str(each.getsockname()[1]) for each in sockets]
-
-
-def train_as_rank(rank: int, config: dict[str, Any], folders: list[Path], ports: list[str]) -> list[bool]:
-    """Be one of two processes in two runs; rank 1 interrupts the second one."""
-    results = []
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        # Not torch's half an hour of waiting, if the other one dies.
-        patch.setattr(dist, "init_process_group", partial(dist.init_process_group, timeout=timedelta(seconds=60)))
-        torchrun = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "RANK": str(rank)}
-        for name, value in torchrun.items():
-            patch.setenv(name, value)
-        for folder, port in zip(folders, ports, strict=True):
-            patch.setenv("MASTER_PORT", port)
-            results.append(run(config, folder, stage="pretraining"))
-            if rank == 1:
-                stack.enter_context(after_step("pretraining", 3, press_ctrl_c))
-    return results
-
-
-def other_process(answer: Any, *arguments: Any) -> None:
-    with redirect_stdout(io.StringIO()) as said:
-        results = train_as_rank(1, *arguments)
-    answer.send((results, said.getvalue()))
-
-
-def test_two_processes_train_as_one_and_stop_together(tiny: Make, tmp_path: Path) -> None:
-    config = tiny(batch_size=4, pretraining={"lr": 1e-4})
-    run(config, tmp_path / "one", stage="pretraining")
-    folders, ports = [tmp_path / "two", tmp_path / "stopped"], free_ports(2)
-    # A fork spares the seconds of importing torch, but autograd refuses it where there is a GPU.
-    can_fork = sys.platform == "linux" and not torch.cuda.is_available()
-    context = multiprocessing.get_context("fork" if can_fork else "spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    other = context.Process(target=other_process, args=(sender, config, folders, ports))
-    other.start()
-    try:
-        assert train_as_rank(0, config, folders, ports) == [True, False]
-        assert receiver.poll(60)
-        assert receiver.recv() == ([True, False], "")  # it stops too, and reports nothing
-        other.join(60)
-        assert other.exitcode == 0
-    finally:
-        other.kill()
-
-    one, two = contents(tmp_path / "one"), contents(folders[0])
-    assert one.keys() == two.keys()
-    for name, content in one.items():
-        for key, value in content["params"].items():
-            assert (two[name]["params"][key] - value).norm() <= 1e-6 * value.norm(), (name, key)
-    # Of the training a process reports its own part; the validation is shared out and summed.
-    alone, shared = (logged(folder, "validation", "pretraining") for folder in (tmp_path / "one", folders[0]))
-    assert alone.keys() == shared.keys()
-    for step, record in alone.items():
-        for name in ("content_loss", "perceptual_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"):
-            assert shared[step][name] == pytest.approx(record[name], rel=1e-3), name
-    assert contents(folders[1])["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 3
-
-
-def test_processes_must_share_a_batch_evenly(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esrgan.training.distributed.world_size", lambda: 3)
-    with pytest.raises(EsrganError, match="batch_size: expected a multiple of 3 processes × accumulation 1, got 2"):
-        run(tiny(), tmp_path)

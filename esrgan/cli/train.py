@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import subprocess
@@ -22,6 +23,10 @@ EXAMPLES = """\
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
+    if (
+        "TORCHELASTIC_RUN_ID" in os.environ
+    ):  # before PyTorch is imported, whose warnings of a lost process are pages long
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     parser = command.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
     parser.add_argument("config_file", type=Path, help="JSON file with both stages; {} is the paper's run")
     parser.add_argument("-l", "--load-checkpoint", type=Path, metavar="FILE", help="checkpoint or model to start from")

@@ -3,40 +3,116 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TextIO, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from esrgan.devices import process_device
+from esrgan.errors import DeviceError, LostProcessError, Problem, one_line
+from esrgan.training.watch import Watch
 
 T = TypeVar("T")
 
+# How long processes that live are waited for; of those that do not, the watch tells within half a minute.
+MEETING_TIMEOUT = timedelta(minutes=2)  # they start together, but not every machine imports PyTorch as fast
+EXCHANGE_TIMEOUT = timedelta(minutes=10)  # in which process 0 writes a checkpoint and the others wait for its gradients
 
-def start(device_name: str) -> torch.device:
-    """Join the other processes, if torchrun started several, and give this one's device.
+_watch: Watch | None = None
+
+
+@contextmanager
+def together(device_name: str) -> Iterator[torch.device]:
+    """Join the other processes, if torchrun started several, and leave them in the end, or tell them why this fails.
 
     Args:
         device_name: As for ``process_device``; "auto" and "cuda" give each process of a machine its own GPU.
 
+    Yields:
+        This process's device.
+
     Raises:
-        DeviceError: If the device is not there.
+        DeviceError: If the device is not there, or not of the same kind in all processes.
+        LostProcessError: If another process has ended.
     """
-    device = process_device(device_name)
+    global _watch
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        return device
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return device
+        yield process_device(device_name)
+        return
+    with _exchange():
+        store, rank, world_size = next(rendezvous("env://", timeout=MEETING_TIMEOUT))
+        key = _agree_on_key(store, rank, world_size)
+    _watch = Watch(store, key, rank, world_size)
+    try:
+        device = process_device(device_name)
+        kinds = _watch.gather("device", device.type)
+        if len(set(kinds)) > 1:
+            remedy = "name one that all have by --device, or leave out the machine without"
+            raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # Flags and texts go by way of gloo, so that nobody waits for the GPU.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        store = PrefixStore(key, store)
+        with _exchange():
+            dist.init_process_group(backend, timeout=EXCHANGE_TIMEOUT, store=store, rank=rank, world_size=world_size)
+        yield device
+        total(torch.zeros(1))  # process 0 may still be writing
+    except LostProcessError:
+        raise
+    except BaseException as error:
+        _watch.tell(error)
+        raise
+    finally:
+        _watch.stop()
+        _watch = None
+    dist.destroy_process_group()  # not after an error: NCCL would wait for the others
 
 
-def stop() -> None:
-    """Leave the other processes."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
+    """Give all processes a key that process 0 makes.
+
+    When torchrun restarts the processes its store is still full of what the last ones wrote; only what is under a new
+    key can be believed. So a process asks by a number that nobody has used, and process 0 answers to that.
+    """
+    number = secrets.token_hex(8)
+    if rank > 0:
+        store.set(f"asking {rank}", number)
+        key: str = store.get(f"answer {number}").decode()
+        store.add(f"{key} met", 1)
+        return key
+    give_up_at = time.monotonic() + MEETING_TIMEOUT.total_seconds()
+    while store.add(f"{number} met", 0) < world_size - 1:
+        for asking in (f"asking {other}" for other in range(1, world_size)):
+            if store.check([asking]):
+                store.set(f"answer {store.get(asking).decode()}", number)
+        if time.monotonic() > give_up_at:
+            raise RuntimeError("not all of them came")
+        time.sleep(0.1)
+    return number
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Say in words what it means when an exchange fails; where NCCL just waits, the watch ends the process."""
+    try:
+        yield
+    except RuntimeError as error:
+        news = _watch.news() if _watch is not None else ""
+        reason = one_line(re.sub(r"\[\S+\.cc:\d+\] ", "", str(error)).partition(". ")[0], 160)  # no places in C++
+        raise LostProcessError(
+            news or f"another process of this run has ended or cannot be reached ({reason})"
+        ) from error
 
 
 def rank() -> int:
@@ -49,14 +125,17 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def local_world_size() -> int:
+    """Give the number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 @torch.no_grad()
 def average_gradients(gradients: list[Tensor]) -> None:
     """Replace each gradient by its mean over the processes, in one exchange."""
     if world_size() == 1:
         return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= world_size()
+    flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
     parts = torch.split(flat, [gradient.numel() for gradient in gradients])
     torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
 
@@ -69,18 +148,53 @@ def silence() -> TextIO:
 def total(values: Tensor) -> Tensor:
     """Sum a tensor over the processes, in place."""
     if world_size() > 1:
-        dist.all_reduce(values)
+        with _exchange():
+            dist.all_reduce(values)
     return values
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
+def mean(values: Tensor) -> Tensor:
+    """Average a tensor over the processes, in place."""
+    return total(values).div_(world_size())
+
+
+def any_process(flag: bool) -> bool:
     """Tell whether the flag is set in any process, so that all leave a loop at the same step."""
-    return flag if world_size() == 1 else bool(total(torch.tensor(float(flag), device=device)).item())
+    return flag if world_size() == 1 else bool(total(torch.tensor(float(flag))).item())
 
 
-def share(value: T) -> T:
-    """Give what process 0 has."""
-    box = [value]
+def stack(values: Tensor) -> Tensor:
+    """Give the values (…) of all processes as (processes, …)."""
+    rows = torch.zeros((world_size(), *values.shape), dtype=values.dtype, device=values.device)
+    rows[rank()] = values
+    return total(rows)
+
+
+def share(make: Callable[[], T]) -> T:
+    """Give what process 0 makes; the others make nothing."""
+    if world_size() == 1:
+        return make()
+    box = [make() if rank() == 0 else None]
+    with _exchange():
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
+    return box[0]  # type: ignore[return-value]
+
+
+def gather(name: str, text: str) -> list[str]:
+    """Give the texts of all processes in their order; waits without a limit while the others live.
+
+    Args:
+        name: Of this meeting, which takes place once.
+        text: Of this process.
+    """
+    return [text] if _watch is None else _watch.gather(name, text)
+
+
+@torch.no_grad()
+def copy_weights(networks: Sequence[nn.Module]) -> None:
+    """Give all processes the weights and buffers that process 0 has."""
     if world_size() > 1:
-        dist.broadcast_object_list(box)
-    return box[0]
+        with _exchange():
+            for network in networks:
+                for tensor in network.state_dict().values():
+                    dist.broadcast(tensor, 0)

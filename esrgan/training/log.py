@@ -18,6 +18,7 @@ from torch import Tensor
 from esrgan import images
 from esrgan.errors import EsrganError
 from esrgan.files import lock, reason
+from esrgan.training import distributed
 
 WandbMode = Literal["disabled", "offline", "online"]
 
@@ -217,21 +218,23 @@ class Meter:
         self.began += seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the sums of an unfinished interval, for a run that goes on in its middle."""
-        tensors = {"sums": self.sums, "peaks": self.peaks, "finite_steps": self.finite_steps}
+        """Give the sums of an unfinished interval, of every process, for a run that goes on in its middle."""
+        tensors = {"sums": distributed.stack(self.sums), "peaks": self.peaks, "finite_steps": self.finite_steps}
         return tensors | {"names": self.names, "steps": self.summed_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the sums of ``state_dict``; the rates begin anew."""
-        self.sums, self.peaks, self.finite_steps = state["sums"], state["peaks"], state["finite_steps"]
+        sums = state["sums"]  # (processes, names)
+        self.sums = sums[distributed.rank()] if len(sums) == distributed.world_size() else sums.mean(0)
+        self.peaks, self.finite_steps = state["peaks"], state["finite_steps"]
         self.names, self.summed_steps = list(state["names"]), state["steps"]
 
     def figures(self) -> dict[str, float]:
         """Give what came together since the last reset: mean losses and gradient norms, peaks of these, skipped steps.
 
-        This waits for the device.
+        Means are over all processes; this waits for the device.
         """
-        means = dict(zip(self.names, (self.sums / self.finite_steps).tolist(), strict=True))
+        means = dict(zip(self.names, distributed.mean(self.sums / self.finite_steps).tolist(), strict=True))
         peaks = zip(self.names, self.peaks.tolist(), strict=True)
         skipped = {"skipped_steps": self.summed_steps - int(self.finite_steps)}
         return means | {f"{name}_peak": peak for name, peak in peaks if name.endswith("norm")} | skipped

@@ -37,6 +37,7 @@ from esrgan.training.recovery import ROLLBACKS, Recovery, put_state, take_state
 from esrgan.training.setup import (
     StageData,
     TrainOptions,
+    check_alike,
     describe,
     loader_processes,
     make_autocast,
@@ -80,28 +81,19 @@ def train(config: Config, options: TrainOptions) -> bool:
     Raises:
         EsrganError: If anything is wrong with the datasets, weight files or the device; nothing was trained then.
         TrainingError: If it could not go on, as it diverged or the disk is full; the last checkpoint is whole.
+        LostProcessError: If another process of torchrun has ended.
     """
-    device = distributed.start(options.device)
-    console = Console(None if distributed.rank() == 0 else distributed.silence())
-    try:
-        return _train(config, options, device, console)
-    finally:
-        console.end()
-        distributed.stop()
+    with distributed.together(options.device) as device:
+        console = Console(None if distributed.rank() == 0 else distributed.silence())
+        try:
+            return _train(config, options, device, console)
+        finally:
+            console.end()
 
 
 def _train(config: Config, options: TrainOptions, device: torch.device, console: Console) -> bool:
-    # What to start from.
-    path = options.load_checkpoint
-    if options.resume:
-        newest, damaged = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
-        for error in damaged:
-            console.line(f"--resume auto passes over {error}")
-        if newest is None:
-            wanted = options.run_name or options.config_name
-            console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
-        path = newest or path
-    start = start_from(path, options.stage) if path else fresh_start(options.stage)
+    # What to start from; only process 0 needs to have the file.
+    start, path = distributed.share(lambda: _find_start(options, console))
     console.line(start.understood)
 
     # Networks, data, losses; whatever is wrong is said here, before anything is trained or written.
@@ -115,6 +107,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     autocast = make_autocast(config, options, device, console)
     content_loss = ContentLoss(**config.content_loss.model_dump())
     data, perceptual_loss = make_inputs(config, options, start.stages, device, console)
+    check_alike(config, options, data)
     for name in start.stages:
         stage_data = data[name]
         console.line(
@@ -123,6 +116,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
         )
     if start.generator is not None:
         generator.load_state_dict(start.generator)
+    distributed.copy_weights([generator, discriminator])
 
     files, log = _open_files(config, options, start, console)
     run = Run(config, options, device, autocast, content_loss, perceptual_loss, files, log, console)
@@ -149,6 +143,20 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     return True
 
 
+def _find_start(options: TrainOptions, console: Console) -> tuple[Start, Path | None]:
+    """Find what to start from, and the file that it is in."""
+    path = options.load_checkpoint
+    if options.resume:
+        newest, damaged = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
+        for error in damaged:
+            console.line(f"--resume auto passes over {error}")
+        if newest is None:
+            wanted = options.run_name or options.config_name
+            console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
+        path = newest or path
+    return (start_from(path, options.stage) if path else fresh_start(options.stage)), path
+
+
 def _open_files(
     config: Config, options: TrainOptions, start: Start, console: Console
 ) -> tuple[RunFiles, RunLog | None]:
@@ -157,8 +165,7 @@ def _open_files(
     elif options.resume and options.run_name:  # it was killed before its first checkpoint
         files = RunFiles(options.out_dir, options.run_name, config.scale_factor)
     else:
-        files = RunFiles.new(options.out_dir, config.scale_factor, options.run_name)
-        files = RunFiles(options.out_dir, distributed.share(files.run), config.scale_factor)
+        files = distributed.share(lambda: RunFiles.new(options.out_dir, config.scale_factor, options.run_name))
     if distributed.rank() > 0 or options.dry_run:
         return files, None
     logging, resume = config.logging, start.resume or {"step": 0}
@@ -236,7 +243,7 @@ def _run_stage(
         epoch, surplus_steps = divmod(done, data.steps_per_epoch)
         is_epoch = surplus_steps == 0
         if options.checkpoint_interval is None:
-            is_due = is_epoch and distributed.share(time.monotonic() - saved_at > CHECKPOINT_PAUSE_S)
+            is_due = is_epoch and distributed.any_process(time.monotonic() - saved_at > CHECKPOINT_PAUSE_S)
         else:
             is_due = is_epoch and epoch % options.checkpoint_interval == 0
         is_kept = bool(options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0)
@@ -252,7 +259,7 @@ def _run_stage(
         is_validated = is_best is not None
 
         # Save: no model without a checkpoint to go on from, and none of weights that broke just because it is time.
-        stopping = distributed.any_process(interrupted.is_set(), run.device)
+        stopping = distributed.any_process(interrupted.is_set())
         is_due = is_due and is_sound
         if is_validated and is_kept:
             _save_model(run, stage, ema, run.files.epoch(stage.name, epoch))
@@ -297,7 +304,7 @@ def _roll_back(run: Run, stage: Stage, data: StageData, recovery: Recovery, done
     """Take a stage that gets nowhere back to its last good state, in all processes alike; give up in the end."""
     diagnosis, first_bad = recovery.diagnosis()
     batch_size, good_step = run.config.batch_size, recovery.good["step"]
-    images = {data.patches.pair(first_bad * batch_size + i).source.name: None for i in range(batch_size)}
+    images = {data.patches.pair(first_bad * batch_size + i).source.high.name: None for i in range(batch_size)}
     trouble = (
         f"{stage.name}: every step from {first_bad + 1} to {done} was bad, "
         f"the first one with {diagnosis} on {', '.join(images)}"
@@ -387,6 +394,7 @@ def _save_checkpoint(
     done: int,
     is_validated: bool,
 ) -> None:
+    unfinished_interval = meter.state_dict()  # takes all processes
     if distributed.rank() > 0:
         return
     state = take_state(stage, ema)
@@ -399,7 +407,7 @@ def _save_checkpoint(
             "step": done,
             "unvalidated": not is_validated,
             "best": run.best,
-            "interval": meter.state_dict(),
+            "interval": unfinished_interval,
             "recovery": recovery.state_dict(done),
             "stage": state["stage"],
         },

@@ -67,7 +67,7 @@ class Recovery:
 
     def is_stuck(self) -> bool:
         """Tell whether there have been too many bad steps in a row; this waits for the device."""
-        return distributed.share(self.bad_steps.item() >= BAD_STEPS)
+        return distributed.any_process(self.bad_steps.item() >= BAD_STEPS)
 
     @torch.no_grad()
     def is_sound(self, low: Tensor, high: Tensor) -> bool:
@@ -80,7 +80,7 @@ class Recovery:
         with self.stage.autocast():
             fake = self.stage.generator(low)
         is_picture = self.stage.content_loss(fake, high) <= WORST_LOSS
-        return distributed.share(bool(is_picture & (self.bad_steps == 0)))
+        return not distributed.any_process(not is_picture & (self.bad_steps == 0))
 
     def keep(self, step: int) -> None:
         """Take the stage as it is for good; steps done."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -21,7 +25,7 @@ from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path
 from esrgan.training import distributed
-from esrgan.training.checkpoint import STAGES
+from esrgan.training.checkpoint import STAGES, differences
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
 from esrgan.weights import load_file, unwrap
@@ -222,6 +226,41 @@ def _stage_data(config: Config, options: TrainOptions, name: str, console: Conso
     return StageData(patches, degradation, parts["val"], steps_per_epoch, total_steps)
 
 
+def check_alike(config: Config, options: TrainOptions, data: Mapping[str, StageData]) -> None:
+    """Make sure that all processes will do the same; folders may differ from machine to machine, images may not.
+
+    Waits for the slowest machine to read its images.
+
+    Raises:
+        EsrganError: If they would not, with what differs from process 0, in every process.
+    """
+    host = socket.gethostname()
+    settings = config.as_dict()
+    for key in ("data_root", "cache_dir", "num_workers"):
+        del settings[key]
+    for section, key in (("perceptual_loss", "weights"), *product(STAGES, ("train_datasets", "val_datasets"))):
+        del settings[section][key]
+    own = {"out_dir", "device", "load_checkpoint", "resume", "run_name", "config_name"}  # process 0 decides, or each
+    settings |= {key: value for key, value in vars(options).items() if key not in own}
+    for name, stage in data.items():
+        for split, pairs in (("train", stage.patches.pairs), ("val", stage.validation)):
+            sizes: dict[str, list[str]] = {}
+            for pair in pairs:  # of mixed datasets two may have one name
+                sizes.setdefault(pair.source.high.name, []).append(f"{pair.shape[1]}×{pair.shape[0]} px")
+            order = " ".join(pair.source.high.name for pair in pairs)
+            settings[f"{name} {split} images"] = {image: ", ".join(size) for image, size in sizes.items()}
+            settings[f"{name} {split} order"] = hashlib.sha256(order.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if len(set(distributed.gather("digests", digest))) == 1:
+        return
+    first_host, first = distributed.share(lambda: (host, settings))
+    changes = differences(first, settings)
+    got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
+    remedy = "give all machines the same configuration, options and images"
+    problem = str(Problem(host, f"what process 0 on {first_host} has", got, remedy)) if changes else ""
+    raise EsrganError(list(dict.fromkeys(filter(None, distributed.gather("differences", problem)))))
+
+
 def _source(item: str | FolderPair) -> Source:
     return item if isinstance(item, str) else (item.hr, item.lr)
 
@@ -274,4 +313,4 @@ def loader_processes(config: Config, device: torch.device) -> int:
     """Choose the number of loader processes: on a CPU the training itself has use for all cores."""
     if config.num_workers is not None:
         return config.num_workers
-    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // distributed.world_size() - 1))
+    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // distributed.local_world_size() - 1))

@@ -69,12 +69,11 @@ def validate(
             with autocast():
                 row["perceptual_loss"] = perceptual_loss(fake, real).item()
         rows.append(row)
-    if distributed.any_process(interrupted.is_set(), device):
+    if distributed.any_process(interrupted.is_set()):
         return None
     names = ["content_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"]
     names += ["perceptual_loss"] if perceptual_loss is not None else []
-    sums = torch.tensor([sum(row[name] for row in rows) for name in names], dtype=torch.float64)
-    sums = distributed.total(sums.to(device, torch.float64 if device.type != "mps" else torch.float32))
+    sums = distributed.total(torch.tensor([sum(row[name] for row in rows) for name in names], dtype=torch.float64))
     return {name: value / len(pairs) for name, value in zip(names, sums.tolist(), strict=True)}
 
 
