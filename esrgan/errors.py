@@ -65,7 +65,7 @@ class DeviceError(EsrganError):
     """A device that was asked for and is not there."""
 
 
-class LostProcessError(EsrganError):
+class LostProcessError(TrainingError):
     """Another process of a training run has ended, or cannot be reached, and this one cannot go on without it.
 
     Args:

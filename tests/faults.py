@@ -23,7 +23,7 @@ from typing import Any
 
 import torch.utils.tensorboard  # noqa: F401  before the processes fork
 from conftest import _write_images
-from test_training import contents, differing, learnt, records
+from runs import contents, differing, learnt, records
 
 from esrgan.config import Config
 from esrgan.console import Console

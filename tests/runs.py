@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,3 +83,13 @@ def after_step(stage: str, done: int, act: Callable[[], object]) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(STAGES[stage], "step", step)
         yield
+
+
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def rank_environment(rank: int, port: int) -> dict[str, str]:
+    """Give what torchrun, whose store listens at a port, tells one of two processes."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+    return address | {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}

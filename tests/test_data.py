@@ -889,7 +889,8 @@ def test_loader_processes_stay_from_pass_to_pass(pictures):
 
 
 def kill_a_loader_process(others):
-    started = [process for process in multiprocessing.active_children() if process not in others]
+    while not (started := [process for process in multiprocessing.active_children() if process not in others]):
+        time.sleep(0.1)
     process = min(started, key=lambda process: process.pid)
     os.kill(process.pid, signal.SIGKILL)
     return process
@@ -926,11 +927,11 @@ def test_dead_loader_process_ends_the_wait_for_it():
     others = multiprocessing.active_children()
     loader = batches(Stuck(), batch_size=1, first_step=0, last_step=10, num_workers=1)
     killed = []
-    threading.Timer(0.5, lambda: killed.append(kill_a_loader_process(others))).start()
+    threading.Thread(target=lambda: killed.append(kill_a_loader_process(others))).start()
     before = time.monotonic()
     with pytest.raises(EsrganError) as error:
         next(loader)
-    assert time.monotonic() - before < 20
+    assert time.monotonic() - before < 50
     assert_death_told(error, killed[0].pid)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import after_step, contents, differing, learnt, records
+from runs import after_step, contents, differing, learnt, press_ctrl_c, rank_environment, records
 from torch.distributed import TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -41,10 +41,6 @@ class Ended:
     said: str
 
 
-def press_ctrl_c() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -63,9 +59,7 @@ def be_rank(rank: int, port: int, folder: Path, arguments: list[str], act: tuple
     for stream in (1, 2):
         os.dup2(said.fileno(), stream)
     sys.stdout = sys.stderr = said
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torchelastic = {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    os.environ |= address | torchelastic | {"WORLD_SIZE": "2", "RANK": str(rank)}
+    os.environ |= rank_environment(rank, port)
     os.environ["ESRGAN_DATA"] = str(folder / "data")
     os.chdir(folder)
     watch.SILENCE_S, watch.GRACE_S = 3.0, 1.0
@@ -189,11 +183,13 @@ def test_processes_and_parts_of_a_batch_make_no_difference(
         difference = greatest_difference(other / "out", one / "out")
         print(f"greatest difference: {difference:.1e}")
         assert difference < 1e-4
-    # What is logged is that of all processes.
+    # What is logged is that of all processes; logits have a constant that rounding alone drives, see above.
     for mine, theirs in zip(records(parts / "out"), records(undisturbed), strict=True):
         assert theirs.keys() == mine.keys()
         for name, value in mine.items():
-            assert theirs[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-2)), name
+            assert theirs[name] == (
+                value if isinstance(value, str) else pytest.approx(value, rel=1e-2, abs=1e-2 * name.endswith("logits"))
+            ), name
 
 
 @pytest.mark.parametrize(("stage", "done"), [("pretraining", 3), ("training", 2)])
@@ -238,7 +234,7 @@ def test_a_process_that_ends_ends_all(
     began = time.monotonic()
     folders = machines()
     survivor, lost = run_ranks(folders, [configured(), *COMMAND], None, ("pretraining", 3, act))
-    assert (survivor.code, lost.code) == (2, code)
+    assert (survivor.code, lost.code) == (1, code)
     error = survivor.said.splitlines()[-1]
     assert error.startswith(f"error: {news}")
     assert error.endswith("; once that is put right, the same command with --resume auto continues")
@@ -253,7 +249,7 @@ def test_a_full_disk_of_the_first_process_ends_all(
     (folders[0] / "out").mkdir()
     (folders[0] / "out/logs").write_bytes(b"")  # in the way
     ended = run_ranks(folders, [configured(), *COMMAND])
-    assert [each.code for each in ended] == [2, 2]
+    assert [each.code for each in ended] == [2, 1]
     assert ended[0].said.splitlines()[-1].startswith("error: out/logs/first: cannot be written")
     news = f"error: process 0 on {socket.gethostname()} ended: out/logs/first: cannot be written"
     assert ended[1].said.startswith(news)

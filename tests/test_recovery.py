@@ -9,18 +9,17 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from faults import FORK, compare
-from test_training import Killed, after_step, contents, differing, free_ports, kill, logged, press_ctrl_c, run
+from runs import after_step, contents, differing, logged, press_ctrl_c, rank_environment, run
+from test_training import Killed, kill
 from torch import Tensor, nn
+from torch.distributed import TCPStore
 
 from esrgan.cli.train import main as train_main
 from esrgan.data import read_whole
@@ -437,24 +436,23 @@ def test_two_processes_do_not_train_one_run(tiny: Make, tmp_path: Path) -> None:
     assert run(tiny(), tmp_path, resume=True, **options) is True
 
 
-def train_as_rank(rank: int, config: dict[str, Any], folder: Path, port: str) -> None:
+def train_as_rank(rank: int, config: dict[str, Any], folder: Path, port: int) -> None:
     """Be one of two processes; what rank 1 gets in some steps is no number."""
-    torchrun = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank)}
     with pytest.MonkeyPatch.context() as patch, bad_steps(*((2, 3, 4) if rank == 1 else ())):
-        for name, value in torchrun.items():
+        for name, value in rank_environment(rank, port).items():
             patch.setenv(name, value)
-        patch.setattr(dist, "init_process_group", partial(dist.init_process_group, timeout=timedelta(seconds=60)))
         run(config, folder, stage="pretraining", checkpoint_interval=1, store_model_interval=1)
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the second process is forked")
 def test_all_processes_roll_back_alike(tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config, (port,) = tiny(pretraining={"num_steps": 8}), free_ports(1)
-    other = FORK.Process(target=train_as_rank, args=(1, config, tmp_path / "other", port))
+    config = tiny(pretraining={"num_steps": 8})
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's
+    other = FORK.Process(target=train_as_rank, args=(1, config, tmp_path / "other", store.port))
     other.start()
     try:
-        train_as_rank(0, config, tmp_path / "ours", port)
+        train_as_rank(0, config, tmp_path / "ours", store.port)
         other.join(60)
         assert other.exitcode == 0
     finally:

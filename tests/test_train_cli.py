@@ -57,14 +57,14 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
     return calls
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object, expected: int = 2) -> str:
     """Run with bad arguments; give the message, which must come without a traceback."""
     try:
         code = train_main([str(argument) for argument in arguments])
     except SystemExit as stopped:  # argparse's way
         code = stopped.code
     out, err = capsys.readouterr()
-    assert code == 2
+    assert code == expected
     assert "Traceback" not in out + err
     assert "error: " in err
     return err
@@ -102,7 +102,7 @@ def test_a_loader_process_that_is_killed_ends_the_run(
         return original(self, low, high, current)
 
     monkeypatch.setattr(PixelStage, "step", step)
-    error = refused(capsys, path, "-o", tmp_path / "out", "--device", "cpu", "-i", "1")
+    error = refused(capsys, path, "-o", tmp_path / "out", "--device", "cpu", "-i", "1", expected=1)
     assert re.fullmatch(r"error: loader process \d+: expected .*signal 9.*; .*--resume auto\n", error)
 
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from runs import RATES, STAGES, after_step, contents, differing, learnt, logged, records, run
+from runs import RATES, STAGES, after_step, contents, differing, learnt, logged, press_ctrl_c, records, run
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
@@ -43,10 +43,6 @@ pytestmark = pytest.mark.usefixtures("own_signals")
 
 CPU = torch.device("cpu")
 Make = Callable[..., dict[str, Any]]
-
-
-def press_ctrl_c() -> None:
-    signal.raise_signal(signal.SIGINT)
 
 
 class Killed(BaseException):
@@ -601,8 +597,9 @@ def test_a_dry_run_tries_both_stages_and_writes_nothing(
     assert all(path.parent == tmp_path / "cache" for path in written)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     out = capsys.readouterr().out
-    assert re.search(r"pretraining: one step in \d+\.\d\d s: content_loss \d+\.\d+\n", out)
-    assert re.search(r"training: one step in .*content_loss .*g_total_loss .*d_adversarial_loss .*perceptual_loss", out)
+    time = r"a step in \d+\.\d\d s, a validation in \d+:\d\d, the whole stage in about \d+:\d\d"
+    assert re.search(rf"pretraining: {time}; [\d.]+ [MG]B of memory; content_loss \d+\.\d+\n", out)
+    assert re.search(rf"training: {time}; .* g_total_loss .*d_adversarial_loss .*perceptual_loss", out)
     assert "4 training and 2 validation images, 6 steps of 2 patches, 2 an epoch" in out
     assert "14,083 parameters" in out
     assert "dry run: everything is in place" in out

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--resume", choices=["auto"], help="continue this configuration's newest checkpoint in --out-dir, if it has one"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, run one step of each stage, exit")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, estimate time and memory, exit")
     parser.add_argument("--seed", type=command.whole, metavar="N", help="in place of the configuration's")
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"

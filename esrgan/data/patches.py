@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from esrgan.data.augment import Augmentation
 from esrgan.data.cache import CachedPair, open_pair
-from esrgan.errors import EsrganError, Problem
+from esrgan.errors import EsrganError, Problem, TrainingError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -132,7 +132,8 @@ def batches(
         LR (B, C, h, w) and HR (B, C, H, W), uint8, channels last in memory.
 
     Raises:
-        EsrganError: If a cached image cannot be made again, or a loader process dies.
+        DatasetError: If a cached image cannot be made again.
+        TrainingError: If a loader process dies.
     """
     local = batch_size // world_size
     positions = (
@@ -193,7 +194,7 @@ def _check_alive(processes: Sequence[BaseProcess]) -> None:
             if code == -9:
                 got += ", which is how the system ends processes for want of memory"
             remedy = "lower num_workers, then continue with --resume auto"
-            raise EsrganError(Problem(f"loader process {process.pid}", "to live as long as the run", got, remedy))
+            raise TrainingError(Problem(f"loader process {process.pid}", "to live as long as the run", got, remedy))
 
 
 def read_whole(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:

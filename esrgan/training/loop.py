@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -11,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from esrgan.config import Config
-from esrgan.console import Console, duration
+from esrgan.console import Console, duration, gigabytes
 from esrgan.data import batches
 from esrgan.data.patches import Batch
 from esrgan.errors import EsrganError, TrainingError, WeightsError
@@ -129,7 +131,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
                 if resume is not None:
                     _restore(resume, stage, ema, run)
                 if options.dry_run:
-                    _try_one_step(run, stage, data[name], ema, interrupted)
+                    _try_steps(run, stage, data[name], ema, interrupted)
                     continue
                 with _stopped_clearly():
                     if not _run_stage(run, stage, data[name], ema, resume or {"step": 0}, interrupted):
@@ -436,17 +438,37 @@ def _model_content(run: Run, stage: Stage, ema: ExponentialMovingAverage) -> dic
     return {"params": ema.average.state_dict(), "stage": stage.name, "hparams": run.config.as_dict()}
 
 
-def _try_one_step(
+def _try_steps(
     run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, interrupted: threading.Event
 ) -> None:
-    loader = batches(data.patches, batch_size=run.config.batch_size, first_step=0, last_step=1)
-    batch = next(loader)
+    """Run two steps, the first to warm up, and a validation image; from these estimate the whole stage."""
+    loader = batches(
+        data.patches,
+        batch_size=run.config.batch_size,
+        first_step=0,
+        last_step=2,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )
+    for step, batch in enumerate(loader):
+        before = time.perf_counter()
+        losses = stage.step(*_on_device(batch, run, data, step), step)
+        values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items() if name.endswith("loss"))
+        step_s = time.perf_counter() - before
     before = time.perf_counter()
-    losses = stage.step(*_on_device(batch, run, data, 0), 0)
-    values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items() if name.endswith("loss"))
-    run.console.line(f"{stage.name}: one step in {time.perf_counter() - before:.2f} s: {values}")
-    validated = data.validation[:1]
-    validate(ema.average, validated, run.content_loss, run.perceptual_loss, run.autocast, run.device, interrupted)
+    first = data.validation[:1]
+    validate(ema.average, first, run.content_loss, run.perceptual_loss, run.autocast, run.device, interrupted)
+    pixels = [math.prod(pair.shape[:2]) for pair in data.validation]
+    validation_s = (time.perf_counter() - before) * sum(pixels) / pixels[0] / distributed.world_size()
+    whole_s = data.total_steps * step_s + math.ceil(data.total_steps / run.config.validation_interval) * validation_s
+    if run.device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(run.device)
+    else:
+        memory = psutil.Process().memory_info().rss
+    run.console.line(
+        f"{stage.name}: a step in {step_s:.2f} s, a validation in {duration(validation_s)}, the whole stage in about "
+        f"{duration(whole_s)}; {gigabytes(memory)} of memory; {values}"
+    )
 
 
 @contextmanager

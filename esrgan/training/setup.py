@@ -50,7 +50,7 @@ class TrainOptions:
         best_checkpoint_warmup: Epochs of each stage before a model can be its best.
         store_model_interval: Epochs between model files that are kept; None keeps none.
         max_steps: Steps after which each stage ends early; None runs them whole.
-        dry_run: Check everything, run one step of each stage, write no model.
+        dry_run: Check everything, run two steps of each stage, write no model.
     """
 
     config_name: str = "esrgan"

@@ -109,4 +109,4 @@ class Watch(threading.Thread):
 
 def _end(news: str) -> None:
     print(f"error: {LostProcessError(news)}", file=sys.stderr, flush=True)
-    os._exit(2)  # the main thread may be waiting inside a library, for ever
+    os._exit(1)  # the main thread may be waiting inside a library, for ever
