@@ -13,6 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+if json.loads(sys.argv[1])["name"].startswith(("esrgan", "memory")):
+    from esrgan.cli.command import keep_freed_memory
+
+    keep_freed_memory()  # as the commands do, before PyTorch allocates anything
+
 import numpy as np
 import torch
 

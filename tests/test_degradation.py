@@ -434,7 +434,7 @@ def test_dry_run_degrades_too(tiny: Callable[..., dict[str, Any]], tmp_path: Pat
         original = Degradation.__call__
         patch.setattr(Degradation, "__call__", lambda self, *args: calls.append(args[1]) or original(self, *args))
         assert train(degraded(tiny), TrainOptions("tiny", tmp_path, device="cpu", dry_run=True))
-    assert calls == [0, 0]
+    assert calls == [0, 2, 0, 2]  # positions of two steps of each stage
 
 
 # The configuration and the preview

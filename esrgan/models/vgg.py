@@ -70,9 +70,9 @@ class VGGFeatures(nn.Module):
             raise ValueError(f"{vgg_type} has no layer {', '.join(unknown)}")
         self.names = {indices[name]: name for name in layers}
         self.features = _untrained_features(vgg_type)[: max(self.names) + 1]
-        for layer in self.features:
+        for index, layer in enumerate(self.features):
             if isinstance(layer, nn.ReLU):
-                layer.inplace = False  # it would overwrite the convB_I beneath it, which is an output
+                layer.inplace = index - 1 not in self.names  # it would overwrite a convB_I that is an output
         wanted = {name: state.get(f"features.{name}") for name in self.features.state_dict()}
         if missing := [name for name, value in wanted.items() if value is None]:
             raise WeightsError(
