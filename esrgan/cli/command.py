@@ -12,7 +12,7 @@ from pathlib import Path
 
 from esrgan.errors import EsrganError, TrainingError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -86,7 +86,7 @@ def keep_freed_memory() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's: transparent huge pages
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # else another C library
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most it takes; what is larger comes and goes as before
+        mallopt(_M_MMAP_MAX, 0)  # nothing comes and goes by itself
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
