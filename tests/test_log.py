@@ -130,6 +130,14 @@ def test_a_meter_sums_low_precision_in_float32() -> None:
     assert figures(meter) == {"loss": 1.0}
 
 
+def test_an_interval_that_goes_on_with_other_losses_begins_anew():
+    stopped, resumed = Meter(batch_size=1), Meter(batch_size=1)
+    stopped.add({"content_loss": torch.tensor(1.0)}, 0.0)
+    resumed.load_state_dict(stopped.state_dict())
+    resumed.add({"content_loss": torch.tensor(3.0), "perceptual_loss": torch.tensor(5.0)}, 0.0)
+    assert resumed.figures() == {"content_loss": 3.0, "perceptual_loss": 5.0, "skipped_steps": 0}
+
+
 # The JSON-lines file
 
 

@@ -189,6 +189,28 @@ def rolled_back(tiny: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_stage_that_is_ruined_at_its_end_is_an_error_and_leaves_nothing_ruined(
+    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(tiny(pretraining={"lr": 1e6})))  # too short for a return
+    arguments = [str(path), "-o", str(tmp_path / "out"), "--device", "cpu", "-i", "1", "-s", "1"]
+    assert train_main(arguments) == 1
+    assert "pretraining: at its end the generator makes no pictures; " in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.pth"))
+
+
+def test_a_run_may_go_on_with_other_losses_than_it_stopped_with() -> None:
+    generator = RRDBNet(4, 3, 4, 2, 1)
+    updater = Updater(generator, step_schedule(1e-3, 9, 0.1), (0.9, 0.99))
+    stage = PixelStage(generator, ContentLoss(), updater, Autocast(CPU))
+    before, after = (Recovery(stage, ExponentialMovingAverage(generator, 0.9), 0) for _ in range(2))
+    before.add({"content_loss": torch.tensor(0.5)}, 0)
+    after.load_state_dict(before.state_dict(1))
+    after.add({"content_loss": torch.tensor(math.nan), "perceptual_loss": torch.tensor(2.0)}, 1)
+    assert after.diagnosis() == ("content_loss nan", 1)
+
+
 @pytest.mark.usefixtures("impatient")
 def test_an_absurd_rate_ends_with_a_diagnosis_and_exit_code_1(
     tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -886,6 +886,17 @@ def test_the_newest_checkpoint_of_a_configuration_or_of_a_named_run_is_resumed(t
     assert newest_checkpoint(tmp_path / "nowhere", "mine", None, "all") == (None, [])
 
 
+def test_copied_checkpoints_of_a_run_are_ordered_by_their_names(tmp_path: Path) -> None:
+    names = ["ESRGAN_x4_checkpoint", "ESRGAN_x4_checkpoint_1", "PSNR_x4_checkpoint", "PSNR_x4_checkpoint_1"]
+    paths = [tmp_path / f"mine_RRDB_{name}.pth" for name in names]
+    for i, path in enumerate(paths):
+        save_file(path, {"params": {}, "checkpoint": {"config_name": "mine"}})
+        os.utime(path, (1_700_000_000 + i,) * 2)  # the oldest is the last to be copied
+    for path in paths:
+        assert newest_checkpoint(tmp_path, "mine", None, "all")[0] == path
+        path.unlink()
+
+
 def test_with_nothing_to_resume_a_new_run_begins(
     tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

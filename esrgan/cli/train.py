@@ -83,7 +83,7 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
     from esrgan.training import TrainOptions, train
 
-    if (code := _on_all_gpus(args, config.batch_size, argv)) is not None:
+    if (code := _on_all_gpus(args, config.batch_size // config.accumulation, argv)) is not None:
         return code
     options = TrainOptions(
         config_name=args.config_file.stem,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import time
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,7 @@ def newest_checkpoint(
     kind = KIND["pretraining"] if stage == "pretraining" else "*"
     pattern = f"{glob.escape(run_name) if run_name else '*'}_RRDB_{kind}_x*_checkpoint*.pth"
     damaged: list[WeightsError] = []
-    for path in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in _newest_first(folder.glob(pattern)):
         try:
             checkpoint = _load_whole(path).get("checkpoint")
         except WeightsError as error:
@@ -226,6 +227,18 @@ def newest_checkpoint(
     if run_name and damaged:
         raise damaged[0]
     return None, damaged
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Sort checkpoints: runs by when they were last written, those of a run by their names, which copying leaves."""
+    times: dict[str, int] = {}
+    order: dict[Path, tuple[str, bool, int]] = {}
+    for path in paths:
+        run, _, rest = path.stem.rpartition("_RRDB_")
+        age = rest.partition("_checkpoint")[2].removeprefix("_")
+        order[path] = (run, rest.startswith(KIND["pretraining"]), int(age) if age.isdecimal() else 0)
+        times[run] = max(times.get(run, 0), path.stat().st_mtime_ns)
+    return sorted(order, key=lambda path: (-times[order[path][0]], order[path]))
 
 
 def _load_whole(path: Path) -> dict[str, Any]:

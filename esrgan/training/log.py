@@ -202,7 +202,9 @@ class Meter:
 
         One with a value that is not finite was skipped; it is counted, but is in no mean.
         """
-        self.names = list(losses)
+        if list(losses) != self.names:  # the first step; or a run that goes on with other losses than it stopped with
+            self.names, self.summed_steps = list(losses), 0
+            self.sums = self.peaks = self.finite_steps = torch.zeros(())
         values = torch.stack([value.float() for value in losses.values()])
         is_finite = values.isfinite().all()
         values = torch.where(is_finite, values, 0)

@@ -251,6 +251,12 @@ def _run_stage(
         is_kept = bool(options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0)
         is_for_validation = is_end or done % config.validation_interval == 0
         is_sound = (is_due or is_kept or is_for_validation) and recovery.is_sound(low, high)
+        is_kept = is_kept and is_sound
+        if is_end and not is_sound and not recovery.makes_pictures(low, high):
+            raise TrainingError(
+                f"{stage.name}: at its end the generator makes no pictures; the last good checkpoint stays; "
+                f"begin anew with a lower rate, or set gradient_clip"
+            )
 
         # Validate.
         is_best: bool | None = False

@@ -62,25 +62,30 @@ class Recovery:
         self.bad_steps = torch.where(is_bad, self.bad_steps + 1, 0)
         is_later = self.bad_steps > 1
         self.first_bad = torch.where(is_later, self.first_bad, step)
-        self.values = torch.where(is_later, self.values if self.names else 0, values)
+        self.values = torch.where(is_later, self.values if self.names == list(losses) else 0, values)
         self.names = list(losses)
 
     def is_stuck(self) -> bool:
         """Tell whether there have been too many bad steps in a row; this waits for the device."""
         return distributed.any_process(self.bad_steps.item() >= BAD_STEPS)
 
-    @torch.no_grad()
     def is_sound(self, low: Tensor, high: Tensor) -> bool:
-        """Tell whether the last step was good, and what it made of the generator as well.
+        """Tell whether the last step was good, and what it made of the generator as well; arguments as below."""
+        return self.makes_pictures(low, high) and not distributed.any_process(bool(self.bad_steps > 0))
+
+    @torch.no_grad()
+    def makes_pictures(self, low: Tensor, high: Tensor) -> bool:
+        """Tell whether the generator is worth anything.
 
         Args:
-            low: Any LR (B, C, h, w) in [0, 1].
+            low: Any LR (B, C, h, w) in [0, 1]; of parts of a batch the first one is enough.
             high: HR (B, C, H, W) of it.
         """
+        low, high = (each.chunk(self.stage.micro_batches)[0] for each in (low, high))
         with self.stage.autocast():
             fake = self.stage.generator(low)
         is_picture = self.stage.content_loss(fake, high) <= WORST_LOSS
-        return not distributed.any_process(not is_picture & (self.bad_steps == 0))
+        return not distributed.any_process(not is_picture)
 
     def keep(self, step: int) -> None:
         """Take the stage as it is for good; steps done."""

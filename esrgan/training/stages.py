@@ -29,6 +29,7 @@ class Stage(Protocol):
         content_loss: The pixel loss.
         updaters: Of all that it trains.
         autocast: Precision of the forward passes.
+        micro_batches: Parts of a batch that are computed one after the other.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Stage(Protocol):
     content_loss: ContentLoss
     updaters: Sequence[Updater]
     autocast: Autocast
+    micro_batches: int
 
     def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
         """Train on LR (B, C, h, w) and HR (B, C, H, W) in [0, 1]; give losses and gradient norms, on the device."""
