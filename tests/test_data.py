@@ -931,7 +931,7 @@ def test_dead_loader_process_ends_the_wait_for_it():
     before = time.monotonic()
     with pytest.raises(EsrganError) as error:
         next(loader)
-    assert time.monotonic() - before < 50
+    assert time.monotonic() - before < 20
     assert_death_told(error, killed[0].pid)
 
 

@@ -150,12 +150,12 @@ def test_name_that_comes_twice_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["Set/a/1.png", "elsewhere"])
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_bombs_are_refused_before_they_grow(tmp_path, pack, name):
-    begin = time.process_time()
+    begin = time.perf_counter()
     with pytest.raises(DatasetError, match="at most 1,") as error:
         unpack_it(tmp_path, pack({name: bytes(50_000_000)}))
     assert "got 50,000,000 bytes" in texts(error)[0]
     assert tree(tmp_path / "root") == {}
-    assert time.process_time() - begin < 5
+    assert time.perf_counter() - begin < 5
 
 
 def test_compressed_tar_is_not_read_beyond_what_is_too_much(tmp_path):
