@@ -23,9 +23,7 @@ EXAMPLES = """\
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    if (
-        "TORCHELASTIC_RUN_ID" in os.environ
-    ):  # before PyTorch is imported, whose warnings of a lost process are pages long
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # before the import of PyTorch: its warnings of a lost process fill pages
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     parser = command.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
     parser.add_argument("config_file", type=Path, help="JSON file with both stages; {} is the paper's run")
