@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -76,3 +79,30 @@ def low_precision_dtype(device: torch.device, name: str = "auto") -> torch.dtype
     if name == "auto":
         name = "float16" if device.type != "cpu" and not has_native_bfloat16(device) else "bfloat16"
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell a lack of memory from other errors; PyTorch raises plain RuntimeErrors on CPUs and Apple's GPUs."""
+    is_typed = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_typed or any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
+
+
+@contextmanager
+def tf32(device: torch.device) -> Iterator[None]:
+    """Compute what is in float32 on the tensor cores of a GPU in the block: factors are rounded to 10 bits.
+
+    That is PyTorch's default for convolutions but not for matrices. Convolutions also choose the fastest of their
+    algorithms by trying each, which pays where all batches have one shape.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    matrices = torch.backends.cuda.matmul
+    before = convolutions.fp32_precision, matrices.fp32_precision, torch.backends.cudnn.benchmark
+    convolutions.fp32_precision = matrices.fp32_precision = "tf32"
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision, matrices.fp32_precision, torch.backends.cudnn.benchmark = before

@@ -74,8 +74,8 @@ def after_step(stage: str, done: int, act: Callable[[], object]) -> Iterator[Non
     """Act in the moment when a stage has done so many steps, before anything is saved."""
     original = STAGES[stage].step
 
-    def step(self: Any, low: Tensor, high: Tensor, current: int) -> dict[str, Tensor]:
-        losses = original(self, low, high, current)
+    def step(self: Any, low: Tensor, high: Tensor, current: int, *target: Tensor) -> dict[str, Tensor]:
+        losses = original(self, low, high, current, *target)
         if current + 1 == done:
             act()
         return losses

@@ -406,9 +406,9 @@ def test_both_stages_train_and_resume_exactly(
     lows: list[Tensor] = []
     for kind in (PixelStage, AdversarialStage):
 
-        def step(self: Any, low: Tensor, high: Tensor, number: int, original: Any = kind.step) -> Any:
+        def step(self: Any, low: Tensor, high: Tensor, number: int, target: Tensor, original: Any = kind.step) -> Any:
             lows.append(low)
-            return original(self, low, high, number)
+            return original(self, low, high, number, target)
 
         monkeypatch.setattr(kind, "step", step)
 

@@ -50,6 +50,10 @@ def stop() -> None:
 
 
 def fail() -> None:
+    raise ValueError("no such colour")
+
+
+def exhaust() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
@@ -225,7 +229,8 @@ def assert_same(one: Path, other: Path) -> None:
     ("act", "code", "news"),
     [
         (kill, -signal.SIGKILL, "another process of this run has ended or cannot be reached ("),
-        (fail, 1, f"process 1 on {socket.gethostname()} ended: OutOfMemoryError: CUDA out of memory; "),
+        (fail, 1, f"process 1 on {socket.gethostname()} ended: ValueError: no such colour; "),
+        (exhaust, 1, f"process 1 on {socket.gethostname()} ended: cpu: too little memory: set accumulation "),
         (stop, -signal.SIGKILL, "process 1 has given no sign of life for 3 s; "),  # it hangs until the test kills it
     ],
 )

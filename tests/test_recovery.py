@@ -52,8 +52,9 @@ def bad_steps(*bad: int, stage: type = PixelStage) -> Iterator[None]:
     """Give some steps, counted from 0, images that are no numbers."""
     original = stage.step
 
-    def step(self: Any, low: Tensor, high: Tensor, current: int) -> dict[str, Tensor]:
-        return original(self, low, high * math.nan if current in bad else high, current)
+    def step(self: Any, low: Tensor, high: Tensor, current: int, target: Tensor) -> dict[str, Tensor]:
+        factor = math.nan if current in bad else 1
+        return original(self, low, high * factor, current, target * factor)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "step", step)
@@ -312,6 +313,21 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_too_little_memory_is_one_clear_error_and_leaves_the_last_checkpoint(tiny: Make, tmp_path: Path) -> None:
+    def exhaust() -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    config = tiny()
+    with (
+        after_step("pretraining", 4, exhaust),
+        pytest.raises(TrainingError, match=r"^cpu: too little memory: set accumulation .* activation_checkpointing "),
+    ):
+        run(config, tmp_path, stage="pretraining", checkpoint_interval=1)
+    assert contents(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 2
+    with after_step("pretraining", 1, exhaust), pytest.raises(TrainingError, match="--dry-run says what it takes"):
+        run(config, tmp_path, stage="pretraining", dry_run=True)
+
+
 @pytest.mark.parametrize("full", ["checkpoint", "log", "picture", "tensorboard"])
 def test_a_full_disk_is_one_clear_error_and_leaves_the_last_checkpoint(
     tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], full: str
@@ -426,8 +442,11 @@ def test_a_named_run_of_damaged_checkpoints_alone_is_not_begun_anew(tmp_path: Pa
 def test_what_a_killed_process_was_writing_is_removed(tiny: Make, tmp_path: Path) -> None:
     (tmp_path / ".mine_RRDB_PSNR_x4_checkpoint.pth.0f3a.tmp").write_bytes(b"half")
     (tmp_path / ".other_RRDB_PSNR_x4.pth.0f3a.tmp").write_bytes(b"another run's")
+    pictures = tmp_path / "logs" / "mine"
+    pictures.mkdir(parents=True)
+    (pictures / ".esrgan-0f3a.tmp").write_bytes(b"half a picture")
     run(tiny(), tmp_path, stage="pretraining", run_name="mine", resume=True, max_steps=1)
-    assert [path.name for path in tmp_path.glob(".*")] == [".other_RRDB_PSNR_x4.pth.0f3a.tmp"]
+    assert [path.name for path in tmp_path.rglob(".*.tmp")] == [".other_RRDB_PSNR_x4.pth.0f3a.tmp"]
 
 
 # Several processes
@@ -479,7 +498,7 @@ def test_all_processes_roll_back_alike(tiny: Make, tmp_path: Path, capsys: pytes
         assert other.exitcode == 0
     finally:
         other.kill()
-    line = "pretraining: every step from 3 to 5 was bad, the first one with gradient_norm nan on "
+    line = "pretraining: every step from 3 to 5 was bad, the first one with gradient_norm nan, content_loss nan on "
     assert line in capsys.readouterr().out
     assert logged(tmp_path / "ours", "train", "pretraining")[6]["learning_rate"] == 2.5e-4
     with bad_steps(2, 3, 4):

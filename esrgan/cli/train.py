@@ -112,19 +112,24 @@ def _on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequence[str])
     import torch
 
     count = max((n for n in range(1, torch.cuda.device_count() + 1) if batch_size % n == 0), default=1)
-    chosen = args.no_data_parallel or args.dry_run or args.device not in ("auto", "cuda")
+    chosen = args.no_data_parallel or args.device not in ("auto", "cuda")
     if count == 1 or chosen or torch.distributed.is_torchelastic_launched():
         return None
     print(f"training on {count} GPUs; --no-data-parallel uses one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     process = subprocess.Popen([sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S603  our own
-    handlers = {
-        signal.SIGINT: lambda *_: None,  # a terminal's Ctrl-C reaches the processes by itself
-        signal.SIGTERM: lambda *_: process.terminate(),
-    }
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    requests: list[int] = []
+
+    def request(number: int, _: object) -> None:
+        requests.append(number)
+        if number == signal.SIGTERM:  # a terminal's Ctrl-C reaches the processes by itself
+            process.terminate()
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return process.wait()  # for their checkpoint, if they are stopped
+        code = process.wait()  # for their checkpoint, if they are stopped
+        # torchrun ends with 1 however its processes did.
+        return command.INTERRUPTED if code and requests else code
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -146,20 +146,20 @@ def sharpened(high: Tensor) -> Tensor:
     Returns:
         The same shape and range.
     """
-    rows, columns = (on_device(_usm_blur(length).to(high.dtype), high) for length in high.shape[-2:])
+    rows, columns = (_usm_blur(length, high.device, high.dtype) for length in high.shape[-2:])
     detail = high - rows @ high @ columns.T
     mask = rows @ (detail.abs() > _USM_THRESHOLD).to(high.dtype) @ columns.T
     return high.lerp((high + _USM_WEIGHT * detail).clamp(0, 1), mask)
 
 
 @lru_cache(maxsize=8)
-def _usm_blur(length: int) -> Tensor:
+def _usm_blur(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Give the matrix (length, length) that blurs a row, mirrored at its ends."""
     taps = torch.arange(_USM_TAPS, dtype=torch.float64) - _USM_TAPS // 2
     taps = (-0.5 * (taps / _USM_SIGMA) ** 2).exp()
     sources = _mirrored(torch.tensor([[length - 1]]), length, _USM_TAPS // 2)[0].unfold(0, _USM_TAPS, 1)
     matrix = torch.zeros(length, length, dtype=torch.float64)
-    return matrix.scatter_add(1, sources, (taps / taps.sum()).expand(length, -1))
+    return matrix.scatter_add(1, sources, (taps / taps.sum()).expand(length, -1)).to(device, dtype)
 
 
 def resized(size: Size, factor: float) -> Size:

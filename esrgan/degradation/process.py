@@ -41,7 +41,7 @@ class Degradation:
         first: Arguments of ``settings.Round`` for the first round.
         second: The same for the second one, whose resizing starts from the size of the LR patch.
         final_sinc_prob: Chance of the sinc filter at the end.
-        gt_usm: Sharpen the HR patches, before they are degraded and for the losses.
+        gt_usm: Sharpen the HR patches, before they are degraded and for the content and perceptual losses.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class Degradation:
             first_position: Position of the first patch in the stream; the others follow.
 
         Returns:
-            LR (B, C, H / scale, W / scale), 8-bit levels in [0, 1], and HR (B, C, H, W), sharpened if that is set.
+            LR (B, C, H / scale, W / scale), 8-bit levels in [0, 1], and what to make of it: HR (B, C, H, W), sharpened
+            if that is set.
         """
         drawn = [self._draw(position) for position in range(first_position, first_position + len(high))]
         generators = [torch.Generator(high.device).manual_seed(each.noise_seed) for each in drawn]

@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from esrgan.devices import is_out_of_memory
 from esrgan.errors import DeviceError
 from esrgan.inference.strips import SMALL_INPUT, stream
 from esrgan.models import RRDBNet
@@ -69,7 +70,7 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
                     _pass(network, height, width, read, write, plan)
             return
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             too_much = error.with_traceback(None)  # which would keep what was computed in memory
         is_small = False
@@ -84,12 +85,6 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
                 f"{weight.device}: too little memory to enlarge {width}×{height} px even by small parts; "
                 f"close other programs, or use another --device"
             ) from too_much
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell a lack of memory from other errors; PyTorch raises plain RuntimeErrors on CPUs and Apple's GPUs."""
-    is_typed = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return is_typed or any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
 
 
 def _pass(network: RRDBNet, height: int, width: int, read: Read, write: Write, plan: _Plan) -> None:

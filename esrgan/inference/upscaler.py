@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from esrgan import pictures
-from esrgan.devices import has_native_bfloat16, low_precision_dtype, select_device
+from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, ImageError, Problem
 from esrgan.inference.enlarge import enlarge
 from esrgan.models import RRDBNet
@@ -84,7 +84,8 @@ class Upscaler:
         Args:
             path: A weight file: see ``esrgan.weights.load_generator``.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "fp32", "bf16", "fp16", or "auto": half precision on a GPU, and bfloat16 on a CPU that has it.
+            precision: "fp32", "bf16", "fp16", or "auto": fp16 on a GPU, which rounds less than bf16, and bf16 on a CPU
+                that has it.
             self_ensemble: See the class.
             outscale: See the class.
 
@@ -97,8 +98,8 @@ class Upscaler:
             raise ValueError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {precision}")
         place = select_device(device)
         if precision == "auto":
-            is_fast = place.type == "cuda" or has_native_bfloat16(place)
-            dtype = low_precision_dtype(place) if is_fast else torch.float32
+            auto = "fp16" if place.type == "cuda" else "bf16" if has_native_bfloat16(place) else "fp32"
+            dtype = PRECISIONS[auto]
         else:
             dtype = PRECISIONS[precision]
             if dtype == torch.float16 and place.type == "cpu":

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from esrgan.errors import WeightsError
+from esrgan.files import remove_abandoned
 from esrgan.weights import Architecture, load_file, parse_generator, save_file
 
 STAGES = ("pretraining", "training")
@@ -73,6 +74,7 @@ class RunFiles:
         """Remove what a process that was killed while writing left; no other may be writing."""
         for path in self.folder.glob(f".{glob.escape(self.run)}_RRDB_*.tmp"):
             path.unlink()
+        remove_abandoned(self.logs)
 
     @property
     def logs(self) -> Path:

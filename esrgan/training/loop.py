@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.console import Console, duration, gigabytes
 from esrgan.data import batches
 from esrgan.data.patches import Batch
-from esrgan.errors import EsrganError, TrainingError, WeightsError
-from esrgan.files import reason
+from esrgan.devices import tf32
+from esrgan.errors import TrainingError, WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.training import distributed
 from esrgan.training.checkpoint import (
@@ -34,6 +32,7 @@ from esrgan.training.checkpoint import (
     start_from,
 )
 from esrgan.training.ema import ExponentialMovingAverage
+from esrgan.training.ending import interruptible, stopped_clearly
 from esrgan.training.log import Meter, RunLog
 from esrgan.training.recovery import ROLLBACKS, Recovery, put_state, take_state
 from esrgan.training.setup import (
@@ -123,19 +122,22 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     files, log = _open_files(config, options, start, console)
     run = Run(config, options, device, autocast, content_loss, perceptual_loss, files, log, console)
     try:
-        with _interruptible() as interrupted:
+        with interruptible() as interrupted, tf32(device):
             for name in start.stages:
                 ema = ExponentialMovingAverage(generator, config.ema_decay)
                 stage = make_stage(name, config, generator, discriminator, content_loss, perceptual_loss, autocast)
                 resume = start.resume if name == start.stage else None
                 if resume is not None:
                     _restore(resume, stage, ema, run)
-                if options.dry_run:
-                    _try_steps(run, stage, data[name], ema, interrupted)
-                    continue
-                with _stopped_clearly():
-                    if not _run_stage(run, stage, data[name], ema, resume or {"step": 0}, interrupted):
+                with stopped_clearly(device):
+                    if options.dry_run:
+                        _try_steps(run, stage, data[name], ema, interrupted)
+                    elif not _run_stage(run, stage, data[name], ema, resume or {"step": 0}, interrupted):
                         return False
+                if options.dry_run:
+                    if interrupted.is_set():
+                        return False
+                    continue
                 generator.load_state_dict(ema.average.state_dict())  # the next stage begins with what the file holds
     finally:
         if log is not None:
@@ -222,11 +224,11 @@ def _run_stage(
         before = time.perf_counter()
         batch = next(loader)
         waited_s = time.perf_counter() - before
-        low, high = _on_device(batch, run, data, step)
+        low, high, target = _on_device(batch, run, data, step)
 
         if done > resume["step"]:
             # Train.
-            losses = stage.step(low, high, step)
+            losses = stage.step(low, high, step, target)
             ema.update(step)
             meter.add(losses, waited_s)
             recovery.add(losses, step)
@@ -287,16 +289,20 @@ def _run_stage(
     return True
 
 
-def _on_device(batch: Batch, run: Run, data: StageData, step: int) -> Batch:
+def _on_device(batch: Batch, run: Run, data: StageData, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Turn LR and HR patches of (B, C, H, W) uint8 into float32 in [0, 1] on the device, bytes travelling.
 
     With a degradation the LR patches, a small part of those bytes, are replaced there.
+
+    Returns:
+        LR, HR, and what the content and perceptual losses compare with.
     """
     on_device = (images.to(run.device, non_blocking=True) for images in batch)
     low, high = (images.to(torch.float32, memory_format=torch.channels_last) / 255 for images in on_device)
     if data.degradation is None:
-        return low, high
-    return data.degradation(high, step * run.config.batch_size + distributed.rank() * len(high))
+        return low, high, high
+    low, target = data.degradation(high, step * run.config.batch_size + distributed.rank() * len(high))
+    return low, high, target
 
 
 def _report(run: Run, stage: Stage, meter: Meter, done: int) -> dict[str, float]:
@@ -458,7 +464,8 @@ def _try_steps(
     )
     for step, batch in enumerate(loader):
         before = time.perf_counter()
-        losses = stage.step(*_on_device(batch, run, data, step), step)
+        low, high, target = _on_device(batch, run, data, step)
+        losses = stage.step(low, high, step, target)
         values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items() if name.endswith("loss"))
         step_s = time.perf_counter() - before
     before = time.perf_counter()
@@ -475,43 +482,3 @@ def _try_steps(
         f"{stage.name}: a step in {step_s:.2f} s, a validation in {duration(validation_s)}, the whole stage in about "
         f"{duration(whole_s)}; {gigabytes(memory)} of memory; {values}"
     )
-
-
-@contextmanager
-def _stopped_clearly() -> Iterator[None]:
-    """Say what to do when something from outside, such as a full disk, ends a run."""
-    try:
-        yield
-    except TrainingError:
-        raise
-    except (EsrganError, OSError) as error:
-        file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-        raise TrainingError(
-            f"{file}{reason(error)}; training stopped: put that right, and the same command with --resume auto goes on "
-            f"from the last checkpoint"
-        ) from error
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event: the step is finished, a checkpoint written. A second one ends at once.
-
-    A validation is left, and done upon resume.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def request(number: int, _: object) -> None:
-        event.set()
-        signal.signal(number, previous[signal.Signals(number)])
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, request)
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

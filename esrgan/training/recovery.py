@@ -102,14 +102,15 @@ class Recovery:
         self.bad_steps.fill_(1)  # not well until a step shows it; until then the first bad one remains the first
 
     def diagnosis(self) -> tuple[str, int]:
-        """Say which losses were bad when it began, and in which step, counted from 0."""
-        named = dict(zip(self.names, self.values.tolist(), strict=True))
-        bad = {
-            name: value
-            for name, value in named.items()
-            if not abs(value) < float("inf") or (name == "content_loss" and value > WORST_LOSS)
-        }
-        return ", ".join(f"{name} {value:.3g}" for name, value in bad.items()), int(self.first_bad)
+        """Say which losses were bad when it began, in any process, and in which step, counted from 0."""
+        own = torch.tensor([self.bad_steps, self.first_bad, *self.values.tolist()], dtype=torch.float64)
+        rows = [row for row in distributed.stack(own).tolist() if row[0] > 0]
+        bad: dict[str, float] = {}
+        for _, _, *values in rows:
+            for name, value in zip(self.names, values, strict=True):
+                if not abs(value) < float("inf") or (name == "content_loss" and value > WORST_LOSS):
+                    bad.setdefault(name, value)
+        return ", ".join(f"{name} {value:.3g}" for name, value in bad.items()), int(min(row[1] for row in rows))
 
     def state_dict(self, step: int) -> dict[str, Any]:
         """Give what a resumed run needs; the good state only if it is not the one after this step."""

@@ -40,8 +40,19 @@ class Stage(Protocol):
     autocast: Autocast
     micro_batches: int
 
-    def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
-        """Train on LR (B, C, h, w) and HR (B, C, H, W) in [0, 1]; give losses and gradient norms, on the device."""
+    def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
+        """Train on a batch.
+
+        Args:
+            low: LR (B, C, h, w) in [0, 1].
+            high: HR (B, C, H, W) in [0, 1].
+            step: Counted from 0.
+            target: What the content and perceptual losses compare with, like ``high``, which it is if None; the
+                discriminator sees ``high``.
+
+        Returns:
+            Losses and gradient norms, on the device.
+        """
 
     def learning_rates(self, step: int) -> dict[str, float]:
         """Give the learning rates of a step."""
@@ -103,16 +114,17 @@ class PixelStage:
         self.autocast = autocast
         self.micro_batches = micro_batches
 
-    def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
+    def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         """See ``Stage``."""
-        losses = [self._backward(*each) for each in _micro_batches(low, high, self.micro_batches)]
+        target = high if target is None else target
+        losses = [self._backward(*each) for each in _micro_batches(self.micro_batches, low, target)]
         means = _means(losses)
         return means | {"gradient_norm": self.updater.update(means["content_loss"], step)}
 
-    def _backward(self, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+    def _backward(self, low: Tensor, target: Tensor) -> dict[str, Tensor]:
         with self.autocast():
             fake = self.generator(low)
-        loss = self.content_loss(fake, high)
+        loss = self.content_loss(fake, target)
         torch.autograd.backward(self.updater.scaler.scale(loss / self.micro_batches))
         return {"content_loss": loss.detach()}
 
@@ -176,10 +188,11 @@ class AdversarialStage:
         self.autocast = autocast
         self.micro_batches = micro_batches
 
-    def step(self, low: Tensor, high: Tensor, step: int) -> dict[str, Tensor]:
+    def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         """See ``Stage``."""
+        target = high if target is None else target
         before = [buffer.clone() for buffer in self.discriminator.buffers()]
-        losses = [self._backward(*each) for each in _micro_batches(low, high, self.micro_batches)]
+        losses = [self._backward(*each) for each in _micro_batches(self.micro_batches, low, high, target)]
         means = _means(losses)
         g_norm = self.g_updater.update(means["g_total_loss"], step)
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
@@ -187,7 +200,7 @@ class AdversarialStage:
             buffer.copy_(torch.where(d_norm.isfinite(), buffer, old))
         return means | {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
 
-    def _backward(self, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+    def _backward(self, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:
         with self.autocast():
             fake = self.generator(low)
         # Every loss leaves its gradient at the image, and what was kept for it is freed before the next one is
@@ -205,12 +218,12 @@ class AdversarialStage:
         torch.autograd.backward(weighted, inputs=[image], retain_graph=True)
         torch.autograd.backward(d_scale(share * discriminating), inputs=self.d_updater.parameters)
 
-        # The distance from the real image.
-        content = self.content_loss(image, high)
+        # The distance from what it should have made.
+        content = self.content_loss(image, target)
         distance = self.content_scaling * content
         if self.perceptual_loss is not None:
             with self.autocast():
-                perceptual = self.perceptual_loss(image, high)
+                perceptual = self.perceptual_loss(image, target)
             distance = distance + perceptual
         torch.autograd.backward(g_scale(share * distance), inputs=[image])
         assert image.grad is not None  # noqa: S101  for the type checker
@@ -250,9 +263,9 @@ class AdversarialStage:
         self.discriminator.load_state_dict(state["discriminator"])
 
 
-def _micro_batches(low: Tensor, high: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _micro_batches(count: int, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut a batch into equal parts."""
-    return zip(low.chunk(count), high.chunk(count), strict=True)
+    return zip(*(each.chunk(count) for each in images), strict=True)
 
 
 def _means(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
