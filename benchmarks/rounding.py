@@ -1,0 +1,92 @@
+"""Says which roundings of half precision show: those of the weights or of the features, in which blocks.
+
+Everything is computed in float32; what half precision would round is rounded by hand, so any machine can tell.
+
+    python benchmarks/rounding.py realesrgan-x4plus.param
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+
+import skimage
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from esrgan import RRDBNet, load_generator
+from esrgan.resize import bicubic
+
+BF16, FP16 = torch.bfloat16, torch.float16
+
+
+def rounded(values: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Round to a type; None leaves the values."""
+    return values if dtype is None else values.to(dtype).float()
+
+
+def spread(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round a weight (O, I, 3, 3), carrying each tap's error to the next smaller one, so that their sum stays."""
+    taps, order = weight.flatten(2).sort(dim=2, descending=True)
+    error, result = torch.zeros_like(taps[..., 0]), torch.empty_like(taps)
+    for i in range(taps.shape[2]):
+        result[..., i] = rounded(taps[..., i] + error, dtype)
+        error += taps[..., i] - result[..., i]
+    return torch.empty_like(taps).scatter_(2, order, result).view_as(weight)
+
+
+class Rounding(nn.Conv2d):
+    """A convolution that rounds what it takes and gives."""
+
+    features: torch.dtype | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H, W)."""
+        return rounded(F.conv2d(rounded(x, self.features), self.weight, self.bias, padding=1), self.features)
+
+
+def variant(
+    network: RRDBNet,
+    weights: torch.dtype | None,
+    features: torch.dtype | None,
+    blocks: slice = slice(None),
+    *,
+    keep_sums: bool = False,
+) -> RRDBNet:
+    """Round the dense blocks of some RRDBs."""
+    network = copy.deepcopy(network)
+    for conv in [each for each in network.body[blocks].modules() if type(each) is nn.Conv2d]:
+        if weights is not None:
+            conv.weight.data = (spread if keep_sums else rounded)(conv.weight, weights)
+            conv.bias.data = rounded(conv.bias, weights)
+        conv.__class__ = Rounding
+        conv.features = features
+    return network
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print the table."""
+    network = load_generator(sys.argv[1]).build().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    low = torch.from_numpy(bicubic(skimage.data.astronaut(), 0.25)).movedim(-1, 0)[None].float() / 255
+    exact = network(low)
+    last = len(network.body) - 4
+    variants = {
+        "float16": variant(network, FP16, FP16),
+        "bfloat16": variant(network, BF16, BF16),
+        "bfloat16, weights alone": variant(network, BF16, None),
+        "bfloat16, features alone": variant(network, None, BF16),
+        "bfloat16, sums of taps kept": variant(network, BF16, BF16, keep_sums=True),
+        "bfloat16, without the last 4 blocks": variant(network, BF16, BF16, slice(last)),
+    }
+    print("| rounded | PSNR | worst level | of more than 4 |\n|---|--:|--:|--:|")
+    for name, coarse in variants.items():
+        result = coarse(low)
+        psnr = -10 * (result - exact).square().mean().log10()
+        levels = ((result.clamp(0, 1) * 255).round() - (exact.clamp(0, 1) * 255).round()).abs()
+        print(f"| {name} | {psnr:.1f} | {levels.max():.0f} | {(levels > 4).sum()} |")
+
+
+if __name__ == "__main__":
+    main()
