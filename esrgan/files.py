@@ -55,6 +55,28 @@ def lock(path: Path, user: str) -> BinaryIO:
     return file
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a report, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        EsrganError: If it cannot be written.
+    """
+    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 @contextmanager
 def new_image_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """Opens a file for an image; it gets its name when the block ends, and is gone if that raises.

@@ -1,13 +1,19 @@
-"""Network interpolation: a blend of the weights of two generators (ESRGAN §3.4)."""
+"""Network interpolation, a blend of the weights of generators, and image interpolation (ESRGAN §3.4)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from esrgan.errors import WeightsError, one_line
+from esrgan.pictures import Picture
 from esrgan.weights import GeneratorFile
+
+_MOST_LAYERS = 6  # to name where architectures differ
 
 
 def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -33,20 +39,84 @@ def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alp
         if value.shape != gan_state[name].shape:
             shapes = f"{tuple(value.shape)} and {tuple(gan_state[name].shape)}"
             raise WeightsError(f"interpolation: {one_line(name)}: expected two tensors of one shape, got {shapes}")
-    return {name: (1 - alpha) * value + alpha * gan_state[name] for name, value in psnr_state.items()}
+    return _sum([psnr_state, gan_state], [1 - alpha, alpha])
 
 
 def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFile:
     """Blend two generators, in whatever files they came.
 
     Raises:
-        WeightsError: If they are not of one architecture.
+        WeightsError: If they are not of one architecture, with the layers that differ.
         ValueError: If α is not within [0, 1].
     """
-    if psnr.architecture != gan.architecture:
-        raise WeightsError(
-            f"{psnr.path} and {gan.path}: expected two generators of one architecture, "
-            f"got {psnr.architecture} and {gan.architecture}; the GAN model must have been trained from the PSNR model"
-        )
+    _check_alike(psnr, gan)
     state = interpolate(psnr.state, gan.state, alpha)
     return replace(gan, state=state, stage="training", alpha=alpha, hparams=gan.hparams or psnr.hparams)
+
+
+def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFile:
+    """Blend any number of generators: θ = Σ share·θ.
+
+    Args:
+        files: At least two.
+        shares: One for each, from 0 to 1, their sum 1.
+
+    Raises:
+        WeightsError: If they are not of one architecture, with the layers that differ.
+        ValueError: If the shares are not such.
+    """
+    if len(files) != len(shares) or len(files) < 2:
+        raise ValueError(f"expected two generators or more and a share for each, got {len(files)} and {len(shares)}")
+    if not all(0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        raise ValueError(f"expected shares from 0 to 1 whose sum is 1, got {', '.join(f'{x:g}' for x in shares)}")
+    for other in files[1:]:
+        _check_alike(files[0], other)
+    state = _sum([file.state for file in files], shares)
+    return replace(files[-1], state=state, stage="training", alpha=None)
+
+
+def interpolate_pictures(psnr: Picture, gan: Picture, alpha: float) -> Picture:
+    """Blend two images, such as the results of two models: (1 − α)·PSNR + α·GAN.
+
+    Args:
+        psnr: Any picture.
+        gan: One of the same frames, size and depth; what is said of the result is what is said of this one.
+        alpha: 0 gives the pixels of the first, 1 of the second.
+
+    Raises:
+        ValueError: If α is not within [0, 1], or the two differ in size, channels, depth or number of frames.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
+    kinds = [(len(each.frames), each.frames[0].shape, str(each.frames[0].dtype)) for each in (psnr, gan)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"expected two images of the same frames, shape and depth, got {kinds[0]} and {kinds[1]}")
+    frames = []
+    for one, other in zip(psnr.frames, gan.frames, strict=True):
+        blended = (1 - alpha) * one.astype(np.float64) + alpha * other
+        frames.append((np.floor(blended + 0.5) if one.dtype.kind == "u" else blended).astype(one.dtype))
+    return replace(gan, frames=tuple(frames))
+
+
+def _sum(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
+    first, *others = zip(states, shares, strict=True)
+    result = {name: first[1] * value for name, value in first[0].items()}
+    for state, share in others:
+        result = {name: value + share * state[name] for name, value in result.items()}
+    return result
+
+
+def _check_alike(one: GeneratorFile, other: GeneratorFile) -> None:
+    if one.architecture == other.architecture:
+        return
+    layers = []
+    for name in {**one.state, **other.state}:
+        shapes = [str(tuple(state[name].shape)) if name in state else "none" for state in (one.state, other.state)]
+        if shapes[0] != shapes[1]:
+            layers.append(f"{name} ({' and '.join(shapes)})")
+    differing = f"; tensors that differ: {', '.join(layers[:_MOST_LAYERS])}" if layers else ""
+    more = f" and {len(layers) - _MOST_LAYERS} more" if len(layers) > _MOST_LAYERS else ""
+    raise WeightsError(
+        f"{one.path} and {other.path}: expected generators of one architecture, got {one.architecture} and "
+        f"{other.architecture}; a GAN model must have been trained from its PSNR model{differing}{more}"
+    )

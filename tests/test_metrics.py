@@ -1,17 +1,22 @@
 import json
 import math
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.color
 import skimage.data
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.metrics import structural_similarity
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from esrgan.metrics import measure, psnr, ssim, to_y
+from esrgan.metrics import METRICS, measure, psnr, ssim, to_y
 from esrgan.resize import bicubic
 
 # From BasicSR 1.4.2; the file says how.
@@ -44,6 +49,27 @@ def test_ssim_agrees_with_scikit_image():
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     _, similarity = structural_similarity(a, b, channel_axis=2, full=True, **options)
     assert ssim(a, b, 0) == pytest.approx(similarity[5:-5, 5:-5].mean(), abs=1e-9)
+
+
+@given(
+    st.integers(0), st.integers(19, 40), st.integers(19, 40), st.sampled_from([1, 10, 80]), st.sampled_from([0, 2, 4])
+)
+@settings(max_examples=100, deadline=None)
+def test_agrees_with_torchmetrics(seed, height, width, noise, border):
+    """On the same pixels: Y of scikit-image and the border cut off by hand; by σ 1.5 its window has 11 pixels."""
+    generator = np.random.default_rng(seed)
+    hr = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    sr = np.clip(hr + generator.normal(0, noise, hr.shape), 0, 255).astype(np.uint8)
+    figures = measure(sr, hr, border)
+    rgb = np.stack([sr, hr])[:, border : height - border, border : width - border].astype(np.float64)
+    for channels, images in {"y": skimage.color.rgb2ycbcr(rgb / 255)[..., :1], "rgb": rgb}.items():
+        pair = torch.from_numpy(images).permute(0, 3, 1, 2).split(1)
+        expected = peak_signal_noise_ratio(*pair, data_range=255.0)
+        assert figures[f"psnr_{channels}"] == pytest.approx(float(expected), abs=1e-5)  # it takes logarithms in float32
+        options = {"sigma": 1.5, "data_range": 255.0, "return_full_image": True}
+        _, similarity = structural_similarity_index_measure(*pair, **options)
+        expected = similarity[..., 5:-5, 5:-5].mean()  # where the window fits; its own mean is over mirrored edges too
+        assert figures[f"ssim_{channels}"] == pytest.approx(float(expected), abs=1e-9)
 
 
 def test_y_of_known_colours():
@@ -122,3 +148,18 @@ def test_psnr_needs_a_pixel():
     assert psnr(np.zeros((9, 9)), np.ones((9, 9)), 4) == pytest.approx(48.1308, abs=1e-4)
     with pytest.raises(ValueError, match="at least 1x1 pixels inside a border of 5"):
         psnr(np.zeros((9, 9)), np.ones((9, 9)), 5)
+
+
+def test_the_catalogue_tells_better_from_worse():
+    image = skimage.data.chelsea()
+    noisy = [
+        np.clip(image + np.random.default_rng(0).normal(0, s, image.shape), 0, 255).astype(np.uint8) for s in (5, 20)
+    ]
+    better, worse = (measure(other, image, 0) for other in noisy)
+    assert better.keys() == {name for name, metric in METRICS.items() if metric.higher_is_better}
+    assert all(better[name] > worse[name] for name in better)
+
+
+def test_import_is_light():
+    code = "import sys, esrgan.metrics; assert not {'torch', 'scipy', 'torchmetrics'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)

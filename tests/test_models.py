@@ -546,4 +546,3 @@ def test_failed_download_says_where_to_put_the_file(monkeypatch, tmp_path, failu
     text = message(error)
     assert str(tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth") in text
     assert "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth" in text
-    assert "perceptual_loss.weights" in text

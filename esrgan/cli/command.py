@@ -26,7 +26,7 @@ def make_parser(name: str, description: str, examples: str) -> argparse.Argument
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     """Add ``--device``."""
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)"
@@ -62,17 +62,6 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EsrganError(f"{path}: the folder cannot be made: {error.strerror}") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a report, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def keep_freed_memory() -> None:

@@ -113,23 +113,24 @@ class VGGFeatures(nn.Module):
         return activations
 
 
-def torchvision_weights_path(vgg_type: str) -> Path:
-    """Give the place where torch.hub keeps torchvision's ImageNet weights of a VGG network."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_torchvision_url(vgg_type)).name
+def torchvision_weights_path(network: str) -> Path:
+    """Give the place where torch.hub keeps torchvision's ImageNet weights of a network, say "vgg19" or "alexnet"."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(torchvision_weights_url(network)).name
 
 
-def _torchvision_url(vgg_type: str) -> str:
-    url: str = torchvision.models.get_model_weights(vgg_type).IMAGENET1K_V1.url
+def torchvision_weights_url(network: str) -> str:
+    """Give the address of torchvision's ImageNet weights of a network."""
+    url: str = torchvision.models.get_model_weights(network).IMAGENET1K_V1.url
     return url
 
 
-def download_torchvision_weights(vgg_type: str) -> Path:
-    """Download torchvision's ImageNet weights (about 550 MB) into torch.hub's cache, checked by their hash.
+def download_torchvision_weights(network: str) -> Path:
+    """Download torchvision's ImageNet weights into torch.hub's cache, checked by their hash; a VGG's are about 550 MB.
 
     Raises:
         WeightsError: If the download fails, in one line with the remedy.
     """
-    url, path = _torchvision_url(vgg_type), torchvision_weights_path(vgg_type)
+    url, path = torchvision_weights_url(network), torchvision_weights_path(network)
     expected_hash = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     try:
         with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S):  # noqa: S310  torchvision's own https address
@@ -138,7 +139,6 @@ def download_torchvision_weights(vgg_type: str) -> Path:
         torch.hub.download_url_to_file(url, str(path), expected_hash[1] if expected_hash else None)
     except (OSError, urllib.error.URLError, RuntimeError) as error:
         raise WeightsError(
-            f"ImageNet weights of {vgg_type}: {url} cannot be downloaded ({error}); download it elsewhere to {path}, "
-            f"or set perceptual_loss.weights to a file in torchvision's VGG layout"
+            f"ImageNet weights of {network}: {url} cannot be downloaded ({error}); download it elsewhere to {path}"
         ) from error
     return path

@@ -281,9 +281,9 @@ def _perceptual_loss(
     """Load the perceptual loss; None if it is optional or only for validation and its weights are not here."""
     section = config.perceptual_loss
     path = Path(section.weights) if section.weights else torchvision_weights_path(section.vgg_type)
-    how = f"set perceptual_loss.weights to a file in torchvision's {section.vgg_type} layout"
+    own_file = f"set perceptual_loss.weights to a file in torchvision's {section.vgg_type} layout"
     if not section.weights and not path.exists():
-        how += f", or put torchvision's at {path}"
+        how = f"{own_file}, or put torchvision's at {path}"
         if section.optional or "training" not in stages:
             where = "the perceptual term is left out" if "training" in stages else "no perceptual_loss in validation"
             console.line(f"no ImageNet weights of {section.vgg_type} on this machine: {where}; to have it, {how}")
@@ -294,7 +294,10 @@ def _perceptual_loss(
                 f"training downloads them once its data is there; or {how}"
             )
         console.line(f"downloading the ImageNet weights of {section.vgg_type} (about 550 MB) to {path}")
-        path = download_torchvision_weights(section.vgg_type)
+        try:
+            path = download_torchvision_weights(section.vgg_type)
+        except WeightsError as error:
+            raise WeightsError(f"{error}, or {own_file}") from error
     arguments = section.model_dump(exclude={"weights", "optional"})
     return PerceptualLoss(unwrap(load_file(path), str(path)), **arguments)
 

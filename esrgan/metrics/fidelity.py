@@ -37,10 +37,7 @@ def measure(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> dict[s
         ValueError: The images differ in shape, are not uint8 (H, W, C), or are too small for the SSIM window once
             the border is off.
     """
-    if sr.dtype != np.uint8 or hr.dtype != np.uint8:
-        raise ValueError(f"expected uint8 images, got {sr.dtype} and {hr.dtype}; round and clip them first")
-    if sr.shape != hr.shape:
-        raise ValueError(f"expected two images of equal shape, got {sr.shape} and {hr.shape}")
+    check_pair(sr, hr)
     sr_y, hr_y = to_y(sr), to_y(hr)
     figures = {"psnr_y": psnr(sr_y, hr_y, border), "ssim_y": ssim(sr_y, hr_y, border)}
     if sr.shape[2] == 1:
@@ -61,8 +58,7 @@ def to_y(image: NDArray[Any]) -> NDArray[np.float64]:
     Raises:
         ValueError: The image has another shape.
     """
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ValueError(f"expected an image of shape (H, W, 1, 3 or 4), got {image.shape}")
+    _check_channels(image)
     if image.shape[2] == 1:
         return image[..., 0].astype(np.float64)
     return np.asarray(image[..., :3] @ _Y_WEIGHTS + _Y_BLACK, np.float64)
@@ -82,7 +78,7 @@ def psnr(a: NDArray[Any], b: NDArray[Any], border: int) -> float:
     Raises:
         ValueError: The shapes differ, or nothing is left inside the border.
     """
-    a, b = _inside(a, b, border, smallest=1)
+    a, b = inside(a, b, border, smallest=1)
     mean_squared_error = float(np.mean((a - b) ** 2))
     return 10 * math.log10(_PEAK**2 / mean_squared_error) if mean_squared_error else math.inf
 
@@ -101,7 +97,7 @@ def ssim(a: NDArray[Any], b: NDArray[Any], border: int) -> float:
     Raises:
         ValueError: The shapes differ, or less than 11x11 pixels are left inside the border.
     """
-    a, b = _inside(a, b, border, smallest=_WINDOW_SIZE)
+    a, b = inside(a, b, border, smallest=_WINDOW_SIZE)
     # Contiguous planes: strided ones take twice as long.
     planes_a, planes_b = (np.ascontiguousarray(np.moveaxis(np.atleast_3d(image), -1, 0)) for image in (a, b))
     return float(np.mean([_ssim_plane(x, y) for x, y in zip(planes_a, planes_b, strict=True)]))
@@ -125,7 +121,21 @@ def _blur(plane: NDArray[np.float64]) -> NDArray[np.float64]:
     return plane
 
 
-def _inside(a: NDArray[Any], b: NDArray[Any], border: int, smallest: int) -> tuple[NDArray[np.float64], ...]:
+def check_pair(sr: NDArray[Any], hr: NDArray[Any]) -> None:
+    """Raise ValueError unless both are uint8 images of one shape (H, W, 1 | 3 | 4)."""
+    if sr.dtype != np.uint8 or hr.dtype != np.uint8:
+        raise ValueError(f"expected uint8 images, got {sr.dtype} and {hr.dtype}; round and clip them first")
+    if sr.shape != hr.shape:
+        raise ValueError(f"expected two images of equal shape, got {sr.shape} and {hr.shape}")
+    _check_channels(sr)
+
+
+def _check_channels(image: NDArray[Any]) -> None:
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ValueError(f"expected an image of shape (H, W, 1, 3 or 4), got {image.shape}")
+
+
+def inside(a: NDArray[Any], b: NDArray[Any], border: int, smallest: int) -> tuple[NDArray[np.float64], ...]:
     """Checks that two images can be compared and takes the border off both.
 
     Args:

@@ -1,0 +1,93 @@
+"use strict";
+
+// Tables: a click on a column's head sorts by it, another one the other way round. What has no value stays last.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
+    const isName = column === 0;
+    const first = isName ? "ascending" : "descending";
+    const order = head.ariaSort === first ? (isName ? "descending" : "ascending") : first;
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", order);
+    const direction = order === "ascending" ? 1 : -1;
+    const compare = (a, b) => {
+      if (isName) return direction * a.textContent.localeCompare(b.textContent, undefined, { numeric: true });
+      const [x, y] = [a.dataset.value, b.dataset.value];
+      if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
+      return x === y ? 0 : direction * (Number(x) - Number(y));
+    };
+    const body = table.tBodies[0];
+    body.append(...[...body.rows].sort((a, b) => compare(a.cells[column], b.cells[column])));
+  }));
+}
+
+// Zoom: one for all crops of the page.
+const slider = document.querySelector(".zoom input");
+function zoom(factor) {
+  document.documentElement.style.setProperty("--zoom", factor);
+  slider.value = factor;
+  slider.nextElementSibling.textContent = factor === "1" ? "1:1" : `${factor}×`;
+}
+zoom(getComputedStyle(document.documentElement).getPropertyValue("--zoom").trim());
+slider.addEventListener("input", () => zoom(slider.value));
+
+// Flipping: a crop as large as the screen allows; the others of its image take its place.
+const dialog = document.querySelector("dialog");
+const picture = dialog.querySelector(".picture");
+const choices = dialog.querySelector(".choices");
+let tiles = [], shown = 0, previous = 0;
+
+function show(index) {
+  if (index !== shown) previous = shown;
+  shown = index;
+  const tile = tiles[shown];
+  const image = picture.firstElementChild;
+  image.src = tile.querySelector("img").src;
+  image.alt = tile.querySelector("img").alt;
+  dialog.querySelector("p").textContent = tile.querySelector("figcaption").textContent;
+  [...choices.children].forEach((choice, i) => choice.setAttribute("aria-pressed", i === shown));
+}
+
+function open(tile) {
+  const article = tile.closest("article");
+  tiles = [...article.querySelectorAll(`figure.${tile.className}`)];
+  dialog.querySelector("h2").textContent = article.querySelector("h4").textContent;
+  choices.replaceChildren(...tiles.map((each, i) => {
+    const choice = document.createElement("button");
+    choice.type = "button";
+    choice.textContent = each.querySelector("b").textContent;
+    choice.addEventListener("click", () => show(i));
+    return choice;
+  }));
+  // A tap flips to the last one, which is HR, until another has been looked at.
+  shown = tiles.length - 1;
+  show(tiles.indexOf(tile));
+  dialog.showModal();
+  fit(article);
+  picture.focus();
+}
+
+function fit(article) {
+  const [width, height] = ["--width", "--height"].map((name) => Number(article.style.getPropertyValue(name)));
+  const image = picture.firstElementChild;
+  const around = dialog.scrollHeight - picture.offsetHeight;
+  const room = [document.documentElement.clientWidth * 0.9 / width, (innerHeight * 0.94 - around) / height];
+  const factor = Math.max(1, Math.floor(Math.min(...room)));
+  image.style.width = `${width * factor}px`;
+  image.style.height = `${height * factor}px`;
+}
+
+for (const tile of document.querySelectorAll("figure")) {
+  tile.querySelector("button").addEventListener("click", () => open(tile));
+}
+picture.addEventListener("click", () => show(previous));
+dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+dialog.addEventListener("keydown", (event) => {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (step === undefined) return;
+  event.preventDefault();
+  show((shown + step + tiles.length) % tiles.length);
+});
+
+// On paper nothing can be opened.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));

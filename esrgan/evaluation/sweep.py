@@ -1,0 +1,78 @@
+"""The trade between distortion and perception along the blends of a PSNR and a GAN model (ESRGAN §4.4, Blau 2018)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esrgan import images
+from esrgan.errors import EsrganError
+from esrgan.evaluation.crops import Pictures, most_different
+from esrgan.evaluation.results import Evaluation
+
+_ZOOM = 2  # of the strip's crops
+
+
+def curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
+    """Plot the means of the first metric against those of each no-reference or learned one, a point for each α.
+
+    Args:
+        evaluation: Of the blends; its other methods are points by themselves.
+        alphas: α of each blend by its name in the evaluation, in their order.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        EsrganError: In one line with the remedy: matplotlib is not installed, or there is nothing to plot.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise EsrganError(
+            "matplotlib, which draws the curve, is not installed; pip install 'esrgan[metrics]'"
+        ) from error
+    means = evaluation.means()
+    distortion = evaluation.metrics[0]
+    others = [metric for metric in evaluation.metrics if not metric.higher_is_better]
+    if not others:
+        raise EsrganError("the curve needs a metric of perception; --metrics psnr,ssim,niqe")
+    figure = Figure(figsize=(5.5 * len(others), 4.5), layout="constrained")
+    for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(others))), others, strict=True):
+        points = {method: (values[distortion.name], values[metric.name]) for method, values in means.items()}
+        blends = [points[method] for method in alphas]
+        axes.plot(*zip(*blends, strict=True), marker="o", color="tab:blue")
+        for method, alpha in alphas.items():
+            axes.annotate(f"α {alpha:g}", points[method], xytext=(5, 5), textcoords="offset points", fontsize=8)
+        for method in points.keys() - alphas.keys():
+            axes.plot(*points[method], marker="s", color="tab:gray", linestyle="")
+            axes.annotate(method, points[method], xytext=(5, 5), textcoords="offset points", fontsize=8)
+        axes.set_xlabel(f"{distortion.label} {f'({distortion.unit}) ' if distortion.unit else ''}→ less distortion")
+        axes.set_ylabel(f"{metric.label} → worse")
+        axes.grid(alpha=0.3)
+    figure.suptitle(f"{evaluation.dataset}, mean of {len(evaluation.rows)} images")
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120)
+    return out.getvalue()
+
+
+def strip(pictures: Pictures, methods: Sequence[str]) -> NDArray[np.uint8]:
+    """Show some methods side by side where they differ most, between the LR image and the original, if there is one.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    window = most_different([pictures.outputs[method] for method in methods], pictures.scale)
+    cut = pictures.cut(window)
+    columns = {"LR": _enlarged(cut.low, pictures.scale * _ZOOM)}
+    columns |= {method: _enlarged(cut.outputs[method], _ZOOM) for method in methods}
+    if cut.high is not None:
+        columns["HR"] = _enlarged(cut.high, _ZOOM)
+    return images.panel([list(columns.values())], list(columns))
+
+
+def _enlarged(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
