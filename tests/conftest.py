@@ -36,6 +36,12 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep figures that tests measure, also in processes that they start, out of the user's cache."""
+    os.environ["ESRGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def write_images() -> Callable[..., Path]:
     """Give the function ``(folder, count, size=(44, 40), channels=3)`` that fills a folder with smooth pictures."""

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweep.add_argument(
         "--sweep", type=lambda text: command.whole(text, 2), metavar="N", help="measure N blends, alpha from 0 to 1"
     )
-    measuring.add_options(sweep)
+    measuring.add_options(sweep, metrics="psnr,ssim,niqe")
     return command.run(parser, lambda args: _interpolate(parser, args), argv)
 
 
@@ -59,6 +59,8 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
     if args.sweep:
         if not all(models) or args.alpha is not None or args.out_path or not args.out_dir:
             parser.error("--sweep takes --psnr-model-path, --esrgan-model-path, -d and -o")
+        if set(args.metrics.split(",")) <= {"psnr", "ssim"}:
+            parser.error("--sweep draws PSNR against a metric of perception, such as --metrics psnr,niqe")
         return _sweep(args)
     if (args.alpha is None) != bool(args.mix) or not args.out_path:
         parser.error("expected --alpha, but for --mix, and the file to write")

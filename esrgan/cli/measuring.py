@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from esrgan.weights import GeneratorFile
 
 
-def add_options(parser: argparse._ActionsContainer) -> None:
-    """Add the options of datasets, metrics and reports."""
+def add_options(parser: argparse._ActionsContainer, metrics: str = "psnr,ssim") -> None:
+    """Add the options of datasets, metrics (with their default) and reports."""
     parser.add_argument(
         "-d",
         "--datasets",
@@ -32,9 +32,9 @@ def add_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--metrics",
-        default="psnr,ssim",
+        default=metrics,
         metavar="LIST",
-        help="psnr, ssim, niqe, lpips, dists, vgg16, or all, by commas (default: psnr,ssim)",
+        help=f"psnr, ssim, niqe, lpips, dists, vgg16, or all, by commas (default: {metrics})",
     )
     parser.add_argument(
         "-s", "--show-results", type=command.natural, metavar="N", help="name and show the N best and worst images"
@@ -93,6 +93,13 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
     for line in missing:
         console.line(line)
 
+    usable = {
+        dataset: [meter for meter in meters if items[0].high is not None or not meter.metric.needs_reference]
+        for dataset, items in datasets.items()
+    }
+    if bare := [dataset for dataset, those in usable.items() if not those]:
+        raise DatasetError(f"{', '.join(bare)}: has no originals, and each of the metrics needs them; --metrics niqe")
+
     methods: dict[str, evaluation.Method] = {evaluation.BICUBIC: evaluation.Bicubic(scale)}
     facts = {}
     for name, file in files.items():
@@ -117,12 +124,11 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
         out_dir = results_folder(args.out_dir, dataset) if args.out_dir else None
         if out_dir:
             command.make_folder(out_dir)
-        has_originals = items[0].high is not None
         result = evaluation.evaluate(
             dataset,
             items,
             methods,
-            [meter for meter in meters if has_originals or not meter.metric.needs_reference],
+            usable[dataset],
             scale=scale,
             channels=channels,
             cache=cache,

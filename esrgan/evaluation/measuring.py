@@ -148,17 +148,17 @@ def evaluate(
     """
     evaluation = Evaluation(dataset, tuple(methods), [meter.metric for meter in meters])
     measuring = _Measuring(methods, meters, scale, cache, out_dir)
-    waiting: deque[tuple[Item, dict[str, Future[Row]]]] = deque()
+    waiting: deque[tuple[Item, dict[str, Future[Row]], bool]] = deque()
     sheets: list[Future[None]] = []
 
     def collect() -> None:
-        item, futures = waiting.popleft()
+        item, futures, is_new = waiting.popleft()
         try:
             evaluation.rows[item.name] = {method: future.result() for method, future in futures.items()}
         except EsrganError as error:
             note(error)
             return
-        if out_dir is not None:
+        if out_dir is not None and (is_new or not _output_path(out_dir, item, "sheet").exists()):
             sheets.append(pool.submit(_write_sheet, out_dir, item, tuple(methods), scale, channels))
 
     with ThreadPoolExecutor(workers) as pool:
@@ -169,7 +169,7 @@ def evaluate(
             except EsrganError as error:
                 note(error)
                 continue
-            waiting.append((item, measuring.begin(pool, item, low, high)))
+            waiting.append((item, *measuring.begin(pool, item, low, high)))
             if len(waiting) > workers:  # as many images are in memory at a time
                 collect()
         while waiting:
@@ -203,10 +203,12 @@ class _Measuring:
     cache: FigureCache
     out_dir: Path | None
 
-    def begin(self, pool: ThreadPoolExecutor, item: Item, low: Pixels, high: Pixels | None) -> dict[str, Future[Row]]:
-        """Enlarge an image by all methods, where that was not done before, and have the results measured."""
+    def begin(
+        self, pool: ThreadPoolExecutor, item: Item, low: Pixels, high: Pixels | None
+    ) -> tuple[dict[str, Future[Row]], bool]:
+        """Enlarge an image by all methods and have the results measured; tell whether that was new for any."""
         digests = {"low": pixel_digest(low), "high": "" if high is None else pixel_digest(high)}
-        futures = {}
+        futures, is_new = {}, False
         for name, method in self.methods.items():
             of = {**method.identity, **digests, "scale": str(self.scale)}
             path = None if self.out_dir is None else _output_path(self.out_dir, item, name)
@@ -214,10 +216,12 @@ class _Measuring:
             if known is not None and self._is_complete(known, path, low.shape[2]):
                 futures[name] = pool.submit(self._row, known)
                 continue
+            is_new = True
             before = time.perf_counter()
             output = method(low)
-            futures[name] = pool.submit(self._finish, of, output, high, time.perf_counter() - before, path)
-        return futures
+            seconds = time.perf_counter() - before
+            futures[name] = pool.submit(self._finish, of, known, output, high, seconds, path)
+        return futures, is_new
 
     def _is_complete(self, known: Measured, path: Path | None, channels: int) -> bool:
         """Tell whether figures and picture are there, and belong together."""
@@ -229,13 +233,23 @@ class _Measuring:
             return False
 
     def _finish(
-        self, of: Mapping[str, str], output: Pixels, high: Pixels | None, seconds: float, path: Path | None
+        self,
+        of: Mapping[str, str],
+        known: Measured | None,
+        output: Pixels,
+        high: Pixels | None,
+        seconds: float,
+        path: Path | None,
     ) -> Row:
-        """Write a result and measure it."""
+        """Write a result and measure what is not known of it."""
         if path is not None:
             images.write(path, output, overwrite=True)
-        figures = {meter.key: meter.measure(output, high, self.scale) for meter in self.meters}
-        measured = Measured(figures, seconds, output.shape[0] * output.shape[1], pixel_digest(output))
+        digest = pixel_digest(output)
+        figures = dict(known.figures) if known is not None and known.output == digest else {}
+        for meter in self.meters:
+            if meter.key not in figures:
+                figures[meter.key] = meter.measure(output, high, self.scale)
+        measured = Measured(figures, seconds, output.shape[0] * output.shape[1], digest)
         self.cache.store(of, measured)
         return self._row(measured)
 
@@ -266,4 +280,4 @@ def _write_sheet(out_dir: Path, item: Item, methods: Sequence[str], scale: int, 
     originals = {} if pictures.high is None else {"HR": pictures.high}
     columns = {"LR (nearest)": nearest, **pictures.outputs, **originals}
     sheet = images.panel([list(columns.values())], list(columns))
-    images.write(out_dir / f"{item.name}_sheet.png", sheet, overwrite=True)
+    images.write(_output_path(out_dir, item, "sheet"), sheet, overwrite=True)

@@ -91,6 +91,8 @@ def make_meters(
             try:
                 meters.append(_vgg16(device, vgg16_weights, may_download))
             except WeightsError as error:
+                if vgg16_weights is not None:
+                    raise
                 missing.append(str(error))
         elif name in learned:
             meters.append(Meter(METRICS[name], name, _none_if_too_small(learned[name].measure)))

@@ -14,7 +14,7 @@ import numpy as np
 from esrgan.evaluation.statistics import Difference, difference
 from esrgan.metrics import Metric
 
-INTERVALS = "Mean differences with 95 % confidence intervals (bootstrap over images); bold, or without a remark, is what they show"
+INTERVALS = "Mean differences, with 95 % confidence intervals by bootstrap over images"
 
 
 @dataclass(frozen=True)
