@@ -117,7 +117,7 @@ def test_fit_of_a_symmetric_distribution_is_that_of_scipy():
 
 
 @given(arrays(np.float64, (3, 40), elements=st.floats(-4, 4).map(lambda x: round(x, 3))))
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_fit_is_the_formula(samples):
     """Each by itself and by trying every shape, as Eq. 4 to 7 are written."""
     shapes = 0.2 + np.arange(9801) / 1000
