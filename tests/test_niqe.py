@@ -72,8 +72,8 @@ def test_flat_areas_are_flat_whatever_their_level(cat, level):
     flat = np.full((96, 192, 1), level, np.uint8)
     with pytest.raises(ValueError, match=r"texture in at least two blocks of 96x96 pixels for NIQE, got it in 0 of 2"):
         niqe(flat, 0)
-    one_block = np.hstack([cat[:96, :96, :1], flat])
-    with pytest.raises(ValueError, match=r"got it in [12] of 3") if level else pytest.raises(ValueError, match="of 3"):
+    one_block = np.hstack([cat[:96, :96, :1], np.repeat(flat, 2, axis=1)])
+    with pytest.raises(ValueError, match="got it in 1 of 5"):
         niqe(one_block, 0)
 
 
@@ -117,7 +117,7 @@ def test_fit_of_a_symmetric_distribution_is_that_of_scipy():
 
 
 @given(arrays(np.float64, (3, 40), elements=st.floats(-4, 4).map(lambda x: round(x, 3))))
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_fit_is_the_formula(samples):
     """Each by itself and by trying every shape, as Eq. 4 to 7 are written."""
     shapes = 0.2 + np.arange(9801) / 1000

@@ -30,7 +30,7 @@ class LearnedMetric:
 
     Images are compared at their size; the code that came with DISTS shrinks them to 256 pixels first. The networks see
     RGB, scaled to their range by themselves ([-1, 1] for LPIPS). Features of both images are held at once, with a VGG
-    in about 4 kB for each pixel. Any number of threads may measure with one.
+    in about 3 kB for each pixel. Any number of threads may measure with one.
 
     Args:
         name: "lpips_alex", "lpips_vgg" or "dists".

@@ -87,7 +87,7 @@ def _features(y: NDArray[np.float64], block: int) -> NDArray[np.float64]:
     mean = gaussian_filter(y, _SIGMA, mode="nearest", radius=_RADIUS)
     deviation = np.sqrt(np.abs(gaussian_filter(y**2, _SIGMA, mode="nearest", radius=_RADIUS) - mean**2))
     # A mean in float32 is that of BasicSR, and equals the level where an area is flat. In float64 it is off by 1e-14,
-    # and the fit would count these to the left or to the right: up to 0.06 in the NIQE of the test photographs.
+    # and the fit would count these to the left or to the right, which moves the second decimal of NIQE.
     normalised = (y - mean.astype(np.float32)) / (deviation + 1)  # Eq. 1
 
     features = []
