@@ -15,7 +15,7 @@ DISTRIBUTED = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
 
 def test_commands_run_as_written(tmp_path):
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["bash"] * 4 + ["python"]
+    assert [kind for kind, _ in blocks] == ["bash"] * 5 + ["python"]
     for name in ["configs", "tests/data", *(path.name for path in ROOT.glob("*.py"))]:
         source = ROOT / name
         if source.is_dir():
@@ -51,8 +51,11 @@ def test_commands_run_as_written(tmp_path):
         "logs/first/log.jsonl",
         "logs/first/training.png",
         "logs/first/tensorboard/training",
+        "test/report.html",
         "test/report.md",
         "test/skimage/chelsea_sheet.png",
+        "sweep/skimage/curve.png",
+        "sweep/report.html",
         "upscaled/photo_sr.png",
     ]:
         assert (tmp_path / "quickstart" / name).exists(), name

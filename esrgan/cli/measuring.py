@@ -46,7 +46,7 @@ def add_options(parser: argparse._ActionsContainer, metrics: str = "psnr,ssim") 
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all figures to a CSV file")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: data)")
     parser.add_argument(
-        "--vgg16-weights", type=Path, metavar="FILE", help="for vgg16, in place of torchvision's ImageNet weights"
+        "--vgg-weights", type=Path, metavar="FILE", help="for vgg16, in place of torchvision's ImageNet weights"
     )
     parser.add_argument("--download", action="store_true", help="download the weights that metrics need")
     parser.add_argument("--no-cache", action="store_true", help="measure everything anew")
@@ -88,7 +88,7 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
         args.metrics.split(","),
         device=select_device(args.device),
         may_download=args.download,
-        vgg16_weights=args.vgg16_weights,
+        vgg16_weights=args.vgg_weights,
     )
     for line in missing:
         console.line(line)

@@ -150,7 +150,7 @@ def _vgg16(device: torch.device, weights: Path | None, may_download: bool) -> Me
         if not may_download:
             raise WeightsError(
                 f"{_VGG16.label}: the ImageNet weights of vgg16 are not on this machine; --download gets them, or put "
-                f"{torchvision_weights_url('vgg16')} at {path}, or give a file by --vgg16-weights"
+                f"{torchvision_weights_url('vgg16')} at {path}, or give a file by --vgg-weights"
             )
         path = download_torchvision_weights("vgg16")
     loss = PerceptualLoss(unwrap(load_file(path), str(path)), {_LAYER: 1.0}, "vgg16", criterion="l1").to(device)
