@@ -1,8 +1,12 @@
+from contextlib import suppress
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from esrgan.devices import has_native_bfloat16, low_precision_dtype, process_device, select_device
+from esrgan.devices import has_native_bfloat16, low_precision_dtype, process_device, select_device, tf32
 from esrgan.errors import DeviceError
+from esrgan.inference import upscaler
 
 CPU = torch.device("cpu")
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
@@ -102,3 +106,31 @@ def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, name, expected)
     if name in ("auto", "cuda"):
         with pytest.raises(DeviceError, match="cuda:2"):
             process_device(name)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_tf32_is_set_for_gpus_and_set_back(kind):
+    def now():
+        backends = torch.backends
+        return backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision, backends.cudnn.benchmark
+
+    before = now()
+    assert before != ("tf32", "tf32", True)
+    with suppress(KeyError), tf32(torch.device(kind)):
+        assert now() == (("tf32", "tf32", True) if kind == "cuda" else before)
+        raise KeyError
+    assert now() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_native", "dtype"),
+    [("cuda", True, torch.float16), ("cpu", True, torch.bfloat16), ("cpu", False, torch.float32)],
+)
+def test_auto_is_the_best_precision_of_the_device(monkeypatch, kind, is_native, dtype):
+    chosen = []
+    monkeypatch.setattr(upscaler, "select_device", lambda _: torch.device(kind))
+    monkeypatch.setattr(upscaler, "has_native_bfloat16", lambda _: is_native)
+    monkeypatch.setattr(upscaler, "load_generator", lambda _: SimpleNamespace(build=lambda: None))
+    monkeypatch.setattr(upscaler.Upscaler, "__init__", lambda self, network, device, dtype, **_: chosen.append(dtype))
+    upscaler.Upscaler.from_file("any.pth")
+    assert chosen == [dtype]
