@@ -289,6 +289,7 @@ def test_threads_may_share_one(upscaler):
 def test_import_is_light_and_names_are_there():
     code = (
         "import sys, esrgan; assert 'torch' not in sys.modules and 'pydantic' not in sys.modules;"
+        "esrgan.Upscaler; import esrgan.evaluation; assert 'torchvision' not in sys.modules;"
         "assert set(esrgan.__all__) <= set(dir(esrgan)); [getattr(esrgan, name) for name in esrgan.__all__];"
         "assert 'wandb' not in sys.modules and 'tensorboard' not in sys.modules"
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.evaluation.cache import weights_digest
-from esrgan.losses import PerceptualLoss
 from esrgan.metrics import METRICS, Metric, psnr, ssim, to_y
-from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path, torchvision_weights_url
 from esrgan.weights import load_file, unwrap
+
+if TYPE_CHECKING:
+    from esrgan.metrics.learned import LearnedMetric
 
 Pixels = NDArray[np.uint8]
 GROUPS = {
@@ -82,9 +84,12 @@ def make_meters(
     # In the order of the catalogue; distances of networks come last.
     names.sort(key=[*METRICS, "vgg16"].index)
 
-    from esrgan.metrics.learned import load_learned
+    learned: Mapping[str, LearnedMetric] = {}
+    missing: list[str] = []
+    if {"lpips_alex", "lpips_vgg", "dists"} & {*names}:
+        from esrgan.metrics.learned import load_learned  # imports torchvision, which takes seconds
 
-    learned, missing = load_learned(names, device, may_download)
+        learned, missing = load_learned(names, device, may_download)
     meters = []
     for name in names:
         if name == "vgg16":
@@ -145,6 +150,9 @@ def _none_if_too_small(
 
 
 def _vgg16(device: torch.device, weights: Path | None, may_download: bool) -> Meter:
+    from esrgan.losses import PerceptualLoss  # imports torchvision too
+    from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path, torchvision_weights_url
+
     path = weights or torchvision_weights_path("vgg16")
     if weights is None and not path.exists():
         if not may_download:

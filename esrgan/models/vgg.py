@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from esrgan.errors import WeightsError
@@ -39,6 +38,8 @@ def layer_indices(vgg_type: str) -> dict[str, int]:
 
 
 def _untrained_features(vgg_type: str) -> nn.Sequential:
+    import torchvision  # takes seconds, and upscaling does without
+
     with torch.device("meta"):  # no memory, no random numbers drawn: the layers only
         features: nn.Sequential = getattr(torchvision.models, vgg_type)(weights=None).features
     return features
@@ -120,6 +121,8 @@ def torchvision_weights_path(network: str) -> Path:
 
 def torchvision_weights_url(network: str) -> str:
     """Give the address of torchvision's ImageNet weights of a network."""
+    import torchvision
+
     url: str = torchvision.models.get_model_weights(network).IMAGENET1K_V1.url
     return url
 
