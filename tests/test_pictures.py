@@ -786,6 +786,34 @@ def test_truncated_files_are_refused(tmp_path, kind):
     assert refused >= 4
 
 
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_tiff_files_that_end_too_soon_are_refused(tmp_path, tile, compression, dtype):
+    """Wherever they end: between two strips or tiles, in one, on the last page."""
+    path = tmp_path / "a.tif"
+    frames = np.stack([noise(3, dtype, 40, 48) for _ in range(2)])
+    tifffile.imwrite(path, frames, photometric="rgb", tile=tile, compression=compression, rowsperstrip=8)
+    np.testing.assert_array_equal(pictures.read(path).frames, frames)
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[1]
+        ends = {offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)}
+    for end in (len(whole) // 2, *(end - 1 for end in ends), *sorted(ends)[:-1]):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ImageError, match=r"\(the file ends too soon\)|Read error|read error"):
+            pictures.read(path)
+
+
+def test_tiff_texts_without_their_last_byte_are_no_damage(tmp_path):
+    pixels, tag = noise(3, height=32, width=32), (271, 2, 5, b"Maker", True)
+    for tile in (None, (16, 16)):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=tile, extratags=[tag])
+        path = tmp_path / "a.tif"
+        path.write_bytes(path.read_bytes().replace(b"Maker\0", b"Maker!"))
+        np.testing.assert_array_equal(pictures.read(path).frames[0], pixels)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(

@@ -154,7 +154,8 @@ def _load(path: Path, file_format: str, count: int | None) -> Any:
     source = pyvips.Source.new_from_file(str(path).encode("utf-8", "surrogateescape"))
     number = count if file_format == "TIFF" else -1 if file_format in ("WEBP", "GIF") else None
     options = {} if number is None else {"n": number}
-    # Not "truncated", which lets TIFF files pass that are.
+    # Not "truncated", which lets TIFF files pass that are; nor "warning", which refuses sound ones for a text in them
+    # without its last byte.
     return loader(source, access="sequential", fail_on="error", **options)
 
 
@@ -237,6 +238,7 @@ def _tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], in
         raise _UnsuitableError("pages of one size and kind", "different ones", "save each page as a file")
     if count < len(directories):
         notes.append("left out the reduced copies in the file")
+    tiff.check_whole(file, directories[:count])
     compression = int((tiff.numbers(directories[0], tiff.COMPRESSION) or [1])[0])
     known = {
         "dpi": tiff.dpi(directories[0]),
