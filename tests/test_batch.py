@@ -193,6 +193,21 @@ def test_one_after_another_whatever_fails(model, tmp_path, monkeypatch):
     assert sum(path.name.endswith("_sr.png") for path in tmp_path.iterdir()) == 3
 
 
+def test_nothing_is_written_where_the_network_gives_no_finite_values(tmp_path, capsys):
+    put(tmp_path / "a.png", tmp_path / "b.png")
+    model = make_model(tmp_path / "model.pth")
+    content = torch.load(model)
+    content["params"]["conv_last.weight"].fill_(3e38)
+    torch.save(content, model)
+    assert run(inference_command, "-m", model, tmp_path) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": the network gives NaN or infinity: its weights are damaged")[0] for line in lines] == [
+        f"error: {tmp_path}/a.png",
+        f"error: {tmp_path}/b.png",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "model.pth"]
+
+
 def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch):
     """While one image is computed, the next one is read and the one before it written."""
     put(*(tmp_path / f"{i}.png" for i in range(4)))

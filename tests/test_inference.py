@@ -176,6 +176,18 @@ def test_half_precision_that_overflows_is_done_again(model):
     np.testing.assert_array_equal(rough(image), Upscaler.from_file(model, "cpu", "fp32")(image))
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("options", [{}, {"self_ensemble": True}, {"outscale": 3}])
+def test_results_that_are_not_finite_are_refused(tmp_path, precision, options):
+    """Finite weights may give them, as those of a training that diverged do."""
+    file = load_generator(make_model(tmp_path / "model.pth"))
+    file.state["conv_last.weight"].fill_(3e38)
+    upscaler = Upscaler.from_file(file, "cpu", precision, **options)
+    for image in (pixels(8, 8, 3), pixels(8, 8), pixels(8, 8, 4), torch.rand(2, 3, 8, 8)):
+        with pytest.raises(WeightsError, match="the network gives NaN or infinity: its weights are damaged"):
+            upscaler(image)
+
+
 @pytest.mark.parametrize("mode", ["1", "P", "L", "LA", "RGB", "RGBA", "I;16"])
 def test_pil_images_of_every_mode(upscaler, mode):
     image = Image.fromarray(pixels(6, 5, 3)).convert("L" if mode == "I;16" else mode)

@@ -170,7 +170,7 @@ def upscale_files(
                     if behind is not None and _result_bytes(upscaler, picture) > LARGE_RESULT:
                         finish(behind[0], behind[1].result)
                         behind = None
-                    high = dataclasses.replace(picture, frames=tuple(upscaler(frame) for frame in picture.frames))
+                    high = _enlarge(job, picture, upscaler)
                     del picture
                     writing = writer.submit(_write, job, high, options)
                     del high
@@ -200,6 +200,13 @@ def _read(job: Job, upscaler: Upscaler, options: Options) -> Picture | None:
     dtype, frames = picture.frames[0].dtype, len(picture.frames)
     pictures.check_writable(job.target, *size, dtype, frames, bits=picture.bits, reduce_depth=options.reduce_depth)
     return picture
+
+
+def _enlarge(job: Job, picture: Picture, upscaler: Upscaler) -> Picture:
+    try:
+        return dataclasses.replace(picture, frames=tuple(upscaler(frame) for frame in picture.frames))
+    except EsrganError as error:  # which knows nothing of files
+        raise type(error)(f"{job.source}: {error}") from error
 
 
 def _result_bytes(upscaler: Upscaler, picture: Picture) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from esrgan import pictures
 from esrgan.devices import has_native_bfloat16, select_device
-from esrgan.errors import DeviceError, ImageError, Problem
+from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
 from esrgan.inference.enlarge import enlarge
 from esrgan.models import RRDBNet
 from esrgan.pictures.containers import upright_exif
@@ -138,6 +138,7 @@ class Upscaler:
         Raises:
             ImageError: If a file cannot be read.
             DeviceError: If the device has too little memory.
+            WeightsError: If the network gives values that are not finite, in float32 too.
             ValueError: If it is none of the above.
         """
         if isinstance(image, (str, Path)):
@@ -255,18 +256,16 @@ class Upscaler:
 
         def check_and_write(part: Tensor, top: int, left: int) -> None:
             if not torch.isfinite(part).all():
-                raise _NotFiniteError
+                raise WeightsError(
+                    "the network gives NaN or infinity: its weights are damaged, or the image has such values"
+                )
             write(adapt(part), top, left)
 
         if self._network is not self.network:
-            with contextlib.suppress(_NotFiniteError):  # half precision overflows with some weights and on some GPUs
+            with contextlib.suppress(WeightsError):  # half precision overflows with some weights and on some GPUs
                 enlarge(self._network, height, width, read, check_and_write)
                 return
-        enlarge(self.network, height, width, read, lambda part, top, left: write(adapt(part), top, left))
-
-
-class _NotFiniteError(ArithmeticError):
-    pass
+        enlarge(self.network, height, width, read, check_and_write)
 
 
 def _as_pil(path: Path) -> Image.Image:
