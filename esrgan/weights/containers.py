@@ -78,7 +78,7 @@ def unwrap(content: dict[str, Any], place: str) -> dict[str, Tensor]:
 def load_file(path: str | Path) -> dict[str, Any]:
     """Read the dictionary in a weight file onto the CPU, as tensors and plain values only.
 
-    The metadata of a safetensors file is merged in, read as JSON where it is JSON.
+    The metadata of a safetensors file is merged in, read as JSON where it is JSON, but never taken for weights.
 
     Raises:
         WeightsError: In one line: not there, a folder, empty, truncated, not a weight file, or one with code in it.
@@ -155,8 +155,9 @@ def _check_zip(path: Path, size: int) -> None:
 def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = {key: _as_json(value) for key, value in (file.metadata() or {}).items()}
-            return {"params": {name: file.get_tensor(name) for name in file.keys()}} | metadata  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = (file.metadata() or {}).items()  # anything; the weights are in the tensors alone
+            return {"params": state} | {key: _as_json(value) for key, value in metadata if key not in WRAPPERS}
     except Exception as error:  # damaged input
         raise WeightsError(f"{path}: not a whole safetensors file: {_reason(error)}; download it again") from error
 
