@@ -273,14 +273,47 @@ def test_the_callers_network_stays_as_it_is(model):
     assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in network.parameters())
 
 
-def test_pil_images_with_frames_or_a_transparent_colour(upscaler, tmp_path):
+def test_pil_images_with_frames_are_refused(upscaler, tmp_path):
     frames = [Image.fromarray(pixels(6, 8, 3)) for _ in range(2)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     with pytest.raises(ValueError, match="expected one image, got 2 frames"):
         upscaler(Image.open(tmp_path / "a.gif"))
-    frames[0].save(tmp_path / "a.png", transparency=(1, 2, 3))
-    with Image.open(tmp_path / "a.png") as image:
-        assert upscaler(image).mode == "RGBA"
+
+
+GREYS = np.linspace(0, 255, 48, dtype=np.uint8).reshape(6, 8)
+
+
+@pytest.mark.parametrize(
+    ("mode", "image", "transparency"),
+    [
+        ("RGBA", Image.fromarray(pixels(6, 8, 3)), (1, 2, 3)),
+        ("LA", Image.fromarray(GREYS), int(GREYS[2, 2])),
+        ("LA", Image.fromarray(GREYS > 99), 0),
+        ("L", Image.fromarray(GREYS).quantize(16), None),
+        ("LA", Image.fromarray(GREYS).quantize(16), 3),
+        ("RGB", Image.fromarray(pixels(6, 8, 3)).quantize(16), None),
+        ("RGBA", Image.fromarray(pixels(6, 8, 3)).quantize(16), 3),
+        ("L", Image.fromarray(GREYS[:1, :1]).quantize(16), None),
+    ],
+)
+def test_a_pil_image_is_what_its_file_is(upscaler, tmp_path, mode, image, transparency):
+    image.save(tmp_path / "a.png", **({} if transparency is None else {"transparency": transparency}))
+    expected = upscaler(tmp_path / "a.png")
+    assert expected.mode == mode
+    with Image.open(tmp_path / "a.png") as opened:
+        high = upscaler(opened)
+    assert high.mode == mode
+    np.testing.assert_array_equal(np.asarray(high), np.asarray(expected))
+
+
+def test_grey_of_sixteen_bits_with_a_transparent_colour_is_refused(upscaler, tmp_path):
+    """PIL has no such mode with alpha; as RGBA it would be cut to eight bits."""
+    Image.fromarray(GREYS.astype(np.uint16) * 257).save(tmp_path / "a.png", transparency=257)
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(ValueError, match=r"delete image.info\[\"transp"):
+        upscaler(image)
+    with pytest.raises(ImageError, match="what a PIL image can hold"):
+        upscaler(tmp_path / "a.png")
+    assert upscaler(pictures.read(tmp_path / "a.png").frames[0]).shape == (12, 16, 2)
 
 
 def test_a_file_is_turned_upright_once(upscaler, tmp_path):

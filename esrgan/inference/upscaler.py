@@ -22,6 +22,7 @@ from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
 from esrgan.inference.enlarge import enlarge
 from esrgan.models import RRDBNet
 from esrgan.pictures.containers import upright_exif
+from esrgan.pictures.reading import grey_if_grey
 from esrgan.weights import GeneratorFile, load_generator
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -123,7 +124,8 @@ class Upscaler:
         Args:
             image: One of
 
-                - a PIL image; modes 1 and P become L, RGB or RGBA,
+                - a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16; 1 becomes L, and P L or RGB by its colours, both
+                  with alpha if one of them is transparent, as in L and RGB,
                 - an array (H, W) or (H, W, C), uint8 in [0, 255], uint16 in [0, 65535] or float in [0, 1], where C is
                   1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha,
                 - a float tensor (B, C, H, W) in [0, 1], C one of 1, 3 and the network's; it comes back on its own
@@ -154,13 +156,19 @@ class Upscaler:
     def _pil(self, image: Image.Image) -> Image.Image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"expected one image, got {getattr(image, 'n_frames', 1)} frames; give copies of each")
-        if image.mode == "1":
-            image = image.convert("L")
-        elif image.mode == "P" or "transparency" in image.info:
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
+        if image.mode == "I;16" and image.has_transparency_data:
+            remedy = 'delete image.info["transparency"], or give the array that esrgan.pictures.read gives'
+            raise ValueError(f"expected 16-bit grey without a transparent colour, as PIL has no alpha for it; {remedy}")
+        mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
+        if mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
             raise ValueError(f"expected a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16, got {image.mode}")
-        high = Image.fromarray(self._array(np.asarray(image)))
+        if image.has_transparency_data:
+            mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
+        pixels = np.asarray(image.convert(mode))
+        if image.mode == "P":
+            (pixels,) = grey_if_grey([pixels])
+            pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        high = Image.fromarray(self._array(pixels))
         high.info |= {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
         return high
 
