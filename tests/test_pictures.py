@@ -962,6 +962,19 @@ def test_a_file_that_comes_while_writing_is_kept(tmp_path, monkeypatch, has_link
     assert path.read_bytes() == b"another's"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_picture_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, overwrite):
+    path, synced = tmp_path / "a.png", []
+
+    def sync(number):
+        assert not path.exists()
+        synced.append(os.fstat(number).st_size)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    pictures.write(path, pictures.Picture((noise(3),)), overwrite=overwrite)
+    assert synced == [path.stat().st_size]
+
+
 def test_writing_without_hard_links(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links")))
     pictures.write(tmp_path / "a.png", pictures.Picture((noise(3),)))
