@@ -107,8 +107,9 @@ def _inference(args: argparse.Namespace) -> int:
     precision = str(upscaler.dtype).removeprefix("torch.")
     console.line(f"{args.model_path}: {file.describe()}; on {upscaler.device} in {precision}")
 
-    if left_out:
-        console.line(f"{len(left_out)} images are left out, as they are results of an earlier run ({left_out[0]})")
+    for reason in dict.fromkeys(left_out.values()):
+        first, *others = (path for path, why in left_out.items() if why == reason)
+        console.line(f"left out, {reason}: {first}{f' and {len(others)} more' if others else ''}")
 
     begin = time.perf_counter()
     done = worked = 0
