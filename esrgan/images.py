@@ -73,6 +73,8 @@ def find(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> d
     for path in map(Path, paths):
         try:
             files, got = _expand(path, suffixes), "none there"
+            if not files and linked_folders(path):
+                got = "links to folders alone, which are not followed"
         except OSError as error:  # such as a folder that may not be entered
             files, got = {}, reason(error)
         if not files:

@@ -11,6 +11,7 @@ import torch
 
 from esrgan import Upscaler, files, images, load_generator, pictures
 from esrgan.cli import inference as inference_command
+from esrgan.cli.command import importing
 from esrgan.errors import ImageError
 from esrgan.inference.batch import Job, Options, Result, _ignores_case, plan, upscale_files
 from esrgan.interpolation import blend
@@ -132,6 +133,19 @@ def test_links_to_folders_are_not_followed_and_named(model, tmp_path, capsys):
     assert "1 of 1 images upscaled" in printed
     assert run(inference_command, "-m", model, tmp_path / "in/link") == 0
     assert (tmp_path / "real/b_sr.png").is_file()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/link").symlink_to(tmp_path / "real")
+    assert run(inference_command, "-m", model, tmp_path / "links") == 2
+    assert "got links to folders alone, which are not followed; check the path" in capsys.readouterr().err
+
+
+def test_a_folder_for_results_that_is_a_link_to_itself(model, tmp_path, capsys):
+    put(tmp_path / "a.png")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for out in ("loop", "loop/sub"):
+        assert run(inference_command, "-m", model, "-o", tmp_path / out, tmp_path / "a.png") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {tmp_path / out}: the folder cannot be made: ")
 
 
 def test_names_are_the_same_in_every_run(tmp_path):
@@ -396,6 +410,36 @@ def test_names_that_the_terminal_cannot_show(model, tmp_path):
     output = subprocess.run(command, capture_output=True, check=True, env=environment).stdout
     assert rb"\u56fe_sr.png" in output
     assert len([*tmp_path.glob("*_sr.png")]) == 2
+
+
+def test_a_name_of_two_lines_is_one_line_of_progress(model, tmp_path, capsys):
+    put(tmp_path / "a\nb.png")
+    assert run(inference_command, "-m", model, tmp_path) == 0
+    assert f"1/1 {tmp_path}/a?b_sr.png " in capsys.readouterr().out
+
+
+def test_ctrl_c_while_importing_is_a_line(model, tmp_path):
+    """As an exception in the middle of a module it becomes other errors, a RecursionError in numpy."""
+    put(tmp_path / "a.png")
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except BaseException:\n    raise RecursionError('deep')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, ROOT / "inference.py", "-m", model, tmp_path / "a.png"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "interrupted\n")
+
+
+def test_ctrl_c_after_importing_is_as_before(own_signals):
+    with importing():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    with importing():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_what_is_wrong_from_the_start_is_told_before_the_work(model, tmp_path, capsys, monkeypatch):

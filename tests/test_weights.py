@@ -320,7 +320,6 @@ def test_files_of_another_kind_are_refused(tmp_path, suffix, content, word):
     assert word in refused(path)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @IN_TMP
 @given(content=st.binary(max_size=300))
@@ -355,7 +354,6 @@ def whole_files():
 WHOLE = whole_files()
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @IN_TMP
 @given(data=st.data())

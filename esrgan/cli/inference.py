@@ -78,12 +78,13 @@ def _together(processes: int) -> Iterator[None]:
 
 
 def _inference(args: argparse.Namespace) -> int:
-    from esrgan.console import Console, duration
-    from esrgan.devices import process_device
-    from esrgan.inference.batch import Options, Result, plan, upscale_files
-    from esrgan.inference.upscaler import Upscaler
-    from esrgan.interpolation import blend
-    from esrgan.weights import load_generator
+    with command.importing():
+        from esrgan.console import Console, duration
+        from esrgan.devices import process_device
+        from esrgan.inference.batch import Options, Result, plan, upscale_files
+        from esrgan.inference.upscaler import Upscaler
+        from esrgan.interpolation import blend
+        from esrgan.weights import load_generator
 
     if (args.alpha is None) != (args.psnr_model_path is None):
         raise EsrganError("--alpha and --psnr-model-path: expected both or none, got one of them")

@@ -101,14 +101,14 @@ def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) 
         return folder / f"{stem}{SUFFIX}{suffix or source.suffix}"
 
     def identity(path: Path) -> Path:
-        folder = path.parent.resolve()
+        folder = _real(path.parent)
         return folder / (path.name.lower() if ignores_case(folder) else path.name)
 
-    out = None if out_dir is None else out_dir.resolve()
+    out = None if out_dir is None else _real(out_dir)
     left_out = {link: "links to folders are not followed" for path in paths for link in images.linked_folders(path)}
     results: set[Path] = set()  # without suffix
     for source in sorted(places, key=lambda source: len(source.stem)):  # a result's name is longer than its file's
-        folder, asked_for = source.parent.resolve(), source.parents[len(places[source].parts) - 1].resolve()
+        folder, asked_for = _real(source.parent), _real(source.parents[len(places[source].parts) - 1])
         is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
         if is_in_out or identity(source.with_name(source.stem)) in results:
             left_out[source] = "made by an earlier run"
@@ -128,6 +128,11 @@ def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) 
         if rivals.keys() <= with_whole_name:
             return [Job(source, targets[source], rivals.get(source)) for source in sources], left_out
         with_whole_name |= rivals.keys()
+
+
+def _real(folder: Path) -> Path:
+    """A folder's path without links; not by ``Path.resolve``, which raises where links go round in circles."""
+    return Path(os.path.realpath(folder))
 
 
 def _ignores_case(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,8 @@ def _as_json(text: str) -> Any:
 
 def _load_torch(path: Path) -> Any:
     try:
-        with path.open("rb") as file:  # given a name, torch would go by its suffix
+        # Given a name, torch would go by its suffix. Its warnings are of what is refused in a line of our own.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
