@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="default: auto, the fastest"
     )
     parser.add_argument("--format", choices=FORMATS, help="of the results (default: each image's own)")
-    parser.add_argument("--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95)")
+    parser.add_argument(
+        "--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95); makes WebP lossy"
+    )
     parser.add_argument("--outscale", type=_factor, metavar="X", help="final factor (default: the model's)")
     parser.add_argument("--self-ensemble", action="store_true", help="average 8 flips and turns: 8 times the work")
     parser.add_argument("--psnr-model-path", type=Path, metavar="FILE", help="blend -m with this generator")
