@@ -16,6 +16,7 @@ from esrgan.cli import interpolate as interpolate_command
 from esrgan.cli import main as esrgan
 from esrgan.cli import test as test_command
 from esrgan.errors import DeviceError, ImageError, WeightsError
+from esrgan.inference.upscaler import _continued
 from esrgan.weights import Architecture, infer_architecture, load_generator, save_file
 
 RNG = np.random.default_rng(0)
@@ -91,7 +92,7 @@ def test_grey_stays_grey(upscaler, tmp_path):
 
 
 def test_alpha_goes_through_the_network_as_a_grey_image(upscaler):
-    image = pixels(6, 5, 4) | 1  # nothing wholly transparent
+    image = pixels(6, 5, 4) | 2  # nothing wholly transparent
     high = upscaler(image)
     np.testing.assert_array_equal(high[..., :3], upscaler(image[..., :3]))
     np.testing.assert_array_equal(high[..., 3], upscaler(image[..., 3]))
@@ -109,6 +110,27 @@ def test_what_is_under_transparent_pixels_does_not_shine_through(upscaler):
     np.testing.assert_array_equal(*results)
     plain = np.full((16, 16, 3), (200, 100, 50), np.uint8)
     np.testing.assert_array_equal(results[0][..., :3], upscaler(plain))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_what_is_under_an_alpha_of_one_does_not_shine_through(upscaler, dtype):
+    """It is hardly to be seen there, but the network would carry it into the pixels beside."""
+    peak = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    image = (np.full((16, 16, 4), (200, 100, 50, 255)) / 255 * peak).astype(dtype)
+    image[:, 8:, 3] = np.asarray(peak / 255).astype(dtype)
+    plain = upscaler(image[..., :3])
+    image[:, 8:, :3] = (np.array((255, 0, 255)) / 255 * peak).astype(dtype)
+    np.testing.assert_array_equal(upscaler(image)[..., :3], plain)
+
+
+def test_soft_edges_look_as_before_to_a_level():
+    """Whatever colours they have, over any background: what is replaced has a weight of at most 1/255."""
+    for _ in range(20):
+        colours, alpha = pixels(16, 16, 3), np.minimum(pixels(16, 16), pixels(16, 16) // 16)
+        continued = _continued(colours, alpha > 1)
+        assert not np.array_equal(continued, colours)
+        seen = np.abs(continued.astype(float) - colours) * alpha[..., None] / 255
+        assert seen[alpha > 0].max() <= 1
 
 
 @pytest.mark.parametrize("alpha", [0, 7, 255])
@@ -148,6 +170,9 @@ def test_what_is_no_image_is_refused(upscaler):
             upscaler(wrong)
     with pytest.raises(ValueError, match="expected a float tensor"):
         upscaler(torch.zeros(3, 4, 4))
+    for wrong in (torch.zeros(1, 3, 4, 4, device="meta"), torch.zeros(1, 3, 4, 4).to_sparse()):
+        with pytest.raises(ValueError, match="expected a dense tensor with data, got torch"):
+            upscaler(wrong)
     with pytest.raises(ValueError, match="expected 3 channels, got 2"):
         upscaler(torch.zeros(1, 2, 4, 4))
     with pytest.raises(ImageError):
@@ -398,7 +423,7 @@ def test_what_no_format_could_hold_is_told_before_the_work(model, tmp_path, caps
         (["-m", "nowhere.pth", "PHOTO"], "there is no such file"),
         (["-m", "PHOTO", "PHOTO"], "got a PNG image; name a model first"),
         (["-m", "MODEL", "nowhere.png"], "nowhere.png"),
-        (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "--device cuda:77"),
+        (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "device cuda:77"),
         (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "on a CPU use bf16"),
     ],
 )

@@ -504,6 +504,13 @@ def test_reduced_copies_are_left_out(tmp_path):
     assert len(picture.frames) == 1
 
 
+def test_a_channel_of_unknown_meaning_is_said_to_be_taken_as_alpha(tmp_path):
+    word = "a channel of unspecified meaning is taken as alpha"
+    for meaning, notes in (("unspecified", (word,)), ("unassalpha", ())):
+        tifffile.imwrite(tmp_path / "a.tif", noise(4), photometric="rgb", extrasamples=[meaning])
+        assert pictures.read(tmp_path / "a.tif").notes == notes
+
+
 def test_many_pages(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif", pages := noise(3, height=1500 * 2).reshape(1500, 2, WIDTH, 3), photometric="rgb"

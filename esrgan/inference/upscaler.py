@@ -134,8 +134,8 @@ class Upscaler:
                   frames) are for ``esrgan.pictures`` and ``esrgan.inference.upscale_files``.
 
             Grey stays grey. Alpha goes through the network as a grey image, beside the colours, which are continued
-            under transparent pixels so that none shines through from there; a network of four channels takes RGB and
-            alpha at once.
+            under transparent pixels (alpha of at most 1/255) so that none shines through from there; a network of four
+            channels takes RGB and alpha at once.
 
         Raises:
             ImageError: If a file cannot be read.
@@ -173,6 +173,8 @@ class Upscaler:
         return high
 
     def _tensor(self, low: Tensor) -> Tensor:
+        if low.is_meta or low.layout != torch.strided:
+            raise ValueError(f"expected a dense tensor with data, got {low.layout} on {low.device}")
         if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
             raise ValueError(f"expected a float tensor (B, C, H, W), got {low.dtype} {tuple(low.shape)}")
         channels = self.network.conv_last.out_channels
@@ -195,7 +197,7 @@ class Upscaler:
                 high[..., colours:] = alpha.min()
             else:
                 self._enlarge_into(high[..., colours:], alpha)
-                pixels = _continued(pixels[..., :colours], alpha[..., 0] > 0)
+                pixels = _continued(pixels[..., :colours], alpha[..., 0] > _peak(image.dtype) / 255)
         self._enlarge_into(high[..., :colours], pixels[..., :colours])
         return high[..., 0] if image.ndim == 2 else high
 
@@ -203,7 +205,7 @@ class Upscaler:
         """Enlarge an array (H, W, C), of any type that ``__call__`` takes, into one of the result's size."""
         writable = np.require(image, requirements=["C", "W"])  # PyTorch warns of others, though it only reads
         low = torch.from_numpy(writable).permute(2, 0, 1)[None]
-        peak = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+        peak = _peak(image.dtype)
 
         def write(part: Tensor, top: int, left: int) -> None:
             values = part[0].clamp(0, 1).permute(1, 2, 0)
@@ -289,6 +291,11 @@ def _as_pil(path: Path) -> Image.Image:
     metadata = {"icc_profile": picture.icc_profile, "exif": exif, "dpi": picture.dpi}
     image.info |= {key: value for key, value in metadata.items() if value}
     return image
+
+
+def _peak(dtype: np.dtype[Any]) -> float:
+    """What stands for white, or for opaque."""
+    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
 def _continued(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:

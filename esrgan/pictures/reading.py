@@ -238,6 +238,8 @@ def _tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], in
         raise _UnsuitableError("pages of one size and kind", "different ones", "save each page as a file")
     if count < len(directories):
         notes.append("left out the reduced copies in the file")
+    if tiff.numbers(directories[0], tiff.EXTRA_SAMPLES) == [0]:
+        notes.append("a channel of unspecified meaning is taken as alpha")
     tiff.check_whole(file, directories[:count])
     compression = int((tiff.numbers(directories[0], tiff.COMPRESSION) or [1])[0])
     known = {

@@ -21,6 +21,7 @@ _SHORT, _LONG, _RATIONAL = 3, 4, 5
 SUBFILE, BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, DNG_VERSION = 254, 258, 259, 262, 339, 50706
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 _OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)  # of strips and of tiles
+EXTRA_SAMPLES = 338
 STRUCTURE = (256, 257, BITS, PHOTOMETRIC, 277, SAMPLE_FORMAT)  # ImageWidth, ImageLength, …, SamplesPerPixel
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 # What Exif 2.32, §4.6.4 has in a TIFF file's first directory besides its structure, and what Windows adds.
