@@ -31,7 +31,8 @@ class Console:
         return time.monotonic() - self.shown_at > (LIVE_PAUSE_S if self.is_live else PLAIN_PAUSE_S)
 
     def live(self, text: str, *, keep: bool) -> None:
-        """Show the state of things. Where lines cannot be rewritten only those to keep are printed."""
+        """Show the state of things, in a line. Where lines cannot be rewritten only those to keep are printed."""
+        text = "".join(c if c.isprintable() else "?" for c in text)  # names of files can be anything
         if self.is_live:
             width = shutil.get_terminal_size().columns - 1
             self._write(f"\r\x1b[2K{text[:width]}")

@@ -26,19 +26,17 @@ def select_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name}") from error
+        raise DeviceError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name}") from error
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not torch.cuda.is_available():
-            raise DeviceError(
-                f"--device {name}: this PyTorch ({torch.__version__}) finds no CUDA GPU; use --device cpu"
-            )
+            raise DeviceError(f"device {name}: this PyTorch ({torch.__version__}) finds no CUDA GPU; use cpu")
         if device.index is not None and device.index >= count:
-            raise DeviceError(f"--device {name}: this machine has cuda:0 to cuda:{count - 1}")
+            raise DeviceError(f"device {name}: this machine has cuda:0 to cuda:{count - 1}")
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"--device {name}: this machine has no Apple GPU that PyTorch can use; use --device cpu")
+        raise DeviceError(f"device {name}: this machine has no Apple GPU that PyTorch can use; use cpu")
     elif device.type not in ("cpu", "mps"):
-        raise DeviceError(f"--device: expected auto, cpu, cuda, cuda:N or mps, got {name}")
+        raise DeviceError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name}")
     return device
 
 

@@ -78,12 +78,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def new_image_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+def new_image_file(path: Path, *, overwrite: bool, sync: bool = True) -> Iterator[BinaryIO]:
     """Opens a file for an image; it gets its name when the block ends, and is gone if that raises.
 
     Args:
         path: The name; until it is whole the file is a hidden one beside it.
         overwrite: Whether a file of that name may be replaced. If not, neither is one that comes while writing.
+        sync: Whether it is on the disk before it has its name: else it may be empty after a power loss.
 
     Raises:
         ImageError: The name is taken.
@@ -99,6 +100,8 @@ def new_image_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
                 fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: what is not locked is abandoned
             yield file
             file.flush()
+            if sync:
+                os.fsync(file.fileno())
             if fcntl:
                 _name(temporary, path, overwrite)
         if not fcntl:  # Windows renames no open file

@@ -57,8 +57,8 @@ def find(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> d
     """Lists the images that files, folders and glob patterns stand for.
 
     Args:
-        paths: Files are taken as they are; folders, searched to any depth, and patterns (``**`` too) give the files
-            with one of the suffixes, sorted, hidden ones left out.
+        paths: Files are taken as they are; folders, searched to any depth but not through links, and patterns
+            (``**`` too) give the files with one of the suffixes, sorted, hidden ones left out.
         suffixes: In lower case; those of ``esrgan.pictures`` for images to be enlarged.
 
     Returns:
@@ -73,6 +73,8 @@ def find(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> d
     for path in map(Path, paths):
         try:
             files, got = _expand(path, suffixes), "none there"
+            if not files and linked_folders(path):
+                got = "links to folders alone, which are not followed"
         except OSError as error:  # such as a folder that may not be entered
             files, got = {}, reason(error)
         if not files:
@@ -108,8 +110,17 @@ def _is_image(path: Path, suffixes: Collection[str]) -> bool:
 
 def _images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """The images in a folder and the folders in it, sorted; nothing hidden."""
-    files = (path for path in folder.rglob("*") if _is_image(path, suffixes))
-    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    return [path for path in _below(folder) if _is_image(path, suffixes)]
+
+
+def _below(folder: Path) -> list[Path]:
+    paths = folder.rglob("*")
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def linked_folders(path: str | Path) -> list[Path]:
+    """Lists the links to folders in a folder and below, which ``find`` does not follow; sorted, nothing hidden."""
+    return [link for link in _below(Path(path)) if link.is_symlink() and link.is_dir()]
 
 
 def read(path: str | Path, channels: int) -> NDArray[np.uint8]:

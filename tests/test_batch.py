@@ -11,8 +11,9 @@ import torch
 
 from esrgan import Upscaler, files, images, load_generator, pictures
 from esrgan.cli import inference as inference_command
+from esrgan.cli.command import importing
 from esrgan.errors import ImageError
-from esrgan.inference.batch import Job, Options, Result, plan, upscale_files
+from esrgan.inference.batch import Job, Options, Result, _ignores_case, plan, upscale_files
 from esrgan.interpolation import blend
 from tests.test_inference import make_model, pixels, run
 
@@ -94,28 +95,114 @@ def test_results_of_an_earlier_run_are_no_inputs(tmp_path):
     assert targets(plan([str(tmp_path / "a_sr.png")], None), tmp_path) == [("a_sr.png", "a_sr_sr.png")]
 
 
+def test_results_of_an_earlier_run_are_known_in_every_format(tmp_path):
+    put(*(tmp_path / name for name in ("a.png", "b.webp", "b.png")))
+    before = [path.name for path in tmp_path.iterdir()]
+    for suffix in (*sorted(pictures.SUFFIXES), None):
+        jobs, left_out = plan([str(tmp_path)], None, suffix)
+        assert sorted(job.source.name for job in jobs) == sorted(before)
+        assert all(path.name not in before for path in left_out)
+        for job in jobs:
+            job.target.touch()
+    assert len([*tmp_path.iterdir()]) > 2 * len(pictures.SUFFIXES)
+
+
+def test_what_is_in_the_folder_for_results_is_no_input_however_it_was_found(tmp_path):
+    put(tmp_path / "a.png", tmp_path / "out/a_sr.png")
+    put(tmp_path / "in/b.png")
+    (tmp_path / "in/out").symlink_to(tmp_path / "out")
+    for path in (tmp_path, tmp_path / "**/*.png"):
+        jobs, left_out = plan([str(path)], tmp_path / "in/out")
+        assert {job.source.name for job in jobs} == {"a.png", "b.png"}
+        assert "a_sr.png" in {path.name for path in left_out}
+    # Unless one asks for it.
+    for path in (tmp_path / "out", tmp_path / "out/*.png", tmp_path / "out/a_sr.png"):
+        jobs, left_out = plan([str(path)], tmp_path / "out")
+        assert {job.source.name for job in jobs} == {"a_sr.png"}
+
+
+def test_links_to_folders_are_not_followed_and_named(model, tmp_path, capsys):
+    put(tmp_path / "in/a.png", tmp_path / "real/b.png")
+    (tmp_path / "in/link").symlink_to(tmp_path / "real")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in/.hidden").symlink_to(tmp_path / "real")
+    (tmp_path / "in/nowhere").symlink_to(tmp_path / "nix")
+    assert run(inference_command, "-m", model, tmp_path / "in") == 0
+    printed = capsys.readouterr().out
+    assert f"left out, links to folders are not followed: {tmp_path}/in/link and 1 more\n" in printed
+    assert "1 of 1 images upscaled" in printed
+    assert run(inference_command, "-m", model, tmp_path / "in/link") == 0
+    assert (tmp_path / "real/b_sr.png").is_file()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/link").symlink_to(tmp_path / "real")
+    assert run(inference_command, "-m", model, tmp_path / "links") == 2
+    assert "got links to folders alone, which are not followed; check the path" in capsys.readouterr().err
+
+
+def test_a_folder_for_results_that_is_a_link_to_itself(model, tmp_path, capsys):
+    put(tmp_path / "a.png")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for out in ("loop", "loop/sub"):
+        assert run(inference_command, "-m", model, "-o", tmp_path / out, tmp_path / "a.png") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {tmp_path / out}: the folder cannot be made: ")
+
+
 def test_names_are_the_same_in_every_run(tmp_path):
-    put(*(tmp_path / name for name in ("x.png", "x_sr.jpg", "y.png", "y.jpg")))
+    put(*(tmp_path / name for name in ("x.png", "y.png", "y.jpg", "y_s.jpg")))
     first = plan([str(tmp_path)], None, ".png")
     assert targets(first, tmp_path) == [
         ("x.png", "x_sr.png"),
-        ("x_sr.jpg", "x_sr_sr.png"),
         ("y.jpg", "y.jpg_sr.png"),
         ("y.png", "y.png_sr.png"),
+        ("y_s.jpg", "y_s_sr.png"),
     ]
     put(*(job.target for job in first[0]))
     assert plan([str(tmp_path)], None, ".png")[0] == first[0]
 
 
-def test_two_results_of_one_name_are_refused(model, tmp_path, capsys):
-    put(*(tmp_path / name for name in ("x/a.png", "y/A.png", "z/a.png", "z/a.jpg", "z/a.png.gif")))
-    assert run(inference_command, "-m", model, "-o", tmp_path / "out", tmp_path / "x", tmp_path / "y") == 2
-    err = capsys.readouterr().err
-    assert f"{tmp_path}/y/A.png: expected a result of its own, not {tmp_path}/out/A.png_sr.png" in err
-    assert f"got that of {tmp_path}/x/a.png too; upscale them into different folders" in err
-    with pytest.raises(ImageError, match="a result of its own"):
-        plan([str(tmp_path / "z")], None, ".webp")
-    assert not (tmp_path / "out").exists()
+def test_two_results_of_one_name_are_errors_of_these_files_alone(model, tmp_path, capsys):
+    put(*(tmp_path / name for name in ("x/a.png", "x/b.png", "y/a.png", "y/c.png")))
+    assert run(inference_command, "-m", model, "-o", tmp_path / "out", tmp_path / "x", tmp_path / "y") == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        f"error: {tmp_path}/{one}/a.png: expected a result of its own, not {tmp_path}/out/a.png_sr.png, "
+        f"got that of {tmp_path}/{other}/a.png too; upscale them into different folders"
+        for one, other in ("xy", "yx")
+    ]
+    assert "2 of 4 images upscaled, 2 failed" in printed.out
+    assert sorted(content(tmp_path / "out")) == ["b_sr.png", "c_sr.png"]
+
+
+def test_names_clash_only_as_far_as_they_must(tmp_path):
+    put(*(tmp_path / name for name in ("z/a.png", "z/a.jpg", "z/a.png.gif")))
+    assert targets(plan([str(tmp_path / "z")], None, ".webp"), tmp_path / "z") == [
+        ("a.jpg", "a.jpg_sr.webp"),
+        ("a.png", "a.png_sr.webp"),
+        ("a.png.gif", "a.png.gif_sr.webp"),
+    ]
+
+
+@pytest.mark.parametrize("ignores_case", [False, True])
+def test_case_counts_where_the_disk_says_so(tmp_path, monkeypatch, ignores_case):
+    monkeypatch.setattr("esrgan.inference.batch._ignores_case", lambda folder: ignores_case)
+    for name in ("1/a.png", "2/A.png", "1/straße.png", "2/strasse.png"):
+        put(tmp_path / name)
+    jobs, _ = plan([str(tmp_path / "1"), str(tmp_path / "2")], tmp_path / "out")
+    assert [job.rival is not None for job in jobs] == [ignores_case, False, ignores_case, False]
+
+
+def test_whether_case_counts_is_asked_of_the_disk(tmp_path):
+    (tmp_path / "Ab").mkdir()
+    counts = not (tmp_path / "aB").exists()
+    assert _ignores_case(tmp_path / "Ab/01/02") != counts
+    if counts:
+        (tmp_path / "aB").mkdir()
+        assert not _ignores_case(tmp_path / "Ab")
+        (tmp_path / "aB").rmdir()
+        (tmp_path / "aB").symlink_to("Ab")  # as it is where names that differ in case alone are one
+        assert _ignores_case(tmp_path / "Ab/01/02")
+    assert not _ignores_case(Path("/"))
 
 
 def test_equal_stems_get_results_of_their_own(tmp_path):
@@ -193,6 +280,21 @@ def test_one_after_another_whatever_fails(model, tmp_path, monkeypatch):
     assert sum(path.name.endswith("_sr.png") for path in tmp_path.iterdir()) == 3
 
 
+def test_nothing_is_written_where_the_network_gives_no_finite_values(tmp_path, capsys):
+    put(tmp_path / "a.png", tmp_path / "b.png")
+    model = make_model(tmp_path / "model.pth")
+    content = torch.load(model)
+    content["params"]["conv_last.weight"].fill_(3e38)
+    torch.save(content, model)
+    assert run(inference_command, "-m", model, tmp_path) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": the network gives NaN or infinity: its weights are damaged")[0] for line in lines] == [
+        f"error: {tmp_path}/a.png",
+        f"error: {tmp_path}/b.png",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "model.pth"]
+
+
 def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch):
     """While one image is computed, the next one is read and the one before it written."""
     put(*(tmp_path / f"{i}.png" for i in range(4)))
@@ -233,7 +335,7 @@ def test_existing_results(model, tmp_path, capsys):
         f"error: {tmp_path}/a_sr.png: it is there already; --overwrite replaces files, --skip-existing leaves them\n"
     )
     assert "1 of 2 images upscaled, 1 failed" in printed.out
-    assert f"1 images are left out, as they are results of an earlier run ({tmp_path}/a_sr.png)" in printed.out
+    assert f"left out, made by an earlier run: {tmp_path}/a_sr.png\n" in printed.out
     assert run(inference_command, "-m", model, "--skip-existing", tmp_path) == 0
     assert "0 of 2 images upscaled, 2 were there already" in capsys.readouterr().out
     assert (tmp_path / "a_sr.png").stat() == before
@@ -308,6 +410,36 @@ def test_names_that_the_terminal_cannot_show(model, tmp_path):
     output = subprocess.run(command, capture_output=True, check=True, env=environment).stdout
     assert rb"\u56fe_sr.png" in output
     assert len([*tmp_path.glob("*_sr.png")]) == 2
+
+
+def test_a_name_of_two_lines_is_one_line_of_progress(model, tmp_path, capsys):
+    put(tmp_path / "a\nb.png")
+    assert run(inference_command, "-m", model, tmp_path) == 0
+    assert f"1/1 {tmp_path}/a?b_sr.png " in capsys.readouterr().out
+
+
+def test_ctrl_c_while_importing_is_a_line(model, tmp_path):
+    """As an exception in the middle of a module it becomes other errors, a RecursionError in numpy."""
+    put(tmp_path / "a.png")
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except BaseException:\n    raise RecursionError('deep')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, ROOT / "inference.py", "-m", model, tmp_path / "a.png"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "interrupted\n")
+
+
+def test_ctrl_c_after_importing_is_as_before(own_signals):
+    with importing():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    with importing():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_what_is_wrong_from_the_start_is_told_before_the_work(model, tmp_path, capsys, monkeypatch):

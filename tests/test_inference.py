@@ -16,6 +16,7 @@ from esrgan.cli import interpolate as interpolate_command
 from esrgan.cli import main as esrgan
 from esrgan.cli import test as test_command
 from esrgan.errors import DeviceError, ImageError, WeightsError
+from esrgan.inference.upscaler import _continued
 from esrgan.weights import Architecture, infer_architecture, load_generator, save_file
 
 RNG = np.random.default_rng(0)
@@ -91,7 +92,7 @@ def test_grey_stays_grey(upscaler, tmp_path):
 
 
 def test_alpha_goes_through_the_network_as_a_grey_image(upscaler):
-    image = pixels(6, 5, 4) | 1  # nothing wholly transparent
+    image = pixels(6, 5, 4) | 2  # nothing wholly transparent
     high = upscaler(image)
     np.testing.assert_array_equal(high[..., :3], upscaler(image[..., :3]))
     np.testing.assert_array_equal(high[..., 3], upscaler(image[..., 3]))
@@ -109,6 +110,27 @@ def test_what_is_under_transparent_pixels_does_not_shine_through(upscaler):
     np.testing.assert_array_equal(*results)
     plain = np.full((16, 16, 3), (200, 100, 50), np.uint8)
     np.testing.assert_array_equal(results[0][..., :3], upscaler(plain))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_what_is_under_an_alpha_of_one_does_not_shine_through(upscaler, dtype):
+    """It is hardly to be seen there, but the network would carry it into the pixels beside."""
+    peak = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    image = (np.full((16, 16, 4), (200, 100, 50, 255)) / 255 * peak).astype(dtype)
+    image[:, 8:, 3] = np.asarray(peak / 255).astype(dtype)
+    plain = upscaler(image[..., :3])
+    image[:, 8:, :3] = (np.array((255, 0, 255)) / 255 * peak).astype(dtype)
+    np.testing.assert_array_equal(upscaler(image)[..., :3], plain)
+
+
+def test_soft_edges_look_as_before_to_a_level():
+    """Whatever colours they have, over any background: what is replaced has a weight of at most 1/255."""
+    for _ in range(20):
+        colours, alpha = pixels(16, 16, 3), np.minimum(pixels(16, 16), pixels(16, 16) // 16)
+        continued = _continued(colours, alpha > 1)
+        assert not np.array_equal(continued, colours)
+        seen = np.abs(continued.astype(float) - colours) * alpha[..., None] / 255
+        assert seen[alpha > 0].max() <= 1
 
 
 @pytest.mark.parametrize("alpha", [0, 7, 255])
@@ -148,6 +170,9 @@ def test_what_is_no_image_is_refused(upscaler):
             upscaler(wrong)
     with pytest.raises(ValueError, match="expected a float tensor"):
         upscaler(torch.zeros(3, 4, 4))
+    for wrong in (torch.zeros(1, 3, 4, 4, device="meta"), torch.zeros(1, 3, 4, 4).to_sparse()):
+        with pytest.raises(ValueError, match="expected a dense tensor with data, got torch"):
+            upscaler(wrong)
     with pytest.raises(ValueError, match="expected 3 channels, got 2"):
         upscaler(torch.zeros(1, 2, 4, 4))
     with pytest.raises(ImageError):
@@ -174,6 +199,18 @@ def test_half_precision_that_overflows_is_done_again(model):
     image = pixels(8, 8, 3)
     rough._network.conv_up1.weight.fill_(torch.inf)
     np.testing.assert_array_equal(rough(image), Upscaler.from_file(model, "cpu", "fp32")(image))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("options", [{}, {"self_ensemble": True}, {"outscale": 3}])
+def test_results_that_are_not_finite_are_refused(tmp_path, precision, options):
+    """Finite weights may give them, as those of a training that diverged do."""
+    file = load_generator(make_model(tmp_path / "model.pth"))
+    file.state["conv_last.weight"].fill_(3e38)
+    upscaler = Upscaler.from_file(file, "cpu", precision, **options)
+    for image in (pixels(8, 8, 3), pixels(8, 8), pixels(8, 8, 4), torch.rand(2, 3, 8, 8)):
+        with pytest.raises(WeightsError, match="the network gives NaN or infinity: its weights are damaged"):
+            upscaler(image)
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "L", "LA", "RGB", "RGBA", "I;16"])
@@ -261,14 +298,47 @@ def test_the_callers_network_stays_as_it_is(model):
     assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in network.parameters())
 
 
-def test_pil_images_with_frames_or_a_transparent_colour(upscaler, tmp_path):
+def test_pil_images_with_frames_are_refused(upscaler, tmp_path):
     frames = [Image.fromarray(pixels(6, 8, 3)) for _ in range(2)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     with pytest.raises(ValueError, match="expected one image, got 2 frames"):
         upscaler(Image.open(tmp_path / "a.gif"))
-    frames[0].save(tmp_path / "a.png", transparency=(1, 2, 3))
-    with Image.open(tmp_path / "a.png") as image:
-        assert upscaler(image).mode == "RGBA"
+
+
+GREYS = np.linspace(0, 255, 48, dtype=np.uint8).reshape(6, 8)
+
+
+@pytest.mark.parametrize(
+    ("mode", "image", "transparency"),
+    [
+        ("RGBA", Image.fromarray(pixels(6, 8, 3)), (1, 2, 3)),
+        ("LA", Image.fromarray(GREYS), int(GREYS[2, 2])),
+        ("LA", Image.fromarray(GREYS > 99), 0),
+        ("L", Image.fromarray(GREYS).quantize(16), None),
+        ("LA", Image.fromarray(GREYS).quantize(16), 3),
+        ("RGB", Image.fromarray(pixels(6, 8, 3)).quantize(16), None),
+        ("RGBA", Image.fromarray(pixels(6, 8, 3)).quantize(16), 3),
+        ("L", Image.fromarray(GREYS[:1, :1]).quantize(16), None),
+    ],
+)
+def test_a_pil_image_is_what_its_file_is(upscaler, tmp_path, mode, image, transparency):
+    image.save(tmp_path / "a.png", **({} if transparency is None else {"transparency": transparency}))
+    expected = upscaler(tmp_path / "a.png")
+    assert expected.mode == mode
+    with Image.open(tmp_path / "a.png") as opened:
+        high = upscaler(opened)
+    assert high.mode == mode
+    np.testing.assert_array_equal(np.asarray(high), np.asarray(expected))
+
+
+def test_grey_of_sixteen_bits_with_a_transparent_colour_is_refused(upscaler, tmp_path):
+    """PIL has no such mode with alpha; as RGBA it would be cut to eight bits."""
+    Image.fromarray(GREYS.astype(np.uint16) * 257).save(tmp_path / "a.png", transparency=257)
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(ValueError, match=r"delete image.info\[\"transp"):
+        upscaler(image)
+    with pytest.raises(ImageError, match="what a PIL image can hold"):
+        upscaler(tmp_path / "a.png")
+    assert upscaler(pictures.read(tmp_path / "a.png").frames[0]).shape == (12, 16, 2)
 
 
 def test_a_file_is_turned_upright_once(upscaler, tmp_path):
@@ -354,7 +424,7 @@ def test_what_no_format_could_hold_is_told_before_the_work(model, tmp_path, caps
         (["-m", "nowhere.pth", "PHOTO"], "there is no such file"),
         (["-m", "PHOTO", "PHOTO"], "got a PNG image; name a model first"),
         (["-m", "MODEL", "nowhere.png"], "nowhere.png"),
-        (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "--device cuda:77"),
+        (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "device cuda:77"),
         (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "on a CPU use bf16"),
     ],
 )

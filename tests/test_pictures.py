@@ -504,6 +504,13 @@ def test_reduced_copies_are_left_out(tmp_path):
     assert len(picture.frames) == 1
 
 
+def test_a_channel_of_unknown_meaning_is_said_to_be_taken_as_alpha(tmp_path):
+    word = "a channel of unspecified meaning is taken as alpha"
+    for meaning, notes in (("unspecified", (word,)), ("unassalpha", ())):
+        tifffile.imwrite(tmp_path / "a.tif", noise(4), photometric="rgb", extrasamples=[meaning])
+        assert pictures.read(tmp_path / "a.tif").notes == notes
+
+
 def test_many_pages(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif", pages := noise(3, height=1500 * 2).reshape(1500, 2, WIDTH, 3), photometric="rgb"
@@ -786,6 +793,34 @@ def test_truncated_files_are_refused(tmp_path, kind):
     assert refused >= 4
 
 
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_tiff_files_that_end_too_soon_are_refused(tmp_path, tile, compression, dtype):
+    """Wherever they end: between two strips or tiles, in one, on the last page."""
+    path = tmp_path / "a.tif"
+    frames = np.stack([noise(3, dtype, 40, 48) for _ in range(2)])
+    tifffile.imwrite(path, frames, photometric="rgb", tile=tile, compression=compression, rowsperstrip=8)
+    np.testing.assert_array_equal(pictures.read(path).frames, frames)
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[1]
+        ends = {offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)}
+    for end in (len(whole) // 2, *(end - 1 for end in ends), *sorted(ends)[:-1]):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ImageError, match=r"\(the file ends too soon\)|Read error|read error"):
+            pictures.read(path)
+
+
+def test_tiff_texts_without_their_last_byte_are_no_damage(tmp_path):
+    pixels, tag = noise(3, height=32, width=32), (271, 2, 5, b"Maker", True)
+    for tile in (None, (16, 16)):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=tile, extratags=[tag])
+        path = tmp_path / "a.tif"
+        path.write_bytes(path.read_bytes().replace(b"Maker\0", b"Maker!"))
+        np.testing.assert_array_equal(pictures.read(path).frames[0], pixels)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
@@ -932,6 +967,19 @@ def test_a_file_that_comes_while_writing_is_kept(tmp_path, monkeypatch, has_link
         pictures.write(path, pictures.Picture((noise(3),)))
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_picture_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, overwrite):
+    path, synced = tmp_path / "a.png", []
+
+    def sync(number):
+        assert not path.exists()
+        synced.append(os.fstat(number).st_size)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    pictures.write(path, pictures.Picture((noise(3),)), overwrite=overwrite)
+    assert synced == [path.stat().st_size]
 
 
 def test_writing_without_hard_links(tmp_path, monkeypatch):

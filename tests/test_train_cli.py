@@ -183,7 +183,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_line(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert "finds no CUDA GPU; use --device cpu" in refused(capsys, config_file, "--device", "cuda")
+    assert "finds no CUDA GPU; use cpu" in refused(capsys, config_file, "--device", "cuda")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_in_a_line(

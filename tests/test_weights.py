@@ -179,6 +179,28 @@ def test_safetensors_written_by_others_are_read(tmp_path):
     assert equal(load_generator(path).state, STATE)
 
 
+@pytest.mark.parametrize("key", ["params", "params_ema", "state_dict", "model", "generator"])
+def test_metadata_of_safetensors_is_not_taken_for_weights(tmp_path, key):
+    path = tmp_path / "a.safetensors"
+    for text in ('{"arch": "esrgan"}', "{}", "16697987", "none"):
+        safetensors.torch.save_file(STATE, path, {key: text, "stage": "training"})
+        file = load_generator(path)
+        assert equal(file.state, STATE)
+        assert file.stage == "training"
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf")])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_numbers_that_are_not_finite_are_refused(tmp_path, suffix, value):
+    path = tmp_path / f"a{suffix}"
+    for name, content in (
+        ("alpha", {"alpha": value}),
+        ("residual_scaling", {"hparams": {"generator": {"residual_scaling": value}}}),
+    ):
+        save_file(path, {"params": STATE, **content})
+        assert refused(path) == f"{path}: expected {name} to be a finite number; the file is damaged"
+
+
 # The architecture
 
 ARCHITECTURES = st.builds(
@@ -298,7 +320,6 @@ def test_files_of_another_kind_are_refused(tmp_path, suffix, content, word):
     assert word in refused(path)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @IN_TMP
 @given(content=st.binary(max_size=300))
@@ -333,7 +354,6 @@ def whole_files():
 WHOLE = whole_files()
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @IN_TMP
 @given(data=st.data())

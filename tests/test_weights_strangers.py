@@ -259,6 +259,15 @@ def test_tensors_of_other_kinds_are_refused(tmp_path, change, kind, write):
     assert text.startswith(f"expected floating-point weights, got {kind} in body.1.rdb2.conv3.weight")
 
 
+def test_a_refusal_comes_without_the_warnings_of_pytorch(tmp_path, recwarn):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps({"params": STATE}, protocol=4))
+    torch.save({name: value.to_sparse() for name, value in STATE.items()}, tmp_path / "b.pth")
+    recwarn.clear()
+    refused(tmp_path / "a.pth")
+    refused(tmp_path / "b.pth")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_diverged_weights_are_refused(tmp_path, value, dtype):

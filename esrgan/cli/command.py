@@ -6,8 +6,10 @@ import argparse
 import ctypes
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from esrgan.errors import EsrganError, TrainingError
@@ -77,6 +79,27 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # else another C library
         mallopt(_M_MMAP_MAX, 0)  # nothing comes and goes by itself
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Have Ctrl-C end the process at once: nothing has begun yet.
+
+    As an exception it would come in the middle of a module, and libraries make other errors of it there.
+    """
+
+    def leave(*_: object) -> None:
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # Ctrl-C is ignored, or another's concern
+        yield
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:

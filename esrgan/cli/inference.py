@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="default: auto, the fastest"
     )
     parser.add_argument("--format", choices=FORMATS, help="of the results (default: each image's own)")
-    parser.add_argument("--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95)")
+    parser.add_argument(
+        "--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95); makes WebP lossy"
+    )
     parser.add_argument("--outscale", type=_factor, metavar="X", help="final factor (default: the model's)")
     parser.add_argument("--self-ensemble", action="store_true", help="average 8 flips and turns: 8 times the work")
     parser.add_argument("--psnr-model-path", type=Path, metavar="FILE", help="blend -m with this generator")
@@ -78,12 +80,13 @@ def _together(processes: int) -> Iterator[None]:
 
 
 def _inference(args: argparse.Namespace) -> int:
-    from esrgan.console import Console, duration
-    from esrgan.devices import process_device
-    from esrgan.inference.batch import Options, Result, plan, upscale_files
-    from esrgan.inference.upscaler import Upscaler
-    from esrgan.interpolation import blend
-    from esrgan.weights import load_generator
+    with command.importing():
+        from esrgan.console import Console, duration
+        from esrgan.devices import process_device
+        from esrgan.inference.batch import Options, Result, plan, upscale_files
+        from esrgan.inference.upscaler import Upscaler
+        from esrgan.interpolation import blend
+        from esrgan.weights import load_generator
 
     if (args.alpha is None) != (args.psnr_model_path is None):
         raise EsrganError("--alpha and --psnr-model-path: expected both or none, got one of them")
@@ -107,8 +110,9 @@ def _inference(args: argparse.Namespace) -> int:
     precision = str(upscaler.dtype).removeprefix("torch.")
     console.line(f"{args.model_path}: {file.describe()}; on {upscaler.device} in {precision}")
 
-    if left_out:
-        console.line(f"{len(left_out)} images are left out, as they are results of an earlier run ({left_out[0]})")
+    for reason in dict.fromkeys(left_out.values()):
+        first, *others = (path for path, why in left_out.items() if why == reason)
+        console.line(f"left out, {reason}: {first}{f' and {len(others)} more' if others else ''}")
 
     begin = time.perf_counter()
     done = worked = 0

@@ -79,7 +79,8 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     changes = {"seed": args.seed, "data_root": args.data_root}
     config = config.model_copy(update={key: value for key, value in changes.items() if value is not None})
 
-    from esrgan.training import TrainOptions, train
+    with command.importing():
+        from esrgan.training import TrainOptions, train
 
     if (code := _on_all_gpus(args, config.batch_size // config.accumulation, argv)) is not None:
         return code

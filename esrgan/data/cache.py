@@ -246,7 +246,7 @@ def _make(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> Cac
     high_bytes, low_bytes = np.ascontiguousarray(high).data, np.ascontiguousarray(low).data
     cached = CachedPair(pair, path, (high.shape[0], high.shape[1], channels), scale)
     try:
-        with new_image_file(path, overwrite=True) as file:
+        with new_image_file(path, overwrite=True, sync=False) as file:
             file.write(_header(cached, zlib.crc32(low_bytes, zlib.crc32(high_bytes))))
             file.write(high_bytes)
             file.write(low_bytes)

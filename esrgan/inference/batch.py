@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,10 +22,17 @@ LARGE_RESULT = 1 << 28
 
 @dataclass(frozen=True)
 class Job:
-    """A file and where its result goes."""
+    """A file and where its result goes.
+
+    Attributes:
+        source: The file.
+        target: Of the result.
+        rival: Another file whose result would have that name too, so that neither gets one.
+    """
 
     source: Path
     target: Path
+    rival: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Options:
             raise ValueError(f"quality: expected 1 to 100, got {self.quality}")
 
 
-def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) -> tuple[list[Job], list[Path]]:
+def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) -> tuple[list[Job], dict[Path, str]]:
     """Find the images and name their results: ``<stem>_sr<suffix>`` beside them or in a folder.
 
     The folder mirrors those that are searched. Where two results would have one name they get their file's whole one
@@ -80,48 +87,61 @@ def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) 
         suffix: Of the results; None keeps each file's own.
 
     Returns:
-        The jobs, and the files that are left out as they are results of others, or in ``out_dir``, from an earlier run.
+        The jobs, and what is left out, with the reason: results of others, in whatever format, or in ``out_dir``, from
+        an earlier run, and links to folders.
 
     Raises:
-        ImageError: If some of the paths give no file, or results would still have one name.
+        ImageError: If some of the paths give no file.
     """
     places = images.find(paths, pictures.SUFFIXES)
+    ignores_case = functools.cache(_ignores_case)
 
     def target(source: Path, stem: str) -> Path:
         folder = source.parent if out_dir is None else out_dir / places[source].parent
         return folder / f"{stem}{SUFFIX}{suffix or source.suffix}"
 
-    inside = [] if out_dir is None else [Path(path).resolve() for path in paths if Path(path).is_dir()]
-    is_inside = out_dir is not None and any(folder in out_dir.resolve().parents for folder in inside)
-    results: set[str] = set()
-    left_out = []
-    for source in sorted(places, key=lambda source: len(source.name)):  # a result's name is longer than its file's
-        folder = source.parent.resolve()
-        if _identity(source) in results or (is_inside and out_dir and out_dir.resolve() in (folder, *folder.parents)):
-            left_out.append(source)
+    def identity(path: Path) -> Path:
+        folder = _real(path.parent)
+        return folder / (path.name.lower() if ignores_case(folder) else path.name)
+
+    out = None if out_dir is None else _real(out_dir)
+    left_out = {link: "links to folders are not followed" for path in paths for link in images.linked_folders(path)}
+    results: set[Path] = set()  # without suffix
+    for source in sorted(places, key=lambda source: len(source.stem)):  # a result's name is longer than its file's
+        folder, asked_for = _real(source.parent), _real(source.parents[len(places[source].parts) - 1])
+        is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
+        if is_in_out or identity(source.with_name(source.stem)) in results:
+            left_out[source] = "made by an earlier run"
         else:
-            results |= {_identity(target(source, stem)) for stem in (source.stem, source.name)}
+            results |= {identity(target(source, stem).with_suffix("")) for stem in (source.stem, source.name)}
     sources = [source for source in places if source not in left_out]
-    uses = Counter(_identity(target(source, source.stem)) for source in sources)
-    jobs = [
-        Job(source, target(source, source.stem if uses[_identity(target(source, source.stem))] == 1 else source.name))
-        for source in sources
-    ]
-    taken: dict[str, Path] = {}
-    problems = []
-    for job in jobs:
-        other = taken.setdefault(_identity(job.target), job.source)
-        if other != job.source:
-            got, remedy = f"that of {other} too", "upscale them into different folders"
-            problems.append(Problem(str(job.source), f"a result of its own, not {job.target}", got, remedy))
-    if problems:
-        raise ImageError(problems)
-    return jobs, left_out
+    with_whole_name: set[Path] = set()
+    while True:
+        targets = {
+            source: target(source, source.name if source in with_whole_name else source.stem) for source in sources
+        }
+        users: dict[Path, list[Path]] = {}
+        for source in sources:
+            users.setdefault(identity(targets[source]), []).append(source)
+        clashes = [same for same in users.values() if len(same) > 1]
+        rivals = {source: next(other for other in same if other != source) for same in clashes for source in same}
+        if rivals.keys() <= with_whole_name:
+            return [Job(source, targets[source], rivals.get(source)) for source in sources], left_out
+        with_whole_name |= rivals.keys()
 
 
-def _identity(path: Path) -> str:
-    """What tells files apart, also on disks where case does not."""
-    return str(path.parent.resolve() / path.name).casefold()
+def _real(folder: Path) -> Path:
+    """A folder's path without links; not by ``Path.resolve``, which raises where links go round in circles."""
+    return Path(os.path.realpath(folder))
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether names that differ in case alone are one on the disk of a folder, which need not be there yet."""
+    for path in (folder, *folder.parents):
+        other = path.with_name(path.name.swapcase()) if path.name else path
+        if path.exists() and other != path:
+            return other.exists() and other.samefile(path)
+    return False
 
 
 def upscale_files(
@@ -170,7 +190,7 @@ def upscale_files(
                     if behind is not None and _result_bytes(upscaler, picture) > LARGE_RESULT:
                         finish(behind[0], behind[1].result)
                         behind = None
-                    high = dataclasses.replace(picture, frames=tuple(upscaler(frame) for frame in picture.frames))
+                    high = _enlarge(job, picture, upscaler)
                     del picture
                     writing = writer.submit(_write, job, high, options)
                     del high
@@ -187,6 +207,9 @@ def upscale_files(
 
 def _read(job: Job, upscaler: Upscaler, options: Options) -> Picture | None:
     """Read a file and check that its result can be written; None if it is there already."""
+    if job.rival is not None:
+        expected, got = f"a result of its own, not {job.target}", f"that of {job.rival} too"
+        raise ImageError(Problem(str(job.source), expected, got, "upscale them into different folders"))
     if job.target.is_file() and options.skip_existing:
         return None
     if os.path.lexists(job.target) and (job.target.is_dir() or not options.overwrite):
@@ -200,6 +223,13 @@ def _read(job: Job, upscaler: Upscaler, options: Options) -> Picture | None:
     dtype, frames = picture.frames[0].dtype, len(picture.frames)
     pictures.check_writable(job.target, *size, dtype, frames, bits=picture.bits, reduce_depth=options.reduce_depth)
     return picture
+
+
+def _enlarge(job: Job, picture: Picture, upscaler: Upscaler) -> Picture:
+    try:
+        return dataclasses.replace(picture, frames=tuple(upscaler(frame) for frame in picture.frames))
+    except EsrganError as error:  # which knows nothing of files
+        raise type(error)(f"{job.source}: {error}") from error
 
 
 def _result_bytes(upscaler: Upscaler, picture: Picture) -> int:

@@ -83,7 +83,7 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
         else:
             raise DeviceError(
                 f"{weight.device}: too little memory to enlarge {width}×{height} px even by small parts; "
-                f"close other programs, or use another --device"
+                f"close other programs, or use another device"
             ) from too_much
 
 

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from esrgan import pictures
 from esrgan.devices import has_native_bfloat16, select_device
-from esrgan.errors import DeviceError, ImageError, Problem
+from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
 from esrgan.inference.enlarge import enlarge
 from esrgan.models import RRDBNet
 from esrgan.pictures.containers import upright_exif
+from esrgan.pictures.reading import grey_if_grey
 from esrgan.weights import GeneratorFile, load_generator
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -123,7 +124,8 @@ class Upscaler:
         Args:
             image: One of
 
-                - a PIL image; modes 1 and P become L, RGB or RGBA,
+                - a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16; 1 becomes L, and P L or RGB by its colours, both
+                  with alpha if one of them is transparent, as in L and RGB,
                 - an array (H, W) or (H, W, C), uint8 in [0, 255], uint16 in [0, 65535] or float in [0, 1], where C is
                   1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha,
                 - a float tensor (B, C, H, W) in [0, 1], C one of 1, 3 and the network's; it comes back on its own
@@ -132,12 +134,13 @@ class Upscaler:
                   frames) are for ``esrgan.pictures`` and ``esrgan.inference.upscale_files``.
 
             Grey stays grey. Alpha goes through the network as a grey image, beside the colours, which are continued
-            under transparent pixels so that none shines through from there; a network of four channels takes RGB and
-            alpha at once.
+            under transparent pixels (alpha of at most 1/255) so that none shines through from there; a network of four
+            channels takes RGB and alpha at once.
 
         Raises:
             ImageError: If a file cannot be read.
             DeviceError: If the device has too little memory.
+            WeightsError: If the network gives values that are not finite, in float32 too.
             ValueError: If it is none of the above.
         """
         if isinstance(image, (str, Path)):
@@ -153,17 +156,25 @@ class Upscaler:
     def _pil(self, image: Image.Image) -> Image.Image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"expected one image, got {getattr(image, 'n_frames', 1)} frames; give copies of each")
-        if image.mode == "1":
-            image = image.convert("L")
-        elif image.mode == "P" or "transparency" in image.info:
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
+        if image.mode == "I;16" and image.has_transparency_data:
+            remedy = 'delete image.info["transparency"], or give the array that esrgan.pictures.read gives'
+            raise ValueError(f"expected 16-bit grey without a transparent colour, as PIL has no alpha for it; {remedy}")
+        mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
+        if mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
             raise ValueError(f"expected a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16, got {image.mode}")
-        high = Image.fromarray(self._array(np.asarray(image)))
+        if image.has_transparency_data:
+            mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
+        pixels = np.asarray(image.convert(mode))
+        if image.mode == "P":
+            (pixels,) = grey_if_grey([pixels])
+            pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        high = Image.fromarray(self._array(pixels))
         high.info |= {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
         return high
 
     def _tensor(self, low: Tensor) -> Tensor:
+        if low.is_meta or low.layout != torch.strided:
+            raise ValueError(f"expected a dense tensor with data, got {low.layout} on {low.device}")
         if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
             raise ValueError(f"expected a float tensor (B, C, H, W), got {low.dtype} {tuple(low.shape)}")
         channels = self.network.conv_last.out_channels
@@ -186,7 +197,7 @@ class Upscaler:
                 high[..., colours:] = alpha.min()
             else:
                 self._enlarge_into(high[..., colours:], alpha)
-                pixels = _continued(pixels[..., :colours], alpha[..., 0] > 0)
+                pixels = _continued(pixels[..., :colours], alpha[..., 0] > _peak(image.dtype) / 255)
         self._enlarge_into(high[..., :colours], pixels[..., :colours])
         return high[..., 0] if image.ndim == 2 else high
 
@@ -194,7 +205,7 @@ class Upscaler:
         """Enlarge an array (H, W, C), of any type that ``__call__`` takes, into one of the result's size."""
         writable = np.require(image, requirements=["C", "W"])  # PyTorch warns of others, though it only reads
         low = torch.from_numpy(writable).permute(2, 0, 1)[None]
-        peak = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+        peak = _peak(image.dtype)
 
         def write(part: Tensor, top: int, left: int) -> None:
             values = part[0].clamp(0, 1).permute(1, 2, 0)
@@ -255,18 +266,16 @@ class Upscaler:
 
         def check_and_write(part: Tensor, top: int, left: int) -> None:
             if not torch.isfinite(part).all():
-                raise _NotFiniteError
+                raise WeightsError(
+                    "the network gives NaN or infinity: its weights are damaged, or the image has such values"
+                )
             write(adapt(part), top, left)
 
         if self._network is not self.network:
-            with contextlib.suppress(_NotFiniteError):  # half precision overflows with some weights and on some GPUs
+            with contextlib.suppress(WeightsError):  # half precision overflows with some weights and on some GPUs
                 enlarge(self._network, height, width, read, check_and_write)
                 return
-        enlarge(self.network, height, width, read, lambda part, top, left: write(adapt(part), top, left))
-
-
-class _NotFiniteError(ArithmeticError):
-    pass
+        enlarge(self.network, height, width, read, check_and_write)
 
 
 def _as_pil(path: Path) -> Image.Image:
@@ -282,6 +291,11 @@ def _as_pil(path: Path) -> Image.Image:
     metadata = {"icc_profile": picture.icc_profile, "exif": exif, "dpi": picture.dpi}
     image.info |= {key: value for key, value in metadata.items() if value}
     return image
+
+
+def _peak(dtype: np.dtype[Any]) -> float:
+    """What stands for white, or for opaque."""
+    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
 def _continued(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:

@@ -135,7 +135,7 @@ def _finished(
         frames = _opaque_if_opaque(frames)
     if file_format in ("WEBP", "GIF", "AVIF") or "palette" in fields:
         # Converting to and from YCbCr leaves grey up to a step of 10 bits away from itself.
-        frames = _grey_if_grey(frames, {1: 1, 2: 64}[frames[0].itemsize] if file_format == "AVIF" else 0)
+        frames = grey_if_grey(frames, {1: 1, 2: 64}[frames[0].itemsize] if file_format == "AVIF" else 0)
     if frames[0].dtype == np.float32:
         lowest, highest = min(float(frame.min()) for frame in frames), max(float(frame.max()) for frame in frames)
         if not np.isfinite(highest - lowest):
@@ -154,7 +154,8 @@ def _load(path: Path, file_format: str, count: int | None) -> Any:
     source = pyvips.Source.new_from_file(str(path).encode("utf-8", "surrogateescape"))
     number = count if file_format == "TIFF" else -1 if file_format in ("WEBP", "GIF") else None
     options = {} if number is None else {"n": number}
-    # Not "truncated", which lets TIFF files pass that are.
+    # Not "truncated", which lets TIFF files pass that are; nor "warning", which refuses sound ones for a text in them
+    # without its last byte.
     return loader(source, access="sequential", fail_on="error", **options)
 
 
@@ -173,8 +174,8 @@ def _opaque_if_opaque(frames: list[NDArray[Any]]) -> list[NDArray[Any]]:
     return [np.ascontiguousarray(frame[..., :3]) for frame in frames]
 
 
-def _grey_if_grey(frames: list[NDArray[Any]], tolerance: int = 0) -> list[NDArray[Any]]:
-    """Without the colours if there are none."""
+def grey_if_grey(frames: list[NDArray[Any]], tolerance: int = 0) -> list[NDArray[Any]]:
+    """Without the colours, (H, W, 1) or with alpha (H, W, 2), if there are none."""
     if frames[0].shape[2] < 3 or any(np.ptp(frame[..., :3], axis=2).max() > tolerance for frame in frames):
         return frames
     return [np.ascontiguousarray(frame[..., [1, *range(3, frame.shape[2])]]) for frame in frames]
@@ -237,6 +238,9 @@ def _tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], in
         raise _UnsuitableError("pages of one size and kind", "different ones", "save each page as a file")
     if count < len(directories):
         notes.append("left out the reduced copies in the file")
+    if tiff.numbers(directories[0], tiff.EXTRA_SAMPLES) == [0]:
+        notes.append("a channel of unspecified meaning is taken as alpha")
+    tiff.check_whole(file, directories[:count])
     compression = int((tiff.numbers(directories[0], tiff.COMPRESSION) or [1])[0])
     known = {
         "dpi": tiff.dpi(directories[0]),
@@ -263,7 +267,7 @@ def _read_bmp(file: BinaryIO) -> Picture:
     if mode is None:
         raise _UnsuitableError("grey or RGB", f"Pillow mode {image.mode}", "convert it to RGB")
     pixels = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
-    frames = _grey_if_grey([pixels]) if image.mode == "P" else [pixels]
+    frames = grey_if_grey([pixels]) if image.mode == "P" else [pixels]
     return Picture(tuple(frames), "BMP", dpi=image.info.get("dpi"))
 
 
@@ -283,7 +287,7 @@ def _read_heic(file: BinaryIO) -> Picture:
     bits = int(info["bit_depth"]) if pixels.dtype == np.uint16 else 0
     if bits:
         pixels = _full_range(pixels, bits)
-    (pixels,) = _grey_if_grey([pixels], 64 if bits else 1)
+    (pixels,) = grey_if_grey([pixels], 64 if bits else 1)
     return Picture(
         (pixels,),
         "HEIC",

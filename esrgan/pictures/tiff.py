@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +20,8 @@ _SHORT, _LONG, _RATIONAL = 3, 4, 5
 
 SUBFILE, BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, DNG_VERSION = 254, 258, 259, 262, 339, 50706
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+_OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)  # of strips and of tiles
+EXTRA_SAMPLES = 338
 STRUCTURE = (256, 257, BITS, PHOTOMETRIC, 277, SAMPLE_FORMAT)  # ImageWidth, ImageLength, …, SamplesPerPixel
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 # What Exif 2.32, §4.6.4 has in a TIFF file's first directory besides its structure, and what Windows adds.
@@ -146,6 +148,22 @@ def directories(file: BinaryIO) -> Iterator[Directory]:
             yield directory
     except struct.error as error:
         raise ValueError("the file ends too soon") from error
+
+
+def check_whole(file: BinaryIO, pages: Iterable[Directory]) -> None:
+    """Checks that a file holds all the strips or tiles of its pages: libvips makes tiles black that are missing.
+
+    Raises:
+        ValueError: It ends before them.
+    """
+    size = file.seek(0, os.SEEK_END)
+    for page in pages:
+        offsets, counts = (
+            [number for tag in tags for number in numbers(page, tag)] for tags in (_OFFSETS, _BYTE_COUNTS)
+        )
+        ends = [offset + count for offset, count in zip(offsets, counts, strict=False)]
+        if not offsets or len(offsets) != len(counts) or max(ends) > size:
+            raise ValueError("the file ends too soon")
 
 
 def numbers(directory: Directory, tag: int) -> list[float]:

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def unwrap(content: dict[str, Any], place: str) -> dict[str, Tensor]:
 def load_file(path: str | Path) -> dict[str, Any]:
     """Read the dictionary in a weight file onto the CPU, as tensors and plain values only.
 
-    The metadata of a safetensors file is merged in, read as JSON where it is JSON.
+    The metadata of a safetensors file is merged in, read as JSON where it is JSON, but never taken for weights.
 
     Raises:
         WeightsError: In one line: not there, a folder, empty, truncated, not a weight file, or one with code in it.
@@ -155,8 +156,9 @@ def _check_zip(path: Path, size: int) -> None:
 def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = {key: _as_json(value) for key, value in (file.metadata() or {}).items()}
-            return {"params": {name: file.get_tensor(name) for name in file.keys()}} | metadata  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = (file.metadata() or {}).items()  # anything; the weights are in the tensors alone
+            return {"params": state} | {key: _as_json(value) for key, value in metadata if key not in WRAPPERS}
     except Exception as error:  # damaged input
         raise WeightsError(f"{path}: not a whole safetensors file: {_reason(error)}; download it again") from error
 
@@ -170,7 +172,8 @@ def _as_json(text: str) -> Any:
 
 def _load_torch(path: Path) -> Any:
     try:
-        with path.open("rb") as file:  # given a name, torch would go by its suffix
+        # Given a name, torch would go by its suffix. Its warnings are of what is refused in a line of our own.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))

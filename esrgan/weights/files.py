@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 from dataclasses import dataclass, replace
@@ -101,7 +102,7 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
     if beta is None and isinstance(hparams.get("generator"), dict):
         beta = hparams["generator"].get("residual_scaling")
     if isinstance(beta, (int, float)):
-        architecture = replace(architecture, residual_scaling=float(beta))
+        architecture = replace(architecture, residual_scaling=_finite(beta, "residual_scaling", place))
     with torch.device("meta"):  # names and shapes alone: a file must not make us allocate what it claims to hold
         network = architecture.build()
     check_complete(state, network, place)
@@ -111,10 +112,17 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         state=_float32(state, place),
         architecture=architecture,
         stage=stage if stage in ("pretraining", "training") else None,
-        alpha=float(alpha) if isinstance(alpha, (int, float)) else None,
+        alpha=_finite(alpha, "alpha", place) if isinstance(alpha, (int, float)) else None,
         hparams=hparams,
         dialect=dialect,
     )
+
+
+def _finite(value: float, name: str, place: str) -> float:
+    with contextlib.suppress(OverflowError):  # of an integer that no float can hold
+        if math.isfinite(value):
+            return float(value)
+    raise WeightsError(f"{place}: expected {name} to be a finite number; the file is damaged")
 
 
 def _float32(state: State, place: str) -> State:

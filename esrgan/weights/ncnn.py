@@ -73,13 +73,13 @@ def read(param: Path, weights: Path) -> dict[str, Tensor]:
 
 def _lines(param: Path) -> list[str]:
     try:
-        magic, counts, *lines = param.read_text("utf-8").split("\n")
+        magic, counts, *lines = f"{param.read_text('utf-8')}\n".split("\n")
     except (OSError, ValueError) as error:
         raise WeightsError(f"{param}: expected the text of an ncnn network; {one_line(str(error))}") from error
     lines = [line for line in lines if line.strip()]
     if magic.strip() != MAGIC.decode() or counts.split()[:1] != [str(len(lines))]:
-        got = one_line(counts.partition(" ")[0], 20)
-        raise WeightsError(f"{param}: expected {got} layers, got {len(lines)}; the file is damaged or truncated")
+        expected = one_line(counts.partition(" ")[0], 20) or "a number of"
+        raise WeightsError(f"{param}: expected {expected} layers, got {len(lines)}; the file is damaged or truncated")
     return lines
 
 
