@@ -361,8 +361,8 @@ def write_fails(patch, act, *, file=0, call=1):
     numbers = itertools.count()
 
     @contextmanager
-    def failing(path, *, overwrite):
-        with new_image_file(path, overwrite=overwrite) as opened:
+    def failing(path, **options):
+        with new_image_file(path, **options) as opened:
             yield FailingFile(opened, call, act) if next(numbers) >= file else opened
 
     patch.setattr(cache_module, "new_image_file", failing)
@@ -504,9 +504,9 @@ def test_space_is_told_before_it_is_taken(tmp_path, cache, monkeypatch):
     lines_then = []
     new_file = cache_module.new_image_file
 
-    def watched(path, *, overwrite):
+    def watched(path, **options):
         lines_then.append(said.getvalue())
-        return new_file(path, overwrite=overwrite)
+        return new_file(path, **options)
 
     monkeypatch.setattr(cache_module, "new_image_file", watched)
     prepared = cache(pairs, console=console)

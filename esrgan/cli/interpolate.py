@@ -69,8 +69,9 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
     if args.images:
         return _blend_images(args)
 
-    from esrgan.interpolation import blend, mix
-    from esrgan.weights import load_generator, save_file
+    with command.importing():
+        from esrgan.interpolation import blend, mix
+        from esrgan.weights import load_generator, save_file
 
     if args.mix:
         files, shares = [load_generator(path) for path, _ in args.mix], [share for _, share in args.mix]
@@ -88,8 +89,9 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
 
 
 def _blend_images(args: argparse.Namespace) -> int:
-    from esrgan import pictures
-    from esrgan.interpolation import interpolate_pictures
+    with command.importing():
+        from esrgan import pictures
+        from esrgan.interpolation import interpolate_pictures
 
     psnr, gan = (pictures.read(path) for path in args.images)
     try:
@@ -103,12 +105,13 @@ def _blend_images(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from esrgan import images
-    from esrgan.evaluation import load_pictures
-    from esrgan.evaluation.sweep import curve, strip
-    from esrgan.files import write_bytes
-    from esrgan.interpolation import blend
-    from esrgan.weights import load_generator
+    with command.importing():
+        from esrgan import images
+        from esrgan.evaluation import load_pictures
+        from esrgan.evaluation.sweep import curve, strip
+        from esrgan.files import write_bytes
+        from esrgan.interpolation import blend
+        from esrgan.weights import load_generator
 
     psnr, gan = load_generator(args.psnr_model_path), load_generator(args.esrgan_model_path)
     alphas = {f"alpha_{i / (args.sweep - 1):.3g}": i / (args.sweep - 1) for i in range(args.sweep)}

@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _test(args: argparse.Namespace) -> int:
-    from esrgan.evaluation import unique_names
-    from esrgan.weights import load_generator
+    with command.importing():
+        from esrgan.evaluation import unique_names
+        from esrgan.weights import load_generator
 
     files = [load_generator(path) for path in args.model_path]
     _, is_complete = measuring.measure(args, dict(zip(unique_names(args.model_path), files, strict=True)))
