@@ -241,13 +241,28 @@ def test_damaged_figures_are_measured_again(photos, tmp_path):
         assert again.figures() == found.figures()
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(photos, tmp_path):
+def test_a_cache_that_cannot_be_written_is_said_once_and_the_figures_come(photos, tmp_path):
     (tmp_path / "file").write_text("")
-    errors = []
-    found = referee(photos, {"bicubic": Bicubic(2)}, tmp_path / "file", note=errors.append)
-    assert not found.rows
-    assert len(errors) == 3
-    assert "cannot be written" in str(errors[0])
+    warnings = []
+    meters, _ = make_meters(FIDELITY, device=CPU)
+    cache = FigureCache(tmp_path / "file", warn=warnings.append)
+    found = evaluate(
+        "photos", items(photos), {"bicubic": Bicubic(2)}, meters, scale=2, channels=3, cache=cache, note=pytest.fail,
+        workers=3,
+    )  # fmt: skip
+    assert len(found.rows) == 3
+    assert len(warnings) == 1
+    assert "cannot be written" in warnings[0]
+    assert "--no-cache" in warnings[0]
+
+
+def test_what_weights_do_not_tell_is_told_apart(model):
+    network = load_generator(model).build()
+    one = Model(Upscaler(network, CPU)).identity
+    assert one == Model(Upscaler(network, CPU)).identity
+    assert one != Model(Upscaler(network, CPU, torch.bfloat16)).identity
+    network.body[0].rdb2.residual_scaling = 0.1
+    assert one != Model(Upscaler(network, CPU)).identity
 
 
 def test_digests_tell_values_shapes_and_types_apart():
@@ -301,6 +316,12 @@ def test_a_difference_turns_round_and_shifts(values, shift):
     assert one.low - 1e-9 <= one.mean <= one.high + 1e-9
     moved = difference([value + shift for value in values], zeros)
     assert moved.mean == pytest.approx(one.mean + shift, abs=1e-6)
+
+
+def test_few_images_do_not_show_what_is_not_there():
+    rng = np.random.default_rng(2)
+    shown = [difference(list(rng.exponential(1, 6) - 1), [0.0] * 6).is_shown for _ in range(80)]
+    assert sum(shown) <= 9  # the interval alone says so in 12 of 80; 4 are expected by the signs
 
 
 def test_a_difference_of_few_images():
@@ -364,6 +385,45 @@ def test_all_reports_hold_the_same_figures(photos, model, tmp_path, capsys):
     }
 
 
+def test_results_overwrite_neither_originals_nor_each_other(photos, model, tmp_path, monkeypatch, capsys):
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    assert run(test_command, model, "-d", photos, "-o", photos.parent) == 2
+    monkeypatch.chdir(photos)
+    assert run(test_command, model, "-d", "../photos", "-o", "..") == 2
+    assert "choose another folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in photos.iterdir()} == before
+    assert run(test_command, model, "-d", ".", "-o", tmp_path / "out") == 0
+    assert (tmp_path / "out/photos/0_model.png").exists()
+
+    images.write(photos / "0_x.png", images.read(photos / "0.png", 3))
+    clash = make_model(tmp_path / "x_bicubic.pth")
+    assert run(test_command, clash, "-d", photos, "-o", tmp_path / "clash") == 2
+    assert "would both be this" in capsys.readouterr().err
+    sheet = make_model(tmp_path / "sheet.pth")
+    other = tmp_path / "other" / "photos"
+    other.mkdir(parents=True)
+    images.write(other / "0.png", images.read(photos / "0.png", 3)[:24, :28])
+    assert run(test_command, sheet, "-d", f"{photos},{other}", "-o", tmp_path / "two") == 0
+    assert images.read(tmp_path / "two/photos/0_sheet-2.png", 3).shape == (32, 36, 3)
+    assert images.read(tmp_path / "two/photos-2/0_sheet-2.png", 3).shape == (24, 28, 3)
+    assert images.read(tmp_path / "two/photos/0_sheet.png", 3).shape[1] > 4 * 36
+
+
+def test_sheets_are_of_the_last_run(photos, model, tmp_path):
+    other = make_model(tmp_path / "other.pth", 1)
+    widths = []
+    for models in ([model], [other], [model, other], [other]):
+        assert run(test_command, *models, "-d", photos, "-o", tmp_path / "out") == 0
+        widths.append(images.read(tmp_path / "out/photos/0_sheet.png", 3).shape[1])
+    assert widths[1] == widths[3] < widths[2]
+
+
+def test_files_that_cannot_be_written_are_said_before_anything_is_measured(photos, model, tmp_path, capsys):
+    for option in ("--json", "--csv"):
+        assert run(test_command, model, "-d", photos, option, photos) == 2
+        assert "got a folder" in capsys.readouterr().err
+
+
 def test_a_folder_of_lr_images_alone(photos, model, tmp_path, capsys):
     assert run(test_command, model, "-d", f"={photos}", "--metrics", "niqe", "-o", tmp_path / "out") == 0
     assert "| NIQE |" in capsys.readouterr().out
@@ -389,6 +449,12 @@ def test_a_sweep_measures_the_blends_and_draws_their_curve(photos, model, tmp_pa
     strip = images.read(out / "photos/1_strip.png", 3)
     assert strip.shape[1] > 5 * 2 * 30
     assert (out / "report.html").exists()
+    (photos / "large.png").unlink()
+    assert run(interpolate_command, *pair, "--sweep", 3, "-d", photos, "-o", tmp_path / "small") == 1
+    assert "too small for the metrics of perception" in capsys.readouterr().err
+    assert (tmp_path / "small/report.html").exists()
+    assert run(interpolate_command, *pair, "--sweep", 3, "-d", f"={photos}", "-o", tmp_path / "two") == 2
+    assert run(interpolate_command, *pair, "--sweep", 3, "-d", photos, "--metrics", "niqe", "-o", tmp_path / "two") == 2
     assert run(interpolate_command, *pair, "--sweep", 3, "-d", photos, "--metrics", "psnr", "-o", tmp_path / "two") == 2
     assert "a metric of perception" in capsys.readouterr().err
 

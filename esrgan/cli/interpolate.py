@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
+import importlib.util
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,9 @@ EXAMPLES = """\
   python net_interpolation.py --images psnr.png gan.png --alpha 0.8 blend.png
   python net_interpolation.py --psnr-model-path psnr.pth --esrgan-model-path gan.pth --sweep 11 \\
       -d photos/val --metrics psnr,ssim,niqe -o sweep"""
+
+
+_FIDELITY = re.compile("(psnr|ssim)(_y|_rgb)?")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _share(text: str) -> tuple[Path, float]:
     name, _, share = text.rpartition("=")
     try:
-        return Path(name), float(share) if name else math.nan
+        if name:
+            return Path(name), float(share)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected FILE=SHARE, got {text}") from None
+        pass
+    raise argparse.ArgumentTypeError(f"expected FILE=SHARE, got {text}")
 
 
 def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
@@ -59,9 +66,16 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
     if args.sweep:
         if not all(models) or args.alpha is not None or args.out_path or not args.out_dir:
             parser.error("--sweep takes --psnr-model-path, --esrgan-model-path, -d and -o")
-        if set(args.metrics.split(",")) <= {"psnr", "ssim"}:
-            parser.error("--sweep draws PSNR against a metric of perception, such as --metrics psnr,niqe")
+        kinds = {_FIDELITY.fullmatch(name.strip()) is not None for name in args.metrics.split(",")}
+        if kinds != {True, False} and args.metrics != "all":
+            parser.error("--sweep draws PSNR or SSIM against a metric of perception, such as --metrics psnr,niqe")
+        if any(dataset.startswith("=") for dataset in args.datasets.split(",")):
+            parser.error("--sweep needs datasets with originals")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise EsrganError("--sweep draws by matplotlib, which is not installed; pip install 'esrgan[metrics]'")
         return _sweep(args)
+    if args.out_dir or args.json or args.csv:
+        parser.error("-o, --json and --csv are for --sweep")
     if (args.alpha is None) != bool(args.mix) or not args.out_path:
         parser.error("expected --alpha, but for --mix, and the file to write")
     if args.out_path.exists() and not args.overwrite:
@@ -116,15 +130,19 @@ def _sweep(args: argparse.Namespace) -> int:
     psnr, gan = load_generator(args.psnr_model_path), load_generator(args.esrgan_model_path)
     alphas = {f"alpha_{i / (args.sweep - 1):.3g}": i / (args.sweep - 1) for i in range(args.sweep)}
     blends = {name: blend(psnr, gan, alpha) for name, alpha in alphas.items()}
-    evaluations, is_complete = measuring.measure(args, blends)
+    found, is_complete = measuring.measure(args, blends)
     scale, channels = psnr.architecture.scale_factor, psnr.architecture.img_channels
     chosen = [name for i, name in enumerate(alphas) if i in {round(k * (args.sweep - 1) / 4) for k in range(5)}]
-    for evaluation in evaluations:
-        folder = measuring.results_folder(args.out_dir, evaluation.dataset)
-        for item in measuring.items_of(evaluation.dataset, scale, args.data_root):
-            if item.name in evaluation.rows:
-                shown = strip(load_pictures(folder, item, evaluation.methods, scale, channels), chosen)
-                images.write(folder / f"{item.name}_strip.png", shown, overwrite=True)
-        write_bytes(folder / "curve.png", curve(evaluation, alphas))
-        print(f"{folder / 'curve.png'}: the curve; {folder}/*_strip.png: the blends side by side")
+    for each in found:
+        assert each.folder is not None  # noqa: S101  for the type checker
+        for item in each.items:
+            if item.name in each.evaluation.rows:
+                shown = strip(load_pictures(each.folder, item, each.evaluation.methods, scale, channels), chosen)
+                images.write(each.folder / f"{item.name}_strip.png", shown, overwrite=True)
+        try:
+            write_bytes(each.folder / "curve.png", curve(each.evaluation, alphas))
+            print(f"{each.folder / 'curve.png'}: the curve; {each.folder}/*_strip.png: the blends side by side")
+        except EsrganError as error:
+            print(f"error: {error}", file=sys.stderr)
+            is_complete = False
     return command.OK if is_complete else command.SOME_FAILED

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +60,22 @@ def add_options(parser: argparse._ActionsContainer, metrics: str = "psnr,ssim") 
     command.add_device(parser)
 
 
-def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tuple[list[Evaluation], bool]:
+@dataclass(frozen=True)
+class Found:
+    """What was found on a dataset.
+
+    Attributes:
+        evaluation: The figures.
+        items: The images.
+        folder: Where their results are; None if they were not written.
+    """
+
+    evaluation: Evaluation
+    items: Sequence[Item]
+    folder: Path | None
+
+
+def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tuple[list[Found], bool]:
     """Measure generators, print tables and write reports.
 
     Args:
@@ -67,7 +83,7 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
         files: Generators by the names they have in tables.
 
     Returns:
-        What was found on each dataset, and whether all images could be measured.
+        What was found on each dataset, and whether that is all.
     """
     from esrgan import evaluation
     from esrgan.console import Console
@@ -79,10 +95,15 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
 
     kinds = {(file.architecture.scale_factor, file.architecture.img_channels) for file in files.values()}
     if len(kinds) > 1:
-        found = ", ".join(f"{file.path}: {file.architecture}" for file in files.values())
-        raise WeightsError(f"expected models of one scale and number of channels, got {found}; test them one by one")
+        got = ", ".join(f"{file.path}: {file.architecture}" for file in files.values())
+        raise WeightsError(f"expected models of one scale and number of channels, got {got}; test them one by one")
     ((scale, channels),) = kinds
-    datasets = {name: items_of(name, scale, args.data_root) for name in args.datasets.split(",")}
+    datasets = {name: _items(name, scale, args.data_root) for name in args.datasets.split(",")}
+    folders = _folders(args.out_dir, datasets, [evaluation.BICUBIC, *files])
+    for path in filter(None, (args.json, args.csv)):
+        command.make_folder(path.parent)
+        if path.is_dir():
+            raise EsrganError(f"{path}: expected a file to write figures to, got a folder")
     console = Console()
     meters, missing = evaluation.make_meters(
         args.metrics.split(","),
@@ -108,10 +129,14 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
         precision = str(upscaler.dtype).removeprefix("torch.")
         facts[name] = f"{file.describe()}; on {upscaler.device} in {precision}"
     facts["conventions"] = evaluation.convention(meters)
-    for name, fact in facts.items():
-        console.line(f"{name}: {fact}")
+    about = [f"{name}: {fact}" for name, fact in facts.items()]
+    for line in about:
+        console.line(line)
 
-    cache = evaluation.FigureCache(None if args.no_cache else evaluation.default_cache_dir() / "figures")
+    cache = evaluation.FigureCache(
+        None if args.no_cache else evaluation.default_cache_dir() / "figures",
+        warn=lambda text: print(f"warning: {text}", file=sys.stderr),
+    )
     errors: list[EsrganError] = []
 
     def note(error: EsrganError) -> None:
@@ -119,9 +144,10 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
         print(f"error: {error}", file=sys.stderr)
         errors.append(error)
 
-    evaluations, sections, report = [], [], [f"{name}: {fact}" for name, fact in facts.items()]
+    found: list[Found] = []
+    sections, report = [], about[:-1]
     for dataset, items in datasets.items():
-        out_dir = results_folder(args.out_dir, dataset) if args.out_dir else None
+        out_dir = folders.get(dataset)
         if out_dir:
             command.make_folder(out_dir)
         result = evaluation.evaluate(
@@ -140,8 +166,8 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
         console.end()
         if not result.rows:
             continue
-        evaluations.append(result)
-        parts = [results.table(result), results.comparison(result), results.speed(result)]
+        found.append(Found(result, items, out_dir))
+        parts = [facts["conventions"], results.table(result), results.comparison(result), results.speed(result)]
         if args.show_results:
             parts.append(results.extremes(result, args.show_results))
         report += parts
@@ -154,21 +180,21 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
                     result.metrics,
                     result.figures(),
                     result.means(),
-                    [results.INTERVALS, *results.sentences(result)],
+                    [results.INTERVALS, *results.sentences(result), results.speed(result)],
                     partial(_load, out_dir, {item.name: item for item in items}, result.methods, scale, channels),
                 )
             )
     if args.json:
-        content = {each.dataset: each.content() for each in evaluations}
+        content = {each.evaluation.dataset: {"of": facts, **each.evaluation.content()} for each in found}
         write_text(args.json, json.dumps(content, indent=1, ensure_ascii=False))
     if args.csv:
-        write_text(args.csv, results.as_csv(evaluations))
+        write_text(args.csv, results.as_csv([each.evaluation for each in found]))
     if args.out_dir:
         write_text(args.out_dir / "report.md", "\n\n".join(report) + "\n")
     if sections:
         page = html_report(", ".join(files), facts, sections, shown=args.show_results or 2)
         write_text(args.out_dir / "report.html", page)
-    return evaluations, not errors
+    return found, not errors
 
 
 def _load(
@@ -183,13 +209,21 @@ def _say(console: Console, dataset: str, count: int, number: int) -> None:
     console.live(f"{dataset}: {number} of {count}", keep=False)
 
 
-def results_folder(out_dir: Path, dataset: str) -> Path:
-    """Give the folder for the images of a dataset."""
-    high, _, low = dataset.partition("=")
-    return out_dir / Path(high or low).name
+def _folders(out_dir: Path | None, datasets: Mapping[str, Sequence[Item]], methods: Sequence[str]) -> dict[str, Path]:
+    """Choose a folder for the images of each dataset, named after it."""
+    from esrgan.evaluation import check_folder, unique_names
+
+    if out_dir is None:
+        return {}
+    places = [Path(dataset.partition("=")[0] or dataset[1:]).resolve() for dataset in datasets]
+    names = unique_names([place.with_name(f"{place.name}.x") for place in places])
+    folders = {dataset: out_dir / name for dataset, name in zip(datasets, names, strict=True)}
+    for dataset, items in datasets.items():
+        check_folder(folders[dataset], items, methods)
+    return folders
 
 
-def items_of(dataset: str, scale: int, data_root: Path | None) -> list[Item]:
+def _items(dataset: str, scale: int, data_root: Path | None) -> list[Item]:
     """Find the images of a dataset: a name, a folder, HR=LR, or =LR."""
     from esrgan import images
     from esrgan.data import find_pairs

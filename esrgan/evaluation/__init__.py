@@ -1,7 +1,17 @@
 """The referee: models measured on datasets, next to bicubic, with what the figures can and cannot tell."""
 
 from esrgan.evaluation.cache import FigureCache, default_cache_dir
-from esrgan.evaluation.measuring import BICUBIC, Bicubic, Item, Method, Model, evaluate, load_pictures, unique_names
+from esrgan.evaluation.measuring import (
+    BICUBIC,
+    Bicubic,
+    Item,
+    Method,
+    Model,
+    check_folder,
+    evaluate,
+    load_pictures,
+    unique_names,
+)
 from esrgan.evaluation.meters import Meter, convention, make_meters
 from esrgan.evaluation.results import Evaluation
 
@@ -14,6 +24,7 @@ __all__ = [
     "Meter",
     "Method",
     "Model",
+    "check_folder",
     "convention",
     "default_cache_dir",
     "evaluate",

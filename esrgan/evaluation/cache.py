@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import esrgan
+from esrgan.errors import EsrganError
 from esrgan.files import write_text
 
 
@@ -64,37 +66,43 @@ def weights_digest(network: nn.Module) -> str:
 class FigureCache:
     """Figures by what they are of: the pixels of the images, the weights, the precision, the versions.
 
-    A file that cannot be read counts as none; one that cannot be written is an error.
+    A file that cannot be read counts as none. When one cannot be written, that is said once, and no more are kept.
 
     Args:
         folder: Where to keep them; None keeps nothing.
+        warn: Called with what is wrong with the folder.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, warn: Callable[[str], object] = print) -> None:
         self.folder = folder
+        self.warn = warn
 
     def load(self, of: Mapping[str, str]) -> Measured | None:
         """Give what is known, if anything is."""
-        if self.folder is None:
+        if (folder := self.folder) is None:
             return None
         try:
-            content = json.loads(self._path(of).read_text(encoding="utf-8"))
+            content = json.loads(self._path(folder, of).read_text(encoding="utf-8"))
             figures = {str(name): None if value is None else float(value) for name, value in content["figures"].items()}
             return Measured(figures, float(content["seconds"]), int(content["pixels"]), str(content["output"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def store(self, of: Mapping[str, str], measured: Measured) -> None:
-        """Keep what was measured.
+        """Keep what was measured."""
+        folder = self.folder
+        if folder is None:
+            return
+        try:
+            write_text(self._path(folder, of), json.dumps({"of": dict(of), **asdict(measured)}))
+        except EsrganError as error:
+            if self.folder is not None:  # another thread may have said it
+                self.folder = None
+                self.warn(f"figures are not kept: {error}; ESRGAN_CACHE names another folder, --no-cache keeps none")
 
-        Raises:
-            EsrganError: If it cannot be written.
-        """
-        if self.folder is not None:
-            write_text(self._path(of), json.dumps({"of": dict(of), **asdict(measured)}))
-
-    def _path(self, of: Mapping[str, str]) -> Path:
-        assert self.folder is not None  # noqa: S101  for the type checker
+    @staticmethod
+    def _path(folder: Path, of: Mapping[str, str]) -> Path:
         versions = {"esrgan": esrgan.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
+        versions["scipy"] = version("scipy")
         key = hashlib.sha256(json.dumps(dict(of) | versions, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{key}.json"
+        return folder / f"{key}.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,12 +24,13 @@ from esrgan.evaluation.results import Evaluation, Row
 from esrgan.inference import Upscaler
 
 BICUBIC = "bicubic"
+_RESERVED = {"sheet", "strip", "conventions"}  # of files in the folder of results, and of the report
 Pixels = NDArray[np.uint8]
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-    """Name files by their stems, numbered where they repeat or are what the first method is called."""
-    taken = {BICUBIC}
+    """Name files by their stems, numbered where they repeat or are what something else is called."""
+    taken = {BICUBIC, *_RESERVED}
     names = []
     for path in paths:
         candidates = (path.stem, *(f"{path.stem}-{i}" for i in range(2, len(paths) + 3)))
@@ -79,7 +80,9 @@ class Model:
         self.identity: Mapping[str, str] = {
             "method": "model",
             "weights": weights_digest(upscaler.network),
-            "network": repr(upscaler.network),  # what weights do not tell, such as the factors of residuals
+            "network": repr(upscaler.network),
+            # What neither weights nor layers tell.
+            "residuals": str([getattr(each, "residual_scaling", "") for each in upscaler.network.modules()]),
             "computed": f"{upscaler.dtype} on {upscaler.device.type}",
         }
 
@@ -148,17 +151,17 @@ def evaluate(
     """
     evaluation = Evaluation(dataset, tuple(methods), [meter.metric for meter in meters])
     measuring = _Measuring(methods, meters, scale, cache, out_dir)
-    waiting: deque[tuple[Item, dict[str, Future[Row]], bool]] = deque()
+    waiting: deque[tuple[Item, dict[str, Future[Row]]]] = deque()
     sheets: list[Future[None]] = []
 
     def collect() -> None:
-        item, futures, is_new = waiting.popleft()
+        item, futures = waiting.popleft()
         try:
             evaluation.rows[item.name] = {method: future.result() for method, future in futures.items()}
         except EsrganError as error:
             note(error)
             return
-        if out_dir is not None and (is_new or not _output_path(out_dir, item, "sheet").exists()):
+        if out_dir is not None:
             sheets.append(pool.submit(_write_sheet, out_dir, item, tuple(methods), scale, channels))
 
     with ThreadPoolExecutor(workers) as pool:
@@ -169,7 +172,7 @@ def evaluate(
             except EsrganError as error:
                 note(error)
                 continue
-            waiting.append((item, *measuring.begin(pool, item, low, high)))
+            waiting.append((item, measuring.begin(pool, item, low, high)))
             if len(waiting) > workers:  # as many images are in memory at a time
                 collect()
         while waiting:
@@ -180,6 +183,27 @@ def evaluate(
             except EsrganError as error:
                 note(error)
     return evaluation
+
+
+def check_folder(out_dir: Path, items: Sequence[Item], methods: Iterable[str]) -> None:
+    """Make sure that results overwrite nothing: neither images that are measured, nor each other.
+
+    Raises:
+        EsrganError: If they would.
+    """
+    for item in items:
+        for path in (item.low, item.high):
+            if path is not None and path.resolve().parent == out_dir.resolve():
+                raise EsrganError(f"{out_dir}: has images that are measured; choose another folder for results")
+    names: dict[Path, str] = {}
+    for item in items:
+        for method in (*methods, "sheet", "strip"):
+            path = _output_path(out_dir, item, method)
+            if path in names:
+                raise EsrganError(
+                    f"{path}: results of {names[path]} and {item.name} would both be this; rename a model or image"
+                )
+            names[path] = item.name
 
 
 def load_pictures(out_dir: Path, item: Item, methods: Sequence[str], scale: int, channels: int) -> Pictures:
@@ -203,12 +227,10 @@ class _Measuring:
     cache: FigureCache
     out_dir: Path | None
 
-    def begin(
-        self, pool: ThreadPoolExecutor, item: Item, low: Pixels, high: Pixels | None
-    ) -> tuple[dict[str, Future[Row]], bool]:
-        """Enlarge an image by all methods and have the results measured; tell whether that was new for any."""
+    def begin(self, pool: ThreadPoolExecutor, item: Item, low: Pixels, high: Pixels | None) -> dict[str, Future[Row]]:
+        """Enlarge an image by all methods, where that was not done before, and have the results measured."""
         digests = {"low": pixel_digest(low), "high": "" if high is None else pixel_digest(high)}
-        futures, is_new = {}, False
+        futures = {}
         for name, method in self.methods.items():
             of = {**method.identity, **digests, "scale": str(self.scale)}
             path = None if self.out_dir is None else _output_path(self.out_dir, item, name)
@@ -216,12 +238,11 @@ class _Measuring:
             if known is not None and self._is_complete(known, path, low.shape[2]):
                 futures[name] = pool.submit(self._row, known)
                 continue
-            is_new = True
             before = time.perf_counter()
             output = method(low)
             seconds = time.perf_counter() - before
             futures[name] = pool.submit(self._finish, of, known, output, high, seconds, path)
-        return futures, is_new
+        return futures
 
     def _is_complete(self, known: Measured, path: Path | None, channels: int) -> bool:
         """Tell whether figures and picture are there, and belong together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ def make_meters(
         EsrganError: If a name is unknown, or none of the metrics can be had.
     """
     names: list[str] = []
-    for each in wanted:
+    for each in map(str.strip, wanted):
         if each not in (*GROUPS, *METRICS, "all"):
             raise EsrganError(f"--metrics: expected all, {', '.join(GROUPS)}, got {each!r}")
         groups = GROUPS.values() if each == "all" else [GROUPS.get(each, (each,))]
@@ -100,7 +101,8 @@ def make_meters(
                     raise
                 missing.append(str(error))
         elif name in learned:
-            meters.append(Meter(METRICS[name], name, _none_if_too_small(learned[name].measure)))
+            key = f"{name} of torchmetrics {version('torchmetrics')} {weights_digest(learned[name].module)}"
+            meters.append(Meter(METRICS[name], key, _none_if_too_small(learned[name].measure)))
         elif name in _MEASURES:
             meters.append(Meter(METRICS[name], name, _none_if_too_small(_MEASURES[name])))
     if not meters:

@@ -86,16 +86,17 @@ class Evaluation:
         return result
 
     def by_gain(self) -> list[str]:
-        """Order the images by what the last method gains over the first in the first metric, most first."""
+        """Order the images by what the last method gains over the first in the first metric, most first.
+
+        Those on which there is no such figure, or both are infinite, are left out.
+        """
         metric = self.metrics[0]
-
-        def gain(image: str) -> float:
-            before, *_, after = (row.figures[metric.name] for row in self.rows[image].values())
-            if before is None or after is None or before == after:  # also if both are infinite
-                return 0.0
-            return after - before if metric.higher_is_better else before - after
-
-        return sorted(self.rows, key=gain, reverse=True)
+        gains = {}
+        for image, rows in self.rows.items():
+            before, *_, after = (row.figures[metric.name] for row in rows.values())
+            if before is not None and after is not None and not math.isnan(after - before):
+                gains[image] = after - before if metric.higher_is_better else before - after
+        return sorted(gains, key=gains.__getitem__, reverse=True)
 
     def content(self) -> dict[str, Any]:
         """Give all figures, for a JSON file."""
@@ -145,9 +146,9 @@ def sentences(evaluation: Evaluation) -> list[str]:
         for metric in evaluation.metrics:
             if (each := found.get(metric.name)) is None:
                 continue
-            text = f"{metric.label} {each.mean:+.{metric.digits}f}"
+            text = f"{metric.label} {each.mean:+z.{metric.digits}f}"
             if each.images > 1:
-                text += f" ({each.low:+.{metric.digits}f} to {each.high:+.{metric.digits}f})"
+                text += f" ({each.low:+z.{metric.digits}f} to {each.high:+z.{metric.digits}f})"
             parts.append(text if each.is_shown else f"{text}, which these images do not tell from none")
         lines.append(f"{model} − {baseline}: {'; '.join(parts)}")
     return lines
@@ -156,13 +157,13 @@ def sentences(evaluation: Evaluation) -> list[str]:
 def speed(evaluation: Evaluation) -> str:
     """Write how long the methods took, in a line."""
     parts = [f"{method} {s:.3g} s an image, {rate:.3g} MP/s" for method, (s, rate) in evaluation.speeds().items()]
-    return f"time to enlarge, when it was measured: {'; '.join(parts)}"
+    return f"time to enlarge, when that was done, while metrics were computed: {'; '.join(parts)}"
 
 
 def extremes(evaluation: Evaluation, count: int) -> str:
     """Name the images with the best and the worst results against bicubic."""
-    names: Sequence[str] = evaluation.by_gain()
-    best, worst = names[:count], names[::-1][:count]
+    names = evaluation.by_gain()
+    best, worst = names[:count], names[count:][::-1][:count]
     return f"most gained over {evaluation.methods[0]}: {', '.join(best)}\nleast gained: {', '.join(worst)}"
 
 
@@ -186,15 +187,15 @@ def _mean(figures: Sequence[float | None]) -> float | None:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:z.{digits}f}"
 
 
 def _difference(found: Difference, digits: int) -> str:
     """Write mean [low, high], the mean in bold if the interval leaves zero out."""
-    mean = f"{found.mean:+.{digits}f}"
+    mean = f"{found.mean:+z.{digits}f}"
     if found.images < 2:
         return mean
-    interval = f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    interval = f"[{found.low:+z.{digits}f}, {found.high:+z.{digits}f}]"
     return f"**{mean}** {interval}" if found.is_shown else f"{mean} {interval}"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 CONFIDENCE = 0.95
 _RESAMPLES = 9_999
-_FEWEST = 6  # images that may show a difference: 2 · 2⁻⁶ is less than 1 − CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,24 @@ class Difference:
         mean: Of the images' differences.
         low: Lower end of its confidence interval; NaN for fewer than two images.
         high: Upper end; likewise.
+        p: Chance of a mean as far from zero if each image's difference could as well have had the other sign.
         images: How many images it is of: those on which both figures are finite.
     """
 
     mean: float
     low: float
     high: float
+    p: float
     images: int
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval leaves zero out, so that other images of the kind would say the same.
+        """Whether other images of the kind may be expected to say the same.
 
-        Fewer than six images never show that: were there no difference, five would all fall on one side by chance in
-        one case of 16.
+        The interval must leave zero out, and the test of signs agree, which can be for no fewer than six images: the
+        interval alone is too narrow for few.
         """
-        return self.images >= _FEWEST and (self.low > 0 or self.high < 0)
+        return self.p < 1 - CONFIDENCE and (self.low > 0 or self.high < 0)
 
 
 def difference(figures: Sequence[float | None], baseline: Sequence[float | None]) -> Difference | None:
@@ -52,18 +54,24 @@ def difference(figures: Sequence[float | None], baseline: Sequence[float | None]
         None if no image has both.
     """
     pairs = [(a, b) for a, b in zip(figures, baseline, strict=True) if a is not None and b is not None]
-    differences = np.array([a - b for a, b in pairs if np.isfinite(a) and np.isfinite(b)])
-    if not len(differences):
-        return None
-    mean = float(differences.mean())
-    if len(differences) == 1:
-        return Difference(mean, np.nan, np.nan, 1)
-    if np.ptp(differences) <= 1e-12 * np.abs(differences).max():  # all alike: there is nothing to resample
-        return Difference(mean, mean, mean, len(differences))
-    from scipy.stats import bootstrap  # takes half a second to import
+    differences = tuple(a - b for a, b in pairs if np.isfinite(a) and np.isfinite(b))
+    return _mean_and_interval(differences) if differences else None
 
-    result = bootstrap(
-        (differences,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(0)
-    )
-    low, high = result.confidence_interval
-    return Difference(mean, float(low), float(high), len(differences))
+
+@cache
+def _mean_and_interval(differences: tuple[float, ...]) -> Difference:
+    from scipy.stats import bootstrap, permutation_test  # take half a second to import
+
+    values = np.array(differences)
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Difference(mean, np.nan, np.nan, 1.0, 1)
+    p = permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=_RESAMPLES, rng=np.random.default_rng(0)
+    ).pvalue
+    if np.ptp(values) <= 1e-12 * np.abs(values).max():  # all alike: there is nothing to resample
+        return Difference(mean, mean, mean, float(p), len(values))
+    low, high = bootstrap(
+        (values,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return Difference(mean, float(low), float(high), float(p), len(values))

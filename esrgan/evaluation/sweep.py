@@ -17,7 +17,7 @@ _ZOOM = 2  # of the strip's crops
 
 
 def curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
-    """Plot the means of the first metric against those of each no-reference or learned one, a point for each α.
+    """Plot the means of PSNR, or SSIM, against those of each metric of perception, a point for each α.
 
     Args:
         evaluation: Of the blends; its other methods are points by themselves.
@@ -27,24 +27,28 @@ def curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
         A PNG file.
 
     Raises:
-        EsrganError: In one line with the remedy: matplotlib is not installed, or there is nothing to plot.
+        EsrganError: If no metric of perception has a figure.
+        ImportError: Without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EsrganError(
-            "matplotlib, which draws the curve, is not installed; pip install 'esrgan[metrics]'"
-        ) from error
+    from matplotlib.figure import Figure
+
     means = evaluation.means()
-    distortion = evaluation.metrics[0]
-    others = [metric for metric in evaluation.metrics if not metric.higher_is_better]
+    distortion = next(metric for metric in evaluation.metrics if metric.higher_is_better)
+    others = [
+        metric
+        for metric in evaluation.metrics
+        if not metric.higher_is_better and all(means[name][metric.name] is not None for name in alphas)
+    ]
     if not others:
-        raise EsrganError("the curve needs a metric of perception; --metrics psnr,ssim,niqe")
+        raise EsrganError(f"{evaluation.dataset}: no curve, as its images are too small for the metrics of perception")
     figure = Figure(figsize=(5.5 * len(others), 4.5), layout="constrained")
     for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(others))), others, strict=True):
-        points = {method: (values[distortion.name], values[metric.name]) for method, values in means.items()}
-        blends = [points[method] for method in alphas]
-        axes.plot(*zip(*blends, strict=True), marker="o", color="tab:blue")
+        points = {
+            method: (values[distortion.name], values[metric.name])
+            for method, values in means.items()
+            if values[metric.name] is not None
+        }
+        axes.plot(*zip(*(points[method] for method in alphas), strict=True), marker="o", color="tab:blue")
         for method, alpha in alphas.items():
             axes.annotate(f"α {alpha:g}", points[method], xytext=(5, 5), textcoords="offset points", fontsize=8)
         for method in points.keys() - alphas.keys():

@@ -63,7 +63,7 @@ class LearnedMetric:
                     module = LearnedPerceptualImagePatchSimilarity(name.removeprefix("lpips_")).net
         except Exception as error:  # damaged input: PyTorch raises nearly anything
             raise WeightsError(f"{path} cannot be used: {one_line(str(error))}; download it again") from error
-        module.to(device)
+        self.module = module.to(device)
         # Of images in [0, 1], which LPIPS takes to its range itself.
         self.distance: Callable[[Tensor, Tensor], Tensor] = (
             module if name == "dists" else partial(module, normalize=True)
