@@ -54,16 +54,22 @@ def interruptible() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
+    # torchrun sends SIGTERM more than once when another process has ended, and SIGKILL after 30 s in any case: what
+    # this process has to say of it comes first.
+    deaf_to = {signal.SIGTERM} if torch.distributed.is_torchelastic_launched() else set()
 
     def request(number: int, _: object) -> None:
         event.set()
-        signal.signal(number, previous[signal.Signals(number)])
+        signal.signal(number, signal.SIG_IGN if number in deaf_to else previous[signal.Signals(number)])
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous:
         signal.signal(number, request)
     try:
         yield event
+    except BaseException:
+        previous |= dict.fromkeys(deaf_to, signal.SIG_IGN)
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
