@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from test_inference import make_model
 from torch.nn import functional as F
 
 from esrgan import Upscaler, evaluation, images, metrics, resize
@@ -26,21 +27,10 @@ from esrgan.evaluation.cache import Measured, pixel_digest, weights_digest
 from esrgan.evaluation.statistics import difference
 from esrgan.interpolation import interpolate_pictures, mix
 from esrgan.pictures import Picture
-from esrgan.weights import Architecture, load_generator, save_file
+from esrgan.weights import load_generator
 
 CPU = torch.device("cpu")
 FIDELITY = ["psnr", "ssim"]
-
-
-def make_model(path, seed=0, blocks=1):
-    torch.manual_seed(seed)
-    network = Architecture(2, 3, 8, 4, blocks, 3, 5, False, False).build()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(0, 0.1)
-        network.conv_last.bias.fill_(0.5)
-    save_file(path, {"params": network.state_dict()})
-    return path
 
 
 @pytest.fixture

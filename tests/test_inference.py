@@ -22,9 +22,9 @@ from esrgan.weights import Architecture, infer_architecture, load_generator, sav
 RNG = np.random.default_rng(0)
 
 
-def make_model(path, seed=0, channels=3, scale=2, **content):
+def make_model(path, seed=0, channels=3, scale=2, blocks=1, **content):
     torch.manual_seed(seed)
-    architecture = Architecture(scale, channels, 8, 4, 1, 3, 5, False, False)
+    architecture = Architecture(scale, channels, 8, 4, blocks, 3, 5, False, False)
     network = architecture.build()
     with torch.no_grad():
         for parameter in network.parameters():

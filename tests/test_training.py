@@ -342,8 +342,14 @@ def test_a_checkpoint_without_loss_scaling_continues_with_it() -> None:
     network, schedule = small_generator(), step_schedule(1e-3, 1, 1.0)
     without = Updater(network, schedule, (0.9, 0.99), scale_loss=False)
     scaling = Updater(network, schedule, (0.9, 0.99), scale_loss=True)
+    without.rate_factor = 0.25
+    fresh = scaling.scaler.state_dict()
     scaling.load_state_dict(without.state_dict())  # train, stop, go on with -a on a GPU without bfloat16
+    assert scaling.scaler.state_dict() == fresh
+    assert scaling.rate_factor == 0.25
+    scaling.rate_factor = 0.5
     without.load_state_dict(scaling.state_dict())
+    assert without.rate_factor == 0.5
 
 
 # What a run leaves
