@@ -32,6 +32,13 @@ def file_digest(path: Path, like: str | None = None) -> str:
         return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
 
 
+def cache_dir() -> Path:
+    """Give the folder for what is made or downloaded once: $ESRGAN_CACHE, else esrgan in the user's cache folder."""
+    if folder := os.environ.get("ESRGAN_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan"
+
+
 def lock(path: Path, user: str) -> BinaryIO:
     """Lock a file, which is made, until it is closed or the process ends, however it ends.
 

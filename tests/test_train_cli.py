@@ -363,7 +363,7 @@ def test_the_dispatcher_knows_its_commands(capsys: pytest.CaptureFixture[str]) -
             main(arguments)
         assert stopped.value.code == code, arguments
     out = capsys.readouterr().out
-    assert set(COMMANDS) == {"prepare", "train", "test", "inference", "interpolate"}
+    assert {"prepare", "train", "test", "inference", "interpolate", "models"} <= set(COMMANDS)
     assert all(command in out for command in COMMANDS)
     for command in COMMANDS:
         with pytest.raises(SystemExit) as stopped:

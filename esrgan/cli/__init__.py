@@ -1,4 +1,4 @@
-"""The ``esrgan`` command: prepare, train, test, inference, interpolate. The root scripts are the same commands."""
+"""The ``esrgan`` command; the root scripts are the same as its commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "test": "measure models on datasets",
     "inference": "upscale images",
     "interpolate": "blend a PSNR model and a GAN model",
+    "models": "list the models that have names, download public ones",
 }
 
 

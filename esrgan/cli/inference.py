@@ -13,19 +13,28 @@ from pathlib import Path
 
 from esrgan.cli import command
 from esrgan.errors import EsrganError
+from esrgan.pretrained import DEFAULT, partner
 
 EXAMPLES = """\
+  python inference.py photo.jpg
   python inference.py -m saved_models/20261121-120000_RRDB_ESRGAN_x4.pth photo.jpg
   python inference.py -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o enlarged --skip-existing
+  python inference.py --alpha 0.5 photo.jpg
   python inference.py -m gan.pth --psnr-model-path psnr.pth --alpha 0.8 photo.jpg
   torchrun --nproc-per-node 4 inference.py -m model.pth holiday/ -o enlarged"""
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "heic")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
     parser = command.make_parser("inference", "Upscale images; each becomes <name>_sr beside it or in -o.", EXAMPLES)
-    parser.add_argument("-m", "--model-path", type=Path, required=True, metavar="FILE", help="generator or checkpoint")
+    parser.add_argument(
+        "-m",
+        "--model-path",
+        default=DEFAULT,
+        metavar="FILE",
+        help=f"generator, checkpoint, or a name that `esrgan models` lists (default: {DEFAULT})",
+    )
     parser.add_argument(
         "-o", "--out-dir", type=Path, metavar="DIR", help="where to, folders mirrored (default: beside each image)"
     )
@@ -41,11 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--outscale", type=_factor, metavar="X", help="final factor (default: the model's)")
     parser.add_argument("--self-ensemble", action="store_true", help="average 8 flips and turns: 8 times the work")
-    parser.add_argument("--psnr-model-path", type=Path, metavar="FILE", help="blend -m with this generator")
+    parser.add_argument("--psnr-model-path", metavar="FILE", help="to blend -m with (default: its own partner)")
     parser.add_argument("--alpha", type=command.alpha, metavar="A", help="share of -m in the blend, 0 to 1")
     parser.add_argument("images", nargs="+", help="files, folders (with all below) or patterns")
     command.add_device(parser)
-    return command.run(parser, _inference, argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    return command.run(make_parser(), _inference, argv)
 
 
 def _percent(text: str) -> int:
@@ -88,15 +102,18 @@ def _inference(args: argparse.Namespace) -> int:
         from esrgan.interpolation import blend
         from esrgan.weights import load_generator
 
-    if (args.alpha is None) != (args.psnr_model_path is None):
-        raise EsrganError("--alpha and --psnr-model-path: expected both or none, got one of them")
+    psnr = args.psnr_model_path
+    if args.alpha is None and psnr is not None:
+        raise EsrganError("--psnr-model-path: expected --alpha too, the share of the model in the blend")
+    if args.alpha is not None and psnr is None:
+        psnr = partner(args.model_path)
     jobs, left_out = plan(args.images, args.out_dir, f".{args.format}" if args.format else None)
     # Under torchrun each process takes its share.
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     jobs = jobs[rank::processes]
     file = load_generator(args.model_path)
     if args.alpha is not None:
-        file = blend(load_generator(args.psnr_model_path), file, args.alpha)
+        file = blend(load_generator(psnr), file, args.alpha)
     upscaler = Upscaler.from_file(
         file,
         str(process_device(args.device)),
@@ -107,8 +124,9 @@ def _inference(args: argparse.Namespace) -> int:
     console = Console()
     if args.out_dir is not None:
         command.make_folder(args.out_dir)
+    names = args.model_path if args.alpha is None else f"{args.model_path} and {psnr}"
     precision = str(upscaler.dtype).removeprefix("torch.")
-    console.line(f"{args.model_path}: {file.describe()}; on {upscaler.device} in {precision}")
+    console.line(f"{names}: {file.describe()}; on {upscaler.device} in {precision}")
 
     for reason in dict.fromkeys(left_out.values()):
         first, *others = (path for path, why in left_out.items() if why == reason)

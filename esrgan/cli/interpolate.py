@@ -11,8 +11,10 @@ from pathlib import Path
 
 from esrgan.cli import command, measuring
 from esrgan.errors import EsrganError, WeightsError
+from esrgan.pretrained import DEFAULT, partner
 
 EXAMPLES = """\
+  python net_interpolation.py --alpha 0.8
   python net_interpolation.py --psnr-model-path psnr.pth --esrgan-model-path gan.pth --alpha 0.8 blend.pth
   python net_interpolation.py --mix psnr.pth=0.3 --mix gan.pth=0.5 --mix other.pth=0.2 blend.pth
   python net_interpolation.py --images psnr.png gan.png --alpha 0.8 blend.png
@@ -23,13 +25,19 @@ EXAMPLES = """\
 _FIDELITY = re.compile("(psnr|ssim)(_y|_rgb)?")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
     parser = command.make_parser(
         "interpolate", "Blend the weights of generators: (1 - alpha) * PSNR + alpha * GAN.", EXAMPLES
     )
-    parser.add_argument("--psnr-model-path", type=Path, metavar="FILE", help="PSNR-oriented generator")
-    parser.add_argument("--esrgan-model-path", type=Path, metavar="FILE", help="GAN-trained generator")
+    parser.add_argument(
+        "--psnr-model-path",
+        metavar="FILE",
+        help=f"PSNR-oriented generator, a file or a name (default: the partner of {DEFAULT})",
+    )
+    parser.add_argument(
+        "--esrgan-model-path", metavar="FILE", help=f"GAN-trained generator, a file or a name (default: {DEFAULT})"
+    )
     parser.add_argument("--alpha", type=command.alpha, metavar="A", help="0 smooth and faithful, 1 all texture")
     parser.add_argument(
         "--mix", type=_share, action="append", metavar="FILE=SHARE", help="blend any number; shares add up to 1"
@@ -39,32 +47,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there already")
     parser.add_argument(
-        "out_path", type=Path, nargs="?", metavar="FILE", help="where to write the blend: .pth, .safetensors, an image"
+        "out_path",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="where to write the blend: .pth, .safetensors, an image (default: the GAN model's name with α, here)",
     )
     sweep = parser.add_argument_group("measuring blends")
     sweep.add_argument(
         "--sweep", type=lambda text: command.whole(text, 2), metavar="N", help="measure N blends, alpha from 0 to 1"
     )
     measuring.add_options(sweep, metrics="psnr,ssim,niqe")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    parser = make_parser()
     return command.run(parser, lambda args: _interpolate(parser, args), argv)
 
 
-def _share(text: str) -> tuple[Path, float]:
+def _share(text: str) -> tuple[str, float]:
     name, _, share = text.rpartition("=")
     try:
         if name:
-            return Path(name), float(share)
+            return name, float(share)
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"expected FILE=SHARE, got {text}")
 
 
 def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    models = args.psnr_model_path, args.esrgan_model_path
-    if sum(map(bool, (any(models), args.mix, args.images))) != 1 or (any(models) and not all(models)):
-        parser.error("expected both --psnr-model-path and --esrgan-model-path, or --mix, or --images")
+    is_pair = bool(args.psnr_model_path or args.esrgan_model_path)
+    if is_pair + bool(args.mix) + bool(args.images) > 1 or (args.psnr_model_path and not args.esrgan_model_path):
+        parser.error("expected --psnr-model-path and --esrgan-model-path, or --mix, or --images")
+    if not args.mix and not args.images:
+        args.esrgan_model_path = args.esrgan_model_path or DEFAULT
+        args.psnr_model_path = args.psnr_model_path or partner(args.esrgan_model_path)
     if args.sweep:
-        if not all(models) or args.alpha is not None or args.out_path or not args.out_dir:
+        if args.mix or args.images or args.alpha is not None or args.out_path or not args.out_dir:
             parser.error("--sweep takes --psnr-model-path, --esrgan-model-path, -d and -o")
         kinds = {_FIDELITY.fullmatch(name.strip()) is not None for name in args.metrics.split(",")}
         if kinds != {True, False} and args.metrics != "all":
@@ -76,8 +97,10 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
         return _sweep(args)
     if args.out_dir or args.json or args.csv:
         parser.error("-o, --json and --csv are for --sweep")
-    if (args.alpha is None) != bool(args.mix) or not args.out_path:
-        parser.error("expected --alpha, but for --mix, and the file to write")
+    if (args.alpha is None) != bool(args.mix) or (not args.out_path and (args.mix or args.images)):
+        parser.error("expected --alpha, but for --mix; of --mix and --images also the file to write")
+    if not args.out_path:
+        args.out_path = Path(f"{Path(args.esrgan_model_path).stem}_alpha_{args.alpha:g}.pth")
     if args.out_path.exists() and not args.overwrite:
         raise WeightsError(f"{args.out_path}: is there already; --overwrite replaces it")
     if args.images:
@@ -88,16 +111,16 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
         from esrgan.weights import load_generator, save_file
 
     if args.mix:
-        files, shares = [load_generator(path) for path, _ in args.mix], [share for _, share in args.mix]
+        names, shares = [name for name, _ in args.mix], [share for _, share in args.mix]
         try:
-            result = mix(files, shares)
+            result = mix([load_generator(name) for name in names], shares)
         except ValueError as error:
             raise EsrganError(f"--mix: {error}") from error
     else:
-        files, shares = [load_generator(path) for path in models], [1 - args.alpha, args.alpha]
-        result = blend(files[0], files[1], args.alpha)
+        names, shares = [args.psnr_model_path, args.esrgan_model_path], [1 - args.alpha, args.alpha]
+        result = blend(load_generator(names[0]), load_generator(names[1]), args.alpha)
     save_file(args.out_path, result.content())
-    terms = " + ".join(f"{share:g} × {file.path}" for file, share in zip(files, shares, strict=True))
+    terms = " + ".join(f"{share:g} × {name}" for share, name in zip(shares, names, strict=True))
     print(f"{args.out_path}: {result.architecture}, {terms}")
     return command.OK
 

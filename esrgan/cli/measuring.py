@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from esrgan.cli import command
 from esrgan.errors import DatasetError, EsrganError, WeightsError
-from esrgan.files import write_text
+from esrgan.files import cache_dir, write_text
 
 if TYPE_CHECKING:
     from esrgan.console import Console
@@ -134,7 +134,7 @@ def measure(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tup
         console.line(line)
 
     cache = evaluation.FigureCache(
-        None if args.no_cache else evaluation.default_cache_dir() / "figures",
+        None if args.no_cache else cache_dir() / "figures",
         warn=lambda text: print(f"warning: {text}", file=sys.stderr),
     )
     errors: list[EsrganError] = []

@@ -20,8 +20,8 @@ EXAMPLES = """\
 SHEET = Path("degradation_preview.png")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
     parser = command.make_parser(
         "prepare",
         "Download datasets (resumed, checked, unpacked), or make the LR images of a folder. Run it again to go on. "
@@ -42,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=command.natural, metavar="N", help="processes that make LR images (default: one a CPU)"
     )
-    return command.run(parser, lambda args: (_preview if args.preview else _prepare)(args), argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    return command.run(make_parser(), lambda args: (_preview if args.preview else _prepare)(args), argv)
 
 
 def _prepare(args: argparse.Namespace) -> int:

@@ -15,12 +15,17 @@ EXAMPLES = """\
   python test.py model.pth -d =photos/small --metrics niqe"""
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
+    parser = command.make_parser("test", "Measure models on datasets, next to bicubic.", EXAMPLES)
+    parser.add_argument("model_path", type=Path, nargs="+", help="generators, checkpoints or names, of one scale")
+    measuring.add_options(parser)
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    parser = command.make_parser("test", "Measure models on datasets, next to bicubic.", EXAMPLES)
-    parser.add_argument("model_path", type=Path, nargs="+", help="generators or checkpoints, of one scale")
-    measuring.add_options(parser)
-    return command.run(parser, _test, argv)
+    return command.run(make_parser(), _test, argv)
 
 
 def _test(args: argparse.Namespace) -> int:

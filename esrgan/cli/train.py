@@ -21,10 +21,8 @@ EXAMPLES = """\
   torchrun --nproc-per-node 4 train.py configs/esrgan_default.json -a"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # before the import of PyTorch: its warnings of a lost process fill pages
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
     parser = command.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
     parser.add_argument("config_file", type=Path, help="JSON file with both stages; {} is the paper's run")
     parser.add_argument("-l", "--load-checkpoint", type=Path, metavar="FILE", help="checkpoint or model to start from")
@@ -69,7 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--max-steps", type=command.natural, metavar="N", help="end each stage after N steps")
     command.add_device(parser)
-    return command.run(parser, lambda args: _train(args, sys.argv[1:] if argv is None else argv), argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # before the import of PyTorch: its warnings of a lost process fill pages
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    return command.run(make_parser(), lambda args: _train(args, sys.argv[1:] if argv is None else argv), argv)
 
 
 def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:

@@ -94,7 +94,7 @@ def download(wanted: Wanted, progress: Progress | None = None, trouble: Callable
                     break
                 _clear(file)  # nobody knows which byte is wrong
                 if last:
-                    remedy = f"download it elsewhere to {wanted.path}, or report that the dataset has changed"
+                    remedy = f"download it elsewhere to {wanted.path}, or report that it has changed"
                     raise wanted.problem(wanted.digest or "", f"{digest}, twice", remedy)
         wanted.part.replace(wanted.path)
         wanted.notes.unlink(missing_ok=True)
@@ -149,7 +149,7 @@ def _attempt(wanted: Wanted, file: BinaryIO, progress: Progress | None) -> None:
     if notes.get("url") != wanted.url or not (notes.get("validator") or wanted.digest):
         _clear(file)  # without a checksum or validator a mixture of two files could go unnoticed
     there = file.seek(0, 2)
-    headers = {"User-Agent": "esrgan-prepare", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": "esrgan", "Accept-Encoding": "identity"}
     if there:
         headers["Range"] = f"bytes={there}-"
         if notes.get("validator"):
@@ -175,7 +175,7 @@ def _begin(wanted: Wanted, file: BinaryIO, status: int, headers: Message) -> int
     """Decide where the answer's bytes go; give the size of the whole file if the server tells."""
     if headers.get_content_type() == "text/html":
         remedy = f"open the address in a browser and save the file as {wanted.path}"
-        raise wanted.problem("an archive", "a web page", remedy)
+        raise wanted.problem("a file to download", "a web page", remedy)
     length = headers.get("Content-Length")
     total = int(length) if length and length.isdecimal() else None
     version = validator(headers)
@@ -188,13 +188,13 @@ def _begin(wanted: Wanted, file: BinaryIO, status: int, headers: Message) -> int
     else:
         _clear(file)  # the file has changed, or the server knows no ranges
     if wanted.size is not None and total not in (None, wanted.size):
-        remedy = f"download it elsewhere to {wanted.path}, or report that the dataset has changed"
+        remedy = f"download it elsewhere to {wanted.path}, or report that it has changed"
         raise wanted.problem(f"{wanted.size:,} bytes", f"{total:,}", remedy)
     missing = (total or 0) - file.tell()
     free = shutil.disk_usage(wanted.part.parent).free
     if missing > free:
         expected = f"{missing / 1e9:.1f} GB free"
-        remedy = "free some, or choose another --data-root"
+        remedy = "free some, or choose another folder"
         raise DatasetError(Problem(str(wanted.part.parent), expected, f"{free / 1e9:.1f} GB", remedy))
     wanted.notes.write_text(json.dumps({"url": wanted.url, "validator": version, "total": total}))
     return total

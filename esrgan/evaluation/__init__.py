@@ -1,6 +1,6 @@
 """The referee: models measured on datasets, next to bicubic, with what the figures can and cannot tell."""
 
-from esrgan.evaluation.cache import FigureCache, default_cache_dir
+from esrgan.evaluation.cache import FigureCache
 from esrgan.evaluation.measuring import (
     BICUBIC,
     Bicubic,
@@ -26,7 +26,6 @@ __all__ = [
     "Model",
     "check_folder",
     "convention",
-    "default_cache_dir",
     "evaluate",
     "load_pictures",
     "make_meters",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -36,13 +35,6 @@ class Measured:
     seconds: float
     pixels: int
     output: str
-
-
-def default_cache_dir() -> Path:
-    """Give the folder for what is made once: $ESRGAN_CACHE, else esrgan in the user's cache folder."""
-    if folder := os.environ.get("ESRGAN_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan"
 
 
 def pixel_digest(*arrays: NDArray[Any]) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from esrgan import pictures
+from esrgan import pictures, pretrained
 from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
 from esrgan.inference.enlarge import enlarge
@@ -50,6 +50,7 @@ class Upscaler:
         network: The generator in float32.
         device: Where it computes.
         dtype: In which precision.
+        origin: The network in words, and where it comes from.
     """
 
     def __init__(
@@ -67,13 +68,14 @@ class Upscaler:
         self.network: RRDBNet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype = device, dtype
         self.self_ensemble, self.outscale = self_ensemble, outscale
+        self.origin = f"a network, ×{network.scale_factor}"
         self._network = self.network if dtype == torch.float32 else copy.deepcopy(self.network)
         self._network.body.to(dtype)
 
     @classmethod
     def from_file(
         cls,
-        path: str | Path | GeneratorFile,
+        path: str | Path | GeneratorFile = pretrained.DEFAULT,
         device: str = "auto",
         precision: str = "auto",
         *,
@@ -83,7 +85,8 @@ class Upscaler:
         """Load a generator.
 
         Args:
-            path: A weight file: see ``esrgan.weights.load_generator``.
+            path: A weight file, or the name of a model: see ``esrgan.weights.load_generator`` and ``esrgan models``.
+                The GAN model that comes with this package if not given; ``repr`` of the upscaler tells.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
             precision: "fp32", "bf16", "fp16", or "auto": fp16 on a GPU, which rounds less than bf16, and bf16 on a CPU
                 that has it.
@@ -91,7 +94,7 @@ class Upscaler:
             outscale: See the class.
 
         Raises:
-            WeightsError: If the file is no ESRGAN generator.
+            WeightsError: If the file is no ESRGAN generator, or the model has not been downloaded.
             DeviceError: If the device is not there, or is asked for a precision it cannot do.
             ValueError: If the precision is unknown, or ``outscale`` is out of range.
         """
@@ -106,7 +109,12 @@ class Upscaler:
             if dtype == torch.float16 and place.type == "cpu":
                 raise DeviceError("fp16: float16 is for GPUs; on a CPU use bf16 or fp32")
         file = path if isinstance(path, GeneratorFile) else load_generator(path)
-        return cls(file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale)
+        upscaler = cls(file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale)
+        upscaler.origin = f"{path if isinstance(path, (str, Path)) else file.path}: {file.describe()}"
+        return upscaler
+
+    def __repr__(self) -> str:
+        return f"Upscaler({self.origin}; on {self.device} in {str(self.dtype).removeprefix('torch.')})"
 
     @property
     def scale(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from esrgan import pretrained
 from esrgan.errors import WeightsError
 from esrgan.files import remove_abandoned
 from esrgan.weights import Architecture, load_file, parse_generator, save_file
@@ -126,12 +127,13 @@ def start_from(path: Path, stage: str) -> Start:
     of a finished GAN run must be asked for by ``--stage training``, since it has been through that stage.
 
     Args:
-        path: A checkpoint or model file of ours, or anyone's ESRGAN generator.
+        path: A checkpoint or model file of ours, anyone's ESRGAN generator, or a name of ``esrgan.pretrained``.
         stage: "pretraining", "training" or "all", as asked for.
 
     Raises:
         WeightsError: If the file cannot be used so.
     """
+    path = pretrained.find(path)
     content = load_file(path)
     file = parse_generator(content, path)
     last = "training" if stage == "all" else stage

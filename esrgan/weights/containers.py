@@ -92,7 +92,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
             head = file.read(512)
         size = path.stat().st_size
     except (FileNotFoundError, ValueError) as error:  # ValueError: a name that no file can have
-        raise WeightsError(f"{path}: there is no such file") from error
+        is_name = not path.suffix and path.parent == Path()
+        other = ", nor a model of this name (`esrgan models` lists them)" if is_name else ""
+        raise WeightsError(f"{path}: there is no such file{other}") from error
     except IsADirectoryError as error:
         raise WeightsError(f"{path}: expected a weight file, got a folder; name the file in it") from error
     except OSError as error:

@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from esrgan import pretrained
 from esrgan.errors import WeightsError, one_line
 from esrgan.models import RRDBNet
 from esrgan.weights.architecture import (
@@ -77,12 +78,13 @@ def load_generator(path: str | Path) -> GeneratorFile:
     earlier framework; a PyTorch or safetensors file, or the ``.param`` or ``.bin`` of an ncnn pair.
 
     Args:
-        path: The file; for an ncnn pair the name without suffix will do.
+        path: The file, where for an ncnn pair the name without suffix will do, or a name of
+            ``esrgan.pretrained.MODELS``.
 
     Raises:
         WeightsError: If it is missing, damaged, or no ESRGAN generator; one line that says which.
     """
-    path = Path(path)
+    path = pretrained.find(path)
     return parse_generator(load_file(path), path)
 
 
