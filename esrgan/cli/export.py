@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import command
 from esrgan.errors import EsrganError
+from esrgan.extras import need
 
 EXAMPLES = """\
   esrgan export esrgan-lite model.onnx --half
@@ -62,9 +62,7 @@ def _export(args: argparse.Namespace) -> int:
         if one.exists() and not args.overwrite:
             raise EsrganError(f"{one}: is there already; --overwrite replaces it")
     if kind == ".onnx":
-        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise EsrganError(f"ONNX needs {', '.join(missing)}: pip install 'esrgan[export]'")
+        need("export")
     with command.importing():
         from esrgan import export
         from esrgan.devices import select_device
