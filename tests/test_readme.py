@@ -16,7 +16,7 @@ DISTRIBUTED = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
 def test_commands_run_as_written(tmp_path):
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert [kind for kind, _ in blocks] == ["bash"] * 5 + ["python"]
-    for name in ["configs", "tests/data", *(path.name for path in ROOT.glob("*.py"))]:
+    for name in ["configs", "tests/data", "docs/pictures", *(path.name for path in ROOT.glob("*.py"))]:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name)
@@ -56,7 +56,6 @@ def test_commands_run_as_written(tmp_path):
         "test/skimage/chelsea_sheet.png",
         "sweep/skimage/curve.png",
         "sweep/report.html",
-        "upscaled/photo_sr.png",
     ]:
         assert (tmp_path / "quickstart" / name).exists(), name
 

@@ -1,0 +1,77 @@
+"""What helps: short runs of the lite recipe that differ in one thing each, measured alike (docs/recipe.md).
+
+    python benchmarks/ablation.py --photos photos --start lite_start.pth --vgg-weights vgg16.safetensors -o ablation
+
+Interrupted, the same command goes on. Runs of the GAN stage start from the bundled esrgan-lite-psnr.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PSNR_STEPS, GAN_STEPS = 250, 120
+
+# name: changes of the stage's section, changes elsewhere, whether it starts from the given model
+PSNR_RUNS = {
+    "psnr-base": ({}, {}, True),
+    "psnr-patch-64": ({"cr_patch_size": [64, 64]}, {"batch_size": 16}, True),
+    "psnr-patch-192": ({"cr_patch_size": [192, 192]}, {"batch_size": 2}, True),
+    "psnr-no-ema": ({}, {"ema_decay": 0}, True),
+    "psnr-constant-rate": ({"sched_gamma": 1}, {}, True),
+    "psnr-half-rate": ({"lr": 1e-4}, {}, True),
+    "psnr-scratch-small-init": ({}, {"generator": {"small_init": "all"}}, False),
+    "psnr-scratch-small-trunk": ({}, {"generator": {"small_init": "trunk"}}, False),
+}
+GAN_RUNS = {
+    "gan-base": ({}, {}, True),
+    "gan-content-1": ({"g_content_loss_scaling": 1.0}, {}, True),
+    "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.02}, {}, True),
+    "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}, True),
+    "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}, True),
+}
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--photos", type=Path, required=True, help="folder with train and val")
+parser.add_argument("--start", type=Path, required=True, help="generator of 6 blocks that the PSNR stage starts from")
+parser.add_argument("--vgg-weights", type=Path, required=True)
+parser.add_argument("-o", "--out-dir", type=Path, required=True)
+args = parser.parse_args()
+args.out_dir.mkdir(parents=True, exist_ok=True)
+
+base = json.loads((ROOT / "configs/lite_x4.json").read_text())
+base |= {"$schema": str(ROOT / "configs/schema.json"), "batch_size": 4, "ema_decay": 0.99, "validation_interval": 10000}
+base["logging"] = {"interval": 50, "wandb": "disabled", "tensorboard": False, "num_images": 0}
+base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
+for section in ("pretraining", "training"):
+    base[section]["train_datasets"] = [{"hr": str((args.photos / "train").resolve())}]
+    base[section]["val_datasets"] = ["skimage"]  # small; test.py measures afterwards
+base["pretraining"] |= {"num_steps": PSNR_STEPS, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
+base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
+
+
+def run(*arguments: object) -> None:
+    """Run one of the scripts, in this process's environment."""
+    subprocess.run([sys.executable, *map(str, arguments)], check=True)
+
+
+models = []
+for stage, kind, runs in (("pretraining", "PSNR", PSNR_RUNS), ("training", "ESRGAN", GAN_RUNS)):
+    for name, (changes, elsewhere, has_start) in runs.items():
+        model = args.out_dir / f"{name}_RRDB_{kind}_x4.pth"
+        models.append(model)
+        if model.exists():
+            continue
+        config = json.loads(json.dumps(base))
+        config[stage] |= changes
+        for key, value in elsewhere.items():
+            config[key] = value if not isinstance(value, dict) else config[key] | value
+        path = args.out_dir / f"{name}.json"
+        path.write_text(json.dumps(config, indent=2))
+        start = args.start if stage == "pretraining" else "esrgan-lite-psnr"
+        options = ["--stage", stage, "-o", args.out_dir, "--run-name", name, "--resume", "auto"]
+        run(ROOT / "train.py", path, *options, *(["-l", start] if has_start else []))
+metrics = ["--metrics", "psnr,niqe,vgg16", "--vgg-weights", args.vgg_weights, "--json", args.out_dir / "figures.json"]
+run(ROOT / "test.py", *models, "-d", args.photos / "val", *metrics)

@@ -1,0 +1,103 @@
+"""The site: python -m sphinx -W docs site. Pages on what is in the code are written here, from the code."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import esrgan
+from esrgan.cli import COMMANDS, make_parser
+from esrgan.config import Config
+
+sys.dont_write_bytecode = True
+os.environ["COLUMNS"] = "110"  # of the help texts
+HERE = Path(__file__).parent
+
+project, author, release = "esrgan", "the esrgan authors", esrgan.__version__
+copyright = "the esrgan authors, Apache-2.0"  # noqa: A001  Sphinx's name
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+html_theme = "furo"
+html_title = f"esrgan {release}"
+exclude_patterns = ["notebooks", "start.md"]  # start.md is part of the index
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"]  # included pages begin at their own level
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+html_extra_path = []
+
+
+def configuration_page() -> str:
+    """Give the table of every key: from the configuration's own class."""
+    lines = [
+        "# Configuration",
+        "",
+        "One JSON file for both stages. Every key has a default, so `{}` is the paper's run; mistakes are reported all "
+        "at once, with their lines. Editors complete keys by `configs/schema.json`.",
+    ]
+
+    def section(model: type, prefix: str) -> None:
+        later = []
+        lines.extend(["", "| key | default | |", "|---|---|---|"])
+        for name, field in model.model_fields.items():
+            if field.exclude:
+                continue
+            if hasattr(field.annotation, "model_fields"):
+                later.append((f"{prefix}{name}", field))
+                continue
+            default = json.dumps(field.get_default(call_default_factory=True), default=list)
+            lines.append(f"| `{prefix}{name}` | `{default}` | {field.description or ''} |")
+        for key, field in later:
+            lines.extend(["", f"## {key}", "", field.description or ""])
+            section(field.annotation, f"{key}.")
+
+    section(Config, "")
+    degradation = next(
+        part
+        for part in Config.model_fields["training"].annotation.model_fields["degradation"].annotation.__args__
+        if hasattr(part, "model_fields")
+    )
+    lines.extend(["", "## training.degradation, pretraining.degradation", "", "[What each does](degradation.md)."])
+    section(degradation, "degradation.")
+    return "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    """Give the help of every command, as the commands show it."""
+    lines = ["# Command line", "", "`esrgan COMMAND`; the scripts of the repository are the same commands.", ""]
+    parser = make_parser(is_whole=True)
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for name, summary in COMMANDS.items():
+        lines += [f"## {name}", "", f"{summary[0].upper()}{summary[1:]}.", "", "```text"]
+        lines += [*commands.choices[name].format_help().rstrip().splitlines(), "```", ""]
+    return "\n".join(lines)
+
+
+def start_page() -> str:
+    """Give the README up to the list of folders, its links as seen from here."""
+    text = (HERE.parent / "README.md").read_text("utf-8").partition("\n## Find your way")[0]
+    for path, here in (
+        ("docs/", ""),
+        ("esrgan/pretrained/README.md", "models.md"),
+        ("configs/schema.json", "configuration.md"),
+        ("configs)", "configuration.md)"),
+        ("THIRD_PARTY.md", "third_party.md"),
+    ):
+        text = text.replace(f"]({path}", f"]({here}")
+    return text
+
+
+def write_pages(_: object) -> None:
+    """Write the pages, if they have changed."""
+    pages = {"start.md": start_page(), "configuration.md": configuration_page(), "cli.md": cli_page()}
+    for name, text in pages.items():
+        path = HERE / name
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+
+
+def setup(app: object) -> None:
+    """Have Sphinx write them before it reads."""
+    app.connect("builder-inited", write_pages)  # type: ignore[attr-defined]
