@@ -498,8 +498,8 @@ def test_options_reach_the_upscaler(model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--alpha", "0.5"], "expected both or none"),
-        (["--psnr-model-path", "x.pth"], "expected both or none"),
+        (["--alpha", "0.5"], "comes without a generator of the PSNR stage"),
+        (["--psnr-model-path", "x.pth"], "--psnr-model-path: expected --alpha too"),
         (["--alpha", "2", "--psnr-model-path", "x.pth"], "expected a number from 0 to 1, got 2"),
         (["--quality", "101"], "from 1 to 100, got 101"),
         (["--outscale", "0"], "above 0, at most 64, got 0"),
