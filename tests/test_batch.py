@@ -498,7 +498,7 @@ def test_options_reach_the_upscaler(model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--alpha", "0.5"], "comes without a generator of the PSNR stage"),
+        (["--alpha", "0.5"], "comes without a PSNR-oriented generator"),
         (["--psnr-model-path", "x.pth"], "--psnr-model-path: expected --alpha too"),
         (["--alpha", "2", "--psnr-model-path", "x.pth"], "expected a number from 0 to 1, got 2"),
         (["--quality", "101"], "from 1 to 100, got 101"),
