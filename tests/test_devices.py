@@ -130,7 +130,7 @@ def test_auto_is_the_best_precision_of_the_device(monkeypatch, kind, is_native, 
     chosen = []
     monkeypatch.setattr(upscaler, "select_device", lambda _: torch.device(kind))
     monkeypatch.setattr(upscaler, "has_native_bfloat16", lambda _: is_native)
-    monkeypatch.setattr(upscaler, "load_generator", lambda _: SimpleNamespace(build=lambda: None))
+    monkeypatch.setattr(upscaler, "load_generator", lambda _: SimpleNamespace(build=lambda: None, describe=str))
     monkeypatch.setattr(upscaler.Upscaler, "__init__", lambda self, network, device, dtype, **_: chosen.append(dtype))
     upscaler.Upscaler.from_file("any.pth")
     assert chosen == [dtype]

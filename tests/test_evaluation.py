@@ -499,10 +499,8 @@ def test_two_images_are_blended_by_the_command(tmp_path, capsys):
     [
         [],
         ["--psnr-model-path", "a"],
-        ["--alpha", "0.5", "out.pth"],
         ["--mix", "a=1", "--images", "a", "b", "out.pth"],
         ["--mix", "a=1", "--alpha", "0.5", "out.pth"],
-        ["--psnr-model-path", "a", "--esrgan-model-path", "b", "--alpha", "0.5"],
         ["--psnr-model-path", "a", "--esrgan-model-path", "b", "out.pth"],
         ["--psnr-model-path", "a", "--esrgan-model-path", "b", "--sweep", "3"],
         ["--psnr-model-path", "a", "--esrgan-model-path", "b", "--sweep", "1", "-o", "out"],
