@@ -60,7 +60,7 @@ def test_a_bundled_model_is_what_its_card_says(name):
     assert config.generator.num_basic_blocks == generator.architecture.num_basic_blocks
     assert f"| `{name}` |" in CARD
     assert hashlib.sha256(path.read_bytes()).hexdigest() in CARD
-    assert "/work" not in json.dumps(metadata)
+    assert not re.search(r'"(/|[A-Za-z]:)', metadata["hparams"]), "a path of the machine that trained it"
     assert path.stat().st_size <= 10_000_000
 
 
