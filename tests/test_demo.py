@@ -28,6 +28,7 @@ from esrgan.errors import WeightsError
 from esrgan.interpolation import blend
 from tests.test_inference import make_model
 
+PATIENCE_S = 300  # for what takes a second or a few, as machines may be busy
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs Gradio")
 needs_browser = pytest.mark.skipif(
@@ -194,14 +195,6 @@ def test_views_of_deep_samples_are_those_of_8_bits(enlarged):
 # The command
 
 
-def test_without_gradio_one_line_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert main(["demo"]) == 2
-    assert capsys.readouterr().err == (
-        "error: the demo needs Gradio, which is not installed; pip install 'esrgan[demo]'\n"
-    )
-
-
 @pytest.mark.parametrize(
     "option", ["--port=0", "--port=70000", "--port=x", "--max-megapixels=0", "--max-megapixels=nan"]
 )
@@ -251,10 +244,10 @@ def server(tmp_path_factory):
     process = subprocess.Popen([sys.executable, *map(str, command)], env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            if url in (folder / "log").read_text():
-                break
-            assert process.poll() is None, (folder / "log").read_text()
+        until = time.monotonic() + PATIENCE_S
+        while url not in (text := (folder / "log").read_text()):
+            assert process.poll() is None, text
+            assert time.monotonic() < until, "the server does not start"
             time.sleep(0.1)
         yield SimpleNamespace(url=url, model=model, process=process, folder=folder)
     finally:
@@ -282,7 +275,7 @@ def submit(client, server, path):
 @pytest.mark.parametrize("name", ["photo.jpg", "Foto (1) ü.png", "two.words.tif"])
 def test_a_result_is_that_of_the_command(client, server, tmp_path, name):
     path = photograph(tmp_path / name, exif=exif())
-    slider, result, facts = submit(client, server, path).result(60)
+    slider, result, facts = submit(client, server, path).result(PATIENCE_S)
     target = tmp_path / path.with_stem(f"{path.stem}_sr").name
     assert Path(result).name == target.name
     assert expected(server.model, path, target).read_bytes() == Path(result).read_bytes()
@@ -301,7 +294,7 @@ def test_two_at_once_each_get_their_own(client, server, tmp_path):
     paths = [photograph(tmp_path / f"{side}.png", (side, side)) for side in (300, 200)]
     jobs = [submit(client, server, path) for path in paths]
     for path, job in zip(paths, jobs, strict=True):
-        result = job.result(60)[1]
+        result = job.result(PATIENCE_S)[1]
         target = expected(server.model, path, tmp_path / f"{path.stem}_sr.png")
         np.testing.assert_array_equal(Image.open(result), Image.open(target))
 
@@ -312,7 +305,7 @@ def test_bad_uploads_get_a_line_and_the_server_goes_on(client, server, tmp_path)
 
     for path, message in bad_uploads(tmp_path).items():
         with pytest.raises(AppError) as caught:
-            submit(client, server, path).result(60)
+            submit(client, server, path).result(PATIENCE_S)
         assert str(caught.value).startswith(f"{path.name}: expected ")
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -321,7 +314,7 @@ def test_bad_uploads_get_a_line_and_the_server_goes_on(client, server, tmp_path)
         client.predict(None, str(server.model), 1, api_name="/upscale")
     with pytest.raises(AppError, match="without a PSNR-oriented model"):
         client.predict(*_arguments(tmp_path, server, 0.5), api_name="/upscale")
-    assert submit(client, server, photograph(tmp_path / "good.png")).result(60)[1].endswith("good_sr.png")
+    assert submit(client, server, photograph(tmp_path / "good.png")).result(PATIENCE_S)[1].endswith("good_sr.png")
     assert "Traceback" not in (server.folder / "log").read_text()
 
 
@@ -336,12 +329,14 @@ def _arguments(folder, server, alpha):
 def test_a_person_uploads_compares_and_downloads(server, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_S * 1000)
     path = photograph(tmp_path / "Foto (1).jpg", (200, 150), exif=exif())
     target = expected(server.model, path, tmp_path / "Foto (1)_sr.jpg")
     asked = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 375, "height": 800})
+        page.set_default_timeout(PATIENCE_S * 1000)
         page.on("request", lambda request: asked.append(request.url))
         page.goto(server.url)
         page.get_by_role("button", name="Enlarge").wait_for()
@@ -351,7 +346,7 @@ def test_a_person_uploads_compares_and_downloads(server, tmp_path):
         page.get_by_text("Foto (1).jpg").or_(page.get_by_text("Foto (1)")).first.wait_for()
         page.get_by_role("button", name="Enlarge").click()
         button = page.get_by_role("button", name=f"Download {target.name}")
-        button.wait_for(timeout=60_000)
+        button.wait_for()
         with page.expect_download() as download:
             button.click()
         assert download.value.suggested_filename == target.name
@@ -385,7 +380,7 @@ def test_a_person_uploads_compares_and_downloads(server, tmp_path):
         page.locator("button.gallery-item").last.click()
         page.get_by_text("coffee").first.wait_for()
         page.get_by_role("button", name="Enlarge").click()
-        page.get_by_role("button", name="Download coffee_sr.png").wait_for(timeout=60_000)
+        page.get_by_role("button", name="Download coffee_sr.png").wait_for()
         browser.close()
     assert {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))} == {server.url[7:]}
 
@@ -400,5 +395,5 @@ def test_the_server_calls_nobody(server):
 def test_the_end_leaves_nothing_behind(server):
     (folder,) = (server.folder / "tmp").glob("esrgan-demo-*")
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(20) == 130
+    assert server.process.wait(PATIENCE_S) == 130
     assert not folder.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import signal
 import tempfile
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import command
-from esrgan.errors import EsrganError
+from esrgan.extras import need
 
 EXAMPLES = """\
   esrgan demo
@@ -74,8 +73,7 @@ def _end(*_: object) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    if importlib.util.find_spec("gradio") is None:
-        raise EsrganError("the demo needs Gradio, which is not installed; pip install 'esrgan[demo]'")
+    need("demo")
     # Uploads and results are here, so that all are gone when the command ends.
     with tempfile.TemporaryDirectory(prefix="esrgan-demo-", ignore_cleanup_errors=True) as folder:
         # Before Gradio is imported, which looks for them then. Unasked it would call home at the start.
