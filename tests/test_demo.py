@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import zlib
@@ -207,6 +208,7 @@ def test_bad_options_are_refused(option, capsys):
 @needs_gradio
 @pytest.mark.parametrize("arguments", [["-m", "missing.pth"], ["--host", "192.0.2.1"], []])
 def test_what_cannot_be_served_is_told_in_a_line(arguments, tmp_path, monkeypatch, capsys, own_signals):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Gradio makes a folder again where it was first imported
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -281,6 +283,7 @@ def test_a_result_is_that_of_the_command(client, server, tmp_path, name):
     assert expected(server.model, path, target).read_bytes() == Path(result).read_bytes()
     assert b"a description" in pictures.read(target).exif
     assert facts.startswith("240 × 180 px in ")
+    assert facts.endswith(" s by small.pth")
     high = np.asarray(Image.open(slider[1]))
     np.testing.assert_array_equal(high, pictures.read(target).frames[0])
     bicubic = Image.open(path).resize((240, 180), Image.Resampling.BICUBIC)

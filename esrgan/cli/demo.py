@@ -74,6 +74,7 @@ def _end(*_: object) -> None:
 
 def _demo(args: argparse.Namespace) -> int:
     need("demo")
+    signal.signal(signal.SIGTERM, _end)
     # Uploads and results are here, so that all are gone when the command ends.
     with tempfile.TemporaryDirectory(prefix="esrgan-demo-", ignore_cleanup_errors=True) as folder:
         # Before Gradio is imported, which looks for them then. Unasked it would call home at the start.
@@ -84,7 +85,6 @@ def _demo(args: argparse.Namespace) -> int:
 
         models = Models(args.model_path, args.device)
         page = make_page(models, Path(folder), args.max_megapixels)
-        signal.signal(signal.SIGTERM, _end)
         serve(page, args.host, args.port, args.max_megapixels)
         print(
             f"http://{args.host}:{args.port}: {', '.join(models.labels)} on {models.device}; Ctrl-C ends it", flush=True

@@ -144,7 +144,8 @@ def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
 def _facts(done: Enlarged, model: str, alpha: float) -> str:
     """What there is to say of a result, in Markdown."""
     width, height = done.size
-    by = model if alpha == 1 else f"{model} at α {alpha:g}"
+    name = Path(model).name  # where it is concerns the server alone
+    by = name if alpha == 1 else f"{name} at α {alpha:g}"
     lines = [f"{width} × {height} px in {done.seconds:.1f} s by {by}", *done.notes]
     return "\n\n".join(html.escape(line) for line in lines)
 
