@@ -9,6 +9,7 @@ from esrgan.errors import EsrganError
 EXTRAS = {
     "train": (("albumentations", "cv2", "skimage", "tensorboard", "torchvision", "wandb"), "training and its logs"),
     "metrics": (("matplotlib", "torchmetrics", "torchvision"), "LPIPS, DISTS, VGG16 and the curves of sweeps"),
+    "demo": (("gradio",), "the web page of the demo"),
     "export": (("onnx", "onnxruntime", "onnxscript"), "ONNX"),
     "heic": (("pillow_heif",), "HEIC images"),
 }

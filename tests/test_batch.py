@@ -244,10 +244,10 @@ def test_one_after_another_whatever_fails(model, tmp_path, monkeypatch):
     upscaler = Upscaler.from_file(model, "cpu", "fp32")
     read, write, enlarge = pictures.read, pictures.write, Upscaler.__call__
 
-    def broken_read(path):
+    def broken_read(path, *limits):
         if path.name == "1.png":
             raise ZeroDivisionError("surprise")
-        return read(path)
+        return read(path, *limits)
 
     def broken_write(path, *arguments, **options):
         if path.name == "3_sr.png":
@@ -256,11 +256,11 @@ def test_one_after_another_whatever_fails(model, tmp_path, monkeypatch):
 
     calls = []
 
-    def broken_enlarge(self, image):
+    def broken_enlarge(self, image, progress):
         calls.append(image)
         if len(calls) == 4:  # of file 4, as 1 has none
             raise RuntimeError("broken\ndevice")
-        return enlarge(self, image)
+        return enlarge(self, image, progress)
 
     monkeypatch.setattr(pictures, "read", broken_read)
     monkeypatch.setattr(pictures, "write", broken_write)

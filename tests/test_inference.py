@@ -242,6 +242,16 @@ def test_files_that_pil_cannot_hold_are_refused(upscaler, tmp_path):
     assert high.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
+@pytest.mark.parametrize("options", [{}, {"self_ensemble": True}])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_progress_goes_from_0_to_1_once(model, options, channels):
+    told = []
+    Upscaler.from_file(model, "cpu", "fp32", **options)(pixels(90, 80, channels), told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert len(told) == len(set(told)) >= (16 if options and channels == 4 else 8 if options else 2)
+
+
 def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
     tensor = torch.rand(1, 3, 5, 7)
     network = load_generator(model).build()

@@ -773,6 +773,15 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
             pictures.read(path)
 
 
+@pytest.mark.parametrize("kind", ["PNG RGB", "BMP RGB", "HEIC 10-bit RGB", "GIF animation"])
+def test_larger_pictures_than_asked_for_are_refused_before_they_are_decoded(tmp_path, kind):
+    path, frames = made(tmp_path, kind)
+    pixels = sum(frame.shape[0] * frame.shape[1] for frame in frames)
+    assert len(pictures.read(path, pixels).frames) == len(frames)
+    with pytest.raises(ImageError, match=r"expected at most 0\.0\d+ megapixels, got .* megapixels; make it smaller"):
+        pictures.read(path, pixels - 1)
+
+
 SAMPLES = ["PNG RGB", "JPEG RGB", "WebP lossless RGB", "WebP animation", "GIF", "GIF animation", "TIFF RGB, LZW"]
 SAMPLES += ["TIFF 16-bit RGB, pages", "BMP RGB", "AVIF RGB", "HEIC 10-bit RGB", "PNG palette with transparency"]
 

@@ -47,6 +47,30 @@ def by_parts(network, low, plan=None):
     return high, parts
 
 
+def test_progress_tells_the_share_that_is_written():
+    network, low, told = make(), torch.rand(1, 3, 60, 130), []
+    for plan in (_Plan(16), _Plan(16, bands=2)):
+        told.clear()
+        written = torch.zeros(60 * network.scale_factor, 130 * network.scale_factor)
+
+        def write(part, top, left, written=written):
+            written[top : top + part.shape[2], left : left + part.shape[3]] = 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_plan", lambda *_, plan=plan: plan)
+            enlarge(
+                network,
+                60,
+                130,
+                lambda rows, columns: low[:, :, rows, columns],
+                write,
+                lambda share, written=written: told.append((share, written.mean().item())),
+            )
+        assert len(told) > 8 * plan.bands
+        assert told[-1][0] == 1
+        assert all(share == pytest.approx(area) for share, area in told)
+
+
 # Exactness
 
 
@@ -139,12 +163,12 @@ def fail_until(monkeypatch, is_small_enough, error):
     plans = []
     real = module._pass
 
-    def run(network, height, width, read, write, plan):
+    def run(network, height, width, read, write, plan, progress):
         plans.append(plan)
         if not is_small_enough(plan):
             write(torch.zeros(1, 3, 8, 8), 0, 0)
             raise error
-        real(network, height, width, read, write, plan)
+        real(network, height, width, read, write, plan, progress)
 
     monkeypatch.setattr(module, "_pass", run)
     return plans

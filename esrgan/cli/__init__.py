@@ -14,6 +14,7 @@ COMMANDS = {
     "inference": "upscale images",
     "interpolate": "blend a PSNR model and a GAN model",
     "models": "list the models that have names, download public ones",
+    "demo": "serve a web page to try models on",
     "export": "write a generator for other programs: ONNX, ncnn, …",
     "info": "tell what a model file is",
     "doctor": "tell what this machine has and what is missing",

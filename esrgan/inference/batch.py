@@ -12,6 +12,7 @@ from pathlib import Path
 
 from esrgan import files, images, pictures
 from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.inference.enlarge import Progress, part_of
 from esrgan.inference.upscaler import Upscaler
 from esrgan.pictures import Picture
 
@@ -63,12 +64,14 @@ class Options:
         skip_existing: Take results that are there as done.
         quality: Of lossy formats, 1 to 100; None is ``pictures``' default.
         reduce_depth: Whether samples may lose bits that the format cannot hold, as when the user chose the format.
+        max_pixels: Of a file, all frames together; None is ``pictures.MAX_PIXELS``.
     """
 
     overwrite: bool = False
     skip_existing: bool = False
     quality: int | None = None
     reduce_depth: bool = False
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
@@ -145,7 +148,11 @@ def _ignores_case(folder: Path) -> bool:
 
 
 def upscale_files(
-    upscaler: Upscaler, jobs: Sequence[Job], options: Options, report: Callable[[Result], None]
+    upscaler: Upscaler,
+    jobs: Sequence[Job],
+    options: Options,
+    report: Callable[[Result], None],
+    progress: Progress = lambda _: None,
 ) -> list[Result]:
     """Upscale files; their format, depth, transparency, frames and metadata stay.
 
@@ -157,6 +164,7 @@ def upscale_files(
         jobs: From ``plan``.
         options: How.
         report: Called with what became of each.
+        progress: Called with the share of the image at hand that is computed, up to 1, after each part.
 
     Returns:
         The same; an error with one file does not stop the others.
@@ -190,7 +198,7 @@ def upscale_files(
                     if behind is not None and _result_bytes(upscaler, picture) > LARGE_RESULT:
                         finish(behind[0], behind[1].result)
                         behind = None
-                    high = _enlarge(job, picture, upscaler)
+                    high = _enlarge(job, picture, upscaler, progress)
                     del picture
                     writing = writer.submit(_write, job, high, options)
                     del high
@@ -217,7 +225,7 @@ def _read(job: Job, upscaler: Upscaler, options: Options) -> Picture | None:
         raise ImageError(
             f"{job.target}: {kind} is there already; --overwrite replaces files, --skip-existing leaves them"
         )
-    picture = pictures.read(job.source)
+    picture = pictures.read(job.source, options.max_pixels)
     height, width, channels = picture.frames[0].shape
     size = (*upscaler.size_of(height, width), channels)
     dtype, frames = picture.frames[0].dtype, len(picture.frames)
@@ -225,9 +233,11 @@ def _read(job: Job, upscaler: Upscaler, options: Options) -> Picture | None:
     return picture
 
 
-def _enlarge(job: Job, picture: Picture, upscaler: Upscaler) -> Picture:
+def _enlarge(job: Job, picture: Picture, upscaler: Upscaler, progress: Progress) -> Picture:
+    count = len(picture.frames)
     try:
-        return dataclasses.replace(picture, frames=tuple(upscaler(frame) for frame in picture.frames))
+        frames = tuple(upscaler(frame, part_of(progress, i, count)) for i, frame in enumerate(picture.frames))
+        return dataclasses.replace(picture, frames=frames)
     except EsrganError as error:  # which knows nothing of files
         raise type(error)(f"{job.source}: {error}") from error
 

@@ -27,6 +27,7 @@ BAND_OVERLAP_PX = 64
 
 Read = Callable[[slice, slice], Tensor]
 Write = Callable[[Tensor, int, int], None]
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class _Plan:
 
 
 @torch.inference_mode()
-def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write) -> None:
+def enlarge(
+    network: RRDBNet, height: int, width: int, read: Read, write: Write, progress: Progress = lambda _: None
+) -> None:
     """Enlarge an image by parts, exactly as at once.
 
     Args:
@@ -51,6 +54,7 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
         read: Gives some of its rows and columns, as float32 (B, C, h, w) in [0, 1] on the network's device.
         write: Takes a part of the result, float32 (B, C, h, w), about [0, 1], and its row and column. After a lack of
             memory all begins again with smaller parts, so a place may be written more than once.
+        progress: Told after each part which share of the image is written, up to 1.
 
     Raises:
         DeviceError: If there is too little memory even for the smallest parts.
@@ -66,8 +70,9 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
             with torch.autocast(weight.device.type, enabled=False):  # whatever the caller has switched on
                 if is_small:
                     write(network(read(slice(0, height), slice(0, width))), 0, 0)
+                    progress(1.0)
                 else:
-                    _pass(network, height, width, read, write, plan)
+                    _pass(network, height, width, read, write, plan, progress)
             return
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -87,7 +92,7 @@ def enlarge(network: RRDBNet, height: int, width: int, read: Read, write: Write)
             ) from too_much
 
 
-def _pass(network: RRDBNet, height: int, width: int, read: Read, write: Write, plan: _Plan) -> None:
+def _pass(network: RRDBNet, height: int, width: int, read: Read, write: Write, plan: _Plan, progress: Progress) -> None:
     """Enlarge the image once."""
     dim = 2 if height >= width else 3
     length, across = (height, width) if dim == 2 else (width, height)
@@ -108,6 +113,7 @@ def _pass(network: RRDBNet, height: int, width: int, read: Read, write: Write, p
             offset = (position, first * scale) if dim == 2 else (first * scale, position)
             write(inner.narrow(dim, 0, thickness), *offset)
             position += thickness
+            progress((first + (last - first) * position / (length * scale)) / across)
 
 
 def _bands(across: int, bands: int, factor: int) -> Iterator[tuple[int, int, int, int]]:
@@ -135,6 +141,11 @@ def _plan(network: RRDBNet, length: int, across: int) -> _Plan:
             lines = max((budget - kept) // line, 1)
             return _Plan(min(lines, most, length), bands)
         bands *= 2
+
+
+def part_of(progress: Progress, index: int, count: int) -> Progress:
+    """Give the progress of one of several equal parts of the work."""
+    return lambda share: progress((index + share) / count)
 
 
 def memory_of(network: RRDBNet, across: int) -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from esrgan import pictures, pretrained
 from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
-from esrgan.inference.enlarge import enlarge
+from esrgan.inference.enlarge import Progress, Write, enlarge, part_of
 from esrgan.models import RRDBNet
 from esrgan.pictures.containers import upright_exif
 from esrgan.pictures.reading import grey_if_grey
@@ -126,7 +125,7 @@ class Upscaler:
         factor = self.scale if self.outscale is None else self.outscale
         return max(round(height * factor), 1), max(round(width * factor), 1)
 
-    def __call__(self, image: Kind | str | Path) -> Any:
+    def __call__(self, image: Kind | str | Path, progress: Progress = lambda _: None) -> Any:
         """Enlarge an image; what comes back is of the same kind.
 
         Args:
@@ -144,6 +143,8 @@ class Upscaler:
             Grey stays grey. Alpha goes through the network as a grey image, beside the colours, which are continued
             under transparent pixels (alpha of at most 1/255) so that none shines through from there; a network of four
             channels takes RGB and alpha at once.
+            progress: Called after each part with the share of the work that is done, up to 1; after a lack of
+                memory all begins again with smaller parts.
 
         Raises:
             ImageError: If a file cannot be read.
@@ -152,16 +153,16 @@ class Upscaler:
             ValueError: If it is none of the above.
         """
         if isinstance(image, (str, Path)):
-            return self._pil(_as_pil(Path(image)))
+            return self._pil(_as_pil(Path(image)), progress)
         if isinstance(image, Image.Image):
-            return self._pil(image)
+            return self._pil(image, progress)
         if isinstance(image, Tensor):
-            return self._tensor(image)
+            return self._tensor(image, progress)
         if isinstance(image, np.ndarray):
-            return self._array(image)
+            return self._array(image, progress)
         raise ValueError(f"expected a path, PIL image, array or tensor, got a {type(image).__name__}")
 
-    def _pil(self, image: Image.Image) -> Image.Image:
+    def _pil(self, image: Image.Image, progress: Progress) -> Image.Image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"expected one image, got {getattr(image, 'n_frames', 1)} frames; give copies of each")
         if image.mode == "I;16" and image.has_transparency_data:
@@ -176,11 +177,11 @@ class Upscaler:
         if image.mode == "P":
             (pixels,) = grey_if_grey([pixels])
             pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        high = Image.fromarray(self._array(pixels))
+        high = Image.fromarray(self._array(pixels, progress))
         high.info |= {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
         return high
 
-    def _tensor(self, low: Tensor) -> Tensor:
+    def _tensor(self, low: Tensor, progress: Progress) -> Tensor:
         if low.is_meta or low.layout != torch.strided:
             raise ValueError(f"expected a dense tensor with data, got {low.layout} on {low.device}")
         if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
@@ -188,9 +189,9 @@ class Upscaler:
         channels = self.network.conv_last.out_channels
         if low.shape[1] not in (1, 3, channels):
             raise ValueError(f"expected {channels} channels, got {low.shape[1]}")
-        return self._enlarge(low).to(low.dtype)
+        return self._enlarge(low, progress).to(low.dtype)
 
-    def _array(self, image: NDArray[Any]) -> NDArray[Any]:
+    def _array(self, image: NDArray[Any], progress: Progress) -> NDArray[Any]:
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
         if channels not in (1, 2, 3, 4) or 0 in image.shape:
             raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
@@ -204,12 +205,13 @@ class Upscaler:
             if alpha.min() == alpha.max():
                 high[..., colours:] = alpha.min()
             else:
-                self._enlarge_into(high[..., colours:], alpha)
+                self._enlarge_into(high[..., colours:], alpha, part_of(progress, 0, 2))
+                progress = part_of(progress, 1, 2)
                 pixels = _continued(pixels[..., :colours], alpha[..., 0] > _peak(image.dtype) / 255)
-        self._enlarge_into(high[..., :colours], pixels[..., :colours])
+        self._enlarge_into(high[..., :colours], pixels[..., :colours], progress)
         return high[..., 0] if image.ndim == 2 else high
 
-    def _enlarge_into(self, high: NDArray[Any], image: NDArray[Any]) -> None:
+    def _enlarge_into(self, high: NDArray[Any], image: NDArray[Any], progress: Progress) -> None:
         """Enlarge an array (H, W, C), of any type that ``__call__`` takes, into one of the result's size."""
         writable = np.require(image, requirements=["C", "W"])  # PyTorch warns of others, though it only reads
         low = torch.from_numpy(writable).permute(2, 0, 1)[None]
@@ -222,11 +224,11 @@ class Upscaler:
             np.copyto(place, values.cpu().numpy(), casting="unsafe")
 
         if self.outscale is None and not self.self_ensemble:  # no canvas but the result
-            self._pass(low, peak, write)
+            self._pass(low, peak, write, progress)
         else:
-            write(self._enlarge(low, peak), 0, 0)
+            write(self._enlarge(low, progress, peak), 0, 0)
 
-    def _enlarge(self, low: Tensor, peak: float = 1.0) -> Tensor:
+    def _enlarge(self, low: Tensor, progress: Progress, peak: float = 1.0) -> Tensor:
         """Enlarge (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), about [0, 1], where it is."""
         # The dihedral group: quarter turns, without and with a mirroring before them.
         views = (
@@ -234,7 +236,7 @@ class Upscaler:
         )
         shape = (*low.shape[:2], *(side * self.scale for side in low.shape[2:]))
         high = torch.zeros(shape, dtype=torch.float32, device=low.device)
-        for turns, mirror in views:
+        for i, (turns, mirror) in enumerate(views):
             view = torch.rot90(low.flip(3) if mirror else low, turns, (2, 3))
             canvas = torch.empty_like(torch.rot90(high, turns, (2, 3)))
             together = max(BATCH_PIXELS.get(self.device.type, GPU_BATCH_PIXELS) // view[0, 0].numel(), 1)
@@ -246,11 +248,12 @@ class Upscaler:
                 self._pass(images, peak, write)
             canvas = torch.rot90(canvas, -turns, (2, 3))
             high += (canvas.flip(3) if mirror else canvas) / len(views)
+            progress((i + 1) / len(views))
         if (size := self.size_of(*low.shape[2:])) != high.shape[2:]:
             high = F.interpolate(high.clamp(0, 1), size, mode="bicubic", antialias=True)
         return high
 
-    def _pass(self, low: Tensor, peak: float, write: Callable[[Tensor, int, int], None]) -> None:
+    def _pass(self, low: Tensor, peak: float, write: Write, progress: Progress = lambda _: None) -> None:
         """Enlarge (B, C, H, W) in [0, peak] once, its channels adapted to those of the network and back."""
         batch, given, height, width = low.shape
         wanted = self.network.conv_last.out_channels
@@ -281,9 +284,9 @@ class Upscaler:
 
         if self._network is not self.network:
             with contextlib.suppress(WeightsError):  # half precision overflows with some weights and on some GPUs
-                enlarge(self._network, height, width, read, check_and_write)
+                enlarge(self._network, height, width, read, check_and_write, progress)
                 return
-        enlarge(self.network, height, width, read, check_and_write)
+        enlarge(self.network, height, width, read, check_and_write, progress)
 
 
 def _as_pil(path: Path) -> Image.Image:

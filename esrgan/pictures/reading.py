@@ -42,7 +42,7 @@ class _UnsuitableError(Exception):
     """Why a picture is refused: what would have been accepted, what was there, what to do."""
 
 
-def read(path: str | Path) -> Picture:
+def read(path: str | Path, max_pixels: int | None = None) -> Picture:
     """Reads a picture of any kind that can be enlarged; its format is told by its content.
 
     Turned upright; CMYK becomes RGB, 1-bit and palette images 8-bit grey or RGB. What WebP, GIF, AVIF and palettes can
@@ -50,10 +50,11 @@ def read(path: str | Path) -> Picture:
 
     Args:
         path: A PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF file, or HEIC if ``pillow-heif`` is installed.
+        max_pixels: What it may have at most, all frames together, known before it is decoded; None is ``MAX_PIXELS``.
 
     Raises:
-        ImageError: The file is missing, damaged, cut off, of a kind not listed in ``docs/images.md``, or has more than
-            ``MAX_PIXELS``.
+        ImageError: The file is missing, damaged, cut off, of a kind not listed in ``docs/images.md``, or has more
+            pixels than that.
     """
     path = Path(path)
     try:
@@ -63,14 +64,14 @@ def read(path: str | Path) -> Picture:
             if file_format is None:
                 raise _UnsuitableError(_READABLE, containers.guess(head), "check where it comes from")
             if file_format == "BMP":
-                return _read_bmp(file)
+                return _read_bmp(file, max_pixels)
             if file_format in ("AVIF", "HEIC") and containers.is_sequence(head):
                 raise _UnsuitableError(
                     "one image", "an image sequence", "extract one of its frames, or save it as .webp"
                 )
             if file_format == "HEIC":
-                return _read_heic(file)
-            return _read_with_vips(path, file, file_format)
+                return _read_heic(file, max_pixels)
+            return _read_with_vips(path, file, file_format, max_pixels)
     except _UnsuitableError as error:
         raise ImageError(Problem(str(path), *error.args)) from error
     except OSError as error:
@@ -80,17 +81,20 @@ def read(path: str | Path) -> Picture:
         raise ImageError(Problem(str(path), _READABLE, got, "replace it, or save it anew")) from error
 
 
-def _check_size(pixels: int) -> None:
+def _check_size(pixels: int, max_pixels: int | None) -> None:
+    if max_pixels is not None and pixels > max_pixels:
+        expected, got = (f"{number / 1e6:.3g} megapixels" for number in (max_pixels, pixels))
+        raise _UnsuitableError(f"at most {expected}", got, "make it smaller, or cut it into parts")
     if pixels > MAX_PIXELS:
         expected = f"at most {MAX_PIXELS} pixels, to be safe from decompression bombs"
         remedy = "cut it into parts, or raise esrgan.pictures.reading.MAX_PIXELS if you trust it"
         raise _UnsuitableError(expected, f"{pixels}", remedy)
 
 
-def _read_with_vips(path: Path, file: BinaryIO, file_format: str) -> Picture:
+def _read_with_vips(path: Path, file: BinaryIO, file_format: str, max_pixels: int | None) -> Picture:
     known, count, notes = _metadata(file, file_format)
     image = _load(path, file_format, count)
-    _check_size(image.width * image.height)
+    _check_size(image.width * image.height, max_pixels)
     if file_format == "AVIF" and (images := image.get("n-pages")) > 1:
         raise _UnsuitableError("one image", f"{images} images", "extract one of them")
     if image.interpretation == "cmyk" and image.bands == 4:
@@ -257,12 +261,12 @@ def _colour_notes(file: BinaryIO) -> list[str]:
     return [] if is_usual else [f"colour tag (primaries {primaries}, transfer {transfer}) not kept"]
 
 
-def _read_bmp(file: BinaryIO) -> Picture:
+def _read_bmp(file: BinaryIO, max_pixels: int | None) -> Picture:
     from PIL.BmpImagePlugin import BmpImageFile  # directly, as Image.open has a limit that is too low here
 
     file.seek(0)
     image = BmpImageFile(file)
-    _check_size(image.width * image.height)
+    _check_size(image.width * image.height, max_pixels)
     mode = image.mode if image.mode in ("L", "RGB", "RGBA") else {"1": "L", "P": "RGB"}.get(image.mode)
     if mode is None:
         raise _UnsuitableError("grey or RGB", f"Pillow mode {image.mode}", "convert it to RGB")
@@ -271,7 +275,7 @@ def _read_bmp(file: BinaryIO) -> Picture:
     return Picture(tuple(frames), "BMP", dpi=image.info.get("dpi"))
 
 
-def _read_heic(file: BinaryIO) -> Picture:
+def _read_heic(file: BinaryIO, max_pixels: int | None) -> Picture:
     heif = library.heif()
     if heif is None:
         raise _UnsuitableError(_READABLE, "HEIC", "pip install pillow-heif, or convert it")
@@ -281,7 +285,7 @@ def _read_heic(file: BinaryIO) -> Picture:
         raise _UnsuitableError("one image", f"{len(container)} images", "extract one of them")
     image = container[0]
     width, height = image.size
-    _check_size(width * height)
+    _check_size(width * height, max_pixels)
     pixels = np.ascontiguousarray(np.asarray(image)).reshape(height, width, -1)
     info = image.info
     bits = int(info["bit_depth"]) if pixels.dtype == np.uint16 else 0

@@ -1,0 +1,96 @@
+"""``esrgan demo``: a web page to try models on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from esrgan.cli import command
+from esrgan.extras import need
+
+EXAMPLES = """\
+  esrgan demo
+  esrgan demo -m saved_models/first_RRDB_ESRGAN_x4.pth --device cuda:1
+  esrgan demo --host 0.0.0.0 --port 8000 --max-megapixels 12"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
+    parser = command.make_parser(
+        "demo",
+        "Serve a page to upscale pictures on, with the models that are on this machine. Nothing leaves the machine, "
+        "and what was uploaded is removed after an hour, or when the demo ends.",
+        EXAMPLES,
+    )
+    parser.add_argument(
+        "-m",
+        "--model-path",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a generator or checkpoint to offer too, may be given more than once",
+    )
+    parser.add_argument(
+        "--max-megapixels", type=_megapixels, default=4.0, metavar="N", help="of an uploaded picture (default: 4)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, for this machine alone)"
+    )
+    parser.add_argument("--port", type=_port, default=7860, metavar="N", help="default: 7860")
+    command.add_device(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    return command.run(make_parser(), _demo, argv)
+
+
+def _megapixels(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 500:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 500, got {text}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = command.natural(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 65535, got {text}")
+    return value
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _demo(args: argparse.Namespace) -> int:
+    need("demo")
+    signal.signal(signal.SIGTERM, _end)
+    # Uploads and results are here, so that all are gone when the command ends.
+    with tempfile.TemporaryDirectory(prefix="esrgan-demo-", ignore_cleanup_errors=True) as folder:
+        # Before Gradio is imported, which looks for them then. Unasked it would call home at the start.
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        with command.importing():
+            from esrgan.demo.page import make_page, serve
+            from esrgan.demo.work import Models
+
+        models = Models(args.model_path, args.device)
+        page = make_page(models, Path(folder), args.max_megapixels)
+        serve(page, args.host, args.port, args.max_megapixels)
+        print(
+            f"http://{args.host}:{args.port}: {', '.join(models.labels)} on {models.device}; Ctrl-C ends it", flush=True
+        )
+        try:
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+    return command.OK
