@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import io
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,17 @@ def alpha(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
     return value
+
+
+def versions() -> list[str]:
+    """Name this package, PyTorch, what PyTorch was built for, and Python, each with its version."""
+    with importing():
+        import torch
+
+    import esrgan
+
+    cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CUDA none"
+    return [f"esrgan {esrgan.__version__}", f"torch {torch.__version__}", cuda, f"Python {platform.python_version()}"]
 
 
 def make_folder(path: Path) -> None:

@@ -1,0 +1,122 @@
+"""``esrgan doctor``: what this machine has, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from esrgan.cli import command
+from esrgan.console import gigabytes
+
+EXAMPLES = """\
+  esrgan doctor
+  esrgan doctor --data-root /disk/data"""
+
+EXTRAS = {  # what each needs, and what it is for
+    "train": (("albumentations", "skimage", "tensorboard", "torchvision", "wandb"), "training and its logs"),
+    "metrics": (("torchmetrics", "matplotlib"), "LPIPS, DISTS and the curves of sweeps"),
+    "heic": (("pillow_heif",), "HEIC images"),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
+    parser = command.make_parser("doctor", "Tell what this machine has and what is missing.", EXAMPLES)
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    return command.run(make_parser(), _doctor, argv)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    parts = {
+        "versions": _versions(),
+        "devices": _devices(),
+        "extras": _extras(),
+        "models": _models(),
+        "datasets": _datasets(args.data_root),
+    }
+    for title, lines in parts.items():
+        print(title)
+        for name, state in lines:
+            print(f"  {name:20} {state}")
+    return command.OK
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for line in command.versions():
+        name, _, version = line.partition(" ")
+        yield name, version
+
+
+def _devices() -> Iterator[tuple[str, str]]:
+    with command.importing():
+        import psutil
+        import torch
+
+        from esrgan.devices import has_native_bfloat16
+
+    memory, place = psutil.virtual_memory(), torch.device("cpu")
+    precisions = "float32, bfloat16" if has_native_bfloat16(place) else "float32; no fast bfloat16"
+    room = f"{gigabytes(memory.available)} of {gigabytes(memory.total)} free"
+    yield "cpu", f"{torch.get_num_threads()} threads, {room}, {precisions}"
+    for number in range(torch.cuda.device_count()):
+        place = torch.device("cuda", number)
+        free, total = torch.cuda.mem_get_info(place)
+        precisions = "float16, bfloat16, TF32" if has_native_bfloat16(place) else "float16; no fast bfloat16"
+        name = torch.cuda.get_device_name(place)
+        yield str(place), f"{name}, {gigabytes(free)} of {gigabytes(total)} free, {precisions}"
+    if torch.backends.mps.is_available():
+        yield "mps", "Apple GPU, float16"
+    if not torch.cuda.is_available():
+        built = f"for CUDA {torch.version.cuda}, but finds no GPU or driver" if torch.version.cuda else "without CUDA"
+        yield "cuda", f"none: PyTorch is built {built}"
+
+
+def _extras() -> Iterator[tuple[str, str]]:
+    for extra, (modules, purpose) in EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        remedy = f"{', '.join(missing)} missing; pip install 'esrgan[{extra}]'"
+        yield f"[{extra}]", f"{purpose}: {remedy if missing else 'there'}"
+
+
+def _models() -> Iterator[tuple[str, str]]:
+    from esrgan.models.vgg import torchvision_weights_path
+    from esrgan.pretrained import MODELS, downloads_dir, is_here
+
+    yield "by name", f"{', '.join(name for name in MODELS if is_here(name))}; `esrgan models` lists all"
+    yield "downloads", _place(downloads_dir())
+    for network, purpose in (("vgg19", "the perceptual loss"), ("vgg16", "--metrics vgg16"), ("alexnet", "LPIPS")):
+        path = torchvision_weights_path(network)
+        yield network, f"for {purpose}: {path if path.exists() else 'not downloaded yet'}"
+
+
+def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
+    from esrgan.data.datasets import NAMES, default_data_root, search_pairs
+
+    root = data_root or default_data_root()
+    yield "folder", _place(root)
+    for name in NAMES:
+        counts = []
+        for split in ("train", "val"):
+            pairs, problems = search_pairs([name], split, 4, root)
+            if not problems:
+                counts.append(f"{len(pairs)} to {'train' if split == 'train' else 'test'} on")
+        yield name, ", ".join(counts) or f"missing; esrgan prepare {name}"
+
+
+def _place(folder: Path) -> str:
+    """Tell where a folder is, and what it could still hold."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    can_write = "" if os.access(there, os.W_OK) else ", not writable"
+    made = "" if folder.exists() else ", to be made"
+    return f"{folder.absolute()}{made}{can_write}, {gigabytes(shutil.disk_usage(there).free)} free"
