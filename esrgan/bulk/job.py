@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -25,7 +25,7 @@ from esrgan.weights import GeneratorFile
 MANIFEST = "manifest.jsonl"
 # Several images, so that a million of them are not a million tasks, but few enough for each worker to get many tasks.
 MOST_IMAGES_A_TASK, TASKS_A_WORKER = 16, 32
-TASK_RETRIES = 3  # when its worker is lost
+MOST_ATTEMPTS = 4  # at a task whose worker is lost
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,9 @@ def upscale(
 
     Returns:
         The same; an error with one image does not stop the others.
+
+    Raises:
+        EsrganError: If no worker can start.
     """
     import ray.data
 
@@ -212,24 +215,39 @@ def upscale(
         if not undone:
             break
         rows = [{"task": json.dumps(asdict(task))} for task in undone.values()]
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
         images_a_task = min(max(len(rows) // (workers * TASKS_A_WORKER), 1), most)
         answers = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // images_a_task)).map_batches(
             Worker,
-            fn_constructor_args=(model, settings),
+            fn_constructor_args=(model, settings, attempts),
             batch_size=images_a_task,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
             num_cpus=1,
             num_gpus=gpus_per_worker,
-            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": TASK_RETRIES},
         )
-        for row in answers.iter_rows():
-            finish(Record(**json.loads(row["record"])))
-    reason = f"its worker was lost {TASK_RETRIES + 1} times; is there enough memory for it?"
+        try:
+            for row in answers.iter_rows():
+                finish(Record(**json.loads(row["record"])))
+        except ray.exceptions.RayError as error:  # such as workers that cannot start
+            raise EsrganError(f"the Ray job ended: {str(error).splitlines()[-1].strip()}") from error
+    reason = f"its worker was lost {MOST_ATTEMPTS} times; is there enough memory for it?"
     for task in [*undone.values()]:
         finish(Record(task.source, task.target, "failed", error=f"{task.source}: {reason}"))
     for folder in {Path(task.target).parent for task in tasks if not storage.is_uri(task.target)}:
         files.remove_abandoned(folder)
     return records
+
+
+class Attempts:
+    """Counts how often tasks were begun: an actor of its own, as workers may be lost and Ray would try for ever."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def count(self, task: str) -> int:
+        """Count one more; give the number."""
+        self.counts[task] += 1
+        return self.counts[task]
 
 
 class Worker:
@@ -238,10 +256,10 @@ class Worker:
     Images pass through a temporary folder, so that ``upscale_files`` reads and writes local files.
     """
 
-    def __init__(self, model: Any, settings: Settings) -> None:
+    def __init__(self, model: Any, settings: Settings, attempts: Any) -> None:
         import ray
 
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        self.attempts = attempts
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.options = Options(quality=settings.quality, reduce_depth=settings.reduce_depth)
         self.upscaler = Upscaler.from_file(
@@ -254,6 +272,10 @@ class Worker:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
         """Give the records of a batch of tasks, both as JSON, whose ASCII holds the name of any file."""
+        import ray
+
+        if ray.get(self.attempts.count.remote(batch["task"][0])) > MOST_ATTEMPTS:
+            return {"record": []}
         tasks = [Task(**json.loads(text)) for text in batch["task"]]
         with tempfile.TemporaryDirectory(prefix="esrgan-") as folder, ThreadPoolExecutor(len(tasks)) as pool:
             staged = {_stage(task, Path(folder, str(i))): task for i, task in enumerate(tasks)}

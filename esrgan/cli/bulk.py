@@ -60,6 +60,19 @@ def _share(text: str) -> float:
 
 
 @contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what the block writes to standard error; Ray's C++ tells its log level there, and cannot be told not to."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """Connect to a Ray cluster, or start one on this machine, and keep Ray quiet."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each cluster
@@ -69,10 +82,13 @@ def _cluster(address: str | None) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        with _silence():
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         got = " ".join(str(error).split())
-        raise EsrganError(Problem(f"--address {address}", "a Ray cluster", got, "start one: ray start --head")) from error
+        raise EsrganError(
+            Problem(f"--address {address}", "a Ray cluster", got, "start one: ray start --head")
+        ) from error
     try:
         yield
     finally:
