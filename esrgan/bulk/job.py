@@ -103,8 +103,9 @@ def plan(
     left_out = {link: "links to folders are not followed" for path in local for link in images.linked_folders(path)}
     sources = {path: str(path) for path in places}
     for uri in filter(storage.is_uri, inputs):
-        for file, place in storage.find_images(uri).items():
-            places[storage.stand_in(file)], sources[storage.stand_in(file)] = Path(place), file
+        found = {storage.stand_in(file): (file, place) for file, place in storage.find_images(uri).items()}
+        places |= {path: Path(place) for path, (_, place) in found.items()}
+        sources |= {path: file for path, (file, _) in found.items()}
     if listed:
         named = {storage.stand_in(file): file for file in listed}
         root = os.path.commonpath([path.parent for path in named])
@@ -314,7 +315,7 @@ def _stage(task: Task, folder: Path) -> Job:
     """Name what a task reads and writes on this machine."""
     folder.mkdir()
     source = folder / f"source{Path(task.source).suffix}" if storage.is_uri(task.source) else Path(task.source)
-    return Job(source, folder / f"result{Path(task.target).suffix}", task.rival and Path(task.rival))
+    return Job(source, folder / f"result{Path(task.target).suffix}", Path(task.rival) if task.rival else None)
 
 
 def _fetch(task: Task, job: Job) -> Record | None:
