@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import esrgan
+from esrgan.config import differences
 from esrgan.pretrained import MODELS
-from esrgan.training.checkpoint import differences
 from esrgan.weights import save_file
 
 PLACES = ("_datasets", "cache_dir", "data_root", "num_workers", "keep_checkpoints", "weights", "logging.")

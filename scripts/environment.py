@@ -15,7 +15,7 @@ def prepare(extra: str = "") -> None:
     """Make ``.venv`` if need be and install the project there, as it is, with what it needs.
 
     Args:
-        extra: "[dev]" for the tools of the tests too.
+        extra: Such as "[dev]", what is to be installed besides.
     """
     if sys.version_info < (3, 11):  # noqa: UP036  whoever runs this has not installed the project yet
         sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")

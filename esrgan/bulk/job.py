@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -216,7 +215,7 @@ def upscale(
         if not undone:
             break
         rows = [{"task": json.dumps(asdict(task))} for task in undone.values()]
-        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+        attempts = _make_counter()
         images_a_task = min(max(len(rows) // (workers * TASKS_A_WORKER), 1), most)
         answers = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // images_a_task)).map_batches(
             Worker,
@@ -230,8 +229,9 @@ def upscale(
             for row in answers.iter_rows():
                 finish(Record(**json.loads(row["record"])))
         except ray.exceptions.RayError as error:  # such as workers that cannot start
-            raise EsrganError(f"the Ray job ended: {str(error).splitlines()[-1].strip()}") from error
-    reason = f"its worker was lost {MOST_ATTEMPTS} times; is there enough memory for it?"
+            *_, last = type(error).__name__, *str(error).splitlines()
+            raise EsrganError(f"the Ray job ended: {last.strip()}") from error
+    reason = f"whoever did it was lost or failed, up to {MOST_ATTEMPTS} times; is there enough memory for it?"
     for task in [*undone.values()]:
         finish(Record(task.source, task.target, "failed", error=f"{task.source}: {reason}"))
     for folder in {Path(task.target).parent for task in tasks if not storage.is_uri(task.target)}:
@@ -239,16 +239,24 @@ def upscale(
     return records
 
 
-class Attempts:
-    """Counts how often tasks were begun: an actor of its own, as workers may be lost and Ray would try for ever."""
+def _make_counter() -> Any:
+    """Make an actor that counts how often each task was begun: workers may be lost, and Ray would try for ever.
 
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
+    It lives where this process does, and its class is made here so that it does not import PyTorch.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def count(self, task: str) -> int:
-        """Count one more; give the number."""
-        self.counts[task] += 1
-        return self.counts[task]
+    class Attempts:
+        def __init__(self) -> None:
+            self.counts: dict[str, int] = {}
+
+        def count(self, task: str) -> int:
+            self.counts[task] = self.counts.get(task, 0) + 1
+            return self.counts[task]
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Attempts).remote()
 
 
 class Worker:

@@ -15,6 +15,7 @@ COMMANDS = {
     "bulk": "upscale images on many machines",
     "interpolate": "blend a PSNR model and a GAN model",
     "models": "list the models that have names, download public ones",
+    "export": "write a generator for other programs: ONNX, ncnn, …",
     "info": "tell what a model file is",
     "doctor": "tell what this machine has and what is missing",
     "completion": "print a script that makes a shell complete commands and options",

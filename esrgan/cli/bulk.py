@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from esrgan import extras
 from esrgan.cli import command, upscaling
 from esrgan.errors import DeviceError, EsrganError, Problem
 
@@ -96,8 +96,7 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 
 def _bulk(args: argparse.Namespace) -> int:
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
-        raise EsrganError("esrgan bulk: expected Ray Data, which is not installed; pip install 'esrgan[ray]'")
+    extras.need("ray")
     with command.importing():
         from esrgan import bulk
         from esrgan.console import Console, duration
@@ -140,8 +139,8 @@ def _bulk(args: argparse.Namespace) -> int:
             place = f"{gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "CPUs"
             console.line(f"{names}: {file.describe()}; up to {workers} workers on {place}")
             bulk.upscale(tasks, file, settings, workers, gpus, report)
-    extras = [f", {there} were there already"] * bool(there) + [f", {failed} failed"] * bool(failed)
-    console.line(f"{done - failed} of {there + len(tasks)} images upscaled{''.join(extras)}")
+    rest = [f", {there} were there already"] * bool(there) + [f", {failed} failed"] * bool(failed)
+    console.line(f"{done - failed} of {there + len(tasks)} images upscaled{''.join(rest)}")
     return command.SOME_FAILED if failed else command.OK
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,16 +10,11 @@ from pathlib import Path
 
 from esrgan.cli import command
 from esrgan.console import gigabytes
+from esrgan.extras import EXTRAS, missing
 
 EXAMPLES = """\
   esrgan doctor
   esrgan doctor --data-root /disk/data"""
-
-EXTRAS = {  # what each needs, and what it is for
-    "train": (("albumentations", "skimage", "tensorboard", "torchvision", "wandb"), "training and its logs"),
-    "metrics": (("torchmetrics", "matplotlib"), "LPIPS, DISTS and the curves of sweeps"),
-    "heic": (("pillow_heif",), "HEIC images"),
-}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -83,10 +77,10 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 
 def _extras() -> Iterator[tuple[str, str]]:
-    for extra, (modules, purpose) in EXTRAS.items():
-        missing = [module for module in modules if importlib.util.find_spec(module) is None]
-        remedy = f"{', '.join(missing)} missing; pip install 'esrgan[{extra}]'"
-        yield f"[{extra}]", f"{purpose}: {remedy if missing else 'there'}"
+    for extra, (_, purpose) in EXTRAS.items():
+        absent = missing(extra)
+        remedy = f"{', '.join(absent)} missing; pip install 'esrgan[{extra}]'"
+        yield f"[{extra}]", f"{purpose}: {remedy if absent else 'there'}"
 
 
 def _models() -> Iterator[tuple[str, str]]:
@@ -95,6 +89,8 @@ def _models() -> Iterator[tuple[str, str]]:
 
     yield "by name", f"{', '.join(name for name in MODELS if is_here(name))}; `esrgan models` lists all"
     yield "downloads", _place(downloads_dir())
+    if "torchvision" in missing("metrics"):
+        return
     for network, purpose in (("vgg19", "the perceptual loss"), ("vgg16", "--metrics vgg16"), ("alexnet", "LPIPS")):
         path = torchvision_weights_path(network)
         yield network, f"for {purpose}: {path if path.exists() else 'not downloaded yet'}"

@@ -49,10 +49,9 @@ def _info(args: argparse.Namespace) -> int:
 def _facts(model: str) -> dict[str, Any]:
     """Give what is known of a model, under the names that are shown."""
     with command.importing():
-        from esrgan.config import Config
+        from esrgan.config import Config, differences
         from esrgan.files import file_digest
         from esrgan.pretrained import MODELS, find
-        from esrgan.training.checkpoint import differences
         from esrgan.weights import load_file, ncnn, parse_generator
 
     path = find(model)

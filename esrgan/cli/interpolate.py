@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import re
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from esrgan.cli import command, measuring
 from esrgan.errors import EsrganError, WeightsError
+from esrgan.extras import need
 from esrgan.pretrained import DEFAULT, partner
 
 EXAMPLES = """\
@@ -92,8 +92,7 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
             parser.error("--sweep draws PSNR or SSIM against a metric of perception, such as --metrics psnr,niqe")
         if any(dataset.startswith("=") for dataset in args.datasets.split(",")):
             parser.error("--sweep needs datasets with originals")
-        if importlib.util.find_spec("matplotlib") is None:
-            raise EsrganError("--sweep draws by matplotlib, which is not installed; pip install 'esrgan[metrics]'")
+        need("metrics")
         return _sweep(args)
     if args.out_dir or args.json or args.csv:
         parser.error("-o, --json and --csv are for --sweep")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import command
+from esrgan.extras import need
 
 EXAMPLES = """\
   python train.py configs/quickstart.json
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     from esrgan import config as configuration
 
+    need("train")
     config = configuration.load(args.config_file)
     changes = {"seed": args.seed, "data_root": args.data_root}
     config = config.model_copy(update={key: value for key, value in changes.items() if value is not None})

@@ -5,6 +5,6 @@
 """
 
 from esrgan.config.fields import Config, FolderPair, schema
-from esrgan.config.loading import load
+from esrgan.config.loading import differences, load
 
-__all__ = ["Config", "FolderPair", "load", "schema"]
+__all__ = ["Config", "FolderPair", "differences", "load", "schema"]

@@ -83,3 +83,15 @@ def _without(wrong: set[Keys], data: dict[str, Any]) -> dict[str, Any]:
         for key, value in data.items()
         if (key,) not in wrong
     }
+
+
+def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """List what differs between two configurations, as ``key: before → after``."""
+    changes = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changes.append(f"{prefix}{key}: {old} → {new}")
+    return changes

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from esrgan import images, resize
+from esrgan import extras, images, resize
 from esrgan.errors import DatasetError, Problem
 
 Split = Literal["train", "val"]
@@ -144,6 +144,8 @@ def _folders_of(
 ) -> tuple[list[Path] | Path, Path | None] | list[Problem]:
     """Give the HR images or their folder, and the LR folder, of a dataset; or what is missing."""
     if source == "skimage":
+        if "skimage" in extras.missing("train"):
+            return [Problem("dataset skimage", "scikit-image", "nothing", "pip install 'esrgan[train]'")]
         folder = Path(str(importlib.resources.files("skimage"))) / "data"
         return [folder / name for name in _SKIMAGE[split]], None
     if isinstance(source, str) and source in _NAMED:

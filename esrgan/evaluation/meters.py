@@ -15,6 +15,7 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.evaluation.cache import weights_digest
+from esrgan.extras import need
 from esrgan.metrics import METRICS, Metric, psnr, ssim, to_y
 from esrgan.weights import load_file, unwrap
 
@@ -152,6 +153,7 @@ def _none_if_too_small(
 
 
 def _vgg16(device: torch.device, weights: Path | None, may_download: bool) -> Meter:
+    need("metrics")
     from esrgan.losses import PerceptualLoss  # imports torchvision too
     from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path, torchvision_weights_url
 

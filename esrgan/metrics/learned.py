@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.errors import EsrganError, WeightsError, one_line
+from esrgan.extras import need
 from esrgan.metrics.catalogue import METRICS
 from esrgan.metrics.fidelity import check_pair, inside
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path, torchvision_weights_url
@@ -37,17 +38,16 @@ class LearnedMetric:
         device: Where to compute, in float32.
 
     Raises:
-        EsrganError: In one line with the remedy: torchmetrics is not installed.
+        EsrganError: In one line with the remedy: the packages of the extra are not installed.
         WeightsError: In one line with the remedy: the network's weights are not on this machine, or damaged.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
         network, self.least_side = _NETWORKS[name]
-        try:
-            from torchmetrics.functional.image.dists import DISTSNetwork
-            from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
-        except ImportError as error:
-            raise EsrganError("torchmetrics is not installed; pip install 'esrgan[metrics]'") from error
+        need("metrics")
+        from torchmetrics.functional.image.dists import DISTSNetwork
+        from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
+
         path = torchvision_weights_path(network)
         if not path.exists():
             raise WeightsError(

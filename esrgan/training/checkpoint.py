@@ -256,15 +256,3 @@ def _load_whole(path: Path) -> dict[str, Any]:
     if spoilt:
         raise WeightsError(f"{path}: damaged: {spoilt} in it is not as it was written")
     return content
-
-
-def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two configurations, as ``key: before → after``."""
-    changes = []
-    for key in sorted(before.keys() | after.keys()):
-        old, new = before.get(key), after.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            changes += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            changes.append(f"{prefix}{key}: {old} → {new}")
-    return changes

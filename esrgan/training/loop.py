@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from esrgan.config import Config
+from esrgan.config import Config, differences
 from esrgan.console import Console, duration, gigabytes
 from esrgan.data import batches
 from esrgan.data.patches import Batch
@@ -25,7 +25,6 @@ from esrgan.training.checkpoint import (
     RunFiles,
     Start,
     check_fits,
-    differences,
     fresh_start,
     newest_checkpoint,
     save_checkpoint,

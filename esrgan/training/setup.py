@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from esrgan.config import Config, FolderPair
+from esrgan.config import Config, FolderPair, differences
 from esrgan.console import Console
 from esrgan.data import CachedPair, PatchDataset, Source, prepare, search_pairs
 from esrgan.data.datasets import default_data_root
@@ -25,7 +25,7 @@ from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path
 from esrgan.training import distributed
-from esrgan.training.checkpoint import STAGES, differences
+from esrgan.training.checkpoint import STAGES
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
 from esrgan.weights import load_file, unwrap

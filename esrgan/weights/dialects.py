@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from esrgan.errors import WeightsError, one_line
@@ -28,10 +29,12 @@ class Dialect:
     """One way to name the layers.
 
     Attributes:
+        key: What users type.
         label: What to call it to users.
         layers: Their name of a layer → ours. ``{j-1}`` is a number one below ours.
     """
 
+    key: str
     label: str
     layers: dict[str, str]
 
@@ -43,9 +46,7 @@ class Dialect:
 
     def rename(self, name: str) -> str:
         """Give our name of a tensor; a name that is not of this dialect stays as it is."""
-        layer, _, kind = name.rpartition(".")
-        if kind not in ("weight", "bias"):
-            layer, kind = name, ""
+        layer, kind = _parts(name)
         for pattern, theirs, ours in self._rules:
             if match := pattern.fullmatch(layer):
                 numbers = dict(zip(_placeholders(theirs), map(int, match.groups()), strict=True))
@@ -53,9 +54,26 @@ class Dialect:
                 return ".".join(filter(None, (ours.format(**counted), kind)))
         return name
 
+    def name(self, ours: str) -> str:
+        """Give this dialect's name of a tensor that has our name, the first if it has several."""
+        layer, kind = _parts(ours)
+        for name, template in self.layers.items():
+            if match := re.fullmatch(_pattern(template), layer):
+                numbers = dict(zip(_placeholders(template), map(int, match.groups()), strict=True))
+                for key in _placeholders(name):
+                    name = name.replace(f"{{{key}}}", str(numbers[key[0]] - key.endswith("-1")))
+                return ".".join(filter(None, (name, kind)))
+        return ours
+
     @cached_property
     def _rules(self) -> tuple[tuple[re.Pattern[str], str, str], ...]:
         return tuple((re.compile(_pattern(theirs)), theirs, ours) for theirs, ours in self.layers.items())
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Part a tensor's name into its layer's and "weight" or "bias", or nothing where it is neither."""
+    layer, _, kind = name.rpartition(".")
+    return (layer, kind) if kind in ("weight", "bias") else (name, "")
 
 
 def _placeholders(template: str) -> list[str]:
@@ -68,12 +86,14 @@ def _pattern(template: str) -> str:
 
 OLD = "ESRGAN old names"
 BASICSR = Dialect(
+    "basicsr",
     "BasicSR names",
     {name: name for name in ("conv_first", DENSE, "conv_body", "conv_up{u}", "conv_hr", "conv_last")},
 )
 DIALECTS = (
     BASICSR,
     Dialect(
+        "esrgan-new",
         "ESRGAN new names",
         {
             "conv_first": "conv_first",
@@ -85,6 +105,7 @@ DIALECTS = (
         },
     ),
     Dialect(
+        "esrgan-old",
         OLD,
         {
             "model.0": "conv_first",
@@ -94,6 +115,7 @@ DIALECTS = (
         },
     ),
     Dialect(
+        "earlier",
         "names of the earlier framework",
         {
             "in_conv": "conv_first",
@@ -108,6 +130,7 @@ DIALECTS = (
         },
     ),
     Dialect(  # which has no names; esrgan.weights.ncnn puts ours there by position, marked by this prefix
+        "ncnn",
         "ncnn",
         {f"ncnn:{name}": name for name in (*BASICSR.layers, "residual_scaling")},
     ),
@@ -152,6 +175,36 @@ def to_our_names(state: State, place: str) -> tuple[State, str]:
     ours = {name: state[key] for key, name in zip(theirs, names, strict=True)}
     _check_upsampling(ours, f"{prefix}model.2.weight" in state and "conv_up1.weight" in ours, label, place)
     return ours, label
+
+
+def from_our_names(state: State, key: str, residual_scaling: float) -> State:
+    """Rename the tensors of a generator as others do.
+
+    Args:
+        state: Tensors under our names.
+        key: Of the dialect: "basicsr", "esrgan-new", "esrgan-old" or "earlier".
+        residual_scaling: β, which the earlier framework has in its state dict, once a block.
+    """
+    dialect = next(dialect for dialect in DIALECTS if dialect.key == key)
+    if dialect.label != OLD:
+        renamed = {dialect.name(name): value for name, value in state.items()}
+        if key == "earlier":
+            layers = (name.split(".") for name in state if name.startswith("body."))
+            for block in sorted({".".join(parts[:depth]) for parts in layers for depth in (2, 3)}):
+                renamed[dialect.name(f"{block}.residual_scaling")] = torch.tensor(residual_scaling)
+        return renamed
+    blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("body."))
+    ups = sum(re.fullmatch(r"conv_up\d+\.weight", name) is not None for name in state)
+    up = state.get("conv_up1.weight")
+    first = 2 if up is not None and up.shape[0] > up.shape[1] else 3  # of a sub-pixel network: the conv stands first
+    *numbers, hr, last = (*(first + 3 * u for u in range(ups)), 2 + 3 * ups, 4 + 3 * ups)
+    behind = {"conv_body": f"model.1.sub.{blocks}", "conv_hr": f"model.{hr}", "conv_last": f"model.{last}"}
+    behind |= {f"conv_up{u}": f"model.{number}" for u, number in enumerate(numbers, start=1)}
+    numbered = {}
+    for name, value in state.items():
+        layer, _, kind = name.rpartition(".")
+        numbered[f"{behind[layer]}.{kind}" if layer in behind else dialect.name(name)] = value
+    return numbered
 
 
 def _tails() -> dict[frozenset[int], tuple[int, ...]]:

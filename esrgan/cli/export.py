@@ -1,0 +1,86 @@
+"""``esrgan export``: generators for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from esrgan.cli import command
+from esrgan.errors import EsrganError
+from esrgan.extras import need
+
+EXAMPLES = """\
+  esrgan export esrgan-lite model.onnx --half
+  esrgan export gan.pth model.pt2 --compile --device cuda
+  esrgan export gan.pth model.param
+  esrgan export gan.pth model.pth --names esrgan-old"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
+    parser = command.make_parser(
+        "export", "Write a generator for other programs; the suffix of OUT says which. It is compared first.", EXAMPLES
+    )
+    parser.add_argument("model", metavar="MODEL", help="generator, checkpoint or name of a model")
+    parser.add_argument(
+        "out_path",
+        type=Path,
+        metavar="OUT",
+        help=".onnx, .pt2 (torch.export), .param (ncnn, with its .bin), or weights: .safetensors, .pth",
+    )
+    parser.add_argument("--half", action="store_true", help="in float16")
+    parser.add_argument(
+        "--names",
+        choices=("basicsr", "esrgan-new", "esrgan-old", "earlier"),
+        default="basicsr",
+        help="what the tensors of .safetensors and .pth are called (default: basicsr, which most programs read)",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the .pt2 for --device, to run without Python too (AOTInductor)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    command.add_device(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    return command.run(make_parser(), _export, argv)
+
+
+def _export(args: argparse.Namespace) -> int:
+    path, kind = args.out_path, args.out_path.suffix
+    if kind not in (".onnx", ".pt2", ".param", ".safetensors", ".pth"):
+        raise EsrganError(f"{path}: expected .onnx, .pt2, .param, .safetensors or .pth, got {kind or 'no suffix'}")
+    if args.names != "basicsr" and kind not in (".safetensors", ".pth"):
+        raise EsrganError(f"--names: is for .safetensors and .pth, got {kind}")
+    if args.compile and kind != ".pt2":
+        raise EsrganError(f"--compile: is for .pt2, got {kind}")
+    written = [path, path.with_suffix(".bin")] if kind == ".param" else [path]
+    for one in written:
+        if one.exists() and not args.overwrite:
+            raise EsrganError(f"{one}: is there already; --overwrite replaces it")
+    if kind == ".onnx":
+        need("export")
+    with command.importing():
+        from esrgan import export
+        from esrgan.devices import select_device
+        from esrgan.weights import load_generator
+
+    file = load_generator(args.model)
+    checked = ""
+    if kind == ".onnx":
+        difference = export.export_onnx(file, path, half=args.half)
+        checked = f"; onnxruntime and PyTorch differ by {difference:.1g} at most"
+    elif kind == ".pt2":
+        device = select_device(args.device) if args.compile else None
+        difference = export.export_program(file, path, half=args.half, device=device)
+        checked = f"; it differs from the generator by {difference:.1g} at most"
+    elif kind == ".param":
+        export.export_ncnn(file, path, half=args.half)
+    else:
+        export.export_weights(file, path, args.names, half=args.half)
+    sizes = sum(one.stat().st_size for one in written)
+    print(f"{' and '.join(map(str, written))}: {file.describe()}, {sizes:,} bytes{checked}")
+    return command.OK

@@ -1,0 +1,165 @@
+"""Generators in the formats of other programs: ONNX, programs of PyTorch, ncnn, and weights under other names."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from esrgan.errors import EsrganError
+from esrgan.files import write_bytes, write_text
+from esrgan.models import RRDBNet
+from esrgan.weights import GeneratorFile, save_file
+from esrgan.weights.dialects import from_our_names
+from esrgan.weights.ncnn_writing import Writer
+
+TOLERANCE = {
+    torch.float32: 1e-4,
+    torch.float16: 2e-2,
+}  # of results in [0, 1], else of the greatest
+NAMES = ("basicsr", "esrgan-new", "esrgan-old", "earlier")  # dialects that a weight file can be written in
+
+
+def export_onnx(file: GeneratorFile, path: Path, *, half: bool = False) -> float:
+    """Write an ONNX graph: ``low`` (B, C, H, W) in [0, 1] → ``high`` (B, C, scale·H, scale·W), for any B, H and W.
+
+    Args:
+        file: The generator.
+        path: Where to.
+        half: Weights, input and output in float16 instead of float32.
+
+    Returns:
+        The greatest difference between onnxruntime and PyTorch, on images of another size than it was made with.
+
+    Raises:
+        EsrganError: It is beyond ``TOLERANCE``, or the file cannot be written.
+        ImportError: Without the packages of ``esrgan[export]``.
+    """
+    import onnxruntime
+
+    network, low, sizes = _prepared(file, half)
+    program = torch.onnx.export(
+        network,
+        (low,),
+        dynamo=True,
+        dynamic_shapes={"low": sizes},
+        input_names=["low"],
+        output_names=["high"],
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101  with dynamo it is one; for the type checker
+    model = program.model_proto
+    for value, names in ((model.graph.input[0], "low_{}"), (model.graph.output[0], "high_{}")):
+        for axis, name in ((0, "batch"), (2, names.format("height")), (3, names.format("width"))):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    difference = 0.0
+    for image in _images(file, low.dtype):
+        (high,) = session.run(None, {"low": image.numpy()})
+        difference = max(difference, _difference(path, torch.from_numpy(high), network(image)))
+    write_bytes(path, content)
+    return difference
+
+
+def export_program(file: GeneratorFile, path: Path, *, half: bool = False, device: torch.device | None = None) -> float:
+    """Write a program for PyTorch without this package: ``torch.export.load(path).module()(low)``.
+
+    Given a device it is compiled for that: ``torch._inductor.aoti_load_package(path)(low)``, also from C++.
+
+    Args:
+        file: The generator.
+        path: Where to, ``.pt2``.
+        half: Weights, input and output in float16 instead of float32.
+        device: Where the compiled program is to run; None leaves it uncompiled.
+
+    Height and width have to be even for a ×2 network with pixel unshuffle, and multiples of four for ×1.
+
+    Returns:
+        The greatest difference from the generator, on images of other sizes than it was made with.
+
+    Raises:
+        EsrganError: It is beyond ``TOLERANCE``, or the file cannot be written, or not compiled.
+    """
+    network, low, sizes = _prepared(file, half)
+    network, low = network.to(device or "cpu"), low.to(device or "cpu")
+    program = torch.export.export(network, (low,), dynamic_shapes={"low": sizes})
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.pt2")  # PyTorch goes by the suffix
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if device is None:
+            torch.export.save(program, temporary)
+            run: Any = torch.export.load(temporary).module()
+        else:
+            torch._inductor.aoti_compile_and_package(program, package_path=str(temporary))
+            run = torch._inductor.aoti_load_package(str(temporary))
+        difference = max(
+            _difference(path, run(image), network(image))
+            for image in (image.to(low.device) for image in _images(file, low.dtype))
+        )
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise EsrganError(f"{path}: cannot be made: {str(error).strip().splitlines()[0]}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+def export_ncnn(file: GeneratorFile, path: Path, *, half: bool = False) -> None:
+    """Write an ncnn model: ``path`` is the ``.param``, the weights go into the ``.bin`` beside it.
+
+    Its input blob is ``data`` in [0, 1], its output ``output``. Of a network with pixel unshuffle, height and width
+    have to be multiples of the folding.
+
+    Raises:
+        EsrganError: It cannot be written.
+    """
+    writer = Writer(file.state, file.architecture, half)
+    text = writer.param()
+    write_bytes(path.with_suffix(".bin"), bytes(writer.weights))
+    write_text(path, text)
+
+
+def export_weights(file: GeneratorFile, path: Path, names: str = "basicsr", *, half: bool = False) -> None:
+    """Write the weights for another program.
+
+    Args:
+        file: The generator.
+        path: ``.safetensors``, or any other suffix for PyTorch's format. Under our own names it is a model file of
+            ours, which keeps stage and configuration; under others it is the bare state dict that others expect.
+        names: One of ``NAMES``.
+        half: In float16.
+
+    Raises:
+        WeightsError: It cannot be written.
+    """
+    state = {name: value.half() if half else value for name, value in file.state.items()}
+    if names == "basicsr":
+        save_file(path, file.content() | {"params": state})
+        return
+    state = from_our_names(state, names, file.architecture.residual_scaling)
+    save_file(path, {"params": state} if path.suffix == ".safetensors" else state)
+
+
+def _prepared(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, dict[int, Any]]:
+    """Give the network, images to trace it with, and their axes that may have any size."""
+    network = file.build().requires_grad_(False)
+    low = torch.rand(2, file.architecture.img_channels, 24, 20)
+    sizes: dict[int, Any] = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    return (network.half(), low.half(), sizes) if half else (network, low, sizes)
+
+
+def _images(file: GeneratorFile, dtype: torch.dtype) -> list[Tensor]:
+    """Make images to compare programs by; of whole foldings, as exported programs want them."""
+    channels = file.architecture.img_channels
+    return [torch.rand(shape, dtype=dtype) for shape in ((1, channels, 16, 36), (3, channels, 8, 12))]
+
+
+def _difference(path: Path, found: Tensor, expected: Tensor) -> float:
+    difference = float((found.float() - expected.float()).abs().max())
+    if not difference <= TOLERANCE[expected.dtype] * max(1.0, float(expected.abs().max())):  # NaN is none either
+        raise EsrganError(f"{path}: not written, as its results would differ by {difference:.2g} from PyTorch's")
+    return difference

@@ -1,0 +1,192 @@
+"""Generators for other programs, run by those programs where they are installed."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from weight_files import DIALECTS, TINY, NcnnWriter, earlier, random_state
+
+from esrgan.cli import main
+from esrgan.errors import EsrganError
+from esrgan.export import export_ncnn, export_onnx, export_program, export_weights
+from esrgan.weights import load_file, load_generator, save_file
+
+NETWORKS = {
+    "×4": TINY,
+    "×1": replace(TINY, scale_factor=1),
+    "×8 grey": replace(TINY, scale_factor=8, img_channels=1),
+    "sub-pixel": replace(TINY, use_subpixel_conv=True),
+    "unshuffled ×2": replace(TINY, scale_factor=2, pixel_unshuffle=True),
+}
+KEYS = {"basicsr": "BasicSR names", "esrgan-new": "ESRGAN new names", "esrgan-old": "ESRGAN old names"}
+
+
+@pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
+def file(request, tmp_path):
+    state = {name: value * 0.3 for name, value in random_state(request.param).items()}
+    save_file(tmp_path / "model.pth", {"params": {name: value.half().float() for name, value in state.items()}})
+    return load_generator(tmp_path / "model.pth")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    save_file(tmp_path / "model.pth", {"params": random_state(TINY), "stage": "training"})
+    return tmp_path / "model.pth"
+
+
+def image(file, *size, dtype=torch.float32):
+    return torch.rand(size[0], file.architecture.img_channels, *size[1:], dtype=dtype)
+
+
+def same_weights(one, other):
+    return one.state.keys() == other.state.keys() and all(
+        torch.equal(value, other.state[name]) for name, value in one.state.items()
+    )
+
+
+def test_onnx_is_the_generator_at_any_size_and_batch(file, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert export_onnx(file, tmp_path / "model.onnx") <= 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", file.architecture.img_channels, "low_height", "low_width"]
+    network = file.build()
+    for size in ((1, 7, 33), (3, 16, 16), (1, 1, 1)):
+        low = image(file, *size)
+        (high,) = session.run(["high"], {"low": low.numpy()})
+        assert np.abs(high - network(low).detach().numpy()).max() <= 1e-4
+
+
+def test_onnx_in_float16(tiny, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = load_generator(tiny)
+    assert export_onnx(file, tmp_path / "half.onnx", half=True) > 0
+    assert (tmp_path / "half.onnx").stat().st_size < 100_000
+    session = onnxruntime.InferenceSession(tmp_path / "half.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].type == "tensor(float16)"
+
+
+def test_an_exported_program_is_the_generator(file, tmp_path):
+    assert export_program(file, tmp_path / "model.pt2") <= 1e-6
+    run = torch.export.load(tmp_path / "model.pt2").module()
+    low = image(file, 3, 8, 20)
+    torch.testing.assert_close(run(low), file.build()(low))
+    assert [path.name for path in tmp_path.glob("*.pt2")] == ["model.pt2"]
+
+
+def test_a_compiled_program_is_the_generator(tiny, tmp_path):
+    file = load_generator(tiny)
+    try:
+        export_program(file, tmp_path / "model.pt2", device=torch.device("cpu"))
+    except EsrganError as error:
+        if "compiler" in str(error).lower():
+            pytest.skip("needs a C++ compiler")
+        raise
+    low = image(file, 1, 9, 21)
+    run = torch._inductor.aoti_load_package(str(tmp_path / "model.pt2"))
+    torch.testing.assert_close(run(low), file.build()(low), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_ncnn_files_come_back_as_they_were(file, tmp_path, half):
+    export_ncnn(file, tmp_path / "net.param", half=half)
+    back = load_generator(tmp_path / "net.param")
+    assert back.architecture == file.architecture
+    assert same_weights(back, file)  # float16 holds these exactly
+
+
+def test_ncnn_files_have_the_weights_that_others_write(tmp_path):
+    state = random_state(TINY)
+    save_file(tmp_path / "model.pth", {"params": state})
+    export_ncnn(load_generator(tmp_path / "model.pth"), tmp_path / "net.param", half=True)
+    _, weights = NcnnWriter(state, TINY).write(tmp_path / "other")
+    assert (tmp_path / "net.bin").read_bytes() == weights.read_bytes()
+
+
+def test_ncnn_itself_runs_them(file, tmp_path):
+    ncnn = pytest.importorskip("ncnn")
+    export_ncnn(file, tmp_path / "net.param")
+    net = ncnn.Net()
+    net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = net.opt.use_vulkan_compute = False
+    assert net.load_param(str(tmp_path / "net.param")) == 0
+    assert net.load_model(str(tmp_path / "net.bin")) == 0
+    low = image(file, 1, 16, 20)
+    pixels = np.ascontiguousarray(low[0].numpy())  # ncnn does not keep it alive
+    extractor = net.create_extractor()
+    extractor.input("data", ncnn.Mat(pixels))
+    _, high = extractor.extract("output")
+    expected = file.build()(low)[0].detach().numpy()
+    assert np.abs(np.array(high).reshape(expected.shape) - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("names", KEYS)
+def test_weights_have_the_names_of_others(file, tmp_path, names, suffix):
+    path = tmp_path / f"out{suffix}"
+    export_weights(file, path, names)
+    content = load_file(path)
+    state = content.get("params", content)
+    expected = DIALECTS[KEYS[names]](file.state, file.architecture)
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in state.items())
+    back = load_generator(path)
+    assert back.dialect == KEYS[names]
+    if not (names == "esrgan-old" and file.architecture.pixel_unshuffle):
+        assert back.architecture == file.architecture
+    assert same_weights(back, file)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_for_the_earlier_framework_have_its_scalars(tiny, tmp_path, suffix):
+    file = load_generator(tiny)
+    export_weights(file, tmp_path / f"out{suffix}", "earlier")
+    content = load_file(tmp_path / f"out{suffix}")
+    expected = earlier(file.state, TINY)
+    assert content.get("params", content).keys() == expected.keys()
+    assert same_weights(load_generator(tmp_path / f"out{suffix}"), file)
+
+
+def test_our_own_names_keep_stage_and_configuration(tiny, tmp_path):
+    assert main(["export", str(tiny), str(tmp_path / "half.safetensors"), "--half"]) == 0
+    back = load_generator(tmp_path / "half.safetensors")
+    assert back.stage == "training"
+    assert {value.dtype for value in load_file(tmp_path / "half.safetensors")["params"].values()} == {torch.float16}
+
+
+def test_the_command_says_what_it_wrote(tiny, tmp_path, capsys):
+    out = tmp_path / "new" / "net.param"
+    assert main(["export", str(tiny), str(out)]) == 0
+    assert re.match(rf"{out} and {out.with_suffix('.bin')}: RRDBNet ×4 4/2/2, .*bytes", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x.tflite"], "expected .onnx, .pt2, .param, .safetensors or .pth, got .tflite"),
+        (["x.onnx", "--names", "esrgan-old"], "--names: is for .safetensors and .pth"),
+        (["x.pth", "--compile"], "--compile: is for .pt2"),
+        (["there.param"], "there.bin: is there already; --overwrite replaces it"),
+    ],
+)
+def test_the_command_refuses_before_it_works(tiny, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.bin").write_text("mine")
+    assert main(["export", str(tiny), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "there.bin").read_text() == "mine"
+
+
+def test_a_wrong_result_is_not_written(tiny, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    file = load_generator(tiny)
+    other = replace(file, state={name: value + 0.01 for name, value in file.state.items()})
+    monkeypatch.setattr(
+        torch.onnx,
+        "export",
+        lambda *args, export=torch.onnx.export, **options: export(other.build(), *args[1:], **options),
+    )
+    with pytest.raises(EsrganError, match="not written, as its results would differ"):
+        export_onnx(file, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()

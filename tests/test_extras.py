@@ -1,0 +1,92 @@
+"""Upscaling without what only training and measuring need, which then say what is missing."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from test_inference import make_model
+
+from esrgan import extras, images
+from esrgan.errors import EsrganError
+
+HEAVY = sorted({module for modules, _ in extras.EXTRAS.values() for module in modules} | {"gradio"})
+
+
+def without(tmp_path, *arguments):
+    """Run a command where none of the modules of extras can be found."""
+    script = f"""
+        import sys
+
+        class Nothing:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in {HEAVY}:
+                    raise ModuleNotFoundError(name)
+
+        sys.meta_path.insert(0, Nothing())
+        import importlib.util
+        found = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: None if name in {HEAVY} else found(name, *rest)
+        from esrgan.cli import main
+        sys.exit(main({list(map(str, arguments))}))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "model.pth")
+
+
+def test_upscaling_needs_none_of_them(tmp_path, model, write_images):
+    write_images(tmp_path / "photos", 2)
+    done = without(tmp_path, "inference", "-m", model, "photos", "-o", "out", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert len(images.find([tmp_path / "out"])) == 2
+
+
+def test_measuring_needs_none_of_them(tmp_path, model, write_images):
+    write_images(tmp_path / "photos", 2)
+    done = without(tmp_path, "test", model, "-d", "photos", "--no-cache")
+    assert done.returncode == 0, done.stderr
+    for arguments, lacking in (
+        (["-d", "skimage"], "scikit-image"),
+        (["-d", "photos", "--metrics", "vgg16"], "torchvision"),
+    ):
+        done = without(tmp_path, "test", model, *arguments, "--no-cache")
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert lacking in done.stderr
+        assert "pip install 'esrgan[" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["train", "config.json"], "train"),
+        (["export", "model.pth", "out.onnx"], "export"),
+        (["bulk", "photos", "-o", "out"], "ray"),
+        (["interpolate", "--sweep", "2", "-d", "photos", "-o", "out"], "metrics"),
+    ],
+)
+def test_others_say_what_they_need(tmp_path, model, arguments, extra):
+    (tmp_path / "config.json").write_text("{}")
+    done = without(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"needs {', '.join(extras.EXTRAS[extra][0])}; pip install 'esrgan[{extra}]'" in done.stderr
+
+
+def test_doctor_and_info_go_without(tmp_path, model):
+    done = without(tmp_path, "doctor")
+    assert done.returncode == 0, done.stderr
+    assert "[train]              training and its logs: albumentations, cv2, skimage" in done.stdout
+    assert without(tmp_path, "info", model).returncode == 0
+
+
+def test_what_is_there_is_not_needed(monkeypatch):
+    extras.need("train")
+    monkeypatch.setattr(extras, "missing", lambda extra: ["wandb"])
+    with pytest.raises(EsrganError, match=r"^training and its logs: needs wandb; pip install 'esrgan\[train\]'$"):
+        extras.need("train")
