@@ -40,7 +40,13 @@ class Job:
         self.log.touch()
         self.model = make_model(folder / "model.pth")
         hook = os.pathsep.join([str(ROOT / "tests/bulk_hook"), str(ROOT)])
-        names = {"BULK_OUT": str(self.out), "BULK_LOG": str(self.log), "BULK_CREW": "2", "BULK_PAUSE_S": "0.1"}
+        names = {
+            "RAY_raylet_start_wait_time_s": "300",
+            "BULK_OUT": str(self.out),
+            "BULK_LOG": str(self.log),
+            "BULK_CREW": "2",
+            "BULK_PAUSE_S": "0.1",
+        }
         os.environ.update({"PYTHONPATH": hook, "OMP_NUM_THREADS": "1", **names, **environment})
         for name in {"BULK_POISON"} - environment.keys():
             os.environ.pop(name, None)

@@ -213,6 +213,7 @@ def test_a_lost_node_loses_nothing_and_repeats_nothing(write_images, model, tmp_
     monkeypatch.setenv("BULK_CREW", "2")
     monkeypatch.setenv("BULK_PAUSE_S", "0.2")
     monkeypatch.setenv("RAY_health_check_period_ms", "500")  # a lost node is noticed soon
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # two nodes start slowly on a busy machine
     capsys.readouterr()
 
     def written():
