@@ -105,6 +105,7 @@ def test_finds_images_in_a_bucket_and_results_that_are_there(bucket):
 @pytest.fixture
 def work(model, monkeypatch):
     monkeypatch.setattr(ray, "get", lambda ref: ref)
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
     attempts = SimpleNamespace(count=SimpleNamespace(remote=lambda task: 1))
     worker = Worker(load_generator(model), bulk.Settings("fp32"), attempts)
 
