@@ -12,6 +12,7 @@ EXTRAS = {
     "demo": (("gradio",), "the web page of the demo"),
     "export": (("onnx", "onnxruntime", "onnxscript"), "ONNX"),
     "heic": (("pillow_heif",), "HEIC images"),
+    "ray": (("pyarrow", "ray"), "upscaling on many machines"),
 }
 
 

@@ -10,7 +10,7 @@ from test_inference import make_model
 from esrgan import extras, images
 from esrgan.errors import EsrganError
 
-HEAVY = sorted({module for modules, _ in extras.EXTRAS.values() for module in modules} | {"ray"})
+HEAVY = sorted({module for modules, _ in extras.EXTRAS.values() for module in modules})
 
 
 def without(tmp_path, *arguments):
@@ -67,6 +67,7 @@ def test_measuring_needs_none_of_them(tmp_path, model, write_images):
         (["train", "config.json"], "train"),
         (["export", "model.pth", "out.onnx"], "export"),
         (["demo"], "demo"),
+        (["bulk", "photos", "-o", "out"], "ray"),
         (["interpolate", "--sweep", "2", "-d", "photos", "-o", "out"], "metrics"),
     ],
 )

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a generator: PSNR stage, then GAN stage",
     "test": "measure models on datasets",
     "inference": "upscale images",
+    "bulk": "upscale images on many machines",
     "interpolate": "blend a PSNR model and a GAN model",
     "models": "list the models that have names, download public ones",
     "demo": "serve a web page to try models on",

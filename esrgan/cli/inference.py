@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from esrgan.cli import command
-from esrgan.errors import EsrganError
-from esrgan.pretrained import DEFAULT, partner
+from esrgan.cli import command, upscaling
 
 EXAMPLES = """\
   python inference.py photo.jpg
@@ -22,36 +20,18 @@ EXAMPLES = """\
   python inference.py --alpha 0.5 photo.jpg
   python inference.py -m gan.pth --psnr-model-path psnr.pth --alpha 0.8 photo.jpg
   torchrun --nproc-per-node 4 inference.py -m model.pth holiday/ -o enlarged"""
-FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "heic")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
     parser = command.make_parser("inference", "Upscale images; each becomes <name>_sr beside it or in -o.", EXAMPLES)
     parser.add_argument(
-        "-m",
-        "--model-path",
-        default=DEFAULT,
-        metavar="FILE",
-        help=f"generator, checkpoint, or a name that `esrgan models` lists (default: {DEFAULT})",
-    )
-    parser.add_argument(
         "-o", "--out-dir", type=Path, metavar="DIR", help="where to, folders mirrored (default: beside each image)"
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     existing.add_argument("--skip-existing", action="store_true", help="do what an interrupted run left undone")
-    parser.add_argument(
-        "--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="default: auto, the fastest"
-    )
-    parser.add_argument("--format", choices=FORMATS, help="of the results (default: each image's own)")
-    parser.add_argument(
-        "--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95); makes WebP lossy"
-    )
-    parser.add_argument("--outscale", type=_factor, metavar="X", help="final factor (default: the model's)")
-    parser.add_argument("--self-ensemble", action="store_true", help="average 8 flips and turns: 8 times the work")
-    parser.add_argument("--psnr-model-path", metavar="FILE", help="to blend -m with (default: its own partner)")
-    parser.add_argument("--alpha", type=command.alpha, metavar="A", help="share of -m in the blend, 0 to 1")
+    upscaling.add_options(parser)
     parser.add_argument("images", nargs="+", help="files, folders (with all below) or patterns")
     command.add_device(parser)
     return parser
@@ -60,23 +40,6 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
     return command.run(make_parser(), _inference, argv)
-
-
-def _percent(text: str) -> int:
-    value = command.natural(text)
-    if value > 100:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text}")
-    return value
-
-
-def _factor(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 64:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 64, got {text}")
-    return value
 
 
 @contextmanager
@@ -99,21 +62,13 @@ def _inference(args: argparse.Namespace) -> int:
         from esrgan.devices import process_device
         from esrgan.inference.batch import Options, Result, plan, upscale_files
         from esrgan.inference.upscaler import Upscaler
-        from esrgan.interpolation import blend
-        from esrgan.weights import load_generator
 
-    psnr = args.psnr_model_path
-    if args.alpha is None and psnr is not None:
-        raise EsrganError("--psnr-model-path: expected --alpha too, the share of the model in the blend")
-    if args.alpha is not None and psnr is None:
-        psnr = partner(args.model_path)
+    upscaling.check(args)
     jobs, left_out = plan(args.images, args.out_dir, f".{args.format}" if args.format else None)
     # Under torchrun each process takes its share.
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     jobs = jobs[rank::processes]
-    file = load_generator(args.model_path)
-    if args.alpha is not None:
-        file = blend(load_generator(psnr), file, args.alpha)
+    file, names = upscaling.load(args)
     upscaler = Upscaler.from_file(
         file,
         str(process_device(args.device)),
@@ -124,13 +79,11 @@ def _inference(args: argparse.Namespace) -> int:
     console = Console()
     if args.out_dir is not None:
         command.make_folder(args.out_dir)
-    names = args.model_path if args.alpha is None else f"{args.model_path} and {psnr}"
     precision = str(upscaler.dtype).removeprefix("torch.")
     console.line(f"{names}: {file.describe()}; on {upscaler.device} in {precision}")
 
-    for reason in dict.fromkeys(left_out.values()):
-        first, *others = (path for path, why in left_out.items() if why == reason)
-        console.line(f"left out, {reason}: {first}{f' and {len(others)} more' if others else ''}")
+    for line in upscaling.describe_left_out(left_out):
+        console.line(line)
 
     begin = time.perf_counter()
     done = worked = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,24 @@ def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) 
     Raises:
         ImageError: If some of the paths give no file.
     """
-    places = images.find(paths, pictures.SUFFIXES)
+    jobs, left_out = name_results(images.find(paths, pictures.SUFFIXES), out_dir, suffix)
+    links = {link: "links to folders are not followed" for path in paths for link in images.linked_folders(path)}
+    return jobs, links | left_out
+
+
+def name_results(
+    places: Mapping[Path, Path], out_dir: Path | None, suffix: str | None = None
+) -> tuple[list[Job], dict[Path, str]]:
+    """Name the results of images that are found already, as ``plan`` does.
+
+    Args:
+        places: The images, and where each is below the folder that was searched, as from ``images.find``.
+        out_dir: As in ``plan``.
+        suffix: Likewise.
+
+    Returns:
+        As ``plan``, but for the links.
+    """
     ignores_case = functools.cache(_ignores_case)
 
     def target(source: Path, stem: str) -> Path:
@@ -108,7 +125,7 @@ def plan(paths: Sequence[str], out_dir: Path | None, suffix: str | None = None) 
         return folder / (path.name.lower() if ignores_case(folder) else path.name)
 
     out = None if out_dir is None else _real(out_dir)
-    left_out = {link: "links to folders are not followed" for path in paths for link in images.linked_folders(path)}
+    left_out: dict[Path, str] = {}
     results: set[Path] = set()  # without suffix
     for source in sorted(places, key=lambda source: len(source.stem)):  # a result's name is longer than its file's
         folder, asked_for = _real(source.parent), _real(source.parents[len(places[source].parts) - 1])

@@ -1,0 +1,168 @@
+"""``esrgan bulk``: upscale images on a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from esrgan import extras
+from esrgan.cli import command, upscaling
+from esrgan.errors import DeviceError, EsrganError, Problem
+
+EXAMPLES = """\
+  esrgan bulk holiday/ scans/ -o enlarged
+  esrgan bulk --list photos.txt -o /shared/enlarged --address auto --workers 8
+  esrgan bulk s3://bucket/photos -o s3://bucket/enlarged --address auto -m realesrgan-x4plus"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
+    parser = command.make_parser(
+        "bulk",
+        "Upscale images on the machines of a Ray cluster, or on all GPUs or cores of this one. What is there already "
+        "is left alone, so the same command goes on after an interruption.",
+        EXAMPLES,
+    )
+    parser.add_argument("images", nargs="*", help="files, folders (with all below), patterns, URIs of files or folders")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path or URI of an image a line")
+    parser.add_argument("-o", "--out-dir", required=True, metavar="DIR", help="folder that all machines see, or a URI")
+    upscaling.add_options(parser)
+    parser.add_argument("--address", help="of the cluster; auto: that of this machine (default: $RAY_ADDRESS, or none)")
+    parser.add_argument("--workers", type=command.natural, metavar="N", help="default: as many as there is room for")
+    parser.add_argument(
+        "--num-gpus-per-worker",
+        type=_share,
+        metavar="X",
+        help="may be a part of one; 0 computes on CPUs (default: 1 if the cluster has GPUs)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    return command.run(make_parser(), _bulk, argv)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not (0 <= value < 1 or value in range(1, 1000)):
+        raise argparse.ArgumentTypeError(f"expected a whole number, or one between 0 and 1, got {text}")
+    return value
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what the block writes to standard error; Ray's C++ tells its log level there, and cannot be told not to."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Connect to a Ray cluster, or start one on this machine, and keep Ray quiet."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each cluster
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        with _silence():
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        got = " ".join(str(error).split())
+        raise EsrganError(
+            Problem(f"--address {address}", "a Ray cluster", got, "start one: ray start --head")
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _bulk(args: argparse.Namespace) -> int:
+    extras.need("ray")
+    with command.importing():
+        from esrgan import bulk
+        from esrgan.console import Console, duration
+
+    upscaling.check(args)
+    listed = _read_list(args.list) if args.list is not None else []
+    if not args.images and not listed:
+        raise EsrganError("esrgan bulk: expected images, or a --list that is not empty")
+    tasks, there, left_out = bulk.plan(args.images, listed, args.out_dir, f".{args.format}" if args.format else None)
+    file, names = upscaling.load(args)
+    console = Console()
+    for line in upscaling.describe_left_out(left_out):
+        console.line(line)
+
+    begin = time.perf_counter()
+    done = failed = 0
+    megapixels = 0.0
+
+    def report(record: bulk.Record) -> None:
+        nonlocal done, failed, megapixels
+        add(record)
+        done, failed = done + 1, failed + (record.status == "failed")
+        megapixels += record.megapixels
+        for note in record.notes:
+            console.line(f"{record.output}: {note}")
+        if record.error is not None:
+            console.end()
+            print(f"error: {record.error}", file=sys.stderr)
+        elif console.is_stale():
+            seconds = time.perf_counter() - begin
+            state = f"{megapixels / seconds:.2f} megapixels/s, {duration(seconds / done * (len(tasks) - done))} left"
+            console.live(f"{done}/{len(tasks)} {record.output} {state}", keep=True)
+
+    if tasks:
+        settings = bulk.Settings(
+            args.precision, args.self_ensemble, args.outscale, args.quality, reduce_depth=args.format is not None
+        )
+        with bulk.open_manifest(args.out_dir) as add, _cluster(args.address):
+            gpus, workers = _share_out(args.num_gpus_per_worker, args.workers)
+            place = f"{gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "CPUs"
+            console.line(f"{names}: {file.describe()}; up to {workers} workers on {place}")
+            bulk.upscale(tasks, file, settings, workers, gpus, report)
+    rest = [f", {there} were there already"] * bool(there) + [f", {failed} failed"] * bool(failed)
+    console.line(f"{done - failed} of {there + len(tasks)} images upscaled{''.join(rest)}")
+    return command.SOME_FAILED if failed else command.OK
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise EsrganError(f"{path}: cannot be read: {error.strerror}") from error
+    return [line.removesuffix("\r") for line in lines if line.strip()]
+
+
+def _share_out(gpus: float | None, workers: int | None) -> tuple[float, int]:
+    """Give the GPUs of each worker, and how many workers there are."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    largest = max(node.get("GPU", 0) for node in nodes)
+    if gpus is None:
+        gpus = min(largest, 1)
+    if gpus > largest:
+        expected = f"a machine with as many GPUs in the cluster, where the largest has {largest:g}"
+        raise DeviceError(f"--num-gpus-per-worker {gpus:g}: expected {expected}; use 0 for CPUs")
+    kind, share = ("GPU", gpus) if gpus else ("CPU", 1)
+    room = sum(int(node.get(kind, 0) / share) for node in nodes)
+    return gpus, workers or max(room, 1)

@@ -1,0 +1,88 @@
+"""What the commands that upscale share: with which model, and how."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esrgan.cli import command
+from esrgan.errors import EsrganError
+from esrgan.pretrained import DEFAULT, partner
+
+if TYPE_CHECKING:
+    from esrgan.weights import GeneratorFile
+
+FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "heic")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "-m",
+        "--model-path",
+        default=DEFAULT,
+        metavar="FILE",
+        help=f"generator, checkpoint, or a name that `esrgan models` lists (default: {DEFAULT})",
+    )
+    parser.add_argument("--psnr-model-path", metavar="FILE", help="to blend -m with (default: its own partner)")
+    parser.add_argument("--alpha", type=command.alpha, metavar="A", help="share of -m in the blend, 0 to 1")
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="default: auto, the fastest"
+    )
+    parser.add_argument("--format", choices=FORMATS, help="of the results (default: each image's own)")
+    parser.add_argument(
+        "--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95); makes WebP lossy"
+    )
+    parser.add_argument("--outscale", type=_factor, metavar="X", help="final factor (default: the model's)")
+    parser.add_argument("--self-ensemble", action="store_true", help="average 8 flips and turns: 8 times the work")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check what the parser cannot.
+
+    Raises:
+        EsrganError: If options contradict each other.
+    """
+    if args.alpha is None and args.psnr_model_path is not None:
+        raise EsrganError("--psnr-model-path: expected --alpha too, the share of the model in the blend")
+
+
+def load(args: argparse.Namespace) -> tuple[GeneratorFile, str]:
+    """Load the model, a blend if that is asked for; give it and its name in words.
+
+    Raises:
+        WeightsError: If a file is no generator, or there is no partner to blend with.
+    """
+    from esrgan.interpolation import blend
+    from esrgan.weights import load_generator
+
+    if args.alpha is None:
+        return load_generator(args.model_path), args.model_path
+    psnr = args.psnr_model_path or partner(args.model_path)
+    return blend(load_generator(psnr), load_generator(args.model_path), args.alpha), f"{args.model_path} and {psnr}"
+
+
+def describe_left_out(left_out: Mapping[Path, str]) -> Iterator[str]:
+    """Say what is left out: a line for each reason, with the first of the files."""
+    for reason in dict.fromkeys(left_out.values()):
+        first, *others = (path for path, why in left_out.items() if why == reason)
+        yield f"left out, {reason}: {first}{f' and {len(others)} more' if others else ''}"
+
+
+def _percent(text: str) -> int:
+    value = command.natural(text)
+    if value > 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text}")
+    return value
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 64:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 64, got {text}")
+    return value

@@ -1,0 +1,155 @@
+"""Upscale images on a local Ray cluster of two nodes and lose one at several moments: python tests/bulk_faults.py.
+
+Everything a machine runs is killed at once; the other one goes on. Afterwards results are compared with those of
+``inference.py``, and the log of names that results got with the manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from tests.conftest import _write_images  # noqa: E402
+from tests.test_inference import make_model  # noqa: E402
+
+MEMORY = 80 << 20
+
+
+class Job:
+    """A job in a folder of its own, and what is seen of it from outside."""
+
+    def __init__(self, folder: Path, images: int, **environment: str) -> None:
+        self.source, self.out, self.log = folder / "in", folder / "out", folder / "log"
+        self.images = images
+        _write_images(self.source, images, (12, 10))
+        self.log.touch()
+        self.model = make_model(folder / "model.pth")
+        hook = os.pathsep.join([str(ROOT / "tests/bulk_hook"), str(ROOT)])
+        names = {
+            "RAY_raylet_start_wait_time_s": "300",
+            "BULK_OUT": str(self.out),
+            "BULK_LOG": str(self.log),
+            "BULK_CREW": "2",
+            "BULK_PAUSE_S": "0.1",
+        }
+        os.environ.update({"PYTHONPATH": hook, "OMP_NUM_THREADS": "1", **names, **environment})
+        for name in {"BULK_POISON"} - environment.keys():
+            os.environ.pop(name, None)
+
+    def written(self) -> list[tuple[int, str]]:
+        """Which process gave which result its name, in order."""
+        lines = self.log.read_text().split("\n")[:-1]
+        return [(int(line.partition(" ")[0]), line.partition(" ")[2]) for line in lines]
+
+    def start(self, address: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command."""
+        command = ["esrgan", "bulk", "-m", str(self.model), "--address", address, *arguments]
+        return subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
+
+    def check(self, job: subprocess.Popen[str], moment: str) -> None:
+        """Wait for the end; compare, and print a line."""
+        output = job.communicate()[0].splitlines()[-1]
+        expected = self.out.parent / "expected"
+        command = ["esrgan", "inference", "-m", str(self.model), str(self.source), "-o", str(expected)]
+        subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.DEVNULL)
+        lines = [json.loads(line) for line in (self.out / "manifest.jsonl").read_text().splitlines()]
+        got = {path.name: path.read_bytes() for path in self.out.iterdir() if path.name != "manifest.jsonl"}
+        alike = sum(path.read_bytes() == got.get(path.name) for path in expected.iterdir())
+        names = Counter(target for _, target in self.written())
+        twice = sum(count > 1 for count in names.values()) + len(lines) - len({line["source"] for line in lines})
+        statuses = dict(Counter(line["status"] for line in lines))
+        print(f"{moment}: exit code {job.returncode}, {output}; {alike} alike, {len(got)} files, {statuses}, "
+              f"{len(names)} names logged, {twice} twice", flush=True)  # fmt: skip
+
+
+@contextmanager
+def cluster() -> Iterator[tuple[Any, Any]]:
+    """Make a cluster of two nodes with a core each; give it and the node without the driver."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield nodes, nodes.add_node(num_cpus=1, object_store_memory=MEMORY)
+    finally:
+        nodes.shutdown()
+
+
+def processes_of(node: Any) -> list[psutil.Process]:
+    """All processes of a node."""
+    started = [psutil.Process(info.process.pid) for infos in node.all_processes.values() for info in infos]
+    return [*started, *(child for process in started for child in process.children(recursive=True))]
+
+
+def lose_a_node(folder: Path, images: int, moment: str, is_time: Callable[[list[bool]], bool]) -> None:
+    """Kill the node when ``is_time``, which is told of each result whether the node wrote it."""
+    job = Job(folder, images)
+    with cluster() as (nodes, node), job.start(nodes.address, str(job.source), "-o", str(job.out)) as process:
+        seen, victims = 0, []
+        while process.poll() is None:
+            written = [pid for pid, _ in job.written()]
+            if len(written) > seen:
+                victims, seen = processes_of(node), len(written)
+                if is_time([pid in {victim.pid for victim in victims} for pid in written]):
+                    break
+            time.sleep(0.01)
+        for victim in victims:
+            victim.kill()
+        count = len(job.written())
+        job.check(process, f"{moment} ({count} of {images} there)")
+
+
+def main() -> None:
+    """Lose a node early, amid tasks and late; then an image that kills its worker, and one run by URIs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--poisoned-images", type=int, default=20)
+    args = parser.parse_args()
+    a_task = max(args.images // (2 * 32), 1)
+    moments = {
+        "at the node's first result": lambda mine: len(mine) > 0,
+        "when the node has finished an image but not its task": lambda mine: sum(mine) > 20 and sum(mine) % a_task == 1,
+        "late": lambda mine: len(mine) > args.images * 0.9,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (moment, is_time) in enumerate(moments.items()):
+            lose_a_node(Path(folder, str(i)), args.images, moment, is_time)
+
+        job = Job(Path(folder, "uris"), args.images)
+        uris = [f"local://{path}" for path in sorted(job.source.iterdir())]
+        (job.source.parent / "list.txt").write_text("\n".join(uris))
+        with cluster() as (nodes, node):
+            arguments = ["--list", str(job.source.parent / "list.txt"), "-o", f"local://{job.out}"]
+            with job.start(nodes.address, *arguments) as process:
+                while process.poll() is None and len([*job.out.glob("*.png")]) < args.images / 4:
+                    time.sleep(0.01)
+                for victim in processes_of(node):
+                    victim.kill()
+                job.check(process, "by URIs, a quarter there")
+
+        job = Job(Path(folder, "poison"), args.poisoned_images, BULK_POISON="poison.png", BULK_CREW="1")
+        with cluster() as (nodes, node):
+            shutil.copy(job.source / "0.png", job.source / "poison.png")
+            with job.start(nodes.address, str(job.source), "-o", str(job.out)) as process:
+                process.wait()
+                (job.source / "poison.png").unlink()
+                job.check(process, "one image kills whoever reads it")
+
+
+if __name__ == "__main__":
+    main()
