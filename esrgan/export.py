@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from esrgan.errors import EsrganError
-from esrgan.files import write_bytes, write_text
+from esrgan.errors import EsrganError, Problem, WeightsError
+from esrgan.files import write_bytes
+from esrgan.formats import NAMES
 from esrgan.models import RRDBNet
-from esrgan.weights import GeneratorFile, save_file
+from esrgan.weights import Architecture, GeneratorFile, save_file
 from esrgan.weights.dialects import from_our_names
 from esrgan.weights.ncnn_writing import Writer
 
@@ -20,7 +23,6 @@ TOLERANCE = {
     torch.float32: 1e-4,
     torch.float16: 2e-2,
 }  # of results in [0, 1], else of the greatest
-NAMES = ("basicsr", "esrgan-new", "esrgan-old", "earlier")  # dialects that a weight file can be written in
 
 
 def export_onnx(file: GeneratorFile, path: Path, *, half: bool = False) -> float:
@@ -35,7 +37,7 @@ def export_onnx(file: GeneratorFile, path: Path, *, half: bool = False) -> float
         The greatest difference between onnxruntime and PyTorch, on images of another size than it was made with.
 
     Raises:
-        EsrganError: It is beyond ``TOLERANCE``, or the file cannot be written.
+        EsrganError: It is beyond ``TOLERANCE``, a weight is beyond float16, or the file cannot be written.
         ImportError: Without the packages of ``esrgan[export]``.
     """
     import onnxruntime
@@ -76,13 +78,14 @@ def export_program(file: GeneratorFile, path: Path, *, half: bool = False, devic
         half: Weights, input and output in float16 instead of float32.
         device: Where the compiled program is to run; None leaves it uncompiled.
 
-    Height and width have to be even for a ×2 network with pixel unshuffle, and multiples of four for ×1.
+    Height and width have to be even and at least 4 for a ×2 network with pixel unshuffle, and multiples of four and at
+    least 8 for ×1.
 
     Returns:
         The greatest difference from the generator, on images of other sizes than it was made with.
 
     Raises:
-        EsrganError: It is beyond ``TOLERANCE``, or the file cannot be written, or not compiled.
+        EsrganError: It is beyond ``TOLERANCE``, a weight is beyond float16, or the file cannot be written or compiled.
     """
     network, low, sizes = _prepared(file, half)
     network, low = network.to(device or "cpu"), low.to(device or "cpu")
@@ -112,40 +115,102 @@ def export_ncnn(file: GeneratorFile, path: Path, *, half: bool = False) -> None:
     """Write an ncnn model: ``path`` is the ``.param``, the weights go into the ``.bin`` beside it.
 
     Its input blob is ``data`` in [0, 1], its output ``output``. Of a network with pixel unshuffle, height and width
-    have to be multiples of the folding.
+    have to be multiples of the folding. An old pair is replaced only when both new files are whole.
+
+    Args:
+        file: The generator.
+        path: Where to, ``.param``.
+        half: Weights in float16; biases stay float32, as the format has it.
 
     Raises:
-        EsrganError: It cannot be written.
+        EsrganError: A weight is beyond float16, or the pair cannot be written.
     """
-    writer = Writer(file.state, file.architecture, half)
-    text = writer.param()
-    write_bytes(path.with_suffix(".bin"), bytes(writer.weights))
-    write_text(path, text)
+    state = file.state
+    if half:
+        weights = {name: value for name, value in state.items() if name.endswith(".weight")}
+        state = state | _halved(weights, file.path)
+    writer = Writer(state, file.architecture)
+    contents = {path: writer.param().encode(), path.with_suffix(".bin"): bytes(writer.weights)}
+    for target in contents:
+        if target.is_dir():
+            raise EsrganError(Problem(str(target), "a file to write", "a folder", "choose another name"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".esrgan-", dir=path.parent) as folder:
+            for target, content in contents.items():
+                Path(folder, target.name).write_bytes(content)
+            for target in contents:
+                Path(folder, target.name).replace(target)
+    except OSError as error:
+        raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def export_weights(file: GeneratorFile, path: Path, names: str = "basicsr", *, half: bool = False) -> None:
     """Write the weights for another program.
 
+    Only the earlier framework's files tell their β (residual scaling); everybody else has the paper's 0.2 in the
+    program. Another β becomes part of the weights, so that the network computes the same there, up to rounding.
+
     Args:
         file: The generator.
         path: ``.safetensors``, or any other suffix for PyTorch's format. Under our own names it is a model file of
-            ours, which keeps stage and configuration; under others it is the bare state dict that others expect.
+            ours, which keeps stage and configuration, β excepted; under others it is the bare state dict that others
+            expect.
         names: One of ``NAMES``.
         half: In float16.
 
     Raises:
-        WeightsError: It cannot be written.
+        WeightsError: There are no such names, a weight is beyond float16, or the file cannot be written.
     """
-    state = {name: value.half() if half else value for name, value in file.state.items()}
+    if names not in NAMES:
+        raise WeightsError(Problem("names", f"one of {', '.join(NAMES)}", names))
+    if names != "earlier":
+        file = _with_usual_scaling(file)
+    state = _halved(file.state, file.path) if half else file.state
     if names == "basicsr":
         save_file(path, file.content() | {"params": state})
         return
     state = from_our_names(state, names, file.architecture.residual_scaling)
-    save_file(path, {"params": state} if path.suffix == ".safetensors" else state)
+    save_file(path, {"params": state} if path.suffix.lower() == ".safetensors" else state)
+
+
+def _with_usual_scaling(file: GeneratorFile) -> GeneratorFile:
+    """Give the same function as a network of the paper's β.
+
+    A dense block is x + β·f(x): f becomes k = β/0.2 times as large. An RRDB is x + β·g(x) where g, its dense blocks
+    in sequence, has x in its sum, so all of g has to become k times as large. That is left to the last dense block:
+    its f has k once more, and the rest, k − 1 times the block's own input, by the centres of its kernels.
+    """
+    architecture, usual = file.architecture, Architecture.residual_scaling
+    k = architecture.residual_scaling / usual
+    if k == 1:
+        return file
+    state, channels = dict(file.state), torch.arange(architecture.rrdb_channels)
+    for i in range(architecture.num_basic_blocks):
+        for j in range(1, architecture.num_dense_blocks + 1):
+            is_last = j == architecture.num_dense_blocks
+            conv = f"body.{i}.rdb{j}.conv{architecture.num_residual_blocks}"
+            for name in (f"{conv}.weight", f"{conv}.bias"):
+                state[name] = state[name] * (k * k if is_last else k)
+            if is_last:
+                state[f"{conv}.weight"][channels, channels, 1, 1] += (k - 1) / usual
+    return replace(file, state=state, architecture=replace(architecture, residual_scaling=usual))
+
+
+def _halved(state: dict[str, Tensor], place: Path) -> dict[str, Tensor]:
+    """Give tensors in float16; refuse those that would become infinite."""
+    halved = {name: value.half() for name, value in state.items()}
+    for name, value in halved.items():
+        if not value.isfinite().all():
+            got = f"{float(state[name].abs().max()):.6g} in {name}"
+            raise WeightsError(Problem(str(place), "weights that float16 holds", got, "export it without --half"))
+    return halved
 
 
 def _prepared(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, dict[int, Any]]:
     """Give the network, images to trace it with, and their axes that may have any size."""
+    if half:
+        _halved(file.state, file.path)  # says what float16 cannot hold, before the results are NaN
     network = file.build().requires_grad_(False)
     low = torch.rand(2, file.architecture.img_channels, 24, 20)
     sizes: dict[int, Any] = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)

@@ -9,8 +9,9 @@ import torch
 from weight_files import DIALECTS, TINY, NcnnWriter, earlier, random_state
 
 from esrgan.cli import main
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, WeightsError
 from esrgan.export import export_ncnn, export_onnx, export_program, export_weights
+from esrgan.formats import NAMES
 from esrgan.weights import load_file, load_generator, save_file
 
 NETWORKS = {
@@ -88,6 +89,19 @@ def test_a_compiled_program_is_the_generator(tiny, tmp_path):
     torch.testing.assert_close(run(low), file.build()(low), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("scale", "least"), [(2, 4), (1, 8)])
+def test_an_exported_program_takes_the_sizes_that_are_promised(tmp_path, scale, least):
+    architecture = replace(TINY, scale_factor=scale, pixel_unshuffle=True)
+    save_file(tmp_path / "model.pth", {"params": random_state(architecture)})
+    file = load_generator(tmp_path / "model.pth")
+    export_program(file, tmp_path / "model.pt2")
+    run = torch.export.load(tmp_path / "model.pt2").module()
+    low = image(file, 1, least, least)
+    torch.testing.assert_close(run(low), file.build()(low))
+    with pytest.raises(AssertionError, match="Guard failed"):
+        run(image(file, 1, least // 2, least))
+
+
 @pytest.mark.parametrize("half", [True, False])
 def test_ncnn_files_come_back_as_they_were(file, tmp_path, half):
     export_ncnn(file, tmp_path / "net.param", half=half)
@@ -133,8 +147,7 @@ def test_weights_have_the_names_of_others(file, tmp_path, names, suffix):
     assert all(torch.equal(value, expected[name]) for name, value in state.items())
     back = load_generator(path)
     assert back.dialect == KEYS[names]
-    if not (names == "esrgan-old" and file.architecture.pixel_unshuffle):
-        assert back.architecture == file.architecture
+    assert back.architecture == file.architecture
     assert same_weights(back, file)
 
 
@@ -155,6 +168,74 @@ def test_our_own_names_keep_stage_and_configuration(tiny, tmp_path):
     assert {value.dtype for value in load_file(tmp_path / "half.safetensors")["params"].values()} == {torch.float16}
 
 
+@pytest.mark.parametrize("beta", [0.5, 0.1, 0.0, -1.0])
+@pytest.mark.parametrize("num_dense_blocks", [1, 3])
+@pytest.mark.parametrize("names", NAMES)
+def test_weights_compute_the_same_with_any_residual_scaling(tmp_path, names, num_dense_blocks, beta):
+    architecture = replace(TINY, residual_scaling=beta, num_dense_blocks=num_dense_blocks)
+    save_file(tmp_path / "earlier.pth", earlier(random_state(architecture), architecture))
+    file = load_generator(tmp_path / "earlier.pth")
+    export_weights(file, tmp_path / "out.pth", names)
+    back = load_generator(tmp_path / "out.pth")
+    assert back.architecture == replace(architecture, residual_scaling=beta if names == "earlier" else 0.2)
+    low = image(file, 2, 7, 9)
+    torch.testing.assert_close(back.build()(low), file.build()(low), rtol=1e-4, atol=1e-4)
+
+
+def test_our_own_files_tell_a_residual_scaling_that_they_no_longer_have(tmp_path):
+    hparams = {"seed": 3, "generator": {"residual_scaling": 0.5, "rrdb_channels": 4}}
+    save_file(tmp_path / "model.pth", {"params": random_state(TINY), "hparams": hparams})
+    export_weights(load_generator(tmp_path / "model.pth"), tmp_path / "out.safetensors")
+    back = load_generator(tmp_path / "out.safetensors")
+    assert back.hparams == {"seed": 3, "generator": {"residual_scaling": 0.2, "rrdb_channels": 4}}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".param", ".pt2"])
+def test_weights_beyond_float16_are_refused(tmp_path, capsys, suffix):
+    state = random_state(TINY)
+    state["conv_hr.weight"][0, 0, 0, 0] = 7e4
+    save_file(tmp_path / "model.pth", {"params": state})
+    assert main(["export", str(tmp_path / "model.pth"), str(tmp_path / f"out{suffix}"), "--half"]) == 2
+    place = tmp_path / "model.pth"
+    expected = f"{place}: expected weights that float16 holds, got 70000 in conv_hr.weight; export it without --half"
+    assert capsys.readouterr().err == f"error: {expected}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
+
+
+def test_biases_of_ncnn_files_stay_float32(tmp_path):
+    state = random_state(TINY)
+    state["conv_hr.bias"][0] = 7e4
+    save_file(tmp_path / "model.pth", {"params": state})
+    export_ncnn(load_generator(tmp_path / "model.pth"), tmp_path / "net.param", half=True)
+    assert load_generator(tmp_path / "net").state["conv_hr.bias"][0] == 7e4
+
+
+@pytest.mark.parametrize("taken", ["net.param", "net.bin"])
+def test_an_ncnn_pair_is_replaced_as_a_pair(tiny, tmp_path, taken):
+    other = {"net.param": "net.bin", "net.bin": "net.param"}[taken]
+    (tmp_path / taken).mkdir()
+    (tmp_path / other).write_text("mine")
+    with pytest.raises(EsrganError, match=f"{taken}: expected a file to write, got a folder; choose another name"):
+        export_ncnn(load_generator(tiny), tmp_path / "net.param")
+    assert (tmp_path / other).read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pth", taken, other}
+
+
+@pytest.mark.parametrize("names", ["foo", "ncnn"])
+def test_names_that_nobody_has_are_refused(tiny, tmp_path, names):
+    with pytest.raises(WeightsError, match=f"names: expected one of {', '.join(NAMES)}, got {names}"):
+        export_weights(load_generator(tiny), tmp_path / "out.pth", names)
+    assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize("name", ["OUT.PTH", "out.pt", "OUT.SafeTensors", "OUT.PARAM"])
+def test_suffixes_are_told_in_any_case(tiny, tmp_path, name):
+    assert main(["export", str(tiny), str(tmp_path / name)]) == 0
+    assert same_weights(load_generator(tmp_path / name), load_generator(tiny))
+    if name == "OUT.SafeTensors":
+        assert (tmp_path / name).read_bytes()[8:9] == b"{"
+
+
 def test_the_command_says_what_it_wrote(tiny, tmp_path, capsys):
     out = tmp_path / "new" / "net.param"
     assert main(["export", str(tiny), str(out)]) == 0
@@ -164,15 +245,18 @@ def test_the_command_says_what_it_wrote(tiny, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["x.tflite"], "expected .onnx, .pt2, .param, .safetensors or .pth, got .tflite"),
-        (["x.onnx", "--names", "esrgan-old"], "--names: is for .safetensors and .pth"),
+        (["x.tflite"], "expected one of .onnx, .pt2, .param, .safetensors, .pth, .pt, got .tflite"),
+        (["x.onnx", "--names", "esrgan-old"], "--names: is for .safetensors, .pth, .pt, got .onnx"),
         (["x.pth", "--compile"], "--compile: is for .pt2"),
+        (["x.pt2", "--device", "cpu"], "--device: is what --compile compiles for"),
         (["there.param"], "there.bin: is there already; --overwrite replaces it"),
+        (["link.pth"], "link.pth: is there already; --overwrite replaces it"),
     ],
 )
 def test_the_command_refuses_before_it_works(tiny, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.bin").write_text("mine")
+    (tmp_path / "link.pth").symlink_to("nowhere.pth")
     assert main(["export", str(tiny), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "there.bin").read_text() == "mine"

@@ -1,10 +1,15 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from weight_files import TINY as OTHER
+from weight_files import earlier
+from weight_files import random_state as random_weights
 
+from esrgan.cli import main
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend, interpolate
 from esrgan.models import RRDBNet
@@ -123,6 +128,28 @@ def test_generators_of_two_architectures_are_refused(tmp_path, other):
     assert "\n" not in text
     assert str(psnr.path) in text
     assert str(gan.path) in text
+
+
+@pytest.mark.parametrize("hparams", [{}, {"generator": {"residual_scaling": 0.0}}, {"generator": 5}])
+@pytest.mark.parametrize("beta", [0.5, 0.2])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_blends_keep_the_residual_scaling_that_was_beside_the_weights(tmp_path, hparams, beta, suffix):
+    architecture = replace(OTHER, residual_scaling=beta)
+    for seed in (0, 1):
+        params = earlier(random_weights(architecture, seed), architecture)
+        save_file(tmp_path / f"{seed}.pth", {"params": params, "hparams": hparams})
+    result = blend(load_generator(tmp_path / "0.pth"), load_generator(tmp_path / "1.pth"), 0.5)
+    save_file(tmp_path / f"blend{suffix}", result.content())
+    assert load_generator(tmp_path / f"blend{suffix}").architecture == architecture
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced_unasked(tmp_path, capsys):
+    write(tmp_path / "p.pth", PSNR, "pretraining")
+    (tmp_path / "blend.pth").symlink_to("nowhere.pth")
+    models = [f"--mix={tmp_path / 'p.pth'}=0.5"] * 2
+    assert main(["interpolate", *models, str(tmp_path / "blend.pth")]) == 2
+    assert "blend.pth: is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert (tmp_path / "blend.pth").is_symlink()
 
 
 def test_generators_of_two_residual_scalings_are_refused(tmp_path):

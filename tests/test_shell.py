@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from test_inference import make_model
 
 from esrgan import Config
 from esrgan.cli import COMMANDS, main, make_parser
+from esrgan.export import export_ncnn
+from esrgan.weights import load_generator
 
 
 def test_version_names_pytorch_and_cuda(capsys):
@@ -54,6 +57,121 @@ def test_info_of_a_checkpoint_names_its_step(tmp_path, capsys):
     path = make_model(tmp_path / "c.pth", stage="training", checkpoint=checkpoint)
     assert main(["info", str(path)]) == 0
     assert "of step 1,234" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"hparams": {1: 2, "a": 3}},
+        {"hparams": {"batch_size": torch.ones(3)}},
+        {"hparams": {"generator": {"note": {torch.float32}}}},
+        {"checkpoint": {"step": "abc"}},
+        {"checkpoint": {"step": [1]}},
+        {"licence": torch.ones(1)},
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_info_of_a_file_with_odd_values_leaves_them_out(tmp_path, capsys, content, options):
+    path = make_model(tmp_path / "model.pth", **content)
+    assert main(["info", str(path), *options]) == 0
+    out = capsys.readouterr().out
+    assert not re.search("trained with|of step|licence  |configuration", out)
+
+
+def test_info_prints_no_control_characters(tmp_path, capsys):
+    hparams = {"run_name": "\x1b[2Jx\x9b2J", "\x1b[31m": 1}
+    path = make_model(tmp_path / "model.pth", hparams=hparams, licence="\x1b]0;MIT")
+    for options in ([], ["--json"]):
+        assert main(["info", str(path), *options]) == 0
+        out = capsys.readouterr().out
+        assert "MIT" in out
+        assert all(character.isprintable() for character in out.replace("\n", ""))
+    assert json.loads(out)["configuration"] == hparams
+
+
+def test_info_compares_what_the_file_has(tmp_path, capsys):
+    path = make_model(tmp_path / "model.pth", hparams={"seed": 7, "generator": {"num_basic_blocks": 1}})
+    assert main(["info", str(path)]) == 0
+    out = capsys.readouterr().out
+    changes = out.partition("but for (default → here)\n")[2].splitlines()
+    assert [change.split(":")[0].strip() for change in changes] == ["generator.num_basic_blocks", "seed"]
+
+
+def test_info_shows_each_checksum_under_its_file(tmp_path, capsys):
+    export_ncnn(load_generator(make_model(tmp_path / "model.pth")), tmp_path / "net.param")
+    assert main(["info", str(tmp_path / "net.param")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("net.param", "net.bin"):
+        number = next(i for i, line in enumerate(lines) if f"{name}, " in line)
+        assert lines[number + 1].endswith(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+
+
+def test_info_gives_a_licence_to_none_but_its_model(tmp_path, capsys, monkeypatch):
+    def licence(model):
+        assert main(["info", "--json", str(model)]) == 0
+        return json.loads(capsys.readouterr().out)["licence"]
+
+    make_model(tmp_path / "esrgan-lite")
+    monkeypatch.chdir(tmp_path)
+    assert licence("esrgan-lite") is None  # a file goes before a model's name
+    assert licence("./esrgan-lite") is None
+    make_model(tmp_path / "own.safetensors", licence="CC0-1.0")
+    assert licence("own.safetensors") == "CC0-1.0"
+    (tmp_path / "cache/models").mkdir(parents=True)
+    monkeypatch.setenv("ESRGAN_CACHE", str(tmp_path / "cache"))
+    make_model(tmp_path / "cache/models/bsrgan.pth")
+    assert licence("bsrgan") == "Apache-2.0"
+
+
+def doctor_on_datasets(root, capsys, monkeypatch):
+    for part in ("_versions", "_devices", "_extras", "_models"):
+        monkeypatch.setattr(f"esrgan.cli.doctor.{part}", lambda: ())
+    assert main(["doctor", "--data-root", str(root)]) == 0
+    return capsys.readouterr().out
+
+
+def test_doctor_says_what_is_wrong_with_a_dataset(tmp_path, capsys, monkeypatch, write_images):
+    write_images(tmp_path / "DIV2K_train_HR", 3)
+    low = tmp_path / "DIV2K_train_LR_bicubic/X4"
+    low.mkdir(parents=True)
+    names = sorted(path.name for path in (tmp_path / "DIV2K_train_HR").iterdir())
+    (low / names[0]).write_bytes((tmp_path / "DIV2K_train_HR" / names[0]).read_bytes())
+    (tmp_path / "Set5/GTmod12").mkdir(parents=True)
+    write_images(tmp_path / "Flickr2K/Flickr2K_HR", 2)
+    monkeypatch.setattr("esrgan.extras.missing", lambda extra: ["skimage"])
+    out = doctor_on_datasets(tmp_path, capsys, monkeypatch)
+    unmatched = f"{tmp_path}/DIV2K_train_HR/{names[1]}: expected an image of this name in {low}, got none; "
+    assert f"  div2k                {unmatched}add it or remove this one (and 1 more)\n" in out
+    assert f"\n{' ' * 23}expected the folder {tmp_path}/DIV2K_valid_HR, got nothing; download it by: " in out
+    assert (
+        f"  set5                 dataset {tmp_path}/Set5/GTmod12: expected images in this folder, got none; put" in out
+    )
+    assert f"  set14                missing; esrgan prepare set14 --data-root {tmp_path}\n" in out
+    assert "  flickr2k             2 to train on\n" in out
+    assert out.count("images to train on alone; validate on div2k") == 1
+    assert "  skimage              expected scikit-image, got nothing; pip install 'esrgan[train]'\n" in out
+
+
+def test_doctor_says_that_a_data_root_is_a_file(tmp_path, capsys, monkeypatch):
+    (tmp_path / "afile").touch()
+    out = doctor_on_datasets(tmp_path / "afile", capsys, monkeypatch)
+    assert f"folder               {tmp_path}/afile: expected a folder, got a file\n" in out
+
+
+def test_doctor_says_what_it_may_not_enter(tmp_path, capsys, monkeypatch):
+    def refuse(path, *, stat=Path.stat, **options):
+        if tmp_path / "closed" in path.parents:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)  # root may enter any folder
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "closed/torch"))
+    assert main(["doctor", "--data-root", str(tmp_path / "closed/data")]) == 0
+    out = capsys.readouterr().out
+    denied = "something that cannot be read: Permission denied"
+    assert f"folder               {tmp_path}/closed/data: expected a folder, got {denied}" in out
+    assert f"vgg19                for the perceptual loss: {denied}, {tmp_path}/closed/torch/" in out
+    assert f"set5                 expected the folder {tmp_path}/closed/data/Set5/GTmod12, got {denied}; put" in out
 
 
 def test_doctor_tells_what_is_there_and_what_is_missing(tmp_path, capsys, write_images, monkeypatch):

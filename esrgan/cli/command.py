@@ -9,7 +9,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,6 +76,13 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EsrganError(f"{path}: the folder cannot be made: {error.strerror}") from error
+
+
+def check_new(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse to replace files, and links that lead nowhere, unless that was asked for."""
+    for path in paths:
+        if os.path.lexists(path) and not overwrite:
+            raise EsrganError(f"{path}: is there already; --overwrite replaces it")
 
 
 def keep_freed_memory() -> None:

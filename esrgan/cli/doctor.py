@@ -84,6 +84,7 @@ def _extras() -> Iterator[tuple[str, str]]:
 
 
 def _models() -> Iterator[tuple[str, str]]:
+    from esrgan.data.datasets import what_is
     from esrgan.models.vgg import torchvision_weights_path
     from esrgan.pretrained import MODELS, downloads_dir, is_here
 
@@ -93,26 +94,40 @@ def _models() -> Iterator[tuple[str, str]]:
         return
     for network, purpose in (("vgg19", "the perceptual loss"), ("vgg16", "--metrics vgg16"), ("alexnet", "LPIPS")):
         path = torchvision_weights_path(network)
-        yield network, f"for {purpose}: {path if path.exists() else 'not downloaded yet'}"
+        found = what_is(path)
+        state = {"a file": str(path), "nothing": "not downloaded yet"}.get(found, f"{found}, {path}")
+        yield network, f"for {purpose}: {state}"
 
 
 def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
-    from esrgan.data.datasets import NAMES, default_data_root, search_pairs
+    from esrgan.data.datasets import NAMES, default_data_root, is_missing, prepare_command, search_pairs
 
     root = data_root or default_data_root()
     yield "folder", _place(root)
     for name in NAMES:
-        counts = []
-        for split in ("train", "val"):
+        if is_missing(name, root):
+            yield name, f"missing; {prepare_command(name, 4, root)}"
+            continue
+        counts, troubles = [], []
+        for split, use in (("train", "train"), ("val", "test")):
             pairs, problems = search_pairs([name], split, 4, root)
-            if not problems:
-                counts.append(f"{len(pairs)} to {'train' if split == 'train' else 'test'} on")
-        yield name, ", ".join(counts) or f"missing; esrgan prepare {name}"
+            if problems:
+                more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+                troubles.append(str(problems[0]).removeprefix(f"dataset {name}: ") + more)
+            else:
+                counts.append(f"{len(pairs)} to {use} on")
+        states = list(filter(None, (", ".join(counts), *dict.fromkeys(troubles))))  # both splits may have the same
+        yield from ((name if state is states[0] else "", state) for state in states)
 
 
 def _place(folder: Path) -> str:
     """Tell where a folder is, and what it could still hold."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    from esrgan.data.datasets import what_is
+
+    folder = folder.absolute()
+    there, found = next((path, found) for path in (folder, *folder.parents) if (found := what_is(path)) != "nothing")
+    if found != "a folder":
+        return f"{there}: expected a folder, got {found}"
     can_write = "" if os.access(there, os.W_OK) else ", not writable"
-    made = "" if folder.exists() else ", to be made"
-    return f"{folder.absolute()}{made}{can_write}, {gigabytes(shutil.disk_usage(there).free)} free"
+    made = "" if there == folder else ", to be made"
+    return f"{folder}{made}{can_write}, {gigabytes(shutil.disk_usage(there).free)} free"

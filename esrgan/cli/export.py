@@ -9,7 +9,10 @@ from pathlib import Path
 from esrgan.cli import command
 from esrgan.errors import EsrganError
 from esrgan.extras import need
+from esrgan.formats import NAMES
 
+WEIGHTS = (".safetensors", ".pth", ".pt")  # suffixes of weight files
+SUFFIXES = (".onnx", ".pt2", ".param", *WEIGHTS)
 EXAMPLES = """\
   esrgan export esrgan-lite model.onnx --half
   esrgan export gan.pth model.pt2 --compile --device cuda
@@ -20,21 +23,23 @@ EXAMPLES = """\
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
     parser = command.make_parser(
-        "export", "Write a generator for other programs; the suffix of OUT says which. It is compared first.", EXAMPLES
+        "export",
+        "Write a generator for other programs; the suffix of OUT says which. .onnx and .pt2 are compared first.",
+        EXAMPLES,
     )
     parser.add_argument("model", metavar="MODEL", help="generator, checkpoint or name of a model")
     parser.add_argument(
         "out_path",
         type=Path,
         metavar="OUT",
-        help=".onnx, .pt2 (torch.export), .param (ncnn, with its .bin), or weights: .safetensors, .pth",
+        help=".onnx, .pt2 (torch.export), .param (ncnn, with its .bin), or weights: .safetensors, .pth, .pt",
     )
     parser.add_argument("--half", action="store_true", help="in float16")
     parser.add_argument(
         "--names",
-        choices=("basicsr", "esrgan-new", "esrgan-old", "earlier"),
+        choices=NAMES,
         default="basicsr",
-        help="what the tensors of .safetensors and .pth are called (default: basicsr, which most programs read)",
+        help="what the tensors of weights are called (default: basicsr, which most programs read)",
     )
     parser.add_argument(
         "--compile", action="store_true", help="compile the .pt2 for --device, to run without Python too (AOTInductor)"
@@ -50,17 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    path, kind = args.out_path, args.out_path.suffix
-    if kind not in (".onnx", ".pt2", ".param", ".safetensors", ".pth"):
-        raise EsrganError(f"{path}: expected .onnx, .pt2, .param, .safetensors or .pth, got {kind or 'no suffix'}")
-    if args.names != "basicsr" and kind not in (".safetensors", ".pth"):
-        raise EsrganError(f"--names: is for .safetensors and .pth, got {kind}")
+    path, kind = args.out_path, args.out_path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise EsrganError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {path.suffix or 'no suffix'}")
+    if args.names != "basicsr" and kind not in WEIGHTS:
+        raise EsrganError(f"--names: is for {', '.join(WEIGHTS)}, got {kind}")
     if args.compile and kind != ".pt2":
         raise EsrganError(f"--compile: is for .pt2, got {kind}")
+    if args.device != "auto" and not args.compile:
+        raise EsrganError("--device: is what --compile compiles for; add that, or leave it out")
     written = [path, path.with_suffix(".bin")] if kind == ".param" else [path]
-    for one in written:
-        if one.exists() and not args.overwrite:
-            raise EsrganError(f"{one}: is there already; --overwrite replaces it")
+    command.check_new(written, overwrite=args.overwrite)
     if kind == ".onnx":
         need("export")
     with command.importing():

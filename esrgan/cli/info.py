@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from esrgan.cli import command
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, one_line
 
 EXAMPLES = """\
   esrgan info esrgan-lite
@@ -40,7 +41,7 @@ def _info(args: argparse.Namespace) -> int:
             failed += 1
             continue
         if args.json:
-            print(json.dumps(facts, ensure_ascii=False))
+            print(json.dumps(facts))
         else:
             print("\n" * (number > 0) + "\n".join(_lines(facts)))
     return command.SOME_FAILED if failed else command.OK
@@ -57,7 +58,9 @@ def _facts(model: str) -> dict[str, Any]:
     path = find(model)
     content = load_file(path)
     file = parse_generator(content, path)
-    of_checkpoint = content.get("checkpoint")
+    checkpoint, licence = content.get("checkpoint"), content.get("licence")
+    step = checkpoint.get("step") if isinstance(checkpoint, dict) else None
+    is_of_catalogue = path != Path(model)  # else a file, which may only be called like a model that has a name
     files = ncnn.find_pair(path) or (path,)
     facts: dict[str, Any] = {
         "model": model,
@@ -65,35 +68,47 @@ def _facts(model: str) -> dict[str, Any]:
             str(part): {"bytes": part.stat().st_size, "sha256": file_digest(part).removeprefix("sha256:")}
             for part in files
         },
-        "licence": MODELS[model].licence if model in MODELS else None,
+        "licence": licence if isinstance(licence, str) else MODELS[model].licence if is_of_catalogue else None,
         "architecture": str(file.architecture),
         "scale": file.architecture.scale_factor,
         "channels": file.architecture.img_channels,
         "parameters": sum(value.numel() for value in file.state.values()),
         "names": file.dialect,
-        "stage": file.describe().rpartition(", ")[2] if file.alpha is None else f"interpolated, α = {file.alpha:g}",
-        "checkpoint_step": of_checkpoint.get("step") if isinstance(of_checkpoint, dict) else None,
+        "stage": file.origin,
+        "checkpoint_step": step if isinstance(step, int) else None,
     }
     if file.hparams:
-        paper = json.loads(Config().model_dump_json())
+        default = json.loads(Config().model_dump_json())
         facts["configuration"] = file.hparams
-        facts["differs_from_default"] = differences(paper, file.hparams)
+        facts["differs_from_default"] = differences(_part(default, file.hparams), file.hparams)
     return facts
+
+
+def _part(settings: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the settings whose keys are not in another configuration."""
+    return {
+        key: _part(value, known[key]) if isinstance(value, dict) and isinstance(known[key], dict) else value
+        for key, value in settings.items()
+        if key in known
+    }
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"{facts['model']}: {facts['architecture']}, {facts['parameters']:,} parameters, {facts['stage']}",
-        *(f"  file           {name}, {about['bytes']:,} bytes" for name, about in facts["files"].items()),
-        *(f"  sha256         {about['sha256']}" for about in facts["files"].values()),
+        *(
+            f"  file           {name}, {about['bytes']:,} bytes\n  sha256         {about['sha256']}"
+            for name, about in facts["files"].items()
+        ),
         f"  tensor names   {facts['names']}",
     ]
     if facts["licence"]:
-        lines.append(f"  licence        {facts['licence']}")
+        lines.append(f"  licence        {one_line(facts['licence'])}")
     if facts["checkpoint_step"] is not None:
         lines.append(f"  checkpoint     of step {facts['checkpoint_step']:,}")
     if "configuration" in facts:
         changes = facts["differs_from_default"]
-        lines.append(f"  trained with   the default configuration{', but for (default → here)' if changes else ''}")
-        lines += [f"    {change}" for change in changes]
+        but = ", but for (default → here)" if changes else ""
+        lines.append(f"  trained with   the default configuration as far as the file tells{but}")
+        lines += [f"    {one_line(change, 200)}" for change in changes]
     return lines

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import command, measuring
-from esrgan.errors import EsrganError, WeightsError
+from esrgan.errors import EsrganError
 from esrgan.extras import need
 from esrgan.pretrained import DEFAULT, partner
 
@@ -100,8 +100,7 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
         parser.error("expected --alpha, but for --mix; of --mix and --images also the file to write")
     if not args.out_path:
         args.out_path = Path(f"{Path(args.esrgan_model_path).stem}_alpha_{args.alpha:g}.pth")
-    if args.out_path.exists() and not args.overwrite:
-        raise WeightsError(f"{args.out_path}: is there already; --overwrite replaces it")
+    command.check_new([args.out_path], overwrite=args.overwrite)
     if args.images:
         return _blend_images(args)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import os
 import shlex
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -71,6 +72,21 @@ _SKIMAGE: dict[Split, tuple[str, ...]] = {
     "val": ("chelsea.png", "coffee.png"),
 }
 NAMES = (*_NAMED, "skimage")
+
+
+def what_is(path: Path) -> str:
+    """Say what has a name: "a folder", "a file", "nothing" or what keeps us from knowing."""
+    try:
+        return "a folder" if stat.S_ISDIR(path.stat().st_mode) else "a file"
+    except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
+        return "nothing"
+    except OSError as error:
+        return f"something that cannot be read: {error.strerror}"
+
+
+def is_missing(name: str, data_root: Path) -> bool:
+    """Tell whether there is nothing at all of a published dataset."""
+    return name in _NAMED and all(what_is(data_root / folder) == "nothing" for folder in _NAMED[name].high.values())
 
 
 def default_data_root() -> Path:
@@ -154,27 +170,29 @@ def _folders_of(
             remedy = "validate on div2k or on a folder of your own"
             return [Problem(f"dataset {source}", "images to validate on", "images to train on alone", remedy)]
         high = data_root / named.high[split]
-        if not high.is_dir():
-            remedy = (
-                f"download it by: {_command(source, scale, data_root)} (or set data_root or ESRGAN_DATA to the folder "
-                f"that has it; configs/quickstart.json trains without any dataset)"
-            )
-            return [Problem(f"dataset {source}", f"the folder {high}", "nothing", remedy)]
         low = data_root / named.low[split].format(scale=scale) if scale in named.low_scales else None
-        return high, low if low and low.is_dir() else None
+        found = {folder: what_is(folder) for folder in (high, low) if folder}
+        if found[high] == "nothing":
+            remedy = (
+                f"download it by: {prepare_command(source, scale, data_root)} (or set data_root or ESRGAN_DATA to the "
+                f"folder that has it; configs/quickstart.json trains without any dataset)"
+            )
+            return [Problem(f"dataset {source}", f"the folder {high}", found[high], remedy)]
+        for folder, got in found.items():
+            if got not in ("a folder", "nothing"):
+                remedy = "put that right, or set data_root or ESRGAN_DATA to another folder"
+                return [Problem(f"dataset {source}", f"the folder {folder}", got, remedy)]
+        return high, low if low and found[low] == "a folder" else None
     high_name, low_name = (source, None) if isinstance(source, str) else source
-    missing = [name for name in (high_name, low_name) if name is not None and not Path(name).is_dir()]
-    if missing:
+    kinds = {name: what_is(Path(name)) for name in (high_name, low_name) if name is not None}
+    if wrong := {name: got for name, got in kinds.items() if got != "a folder"}:
         remedy = "correct the path; it is relative to the folder the command runs in"
         expected = f"a folder of images or one of {', '.join(NAMES)}"
-        return [
-            Problem(f"dataset {name}", expected, "a file" if Path(name).exists() else "nothing there", remedy)
-            for name in missing
-        ]
+        return [Problem(f"dataset {name}", expected, got, remedy) for name, got in wrong.items()]
     return Path(high_name), Path(low_name) if low_name else None
 
 
-def _command(name: str, scale: int, data_root: Path) -> str:
+def prepare_command(name: str, scale: int, data_root: Path) -> str:
     """Write the command that downloads a dataset."""
     scale_option = f" --scale {scale}" if scale in _NAMED[name].low_scales and scale != 4 else ""
     root_option = "" if data_root == default_data_root() else f" --data-root {shlex.quote(str(data_root))}"

@@ -40,7 +40,7 @@ class GeneratorFile:
         architecture: What they belong to.
         stage: "pretraining" or "training" where the file says so, as ours do; None otherwise.
         alpha: α of a network interpolation, None otherwise.
-        hparams: The configuration it was trained with, empty if unknown.
+        hparams: The configuration it was trained with, as JSON has it; empty if unknown.
         dialect: What the tensors were called in the file, in words for users; BasicSR's names are ours.
     """
 
@@ -59,16 +59,26 @@ class GeneratorFile:
         return network.eval()
 
     def content(self) -> dict[str, Any]:
-        """Give what a model file holds, for ``save_file``."""
-        return {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": self.hparams}
+        """Give what a model file holds, for ``save_file``; its hparams say β where it would be read otherwise."""
+        hparams, beta = self.hparams, self.architecture.residual_scaling
+        said = _residual_scaling(hparams)
+        if (Architecture.residual_scaling if said is None else said) != beta:
+            generator = hparams.get("generator")
+            rest = generator if isinstance(generator, dict) else {}
+            hparams = hparams | {"generator": rest | {"residual_scaling": beta}}
+        return {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": hparams}
+
+    @property
+    def origin(self) -> str:
+        """Which training, or interpolation, it comes from, in a few words."""
+        if self.alpha is not None:
+            return f"interpolated, α = {self.alpha:g}"
+        return {"pretraining": "PSNR stage", "training": "GAN stage", None: "of unknown training"}[self.stage]
 
     def describe(self) -> str:
         """Say in a few words what the file is."""
-        origin = {"pretraining": "PSNR stage", "training": "GAN stage", None: "of unknown training"}[self.stage]
-        if self.alpha is not None:
-            origin = f"interpolated, α = {self.alpha:g}"
         ours = self.stage and self.dialect == BASICSR.label
-        return ", ".join([str(self.architecture), *([] if ours else [self.dialect]), origin])
+        return ", ".join([str(self.architecture), *([] if ours else [self.dialect]), self.origin])
 
 
 def load_generator(path: str | Path) -> GeneratorFile:
@@ -101,9 +111,9 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
     architecture = infer_architecture(state, place)
     hparams = content.get("hparams")
     hparams = hparams if isinstance(hparams, dict) else {}
-    if beta is None and isinstance(hparams.get("generator"), dict):
-        beta = hparams["generator"].get("residual_scaling")
-    if isinstance(beta, (int, float)):
+    if beta is None:
+        beta = _residual_scaling(hparams)
+    if beta is not None:
         architecture = replace(architecture, residual_scaling=_finite(beta, "residual_scaling", place))
     with torch.device("meta"):  # names and shapes alone: a file must not make us allocate what it claims to hold
         network = architecture.build()
@@ -115,9 +125,24 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         architecture=architecture,
         stage=stage if stage in ("pretraining", "training") else None,
         alpha=_finite(alpha, "alpha", place) if isinstance(alpha, (int, float)) else None,
-        hparams=hparams,
+        hparams=hparams if _is_json(hparams) else {},
         dialect=dialect,
     )
+
+
+def _residual_scaling(hparams: dict[str, Any]) -> float | None:
+    """Read β from a configuration, None where it says nothing."""
+    generator = hparams.get("generator")
+    beta = generator.get("residual_scaling") if isinstance(generator, dict) else None
+    return beta if isinstance(beta, (int, float)) else None
+
+
+def _is_json(value: dict[str, Any]) -> bool:
+    """Tell whether JSON gives a dictionary back as it is: no tensors in it, no keys but text."""
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _finite(value: float, name: str, place: str) -> float:
@@ -152,7 +177,7 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             metadata = {key: json.dumps(value) for key, value in content.items() if key != "params"}
             tensors = {name: value.contiguous() for name, value in content["params"].items()}
             safetensors.torch.save_file(tensors, temporary, metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 
+import torch
 from torch import Tensor
 
 from esrgan.models.generator import NEGATIVE_SLOPE
@@ -16,16 +17,15 @@ class Writer:
     """Writes RRDBNet layer by layer.
 
     Args:
-        state: float32 tensors under our names.
+        state: Tensors under our names, float32, or weights in float16.
         architecture: What they belong to.
-        half: Whether weights become float16; biases stay float32, as the format has it.
 
     Attributes:
         weights: The ``.bin``.
     """
 
-    def __init__(self, state: dict[str, Tensor], architecture: Architecture, half: bool) -> None:
-        self.state, self.architecture, self.half = state, architecture, half
+    def __init__(self, state: dict[str, Tensor], architecture: Architecture) -> None:
+        self.state, self.architecture = state, architecture
         self.layers: list[tuple[str, list[str], str]] = []  # kind, inputs, options; each makes the blob of its number
         self.weights = bytearray()
 
@@ -62,11 +62,12 @@ class Writer:
         return str(len(self.layers))
 
     def _convolution(self, name: str, source: str, *, is_active: bool = False) -> str:
-        weight, bias = (self.state[f"{name}.{kind}"].numpy() for kind in ("weight", "bias"))
-        values = weight.astype("<f2" if self.half else "<f4").tobytes()
-        self.weights += struct.pack("<I", FLOAT16 if self.half else FLOAT32) + values + bytes(-len(values) % 4)
-        self.weights += bias.astype("<f4").tobytes()
-        options = f"0={len(bias)} 1=3 4=1 5=1 6={weight.size}"
+        weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
+        is_half = weight.dtype == torch.float16
+        values = weight.numpy().astype("<f2" if is_half else "<f4").tobytes()
+        self.weights += struct.pack("<I", FLOAT16 if is_half else FLOAT32) + values + bytes(-len(values) % 4)
+        self.weights += bias.numpy().astype("<f4").tobytes()
+        options = f"0={len(bias)} 1=3 4=1 5=1 6={weight.numel()}"
         return self._layer(
             "Convolution", [source], options + (f" 9=2 -23310=1,{NEGATIVE_SLOPE:e}" if is_active else "")
         )
