@@ -168,7 +168,7 @@ def test_our_own_names_keep_stage_and_configuration(tiny, tmp_path):
     assert {value.dtype for value in load_file(tmp_path / "half.safetensors")["params"].values()} == {torch.float16}
 
 
-@pytest.mark.parametrize("beta", [0.5, 0.1, 0.0, -1.0])
+@pytest.mark.parametrize("beta", [0.5, 0.1, 0.0, 1.0])
 @pytest.mark.parametrize("num_dense_blocks", [1, 3])
 @pytest.mark.parametrize("names", NAMES)
 def test_weights_compute_the_same_with_any_residual_scaling(tmp_path, names, num_dense_blocks, beta):
@@ -179,7 +179,8 @@ def test_weights_compute_the_same_with_any_residual_scaling(tmp_path, names, num
     back = load_generator(tmp_path / "out.pth")
     assert back.architecture == replace(architecture, residual_scaling=beta if names == "earlier" else 0.2)
     low = image(file, 2, 7, 9)
-    torch.testing.assert_close(back.build()(low), file.build()(low), rtol=1e-4, atol=1e-4)
+    expected = file.build()(low)
+    assert float((back.build()(low) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
 def test_our_own_files_tell_a_residual_scaling_that_they_no_longer_have(tmp_path):

@@ -14,7 +14,7 @@ import torch
 from test_inference import make_model
 
 from esrgan import Config
-from esrgan.cli import COMMANDS, main, make_parser
+from esrgan.cli import COMMANDS, doctor, main, make_parser
 from esrgan.export import export_ncnn
 from esrgan.weights import load_generator
 
@@ -125,7 +125,7 @@ def test_info_gives_a_licence_to_none_but_its_model(tmp_path, capsys, monkeypatc
 
 def doctor_on_datasets(root, capsys, monkeypatch):
     for part in ("_versions", "_devices", "_extras", "_models"):
-        monkeypatch.setattr(f"esrgan.cli.doctor.{part}", lambda: ())
+        monkeypatch.setattr(doctor, part, lambda: ())
     assert main(["doctor", "--data-root", str(root)]) == 0
     return capsys.readouterr().out
 
