@@ -234,14 +234,14 @@ def test_a_second_download_leaves_the_finished_one_alone(public, monkeypatch):
     assert len(public.seen) == 1
 
 
-def test_a_reader_who_has_left_is_no_error():
+def test_a_reader_who_has_left_is_told_nothing():
     listing = subprocess.Popen(
         [sys.executable, "-m", "esrgan", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     listing.stdout.close()
     assert listing.stderr.read() == b""
     listing.stderr.close()
-    assert listing.wait() == 0
+    assert listing.wait() == 1
 
 
 def test_without_a_home_folder_there_is_a_remedy(monkeypatch, capsys):

@@ -124,10 +124,9 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
     try:
         code = work(args)
         sys.stdout.flush()
-    except BrokenPipeError:
-        if not _is_unread():
-            raise
-        code = OK
+    except BrokenPipeError:  # nobody reads what is printed any more, as behind ``| head``; nor must Python try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
     except EsrganError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return SOME_FAILED if isinstance(error, TrainingError) else BAD_INPUT
@@ -135,13 +134,3 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return code
-
-
-def _is_unread() -> bool:
-    """Tell whether nobody reads standard output any more, as behind ``| head``; then Python must not try it again."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
