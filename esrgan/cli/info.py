@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from esrgan.cli import command
@@ -60,7 +59,6 @@ def _facts(model: str) -> dict[str, Any]:
     file = parse_generator(content, path)
     checkpoint, licence = content.get("checkpoint"), content.get("licence")
     step = checkpoint.get("step") if isinstance(checkpoint, dict) else None
-    is_of_catalogue = path != Path(model)  # else a file, which may only be called like a model that has a name
     files = ncnn.find_pair(path) or (path,)
     facts: dict[str, Any] = {
         "model": model,
@@ -68,7 +66,7 @@ def _facts(model: str) -> dict[str, Any]:
             str(part): {"bytes": part.stat().st_size, "sha256": file_digest(part).removeprefix("sha256:")}
             for part in files
         },
-        "licence": licence if isinstance(licence, str) else MODELS[model].licence if is_of_catalogue else None,
+        "licence": licence if isinstance(licence, str) else MODELS[model].licence if model in MODELS else None,
         "architecture": str(file.architecture),
         "scale": file.architecture.scale_factor,
         "channels": file.architecture.img_channels,
