@@ -109,13 +109,13 @@ def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
             yield name, f"missing; {prepare_command(name, 4, root)}"
             continue
         counts, troubles = [], []
-        for split, use in (("train", "train"), ("val", "test")):
+        for split in ("train", "val"):
             pairs, problems = search_pairs([name], split, 4, root)
             if problems:
                 more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
                 troubles.append(str(problems[0]).removeprefix(f"dataset {name}: ") + more)
             else:
-                counts.append(f"{len(pairs)} to {use} on")
+                counts.append(f"{len(pairs)} to {'train' if split == 'train' else 'test'} on")
         states = list(filter(None, (", ".join(counts), *dict.fromkeys(troubles))))  # both splits may have the same
         yield from ((name if state is states[0] else "", state) for state in states)
 
