@@ -157,7 +157,7 @@ def _folders_of(
         if not high.is_dir():
             remedy = (
                 f"download it by: {_command(source, scale, data_root)} (or set data_root or ESRGAN_DATA to the folder "
-                f"that has it; configs/quickstart.json trains without any dataset)"
+                f"that has it; the dataset skimage needs no download)"
             )
             return [Problem(f"dataset {source}", f"the folder {high}", "nothing", remedy)]
         low = data_root / named.low[split].format(scale=scale) if scale in named.low_scales else None
