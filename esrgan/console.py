@@ -7,6 +7,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 LIVE_PAUSE_S = 0.5  # between two versions of the live line
@@ -45,6 +46,16 @@ class Console:
         """Print a line that stays."""
         self.end()
         self._write(text + "\n")
+
+    def downloading(self, name: str) -> Callable[[int, int | None], None]:
+        """Make what shows the progress of a download: it takes the bytes that are here, and those in all if known."""
+
+        def show(there: int, whole: int | None) -> None:
+            if self.is_stale():
+                of = f" of {gigabytes(whole)}, {there / whole:.0%}" if whole else ""
+                self.live(f"{name}: {gigabytes(there)}{of} downloaded", keep=True)
+
+        return show
 
     def _write(self, text: str) -> None:
         """Write at once. Where nobody reads any more, as behind ``| head``, work goes on in silence."""

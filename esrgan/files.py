@@ -34,9 +34,12 @@ def file_digest(path: Path, like: str | None = None) -> str:
 
 def cache_dir() -> Path:
     """Give the folder for what is made or downloaded once: $ESRGAN_CACHE, else esrgan in the user's cache folder."""
-    if folder := os.environ.get("ESRGAN_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan"
+    try:
+        if folder := os.environ.get("ESRGAN_CACHE"):
+            return Path(folder).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan"
+    except RuntimeError as error:  # a user that the system does not know
+        raise EsrganError("there is no home folder; set ESRGAN_CACHE to a folder for downloads") from error
 
 
 def lock(path: Path, user: str) -> BinaryIO:

@@ -128,13 +128,17 @@ def test_a_model_without_a_partner_cannot_be_blended_with_it(tmp_path):
         assert "bsrgan: comes without a PSNR-oriented generator" in done.stderr
 
 
-def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
+def test_a_name_is_always_that_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_model(tmp_path / "model.pth").rename("esrgan-lite")
-    assert pretrained.find("esrgan-lite") == Path("esrgan-lite")
-    assert load_generator("esrgan-lite").architecture != load_generator("esrgan-lite-psnr").architecture
-    Path("esrgan-lite-psnr").mkdir()
+    make_model(tmp_path / "model.pth").rename("esrgan-lite-psnr")
     assert load_generator("esrgan-lite-psnr").stage == "pretraining"
+    assert load_generator("./esrgan-lite-psnr").architecture != load_generator("esrgan-lite-psnr").architecture
+
+
+def test_a_bundled_model_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(catalogue, "HERE", tmp_path)
+    assert main(["models", "esrgan-lite"]) == 1
+    assert "esrgan-lite.safetensors: has been deleted; install esrgan again" in capsys.readouterr().err
 
 
 def test_a_name_that_is_none_is_told_so(tmp_path):
@@ -205,8 +209,49 @@ def test_another_file_at_the_address_is_not_taken(public, tmp_path, capsys):
 def test_a_damaged_download_is_noticed_when_asked_for_again(public, tmp_path, capsys):
     path = pretrained.fetch("public")
     path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match="delete it and run this again"):
+        load_generator("public")
     assert main(["models", "public"]) == 1
     assert "delete it and run this again" in capsys.readouterr().err
+    path.unlink()
+    path.mkdir()
+    assert main(["models", "public"]) == 1
+    assert "cannot be read: Is a directory; move it away" in capsys.readouterr().err
+
+
+def test_a_second_download_leaves_the_finished_one_alone(public, monkeypatch):
+    alone = downloading._alone
+
+    def slowly(wanted, file):
+        monkeypatch.setattr(downloading, "_alone", alone)
+        pretrained.fetch("public")  # by another process, between opening and locking
+        return alone(wanted, file)
+
+    monkeypatch.setattr(downloading, "_alone", slowly)
+    path = pretrained.fetch("public")
+    assert path.read_bytes() == public.files["model.pth"]
+    assert len(public.seen) == 1
+
+
+def test_a_reader_who_has_left_is_told_nothing():
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "esrgan", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    listing.stderr.close()
+    assert listing.wait() == 1
+
+
+def test_without_a_home_folder_there_is_a_remedy(monkeypatch, capsys):
+    def homeless():
+        raise RuntimeError
+
+    for variable in ("ESRGAN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert main(["models"]) == 2
+    assert "there is no home folder; set ESRGAN_CACHE" in capsys.readouterr().err
 
 
 def test_an_unknown_name_downloads_nothing(public, capsys):

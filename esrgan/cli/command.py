@@ -122,10 +122,15 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
-        return work(args)
+        code = work(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads what is printed any more, as behind ``| head``; nor must Python try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
     except EsrganError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return SOME_FAILED if isinstance(error, TrainingError) else BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    return code

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from esrgan.cli import command
 from esrgan.console import Console, gigabytes
@@ -52,14 +51,6 @@ def _list() -> int:
     return command.OK
 
 
-def _show(console: Console, name: str, there: int, whole: int | None) -> None:
-    console.live(f"{name}: {gigabytes(there)}{f' of {gigabytes(whole)}' if whole else ''}", keep=False)
-
-
-def _tell(console: Console, name: str, text: str) -> None:
-    console.line(f"{name}: {text}")
-
-
 def _download(names: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in MODELS]:
         raise WeightsError(f"{name}: expected one of {', '.join(MODELS)}" for name in unknown)
@@ -67,11 +58,12 @@ def _download(names: Sequence[str]) -> int:
     failed = 0
     for name in names:
         source = MODELS[name].source
-
         try:
-            if source is not None:
-                console.line(f"{name}: {MODELS[name].licence}, from {source.url}")
-            path = fetch(name, partial(_show, console, name), partial(_tell, console, name))
+            if source is None:
+                console.line(f"{name}: {fetch(name)}, comes with esrgan")
+                continue
+            console.line(f"{name}: {MODELS[name].licence}, from {source.url}")
+            path = fetch(name, console.downloading(name), console.line)
         except EsrganError as error:
             console.end()
             print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)

@@ -42,28 +42,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check what the parser cannot.
+    """Check what the parser cannot, and fill in the partner of the model that is to be blended.
 
     Raises:
-        EsrganError: If options contradict each other.
+        EsrganError: If options contradict each other, or there is no partner.
     """
     if args.alpha is None and args.psnr_model_path is not None:
         raise EsrganError("--psnr-model-path: expected --alpha too, the share of the model in the blend")
+    if args.alpha is not None and args.psnr_model_path is None:
+        args.psnr_model_path = partner(args.model_path)
 
 
 def load(args: argparse.Namespace) -> tuple[GeneratorFile, str]:
     """Load the model, a blend if that is asked for; give it and its name in words.
 
     Raises:
-        WeightsError: If a file is no generator, or there is no partner to blend with.
+        WeightsError: If a file is no generator.
     """
     from esrgan.interpolation import blend
     from esrgan.weights import load_generator
 
     if args.alpha is None:
         return load_generator(args.model_path), args.model_path
-    psnr = args.psnr_model_path or partner(args.model_path)
-    return blend(load_generator(psnr), load_generator(args.model_path), args.alpha), f"{args.model_path} and {psnr}"
+    psnr, gan = load_generator(args.psnr_model_path), load_generator(args.model_path)
+    return blend(psnr, gan, args.alpha), f"{args.model_path} and {args.psnr_model_path}"
 
 
 def describe_left_out(left_out: Mapping[Path, str]) -> Iterator[str]:

@@ -80,13 +80,12 @@ def download(wanted: Wanted, progress: Progress | None = None, trouble: Callable
             checksum is wrong twice.
     """
     if wanted.path.exists():
-        digest = file_digest(wanted.path, wanted.digest)
-        if wanted.digest not in (None, digest):
-            raise DatasetError(Problem(str(wanted.path), wanted.digest or "", digest, "delete it and run this again"))
-        return digest
+        return check(wanted)
     try:
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
         with wanted.part.open("ab") as file, _alone(wanted, file):
+            if wanted.path.exists():  # another process has just finished, and what is open may be its file
+                return check(wanted)
             for last in (False, True):
                 _fetch(wanted, file, progress, trouble)
                 digest = file_digest(wanted.part, wanted.digest)
@@ -96,12 +95,29 @@ def download(wanted: Wanted, progress: Progress | None = None, trouble: Callable
                 if last:
                     remedy = f"download it elsewhere to {wanted.path}, or report that it has changed"
                     raise wanted.problem(wanted.digest or "", f"{digest}, twice", remedy)
-        wanted.part.replace(wanted.path)
+            if fcntl is None:
+                file.close()  # Windows cannot rename it otherwise, and has no lock to lose
+            wanted.part.replace(wanted.path)
         wanted.notes.unlink(missing_ok=True)
     except OSError as error:
         raise DatasetError(
             f"{error.filename or wanted.part}: cannot be written: {reason(error)}; free some space or allow writing"
         ) from error
+    return digest
+
+
+def check(wanted: Wanted) -> str:
+    """Check a file that has been downloaded; give its checksum.
+
+    Raises:
+        DatasetError: If it is another than wanted, or cannot be read.
+    """
+    try:
+        digest = file_digest(wanted.path, wanted.digest)
+    except OSError as error:
+        raise DatasetError(f"{wanted.path}: cannot be read: {reason(error)}; move it away") from error
+    if wanted.digest not in (None, digest):
+        raise DatasetError(Problem(str(wanted.path), wanted.digest or "", digest, "delete it and run this again"))
     return digest
 
 
@@ -166,7 +182,8 @@ def _attempt(wanted: Wanted, file: BinaryIO, progress: Progress | None) -> None:
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise _untrusted(wanted, error.reason) from error
-        raise TryAgainError(str(error.reason)) from error
+        said = error.reason
+        raise TryAgainError(reason(said) if isinstance(said, OSError) else str(said)) from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise TryAgainError(reason(error)) from error
 
@@ -230,7 +247,8 @@ def _refused(wanted: Wanted, file: BinaryIO, there: int, error: urllib.error.HTT
     if error.code in PASSING:
         raise TryAgainError(f"HTTP {error.code} {error.reason}", wait_s(error.headers)) from error
     remedy = f"find it elsewhere and save it as {wanted.path}"
-    raise wanted.problem("a file", f"HTTP {error.code} {error.reason}", remedy) from error
+    said = " ".join(error.reason.split())  # of a loop of redirections two lines
+    raise wanted.problem("a file", f"HTTP {error.code} {said}", remedy) from error
 
 
 def _untrusted(wanted: Wanted, error: ssl.SSLCertVerificationError) -> DatasetError:

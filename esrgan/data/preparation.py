@@ -87,13 +87,9 @@ def _announce(name: str, missing: list[Archive], data_root: Path, console: Conso
 
 
 def _download(archive: Archive, path: Path, console: Console) -> str:
-    def progress(there: int, total: int | None) -> None:
-        if console.is_stale():
-            of = f" of {gigabytes(total)}, {there / total:.0%}" if total else ""
-            console.live(f"{archive.name}: {gigabytes(there)}{of} downloaded", keep=True)
-
+    wanted = Wanted(archive.url, path, archive.size, archive.digest)
     try:
-        return download(Wanted(archive.url, path, archive.size, archive.digest), progress, console.line)
+        return download(wanted, console.downloading(archive.name), console.line)
     finally:
         console.end()
 

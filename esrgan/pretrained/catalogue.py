@@ -1,11 +1,12 @@
 """The names, where each model comes from, and how it gets here.
 
 The checksums of the public models were not computed by this project; each is compared with what others record of the
-same file. A model is never downloaded unasked, and never read unless its checksum is right.
+same file. A model is never downloaded unasked, and never used unless its checksum is right.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,24 +152,24 @@ def _path(name: str) -> Path:
 
 def is_here(name: str) -> bool:
     """Tell whether the model of a name need not be downloaded any more."""
-    return _path(name).is_file()
+    return os.path.isfile(_path(name))  # noqa: PTH113  Path.is_file() fails where a folder may not be entered
 
 
 def find(model: str | Path) -> Path:
     """Give the file of a model.
 
     Args:
-        model: A name of ``MODELS``, or a path. A file of that name goes first.
+        model: A name of ``MODELS``, or a path. A name is always that model; ``./name`` is the file.
 
     Raises:
-        WeightsError: A public model has not been downloaded.
+        WeightsError: A public model has not been downloaded, or its file is not what was.
     """
-    name, path = str(model), Path(model)
-    if name not in MODELS or path.is_file():
-        return path
+    name = str(model)
+    if name not in MODELS:
+        return Path(model)
     if MODELS[name].source and not is_here(name):
         raise WeightsError(f"{name}: is not on this machine yet; `esrgan models {name}` downloads it")
-    return _path(name)
+    return fetch(name)
 
 
 def partner(model: str) -> str:
@@ -201,16 +202,20 @@ def fetch(
         Its file.
 
     Raises:
-        WeightsError: There is no such name, the address has something else, no network, or a full disk.
+        WeightsError: There is no such name, the address or the file that is here has something else, no network, or
+            a full disk.
     """
     from esrgan.data.download import Wanted, download
 
     if name not in MODELS:
         raise WeightsError(f"{name}: expected one of {', '.join(MODELS)}")
     path, source = _path(name), MODELS[name].source
-    if source is not None:
-        try:
-            download(Wanted(source.url, path, source.size, f"sha256:{source.sha256}"), progress, trouble)
-        except DatasetError as error:
-            raise WeightsError(error.problems) from error
+    if source is None:
+        if not is_here(name):
+            raise WeightsError(f"{path}: has been deleted; install esrgan again")
+        return path
+    try:
+        download(Wanted(source.url, path, source.size, f"sha256:{source.sha256}"), progress, trouble)
+    except DatasetError as error:
+        raise WeightsError(error.problems) from error
     return path
