@@ -26,7 +26,6 @@ suppress_warnings = ["myst.header"]  # included pages begin at their own level
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
-html_extra_path = []
 
 
 def configuration_page() -> str:

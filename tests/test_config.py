@@ -476,7 +476,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     (missing,) = problems(tmp_path / "x.json")
     assert missing.place == str(tmp_path / "x.json")
     assert str(missing).endswith(
-        "expected a JSON file, got nothing of that name; check the path; the shipped ones are in configs/"
+        "expected a JSON file, got nothing of that name; check the path; the shipped ones are in the repository's configs/"
     )
     (folder,) = problems(tmp_path)
     assert folder.got == "an error (Is a directory)"

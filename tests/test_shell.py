@@ -207,10 +207,22 @@ def test_doctor_names_the_extra_that_is_missing(capsys, monkeypatch):
         (["esrgan", "inference", "--out"], {"--out-dir", "--outscale"}),
         (["esrgan", "inference", "--precision", "b"], {"bf16"}),
         (["esrgan", "info", "mod"], {"model.pth"}),
+        (["esrgan", "models", "realesrgan-x4"], {"realesrgan-x4plus", "realesrgan-x4plus-anime"}),
+        (["esrgan", "prepare", "set"], {"set5", "set14"}),
+        (
+            ["esrgan", "inference", "-m", "esr"],
+            {"esrgan-lite", "esrgan-lite-psnr", "esrgan-official", "esrgan-official-psnr", "esr.pth"},
+        ),
+        (["esrgan", "export", "esrgan-l"], {"esrgan-lite", "esrgan-lite-psnr"}),
+        (["esrgan", "export", "--names", "e"], {"esrgan-new", "esrgan-old", "earlier"}),
+        (["esrgan", "interpolate", "--images", "model.pth", "i/o"], {"i/one.png"}),
+        (["esrgan", "inference", "-o", ""], {"i"}),
     ],
 )
 def test_bash_completes(tmp_path, capsys, words, expected):
-    (tmp_path / "model.pth").touch()
+    (tmp_path / "i").mkdir()
+    for name in ("model.pth", "esr.pth", "i/one.png"):
+        (tmp_path / name).touch()
     assert main(["completion", "bash"]) == 0
     (tmp_path / "completion.sh").write_text(capsys.readouterr().out)
     quoted = " ".join(words)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import shtab
 
 from esrgan.cli import command
 
 EXAMPLES = """\
+  mkdir -p ~/.local/share/bash-completion/completions
   esrgan completion bash > ~/.local/share/bash-completion/completions/esrgan
-  esrgan completion zsh > ~/.zfunc/_esrgan      # with fpath+=~/.zfunc before compinit in ~/.zshrc"""
+
+  mkdir -p ~/.zfunc                             # with fpath+=~/.zfunc before compinit in ~/.zshrc
+  esrgan completion zsh > ~/.zfunc/_esrgan"""
+
+# By argparse's names of arguments: what takes a model or a dataset takes its name or a file.
+_MODELS = ("model", "models", "model_path", "psnr_model_path", "esrgan_model_path", "load_checkpoint", "mix")
+_DATASETS = ("dataset", "datasets")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -30,15 +38,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _completion(args: argparse.Namespace) -> int:
     from esrgan.cli import make_parser
+    from esrgan.data.datasets import NAMES
+    from esrgan.pretrained import MODELS
 
     parser = make_parser(is_whole=True)
     for action in _arguments(parser):
-        if action.metavar == "DIR":
+        if action.dest == "names" and not action.choices:  # of esrgan models
+            action.choices = tuple(MODELS)
+        elif action.dest in _MODELS:
+            action.complete = _names_and_files("models", MODELS)  # type: ignore[attr-defined]
+        elif action.dest in _DATASETS:
+            action.complete = _names_and_files("datasets", NAMES)  # type: ignore[attr-defined]
+        elif action.metavar == "DIR":
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-        elif action.metavar == "FILE" or not (action.option_strings or action.choices):
+        elif action.type is Path or not (action.option_strings or action.choices):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, args.shell))
     return command.OK
+
+
+def _names_and_files(kind: str, names: Iterable[str]) -> dict[str, str | dict[str, str]]:
+    """Give what completes an argument by names and by files, in tcsh and PowerShell by files alone."""
+    words, function = " ".join(names), f"_esrgan_{kind}_and_files"
+    bash = f'{function}() {{\n  compgen -W "{words}" -- "$1"\n  compgen -f -- "$1"\n}}'
+    zsh = f'{function}() {{\n  compadd "$@" -- {words}\n  _files "$@"\n}}'
+    return {
+        **shtab.FILE,
+        "bash": function,
+        "zsh": function,
+        "fish": f"{words} {shtab.FILE['fish']}",
+        "preamble": {"bash": bash, "zsh": zsh},
+    }
 
 
 def _arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:

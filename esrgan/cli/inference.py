@@ -14,12 +14,12 @@ from pathlib import Path
 from esrgan.cli import command, upscaling
 
 EXAMPLES = """\
-  python inference.py photo.jpg
-  python inference.py -m saved_models/20261121-120000_RRDB_ESRGAN_x4.pth photo.jpg
-  python inference.py -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o enlarged --skip-existing
-  python inference.py --alpha 0.5 photo.jpg
-  python inference.py -m gan.pth --psnr-model-path psnr.pth --alpha 0.8 photo.jpg
-  torchrun --nproc-per-node 4 inference.py -m model.pth holiday/ -o enlarged"""
+  esrgan inference photo.jpg
+  esrgan inference -m saved_models/20261121-120000_RRDB_ESRGAN_x4.pth photo.jpg
+  esrgan inference -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o enlarged --skip-existing
+  esrgan inference --alpha 0.5 photo.jpg
+  esrgan inference -m gan.pth --psnr-model-path psnr.pth --alpha 0.8 photo.jpg
+  torchrun --nproc-per-node 4 -m esrgan inference -m model.pth holiday/ -o enlarged"""
 
 
 def make_parser() -> argparse.ArgumentParser:

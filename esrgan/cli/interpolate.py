@@ -14,11 +14,11 @@ from esrgan.extras import need
 from esrgan.pretrained import DEFAULT, partner
 
 EXAMPLES = """\
-  python net_interpolation.py --alpha 0.8
-  python net_interpolation.py --psnr-model-path psnr.pth --esrgan-model-path gan.pth --alpha 0.8 blend.pth
-  python net_interpolation.py --mix psnr.pth=0.3 --mix gan.pth=0.5 --mix other.pth=0.2 blend.pth
-  python net_interpolation.py --images psnr.png gan.png --alpha 0.8 blend.png
-  python net_interpolation.py --psnr-model-path psnr.pth --esrgan-model-path gan.pth --sweep 11 \\
+  esrgan interpolate --alpha 0.8
+  esrgan interpolate --psnr-model-path psnr.pth --esrgan-model-path gan.pth --alpha 0.8 blend.pth
+  esrgan interpolate --mix psnr.pth=0.3 --mix gan.pth=0.5 --mix other.pth=0.2 blend.pth
+  esrgan interpolate --images psnr.png gan.png --alpha 0.8 blend.png
+  esrgan interpolate --psnr-model-path psnr.pth --esrgan-model-path gan.pth --sweep 11 \\
       -d photos/val --metrics psnr,ssim,niqe -o sweep"""
 
 
@@ -33,10 +33,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--psnr-model-path",
         metavar="FILE",
-        help=f"PSNR-oriented generator, a file or a name (default: the partner of {DEFAULT})",
+        help="PSNR-oriented generator, a file or a name (default: the partner of --esrgan-model-path, if it has one)",
     )
     parser.add_argument(
-        "--esrgan-model-path", metavar="FILE", help=f"GAN-trained generator, a file or a name (default: {DEFAULT})"
+        "--esrgan-model-path",
+        metavar="FILE",
+        help=f"GAN-trained generator, a file or a name (default: {DEFAULT}, unless --psnr-model-path is given)",
     )
     parser.add_argument("--alpha", type=command.alpha, metavar="A", help="0 smooth and faithful, 1 all texture")
     parser.add_argument(

@@ -14,7 +14,7 @@ from esrgan.pretrained import MODELS, downloads_dir, fetch, is_here
 EXAMPLES = """\
   esrgan models
   esrgan models realesrgan-x4plus realesrnet-x4plus
-  python inference.py -m realesrgan-x4plus --alpha 0.7 photo.jpg"""
+  esrgan inference -m realesrgan-x4plus --alpha 0.7 photo.jpg"""
 
 
 def make_parser() -> argparse.ArgumentParser:

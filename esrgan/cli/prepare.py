@@ -15,7 +15,7 @@ EXAMPLES = """\
   esrgan prepare div2k                   # HR images and LR images of ×4, 4.3 GB, into data/
   esrgan prepare div2k set5 set14 --scale 2 --data-root /disk/data
   esrgan prepare photos/train            # LR images for a folder of your own: photos/train_LR_x4
-  esrgan prepare --preview configs/real_esrgan_x4.json photos/train   # a sheet of degraded LR patches"""
+  esrgan prepare --preview photos/train  # a sheet of LR patches degraded as by Real-ESRGAN"""
 
 SHEET = Path("degradation_preview.png")
 

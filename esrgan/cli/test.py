@@ -9,10 +9,10 @@ from pathlib import Path
 from esrgan.cli import command, measuring
 
 EXAMPLES = """\
-  python test.py model.pth -d set5,set14
-  python test.py psnr.pth gan.pth -d photos/val --metrics psnr,ssim,niqe --show-results 3 -o results
-  python test.py model.pth -d photos/hr=photos/lr --json figures.json --csv figures.csv
-  python test.py model.pth -d =photos/small --metrics niqe"""
+  esrgan test model.pth -d set5,set14
+  esrgan test psnr.pth gan.pth -d photos/val --metrics psnr,ssim,niqe --show-results 3 -o results
+  esrgan test model.pth -d photos/hr=photos/lr --json figures.json --csv figures.csv
+  esrgan test model.pth -d =photos/small --metrics niqe"""
 
 
 def make_parser() -> argparse.ArgumentParser:

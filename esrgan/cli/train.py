@@ -15,18 +15,24 @@ from esrgan.cli import command
 from esrgan.extras import need
 
 EXAMPLES = """\
-  python train.py configs/quickstart.json
-  python train.py configs/esrgan_default.json --dry-run
-  python train.py configs/esrgan_default.json -a --resume auto
-  python train.py configs/esrgan_default.json -l saved_models/20261121-120000_RRDB_PSNR_x4.pth
-  torchrun --nproc-per-node 4 train.py configs/esrgan_default.json -a"""
+  esrgan train config.json
+  esrgan train config.json --dry-run
+  esrgan train config.json -a --resume auto
+  esrgan train config.json -l saved_models/20261121-120000_RRDB_PSNR_x4.pth
+  torchrun --nproc-per-node 4 -m esrgan train config.json -a"""
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
     parser = command.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
     parser.add_argument("config_file", type=Path, help="JSON file with both stages; {} is the paper's run")
-    parser.add_argument("-l", "--load-checkpoint", type=Path, metavar="FILE", help="checkpoint or model to start from")
+    parser.add_argument(
+        "-l",
+        "--load-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint or model to start from, a file or a name that `esrgan models` lists",
+    )
     parser.add_argument("-a", "--autocast", action="store_true", help="compute in bfloat16 or float16")
     parser.add_argument("--no-data-parallel", action="store_true", help="use one GPU where there are several")
     parser.add_argument(

@@ -26,7 +26,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"generator, checkpoint, or a name that `esrgan models` lists (default: {DEFAULT})",
     )
-    parser.add_argument("--psnr-model-path", metavar="FILE", help="to blend -m with (default: its own partner)")
+    parser.add_argument(
+        "--psnr-model-path", metavar="FILE", help="to blend -m with (default: its own partner, if it has one)"
+    )
     parser.add_argument("--alpha", type=command.alpha, metavar="A", help="share of -m in the blend, 0 to 1")
     parser.add_argument(
         "--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="default: auto, the fastest"

@@ -29,7 +29,7 @@ def load(path: str | Path) -> Config:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         is_missing = isinstance(error, FileNotFoundError)
         got = "nothing of that name" if is_missing else f"an error ({getattr(error, 'strerror', error)})"
-        remedy = "check the path; the shipped ones are in configs/"
+        remedy = "check the path; the shipped ones are in the repository's configs/"
         raise ConfigError(Problem(str(path), "a JSON file", got, remedy)) from None
     report = Report(str(path))
     try:

@@ -175,7 +175,7 @@ def _folders_of(
         if found[high] == "nothing":
             remedy = (
                 f"download it by: {prepare_command(source, scale, data_root)} (or set data_root or ESRGAN_DATA to the "
-                f"folder that has it; configs/quickstart.json trains without any dataset)"
+                f"folder that has it; the dataset skimage needs no download)"
             )
             return [Problem(f"dataset {source}", f"the folder {high}", found[high], remedy)]
         for folder, got in found.items():
