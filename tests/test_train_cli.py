@@ -240,10 +240,7 @@ def test_help_explains_every_option_and_ends_with_examples(capsys: pytest.Captur
         assert option in out, option
     examples = out.partition("examples:\n")[2].splitlines()
     assert len(examples) >= 3
-    for example in examples:
-        words = example.split()
-        assert "train.py" in words
-        assert (ROOT / words[words.index("train.py") + 1]).is_file()
+    assert all("esrgan train " in example for example in examples)
 
 
 # Several GPUs
