@@ -48,6 +48,17 @@ def natural(text: str) -> int:
     return whole(text, 1)
 
 
+def positive(text: str, at_most: float) -> float:
+    """Parse a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= at_most:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most {at_most:g}, got {text}")
+    return value
+
+
 def alpha(text: str) -> float:
     """Parse the share of a GAN model in a blend."""
     try:

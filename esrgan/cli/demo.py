@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from esrgan.cli import command
@@ -36,7 +37,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="a generator or checkpoint to offer too, may be given more than once",
     )
     parser.add_argument(
-        "--max-megapixels", type=_megapixels, default=4.0, metavar="N", help="of an uploaded picture (default: 4)"
+        "--max-megapixels",
+        type=partial(command.positive, at_most=500),
+        default=4.0,
+        metavar="N",
+        help="of an uploaded picture (default: 4)",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, for this machine alone)"
@@ -49,16 +54,6 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
     return command.run(make_parser(), _demo, argv)
-
-
-def _megapixels(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 500:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 500, got {text}")
-    return value
 
 
 def _port(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95); makes WebP lossy"
     )
-    parser.add_argument("--outscale", type=_factor, metavar="X", help="final factor (default: the model's)")
+    parser.add_argument(
+        "--outscale",
+        type=partial(command.positive, at_most=64),
+        metavar="X",
+        help="final factor (default: the model's)",
+    )
     parser.add_argument("--self-ensemble", action="store_true", help="average 8 flips and turns: 8 times the work")
 
 
@@ -79,14 +85,4 @@ def _percent(text: str) -> int:
     value = command.natural(text)
     if value > 100:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text}")
-    return value
-
-
-def _factor(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 64:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 64, got {text}")
     return value
