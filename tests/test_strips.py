@@ -261,15 +261,17 @@ def test_the_plan_follows_the_free_memory(monkeypatch):
 
 
 PEAK = """
-import sys, psutil
+import gc, sys, psutil
 from esrgan.cli.command import keep_freed_memory
 keep_freed_memory()
 import torch
 from tests.test_strips import make
 from esrgan.inference import enlarge as module, strips
-process, resident = psutil.Process(), []
+process, resident, tensors = psutil.Process(), [], []
 def convolve(self, window):  # the memory of a convolution without its work
     resident.append(process.memory_info().rss)
+    storages = {each.untyped_storage() for each in gc.get_objects() if type(each) is torch.Tensor}
+    tensors.append(sum(each.nbytes() for each in storages))
     shape = list(window.shape)
     shape[1], shape[self.dim] = self.conv.out_channels, shape[self.dim] - 2
     return torch.empty(shape, memory_format=torch.channels_last).fill_(1)
@@ -279,18 +281,27 @@ across, length, lines = map(int, sys.argv[1:])
 network = make(rrdb_channels=64, growth_channels=32, num_basic_blocks=6)
 module._plan = lambda *_: module._Plan(lines)
 read = lambda *at: torch.zeros([1, 3, *(each.stop - each.start for each in at)])
+gc.freeze()  # what is there already is not asked for
 before = process.memory_info().rss
 module.enlarge(network, length, across, read, lambda *_: None)
-print(max(resident) - before)
+print(max(tensors), max(resident) - before)
 """
 
 
 def test_memory_is_as_planned_and_does_not_grow_with_the_length():
     across, lines = 400, 16
     kept, line = memory_of(make(rrdb_channels=64, growth_channels=32, num_basic_blocks=6), across)
-    short, long = (
-        int(subprocess.check_output([sys.executable, "-c", PEAK, *map(str, (across, length, lines))], text=True))
+    planned = kept + lines * line
+    (short, _), (tensors, resident) = (
+        map(
+            int,
+            subprocess.check_output(
+                [sys.executable, "-c", PEAK, *map(str, (across, length, lines))], text=True
+            ).split(),
+        )
         for length in (450, 700)
     )
-    assert long < 1.2 * short
-    assert 0.6 < long / (kept + lines * line) < 1.2
+    assert tensors < 1.02 * short
+    assert 0.55 < tensors / planned < 0.65
+    # How the allocator scatters them differs between machines; what is planned for is this share of what is free.
+    assert 0.6 < resident / planned < 1 / module.MEMORY_SHARE
