@@ -1,8 +1,10 @@
-"""What helps: short runs of the lite recipe that differ in one thing each, measured alike (docs/recipe.md).
+r"""What helps: short runs of the lite recipe that differ in one thing each, measured alike (docs/recipe.md).
 
-    python benchmarks/ablation.py --photos photos --start lite_start.pth --vgg-weights vgg16.safetensors -o ablation
+    python benchmarks/ablation.py --photos photos --teacher teacher --start lite_start.pth \
+        --vgg-weights vgg16.safetensors -o ablation
 
-Interrupted, the same command goes on. Runs of the GAN stage start from the bundled esrgan-lite-psnr.
+Interrupted, the same command goes on. Runs of the GAN stage start from the bundled esrgan-lite-psnr, and learn the
+images of a teacher (scripts/teacher.py) unless they are named otherwise.
 """
 
 import argparse
@@ -12,7 +14,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PSNR_STEPS, GAN_STEPS = 250, 120
+PSNR_STEPS, GAN_STEPS = 200, 120
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--photos", type=Path, required=True, help="folder with train and val")
+parser.add_argument("--teacher", type=Path, required=True, help="folder with hr and lr")
+parser.add_argument("--start", type=Path, required=True, help="generator of 6 blocks that the PSNR stage starts from")
+parser.add_argument("--vgg-weights", type=Path, required=True)
+parser.add_argument("-o", "--out-dir", type=Path, required=True)
+args = parser.parse_args()
+photographs = [{"hr": str((args.photos / "train").resolve())}]
+teacher = [{key: str((args.teacher / key).resolve()) for key in ("hr", "lr")}]
 
 # name: changes of the stage's section, changes elsewhere, whether it starts from the given model
 PSNR_RUNS = {
@@ -27,26 +39,21 @@ PSNR_RUNS = {
 }
 GAN_RUNS = {
     "gan-base": ({}, {}, True),
-    "gan-content-1": ({"g_content_loss_scaling": 1.0}, {}, True),
+    "gan-photographs": ({"train_datasets": photographs}, {}, True),
+    "gan-content-0.01": ({"g_content_loss_scaling": 0.01}, {}, True),
     "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.02}, {}, True),
     "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}, True),
     "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}, True),
 }
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--photos", type=Path, required=True, help="folder with train and val")
-parser.add_argument("--start", type=Path, required=True, help="generator of 6 blocks that the PSNR stage starts from")
-parser.add_argument("--vgg-weights", type=Path, required=True)
-parser.add_argument("-o", "--out-dir", type=Path, required=True)
-args = parser.parse_args()
 args.out_dir.mkdir(parents=True, exist_ok=True)
 
 base = json.loads((ROOT / "configs/lite_x4.json").read_text())
 base |= {"$schema": str(ROOT / "configs/schema.json"), "batch_size": 4, "ema_decay": 0.99, "validation_interval": 10000}
 base["logging"] = {"interval": 50, "wandb": "disabled", "tensorboard": False, "num_images": 0}
 base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
-for section in ("pretraining", "training"):
-    base[section]["train_datasets"] = [{"hr": str((args.photos / "train").resolve())}]
+for section, datasets in (("pretraining", photographs), ("training", teacher)):
+    base[section]["train_datasets"] = datasets
     base[section]["val_datasets"] = ["skimage"]  # small; test.py measures afterwards
 base["pretraining"] |= {"num_steps": PSNR_STEPS, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
 base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
