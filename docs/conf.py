@@ -11,7 +11,7 @@ from esrgan.cli import COMMANDS, make_parser
 from esrgan.config import Config
 
 sys.dont_write_bytecode = True
-os.environ["COLUMNS"] = "110"  # of the help texts
+os.environ["COLUMNS"] = "90"  # of the help texts, what fits a page
 HERE = Path(__file__).parent
 
 project, author, release = "esrgan", "the esrgan authors", esrgan.__version__
@@ -22,6 +22,7 @@ html_title = f"esrgan {release}"
 exclude_patterns = ["notebooks", "start.md"]  # start.md is part of the index
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+smartquotes_action = "qe"  # quotes and ellipses; two dashes begin an option
 suppress_warnings = ["myst.header"]  # included pages begin at their own level
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

@@ -5,8 +5,8 @@ trained; where things were on that machine is replaced by what the given configu
 it is shown.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import esrgan
@@ -14,10 +14,14 @@ from esrgan.config import differences
 from esrgan.pretrained import MODELS
 from esrgan.weights import save_file
 
-name, model, config = sys.argv[1:]
-target = Path(esrgan.__file__).parent / "pretrained" / f"{name}.safetensors"
-shipped = json.loads(esrgan.load_config(config).model_dump_json())
-generator = esrgan.load_generator(Path(model).resolve())
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("name", choices=[name for name, model in MODELS.items() if model.source is None])
+parser.add_argument("model", type=Path, help="generator of a training run")
+parser.add_argument("config", help="the configuration that is shipped")
+args = parser.parse_args()
+target = Path(esrgan.__file__).parent / "pretrained" / f"{args.name}.safetensors"
+shipped = json.loads(esrgan.load_config(args.config).model_dump_json())
+generator = esrgan.load_generator(args.model.resolve())
 hparams = generator.hparams
 for key in ("cache_dir", "data_root", "num_workers", "keep_checkpoints", "logging"):
     hparams[key] = shipped[key]
@@ -27,8 +31,8 @@ for stage in ("pretraining", "training"):
         hparams[stage][key] = shipped[stage][key]
 params = {key: value.half() for key, value in generator.state.items()}
 about = {
-    "name": name,
-    "licence": MODELS[name].licence,
+    "name": args.name,
+    "licence": MODELS[args.name].licence,
     "stage": generator.stage,
     "alpha": generator.alpha,
     "hparams": hparams,
