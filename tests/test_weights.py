@@ -612,6 +612,13 @@ def test_places_that_cannot_be_written_are_refused(tmp_path, name):
     assert not list((tmp_path / "folder").iterdir())
 
 
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_whoever_may_read_the_folder_s_other_files_may_read_a_weight_file(tmp_path, name):
+    (tmp_path / "other").touch()
+    save_file(tmp_path / name, {"params": STATE})
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_safetensors_keep_what_is_said_of_them_as_json(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file(path, {"params": {"a": torch.arange(6.0).view(2, 3).T}, "stage": "training", "hparams": {"b": [1, None]}})

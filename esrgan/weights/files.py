@@ -177,14 +177,16 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".safetensors":
-            metadata = {key: json.dumps(value) for key, value in content.items() if key != "params"}
-            tensors = {name: value.contiguous() for name, value in content["params"].items()}
-            safetensors.torch.save_file(tensors, temporary, metadata)
-        else:
-            with temporary.open("wb") as file:
-                torch.save(content, file)  # given a name it would put the temporary one into the file
-        with temporary.open("rb+") as file:
+        with temporary.open(
+            "wb"
+        ) as file:  # not by name: PyTorch would put it into the file, safetensors close it to others
+            if path.suffix.lower() == ".safetensors":
+                metadata = {key: json.dumps(value) for key, value in content.items() if key != "params"}
+                tensors = {name: value.contiguous() for name, value in content["params"].items()}
+                file.write(safetensors.torch.save(tensors, metadata))
+            else:
+                torch.save(content, file)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
