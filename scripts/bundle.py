@@ -2,12 +2,16 @@
 
 The weights become float16. The configuration of the run becomes part of the file, so that a model tells how it was
 trained; where things were on that machine is replaced by what the given configuration has there. What else differs from
-it is shown.
+it is shown. As mean colours drift in the GAN stage, the last layer's bias can be shifted so that those of a folder of
+LR images stay.
 """
 
 import argparse
 import json
 from pathlib import Path
+
+import numpy as np
+import torch
 
 import esrgan
 from esrgan.config import differences
@@ -18,6 +22,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("name", choices=[name for name, model in MODELS.items() if model.source is None])
 parser.add_argument("model", type=Path, help="generator of a training run")
 parser.add_argument("config", help="the configuration that is shipped")
+parser.add_argument("--keep-colour", type=Path, metavar="FOLDER", help="LR images whose mean colour is to stay")
 args = parser.parse_args()
 target = Path(esrgan.__file__).parent / "pretrained" / f"{args.name}.safetensors"
 shipped = json.loads(esrgan.load_config(args.config).model_dump_json())
@@ -29,6 +34,12 @@ hparams["perceptual_loss"]["weights"] = shipped["perceptual_loss"]["weights"]
 for stage in ("pretraining", "training"):
     for key in ("train_datasets", "val_datasets"):
         hparams[stage][key] = shipped[stage][key]
+if args.keep_colour:
+    upscaler = esrgan.Upscaler.from_file(args.model.resolve(), precision="fp32")
+    photos = [esrgan.images.read(path, 3) for path in sorted(args.keep_colour.iterdir())]
+    drift = np.mean([upscaler(photo).mean((0, 1)) - photo.mean((0, 1)) for photo in photos], axis=0)
+    print(f"mean colour of {len(photos)} images: {', '.join(f'{each:+.2f}' for each in drift)} levels, taken back")
+    generator.state["conv_last.bias"] -= torch.from_numpy(drift / 255)
 params = {key: value.half() for key, value in generator.state.items()}
 about = {
     "name": args.name,

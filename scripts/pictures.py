@@ -16,7 +16,7 @@ CROPS = {"astronaut": (64, 160), "chelsea": (70, 128), "coffee": (80, 220)}  # t
 SIDE = 192
 TARGET = Path(__file__).parent.parent / "docs" / "pictures" / "before_after.jpg"
 
-models = {name: Upscaler.from_file(name, precision="fp32") for name in ("esrgan-lite-psnr", "esrgan-lite")}
+models = {name: Upscaler.from_file(name, precision="fp32") for name in ("esrgan-lite", "esrgan-full")}
 rows = []
 for name, (top, left) in CROPS.items():
     original = images.read(Path(skimage.__path__[0]) / "data" / f"{name}.png", 3)

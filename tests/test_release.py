@@ -23,6 +23,8 @@ NEEDED = {
     "esrgan/pretrained/README.md",
     "esrgan/pretrained/esrgan-lite.safetensors",
     "esrgan/pretrained/esrgan-lite-psnr.safetensors",
+    "esrgan/pretrained/esrgan-full.safetensors",
+    "esrgan/pretrained/esrgan-full-psnr.safetensors",
 }
 
 

@@ -61,8 +61,10 @@ _AUR = "sha256sums of the AUR package python-realesrgan"
 
 DEFAULT = "esrgan-lite"
 MODELS = {
-    "esrgan-lite": Model("photographs, 6 blocks", "MIT", psnr="esrgan-lite-psnr"),
-    "esrgan-lite-psnr": Model("the same without invented texture", "MIT"),
+    "esrgan-lite": Model("photographs, 6 blocks", "Apache-2.0", psnr="esrgan-lite-psnr"),
+    "esrgan-lite-psnr": Model("the same without invented texture", "Apache-2.0"),
+    "esrgan-full": Model("photographs, 23 blocks", "Apache-2.0", psnr="esrgan-full-psnr"),
+    "esrgan-full-psnr": Model("the same without invented texture", "Apache-2.0"),
     "esrgan-official": Model(
         "ESRGAN of the paper, for clean images",
         "Apache-2.0",
