@@ -73,7 +73,9 @@ def test_a_bundled_pair_does_what_it_is_for(name):
         assert measure(textured, high, 4)["psnr_y"] > measure(smooth, high, 4)["psnr_y"] - 2
         assert laplacian(smooth) < laplacian(faithful) < laplacian(textured)
         for result in (faithful, textured):
-            assert np.abs(result.mean((0, 1)) - high.mean((0, 1))).max() < 1.5
+            assert (
+                np.abs(result.mean((0, 1)) - high.mean((0, 1))).max() < 2.1
+            )  # its card's figure for whole photographs
 
 
 def laplacian(image):
