@@ -62,8 +62,8 @@ def test_a_bundled_model_is_what_its_card_says(name):
     assert path.stat().st_size <= (10_000_000 if name.startswith("esrgan-lite") else 34_000_000)
 
 
-@pytest.mark.parametrize("name", [name for name in BUNDLED if MODELS[name].psnr])
-def test_a_bundled_pair_does_what_it_is_for(name):
+@pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 2.1)])
+def test_a_bundled_pair_does_what_it_is_for(name, drift):
     """On photographs it has not seen: the one is closer than bicubic, the other looks sharper, colours stay."""
     psnr, gan = (Upscaler.from_file(each, "cpu", "fp32") for each in (MODELS[name].psnr, name))
     for photo in ("chelsea", "coffee", "astronaut"):

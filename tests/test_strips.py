@@ -292,7 +292,7 @@ def test_memory_is_as_planned_and_does_not_grow_with_the_length():
     across, lines = 400, 16
     kept, line = memory_of(make(rrdb_channels=64, growth_channels=32, num_basic_blocks=6), across)
     planned = kept + lines * line
-    (short, _), (tensors, resident) = (
+    (short, short_resident), (tensors, resident) = (
         map(
             int,
             subprocess.check_output(
@@ -302,6 +302,6 @@ def test_memory_is_as_planned_and_does_not_grow_with_the_length():
         for length in (450, 700)
     )
     assert tensors < 1.02 * short
-    assert 0.55 < tensors / planned < 0.65
-    # How the allocator scatters them differs between machines; what is planned for is this share of what is free.
-    assert 0.6 < resident / planned < 1 / module.MEMORY_SHARE
+    assert resident < 1.2 * short_resident
+    assert 0.5 < tensors / planned < 0.6
+    assert 0.6 < resident / planned < 1.2

@@ -20,7 +20,7 @@ CPU_STRIP_PIXELS = 1 << 15
 # Of the free memory, what may be planned for; the rest is the allocator's, and other programs'.
 MEMORY_SHARE = 0.6
 # What is kept between strips lies scattered over this many times its size; a test measures it.
-ALLOCATOR_OVERHEAD = 1.75
+ALLOCATOR_OVERHEAD = 2.0
 # Pixels of the low-resolution image, at either side of a band, that are computed but not used. Only images that are
 # too wide for strips across all of them have bands; docs/decisions.md has the error.
 BAND_OVERLAP_PX = 64
