@@ -1,16 +1,15 @@
 """The site: python -m sphinx -W docs site. Pages on what is in the code are written here, from the code."""
 
-import argparse
+import importlib
 import json
 import os
-import sys
 from pathlib import Path
 
 import esrgan
-from esrgan.cli import COMMANDS, make_parser
+from esrgan.cli import COMMANDS
 from esrgan.config import Config
+from esrgan.pretrained import MODELS
 
-sys.dont_write_bytecode = True
 os.environ["COLUMNS"] = "90"  # of the help texts, what fits a page
 HERE = Path(__file__).parent
 
@@ -67,12 +66,34 @@ def configuration_page() -> str:
 def cli_page() -> str:
     """Give the help of every command, as the commands show it."""
     lines = ["# Command line", "", "`esrgan COMMAND`; the scripts of the repository are the same commands.", ""]
-    parser = make_parser(is_whole=True)
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     for name, summary in COMMANDS.items():
         lines += [f"## {name}", "", f"{summary[0].upper()}{summary[1:]}.", "", "```text"]
-        lines += [*commands.choices[name].format_help().rstrip().splitlines(), "```", ""]
+        parser = importlib.import_module(f"esrgan.cli.{name}").make_parser()
+        lines += [*parser.format_help().rstrip().splitlines(), "```", ""]
     return "\n".join(lines)
+
+
+def models_page() -> str:
+    """Give the public models that have names, and what their files are checked by."""
+    lines = [
+        "# Public models",
+        "",
+        "`esrgan models NAME` downloads one, goes on where it was cut off, and takes nothing with another checksum. "
+        "The [bundled models](models.md) need no download.",
+    ]
+    for name, model in MODELS.items():
+        if (source := model.source) is None:
+            continue
+        size = f"{source.size:,} bytes" if source.size else "size not recorded"
+        partner = f"; its partner is `{model.psnr}`" if model.psnr else ""
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"×{model.scale}, {model.licence}: {model.summary}{partner}. <{source.url}>, {size}, SHA-256",
+        ]
+        lines += [f"`{source.sha256}`, as recorded by {source.recorded}."]
+    return "\n".join(lines) + "\n"
 
 
 def start_page() -> str:
@@ -92,6 +113,7 @@ def start_page() -> str:
 def write_pages(_: object) -> None:
     """Write the pages, if they have changed."""
     pages = {"start.md": start_page(), "configuration.md": configuration_page(), "cli.md": cli_page()}
+    pages["public_models.md"] = models_page()
     for name, text in pages.items():
         path = HERE / name
         if not path.exists() or path.read_text("utf-8") != text:

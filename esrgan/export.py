@@ -11,21 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esrgan.errors import EsrganError, Problem, WeightsError
-from esrgan.files import write_bytes
+from esrgan.errors import EsrganError, Problem, WeightsError, one_line
+from esrgan.files import reason, write_bytes
 from esrgan.formats import NAMES
 from esrgan.models import RRDBNet
 from esrgan.weights import Architecture, GeneratorFile, save_file
 from esrgan.weights.dialects import from_our_names
-from esrgan.weights.ncnn_writing import Writer
+from esrgan.weights.ncnn_writing import write
 
-TOLERANCE = {
-    torch.float32: 1e-4,
-    torch.float16: 2e-2,
-}  # of results in [0, 1], else of the greatest
+# Greatest difference that is allowed, for results in [0, 1]; relative to the greatest value where that is above 1.
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2}
 
 
-def export_onnx(file: GeneratorFile, path: Path, *, half: bool = False) -> float:
+def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) -> float:
     """Write an ONNX graph: ``low`` (B, C, H, W) in [0, 1] → ``high`` (B, C, scale·H, scale·W), for any B, H and W.
 
     Args:
@@ -42,6 +40,7 @@ def export_onnx(file: GeneratorFile, path: Path, *, half: bool = False) -> float
     """
     import onnxruntime
 
+    path = Path(path)
     network, low, sizes = _prepared(file, half)
     program = torch.onnx.export(
         network,
@@ -67,7 +66,9 @@ def export_onnx(file: GeneratorFile, path: Path, *, half: bool = False) -> float
     return difference
 
 
-def export_program(file: GeneratorFile, path: Path, *, half: bool = False, device: torch.device | None = None) -> float:
+def export_program(
+    file: GeneratorFile, path: str | Path, *, half: bool = False, device: torch.device | None = None
+) -> float:
     """Write a program for PyTorch without this package: ``torch.export.load(path).module()(low)``.
 
     Given a device it is compiled for that: ``torch._inductor.aoti_load_package(path)(low)``, also from C++.
@@ -87,6 +88,7 @@ def export_program(file: GeneratorFile, path: Path, *, half: bool = False, devic
     Raises:
         EsrganError: It is beyond ``TOLERANCE``, a weight is beyond float16, or the file cannot be written or compiled.
     """
+    path = Path(path)
     network, low, sizes = _prepared(file, half)
     network, low = network.to(device or "cpu"), low.to(device or "cpu")
     program = torch.export.export(network, (low,), dynamic_shapes={"low": sizes})
@@ -105,13 +107,13 @@ def export_program(file: GeneratorFile, path: Path, *, half: bool = False, devic
         )
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        raise EsrganError(f"{path}: cannot be made: {str(error).strip().splitlines()[0]}") from error
+        raise EsrganError(f"{path}: cannot be made: {one_line(reason(error), 200)}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return difference
 
 
-def export_ncnn(file: GeneratorFile, path: Path, *, half: bool = False) -> None:
+def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) -> None:
     """Write an ncnn model: ``path`` is the ``.param``, the weights go into the ``.bin`` beside it.
 
     Its input blob is ``data`` in [0, 1], its output ``output``. Of a network with pixel unshuffle, height and width
@@ -123,14 +125,17 @@ def export_ncnn(file: GeneratorFile, path: Path, *, half: bool = False) -> None:
         half: Weights in float16; biases stay float32, as the format has it.
 
     Raises:
-        EsrganError: A weight is beyond float16, or the pair cannot be written.
+        EsrganError: The name does not end in .param, a weight is beyond float16, or the pair cannot be written.
     """
+    path = Path(path)
+    if path.suffix.lower() != ".param":
+        raise EsrganError(Problem(str(path), "a name that ends in .param", path.suffix or "no suffix"))
     state = file.state
     if half:
-        weights = {name: value for name, value in state.items() if name.endswith(".weight")}
-        state = state | _halved(weights, file.path)
-    writer = Writer(state, file.architecture)
-    contents = {path: writer.param().encode(), path.with_suffix(".bin"): bytes(writer.weights)}
+        kernels = {name: value for name, value in state.items() if name.endswith(".weight")}
+        state = state | _halved(kernels, file.path)
+    param, weights = write(state, file.architecture)
+    contents = {path: param.encode(), path.with_suffix(".bin"): weights}
     for target in contents:
         if target.is_dir():
             raise EsrganError(Problem(str(target), "a file to write", "a folder", "choose another name"))
@@ -145,7 +150,7 @@ def export_ncnn(file: GeneratorFile, path: Path, *, half: bool = False) -> None:
         raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def export_weights(file: GeneratorFile, path: Path, names: str = "basicsr", *, half: bool = False) -> None:
+def export_weights(file: GeneratorFile, path: str | Path, names: str = "basicsr", *, half: bool = False) -> None:
     """Write the weights for another program.
 
     Only the earlier framework's files tell their β (residual scaling); everybody else has the paper's 0.2 in the
@@ -162,6 +167,7 @@ def export_weights(file: GeneratorFile, path: Path, names: str = "basicsr", *, h
     Raises:
         WeightsError: There are no such names, a weight is beyond float16, or the file cannot be written.
     """
+    path = Path(path)
     if names not in NAMES:
         raise WeightsError(Problem("names", f"one of {', '.join(NAMES)}", names))
     if names != "earlier":
@@ -212,7 +218,7 @@ def _prepared(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, dict[in
     if half:
         _halved(file.state, file.path)  # says what float16 cannot hold, before the results are NaN
     network = file.build().requires_grad_(False)
-    low = torch.rand(2, file.architecture.img_channels, 24, 20)
+    low = _image((2, file.architecture.img_channels, 24, 20))
     sizes: dict[int, Any] = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     return (network.half(), low.half(), sizes) if half else (network, low, sizes)
 
@@ -220,7 +226,12 @@ def _prepared(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, dict[in
 def _images(file: GeneratorFile, dtype: torch.dtype) -> list[Tensor]:
     """Make images to compare programs by; of whole foldings, as exported programs want them."""
     channels = file.architecture.img_channels
-    return [torch.rand(shape, dtype=dtype) for shape in ((1, channels, 16, 36), (3, channels, 8, 12))]
+    return [_image(shape).to(dtype) for shape in ((1, channels, 16, 36), (3, channels, 8, 12))]
+
+
+def _image(shape: tuple[int, ...]) -> Tensor:
+    """Make values in [0, 1], the same each time; the caller's random numbers stay his."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _difference(path: Path, found: Tensor, expected: Tensor) -> float:

@@ -23,8 +23,11 @@ def prepare(extra: str = "") -> None:
         print(f"making the environment {FOLDER}", flush=True)
         try:
             venv.create(FOLDER, with_pip=True)
-        except subprocess.CalledProcessError:
-            sys.exit("Python's venv module is incomplete; on Debian and Ubuntu: apt install python3-venv")
+        except BaseException as error:
+            PYTHON.unlink(missing_ok=True)  # half an environment must not be taken for a whole one
+            if isinstance(error, subprocess.CalledProcessError):
+                sys.exit("Python's venv module is incomplete; on Debian and Ubuntu: apt install python3-venv")
+            raise
     print("installing the project and what it needs; PyTorch makes this some minutes the first time", flush=True)
     run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f".{extra}")
 

@@ -2,10 +2,10 @@
 
 Of each photograph one crop is made smaller by MATLAB's bicubic (teacher/lr) and enlarged by the model (teacher/hr). A
 small generator learns these sharp images sooner than the originals, as nothing in them is beyond guessing
-(docs/recipe.md). What is there already is kept.
+(docs/recipe.md). Interrupted, the same command goes on.
 """
 
-import sys
+import argparse
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,20 +16,25 @@ from esrgan.resize import bicubic
 
 CROP = 448
 
-model, photos, out = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-upscaler = Upscaler.from_file(model)
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("model", help="generator that teaches, a path or a name")
+parser.add_argument("photos", type=Path, help="folder of photographs")
+parser.add_argument("out", type=Path, help="folder for hr and lr")
+args = parser.parse_args()
+upscaler = Upscaler.from_file(args.model)
 random = np.random.default_rng(0)
-for path in sorted(photos.iterdir()):
+for path in images.find([args.photos]):
     photo = images.read(path, 3)
     height, width = (min(CROP, length // upscaler.scale * upscaler.scale) for length in photo.shape[:2])
     top, left = (
         int(random.integers(0, length - part + 1))
         for length, part in zip(photo.shape[:2], (height, width), strict=True)
     )
-    high = out / "hr" / f"{path.stem}.png"
+    high = args.out / "hr" / f"{path.stem}.png"
     if high.exists():
         continue
     low = bicubic(np.ascontiguousarray(photo[top : top + height, left : left + width]), Fraction(1, upscaler.scale))
-    images.write(out / "lr" / high.name, low)
-    images.write(high, upscaler(low))
+    enlarged = upscaler(low)
+    images.write(args.out / "lr" / high.name, low, overwrite=True)  # may be there without its partner
+    images.write(high, enlarged)
     print(high)

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from conftest import _write_images
+from test_inference import make_model
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-from tests.conftest import _write_images  # noqa: E402
-from tests.test_inference import make_model  # noqa: E402
 
 MEMORY = 80 << 20
 
@@ -61,20 +60,24 @@ class Job:
         command = ["esrgan", "bulk", "-m", str(self.model), "--address", address, *arguments]
         return subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
 
-    def check(self, job: subprocess.Popen[str], moment: str) -> None:
-        """Wait for the end; compare, and print a line."""
+    def check(self, job: subprocess.Popen[str], moment: str, failed: int = 0) -> None:
+        """Wait for the end; compare, and print a line; exit if not all but those that failed are there, once."""
         output = job.communicate()[0].splitlines()[-1]
         expected = self.out.parent / "expected"
         command = ["esrgan", "inference", "-m", str(self.model), str(self.source), "-o", str(expected)]
         subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.DEVNULL)
-        lines = [json.loads(line) for line in (self.out / "manifest.jsonl").read_text().splitlines()]
-        got = {path.name: path.read_bytes() for path in self.out.iterdir() if path.name != "manifest.jsonl"}
+        lines = [json.loads(line) for line in (self.out / "esrgan-bulk.jsonl").read_text().splitlines()]
+        got = {path.name: path.read_bytes() for path in self.out.iterdir() if path.name != "esrgan-bulk.jsonl"}
         alike = sum(path.read_bytes() == got.get(path.name) for path in expected.iterdir())
         names = Counter(target for _, target in self.written())
         twice = sum(count > 1 for count in names.values()) + len(lines) - len({line["source"] for line in lines})
         statuses = dict(Counter(line["status"] for line in lines))
         print(f"{moment}: exit code {job.returncode}, {output}; {alike} alike, {len(got)} files, {statuses}, "
               f"{len(names)} names logged, {twice} twice", flush=True)  # fmt: skip
+        if (job.returncode, alike, len(got), len(names), twice) != (int(failed > 0), *[self.images] * 3, 0):
+            sys.exit("not as it must be")
+        if len(lines) != self.images + failed or statuses.get("failed", 0) != failed:
+            sys.exit("the manifest is not as it must be")
 
 
 @contextmanager
@@ -123,7 +126,9 @@ def main() -> None:
     a_task = max(args.images // (2 * 32), 1)
     moments = {
         "at the node's first result": lambda mine: len(mine) > 0,
-        "when the node has finished an image but not its task": lambda mine: sum(mine) > 20 and sum(mine) % a_task == 1,
+        "when the node has finished an image but not its task": lambda mine: (
+            sum(mine) > 20 and sum(mine) % a_task == 1 % a_task
+        ),
         "late": lambda mine: len(mine) > args.images * 0.9,
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +153,7 @@ def main() -> None:
             with job.start(nodes.address, str(job.source), "-o", str(job.out)) as process:
                 process.wait()
                 (job.source / "poison.png").unlink()
-                job.check(process, "one image kills whoever reads it")
+                job.check(process, "one image kills whoever reads it", failed=1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_inference import make_model, pixels, run
 
 from esrgan import Upscaler, files, images, load_generator, pictures
 from esrgan.cli import inference as inference_command
@@ -15,7 +16,6 @@ from esrgan.cli.command import importing
 from esrgan.errors import ImageError
 from esrgan.inference.batch import Job, Options, Result, _ignores_case, plan, upscale_files
 from esrgan.interpolation import blend
-from tests.test_inference import make_model, pixels, run
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,6 +14,7 @@ pytest.importorskip("pyarrow")
 
 import fsspec
 import ray
+from test_inference import make_model, run
 
 from esrgan import bulk, load_generator
 from esrgan.bulk import storage
@@ -21,7 +22,6 @@ from esrgan.bulk.job import Worker
 from esrgan.cli import bulk as bulk_command
 from esrgan.cli import inference as inference_command
 from esrgan.errors import EsrganError, ImageError
-from tests.test_inference import make_model, run
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,12 +40,12 @@ def bucket():
 
 
 def content(folder):
-    names = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.jsonl"]
+    names = [path for path in folder.rglob("*") if path.is_file() and path.name != "esrgan-bulk.jsonl"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
 def manifest(folder):
-    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "esrgan-bulk.jsonl").read_text().splitlines()]
 
 
 # What is to do
@@ -135,7 +135,7 @@ def test_objects_become_what_inference_writes_and_once(work, bucket, write_image
         add(records[0])
     with bulk.open_manifest("memory://out") as add:
         add(again[0])
-    lines = bucket.cat_file("memory://out/manifest.jsonl").splitlines()
+    lines = bucket.cat_file("memory://out/esrgan-bulk.jsonl").splitlines()
     assert [json.loads(line)["status"] for line in lines] == [records[0].status, again[0].status]
 
 
@@ -165,7 +165,7 @@ def test_a_failed_copy_leaves_nothing(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(type(bucket), "put_file", torn)
     with pytest.raises(ImageError, match="No space left"):
         storage.put(tmp_path / "a.png", "memory://out/a.png")
-    assert not storage.exists("memory://out/a.png")
+    assert not bucket.find("memory://out")
 
 
 # The command
@@ -186,6 +186,7 @@ def test_wrong_usage_ends_in_a_line(write_images, model, tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert len(error.splitlines()) == 1
+        assert not out.exists()
 
 
 def test_two_jobs_do_not_share_a_folder(tmp_path):

@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from test_inference import make_model
 
 from esrgan import Upscaler, load_generator, pictures, pretrained
 from esrgan.cli import main
 from esrgan.demo import work
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend
-from tests.test_inference import make_model
 
 PATIENCE_S = 300  # for what takes a second or a few, as machines may be busy
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -240,7 +240,8 @@ def test_suffixes_are_told_in_any_case(tiny, tmp_path, name):
 def test_the_command_says_what_it_wrote(tiny, tmp_path, capsys):
     out = tmp_path / "new" / "net.param"
     assert main(["export", str(tiny), str(out)]) == 0
-    assert re.match(rf"{out} and {out.with_suffix('.bin')}: RRDBNet ×4 4/2/2, .*bytes", capsys.readouterr().out)
+    said = rf"{out} and {out.with_suffix('.bin')}: [\d,]+ bytes, from {tiny} \(RRDBNet ×4 4/2/2, .*\)"
+    assert re.match(said, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_bundled_model_is_what_its_card_says(name):
     assert path.stat().st_size <= (10_000_000 if name.startswith("esrgan-lite") else 34_000_000)
 
 
-@pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 2.1)])
+@pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 1.6)])
 def test_a_bundled_pair_does_what_it_is_for(name, drift):
     """On photographs it has not seen: the one is closer than bicubic, the other looks sharper, colours stay."""
     psnr, gan = (Upscaler.from_file(each, "cpu", "fp32") for each in (MODELS[name].psnr, name))
@@ -73,9 +73,7 @@ def test_a_bundled_pair_does_what_it_is_for(name, drift):
         assert measure(textured, high, 4)["psnr_y"] > measure(smooth, high, 4)["psnr_y"] - 2
         assert laplacian(smooth) < laplacian(faithful) < laplacian(textured)
         for result in (faithful, textured):
-            assert (
-                np.abs(result.mean((0, 1)) - high.mean((0, 1))).max() < 2.1
-            )  # its card's figure for whole photographs
+            assert np.abs(result.mean((0, 1)) - high.mean((0, 1))).max() < drift
 
 
 def laplacian(image):

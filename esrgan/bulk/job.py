@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from esrgan.inference import Job, Options, Result, Upscaler, upscale_files
 from esrgan.inference.batch import name_results
 from esrgan.weights import GeneratorFile
 
-MANIFEST = "manifest.jsonl"
+MANIFEST = "esrgan-bulk.jsonl"
 # Several images, so that a million of them are not a million tasks, but few enough for each worker to get many tasks.
 MOST_IMAGES_A_TASK, TASKS_A_WORKER = 16, 32
 MOST_ATTEMPTS = 4  # at a task whose worker is lost
@@ -49,7 +49,7 @@ class Record:
     Attributes:
         source: The image.
         output: Its result.
-        status: "upscaled"; "recovered" if a worker that was lost had finished it but could not tell; or "failed".
+        status: "upscaled"; "recovered" if a worker had finished it and was lost before it could report; or "failed".
         seconds: What it took the worker.
         worker: Its machine and process.
         error: Why there is no result.
@@ -231,7 +231,7 @@ def upscale(
         except ray.exceptions.RayError as error:  # such as workers that cannot start
             *_, last = type(error).__name__, *str(error).splitlines()
             raise EsrganError(f"the Ray job ended: {last.strip()}") from error
-    reason = f"whoever did it was lost or failed, up to {MOST_ATTEMPTS} times; is there enough memory for it?"
+    reason = f"its worker was lost or failed, up to {MOST_ATTEMPTS} times; look at memory and the temporary folder"
     for task in [*undone.values()]:
         finish(Record(task.source, task.target, "failed", error=f"{task.source}: {reason}"))
     for folder in {Path(task.target).parent for task in tasks if not storage.is_uri(task.target)}:
@@ -310,10 +310,13 @@ class Worker:
             storage.put(result.job.target, task.target)
             result.job.target.unlink()
         except EsrganError as error:
-            if storage.exists(task.target):  # another worker, which was thought to be lost, was quicker
-                return Record(task.source, task.target, "recovered")
+            with suppress(EsrganError):  # the place may be out of reach, which then is the error at hand
+                if storage.exists(task.target):  # another worker, which was thought to be lost, was quicker
+                    return Record(task.source, task.target, "recovered")
             text = str(error).replace(str(result.job.source), task.source)
             text = text.replace(str(result.job.target), task.target)
+            if task.rival:
+                text = text.replace(str(result.job.rival), task.rival)
             return Record(task.source, task.target, "failed", seconds, self.name, text)
         size, notes = round(result.megapixels, 6), list(result.notes)
         return Record(task.source, task.target, "upscaled", seconds, self.name, None, size, notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,8 +53,11 @@ def system_of(place: str) -> Iterator[tuple[Any, str]]:
         raise
     except Exception as error:  # file systems raise what their libraries do
         got = f"{type(error).__name__}: {files.reason(error)}"
-        remedy = "check the address and the credentials; s3:// needs the package s3fs, gs:// gcsfs, az:// adlfs"
-        raise ImageError(Problem(place, "a place that can be reached", got, remedy)) from error
+        expected, remedy = "a file that can be read and written", "free some space, or allow it"
+        if is_uri(place):
+            expected = "a place that can be reached"
+            remedy = "check the address and the credentials; s3:// needs the package s3fs, gs:// gcsfs, az:// adlfs"
+        raise ImageError(Problem(place, expected, got, remedy)) from error
 
 
 def find_images(uri: str) -> dict[str, PurePosixPath]:
@@ -104,7 +107,12 @@ def put(path: Path, place: str) -> None:
             folder, _, last = name.rpartition("/")
             system.makedirs(folder, exist_ok=True)
             temporary = f"{folder}/.{secrets.token_hex(4)}-{last}"
-            system.put_file(str(path), temporary)
-            system.mv(temporary, name)
+            try:
+                system.put_file(str(path), temporary)
+                system.mv(temporary, name)
+            except BaseException:
+                with suppress(Exception):  # if it was made at all, and can be reached
+                    system.rm_file(temporary)
+                raise
         else:
             system.put_file(str(path), name)

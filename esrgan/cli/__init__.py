@@ -45,7 +45,7 @@ def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="esrgan",
-        description=__doc__,
+        description="Image super-resolution with ESRGAN: upscale, train, measure, blend.",
         epilog="each command: esrgan COMMAND --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

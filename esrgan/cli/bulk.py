@@ -134,7 +134,7 @@ def _bulk(args: argparse.Namespace) -> int:
         settings = bulk.Settings(
             args.precision, args.self_ensemble, args.outscale, args.quality, reduce_depth=args.format is not None
         )
-        with bulk.open_manifest(args.out_dir) as add, _cluster(args.address):
+        with _cluster(args.address), bulk.open_manifest(args.out_dir) as add:
             gpus, workers = _share_out(args.num_gpus_per_worker, args.workers)
             place = f"{gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "CPUs"
             console.line(f"{names}: {file.describe()}; up to {workers} workers on {place}")

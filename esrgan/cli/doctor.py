@@ -10,7 +10,9 @@ from pathlib import Path
 
 from esrgan.cli import command
 from esrgan.console import gigabytes
+from esrgan.errors import one_line
 from esrgan.extras import EXTRAS, missing
+from esrgan.files import reason
 
 EXAMPLES = """\
   esrgan doctor
@@ -65,9 +67,13 @@ def _devices() -> Iterator[tuple[str, str]]:
     yield "cpu", f"{torch.get_num_threads()} threads, {room}, {precisions}"
     for number in range(torch.cuda.device_count()):
         place = torch.device("cuda", number)
-        free, total = torch.cuda.mem_get_info(place)
         precisions = "float16, bfloat16, TF32" if has_native_bfloat16(place) else "float16; no fast bfloat16"
         name = torch.cuda.get_device_name(place)
+        try:
+            free, total = torch.cuda.mem_get_info(place)
+        except RuntimeError as error:  # full, or another process has it for itself
+            yield str(place), f"{name}, cannot be used: {one_line(reason(error), 200)}"
+            continue
         yield str(place), f"{name}, {gigabytes(free)} of {gigabytes(total)} free, {precisions}"
     if torch.backends.mps.is_available():
         yield "mps", "Apple GPU, float16"
@@ -91,6 +97,7 @@ def _models() -> Iterator[tuple[str, str]]:
     yield "by name", f"{', '.join(name for name in MODELS if is_here(name))}; `esrgan models` lists all"
     yield "downloads", _place(downloads_dir())
     if "torchvision" in missing("metrics"):
+        yield "vgg, alexnet", "unknown without torchvision; pip install 'esrgan[metrics]'"
         return
     for network, purpose in (("vgg19", "the perceptual loss"), ("vgg16", "--metrics vgg16"), ("alexnet", "LPIPS")):
         path = torchvision_weights_path(network)

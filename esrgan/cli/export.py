@@ -87,5 +87,5 @@ def _export(args: argparse.Namespace) -> int:
     else:
         export.export_weights(file, path, args.names, half=args.half)
     sizes = sum(one.stat().st_size for one in written)
-    print(f"{' and '.join(map(str, written))}: {file.describe()}, {sizes:,} bytes{checked}")
+    print(f"{' and '.join(map(str, written))}: {sizes:,} bytes, from {args.model} ({file.describe()}){checked}")
     return command.OK

@@ -1,4 +1,4 @@
-"""What the page has done: models, results, and the views that compare a result with its original."""
+"""What the page does, without Gradio: models, results, and the views that compare a result with its original."""
 
 from __future__ import annotations
 

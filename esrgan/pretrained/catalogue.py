@@ -1,7 +1,7 @@
 """The names, where each model comes from, and how it gets here.
 
-The checksums of the public models were not computed by this project; each is compared with what others record of the
-same file. A model is never downloaded unasked, and never used unless its checksum is right.
+The checksums of the public models are those that others record of the same files. A model is never downloaded unasked,
+and never used unless its checksum is right.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _path(name: str) -> Path:
 
 
 def is_here(name: str) -> bool:
-    """Tell whether the model of a name need not be downloaded any more."""
+    """Tell whether the file of a named model is on this machine."""
     return os.path.isfile(_path(name))  # noqa: PTH113  Path.is_file() fails where a folder may not be entered
 
 
@@ -164,7 +164,7 @@ def find(model: str | Path) -> Path:
         model: A name of ``MODELS``, or a path. A name is always that model; ``./name`` is the file.
 
     Raises:
-        WeightsError: A public model has not been downloaded, or its file is not what was.
+        WeightsError: A public model has not been downloaded, or its file is not the published one.
     """
     name = str(model)
     if name not in MODELS:

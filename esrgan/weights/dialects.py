@@ -29,7 +29,7 @@ class Dialect:
     """One way to name the layers.
 
     Attributes:
-        key: What users type.
+        key: What users type; nobody types that of ncnn.
         label: What to call it to users.
         layers: Their name of a layer → ours. ``{j-1}`` is a number one below ours.
     """

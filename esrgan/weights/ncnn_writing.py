@@ -13,16 +13,19 @@ from esrgan.weights.architecture import Architecture
 from esrgan.weights.ncnn import FLOAT16, FLOAT32, MAGIC
 
 
-class Writer:
-    """Writes RRDBNet layer by layer.
+def write(state: dict[str, Tensor], architecture: Architecture) -> tuple[str, bytes]:
+    """Give the ``.param`` and the ``.bin``; the input is the blob ``data`` in [0, 1], the output ``output``.
 
     Args:
         state: Tensors under our names, float32, or weights in float16.
         architecture: What they belong to.
-
-    Attributes:
-        weights: The ``.bin``.
     """
+    writer = _Writer(state, architecture)
+    return writer.param(), bytes(writer.weights)
+
+
+class _Writer:
+    """Writes RRDBNet layer by layer, once: a layer's weights are in the ``.bin`` when its line is made."""
 
     def __init__(self, state: dict[str, Tensor], architecture: Architecture) -> None:
         self.state, self.architecture = state, architecture
@@ -30,7 +33,7 @@ class Writer:
         self.weights = bytearray()
 
     def param(self) -> str:
-        """Give the ``.param``; the input is the blob ``data`` in [0, 1], the output ``output``."""
+        """Give the ``.param``."""
         architecture = self.architecture
         x = "data"
         if architecture.pixel_unshuffle:
