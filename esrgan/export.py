@@ -230,7 +230,7 @@ def _images(file: GeneratorFile, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _image(shape: tuple[int, ...]) -> Tensor:
-    """Make values in [0, 1], the same each time; the caller's random numbers stay his."""
+    """Make values in [0, 1], the same each time."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 

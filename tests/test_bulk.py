@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -166,6 +167,47 @@ def test_a_failed_copy_leaves_nothing(bucket, tmp_path, monkeypatch):
     with pytest.raises(ImageError, match="No space left"):
         storage.put(tmp_path / "a.png", "memory://out/a.png")
     assert not bucket.find("memory://out")
+
+
+def test_a_store_out_of_reach_is_the_error_that_is_told(work, bucket, write_images, tmp_path, monkeypatch):
+    write_images(tmp_path / "in", 2)
+    tasks, _, _ = bulk.plan([str(tmp_path / "in")], [], "memory://out")
+    put_file, isfile = type(bucket).put_file, type(bucket).isfile
+
+    def unplugged(self, path, name, **options):
+        monkeypatch.setattr(type(bucket), "isfile", lost)
+        raise ConnectionError("unplugged")
+
+    def lost(self, path):
+        raise ConnectionError("lost")
+
+    monkeypatch.setattr(type(bucket), "put_file", unplugged)
+    assert [record.status for record in work(tasks)] == ["failed", "failed"]
+    monkeypatch.setattr(type(bucket), "put_file", put_file)
+    monkeypatch.setattr(type(bucket), "isfile", isfile)
+    assert [record.status for record in work(tasks)] == ["upscaled", "upscaled"]
+
+
+def test_uris_whose_results_would_have_one_name_are_named_whole(work, bucket, write_images, tmp_path):
+    write_images(tmp_path / "in", 1)
+    for folder in ("x", "y"):
+        bucket.put(str(tmp_path / "in/0.png"), f"memory://{folder}/0.png")
+    tasks, _, _ = bulk.plan(["memory://x", "memory://y"], [], "memory://out")
+    errors = [record.error for record in work(tasks)]
+    assert "got that of memory://y/0.png too" in errors[0]
+    assert "got that of memory://x/0.png too" in errors[1]
+
+
+def test_a_folder_that_cannot_be_written_is_told_as_one(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"content")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(ImageError, match="No space left on device; free some space"):
+        storage.put(tmp_path / "a.png", str(tmp_path / "out/a.png"))
+    assert not list((tmp_path / "out").iterdir())
 
 
 # The command

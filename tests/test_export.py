@@ -68,6 +68,16 @@ def test_onnx_in_float16(tiny, tmp_path):
     assert session.get_inputs()[0].type == "tensor(float16)"
 
 
+def test_a_program_in_float16(tiny, tmp_path):
+    file = load_generator(tiny)
+    differences = [export_program(file, str(tmp_path / "half.pt2"), half=True) for _ in range(2)]
+    assert differences[0] == differences[1] <= 2e-2
+    low = image(file, 1, 12, 16, dtype=torch.float16)
+    high = torch.export.load(tmp_path / "half.pt2").module()(low)
+    assert high.dtype == torch.float16
+    torch.testing.assert_close(high.float(), file.build()(low.float()), atol=2e-2, rtol=2e-2)
+
+
 def test_an_exported_program_is_the_generator(file, tmp_path):
     assert export_program(file, tmp_path / "model.pt2") <= 1e-6
     run = torch.export.load(tmp_path / "model.pt2").module()
@@ -118,9 +128,16 @@ def test_ncnn_files_have_the_weights_that_others_write(tmp_path):
     assert (tmp_path / "net.bin").read_bytes() == weights.read_bytes()
 
 
-def test_ncnn_itself_runs_them(file, tmp_path):
+def test_an_ncnn_pair_has_the_name_of_its_param(tiny, tmp_path):
+    with pytest.raises(EsrganError, match=r"expected a name that ends in \.param, got \.bin"):
+        export_ncnn(load_generator(tiny), str(tmp_path / "net.bin"))
+    assert not list(tmp_path.glob("net*"))
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_ncnn_itself_runs_them(file, tmp_path, half):
     ncnn = pytest.importorskip("ncnn")
-    export_ncnn(file, tmp_path / "net.param")
+    export_ncnn(file, str(tmp_path / "net.param"), half=half)  # float16 holds these weights exactly
     net = ncnn.Net()
     net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = net.opt.use_vulkan_compute = False
