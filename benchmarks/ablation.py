@@ -13,8 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from esrgan import images
+
 ROOT = Path(__file__).resolve().parent.parent
-PSNR_STEPS, GAN_STEPS = 200, 120
+PSNR_STEPS, GAN_STEPS = 200, 60
+CROP = 384  # px, the middle of each photograph that is measured
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--photos", type=Path, required=True, help="folder with train and val")
@@ -26,30 +29,30 @@ args = parser.parse_args()
 photographs = [{"hr": str((args.photos / "train").resolve())}]
 teacher = [{key: str((args.teacher / key).resolve()) for key in ("hr", "lr")}]
 
-# name: changes of the stage's section, changes elsewhere, whether it starts from the given model
+# name: changes of the stage's section, changes elsewhere; "scratch" is without a start
 PSNR_RUNS = {
-    "psnr-base": ({}, {}, True),
-    "psnr-patch-64": ({"cr_patch_size": [64, 64]}, {"batch_size": 16}, True),
-    "psnr-patch-192": ({"cr_patch_size": [192, 192]}, {"batch_size": 2}, True),
-    "psnr-no-ema": ({}, {"ema_decay": 0}, True),
-    "psnr-constant-rate": ({"sched_gamma": 1}, {}, True),
-    "psnr-half-rate": ({"lr": 1e-4}, {}, True),
-    "psnr-scratch-small-init": ({}, {"generator": {"small_init": "all"}}, False),
-    "psnr-scratch-small-trunk": ({}, {"generator": {"small_init": "trunk"}}, False),
+    "psnr-base": ({}, {}),
+    "psnr-patch-64": ({"cr_patch_size": [64, 64]}, {"batch_size": 16}),
+    "psnr-patch-192": ({"cr_patch_size": [192, 192]}, {"batch_size": 2}),
+    "psnr-no-ema": ({}, {"ema_decay": 0}),
+    "psnr-constant-rate": ({"sched_gamma": 1}, {}),
+    "psnr-half-rate": ({"lr": 1e-4}, {}),
+    "psnr-scratch-small-init": ({}, {"generator": {"small_init": "all"}}),
+    "psnr-scratch-small-trunk": ({}, {"generator": {"small_init": "trunk"}}),
 }
 GAN_RUNS = {
-    "gan-base": ({}, {}, True),
-    "gan-photographs": ({"train_datasets": photographs}, {}, True),
-    "gan-content-0.01": ({"g_content_loss_scaling": 0.01}, {}, True),
-    "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.02}, {}, True),
-    "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}, True),
-    "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}, True),
+    "gan-base": ({}, {}),
+    "gan-photographs": ({"train_datasets": photographs}, {}),
+    "gan-content-0.01": ({"g_content_loss_scaling": 0.01}, {}),
+    "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.02}, {}),
+    "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}),
+    "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}),
 }
 
 args.out_dir.mkdir(parents=True, exist_ok=True)
 
 base = json.loads((ROOT / "configs/lite_x4.json").read_text())
-base |= {"$schema": str(ROOT / "configs/schema.json"), "batch_size": 4, "ema_decay": 0.99, "validation_interval": 10000}
+base |= {"$schema": str(ROOT / "configs/schema.json"), "batch_size": 4, "validation_interval": 10000}
 base["logging"] = {"interval": 50, "wandb": "disabled", "tensorboard": False, "num_images": 0}
 base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
 for section, datasets in (("pretraining", photographs), ("training", teacher)):
@@ -65,13 +68,14 @@ def run(*arguments: object) -> None:
 
 
 models = []
-for stage, kind, runs in (("pretraining", "PSNR", PSNR_RUNS), ("training", "ESRGAN", GAN_RUNS)):
-    for name, (changes, elsewhere, has_start) in runs.items():
+stages = (("pretraining", "PSNR", 0.99, PSNR_RUNS), ("training", "ESRGAN", 0.95, GAN_RUNS))
+for stage, kind, ema_decay, runs in stages:
+    for name, (changes, elsewhere) in runs.items():
         model = args.out_dir / f"{name}_RRDB_{kind}_x4.pth"
         models.append(model)
         if model.exists():
             continue
-        config = json.loads(json.dumps(base))
+        config = json.loads(json.dumps(base | {"ema_decay": ema_decay}))
         config[stage] |= changes
         for key, value in elsewhere.items():
             config[key] = value if not isinstance(value, dict) else config[key] | value
@@ -79,6 +83,11 @@ for stage, kind, runs in (("pretraining", "PSNR", PSNR_RUNS), ("training", "ESRG
         path.write_text(json.dumps(config, indent=2))
         start = args.start if stage == "pretraining" else "esrgan-lite-psnr"
         options = ["--stage", stage, "-o", args.out_dir, "--run-name", name, "--resume", "auto"]
-        run(ROOT / "train.py", path, *options, *(["-l", start] if has_start else []))
+        run(ROOT / "train.py", path, *options, *([] if "scratch" in name else ["-l", start]))
+crops = args.out_dir / "val"
+for path in images.find([args.photos / "val"]):
+    photo = images.read(path, 3)
+    top, left = ((length - CROP) // 2 for length in photo.shape[:2])
+    images.write(crops / f"{path.stem}.png", photo[top : top + CROP, left : left + CROP], overwrite=True)
 metrics = ["--metrics", "psnr,niqe,vgg16", "--vgg-weights", args.vgg_weights, "--json", args.out_dir / "figures.json"]
-run(ROOT / "test.py", *models, "-d", args.photos / "val", *metrics)
+run(ROOT / "test.py", *models, "-d", crops, *metrics)
