@@ -1,3 +1,4 @@
-"""How weights can be named for other programs; without PyTorch, as parsers need this before they import anything."""
+"""Names and suffixes of weight files that are written; without PyTorch, as parsers need them before they import it."""
 
-NAMES = ("basicsr", "esrgan-new", "esrgan-old", "earlier")  # keys of esrgan.weights.dialects that can be written
+NAMES = ("basicsr", "esrgan-new", "esrgan-old", "earlier")  # keys of esrgan.weights.dialects
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")

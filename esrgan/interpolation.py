@@ -45,13 +45,17 @@ def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alp
 def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFile:
     """Blend two generators, in whatever files they came.
 
+    If the second is a blend already, of the same two trainings, the α of the result is that of its GAN stage's weights.
+
     Raises:
         WeightsError: If they are not of one architecture, with the layers that differ.
         ValueError: If α is not within [0, 1].
     """
     _check_alike(psnr, gan)
     state = interpolate(psnr.state, gan.state, alpha)
-    return replace(gan, state=state, stage="training", alpha=alpha, hparams=gan.hparams or psnr.hparams)
+    share = None if psnr.alpha is not None else alpha * (1 if gan.alpha is None else gan.alpha)
+    hparams, licence = gan.hparams or psnr.hparams, _licence([psnr, gan])
+    return replace(gan, state=state, stage="training", alpha=share, hparams=hparams, licence=licence)
 
 
 def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFile:
@@ -72,7 +76,7 @@ def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFil
     for other in files[1:]:
         _check_alike(files[0], other)
     state = _sum([file.state for file in files], shares)
-    return replace(files[-1], state=state, stage="training", alpha=None)
+    return replace(files[-1], state=state, stage="training", alpha=None, licence=_licence(files))
 
 
 def interpolate_pictures(psnr: Picture, gan: Picture, alpha: float) -> Picture:
@@ -96,6 +100,12 @@ def interpolate_pictures(psnr: Picture, gan: Picture, alpha: float) -> Picture:
         blended = (1 - alpha) * one.astype(np.float64) + alpha * other
         frames.append((np.floor(blended + 0.5) if one.dtype.kind == "u" else blended).astype(one.dtype))
     return replace(gan, frames=tuple(frames))
+
+
+def _licence(files: Sequence[GeneratorFile]) -> str | None:
+    """Give the licence if all have one and the same."""
+    licences = {file.licence for file in files}
+    return licences.pop() if len(licences) == 1 else None
 
 
 def _sum(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:

@@ -99,6 +99,19 @@ def test_blend_of_files_is_a_model_file(tmp_path, suffix):
     assert file.architecture == psnr.architecture
 
 
+@pytest.mark.parametrize(("alphas", "share"), [((None, None), 0.5), ((None, 0.8), 0.4), ((0.2, None), None)])
+def test_the_share_of_the_gan_stage_is_told_where_it_is_known(tmp_path, alphas, share):
+    psnr, gan = (
+        replace(write(tmp_path / "model.pth", state, "training"), alpha=alpha, licence="MIT")
+        for state, alpha in zip((PSNR, GAN), alphas, strict=True)
+    )
+    assert blend(psnr, gan, 0.5).alpha == share
+    assert blend(psnr, gan, 0.5).licence == "MIT"
+    assert blend(psnr, replace(gan, licence=None), 0.5).licence is None
+    save_file(tmp_path / "blend.pth", blend(psnr, gan, 0.5).content())
+    assert load_generator(tmp_path / "blend.pth").licence == "MIT"
+
+
 def test_blend_knows_how_the_psnr_model_was_made_where_the_gan_model_does_not_say(tmp_path):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining", hparams={"seed": 1})
     gan = write(tmp_path / "g.pth", GAN, "training")
@@ -150,6 +163,15 @@ def test_a_link_that_leads_nowhere_is_not_replaced_unasked(tmp_path, capsys):
     assert main(["interpolate", *models, str(tmp_path / "blend.pth")]) == 2
     assert "blend.pth: is there already; --overwrite replaces it" in capsys.readouterr().err
     assert (tmp_path / "blend.pth").is_symlink()
+
+
+@pytest.mark.parametrize(("name", "message"), [("", "is a folder"), ("blend.onnx", "esrgan export makes others")])
+def test_what_cannot_be_a_weight_file_is_refused(tmp_path, capsys, name, message):
+    write(tmp_path / "p.pth", PSNR, "pretraining")
+    models = [f"--mix={tmp_path / 'p.pth'}=0.5"] * 2
+    assert main(["interpolate", *models, str(tmp_path / name), "--overwrite"]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["p.pth"]
 
 
 def test_generators_of_two_residual_scalings_are_refused(tmp_path):

@@ -90,8 +90,10 @@ def make_folder(path: Path) -> None:
 
 
 def check_new(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse to replace files, and links that lead nowhere, unless that was asked for."""
+    """Refuse to replace files, and links that lead nowhere, unless that was asked for, and folders even then."""
     for path in paths:
+        if path.is_dir():
+            raise EsrganError(f"{path}: is a folder; name a file to write")
         if os.path.lexists(path) and not overwrite:
             raise EsrganError(f"{path}: is there already; --overwrite replaces it")
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from esrgan.cli import command
 from esrgan.errors import EsrganError
 from esrgan.extras import need
-from esrgan.formats import NAMES
+from esrgan.formats import NAMES, WEIGHT_SUFFIXES
 
-WEIGHTS = (".safetensors", ".pth", ".pt")  # suffixes of weight files
-SUFFIXES = (".onnx", ".pt2", ".param", *WEIGHTS)
+SUFFIXES = (".onnx", ".pt2", ".param", *WEIGHT_SUFFIXES)
 EXAMPLES = """\
   esrgan export esrgan-lite model.onnx --half
   esrgan export gan.pth model.pt2 --compile --device cuda
@@ -58,8 +57,8 @@ def _export(args: argparse.Namespace) -> int:
     path, kind = args.out_path, args.out_path.suffix.lower()
     if kind not in SUFFIXES:
         raise EsrganError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {path.suffix or 'no suffix'}")
-    if args.names != "basicsr" and kind not in WEIGHTS:
-        raise EsrganError(f"--names: is for {', '.join(WEIGHTS)}, got {kind}")
+    if args.names != "basicsr" and kind not in WEIGHT_SUFFIXES:
+        raise EsrganError(f"--names: is for {', '.join(WEIGHT_SUFFIXES)}, got {kind}")
     if args.compile and kind != ".pt2":
         raise EsrganError(f"--compile: is for .pt2, got {kind}")
     if args.device != "auto" and not args.compile:

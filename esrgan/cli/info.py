@@ -57,7 +57,7 @@ def _facts(model: str) -> dict[str, Any]:
     path = find(model)
     content = load_file(path)
     file = parse_generator(content, path)
-    checkpoint, licence = content.get("checkpoint"), content.get("licence")
+    checkpoint = content.get("checkpoint")
     step = checkpoint.get("step") if isinstance(checkpoint, dict) else None
     files = ncnn.find_pair(path) or (path,)
     facts: dict[str, Any] = {
@@ -66,7 +66,7 @@ def _facts(model: str) -> dict[str, Any]:
             str(part): {"bytes": part.stat().st_size, "sha256": file_digest(part).removeprefix("sha256:")}
             for part in files
         },
-        "licence": licence if isinstance(licence, str) else MODELS[model].licence if model in MODELS else None,
+        "licence": file.licence or (MODELS[model].licence if model in MODELS else None),
         "architecture": str(file.architecture),
         "scale": file.architecture.scale_factor,
         "channels": file.architecture.img_channels,

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import command, measuring
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, Problem
 from esrgan.extras import need
+from esrgan.formats import WEIGHT_SUFFIXES
 from esrgan.pretrained import DEFAULT, partner
 
 EXAMPLES = """\
@@ -105,6 +106,9 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
     command.check_new([args.out_path], overwrite=args.overwrite)
     if args.images:
         return _blend_images(args)
+    if args.out_path.suffix.lower() not in WEIGHT_SUFFIXES:
+        expected, got = f"one of {', '.join(WEIGHT_SUFFIXES)}", args.out_path.suffix or "no suffix"
+        raise EsrganError(Problem(str(args.out_path), expected, got, "esrgan export makes others of a blend"))
 
     with command.importing():
         from esrgan.interpolation import blend, mix

@@ -105,7 +105,7 @@ def format_of(path: Path) -> str:
         if path.suffix.lower() in file_format.suffixes:
             return name
     expected = f"a suffix of {' '.join(sorted(SUFFIXES))}"
-    raise ImageError(Problem(str(path), expected, repr(path.suffix), "write to another name"))
+    raise ImageError(Problem(str(path), expected, repr(path.suffix), "write to another name, or choose a --format"))
 
 
 def check_writable(

@@ -42,6 +42,7 @@ class GeneratorFile:
         alpha: α of a network interpolation, None otherwise.
         hparams: The configuration it was trained with, as JSON has it; empty if unknown.
         dialect: What the tensors were called in the file, in words for users; BasicSR's names are ours.
+        licence: Of the weights, where the file says it; None otherwise.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class GeneratorFile:
     alpha: float | None
     hparams: dict[str, Any]
     dialect: str = BASICSR.label
+    licence: str | None = None
 
     def build(self) -> RRDBNet:
         """Make the generator with these weights, on the CPU, in evaluation mode."""
@@ -66,7 +68,8 @@ class GeneratorFile:
             generator = hparams.get("generator")
             rest = generator if isinstance(generator, dict) else {}
             hparams = hparams | {"generator": rest | {"residual_scaling": beta}}
-        return {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": hparams}
+        licence = {"licence": self.licence} if self.licence else {}
+        return {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": hparams, **licence}
 
     @property
     def origin(self) -> str:
@@ -118,7 +121,7 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
     with torch.device("meta"):  # names and shapes alone: a file must not make us allocate what it claims to hold
         network = architecture.build()
     check_complete(state, network, place)
-    stage, alpha = content.get("stage"), content.get("alpha")
+    stage, alpha, licence = (content.get(key) for key in ("stage", "alpha", "licence"))
     return GeneratorFile(
         path=path,
         state=_float32(state, place),
@@ -127,6 +130,7 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         alpha=_finite(alpha, "alpha", place) if isinstance(alpha, (int, float)) else None,
         hparams=hparams if _is_json(hparams) else {},
         dialect=dialect,
+        licence=licence if isinstance(licence, str) else None,
     )
 
 
