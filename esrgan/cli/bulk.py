@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ EXAMPLES = """\
   esrgan bulk holiday/ scans/ -o enlarged
   esrgan bulk --list photos.txt -o /shared/enlarged --address auto --workers 8
   esrgan bulk s3://bucket/photos -o s3://bucket/enlarged --address auto -m realesrgan-x4plus"""
+CONNECT_S = 10  # to wait for the cluster's address to answer
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -81,10 +83,13 @@ def _cluster(address: str | None) -> Iterator[None]:
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    host, _, port = address.rpartition("/")[2].rpartition(":")
     try:
+        if port.isdecimal():  # Ray would try for many minutes
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
         with _silence():
             ray.init(address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         got = " ".join(str(error).split())
         raise EsrganError(
             Problem(f"--address {address}", "a Ray cluster", got, "start one: ray start --head")
