@@ -43,7 +43,6 @@ PSNR_RUNS = {
 GAN_RUNS = {
     "gan-base": ({}, {}),
     "gan-photographs": ({"train_datasets": photographs}, {}),
-    "gan-content-0.01": ({"g_content_loss_scaling": 0.01}, {}),
     "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.02}, {}),
     "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}),
     "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}),
