@@ -84,6 +84,7 @@ for stage, kind, ema_decay, runs in stages:
         options = ["--stage", stage, "-o", args.out_dir, "--run-name", name, "--resume", "auto"]
         run(ROOT / "train.py", path, *options, *([] if "scratch" in name else ["-l", start]))
 crops = args.out_dir / "val"
+crops.mkdir(exist_ok=True)
 for path in images.find([args.photos / "val"]):
     photo = images.read(path, 3)
     top, left = ((length - CROP) // 2 for length in photo.shape[:2])
