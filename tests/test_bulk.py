@@ -182,7 +182,9 @@ def test_a_store_out_of_reach_is_the_error_that_is_told(work, bucket, write_imag
         raise ConnectionError("lost")
 
     monkeypatch.setattr(type(bucket), "put_file", unplugged)
-    assert [record.status for record in work(tasks)] == ["failed", "failed"]
+    first, second = work(tasks)
+    assert [first.status, second.status] == ["failed", "failed"]
+    assert "unplugged" in first.error
     monkeypatch.setattr(type(bucket), "put_file", put_file)
     monkeypatch.setattr(type(bucket), "isfile", isfile)
     assert [record.status for record in work(tasks)] == ["upscaled", "upscaled"]
