@@ -57,7 +57,7 @@ base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
 for section, datasets in (("pretraining", photographs), ("training", teacher)):
     base[section]["train_datasets"] = datasets
     base[section]["val_datasets"] = ["skimage"]  # small; test.py measures afterwards
-base["pretraining"] |= {"num_steps": PSNR_STEPS, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
+base["pretraining"] |= {"num_steps": PSNR_STEPS, "lr": 2e-4, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
 base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
 
 
