@@ -59,6 +59,8 @@ for section, datasets in (("pretraining", photographs), ("training", teacher)):
     base[section]["val_datasets"] = ["skimage"]  # small; test.py measures afterwards
 base["pretraining"] |= {"num_steps": PSNR_STEPS, "lr": 2e-4, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
 base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
+base["training"] |= {"g_lr": 1.5e-4, "d_lr": 5e-5, "g_content_loss_scaling": 2.0, "g_adversarial_loss_scaling": 0.005}
+base["perceptual_loss"]["layer_weights"]["conv5_3"] = 0.08
 
 
 def run(*arguments: object) -> None:

@@ -16,7 +16,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = "".join(str(output) for cell in notebook.cells for output in cell.get("outputs", ()))
-    assert "Upscaler(esrgan-lite: RRDBNet ×4 64/32/6, interpolated, α = 0.8" in shown
+    assert "Upscaler(esrgan-lite: RRDBNet ×4 64/32/6, GAN stage" in shown
     assert "Upscaler(" + os.fspath(tmp_path) in shown
     assert "PSNR stage" in shown
     assert (next(tmp_path.glob("*/models")) / "mine_RRDB_PSNR_x4.pth").exists()
