@@ -3,8 +3,8 @@ r"""What helps: short runs of the lite recipe that differ in one thing each, mea
     python benchmarks/ablation.py --photos photos --teacher teacher --start lite_start.pth \
         --vgg-weights vgg16.safetensors -o ablation
 
-Interrupted, the same command goes on. Runs of the GAN stage start from the bundled esrgan-lite-psnr, and learn the
-images of a teacher (scripts/teacher.py) unless they are named otherwise.
+Interrupted, the same command goes on. Runs of the GAN stage start from the bundled esrgan-lite-psnr; scripts/teacher.py
+makes the teacher's images.
 """
 
 import argparse
@@ -42,9 +42,11 @@ PSNR_RUNS = {
 }
 GAN_RUNS = {
     "gan-base": ({}, {}),
-    "gan-photographs": ({"train_datasets": photographs}, {}),
-    "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.02}, {}),
+    "gan-teacher": ({"train_datasets": teacher}, {}),
+    "gan-content-x5": ({"g_content_loss_scaling": 2.0}, {}),
+    "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.12}, {}),
     "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}),
+    "gan-conv5_3": ({}, {"perceptual_loss": {"layer_weights": {"conv5_3": 0.15}}}),
     "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}),
 }
 
@@ -54,13 +56,11 @@ base = json.loads((ROOT / "configs/lite_x4.json").read_text())
 base |= {"$schema": str(ROOT / "configs/schema.json"), "batch_size": 4, "validation_interval": 10000}
 base["logging"] = {"interval": 50, "wandb": "disabled", "tensorboard": False, "num_images": 0}
 base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
-for section, datasets in (("pretraining", photographs), ("training", teacher)):
-    base[section]["train_datasets"] = datasets
+for section in ("pretraining", "training"):
+    base[section]["train_datasets"] = photographs
     base[section]["val_datasets"] = ["skimage"]  # small; test.py measures afterwards
 base["pretraining"] |= {"num_steps": PSNR_STEPS, "lr": 2e-4, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
 base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
-base["training"] |= {"g_lr": 1.5e-4, "d_lr": 5e-5, "g_content_loss_scaling": 2.0, "g_adversarial_loss_scaling": 0.005}
-base["perceptual_loss"]["layer_weights"]["conv5_3"] = 0.08
 
 
 def run(*arguments: object) -> None:

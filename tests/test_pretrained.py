@@ -27,6 +27,7 @@ from esrgan.pretrained import MODELS, catalogue
 from esrgan.resize import bicubic
 
 BUNDLED = [name for name, model in MODELS.items() if model.source is None]
+ROOT = Path(__file__).parent.parent
 CARD = (Path(pretrained.__file__).parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -127,6 +128,25 @@ def test_a_model_without_a_partner_cannot_be_blended_with_it(tmp_path):
         done = run(tmp_path, *command, "--alpha", "0.5")
         assert done.returncode == 2
         assert "bsrgan: comes without a PSNR-oriented generator" in done.stderr
+    done = run(tmp_path, "inference", "-m", "esrgan-lite-psnr", "x.png", "--alpha", "0.5")
+    assert done.returncode == 2
+    assert "esrgan-lite-psnr: is the PSNR-oriented generator of a pair" in done.stderr
+
+
+def test_a_teacher_makes_pairs_and_goes_on_where_it_was(tmp_path):
+    original, _ = photograph("coffee")
+    (tmp_path / "photos").mkdir()
+    images.write(tmp_path / "photos" / "coffee.png", original[:50, :41])
+    command = [sys.executable, str(ROOT / "scripts/teacher.py"), "esrgan-lite", "photos", "pairs"]
+    for missing in ((), ("hr/coffee-1.png",)):
+        for name in missing:
+            (tmp_path / "pairs" / name).unlink()
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [f"pairs/{name}" for name in missing or ("hr/coffee-0.png", "hr/coffee-1.png")]
+    for number in (0, 1):
+        high, low = (images.read(tmp_path / f"pairs/{key}/coffee-{number}.png", 3) for key in ("hr", "lr"))
+        assert high.shape == (48, 40, 3)
+        assert low.shape == (12, 10, 3)
 
 
 def test_a_name_is_always_that_model(tmp_path, monkeypatch):

@@ -181,6 +181,8 @@ def partner(model: str) -> str:
         WeightsError: It is none of ``MODELS``, or has none.
     """
     psnr = MODELS[model].psnr if model in MODELS else None
+    if any(model == other.psnr for other in MODELS.values()):
+        raise WeightsError(f"{model}: is the PSNR-oriented generator of a pair; name its partner to blend the two")
     if psnr is None:
         raise WeightsError(
             f"{model}: comes without a PSNR-oriented generator to blend it with; --psnr-model-path names one"
