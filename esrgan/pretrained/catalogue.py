@@ -103,8 +103,8 @@ MODELS = {
         source=Source(
             f"{_REAL_ESRGAN}/v0.1.1/RealESRNet_x4plus.pth",
             "a820b9bde89a874d7599d545567308ce6c128fc8754a53208eda016d40aa81df",
-            None,
-            _AUR,
+            67_040_989,
+            f"{_AUR}, and many others",
         ),
     ),
     "realesrgan-x2plus": Model(
@@ -181,7 +181,7 @@ def partner(model: str) -> str:
         WeightsError: It is none of ``MODELS``, or has none.
     """
     psnr = MODELS[model].psnr if model in MODELS else None
-    if any(model == other.psnr for other in MODELS.values()):
+    if psnr is None and model in {other.psnr for other in MODELS.values()}:
         raise WeightsError(f"{model}: is the PSNR-oriented generator of a pair; name its partner to blend the two")
     if psnr is None:
         raise WeightsError(
