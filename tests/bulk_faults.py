@@ -1,4 +1,4 @@
-"""Upscale images on a local Ray cluster of two nodes and lose one at several moments: python tests/bulk_faults.py.
+"""Upscale images on a local Ray cluster of two nodes and lose one at several moments: python -m tests.bulk_faults.
 
 Everything a machine runs is killed at once; the other one goes on. Afterwards results are compared with those of
 ``inference.py``, and the log of names that results got with the manifest.
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from conftest import _write_images
-from test_inference import make_model
+
+from tests.helpers.images import write_images
+from tests.helpers.models import make_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,7 +36,7 @@ class Job:
     def __init__(self, folder: Path, images: int, **environment: str) -> None:
         self.source, self.out, self.log = folder / "in", folder / "out", folder / "log"
         self.images = images
-        _write_images(self.source, images, (12, 10))
+        write_images(self.source, images, (12, 10))
         self.log.touch()
         self.model = make_model(folder / "model.pth")
         hook = os.pathsep.join([str(ROOT / "tests/bulk_hook"), str(ROOT)])

@@ -11,21 +11,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of a few channels gain nothing from more, and wait for them
 
-import numpy as np
 import pytest
-from PIL import Image
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-def _write_images(folder: Path, count: int, size: tuple[int, int] = (44, 40), channels: int = 3) -> Path:
-    """Write smooth pictures 0.png, 1.png, … of (width, height), no two alike, the same at each call."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        blots = np.random.default_rng((i, channels)).integers(0, 256, (5, 6, channels), dtype=np.uint8)
-        image = Image.fromarray(blots.squeeze(), MODES[channels])
-        image.resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
-    return folder
+from tests.helpers import images
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -45,15 +33,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def write_images() -> Callable[..., Path]:
     """Give the function ``(folder, count, size=(44, 40), channels=3)`` that fills a folder with smooth pictures."""
-    return _write_images
+    return images.write_images
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder with four RGB pictures of 44×40 px in ``train`` and two of 36×32 px in ``val``."""
     folder = tmp_path_factory.mktemp("photos")
-    _write_images(folder / "train", 4)
-    _write_images(folder / "val", 2, (36, 32))
+    images.write_images(folder / "train", 4)
+    images.write_images(folder / "val", 2, (36, 32))
     return folder
 
 

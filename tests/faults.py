@@ -1,6 +1,6 @@
 """Ends training runs at random moments, resumes them, and compares what they leave with an undisturbed run.
 
-``python tests/faults.py`` prints the report of docs/faults.md. Linux without a GPU, as it forks.
+``python -m tests.faults`` prints the report of docs/faults.md. Linux without a GPU, as it forks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch.utils.tensorboard  # noqa: F401  before the processes fork
-from conftest import _write_images
-from runs import contents, differing, learnt, records
 
 from esrgan.config import Config
 from esrgan.console import Console
 from esrgan.training import TrainOptions, loop, train
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
+from tests.helpers.images import write_images
+from tests.helpers.runs import contents, differing, learnt, records
 
 FORK = multiprocessing.get_context("fork")  # spares the seconds of importing torch
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
@@ -60,8 +60,8 @@ CONFIG = {
 def make_config(folder: Path, **changes: Any) -> dict[str, Any]:
     """Give a configuration with four images to train on and two to validate on."""
     data = {
-        "train_datasets": [str(_write_images(folder / "train", 4))],
-        "val_datasets": [str(_write_images(folder / "val", 2, (36, 32)))],
+        "train_datasets": [str(write_images(folder / "train", 4))],
+        "val_datasets": [str(write_images(folder / "val", 2, (36, 32)))],
     }
     stages = {stage: CONFIG[stage] | data for stage in ("pretraining", "training")}
     return CONFIG | stages | {"cache_dir": str(folder / "cache")} | changes
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="for each number of loader processes (default: 30)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print(f"`python tests/faults.py --kills {arguments.kills} --seed {arguments.seed}`\n")
+    print(f"`python -m tests.faults --kills {arguments.kills} --seed {arguments.seed}`\n")
     for workers in (0, 2):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

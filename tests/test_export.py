@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from weight_files import DIALECTS, TINY, NcnnWriter, earlier, random_state
 
 from esrgan.cli import main
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.export import export_ncnn, export_onnx, export_program, export_weights
 from esrgan.formats import NAMES
 from esrgan.weights import load_file, load_generator, save_file
+from tests.helpers.weight_files import DIALECTS, TINY, NcnnWriter, earlier, random_state
 
 NETWORKS = {
     "×4": TINY,

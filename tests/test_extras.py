@@ -5,10 +5,10 @@ import sys
 import textwrap
 
 import pytest
-from test_inference import make_model
 
 from esrgan import extras, images
 from esrgan.errors import EsrganError
+from tests.helpers.models import make_model
 
 HEAVY = sorted({module for modules, _ in extras.EXTRAS.values() for module in modules})
 

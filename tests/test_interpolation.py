@@ -5,15 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weight_files import TINY as OTHER
-from weight_files import earlier
-from weight_files import random_state as random_weights
 
 from esrgan.cli import main
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend, interpolate
 from esrgan.models import RRDBNet
 from esrgan.weights import load_generator, save_file
+from tests.helpers.weight_files import TINY as OTHER
+from tests.helpers.weight_files import earlier
+from tests.helpers.weight_files import random_state as random_weights
 
 TINY = {"rrdb_channels": 4, "growth_channels": 2, "num_basic_blocks": 1, "num_dense_blocks": 1}
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from esrgan.resize import bicubic
 
-# Made by BasicSR 1.4.2 from the photographs in scikit-image, see tests/data/metrics.json.
-REFERENCES = sorted((Path(__file__).parent / "data" / "bicubic").glob("*.png"))
+# Made by BasicSR 1.4.2 from the photographs in scikit-image, see tests/assets/metrics.json.
+REFERENCES = sorted((Path(__file__).parent / "assets" / "bicubic").glob("*.png"))
 SCALES = st.sampled_from([Fraction(1, 4), Fraction(1, 3), Fraction(1, 2), Fraction(2, 3), 1, 2, 3, 4, 0.7, 1.3])
 SMALL = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.sampled_from([1, 3])))
 

@@ -1,0 +1,381 @@
+"""``esrgan train`` from the outside: arguments, exit codes, and what is said where."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esrgan.cli import COMMANDS, main
+from esrgan.cli.train import main as train_main
+from esrgan.config import Config
+from esrgan.training import TrainOptions
+from esrgan.training.stages import PixelStage
+from esrgan.weights import load_file
+
+pytestmark = pytest.mark.usefixtures("own_signals")
+
+ROOT = Path(__file__).parent.parent.parent
+Make = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a command writes by default out of the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def config_file(tiny: Make, tmp_path: Path) -> Path:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(tiny()), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
+    """Replace the training by a list of what it would have been called with."""
+    calls: list[tuple[Config, TrainOptions]] = []
+
+    def train(config: Config, options: TrainOptions) -> bool:
+        calls.append((config, options))
+        return True
+
+    monkeypatch.setattr("esrgan.training.train", train)
+    return calls
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object, expected: int = 2) -> str:
+    """Run with bad arguments; give the message, which must come without a traceback."""
+    try:
+        code = train_main([str(argument) for argument in arguments])
+    except SystemExit as stopped:  # argparse's way
+        code = stopped.code
+    out, err = capsys.readouterr()
+    assert code == expected
+    assert "Traceback" not in out + err
+    assert "error: " in err
+    return err
+
+
+# Exit codes
+
+
+def test_a_run_that_comes_to_its_end_gives_0(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out_dir = tmp_path / "out"
+    arguments = [config_file, "-o", out_dir, "--device", "cpu", "--max-steps", "1", "--seed", "5", "-i", "1"]
+    assert train_main([str(argument) for argument in arguments]) == 0
+    out, err = capsys.readouterr()
+    assert "training is done: " in out
+    assert err == ""
+    (path,) = out_dir.glob("*_RRDB_ESRGAN_x4_checkpoint.pth")
+    content = load_file(path)
+    assert content["hparams"]["seed"] == 5
+    assert content["checkpoint"]["config_name"] == "mine"
+
+
+def test_a_loader_process_that_is_killed_ends_the_run(
+    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(tiny(num_workers=2, pretraining={"num_steps": 100_000})), encoding="utf-8")
+    original, others = PixelStage.step, multiprocessing.active_children()
+
+    def step(self: Any, low: Any, high: Any, current: int, *target: Any) -> Any:
+        if current == 1:
+            process = next(process for process in multiprocessing.active_children() if process not in others)
+            os.kill(process.pid, signal.SIGKILL)
+        return original(self, low, high, current, *target)
+
+    monkeypatch.setattr(PixelStage, "step", step)
+    error = refused(capsys, path, "-o", tmp_path / "out", "--device", "cpu", "-i", "1", expected=1)
+    assert re.fullmatch(r"error: loader process \d+: expected .*signal 9.*; .*--resume auto\n", error)
+
+
+def test_an_interrupted_run_gives_130_and_the_same_command_goes_on(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, presses = PixelStage.step, [0, 2, 1]
+
+    def step(self: Any, low: Any, high: Any, current: int, *target: Any) -> Any:
+        for _ in range(presses.pop() if presses else 0):
+            signal.raise_signal(signal.SIGINT)
+        return original(self, low, high, current, *target)
+
+    monkeypatch.setattr(PixelStage, "step", step)
+    arguments = [str(config_file), "-o", str(tmp_path / "out"), "--device", "cpu", "--stage", "pretraining"]
+    assert train_main(arguments) == 130
+    assert "stopped after step 1 of pretraining" in capsys.readouterr().out
+    try:
+        code = train_main([*arguments, "--resume", "auto"])  # pressed twice: at once
+    except KeyboardInterrupt:
+        code = None
+    assert code == 130
+    out, err = capsys.readouterr()
+    assert "at step 1; continuing there" in out
+    assert err == "interrupted\n"
+    assert train_main([*arguments, "--resume", "auto"]) == 0
+    assert "pretraining is done" in capsys.readouterr().out
+
+
+def test_all_problems_of_the_data_are_printed_one_to_a_line(
+    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(tiny(pretraining={"train_datasets": ["a", "b"]}, training={"val_datasets": ["c"]})))
+    err = refused(capsys, path, "-o", tmp_path / "out", "--device", "cpu")
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["error"] * 3
+    assert [line.split(":")[1].strip() for line in err.splitlines()] == ["dataset a", "dataset b", "dataset c"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seed", "-1"], "--seed"),
+        (["--seed", "two"], "--seed"),
+        (["-w", "-1"], "--best-checkpoint-warmup"),
+        (["--resume", "never"], "--resume"),
+        (["-i", "0"], "expected a whole number of at least 1, got 0"),
+        (["-s", "1.5"], "expected a whole number of at least 1, got 1.5"),
+        (["--max-steps", "0"], "expected a whole number of at least 1, got 0"),
+        (["--stage", "gan"], "--stage"),
+        (["--run-name", "a/b"], "--run-name"),
+        (["--device", "tpu"], "expected auto, cpu, cuda, cuda:N or mps, got tpu"),
+        (["--device", "cpu", "-l", "nothing.pth"], "nothing.pth: there is no such file"),
+        (["--device", "cpu", "--colour"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_bad_arguments_are_refused_in_a_line(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refused(capsys, config_file, "-o", tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_configuration_is_refused_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.json" in refused(capsys, tmp_path / "nowhere.json")
+    path = tmp_path / "x.json"
+    path.write_text('{"batch_size": 0, "scale_factor": 5}', encoding="utf-8")
+    err = refused(capsys, path)
+    assert err.count("error: ") == 2
+    assert "batch_size" in err
+    assert "scale_factor" in err
+    assert "config_file" in refused(capsys)
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_a_line(
+    config_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert "finds no CUDA GPU; use cpu" in refused(capsys, config_file, "--device", "cuda")
+
+
+def test_a_folder_that_cannot_be_made_is_refused_in_a_line(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    err = refused(capsys, config_file, "-o", tmp_path / "file", "--device", "cpu", "--max-steps", "1")
+    assert str(tmp_path / "file") in err
+
+
+# Arguments
+
+
+def test_every_option_reaches_the_trainer(
+    config_file: Path, tiny: Make, tmp_path: Path, taken: list[tuple[Config, TrainOptions]]
+) -> None:
+    assert train_main([str(config_file), "--device", "cpu"]) == 0
+    config = Config.model_validate(tiny())
+    assert taken.pop() == (config, TrainOptions(config_name="mine", device="cpu"))
+    line = (
+        "-l in.pth -a --no-data-parallel -i 3 -w 4 -s 5 --run-name me --stage training --dry-run --seed 6 --max-steps 7"
+    )
+    arguments = [*line.split(), "--out-dir", str(tmp_path), "--data-root", "photos", "--device", "cpu"]
+    assert train_main([str(config_file), *arguments]) == 0
+    assert taken.pop() == (
+        config.model_copy(update={"seed": 6, "data_root": "photos"}),
+        TrainOptions(
+            config_name="mine",
+            out_dir=tmp_path,
+            run_name="me",
+            device="cpu",
+            autocast=True,
+            stage="training",
+            load_checkpoint=Path("in.pth"),
+            checkpoint_interval=3,
+            best_checkpoint_warmup=4,
+            store_model_interval=5,
+            max_steps=7,
+            dry_run=True,
+        ),
+    )
+    assert train_main([str(config_file), "--resume", "auto", "--device", "cpu"]) == 0
+    assert taken.pop() == (config, TrainOptions(config_name="mine", device="cpu", resume=True))
+
+
+def test_help_explains_every_option_and_ends_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train_main(["--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    options = "--load-checkpoint --autocast --no-data-parallel --checkpoint-interval --best-checkpoint-warmup"
+    options += " --store-model-interval --out-dir --stage --resume --dry-run --seed --max-steps --device"
+    for option in options.split():
+        assert option in out, option
+    examples = out.partition("examples:\n")[2].splitlines()
+    assert len(examples) >= 3
+    assert all("esrgan train " in example for example in examples)
+
+
+# Several GPUs
+
+STAND_IN = """#!/bin/sh
+# Stands in for Python running torchrun: it stops as slowly as a trainer that finishes its step.
+echo "$@" > {folder}/arguments
+trap 'sleep 0.7; touch {folder}/stopped; exit 1' INT TERM
+touch {folder}/started
+{work}
+exit 7
+"""
+
+
+@pytest.fixture
+def torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Pretend to have three GPUs, and let a script stand in for torchrun; give the folder of what it notes down."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+
+    def stand_in(work: str) -> Path:
+        script = tmp_path / "python"
+        script.write_text(STAND_IN.format(folder=tmp_path, work=work), encoding="utf-8")
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+        return tmp_path
+
+    return stand_in
+
+
+@pytest.mark.parametrize("device", [[], ["--device", "cuda"], ["--dry-run"]])
+@pytest.mark.parametrize(("batch_size", "count"), [(6, 3), (2, 2)])
+def test_a_machine_of_several_gpus_uses_as_many_as_can_share_a_batch(
+    tiny: Make,
+    torchrun: Callable[[str], Path],
+    taken: list[tuple[Config, TrainOptions]],
+    device: list[str],
+    batch_size: int,
+    count: int,
+) -> None:
+    folder = torchrun("")
+    config_file = folder / "mine.json"
+    config_file.write_text(json.dumps(tiny(batch_size=batch_size)), encoding="utf-8")
+    assert train_main([str(config_file), *device]) == 7
+    words = (folder / "arguments").read_text().split()
+    assert words[:2] == ["-m", "torch.distributed.run"]
+    assert f"--nproc-per-node={count}" in words
+    assert words[-len(device) - 4 :] == ["-m", "esrgan", "train", str(config_file), *device]
+    assert not taken
+
+
+@pytest.mark.parametrize(
+    ("arguments", "launched"),
+    [
+        (["--no-data-parallel"], False),
+        (["--device", "cuda:1"], False),
+        (["--device", "cpu"], False),
+        ([], True),  # torchrun started this very process
+    ],
+)
+def test_one_process_trains_where_that_was_chosen(
+    config_file: Path,
+    torchrun: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    taken: list[tuple[Config, TrainOptions]],
+    arguments: list[str],
+    launched: bool,
+) -> None:
+    folder = torchrun("")
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    assert train_main([str(config_file), *arguments]) == 0
+    assert len(taken) == 1
+    assert not (folder / "arguments").exists()
+
+
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_an_interrupt_waits_for_the_checkpoint_of_the_processes(
+    config_file: Path, torchrun: Callable[[str], Path], number: int, group: bool
+) -> None:
+    folder = torchrun(f"echo $$ > {config_file.parent}/pid; while :; do sleep 0.05; done")
+
+    def interrupt() -> None:
+        while not (folder / "started").exists() or not (folder / "pid").exists():
+            time.sleep(0.02)
+        time.sleep(0.1)
+        if group:  # a terminal sends Ctrl-C to the whole group of processes, a scheduler SIGTERM to the one it knows
+            os.kill(int((folder / "pid").read_text()), number)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        assert train_main([str(config_file)]) == 130
+        assert (folder / "stopped").exists()
+    finally:
+        thread.join()
+        with suppress(ProcessLookupError):
+            os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+
+
+# The other ways in
+
+
+def test_the_dispatcher_runs_the_command_it_is_given(
+    config_file: Path, capsys: pytest.CaptureFixture[str], taken: list[tuple[Config, TrainOptions]]
+) -> None:
+    assert main(["train", str(config_file), "--device", "cpu", "--max-steps", "4"]) == 0
+    assert taken[0][1].max_steps == 4
+    assert main(["train", str(config_file) + "x"]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_the_dispatcher_knows_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code in (([], 2), (["trian"], 2), (["--help"], 0)):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == code, arguments
+    out = capsys.readouterr().out
+    assert {"prepare", "train", "test", "inference", "interpolate", "models"} <= set(COMMANDS)
+    assert all(command in out for command in COMMANDS)
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        assert stopped.value.code == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"usage: esrgan {command}")
+        assert "examples:" in out
+
+
+def test_the_root_script_is_the_same_command(config_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), str(config_file), "--dry-run", "--device", "cpu"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "dry run: everything is in place" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [config_file.name]

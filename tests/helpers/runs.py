@@ -1,0 +1,103 @@
+"""Training runs for tests: started, disturbed at a chosen step, and what they leave compared."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from esrgan.config import Config
+from esrgan.training import TrainOptions, train
+from esrgan.training.stages import AdversarialStage, PixelStage
+from esrgan.weights import load_file
+
+RATES = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # of a log record, different each time
+STAGES = {"pretraining": PixelStage, "training": AdversarialStage}
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it, and nothing is written after it."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def run(config: dict[str, Any], out_dir: Path, **options: Any) -> bool:
+    """Train on the CPU."""
+    return train(
+        Config.model_validate(config),
+        TrainOptions(**{"config_name": "tiny", "device": "cpu"} | options, out_dir=out_dir),
+    )
+
+
+def contents(out_dir: Path) -> dict[str, dict[str, Any]]:
+    """Read the files of the only run in a folder: content by the part of the name behind the run's."""
+    return {path.name.partition("_RRDB_")[2].removesuffix(".pth"): load_file(path) for path in out_dir.glob("*.pth")}
+
+
+def learnt(content: dict[str, Any]) -> dict[str, Any]:
+    """Give what is the same in two runs of the same course: not the run's name, nor what it was configured to log."""
+    checkpoint = {key: value for key, value in content.get("checkpoint", {}).items() if key != "run"}
+    return {key: value for key, value in content.items() if key != "hparams"} | {"checkpoint": checkpoint}
+
+
+def differing(one: Any, other: Any, place: str = "") -> list[str]:
+    """Name the places where two nests of dictionaries, lists, tensors and values differ in a bit."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        missing = [f"{place}/{key} in one only" for key in one.keys() ^ other.keys()]
+        return missing + [
+            at for key in one.keys() & other.keys() for at in differing(one[key], other[key], f"{place}/{key}")
+        ]
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        return [at for i, pair in enumerate(zip(one, other, strict=True)) for at in differing(*pair, f"{place}/{i}")]
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return [] if one.dtype == other.dtype and torch.equal(one, other) else [place]
+    return [] if one == other and type(one) is type(other) else [place]
+
+
+def records(out_dir: Path) -> list[dict[str, Any]]:
+    """Read the log of the only run in a folder, without times and rates."""
+    (path,) = out_dir.glob("logs/*/log.jsonl")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in RATES} for line in lines]
+
+
+def logged(out_dir: Path, split: str, stage: str) -> dict[int, dict[str, Any]]:
+    """Give the records of a stage by their step."""
+    return {
+        record["step"]: record for record in records(out_dir) if (record["split"], record["stage"]) == (split, stage)
+    }
+
+
+@contextmanager
+def after_step(stage: str, done: int, act: Callable[[], object]) -> Iterator[None]:
+    """Act in the moment when a stage has done so many steps, before anything is saved."""
+    original = STAGES[stage].step
+
+    def step(self: Any, low: Tensor, high: Tensor, current: int, *target: Tensor) -> dict[str, Tensor]:
+        losses = original(self, low, high, current, *target)
+        if current + 1 == done:
+            act()
+        return losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(STAGES[stage], "step", step)
+        yield
+
+
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def rank_environment(rank: int, port: int) -> dict[str, str]:
+    """Give what torchrun, whose store listens at a port, tells one of two processes."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+    return address | {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}

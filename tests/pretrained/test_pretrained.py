@@ -1,0 +1,289 @@
+"""The models that have names: those in the package, and the way of public ones onto this machine."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import skimage
+import torch
+
+from esrgan import Config, Upscaler, images, load_generator, pretrained
+from esrgan.cli import main
+from esrgan.data import answers
+from esrgan.data import download as downloading
+from esrgan.errors import WeightsError
+from esrgan.metrics import measure
+from esrgan.pretrained import MODELS, catalogue
+from esrgan.resize import bicubic
+from tests.helpers.dataset_server import serving
+from tests.helpers.models import make_model
+
+BUNDLED = [name for name, model in MODELS.items() if model.source is None]
+ROOT = Path(__file__).parent.parent.parent
+CARD = (Path(pretrained.__file__).parent / "README.md").read_text(encoding="utf-8")
+
+
+def photograph(name):
+    image = images.read(Path(skimage.__path__[0]) / "data" / f"{name}.png", 3)[:128, 80:240]
+    return image, bicubic(image, Fraction(1, 4))
+
+
+def test_the_catalogue_is_sound():
+    assert pretrained.DEFAULT in BUNDLED
+    for name, model in MODELS.items():
+        assert re.fullmatch("[a-z0-9-]+", name)
+        assert model.psnr is None or (model.psnr in MODELS and MODELS[model.psnr].scale == model.scale)
+        if model.source:
+            assert model.source.url.startswith("https://")
+            assert re.fullmatch("[0-9a-f]{64}", model.source.sha256)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_model_is_what_its_card_says(name):
+    path = pretrained.find(name)
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118
+        metadata = file.metadata()
+    generator = load_generator(name)
+    assert json.loads(metadata["name"]) == name
+    assert generator.stage == ("pretraining" if name.endswith("-psnr") else "training")
+    config = Config.model_validate(generator.hparams)
+    assert str(generator.architecture).startswith("RRDBNet ×4 64/32/")
+    assert config.generator.num_basic_blocks == generator.architecture.num_basic_blocks
+    assert f"\n| `{name}` | {hashlib.sha256(path.read_bytes()).hexdigest()} |\n" in CARD
+    assert not re.search(r'"(/|[A-Za-z]:)', metadata["hparams"]), "a path of the machine that trained it"
+    assert path.stat().st_size <= (10_000_000 if name.startswith("esrgan-lite") else 34_000_000)
+
+
+@pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 1.6)])
+def test_a_bundled_pair_does_what_it_is_for(name, drift):
+    """On photographs it has not seen: the one is closer than bicubic, the other looks sharper, colours stay."""
+    psnr, gan = (Upscaler.from_file(each, "cpu", "fp32") for each in (MODELS[name].psnr, name))
+    for photo in ("chelsea", "coffee", "astronaut"):
+        high, low = photograph(photo)
+        smooth, faithful, textured = bicubic(low, 4), psnr(low), gan(low)
+        assert measure(faithful, high, 4)["psnr_y"] > measure(smooth, high, 4)["psnr_y"] + 0.4
+        assert measure(textured, high, 4)["psnr_y"] > measure(smooth, high, 4)["psnr_y"] - 2
+        assert laplacian(smooth) < laplacian(faithful) < laplacian(textured)
+        for result in (faithful, textured):
+            assert np.abs(result.mean((0, 1)) - high.mean((0, 1))).max() < drift
+
+
+def laplacian(image):
+    grey = image.astype(float).mean(2)
+    second = 4 * grey[1:-1, 1:-1] - grey[2:, 1:-1] - grey[:-2, 1:-1] - grey[1:-1, 2:] - grey[1:-1, :-2]
+    return np.abs(second).mean()
+
+
+def test_the_upscaler_takes_the_bundled_model_and_says_so():
+    assert re.fullmatch(
+        r"Upscaler\(esrgan-lite: RRDBNet ×4 64/32/6, GAN stage; on cpu in (float32|bfloat16)\)",
+        repr(Upscaler.from_file(device="cpu")),
+    )
+
+
+def run(tmp_path, *arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "esrgan", *map(str, arguments)]
+    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_inference_takes_the_bundled_model_and_says_so(tmp_path):
+    images.write(tmp_path / "photo.png", photograph("coffee")[1])
+    done = run(tmp_path, "inference", "photo.png", "--precision", "fp32")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("esrgan-lite: RRDBNet ×4 64/32/6, GAN stage; on cpu in float32\n")
+    textured = images.read(tmp_path / "photo_sr.png", 3)
+    done = run(tmp_path, "inference", "photo.png", "--alpha", "0.5", "--overwrite", "--precision", "fp32")
+    assert done.returncode == 0, done.stderr
+    assert "esrgan-lite and esrgan-lite-psnr: RRDBNet ×4 64/32/6, interpolated, α = 0.5" in done.stdout
+    assert laplacian(images.read(tmp_path / "photo_sr.png", 3)) < laplacian(textured)
+
+
+def test_alpha_alone_blends_the_bundled_pair(tmp_path):
+    done = run(tmp_path, "interpolate", "--alpha", "0.8")
+    assert done.returncode == 0, done.stderr
+    assert "0.2 × esrgan-lite-psnr + 0.8 × esrgan-lite" in done.stdout
+    blend = load_generator(tmp_path / "esrgan-lite_alpha_0.8.pth")
+    psnr, gan = load_generator("esrgan-lite-psnr"), load_generator("esrgan-lite")
+    for name, value in blend.state.items():
+        torch.testing.assert_close(value, 0.2 * psnr.state[name] + 0.8 * gan.state[name])
+    assert blend.alpha == pytest.approx(0.8)
+    assert blend.licence == "Apache-2.0"
+    again = run(tmp_path, "interpolate", "--alpha", "0.8")
+    assert again.returncode == 2
+    assert "is there already; --overwrite replaces it" in again.stderr
+
+
+def test_a_model_without_a_partner_cannot_be_blended_with_it(tmp_path):
+    for command in (["inference", "-m", "bsrgan", "x.png"], ["interpolate", "--esrgan-model-path", "bsrgan"]):
+        done = run(tmp_path, *command, "--alpha", "0.5")
+        assert done.returncode == 2
+        assert "bsrgan: comes without a PSNR-oriented generator" in done.stderr
+    done = run(tmp_path, "inference", "-m", "esrgan-lite-psnr", "x.png", "--alpha", "0.5")
+    assert done.returncode == 2
+    assert "esrgan-lite-psnr: is the PSNR-oriented generator of a pair" in done.stderr
+
+
+def test_a_teacher_makes_pairs_and_goes_on_where_it_was(tmp_path):
+    original, _ = photograph("coffee")
+    (tmp_path / "photos").mkdir()
+    images.write(tmp_path / "photos" / "coffee.png", original[:50, :41])
+    command = [sys.executable, str(ROOT / "scripts/teacher.py"), "esrgan-lite", "photos", "pairs"]
+    for missing in ((), ("hr/coffee-1.png",)):
+        for name in missing:
+            (tmp_path / "pairs" / name).unlink()
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [f"pairs/{name}" for name in missing or ("hr/coffee-0.png", "hr/coffee-1.png")]
+    for number in (0, 1):
+        high, low = (images.read(tmp_path / f"pairs/{key}/coffee-{number}.png", 3) for key in ("hr", "lr"))
+        assert high.shape == (48, 40, 3)
+        assert low.shape == (12, 10, 3)
+
+
+def test_a_name_is_always_that_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_model(tmp_path / "model.pth").rename("esrgan-lite-psnr")
+    assert load_generator("esrgan-lite-psnr").stage == "pretraining"
+    assert load_generator("./esrgan-lite-psnr").architecture != load_generator("esrgan-lite-psnr").architecture
+
+
+def test_a_bundled_model_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(catalogue, "HERE", tmp_path)
+    assert main(["models", "esrgan-lite"]) == 1
+    assert "esrgan-lite.safetensors: has been deleted; install esrgan again" in capsys.readouterr().err
+
+
+def test_a_name_that_is_none_is_told_so(tmp_path):
+    images.write(tmp_path / "photo.png", photograph("coffee")[1])
+    done = run(tmp_path, "inference", "-m", "esrgn", "photo.png")
+    assert done.returncode == 2
+    assert "esrgn: there is no such file, nor a model of this name (`esrgan models` lists them)" in done.stderr
+    with pytest.raises(WeightsError, match=r"^model\.pth: there is no such file$"):
+        load_generator("model.pth")
+
+
+@pytest.fixture
+def public(tmp_path, monkeypatch):
+    """A server that has a model, which is in the catalogue as "public"."""
+    content = make_model(tmp_path / "made.pth").read_bytes()
+    monkeypatch.setenv("ESRGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(downloading, "PAUSE_S", 0.0)
+    monkeypatch.setattr(answers, "_CHUNK", 10_000)
+    with serving() as server:
+        server.files["model.pth"] = content
+        source = catalogue.Source(
+            server.url("model.pth"), hashlib.sha256(content).hexdigest(), len(content), "this test"
+        )
+        monkeypatch.setitem(MODELS, "public", catalogue.Model("a test", "MIT", source=source))
+        yield server
+
+
+def test_a_public_model_is_downloaded_on_request_alone(public, tmp_path, capsys):
+    with pytest.raises(WeightsError, match=r"public: is not on this machine yet; `esrgan models public` downloads it"):
+        load_generator("public")
+    assert not public.seen
+    assert main(["models"]) == 0
+    assert re.search(r"public +×4 +MIT +to download, [\d.]+ [kM]B +a test", capsys.readouterr().out)
+    assert main(["models", "public"]) == 0
+    assert "checksum right" in capsys.readouterr().out
+    assert len(public.seen) == 1
+    assert load_generator("public").state.keys() == load_generator(tmp_path / "made.pth").state.keys()
+    assert [path.name for path in (tmp_path / "cache/models").iterdir()] == ["public.pth"]
+    assert main(["models", "public"]) == 0
+    assert len(public.seen) == 1
+    assert main(["models"]) == 0
+    assert re.search(r"public .* downloaded ", capsys.readouterr().out)
+
+
+def test_a_download_goes_on_where_it_was_cut(public, tmp_path):
+    public.etags["model.pth"] = '"1"'
+    public.faults = ["cut 20000", "cut 15000"]
+    path = pretrained.fetch("public")
+    assert path.read_bytes() == public.files["model.pth"]
+    assert [asked for _, asked, _ in public.seen] == [None, "bytes=20000-", "bytes=35000-"]
+
+
+def test_another_file_at_the_address_is_not_taken(public, tmp_path, capsys):
+    content = bytearray(public.files["model.pth"])
+    content[-100] ^= 1
+    public.files["model.pth"] = bytes(content)
+    assert main(["models", "public", "esrgan-lite"]) == 1
+    output = capsys.readouterr()
+    assert "sha256:" in output.err
+    assert "twice" in output.err
+    assert output.err.count("\n") == 1
+    assert "esrgan-lite: " in output.out
+    assert not (tmp_path / "cache/models/public.pth").exists()
+    with pytest.raises(WeightsError, match="not on this machine"):
+        load_generator("public")
+
+
+def test_a_damaged_download_is_noticed_when_asked_for_again(public, tmp_path, capsys):
+    path = pretrained.fetch("public")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match="delete it and run this again"):
+        load_generator("public")
+    assert main(["models", "public"]) == 1
+    assert "delete it and run this again" in capsys.readouterr().err
+    path.unlink()
+    path.mkdir()
+    assert main(["models", "public"]) == 1
+    assert "cannot be read: Is a directory; move it away" in capsys.readouterr().err
+
+
+def test_a_second_download_leaves_the_finished_one_alone(public, monkeypatch):
+    alone = downloading._alone
+
+    def slowly(wanted, file):
+        monkeypatch.setattr(downloading, "_alone", alone)
+        pretrained.fetch("public")  # by another process, between opening and locking
+        return alone(wanted, file)
+
+    monkeypatch.setattr(downloading, "_alone", slowly)
+    path = pretrained.fetch("public")
+    assert path.read_bytes() == public.files["model.pth"]
+    assert len(public.seen) == 1
+
+
+def test_a_reader_who_has_left_is_told_nothing():
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "esrgan", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    listing.stderr.close()
+    assert listing.wait() == 1
+
+
+def test_without_a_home_folder_there_is_a_remedy(monkeypatch, capsys):
+    def homeless():
+        raise RuntimeError
+
+    for variable in ("ESRGAN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert main(["models"]) == 2
+    assert "there is no home folder; set ESRGAN_CACHE" in capsys.readouterr().err
+
+
+def test_an_unknown_name_downloads_nothing(public, capsys):
+    assert main(["models", "public", "nothing"]) == 2
+    assert "nothing: expected one of esrgan-lite, " in capsys.readouterr().err
+    assert not public.seen
+
+
+def test_training_starts_from_a_name(tmp_path):
+    from esrgan.training.checkpoint import start_from
+
+    start = start_from(Path("esrgan-lite-psnr"), "all")
+    assert start.stage == "training"
+    assert start.architecture == load_generator("esrgan-lite-psnr").architecture

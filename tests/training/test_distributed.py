@@ -1,0 +1,316 @@
+"""Several processes training as one: what they compute, how they go on, how they end when one of them does."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed import TCPStore
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from esrgan.cli.train import main as train_main
+from esrgan.training import watch
+from tests.helpers.runs import after_step, contents, differing, learnt, press_ctrl_c, rank_environment, records
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are stopped and killed as Linux does")
+
+# A fork spares the seconds of importing torch, but autograd refuses it where there is a GPU.
+START_METHOD = "spawn" if torch.cuda.is_available() else "fork"
+Make = Callable[..., dict[str, Any]]
+Act = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is left of a process: its exit code, and what it said on both streams."""
+
+    code: int
+    said: str
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def fail() -> None:
+    raise ValueError("no such colour")
+
+
+def exhaust() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def be_rank(rank: int, port: int, folder: Path, arguments: list[str], act: tuple[str, int, Act] | None) -> None:
+    """Be one of two processes of a run, as torchrun starts them, on a machine that has nothing but its own folder."""
+    said = (folder / "said").open("w", encoding="utf-8", buffering=1)
+    for stream in (1, 2):
+        os.dup2(said.fileno(), stream)
+    sys.stdout = sys.stderr = said
+    os.environ |= rank_environment(rank, port)
+    os.environ["ESRGAN_DATA"] = str(folder / "data")
+    os.chdir(folder)
+    watch.SILENCE_S, watch.GRACE_S = 3.0, 1.0
+    with after_step(*act) if act else nullcontext():
+        if code := train_main(arguments):
+            os._exit(code)
+
+
+def run_ranks(
+    folders: list[Path], arguments: list[str] | list[list[str]], *acts: tuple[str, int, Act] | None
+) -> list[Ended]:
+    """Run two processes to their ends.
+
+    Args:
+        folders: The folder of each.
+        arguments: Of the command; one list for both or one for each.
+        acts: (stage, step, what to do after it), for each.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's, which outlives them
+    context = multiprocessing.get_context(START_METHOD)
+    processes = []
+    for rank, folder in enumerate(folders):
+        own = arguments[rank] if isinstance(arguments[rank], list) else arguments
+        act = acts[rank] if acts else None
+        processes.append(context.Process(target=be_rank, args=(rank, store.port, folder, own, act)))
+    try:
+        for process in processes:
+            process.start()
+        for process, act in zip(processes, acts or (None, None), strict=True):
+            process.join(0 if act and act[2] is stop else 60)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    return [
+        Ended(process.exitcode, (folder / "said").read_text(encoding="utf-8"))
+        for process, folder in zip(processes, folders, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory, write_images: Callable[..., Path]) -> Callable[[], list[Path]]:
+    """Give the function that makes the folders of two machines, each with a dataset of its own in its data root."""
+
+    def make() -> list[Path]:
+        folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
+        for folder in folders:
+            write_images(folder / "data/Set5/GTmod12", 5)
+        return folders
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def configured(tiny: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Give the function that writes a configuration of batches of 16; its keyword arguments replace keys."""
+
+    def write(**changes: Any) -> str:
+        data = {"train_datasets": ["set5"], "val_datasets": ["set5"], "betas": [0.9, 0.99]}
+        sections = {name: data | changes.pop(name, {}) for name in ("pretraining", "training")}
+        config = tiny(batch_size=16, cache_dir=None, logging={"interval": 4, "tensorboard": False}, **sections)
+        path = tmp_path_factory.mktemp("configured") / "tiny.json"
+        path.write_text(json.dumps(config | changes), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+COMMAND = ["--device", "cpu", "-o", "out", "--run-name", "first", "-i", "1"]
+
+
+def run_alone(folder: Path, arguments: list[str]) -> None:
+    """Run one process, without any others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESRGAN_DATA", str(folder / "data"))
+        patch.chdir(folder)
+        assert train_main(arguments) == 0
+
+
+def greatest_difference(one: Path, other: Path) -> float:
+    """Compare the networks that two runs have written, as far as both have: |a − b| / |b| of the worst tensor."""
+    greatest = 0.0
+    files, reference = contents(one), contents(other)
+    for name in files.keys() & reference.keys():
+        first, second = ({"g": each[name]["params"]} for each in (files, reference))
+        for each, networks in ((files, first), (reference, second)):
+            networks["d"] = each[name].get("checkpoint", {}).get("stage", {}).get("discriminator", {})
+        for network, state in first.items():
+            for key, value in state.items():
+                # But for what training does not use, and for a constant that adds to all logits: it cancels out in a
+                # relativistic loss, so its gradient is rounding alone, and Adam makes steps of it.
+                if not re.search(r"running|tracked|linear_out\.bias", key):
+                    expected = second[network][key]
+                    greatest = max(greatest, float((value - expected).norm() / expected.norm()))
+    return greatest
+
+
+@pytest.fixture(scope="module")
+def undisturbed(machines: Callable[[], list[Path]], configured: Callable[..., str]) -> Path:
+    """Give the folder of what two processes write, each computing its batch in two parts."""
+    folders = machines()
+    ended = run_ranks(folders, [configured(accumulation=2), *COMMAND])
+    assert [each.code for each in ended] == [0, 0], ended
+    assert "training is done" in ended[0].said
+    assert ended[1].said == ""
+    assert not (folders[1] / "out").exists()
+    return folders[0] / "out"
+
+
+def test_processes_and_parts_of_a_batch_make_no_difference(
+    undisturbed: Path, machines: Callable[[], list[Path]], configured: Callable[..., str]
+) -> None:
+    """Stage 1 is that of the whole batch; stage 2 that of as many parts, one after the other."""
+    folders, (alone, parts) = machines(), machines()
+    pixels_alone = [*COMMAND, "--stage", "pretraining"]
+    ended = run_ranks(folders, [configured(), *pixels_alone])
+    assert [each.code for each in ended] == [0, 0], ended
+    run_alone(alone, [configured(), *pixels_alone])
+    run_alone(parts, [configured(accumulation=4), *COMMAND])
+    for one, other in ((alone, folders[0]), (alone, undisturbed.parent), (parts, undisturbed.parent)):
+        difference = greatest_difference(other / "out", one / "out")
+        print(f"greatest difference: {difference:.1e}")
+        assert difference < 1e-4
+    # What is logged is that of all processes. Of the logits only the difference has a meaning: see above.
+    for mine, theirs in zip(records(parts / "out"), records(undisturbed), strict=True):
+        assert theirs.keys() == mine.keys()
+        for record in (mine, theirs):
+            if "real_logits" in record:
+                record["difference"] = record.pop("real_logits") - record.pop("fake_logits")
+        for name, value in mine.items():
+            assert theirs[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-2)), name
+
+
+@pytest.mark.parametrize(("stage", "done"), [("pretraining", 3), ("training", 2)])
+def test_only_the_first_process_needs_a_checkpoint_to_go_on(
+    undisturbed: Path,
+    machines: Callable[[], list[Path]],
+    configured: Callable[..., str],
+    stage: str,
+    done: int,
+) -> None:
+    folders, command = machines(), [configured(accumulation=2), *COMMAND, "--resume", "auto"]
+    ended = run_ranks(folders, command, None, (stage, done, press_ctrl_c))
+    assert [each.code for each in ended] == [130, 130], ended
+    assert f"stopped after step {done} of {stage}" in ended[0].said
+    assert not (folders[1] / "out").exists()
+    ended = run_ranks(folders, command)
+    assert [each.code for each in ended] == [0, 0], ended
+    assert f"checkpoint of {stage} at step {done}; continuing there" in ended[0].said
+    assert_same(folders[0] / "out", undisturbed)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Compare all that two runs wrote, to the last bit."""
+    files, reference = contents(one), contents(other)
+    assert files.keys() == reference.keys()
+    for name, content in files.items():
+        assert not differing(learnt(content), learnt(reference[name])), name
+    assert records(one) == records(other)
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "news"),
+    [
+        (kill, -signal.SIGKILL, "another process of this run has ended or cannot be reached ("),
+        (fail, 1, f"process 1 on {socket.gethostname()} ended: ValueError: no such colour; "),
+        (exhaust, 1, f"process 1 on {socket.gethostname()} ended: cpu: too little memory: set accumulation "),
+        (stop, -signal.SIGKILL, "process 1 has given no sign of life for 3 s; "),  # it hangs until the test kills it
+    ],
+)
+def test_a_process_that_ends_ends_all(
+    machines: Callable[[], list[Path]], configured: Callable[..., str], act: Act, code: int, news: str
+) -> None:
+    began = time.monotonic()
+    folders = machines()
+    survivor, lost = run_ranks(folders, [configured(), *COMMAND], None, ("pretraining", 3, act))
+    assert (survivor.code, lost.code) == (1, code)
+    error = survivor.said.splitlines()[-1]
+    assert error.startswith(f"error: {news}")
+    assert error.endswith("; once that is put right, the same command with --resume auto continues")
+    assert "Traceback" not in survivor.said
+    assert time.monotonic() - began < 30
+
+
+def test_a_full_disk_of_the_first_process_ends_all(
+    machines: Callable[[], list[Path]], configured: Callable[..., str]
+) -> None:
+    folders = machines()
+    (folders[0] / "out").mkdir()
+    (folders[0] / "out/logs").write_bytes(b"")  # in the way
+    ended = run_ranks(folders, [configured(), *COMMAND])
+    assert [each.code for each in ended] == [2, 1]
+    assert ended[0].said.splitlines()[-1].startswith("error: out/logs/first: cannot be written")
+    news = f"error: process 0 on {socket.gethostname()} ended: out/logs/first: cannot be written"
+    assert ended[1].said.startswith(news)
+
+
+def test_machines_of_other_images_or_configurations_are_told_so(
+    machines: Callable[[], list[Path]], configured: Callable[..., str], write_images: Callable[..., Path]
+) -> None:
+    folders = machines()
+    write_images(folders[1] / "data/Set5/GTmod12", 6, (48, 48))
+    commands = [[configured(seed=seed), *COMMAND] for seed in (3, 4)]
+    ended = run_ranks(folders, commands)
+    assert [each.code for each in ended] == [2, 2]
+    host = socket.gethostname()
+    expected = (
+        f"error: {host}: expected what process 0 on {host} has, got pretraining train images.0.png: 44×40 px → 48×48 px"
+    )
+    for each in ended:
+        last = each.said.splitlines()[-1]
+        assert last.startswith(expected)
+        assert last.endswith("more; give all machines the same configuration, options and images")
+    assert not (folders[0] / "out").exists()
+
+
+def test_processes_must_share_a_batch_evenly(
+    machines: Callable[[], list[Path]], configured: Callable[..., str]
+) -> None:
+    ended = run_ranks(machines(), [configured(batch_size=3), *COMMAND])
+    assert [each.code for each in ended] == [2, 2]
+    assert "batch_size: expected a multiple of 2 processes × accumulation 1, got 3" in ended[0].said
+
+
+def be_restarted(folder: Path, arguments: list[str]) -> None:
+    """Be a process that torchrun starts; the second one is killed, once in each stage."""
+    rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    port = int(os.environ["MASTER_PORT"])
+    acts = [("pretraining", 3, kill), ("training", 2, kill), None] if rank == 1 else [None] * 3
+    own = folder / f"{rank} {attempt}"
+    own.mkdir()
+    (own / "data").symlink_to(folder / "data")
+    (own / "out").symlink_to(folder / "out")
+    be_rank(rank, port, own, arguments, acts[attempt])
+
+
+def test_torchrun_restarts_a_run_that_lost_a_process(
+    undisturbed: Path, machines: Callable[[], list[Path]], configured: Callable[..., str]
+) -> None:
+    folder, _ = machines()
+    (folder / "out").mkdir()
+    # What torchrun does with --standalone --nproc-per-node 2 --max-restarts 2, but for starting Python anew.
+    how = LaunchConfig(
+        1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=2, start_method=START_METHOD
+    )
+    elastic_launch(how, be_restarted)(folder, [configured(accumulation=2), *COMMAND, "--resume", "auto"])
+    for attempt in range(2):
+        error = (folder / f"0 {attempt}/said").read_text(encoding="utf-8").splitlines()[-1]
+        assert error.startswith("error: another process of this run has ended or cannot be reached (")
+    assert_same(folder / "out", undisturbed)

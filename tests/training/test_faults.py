@@ -1,0 +1,22 @@
+"""A short form of the fault report: a few signals, then the end is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.faults import disturb, make_config, undisturbed
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the runs are forked")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_ended_by_signals_at_random_ends_as_an_undisturbed_one(tmp_path: Path, workers: int) -> None:
+    config = make_config(tmp_path, num_workers=workers)
+    seconds = undisturbed(config, tmp_path / "reference")
+    counts, runs = disturb(config, tmp_path, tmp_path / "reference", seconds, 2, random.Random(workers))
+    assert counts.total() == 2
+    assert runs

@@ -1,0 +1,287 @@
+"""Every dialect and container of the ESRGAN family gives the same network."""
+
+import pytest
+import safetensors.torch
+import spandrel
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esrgan.errors import WeightsError
+from esrgan.interpolation import blend
+from esrgan.weights import Architecture, load_generator, save_file, to_our_names
+from tests.helpers.weight_files import DIALECTS, NcnnWriter, earlier, esrgan_new, esrgan_old, random_state
+
+TINY = {"rrdb_channels": 4, "growth_channels": 2, "num_basic_blocks": 2, "num_dense_blocks": 3}
+TINY |= {"num_residual_blocks": 3, "img_channels": 3, "use_subpixel_conv": False, "pixel_unshuffle": False}
+
+
+def tiny(**changes):
+    return Architecture(**{**TINY, "scale_factor": 4, **changes})
+
+
+ARCHITECTURES = st.builds(
+    Architecture,
+    scale_factor=st.sampled_from([1, 2, 4, 8]),
+    img_channels=st.sampled_from([1, 3, 4]),
+    rrdb_channels=st.integers(1, 5),
+    growth_channels=st.integers(1, 4),
+    num_basic_blocks=st.integers(1, 3),
+    num_dense_blocks=st.integers(1, 3),
+    num_residual_blocks=st.integers(2, 4),
+    use_subpixel_conv=st.booleans(),
+    pixel_unshuffle=st.booleans(),
+    residual_scaling=st.sampled_from([0.2, 0.1, 0.35, 1.5]),
+).filter(lambda a: not (a.pixel_unshuffle and a.scale_factor > 2))
+
+
+def output(network, channels):
+    low = torch.rand(1, channels, 5, 3, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return network(low)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ARCHITECTURES, st.booleans(), st.booleans(), st.sampled_from([".pth", ".safetensors"]))
+def test_every_dialect_gives_bit_identical_output(tmp_path, architecture, fused, half, suffix):
+    state = random_state(architecture)
+    original = architecture.build().eval()
+    original.load_state_dict(state)
+    expected = output(original, architecture.img_channels)
+    # Where a dialect has no place for β, a file's configuration has.
+    hparams = {"generator": {"residual_scaling": architecture.residual_scaling}}
+    files = {}
+    for dialect, write in DIALECTS.items():
+        path = tmp_path / f"{dialect}{suffix}"
+        save_file(path, {"params": write(state, architecture), "hparams": hparams})
+        files[dialect.partition(" (")[0] + path.name] = load_generator(path)
+    pair = NcnnWriter(state, architecture, fused, half).write(tmp_path / "network")
+    files |= {f"ncnn{path.name}": load_generator(path) for path in (*pair, tmp_path / "network")}
+    for name, file in files.items():
+        assert name.startswith(file.dialect)
+        assert torch.equal(output(file.build(), architecture.img_channels), expected), name
+        expected_fields = vars(architecture) | (
+            {"use_subpixel_conv": False} if architecture.scale_factor == 1 and not architecture.pixel_unshuffle else {}
+        )
+        assert vars(file.architecture) == expected_fields, name
+
+
+@pytest.mark.parametrize(
+    ("scale", "subpixel", "numbers"),
+    [
+        (1, False, [0, 1, 2, 4]),
+        (2, False, [0, 1, 3, 5, 7]),
+        (4, False, [0, 1, 3, 6, 8, 10]),
+        (8, False, [0, 1, 3, 6, 9, 11, 13]),
+        (2, True, [0, 1, 2, 5, 7]),
+        (4, True, [0, 1, 2, 5, 8, 10]),
+        (8, True, [0, 1, 2, 5, 8, 11, 13]),
+    ],
+)
+def test_old_names_are_numbered_as_in_published_files(scale, subpixel, numbers):
+    architecture = tiny(scale_factor=scale, use_subpixel_conv=subpixel)
+    old = esrgan_old(random_state(architecture), architecture)
+    assert sorted({int(name.split(".")[1]) for name in old}) == numbers
+    assert "model.1.sub.0.RDB1.conv1.0.weight" in old
+    assert "model.1.sub.2.bias" in old
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.1, 0.35, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_residual_scaling_is_read_where_the_file_has_it(tmp_path, beta, dtype):
+    architecture = tiny(residual_scaling=beta)
+    state = earlier(random_state(architecture), architecture)
+    path = tmp_path / "a.pth"
+    torch.save({name: value.to(dtype) for name, value in state.items()}, path)
+    assert load_generator(path).architecture == architecture
+
+
+def test_residual_scaling_beside_the_weights_counts_before_the_configurations(tmp_path):
+    architecture = tiny(residual_scaling=0.35)
+    path = tmp_path / "a.pth"
+    hparams = {"generator": {"residual_scaling": 0.1}}
+    save_file(path, {"params": earlier(random_state(architecture), architecture), "hparams": hparams})
+    assert load_generator(path).architecture.residual_scaling == 0.35
+
+
+def test_files_without_residual_scaling_have_the_papers(tmp_path):
+    architecture = tiny()
+    path = tmp_path / "a.pth"
+    torch.save(earlier(random_state(architecture), architecture, scalars=False), path)
+    assert load_generator(path).architecture.residual_scaling == 0.2
+
+
+def test_one_line_says_what_was_understood(tmp_path):
+    architecture = tiny()
+    state = random_state(architecture)
+    path = tmp_path / "a.pth"
+    for write, words in (
+        (esrgan_old, "ESRGAN old names"),
+        (esrgan_new, "ESRGAN new names"),
+        (earlier, "names of the earlier framework"),
+    ):
+        torch.save(write(state, architecture), path)
+        file = load_generator(path)
+        assert file.dialect == words
+        assert file.describe() == f"{architecture}, {words}, of unknown training"
+        torch.save({"model_state_dict": write(state, architecture), "stage": "training"}, path)
+        assert load_generator(path).describe() == f"{architecture}, {words}, GAN stage"
+    save_file(path, {"params": state, "stage": "training"})
+    assert load_generator(path).describe() == f"{architecture}, GAN stage"
+    NcnnWriter(state, architecture).write(tmp_path / "b")
+    assert load_generator(tmp_path / "b.bin").describe() == f"{architecture}, ncnn, of unknown training"
+
+
+# Containers
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("prefix", ["module.", "netG.", "generator.", "model.", "module._orig_mod.", "net.G."])
+def test_wrappers_prefixes_are_taken_off_and_other_networks_left(tmp_path, dialect, prefix):
+    architecture = tiny()
+    state = random_state(architecture)
+    content = {f"{prefix}{name}": value for name, value in DIALECTS[dialect](state, architecture).items()}
+    others = {"discriminator.conv0.weight": torch.zeros(1), "loss.vgg.features.0.weight": torch.zeros(2).int()}
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {**others, **content}, "pytorch-lightning_version": "2.0"}, path)
+    file = load_generator(path)
+    assert file.state.keys() == state.keys()
+    assert all(torch.equal(file.state[name], state[name]) for name in state)
+
+
+def test_averaged_weights_are_taken_before_raw_ones(tmp_path):
+    architecture = tiny()
+    raw, averaged = random_state(architecture, 0), random_state(architecture, 1)
+    path = tmp_path / "a.ckpt"
+    both = {f"net_g.{name}": value for name, value in raw.items()}
+    both |= {f"net_g_ema.{name}": value for name, value in averaged.items()}
+    torch.save(both, path)
+    assert torch.equal(load_generator(path).state["conv_first.weight"], averaged["conv_first.weight"])
+
+
+@pytest.mark.parametrize("key", ["generator", "netG", "net_g", "model", "params_ema"])
+def test_containers_in_containers_are_opened(tmp_path, key):
+    architecture = tiny()
+    path = tmp_path / "a.pt"
+    torch.save({"state_dict": {key: random_state(architecture)}, "epoch": 3}, path)
+    assert load_generator(path).architecture == architecture
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_read_as_float32(tmp_path, dtype):
+    architecture = tiny()
+    state = {name: value.to(dtype) for name, value in random_state(architecture).items()}
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file(state, path)
+    read = load_generator(path).state
+    assert all(torch.equal(read[name], state[name].float()) for name in state)
+    assert all(value.dtype == torch.float32 for value in read.values())
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.bin", "a.ckpt", "a", "a.onnx", "a.param"])
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+def test_files_are_read_by_their_content_whatever_their_name(tmp_path, name, kind):
+    architecture = tiny()
+    state, path = random_state(architecture), tmp_path / name
+    if kind == "safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    assert load_generator(path).architecture == architecture
+
+
+def test_networks_to_be_trained_on_are_read_without_their_gradients(tmp_path):
+    architecture = tiny()
+    path = tmp_path / "a.pth"
+    torch.save({name: torch.nn.Parameter(v) for name, v in random_state(architecture).items()}, path)
+    assert not any(value.requires_grad for value in load_generator(path).state.values())
+
+
+# Interpolation
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_generators_of_two_dialects_are_blended(tmp_path, dialect):
+    architecture = tiny()
+    psnr, gan = random_state(architecture, 0), random_state(architecture, 1)
+    torch.save(DIALECTS[dialect](psnr, architecture), tmp_path / "psnr.pth")
+    NcnnWriter(gan, architecture).write(tmp_path / "gan")
+    content = blend(load_generator(tmp_path / "psnr.pth"), load_generator(tmp_path / "gan"), 0.25).content()
+    for name, value in content["params"].items():
+        assert torch.equal(value, 0.75 * psnr[name] + 0.25 * gan[name])
+    save_file(tmp_path / "blend.pth", content)
+    assert load_generator(tmp_path / "blend.pth").architecture == architecture
+
+
+# Incomplete and contradictory names
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_each_missing_tensor_is_noticed_in_every_dialect(tmp_path, dialect):
+    architecture = tiny(num_basic_blocks=1, num_dense_blocks=2)
+    state = DIALECTS[dialect](random_state(architecture), architecture)
+    for missing in state:
+        if not missing.endswith("residual_scaling"):
+            with pytest.raises(WeightsError):
+                parse({name: value for name, value in state.items() if name != missing}, tmp_path)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_each_missing_block_is_noticed_in_every_dialect(tmp_path, dialect):
+    architecture = tiny(num_basic_blocks=3)
+    state = DIALECTS[dialect](random_state(architecture), architecture)
+    for i in range(3 if "old" in dialect else 2):  # only old names tell that there was a last block
+        block = (f"body.{i}.", f"RRDB_trunk.{i}.", f"model.1.sub.{i}.RDB", f"rrdb_blocks.rrdb_{i}.")
+        with pytest.raises(WeightsError, match="damaged"):
+            parse({name: value for name, value in state.items() if not name.startswith(block)}, tmp_path)
+
+
+def parse(state, tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save(state, path)
+    return load_generator(path)
+
+
+def test_tensors_under_two_names_are_refused():
+    architecture = tiny()
+    state = earlier(random_state(architecture), architecture)
+    first = {name.replace(".block.", "."): value for name, value in state.items() if ".block." in name}
+    with pytest.raises(WeightsError, match="twice under different names"):
+        to_our_names({**state, **first}, "a.pth")
+
+
+def test_upsampling_of_one_kind_under_numbers_of_the_other_is_refused():
+    nearest, subpixel = tiny(), tiny(use_subpixel_conv=True)
+    for numbers, weights in ((nearest, subpixel), (subpixel, nearest)):
+        with pytest.raises(WeightsError, match=r"where .* upsampling has them"):
+            to_our_names(esrgan_old(random_state(weights), numbers), "a.pth")
+
+
+# An independent reader of the same files
+
+
+@pytest.mark.parametrize("write", [DIALECTS["BasicSR names"], esrgan_new, esrgan_old])
+@pytest.mark.parametrize(
+    ("scale", "unshuffle", "channels", "blocks"),
+    [(1, False, 3, 2), (2, False, 1, 1), (4, False, 3, 3), (8, False, 4, 2), (2, True, 3, 2), (1, True, 1, 3)],
+)
+def test_spandrel_understands_the_same(tmp_path, write, scale, unshuffle, channels, blocks):
+    sizes = {"rrdb_channels": 8, "growth_channels": 32, "num_dense_blocks": 3, "num_residual_blocks": 5}
+    architecture = tiny(
+        **sizes, num_basic_blocks=blocks, scale_factor=scale, img_channels=channels, pixel_unshuffle=unshuffle
+    )
+    path = tmp_path / "a.pth"
+    state = {name: value * 0.1 for name, value in random_state(architecture).items()}
+    torch.save(write(state, architecture), path)
+    ours, theirs = load_generator(path), spandrel.ModelLoader().load_from_file(path)
+    assert ours.architecture == architecture
+    assert theirs.architecture.id == "ESRGAN"
+    assert (theirs.scale, theirs.input_channels, theirs.output_channels) == (scale, channels, channels)
+    assert f"{blocks}nb" in theirs.tags
+    assert "8nf" in theirs.tags
+    assert ("unshuffle" in theirs.tags) == unshuffle
+    low = torch.rand(1, channels, 8, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, got = theirs.model(low), ours.build()(low)
+    # It multiplies and adds in two operations where we have one: the last bits of float32 differ.
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())

@@ -1,0 +1,199 @@
+"""ncnn pairs: found from either file, read whole, and refused where they are not RRDBNet."""
+
+import re
+import struct
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from esrgan.errors import WeightsError
+from esrgan.weights import Architecture, load_generator
+from tests.helpers.weight_files import TINY, NcnnWriter, random_state
+
+STATE = random_state(TINY)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return NcnnWriter(STATE, TINY).write(tmp_path / "net")
+
+
+def refused(path):
+    with pytest.raises(WeightsError) as error:
+        load_generator(path)
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) < len(str(path)) + 300
+    return text
+
+
+def edited(pair, old, new, count=1):
+    """Change the .param and say what is said of it then."""
+    text = pair[0].read_text("utf-8")
+    assert re.search(old, text, re.MULTILINE)
+    pair[0].write_text(re.sub(old, new, text, count=count, flags=re.MULTILINE), "utf-8")
+    return refused(pair[0])
+
+
+@pytest.mark.parametrize("name", ["net.param", "net.bin", "net"])
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_pair_is_read_from_either_file_or_the_name_of_both(tmp_path, name, half, fused):
+    NcnnWriter(STATE, TINY, fused, half).write(tmp_path / "net")
+    file = load_generator(tmp_path / name)
+    assert file.path == tmp_path / name
+    assert file.dialect == "ncnn"
+    assert file.architecture == TINY
+    assert file.state.keys() == STATE.keys()
+    assert all(torch.equal(file.state[key], STATE[key]) for key in STATE)
+    assert all(value.dtype == torch.float32 for value in file.state.values())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"img_channels": 1, "rrdb_channels": 3, "growth_channels": 1}, {"img_channels": 4}]
+)
+def test_weights_are_padded_to_four_bytes(tmp_path, changes):
+    architecture = Architecture(**{**vars(TINY), **changes, "rrdb_channels": 3, "growth_channels": 1})
+    state = random_state(architecture)
+    NcnnWriter(state, architecture).write(tmp_path / "net")
+    read = load_generator(tmp_path / "net.bin").state
+    assert all(torch.equal(read[key], state[key]) for key in state)
+
+
+def test_names_of_two_dots_are_pairs_too(tmp_path):
+    NcnnWriter(STATE, TINY).write(tmp_path / "net.ncnn")
+    for name in ("net.ncnn.param", "net.ncnn.bin", "net.ncnn"):
+        assert load_generator(tmp_path / name).architecture == TINY
+
+
+def test_a_file_alone_is_told_to_be_half_of_a_pair(pair):
+    param, weights = pair
+    content = weights.read_bytes()
+    weights.unlink()
+    assert refused(param) == f"{param}: expected its weights net.bin beside it, got nothing; put them there"
+    assert "no such file" in refused(param.with_suffix(""))
+    weights.write_bytes(content)
+    param.unlink()
+    assert refused(weights) == f"{weights}: expected its text net.param beside it; put it there"
+
+
+def test_weights_that_end_early_are_refused_wherever_they_end(pair):
+    whole = pair[1].read_bytes()
+    for length in {1, 3, 4, 5, *range(0, len(whole), 301), len(whole) - 1, len(whole) - 4}:
+        pair[1].write_bytes(whole[:length])
+        text = refused(pair[0])
+        assert text.startswith(f"{pair[1]}: expected ")
+        assert "truncated, or not the .bin of its .param" in text
+
+
+def test_bytes_too_many_are_refused(pair):
+    with pair[1].open("ab") as file:
+        file.write(bytes(8))
+    assert refused(pair[0]) == f"{pair[1]}: 8 bytes too many; not the .bin of its .param"
+
+
+@pytest.mark.parametrize("flag", [0x000D4B38, 1, 0xFFFFFFFF])
+def test_quantised_weights_are_refused(pair, flag):
+    content = pair[1].read_bytes()
+    pair[1].write_bytes(struct.pack("<I", flag) + content[4:])
+    assert f"got flag {flag:#010x}: 8-bit weights, or not the .bin of its .param" in refused(pair[0])
+
+
+def test_weights_that_are_not_finite_are_refused(pair):
+    content = pair[1].read_bytes()
+    pair[1].write_bytes(content[:4] + b"\x00\x7c" + content[6:])
+    assert "NaN or infinity in 1 of 36 tensors, the first is conv_first.weight" in refused(pair[0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (r"^ReLU|^Split ", "PReLU ", "got PReLU split2, as SRVGGNetCompact has, the small network of Real-ESRGAN"),
+        (r"^Split ", "Deconvolution ", "as waifu2x and Real-CUGAN have"),
+        (
+            r"^Split ",
+            "Softmax ",
+            "expected the layers of RRDBNet, got Softmax split2; these commands run RRDBNet alone",
+        ),
+        (r"2\.000000e-01$", "1.000000e-01", "expected activation by LeakyReLU of slope 0.2, got slope 0.1"),
+        (r" 9=2 -23310=1,2\.000000e-01", " 9=1", "expected activation by LeakyReLU of slope 0.2, got another one"),
+        (r" 9=2 -23310=1,2\.000000e-01", "", "where RRDBNet has body.0.rdb1.conv2, is connected, activated or scaled"),
+        (r"1=3 4=1", "1=1 4=0", "expected a 3×3 convolution of stride 1 with a bias, got Convolution_1 of 1×1"),
+        (r"1=3 4=1", "1=3 3=2 4=1", "or other stride, padding"),
+        (r" 5=1", "", "with a bias"),
+        (r" 5=1 6", " 5=1 8=2 6", "8-bit weights"),
+        (r"-23301=2,2\.000000e-01", "-23301=2,3.000000e-01", "is connected, activated or scaled in another way"),
+        (r"(Eltwise .* )0=1", r"\g<1>0=2", "with options or inputs of another network"),
+        (r"(Interp .* )0=1", r"\g<1>0=2", "with options or inputs of another network"),
+        (r"1=2\.0+e\+00", "1=3.0", "with options or inputs of another network"),
+        (r"6=108", "6=107", "107 weights cannot be of 4 3×3 filters"),
+        (r"0=4 ", "0=0 ", "expected a layer of an ncnn network"),
+        (r"0=4 ", "0=nan ", "expected a layer of an ncnn network"),
+        (r"0=4 ", "0=-4 ", "cannot be of -4 3×3 filters"),
+        (r"0=4 1=3 4=1 5=1 6=108", "0=1e12 1=3 4=1 5=1 6=27e12", "truncated"),
+        (r"1 1 b0 b1", "1 1 b9 b1", "expected a layer of an ncnn network"),
+        (r"1 1 b0 b1", "1 one b0 b1", "expected a layer of an ncnn network"),
+        (r"^7767517\n\d+ \d+\n", "7767517\n3 3\n", "expected 3 layers, got "),
+        (r"^7767517\n\d+ \d+\n", "7767517\n\n", "expected a number of layers, got "),
+        (r"(?s)^7767517\n.*", "7767517\n", "expected a number of layers, got 0; the file is damaged"),
+        (r"(?s)^7767517\n.*", "7767517", "expected a number of layers, got 0; the file is damaged"),
+        (r"^Convolution .*\n\Z", "", "the file is damaged or truncated"),
+    ],
+)
+def test_params_of_other_networks_are_refused(pair, old, new, message):
+    assert message in edited(pair, old, new)
+
+
+def test_a_network_that_is_wired_otherwise_is_refused(pair):
+    text = pair[0].read_text("utf-8")
+    concat = next(line for line in text.splitlines() if line.startswith("Concat") and " 3 1 " in line)
+    *start, first, second, blob = concat.split()
+    pair[0].write_text(text.replace(concat, " ".join([*start, second, first, blob])), "utf-8")
+    assert "where RRDBNet has body.0.rdb1.conv3, is connected" in refused(pair[0])
+
+
+def test_the_long_skip_must_be_there(pair):
+    text = pair[0].read_text("utf-8")
+    line = next(line for line in text.splitlines() if line.startswith("BinaryOp"))
+    pair[0].write_text(text.replace(line, f"{line} 1=0").replace(f"{line} 1=0", line.replace("0=0", "0=1")), "utf-8")
+    assert "with options or inputs of another network" in refused(pair[0])
+
+
+def test_two_networks_cannot_be_mixed(tmp_path):
+    NcnnWriter(STATE, TINY).write(tmp_path / "a")
+    other = Architecture(**{**vars(TINY), "num_basic_blocks": 1})
+    _, weights = NcnnWriter(random_state(other), other).write(tmp_path / "b")
+    (tmp_path / "a.bin").write_bytes(weights.read_bytes())
+    assert "not the .bin of its .param" in refused(tmp_path / "a.param")
+
+
+def test_folding_must_fit_the_channels(tmp_path):
+    architecture = Architecture(**{**vars(TINY), "scale_factor": 2, "pixel_unshuffle": True})
+    pair = NcnnWriter(random_state(architecture), architecture).write(tmp_path / "net")
+    assert load_generator(pair[1]).architecture == architecture
+    assert "12 channels in and 3 out do not fit folding by 3" in edited(pair, r"(Reorg .*)0=2", r"\g<1>0=3")
+
+
+def test_text_of_another_encoding_is_refused(pair):
+    pair[0].write_bytes(b"7767517\n1 1\n\xff\xfe")
+    assert "expected the text of an ncnn network" in refused(pair[0])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_pairs_are_refused_or_read_never_anything_else(tmp_path, data):
+    pair = NcnnWriter(STATE, TINY).write(tmp_path / "net")
+    param, weights = (bytearray(path.read_bytes()) for path in pair)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content = data.draw(st.sampled_from([param, param, weights]))
+        content[data.draw(st.integers(8, len(content) - 1))] = data.draw(st.integers(0, 255))
+    pair[0].write_bytes(param)
+    pair[1].write_bytes(weights)
+    text = "read"
+    try:
+        load_generator(pair[0])
+    except WeightsError as error:
+        text = str(error)
+    assert len(text.splitlines()) == 1

@@ -1,0 +1,376 @@
+"""Files that are no ESRGAN generator are told in one line what they are."""
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from PIL import Image
+
+from esrgan.errors import WeightsError
+from esrgan.models import UNetDiscriminator, VGGDiscriminator
+from esrgan.weights import Architecture, load_generator
+from tests.helpers.weight_files import TINY, earlier, esrgan_old, random_state
+
+STATE = random_state(TINY)
+
+
+def refused(path):
+    with pytest.raises(WeightsError) as error:
+        load_generator(path)
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.isprintable()
+    assert len(text) < len(str(path)) + 300
+    assert text.startswith(f"{path}: ")
+    return text.removeprefix(f"{path}: ")
+
+
+# Networks of other kinds, by the names that their files have
+
+ALONE = "; these commands run RRDBNet alone"
+NETWORKS = {
+    "SRVGGNetCompact, the small network of Real-ESRGAN" + ALONE: ["body.0.weight", "body.1.weight", "body.2.weight"],
+    "SwinIR" + ALONE: ["conv_first.weight", "layers.0.residual_group.blocks.0.norm1.weight", "conv_last.weight"],
+    "Swin2SR" + ALONE: ["conv_first.weight", "layers.0.residual_group.blocks.0.attn.logit_scale"],
+    "HAT" + ALONE: ["conv_first.weight", "layers.0.residual_group.overlap_attn.qkv.weight", "conv_last.weight"],
+    "DAT" + ALONE: ["conv_first.weight", "before_RG.1.weight", "layers.0.blocks.0.attn.qkv.weight"],
+    "ATD" + ALONE: ["conv_first.weight", "layers.0.residual_group.layers.0.attn_atd.wq.weight"],
+    "DRCT" + ALONE: ["conv_first.weight", "layers.0.swin1.norm1.weight"],
+    "Real-CUGAN or waifu2x" + ALONE: ["unet1.conv1.conv.0.weight", "unet2.conv1.conv.0.weight"],
+    "SPAN" + ALONE: ["conv_1.sk.weight", "block_1.c1_r.sk.weight"],
+    "PLKSR" + ALONE: ["feats.0.weight", "feats.1.lk.conv.weight"],
+    "OmniSR" + ALONE: ["residual_layer.0.residual_layer.0.layer.0.fn.0.weight", "input.weight"],
+    "RCAN" + ALONE: ["head.0.weight", "body.0.body.0.body.0.weight", "body.0.body.0.body.3.conv_du.0.weight"],
+    "EDSR" + ALONE: ["head.0.weight", "body.0.body.0.weight", "tail.1.weight"],
+    "EDSR or SRResNet" + ALONE: ["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"],
+    "GFPGAN, which restores faces" + ALONE: ["stylegan_decoder.style_mlp.1.weight"],
+    "a ResNet, which classifies images": ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight"],
+    "LPIPS, which measures images": ["lin0.model.1.weight", "lin1.model.1.weight"],
+    "a LoRA, an addition to a diffusion model": ["lora_unet_mid_block_attn.lora_down.weight"],
+    "a Stable Diffusion checkpoint": ["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.x"],
+    "a diffusion model": ["down_blocks.0.resnets.0.conv1.weight"],
+    "a VGG discriminator; name the generator's file": [
+        "features.0.weight",
+        "classifier.0.weight",
+        "classifier.2.weight",
+    ],
+    "2 tensors of another network (a.weight, b, …)": ["a.weight", "b\nc"],
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_other_networks_are_called_by_their_names(tmp_path, kind, suffix):
+    path = tmp_path / f"a{suffix}"
+    state = {name: torch.zeros(1) for name in NETWORKS[kind]}
+    torch.save({"params": state}, path) if suffix == ".pth" else safetensors.torch.save_file(state, path)
+    assert refused(path) == f"expected an ESRGAN generator (RRDBNet), got {kind}"
+
+
+def vgg():
+    with torch.device("meta"):
+        shapes = torchvision.models.vgg11(weights=None).state_dict()
+    return {name: torch.zeros(1) for name in shapes}
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: VGGDiscriminator(3, (4, 4), (2,)).state_dict(), "a VGG discriminator; name the generator's file"),
+        (lambda: UNetDiscriminator(3, 2).state_dict(), "a U-Net discriminator; name the generator's file"),
+        (vgg, "a VGG network, which classifies images"),
+    ],
+)
+def test_real_networks_are_called_by_their_names(tmp_path, make, kind):
+    torch.save({f"module.{name}": value for name, value in make().items()}, tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth") == f"expected an ESRGAN generator (RRDBNet), got {kind}"
+
+
+def test_esrgan_plus_is_told_from_esrgan(tmp_path):
+    plus = esrgan_old(STATE, TINY) | {"model.1.sub.0.RDB1.conv1x1.weight": torch.zeros(2, 4, 1, 1)}
+    torch.save(plus, tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth") == (
+        "expected an ESRGAN generator (RRDBNet), got ESRGAN+, which has 1×1 convolutions in its dense blocks" + ALONE
+    )
+
+
+# Contents that are no weights
+
+CONTENTS = {
+    "the state of an optimizer and no tensors of a network; name the generator's file": {
+        "state": {0: {"exp_avg": torch.zeros(1)}},
+        "param_groups": [{"lr": 1e-4}],
+    },
+    "a training state, optimizers and schedulers, and no tensors of a network; name the generator's file": {
+        "epoch": 3,
+        "iter": 9,
+        "optimizers": [{}],
+        "schedulers": [{}],
+    },
+    "nothing and no tensors": {},
+    "a?b, c and no tensors": {"a\x1bb": 1, "c": 2},
+}
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_dictionaries_without_weights_are_called_what_they_are(tmp_path, kind):
+    torch.save(CONTENTS[kind], tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth") == f"expected the weights of a network, got {kind}"
+
+
+def test_a_dictionary_that_holds_itself_is_refused(tmp_path):
+    content = {}
+    content["params"] = content
+    torch.save(content, tmp_path / "a.pth")
+    assert "no tensors" in refused(tmp_path / "a.pth")
+
+
+def image(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, kind)
+    return file.getvalue()
+
+
+def zipped(**entries):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def tarred():
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("model.pth"))
+    return file.getvalue()
+
+
+IMAGE = "name a model first, images after it"
+UNPACK = "unpack it and name the file in it"
+ANY = "expected a weight file (PyTorch, safetensors or ncnn), got"
+BYTES = {
+    "expected a weight file, got an empty one; download it again": b"",
+    "expected a weight file, got a web page saved under this name; download it again": b"<!DOCTYPE html>\n<html>",
+    "expected a weight file, got a Git LFS pointer in its place; fetch the file by `git lfs pull`": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 66\n"
+    ),
+    "expected a weight file, got JSON text; name the file that has the weights": b'{"error": "Entry not found"}',
+    f"expected a weight file, got a PNG image; {IMAGE}": image("PNG"),
+    f"expected a weight file, got a JPEG image; {IMAGE}": image("JPEG"),
+    f"expected a weight file, got a WebP image or a sound; {IMAGE}": image("WEBP"),
+    f"expected a weight file, got a TIFF image; {IMAGE}": image("TIFF"),
+    "expected a weight file, got an ONNX graph; use the PyTorch file it was made from": (
+        b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(range(200))
+    ),
+    "expected a weight file, got an HDF5 file, as Keras writes it; export the model by PyTorch or as safetensors": (
+        b"\x89HDF\r\n\x1a\n" + bytes(80)
+    ),
+    "expected a weight file, got a GGUF file; use the model as PyTorch or safetensors file": b"GGUF" + bytes(20),
+    f"expected a weight file, got a gzip archive; {UNPACK}": b"\x1f\x8b\x08" + bytes(20),
+    f"expected a weight file, got a 7-Zip archive; {UNPACK}": b"7z\xbc\xaf\x27\x1c" + bytes(20),
+    f"expected a weight file, got a tar archive; {UNPACK}": tarred(),
+    "expected a weight file, got a zip archive of other things (readme.txt, model.pth); unpack it and name the weight "
+    "file in it": zipped(**{"readme.txt": "hello", "model.pth": b"\x80\x02}."}),
+    "expected a weight file, got a zip archive of other things (nothing); unpack it and name the weight file in it": (
+        b"PK\x05\x06" + bytes(18)
+    ),
+    "damaged or truncated: File is not a zip file; download it again": b"PK\x03\x04" + bytes(100),
+    "expected a weight file, got a binary ncnn .param, which has no names; use the .param that is text": (
+        b"\xdd\x85\x76\x00" + bytes(20)
+    ),
+    "expected a weight file, got a NumPy array; save a state dict by PyTorch or as safetensors": b"\x93NUMPY\x01\x00",
+    f"{ANY} a text; download it again": b"Not found\n",
+    f"{ANY} bytes of no known kind; download it again": bytes(range(1, 200)),
+}
+
+
+@pytest.mark.parametrize("message", BYTES)
+def test_files_of_other_kinds_are_called_what_they_are(tmp_path, message):
+    path = tmp_path / "a.pth"
+    path.write_bytes(BYTES[message])
+    assert refused(path) == message
+
+
+def test_folders_are_called_so(tmp_path):
+    assert refused(tmp_path) == "expected a weight file, got a folder; name the file in it"
+
+
+def test_torchscript_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Conv2d(1, 1, 1)), path)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
+    assert refused(path) == "expected weights alone, got a TorchScript program; save its state_dict() instead"
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_code_in_a_pickle_is_named_and_not_run(tmp_path, monkeypatch, new):
+    path = tmp_path / "a.pth"
+    torch.save({"params": {**STATE, "x": Payload()}}, path, _use_new_zipfile_serialization=new)
+    monkeypatch.setattr(os, "system", lambda *_: pytest.fail("ran"))
+    text = refused(path)
+    assert text.startswith("it holds Python objects (")
+    assert text.endswith(") besides weights, which could run code, and is not opened; save its state_dict alone")
+
+
+def test_a_bare_pickle_of_arrays_is_refused(tmp_path):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps({"conv_first.weight": np.zeros(3)}, protocol=2))
+    assert "could run code" in refused(tmp_path / "a.pth")
+
+
+# Tensors that are no weights
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda v: v.long(), "int64 numbers"),
+        (lambda v: v.to(torch.int8), "int8 numbers"),
+        (lambda v: v.bool(), "bool numbers"),
+        (lambda v: v.to(torch.complex64), "complex64 numbers"),
+        (lambda v: v.to_sparse(), "sparse tensors"),
+        (lambda v: v.flatten(1).to_sparse_csr(), "sparse tensors"),
+        (lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8), "quantised tensors"),
+        (lambda v: v.to("meta"), "tensors without data"),
+    ],
+)
+@pytest.mark.parametrize("write", [lambda state, _: state, esrgan_old, earlier])
+def test_tensors_of_other_kinds_are_refused(tmp_path, change, kind, write):
+    name = "body.1.rdb2.conv3.weight"
+    torch.save(write({**STATE, name: change(STATE[name])}, TINY), tmp_path / "a.pth")
+    text = refused(tmp_path / "a.pth")
+    assert text.startswith(f"expected floating-point weights, got {kind} in body.1.rdb2.conv3.weight")
+
+
+def test_a_refusal_comes_without_the_warnings_of_pytorch(tmp_path, recwarn):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps({"params": STATE}, protocol=4))
+    torch.save({name: value.to_sparse() for name, value in STATE.items()}, tmp_path / "b.pth")
+    recwarn.clear()
+    refused(tmp_path / "a.pth")
+    refused(tmp_path / "b.pth")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_diverged_weights_are_refused(tmp_path, value, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in STATE.items()}
+    state["conv_hr.bias"][1] = value
+    torch.save(state, tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth") == (
+        "NaN or infinity in 1 of 36 tensors, the first is conv_hr.bias; its training had diverged: use an earlier file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(2), "to be one number, got shape (2,)"),
+        (torch.tensor(float("nan")), "to be one number"),
+        (torch.tensor(0.3), "expected one residual_scaling for all blocks, got 0.2, 0.3"),
+        (torch.tensor(1), "got int64 numbers"),
+    ],
+)
+def test_residual_scalings_that_contradict_are_refused(tmp_path, value, message):
+    state = earlier(STATE, TINY) | {"rrdb_blocks.rrdb_1.residual_scaling": value}
+    torch.save(state, tmp_path / "a.pth")
+    assert message in refused(tmp_path / "a.pth")
+
+
+def test_two_generators_in_a_file_are_refused(tmp_path):
+    both = {f"a.{name}": v for name, v in STATE.items()} | {f"b.{name}": v for name, v in STATE.items()}
+    torch.save(both, tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth") == (
+        "expected one generator, got 2: a. (BasicSR names), b. (BasicSR names); save one of them alone"
+    )
+
+
+def test_parts_of_a_generator_are_called_so(tmp_path):
+    torch.save({name: v for name, v in STATE.items() if "rdb" not in name}, tmp_path / "a.pth")
+    assert "12 tensors of one (conv_first.weight, conv_first.bias, conv_body.weight, …) without" in refused(
+        tmp_path / "a.pth"
+    )
+
+
+def test_what_is_missing_is_named(tmp_path):
+    torch.save({name: v for name, v in STATE.items() if "conv_hr" not in name}, tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth") == "an ESRGAN generator without conv_hr.weight; the file is damaged"
+    torch.save({name: v for name, v in STATE.items() if "body.0.rdb2" not in name}, tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth") == (
+        "9 convolutions in the trunk, not 2 blocks of 2 × 3: some are missing; the file is damaged"
+    )
+    torch.save(STATE | {"conv_hr.weight": torch.zeros(4, 4, 1, 1)}, tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth").startswith("1 tensors have another shape, the first is conv_hr.weight")
+
+
+def test_old_names_that_no_scale_has_are_refused(tmp_path):
+    state = {name: v for name, v in esrgan_old(STATE, TINY).items() if not name.startswith("model.10.")}
+    torch.save(state, tmp_path / "a.pth")
+    assert "got model.3, model.6, model.8; the file is damaged" in refused(tmp_path / "a.pth")
+
+
+def test_a_sub_pixel_scale_of_three_is_refused(tmp_path):
+    state = random_state(Architecture(**{**vars(TINY), "scale_factor": 2, "use_subpixel_conv": True}))
+    state |= {"conv_up1.weight": torch.zeros(36, 4, 3, 3), "conv_up1.bias": torch.zeros(36)}
+    torch.save(esrgan_old(state, Architecture(**{**vars(TINY), "use_subpixel_conv": True})), tmp_path / "a.pth")
+    assert refused(tmp_path / "a.pth") == "expected a scale of 1, 2, 4 or 8, got sub-pixel upsampling by 3"
+
+
+# Claims larger than the file
+
+
+def resident_mb():
+    resource = pytest.importorskip("resource")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_shapes_without_data_are_refused_and_nothing_is_made_of_them(tmp_path, dtype):
+    with torch.device("meta"):  # a whole and consistent network of 16 GB
+        shapes = Architecture(**{**vars(TINY), "rrdb_channels": 10_000, "growth_channels": 1000}).build().state_dict()
+    torch.save({name: torch.zeros(1, dtype=dtype).expand(v.shape) for name, v in shapes.items()}, tmp_path / "a.pth")
+    before = resident_mb()
+    assert "its shapes claim" in refused(tmp_path / "a.pth")
+    assert resident_mb() < before + 100
+
+
+@pytest.mark.parametrize("how", ["storage", "old storage", "inflated"])
+def test_files_that_claim_more_than_they_hold_take_no_memory(tmp_path, how):
+    path = tmp_path / "a.pth"
+    torch.save({"conv_first.weight": torch.zeros(4, 3, 3, 3)}, path, _use_new_zipfile_serialization="old" not in how)
+
+    def enlarged(data):
+        data = data.replace(b"K\x6c", b"J" + struct.pack("<i", 2_000_000_000))  # numbers in the storage
+        data = data.replace(struct.pack("<q", 108), struct.pack("<q", 2_000_000_000))
+        return data.replace(b"(K\x04K\x03K\x03K\x03t", b"(J" + struct.pack("<i", 70_000_000) + b"K\x03K\x03K\x03t")
+
+    if how == "old storage":
+        path.write_bytes(enlarged(path.read_bytes()))
+    else:
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if how == "inflated" else zipfile.ZIP_STORED) as archive:
+            for name, data in entries.items():
+                big = bytes(200_000_000) if how == "inflated" and name.endswith("data/0") else data
+                archive.writestr(name, enlarged(big) if name.endswith("data.pkl") and how == "storage" else big)
+    before = resident_mb()
+    text = refused(path)
+    assert "no weights compress so" in text if how == "inflated" else "damaged" in text
+    assert resident_mb() < before + 100
