@@ -26,8 +26,8 @@ parser.add_argument("--start", type=Path, required=True, help="generator of 6 bl
 parser.add_argument("--vgg-weights", type=Path, required=True)
 parser.add_argument("-o", "--out-dir", type=Path, required=True)
 args = parser.parse_args()
-photographs = [{"hr": str((args.photos / "train").resolve())}]
-teacher = [{key: str((args.teacher / key).resolve()) for key in ("hr", "lr")}]
+photo_datasets = [{"hr": str((args.photos / "train").resolve())}]
+teacher_datasets = [{key: str((args.teacher / key).resolve()) for key in ("hr", "lr")}]
 
 # name: changes of the stage's section, changes elsewhere; "scratch" is without a start
 PSNR_RUNS = {
@@ -42,7 +42,7 @@ PSNR_RUNS = {
 }
 GAN_RUNS = {
     "gan-base": ({}, {}),
-    "gan-teacher": ({"train_datasets": teacher}, {}),
+    "gan-teacher": ({"train_datasets": teacher_datasets}, {}),
     "gan-content-x5": ({"g_content_loss_scaling": 2.0}, {}),
     "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.12}, {}),
     "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}),
@@ -57,7 +57,7 @@ base |= {"$schema": str(ROOT / "configs/schema.json"), "batch_size": 4, "validat
 base["logging"] = {"interval": 50, "wandb": "disabled", "tensorboard": False, "num_images": 0}
 base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
 for section in ("pretraining", "training"):
-    base[section]["train_datasets"] = photographs
+    base[section]["train_datasets"] = photo_datasets
     base[section]["val_datasets"] = ["skimage"]  # small; test.py measures afterwards
 base["pretraining"] |= {"num_steps": PSNR_STEPS, "lr": 2e-4, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
 base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
@@ -71,14 +71,14 @@ def run(*arguments: object) -> None:
 models = []
 stages = (("pretraining", "PSNR", 0.99, PSNR_RUNS), ("training", "ESRGAN", 0.95, GAN_RUNS))
 for stage, kind, ema_decay, runs in stages:
-    for name, (changes, elsewhere) in runs.items():
+    for name, (changes, other_changes) in runs.items():
         model = args.out_dir / f"{name}_RRDB_{kind}_x4.pth"
         models.append(model)
         if model.exists():
             continue
         config = json.loads(json.dumps(base | {"ema_decay": ema_decay}))
         config[stage] |= changes
-        for key, value in elsewhere.items():
+        for key, value in other_changes.items():
             config[key] = value if not isinstance(value, dict) else config[key] | value
         path = args.out_dir / f"{name}.json"
         path.write_text(json.dumps(config, indent=2))
@@ -87,9 +87,9 @@ for stage, kind, ema_decay, runs in stages:
         run(ROOT / "train.py", path, *options, *([] if "scratch" in name else ["-l", start]))
 crops = args.out_dir / "val"
 crops.mkdir(exist_ok=True)
-for path in images.find([args.photos / "val"]):
-    photo = images.read(path, 3)
+for path in images.find_images([args.photos / "val"]):
+    photo = images.read_pixels(path, 3)
     top, left = ((length - CROP) // 2 for length in photo.shape[:2])
-    images.write(crops / f"{path.stem}.png", photo[top : top + CROP, left : left + CROP], overwrite=True)
+    images.write_pixels(crops / f"{path.stem}.png", photo[top : top + CROP, left : left + CROP], overwrite=True)
 metrics = ["--metrics", "psnr,niqe,vgg16", "--vgg-weights", args.vgg_weights, "--json", args.out_dir / "figures.json"]
 run(ROOT / "test.py", *models, "-d", crops, *metrics)

@@ -7,28 +7,28 @@ import skimage.data
 import torch
 
 from esrgan import load_generator
-from esrgan.inference import enlarge as engine
+from esrgan.inference import tiling
 
 network = load_generator(sys.argv[1]).build().requires_grad_(False).to(memory_format=torch.channels_last)
 photograph = np.ascontiguousarray(skimage.data.astronaut()[100:300, 150:358])
 low = torch.from_numpy(photograph).permute(2, 0, 1)[None].float() / 255
 
 
-def levels(bands: int) -> torch.Tensor:
+def upscale_in_bands(bands: int) -> torch.Tensor:
     """Enlarge the photograph in so many bands; (1, 3, H, W) in [0, 255]."""
     high = torch.zeros(1, 3, low.shape[2] * network.scale_factor, low.shape[3] * network.scale_factor)
 
     def write(part: torch.Tensor, top: int, left: int) -> None:
         high[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
 
-    engine._plan = lambda *_: engine._Plan(lines=64, bands=bands)
-    engine.enlarge(network, *low.shape[2:], lambda rows, columns: low[:, :, rows, columns], write)
+    tiling.choose_tiling = lambda *_: tiling.Tiling(lines=64, bands=bands)
+    tiling.upscale_tiled(network, *low.shape[2:], lambda rows, columns: low[:, :, rows, columns], write)
     return (high.clamp(0, 1) * 255).round()
 
 
-whole = levels(1)
-for overlap_px in map(int, sys.argv[2:] or [engine.BAND_OVERLAP_PX]):
-    engine.BAND_OVERLAP_PX = overlap_px
-    error = (levels(2) - whole).abs()
+reference = upscale_in_bands(1)
+for overlap_px in map(int, sys.argv[2:] or [tiling.BAND_OVERLAP_PX]):
+    tiling.BAND_OVERLAP_PX = overlap_px
+    error = (upscale_in_bands(2) - reference).abs()
     share = (error > 1).float().mean()
     print(f"overlap {overlap_px} px: worst {error.max():.0f} levels, {share:.2%} of values by more than 1")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 if json.loads(sys.argv[1])["name"].startswith(("esrgan", "memory")):
-    from esrgan.cli.command import keep_freed_memory
+    from esrgan.cli.process import keep_freed_memory
 
     keep_freed_memory()  # as the commands do, before PyTorch allocates anything
 
@@ -34,7 +34,7 @@ def esrgan(job: Job, precision: str) -> tuple[Run, str]:
     return lambda: upscaler(low), str(upscaler.dtype).removeprefix("torch.")
 
 
-def _network(job: Job, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, torch.Tensor]:
+def _load_reference(job: Job, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, torch.Tensor]:
     """BasicSR's RRDBNet by way of spandrel, and its input."""
     from spandrel import ModelLoader
 
@@ -43,10 +43,10 @@ def _network(job: Job, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Mod
     return network.to(dtype), low
 
 
-def pytorch(job: Job, name: str, compiled: bool = False, last: bool = False) -> tuple[Run, str]:
+def pytorch(job: Job, name: str, compiled: bool = False, channels_last: bool = False) -> tuple[Run, str]:
     """The plain forward pass over the whole image, as Real-ESRGAN runs it, and what is usually done to hasten it."""
-    network, low = _network(job, getattr(torch, name))
-    if last:
+    network, low = _load_reference(job, getattr(torch, name))
+    if channels_last:
         network, low = network.to(memory_format=torch.channels_last), low.contiguous(memory_format=torch.channels_last)
     forward = torch.compile(network) if compiled else network
     return torch.inference_mode()(lambda: forward(low).float()), f"torch {torch.__version__}"
@@ -78,7 +78,7 @@ def openvino(job: Job, precision: str) -> tuple[Run, str]:
     """The network converted from PyTorch, its size fixed, tuned for latency."""
     import openvino as library
 
-    network, low = _network(job)
+    network, low = _load_reference(job)
     model = library.convert_model(network, example_input=low, input=list(low.shape))
     options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": job["threads"]}
     compiled = library.Core().compile_model(model, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
@@ -91,7 +91,7 @@ def onnxruntime(job: Job) -> tuple[Run, str]:
     """The network exported from PyTorch, its size fixed."""
     import onnxruntime as library
 
-    network, low = _network(job)
+    network, low = _load_reference(job)
     path = job["result"] + ".onnx"
     torch.onnx.export(network, (low,), path, dynamo=False)
     options = library.SessionOptions()
@@ -101,10 +101,10 @@ def onnxruntime(job: Job) -> tuple[Run, str]:
     return lambda: session.run(None, inputs)[0], f"onnxruntime {library.__version__}"
 
 
-def memory(job: Job) -> None:
+def measure_memory(job: Job) -> None:
     """Stream an image whose strips have lines of the given width, and say how far memory rose above what was there."""
-    from esrgan.inference.enlarge import _plan
-    from esrgan.inference.strips import stream
+    from esrgan.inference.streaming import upscale_strips
+    from esrgan.inference.tiling import choose_tiling
     from esrgan.models import RRDBNet
 
     def resident(name: str) -> int:
@@ -112,24 +112,26 @@ def memory(job: Job) -> None:
             return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
     network = RRDBNet(num_basic_blocks=6).eval().to(memory_format=torch.channels_last)
-    plan = _plan(network, job["length"], job["across"])
-    for across, rows in ((256, 128), (job["across"], job["rows"])):  # the first is to load what PyTorch loads late
+    tiling = choose_tiling(network, job["long_side"], job["short_side"])
+    # The first is to load what PyTorch loads late.
+    for short_side, rows in ((256, 128), (job["short_side"], job["rows"])):
         before = resident("VmRSS")
         began = time.perf_counter()
-        sizes = [min(plan.lines, rows - row) for row in range(0, rows, plan.lines)]
+        sizes = [min(tiling.lines, rows - row) for row in range(0, rows, tiling.lines)]
         with torch.inference_mode():
             given = sum(
-                part.numel() for part in stream(network, (torch.rand(1, 3, n, across) for n in sizes), 2, plan.lines)
+                part.numel()
+                for part in upscale_strips(network, (torch.rand(1, 3, n, short_side) for n in sizes), 2, tiling.lines)
             )
-        assert given == 16 * 3 * rows * across  # noqa: S101
+        assert given == 16 * 3 * rows * short_side  # noqa: S101
     risen, seconds = resident("VmHWM") - before, time.perf_counter() - began
-    print(json.dumps({"bytes": risen, "lines": plan.lines, "bands": plan.bands, "seconds": seconds}))
+    print(json.dumps({"bytes": risen, "lines": tiling.lines, "bands": tiling.bands, "seconds": seconds}))
 
 
 CONTENDERS: dict[str, Callable[[Job], tuple[Run, str]]] = {
     "PyTorch, plain": lambda job: pytorch(job, "float32"),
-    "PyTorch, channels_last": lambda job: pytorch(job, "float32", last=True),
-    "PyTorch, bfloat16 channels_last": lambda job: pytorch(job, "bfloat16", last=True),
+    "PyTorch, channels_last": lambda job: pytorch(job, "float32", channels_last=True),
+    "PyTorch, bfloat16 channels_last": lambda job: pytorch(job, "bfloat16", channels_last=True),
     "onnxruntime": onnxruntime,
     "OpenVINO": lambda job: openvino(job, "f32"),
     "OpenVINO, bfloat16": lambda job: openvino(job, "bf16"),
@@ -139,7 +141,7 @@ CONTENDERS: dict[str, Callable[[Job], tuple[Run, str]]] = {
     "esrgan, bf16": lambda job: esrgan(job, "bf16"),
     "esrgan, auto": lambda job: esrgan(job, "auto"),
     "PyTorch, plain float16": lambda job: pytorch(job, "float16"),
-    "PyTorch, float16 channels_last compiled": lambda job: pytorch(job, "float16", compiled=True, last=True),
+    "PyTorch, float16 channels_last compiled": lambda job: pytorch(job, "float16", compiled=True, channels_last=True),
 }
 
 
@@ -175,4 +177,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     job = json.loads(sys.argv[1])
-    memory(job) if job["name"] == "memory" else main()
+    measure_memory(job) if job["name"] == "memory" else main()

@@ -22,32 +22,32 @@ import skimage.data
 import torch
 
 from esrgan import images
-from esrgan.data import ImagePair, PatchDataset, batches, cache, prepare
+from esrgan.data import ImagePair, PatchDataset, cache, cache_pairs, load_batches
 
 SCALE, PATCH_PX, BATCH_SIZE = 4, 128, 16
 HEIGHT_PX, WIDTH_PX = 1356, 2040  # the commonest size in DIV2K
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-STEPS = 100  # of a turn
-DECODINGS = 4  # of a turn
+STEPS_PER_TURN = 100  # of a turn
+DECODES_PER_TURN = 4  # of a turn
 CUT, DECODED = "patch pairs cut", "PNGs decoded"
 
 
 def write_photographs(folder: Path, count: int) -> list[ImagePair]:
-    """Write enlarged photographs; noise as a camera's makes the files as large as DIV2K's, some MB."""
-    random = np.random.default_rng(0)
+    """Write upscaled photographs; noise as a camera's makes the files as large as DIV2K's, some MB."""
+    rng = np.random.default_rng(0)
     pairs = []
     for number in range(count):
         small = getattr(skimage.data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])()
         small = np.roll(small, 37 * number, axis=1)
         large = cv2.resize(small, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC)
-        noisy = (large + random.normal(0, 1, large.shape)).round().clip(0, 255).astype(np.uint8)
+        noisy = (large + rng.normal(0, 1, large.shape)).round().clip(0, 255).astype(np.uint8)
         path = folder / f"{number:04}.png"
-        images.write(path, noisy, overwrite=False)
+        images.write_pixels(path, noisy, overwrite=False)
         pairs.append(ImagePair(path, None))
     return pairs
 
 
-def take_turns(rows: dict[str, Callable[[], int]], rounds: int) -> Iterator[tuple[str, list[float], list[float]]]:
+def run_interleaved(rows: dict[str, Callable[[], int]], rounds: int) -> Iterator[tuple[str, list[float], list[float]]]:
     """Give the wall-clock and CPU rates of each row, in its unit per second; CPU time is this process's alone."""
     wall: dict[str, list[float]] = {name: [] for name in rows}
     cpu: dict[str, list[float]] = {name: [] for name in rows}
@@ -71,16 +71,16 @@ def main() -> None:
     cv2.setNumThreads(0)  # as in loader processes
     with tempfile.TemporaryDirectory() as folder:
         pairs = write_photographs(Path(folder), args.images)
-        look_up = partial(
-            prepare, pairs, scale=SCALE, channels=3, min_size=(PATCH_PX,) * 2, cache_dir=Path(folder) / "cache"
+        build_cache = partial(
+            cache_pairs, pairs, scale=SCALE, channels=3, min_size=(PATCH_PX,) * 2, cache_dir=Path(folder) / "cache"
         )
         before = time.perf_counter()
-        cached = look_up()
+        cached = build_cache()
         built_s = time.perf_counter() - before
         dataset = PatchDataset(cached, scale=SCALE, patch_size=(PATCH_PX, PATCH_PX), seed=0, spatial_transforms="d4")
 
         def stream(num_workers: int) -> Iterator[Any]:
-            return batches(dataset, batch_size=BATCH_SIZE, first_step=0, last_step=10**9, num_workers=num_workers)
+            return load_batches(dataset, batch_size=BATCH_SIZE, first_step=0, last_step=10**9, num_workers=num_workers)
 
         def take(stream: Iterator[Any], steps: int) -> int:
             for _ in range(steps):
@@ -88,9 +88,9 @@ def main() -> None:
             return steps * BATCH_SIZE
 
         def decode() -> int:
-            for pair in pairs[:DECODINGS]:
-                images.read(pair.high, 3)
-            return DECODINGS
+            for pair in pairs[:DECODES_PER_TURN]:
+                images.read_pixels(pair.high, 3)
+            return DECODES_PER_TURN
 
         def check() -> int:
             cache._verified.clear()
@@ -98,13 +98,13 @@ def main() -> None:
                 cache.open_pair(pair)
             return len(cached)
 
-        here = stream(0)
-        take(here, args.images)  # so that every checksum is compared
+        local_stream = stream(0)
+        take(local_stream, args.images)  # so that every checksum is compared
         rows: dict[str, Callable[[], int]] = {
-            CUT: partial(take, here, STEPS),
+            CUT: partial(take, local_stream, STEPS_PER_TURN),
             DECODED: decode,
             "cache files checked": check,
-            "cache files found when a run begins": lambda: len(look_up()),
+            "cache files found when a run begins": lambda: len(build_cache()),
         }
         for number in args.workers:  # of a turn, less than a hundredth is loaded before it begins
             rows[f"patch pairs, {number} loader processes"] = partial(take, stream(number), 500 * number)
@@ -114,7 +114,7 @@ def main() -> None:
         print(f"cache of {sum(pair.size for pair in cached) / 1e6:.0f} MB built in {built_s:.1f} s\n")
         print("| per second | best | median | median per CPU second |\n|---|--:|--:|--:|")
         medians = {}
-        for name, wall, cpu in take_turns(rows, args.rounds):
+        for name, wall, cpu in run_interleaved(rows, args.rounds):
             own = "" if "loader" in name else f"{statistics.median(cpu):,.0f}"
             print(f"| {name} | {max(wall):,.0f} | {statistics.median(wall):,.0f} | {own} |")
             medians[name] = statistics.median(wall)

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from esrgan.config.fields import Degradation as Settings
+from esrgan.config.schema import Degradation as DegradationConfig
 from esrgan.degradation import Degradation
 
 REPETITIONS = 10
@@ -19,7 +19,7 @@ if device.type == "cuda":
 else:
     name, clock = "CPU, one thread", time.process_time
     torch.set_num_threads(1)
-degradation = Degradation(4, 0, **Settings().model_dump())
+degradation = Degradation(4, 0, **DegradationConfig().model_dump())
 for count, side in ((4, 128), (12, 256)):
     smooth = torch.rand((count, 3, side // 8, side // 8), generator=torch.Generator().manual_seed(0))
     high = torch.nn.functional.interpolate(smooth, scale_factor=8, mode="bilinear").to(device)

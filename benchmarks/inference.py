@@ -39,16 +39,16 @@ PEERS_PYTHON = PEERS_FOLDER / ("Scripts/python.exe" if sys.platform == "win32" e
 PEERS = ["spandrel==0.4.2", "ncnn==1.0.20261020", "openvino==2026.4.1", "onnxruntime==1.31.1", "onnx==1.23.2"]
 PEERS.append(f"torch=={torch.__version__.split('+')[0]}")
 TORCH = ("PyTorch, plain", "PyTorch, channels_last", "PyTorch, bfloat16 channels_last")
-OTHERS = ("onnxruntime", "OpenVINO", "OpenVINO, bfloat16", "ncnn", "ncnn, bf16 storage")
-CPU = (*TORCH, *OTHERS, "esrgan, fp32", "esrgan, bf16", "esrgan, auto")
+OTHER_LIBRARIES = ("onnxruntime", "OpenVINO", "OpenVINO, bfloat16", "ncnn", "ncnn, bf16 storage")
+CPU = (*TORCH, *OTHER_LIBRARIES, "esrgan, fp32", "esrgan, bf16", "esrgan, auto")
 GPU = ("PyTorch, plain float16", "PyTorch, float16 channels_last compiled", "esrgan, fp32", "esrgan, auto")
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 IS_NATIVE = has_native_bfloat16(torch.device("cpu"))
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "ignore"}  # the same esrgan here and in the workers
-Row = dict[str, Any]
+Job = dict[str, Any]
 
 
-def prepare_peers() -> None:
+def install_peers() -> None:
     """Install the peers, unless just these are there."""
     stamp, wanted = PEERS_FOLDER / "installed.txt", "\n".join(PEERS)
     if not stamp.exists() or stamp.read_text() != wanted:
@@ -63,16 +63,16 @@ def print_machine() -> None:
     model, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.exists():
         model = next((line.split(":")[1].strip() for line in info.open() if line.startswith("model name")), model)
-    abilities = torch.cpu.get_capabilities()
+    capabilities = torch.cpu.get_capabilities()
     names = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_fp16", "bf16")
-    print(f"- CPU: {model}; {', '.join(name for name in names if abilities.get(name))}")
+    print(f"- CPU: {model}; {', '.join(name for name in names if capabilities.get(name))}")
     print(f"- {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB")
     print(f"- bfloat16 on the CPU: {'native' if IS_NATIVE else 'not native, emulated where it is asked for'}")
     print(f"- GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
     print(f"- Python {platform.python_version()}, PyTorch {torch.__version__}, {platform.system()}")
 
 
-def operations(network: RRDBNet, pixels: int) -> int:
+def count_operations(network: RRDBNet, pixels: int) -> int:
     """Count the additions and multiplications of the convolutions for a number of low-resolution pixels."""
     total = 0
     for name, module in network.named_modules():
@@ -93,10 +93,10 @@ def compare(result: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float
     return exact, coarse, int(rounded.max())
 
 
-class Worker:
+class ContenderProcess:
     """A contender, waiting for its turn."""
 
-    def __init__(self, name: str, job: Row) -> None:
+    def __init__(self, name: str, job: Job) -> None:
         print(f"starting {name}", file=sys.stderr)
         self.name, self.result = name, Path(job["result"])
         python = sys.executable if name.startswith("esrgan") else PEERS_PYTHON
@@ -107,14 +107,14 @@ class Worker:
         self.seconds: list[float] = []
         self.others: list[float] = []
         self.bytes = 0
-        self.note = self.ask("").get("note")
+        self.note = self.request("").get("note")
 
-    def ask(self, order: str) -> Row:
+    def request(self, command: str) -> Job:
         """Let it do something; give its answer, which is empty if it has died."""
         assert self.process.stdin is not None  # noqa: S101  both are pipes; for the type checker
         assert self.process.stdout is not None  # noqa: S101
-        if order:
-            self.process.stdin.write(order + "\n")
+        if command:
+            self.process.stdin.write(command + "\n")
             self.process.stdin.flush()
         return dict(json.loads(self.process.stdout.readline() or "{}"))
 
@@ -124,7 +124,7 @@ class Worker:
         while psutil.cpu_percent(0.5) > 10 and time.monotonic() < deadline:
             pass
         before, began = self._used_by_others(), time.perf_counter()
-        answer = self.ask("run")
+        answer = self.request("run")
         used, wall = self._used_by_others() - before, time.perf_counter() - began
         self.seconds.append(answer["seconds"])
         self.others.append(max(used, 0) / wall / (os.cpu_count() or 1))
@@ -136,9 +136,9 @@ class Worker:
         return float(sum(all_) - idle - own.user - own.system)
 
 
-def race(names: Iterable[str], job: Row, options: argparse.Namespace, flop: int) -> None:
+def run_contenders(names: Iterable[str], job: Job, options: argparse.Namespace, flop: int) -> None:
     """Let contenders take turns, and print their table."""
-    workers = [Worker(name, job | {"result": f"{job['input']}.{i}.npy"}) for i, name in enumerate(names)]
+    workers = [ContenderProcess(name, job | {"result": f"{job['input']}.{i}.npy"}) for i, name in enumerate(names)]
     alive = {worker.name: worker for worker in workers if worker.note}
     for i in range(options.repeats):
         print(f"round {i + 1} of {options.repeats}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
@@ -146,7 +146,7 @@ def race(names: Iterable[str], job: Row, options: argparse.Namespace, flop: int)
             worker.run(options.patience)
     for worker in workers:
         if worker.note:
-            worker.ask("save")
+            worker.request("save")
         worker.process.communicate()
     reference, first = np.load(alive["esrgan, fp32"].result), next(iter(alive.values()))
     print(f"{flop / 1e9:.0f} GFLOP, {options.repeats} rounds. PSNR and worst 8-bit level are against `esrgan, fp32`.\n")
@@ -189,14 +189,14 @@ def measure_accuracy(model: Path, side: int) -> None:
 
 def measure_memory(width: int, height: int) -> None:
     """Measure what a large image takes above the canvas, on its first lines; how many they are does not matter."""
-    across, length = sorted((width, height))
+    short_side, long_side = sorted((width, height))
     print(f"{width}×{height} px, 6 blocks, ×4: above the canvas of {width * height * 48 / 1e9:.2f} GB in 8 bits.\n")
     print("| lines of | how many | in strips of | peak | s |\n|--:|--:|--:|--:|--:|")
     for rows in (192, 384):  # more than the 96 lines that are on their way through the network
-        job = json.dumps({"name": "memory", "across": across, "length": length, "rows": rows})
+        job = json.dumps({"name": "memory", "short_side": short_side, "long_side": long_side, "rows": rows})
         answer = json.loads(subprocess.check_output([sys.executable, HERE / "contenders.py", job], env=ENVIRONMENT))
         strips = f"{answer['lines']}" + f", in {answer['bands']} bands" * (answer["bands"] > 1)
-        print(f"| {across} px | {rows} | {strips} | {answer['bytes'] / 1e9:.2f} GB | {answer['seconds']:.0f} |")
+        print(f"| {short_side} px | {rows} | {strips} | {answer['bytes'] / 1e9:.2f} GB | {answer['seconds']:.0f} |")
 
 
 def save_input(path: str, width: int, height: int) -> None:
@@ -228,21 +228,21 @@ def main() -> None:
     print(f"- load before: {os.getloadavg()[0]:.1f}", flush=True)
     network, model = load_generator(options.model).build(), options.model.resolve()
     with tempfile.TemporaryDirectory() as folder:
-        job: Row = {"model": str(model), "ncnn": str(model.with_suffix("")), "threads": torch.get_num_threads()}
+        job: Job = {"model": str(model), "ncnn": str(model.with_suffix("")), "threads": torch.get_num_threads()}
         job |= {"state": f"{folder}/state.pth", "input": f"{folder}/input.npy"}
         torch.save(network.state_dict(), job["state"])
         if "speed" in options.parts:
-            prepare_peers()
+            install_peers()
             save_input(job["input"], width, height)
             print(f"\n## CPU, {width}×{height} px → ×{network.scale_factor}\n", flush=True)
             names = [each for each in options.only if "ncnn" not in each or model.suffix in (".param", ".bin")]
-            race(names, job | {"device": "cpu"}, options, operations(network, width * height))
+            run_contenders(names, job | {"device": "cpu"}, options, count_operations(network, width * height))
         if "gpu" in options.parts:
             print(f"\n## GPU, 640×480 px → ×{network.scale_factor}\n", flush=True)
             if torch.cuda.is_available():
-                prepare_peers()
+                install_peers()
                 save_input(job["input"], 640, 480)
-                race(GPU, job | {"device": "cuda"}, options, operations(network, 640 * 480))
+                run_contenders(GPU, job | {"device": "cuda"}, options, count_operations(network, 640 * 480))
             else:
                 print("Left out: there is none here.")
     if "accuracy" in options.parts:

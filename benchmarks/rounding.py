@@ -21,32 +21,32 @@ from esrgan.resize import bicubic
 BF16, FP16 = torch.bfloat16, torch.float16
 
 
-def rounded(values: Tensor, dtype: torch.dtype | None) -> Tensor:
+def round_to(values: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Round to a type; None leaves the values."""
     return values if dtype is None else values.to(dtype).float()
 
 
-def spread(weight: Tensor, dtype: torch.dtype) -> Tensor:
+def round_keeping_tap_sums(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Round a weight (O, I, 3, 3), carrying each tap's error to the next smaller one, so that their sum stays."""
     taps, order = weight.flatten(2).sort(dim=2, descending=True)
     error, result = torch.zeros_like(taps[..., 0]), torch.empty_like(taps)
     for i in range(taps.shape[2]):
-        result[..., i] = rounded(taps[..., i] + error, dtype)
+        result[..., i] = round_to(taps[..., i] + error, dtype)
         error += taps[..., i] - result[..., i]
     return torch.empty_like(taps).scatter_(2, order, result).view_as(weight)
 
 
-class Rounding(nn.Conv2d):
+class RoundedConv2d(nn.Conv2d):
     """A convolution that rounds what it takes and gives."""
 
     features: torch.dtype | None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H, W)."""
-        return rounded(F.conv2d(rounded(x, self.features), self.weight, self.bias, padding=1), self.features)
+        return round_to(F.conv2d(round_to(x, self.features), self.weight, self.bias, padding=1), self.features)
 
 
-def variant(
+def round_blocks(
     network: RRDBNet,
     weights: torch.dtype | None,
     features: torch.dtype | None,
@@ -58,9 +58,9 @@ def variant(
     network = copy.deepcopy(network)
     for conv in [each for each in network.body[blocks].modules() if type(each) is nn.Conv2d]:
         if weights is not None:
-            conv.weight.data = (spread if keep_sums else rounded)(conv.weight, weights)
-            conv.bias.data = rounded(conv.bias, weights)
-        conv.__class__ = Rounding
+            conv.weight.data = (round_keeping_tap_sums if keep_sums else round_to)(conv.weight, weights)
+            conv.bias.data = round_to(conv.bias, weights)
+        conv.__class__ = RoundedConv2d
         conv.features = features
     return network
 
@@ -73,12 +73,12 @@ def main() -> None:
     exact = network(low)
     last = len(network.body) - 4
     variants = {
-        "float16": variant(network, FP16, FP16),
-        "bfloat16": variant(network, BF16, BF16),
-        "bfloat16, weights alone": variant(network, BF16, None),
-        "bfloat16, features alone": variant(network, None, BF16),
-        "bfloat16, sums of taps kept": variant(network, BF16, BF16, keep_sums=True),
-        "bfloat16, without the last 4 blocks": variant(network, BF16, BF16, slice(last)),
+        "float16": round_blocks(network, FP16, FP16),
+        "bfloat16": round_blocks(network, BF16, BF16),
+        "bfloat16, weights alone": round_blocks(network, BF16, None),
+        "bfloat16, features alone": round_blocks(network, None, BF16),
+        "bfloat16, sums of taps kept": round_blocks(network, BF16, BF16, keep_sums=True),
+        "bfloat16, without the last 4 blocks": round_blocks(network, BF16, BF16, slice(last)),
     }
     print("| rounded | PSNR | worst level | of more than 4 |\n|---|--:|--:|--:|")
     for name, coarse in variants.items():

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from esrgan.cli.command import keep_freed_memory
+from esrgan.cli.process import keep_freed_memory
 
 if "plain" not in sys.argv:  # as the trainer does, before PyTorch allocates anything
     keep_freed_memory()
@@ -41,7 +41,9 @@ STAGES = ("pretraining", "training")
 Step = Callable[[Tensor, Tensor, int], dict[str, Any]]
 
 
-def plain(stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss) -> Step:
+def make_plain_step(
+    stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss
+) -> Step:
     """Make the step of the plain loop."""
     generator, discriminator = (each.to(memory_format=torch.contiguous_format) for each in networks)  # type: ignore[call-overload]
     average = ExponentialMovingAverage(generator, 0.999).average
@@ -52,7 +54,7 @@ def plain(stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perce
     def bce(logits: Tensor, is_real: bool) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(is_real)))
 
-    def follow() -> None:
+    def update_average() -> None:
         for mean, value in zip(average.parameters(), generator.parameters(), strict=True):
             mean.data.mul_(0.999).add_(value.data, alpha=0.001)
 
@@ -61,7 +63,7 @@ def plain(stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perce
         loss = F.l1_loss(generator(low), high)
         loss.backward()
         g_adam.step()
-        follow()
+        update_average()
         return {"content_loss": loss.item()}
 
     def training(low: Tensor, high: Tensor, _: int) -> dict[str, float]:
@@ -70,49 +72,53 @@ def plain(stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perce
         fake = generator(low)
         content, perceptual = F.l1_loss(fake, high), perceptual_loss(fake, high)
         real_logits, fake_logits = discriminator(high).detach(), discriminator(fake)
-        against = bce(real_logits - fake_logits.mean(), False) + bce(fake_logits - real_logits.mean(), True)
-        total = perceptual + section.g_content_loss_scaling * content + section.g_adversarial_loss_scaling * against / 2
+        adversarial = bce(real_logits - fake_logits.mean(), False) + bce(fake_logits - real_logits.mean(), True)
+        total = (
+            perceptual + section.g_content_loss_scaling * content + section.g_adversarial_loss_scaling * adversarial / 2
+        )
         total.backward()
         g_adam.step()
         discriminator.requires_grad_(True)
         d_adam.zero_grad()
         fake_logits, real_logits = discriminator(fake).detach(), discriminator(high)
-        of_real = bce(real_logits - fake_logits.mean(), True) / 2
-        of_real.backward()
+        real_loss = bce(real_logits - fake_logits.mean(), True) / 2
+        real_loss.backward()
         fake_logits = discriminator(fake.detach())
-        of_fake = bce(fake_logits - real_logits.detach().mean(), False) / 2
-        of_fake.backward()
+        fake_loss = bce(fake_logits - real_logits.detach().mean(), False) / 2
+        fake_loss.backward()
         d_adam.step()
-        follow()
+        update_average()
         return {
             "content_loss": content.item(),
             "perceptual_loss": perceptual.item(),
-            "g_adversarial_loss": against.item() / 2,
+            "g_adversarial_loss": adversarial.item() / 2,
             "g_total_loss": total.item(),
-            "d_adversarial_loss": of_real.item() + of_fake.item(),
+            "d_adversarial_loss": real_loss.item() + fake_loss.item(),
         }
 
     return pretraining if stage == "pretraining" else training
 
 
-def ours(
+def make_esrgan_step(
     stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss, low: bool
 ) -> Step:
     """Make the step of the trainer; its losses stay on the device until they are reported."""
     device = next(networks[0].parameters()).device
     autocast = make_autocast(config, TrainOptions(autocast=low), device, Console())
-    trained = make_stage(stage, config, *networks, ContentLoss(), perceptual_loss, autocast)
+    training_stage = make_stage(stage, config, *networks, ContentLoss(), perceptual_loss, autocast)
     average = ExponentialMovingAverage(networks[0], config.ema_decay)
 
     def step(low: Tensor, high: Tensor, number: int) -> dict[str, Any]:
-        losses = trained.step(*(each.contiguous(memory_format=torch.channels_last) for each in (low, high)), number)
+        losses = training_stage.step(
+            *(each.contiguous(memory_format=torch.channels_last) for each in (low, high)), number
+        )
         average.update(number)
         return losses
 
     return step
 
 
-def work(name: str, stage: str, options: argparse.Namespace) -> None:
+def run_worker(name: str, stage: str, options: argparse.Namespace) -> None:
     """Be a contender: for each line that comes do the steps of a turn, and answer with time, losses and memory."""
     device = select_device(options.device)
     generator = {"num_basic_blocks": options.blocks, "small_init": "trunk"}
@@ -123,21 +129,21 @@ def work(name: str, stage: str, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     vgg = torchvision.models.vgg19(weights=None)
     perceptual_loss = PerceptualLoss(vgg.state_dict(), config.perceptual_loss.layer_weights).to(device)
-    parts = (stage, config, networks, perceptual_loss)
-    step = plain(*parts) if name == "plain" else ours(*parts, name == "esrgan -a")
+    arguments = (stage, config, networks, perceptual_loss)
+    step = make_plain_step(*arguments) if name == "plain" else make_esrgan_step(*arguments, name == "esrgan -a")
     high = torch.rand(options.batch, 3, options.patch, options.patch, device=device)
     low, numbers = F.avg_pool2d(high, 4), itertools.count()
     for _ in sys.stdin:
-        began = time.perf_counter()
+        started = time.perf_counter()
         for _ in range(options.steps):
             losses = step(low, high, next(numbers))
-        figures = {key: float(value) for key, value in losses.items()}  # waits for the device
-        seconds = (time.perf_counter() - began) / options.steps
+        results = {key: float(value) for key, value in losses.items()}  # waits for the device
+        seconds = (time.perf_counter() - started) / options.steps
         memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-        print(json.dumps({"seconds": seconds, "memory": memory, "losses": figures}), flush=True)
+        print(json.dumps({"seconds": seconds, "memory": memory, "losses": results}), flush=True)
 
 
-def race(stage: str, names: list[str], options: argparse.Namespace) -> None:
+def compare_loops(stage: str, names: list[str], options: argparse.Namespace) -> None:
     """Let the contenders take turns in a stage, and print their rows."""
     command = [sys.executable, __file__, *sys.argv[1:], "--work", stage]
     processes = {
@@ -156,11 +162,11 @@ def race(stage: str, names: list[str], options: argparse.Namespace) -> None:
         process.communicate()
     for name, [first, *others] in turns.items():
         seconds, compared = [turn["seconds"] for turn in others], turns["plain"][0]["losses"]
-        off = max(abs(first["losses"][key] / value - 1) for key, value in compared.items())
-        times = [each["seconds"] / turn["seconds"] for each, turn in zip(turns["plain"][1:], others, strict=True)]
+        deviation = max(abs(first["losses"][key] / value - 1) for key, value in compared.items())
+        ratios = [each["seconds"] / turn["seconds"] for each, turn in zip(turns["plain"][1:], others, strict=True)]
         memory = f"{others[-1]['memory'] / 2**30:.2f} GiB" if others[-1]["memory"] else "–"
-        figures = f"{min(seconds):.3f} | {statistics.median(seconds):.3f} | {statistics.median(times):.2f}"
-        print(f"| {stage} | {name} | {figures} | {off:.1e} | {memory} |", flush=True)
+        cells = f"{min(seconds):.3f} | {statistics.median(seconds):.3f} | {statistics.median(ratios):.2f}"
+        print(f"| {stage} | {name} | {cells} | {deviation:.1e} | {memory} |", flush=True)
 
 
 def main() -> None:
@@ -177,15 +183,17 @@ def main() -> None:
     parser.add_argument("--work", nargs=2, metavar=("STAGE", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        work(options.work[1], options.work[0], options)
+        run_worker(options.work[1], options.work[0], options)
         return
     device = select_device(options.device)
-    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"PyTorch {torch.__version__}, {what}; {options.blocks} blocks, {options.batch} × {options.patch} px\n")
+    hardware = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(f"PyTorch {torch.__version__}, {hardware}; {options.blocks} blocks, {options.batch} × {options.patch} px\n")
     print("| stage | loop | best s/step | median s/step | × plain | losses of the first turn differ by | memory |")
     print("|---|---|--:|--:|--:|--:|--:|", flush=True)
     for stage in STAGES:
-        race(stage, ["plain", "esrgan", *(["esrgan -a"] if options.autocast else [])], options)
+        compare_loops(stage, ["plain", "esrgan", *(["esrgan -a"] if options.autocast else [])], options)
 
 
 if __name__ == "__main__":

@@ -85,14 +85,14 @@ def models_page() -> str:
         if (source := model.source) is None:
             continue
         size = f"{source.size:,} bytes" if source.size else "size not recorded"
-        partner = f"; its partner is `{model.psnr}`" if model.psnr else ""
+        partner = f"; its partner is `{model.psnr_model}`" if model.psnr_model else ""
         lines += [
             "",
             f"## {name}",
             "",
             f"×{model.scale}, {model.licence}: {model.summary}{partner}. <{source.url}>, {size}, SHA-256",
         ]
-        lines += [f"`{source.sha256}`, as recorded by {source.recorded}."]
+        lines += [f"`{source.sha256}`, as recorded by {source.recorded_by}."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
-"""ESRGAN image super-resolution.
+"""ESRGAN image super-resolution: train, evaluate, upscale and blend generators.
 
->>> from esrgan import Upscaler
->>> Upscaler.from_file("model.pth")("photo.jpg").save("photo_sr.png")
+Example:
+    >>> from esrgan import Upscaler
+    >>> Upscaler.from_file()("photo.png").save("photo_sr.png")  # the bundled model
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from esrgan.config import load as load_config  # noqa: F401  part of __all__
     from esrgan.errors import EsrganError as EsrganError
     from esrgan.inference import Upscaler as Upscaler
+    from esrgan.inference import upscale_files as upscale_files
+    from esrgan.interpolation import blend as blend
     from esrgan.interpolation import interpolate as interpolate
     from esrgan.models import RRDBNet as RRDBNet
     from esrgan.training import TrainOptions as TrainOptions
@@ -22,27 +25,29 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Loaded when first used: PyTorch alone takes seconds to import.
-_ORIGIN = {
+# Each name is imported when it is first used, because importing PyTorch takes seconds.
+_LAZY_IMPORTS = {
     "Config": ("esrgan.config", "Config"),
     "EsrganError": ("esrgan.errors", "EsrganError"),
     "RRDBNet": ("esrgan.models", "RRDBNet"),
     "TrainOptions": ("esrgan.training", "TrainOptions"),
     "Upscaler": ("esrgan.inference", "Upscaler"),
+    "blend": ("esrgan.interpolation", "blend"),
     "interpolate": ("esrgan.interpolation", "interpolate"),
     "load_config": ("esrgan.config", "load"),
     "load_generator": ("esrgan.weights", "load_generator"),
     "train": ("esrgan.training", "train"),
+    "upscale_files": ("esrgan.inference", "upscale_files"),
 }
-__all__ = sorted(_ORIGIN)
+__all__ = sorted(_LAZY_IMPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'esrgan' has no attribute {name!r}")
-    module, attribute = _ORIGIN[name]
+    module, attribute = _LAZY_IMPORTS[name]
     return getattr(importlib.import_module(module), attribute)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_ORIGIN]
+    return [*globals(), *_LAZY_IMPORTS]

@@ -40,7 +40,7 @@ def select_device(name: str) -> torch.device:
     return device
 
 
-def process_device(name: str) -> torch.device:
+def select_local_device(name: str) -> torch.device:
     """As ``select_device``, but of the processes that torchrun starts on a machine each gets its own GPU.
 
     Raises:
@@ -86,7 +86,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def tf32(device: torch.device) -> Iterator[None]:
+def allow_tf32(device: torch.device) -> Iterator[None]:
     """Compute what is in float32 on the tensor cores of a GPU in the block: factors are rounded to 10 bits.
 
     That is PyTorch's default for convolutions but not for matrices. Convolutions also choose the fastest of their

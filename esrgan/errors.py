@@ -69,14 +69,8 @@ class LostProcessError(TrainingError):
     """Another process of a training run has ended, or cannot be reached, and this one cannot go on without it.
 
     Args:
-        news: What is known of it.
+        description: What is known of it.
     """
 
-    def __init__(self, news: str) -> None:
-        super().__init__(f"{news}; once that is put right, the same command with --resume auto continues")
-
-
-def one_line(text: str, limit: int = 80) -> str:
-    """Make text from a file or a library fit for a message: its first line, printable, and no longer than the limit."""
-    line = "".join(c if c.isprintable() else "?" for c in text.strip().partition("\n")[0][: limit + 1])
-    return f"{line[:limit]}…" if len(line) > limit else line
+    def __init__(self, description: str) -> None:
+        super().__init__(f"{description}; once that is put right, the same command with --resume auto continues")

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esrgan.errors import EsrganError, Problem, WeightsError, one_line
-from esrgan.files import reason, write_bytes
-from esrgan.formats import NAMES
+from esrgan.errors import EsrganError, Problem, WeightsError
+from esrgan.files import write_bytes
 from esrgan.models import RRDBNet
+from esrgan.text import describe_error, one_line
+from esrgan.weight_formats import DIALECT_KEYS
 from esrgan.weights import Architecture, GeneratorFile, save_file
-from esrgan.weights.dialects import from_our_names
-from esrgan.weights.ncnn_writing import write
+from esrgan.weights.dialects import from_basicsr_names
+from esrgan.weights.ncnn_writer import to_ncnn
 
 # Greatest difference that is allowed, for results in [0, 1]; relative to the greatest value where that is above 1.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2}
@@ -41,7 +42,7 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
     import onnxruntime
 
     path = Path(path)
-    network, low, sizes = _prepared(file, half)
+    network, low, sizes = _prepare_trace(file, half)
     program = torch.onnx.export(
         network,
         (low,),
@@ -59,9 +60,9 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     difference = 0.0
-    for image in _images(file, low.dtype):
+    for image in _comparison_images(file, low.dtype):
         (high,) = session.run(None, {"low": image.numpy()})
-        difference = max(difference, _difference(path, torch.from_numpy(high), network(image)))
+        difference = max(difference, _check_difference(path, torch.from_numpy(high), network(image)))
     write_bytes(path, content)
     return difference
 
@@ -89,7 +90,7 @@ def export_program(
         EsrganError: It is beyond ``TOLERANCE``, a weight is beyond float16, or the file cannot be written or compiled.
     """
     path = Path(path)
-    network, low, sizes = _prepared(file, half)
+    network, low, sizes = _prepare_trace(file, half)
     network, low = network.to(device or "cpu"), low.to(device or "cpu")
     program = torch.export.export(network, (low,), dynamic_shapes={"low": sizes})
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.pt2")  # PyTorch goes by the suffix
@@ -102,12 +103,12 @@ def export_program(
             torch._inductor.aoti_compile_and_package(program, package_path=str(temporary))
             run = torch._inductor.aoti_load_package(str(temporary))
         difference = max(
-            _difference(path, run(image), network(image))
-            for image in (image.to(low.device) for image in _images(file, low.dtype))
+            _check_difference(path, run(image), network(image))
+            for image in (image.to(low.device) for image in _comparison_images(file, low.dtype))
         )
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        raise EsrganError(f"{path}: cannot be made: {one_line(reason(error), 200)}") from error
+        raise EsrganError(f"{path}: cannot be made: {one_line(describe_error(error), 200)}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return difference
@@ -133,8 +134,8 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
     state = file.state
     if half:
         kernels = {name: value for name, value in state.items() if name.endswith(".weight")}
-        state = state | _halved(kernels, file.path)
-    param, weights = write(state, file.architecture)
+        state = state | _to_float16(kernels, file.path)
+    param, weights = to_ncnn(state, file.architecture)
     contents = {path: param.encode(), path.with_suffix(".bin"): weights}
     for target in contents:
         if target.is_dir():
@@ -150,7 +151,7 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
         raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def export_weights(file: GeneratorFile, path: str | Path, names: str = "basicsr", *, half: bool = False) -> None:
+def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basicsr", *, half: bool = False) -> None:
     """Write the weights for another program.
 
     Only the earlier framework's files tell their β (residual scaling); everybody else has the paper's 0.2 in the
@@ -161,26 +162,26 @@ def export_weights(file: GeneratorFile, path: str | Path, names: str = "basicsr"
         path: ``.safetensors``, or any other suffix for PyTorch's format. Under our own names it is a model file of
             ours, which keeps stage and configuration, β excepted; under others it is the bare state dict that others
             expect.
-        names: One of ``NAMES``.
+        dialect: One of ``DIALECT_KEYS``.
         half: In float16.
 
     Raises:
         WeightsError: There are no such names, a weight is beyond float16, or the file cannot be written.
     """
     path = Path(path)
-    if names not in NAMES:
-        raise WeightsError(Problem("names", f"one of {', '.join(NAMES)}", names))
-    if names != "earlier":
-        file = _with_usual_scaling(file)
-    state = _halved(file.state, file.path) if half else file.state
-    if names == "basicsr":
-        save_file(path, file.content() | {"params": state})
+    if dialect not in DIALECT_KEYS:
+        raise WeightsError(Problem("dialect", f"one of {', '.join(DIALECT_KEYS)}", dialect))
+    if dialect != "earlier":
+        file = _with_default_scaling(file)
+    state = _to_float16(file.state, file.path) if half else file.state
+    if dialect == "basicsr":
+        save_file(path, file.to_dict() | {"params": state})
         return
-    state = from_our_names(state, names, file.architecture.residual_scaling)
+    state = from_basicsr_names(state, dialect, file.architecture.residual_scaling)
     save_file(path, {"params": state} if path.suffix.lower() == ".safetensors" else state)
 
 
-def _with_usual_scaling(file: GeneratorFile) -> GeneratorFile:
+def _with_default_scaling(file: GeneratorFile) -> GeneratorFile:
     """Give the same function as a network of the paper's β.
 
     A dense block is x + β·f(x): f becomes k = β/0.2 times as large. An RRDB is x + β·g(x) where g, its dense blocks
@@ -203,7 +204,7 @@ def _with_usual_scaling(file: GeneratorFile) -> GeneratorFile:
     return replace(file, state=state, architecture=replace(architecture, residual_scaling=usual))
 
 
-def _halved(state: dict[str, Tensor], place: Path) -> dict[str, Tensor]:
+def _to_float16(state: dict[str, Tensor], place: Path) -> dict[str, Tensor]:
     """Give tensors in float16; refuse those that would become infinite."""
     halved = {name: value.half() for name, value in state.items()}
     for name, value in halved.items():
@@ -213,28 +214,28 @@ def _halved(state: dict[str, Tensor], place: Path) -> dict[str, Tensor]:
     return halved
 
 
-def _prepared(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, dict[int, Any]]:
+def _prepare_trace(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, dict[int, Any]]:
     """Give the network, images to trace it with, and their axes that may have any size."""
     if half:
-        _halved(file.state, file.path)  # says what float16 cannot hold, before the results are NaN
+        _to_float16(file.state, file.path)  # says what float16 cannot hold, before the results are NaN
     network = file.build().requires_grad_(False)
-    low = _image((2, file.architecture.img_channels, 24, 20))
+    low = _random_image((2, file.architecture.img_channels, 24, 20))
     sizes: dict[int, Any] = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     return (network.half(), low.half(), sizes) if half else (network, low, sizes)
 
 
-def _images(file: GeneratorFile, dtype: torch.dtype) -> list[Tensor]:
+def _comparison_images(file: GeneratorFile, dtype: torch.dtype) -> list[Tensor]:
     """Make images to compare programs by; of whole foldings, as exported programs want them."""
     channels = file.architecture.img_channels
-    return [_image(shape).to(dtype) for shape in ((1, channels, 16, 36), (3, channels, 8, 12))]
+    return [_random_image(shape).to(dtype) for shape in ((1, channels, 16, 36), (3, channels, 8, 12))]
 
 
-def _image(shape: tuple[int, ...]) -> Tensor:
+def _random_image(shape: tuple[int, ...]) -> Tensor:
     """Make values in [0, 1], the same each time."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
-def _difference(path: Path, found: Tensor, expected: Tensor) -> float:
+def _check_difference(path: Path, found: Tensor, expected: Tensor) -> float:
     difference = float((found.float() - expected.float()).abs().max())
     if not difference <= TOLERANCE[expected.dtype] * max(1.0, float(expected.abs().max())):  # NaN is none either
         raise EsrganError(f"{path}: not written, as its results would differ by {difference:.2g} from PyTorch's")

@@ -16,16 +16,16 @@ EXTRAS = {
 }
 
 
-def missing(extra: str) -> list[str]:
+def missing_modules(extra: str) -> list[str]:
     """List the modules of an extra that are not installed."""
     return [module for module in EXTRAS[extra][0] if importlib.util.find_spec(module) is None]
 
 
-def need(extra: str) -> None:
+def require_extra(extra: str) -> None:
     """Make sure that an extra is installed.
 
     Raises:
         EsrganError: It is not; the message tells how to get it.
     """
-    if absent := missing(extra):
+    if absent := missing_modules(extra):
         raise EsrganError(f"{EXTRAS[extra][1]}: needs {', '.join(absent)}; pip install 'esrgan[{extra}]'")

@@ -20,14 +20,9 @@ except ImportError:  # Windows
 _PREFIX = ".esrgan-"  # of temporary files; the rest is a random number
 
 
-def reason(error: BaseException) -> str:
-    """What an exception says, on one line; of a system error only that, as the file is named already."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-
-
-def file_digest(path: Path, like: str | None = None) -> str:
+def file_digest(path: Path, reference: str | None = None) -> str:
     """Compute a file's checksum: "md5:…" if the other one is, else "sha256:…"."""
-    kind = like.partition(":")[0] if like else "sha256"
+    kind = reference.partition(":")[0] if reference else "sha256"
     with path.open("rb") as file:
         return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
 
@@ -42,12 +37,12 @@ def cache_dir() -> Path:
         raise EsrganError("there is no home folder; set ESRGAN_CACHE to a folder for downloads") from error
 
 
-def lock(path: Path, user: str) -> BinaryIO:
+def lock(path: Path, held_by: str) -> BinaryIO:
     """Lock a file, which is made, until it is closed or the process ends, however it ends.
 
     Args:
         path: The file.
-        user: What another process that has it is doing, for the message.
+        held_by: What another process that has it is doing, for the message.
 
     Raises:
         EsrganError: Another process has it.
@@ -59,7 +54,7 @@ def lock(path: Path, user: str) -> BinaryIO:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.close()
-        raise EsrganError(f"{path.parent}: {user}; wait until it is done, or stop it") from error
+        raise EsrganError(f"{path.parent}: {held_by}; wait until it is done, or stop it") from error
     except (OSError, AttributeError):  # a file system, or a Windows, without such locks
         pass
     return file
@@ -88,7 +83,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def new_image_file(path: Path, *, overwrite: bool, sync: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, overwrite: bool, sync: bool = True) -> Iterator[BinaryIO]:
     """Opens a file for an image; it gets its name when the block ends, and is gone if that raises.
 
     Args:
@@ -101,7 +96,7 @@ def new_image_file(path: Path, *, overwrite: bool, sync: bool = True) -> Iterato
         OSError: The file cannot be made or renamed.
     """
     if os.path.lexists(path) and (path.is_dir() or not overwrite):
-        raise _taken(path)
+        raise _exists_error(path)
     temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
     try:
         # Opened here, not by tempfile, whose files only their owner may read.
@@ -113,9 +108,9 @@ def new_image_file(path: Path, *, overwrite: bool, sync: bool = True) -> Iterato
             if sync:
                 os.fsync(file.fileno())
             if fcntl:
-                _name(temporary, path, overwrite)
+                _publish(temporary, path, overwrite)
         if not fcntl:  # Windows renames no open file
-            _name(temporary, path, overwrite)
+            _publish(temporary, path, overwrite)
     finally:
         with suppress(OSError):  # gone already when all went well
             temporary.unlink()
@@ -130,14 +125,14 @@ def remove_abandoned(folder: Path) -> None:
 
 
 @contextmanager
-def one_at_a_time(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
+def exclusive(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
     """Lets one process after the other into the block; one that dies there makes way for the next.
 
     Without file locks, as on Windows and some network file systems, all go in at once.
 
     Args:
         path: A file to lock; it is made and stays.
-        waiting: Called if another process is in the block.
+        on_wait: Called if another process is in the block.
 
     Raises:
         OSError: The file cannot be made.
@@ -148,30 +143,30 @@ def one_at_a_time(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    waiting()
+                    on_wait()
                     fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _name(temporary: Path, path: Path, overwrite: bool) -> None:
+def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
     if overwrite:
         temporary.replace(path)
     else:
-        _rename(temporary, path)
+        _rename_new(temporary, path)
 
 
-def _rename(temporary: Path, path: Path) -> None:
+def _rename_new(temporary: Path, path: Path) -> None:
     """Renames, but never onto another file: a second name can only be given where there is none yet."""
     try:
         os.link(temporary, path)
     except FileExistsError as error:
-        raise _taken(path) from error
+        raise _exists_error(path) from error
     except OSError:  # a file system without hard links
         if os.path.lexists(path):
-            raise _taken(path) from None
+            raise _exists_error(path) from None
         temporary.rename(path)
 
 
-def _taken(path: Path) -> ImageError:
+def _exists_error(path: Path) -> ImageError:
     got = "a folder" if path.is_dir() else "a file"
     return ImageError(Problem(str(path), "a new file", got, "choose another name, or allow overwriting files"))

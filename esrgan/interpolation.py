@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from esrgan.errors import WeightsError, one_line
-from esrgan.pictures import Picture
+from esrgan.errors import WeightsError
+from esrgan.images import ImageData
+from esrgan.text import one_line
 from esrgan.weights import GeneratorFile
 
-_MOST_LAYERS = 6  # to name where architectures differ
+_MAX_LISTED_LAYERS = 6  # to name where architectures differ
 
 
 def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -39,7 +40,7 @@ def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alp
         if value.shape != gan_state[name].shape:
             shapes = f"{tuple(value.shape)} and {tuple(gan_state[name].shape)}"
             raise WeightsError(f"interpolation: {one_line(name)}: expected two tensors of one shape, got {shapes}")
-    return _sum([psnr_state, gan_state], [1 - alpha, alpha])
+    return _weighted_sum([psnr_state, gan_state], [1 - alpha, alpha])
 
 
 def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFile:
@@ -51,10 +52,10 @@ def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFil
         WeightsError: If they are not of one architecture, with the layers that differ.
         ValueError: If α is not within [0, 1].
     """
-    _check_alike(psnr, gan)
+    _check_same_architecture(psnr, gan)
     state = interpolate(psnr.state, gan.state, alpha)
     share = None if psnr.alpha is not None else alpha * (1 if gan.alpha is None else gan.alpha)
-    hparams, licence = gan.hparams or psnr.hparams, _licence([psnr, gan])
+    hparams, licence = gan.hparams or psnr.hparams, _common_licence([psnr, gan])
     return replace(gan, state=state, stage="training", alpha=share, hparams=hparams, licence=licence)
 
 
@@ -74,12 +75,12 @@ def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFil
     if not all(0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise ValueError(f"expected shares from 0 to 1 whose sum is 1, got {', '.join(f'{x:g}' for x in shares)}")
     for other in files[1:]:
-        _check_alike(files[0], other)
-    state = _sum([file.state for file in files], shares)
-    return replace(files[-1], state=state, stage="training", alpha=None, licence=_licence(files))
+        _check_same_architecture(files[0], other)
+    state = _weighted_sum([file.state for file in files], shares)
+    return replace(files[-1], state=state, stage="training", alpha=None, licence=_common_licence(files))
 
 
-def interpolate_pictures(psnr: Picture, gan: Picture, alpha: float) -> Picture:
+def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageData:
     """Blend two images, such as the results of two models: (1 − α)·PSNR + α·GAN.
 
     Args:
@@ -102,13 +103,13 @@ def interpolate_pictures(psnr: Picture, gan: Picture, alpha: float) -> Picture:
     return replace(gan, frames=tuple(frames))
 
 
-def _licence(files: Sequence[GeneratorFile]) -> str | None:
+def _common_licence(files: Sequence[GeneratorFile]) -> str | None:
     """Give the licence if all have one and the same."""
     licences = {file.licence for file in files}
     return licences.pop() if len(licences) == 1 else None
 
 
-def _sum(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
+def _weighted_sum(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
     first, *others = zip(states, shares, strict=True)
     result = {name: first[1] * value for name, value in first[0].items()}
     for state, share in others:
@@ -116,7 +117,7 @@ def _sum(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[s
     return result
 
 
-def _check_alike(one: GeneratorFile, other: GeneratorFile) -> None:
+def _check_same_architecture(one: GeneratorFile, other: GeneratorFile) -> None:
     if one.architecture == other.architecture:
         return
     layers = []
@@ -124,8 +125,8 @@ def _check_alike(one: GeneratorFile, other: GeneratorFile) -> None:
         shapes = [str(tuple(state[name].shape)) if name in state else "none" for state in (one.state, other.state)]
         if shapes[0] != shapes[1]:
             layers.append(f"{name} ({' and '.join(shapes)})")
-    differing = f"; tensors that differ: {', '.join(layers[:_MOST_LAYERS])}" if layers else ""
-    more = f" and {len(layers) - _MOST_LAYERS} more" if len(layers) > _MOST_LAYERS else ""
+    differing = f"; tensors that differ: {', '.join(layers[:_MAX_LISTED_LAYERS])}" if layers else ""
+    more = f" and {len(layers) - _MAX_LISTED_LAYERS} more" if len(layers) > _MAX_LISTED_LAYERS else ""
     raise WeightsError(
         f"{one.path} and {other.path}: expected generators of one architecture, got {one.architecture} and "
         f"{other.architecture}; a GAN model must have been trained from its PSNR model{differing}{more}"

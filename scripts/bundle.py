@@ -15,7 +15,7 @@ import torch
 
 import esrgan
 from esrgan import images
-from esrgan.config import differences
+from esrgan.config import describe_changes
 from esrgan.pretrained import MODELS
 from esrgan.weights import save_file
 
@@ -37,7 +37,7 @@ for stage in ("pretraining", "training"):
         hparams[stage][key] = shipped[stage][key]
 if args.keep_colour:
     upscaler = esrgan.Upscaler.from_file(args.model.resolve(), precision="fp32")
-    photos = [images.read(path, 3) for path in sorted(args.keep_colour.iterdir())]
+    photos = [images.read_pixels(path, 3) for path in sorted(args.keep_colour.iterdir())]
     drift = np.mean([upscaler(photo).mean((0, 1)) - photo.mean((0, 1)) for photo in photos], axis=0)
     print(f"mean colour of {len(photos)} images: {', '.join(f'{each:+.2f}' for each in drift)} levels, taken back")
     generator.state["conv_last.bias"] -= torch.from_numpy(drift / 255)
@@ -51,4 +51,4 @@ about = {
 }
 save_file(target, {"params": params, **about})
 print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, {esrgan.load_generator(target).describe()}")
-print("\n".join(["other than in the configuration:", *differences(shipped, hparams)]))
+print("\n".join(["other than in the configuration:", *describe_changes(shipped, hparams)]))

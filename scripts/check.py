@@ -1,8 +1,8 @@
 """Run every check of the project: python3 scripts/check.py."""
 
-from environment import prepare, run
+from environment import install, run
 
-prepare("[dev]")
+install("[dev]")
 run("-m", "ruff", "format", "--check", ".")
 run("-m", "ruff", "check", ".")
 run("-m", "mypy")

@@ -11,7 +11,7 @@ FOLDER = ROOT / ".venv"
 PYTHON = FOLDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
-def prepare(extra: str = "") -> None:
+def install(extra: str = "") -> None:
     """Make ``.venv`` if need be and install the project there, as it is, with what it needs.
 
     Args:

@@ -3,9 +3,9 @@
 import subprocess
 import time
 
-from environment import PYTHON, ROOT, prepare, run
+from environment import PYTHON, ROOT, install, run
 
-prepare("[train]")
+install("[train]")
 name = time.strftime("quickstart-%Y%m%d-%H%M%S")
 psnr, gan, blend = (f"quickstart/{name}_RRDB_{kind}_x4.pth" for kind in ("PSNR", "ESRGAN", "ESRGAN_0.8"))
 find_photograph = "import skimage; print(skimage.__path__[0] + '/data/chelsea.png')"

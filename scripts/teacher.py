@@ -1,6 +1,6 @@
 """Let a model make pairs for another to learn from: python scripts/teacher.py model.pth photos/train teacher.
 
-Of each photograph two crops are made smaller by MATLAB's bicubic (teacher/lr) and enlarged by the model (teacher/hr):
+Of each photograph two crops are made smaller by MATLAB's bicubic (teacher/lr) and upscaled by the model (teacher/hr):
 images with nothing in them that is beyond guessing (docs/recipe.md). Interrupted, the same command goes on.
 """
 
@@ -24,8 +24,8 @@ upscaler = Upscaler.from_file(args.model)
 random = np.random.default_rng(0)
 for folder in ("hr", "lr"):
     (args.out / folder).mkdir(parents=True, exist_ok=True)
-for path in images.find([args.photos]):
-    photo = images.read(path, 3)
+for path in images.find_images([args.photos]):
+    photo = images.read_pixels(path, 3)
     height, width = (min(CROP, length // upscaler.scale * upscaler.scale) for length in photo.shape[:2])
     for number in range(CROPS):
         top = int(random.integers(0, photo.shape[0] - height + 1))
@@ -35,7 +35,7 @@ for path in images.find([args.photos]):
             continue
         crop = np.ascontiguousarray(photo[top : top + height, left : left + width])
         low = bicubic(crop, Fraction(1, upscaler.scale))
-        enlarged = upscaler(low)
-        images.write(args.out / "lr" / high.name, low, overwrite=True)  # may be there without its partner
-        images.write(high, enlarged)
+        upscaled = upscaler(low)
+        images.write_pixels(args.out / "lr" / high.name, low, overwrite=True)  # may be there without its partner
+        images.write_pixels(high, upscaled)
         print(high)

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 MEMORY = 80 << 20
 
 
-class Job:
+class BulkRun:
     """A job in a folder of its own, and what is seen of it from outside."""
 
     def __init__(self, folder: Path, images: int, **environment: str) -> None:
@@ -44,7 +44,7 @@ class Job:
             "RAY_raylet_start_wait_time_s": "300",
             "BULK_OUT": str(self.out),
             "BULK_LOG": str(self.log),
-            "BULK_CREW": "2",
+            "BULK_MIN_WORKERS": "2",
             "BULK_PAUSE_S": "0.1",
         }
         os.environ.update({"PYTHONPATH": hook, "OMP_NUM_THREADS": "1", **names, **environment})
@@ -72,23 +72,23 @@ class Job:
         subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.DEVNULL)
         lines = [json.loads(line) for line in (self.out / "esrgan-bulk.jsonl").read_text().splitlines()]
         got = {path.name: path.read_bytes() for path in self.out.iterdir() if path.name != "esrgan-bulk.jsonl"}
-        alike = sum(path.read_bytes() == got.get(path.name) for path in expected.iterdir())
+        same = sum(path.read_bytes() == got.get(path.name) for path in expected.iterdir())
         names = Counter(target for _, target in self.written())
         twice = sum(count > 1 for count in names.values()) + len(lines) - len({line["source"] for line in lines})
         statuses = dict(Counter(line["status"] for line in lines))
-        print(f"{moment}: exit code {job.returncode}, {output}; {alike} alike, {len(got)} files, {statuses}, "
+        print(f"{moment}: exit code {job.returncode}, {output}; {same} alike, {len(got)} files, {statuses}, "
               f"{len(names)} names logged, {twice} twice", flush=True)  # fmt: skip
         if by_uri:
             got = {name: content for name, content in got.items() if not name.startswith(".")}
         logged = 0 if by_uri else self.images
-        if (job.returncode, alike, len(got), len(names), twice) != (failed > 0, self.images, self.images, logged, 0):
+        if (job.returncode, same, len(got), len(names), twice) != (failed > 0, self.images, self.images, logged, 0):
             sys.exit("not as it must be")
         if len(lines) != self.images + failed or statuses.get("failed", 0) != failed:
             sys.exit("the manifest is not as it must be")
 
 
 @contextmanager
-def cluster() -> Iterator[tuple[Any, Any]]:
+def two_node_cluster() -> Iterator[tuple[Any, Any]]:
     """Make a cluster of two nodes with a core each; give it and the node without the driver."""
     from ray.cluster_utils import Cluster
 
@@ -108,8 +108,8 @@ def processes_of(node: Any) -> list[psutil.Process]:
 
 def lose_a_node(folder: Path, images: int, moment: str, is_time: Callable[[list[bool]], bool]) -> None:
     """Kill the node when ``is_time``, which is told of each result whether the node wrote it."""
-    job = Job(folder, images)
-    with cluster() as (nodes, node), job.start(nodes.address, str(job.source), "-o", str(job.out)) as process:
+    job = BulkRun(folder, images)
+    with two_node_cluster() as (nodes, node), job.start(nodes.address, str(job.source), "-o", str(job.out)) as process:
         seen, victims = 0, []
         while process.poll() is None:
             written = [pid for pid, _ in job.written()]
@@ -130,11 +130,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--poisoned-images", type=int, default=20)
     args = parser.parse_args()
-    a_task = max(args.images // (2 * 32), 1)
+    images_per_task = max(args.images // (2 * 32), 1)
     moments = {
         "at the node's first result": lambda mine: len(mine) > 0,
         "when the node has finished an image but not its task": lambda mine: (
-            sum(mine) > 20 and sum(mine) % a_task == 1 % a_task
+            sum(mine) > 20 and sum(mine) % images_per_task == 1 % images_per_task
         ),
         "late": lambda mine: len(mine) > args.images * 0.9,
     }
@@ -142,10 +142,10 @@ def main() -> None:
         for i, (moment, is_time) in enumerate(moments.items()):
             lose_a_node(Path(folder, str(i)), args.images, moment, is_time)
 
-        job = Job(Path(folder, "uris"), args.images)
+        job = BulkRun(Path(folder, "uris"), args.images)
         uris = [f"local://{path}" for path in sorted(job.source.iterdir())]
         (job.source.parent / "list.txt").write_text("\n".join(uris))
-        with cluster() as (nodes, node):
+        with two_node_cluster() as (nodes, node):
             arguments = ["--list", str(job.source.parent / "list.txt"), "-o", f"local://{job.out}"]
             with job.start(nodes.address, *arguments) as process:
                 while process.poll() is None and len([*job.out.glob("*.png")]) < args.images / 4:
@@ -154,8 +154,8 @@ def main() -> None:
                     victim.kill()
                 job.check(process, "by URIs, a quarter there", by_uri=True)
 
-        job = Job(Path(folder, "poison"), args.poisoned_images, BULK_POISON="poison.png", BULK_CREW="1")
-        with cluster() as (nodes, node):
+        job = BulkRun(Path(folder, "poison"), args.poisoned_images, BULK_POISON="poison.png", BULK_MIN_WORKERS="1")
+        with two_node_cluster() as (nodes, node):
             shutil.copy(job.source / "0.png", job.source / "poison.png")
             with job.start(nodes.address, str(job.source), "-o", str(job.out)) as process:
                 process.wait()

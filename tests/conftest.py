@@ -16,16 +16,16 @@ import pytest
 from tests.helpers import images
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     result = copy.deepcopy(base)
     for key, value in changes.items():
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if nested else value
+        result[key] = _merge(result[key], value) if nested else value
     return result
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep figures that tests measure, also in processes that they start, out of the user's cache."""
     os.environ["ESRGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
@@ -62,10 +62,10 @@ def vgg11_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(photos: Path, vgg11_weights: Path) -> Callable[..., dict[str, Any]]:
+def tiny_config(photos: Path, vgg11_weights: Path) -> Callable[..., dict[str, Any]]:
     """Give the function that makes the tiny configuration: six steps of each stage, two to an epoch.
 
-    Its keyword arguments replace keys; sections are merged: ``tiny(batch_size=1, training={"g_lr": 1e-3})``.
+    Its keyword arguments replace keys; sections are merged: ``tiny_config(batch_size=1, training={"g_lr": 1e-3})``.
     """
     stage = {
         "num_steps": 6,
@@ -87,7 +87,7 @@ def tiny(photos: Path, vgg11_weights: Path) -> Callable[..., dict[str, Any]]:
         "perceptual_loss": {"vgg_type": "vgg11", "layer_weights": {"conv2_1": 1.0}, "weights": str(vgg11_weights)},
         "logging": {"interval": 1, "tensorboard": False},
     }
-    return lambda **changes: _merged(base, changes)
+    return lambda **changes: _merge(base, changes)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def no_vgg_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def own_signals() -> Iterator[None]:
+def foreground_signals() -> Iterator[None]:
     """Have the handlers of a program in the foreground; a SIGTERM that nothing handles fails the test, not pytest."""
 
     def fail(*_: object) -> None:

@@ -29,13 +29,13 @@ from esrgan.training import TrainOptions, loop, train
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
 from tests.helpers.images import write_images
-from tests.helpers.runs import contents, differing, learnt, records
+from tests.helpers.runs import comparable_content, find_differences, load_run_files, read_records
 
 FORK = multiprocessing.get_context("fork")  # spares the seconds of importing torch
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 MOMENTS = ("starting", "between", "step", "validation", "writing a checkpoint", "writing a model", "changing the stage")
 # What a moment lasts for, and where it is called from.
-CALLS = {
+CALLS_BY_MOMENT = {
     "step": ((PixelStage, "step"), (AdversarialStage, "step")),
     "validation": ((loop, "validate"),),
     "writing a checkpoint": ((loop, "save_checkpoint"),),
@@ -43,13 +43,13 @@ CALLS = {
 }
 SPREAD_S = 0.02  # of the kill within its moment
 
-STAGE = {"num_steps": 12, "cr_patch_size": [32, 32]}
+STAGE_SECTION = {"num_steps": 12, "cr_patch_size": [32, 32]}
 CONFIG = {
     "batch_size": 2,
     "validation_interval": 4,
     "ema_decay": 0.9,
-    "pretraining": STAGE,
-    "training": STAGE,
+    "pretraining": STAGE_SECTION,
+    "training": STAGE_SECTION,
     "generator": {"rrdb_channels": 8, "growth_channels": 4, "num_basic_blocks": 1, "small_init": "trunk"},
     "discriminator": {"vgg_blk_ch": [4, 4, 8, 8], "fc_features": [10]},
     "perceptual_loss": {"optional": True},
@@ -79,36 +79,36 @@ class Attempt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         out_dir.mkdir(exist_ok=True)
-        with (out_dir / "said.txt").open("a") as said:
-            os.dup2(said.fileno(), sys.stdout.fileno())
-            os.dup2(said.fileno(), sys.stderr.fileno())
-        for moment, places in CALLS.items():
+        with (out_dir / "output.txt").open("a") as output:
+            os.dup2(output.fileno(), sys.stdout.fileno())
+            os.dup2(output.fileno(), sys.stderr.fileno())
+        for moment, places in CALLS_BY_MOMENT.items():
             for owner, name in places:
-                setattr(owner, name, self._noting(getattr(owner, name), moment, "between"))
-        console_line = Console.line
+                setattr(owner, name, self._recording(getattr(owner, name), moment, "between"))
+        console_line = Console.print
 
         def line(console: Console, text: str) -> None:
             console_line(console, text)
             if text.startswith("pretraining is done"):
                 self.moment.value = MOMENTS.index("changing the stage")
 
-        Console.line = line
+        Console.print = line
         options = TrainOptions(
             "faults", out_dir, run_name="run", device="cpu", resume=True, checkpoint_interval=1, store_model_interval=2
         )
         sys.exit(0 if train(Config.model_validate(config), options) else 130)
 
-    def _noting(self, call: Callable[..., Any], during: str, after: str) -> Callable[..., Any]:
+    def _recording(self, call: Callable[..., Any], during: str, after: str) -> Callable[..., Any]:
         @wraps(call)
-        def noting(*arguments: Any, **options: Any) -> Any:
+        def recording(*arguments: Any, **options: Any) -> Any:
             self.moment.value = MOMENTS.index(during)
             result = call(*arguments, **options)
             self.moment.value = MOMENTS.index(after)
             return result
 
-        return noting
+        return recording
 
-    def end(self, kind: str, wanted: str, not_before: float, random: random.Random) -> str | None:
+    def send_signal(self, kind: str, wanted: str, not_before: float, random: random.Random) -> str | None:
         """End it by a signal, once it is at a moment; give the moment, or None if it came to its end before."""
         time.sleep(not_before)
         while self.process.is_alive() and MOMENTS[self.moment.value] != wanted:
@@ -123,16 +123,16 @@ class Attempt:
         return moment if self.process.exitcode != 0 else None
 
 
-def undisturbed(config: dict[str, Any], out_dir: Path) -> float:
+def run_uninterrupted(config: dict[str, Any], out_dir: Path) -> float:
     """Run once to the end; give the seconds that takes."""
-    began = time.monotonic()
+    started = time.monotonic()
     attempt = Attempt(config, out_dir)
     attempt.process.join()
-    assert attempt.process.exitcode == 0, (out_dir / "said.txt").read_text()
-    return time.monotonic() - began
+    assert attempt.process.exitcode == 0, (out_dir / "output.txt").read_text()
+    return time.monotonic() - started
 
 
-def whole_files(out_dir: Path) -> None:
+def check_files_readable(out_dir: Path) -> None:
     """Check that every file that has a name can be read."""
     for path in out_dir.glob("*.pth"):
         load_file(path)
@@ -142,18 +142,21 @@ def compare(out_dir: Path, reference: Path) -> list[str]:
     """Name what differs in a bit: weights, averages, optimisers, bests, log records, and which files there are."""
     ours, theirs = (
         # Which ones are the checkpoints before the last depends on where it was interrupted.
-        {name: content for name, content in contents(each).items() if "_checkpoint_" not in name}
+        {name: content for name, content in load_run_files(each).items() if "_checkpoint_" not in name}
         for each in (out_dir, reference)
     )
-    differences = [f"{name} is in one only" for name in ours.keys() ^ theirs.keys()]
+    problems = [f"{name} is in one only" for name in ours.keys() ^ theirs.keys()]
     for name in ours.keys() & theirs.keys():
-        differences += [f"{name}{place}" for place in differing(learnt(ours[name]), learnt(theirs[name]))]
-    if records(out_dir) != records(reference):
-        differences.append("log.jsonl")
-    return differences + [f"{path.name} was left" for path in out_dir.glob(".*.tmp")]
+        problems += [
+            f"{name}{place}"
+            for place in find_differences(comparable_content(ours[name]), comparable_content(theirs[name]))
+        ]
+    if read_records(out_dir) != read_records(reference):
+        problems.append("log.jsonl")
+    return problems + [f"{path.name} was left" for path in out_dir.glob(".*.tmp")]
 
 
-def disturb(
+def run_with_signals(
     config: dict[str, Any], folder: Path, reference: Path, seconds: float, kills: int, random: random.Random
 ) -> tuple[Counter[tuple[str, str]], int]:
     """Run again and again, each run ended by signals until it comes to its end all the same.
@@ -175,20 +178,20 @@ def disturb(
     counts: Counter[tuple[str, str]] = Counter()
     runs = 0
     while counts.total() < kills:
-        out_dir = folder / f"disturbed-{runs}"
+        out_dir = folder / f"interrupted-{runs}"
         finished = False
         while not finished:
             attempt = Attempt(config, out_dir)
             if counts.total() < kills and random.random() < 0.9:
                 kind, wanted = random.choice(list(SIGNALS)), random.choice(MOMENTS)
                 not_before = random.uniform(0, 0.1 if wanted == "starting" else 0.4) * seconds
-                moment = attempt.end(kind, wanted, not_before, random)
+                moment = attempt.send_signal(kind, wanted, not_before, random)
                 counts.update([(kind, moment)] if moment else [])
             attempt.process.join()
             code = attempt.process.exitcode
             finished = code == 0
-            assert code in (0, 1, 130, -signal.SIGKILL, -signal.SIGTERM), (out_dir / "said.txt").read_text()
-            whole_files(out_dir)
+            assert code in (0, 1, 130, -signal.SIGKILL, -signal.SIGTERM), (out_dir / "output.txt").read_text()
+            check_files_readable(out_dir)
         assert not (found := compare(out_dir, reference)), found[:5]
         runs += 1
     return counts, runs
@@ -204,8 +207,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             config = make_config(folder, num_workers=workers)
-            seconds = undisturbed(config, folder / "reference")
-            counts, runs = disturb(
+            seconds = run_uninterrupted(config, folder / "reference")
+            counts, runs = run_with_signals(
                 config, folder, folder / "reference", seconds, arguments.kills, random.Random(arguments.seed)
             )
         print(

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from esrgan.devices import has_native_bfloat16, low_precision_dtype, process_device, select_device, tf32
+from esrgan.devices import allow_tf32, has_native_bfloat16, low_precision_dtype, select_device, select_local_device
 from esrgan.errors import DeviceError
 from esrgan.inference import upscaler
 
@@ -13,7 +13,7 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA 
 NO_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
 
 
-def refused(name):
+def device_error(name):
     with pytest.raises(DeviceError) as error:
         select_device(name)
     text = str(error.value)
@@ -22,7 +22,7 @@ def refused(name):
     return text
 
 
-def test_cpu_is_the_cpu():
+def test_cpu_is_selected():
     assert select_device("cpu") == CPU
 
 
@@ -30,7 +30,7 @@ def test_cpu_is_the_cpu():
     ("cuda", "mps", "expected"),
     [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
 )
-def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected):
+def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -39,29 +39,29 @@ def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected)
 
 @pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "tpu", "meta", "xpu", "cpu:", "Cpu", " cpu"])
 def test_unknown_names_are_refused(name):
-    text = refused(name)
+    text = device_error(name)
     assert text == f"device: expected auto, cpu, cuda, cuda:N or mps, got {name}"
 
 
 @NO_CUDA
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
-def test_missing_cuda_is_said_with_a_way_out(name):
-    text = refused(name)
+def test_missing_cuda_error_suggests_the_cpu(name):
+    text = device_error(name)
     assert name in text
     assert torch.__version__ in text
     assert "use cpu" in text
 
 
 @NO_MPS
-def test_missing_mps_is_said_with_a_way_out():
-    assert "use cpu" in refused("mps")
+def test_missing_mps_error_suggests_the_cpu():
+    assert "use cpu" in device_error("mps")
 
 
 def test_gpus_beyond_the_last_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert select_device("cuda:1") == torch.device("cuda:1")
-    assert "cuda:0 to cuda:1" in refused("cuda:2")
+    assert "cuda:0 to cuda:1" in device_error("cuda:2")
 
 
 def test_float16_on_a_cpu_is_refused():
@@ -69,7 +69,7 @@ def test_float16_on_a_cpu_is_refused():
         low_precision_dtype(CPU, "float16")
 
 
-def test_dtypes_asked_for_are_given():
+def test_requested_dtypes_are_returned():
     assert low_precision_dtype(CPU, "bfloat16") == torch.bfloat16
     assert low_precision_dtype(torch.device("cuda"), "float16") == torch.float16
     assert low_precision_dtype(torch.device("cuda"), "bfloat16") == torch.bfloat16
@@ -87,7 +87,7 @@ def test_auto_is_float16_only_on_gpus_without_bfloat16(monkeypatch, capability, 
 
 @pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16", "bf16"])
 @pytest.mark.parametrize("value", [True, False])
-def test_cpus_are_asked_what_they_can(monkeypatch, feature, value):
+def test_cpu_bfloat16_follows_its_capabilities(monkeypatch, feature, value):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, feature: value})
     assert has_native_bfloat16(CPU) is value
     assert has_native_bfloat16(torch.device("mps")) is False
@@ -99,24 +99,24 @@ def test_cpus_are_asked_what_they_can(monkeypatch, feature, value):
 def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, name, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert str(process_device(name)) == ("cuda" if name == "auto" else name)
+    assert str(select_local_device(name)) == ("cuda" if name == "auto" else name)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert str(process_device(name)) == expected
+    assert str(select_local_device(name)) == expected
     monkeypatch.setenv("LOCAL_RANK", "2")
     if name in ("auto", "cuda"):
         with pytest.raises(DeviceError, match="cuda:2"):
-            process_device(name)
+            select_local_device(name)
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
-def test_tf32_is_set_for_gpus_and_set_back(kind):
+def test_tf32_is_enabled_on_gpus_and_restored(kind):
     def now():
         backends = torch.backends
         return backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision, backends.cudnn.benchmark
 
     before = now()
     assert before != ("tf32", "tf32", True)
-    with suppress(KeyError), tf32(torch.device(kind)):
+    with suppress(KeyError), allow_tf32(torch.device(kind)):
         assert now() == (("tf32", "tf32", True) if kind == "cuda" else before)
         raise KeyError
     assert now() == before
@@ -126,7 +126,7 @@ def test_tf32_is_set_for_gpus_and_set_back(kind):
     ("kind", "is_native", "dtype"),
     [("cuda", True, torch.float16), ("cpu", True, torch.bfloat16), ("cpu", False, torch.float32)],
 )
-def test_auto_is_the_best_precision_of_the_device(monkeypatch, kind, is_native, dtype):
+def test_auto_picks_the_best_precision_of_the_device(monkeypatch, kind, is_native, dtype):
     chosen = []
     monkeypatch.setattr(upscaler, "select_device", lambda _: torch.device(kind))
     monkeypatch.setattr(upscaler, "has_native_bfloat16", lambda _: is_native)

@@ -10,9 +10,9 @@ import torch
 from esrgan.cli import main
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.export import export_ncnn, export_onnx, export_program, export_weights
-from esrgan.formats import NAMES
+from esrgan.weight_formats import DIALECT_KEYS
 from esrgan.weights import load_file, load_generator, save_file
-from tests.helpers.weight_files import DIALECTS, TINY, NcnnWriter, earlier, random_state
+from tests.helpers.weight_files import DIALECT_WRITERS, TINY, NcnnWriter, earlier, random_state
 
 NETWORKS = {
     "×4": TINY,
@@ -21,7 +21,7 @@ NETWORKS = {
     "sub-pixel": replace(TINY, use_subpixel_conv=True),
     "unshuffled ×2": replace(TINY, scale_factor=2, pixel_unshuffle=True),
 }
-KEYS = {"basicsr": "BasicSR names", "esrgan-new": "ESRGAN new names", "esrgan-old": "ESRGAN old names"}
+LABELS = {"basicsr": "BasicSR names", "esrgan-new": "ESRGAN new names", "esrgan-old": "ESRGAN old names"}
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
@@ -32,7 +32,7 @@ def file(request, tmp_path):
 
 
 @pytest.fixture
-def tiny(tmp_path):
+def tiny_model(tmp_path):
     save_file(tmp_path / "model.pth", {"params": random_state(TINY), "stage": "training"})
     return tmp_path / "model.pth"
 
@@ -47,7 +47,7 @@ def same_weights(one, other):
     )
 
 
-def test_onnx_is_the_generator_at_any_size_and_batch(file, tmp_path):
+def test_onnx_matches_the_generator_at_any_size_and_batch(file, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     assert export_onnx(file, tmp_path / "model.onnx") <= 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
@@ -59,17 +59,17 @@ def test_onnx_is_the_generator_at_any_size_and_batch(file, tmp_path):
         assert np.abs(high - network(low).detach().numpy()).max() <= 1e-4
 
 
-def test_onnx_in_float16(tiny, tmp_path):
+def test_onnx_in_float16(tiny_model, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    file = load_generator(tiny)
+    file = load_generator(tiny_model)
     assert export_onnx(file, tmp_path / "half.onnx", half=True) > 0
     assert (tmp_path / "half.onnx").stat().st_size < 100_000
     session = onnxruntime.InferenceSession(tmp_path / "half.onnx", providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].type == "tensor(float16)"
 
 
-def test_a_program_in_float16(tiny, tmp_path):
-    file = load_generator(tiny)
+def test_exported_program_in_float16(tiny_model, tmp_path):
+    file = load_generator(tiny_model)
     differences = [export_program(file, str(tmp_path / "half.pt2"), half=True) for _ in range(2)]
     assert differences[0] == differences[1] <= 2e-2
     low = image(file, 1, 12, 16, dtype=torch.float16)
@@ -79,7 +79,7 @@ def test_a_program_in_float16(tiny, tmp_path):
     assert (high.float() - expected).abs().max() <= 2e-2 * max(1, expected.abs().max())
 
 
-def test_an_exported_program_is_the_generator(file, tmp_path):
+def test_exported_program_matches_the_generator(file, tmp_path):
     assert export_program(file, tmp_path / "model.pt2") <= 1e-6
     run = torch.export.load(tmp_path / "model.pt2").module()
     low = image(file, 3, 8, 20)
@@ -87,8 +87,8 @@ def test_an_exported_program_is_the_generator(file, tmp_path):
     assert [path.name for path in tmp_path.glob("*.pt2")] == ["model.pt2"]
 
 
-def test_a_compiled_program_is_the_generator(tiny, tmp_path):
-    file = load_generator(tiny)
+def test_compiled_program_matches_the_generator(tiny_model, tmp_path):
+    file = load_generator(tiny_model)
     try:
         export_program(file, tmp_path / "model.pt2", device=torch.device("cpu"))
     except EsrganError as error:
@@ -101,7 +101,7 @@ def test_a_compiled_program_is_the_generator(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(("scale", "least"), [(2, 4), (1, 8)])
-def test_an_exported_program_takes_the_sizes_that_are_promised(tmp_path, scale, least):
+def test_exported_program_accepts_the_documented_sizes(tmp_path, scale, least):
     architecture = replace(TINY, scale_factor=scale, pixel_unshuffle=True)
     save_file(tmp_path / "model.pth", {"params": random_state(architecture)})
     file = load_generator(tmp_path / "model.pth")
@@ -114,14 +114,14 @@ def test_an_exported_program_takes_the_sizes_that_are_promised(tmp_path, scale, 
 
 
 @pytest.mark.parametrize("half", [True, False])
-def test_ncnn_files_come_back_as_they_were(file, tmp_path, half):
+def test_ncnn_files_round_trip(file, tmp_path, half):
     export_ncnn(file, tmp_path / "net.param", half=half)
     back = load_generator(tmp_path / "net.param")
     assert back.architecture == file.architecture
     assert same_weights(back, file)  # float16 holds these exactly
 
 
-def test_ncnn_files_have_the_weights_that_others_write(tmp_path):
+def test_ncnn_export_matches_the_reference_weights(tmp_path):
     state = random_state(TINY)
     save_file(tmp_path / "model.pth", {"params": state})
     export_ncnn(load_generator(tmp_path / "model.pth"), tmp_path / "net.param", half=True)
@@ -129,14 +129,14 @@ def test_ncnn_files_have_the_weights_that_others_write(tmp_path):
     assert (tmp_path / "net.bin").read_bytes() == weights.read_bytes()
 
 
-def test_an_ncnn_pair_has_the_name_of_its_param(tiny, tmp_path):
+def test_ncnn_export_requires_a_param_suffix(tiny_model, tmp_path):
     with pytest.raises(EsrganError, match=r"expected a name that ends in \.param, got \.bin"):
-        export_ncnn(load_generator(tiny), str(tmp_path / "net.bin"))
+        export_ncnn(load_generator(tiny_model), str(tmp_path / "net.bin"))
     assert not list(tmp_path.glob("net*"))
 
 
 @pytest.mark.parametrize("half", [True, False])
-def test_ncnn_itself_runs_them(file, tmp_path, half):
+def test_ncnn_runs_the_exported_files(file, tmp_path, half):
     ncnn = pytest.importorskip("ncnn")
     export_ncnn(file, str(tmp_path / "net.param"), half=half)  # float16 holds these weights exactly
     net = ncnn.Net()
@@ -154,24 +154,24 @@ def test_ncnn_itself_runs_them(file, tmp_path, half):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("names", KEYS)
-def test_weights_have_the_names_of_others(file, tmp_path, names, suffix):
+@pytest.mark.parametrize("dialect", LABELS)
+def test_weights_are_exported_in_other_dialects(file, tmp_path, dialect, suffix):
     path = tmp_path / f"out{suffix}"
-    export_weights(file, path, names)
+    export_weights(file, path, dialect)
     content = load_file(path)
     state = content.get("params", content)
-    expected = DIALECTS[KEYS[names]](file.state, file.architecture)
+    expected = DIALECT_WRITERS[LABELS[dialect]](file.state, file.architecture)
     assert state.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in state.items())
     back = load_generator(path)
-    assert back.dialect == KEYS[names]
+    assert back.dialect == LABELS[dialect]
     assert back.architecture == file.architecture
     assert same_weights(back, file)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_weights_for_the_earlier_framework_have_its_scalars(tiny, tmp_path, suffix):
-    file = load_generator(tiny)
+def test_earlier_framework_weights_have_residual_scaling_scalars(tiny_model, tmp_path, suffix):
+    file = load_generator(tiny_model)
     export_weights(file, tmp_path / f"out{suffix}", "earlier")
     content = load_file(tmp_path / f"out{suffix}")
     expected = earlier(file.state, TINY)
@@ -179,8 +179,8 @@ def test_weights_for_the_earlier_framework_have_its_scalars(tiny, tmp_path, suff
     assert same_weights(load_generator(tmp_path / f"out{suffix}"), file)
 
 
-def test_our_own_names_keep_stage_and_configuration(tiny, tmp_path):
-    assert main(["export", str(tiny), str(tmp_path / "half.safetensors"), "--half"]) == 0
+def test_basicsr_dialect_keeps_stage_and_configuration(tiny_model, tmp_path):
+    assert main(["export", str(tiny_model), str(tmp_path / "half.safetensors"), "--half"]) == 0
     back = load_generator(tmp_path / "half.safetensors")
     assert back.stage == "training"
     assert {value.dtype for value in load_file(tmp_path / "half.safetensors")["params"].values()} == {torch.float16}
@@ -188,20 +188,20 @@ def test_our_own_names_keep_stage_and_configuration(tiny, tmp_path):
 
 @pytest.mark.parametrize("beta", [0.5, 0.1, 0.0, 1.0])
 @pytest.mark.parametrize("num_dense_blocks", [1, 3])
-@pytest.mark.parametrize("names", NAMES)
-def test_weights_compute_the_same_with_any_residual_scaling(tmp_path, names, num_dense_blocks, beta):
+@pytest.mark.parametrize("dialect", DIALECT_KEYS)
+def test_weights_compute_the_same_with_any_residual_scaling(tmp_path, dialect, num_dense_blocks, beta):
     architecture = replace(TINY, residual_scaling=beta, num_dense_blocks=num_dense_blocks)
     save_file(tmp_path / "earlier.pth", earlier(random_state(architecture), architecture))
     file = load_generator(tmp_path / "earlier.pth")
-    export_weights(file, tmp_path / "out.pth", names)
+    export_weights(file, tmp_path / "out.pth", dialect)
     back = load_generator(tmp_path / "out.pth")
-    assert back.architecture == replace(architecture, residual_scaling=beta if names == "earlier" else 0.2)
+    assert back.architecture == replace(architecture, residual_scaling=beta if dialect == "earlier" else 0.2)
     low = image(file, 2, 7, 9)
     expected = file.build()(low).detach()
     assert float((back.build()(low).detach() - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
-def test_our_own_files_tell_a_residual_scaling_that_they_no_longer_have(tmp_path):
+def test_saved_hparams_record_the_actual_residual_scaling(tmp_path):
     hparams = {"seed": 3, "generator": {"residual_scaling": 0.5, "rrdb_channels": 4}}
     save_file(tmp_path / "model.pth", {"params": random_state(TINY), "hparams": hparams})
     export_weights(load_generator(tmp_path / "model.pth"), tmp_path / "out.safetensors")
@@ -210,7 +210,7 @@ def test_our_own_files_tell_a_residual_scaling_that_they_no_longer_have(tmp_path
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".param", ".pt2"])
-def test_weights_beyond_float16_are_refused(tmp_path, capsys, suffix):
+def test_weights_beyond_float16_are_rejected(tmp_path, capsys, suffix):
     state = random_state(TINY)
     state["conv_hr.weight"][0, 0, 0, 0] = 7e4
     save_file(tmp_path / "model.pth", {"params": state})
@@ -230,35 +230,35 @@ def test_biases_of_ncnn_files_stay_float32(tmp_path):
 
 
 @pytest.mark.parametrize("taken", ["net.param", "net.bin"])
-def test_an_ncnn_pair_is_replaced_as_a_pair(tiny, tmp_path, taken):
+def test_ncnn_pair_is_replaced_as_a_pair(tiny_model, tmp_path, taken):
     other = {"net.param": "net.bin", "net.bin": "net.param"}[taken]
     (tmp_path / taken).mkdir()
     (tmp_path / other).write_text("mine")
     with pytest.raises(EsrganError, match=f"{taken}: expected a file to write, got a folder; choose another name"):
-        export_ncnn(load_generator(tiny), tmp_path / "net.param")
+        export_ncnn(load_generator(tiny_model), tmp_path / "net.param")
     assert (tmp_path / other).read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"model.pth", taken, other}
 
 
-@pytest.mark.parametrize("names", ["foo", "ncnn"])
-def test_names_that_nobody_has_are_refused(tiny, tmp_path, names):
-    with pytest.raises(WeightsError, match=f"names: expected one of {', '.join(NAMES)}, got {names}"):
-        export_weights(load_generator(tiny), tmp_path / "out.pth", names)
+@pytest.mark.parametrize("dialect", ["foo", "ncnn"])
+def test_unknown_dialects_are_rejected(tiny_model, tmp_path, dialect):
+    with pytest.raises(WeightsError, match=f"dialect: expected one of {', '.join(DIALECT_KEYS)}, got {dialect}"):
+        export_weights(load_generator(tiny_model), tmp_path / "out.pth", dialect)
     assert not (tmp_path / "out.pth").exists()
 
 
 @pytest.mark.parametrize("name", ["OUT.PTH", "out.pt", "OUT.SafeTensors", "OUT.PARAM"])
-def test_suffixes_are_told_in_any_case(tiny, tmp_path, name):
-    assert main(["export", str(tiny), str(tmp_path / name)]) == 0
-    assert same_weights(load_generator(tmp_path / name), load_generator(tiny))
+def test_suffixes_are_case_insensitive(tiny_model, tmp_path, name):
+    assert main(["export", str(tiny_model), str(tmp_path / name)]) == 0
+    assert same_weights(load_generator(tmp_path / name), load_generator(tiny_model))
     if name == "OUT.SafeTensors":
         assert (tmp_path / name).read_bytes()[8:9] == b"{"
 
 
-def test_the_command_says_what_it_wrote(tiny, tmp_path, capsys):
+def test_command_reports_what_it_wrote(tiny_model, tmp_path, capsys):
     out = tmp_path / "new" / "net.param"
-    assert main(["export", str(tiny), str(out)]) == 0
-    said = rf"{out} and {out.with_suffix('.bin')}: [\d,]+ bytes, from {tiny} \(RRDBNet ×4 4/2/2, .*\)"
+    assert main(["export", str(tiny_model), str(out)]) == 0
+    said = rf"{out} and {out.with_suffix('.bin')}: [\d,]+ bytes, from {tiny_model} \(RRDBNet ×4 4/2/2, .*\)"
     assert re.match(said, capsys.readouterr().out)
 
 
@@ -273,18 +273,18 @@ def test_the_command_says_what_it_wrote(tiny, tmp_path, capsys):
         (["link.pth"], "link.pth: is there already; --overwrite replaces it"),
     ],
 )
-def test_the_command_refuses_before_it_works(tiny, tmp_path, monkeypatch, capsys, arguments, message):
+def test_command_checks_arguments_before_loading(tiny_model, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.bin").write_text("mine")
     (tmp_path / "link.pth").symlink_to("nowhere.pth")
-    assert main(["export", str(tiny), *arguments]) == 2
+    assert main(["export", str(tiny_model), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "there.bin").read_text() == "mine"
 
 
-def test_a_wrong_result_is_not_written(tiny, tmp_path, monkeypatch):
+def test_wrong_result_is_not_written(tiny_model, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
-    file = load_generator(tiny)
+    file = load_generator(tiny_model)
     other = replace(file, state={name: value + 0.01 for name, value in file.state.items()})
     monkeypatch.setattr(
         torch.onnx,

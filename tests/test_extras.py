@@ -10,23 +10,23 @@ from esrgan import extras, images
 from esrgan.errors import EsrganError
 from tests.helpers.models import make_model
 
-HEAVY = sorted({module for modules, _ in extras.EXTRAS.values() for module in modules})
+OPTIONAL_MODULES = sorted({module for modules, _ in extras.EXTRAS.values() for module in modules})
 
 
-def without(tmp_path, *arguments):
+def run_without_extras(tmp_path, *arguments):
     """Run a command where none of the modules of extras can be found."""
     script = f"""
         import sys
 
         class Nothing:
             def find_spec(self, name, path=None, target=None):
-                if name.partition(".")[0] in {HEAVY}:
+                if name.partition(".")[0] in {OPTIONAL_MODULES}:
                     raise ModuleNotFoundError(name)
 
         sys.meta_path.insert(0, Nothing())
         import importlib.util
         found = importlib.util.find_spec
-        importlib.util.find_spec = lambda name, *rest: None if name in {HEAVY} else found(name, *rest)
+        importlib.util.find_spec = lambda name, *rest: None if name in {OPTIONAL_MODULES} else found(name, *rest)
         from esrgan.cli import main
         sys.exit(main({list(map(str, arguments))}))
     """
@@ -39,22 +39,22 @@ def model(tmp_path):
     return make_model(tmp_path / "model.pth")
 
 
-def test_upscaling_needs_none_of_them(tmp_path, model, write_images):
+def test_upscaling_works_without_extras(tmp_path, model, write_images):
     write_images(tmp_path / "photos", 2)
-    done = without(tmp_path, "inference", "-m", model, "photos", "-o", "out", "--device", "cpu")
+    done = run_without_extras(tmp_path, "inference", "-m", model, "photos", "-o", "out", "--device", "cpu")
     assert done.returncode == 0, done.stderr
-    assert len(images.find([tmp_path / "out"])) == 2
+    assert len(images.find_images([tmp_path / "out"])) == 2
 
 
-def test_measuring_needs_none_of_them(tmp_path, model, write_images):
+def test_evaluation_works_without_extras(tmp_path, model, write_images):
     write_images(tmp_path / "photos", 2)
-    done = without(tmp_path, "test", model, "-d", "photos", "--no-cache")
+    done = run_without_extras(tmp_path, "test", model, "-d", "photos", "--no-cache")
     assert done.returncode == 0, done.stderr
     for arguments, lacking in (
         (["-d", "skimage"], "scikit-image"),
         (["-d", "photos", "--metrics", "vgg16"], "torchvision"),
     ):
-        done = without(tmp_path, "test", model, *arguments, "--no-cache")
+        done = run_without_extras(tmp_path, "test", model, *arguments, "--no-cache")
         assert done.returncode == 2, done.stdout + done.stderr
         assert lacking in done.stderr
         assert "pip install 'esrgan[" in done.stderr
@@ -71,23 +71,23 @@ def test_measuring_needs_none_of_them(tmp_path, model, write_images):
         (["interpolate", "--sweep", "2", "-d", "photos", "-o", "out"], "metrics"),
     ],
 )
-def test_others_say_what_they_need(tmp_path, model, arguments, extra):
+def test_commands_name_the_missing_extra(tmp_path, model, arguments, extra):
     (tmp_path / "config.json").write_text("{}")
-    done = without(tmp_path, *arguments)
+    done = run_without_extras(tmp_path, *arguments)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"needs {', '.join(extras.EXTRAS[extra][0])}; pip install 'esrgan[{extra}]'" in done.stderr
 
 
-def test_doctor_and_info_go_without(tmp_path, model):
-    done = without(tmp_path, "doctor")
+def test_doctor_and_info_work_without_extras(tmp_path, model):
+    done = run_without_extras(tmp_path, "doctor")
     assert done.returncode == 0, done.stderr
     assert "[train]              training and its logs: albumentations, cv2, skimage" in done.stdout
-    assert without(tmp_path, "info", model).returncode == 0
+    assert run_without_extras(tmp_path, "info", model).returncode == 0
 
 
-def test_what_is_there_is_not_needed(monkeypatch):
-    extras.need("train")
-    monkeypatch.setattr(extras, "missing", lambda extra: ["wandb"])
+def test_require_extra_accepts_installed_modules(monkeypatch):
+    extras.require_extra("train")
+    monkeypatch.setattr(extras, "missing_modules", lambda extra: ["wandb"])
     with pytest.raises(EsrganError, match=r"^training and its logs: needs wandb; pip install 'esrgan\[train\]'$"):
-        extras.need("train")
+        extras.require_extra("train")

@@ -37,7 +37,7 @@ def write(path, state, stage, **content):
 
 
 @pytest.mark.parametrize("one", [1, 1.0])
-def test_ends_are_the_models_themselves(one):
+def test_alpha_0_and_1_return_the_models(one):
     assert equal(interpolate(PSNR, GAN, one - one), PSNR)
     assert equal(interpolate(PSNR, GAN, one), GAN)
 
@@ -49,7 +49,7 @@ def test_middle_is_the_mean():
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 1))
-def test_weights_lie_on_the_line_from_psnr_to_gan(alpha):
+def test_weights_are_on_the_line_from_psnr_to_gan(alpha):
     blend = interpolate(PSNR, GAN, alpha)
     for name, value in blend.items():
         expected = PSNR[name].double() + alpha * (GAN[name].double() - PSNR[name].double())
@@ -58,15 +58,15 @@ def test_weights_lie_on_the_line_from_psnr_to_gan(alpha):
 
 
 @pytest.mark.parametrize("alpha", [-1e-9, 1.0000001, -1, 2, math.inf, -math.inf, math.nan])
-def test_alpha_outside_its_range_is_refused(tmp_path, alpha):
+def test_alpha_outside_its_range_is_rejected(tmp_path, alpha):
     with pytest.raises(ValueError, match=r"alpha: expected a number from 0 to 1, got"):
         interpolate(PSNR, GAN, alpha)
     psnr, gan = write(tmp_path / "p.pth", PSNR, "pretraining"), write(tmp_path / "g.pth", GAN, "training")
     with pytest.raises(ValueError, match="alpha"):
-        blend(psnr, gan, alpha).content()
+        blend(psnr, gan, alpha).to_dict()
 
 
-def test_states_of_different_names_or_shapes_are_refused():
+def test_states_of_different_names_or_shapes_are_rejected():
     less = {name: value for name, value in GAN.items() if name != "conv_hr.bias"}
     for pair in ((PSNR, less), (less, PSNR)):
         with pytest.raises(WeightsError, match=r"same names, got 1 in one alone, the first is conv_hr\.bias"):
@@ -88,7 +88,7 @@ def test_inputs_are_neither_changed_nor_shared(alpha):
 def test_blend_of_files_is_a_model_file(tmp_path, suffix):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining", hparams={"seed": 1})
     gan = write(tmp_path / "g.safetensors", GAN, "training", hparams={"seed": 2})
-    content = blend(psnr, gan, 0.8).content()
+    content = blend(psnr, gan, 0.8).to_dict()
     path = tmp_path / f"blend{suffix}"
     save_file(path, content)
     file = load_generator(path)
@@ -100,7 +100,7 @@ def test_blend_of_files_is_a_model_file(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("alphas", "share"), [((None, None), 0.5), ((None, 0.8), 0.4), ((0.2, None), None)])
-def test_the_share_of_the_gan_stage_is_told_where_it_is_known(tmp_path, alphas, share):
+def test_blend_alpha_is_recorded_when_known(tmp_path, alphas, share):
     psnr, gan = (
         replace(write(tmp_path / "model.pth", state, "training"), alpha=alpha, licence="MIT")
         for state, alpha in zip((PSNR, GAN), alphas, strict=True)
@@ -108,14 +108,14 @@ def test_the_share_of_the_gan_stage_is_told_where_it_is_known(tmp_path, alphas, 
     assert blend(psnr, gan, 0.5).alpha == share
     assert blend(psnr, gan, 0.5).licence == "MIT"
     assert blend(psnr, replace(gan, licence=None), 0.5).licence is None
-    save_file(tmp_path / "blend.pth", blend(psnr, gan, 0.5).content())
+    save_file(tmp_path / "blend.pth", blend(psnr, gan, 0.5).to_dict())
     assert load_generator(tmp_path / "blend.pth").licence == "MIT"
 
 
-def test_blend_knows_how_the_psnr_model_was_made_where_the_gan_model_does_not_say(tmp_path):
+def test_blend_takes_configuration_from_psnr_model_if_gan_has_none(tmp_path):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining", hparams={"seed": 1})
     gan = write(tmp_path / "g.pth", GAN, "training")
-    assert blend(psnr, gan, 0.5).content()["hparams"] == {"seed": 1}
+    assert blend(psnr, gan, 0.5).to_dict()["hparams"] == {"seed": 1}
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_blend_knows_how_the_psnr_model_was_made_where_the_gan_model_does_not_sa
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_generators_of_two_architectures_are_refused(tmp_path, other):
+def test_generators_of_two_architectures_are_rejected(tmp_path, other):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining")
     gan = write(tmp_path / "g.pth", random_state(1, **other), "training")
     with pytest.raises(WeightsError) as error:
-        blend(psnr, gan, 0.5).content()
+        blend(psnr, gan, 0.5).to_dict()
     text = str(error.value)
     assert "\n" not in text
     assert str(psnr.path) in text
@@ -146,17 +146,17 @@ def test_generators_of_two_architectures_are_refused(tmp_path, other):
 @pytest.mark.parametrize("hparams", [{}, {"generator": {"residual_scaling": 0.0}}, {"generator": 5}])
 @pytest.mark.parametrize("beta", [0.5, 0.2])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_blends_keep_the_residual_scaling_that_was_beside_the_weights(tmp_path, hparams, beta, suffix):
+def test_blends_keep_residual_scaling_stored_with_the_weights(tmp_path, hparams, beta, suffix):
     architecture = replace(OTHER, residual_scaling=beta)
     for seed in (0, 1):
         params = earlier(random_weights(architecture, seed), architecture)
         save_file(tmp_path / f"{seed}.pth", {"params": params, "hparams": hparams})
     result = blend(load_generator(tmp_path / "0.pth"), load_generator(tmp_path / "1.pth"), 0.5)
-    save_file(tmp_path / f"blend{suffix}", result.content())
+    save_file(tmp_path / f"blend{suffix}", result.to_dict())
     assert load_generator(tmp_path / f"blend{suffix}").architecture == architecture
 
 
-def test_a_link_that_leads_nowhere_is_not_replaced_unasked(tmp_path, capsys):
+def test_dangling_symlink_is_not_overwritten_by_default(tmp_path, capsys):
     write(tmp_path / "p.pth", PSNR, "pretraining")
     (tmp_path / "blend.pth").symlink_to("nowhere.pth")
     models = [f"--mix={tmp_path / 'p.pth'}=0.5"] * 2
@@ -166,7 +166,7 @@ def test_a_link_that_leads_nowhere_is_not_replaced_unasked(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("name", "message"), [("", "is a folder"), ("blend.onnx", "esrgan export makes others")])
-def test_what_cannot_be_a_weight_file_is_refused(tmp_path, capsys, name, message):
+def test_invalid_output_names_are_rejected(tmp_path, capsys, name, message):
     write(tmp_path / "p.pth", PSNR, "pretraining")
     models = [f"--mix={tmp_path / 'p.pth'}=0.5"] * 2
     assert main(["interpolate", *models, str(tmp_path / name), "--overwrite"]) == 2
@@ -174,8 +174,8 @@ def test_what_cannot_be_a_weight_file_is_refused(tmp_path, capsys, name, message
     assert [path.name for path in tmp_path.iterdir()] == ["p.pth"]
 
 
-def test_generators_of_two_residual_scalings_are_refused(tmp_path):
+def test_generators_of_two_residual_scalings_are_rejected(tmp_path):
     psnr = write(tmp_path / "p.pth", PSNR, "pretraining")
     gan = write(tmp_path / "g.pth", GAN, "training", hparams={"generator": {"residual_scaling": 0.1}})
     with pytest.raises(WeightsError):
-        blend(psnr, gan, 0.5).content()
+        blend(psnr, gan, 0.5).to_dict()

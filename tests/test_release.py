@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def distributions(tmp_path_factory):
     """A wheel and an sdist, built from a copy of what git tracks, with the names of that."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     if not (shutil.which("git") and (ROOT / ".git").exists()):
@@ -35,8 +35,8 @@ def built(tmp_path_factory):
     return wheel, sdist, set(tracked)
 
 
-def test_everything_is_in_them(built):
-    wheel, sdist, tracked = built
+def test_distributions_contain_everything(distributions):
+    wheel, sdist, tracked = distributions
     assert wheel.name == f"esrgan-{esrgan.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -49,9 +49,20 @@ def test_everything_is_in_them(built):
     assert inside - made == tracked
 
 
-def test_the_wheel_runs_by_itself(built, tmp_path):
+def test_the_wheel_runs_standalone(distributions, tmp_path):
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site, built[0]]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        site,
+        distributions[0],
+    ]
     subprocess.run(install, capture_output=True, check=True)
     environment = os.environ | {"PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
     command = site / "Scripts/esrgan.exe" if sys.platform == "win32" else site / "bin/esrgan"
@@ -66,7 +77,7 @@ def test_the_wheel_runs_by_itself(built, tmp_path):
         assert expected in done.stdout
 
 
-def test_the_version_is_in_one_place():
+def test_version_is_defined_once():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert "version" not in project
     assert f"version: {esrgan.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")

@@ -47,7 +47,7 @@ def exact(image, factor, row, column, channel):
 
 
 @pytest.mark.parametrize("path", REFERENCES, ids=lambda path: path.stem)
-def test_agrees_with_reference(path):
+def test_matches_the_reference(path):
     name, factor = path.stem.split("_x")
     image, expected = photograph(name), np.array(Image.open(path))
     low = bicubic(image, Fraction(1, int(factor)))
@@ -60,7 +60,7 @@ def test_agrees_with_reference(path):
         assert low[tuple(where)] == math.floor(exact(image, int(factor), *where) + Fraction(1, 2))
 
 
-def test_references_are_there():
+def test_all_references_exist():
     assert len(REFERENCES) == 6
 
 
@@ -76,7 +76,7 @@ def test_exact_halves_are_rounded_up(name, factor, where):
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_agrees_with_rational_arithmetic_everywhere(factor):
+def test_matches_rational_arithmetic_everywhere(factor):
     image = np.random.default_rng(0).integers(0, 256, (12, 13, 1), dtype=np.uint8)
     low = bicubic(image.astype(np.float64), Fraction(1, factor))
     for where in np.ndindex(low.shape):
@@ -84,13 +84,13 @@ def test_agrees_with_rational_arithmetic_everywhere(factor):
 
 
 @given(st.integers(0, 255), st.integers(1, 40), st.integers(1, 40), SCALES)
-def test_constant_stays_constant(value, height, width, scale):
+def test_constant_image_stays_constant(value, height, width, scale):
     resized = bicubic(np.full((height, width), value, np.uint8), scale)
     assert np.all(resized == value)
 
 
 @given(SMALL, SCALES)
-def test_shape_type_and_transposition(image, scale):
+def test_shape_type_and_transposition_are_consistent(image, scale):
     resized = bicubic(image, scale)
     size = tuple(math.ceil(Fraction(scale).limit_denominator(100) * n) for n in image.shape[:2])
     assert resized.shape == (*size, image.shape[2])
@@ -102,7 +102,7 @@ def test_shape_type_and_transposition(image, scale):
 
 
 @given(SMALL, SCALES)
-def test_each_channel_is_resized_alone(image, scale):
+def test_channels_are_resized_independently(image, scale):
     planes = [bicubic(image[..., channel], scale) for channel in range(image.shape[2])]
     np.testing.assert_array_equal(bicubic(image, scale), np.stack(planes, axis=-1))
 
@@ -115,7 +115,7 @@ def test_scale_one_changes_nothing(image):
 
 @given(SMALL, SCALES)
 @settings(max_examples=50)
-def test_bytes_are_the_rounded_clipped_floats(image, scale):
+def test_uint8_result_is_the_rounded_clipped_float_result(image, scale):
     floats = bicubic(image.astype(np.float64), scale)
     np.testing.assert_array_equal(bicubic(image, scale), np.clip(np.floor(floats + 0.5), 0, 255))
 
@@ -147,6 +147,6 @@ def test_float_noise_is_not_rounded_up():
         (np.zeros((4, 4)), math.inf, "got inf"),
     ],
 )
-def test_refuses(image, scale, message):
+def test_invalid_image_or_scale_raises(image, scale, message):
     with pytest.raises(ValueError, match=message):
         bicubic(image, scale)

@@ -1,5 +1,12 @@
 """Upscaling on many machines: a Ray Data job that survives the loss of workers; needs the extra ``[ray]``."""
 
-from esrgan.bulk.job import Record, Settings, Task, open_manifest, plan, upscale
+from esrgan.bulk.cluster import (
+    BulkJob,
+    ManifestRecord,
+    WorkerOptions,
+    find_pending_jobs,
+    open_manifest,
+    upscale_on_cluster,
+)
 
-__all__ = ["Record", "Settings", "Task", "open_manifest", "plan", "upscale"]
+__all__ = ["BulkJob", "ManifestRecord", "WorkerOptions", "find_pending_jobs", "open_manifest", "upscale_on_cluster"]

@@ -23,24 +23,24 @@ COMMANDS = {
 }
 
 
-class _Version(argparse.Action):
+class _VersionAction(argparse.Action):
     """Show versions and exit; they cost the import of PyTorch, which is not wanted before."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002  argparse's name
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from esrgan.cli.command import versions
+        from esrgan.cli.process import versions
 
         print(", ".join(versions()))
         parser.exit()
 
 
-def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
+def make_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
     """Make the parser of the commands' names.
 
     Args:
-        is_whole: With the arguments of each command, which takes the import of all of them; for what shows or
+        with_arguments: With the arguments of each command, which takes the import of all of them; for what shows or
             completes them.
     """
     parser = argparse.ArgumentParser(
@@ -49,10 +49,12 @@ def make_parser(is_whole: bool = False) -> argparse.ArgumentParser:
         epilog="each command: esrgan COMMAND --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, help="show the versions of esrgan, PyTorch, CUDA and Python")
+    parser.add_argument(
+        "--version", action=_VersionAction, help="show the versions of esrgan, PyTorch, CUDA and Python"
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = [importlib.import_module(f"esrgan.cli.{name}").make_parser()] if is_whole else []
+        command = [importlib.import_module(f"esrgan.cli.{name}").make_parser()] if with_arguments else []
         subparsers.add_parser(name, help=summary, parents=command, add_help=False)
     return parser
 

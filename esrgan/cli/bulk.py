@@ -13,19 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from esrgan import extras
-from esrgan.cli import command, upscaling
+from esrgan.cli import arguments, process, upscaling_options
 from esrgan.errors import DeviceError, EsrganError, Problem
 
 EXAMPLES = """\
   esrgan bulk holiday/ scans/ -o enlarged
   esrgan bulk --list photos.txt -o /shared/enlarged --address auto --workers 8
   esrgan bulk s3://bucket/photos -o s3://bucket/enlarged --address auto -m realesrgan-x4plus"""
-CONNECT_S = 10  # to wait for the cluster's address to answer
+CONNECT_TIMEOUT_S = 10  # to wait for the cluster's address to answer
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser(
+    parser = arguments.make_parser(
         "bulk",
         "Upscale images on the machines of a Ray cluster, or on all GPUs or cores of this one. What is there already "
         "is left alone, so the same command goes on after an interruption.",
@@ -34,12 +34,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="*", help="files, folders (with all below), patterns, URIs of files or folders")
     parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path or URI of an image a line")
     parser.add_argument("-o", "--out-dir", required=True, metavar="DIR", help="folder that all machines see, or a URI")
-    upscaling.add_options(parser)
+    upscaling_options.add_options(parser)
     parser.add_argument("--address", help="of the cluster; auto: that of this machine (default: $RAY_ADDRESS, or none)")
-    parser.add_argument("--workers", type=command.natural, metavar="N", help="default: as many as there is room for")
+    parser.add_argument(
+        "--workers", type=arguments.positive_int, metavar="N", help="default: as many as there is room for"
+    )
     parser.add_argument(
         "--num-gpus-per-worker",
-        type=_share,
+        type=_gpus_per_worker,
         metavar="X",
         help="may be a part of one; 0 computes on CPUs (default: 1 if the cluster has GPUs)",
     )
@@ -48,10 +50,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), _bulk, argv)
+    return process.run(make_parser(), _bulk, argv)
 
 
-def _share(text: str) -> float:
+def _gpus_per_worker(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -62,7 +64,7 @@ def _share(text: str) -> float:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def _silence_stderr() -> Iterator[None]:
     """Drop what the block writes to standard error; Ray's C++ tells its log level there, and cannot be told not to."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         kept = os.dup(2)
@@ -75,7 +77,7 @@ def _silence() -> Iterator[None]:
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
+def _connect_to_cluster(address: str | None) -> Iterator[None]:
     """Connect to a Ray cluster, or start one on this machine, and keep Ray quiet."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each cluster
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -86,8 +88,8 @@ def _cluster(address: str | None) -> Iterator[None]:
     host, _, port = address.rpartition("/")[2].rpartition(":")
     try:
         if port.isdecimal():  # Ray would try for many minutes
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-        with _silence():
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        with _silence_stderr():
             ray.init(address, log_to_driver=False, logging_level="ERROR")
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         got = " ".join(str(error).split())
@@ -101,52 +103,56 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 
 def _bulk(args: argparse.Namespace) -> int:
-    extras.need("ray")
-    with command.importing():
+    extras.require_extra("ray")
+    with process.exit_on_interrupt():
         from esrgan import bulk
-        from esrgan.console import Console, duration
+        from esrgan.console import Console
+        from esrgan.text import format_duration
 
-    upscaling.check(args)
+    upscaling_options.check_options(args)
     listed = _read_list(args.list) if args.list is not None else []
     if not args.images and not listed:
         raise EsrganError("esrgan bulk: expected images, or a --list that is not empty")
-    tasks, there, left_out = bulk.plan(args.images, listed, args.out_dir, f".{args.format}" if args.format else None)
-    file, names = upscaling.load(args)
+    jobs, existing, skipped = bulk.find_pending_jobs(
+        args.images, listed, args.out_dir, f".{args.format}" if args.format else None
+    )
+    file, names = upscaling_options.load_model(args)
     console = Console()
-    for line in upscaling.describe_left_out(left_out):
-        console.line(line)
+    for line in upscaling_options.describe_skipped(skipped):
+        console.print(line)
 
     begin = time.perf_counter()
     done = failed = 0
     megapixels = 0.0
 
-    def report(record: bulk.Record) -> None:
+    def report(record: bulk.ManifestRecord) -> None:
         nonlocal done, failed, megapixels
         add(record)
         done, failed = done + 1, failed + (record.status == "failed")
         megapixels += record.megapixels
         for note in record.notes:
-            console.line(f"{record.output}: {note}")
+            console.print(f"{record.output}: {note}")
         if record.error is not None:
-            console.end()
+            console.clear()
             print(f"error: {record.error}", file=sys.stderr)
-        elif console.is_stale():
+        elif console.is_update_due():
             seconds = time.perf_counter() - begin
-            state = f"{megapixels / seconds:.2f} megapixels/s, {duration(seconds / done * (len(tasks) - done))} left"
-            console.live(f"{done}/{len(tasks)} {record.output} {state}", keep=True)
+            left_s = seconds / done * (len(jobs) - done)
+            state = f"{megapixels / seconds:.2f} megapixels/s, {format_duration(left_s)} left"
+            console.update(f"{done}/{len(jobs)} {record.output} {state}", keep=True)
 
-    if tasks:
-        settings = bulk.Settings(
+    if jobs:
+        options = bulk.WorkerOptions(
             args.precision, args.self_ensemble, args.outscale, args.quality, reduce_depth=args.format is not None
         )
-        with _cluster(args.address), bulk.open_manifest(args.out_dir) as add:
-            gpus, workers = _share_out(args.num_gpus_per_worker, args.workers)
+        with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
+            gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)
             place = f"{gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "CPUs"
-            console.line(f"{names}: {file.describe()}; up to {workers} workers on {place}")
-            bulk.upscale(tasks, file, settings, workers, gpus, report)
-    rest = [f", {there} were there already"] * bool(there) + [f", {failed} failed"] * bool(failed)
-    console.line(f"{done - failed} of {there + len(tasks)} images upscaled{''.join(rest)}")
-    return command.SOME_FAILED if failed else command.OK
+            console.print(f"{names}: {file.describe()}; up to {workers} workers on {place}")
+            bulk.upscale_on_cluster(jobs, file, options, workers, gpus, report)
+    rest = [f", {existing} were there already"] * bool(existing) + [f", {failed} failed"] * bool(failed)
+    console.print(f"{done - failed} of {existing + len(jobs)} images upscaled{''.join(rest)}")
+    return process.SOME_FAILED if failed else process.OK
 
 
 def _read_list(path: Path) -> list[str]:
@@ -157,7 +163,7 @@ def _read_list(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines if line.strip()]
 
 
-def _share_out(gpus: float | None, workers: int | None) -> tuple[float, int]:
+def _allocate_workers(gpus: float | None, workers: int | None) -> tuple[float, int]:
     """Give the GPUs of each worker, and how many workers there are."""
     import ray
 

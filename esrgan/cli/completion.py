@@ -8,7 +8,7 @@ from pathlib import Path
 
 import shtab
 
-from esrgan.cli import command
+from esrgan.cli import arguments, process
 
 EXAMPLES = """\
   mkdir -p ~/.local/share/bash-completion/completions
@@ -18,13 +18,13 @@ EXAMPLES = """\
   esrgan completion zsh > ~/.zfunc/_esrgan"""
 
 # By argparse's names of arguments: what takes a model or a dataset takes its name or a file.
-_MODELS = ("model", "models", "model_path", "psnr_model_path", "esrgan_model_path", "load_checkpoint", "mix")
-_DATASETS = ("dataset", "datasets")
+_MODEL_ARGUMENTS = ("model", "models", "model_path", "psnr_model_path", "esrgan_model_path", "load_checkpoint", "mix")
+_DATASET_ARGUMENTS = ("dataset", "datasets")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser(
+    parser = arguments.make_parser(
         "completion", "Print a script that makes a shell complete commands, options and files.", EXAMPLES
     )
     parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
@@ -33,31 +33,31 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), _completion, argv)
+    return process.run(make_parser(), _completion, argv)
 
 
 def _completion(args: argparse.Namespace) -> int:
     from esrgan.cli import make_parser
-    from esrgan.data.datasets import NAMES
+    from esrgan.data.datasets import DATASET_NAMES
     from esrgan.pretrained import MODELS
 
-    parser = make_parser(is_whole=True)
-    for action in _arguments(parser):
+    parser = make_parser(with_arguments=True)
+    for action in _all_actions(parser):
         if action.dest == "names" and not action.choices:  # of esrgan models
             action.choices = tuple(MODELS)
-        elif action.dest in _MODELS:
-            action.complete = _names_and_files("models", MODELS)  # type: ignore[attr-defined]
-        elif action.dest in _DATASETS:
-            action.complete = _names_and_files("datasets", NAMES)  # type: ignore[attr-defined]
+        elif action.dest in _MODEL_ARGUMENTS:
+            action.complete = _complete_names_and_files("models", MODELS)  # type: ignore[attr-defined]
+        elif action.dest in _DATASET_ARGUMENTS:
+            action.complete = _complete_names_and_files("datasets", DATASET_NAMES)  # type: ignore[attr-defined]
         elif action.metavar == "DIR":
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
         elif action.type is Path or not (action.option_strings or action.choices):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, args.shell))
-    return command.OK
+    return process.OK
 
 
-def _names_and_files(kind: str, names: Iterable[str]) -> dict[str, str | dict[str, str]]:
+def _complete_names_and_files(kind: str, names: Iterable[str]) -> dict[str, str | dict[str, str]]:
     """Give what completes an argument by names and by files, in tcsh and PowerShell by files alone."""
     words, function = " ".join(names), f"_esrgan_{kind}_and_files"
     bash = f'{function}() {{\n  compgen -W "{words}" -- "$1"\n  compgen -f -- "$1"\n}}'
@@ -71,7 +71,7 @@ def _names_and_files(kind: str, names: Iterable[str]) -> dict[str, str | dict[st
     }
 
 
-def _arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def _all_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """Give all arguments of all commands, which argparse tells in no other way."""
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return [action for command in commands.choices.values() for action in command._actions]

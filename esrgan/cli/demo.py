@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from esrgan.cli import command
-from esrgan.extras import need
+from esrgan.cli import arguments, process
+from esrgan.extras import require_extra
 
 EXAMPLES = """\
   esrgan demo
@@ -22,7 +22,7 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser(
+    parser = arguments.make_parser(
         "demo",
         "Serve a page to upscale pictures on, with the models that are on this machine. Nothing leaves the machine, "
         "and what was uploaded is removed after an hour, or when the demo ends.",
@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-megapixels",
-        type=partial(command.positive, at_most=500),
+        type=partial(arguments.positive_float, at_most=500),
         default=4.0,
         metavar="N",
         help="of an uploaded picture (default: 4)",
@@ -47,38 +47,38 @@ def make_parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, for this machine alone)"
     )
     parser.add_argument("--port", type=_port, default=7860, metavar="N", help="default: 7860")
-    command.add_device(parser)
+    arguments.add_device(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), _demo, argv)
+    return process.run(make_parser(), _demo, argv)
 
 
 def _port(text: str) -> int:
-    value = command.natural(text)
+    value = arguments.positive_int(text)
     if value > 65535:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 65535, got {text}")
     return value
 
 
-def _end(*_: object) -> None:
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
 def _demo(args: argparse.Namespace) -> int:
-    need("demo")
-    signal.signal(signal.SIGTERM, _end)
+    require_extra("demo")
+    signal.signal(signal.SIGTERM, _interrupt)
     # Uploads and results are here, so that all are gone when the command ends.
     with tempfile.TemporaryDirectory(prefix="esrgan-demo-", ignore_cleanup_errors=True) as folder:
         # Before Gradio is imported, which looks for them then. Unasked it would call home at the start.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        with command.importing():
+        with process.exit_on_interrupt():
+            from esrgan.demo.backend import DemoModels
             from esrgan.demo.page import make_page, serve
-            from esrgan.demo.work import Models
 
-        models = Models(args.model_path, args.device)
+        models = DemoModels(args.model_path, args.device)
         page = make_page(models, Path(folder), args.max_megapixels)
         serve(page, args.host, args.port, args.max_megapixels)
         print(
@@ -88,4 +88,4 @@ def _demo(args: argparse.Namespace) -> int:
             threading.Event().wait()
         finally:
             page.close(verbose=False)
-    return command.OK
+    return process.OK

@@ -8,11 +8,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from esrgan.cli import command
-from esrgan.console import gigabytes
-from esrgan.errors import one_line
-from esrgan.extras import EXTRAS, missing
-from esrgan.files import reason
+from esrgan.cli import arguments, process
+from esrgan.extras import EXTRAS, missing_modules
+from esrgan.text import describe_error, format_size, one_line
 
 EXAMPLES = """\
   esrgan doctor
@@ -21,7 +19,7 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser("doctor", "Tell what this machine has and what is missing.", EXAMPLES)
+    parser = arguments.make_parser("doctor", "Tell what this machine has and what is missing.", EXAMPLES)
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )
@@ -30,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), _doctor, argv)
+    return process.run(make_parser(), _doctor, argv)
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -45,17 +43,17 @@ def _doctor(args: argparse.Namespace) -> int:
         print(title)
         for name, state in lines:
             print(f"  {name:20} {state}")
-    return command.OK
+    return process.OK
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    for line in command.versions():
+    for line in process.versions():
         name, _, version = line.partition(" ")
         yield name, version
 
 
 def _devices() -> Iterator[tuple[str, str]]:
-    with command.importing():
+    with process.exit_on_interrupt():
         import psutil
         import torch
 
@@ -63,7 +61,7 @@ def _devices() -> Iterator[tuple[str, str]]:
 
     memory, place = psutil.virtual_memory(), torch.device("cpu")
     precisions = "float32, bfloat16" if has_native_bfloat16(place) else "float32; no fast bfloat16"
-    room = f"{gigabytes(memory.available)} of {gigabytes(memory.total)} free"
+    room = f"{format_size(memory.available)} of {format_size(memory.total)} free"
     yield "cpu", f"{torch.get_num_threads()} threads, {room}, {precisions}"
     for number in range(torch.cuda.device_count()):
         place = torch.device("cuda", number)
@@ -72,9 +70,9 @@ def _devices() -> Iterator[tuple[str, str]]:
         try:
             free, total = torch.cuda.mem_get_info(place)
         except RuntimeError as error:  # full, or another process has it for itself
-            yield str(place), f"{name}, cannot be used: {one_line(reason(error), 200)}"
+            yield str(place), f"{name}, cannot be used: {one_line(describe_error(error), 200)}"
             continue
-        yield str(place), f"{name}, {gigabytes(free)} of {gigabytes(total)} free, {precisions}"
+        yield str(place), f"{name}, {format_size(free)} of {format_size(total)} free, {precisions}"
     if torch.backends.mps.is_available():
         yield "mps", "Apple GPU, float16"
     if not torch.cuda.is_available():
@@ -84,40 +82,46 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 def _extras() -> Iterator[tuple[str, str]]:
     for extra, (_, purpose) in EXTRAS.items():
-        absent = missing(extra)
+        absent = missing_modules(extra)
         remedy = f"{', '.join(absent)} missing; pip install 'esrgan[{extra}]'"
         yield f"[{extra}]", f"{purpose}: {remedy if absent else 'there'}"
 
 
 def _models() -> Iterator[tuple[str, str]]:
-    from esrgan.data.datasets import what_is
+    from esrgan.data.datasets import describe_path
     from esrgan.models.vgg import torchvision_weights_path
-    from esrgan.pretrained import MODELS, downloads_dir, is_here
+    from esrgan.pretrained import MODELS, downloads_dir, is_on_disk
 
-    yield "by name", f"{', '.join(name for name in MODELS if is_here(name))}; `esrgan models` lists all"
-    yield "downloads", _place(downloads_dir())
-    if "torchvision" in missing("metrics"):
+    yield "by name", f"{', '.join(name for name in MODELS if is_on_disk(name))}; `esrgan models` lists all"
+    yield "downloads", _describe_folder(downloads_dir())
+    if "torchvision" in missing_modules("metrics"):
         yield "vgg, alexnet", "unknown without torchvision; pip install 'esrgan[metrics]'"
         return
     for network, purpose in (("vgg19", "the perceptual loss"), ("vgg16", "--metrics vgg16"), ("alexnet", "LPIPS")):
         path = torchvision_weights_path(network)
-        found = what_is(path)
+        found = describe_path(path)
         state = {"a file": str(path), "nothing": "not downloaded yet"}.get(found, f"{found}, {path}")
         yield network, f"for {purpose}: {state}"
 
 
 def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
-    from esrgan.data.datasets import NAMES, default_data_root, is_missing, prepare_command, search_pairs
+    from esrgan.data.datasets import (
+        DATASET_NAMES,
+        default_data_root,
+        find_pairs_and_problems,
+        is_missing,
+        prepare_command,
+    )
 
     root = data_root or default_data_root()
-    yield "folder", _place(root)
-    for name in NAMES:
+    yield "folder", _describe_folder(root)
+    for name in DATASET_NAMES:
         if is_missing(name, root):
             yield name, f"missing; {prepare_command(name, 4, root)}"
             continue
         counts, troubles = [], []
         for split in ("train", "val"):
-            pairs, problems = search_pairs([name], split, 4, root)
+            pairs, problems = find_pairs_and_problems([name], split, 4, root)
             if problems:
                 more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
                 troubles.append(str(problems[0]).removeprefix(f"dataset {name}: ") + more)
@@ -127,14 +131,16 @@ def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
         yield from ((name if state is states[0] else "", state) for state in states)
 
 
-def _place(folder: Path) -> str:
+def _describe_folder(folder: Path) -> str:
     """Tell where a folder is, and what it could still hold."""
-    from esrgan.data.datasets import what_is
+    from esrgan.data.datasets import describe_path
 
     folder = folder.absolute()
-    there, found = next((path, found) for path in (folder, *folder.parents) if (found := what_is(path)) != "nothing")
+    existing, found = next(
+        (path, found) for path in (folder, *folder.parents) if (found := describe_path(path)) != "nothing"
+    )
     if found != "a folder":
-        return f"{there}: expected a folder, got {found}"
-    can_write = "" if os.access(there, os.W_OK) else ", not writable"
-    made = "" if there == folder else ", to be made"
-    return f"{folder}{made}{can_write}, {gigabytes(shutil.disk_usage(there).free)} free"
+        return f"{existing}: expected a folder, got {found}"
+    can_write = "" if os.access(existing, os.W_OK) else ", not writable"
+    made = "" if existing == folder else ", to be made"
+    return f"{folder}{made}{can_write}, {format_size(shutil.disk_usage(existing).free)} free"

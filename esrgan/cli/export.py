@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan.cli import command
+from esrgan.cli import arguments, process
 from esrgan.errors import EsrganError
-from esrgan.extras import need
-from esrgan.formats import NAMES, WEIGHT_SUFFIXES
+from esrgan.extras import require_extra
+from esrgan.weight_formats import DIALECT_KEYS, WEIGHT_SUFFIXES
 
-SUFFIXES = (".onnx", ".pt2", ".param", *WEIGHT_SUFFIXES)
+EXPORT_SUFFIXES = (".onnx", ".pt2", ".param", *WEIGHT_SUFFIXES)
 EXAMPLES = """\
   esrgan export esrgan-lite model.onnx --half
   esrgan export gan.pth model.pt2 --compile --device cuda
@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser(
+    parser = arguments.make_parser(
         "export",
         "Write a generator for other programs; the suffix of OUT says which. .onnx and .pt2 are compared first.",
         EXAMPLES,
@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--half", action="store_true", help="in float16")
     parser.add_argument(
         "--names",
-        choices=NAMES,
+        choices=DIALECT_KEYS,
         default="basicsr",
         help="what the tensors of weights are called (default: basicsr, which most programs read)",
     )
@@ -44,47 +44,47 @@ def make_parser() -> argparse.ArgumentParser:
         "--compile", action="store_true", help="compile the .pt2 for --device, to run without Python too (AOTInductor)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
-    command.add_device(parser)
+    arguments.add_device(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), _export, argv)
+    return process.run(make_parser(), _export, argv)
 
 
 def _export(args: argparse.Namespace) -> int:
-    path, kind = args.out_path, args.out_path.suffix.lower()
-    if kind not in SUFFIXES:
-        raise EsrganError(f"{path}: expected one of {', '.join(SUFFIXES)}, got {path.suffix or 'no suffix'}")
-    if args.names != "basicsr" and kind not in WEIGHT_SUFFIXES:
-        raise EsrganError(f"--names: is for {', '.join(WEIGHT_SUFFIXES)}, got {kind}")
-    if args.compile and kind != ".pt2":
-        raise EsrganError(f"--compile: is for .pt2, got {kind}")
+    path, suffix = args.out_path, args.out_path.suffix.lower()
+    if suffix not in EXPORT_SUFFIXES:
+        raise EsrganError(f"{path}: expected one of {', '.join(EXPORT_SUFFIXES)}, got {path.suffix or 'no suffix'}")
+    if args.names != "basicsr" and suffix not in WEIGHT_SUFFIXES:
+        raise EsrganError(f"--names: is for {', '.join(WEIGHT_SUFFIXES)}, got {suffix}")
+    if args.compile and suffix != ".pt2":
+        raise EsrganError(f"--compile: is for .pt2, got {suffix}")
     if args.device != "auto" and not args.compile:
         raise EsrganError("--device: is what --compile compiles for; add that, or leave it out")
-    written = [path, path.with_suffix(".bin")] if kind == ".param" else [path]
-    command.check_new(written, overwrite=args.overwrite)
-    if kind == ".onnx":
-        need("export")
-    with command.importing():
+    written = [path, path.with_suffix(".bin")] if suffix == ".param" else [path]
+    arguments.check_overwrite(written, overwrite=args.overwrite)
+    if suffix == ".onnx":
+        require_extra("export")
+    with process.exit_on_interrupt():
         from esrgan import export
         from esrgan.devices import select_device
         from esrgan.weights import load_generator
 
     file = load_generator(args.model)
     checked = ""
-    if kind == ".onnx":
+    if suffix == ".onnx":
         difference = export.export_onnx(file, path, half=args.half)
         checked = f"; onnxruntime and PyTorch differ by {difference:.1g} at most"
-    elif kind == ".pt2":
+    elif suffix == ".pt2":
         device = select_device(args.device) if args.compile else None
         difference = export.export_program(file, path, half=args.half, device=device)
         checked = f"; it differs from the generator by {difference:.1g} at most"
-    elif kind == ".param":
+    elif suffix == ".param":
         export.export_ncnn(file, path, half=args.half)
     else:
         export.export_weights(file, path, args.names, half=args.half)
     sizes = sum(one.stat().st_size for one in written)
     print(f"{' and '.join(map(str, written))}: {sizes:,} bytes, from {args.model} ({file.describe()}){checked}")
-    return command.OK
+    return process.OK

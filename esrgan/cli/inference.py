@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from esrgan.cli import command, upscaling
+from esrgan.cli import arguments, process, upscaling_options
 
 EXAMPLES = """\
   esrgan inference photo.jpg
@@ -24,26 +24,26 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser("inference", "Upscale images; each becomes <name>_sr beside it or in -o.", EXAMPLES)
+    parser = arguments.make_parser("inference", "Upscale images; each becomes <name>_sr beside it or in -o.", EXAMPLES)
     parser.add_argument(
         "-o", "--out-dir", type=Path, metavar="DIR", help="where to, folders mirrored (default: beside each image)"
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     existing.add_argument("--skip-existing", action="store_true", help="do what an interrupted run left undone")
-    upscaling.add_options(parser)
+    upscaling_options.add_options(parser)
     parser.add_argument("images", nargs="+", help="files, folders (with all below) or patterns")
-    command.add_device(parser)
+    arguments.add_device(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), _inference, argv)
+    return process.run(make_parser(), _inference, argv)
 
 
 @contextmanager
-def _together(processes: int) -> Iterator[None]:
+def _process_group(processes: int) -> Iterator[None]:
     """Let no process end before all have done their share: torchrun stops the others when one ends with an error."""
     if processes == 1:
         yield
@@ -57,56 +57,57 @@ def _together(processes: int) -> Iterator[None]:
 
 
 def _inference(args: argparse.Namespace) -> int:
-    with command.importing():
-        from esrgan.console import Console, duration
-        from esrgan.devices import process_device
-        from esrgan.inference.batch import Options, Result, plan, upscale_files
+    with process.exit_on_interrupt():
+        from esrgan.console import Console
+        from esrgan.devices import select_local_device
+        from esrgan.inference.files import FileOptions, FileResult, plan_jobs, upscale_files
         from esrgan.inference.upscaler import Upscaler
+        from esrgan.text import format_duration
 
-    upscaling.check(args)
-    jobs, left_out = plan(args.images, args.out_dir, f".{args.format}" if args.format else None)
+    upscaling_options.check_options(args)
+    jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, f".{args.format}" if args.format else None)
     # Under torchrun each process takes its share.
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     jobs = jobs[rank::processes]
-    file, names = upscaling.load(args)
+    file, names = upscaling_options.load_model(args)
     upscaler = Upscaler.from_file(
         file,
-        str(process_device(args.device)),
+        str(select_local_device(args.device)),
         args.precision,
         self_ensemble=args.self_ensemble,
         outscale=args.outscale,
     )
     console = Console()
     if args.out_dir is not None:
-        command.make_folder(args.out_dir)
+        arguments.create_folder(args.out_dir)
     precision = str(upscaler.dtype).removeprefix("torch.")
-    console.line(f"{names}: {file.describe()}; on {upscaler.device} in {precision}")
+    console.print(f"{names}: {file.describe()}; on {upscaler.device} in {precision}")
 
-    for line in upscaling.describe_left_out(left_out):
-        console.line(line)
+    for line in upscaling_options.describe_skipped(skipped_inputs):
+        console.print(line)
 
     begin = time.perf_counter()
-    done = worked = 0
+    done = processed = 0
     megapixels = 0.0
 
-    def report(result: Result) -> None:
-        nonlocal done, worked, megapixels
-        done, worked, megapixels = done + 1, worked + (not result.is_skipped), megapixels + result.megapixels
+    def report(result: FileResult) -> None:
+        nonlocal done, processed, megapixels
+        done, processed, megapixels = done + 1, processed + (not result.is_skipped), megapixels + result.megapixels
         for note in result.notes:
-            console.line(f"{result.job.target}: {note}")
+            console.print(f"{result.job.target}: {note}")
         if result.error is not None:
-            console.end()
+            console.clear()
             print(f"error: {result.error}", file=sys.stderr)
         elif not result.is_skipped:
             seconds = time.perf_counter() - begin
-            left_s = seconds / worked * (len(jobs) - done)
-            state = f"{megapixels / seconds:.2f} megapixels/s, {duration(left_s)} left"
-            console.live(f"{done}/{len(jobs)} {result.job.target} {state}", keep=True)
+            left_s = seconds / processed * (len(jobs) - done)
+            state = f"{megapixels / seconds:.2f} megapixels/s, {format_duration(left_s)} left"
+            console.update(f"{done}/{len(jobs)} {result.job.target} {state}", keep=True)
 
-    options = Options(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
-    with _together(processes):
+    options = FileOptions(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
+    with _process_group(processes):
         results = upscale_files(upscaler, jobs, options, report)
     skipped, failed = sum(item.is_skipped for item in results), sum(item.error is not None for item in results)
     extras = [f", {skipped} were there already"] * bool(skipped) + [f", {failed} failed"] * bool(failed)
-    console.line(f"{len(results) - skipped - failed} of {len(results)} images upscaled{''.join(extras)}")
-    return command.SOME_FAILED if failed else command.OK
+    console.print(f"{len(results) - skipped - failed} of {len(results)} images upscaled{''.join(extras)}")
+    return process.SOME_FAILED if failed else process.OK

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan.cli import command, measuring
+from esrgan.cli import arguments, evaluation_runner, process
 from esrgan.errors import EsrganError, Problem
-from esrgan.extras import need
-from esrgan.formats import WEIGHT_SUFFIXES
-from esrgan.pretrained import DEFAULT, partner
+from esrgan.extras import require_extra
+from esrgan.pretrained import DEFAULT_MODEL, psnr_partner
+from esrgan.weight_formats import WEIGHT_SUFFIXES
 
 EXAMPLES = """\
   esrgan interpolate --alpha 0.8
@@ -23,12 +23,12 @@ EXAMPLES = """\
       -d photos/val --metrics psnr,ssim,niqe -o sweep"""
 
 
-_FIDELITY = re.compile("(psnr|ssim)(_y|_rgb)?")
+_DISTORTION_METRIC = re.compile("(psnr|ssim)(_y|_rgb)?")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser(
+    parser = arguments.make_parser(
         "interpolate", "Blend the weights of generators: (1 - alpha) * PSNR + alpha * GAN.", EXAMPLES
     )
     parser.add_argument(
@@ -39,11 +39,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--esrgan-model-path",
         metavar="FILE",
-        help=f"GAN-trained generator, a file or a name (default: {DEFAULT}, unless --psnr-model-path is given)",
+        help=f"GAN-trained generator, a file or a name (default: {DEFAULT_MODEL}, unless --psnr-model-path is given)",
     )
-    parser.add_argument("--alpha", type=command.alpha, metavar="A", help="0 smooth and faithful, 1 all texture")
+    parser.add_argument("--alpha", type=arguments.fraction, metavar="A", help="0 smooth and faithful, 1 all texture")
     parser.add_argument(
-        "--mix", type=_share, action="append", metavar="FILE=SHARE", help="blend any number; shares add up to 1"
+        "--mix", type=_parse_mix, action="append", metavar="FILE=SHARE", help="blend any number; shares add up to 1"
     )
     parser.add_argument(
         "--images", type=Path, nargs=2, metavar=("PSNR", "GAN"), help="blend two images, not the models"
@@ -58,19 +58,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sweep = parser.add_argument_group("measuring blends")
     sweep.add_argument(
-        "--sweep", type=lambda text: command.whole(text, 2), metavar="N", help="measure N blends, alpha from 0 to 1"
+        "--sweep", type=lambda text: arguments.integer(text, 2), metavar="N", help="measure N blends, alpha from 0 to 1"
     )
-    measuring.add_options(sweep, metrics="psnr,ssim,niqe")
+    evaluation_runner.add_evaluation_options(sweep, metrics="psnr,ssim,niqe")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
     parser = make_parser()
-    return command.run(parser, lambda args: _interpolate(parser, args), argv)
+    return process.run(parser, lambda args: _interpolate(parser, args), argv)
 
 
-def _share(text: str) -> tuple[str, float]:
+def _parse_mix(text: str) -> tuple[str, float]:
     name, _, share = text.rpartition("=")
     try:
         if name:
@@ -85,17 +85,17 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
     if is_pair + bool(args.mix) + bool(args.images) > 1 or (args.psnr_model_path and not args.esrgan_model_path):
         parser.error("expected --psnr-model-path and --esrgan-model-path, or --mix, or --images")
     if not args.mix and not args.images:
-        args.esrgan_model_path = args.esrgan_model_path or DEFAULT
-        args.psnr_model_path = args.psnr_model_path or partner(args.esrgan_model_path)
+        args.esrgan_model_path = args.esrgan_model_path or DEFAULT_MODEL
+        args.psnr_model_path = args.psnr_model_path or psnr_partner(args.esrgan_model_path)
     if args.sweep:
         if args.mix or args.images or args.alpha is not None or args.out_path or not args.out_dir:
             parser.error("--sweep takes --psnr-model-path, --esrgan-model-path, -d and -o")
-        kinds = {_FIDELITY.fullmatch(name.strip()) is not None for name in args.metrics.split(",")}
+        kinds = {_DISTORTION_METRIC.fullmatch(name.strip()) is not None for name in args.metrics.split(",")}
         if kinds != {True, False} and args.metrics != "all":
             parser.error("--sweep draws PSNR or SSIM against a metric of perception, such as --metrics psnr,niqe")
         if any(dataset.startswith("=") for dataset in args.datasets.split(",")):
             parser.error("--sweep needs datasets with originals")
-        need("metrics")
+        require_extra("metrics")
         return _sweep(args)
     if args.out_dir or args.json or args.csv:
         parser.error("-o, --json and --csv are for --sweep")
@@ -103,14 +103,14 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
         parser.error("expected --alpha, but for --mix; of --mix and --images also the file to write")
     if not args.out_path:
         args.out_path = Path(f"{Path(args.esrgan_model_path).stem}_alpha_{args.alpha:g}.pth")
-    command.check_new([args.out_path], overwrite=args.overwrite)
+    arguments.check_overwrite([args.out_path], overwrite=args.overwrite)
     if args.images:
         return _blend_images(args)
     if args.out_path.suffix.lower() not in WEIGHT_SUFFIXES:
         expected, got = f"one of {', '.join(WEIGHT_SUFFIXES)}", args.out_path.suffix or "no suffix"
         raise EsrganError(Problem(str(args.out_path), expected, got, "esrgan export makes others of a blend"))
 
-    with command.importing():
+    with process.exit_on_interrupt():
         from esrgan.interpolation import blend, mix
         from esrgan.weights import load_generator, save_file
 
@@ -123,33 +123,33 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
     else:
         names, shares = [args.psnr_model_path, args.esrgan_model_path], [1 - args.alpha, args.alpha]
         result = blend(load_generator(names[0]), load_generator(names[1]), args.alpha)
-    save_file(args.out_path, result.content())
+    save_file(args.out_path, result.to_dict())
     terms = " + ".join(f"{share:g} × {name}" for share, name in zip(shares, names, strict=True))
     print(f"{args.out_path}: {result.architecture}, {terms}")
-    return command.OK
+    return process.OK
 
 
 def _blend_images(args: argparse.Namespace) -> int:
-    with command.importing():
-        from esrgan import pictures
-        from esrgan.interpolation import interpolate_pictures
+    with process.exit_on_interrupt():
+        from esrgan import images
+        from esrgan.interpolation import interpolate_images
 
-    psnr, gan = (pictures.read(path) for path in args.images)
+    psnr, gan = (images.read_image(path) for path in args.images)
     try:
-        result = interpolate_pictures(psnr, gan, args.alpha)
+        result = interpolate_images(psnr, gan, args.alpha)
     except ValueError as error:
         raise EsrganError(f"{args.images[0]} and {args.images[1]}: {error}") from error
-    for note in (*result.notes, *pictures.write(args.out_path, result, overwrite=args.overwrite)):
+    for note in (*result.notes, *images.write_image(args.out_path, result, overwrite=args.overwrite)):
         print(f"note: {args.out_path}: {note}")
     print(f"{args.out_path}: {1 - args.alpha:g} × {args.images[0]} + {args.alpha:g} × {args.images[1]}")
-    return command.OK
+    return process.OK
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    with command.importing():
+    with process.exit_on_interrupt():
         from esrgan import images
-        from esrgan.evaluation import load_pictures
-        from esrgan.evaluation.sweep import curve, strip
+        from esrgan.evaluation import load_image_versions
+        from esrgan.evaluation.sweep import make_side_by_side, plot_curve
         from esrgan.files import write_bytes
         from esrgan.interpolation import blend
         from esrgan.weights import load_generator
@@ -157,19 +157,21 @@ def _sweep(args: argparse.Namespace) -> int:
     psnr, gan = load_generator(args.psnr_model_path), load_generator(args.esrgan_model_path)
     alphas = {f"alpha_{i / (args.sweep - 1):.3g}": i / (args.sweep - 1) for i in range(args.sweep)}
     blends = {name: blend(psnr, gan, alpha) for name, alpha in alphas.items()}
-    found, is_complete = measuring.measure(args, blends)
+    results, is_complete = evaluation_runner.evaluate_models(args, blends)
     scale, channels = psnr.architecture.scale_factor, psnr.architecture.img_channels
     chosen = [name for i, name in enumerate(alphas) if i in {round(k * (args.sweep - 1) / 4) for k in range(5)}]
-    for each in found:
-        assert each.folder is not None  # noqa: S101  for the type checker
-        for item in each.items:
-            if item.name in each.evaluation.rows:
-                shown = strip(load_pictures(each.folder, item, each.evaluation.methods, scale, channels), chosen)
-                images.write(each.folder / f"{item.name}_strip.png", shown, overwrite=True)
+    for each in results:
+        assert each.out_dir is not None  # noqa: S101  for the type checker
+        for dataset_image in each.dataset_images:
+            if dataset_image.name in each.evaluation.results:
+                shown = make_side_by_side(
+                    load_image_versions(each.out_dir, dataset_image, each.evaluation.methods, scale, channels), chosen
+                )
+                images.write_pixels(each.out_dir / f"{dataset_image.name}_strip.png", shown, overwrite=True)
         try:
-            write_bytes(each.folder / "curve.png", curve(each.evaluation, alphas))
-            print(f"{each.folder / 'curve.png'}: the curve; {each.folder}/*_strip.png: the blends side by side")
+            write_bytes(each.out_dir / "curve.png", plot_curve(each.evaluation, alphas))
+            print(f"{each.out_dir / 'curve.png'}: the curve; {each.out_dir}/*_strip.png: the blends side by side")
         except EsrganError as error:
             print(f"error: {error}", file=sys.stderr)
             is_complete = False
-    return command.OK if is_complete else command.SOME_FAILED
+    return process.OK if is_complete else process.SOME_FAILED

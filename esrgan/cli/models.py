@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from esrgan.cli import command
-from esrgan.console import Console, gigabytes
+from esrgan.cli import arguments, process
+from esrgan.console import Console
 from esrgan.errors import EsrganError, WeightsError
-from esrgan.pretrained import MODELS, downloads_dir, fetch, is_here
+from esrgan.pretrained import MODELS, download_model, downloads_dir, is_on_disk
+from esrgan.text import format_size
 
 EXAMPLES = """\
   esrgan models
@@ -19,7 +20,7 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser(
+    parser = arguments.make_parser(
         "models",
         "List the models that every command takes by name, or download those that are named here. An interrupted "
         "download goes on with the same command; nothing is kept whose checksum is wrong.",
@@ -31,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), lambda args: _download(args.names) if args.names else _list(), argv)
+    return process.run(make_parser(), lambda args: _download(args.names) if args.names else _list(), argv)
 
 
 def _list() -> int:
@@ -39,16 +40,16 @@ def _list() -> int:
     for name, model in MODELS.items():
         if model.source is None:
             place = "comes with esrgan"
-        elif is_here(name):
+        elif is_on_disk(name):
             place = "downloaded"
         else:
-            place = "to download" + (f", {gigabytes(model.source.size)}" if model.source.size else "")
+            place = "to download" + (f", {format_size(model.source.size)}" if model.source.size else "")
         rows.append((name, f"×{model.scale}", model.licence, place, model.summary))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\ndownloads are in {downloads_dir()}; `esrgan models NAME` gets one")
-    return command.OK
+    return process.OK
 
 
 def _download(names: Sequence[str]) -> int:
@@ -60,14 +61,14 @@ def _download(names: Sequence[str]) -> int:
         source = MODELS[name].source
         try:
             if source is None:
-                console.line(f"{name}: {fetch(name)}, comes with esrgan")
+                console.print(f"{name}: {download_model(name)}, comes with esrgan")
                 continue
-            console.line(f"{name}: {MODELS[name].licence}, from {source.url}")
-            path = fetch(name, console.downloading(name), console.line)
+            console.print(f"{name}: {MODELS[name].licence}, from {source.url}")
+            path = download_model(name, console.download_progress(name), console.print)
         except EsrganError as error:
-            console.end()
+            console.clear()
             print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
             failed += 1
         else:
-            console.line(f"{name}: {path}, {gigabytes(path.stat().st_size)}, checksum right")
-    return command.SOME_FAILED if failed else command.OK
+            console.print(f"{name}: {path}, {format_size(path.stat().st_size)}, checksum right")
+    return process.SOME_FAILED if failed else process.OK

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan.cli import command
+from esrgan.cli import arguments, process
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
 
 EXAMPLES = """\
@@ -17,12 +17,12 @@ EXAMPLES = """\
   esrgan prepare photos/train            # LR images for a folder of your own: photos/train_LR_x4
   esrgan prepare --preview photos/train  # a sheet of LR patches degraded as by Real-ESRGAN"""
 
-SHEET = Path("degradation_preview.png")
+PREVIEW_FILE = Path("degradation_preview.png")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser(
+    parser = arguments.make_parser(
         "prepare",
         "Download datasets (resumed, checked, unpacked), or make the LR images of a folder. Run it again to go on. "
         "Or look at degraded LR patches before a training on them.",
@@ -32,34 +32,34 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preview",
         action="store_true",
-        help=f"make nothing but {SHEET}: some of the HR images and what the degradation of a configuration, if its "
-        "file is named first, else Real-ESRGAN's, makes of them",
+        help=f"make nothing but {PREVIEW_FILE}: some of the HR images and what the degradation of a configuration, if "
+        "its file is named first, else Real-ESRGAN's, makes of them",
     )
     parser.add_argument("--scale", type=int, choices=(2, 3, 4, 8), default=4, help="of the LR images (default: 4)")
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )
     parser.add_argument(
-        "--workers", type=command.natural, metavar="N", help="processes that make LR images (default: one a CPU)"
+        "--workers", type=arguments.positive_int, metavar="N", help="processes that make LR images (default: one a CPU)"
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), lambda args: (_preview if args.preview else _prepare)(args), argv)
+    return process.run(make_parser(), lambda args: (_preview if args.preview else _prepare)(args), argv)
 
 
 def _prepare(args: argparse.Namespace) -> int:
     from esrgan.console import Console
+    from esrgan.data.archives import ARCHIVES
     from esrgan.data.datasets import default_data_root
-    from esrgan.data.preparation import prepare_named
-    from esrgan.data.reduction import prepare_folder
-    from esrgan.data.sources import SOURCES
+    from esrgan.data.downscale import downscale_folder
+    from esrgan.data.prepare import prepare_dataset
 
-    unknown = [name for name in args.dataset if name not in SOURCES and not Path(name).is_dir()]
+    unknown = [name for name in args.dataset if name not in ARCHIVES and not Path(name).is_dir()]
     if unknown:
-        expected = f"{', '.join(SOURCES)} or a folder of images"
+        expected = f"{', '.join(ARCHIVES)} or a folder of images"
         got = {name: "nothing to prepare" if name == "skimage" else "neither" for name in unknown}
         raise DatasetError(Problem(f"dataset {name}", expected, got[name], "correct the name") for name in unknown)
     data_root = args.data_root or default_data_root()
@@ -68,18 +68,18 @@ def _prepare(args: argparse.Namespace) -> int:
     failed = 0
     for name in args.dataset:
         try:
-            if name in SOURCES:
-                prepare_named(name, args.scale, data_root, console)
+            if name in ARCHIVES:
+                prepare_dataset(name, args.scale, data_root, console)
                 problems: Sequence[str | Problem] = ()
             else:
-                problems = prepare_folder(Path(name), args.scale, workers, console)
+                problems = downscale_folder(Path(name), args.scale, workers, console)
         except EsrganError as error:
             problems = error.problems
-        console.end()
+        console.clear()
         for problem in problems:
             print(f"error: {problem}", file=sys.stderr)
         failed += bool(problems)
-    return command.SOME_FAILED if failed else command.OK
+    return process.SOME_FAILED if failed else process.OK
 
 
 def _preview(args: argparse.Namespace) -> int:
@@ -107,6 +107,6 @@ def _preview(args: argparse.Namespace) -> int:
     sheet = preview(
         [pair.high for pair in pairs], degradation, section.cr_patch_size or (256, 256), config.img_channels
     )
-    images.write(SHEET, sheet, overwrite=True)
-    print(f"{SHEET}: {sheet.shape[1]}×{sheet.shape[0]} px, of {len(pairs)} images, ×{scale}")
-    return command.OK
+    images.write_pixels(PREVIEW_FILE, sheet, overwrite=True)
+    print(f"{PREVIEW_FILE}: {sheet.shape[1]}×{sheet.shape[0]} px, of {len(pairs)} images, ×{scale}")
+    return process.OK

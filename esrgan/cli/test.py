@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan.cli import command, measuring
+from esrgan.cli import arguments, evaluation_runner, process
 
 EXAMPLES = """\
   esrgan test model.pth -d set5,set14
@@ -17,22 +17,24 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser("test", "Measure models on datasets, next to bicubic.", EXAMPLES)
+    parser = arguments.make_parser("test", "Measure models on datasets, next to bicubic.", EXAMPLES)
     parser.add_argument("model_path", type=Path, nargs="+", help="generators, checkpoints or names, of one scale")
-    measuring.add_options(parser)
+    evaluation_runner.add_evaluation_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
-    return command.run(make_parser(), _test, argv)
+    return process.run(make_parser(), _test, argv)
 
 
 def _test(args: argparse.Namespace) -> int:
-    with command.importing():
+    with process.exit_on_interrupt():
         from esrgan.evaluation import unique_names
         from esrgan.weights import load_generator
 
     files = [load_generator(path) for path in args.model_path]
-    _, is_complete = measuring.measure(args, dict(zip(unique_names(args.model_path), files, strict=True)))
-    return command.OK if is_complete else command.SOME_FAILED
+    _, is_complete = evaluation_runner.evaluate_models(
+        args, dict(zip(unique_names(args.model_path), files, strict=True))
+    )
+    return process.OK if is_complete else process.SOME_FAILED

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan.cli import command
-from esrgan.extras import need
+from esrgan.cli import arguments, process
+from esrgan.extras import require_extra
 
 EXAMPLES = """\
   esrgan train config.json
@@ -24,7 +24,7 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
-    parser = command.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
+    parser = arguments.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
     parser.add_argument("config_file", type=Path, help="JSON file with both stages; {} is the paper's run")
     parser.add_argument(
         "-l",
@@ -38,14 +38,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-i",
         "--checkpoint-interval",
-        type=command.natural,
+        type=arguments.positive_int,
         metavar="N",
         help="epochs between checkpoints (default: 1, but a minute at least)",
     )
     parser.add_argument(
         "-w",
         "--best-checkpoint-warmup",
-        type=command.whole,
+        type=arguments.non_negative_int,
         default=0,
         metavar="N",
         help="epochs before a best model (default: 0)",
@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-s",
         "--store-model-interval",
-        type=command.natural,
+        type=arguments.positive_int,
         metavar="N",
         help="keep a model every N epochs (default: off)",
     )
@@ -61,19 +61,19 @@ def make_parser() -> argparse.ArgumentParser:
         "-o", "--out-dir", type=Path, default=Path("saved_models"), metavar="DIR", help="default: saved_models"
     )
     parser.add_argument(
-        "--run-name", type=_file_name, metavar="NAME", help="begins its files' names (default: the time)"
+        "--run-name", type=_parse_run_name, metavar="NAME", help="begins its files' names (default: the time)"
     )
     parser.add_argument("--stage", choices=["pretraining", "training", "all"], default="all", help="default: all")
     parser.add_argument(
         "--resume", choices=["auto"], help="continue this configuration's newest checkpoint in --out-dir, if it has one"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, estimate time and memory, exit")
-    parser.add_argument("--seed", type=command.whole, metavar="N", help="in place of the configuration's")
+    parser.add_argument("--seed", type=arguments.non_negative_int, metavar="N", help="in place of the configuration's")
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )
-    parser.add_argument("--max-steps", type=command.natural, metavar="N", help="end each stage after N steps")
-    command.add_device(parser)
+    parser.add_argument("--max-steps", type=arguments.positive_int, metavar="N", help="end each stage after N steps")
+    arguments.add_device(parser)
     return parser
 
 
@@ -81,21 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; give its exit code."""
     if "TORCHELASTIC_RUN_ID" in os.environ:  # before the import of PyTorch: its warnings of a lost process fill pages
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    return command.run(make_parser(), lambda args: _train(args, sys.argv[1:] if argv is None else argv), argv)
+    return process.run(make_parser(), lambda args: _train(args, sys.argv[1:] if argv is None else argv), argv)
 
 
 def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     from esrgan import config as configuration
 
-    need("train")
+    require_extra("train")
     config = configuration.load(args.config_file)
     changes = {"seed": args.seed, "data_root": args.data_root}
     config = config.model_copy(update={key: value for key, value in changes.items() if value is not None})
 
-    with command.importing():
+    with process.exit_on_interrupt():
         from esrgan.training import TrainOptions, train
 
-    if (code := _on_all_gpus(args, config.batch_size // config.accumulation, argv)) is not None:
+    if (code := _launch_on_all_gpus(args, config.batch_size // config.accumulation, argv)) is not None:
         return code
     options = TrainOptions(
         config_name=args.config_file.stem,
@@ -112,16 +112,16 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
         max_steps=args.max_steps,
         dry_run=args.dry_run,
     )
-    return command.OK if train(config, options) else command.INTERRUPTED
+    return process.OK if train(config, options) else process.INTERRUPTED
 
 
-def _file_name(text: str) -> str:
+def _parse_run_name(text: str) -> str:
     if not re.fullmatch(r"[\w+-][\w.+-]*", text):
         raise argparse.ArgumentTypeError(f"expected letters, digits and . _ + - alone, got {text!r}")
     return text
 
 
-def _on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequence[str]) -> int | None:
+def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequence[str]) -> int | None:
     """Run again under torchrun, a process for each GPU, if there are several and nobody chose otherwise."""
     import torch
 
@@ -131,19 +131,19 @@ def _on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequence[str])
         return None
     print(f"training on {count} GPUs; --no-data-parallel uses one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    process = subprocess.Popen([sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S603  our own
+    launched = subprocess.Popen([sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S603  our own
     requests: list[int] = []
 
     def request(number: int, _: object) -> None:
         requests.append(number)
         if number == signal.SIGTERM:  # a terminal's Ctrl-C reaches the processes by itself
-            process.terminate()
+            launched.terminate()
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = process.wait()  # for their checkpoint, if they are stopped
+        code = launched.wait()  # for their checkpoint, if they are stopped
         # torchrun ends with 1 however its processes did.
-        return command.INTERRUPTED if code and requests else code
+        return process.INTERRUPTED if code and requests else code
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

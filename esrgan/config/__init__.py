@@ -1,10 +1,10 @@
 """The configuration of a run: one JSON file, one frozen tree, and every mistake in the file reported at once.
 
-``fields`` says what can be configured, ``contradictions`` which values exclude each other. ``loading`` reads a file:
-``json_text`` finds where its keys are, ``wording`` says what is wrong with them.
+``schema`` defines the keys, ``cross_checks`` which values exclude each other. ``loading`` reads a file:
+``json_parser`` records where its keys are, ``messages`` words what is wrong with them.
 """
 
-from esrgan.config.fields import Config, FolderPair, schema
-from esrgan.config.loading import differences, load
+from esrgan.config.loading import describe_changes, load
+from esrgan.config.schema import Config, FolderPair, json_schema
 
-__all__ = ["Config", "FolderPair", "differences", "load", "schema"]
+__all__ = ["Config", "FolderPair", "describe_changes", "json_schema", "load"]

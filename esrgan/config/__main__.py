@@ -2,6 +2,6 @@
 
 import json
 
-from esrgan.config.fields import schema
+from esrgan.config.schema import json_schema
 
-print(json.dumps(schema(), indent=2))
+print(json.dumps(json_schema(), indent=2))

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from esrgan.config.contradictions import contradictions
-from esrgan.config.fields import Config
-from esrgan.config.json_text import Keys, Report, parse, show
-from esrgan.config.wording import explain
+from esrgan.config.cross_checks import find_conflicts
+from esrgan.config.json_parser import Diagnostics, KeyPath, format_value, parse
+from esrgan.config.messages import explain_error
+from esrgan.config.schema import Config
 from esrgan.errors import ConfigError, Problem
 
 
@@ -31,43 +31,43 @@ def load(path: str | Path) -> Config:
         got = "nothing of that name" if is_missing else f"an error ({getattr(error, 'strerror', error)})"
         remedy = "check the path; the shipped ones are in the repository's configs/"
         raise ConfigError(Problem(str(path), "a JSON file", got, remedy)) from None
-    report = Report(str(path))
+    diagnostics = Diagnostics(str(path))
     try:
-        data = parse(raw, report)
+        data = parse(raw, diagnostics)
         if not isinstance(data, dict):
-            report.stop("a JSON object", show(data), "write {} for the default run")
-        config = _check(data, report)
+            diagnostics.fail("a JSON object", format_value(data), "write {} for the default run")
+        config = _validate(data, diagnostics)
     except RecursionError:
-        report.stop("a JSON object of sections", "hundreds of brackets inside each other", "check the brackets")
-    if report.found:
-        raise report.error()
+        diagnostics.fail("a JSON object of sections", "hundreds of brackets inside each other", "check the brackets")
+    if diagnostics.problems:
+        raise diagnostics.to_error()
     return config
 
 
-def _check(data: dict[str, Any], report: Report) -> Config:
-    """Return the configuration; values that are wrong go to ``report`` and are defaults in what is returned."""
-    wrong: set[Keys] = set()  # top-level keys, and keys of sections
+def _validate(data: dict[str, Any], diagnostics: Diagnostics) -> Config:
+    """Return the configuration; values that are wrong go to ``diagnostics`` and are defaults in what is returned."""
+    wrong: set[KeyPath] = set()  # top-level keys, and keys of sections
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
         # A dictionary, because a list that lacks two items is called wrong twice.
-        mistakes = {(_keys(item), item["type"]): item["input"] for item in error.errors()}
+        mistakes = {(_key_path(item), item["type"]): item["input"] for item in error.errors()}
         for (keys, kind), value in mistakes.items():
             if kind != "too_short" or not value:  # a list is also called too short because its items are wrong
-                report.add(keys, *explain(keys, kind, value))
+                diagnostics.add(keys, *explain_error(keys, kind, value))
         wrong = {keys[:2] for keys, _ in mistakes}
         if () in wrong:
-            raise report.error() from None
-        config = Config.model_validate(_without(wrong, data))
-    for involved, expected, got, remedy in contradictions(config):
+            raise diagnostics.to_error() from None
+        config = Config.model_validate(_drop_keys(wrong, data))
+    for involved, expected, got, remedy in find_conflicts(config):
         paths = [tuple(key.split(".")) for key in involved]
         # What a wrong value was meant to be is unknown, so nothing is concluded from its default.
         if wrong.isdisjoint(path[:n] for path in paths for n in (1, 2)):
-            report.add(paths[0], expected, got, remedy)
+            diagnostics.add(paths[0], expected, got, remedy)
     return config
 
 
-def _keys(item: Any) -> Keys:
+def _key_path(item: Any) -> KeyPath:
     """Return where one of pydantic's errors is in the file."""
     # Pydantic adds the tag of an alternative behind its index, and "[key]" where a layer's name is wrong.
     keys = tuple(key for before, key in pairwise(("", *item["loc"])) if not isinstance(before, int))
@@ -77,7 +77,7 @@ def _keys(item: Any) -> Keys:
     return keys[:-1] if item["type"] == "missing" and isinstance(keys[-1], int) else keys
 
 
-def _without(wrong: set[Keys], data: dict[str, Any]) -> dict[str, Any]:
+def _drop_keys(wrong: set[KeyPath], data: dict[str, Any]) -> dict[str, Any]:
     return {
         key: {inner: value[inner] for inner in value if (key, inner) not in wrong} if isinstance(value, dict) else value
         for key, value in data.items()
@@ -85,13 +85,13 @@ def _without(wrong: set[Keys], data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+def describe_changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
     """List what differs between two configurations, as ``key: before → after``."""
     changes = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            changes += differences(old, new, f"{prefix}{key}.")
+            changes += describe_changes(old, new, f"{prefix}{key}.")
         elif old != new:
             changes.append(f"{prefix}{key}: {old} → {new}")
     return changes

@@ -5,28 +5,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from esrgan.data.cache import CachedPair, prepare
-from esrgan.data.datasets import ImagePair, Source, find_pairs, load_pair, search_pairs
+from esrgan.data.cache import CachedPair, cache_pairs
+from esrgan.data.datasets import DatasetSpec, ImagePair, find_pairs, find_pairs_and_problems, load_pair
 
 if TYPE_CHECKING:
-    from esrgan.data.patches import PatchDataset, batches, read_whole
+    from esrgan.data.patches import PatchDataset, load_batches, read_cached_pair
 
 __all__ = [
     "CachedPair",
+    "DatasetSpec",
     "ImagePair",
     "PatchDataset",
-    "Source",
-    "batches",
+    "cache_pairs",
     "find_pairs",
+    "find_pairs_and_problems",
+    "load_batches",
     "load_pair",
-    "prepare",
-    "read_whole",
-    "search_pairs",
+    "read_cached_pair",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Load what needs PyTorch when it is first used: ``esrgan prepare`` and its processes do without."""
-    if name in ("PatchDataset", "batches", "read_whole"):
+    if name in ("PatchDataset", "load_batches", "read_cached_pair"):
         return getattr(importlib.import_module("esrgan.data.patches"), name)
     raise AttributeError(f"module 'esrgan.data' has no attribute {name!r}")

@@ -8,15 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-SPATIAL = ("d4", "flip_or_transpose", "none")
+SPATIAL_TRANSFORMS = ("d4", "flip_or_transpose", "none")
 
 # A symmetry of the square: whether height and width change places, then OpenCV's code of a flip. NumPy would copy a
 # mirrored colour image pixel by pixel, ten times as slowly.
 _Symmetry = tuple[bool, int | None]
 _IDENTITY: _Symmetry = (False, None)
 _FLIPS: list[_Symmetry] = [(False, 1), (False, 0), (False, -1)]  # left to right, upside down, both
-_TRANSPOSITION: _Symmetry = (True, None)
-_TURNS: list[_Symmetry] = [(True, 1), (True, 0), (True, -1)]
+_TRANSPOSE: _Symmetry = (True, None)
+_TRANSPOSED_FLIPS: list[_Symmetry] = [(True, 1), (True, 0), (True, -1)]
 
 
 class Augmentation:
@@ -31,33 +31,33 @@ class Augmentation:
     """
 
     def __init__(self, spatial: str, hard: bool, square: bool) -> None:
-        if spatial not in SPATIAL:
-            raise ValueError(f"spatial: expected one of {', '.join(SPATIAL)}, got {spatial}")
-        recipes = {  # each entry has the same chance
-            "d4": [_IDENTITY, *_FLIPS, *([_TRANSPOSITION, *_TURNS] if square else [])],
-            "flip_or_transpose": [*[_IDENTITY] * 4, *_FLIPS, _TRANSPOSITION if square else _IDENTITY],
+        if spatial not in SPATIAL_TRANSFORMS:
+            raise ValueError(f"spatial: expected one of {', '.join(SPATIAL_TRANSFORMS)}, got {spatial}")
+        choices = {  # each entry has the same chance
+            "d4": [_IDENTITY, *_FLIPS, *([_TRANSPOSE, *_TRANSPOSED_FLIPS] if square else [])],
+            "flip_or_transpose": [*[_IDENTITY] * 4, *_FLIPS, _TRANSPOSE if square else _IDENTITY],
             "none": [_IDENTITY],
         }
-        self.symmetries = recipes[spatial]
-        self.compress: Any = None
-        self.punch: Any = None
+        self.symmetries = choices[spatial]
+        self.jpeg_compression: Any = None
+        self.coarse_dropout: Any = None
         if hard:
-            self.compress, self.punch = _hard_transforms()
+            self.jpeg_compression, self.coarse_dropout = _make_hard_transforms()
 
-    def __call__(self, low: np.ndarray, high: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Turn a pair of (H, W, C) uint8 patches into a new one; what is drawn from ``random`` decides alone."""
-        symmetry = self.symmetries[random.integers(len(self.symmetries))]
-        low, high = _transformed(low, symmetry), _transformed(high, symmetry)
-        if self.compress is not None:
-            self.compress.set_random_seed(int(random.integers(2**31)))
-            low = self.compress(image=low)["image"]
-        if self.punch is not None and min(low.shape[:2]) > 2:  # px, a hole's side
-            self.punch.set_random_seed(int(random.integers(2**31)))
-            low = self.punch(image=low)["image"]
+    def __call__(self, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Turn a pair of (H, W, C) uint8 patches into a new one; what is drawn from ``rng`` decides alone."""
+        symmetry = self.symmetries[rng.integers(len(self.symmetries))]
+        low, high = _apply_symmetry(low, symmetry), _apply_symmetry(high, symmetry)
+        if self.jpeg_compression is not None:
+            self.jpeg_compression.set_random_seed(int(rng.integers(2**31)))
+            low = self.jpeg_compression(image=low)["image"]
+        if self.coarse_dropout is not None and min(low.shape[:2]) > 2:  # px, a hole's side
+            self.coarse_dropout.set_random_seed(int(rng.integers(2**31)))
+            low = self.coarse_dropout(image=low)["image"]
         return low, high
 
 
-def _transformed(image: np.ndarray, symmetry: _Symmetry) -> np.ndarray:
+def _apply_symmetry(image: np.ndarray, symmetry: _Symmetry) -> np.ndarray:
     transpose, flip_code = symmetry
     channels = image.shape[2]
     if transpose:
@@ -69,7 +69,7 @@ def _transformed(image: np.ndarray, symmetry: _Symmetry) -> np.ndarray:
     return image.reshape(*image.shape[:2], channels)  # OpenCV drops a single channel
 
 
-def _hard_transforms() -> tuple[Any, Any]:
+def _make_hard_transforms() -> tuple[Any, Any]:
     """Make JPEG compression and coarse dropout."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks its server for a newer version otherwise
     import albumentations as A

@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from esrgan import images
-from esrgan.console import Console, gigabytes
+from esrgan.console import Console
 from esrgan.data.datasets import ImagePair, load_pair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
-from esrgan.files import new_image_file, one_at_a_time, reason, remove_abandoned
+from esrgan.files import atomic_write, exclusive, remove_abandoned
+from esrgan.text import describe_error, format_size
 
 # What it is; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
 _HEADER = struct.Struct("<8s5I")
@@ -66,7 +67,7 @@ class CachedPair:
         return _HEADER.size + math.prod(self.shape) + math.prod(self.low_shape)
 
 
-def prepare(
+def cache_pairs(
     pairs: Sequence[ImagePair],
     *,
     scale: int,
@@ -95,28 +96,30 @@ def prepare(
         DatasetError: With every image that is unreadable, too small, or of other channels or size than its partner; or
             if the cache cannot be written or does not fit on the disk.
     """
-    in_cache = partial(_in_cache, scale=scale, channels=channels, cache_dir=cache_dir)
-    found = {pair: cached for pair in pairs if (cached := in_cache(pair))}
+    find_cached = partial(_find_cached, scale=scale, channels=channels, cache_dir=cache_dir)
+    found = {pair: cached for pair in pairs if (cached := find_cached(pair))}
     problems: dict[ImagePair, _Problems] = {}
     if missing := [pair for pair in dict.fromkeys(pairs) if pair not in found]:
         console = console or Console(io.StringIO())
         waiting = f"cache {cache_dir}: waiting for another process that decodes images"
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            with one_at_a_time(cache_dir / ".lock", lambda: console.line(waiting)):
+            with exclusive(cache_dir / ".lock", lambda: console.print(waiting)):
                 remove_abandoned(cache_dir)
-                found |= {pair: cached for pair in missing if (cached := in_cache(pair))}  # what the other process did
+                found |= {
+                    pair: cached for pair in missing if (cached := find_cached(pair))
+                }  # what the other process did
                 missing = [pair for pair in missing if pair not in found]
-                _check_space(missing, scale, cache_dir, console)
-                make = partial(_make, scale=scale, channels=channels, cache_dir=cache_dir)
-                for pair, made in _in_threads(make, missing, console):
+                _check_disk_space(missing, scale, cache_dir, console)
+                make = partial(_cache_pair, scale=scale, channels=channels, cache_dir=cache_dir)
+                for pair, made in _map_in_threads(make, missing, console):
                     if isinstance(made, CachedPair):
                         found[pair] = made
                     else:
                         problems[pair] = made
         except OSError as error:
             remedy = "allow writing there, or set cache_dir"
-            raise DatasetError(f"cache {cache_dir}: cannot be written: {reason(error)}; {remedy}") from error
+            raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error
     for pair, cached in found.items():
         height, width, _ = cached.shape
         if height < min_size[0] or width < min_size[1]:
@@ -140,24 +143,24 @@ def open_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
         DatasetError: If it cannot be made again.
     """
     try:
-        return _map(pair)
+        return _memory_map(pair)
     except (OSError, ValueError) as error:
-        print(f"{pair.path}: {reason(error)}; making it again from {pair.source.high}", file=sys.stderr)
+        print(f"{pair.path}: {describe_error(error)}; making it again from {pair.source.high}", file=sys.stderr)
     try:
         pair.path.parent.mkdir(parents=True, exist_ok=True)
-        made = _make(pair.source, scale=pair.scale, channels=pair.shape[2], cache_dir=pair.path.parent)
+        made = _cache_pair(pair.source, scale=pair.scale, channels=pair.shape[2], cache_dir=pair.path.parent)
         if isinstance(made, list):
             raise DatasetError(made)
         if made != pair:
             remedy = "continue with --resume auto, or start anew"
             raise DatasetError(Problem(str(pair.source.high), "the image the run began with", "another", remedy))
-        return _map(pair)
+        return _memory_map(pair)
     except (OSError, ValueError) as error:
         remedy = "check the disk, or set cache_dir to another"
-        raise DatasetError(Problem(str(pair.path), "what was written", reason(error), remedy)) from error
+        raise DatasetError(Problem(str(pair.path), "what was written", describe_error(error), remedy)) from error
 
 
-def _map(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
+def _memory_map(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
     with pair.path.open("rb", buffering=0) as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if pair.path not in _verified:
@@ -174,10 +177,10 @@ def _header(pair: CachedPair, checksum: int) -> bytes:
     return _HEADER.pack(_MAGIC, *pair.shape, pair.scale, checksum)
 
 
-def _in_cache(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | None:
+def _find_cached(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | None:
     """Find a pair in the cache, if it is there and of the size that its header says."""
     try:
-        path = _path(pair, scale, channels, cache_dir)
+        path = _cache_path(pair, scale, channels, cache_dir)
         with path.open("rb", buffering=0) as file:
             magic, height, width, *_ = _HEADER.unpack(file.read(_HEADER.size))
             size = os.fstat(file.fileno()).st_size
@@ -187,7 +190,7 @@ def _in_cache(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) ->
     return cached if (magic, size) == (_MAGIC, cached.size) else None
 
 
-def _path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> Path:
+def _cache_path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> Path:
     """Name the cache file of a pair: a function of the place, size and time of its images."""
     text = f"{_MAGIC.decode()} x{scale} {channels} channels"
     for path in (pair.high, pair.low):
@@ -197,25 +200,25 @@ def _path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> Path:
     return cache_dir / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.pair"
 
 
-def _check_space(pairs: list[ImagePair], scale: int, cache_dir: Path, console: Console) -> None:
+def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path, console: Console) -> None:
     """Say what space the pairs will take, and refuse at once what will not fit."""
     if not pairs:
         return
     need = 0
     for pair in pairs:
         with suppress(ImageError):  # told when it is decoded
-            height, width, channels = images.measure(pair.high)
+            height, width, channels = images.read_shape(pair.high)
             shape = (height // scale * scale, width // scale * scale, channels)
             need += CachedPair(pair, cache_dir, shape, scale).size
     free = shutil.disk_usage(cache_dir).free
     if need > free:
         remedy = "free some, or set cache_dir to another disk"
-        expected = f"{gigabytes(need)} free for {len(pairs):,} decoded images"
-        raise DatasetError(Problem(f"cache {cache_dir}", expected, gigabytes(free), remedy))
-    console.line(f"cache {cache_dir}: {len(pairs):,} images to decode, {gigabytes(need)}; {gigabytes(free)} free")
+        expected = f"{format_size(need)} free for {len(pairs):,} decoded images"
+        raise DatasetError(Problem(f"cache {cache_dir}", expected, format_size(free), remedy))
+    console.print(f"cache {cache_dir}: {len(pairs):,} images to decode, {format_size(need)}; {format_size(free)} free")
 
 
-def _in_threads(
+def _map_in_threads(
     make: Callable[[ImagePair], CachedPair | _Problems], pairs: list[ImagePair], console: Console
 ) -> Iterator[tuple[ImagePair, CachedPair | _Problems]]:
     """Make pairs in as many threads as there are CPUs: decoding and resizing run outside Python's lock."""
@@ -223,34 +226,34 @@ def _in_threads(
     try:
         for done, result in enumerate(zip(pairs, pool.map(make, pairs), strict=True), 1):
             yield result
-            if console.is_stale():
-                console.live(f"decoding images: {done:,} of {len(pairs):,}", keep=True)
-        console.end()
+            if console.is_update_due():
+                console.update(f"decoding images: {done:,} of {len(pairs):,}", keep=True)
+        console.clear()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _make(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | _Problems:
+def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | _Problems:
     """Make the cache file of a pair; give what is wrong with its images.
 
     Raises:
         DatasetError: If the file cannot be written, as the others could not be either.
     """
     try:
-        path = _path(pair, scale, channels, cache_dir)
+        path = _cache_path(pair, scale, channels, cache_dir)
         low, high = load_pair(pair, scale, channels)
     except EsrganError as error:
         return list(error.problems)
     except OSError as error:
-        return [f"{error.filename}: cannot be read: {reason(error)}"]
+        return [f"{error.filename}: cannot be read: {describe_error(error)}"]
     high_bytes, low_bytes = np.ascontiguousarray(high).data, np.ascontiguousarray(low).data
     cached = CachedPair(pair, path, (high.shape[0], high.shape[1], channels), scale)
     try:
-        with new_image_file(path, overwrite=True, sync=False) as file:
+        with atomic_write(path, overwrite=True, sync=False) as file:
             file.write(_header(cached, zlib.crc32(low_bytes, zlib.crc32(high_bytes))))
             file.write(high_bytes)
             file.write(low_bytes)
     except OSError as error:
         remedy = "free some space or set cache_dir; what is decoded is kept"
-        raise DatasetError(f"cache {cache_dir}: cannot be written: {reason(error)}; {remedy}") from error
+        raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error
     return cached

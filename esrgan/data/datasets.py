@@ -18,7 +18,7 @@ from esrgan import extras, images, resize
 from esrgan.errors import DatasetError, Problem
 
 Split = Literal["train", "val"]
-Source = str | tuple[str, str | None]  # a name or folder of HR images, or (HR folder, LR folder or None)
+DatasetSpec = str | tuple[str, str | None]  # a name or folder of HR images, or (HR folder, LR folder or None)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ImagePair:
 
 
 @dataclass(frozen=True)
-class _Named:
+class _NamedDataset:
     """Where a published dataset keeps its images under the data root, as its archive unpacks."""
 
     high: dict[Split, str]
@@ -38,28 +38,28 @@ class _Named:
     low_scales: tuple[int, ...]
 
 
-_NAMED = {
-    "div2k": _Named(
+_NAMED_DATASETS = {
+    "div2k": _NamedDataset(
         high={"train": "DIV2K_train_HR", "val": "DIV2K_valid_HR"},
         low={"train": "DIV2K_train_LR_bicubic/X{scale}", "val": "DIV2K_valid_LR_bicubic/X{scale}"},
         low_scales=(2, 3, 4),
     ),
-    "bsds500": _Named(
+    "bsds500": _NamedDataset(
         high={"train": "BSR/BSDS500/data/images/train", "val": "BSR/BSDS500/data/images/val"},
         low={},
         low_scales=(),
     ),
-    "set5": _Named(
+    "set5": _NamedDataset(
         high={"train": "Set5/GTmod12", "val": "Set5/GTmod12"},
         low={"train": "Set5/LRbicx{scale}", "val": "Set5/LRbicx{scale}"},
         low_scales=(2, 3, 4),
     ),
-    "set14": _Named(
+    "set14": _NamedDataset(
         high={"train": "Set14/GTmod12", "val": "Set14/GTmod12"},
         low={"train": "Set14/LRbicx{scale}", "val": "Set14/LRbicx{scale}"},
         low_scales=(2, 3, 4),
     ),
-    "flickr2k": _Named(
+    "flickr2k": _NamedDataset(
         high={"train": "Flickr2K/Flickr2K_HR"},
         low={"train": "Flickr2K/Flickr2K_LR_bicubic/X{scale}"},
         low_scales=(2, 3, 4),
@@ -67,14 +67,14 @@ _NAMED = {
 }
 
 # Colour photographs inside the scikit-image wheel: enough to try things without a download, too few to train for real.
-_SKIMAGE: dict[Split, tuple[str, ...]] = {
+_SKIMAGE_FILES: dict[Split, tuple[str, ...]] = {
     "train": ("astronaut.png", "ihc.png", "motorcycle_left.png", "rocket.jpg"),
     "val": ("chelsea.png", "coffee.png"),
 }
-NAMES = (*_NAMED, "skimage")
+DATASET_NAMES = (*_NAMED_DATASETS, "skimage")
 
 
-def what_is(path: Path) -> str:
+def describe_path(path: Path) -> str:
     """Say what has a name: "a folder", "a file", "nothing" or what keeps us from knowing."""
     try:
         return "a folder" if stat.S_ISDIR(path.stat().st_mode) else "a file"
@@ -86,7 +86,9 @@ def what_is(path: Path) -> str:
 
 def is_missing(name: str, data_root: Path) -> bool:
     """Tell whether there is nothing at all of a published dataset."""
-    return name in _NAMED and all(what_is(data_root / folder) == "nothing" for folder in _NAMED[name].high.values())
+    return name in _NAMED_DATASETS and all(
+        describe_path(data_root / folder) == "nothing" for folder in _NAMED_DATASETS[name].high.values()
+    )
 
 
 def default_data_root() -> Path:
@@ -94,11 +96,11 @@ def default_data_root() -> Path:
     return Path(os.environ.get("ESRGAN_DATA") or "data")
 
 
-def find_pairs(sources: Sequence[Source], split: Split, scale: int, data_root: Path) -> list[ImagePair]:
+def find_pairs(datasets: Sequence[DatasetSpec], split: Split, scale: int, data_root: Path) -> list[ImagePair]:
     """List the image pairs of several datasets, mixed.
 
     Args:
-        sources: Names among ``NAMES``, folders, or pairs of folders.
+        datasets: Names among ``DATASET_NAMES``, folders, or pairs of folders.
         split: Which part of a named dataset.
         scale: Scale factor, which picks the LR folder of a named dataset.
         data_root: Folder that holds the named datasets.
@@ -106,24 +108,24 @@ def find_pairs(sources: Sequence[Source], split: Split, scale: int, data_root: P
     Raises:
         DatasetError: With every missing folder, empty folder and unmatched name.
     """
-    pairs, problems = search_pairs(sources, split, scale, data_root)
+    pairs, problems = find_pairs_and_problems(datasets, split, scale, data_root)
     if problems:
         raise DatasetError(problems)
     return pairs
 
 
-def search_pairs(
-    sources: Sequence[Source], split: Split, scale: int, data_root: Path
+def find_pairs_and_problems(
+    datasets: Sequence[DatasetSpec], split: Split, scale: int, data_root: Path
 ) -> tuple[list[ImagePair], list[Problem]]:
     """Do what ``find_pairs`` does, but give the pairs there are and the problems, so that more can be looked for."""
     pairs: list[ImagePair] = []
     problems: list[Problem] = []
-    for source in sources:
-        folders = _folders_of(source, split, scale, data_root)
+    for spec in datasets:
+        folders = _resolve_folders(spec, split, scale, data_root)
         if isinstance(folders, list):
             problems += folders
         else:
-            _match(*folders, scale, pairs, problems)
+            _match_pairs(*folders, scale, pairs, problems)
     return pairs, problems
 
 
@@ -136,81 +138,81 @@ def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, n
     Raises:
         EsrganError: If a file is unreadable or of other channels, or the sizes do not match.
     """
-    image = images.read(pair.high, channels)
+    image = images.read_pixels(pair.high, channels)
     height, width = (size // scale * scale for size in image.shape[:2])
     if min(height, width) == 0:
-        raise DatasetError(Problem(str(pair.high), f"at least {scale}×{scale} px", _size(image), "remove it"))
+        raise DatasetError(Problem(str(pair.high), f"at least {scale}×{scale} px", _format_size(image), "remove it"))
     high = image[:height, :width]
     if pair.low is None:
         return resize.bicubic(high, Fraction(1, scale)), high
-    low = images.read(pair.low, channels)
+    low = images.read_pixels(pair.low, channels)
     if low.shape[:2] != (height // scale, width // scale):
         expected = f"{width // scale}×{height // scale} px, 1/{scale} of {pair.high}"
         remedy = "make it again, or leave the LR folder out to have LR images made"
-        raise DatasetError(Problem(str(pair.low), expected, _size(low), remedy))
+        raise DatasetError(Problem(str(pair.low), expected, _format_size(low), remedy))
     return low, high
 
 
-def _size(image: np.ndarray) -> str:
+def _format_size(image: np.ndarray) -> str:
     return f"{image.shape[1]}×{image.shape[0]} px"
 
 
-def _folders_of(
-    source: Source, split: Split, scale: int, data_root: Path
+def _resolve_folders(
+    spec: DatasetSpec, split: Split, scale: int, data_root: Path
 ) -> tuple[list[Path] | Path, Path | None] | list[Problem]:
     """Give the HR images or their folder, and the LR folder, of a dataset; or what is missing."""
-    if source == "skimage":
-        if "skimage" in extras.missing("train"):
+    if spec == "skimage":
+        if "skimage" in extras.missing_modules("train"):
             return [Problem("dataset skimage", "scikit-image", "nothing", "pip install 'esrgan[train]'")]
         folder = Path(str(importlib.resources.files("skimage"))) / "data"
-        return [folder / name for name in _SKIMAGE[split]], None
-    if isinstance(source, str) and source in _NAMED:
-        named = _NAMED[source]
+        return [folder / name for name in _SKIMAGE_FILES[split]], None
+    if isinstance(spec, str) and spec in _NAMED_DATASETS:
+        named = _NAMED_DATASETS[spec]
         if split not in named.high:
             remedy = "validate on div2k or on a folder of your own"
-            return [Problem(f"dataset {source}", "images to validate on", "images to train on alone", remedy)]
+            return [Problem(f"dataset {spec}", "images to validate on", "images to train on alone", remedy)]
         high = data_root / named.high[split]
         low = data_root / named.low[split].format(scale=scale) if scale in named.low_scales else None
-        found = {folder: what_is(folder) for folder in (high, low) if folder}
+        found = {folder: describe_path(folder) for folder in (high, low) if folder}
         if found[high] == "nothing":
             remedy = (
-                f"download it by: {prepare_command(source, scale, data_root)} (or set data_root or ESRGAN_DATA to the "
+                f"download it by: {prepare_command(spec, scale, data_root)} (or set data_root or ESRGAN_DATA to the "
                 f"folder that has it; the dataset skimage needs no download)"
             )
-            return [Problem(f"dataset {source}", f"the folder {high}", found[high], remedy)]
+            return [Problem(f"dataset {spec}", f"the folder {high}", found[high], remedy)]
         for folder, got in found.items():
             if got not in ("a folder", "nothing"):
                 remedy = "put that right, or set data_root or ESRGAN_DATA to another folder"
-                return [Problem(f"dataset {source}", f"the folder {folder}", got, remedy)]
+                return [Problem(f"dataset {spec}", f"the folder {folder}", got, remedy)]
         return high, low if low and found[low] == "a folder" else None
-    high_name, low_name = (source, None) if isinstance(source, str) else source
-    kinds = {name: what_is(Path(name)) for name in (high_name, low_name) if name is not None}
+    high_name, low_name = (spec, None) if isinstance(spec, str) else spec
+    kinds = {name: describe_path(Path(name)) for name in (high_name, low_name) if name is not None}
     if wrong := {name: got for name, got in kinds.items() if got != "a folder"}:
         remedy = "correct the path; it is relative to the folder the command runs in"
-        expected = f"a folder of images or one of {', '.join(NAMES)}"
+        expected = f"a folder of images or one of {', '.join(DATASET_NAMES)}"
         return [Problem(f"dataset {name}", expected, got, remedy) for name, got in wrong.items()]
     return Path(high_name), Path(low_name) if low_name else None
 
 
 def prepare_command(name: str, scale: int, data_root: Path) -> str:
     """Write the command that downloads a dataset."""
-    scale_option = f" --scale {scale}" if scale in _NAMED[name].low_scales and scale != 4 else ""
+    scale_option = f" --scale {scale}" if scale in _NAMED_DATASETS[name].low_scales and scale != 4 else ""
     root_option = "" if data_root == default_data_root() else f" --data-root {shlex.quote(str(data_root))}"
     return f"esrgan prepare {name}{scale_option}{root_option}"
 
 
-def _match(
+def _match_pairs(
     high: list[Path] | Path, low: Path | None, scale: int, pairs: list[ImagePair], problems: list[Problem]
 ) -> None:
     """Pair the images of two folders by name; an LR image may carry its scale as DIV2K's do (0001x4.png)."""
-    highs = high if isinstance(high, list) else _images_in(high, problems)
+    highs = high if isinstance(high, list) else _list_images(high, problems)
     if low is None:
         pairs += [ImagePair(path, None) for path in highs]
         return
-    high_by_stem = _by_stem(highs, problems)
+    high_by_stem = _index_by_stem(highs, problems)
     low_by_stem = {
         stem if stem in high_by_stem else stem.removesuffix(f"x{scale}"): path
-        for stem, path in _by_stem(_images_in(low, problems), problems).items()
+        for stem, path in _index_by_stem(_list_images(low, problems), problems).items()
     }
     pairs += [ImagePair(path, low_by_stem[stem]) for stem, path in high_by_stem.items() if stem in low_by_stem]
     problems += [
@@ -221,7 +223,7 @@ def _match(
     ]
 
 
-def _by_stem(paths: Sequence[Path], problems: list[Problem]) -> dict[str, Path]:
+def _index_by_stem(paths: Sequence[Path], problems: list[Problem]) -> dict[str, Path]:
     stems: dict[str, Path] = {}
     for path in paths:
         first = stems.setdefault(path.stem, path)
@@ -230,12 +232,12 @@ def _by_stem(paths: Sequence[Path], problems: list[Problem]) -> dict[str, Path]:
     return stems
 
 
-def _images_in(folder: Path, problems: list[Problem]) -> list[Path]:
+def _list_images(folder: Path, problems: list[Problem]) -> list[Path]:
     try:
         paths = sorted(
             path
             for path in folder.iterdir()
-            if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+            if path.suffix.lower() in images.DATASET_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
         )
     except OSError as error:
         problems.append(Problem(f"dataset {folder}", "a folder to read", str(error.strerror), "allow reading it"))

@@ -58,32 +58,32 @@ class PatchDataset(Dataset[Batch]):
 
     def __getitem__(self, position: int) -> Batch:
         """Give the pair at a position of the stream: (C, h, w) and (C, H, W) uint8, channels last in memory."""
-        pair = self.pair(position)
-        random = np.random.default_rng((self.seed, position))
+        pair = self.pair_at(position)
+        rng = np.random.default_rng((self.seed, position))
         low, high = open_pair(pair)
         if self.patch_size is not None:
             height, width = (size // self.scale for size in self.patch_size)
-            top = int(random.integers(low.shape[0] - height + 1))  # drawn on the LR grid, so both crops align
-            left = int(random.integers(low.shape[1] - width + 1))
+            top = int(rng.integers(low.shape[0] - height + 1))  # drawn on the LR grid, so both crops align
+            left = int(rng.integers(low.shape[1] - width + 1))
             low = low[top : top + height, left : left + width]
             s = self.scale
             high = high[top * s : (top + height) * s, left * s : (left + width) * s]
-        low, high = self.augmentation(low, high, random)
+        low, high = self.augmentation(low, high, rng)
         return torch.from_numpy(low).permute(2, 0, 1), torch.from_numpy(high).permute(2, 0, 1)
 
-    def pair(self, position: int) -> CachedPair:
+    def pair_at(self, position: int) -> CachedPair:
         """Give the images that the patch at a position of the stream is cut from."""
         count = len(self.pairs)
-        index: int = _pass_order(self.seed, position // count, count)[position % count]
+        index: int = _epoch_order(self.seed, position // count, count)[position % count]
         return self.pairs[index]
 
 
 @lru_cache(maxsize=4)
-def _pass_order(seed: int, pass_number: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, pass_number, count)).permutation(count)
+def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, count)).permutation(count)
 
 
-class _Batches(Dataset[Batch | EsrganError]):
+class _BatchDataset(Dataset[Batch | EsrganError]):
     """Gives whole batches by their positions.
 
     An error of ours is given too, not raised: PyTorch would wrap it into the traceback of the loader process.
@@ -105,7 +105,7 @@ def _stack(patches: Sequence[Tensor]) -> Tensor:
     return torch.stack([patch.permute(1, 2, 0) for patch in patches]).permute(0, 3, 1, 2)
 
 
-def batches(
+def load_batches(
     dataset: PatchDataset,
     *,
     batch_size: int,
@@ -135,37 +135,37 @@ def batches(
         DatasetError: If a cached image cannot be made again.
         TrainingError: If a loader process dies.
     """
-    local = batch_size // world_size
+    local_batch_size = batch_size // world_size
     positions = (
-        list(range(step * batch_size + rank * local, step * batch_size + (rank + 1) * local))
+        list(range(step * batch_size + rank * local_batch_size, step * batch_size + (rank + 1) * local_batch_size))
         for step in range(first_step, last_step)
     )
     loader = DataLoader(
-        _Batches(dataset),
+        _BatchDataset(dataset),
         batch_size=None,
         sampler=positions,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=num_workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=_init_worker,
     )
-    for batch in _watched(loader) if num_workers else loader:
+    for batch in _watch_workers(loader) if num_workers else loader:
         if isinstance(batch, EsrganError):
             raise batch
         yield batch
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(_: int) -> None:
+def _init_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all; the trainer decides what to do
     cv2.setNumThreads(0)  # one core per loader process; OpenCV would take them all in each
 
 
-def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
+def _watch_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     """Iterate over what loader processes load; end with an error when one of them dies."""
     others = multiprocessing.active_children()
     handled = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
@@ -176,18 +176,18 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
         signal.signal(signal.SIGCHLD, handler)
     processes = [process for process in multiprocessing.active_children() if process not in others]
     while True:
-        _check_alive(processes)
+        _check_workers_alive(processes)
         try:
             batch = next(iterator)
         except StopIteration:
             return
         except RuntimeError:  # PyTorch looks after them every few seconds while it waits
-            _check_alive(processes)
+            _check_workers_alive(processes)
             raise
         yield batch
 
 
-def _check_alive(processes: Sequence[BaseProcess]) -> None:
+def _check_workers_alive(processes: Sequence[BaseProcess]) -> None:
     for process in processes:
         if (code := process.exitcode) is not None:
             got = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -197,7 +197,7 @@ def _check_alive(processes: Sequence[BaseProcess]) -> None:
             raise TrainingError(Problem(f"loader process {process.pid}", "to live as long as the run", got, remedy))
 
 
-def read_whole(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
+def read_cached_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
     """Read a whole pair for validation: LR (H, W, C) and HR (scale·H, scale·W, C), uint8."""
     low, high = open_pair(pair)
     return low.copy(), high.copy()

@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from esrgan.errors import DatasetError, Problem
-from esrgan.files import reason
+from esrgan.text import describe_error
 
 # Photographs are compressed already: BSR_bsds500.tgz, the one with most other things in it, has 1.05 times its size.
-MOST_GROWTH = 8
-_GROWTH_FREE = 1 << 20  # bytes that need no excuse, as the headers of small archives weigh more
-MOST_MEMBERS = 200_000
+MAX_EXPANSION = 8
+_EXPANSION_ALLOWANCE = 1 << 20  # bytes that need no excuse, as the headers of small archives weigh more
+MAX_MEMBERS = 200_000
 _CHUNK = 1 << 20
 _PREFIX = ".esrgan-unpack-"
 
@@ -38,7 +38,7 @@ def unpack(
     archive: Path,
     data_root: Path,
     folder: str,
-    wanted: tuple[str, ...],
+    folders: tuple[str, ...],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Unpack folders of an archive; they appear under their name when they are whole.
@@ -49,19 +49,19 @@ def unpack(
         archive: A zip or tar file, of any compression; what it is is told by its content.
         data_root: Where to.
         folder: Folder in the archive and under ``data_root`` that is renamed into place; must not be there yet.
-        wanted: Folders at or below ``folder`` whose files are unpacked; the rest of the archive is left out.
+        folders: Folders at or below ``folder`` whose files are unpacked; the rest of the archive is left out.
         progress: Called with the bytes written and the bytes in all.
 
     Raises:
         DatasetError: If the archive is damaged, has none of the folders or names that lead out of it, grows beyond
-            reason, or does not fit on the disk.
+            describe_error, or does not fit on the disk.
     """
     temporary = data_root / f"{_PREFIX}{archive.name}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        with _open(archive) as members:
-            _write(archive, temporary, wanted, members, progress)
+        with _open_members(archive) as members:
+            _extract(archive, temporary, folders, members, progress)
         if not (temporary / folder).is_dir():
             remedy = "delete it and run this again, or report that the dataset has changed"
             raise DatasetError(Problem(str(archive), f"the folder {folder} in it", "none", remedy))
@@ -69,40 +69,42 @@ def unpack(
         target.parent.mkdir(parents=True, exist_ok=True)
         (temporary / folder).rename(target)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
-        raise _damaged(archive, reason(error)) from error
+        raise _damaged_error(archive, describe_error(error)) from error
     except OSError as error:
         if error.errno is None:  # gzip and bz2 tell of damage by an OSError that no system call made
-            raise _damaged(archive, reason(error)) from error
+            raise _damaged_error(archive, describe_error(error)) from error
         place = error.filename or temporary
-        raise DatasetError(f"{place}: cannot be unpacked: {reason(error)}; free some space or allow writing") from error
+        raise DatasetError(
+            f"{place}: cannot be unpacked: {describe_error(error)}; free some space or allow writing"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(
+def _extract(
     archive: Path,
     temporary: Path,
-    wanted: tuple[str, ...],
+    folders: tuple[str, ...],
     members: list[_Member],
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Check every name and size before the first byte is written; then write."""
     files: dict[PurePosixPath, _Member] = {}
     for member in members:
-        path = _safe(archive, member.name)
+        path = _safe_path(archive, member.name)
         if member.is_folder or any(part.startswith(".") for part in path.parts):
             continue  # .DS_Store and the like
-        if not any(path.is_relative_to(folder) for folder in wanted):
+        if not any(path.is_relative_to(folder) for folder in folders):
             continue
         if not member.is_file:
-            raise _hostile(archive, "files and folders alone", f"a link or a device, {member.name!r}")
+            raise _unsafe_error(archive, "files and folders alone", f"a link or a device, {member.name!r}")
         if files.setdefault(path, member) is not member:
-            raise _hostile(archive, "every name once", f"{member.name!r} twice")
+            raise _unsafe_error(archive, "every name once", f"{member.name!r} twice")
     total = sum(member.size for member in members)
-    limit = archive.stat().st_size * MOST_GROWTH + _GROWTH_FREE
-    if total > limit or len(members) > MOST_MEMBERS:
+    limit = archive.stat().st_size * MAX_EXPANSION + _EXPANSION_ALLOWANCE
+    if total > limit or len(members) > MAX_MEMBERS:
         got = f"{total:,} bytes in {len(members):,} files"
-        raise _hostile(archive, f"at most {limit:,} bytes in {MOST_MEMBERS:,} files", got)
+        raise _unsafe_error(archive, f"at most {limit:,} bytes in {MAX_MEMBERS:,} files", got)
     total = sum(member.size for member in files.values())
     free = shutil.disk_usage(temporary).free
     if total > free:
@@ -116,7 +118,7 @@ def _write(
         target.parent.mkdir(parents=True, exist_ok=True)
         source = member.open()
         if source is None:
-            raise _damaged(archive, f"{member.name!r} has no content")
+            raise _damaged_error(archive, f"{member.name!r} has no content")
         with source, target.open("xb") as file:
             while chunk := source.read(_CHUNK):
                 written += len(chunk)
@@ -124,19 +126,19 @@ def _write(
                 if progress:
                     progress(written, total)
         if target.stat().st_size != member.size:
-            raise _damaged(archive, f"{member.name!r} is cut off")
+            raise _damaged_error(archive, f"{member.name!r} is cut off")
 
 
-def _safe(archive: Path, name: str) -> PurePosixPath:
+def _safe_path(archive: Path, name: str) -> PurePosixPath:
     """Give a member's path if it leads nowhere else on any system."""
     windows = PureWindowsPath(name)
     if name.startswith("/") or windows.drive or windows.root or ".." in windows.parts or "\0" in name:
-        raise _hostile(archive, "names inside the folder", repr(name))
+        raise _unsafe_error(archive, "names inside the folder", repr(name))
     return PurePosixPath(name)
 
 
 @contextmanager
-def _open(archive: Path) -> Iterator[list[_Member]]:
+def _open_members(archive: Path) -> Iterator[list[_Member]]:
     """List the members of a zip or tar file, to be read until the block ends."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
@@ -144,7 +146,7 @@ def _open(archive: Path) -> Iterator[list[_Member]]:
     else:
         with tarfile.open(archive) as tar:
             yield list(_tar_members(archive, tar))
-            _read_on(archive, tar)
+            _read_to_end(archive, tar)
 
 
 def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
@@ -155,7 +157,7 @@ def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
 
 def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
     """List the members; stop early where a compressed archive goes on and on."""
-    limit = archive.stat().st_size * MOST_GROWTH + _GROWTH_FREE
+    limit = archive.stat().st_size * MAX_EXPANSION + _EXPANSION_ALLOWANCE
     total = 0
     for count, info in enumerate(tar, 1):
         total += info.size
@@ -166,22 +168,22 @@ def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
             info.isreg(),
             lambda info=info: tar.extractfile(info),  # type: ignore[misc]
         )
-        if total > limit or count > MOST_MEMBERS:
+        if total > limit or count > MAX_MEMBERS:
             return  # the caller finds it too large
 
 
-def _read_on(archive: Path, tar: tarfile.TarFile) -> None:
+def _read_to_end(archive: Path, tar: tarfile.TarFile) -> None:
     """Read to the very end, where gzip, bzip2 and xz have their sums; tarfile stops at its own end mark."""
-    left = archive.stat().st_size * MOST_GROWTH + _GROWTH_FREE
+    left = archive.stat().st_size * MAX_EXPANSION + _EXPANSION_ALLOWANCE
     while tar.fileobj is not None and (chunk := tar.fileobj.read(_CHUNK)):
         left -= len(chunk)
         if left < 0:
-            raise _damaged(archive, "more behind its end")
+            raise _damaged_error(archive, "more behind its end")
 
 
-def _damaged(archive: Path, got: str) -> DatasetError:
+def _damaged_error(archive: Path, got: str) -> DatasetError:
     return DatasetError(Problem(str(archive), "a whole archive", got, "delete it and run this again"))
 
 
-def _hostile(archive: Path, expected: str, got: str) -> DatasetError:
+def _unsafe_error(archive: Path, expected: str, got: str) -> DatasetError:
     return DatasetError(Problem(str(archive), expected, got, "delete it; it is not the published archive"))

@@ -1,6 +1,6 @@
-"""What JPEG does to pictures: baseline coding with 4:2:0 chroma, as libjpeg does, but for the lossless entropy coding.
+"""What JPEG does to images: baseline coding with 4:2:0 chroma, as libjpeg does, but for the lossless entropy coding.
 
-ITU-T T.81 and JFIF 1.02; ``tests/test_degradation.py`` compares with libjpeg.
+ITU-T T.81 and JFIF 1.02; ``tests/degradation/test_jpeg.py`` compares with libjpeg.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esrgan.degradation.filters import LUMA, Pictures, on_device, with_repeated_edges
+from esrgan.degradation.filters import LUMA, ImageBatch, replicate_edges, to_device_of
 
 _BLOCK = 8  # px
 _MCU = 16  # px, of four blocks of luma and one of each chroma
 
 # ITU-T T.81, tables K.1 and K.2: steps of quality 50, by rising frequency down and across.
 # fmt: off
-_LUMA_STEPS = (
+_LUMA_QUANTISATION = (
     16, 11, 10, 16,  24,  40,  51,  61,
     12, 12, 14, 19,  26,  58,  60,  55,
     14, 13, 16, 24,  40,  57,  69,  56,
@@ -29,7 +29,7 @@ _LUMA_STEPS = (
     49, 64, 78, 87, 103, 121, 120, 101,
     72, 92, 95, 98, 112, 100, 103,  99,
 )
-_CHROMA_STEPS = (
+_CHROMA_QUANTISATION = (
     17, 18, 24, 47, 99, 99, 99, 99,
     18, 21, 26, 66, 99, 99, 99, 99,
     24, 26, 56, 99, 99, 99, 99, 99,
@@ -39,7 +39,7 @@ _CHROMA_STEPS = (
 # fmt: on
 
 
-def _blue_and_red() -> list[list[float]]:
+def _chroma_weights() -> list[list[float]]:
     """Give the weights of R, G, B in Cb and Cr: (B − Y) and (R − Y) scaled to ±½ (JFIF 1.02)."""
     rows = []
     for own in (2, 0):
@@ -48,11 +48,11 @@ def _blue_and_red() -> list[list[float]]:
     return rows
 
 
-_TO_YCC = torch.tensor([list(LUMA), *_blue_and_red()], dtype=torch.float64)
+_TO_YCC = torch.tensor([list(LUMA), *_chroma_weights()], dtype=torch.float64)
 _TO_RGB = torch.linalg.inv(_TO_YCC)
 
 
-def _dct() -> Tensor:
+def _dct_matrix() -> Tensor:
     """Give the orthonormal DCT of a block as a matrix: 64 coefficients from 64 samples."""
     frequency, sample = torch.meshgrid(*2 * [torch.arange(_BLOCK, dtype=torch.float64)], indexing="ij")
     rows = torch.cos(math.pi * (2 * sample + 1) * frequency / (2 * _BLOCK)) * math.sqrt(2 / _BLOCK)
@@ -60,66 +60,66 @@ def _dct() -> Tensor:
     return torch.kron(rows, rows)
 
 
-_DCT = _dct()
+_DCT = _dct_matrix()
 
 
-def compress(pictures: Pictures, qualities: Sequence[int]) -> Pictures:
-    """Compress pictures with JPEG and decompress them.
+def compress(images: ImageBatch, qualities: Sequence[int]) -> ImageBatch:
+    """Compress images with JPEG and decompress them.
 
     Args:
-        pictures: RGB, or grey of one channel; clipped to [0, 1] and rounded to 8 bits first.
-        qualities: Of each picture, 1 to 100, on libjpeg's scale.
+        images: RGB, or grey of one channel; clipped to [0, 1] and rounded to 8 bits first.
+        qualities: Of each image, 1 to 100, on libjpeg's scale.
 
     Returns:
         8-bit levels in [0, 1].
     """
-    height, width = pictures.pixels.shape[-2:]
-    whole = (-(-height // _MCU) * _MCU, -(-width // _MCU) * _MCU)
-    levels = (pictures.pixels.clamp(0, 1) * 255).round()
-    levels = with_repeated_edges(levels, pictures.sizes, whole)
+    height, width = images.pixels.shape[-2:]
+    padded_size = (-(-height // _MCU) * _MCU, -(-width // _MCU) * _MCU)
+    levels = (images.pixels.clamp(0, 1) * 255).round()
+    levels = replicate_edges(levels, images.sizes, padded_size)
     if levels.shape[1] == 1:
-        levels = _coded(levels, _steps(_LUMA_STEPS, qualities, levels))
+        levels = _quantise_dct(levels, _quantisation_steps(_LUMA_QUANTISATION, qualities, levels))
     else:
-        colours = _colours(levels, _TO_YCC).round()  # chroma is about 0
-        y = _coded(colours[:, :1], _steps(_LUMA_STEPS, qualities, levels))
-        halves = _whole(F.avg_pool2d(colours[:, 1:] + 128, 2).clamp(max=255), 1 / 4, 1 / 2)
-        half = (whole[0] // 2, whole[1] // 2)
+        colours = _convert_colours(levels, _TO_YCC).round()  # chroma is about 0
+        y = _quantise_dct(colours[:, :1], _quantisation_steps(_LUMA_QUANTISATION, qualities, levels))
+        halves = _round_levels(F.avg_pool2d(colours[:, 1:] + 128, 2).clamp(max=255), 1 / 4, 1 / 2)
+        half = (padded_size[0] // 2, padded_size[1] // 2)
         # The encoder fills its last blocks to the right before it halves the colours, downward after that.
-        halves = with_repeated_edges(halves, [((h + 1) // 2, half[1]) for h, _ in pictures.sizes], half)
-        halves = _coded(halves, _steps(_CHROMA_STEPS, qualities, levels)) - 128
-        # The decoder knows of nothing outside the picture.
-        halves = with_repeated_edges(halves, [((h + 1) // 2, (w + 1) // 2) for h, w in pictures.sizes], half)
+        halves = replicate_edges(halves, [((h + 1) // 2, half[1]) for h, _ in images.sizes], half)
+        halves = _quantise_dct(halves, _quantisation_steps(_CHROMA_QUANTISATION, qualities, levels)) - 128
+        # The decoder knows of nothing outside the image.
+        halves = replicate_edges(halves, [((h + 1) // 2, (w + 1) // 2) for h, w in images.sizes], half)
         blue_and_red = F.interpolate(halves, scale_factor=2, mode="bilinear", align_corners=False)
-        blue_and_red = _whole(blue_and_red, 8 / 16, 7 / 16)
-        levels = _colours(torch.cat((y, blue_and_red), 1), _TO_RGB).round().clamp(0, 255)
-    return Pictures(levels[..., :height, :width] / 255, pictures.sizes)
+        blue_and_red = _round_levels(blue_and_red, 8 / 16, 7 / 16)
+        levels = _convert_colours(torch.cat((y, blue_and_red), 1), _TO_RGB).round().clamp(0, 255)
+    return ImageBatch(levels[..., :height, :width] / 255, images.sizes)
 
 
-def _colours(images: Tensor, matrix: Tensor) -> Tensor:
+def _convert_colours(images: Tensor, matrix: Tensor) -> Tensor:
     """Multiply the channels of (B, 3, H, W) by a matrix."""
-    return (on_device(matrix.to(images.dtype), images) @ images.flatten(2)).view_as(images)
+    return (to_device_of(matrix.to(images.dtype), images) @ images.flatten(2)).view_as(images)
 
 
-def _whole(images: Tensor, even: float, odd: float) -> Tensor:
+def _round_levels(images: Tensor, even: float, odd: float) -> Tensor:
     """Round (B, C, H, W), W even, to whole levels as libjpeg does: even and odd columns from different fractions on."""
-    return (images + on_device(torch.tensor([even, odd]), images).repeat(images.shape[3] // 2)).floor()
+    return (images + to_device_of(torch.tensor([even, odd]), images).repeat(images.shape[3] // 2)).floor()
 
 
-def _steps(table: Sequence[int], qualities: Sequence[int], like: Tensor) -> Tensor:
+def _quantisation_steps(table: Sequence[int], qualities: Sequence[int], like: Tensor) -> Tensor:
     """Give the steps of quantisation (B, 1, 1, 1, 64) of each quality, as libjpeg scales them."""
     percents = torch.tensor([5000 // quality if quality < 50 else 200 - 2 * quality for quality in qualities])
     steps = ((torch.tensor(table) * percents[:, None] + 50) // 100).clamp(1, 255)
-    return on_device(steps.to(like.dtype), like)[:, None, None, None]
+    return to_device_of(steps.to(like.dtype), like)[:, None, None, None]
 
 
-def _coded(planes: Tensor, steps: Tensor) -> Tensor:
+def _quantise_dct(planes: Tensor, steps: Tensor) -> Tensor:
     """Quantise the DCT coefficients of (B, P, H, W) in [0, 255], sides multiples of 8; the same shape and range."""
-    dct = on_device(_DCT.to(planes.dtype), planes)
+    dct = to_device_of(_DCT.to(planes.dtype), planes)
     batch, count, height, width = planes.shape
     blocks = (planes - 128).reshape(batch, count, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
     blocks = blocks.transpose(3, 4).flatten(4)  # (B, P, rows, columns, 64)
     quotients = blocks @ dct.T / steps
-    # Halves, which are common, are rounded away from 0: to even, as round() does, the picture would lose contrast.
+    # Halves, which are common, are rounded away from 0: to even, as round() does, the image would lose contrast.
     coefficients = (quotients.abs() + 0.5).floor() * quotients.sign() * steps
     blocks = (coefficients @ dct).view(*blocks.shape[:4], _BLOCK, _BLOCK).transpose(3, 4)
     return (blocks.reshape(planes.shape) + 128).round().clamp(0, 255)

@@ -20,12 +20,12 @@ def gaussian(size: int, sigma: tuple[float, float], angle: float = 0.0, beta: fl
         angle: By which those are turned from the image's, in radians, from x (to the right) to y (downward).
         beta: Shape; below 1 the peak is sharper and the tails are heavier.
     """
-    return _normalised(np.exp(-0.5 * _squared_distance(size, sigma, angle) ** beta))
+    return _normalise(np.exp(-0.5 * _squared_distance(size, sigma, angle) ** beta))
 
 
 def plateau(size: int, sigma: tuple[float, float], angle: float, beta: float) -> Kernel:
     """Give 1 / (1 + (xᵀ Σ⁻¹ x)^β), arguments as for ``gaussian``; the top is flatter the greater β is."""
-    return _normalised(1 / (1 + _squared_distance(size, sigma, angle) ** beta))
+    return _normalise(1 / (1 + _squared_distance(size, sigma, angle) ** beta))
 
 
 def sinc(size: int, cutoff: float) -> Kernel:
@@ -40,7 +40,7 @@ def sinc(size: int, cutoff: float) -> Kernel:
     r[size // 2, size // 2] = 1  # where the limit is taken instead
     kernel = cutoff * special.j1(cutoff * r) / (2 * math.pi * r)
     kernel[size // 2, size // 2] = cutoff**2 / (4 * math.pi)
-    return _normalised(kernel)
+    return _normalise(kernel)
 
 
 def pulse(size: int) -> Kernel:
@@ -50,7 +50,7 @@ def pulse(size: int) -> Kernel:
     return kernel
 
 
-def padded(kernel: Kernel, size: int) -> Kernel:
+def pad(kernel: Kernel, size: int) -> Kernel:
     """Put zeros around a kernel."""
     return np.pad(kernel, (size - len(kernel)) // 2)
 
@@ -70,6 +70,6 @@ def _squared_distance(size: int, sigma: tuple[float, float], angle: float) -> Ke
     return distance
 
 
-def _normalised(kernel: Kernel) -> Kernel:
+def _normalise(kernel: Kernel) -> Kernel:
     normalised: Kernel = kernel / kernel.sum()
     return normalised

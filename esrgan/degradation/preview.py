@@ -39,11 +39,13 @@ def preview(
         _row(_crop(paths[row * len(paths) // shown], degradation.scale, patch_size, channels), degradation, row)
         for row in range(shown)
     ]
-    return images.panel(rows, ["HR", "HR for the losses", "bicubic LR", *(f"LR {i}" for i in range(1, COLUMNS + 1))])
+    return images.make_contact_sheet(
+        rows, ["HR", "HR for the losses", "bicubic LR", *(f"LR {i}" for i in range(1, COLUMNS + 1))]
+    )
 
 
 def _crop(path: Path, scale: int, patch_size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    image = images.read(path, channels)
+    image = images.read_pixels(path, channels)
     height, width = (min(part, whole) // scale * scale for part, whole in zip(patch_size, image.shape, strict=False))
     if min(height, width) == 0:
         got = f"{image.shape[1]}×{image.shape[0]} px"

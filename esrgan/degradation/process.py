@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esrgan.degradation import filters, settings
-from esrgan.degradation.filters import Pictures, Size
+from esrgan.degradation import filters, sampling
+from esrgan.degradation.filters import ImageBatch, Size
 from esrgan.degradation.jpeg import compress
 from esrgan.degradation.kernels import Kernel
-from esrgan.degradation.settings import DrawnRound, Round
+from esrgan.degradation.sampling import RoundParameters, SampledRound
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _SampledDegradation:
     """Everything that is drawn for one patch, but for the noise itself."""
 
-    first: DrawnRound
-    second: DrawnRound
-    last_mode: str
-    last_kernel: Kernel
+    first: SampledRound
+    second: SampledRound
+    final_mode: str
+    final_kernel: Kernel
     is_jpeg_last: bool
     noise_seed: int
 
@@ -38,7 +38,7 @@ class Degradation:
     Args:
         scale: Scale factor.
         seed: Any number of at least 0.
-        first: Arguments of ``settings.Round`` for the first round.
+        first: Arguments of ``sampling.RoundParameters`` for the first round.
         second: The same for the second one, whose resizing starts from the size of the LR patch.
         final_sinc_prob: Chance of the sinc filter at the end.
         gt_usm: Sharpen the HR patches, before they are degraded and for the content and perceptual losses.
@@ -56,8 +56,8 @@ class Degradation:
     ) -> None:
         self.scale = scale
         self.seed = seed
-        self.first = Round(**first)
-        self.second = Round(**second)
+        self.first = RoundParameters(**first)
+        self.second = RoundParameters(**second)
         self.final_sinc_prob = final_sinc_prob
         self.gt_usm = gt_usm
 
@@ -73,51 +73,57 @@ class Degradation:
             LR (B, C, H / scale, W / scale), 8-bit levels in [0, 1], and what to make of it: HR (B, C, H, W), sharpened
             if that is set.
         """
-        drawn = [self._draw(position) for position in range(first_position, first_position + len(high))]
-        generators = [torch.Generator(high.device).manual_seed(each.noise_seed) for each in drawn]
+        sampled = [self._sample(position) for position in range(first_position, first_position + len(high))]
+        generators = [torch.Generator(high.device).manual_seed(each.noise_seed) for each in sampled]
         if self.gt_usm:
-            high = filters.sharpened(high)
+            high = filters.sharpen(high)
         high_size: Size = (high.shape[2], high.shape[3])
         low_size: Size = (high.shape[2] // self.scale, high.shape[3] // self.scale)
 
-        pictures = Pictures(high, [high_size] * len(high))
-        pictures = _before_jpeg(pictures, self.first, [each.first for each in drawn], high_size, generators)
-        pictures = compress(pictures, [each.first.quality for each in drawn])
-        pictures = _before_jpeg(pictures, self.second, [each.second for each in drawn], low_size, generators)
+        images = ImageBatch(high, [high_size] * len(high))
+        images = _blur_resize_and_add_noise(images, self.first, [each.first for each in sampled], high_size, generators)
+        images = compress(images, [each.first.quality for each in sampled])
+        images = _blur_resize_and_add_noise(
+            images, self.second, [each.second for each in sampled], low_size, generators
+        )
 
         # The last JPEG comes before or after the last resizing with the sinc filter (§3.3).
-        is_last = filters.on_device(torch.tensor([each.is_jpeg_last for each in drawn]), high)[:, None, None, None]
-        qualities = [each.second.quality for each in drawn]
-        compressed = compress(pictures, qualities).pixels
-        pictures = Pictures(torch.where(is_last, pictures.pixels, compressed), pictures.sizes)
-        pictures = filters.resize(pictures, [low_size] * len(high), [each.last_mode for each in drawn], low_size)
-        pictures = filters.blur(pictures, _stack([each.last_kernel for each in drawn]))
-        low = torch.where(is_last, compress(pictures, qualities).pixels, pictures.pixels)
+        is_last = filters.to_device_of(torch.tensor([each.is_jpeg_last for each in sampled]), high)[:, None, None, None]
+        qualities = [each.second.quality for each in sampled]
+        compressed = compress(images, qualities).pixels
+        images = ImageBatch(torch.where(is_last, images.pixels, compressed), images.sizes)
+        images = filters.resize(images, [low_size] * len(high), [each.final_mode for each in sampled], low_size)
+        images = filters.blur(images, _stack([each.final_kernel for each in sampled]))
+        low = torch.where(is_last, compress(images, qualities).pixels, images.pixels)
         low = (low.clamp(0, 1) * 255).round() / 255
         channels_last = torch.channels_last
         return low.contiguous(memory_format=channels_last), high.contiguous(memory_format=channels_last)
 
-    def _draw(self, position: int) -> _Drawn:
-        random = settings.generator(self.seed, position)
-        return _Drawn(
-            first=self.first.draw(random),
-            second=self.second.draw(random),
-            last_mode=settings.draw_mode(random),
-            last_kernel=settings.draw_final_sinc(random, self.final_sinc_prob),
-            is_jpeg_last=random.random() < 0.5,
-            noise_seed=int(random.integers(2**63)),
+    def _sample(self, position: int) -> _SampledDegradation:
+        rng = sampling.patch_rng(self.seed, position)
+        return _SampledDegradation(
+            first=self.first.sample(rng),
+            second=self.second.sample(rng),
+            final_mode=sampling.sample_resize_mode(rng),
+            final_kernel=sampling.sample_final_sinc(rng, self.final_sinc_prob),
+            is_jpeg_last=rng.random() < 0.5,
+            noise_seed=int(rng.integers(2**63)),
         )
 
 
-def _before_jpeg(
-    pictures: Pictures, chances: Round, drawn: Sequence[DrawnRound], size: Size, generators: Sequence[torch.Generator]
-) -> Pictures:
+def _blur_resize_and_add_noise(
+    images: ImageBatch,
+    parameters: RoundParameters,
+    sampled: Sequence[SampledRound],
+    size: Size,
+    generators: Sequence[torch.Generator],
+) -> ImageBatch:
     """Blur, resize and add noise; ``size`` is what the factors of resizing are of."""
-    pictures = filters.blur(pictures, _stack([each.kernel for each in drawn]))
-    sizes = [filters.resized(size, each.factor) for each in drawn]
-    greatest = filters.resized(size, chances.resize_range[1])
-    pictures = filters.resize(pictures, sizes, [each.mode for each in drawn], greatest)
-    return filters.add_noise(pictures, [each.noise for each in drawn], generators)
+    images = filters.blur(images, _stack([each.kernel for each in sampled]))
+    sizes = [filters.scaled_size(size, each.factor) for each in sampled]
+    max_size = filters.scaled_size(size, parameters.resize_range[1])
+    images = filters.resize(images, sizes, [each.mode for each in sampled], max_size)
+    return filters.add_noise(images, [each.noise for each in sampled], generators)
 
 
 def _stack(kernels: Sequence[Kernel]) -> Tensor:

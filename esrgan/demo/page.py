@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 import gradio as gr
 from PIL import Image
 
-from esrgan.demo.work import DETAIL_PX, Enlarged, Models, detail, enlarge, overview
+from esrgan.demo.backend import DETAIL_PX, DemoModels, UpscaledImage, render_detail, render_overview, upscale_file
 from esrgan.errors import EsrganError
 
-EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.png"))
-MAX_WAITING = 32  # requests; more are refused
-BYTES_PER_PIXEL = 16  # of a file: four channels of 32 bits, uncompressed
-KEPT_S = 3600  # files of uploads and results; they are looked for six times as often
+EXAMPLE_IMAGES = sorted((Path(__file__).parent / "examples").glob("*.png"))
+MAX_QUEUED_REQUESTS = 32  # requests; more are refused
+MAX_BYTES_PER_PIXEL = 16  # of a file: four channels of 32 bits, uncompressed
+FILE_LIFETIME_S = 3600  # files of uploads and results; they are looked for six times as often
 _CSS = f"#detail {{ flex: none; width: {DETAIL_PX + 2}px }}"  # with its border
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 
-def make_page(models: Models, folder: Path, max_megapixels: float) -> gr.Blocks:
+def make_page(models: DemoModels, folder: Path, max_megapixels: float) -> gr.Blocks:
     """Make the page.
 
     Args:
@@ -38,28 +38,30 @@ def make_page(models: Models, folder: Path, max_megapixels: float) -> gr.Blocks:
         progress: gr.Progress = gr.Progress(),  # noqa: B008  this is how Gradio hands it over
     ) -> tuple[Any, ...]:
         if file is None:
-            raise _error("no picture yet: upload one, or choose an example")
+            raise _make_error("no picture yet: upload one, or choose an example")
 
         def work() -> tuple[Any, ...]:
             progress(0, "loading the model")
-            upscaler = models.upscaler(model, alpha)
+            upscaler = models.get_upscaler(model, alpha)
             progress(0, "enlarging")
-            done = enlarge(upscaler, Path(file), folder, max_pixels, lambda share: progress(share, "enlarging"))
-            return done, overview(done), done.target, _facts(done, model, alpha)
+            done = upscale_file(upscaler, Path(file), folder, max_pixels, lambda share: progress(share, "enlarging"))
+            return done, render_overview(done), done.target, _describe_result(done, model, alpha)
 
-        return _told(work)
+        return _show_errors(work)
 
-    def look(done: Enlarged | None, across: float, down: float) -> tuple[Image.Image, Image.Image] | None:
-        return None if done is None else _told(lambda: detail(done, across / 100, down / 100))
+    def show_detail(done: UpscaledImage | None, across: float, down: float) -> tuple[Image.Image, Image.Image] | None:
+        return None if done is None else _show_errors(lambda: render_detail(done, across / 100, down / 100))
 
-    def named(done: Enlarged) -> gr.DownloadButton:
+    def label_download(done: UpscaledImage) -> gr.DownloadButton:
         return gr.DownloadButton(f"Download {done.target.name}", interactive=True)
 
-    def strength(model: str) -> gr.Slider:
-        return gr.Slider(value=1, interactive=models.partner(model) is not None)
+    def update_strength(model: str) -> gr.Slider:
+        return gr.Slider(value=1, interactive=models.psnr_partner(model) is not None)
 
     first = next(iter(models.labels))
-    with gr.Blocks(title="esrgan", analytics_enabled=False, delete_cache=(KEPT_S // 6, KEPT_S)) as page:
+    with gr.Blocks(
+        title="esrgan", analytics_enabled=False, delete_cache=(FILE_LIFETIME_S // 6, FILE_LIFETIME_S)
+    ) as page:
         gr.Markdown("# Enlarge a picture")
         done = gr.State()
         with gr.Row():
@@ -67,7 +69,7 @@ def make_page(models: Models, folder: Path, max_megapixels: float) -> gr.Blocks:
                 file = gr.File(label=f"Picture, at most {max_megapixels:g} megapixels", height=180)
                 examples = gr.Dataset(
                     components=[gr.Image(render=False)],
-                    samples=[[str(path)] for path in EXAMPLES],
+                    samples=[[str(path)] for path in EXAMPLE_IMAGES],
                     label="Examples",
                     type="index",
                 )
@@ -80,41 +82,41 @@ def make_page(models: Models, folder: Path, max_megapixels: float) -> gr.Blocks:
                     value=1,
                     step=0.05,
                     label="Strength α: 0 is smooth and faithful, 1 all texture",
-                    interactive=models.partner(first) is not None,
+                    interactive=models.psnr_partner(first) is not None,
                 )
-                start = gr.Button("Enlarge", variant="primary")
+                upscale_button = gr.Button("Enlarge", variant="primary")
             with gr.Column(scale=2):
-                whole = gr.ImageSlider(label="Left bicubic, right the model", format="png", buttons=["fullscreen"])
+                comparison = gr.ImageSlider(label="Left bicubic, right the model", format="png", buttons=["fullscreen"])
                 download = gr.DownloadButton("Download", interactive=False)
                 facts = gr.Markdown()
                 with gr.Row():
-                    part = gr.ImageSlider(label="A part at 1:1", format="png", buttons=[], elem_id="detail")
+                    detail = gr.ImageSlider(label="A part at 1:1", format="png", buttons=[], elem_id="detail")
                     with gr.Column(min_width=240):
                         across = gr.Slider(0, 100, value=50, step=1, label="Where the part is, % from the left")
                         down = gr.Slider(0, 100, value=50, step=1, label="% from the top")
 
-        examples.click(lambda index: str(EXAMPLES[index]), examples, file, api_visibility="private")
-        model.change(strength, model, alpha, api_visibility="private")
-        begun = start.click(
+        examples.click(lambda index: str(EXAMPLE_IMAGES[index]), examples, file, api_visibility="private")
+        model.change(update_strength, model, alpha, api_visibility="private")
+        upscaling = upscale_button.click(
             upscale,
             [file, model, alpha],
-            [done, whole, download, facts],
+            [done, comparison, download, facts],
             api_name="upscale",
             concurrency_limit=1,
-            show_progress_on=whole,
+            show_progress_on=comparison,
         )
-        begun.success(named, done, download, api_visibility="private", show_progress="hidden")
-        begun.success(look, [done, across, down], part, api_name="detail", show_progress="hidden")
+        upscaling.success(label_download, done, download, api_visibility="private", show_progress="hidden")
+        upscaling.success(show_detail, [done, across, down], detail, api_name="detail", show_progress="hidden")
         gr.on(
             [across.change, down.change],
-            look,
+            show_detail,
             [done, across, down],
-            part,
+            detail,
             trigger_mode="always_last",
             api_visibility="private",
             show_progress="hidden",
         )
-    page.queue(max_size=MAX_WAITING)
+    page.queue(max_size=MAX_QUEUED_REQUESTS)
     return page
 
 
@@ -132,16 +134,16 @@ def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
             quiet=True,
             share=False,
             ssr_mode=False,
-            max_file_size=round(max_megapixels * 1e6) * BYTES_PER_PIXEL,
+            max_file_size=round(max_megapixels * 1e6) * MAX_BYTES_PER_PIXEL,
             css=_CSS,
             footer_links=[],
-            allowed_paths=[str(EXAMPLES[0].parent)],
+            allowed_paths=[str(EXAMPLE_IMAGES[0].parent)],
         )
     except OSError as error:
         raise EsrganError(f"{host}:{port}: cannot be listened at; --port or --host names another") from error
 
 
-def _facts(done: Enlarged, model: str, alpha: float) -> str:
+def _describe_result(done: UpscaledImage, model: str, alpha: float) -> str:
     """What there is to say of a result, in Markdown."""
     width, height = done.size
     name = Path(model).name  # where it is concerns the server alone
@@ -150,13 +152,13 @@ def _facts(done: Enlarged, model: str, alpha: float) -> str:
     return "\n\n".join(html.escape(line) for line in lines)
 
 
-def _told(work: Callable[[], Result]) -> Result:
+def _show_errors(work: Callable[[], ResultT]) -> ResultT:
     """Do some work; our own errors become a line in the page."""
     try:
         return work()
     except EsrganError as error:
-        raise _error(str(error)) from error
+        raise _make_error(str(error)) from error
 
 
-def _error(text: str) -> gr.Error:
+def _make_error(text: str) -> gr.Error:
     return gr.Error(html.escape(text.partition("\n")[0]), duration=20, print_exception=False)

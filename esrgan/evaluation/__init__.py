@@ -1,33 +1,33 @@
 """The referee: models measured on datasets, next to bicubic, with what the figures can and cannot tell."""
 
-from esrgan.evaluation.cache import FigureCache
-from esrgan.evaluation.measuring import (
+from esrgan.evaluation.cache import ResultCache
+from esrgan.evaluation.evaluate import (
     BICUBIC,
-    Bicubic,
-    Item,
+    BicubicMethod,
+    DatasetImage,
     Method,
-    Model,
-    check_folder,
+    ModelMethod,
+    check_out_dir,
     evaluate,
-    load_pictures,
+    load_image_versions,
     unique_names,
 )
-from esrgan.evaluation.meters import Meter, convention, make_meters
 from esrgan.evaluation.results import Evaluation
+from esrgan.evaluation.scorers import Scorer, describe_conventions, make_scorers
 
 __all__ = [
     "BICUBIC",
-    "Bicubic",
+    "BicubicMethod",
+    "DatasetImage",
     "Evaluation",
-    "FigureCache",
-    "Item",
-    "Meter",
     "Method",
-    "Model",
-    "check_folder",
-    "convention",
+    "ModelMethod",
+    "ResultCache",
+    "Scorer",
+    "check_out_dir",
+    "describe_conventions",
     "evaluate",
-    "load_pictures",
-    "make_meters",
+    "load_image_versions",
+    "make_scorers",
     "unique_names",
 ]

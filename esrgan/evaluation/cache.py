@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,23 @@ from esrgan.files import write_text
 
 
 @dataclass(frozen=True)
-class Measured:
+class CachedResult:
     """What is known of one method's result on one image.
 
     Attributes:
-        figures: By what identifies a metric; None where the image is too small for it.
+        scores: By what identifies a metric; None where the image is too small for it.
         seconds: That it took to enlarge.
         pixels: Of the result.
-        output: Digest of them.
+        output_digest: Digest of them.
     """
 
-    figures: dict[str, float | None]
+    scores: dict[str, float | None]
     seconds: float
     pixels: int
-    output: str
+    output_digest: str
 
 
-def pixel_digest(*arrays: NDArray[Any]) -> str:
+def hash_arrays(*arrays: NDArray[Any]) -> str:
     """Give a checksum of arrays: of their values, shapes and types."""
     digest = hashlib.sha256()
     for array in arrays:
@@ -46,7 +46,7 @@ def pixel_digest(*arrays: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(network: nn.Module) -> str:
+def hash_weights(network: nn.Module) -> str:
     """Give a checksum of a network's weights, by their names."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
@@ -55,7 +55,7 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class FigureCache:
+class ResultCache:
     """Figures by what they are of: the pixels of the images, the weights, the precision, the versions.
 
     A file that cannot be read counts as none. When one cannot be written, that is said once, and no more are kept.
@@ -69,32 +69,39 @@ class FigureCache:
         self.folder = folder
         self.warn = warn
 
-    def load(self, of: Mapping[str, str]) -> Measured | None:
+    def load(self, key: Mapping[str, str]) -> CachedResult | None:
         """Give what is known, if anything is."""
         if (folder := self.folder) is None:
             return None
         try:
-            content = json.loads(self._path(folder, of).read_text(encoding="utf-8"))
-            figures = {str(name): None if value is None else float(value) for name, value in content["figures"].items()}
-            return Measured(figures, float(content["seconds"]), int(content["pixels"]), str(content["output"]))
+            content = json.loads(self._path(folder, key).read_text(encoding="utf-8"))
+            scores = {str(name): None if value is None else float(value) for name, value in content["figures"].items()}
+            return CachedResult(scores, float(content["seconds"]), int(content["pixels"]), str(content["output"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def store(self, of: Mapping[str, str], measured: Measured) -> None:
+    def store(self, key: Mapping[str, str], result: CachedResult) -> None:
         """Keep what was measured."""
         folder = self.folder
         if folder is None:
             return
+        content = {
+            "of": dict(key),
+            "figures": result.scores,
+            "seconds": result.seconds,
+            "pixels": result.pixels,
+            "output": result.output_digest,
+        }
         try:
-            write_text(self._path(folder, of), json.dumps({"of": dict(of), **asdict(measured)}))
+            write_text(self._path(folder, key), json.dumps(content))
         except EsrganError as error:
             if self.folder is not None:  # another thread may have said it
                 self.folder = None
                 self.warn(f"figures are not kept: {error}; ESRGAN_CACHE names another folder, --no-cache keeps none")
 
     @staticmethod
-    def _path(folder: Path, of: Mapping[str, str]) -> Path:
+    def _path(folder: Path, key: Mapping[str, str]) -> Path:
         versions = {"esrgan": esrgan.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
         versions["scipy"] = version("scipy")
-        key = hashlib.sha256(json.dumps(dict(of) | versions, sort_keys=True).encode()).hexdigest()
-        return folder / f"{key}.json"
+        name = hashlib.sha256(json.dumps(dict(key) | versions, sort_keys=True).encode()).hexdigest()
+        return folder / f"{name}.json"

@@ -21,14 +21,14 @@ class Window:
     height: int
     width: int
 
-    def cut(self, image: NDArray[np.uint8], scale: int = 1) -> NDArray[np.uint8]:
+    def crop(self, image: NDArray[np.uint8], scale: int = 1) -> NDArray[np.uint8]:
         """Cut the window out of an (H, W, C) image that is ``scale`` times smaller than HR."""
         top, left, height, width = (px // scale for px in (self.top, self.left, self.height, self.width))
         return image[top : top + height, left : left + width]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageVersions:
     """All versions of one test image: uint8 (H, W, C) in [0, 255], C is 1, 3 or 4.
 
     Alpha is ignored, as the metrics do: what is shown is what was measured.
@@ -59,18 +59,18 @@ class Pictures:
         """How many times larger than LR the outputs are."""
         return int(next(iter(self.outputs.values())).shape[0]) // len(self.low)
 
-    def window(self) -> Window:
+    def find_window(self) -> Window:
         """Find where the models differ most; with a single model, where it differs most from bicubic."""
         outputs = [image[..., :3] for image in self.outputs.values()]
-        return most_different(outputs if len(outputs) < 3 else outputs[1:], self.scale)
+        return find_most_different_window(outputs if len(outputs) < 3 else outputs[1:], self.scale)
 
-    def cut(self, window: Window) -> Pictures:
+    def crop(self, window: Window) -> ImageVersions:
         """Cut a window, whose place and size are multiples of the scale, out of all images."""
-        outputs = {method: window.cut(image) for method, image in self.outputs.items()}
-        high = None if self.high is None else window.cut(self.high)
-        return Pictures(window.cut(self.low, self.scale), outputs, high)
+        outputs = {method: window.crop(image) for method, image in self.outputs.items()}
+        high = None if self.high is None else window.crop(self.high)
+        return ImageVersions(window.crop(self.low, self.scale), outputs, high)
 
-    def errors(self) -> dict[str, NDArray[np.float64]]:
+    def error_maps(self) -> dict[str, NDArray[np.float64]]:
         """Compare the outputs with HR, by method: (H, W) mean absolute error over the channels, in [0, 255]."""
         if self.high is None:
             return {}
@@ -78,7 +78,7 @@ class Pictures:
         return {method: np.abs(image[..., :3] - high).mean(axis=2) for method, image in self.outputs.items()}
 
 
-def most_different(images: Sequence[NDArray[np.uint8]], step: int, size: int = WINDOW_PX) -> Window:
+def find_most_different_window(images: Sequence[NDArray[np.uint8]], step: int, max_size: int = WINDOW_PX) -> Window:
     """Find the window with the greatest mean difference between images.
 
     The difference of a sample is its greatest value in any image less its least one, which for two images is the
@@ -87,13 +87,13 @@ def most_different(images: Sequence[NDArray[np.uint8]], step: int, size: int = W
     Args:
         images: (H, W, C) uint8, of one shape, H and W multiples of ``step``.
         step: Place and size of the window are multiples of it; with the scale factor the window has whole LR pixels.
-        size: Height and width of the window at most, in pixels.
+        max_size: Height and width of the window at most, in pixels.
 
     Returns:
         The first such window from the top; the whole height or width where the image is smaller than the window.
     """
     spread = (reduce(np.maximum, images) - reduce(np.minimum, images)).sum(axis=2, dtype=np.int64)
-    height, width = (min(size, side) // step * step for side in spread.shape)
+    height, width = (min(max_size, side) // step * step for side in spread.shape)
     integral = np.pad(spread.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))  # [y, x]: the sum above and left of it
     sums = (
         integral[height:, width:]

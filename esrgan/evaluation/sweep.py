@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from esrgan import images
 from esrgan.errors import EsrganError
-from esrgan.evaluation.crops import Pictures, most_different
+from esrgan.evaluation.crops import ImageVersions, find_most_different_window
 from esrgan.evaluation.results import Evaluation
 
-_ZOOM = 2  # of the strip's crops
+_CROP_ZOOM = 2  # of the strip's crops
 
 
-def curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
+def plot_curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
     """Plot the means of PSNR, or SSIM, against those of each metric of perception, a point for each α.
 
     Args:
@@ -57,26 +57,26 @@ def curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
         axes.set_xlabel(f"{distortion.label} {f'({distortion.unit}) ' if distortion.unit else ''}→ less distortion")
         axes.set_ylabel(f"{metric.label} → worse")
         axes.grid(alpha=0.3)
-    figure.suptitle(f"{evaluation.dataset}, mean of {len(evaluation.rows)} images")
+    figure.suptitle(f"{evaluation.dataset}, mean of {len(evaluation.results)} images")
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()
 
 
-def strip(pictures: Pictures, methods: Sequence[str]) -> NDArray[np.uint8]:
+def make_side_by_side(versions: ImageVersions, methods: Sequence[str]) -> NDArray[np.uint8]:
     """Show some methods side by side where they differ most, between the LR image and the original, if there is one.
 
     Returns:
         (H, W, 3) uint8.
     """
-    window = most_different([pictures.outputs[method] for method in methods], pictures.scale)
-    cut = pictures.cut(window)
-    columns = {"LR": _enlarged(cut.low, pictures.scale * _ZOOM)}
-    columns |= {method: _enlarged(cut.outputs[method], _ZOOM) for method in methods}
-    if cut.high is not None:
-        columns["HR"] = _enlarged(cut.high, _ZOOM)
-    return images.panel([list(columns.values())], list(columns))
+    window = find_most_different_window([versions.outputs[method] for method in methods], versions.scale)
+    crop = versions.crop(window)
+    columns = {"LR": _repeat_pixels(crop.low, versions.scale * _CROP_ZOOM)}
+    columns |= {method: _repeat_pixels(crop.outputs[method], _CROP_ZOOM) for method in methods}
+    if crop.high is not None:
+        columns["HR"] = _repeat_pixels(crop.high, _CROP_ZOOM)
+    return images.make_contact_sheet([list(columns.values())], list(columns))
 
 
-def _enlarged(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+def _repeat_pixels(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)

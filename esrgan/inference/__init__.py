@@ -1,6 +1,6 @@
 """Upscaling with a trained generator, and measuring it."""
 
-from esrgan.inference.batch import Job, Options, Result, plan, upscale_files
+from esrgan.inference.files import FileJob, FileOptions, FileResult, plan_jobs, upscale_files
 from esrgan.inference.upscaler import Upscaler
 
-__all__ = ["Job", "Options", "Result", "Upscaler", "plan", "upscale_files"]
+__all__ = ["FileJob", "FileOptions", "FileResult", "Upscaler", "plan_jobs", "upscale_files"]

@@ -15,17 +15,17 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from esrgan import pictures, pretrained
+from esrgan import images, pretrained
 from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
-from esrgan.inference.enlarge import Progress, Write, enlarge, part_of
+from esrgan.images.metadata import reset_exif_orientation
+from esrgan.images.reading import drop_colour_if_grey
+from esrgan.inference.tiling import ProgressCallback, WriteRegion, subprogress, upscale_tiled
 from esrgan.models import RRDBNet
-from esrgan.pictures.containers import upright_exif
-from esrgan.pictures.reading import grey_if_grey
 from esrgan.weights import GeneratorFile, load_generator
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-Kind = TypeVar("Kind", Image.Image, np.ndarray, Tensor)
+ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 # Low-resolution pixels of the images of a batch that are computed at once, on a CPU and on a GPU.
 BATCH_PIXELS = {"cpu": 1 << 15}
 GPU_BATCH_PIXELS = 1 << 19
@@ -49,7 +49,7 @@ class Upscaler:
         network: The generator in float32.
         device: Where it computes.
         dtype: In which precision.
-        origin: The network in words, and where it comes from.
+        description: The network in words, and where it comes from.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Upscaler:
         self.network: RRDBNet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype = device, dtype
         self.self_ensemble, self.outscale = self_ensemble, outscale
-        self.origin = f"a network, ×{network.scale_factor}"
-        self._network = self.network if dtype == torch.float32 else copy.deepcopy(self.network)
-        self._network.body.to(dtype)
+        self.description = f"a network, ×{network.scale_factor}"
+        self._fast_network = self.network if dtype == torch.float32 else copy.deepcopy(self.network)
+        self._fast_network.body.to(dtype)
 
     @classmethod
     def from_file(
         cls,
-        path: str | Path | GeneratorFile = pretrained.DEFAULT,
+        path: str | Path | GeneratorFile = pretrained.DEFAULT_MODEL,
         device: str = "auto",
         precision: str = "auto",
         *,
@@ -109,23 +109,23 @@ class Upscaler:
                 raise DeviceError("fp16: float16 is for GPUs; on a CPU use bf16 or fp32")
         file = path if isinstance(path, GeneratorFile) else load_generator(path)
         upscaler = cls(file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale)
-        upscaler.origin = f"{path if isinstance(path, (str, Path)) else file.path}: {file.describe()}"
+        upscaler.description = f"{path if isinstance(path, (str, Path)) else file.path}: {file.describe()}"
         return upscaler
 
     def __repr__(self) -> str:
-        return f"Upscaler({self.origin}; on {self.device} in {str(self.dtype).removeprefix('torch.')})"
+        return f"Upscaler({self.description}; on {self.device} in {str(self.dtype).removeprefix('torch.')})"
 
     @property
     def scale(self) -> int:
         """The factor by which the network enlarges width and height."""
         return self.network.scale_factor
 
-    def size_of(self, height: int, width: int) -> tuple[int, int]:
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Give height and width of the result for those of an image."""
         factor = self.scale if self.outscale is None else self.outscale
         return max(round(height * factor), 1), max(round(width * factor), 1)
 
-    def __call__(self, image: Kind | str | Path, progress: Progress = lambda _: None) -> Any:
+    def __call__(self, image: ImageT | str | Path, progress: ProgressCallback = lambda _: None) -> Any:
         """Enlarge an image; what comes back is of the same kind.
 
         Args:
@@ -138,7 +138,7 @@ class Upscaler:
                 - a float tensor (B, C, H, W) in [0, 1], C one of 1, 3 and the network's; it comes back on its own
                   device, unclamped unless resized to ``outscale``,
                 - a path, for which a PIL image comes back; files that PIL cannot hold (16-bit colour, float, several
-                  frames) are for ``esrgan.pictures`` and ``esrgan.inference.upscale_files``.
+                  frames) are for ``esrgan.images`` and ``esrgan.inference.upscale_files``.
 
             Grey stays grey. Alpha goes through the network as a grey image, beside the colours, which are continued
             under transparent pixels (alpha of at most 1/255) so that none shines through from there; a network of four
@@ -153,20 +153,20 @@ class Upscaler:
             ValueError: If it is none of the above.
         """
         if isinstance(image, (str, Path)):
-            return self._pil(_as_pil(Path(image)), progress)
+            return self._upscale_pil(_read_pil(Path(image)), progress)
         if isinstance(image, Image.Image):
-            return self._pil(image, progress)
+            return self._upscale_pil(image, progress)
         if isinstance(image, Tensor):
-            return self._tensor(image, progress)
+            return self._upscale_tensor(image, progress)
         if isinstance(image, np.ndarray):
-            return self._array(image, progress)
+            return self._upscale_array(image, progress)
         raise ValueError(f"expected a path, PIL image, array or tensor, got a {type(image).__name__}")
 
-    def _pil(self, image: Image.Image, progress: Progress) -> Image.Image:
+    def _upscale_pil(self, image: Image.Image, progress: ProgressCallback) -> Image.Image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"expected one image, got {getattr(image, 'n_frames', 1)} frames; give copies of each")
         if image.mode == "I;16" and image.has_transparency_data:
-            remedy = 'delete image.info["transparency"], or give the array that esrgan.pictures.read gives'
+            remedy = 'delete image.info["transparency"], or give the array that esrgan.images.read_image gives'
             raise ValueError(f"expected 16-bit grey without a transparent colour, as PIL has no alpha for it; {remedy}")
         mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
         if mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
@@ -175,13 +175,13 @@ class Upscaler:
             mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
         pixels = np.asarray(image.convert(mode))
         if image.mode == "P":
-            (pixels,) = grey_if_grey([pixels])
+            (pixels,) = drop_colour_if_grey([pixels])
             pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        high = Image.fromarray(self._array(pixels, progress))
+        high = Image.fromarray(self._upscale_array(pixels, progress))
         high.info |= {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
         return high
 
-    def _tensor(self, low: Tensor, progress: Progress) -> Tensor:
+    def _upscale_tensor(self, low: Tensor, progress: ProgressCallback) -> Tensor:
         if low.is_meta or low.layout != torch.strided:
             raise ValueError(f"expected a dense tensor with data, got {low.layout} on {low.device}")
         if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
@@ -189,29 +189,29 @@ class Upscaler:
         channels = self.network.conv_last.out_channels
         if low.shape[1] not in (1, 3, channels):
             raise ValueError(f"expected {channels} channels, got {low.shape[1]}")
-        return self._enlarge(low, progress).to(low.dtype)
+        return self._upscale_to_float(low, progress).to(low.dtype)
 
-    def _array(self, image: NDArray[Any], progress: Progress) -> NDArray[Any]:
+    def _upscale_array(self, image: NDArray[Any], progress: ProgressCallback) -> NDArray[Any]:
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
         if channels not in (1, 2, 3, 4) or 0 in image.shape:
             raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
         if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
             raise ValueError(f"expected an array of uint8, uint16 or float, got {image.dtype}")
         pixels = image[..., None] if image.ndim == 2 else image
-        high = np.empty((*self.size_of(*image.shape[:2]), channels), image.dtype)
+        high = np.empty((*self.output_size(*image.shape[:2]), channels), image.dtype)
         colours = channels if channels == self.network.conv_last.out_channels else {2: 1, 4: 3}.get(channels, channels)
         if colours < channels:
             alpha = pixels[..., colours:]
             if alpha.min() == alpha.max():
                 high[..., colours:] = alpha.min()
             else:
-                self._enlarge_into(high[..., colours:], alpha, part_of(progress, 0, 2))
-                progress = part_of(progress, 1, 2)
-                pixels = _continued(pixels[..., :colours], alpha[..., 0] > _peak(image.dtype) / 255)
-        self._enlarge_into(high[..., :colours], pixels[..., :colours], progress)
+                self._upscale_into(high[..., colours:], alpha, subprogress(progress, 0, 2))
+                progress = subprogress(progress, 1, 2)
+                pixels = _fill_transparent(pixels[..., :colours], alpha[..., 0] > _peak(image.dtype) / 255)
+        self._upscale_into(high[..., :colours], pixels[..., :colours], progress)
         return high[..., 0] if image.ndim == 2 else high
 
-    def _enlarge_into(self, high: NDArray[Any], image: NDArray[Any], progress: Progress) -> None:
+    def _upscale_into(self, high: NDArray[Any], image: NDArray[Any], progress: ProgressCallback) -> None:
         """Enlarge an array (H, W, C), of any type that ``__call__`` takes, into one of the result's size."""
         writable = np.require(image, requirements=["C", "W"])  # PyTorch warns of others, though it only reads
         low = torch.from_numpy(writable).permute(2, 0, 1)[None]
@@ -224,11 +224,11 @@ class Upscaler:
             np.copyto(place, values.cpu().numpy(), casting="unsafe")
 
         if self.outscale is None and not self.self_ensemble:  # no canvas but the result
-            self._pass(low, peak, write, progress)
+            self._run_network(low, peak, write, progress)
         else:
-            write(self._enlarge(low, progress, peak), 0, 0)
+            write(self._upscale_to_float(low, progress, peak), 0, 0)
 
-    def _enlarge(self, low: Tensor, progress: Progress, peak: float = 1.0) -> Tensor:
+    def _upscale_to_float(self, low: Tensor, progress: ProgressCallback, peak: float = 1.0) -> Tensor:
         """Enlarge (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), about [0, 1], where it is."""
         # The dihedral group: quarter turns, without and with a mirroring before them.
         views = (
@@ -239,41 +239,43 @@ class Upscaler:
         for i, (turns, mirror) in enumerate(views):
             view = torch.rot90(low.flip(3) if mirror else low, turns, (2, 3))
             canvas = torch.empty_like(torch.rot90(high, turns, (2, 3)))
-            together = max(BATCH_PIXELS.get(self.device.type, GPU_BATCH_PIXELS) // view[0, 0].numel(), 1)
-            for images, place in zip(torch.split(view, together), torch.split(canvas, together), strict=True):
+            batch_size = max(BATCH_PIXELS.get(self.device.type, GPU_BATCH_PIXELS) // view[0, 0].numel(), 1)
+            for batch, place in zip(torch.split(view, batch_size), torch.split(canvas, batch_size), strict=True):
 
                 def write(part: Tensor, top: int, left: int, place: Tensor = place) -> None:
                     place[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
 
-                self._pass(images, peak, write)
+                self._run_network(batch, peak, write)
             canvas = torch.rot90(canvas, -turns, (2, 3))
             high += (canvas.flip(3) if mirror else canvas) / len(views)
             progress((i + 1) / len(views))
-        if (size := self.size_of(*low.shape[2:])) != high.shape[2:]:
+        if (size := self.output_size(*low.shape[2:])) != high.shape[2:]:
             high = F.interpolate(high.clamp(0, 1), size, mode="bicubic", antialias=True)
         return high
 
-    def _pass(self, low: Tensor, peak: float, write: Write, progress: Progress = lambda _: None) -> None:
+    def _run_network(
+        self, low: Tensor, peak: float, write: WriteRegion, progress: ProgressCallback = lambda _: None
+    ) -> None:
         """Enlarge (B, C, H, W) in [0, peak] once, its channels adapted to those of the network and back."""
-        batch, given, height, width = low.shape
-        wanted = self.network.conv_last.out_channels
+        batch, image_channels, height, width = low.shape
+        network_channels = self.network.conv_last.out_channels
 
         def read(rows: slice, columns: slice) -> Tensor:
             part = low[:, :, rows, columns].to(self.device, torch.float32) / peak
-            if given != wanted and wanted == 1:  # each channel is an image
+            if image_channels != network_channels and network_channels == 1:  # each channel is an image
                 part = part.reshape(-1, 1, *part.shape[2:])
-            elif given != wanted:
+            elif image_channels != network_channels:
                 part = part.expand(-1, 3, -1, -1)
-                if wanted == 4:
+                if network_channels == 4:
                     part = torch.cat([part, torch.ones_like(part[:, :1])], 1)
             return part.contiguous(memory_format=torch.channels_last)
 
         def adapt(part: Tensor) -> Tensor:
-            if given != wanted and wanted == 1:
-                return part.reshape(batch, given, *part.shape[2:])
-            if given == 1 and wanted > 1:
+            if image_channels != network_channels and network_channels == 1:
+                return part.reshape(batch, image_channels, *part.shape[2:])
+            if image_channels == 1 and network_channels > 1:
                 return part[:, :3].mean(1, keepdim=True)
-            return part[:, :given]
+            return part[:, :image_channels]
 
         def check_and_write(part: Tensor, top: int, left: int) -> None:
             if not torch.isfinite(part).all():
@@ -282,24 +284,24 @@ class Upscaler:
                 )
             write(adapt(part), top, left)
 
-        if self._network is not self.network:
+        if self._fast_network is not self.network:
             with contextlib.suppress(WeightsError):  # half precision overflows with some weights and on some GPUs
-                enlarge(self._network, height, width, read, check_and_write, progress)
+                upscale_tiled(self._fast_network, height, width, read, check_and_write, progress)
                 return
-        enlarge(self.network, height, width, read, check_and_write, progress)
+        upscale_tiled(self.network, height, width, read, check_and_write, progress)
 
 
-def _as_pil(path: Path) -> Image.Image:
-    picture = pictures.read(path)
-    pixels = picture.frames[0]
+def _read_pil(path: Path) -> Image.Image:
+    data = images.read_image(path)
+    pixels = data.frames[0]
     is_grey, dtype = pixels.shape[2] == 1, pixels.dtype
-    if len(picture.frames) > 1 or not (dtype == np.uint8 or (dtype == np.uint16 and is_grey)):
-        got = f"{len(picture.frames)} frames of {dtype}"
-        remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.pictures.read gives"
+    if len(data.frames) > 1 or not (dtype == np.uint8 or (dtype == np.uint16 and is_grey)):
+        got = f"{len(data.frames)} frames of {dtype}"
+        remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.images.read_image gives"
         raise ImageError(Problem(str(path), "what a PIL image can hold", got, remedy))
     image = Image.fromarray(pixels[..., 0] if is_grey else pixels)
-    exif = upright_exif(picture.exif, image.width, image.height) if picture.exif else None
-    metadata = {"icc_profile": picture.icc_profile, "exif": exif, "dpi": picture.dpi}
+    exif = reset_exif_orientation(data.exif, image.width, image.height) if data.exif else None
+    metadata = {"icc_profile": data.icc_profile, "exif": exif, "dpi": data.dpi}
     image.info |= {key: value for key, value in metadata.items() if value}
     return image
 
@@ -309,10 +311,10 @@ def _peak(dtype: np.dtype[Any]) -> float:
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
-def _continued(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:
+def _fill_transparent(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:
     """Give each invisible pixel the colour of the nearest visible one; (H, W, C) and (H, W)."""
     if not is_visible.any():
         return colours
     nearest = ndimage.distance_transform_edt(~is_visible, return_distances=False, return_indices=True)
-    continued: NDArray[Any] = colours[tuple(nearest)]
-    return continued
+    filled: NDArray[Any] = colours[tuple(nearest)]
+    return filled

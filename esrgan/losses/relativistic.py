@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _relative(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+def _relative_logits(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
     if real_logits.dtype.itemsize < 4:  # a mean of half-precision logits loses what separates them
         real_logits, fake_logits = real_logits.float(), fake_logits.float()
     return real_logits - fake_logits.mean(), fake_logits - real_logits.mean()
@@ -23,11 +23,11 @@ def _relative(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]
 
 def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Give L_D, a scalar, from logits of any equal shapes. It is log 2 where both are alike."""
-    real, fake = _relative(real_logits, fake_logits)
+    real, fake = _relative_logits(real_logits, fake_logits)
     return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2  # softplus(−x) = −log σ(x), never overflowing
 
 
 def relativistic_generator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Give L_G, a scalar, from logits of any equal shapes. Gradients flow through both, as in the paper."""
-    real, fake = _relative(real_logits, fake_logits)
+    real, fake = _relative_logits(real_logits, fake_logits)
     return (F.softplus(real).mean() + F.softplus(-fake).mean()) / 2

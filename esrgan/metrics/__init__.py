@@ -5,7 +5,7 @@ Importing this loads neither PyTorch nor SciPy: ``niqe`` and ``learned`` do, and
 
 from __future__ import annotations
 
-from esrgan.metrics.catalogue import METRICS, Metric
-from esrgan.metrics.fidelity import measure, psnr, ssim, to_y
+from esrgan.metrics.metric import METRICS, Metric
+from esrgan.metrics.psnr_ssim import measure, psnr, ssim, to_y
 
 __all__ = ["METRICS", "Metric", "measure", "psnr", "ssim", "to_y"]

@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esrgan.errors import EsrganError, WeightsError, one_line
-from esrgan.extras import need
-from esrgan.metrics.catalogue import METRICS
-from esrgan.metrics.fidelity import check_pair, inside
+from esrgan.errors import EsrganError, WeightsError
+from esrgan.extras import require_extra
+from esrgan.metrics.metric import METRICS
+from esrgan.metrics.psnr_ssim import check_pair, crop_borders
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path, torchvision_weights_url
+from esrgan.text import one_line
 
 # The network of each metric, and the least side in pixels that its layers leave anything of.
 _NETWORKS = {"lpips_alex": ("alexnet", 31), "lpips_vgg": ("vgg16", 16), "dists": ("vgg16", 1)}
-_FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's own switch
+_WEIGHTS_ONLY_VARIABLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's own switch
 
 
 class LearnedMetric:
@@ -43,8 +44,8 @@ class LearnedMetric:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        network, self.least_side = _NETWORKS[name]
-        need("metrics")
+        network, self.min_side = _NETWORKS[name]
+        require_extra("metrics")
         from torchmetrics.functional.image.dists import DISTSNetwork
         from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
@@ -56,7 +57,7 @@ class LearnedMetric:
             )
         module: torch.nn.Module
         try:
-            with _tensors_only():
+            with _force_weights_only():
                 if name == "dists":
                     module = DISTSNetwork()
                 else:
@@ -87,7 +88,7 @@ class LearnedMetric:
         """
         check_pair(sr, hr)
         with torch.inference_mode():
-            return float(self.distance(*map(self._to_rgb, inside(sr, hr, border, self.least_side))))
+            return float(self.distance(*map(self._to_rgb, crop_borders(sr, hr, border, self.min_side))))
 
     def _to_rgb(self, image: NDArray[np.float64]) -> Tensor:
         """Take (H, W, 1 | 3 | 4) in [0, 255] to (1, 3, H, W) in [0, 1] on the device."""
@@ -108,7 +109,7 @@ def load_learned(
     Returns:
         The metrics by name, and for each that cannot be had one line that says why, and what to do.
     """
-    metrics, lines = {}, []
+    metrics, messages = {}, []
     for name in names:
         if name not in _NETWORKS:
             continue
@@ -118,19 +119,19 @@ def load_learned(
                 download_torchvision_weights(network)
             metrics[name] = LearnedMetric(name, device)
         except EsrganError as error:
-            lines.append(f"{METRICS[name].label}: {error}")
-    return metrics, lines
+            messages.append(f"{METRICS[name].label}: {error}")
+    return metrics, messages
 
 
 @contextmanager
-def _tensors_only() -> Iterator[None]:
+def _force_weights_only() -> Iterator[None]:
     """Have ``torch.load`` refuse all but tensors, also where torchvision calls it, which does not ask for that."""
-    before = os.environ.get(_FORCE_WEIGHTS_ONLY)
-    os.environ[_FORCE_WEIGHTS_ONLY] = "1"
+    before = os.environ.get(_WEIGHTS_ONLY_VARIABLE)
+    os.environ[_WEIGHTS_ONLY_VARIABLE] = "1"
     try:
         yield
     finally:
         if before is None:
-            os.environ.pop(_FORCE_WEIGHTS_ONLY, None)
+            os.environ.pop(_WEIGHTS_ONLY_VARIABLE, None)
         else:
-            os.environ[_FORCE_WEIGHTS_ONLY] = before
+            os.environ[_WEIGHTS_ONLY_VARIABLE] = before

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.special import gamma
 
-from esrgan.metrics.fidelity import to_y
+from esrgan.metrics.psnr_ssim import to_y
 from esrgan.resize import bicubic
 
 _BLOCK = 96  # px, the side of the blocks that the pristine model was made of; half of it at the second scale
@@ -94,12 +94,12 @@ def _features(y: NDArray[np.float64], block: int) -> NDArray[np.float64]:
     for band in normalised.reshape(-1, block, y.shape[1]):  # a row of blocks at a time stays in the cache
         blocks = np.ascontiguousarray(band.reshape(block, -1, block).swapaxes(0, 1))  # (columns, block, block)
         shape, left, right = fit_aggd(blocks)
-        found = [shape, (left + right) / 2]
+        block_features = [shape, (left + right) / 2]
         for offset in _NEIGHBOURS:
             # The release shifts each block by itself, around its edges.
             shape, left, right = fit_aggd(blocks * np.roll(blocks, offset, axis=(1, 2)))
-            found += [shape, (right - left) * gamma(2 / shape) / gamma(1 / shape), left, right]  # Eq. 8
-        features.append(np.stack(found, axis=1))
+            block_features += [shape, (right - left) * gamma(2 / shape) / gamma(1 / shape), left, right]  # Eq. 8
+        features.append(np.stack(block_features, axis=1))
     return np.concatenate(features)
 
 

@@ -68,19 +68,19 @@ class UNetDiscriminator(nn.Module):
         super().__init__()
         n = num_features
 
-        def normed(before: int, after: int, kernel_size: int = 3) -> nn.Module:
+        def normalised_conv(before: int, after: int, kernel_size: int = 3) -> nn.Module:
             stride = 2 if kernel_size == 4 else 1
             return spectral_norm(nn.Conv2d(before, after, kernel_size, stride, padding=1, bias=False))
 
         self.conv0 = nn.Conv2d(img_channels, n, kernel_size=3, padding=1)
-        self.conv1 = normed(n, 2 * n, kernel_size=4)
-        self.conv2 = normed(2 * n, 4 * n, kernel_size=4)
-        self.conv3 = normed(4 * n, 8 * n, kernel_size=4)
-        self.conv4 = normed(8 * n, 4 * n)
-        self.conv5 = normed(4 * n, 2 * n)
-        self.conv6 = normed(2 * n, n)
-        self.conv7 = normed(n, n)
-        self.conv8 = normed(n, n)
+        self.conv1 = normalised_conv(n, 2 * n, kernel_size=4)
+        self.conv2 = normalised_conv(2 * n, 4 * n, kernel_size=4)
+        self.conv3 = normalised_conv(4 * n, 8 * n, kernel_size=4)
+        self.conv4 = normalised_conv(8 * n, 4 * n)
+        self.conv5 = normalised_conv(4 * n, 2 * n)
+        self.conv6 = normalised_conv(2 * n, n)
+        self.conv7 = normalised_conv(n, n)
+        self.conv8 = normalised_conv(n, n)
         self.conv9 = nn.Conv2d(n, 1, kernel_size=3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -89,15 +89,15 @@ class UNetDiscriminator(nn.Module):
         def activated(conv: nn.Module, x: Tensor) -> Tensor:
             return F.leaky_relu(conv(x), NEGATIVE_SLOPE, inplace=True)
 
-        def enlarged(x: Tensor, like: Tensor) -> Tensor:
+        def upsampled(x: Tensor, like: Tensor) -> Tensor:
             return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
         x0 = activated(self.conv0, image)
         x1 = activated(self.conv1, x0)
         x2 = activated(self.conv2, x1)
         x3 = activated(self.conv3, x2)
-        x = activated(self.conv4, enlarged(x3, x2)) + x2
-        x = activated(self.conv5, enlarged(x, x1)) + x1
-        x = activated(self.conv6, enlarged(x, x0)) + x0
+        x = activated(self.conv4, upsampled(x3, x2)) + x2
+        x = activated(self.conv5, upsampled(x, x1)) + x1
+        x = activated(self.conv6, upsampled(x, x0)) + x0
         logits: Tensor = self.conv9(activated(self.conv8, activated(self.conv7, x)))
         return logits

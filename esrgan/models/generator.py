@@ -147,7 +147,7 @@ class RRDBNet(nn.Module):
                         module.weight.mul_(INIT_SCALE)
                     module.bias.zero_()
 
-    def fold(self, low: Tensor) -> Tensor:
+    def unshuffle(self, low: Tensor) -> Tensor:
         """Map images (B, C, H, W) to what the first convolution sees: with ``pixel_unshuffle`` (B, C·f², ⌈H/f⌉, ⌈W/f⌉).
 
         A size that is not a multiple of the folding f is continued by its last row and column.
@@ -176,7 +176,7 @@ class RRDBNet(nn.Module):
             (B, C, scale·H, scale·W), about [0, 1], not clamped.
         """
         height, width = low.shape[-2:]
-        shallow = self.conv_first(self.fold(low))
+        shallow = self.conv_first(self.unshuffle(low))
         x = shallow + self.conv_body(self._trunk(shallow))  # the long skip, unscaled
         for i in range(self.num_upsamplings):
             conv = self.get_submodule(f"conv_up{i + 1}")

@@ -1,5 +1,25 @@
 """Models by name: those that come with this package, and public ones that are downloaded on request."""
 
-from esrgan.pretrained.catalogue import DEFAULT, MODELS, Model, Source, downloads_dir, fetch, find, is_here, partner
+from esrgan.pretrained.catalogue import (
+    DEFAULT_MODEL,
+    MODELS,
+    ModelSource,
+    PretrainedModel,
+    download_model,
+    downloads_dir,
+    is_on_disk,
+    psnr_partner,
+    resolve,
+)
 
-__all__ = ["DEFAULT", "MODELS", "Model", "Source", "downloads_dir", "fetch", "find", "is_here", "partner"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "MODELS",
+    "ModelSource",
+    "PretrainedModel",
+    "download_model",
+    "downloads_dir",
+    "is_on_disk",
+    "psnr_partner",
+    "resolve",
+]

@@ -18,7 +18,7 @@ from esrgan.files import remove_abandoned
 from esrgan.weights import Architecture, load_file, parse_generator, save_file
 
 STAGES = ("pretraining", "training")
-KIND = {"pretraining": "PSNR", "training": "ESRGAN"}
+STAGE_LABELS = {"pretraining": "PSNR", "training": "ESRGAN"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RunFiles:
         return cls(folder, name or next(stamp for stamp in stamps if not is_taken(stamp)), scale)
 
     def _path(self, stage: str, suffix: str) -> Path:
-        return self.folder / f"{self.run}_RRDB_{KIND[stage]}_x{self.scale}{suffix}.pth"
+        return self.folder / f"{self.run}_RRDB_{STAGE_LABELS[stage]}_x{self.scale}{suffix}.pth"
 
     def model(self, stage: str) -> Path:
         """Give the model file that a finished stage writes."""
@@ -84,19 +84,19 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """Where a run begins.
 
     Attributes:
         stage: The first stage to run.
-        understood: What was made of the file, for the user.
+        description: What was made of the file, for the user.
         generator: Weights to begin with; None for a fresh network.
         architecture: What they belong to.
         resume: The part of a checkpoint to continue from; None begins the stage at its first step.
     """
 
     stage: str
-    understood: str
+    description: str
     generator: dict[str, Tensor] | None = None
     architecture: Architecture | None = None
     resume: dict[str, Any] | None = None
@@ -108,7 +108,7 @@ class Start:
         return STAGES[STAGES.index(self.stage) : STAGES.index(self.last_stage) + 1]
 
 
-def fresh_start(stage: str) -> Start:
+def start_fresh(stage: str) -> StartingPoint:
     """Begin without a file.
 
     Args:
@@ -116,11 +116,11 @@ def fresh_start(stage: str) -> Start:
     """
     first, last = ("pretraining", "training") if stage == "all" else (stage, stage)
     from_nothing = " from random weights: the GAN stage needs a pretrained generator (-l) to give good results"
-    understood = f"starting {first}{from_nothing if first == 'training' else ''}"
-    return Start(first, understood, last_stage=last)
+    description = f"starting {first}{from_nothing if first == 'training' else ''}"
+    return StartingPoint(first, description, last_stage=last)
 
 
-def start_from(path: Path, stage: str) -> Start:
+def start_from_file(path: Path, stage: str) -> StartingPoint:
     """Decide what to do with a weight file.
 
     A checkpoint continues its stage. A generator alone starts the GAN stage, unless another stage is asked for; that
@@ -133,7 +133,7 @@ def start_from(path: Path, stage: str) -> Start:
     Raises:
         WeightsError: If the file cannot be used so.
     """
-    path = pretrained.find(path)
+    path = pretrained.resolve(path)
     content = load_file(path)
     file = parse_generator(content, path)
     last = "training" if stage == "all" else stage
@@ -146,22 +146,22 @@ def start_from(path: Path, stage: str) -> Start:
         )
         step = resume["step"]
         if stage in ("all", file.stage):
-            understood = f"{path}: checkpoint of {file.stage} at step {step}; continuing there"
-            return Start(file.stage, understood, content["params"], file.architecture, resume, last_stage=last)
+            description = f"{path}: checkpoint of {file.stage} at step {step}; continuing there"
+            return StartingPoint(file.stage, description, content["params"], file.architecture, resume, last_stage=last)
         if stage == "pretraining":
             raise WeightsError(f"{path}: a checkpoint of training does not resume pretraining; use --stage training")
-        understood = f"{path}: checkpoint of pretraining at step {step}; its averaged generator starts the GAN stage"
-        return Start("training", understood, file.state, file.architecture, last_stage=last)
+        description = f"{path}: checkpoint of pretraining at step {step}; its averaged generator starts the GAN stage"
+        return StartingPoint("training", description, file.state, file.architecture, last_stage=last)
     if stage == "all" and file.stage == "training":
         raise WeightsError(f"{path}: {file.describe()}: its training is over; to fine-tune it add --stage training")
     first = "training" if stage == "all" else stage
     verb = {"pretraining": "starts the PSNR stage", "training": "starts the GAN stage"}[first]
     if file.stage == "training" and first == "training":
         verb = "is fine-tuned in the GAN stage"
-    return Start(first, f"{path}: {file.describe()}; it {verb}", file.state, file.architecture, last_stage=last)
+    return StartingPoint(first, f"{path}: {file.describe()}; it {verb}", file.state, file.architecture, last_stage=last)
 
 
-def check_fits(start: Start, path: Path, expected: Architecture) -> None:
+def check_architecture(start: StartingPoint, path: Path, expected: Architecture) -> None:
     """Compare what a run starts from with the configured generator.
 
     Raises:
@@ -200,7 +200,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
         keep += 1
 
 
-def newest_checkpoint(
+def find_newest_checkpoint(
     folder: Path, config_name: str, run_name: str | None, stage: str = "all"
 ) -> tuple[Path | None, list[WeightsError]]:
     """Find the checkpoint that was written last by a run of this name, else by a configuration of this name.
@@ -217,12 +217,12 @@ def newest_checkpoint(
     Raises:
         WeightsError: If all those of the run that was named are damaged.
     """
-    kind = KIND["pretraining"] if stage == "pretraining" else "*"
+    kind = STAGE_LABELS["pretraining"] if stage == "pretraining" else "*"
     pattern = f"{glob.escape(run_name) if run_name else '*'}_RRDB_{kind}_x*_checkpoint*.pth"
     damaged: list[WeightsError] = []
-    for path in _newest_first(folder.glob(pattern)):
+    for path in _sort_newest_first(folder.glob(pattern)):
         try:
-            checkpoint = _load_whole(path).get("checkpoint")
+            checkpoint = _load_verified(path).get("checkpoint")
         except WeightsError as error:
             damaged.append(error)
             continue
@@ -233,26 +233,26 @@ def newest_checkpoint(
     return None, damaged
 
 
-def _newest_first(paths: Iterable[Path]) -> list[Path]:
+def _sort_newest_first(paths: Iterable[Path]) -> list[Path]:
     """Sort checkpoints: runs by when they were last written, those of a run by their names, which copying leaves."""
     times: dict[str, int] = {}
     order: dict[Path, tuple[str, bool, int]] = {}
     for path in paths:
         run, _, rest = path.stem.rpartition("_RRDB_")
         age = rest.partition("_checkpoint")[2].removeprefix("_")
-        order[path] = (run, rest.startswith(KIND["pretraining"]), int(age) if age.isdecimal() else 0)
+        order[path] = (run, rest.startswith(STAGE_LABELS["pretraining"]), int(age) if age.isdecimal() else 0)
         times[run] = max(times.get(run, 0), path.stat().st_mtime_ns)
     return sorted(order, key=lambda path: (-times[order[path][0]], order[path]))
 
 
-def _load_whole(path: Path) -> dict[str, Any]:
+def _load_verified(path: Path) -> dict[str, Any]:
     """Read a checkpoint and compare its checksums, which PyTorch leaves to others."""
     content = load_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            spoilt = archive.testzip()
+            corrupt_member = archive.testzip()
     except zipfile.BadZipFile as error:
         raise WeightsError(f"{path}: damaged: {error}") from error
-    if spoilt:
-        raise WeightsError(f"{path}: damaged: {spoilt} in it is not as it was written")
+    if corrupt_member:
+        raise WeightsError(f"{path}: damaged: {corrupt_member} in it is not as it was written")
     return content

@@ -18,25 +18,27 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from esrgan.devices import process_device
-from esrgan.errors import DeviceError, LostProcessError, Problem, one_line
-from esrgan.training.watch import Watch
+from esrgan.devices import select_local_device
+from esrgan.errors import DeviceError, LostProcessError, Problem
+from esrgan.text import one_line
+from esrgan.training.heartbeat import Heartbeat
 
 T = TypeVar("T")
 
 # How long processes that live are waited for; of those that do not, the watch tells within half a minute.
-MEETING_TIMEOUT = timedelta(minutes=2)  # they start together, but not every machine imports PyTorch as fast
-EXCHANGE_TIMEOUT = timedelta(minutes=10)  # in which process 0 writes a checkpoint and the others wait for its gradients
+RENDEZVOUS_TIMEOUT = timedelta(minutes=2)  # they start together, but not every machine imports PyTorch as fast
+# In which process 0 writes a checkpoint and the others wait for its gradients.
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
-_watch: Watch | None = None
+_heartbeat: Heartbeat | None = None
 
 
 @contextmanager
-def together(device_name: str) -> Iterator[torch.device]:
+def process_group(device_name: str) -> Iterator[torch.device]:
     """Join the other processes, if torchrun started several, and leave them in the end, or tell them why this fails.
 
     Args:
-        device_name: As for ``process_device``; "auto" and "cuda" give each process of a machine its own GPU.
+        device_name: As for ``select_local_device``; "auto" and "cuda" give each process of a machine its own GPU.
 
     Yields:
         This process's device.
@@ -45,17 +47,17 @@ def together(device_name: str) -> Iterator[torch.device]:
         DeviceError: If the device is not there, or not of the same kind in all processes.
         LostProcessError: If another process has ended.
     """
-    global _watch
+    global _heartbeat
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        yield process_device(device_name)
+        yield select_local_device(device_name)
         return
-    with _exchange():
-        store, rank, world_size = next(rendezvous("env://", timeout=MEETING_TIMEOUT))
+    with _translate_errors():
+        store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         key = _agree_on_key(store, rank, world_size)
-    _watch = Watch(store, key, rank, world_size)
+    _heartbeat = Heartbeat(store, key, rank, world_size)
     try:
-        device = process_device(device_name)
-        kinds = _watch.gather("device", device.type)
+        device = select_local_device(device_name)
+        kinds = _heartbeat.all_gather_text("device", device.type)
         if len(set(kinds)) > 1:
             remedy = "name one that all have by --device, or leave out the machine without"
             raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
@@ -64,18 +66,18 @@ def together(device_name: str) -> Iterator[torch.device]:
         # Flags and texts go by way of gloo, so that nobody waits for the GPU.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = PrefixStore(key, store)
-        with _exchange():
-            dist.init_process_group(backend, timeout=EXCHANGE_TIMEOUT, store=store, rank=rank, world_size=world_size)
+        with _translate_errors():
+            dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size)
         yield device
-        total(torch.zeros(1))  # process 0 may still be writing
+        all_reduce_sum(torch.zeros(1))  # process 0 may still be writing
     except LostProcessError:
         raise
     except BaseException as error:
-        _watch.tell(error)
+        _heartbeat.report_failure(error)
         raise
     finally:
-        _watch.stop()
-        _watch = None
+        _heartbeat.stop()
+        _heartbeat = None
     dist.destroy_process_group()  # not after an error: NCCL would wait for the others
 
 
@@ -87,31 +89,31 @@ def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
     """
     number = secrets.token_hex(8)
     if rank > 0:
-        store.set(f"asking {rank}", number)
+        store.set(f"request {rank}", number)
         key: str = store.get(f"answer {number}").decode()
-        store.add(f"{key} met", 1)
+        store.add(f"{key} joined", 1)
         return key
-    give_up_at = time.monotonic() + MEETING_TIMEOUT.total_seconds()
-    while store.add(f"{number} met", 0) < world_size - 1:
-        for asking in (f"asking {other}" for other in range(1, world_size)):
-            if store.check([asking]):
-                store.set(f"answer {store.get(asking).decode()}", number)
-        if time.monotonic() > give_up_at:
+    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
+    while store.add(f"{number} joined", 0) < world_size - 1:
+        for request in (f"request {other}" for other in range(1, world_size)):
+            if store.check([request]):
+                store.set(f"answer {store.get(request).decode()}", number)
+        if time.monotonic() > deadline:
             raise RuntimeError("not all of them came")
         time.sleep(0.1)
     return number
 
 
 @contextmanager
-def _exchange() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Say in words what it means when an exchange fails; where NCCL just waits, the watch ends the process."""
     try:
         yield
     except RuntimeError as error:
-        news = _watch.news() if _watch is not None else ""
+        failure = _heartbeat.failure() if _heartbeat is not None else ""
         reason = one_line(re.sub(r"\[\S+\.cc:\d+\] ", "", str(error)).partition(". ")[0], 160)  # no places in C++
         raise LostProcessError(
-            news or f"another process of this run has ended or cannot be reached ({reason})"
+            failure or f"another process of this run has ended or cannot be reached ({reason})"
         ) from error
 
 
@@ -135,66 +137,66 @@ def average_gradients(gradients: list[Tensor]) -> None:
     """Replace each gradient by its mean over the processes, in one exchange."""
     if world_size() == 1:
         return
-    flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
+    flat = all_reduce_mean(torch.cat([gradient.flatten() for gradient in gradients]))
     parts = torch.split(flat, [gradient.numel() for gradient in gradients])
     torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
 
 
-def silence() -> TextIO:
+def null_stream() -> TextIO:
     """Give a stream that goes nowhere, for the processes that do not report."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """Sum a tensor over the processes, in place."""
     if world_size() > 1:
-        with _exchange():
+        with _translate_errors():
             dist.all_reduce(values)
     return values
 
 
-def mean(values: Tensor) -> Tensor:
+def all_reduce_mean(values: Tensor) -> Tensor:
     """Average a tensor over the processes, in place."""
-    return total(values).div_(world_size())
+    return all_reduce_sum(values).div_(world_size())
 
 
-def any_process(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Tell whether the flag is set in any process, so that all leave a loop at the same step."""
-    return flag if world_size() == 1 else bool(total(torch.tensor(float(flag))).item())
+    return flag if world_size() == 1 else bool(all_reduce_sum(torch.tensor(float(flag))).item())
 
 
-def stack(values: Tensor) -> Tensor:
+def all_gather(values: Tensor) -> Tensor:
     """Give the values (…) of all processes as (processes, …)."""
     rows = torch.zeros((world_size(), *values.shape), dtype=values.dtype, device=values.device)
     rows[rank()] = values
-    return total(rows)
+    return all_reduce_sum(rows)
 
 
-def share(make: Callable[[], T]) -> T:
+def broadcast_object(make: Callable[[], T]) -> T:
     """Give what process 0 makes; the others make nothing."""
     if world_size() == 1:
         return make()
     box = [make() if rank() == 0 else None]
-    with _exchange():
+    with _translate_errors():
         dist.broadcast_object_list(box, device=torch.device("cpu"))
     return box[0]  # type: ignore[return-value]
 
 
-def gather(name: str, text: str) -> list[str]:
+def all_gather_text(name: str, text: str) -> list[str]:
     """Give the texts of all processes in their order; waits without a limit while the others live.
 
     Args:
         name: Of this meeting, which takes place once.
         text: Of this process.
     """
-    return [text] if _watch is None else _watch.gather(name, text)
+    return [text] if _heartbeat is None else _heartbeat.all_gather_text(name, text)
 
 
 @torch.no_grad()
-def copy_weights(networks: Sequence[nn.Module]) -> None:
+def broadcast_weights(networks: Sequence[nn.Module]) -> None:
     """Give all processes the weights and buffers that process 0 has."""
     if world_size() > 1:
-        with _exchange():
+        with _translate_errors():
             for network in networks:
                 for tensor in network.state_dict().values():
                     dist.broadcast(tensor, 0)

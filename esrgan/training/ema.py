@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esrgan.models import RRDBNet
 
-WARM_UP = 10  # steps over which the average begins: decay (1 + t) / (10 + t) until it reaches its value
+WARM_UP_STEPS = 10  # steps over which the average begins: decay (1 + t) / (10 + t) until it reaches its value
 
 
 class ExponentialMovingAverage:
@@ -30,7 +30,7 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after a step, counted from 0."""
-        decay = min(self.decay, (1 + step) / (WARM_UP + step))
+        decay = min(self.decay, (1 + step) / (WARM_UP_STEPS + step))
         averages: list[Tensor] = list(self.average.parameters())
         current: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(averages, current, 1 - decay)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from esrgan import images
 from esrgan.errors import EsrganError
-from esrgan.files import lock, reason
+from esrgan.files import lock
+from esrgan.text import describe_error
 from esrgan.training import distributed
 
 WandbMode = Literal["disabled", "offline", "online"]
@@ -34,8 +35,8 @@ class RunLog:
         wandb: "disabled", "offline" or "online".
         wandb_project: Project on Weights & Biases.
         wandb_entity: User or team there; None is the default of the login.
-        continued: (stage, step, whether the validation behind it was done) that the run goes on from: what an earlier
-            try logged after it is taken back.
+        resumed_from: (stage, step, whether the validation behind it was done) that the run goes on from: what an
+            earlier try logged after it is taken back.
 
     Raises:
         EsrganError: If another process trains the run, if the folder cannot be written, here or later, or if Weights &
@@ -52,22 +53,22 @@ class RunLog:
         wandb: WandbMode = "disabled",
         wandb_project: str = "esrgan",
         wandb_entity: str | None = None,
-        continued: tuple[str, int, bool] = ("pretraining", 0, True),
+        resumed_from: tuple[str, int, bool] = ("pretraining", 0, True),
     ) -> None:
         if wandb == "online":
-            _check_login()
+            _check_wandb_login()
         self.folder = folder
-        self.continued = continued
-        with self._writing("choose another --out-dir"):
+        self.resumed_from = resumed_from
+        with self._explain_write_errors("choose another --out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
             self.lock = lock(folder / ".lock", f"another process is training {run}")
-            _take_back(folder / "log.jsonl", *continued)
+            _drop_later_records(folder / "log.jsonl", *resumed_from)
             self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self.use_tensorboard = tensorboard
-        self.writers: dict[str, Any] = {}
+        self.tensorboard_writers: dict[str, Any] = {}
         self.wandb_run = _start_wandb(wandb, wandb_project, wandb_entity, run, folder, hparams)
 
-    def scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
+    def add_scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
         """Record figures.
 
         Args:
@@ -80,54 +81,55 @@ class RunLog:
         record = {"time": round(time.time(), 3), "split": split, "stage": stage, "step": step}
         finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
         tagged = {f"{split}/{label}/{name}": value for name, value in values.items()}
-        with self._writing():
+        with self._explain_write_errors():
             self.file.write(json.dumps(record | finite) + "\n")
             self.file.flush()
             if self.use_tensorboard:
                 for tag, value in tagged.items():
-                    self._writer(stage).add_scalar(tag, value, step)
-                self._writer(stage).flush()
+                    self._tensorboard_writer(stage).add_scalar(tag, value, step)
+                self._tensorboard_writer(stage).flush()
         if self.wandb_run is not None:
             self.wandb_run.log(tagged | {f"{stage}_step": step})
 
-    def picture(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
+    def add_image(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
         """Record a panel (H, W, 3) uint8: as the stage's newest picture, in TensorBoard and Weights & Biases."""
         tag = f"validation/{label}/LR_bicubic_SR_HR"
-        with self._writing():
-            images.write(self.folder / f"{stage}.png", panel, overwrite=True)
+        with self._explain_write_errors():
+            images.write_pixels(self.folder / f"{stage}.png", panel, overwrite=True)
             if self.use_tensorboard:
-                self._writer(stage).add_image(tag, panel, step, dataformats="HWC")
+                self._tensorboard_writer(stage).add_image(tag, panel, step, dataformats="HWC")
         if self.wandb_run is not None:
             import wandb
 
             self.wandb_run.log({tag: wandb.Image(panel), f"{stage}_step": step})
 
     @contextmanager
-    def _writing(self, remedy: str = "free some space") -> Iterator[None]:
+    def _explain_write_errors(self, remedy: str = "free some space") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise EsrganError(f"{self.folder}: cannot be written: {reason(error)}; {remedy}") from error
+            raise EsrganError(f"{self.folder}: cannot be written: {describe_error(error)}; {remedy}") from error
 
-    def _writer(self, stage: str) -> Any:
-        if stage not in self.writers:
+    def _tensorboard_writer(self, stage: str) -> Any:
+        if stage not in self.tensorboard_writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            purge = self.continued[1] + 1 if self.continued[0] == stage else 1  # drops what an earlier try wrote
+            # Drops what an earlier try wrote.
+            purge_step = self.resumed_from[1] + 1 if self.resumed_from[0] == stage else 1
             folder = str(self.folder / "tensorboard" / stage)
-            self.writers[stage] = SummaryWriter(folder, purge_step=purge)
-        return self.writers[stage]
+            self.tensorboard_writers[stage] = SummaryWriter(folder, purge_step=purge_step)
+        return self.tensorboard_writers[stage]
 
     def close(self) -> None:
         """End it. Whatever could not be written has been told."""
-        for file in (self.file, *self.writers.values(), self.lock):
+        for file in (self.file, *self.tensorboard_writers.values(), self.lock):
             with suppress(OSError):
                 file.close()
         if self.wandb_run is not None:
             self.wandb_run.finish()
 
 
-def _take_back(path: Path, stage: str, step: int, is_validated: bool) -> None:
+def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -> None:
     """Remove the records that were written after a checkpoint; the continued run writes them again."""
     if not path.exists():
         return
@@ -146,7 +148,7 @@ def _take_back(path: Path, stage: str, step: int, is_validated: bool) -> None:
     temporary.replace(path)
 
 
-def _check_login() -> None:
+def _check_wandb_login() -> None:
     import wandb
 
     if not wandb.login(prompt=False, verify=False):
@@ -194,10 +196,10 @@ class Meter:
         self.sums = self.peaks = self.finite_steps = torch.zeros(())
         self.summed_steps = 0  # more than the steps of this process if it went on with another's
         self.steps = 0
-        self.waited_s = 0.0
-        self.began = time.perf_counter()
+        self.data_wait_s = 0.0
+        self.started_at = time.perf_counter()
 
-    def add(self, losses: dict[str, Tensor], waited_s: float) -> None:
+    def add(self, losses: dict[str, Tensor], data_wait_s: float) -> None:
         """Take in a step: its losses and gradient norms, on the device, and the seconds it waited for data.
 
         One with a value that is not finite was skipped; it is counted, but is in no mean.
@@ -213,15 +215,15 @@ class Meter:
         self.finite_steps = self.finite_steps.to(values.device) + is_finite
         self.summed_steps += 1
         self.steps += 1
-        self.waited_s += waited_s
+        self.data_wait_s += data_wait_s
 
-    def leave_out(self, seconds: float) -> None:
+    def exclude(self, seconds: float) -> None:
         """Do not count seconds that passed with something else."""
-        self.began += seconds
+        self.started_at += seconds
 
     def state_dict(self) -> dict[str, Any]:
         """Give the sums of an unfinished interval, of every process, for a run that goes on in its middle."""
-        tensors = {"sums": distributed.stack(self.sums), "peaks": self.peaks, "finite_steps": self.finite_steps}
+        tensors = {"sums": distributed.all_gather(self.sums), "peaks": self.peaks, "finite_steps": self.finite_steps}
         return tensors | {"names": self.names, "steps": self.summed_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -231,21 +233,21 @@ class Meter:
         self.peaks, self.finite_steps = state["peaks"], state["finite_steps"]
         self.names, self.summed_steps = list(state["names"]), state["steps"]
 
-    def figures(self) -> dict[str, float]:
+    def statistics(self) -> dict[str, float]:
         """Give what came together since the last reset: mean losses and gradient norms, peaks of these, skipped steps.
 
         Means are over all processes; this waits for the device.
         """
-        means = dict(zip(self.names, distributed.mean(self.sums / self.finite_steps).tolist(), strict=True))
+        means = dict(zip(self.names, distributed.all_reduce_mean(self.sums / self.finite_steps).tolist(), strict=True))
         peaks = zip(self.names, self.peaks.tolist(), strict=True)
         skipped = {"skipped_steps": self.summed_steps - int(self.finite_steps)}
         return means | {f"{name}_peak": peak for name, peak in peaks if name.endswith("norm")} | skipped
 
     def rates(self) -> dict[str, float]:
         """Give the speed since the last reset, and which part of the time passed waiting for data."""
-        seconds = time.perf_counter() - self.began
+        seconds = time.perf_counter() - self.started_at
         return {
             "steps_per_s": self.steps / seconds,
             "images_per_s": self.steps * self.batch_size / seconds,
-            "data_wait_share": self.waited_s / seconds,
+            "data_wait_share": self.data_wait_s / seconds,
         }

@@ -13,35 +13,36 @@ import psutil
 import torch
 from torch import Tensor
 
-from esrgan.config import Config, differences
-from esrgan.console import Console, duration, gigabytes
-from esrgan.data import batches
+from esrgan.config import Config, describe_changes
+from esrgan.console import Console
+from esrgan.data import load_batches
 from esrgan.data.patches import Batch
-from esrgan.devices import tf32
+from esrgan.devices import allow_tf32
 from esrgan.errors import TrainingError, WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
+from esrgan.text import format_duration, format_size
 from esrgan.training import distributed
 from esrgan.training.checkpoint import (
     RunFiles,
-    Start,
-    check_fits,
-    fresh_start,
-    newest_checkpoint,
+    StartingPoint,
+    check_architecture,
+    find_newest_checkpoint,
     save_checkpoint,
-    start_from,
+    start_fresh,
+    start_from_file,
 )
 from esrgan.training.ema import ExponentialMovingAverage
-from esrgan.training.ending import interruptible, stopped_clearly
+from esrgan.training.interrupt import explain_failures, interruptible
 from esrgan.training.log import Meter, RunLog
-from esrgan.training.recovery import ROLLBACKS, Recovery, put_state, take_state
+from esrgan.training.recovery import MAX_ROLLBACKS, Recovery, capture_state, restore_state
 from esrgan.training.setup import (
     StageData,
     TrainOptions,
-    check_alike,
-    describe,
-    loader_processes,
+    check_processes_agree,
+    choose_num_workers,
+    describe_networks,
+    load_inputs,
     make_autocast,
-    make_inputs,
     make_networks,
     make_stage,
 )
@@ -49,7 +50,7 @@ from esrgan.training.stages import Autocast, Stage
 from esrgan.training.validation import make_panel, validate
 from esrgan.weights import infer_architecture, save_file
 
-CHECKPOINT_PAUSE_S = 60  # an epoch of a few images takes less time than writing its checkpoint
+MIN_CHECKPOINT_INTERVAL_S = 60  # an epoch of a few images takes less time than writing its checkpoint
 
 
 @dataclass
@@ -83,54 +84,54 @@ def train(config: Config, options: TrainOptions) -> bool:
         TrainingError: If it could not go on, as it diverged or the disk is full; the last checkpoint is whole.
         LostProcessError: If another process of torchrun has ended.
     """
-    with distributed.together(options.device) as device:
-        console = Console(None if distributed.rank() == 0 else distributed.silence())
+    with distributed.process_group(options.device) as device:
+        console = Console(None if distributed.rank() == 0 else distributed.null_stream())
         try:
             return _train(config, options, device, console)
         finally:
-            console.end()
+            console.clear()
 
 
 def _train(config: Config, options: TrainOptions, device: torch.device, console: Console) -> bool:
     # What to start from; only process 0 needs to have the file.
-    start, path = distributed.share(lambda: _find_start(options, console))
-    console.line(start.understood)
+    start, path = distributed.broadcast_object(lambda: _find_starting_point(options, console))
+    console.print(start.description)
 
     # Networks, data, losses; whatever is wrong is said here, before anything is trained or written.
     generator, discriminator = make_networks(config, device)
-    console.line(f"{describe(config, generator, discriminator)}; on {device}")
+    console.print(f"{describe_networks(config, generator, discriminator)}; on {device}")
     if path:
         built = infer_architecture(generator.state_dict())
-        check_fits(start, path, replace(built, residual_scaling=config.generator.residual_scaling))
-    if start.resume is not None and (changes := differences(start.resume["hparams"], config.as_dict())):
-        console.line(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
+        check_architecture(start, path, replace(built, residual_scaling=config.generator.residual_scaling))
+    if start.resume is not None and (changes := describe_changes(start.resume["hparams"], config.to_dict())):
+        console.print(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
     autocast = make_autocast(config, options, device, console)
     content_loss = ContentLoss(**config.content_loss.model_dump())
-    data, perceptual_loss = make_inputs(config, options, start.stages, device, console)
-    check_alike(config, options, data)
+    data, perceptual_loss = load_inputs(config, options, start.stages, device, console)
+    check_processes_agree(config, options, data)
     for name in start.stages:
         stage_data = data[name]
-        console.line(
+        console.print(
             f"{name}: {len(stage_data.patches.pairs):,} training and {len(stage_data.validation):,} validation images, "
             f"{stage_data.total_steps:,} steps of {config.batch_size} patches, {stage_data.steps_per_epoch:,} an epoch"
         )
     if start.generator is not None:
         generator.load_state_dict(start.generator)
-    distributed.copy_weights([generator, discriminator])
+    distributed.broadcast_weights([generator, discriminator])
 
     files, log = _open_files(config, options, start, console)
     run = Run(config, options, device, autocast, content_loss, perceptual_loss, files, log, console)
     try:
-        with interruptible() as interrupted, tf32(device):
+        with interruptible() as interrupted, allow_tf32(device):
             for name in start.stages:
                 ema = ExponentialMovingAverage(generator, config.ema_decay)
                 stage = make_stage(name, config, generator, discriminator, content_loss, perceptual_loss, autocast)
                 resume = start.resume if name == start.stage else None
                 if resume is not None:
                     _restore(resume, stage, ema, run)
-                with stopped_clearly(device):
+                with explain_failures(device):
                     if options.dry_run:
-                        _try_steps(run, stage, data[name], ema, interrupted)
+                        _dry_run(run, stage, data[name], ema, interrupted)
                     elif not _run_stage(run, stage, data[name], ema, resume or {"step": 0}, interrupted):
                         return False
                 if options.dry_run:
@@ -142,48 +143,50 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
         if log is not None:
             log.close()
     if options.dry_run:
-        console.line("dry run: everything is in place; nothing was written but the cache of decoded images")
+        console.print("dry run: everything is in place; nothing was written but the cache of decoded images")
     return True
 
 
-def _find_start(options: TrainOptions, console: Console) -> tuple[Start, Path | None]:
+def _find_starting_point(options: TrainOptions, console: Console) -> tuple[StartingPoint, Path | None]:
     """Find what to start from, and the file that it is in."""
     path = options.load_checkpoint
     if options.resume:
-        newest, damaged = newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
+        newest, damaged = find_newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
         for error in damaged:
-            console.line(f"--resume auto passes over {error}")
+            console.print(f"--resume auto passes over {error}")
         if newest is None:
             wanted = options.run_name or options.config_name
-            console.line(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
+            console.print(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
         path = newest or path
-    return (start_from(path, options.stage) if path else fresh_start(options.stage)), path
+    return (start_from_file(path, options.stage) if path else start_fresh(options.stage)), path
 
 
 def _open_files(
-    config: Config, options: TrainOptions, start: Start, console: Console
+    config: Config, options: TrainOptions, start: StartingPoint, console: Console
 ) -> tuple[RunFiles, RunLog | None]:
     if start.resume is not None:
         files = RunFiles(options.out_dir, start.resume["run"], config.scale_factor)
     elif options.resume and options.run_name:  # it was killed before its first checkpoint
         files = RunFiles(options.out_dir, options.run_name, config.scale_factor)
     else:
-        files = distributed.share(lambda: RunFiles.new(options.out_dir, config.scale_factor, options.run_name))
+        files = distributed.broadcast_object(
+            lambda: RunFiles.new(options.out_dir, config.scale_factor, options.run_name)
+        )
     if distributed.rank() > 0 or options.dry_run:
         return files, None
     logging, resume = config.logging, start.resume or {"step": 0}
     log = RunLog(
         files.logs,
         run=files.run,
-        hparams=config.as_dict(),
+        hparams=config.to_dict(),
         tensorboard=logging.tensorboard,
         wandb=logging.wandb,
         wandb_project=logging.wandb_project,
         wandb_entity=logging.wandb_entity,
-        continued=(start.stage, resume["step"], not resume.get("unvalidated", False)),
+        resumed_from=(start.stage, resume["step"], not resume.get("unvalidated", False)),
     )
     files.remove_abandoned()
-    console.line(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
+    console.print(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
     return files, log
 
 
@@ -198,23 +201,23 @@ def _run_stage(
     """Run a stage from a step to its end; False if it was interrupted."""
     config, options = run.config, run.options
     first_step = resume["step"] - resume.get("unvalidated", False)  # whose validation is to be done
-    loader = batches(
+    loader = load_batches(
         data.patches,
         batch_size=config.batch_size,
         first_step=first_step,
         last_step=data.total_steps,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
-        num_workers=loader_processes(config, run.device),
+        num_workers=choose_num_workers(config, run.device),
         pin_memory=run.device.type == "cuda",
     )
     meter, recovery = Meter(config.batch_size), Recovery(stage, ema, resume["step"])
     if "interval" in resume:
         meter.load_state_dict(resume["interval"])
         recovery.load_state_dict(resume["recovery"])
-    figures: dict[str, float] = {}  # of the last interval
+    statistics: dict[str, float] = {}  # of the last interval
     stage.generator.train()
-    saved_at = time.monotonic()
+    last_checkpoint_at = time.monotonic()
     for step in range(first_step, data.total_steps):
         done = step + 1
         is_end = done == data.total_steps
@@ -222,38 +225,40 @@ def _run_stage(
         # Fetch.
         before = time.perf_counter()
         batch = next(loader)
-        waited_s = time.perf_counter() - before
-        low, high, target = _on_device(batch, run, data, step)
+        data_wait_s = time.perf_counter() - before
+        low, high, target = _to_device(batch, run, data, step)
 
         if done > resume["step"]:
             # Train.
             losses = stage.step(low, high, step, target)
             ema.update(step)
-            meter.add(losses, waited_s)
+            meter.add(losses, data_wait_s)
             recovery.add(losses, step)
 
             # Report.
             if done % config.logging.interval == 0 or is_end:
-                figures = _report(run, stage, meter, done)
-                run.console.live(_line(stage, data, figures, meter.rates(), done), keep=True)
+                statistics = _report(run, stage, meter, done)
+                run.console.update(_progress_line(stage, data, statistics, meter.rates(), done), keep=True)
                 meter.reset()
-                if recovery.is_stuck():
+                if recovery.needs_rollback():
                     _roll_back(run, stage, data, recovery, done)
-            elif run.console.is_stale():
-                run.console.live(_line(stage, data, figures, meter.rates(), done), keep=False)
+            elif run.console.is_update_due():
+                run.console.update(_progress_line(stage, data, statistics, meter.rates(), done), keep=False)
 
         # See what is due, and whether the weights are worth it.
         epoch, surplus_steps = divmod(done, data.steps_per_epoch)
         is_epoch = surplus_steps == 0
         if options.checkpoint_interval is None:
-            is_due = is_epoch and distributed.any_process(time.monotonic() - saved_at > CHECKPOINT_PAUSE_S)
+            checkpoint_is_due = is_epoch and distributed.any_rank(
+                time.monotonic() - last_checkpoint_at > MIN_CHECKPOINT_INTERVAL_S
+            )
         else:
-            is_due = is_epoch and epoch % options.checkpoint_interval == 0
-        is_kept = bool(options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0)
-        is_for_validation = is_end or done % config.validation_interval == 0
-        is_sound = (is_due or is_kept or is_for_validation) and recovery.is_sound(low, high)
-        is_kept = is_kept and is_sound
-        if is_end and not is_sound and not recovery.makes_pictures(low, high):
+            checkpoint_is_due = is_epoch and epoch % options.checkpoint_interval == 0
+        model_is_due = bool(options.store_model_interval and is_epoch and epoch % options.store_model_interval == 0)
+        validation_is_due = is_end or done % config.validation_interval == 0
+        is_healthy = (checkpoint_is_due or model_is_due or validation_is_due) and recovery.is_healthy(low, high)
+        model_is_due = model_is_due and is_healthy
+        if is_end and not is_healthy and not recovery.has_sane_output(low, high):
             raise TrainingError(
                 f"{stage.name}: at its end the generator makes no pictures; the last good checkpoint stays; "
                 f"begin anew with a lower rate, or set gradient_clip"
@@ -261,34 +266,34 @@ def _run_stage(
 
         # Validate.
         is_best: bool | None = False
-        if is_for_validation:
+        if validation_is_due:
             before = time.perf_counter()
-            is_best = _validate(run, stage, data, ema, done, is_sound, interrupted)
-            meter.leave_out(time.perf_counter() - before)
+            is_best = _validate(run, stage, data, ema, done, is_healthy, interrupted)
+            meter.exclude(time.perf_counter() - before)
         is_validated = is_best is not None
 
         # Save: no model without a checkpoint to go on from, and none of weights that broke just because it is time.
-        stopping = distributed.any_process(interrupted.is_set())
-        is_due = is_due and is_sound
-        if is_validated and is_kept:
+        stopping = distributed.any_rank(interrupted.is_set())
+        checkpoint_is_due = checkpoint_is_due and is_healthy
+        if is_validated and model_is_due:
             _save_model(run, stage, ema, run.files.epoch(stage.name, epoch))
-        if is_validated and is_sound and (is_due or is_kept or is_best or is_end):
-            recovery.keep(done)
-        if is_due or is_kept or is_best or is_end or stopping:
+        if is_validated and is_healthy and (checkpoint_is_due or model_is_due or is_best or is_end):
+            recovery.snapshot(done)
+        if checkpoint_is_due or model_is_due or is_best or is_end or stopping:
             _save_checkpoint(run, stage, ema, meter, recovery, done, is_validated)
-            saved_at = time.monotonic()
+            last_checkpoint_at = time.monotonic()
         if stopping and not (is_end and is_validated):
-            run.console.line(
+            run.console.print(
                 f"stopped after step {done} of {stage.name}; checkpoint {run.files.checkpoint(stage.name)} written: "
                 f"the same command with --resume auto continues"
             )
             return False
     _save_model(run, stage, ema, run.files.model(stage.name))
-    run.console.line(f"{stage.name} is done: {run.files.model(stage.name)}")
+    run.console.print(f"{stage.name} is done: {run.files.model(stage.name)}")
     return True
 
 
-def _on_device(batch: Batch, run: Run, data: StageData, step: int) -> tuple[Tensor, Tensor, Tensor]:
+def _to_device(batch: Batch, run: Run, data: StageData, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Turn LR and HR patches of (B, C, H, W) uint8 into float32 in [0, 1] on the device, bytes travelling.
 
     With a degradation the LR patches, a small part of those bytes, are replaced there.
@@ -305,41 +310,45 @@ def _on_device(batch: Batch, run: Run, data: StageData, step: int) -> tuple[Tens
 
 
 def _report(run: Run, stage: Stage, meter: Meter, done: int) -> dict[str, float]:
-    """Record the figures of an interval; give them."""
-    figures = meter.figures()
+    """Record the statistics of an interval; give them."""
+    statistics = meter.statistics()
     if run.log is not None:
-        values = figures | meter.rates() | stage.learning_rates(done - 1)
-        run.log.scalars("train", stage.name, stage.label, done, values)
-    return figures
+        values = statistics | meter.rates() | stage.learning_rates(done - 1)
+        run.log.add_scalars("train", stage.name, stage.label, done, values)
+    return statistics
 
 
 def _roll_back(run: Run, stage: Stage, data: StageData, recovery: Recovery, done: int) -> None:
     """Take a stage that gets nowhere back to its last good state, in all processes alike; give up in the end."""
-    diagnosis, first_bad = recovery.diagnosis()
+    diagnosis, first_bad = recovery.diagnose()
     batch_size, good_step = run.config.batch_size, recovery.good["step"]
-    images = {data.patches.pair(first_bad * batch_size + i).source.high.name: None for i in range(batch_size)}
-    trouble = (
+    images = {data.patches.pair_at(first_bad * batch_size + i).source.high.name: None for i in range(batch_size)}
+    problem = (
         f"{stage.name}: every step from {first_bad + 1} to {done} was bad, "
         f"the first one with {diagnosis} on {', '.join(images)}"
     )
-    if recovery.rollbacks == ROLLBACKS:
+    if recovery.rollbacks == MAX_ROLLBACKS:
         rate = "pretraining.lr" if stage.name == "pretraining" else "training.g_lr and d_lr"
         raise TrainingError(
-            f"{trouble}; {ROLLBACKS} rollbacks to step {good_step} with smaller rates were in vain: lower {rate}, set "
-            f"gradient_clip or look at these images; --resume auto goes on from the last checkpoint"
+            f"{problem}; {MAX_ROLLBACKS} rollbacks to step {good_step} with smaller rates were in vain: lower {rate}, "
+            f"set gradient_clip or look at these images; --resume auto goes on from the last checkpoint"
         )
     recovery.roll_back()
-    factor = stage.updaters[0].rate_factor
-    run.console.line(f"{trouble}; back to the weights of step {good_step}, with {factor:g} × the rate")
+    factor = stage.updaters[0].learning_rate_factor
+    run.console.print(f"{problem}; back to the weights of step {good_step}, with {factor:g} × the rate")
 
 
-def _line(stage: Stage, data: StageData, figures: dict[str, float], rates: dict[str, float], done: int) -> str:
+def _progress_line(
+    stage: Stage, data: StageData, statistics: dict[str, float], rates: dict[str, float], done: int
+) -> str:
     """Say in a line how a stage is doing."""
-    losses = "".join(f" {name.removesuffix('_loss')} {x:.4g}" for name, x in figures.items() if name.endswith("loss"))
+    shown = {name.removesuffix("_loss"): value for name, value in statistics.items() if name.endswith("loss")}
+    losses = "".join(f" {name} {value:.4g}" for name, value in shown.items())
     learning_rate = next(iter(stage.learning_rates(done - 1).values()))
     left_s = (data.total_steps - done) / rates["steps_per_s"]
     return (
-        f"{stage.name} {done:,}/{data.total_steps:,}, {duration(left_s)} left, {rates['images_per_s']:.1f} images/s "
+        f"{stage.name} {done:,}/{data.total_steps:,}, {format_duration(left_s)} left, "
+        f"{rates['images_per_s']:.1f} images/s "
         f"({rates['data_wait_share']:.0%} waiting for data), rate {learning_rate:.3g}, loss:{losses or ' …'}"
     )
 
@@ -350,25 +359,25 @@ def _validate(
     data: StageData,
     ema: ExponentialMovingAverage,
     done: int,
-    is_sound: bool,
+    is_healthy: bool,
     interrupted: threading.Event,
 ) -> bool | None:
     """Measure the average and keep it if it is the best sound one so far; tell whether it is, None if interrupted."""
-    run.console.live(f"{stage.name} {done:,}: validating on {len(data.validation)} images", keep=False)
+    run.console.update(f"{stage.name} {done:,}: validating on {len(data.validation)} images", keep=False)
     values = validate(
         ema.average, data.validation, run.content_loss, run.perceptual_loss, run.autocast, run.device, interrupted
     )
     if values is None:
         return None
-    is_best = is_sound and _is_best(run, stage, data, done, values)
+    is_best = is_healthy and _is_best(run, stage, data, done, values)
     if run.log is None:
         return is_best
-    run.log.scalars("validation", stage.name, stage.label, done, values)
+    run.log.add_scalars("validation", stage.name, stage.label, done, values)
     if shown := data.validation[: run.config.logging.num_images]:
         panel = make_panel(ema.average, shown, run.autocast, run.device)
-        run.log.picture(stage.name, stage.label, done, panel)
+        run.log.add_image(stage.name, stage.label, done, panel)
     perceptual = f", perceptual {values['perceptual_loss']:.4g}" if "perceptual_loss" in values else ""
-    run.console.line(
+    run.console.print(
         f"{stage.name} {done:,}: validation PSNR {values['PSNR']:.3f} dB Y, {values['PSNR_RGB']:.3f} dB RGB, "
         f"SSIM {values['SSIM']:.4f} Y{perceptual}{', the best so far' if is_best else ''}"
     )
@@ -410,7 +419,7 @@ def _save_checkpoint(
     unfinished_interval = meter.state_dict()  # takes all processes
     if distributed.rank() > 0:
         return
-    state = take_state(stage, ema)
+    state = capture_state(stage, ema)
     content = _model_content(run, stage, ema) | {
         "params_ema": state["params_ema"],
         "params": state["params"],
@@ -431,7 +440,7 @@ def _save_checkpoint(
 def _restore(resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage, run: Run) -> None:
     """Put a stage back to where its checkpoint was taken."""
     try:
-        put_state(resume, stage, ema)
+        restore_state(resume, stage, ema)
     except (RuntimeError, ValueError, KeyError) as error:
         raise WeightsError(
             f"{run.files.checkpoint(stage.name)}: its optimiser or discriminator does not fit the configuration "
@@ -446,14 +455,14 @@ def _save_model(run: Run, stage: Stage, ema: ExponentialMovingAverage, path: Pat
 
 
 def _model_content(run: Run, stage: Stage, ema: ExponentialMovingAverage) -> dict[str, Any]:
-    return {"params": ema.average.state_dict(), "stage": stage.name, "hparams": run.config.as_dict()}
+    return {"params": ema.average.state_dict(), "stage": stage.name, "hparams": run.config.to_dict()}
 
 
-def _try_steps(
+def _dry_run(
     run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, interrupted: threading.Event
 ) -> None:
     """Run two steps, the first to warm up, and a validation image; from these estimate the whole stage."""
-    loader = batches(
+    loader = load_batches(
         data.patches,
         batch_size=run.config.batch_size,
         first_step=0,
@@ -463,7 +472,7 @@ def _try_steps(
     )
     for step, batch in enumerate(loader):
         before = time.perf_counter()
-        low, high, target = _on_device(batch, run, data, step)
+        low, high, target = _to_device(batch, run, data, step)
         losses = stage.step(low, high, step, target)
         values = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items() if name.endswith("loss"))
         step_s = time.perf_counter() - before
@@ -472,12 +481,12 @@ def _try_steps(
     validate(ema.average, first, run.content_loss, run.perceptual_loss, run.autocast, run.device, interrupted)
     pixels = [math.prod(pair.shape[:2]) for pair in data.validation]
     validation_s = (time.perf_counter() - before) * sum(pixels) / pixels[0] / distributed.world_size()
-    whole_s = data.total_steps * step_s + math.ceil(data.total_steps / run.config.validation_interval) * validation_s
+    total_s = data.total_steps * step_s + math.ceil(data.total_steps / run.config.validation_interval) * validation_s
     if run.device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(run.device)
     else:
         memory = psutil.Process().memory_info().rss
-    run.console.line(
-        f"{stage.name}: a step in {step_s:.2f} s, a validation in {duration(validation_s)}, the whole stage in about "
-        f"{duration(whole_s)}; {gigabytes(memory)} of memory; {values}"
+    run.console.print(
+        f"{stage.name}: a step in {step_s:.2f} s, a validation in {format_duration(validation_s)}, the whole stage "
+        f"in about {format_duration(total_s)}; {format_size(memory)} of memory; {values}"
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from esrgan.config import Config, FolderPair, differences
+from esrgan.config import Config, FolderPair, describe_changes
 from esrgan.console import Console
-from esrgan.data import CachedPair, PatchDataset, Source, prepare, search_pairs
+from esrgan.data import CachedPair, DatasetSpec, PatchDataset, cache_pairs, find_pairs_and_problems
 from esrgan.data.datasets import default_data_root
 from esrgan.degradation import Degradation
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
@@ -28,7 +28,7 @@ from esrgan.training import distributed
 from esrgan.training.checkpoint import STAGES
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
-from esrgan.weights import load_file, unwrap
+from esrgan.weights import extract_state_dict, load_file
 
 SSIM_WINDOW = 11  # px, the least side of a validation image once its border is cut off
 
@@ -93,7 +93,7 @@ def make_autocast(config: Config, options: TrainOptions, device: torch.device, c
         return Autocast(device)
     dtype = low_precision_dtype(device, config.autocast_dtype)
     if dtype == torch.bfloat16 and not has_native_bfloat16(device):
-        console.line(f"-a: this {device.type} emulates bfloat16; expect it to be slower than without -a")
+        console.print(f"-a: this {device.type} emulates bfloat16; expect it to be slower than without -a")
     return Autocast(device, dtype)
 
 
@@ -127,15 +127,16 @@ def make_stage(
     autocast: Autocast,
 ) -> Stage:
     """Make a stage by its name."""
-    parts = config.accumulation
 
     def updater(network: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> Updater:
-        return Updater(network, schedule, betas, autocast.scale_loss, config.gradient_clip)
+        return Updater(network, schedule, betas, autocast.needs_loss_scaling, config.gradient_clip)
 
     if name == "pretraining":
         pre = config.pretraining
         schedule = step_schedule(pre.lr, pre.sched_step, pre.sched_gamma)
-        return PixelStage(generator, content_loss, updater(generator, schedule, pre.betas), autocast, parts)
+        return PixelStage(
+            generator, content_loss, updater(generator, schedule, pre.betas), autocast, config.accumulation
+        )
     gan = config.training
     g_schedule = multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma)
     d_schedule = multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma)
@@ -149,11 +150,11 @@ def make_stage(
         gan.g_adversarial_loss_scaling,
         gan.g_content_loss_scaling,
         autocast,
-        parts,
+        config.accumulation,
     )
 
 
-def make_inputs(
+def load_inputs(
     config: Config, options: TrainOptions, stages: Sequence[str], device: torch.device, console: Console
 ) -> tuple[dict[str, StageData], PerceptualLoss | None]:
     """Get everything that comes from outside: the images of the stages and the VGG weights.
@@ -165,12 +166,12 @@ def make_inputs(
     data: dict[str, StageData] = {}
     for name in stages:
         try:
-            data[name] = _stage_data(config, options, name, console)
+            data[name] = _load_stage_data(config, options, name, console)
         except DatasetError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     perceptual_loss = None
     try:
-        perceptual_loss = _perceptual_loss(config, stages, may_download=not problems, console=console)
+        perceptual_loss = _load_perceptual_loss(config, stages, may_download=not problems, console=console)
     except WeightsError as error:
         problems += error.problems
     processes = distributed.world_size()
@@ -182,19 +183,19 @@ def make_inputs(
     return data, perceptual_loss.to(device) if perceptual_loss is not None else None
 
 
-def _stage_data(config: Config, options: TrainOptions, name: str, console: Console) -> StageData:
+def _load_stage_data(config: Config, options: TrainOptions, name: str, console: Console) -> StageData:
     section = config.pretraining if name == "pretraining" else config.training
     scale, channels = config.scale_factor, config.img_channels
     data_root = Path(config.data_root) if config.data_root else default_data_root()
     cache_dir = Path(config.cache_dir) if config.cache_dir else data_root / "cache"
     smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cut to a multiple of the scale
-    parts: dict[str, list[CachedPair]] = {}
+    splits: dict[str, list[CachedPair]] = {}
     problems: list[str | Problem] = []
     for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
-        pairs, found = search_pairs([_source(item) for item in items], split, scale, data_root)  # type: ignore[arg-type]
+        pairs, found = find_pairs_and_problems([_source(item) for item in items], split, scale, data_root)  # type: ignore[arg-type]
         problems += [problem for problem in found if problem not in problems]
         try:
-            parts[split] = prepare(
+            splits[split] = cache_pairs(
                 pairs,
                 scale=scale,
                 channels=channels,
@@ -205,11 +206,11 @@ def _stage_data(config: Config, options: TrainOptions, name: str, console: Conso
         except DatasetError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     if not problems and section.cr_patch_size is None and config.batch_size > 1:
-        problems += _uneven(name, parts["train"])
+        problems += _check_equal_sizes(name, splits["train"])
     if problems:
         raise DatasetError(problems)
     patches = PatchDataset(
-        parts["train"],
+        splits["train"],
         scale=scale,
         patch_size=section.cr_patch_size,
         seed=config.seed + STAGES.index(name),
@@ -219,14 +220,14 @@ def _stage_data(config: Config, options: TrainOptions, name: str, console: Conso
     degradation = None
     if section.degradation is not None:
         degradation = Degradation(scale, patches.seed, **section.degradation.model_dump())
-    steps_per_epoch = max(1, len(parts["train"]) // config.batch_size)
+    steps_per_epoch = max(1, len(splits["train"]) // config.batch_size)
     total_steps = section.num_steps or (section.num_epoch or 0) * steps_per_epoch
     if options.max_steps is not None:
         total_steps = min(total_steps, options.max_steps)
-    return StageData(patches, degradation, parts["val"], steps_per_epoch, total_steps)
+    return StageData(patches, degradation, splits["val"], steps_per_epoch, total_steps)
 
 
-def check_alike(config: Config, options: TrainOptions, data: Mapping[str, StageData]) -> None:
+def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[str, StageData]) -> None:
     """Make sure that all processes will do the same; folders may differ from machine to machine, images may not.
 
     Waits for the slowest machine to read its images.
@@ -235,7 +236,7 @@ def check_alike(config: Config, options: TrainOptions, data: Mapping[str, StageD
         EsrganError: If they would not, with what differs from process 0, in every process.
     """
     host = socket.gethostname()
-    settings = config.as_dict()
+    settings = config.to_dict()
     for key in ("data_root", "cache_dir", "num_workers"):
         del settings[key]
     for section, key in (("perceptual_loss", "weights"), *product(STAGES, ("train_datasets", "val_datasets"))):
@@ -251,21 +252,21 @@ def check_alike(config: Config, options: TrainOptions, data: Mapping[str, StageD
             settings[f"{name} {split} images"] = {image: ", ".join(size) for image, size in sizes.items()}
             settings[f"{name} {split} order"] = hashlib.sha256(order.encode()).hexdigest()[:8]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    if len(set(distributed.gather("digests", digest))) == 1:
+    if len(set(distributed.all_gather_text("digests", digest))) == 1:
         return
-    first_host, first = distributed.share(lambda: (host, settings))
-    changes = differences(first, settings)
+    first_host, first = distributed.broadcast_object(lambda: (host, settings))
+    changes = describe_changes(first, settings)
     got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
     remedy = "give all machines the same configuration, options and images"
     problem = str(Problem(host, f"what process 0 on {first_host} has", got, remedy)) if changes else ""
-    raise EsrganError(list(dict.fromkeys(filter(None, distributed.gather("differences", problem)))))
+    raise EsrganError(list(dict.fromkeys(filter(None, distributed.all_gather_text("differences", problem)))))
 
 
-def _source(item: str | FolderPair) -> Source:
+def _source(item: str | FolderPair) -> DatasetSpec:
     return item if isinstance(item, str) else (item.hr, item.lr)
 
 
-def _uneven(name: str, pairs: Sequence[CachedPair]) -> list[str | Problem]:
+def _check_equal_sizes(name: str, pairs: Sequence[CachedPair]) -> list[str | Problem]:
     sizes = {pair.shape for pair in pairs}
     if len(sizes) == 1:
         return []
@@ -275,7 +276,7 @@ def _uneven(name: str, pairs: Sequence[CachedPair]) -> list[str | Problem]:
     ]
 
 
-def _perceptual_loss(
+def _load_perceptual_loss(
     config: Config, stages: Sequence[str], may_download: bool, console: Console
 ) -> PerceptualLoss | None:
     """Load the perceptual loss; None if it is optional or only for validation and its weights are not here."""
@@ -286,23 +287,23 @@ def _perceptual_loss(
         how = f"{own_file}, or put torchvision's at {path}"
         if section.optional or "training" not in stages:
             where = "the perceptual term is left out" if "training" in stages else "no perceptual_loss in validation"
-            console.line(f"no ImageNet weights of {section.vgg_type} on this machine: {where}; to have it, {how}")
+            console.print(f"no ImageNet weights of {section.vgg_type} on this machine: {where}; to have it, {how}")
             return None
         if not may_download:
             raise WeightsError(
                 f"perceptual_loss: the ImageNet weights of {section.vgg_type} (about 550 MB) are not on this machine; "
                 f"training downloads them once its data is there; or {how}"
             )
-        console.line(f"downloading the ImageNet weights of {section.vgg_type} (about 550 MB) to {path}")
+        console.print(f"downloading the ImageNet weights of {section.vgg_type} (about 550 MB) to {path}")
         try:
             path = download_torchvision_weights(section.vgg_type)
         except WeightsError as error:
             raise WeightsError(f"{error}, or {own_file}") from error
     arguments = section.model_dump(exclude={"weights", "optional"})
-    return PerceptualLoss(unwrap(load_file(path), str(path)), **arguments)
+    return PerceptualLoss(extract_state_dict(load_file(path), str(path)), **arguments)
 
 
-def describe(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:
+def describe_networks(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:
     """Say what will be trained, in a line."""
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("g", generator), ("d", discriminator))}
     g = config.generator
@@ -312,7 +313,7 @@ def describe(config: Config, generator: nn.Module, discriminator: nn.Module) -> 
     )
 
 
-def loader_processes(config: Config, device: torch.device) -> int:
+def choose_num_workers(config: Config, device: torch.device) -> int:
     """Choose the number of loader processes: on a CPU the training itself has use for all cores."""
     if config.num_workers is not None:
         return config.num_workers

@@ -29,7 +29,7 @@ class Stage(Protocol):
         content_loss: The pixel loss.
         updaters: Of all that it trains.
         autocast: Precision of the forward passes.
-        micro_batches: Parts of a batch that are computed one after the other.
+        accumulation: Parts of a batch that are computed one after the other.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Stage(Protocol):
     content_loss: ContentLoss
     updaters: Sequence[Updater]
     autocast: Autocast
-    micro_batches: int
+    accumulation: int
 
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         """Train on a batch.
@@ -81,7 +81,7 @@ class Autocast:
         return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
 
     @property
-    def scale_loss(self) -> bool:
+    def needs_loss_scaling(self) -> bool:
         """Whether gradients could underflow."""
         return self.dtype == torch.float16
 
@@ -94,7 +94,7 @@ class PixelStage:
         content_loss: The pixel loss.
         updater: Of the generator.
         autocast: Precision of the forward passes.
-        micro_batches: Parts of a batch that are computed one after the other, for want of memory.
+        accumulation: Parts of a batch that are computed one after the other, for want of memory.
     """
 
     name, label = "pretraining", "PSNR-driven"
@@ -105,27 +105,27 @@ class PixelStage:
         content_loss: ContentLoss,
         updater: Updater,
         autocast: Autocast,
-        micro_batches: int = 1,
+        accumulation: int = 1,
     ) -> None:
         self.generator = generator
         self.content_loss = content_loss
         self.updater = updater
         self.updaters: Sequence[Updater] = (updater,)
         self.autocast = autocast
-        self.micro_batches = micro_batches
+        self.accumulation = accumulation
 
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         """See ``Stage``."""
         target = high if target is None else target
-        losses = [self._backward(*each) for each in _micro_batches(self.micro_batches, low, target)]
-        means = _means(losses)
+        losses = [self._backward(*each) for each in _split_batch(self.accumulation, low, target)]
+        means = _mean_losses(losses)
         return means | {"gradient_norm": self.updater.update(means["content_loss"], step)}
 
     def _backward(self, low: Tensor, target: Tensor) -> dict[str, Tensor]:
         with self.autocast():
             fake = self.generator(low)
         loss = self.content_loss(fake, target)
-        torch.autograd.backward(self.updater.scaler.scale(loss / self.micro_batches))
+        torch.autograd.backward(self.updater.scaler.scale(loss / self.accumulation))
         return {"content_loss": loss.detach()}
 
     def learning_rates(self, step: int) -> dict[str, float]:
@@ -157,7 +157,7 @@ class AdversarialStage:
         g_adversarial_loss_scaling: λ.
         g_content_loss_scaling: η.
         autocast: Precision of the forward passes.
-        micro_batches: Parts of a batch that are computed one after the other, for want of memory. The relativistic
+        accumulation: Parts of a batch that are computed one after the other, for want of memory. The relativistic
             means and the discriminator's batch normalisation are those of a part.
     """
 
@@ -174,7 +174,7 @@ class AdversarialStage:
         g_adversarial_loss_scaling: float,
         g_content_loss_scaling: float,
         autocast: Autocast,
-        micro_batches: int = 1,
+        accumulation: int = 1,
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
@@ -186,14 +186,14 @@ class AdversarialStage:
         self.d_updater = d_updater
         self.updaters: Sequence[Updater] = (g_updater, d_updater)
         self.autocast = autocast
-        self.micro_batches = micro_batches
+        self.accumulation = accumulation
 
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         """See ``Stage``."""
         target = high if target is None else target
         before = [buffer.clone() for buffer in self.discriminator.buffers()]
-        losses = [self._backward(*each) for each in _micro_batches(self.micro_batches, low, high, target)]
-        means = _means(losses)
+        losses = [self._backward(*each) for each in _split_batch(self.accumulation, low, high, target)]
+        means = _mean_losses(losses)
         g_norm = self.g_updater.update(means["g_total_loss"], step)
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
         for buffer, old in zip(self.discriminator.buffers(), before, strict=True):  # a skipped step leaves these too
@@ -213,7 +213,7 @@ class AdversarialStage:
         adversarial = relativistic_generator_loss(real_logits.detach(), fake_logits)
         discriminating = relativistic_discriminator_loss(real_logits, fake_logits)
         g_scale, d_scale = (each.scaler.scale for each in (self.g_updater, self.d_updater))
-        share = 1 / self.micro_batches
+        share = 1 / self.accumulation
         weighted = g_scale(self.adversarial_scaling * share * adversarial)
         torch.autograd.backward(weighted, inputs=[image], retain_graph=True)
         torch.autograd.backward(d_scale(share * discriminating), inputs=self.d_updater.parameters)
@@ -263,11 +263,11 @@ class AdversarialStage:
         self.discriminator.load_state_dict(state["discriminator"])
 
 
-def _micro_batches(count: int, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _split_batch(count: int, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut a batch into equal parts."""
     return zip(*(each.chunk(count) for each in images), strict=True)
 
 
-def _means(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _mean_losses(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Average the losses of equal parts of a batch."""
     return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}

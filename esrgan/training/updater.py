@@ -14,9 +14,9 @@ from esrgan.training import distributed
 Schedule = Callable[[int], float]  # step, counted from 0, to learning rate
 
 
-def step_schedule(learning_rate: float, every: int, gamma: float) -> Schedule:
+def step_schedule(learning_rate: float, step_size: int, gamma: float) -> Schedule:
     """Multiply the rate by gamma after every so many steps, as StepLR does."""
-    return lambda step: learning_rate * gamma ** (step // every)
+    return lambda step: learning_rate * gamma ** (step // step_size)
 
 
 def multi_step_schedule(learning_rate: float, milestones: Sequence[int], gamma: float) -> Schedule:
@@ -35,10 +35,10 @@ class Updater:
         schedule: Learning rate by step.
         betas: Of Adam.
         scale_loss: Scale the loss against underflow, for float16 autocast.
-        max_norm: Longer gradients are shortened to this length; None leaves them.
+        gradient_clip: Longer gradients are shortened to this length; None leaves them.
 
     Attributes:
-        rate_factor: Of the scheduled rate; less than 1 after a rollback.
+        learning_rate_factor: Of the scheduled rate; less than 1 after a rollback.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class Updater:
         schedule: Schedule,
         betas: tuple[float, float],
         scale_loss: bool = False,
-        max_norm: float | None = None,
+        gradient_clip: float | None = None,
     ) -> None:
         self.parameters = list(network.parameters())
         self.schedule = schedule
-        self.max_norm = max_norm
-        self.rate_factor = 1.0
+        self.gradient_clip = gradient_clip
+        self.learning_rate_factor = 1.0
         self.optimizer = torch.optim.Adam(self.parameters, lr=schedule(0), betas=betas, fused=True)
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scale_loss)
 
     def learning_rate(self, step: int) -> float:
         """Give the rate of a step, counted from 0."""
-        return self.rate_factor * self.schedule(step)
+        return self.learning_rate_factor * self.schedule(step)
 
     def update(self, loss: Tensor, step: int) -> Tensor:
         """Change the weights by one step along their gradients, averaged over the processes, and clear these.
@@ -75,8 +75,8 @@ class Updater:
         distributed.average_gradients(gradients)  # so all skip the same steps
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(gradients)
-        if self.max_norm is not None:
-            torch._foreach_mul_(gradients, (self.max_norm / norm).clamp(max=1))
+        if self.gradient_clip is not None:
+            torch._foreach_mul_(gradients, (self.gradient_clip / norm).clamp(max=1))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         if not self.scaler.is_enabled():  # which would find out by itself
@@ -91,7 +91,7 @@ class Updater:
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "rate_factor": self.rate_factor,
+            "rate_factor": self.learning_rate_factor,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -101,4 +101,4 @@ class Updater:
         self.optimizer.param_groups[0]["betas"] = betas  # those of the configuration, should it have changed
         if state["scaler"]:  # empty if it was trained without one
             self.scaler.load_state_dict(state["scaler"])
-        self.rate_factor = state.get("rate_factor", 1.0)
+        self.learning_rate_factor = state.get("rate_factor", 1.0)

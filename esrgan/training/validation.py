@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from esrgan import images, metrics, resize
-from esrgan.data import CachedPair, read_whole
+from esrgan.data import CachedPair, read_cached_pair
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
 from esrgan.training import distributed
@@ -53,27 +53,29 @@ def validate(
     for pair in pairs[distributed.rank() :: distributed.world_size()]:
         if interrupted.is_set():
             break
-        low, high = read_whole(pair)
+        low, high = read_cached_pair(pair)
         real = to_tensor(high, device)
         with autocast():
             fake = generator(to_tensor(low, device)).float().clamp(0, 1)
-        measured = metrics.measure(to_image(fake), high, border=generator.scale_factor)
+        scores = metrics.measure(to_image(fake), high, border=generator.scale_factor)
         row = {
             "content_loss": content_loss(fake, real).item(),
-            "PSNR": measured["psnr_y"],
-            "SSIM": measured["ssim_y"],
-            "PSNR_RGB": measured["psnr_rgb"],
-            "SSIM_RGB": measured["ssim_rgb"],
+            "PSNR": scores["psnr_y"],
+            "SSIM": scores["ssim_y"],
+            "PSNR_RGB": scores["psnr_rgb"],
+            "SSIM_RGB": scores["ssim_rgb"],
         }
         if perceptual_loss is not None:
             with autocast():
                 row["perceptual_loss"] = perceptual_loss(fake, real).item()
         rows.append(row)
-    if distributed.any_process(interrupted.is_set()):
+    if distributed.any_rank(interrupted.is_set()):
         return None
     names = ["content_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"]
     names += ["perceptual_loss"] if perceptual_loss is not None else []
-    sums = distributed.total(torch.tensor([sum(row[name] for row in rows) for name in names], dtype=torch.float64))
+    sums = distributed.all_reduce_sum(
+        torch.tensor([sum(row[name] for row in rows) for name in names], dtype=torch.float64)
+    )
     return {name: value / len(pairs) for name, value in zip(names, sums.tolist(), strict=True)}
 
 
@@ -83,13 +85,13 @@ def make_panel(generator: RRDBNet, pairs: Sequence[CachedPair], autocast: Autoca
     scale = generator.scale_factor
     rows = []
     for pair in pairs:
-        low, high = read_whole(pair)
+        low, high = read_cached_pair(pair)
         size = [min(PANEL_SIZE // scale, extent) for extent in low.shape[:2]]
-        top, left = ((extent - part) // 2 for extent, part in zip(low.shape[:2], size, strict=True))
+        top, left = ((extent - length) // 2 for extent, length in zip(low.shape[:2], size, strict=True))
         low = low[top : top + size[0], left : left + size[1]]
         high = high[top * scale : (top + size[0]) * scale, left * scale : (left + size[1]) * scale]
         with autocast():
             fake = generator(to_tensor(low, device))
         nearest = low.repeat(scale, axis=0).repeat(scale, axis=1)
         rows.append([nearest, resize.bicubic(low, Fraction(scale)), to_image(fake), high])
-    return images.panel(rows, PANEL_LABELS)
+    return images.make_contact_sheet(rows, PANEL_LABELS)

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from esrgan.errors import WeightsError, one_line
+from esrgan.errors import WeightsError
 from esrgan.models import RRDBNet
-from esrgan.weights.strangers import likely_kind
+from esrgan.text import one_line
+from esrgan.weights.unsupported import guess_architecture
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 DENSE_CONV = re.compile(r"body\.(\d{1,4})\.rdb(\d{1,4})\.conv(\d{1,4})\.weight")
 
@@ -51,7 +52,7 @@ class Architecture:
         return ", ".join([f"RRDBNet ×{self.scale_factor} {size}", *extras])
 
 
-def infer_architecture(state: State, place: str = "state dict") -> Architecture:
+def infer_architecture(state: StateDict, place: str = "state dict") -> Architecture:
     """Find the generator that a state dict belongs to, from its names and shapes.
 
     Args:
@@ -64,7 +65,7 @@ def infer_architecture(state: State, place: str = "state dict") -> Architecture:
     ends = ["conv_first", "body.0.rdb1.conv1", "conv_body", "conv_hr", "conv_last"]
     convs = [tuple(map(int, match.groups())) for name in state if (match := DENSE_CONV.fullmatch(name))]
     if not convs:
-        raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {likely_kind(state)}")
+        raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {guess_architecture(state)}")
     if missing := [f"{name}.weight" for name in ends if f"{name}.weight" not in state]:
         raise WeightsError(f"{place}: an ESRGAN generator without {' and '.join(missing)}; the file is damaged")
     num_basic_blocks = 1 + max(i for i, _, _ in convs)
@@ -102,7 +103,7 @@ def infer_architecture(state: State, place: str = "state dict") -> Architecture:
     )
 
 
-def take_residual_scaling(state: State, place: str) -> float | None:
+def pop_residual_scaling(state: StateDict, place: str) -> float | None:
     """Remove the ``residual_scaling`` entries of a state dict and give their value, or None if there are none.
 
     Raises:
@@ -114,14 +115,14 @@ def take_residual_scaling(state: State, place: str) -> float | None:
         value = state.pop(name)
         if value.numel() != 1 or not torch.isfinite(value.float()).all():
             raise WeightsError(f"{place}: expected {one_line(name)} to be one number, got shape {tuple(value.shape)}")
-        values.add(_shortest(value))
+        values.add(_shortest_decimal(value))
     if len(values) > 1:
         got = ", ".join(f"{value:g}" for value in sorted(values)[:3])
         raise WeightsError(f"{place}: expected one residual_scaling for all blocks, got {got}; RRDBNet has but one")
     return values.pop() if values else None
 
 
-def _shortest(value: Tensor) -> float:
+def _shortest_decimal(value: Tensor) -> float:
     """Read 0.2 where float32 holds 0.200000003, so that it equals the 0.2 of other files."""
     exact = value.flatten()[0]
     exact = (
@@ -131,14 +132,14 @@ def _shortest(value: Tensor) -> float:
     return next(float(text) for text in texts if torch.tensor(float(text), dtype=exact.dtype) == exact)
 
 
-def check_tensors(state: State, place: str) -> None:
+def check_tensors(state: StateDict, place: str) -> None:
     """Make sure that all tensors are plain floating-point numbers which the file really holds.
 
     Raises:
         WeightsError: If one is sparse, quantised, integer or complex, or if they claim more than the file has.
     """
     for name, value in state.items():
-        if kind := _odd_kind(value):
+        if kind := _unsupported_tensor_kind(value):
             raise WeightsError(
                 f"{place}: expected floating-point weights, got {kind} in {one_line(name)}; export the model in float32"
             )
@@ -149,7 +150,7 @@ def check_tensors(state: State, place: str) -> None:
         raise WeightsError(f"{place}: its shapes claim {claimed:,} bytes and it holds {held:,}; the file is damaged")
 
 
-def _odd_kind(value: Tensor) -> str | None:
+def _unsupported_tensor_kind(value: Tensor) -> str | None:
     if value.is_nested or value.is_meta:
         return "tensors without data"
     if value.is_quantized:
@@ -161,7 +162,7 @@ def _odd_kind(value: Tensor) -> str | None:
     return None
 
 
-def check_complete(state: State, network: RRDBNet, place: str) -> None:
+def check_complete(state: StateDict, network: RRDBNet, place: str) -> None:
     """Compare a state dict with the network it is for, tensor by tensor.
 
     Raises:

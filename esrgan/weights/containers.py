@@ -15,19 +15,20 @@ import safetensors
 import torch
 from torch import Tensor
 
-from esrgan.errors import WeightsError, one_line
+from esrgan.errors import WeightsError
+from esrgan.text import one_line
 from esrgan.weights import ncnn
-from esrgan.weights.strangers import likely_content
+from esrgan.weights.unsupported import guess_contents
 
 # Where trainers put a generator's weights, the best first: averaged weights before raw ones.
-CONTAINERS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
-WRAPPERS = (*CONTAINERS, "generator", "netG", "net_g", "model")  # of others; after those that are known
+KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
+STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # of others; after those that are known
 
-ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
-INFLATION = 10  # times the file's size; weights hardly compress, and PyTorch does not try
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+MAX_INFLATION = 10  # times the file's size; weights hardly compress, and PyTorch does not try
 
 # How files that are none begin, what they are, and what to do.
-SIGNATURES = (
+UNSUPPORTED_SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer in its place", "fetch the file by `git lfs pull`"),
     (b"<", "a web page saved under this name", "download it again"),
     (b"{", "JSON text", "name the file that has the weights"),
@@ -46,15 +47,15 @@ SIGNATURES = (
     (b"\xdd\x85\x76\x00", "a binary ncnn .param, which has no names", "use the .param that is text"),
     (b"%PDF", "a PDF document", "name the file that has the weights"),
 )
-SAFETENSORS_HEADER = 100_000_000  # bytes, the most that the format allows; its length stands before the JSON text
-ONNX_START = re.compile(rb"\x08[\x01-\x20](\x12|:|B)")  # field ir_version, then producer, graph or opset
+MAX_SAFETENSORS_HEADER = 100_000_000  # bytes, the most that the format allows; its length stands before the JSON text
+ONNX_SIGNATURE = re.compile(rb"\x08[\x01-\x20](\x12|:|B)")  # field ir_version, then producer, graph or opset
 
 
-def unwrap(content: dict[str, Any], place: str) -> dict[str, Tensor]:
+def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]:
     """Take the state dict out of what a file holds.
 
     Args:
-        content: A bare state dict, or one in any of ``WRAPPERS``, or such a one in another.
+        content: A bare state dict, or one in any of ``STATE_DICT_KEYS``, or such a one in another.
         place: The file, for messages.
 
     Returns:
@@ -64,13 +65,13 @@ def unwrap(content: dict[str, Any], place: str) -> dict[str, Tensor]:
         WeightsError: If there is no state dict.
     """
     for _ in range(3):  # deep enough for all that trainers write, and an end to a dictionary that holds itself
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None)
+        inner = next((content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict)), None)
         if inner is None:
             break
         content = inner
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise WeightsError(f"{place}: expected the weights of a network, got {likely_content(content)}")
+        raise WeightsError(f"{place}: expected the weights of a network, got {guess_contents(content)}")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
@@ -86,7 +87,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if pair := ncnn.find_pair(path):
-        return {"params": ncnn.read(*pair)}
+        return {"params": ncnn.read_pair(*pair)}
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -108,21 +109,21 @@ def load_file(path: str | Path) -> dict[str, Any]:
 
 
 def _load(path: Path, head: bytes, size: int) -> Any:
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER:
         return _load_safetensors(path)
-    if head.startswith(ZIP_STARTS):
+    if head.startswith(ZIP_SIGNATURES):
         _check_zip(path, size)
         return _load_torch(path)
     if head.startswith(b"\x80") and head[1:2] <= b"\x05":  # a pickle, as PyTorch wrote them before 1.6
         return _load_torch(path)
-    for start, kind, remedy in SIGNATURES:
+    for start, kind, remedy in UNSUPPORTED_SIGNATURES:
         if head.lstrip().startswith(start):
             raise WeightsError(f"{path}: expected a weight file, got {kind}; {remedy}")
-    if ONNX_START.match(head):
+    if ONNX_SIGNATURE.match(head):
         raise WeightsError(f"{path}: expected a weight file, got an ONNX graph; use the PyTorch file it was made from")
     if path.suffix == ".safetensors":
         return _load_safetensors(path)  # whose message says what is wrong
-    if path.suffix == ".bin" and head[:4] in ncnn.FLAGS:
+    if path.suffix == ".bin" and head[:4] in ncnn.WEIGHT_FLAGS:
         raise WeightsError(f"{path}: expected its text {path.with_suffix('.param').name} beside it; put it there")
     if not head.strip(b"\0"):
         raise WeightsError(
@@ -140,7 +141,7 @@ def _check_zip(path: Path, size: int) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception as error:  # damaged input: zipfile raises nearly anything
-        raise WeightsError(f"{path}: damaged or truncated: {_reason(error)}; download it again") from error
+        raise WeightsError(f"{path}: damaged or truncated: {_error_text(error)}; download it again") from error
     names = [entry.filename for entry in entries]
     if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
         raise WeightsError(f"{path}: expected weights alone, got a TorchScript program; save its state_dict() instead")
@@ -151,7 +152,7 @@ def _check_zip(path: Path, size: int) -> None:
             "unpack it and name the weight file in it"
         )
     inside = sum(entry.file_size for entry in entries)
-    if inside > INFLATION * size:
+    if inside > MAX_INFLATION * size:
         raise WeightsError(f"{path}: {size:,} bytes would become {inside:,}: no weights compress so; not opened")
 
 
@@ -160,12 +161,14 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = (file.metadata() or {}).items()  # anything; the weights are in the tensors alone
-            return {"params": state} | {key: _as_json(value) for key, value in metadata if key not in WRAPPERS}
+            return {"params": state} | {
+                key: _parse_json(value) for key, value in metadata if key not in STATE_DICT_KEYS
+            }
     except Exception as error:  # damaged input
-        raise WeightsError(f"{path}: not a whole safetensors file: {_reason(error)}; download it again") from error
+        raise WeightsError(f"{path}: not a whole safetensors file: {_error_text(error)}; download it again") from error
 
 
-def _as_json(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -185,8 +188,8 @@ def _load_torch(path: Path) -> Any:
             raise WeightsError(f"{path}: {reason}; save its state_dict alone") from error
         raise WeightsError(f"{path}: not a PyTorch weight file; download it again") from error
     except Exception as error:  # damaged input: torch raises nearly anything from within its unpickler
-        raise WeightsError(f"{path}: damaged or truncated: {_reason(error)}; download it again") from error
+        raise WeightsError(f"{path}: damaged or truncated: {_error_text(error)}; download it again") from error
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return one_line(str(error) or type(error).__name__, 120)

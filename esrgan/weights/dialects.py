@@ -14,14 +14,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from esrgan.errors import WeightsError, one_line
-from esrgan.weights.strangers import likely_kind
+from esrgan.errors import WeightsError
+from esrgan.text import one_line
+from esrgan.weights.unsupported import guess_architecture
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
-DENSE = "body.{i}.rdb{j}.conv{k}"
-TAIL = "tail.{t}"  # a layer behind the trunk whose number says nothing before all of them are known
-NUMBER = "(0|[1-9][0-9]{0,3})"  # more blocks than 9999 are no network but an attack
+DENSE_LAYER = "body.{i}.rdb{j}.conv{k}"
+TAIL_LAYER = "tail.{t}"  # a layer behind the trunk whose number says nothing before all of them are known
+NUMBER_REGEX = "(0|[1-9][0-9]{0,3})"  # more blocks than 9999 are no network but an attack
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class Dialect:
     layers: dict[str, str]
 
     @cached_property
-    def start(self) -> re.Pattern[str]:
+    def dense_block_pattern(self) -> re.Pattern[str]:
         """Matches the dense blocks' tensors, which no other network has, behind any prefix of a wrapper."""
-        dense = next(theirs for theirs, ours in self.layers.items() if ours == DENSE)
-        return re.compile(rf"((?:.+\.)?){_pattern(dense)}\.(?:weight|bias)")
+        dense = next(theirs for theirs, ours in self.layers.items() if ours == DENSE_LAYER)
+        return re.compile(rf"((?:.+\.)?){_to_regex(dense)}\.(?:weight|bias)")
 
-    def rename(self, name: str) -> str:
+    def to_basicsr(self, name: str) -> str:
         """Give our name of a tensor; a name that is not of this dialect stays as it is."""
-        layer, kind = _parts(name)
+        layer, kind = _split_name(name)
         for pattern, theirs, ours in self._rules:
             if match := pattern.fullmatch(layer):
                 numbers = dict(zip(_placeholders(theirs), map(int, match.groups()), strict=True))
@@ -54,11 +55,11 @@ class Dialect:
                 return ".".join(filter(None, (ours.format(**counted), kind)))
         return name
 
-    def name(self, ours: str) -> str:
+    def from_basicsr(self, ours: str) -> str:
         """Give this dialect's name of a tensor that has our name, the first if it has several."""
-        layer, kind = _parts(ours)
+        layer, kind = _split_name(ours)
         for name, template in self.layers.items():
-            if match := re.fullmatch(_pattern(template), layer):
+            if match := re.fullmatch(_to_regex(template), layer):
                 numbers = dict(zip(_placeholders(template), map(int, match.groups()), strict=True))
                 for key in _placeholders(name):
                     name = name.replace(f"{{{key}}}", str(numbers[key[0]] - key.endswith("-1")))
@@ -67,10 +68,10 @@ class Dialect:
 
     @cached_property
     def _rules(self) -> tuple[tuple[re.Pattern[str], str, str], ...]:
-        return tuple((re.compile(_pattern(theirs)), theirs, ours) for theirs, ours in self.layers.items())
+        return tuple((re.compile(_to_regex(theirs)), theirs, ours) for theirs, ours in self.layers.items())
 
 
-def _parts(name: str) -> tuple[str, str]:
+def _split_name(name: str) -> tuple[str, str]:
     """Part a tensor's name into its layer's and "weight" or "bias", or nothing where it is neither."""
     layer, _, kind = name.rpartition(".")
     return (layer, kind) if kind in ("weight", "bias") else (name, "")
@@ -80,15 +81,15 @@ def _placeholders(template: str) -> list[str]:
     return re.findall(r"\{(.*?)\}", template)
 
 
-def _pattern(template: str) -> str:
-    return NUMBER.join(re.escape(part) for part in re.split(r"\{.*?\}", template))
+def _to_regex(template: str) -> str:
+    return NUMBER_REGEX.join(re.escape(part) for part in re.split(r"\{.*?\}", template))
 
 
-OLD = "ESRGAN old names"
+ESRGAN_OLD_LABEL = "ESRGAN old names"
 BASICSR = Dialect(
     "basicsr",
     "BasicSR names",
-    {name: name for name in ("conv_first", DENSE, "conv_body", "conv_up{u}", "conv_hr", "conv_last")},
+    {name: name for name in ("conv_first", DENSE_LAYER, "conv_body", "conv_up{u}", "conv_hr", "conv_last")},
 )
 DIALECTS = (
     BASICSR,
@@ -97,7 +98,7 @@ DIALECTS = (
         "ESRGAN new names",
         {
             "conv_first": "conv_first",
-            "RRDB_trunk.{i}.RDB{j}.conv{k}": DENSE,
+            "RRDB_trunk.{i}.RDB{j}.conv{k}": DENSE_LAYER,
             "trunk_conv": "conv_body",
             "upconv{u}": "conv_up{u}",
             "HRconv": "conv_hr",
@@ -106,12 +107,12 @@ DIALECTS = (
     ),
     Dialect(
         "esrgan-old",
-        OLD,
+        ESRGAN_OLD_LABEL,
         {
             "model.0": "conv_first",
-            "model.1.sub.{i}.RDB{j}.conv{k}.0": DENSE,
+            "model.1.sub.{i}.RDB{j}.conv{k}.0": DENSE_LAYER,
             "model.1.sub.{n}": "conv_body{n}",
-            "model.{t}": TAIL,
+            "model.{t}": TAIL_LAYER,
         },
     ),
     Dialect(
@@ -119,7 +120,7 @@ DIALECTS = (
         "names of the earlier framework",
         {
             "in_conv": "conv_first",
-            "rrdb_blocks.rrdb_{i}.dense_blocks.rdb_{j-1}.blocks.{k-1}.conv": DENSE,
+            "rrdb_blocks.rrdb_{i}.dense_blocks.rdb_{j-1}.blocks.{k-1}.conv": DENSE_LAYER,
             "rrdb_blocks.out_conv": "conv_body",
             "upsampling_blocks.upsampling_{u-1}.block.conv": "conv_up{u}",
             "upsampling_blocks.upsampling_{u-1}.conv": "conv_up{u}",  # as the first versions wrote it
@@ -137,7 +138,7 @@ DIALECTS = (
 )
 
 
-def to_our_names(state: State, place: str) -> tuple[State, str]:
+def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     """Rename the tensors of a generator in any dialect.
 
     Args:
@@ -155,20 +156,20 @@ def to_our_names(state: State, place: str) -> tuple[State, str]:
         (match[1], dialect.label): dialect
         for name in state
         for dialect in DIALECTS
-        if (match := dialect.start.fullmatch(name))
+        if (match := dialect.dense_block_pattern.fullmatch(name))
     }
     averaged = {key: dialect for key, dialect in found.items() if "ema" in key[0]}
     chosen = averaged or found
-    plus = any(".conv1x1." in name for name in state)
-    if plus or not chosen:
-        raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {likely_kind(state)}")
+    is_esrgan_plus = any(".conv1x1." in name for name in state)
+    if is_esrgan_plus or not chosen:
+        raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {guess_architecture(state)}")
     if len(chosen) > 1:
         prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])
         raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save one of them alone")
     ((prefix, label), dialect) = next(iter(chosen.items()))
     theirs = [name for name in state if name.startswith(prefix)]
-    names = [dialect.rename(name.removeprefix(prefix)) for name in theirs]
-    names = _count_blocks(_number_tail(names, place), place)
+    names = [dialect.to_basicsr(name.removeprefix(prefix)) for name in theirs]
+    names = _resolve_conv_body(_resolve_tail(names, place), place)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise WeightsError(f"{place}: has {one_line(twice[0])} twice under different names; the file is damaged")
@@ -177,7 +178,7 @@ def to_our_names(state: State, place: str) -> tuple[State, str]:
     return ours, label
 
 
-def from_our_names(state: State, key: str, residual_scaling: float) -> State:
+def from_basicsr_names(state: StateDict, key: str, residual_scaling: float) -> StateDict:
     """Rename the tensors of a generator as others do.
 
     Args:
@@ -186,12 +187,12 @@ def from_our_names(state: State, key: str, residual_scaling: float) -> State:
         residual_scaling: β, which the earlier framework has in its state dict, once a block.
     """
     dialect = next(dialect for dialect in DIALECTS if dialect.key == key)
-    if dialect.label != OLD:
-        renamed = {dialect.name(name): value for name, value in state.items()}
+    if dialect.label != ESRGAN_OLD_LABEL:
+        renamed = {dialect.from_basicsr(name): value for name, value in state.items()}
         if key == "earlier":
             layers = (name.split(".") for name in state if name.startswith("body."))
             for block in sorted({".".join(parts[:depth]) for parts in layers for depth in (2, 3)}):
-                renamed[dialect.name(f"{block}.residual_scaling")] = torch.tensor(residual_scaling)
+                renamed[dialect.from_basicsr(f"{block}.residual_scaling")] = torch.tensor(residual_scaling)
         return renamed
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("body."))
     ups = sum(re.fullmatch(r"conv_up\d+\.weight", name) is not None for name in state)
@@ -203,11 +204,11 @@ def from_our_names(state: State, key: str, residual_scaling: float) -> State:
     numbered = {}
     for name, value in state.items():
         layer, _, kind = name.rpartition(".")
-        numbered[f"{behind[layer]}.{kind}" if layer in behind else dialect.name(name)] = value
+        numbered[f"{behind[layer]}.{kind}" if layer in behind else dialect.from_basicsr(name)] = value
     return numbered
 
 
-def _tails() -> dict[frozenset[int], tuple[int, ...]]:
+def _tail_numberings() -> dict[frozenset[int], tuple[int, ...]]:
     """List the numbers that layers behind the trunk have in a flat ``nn.Sequential``.
 
     The trunk is 0 and 1. Each doubling takes three numbers: Upsample, conv, LeakyReLU, or in a sub-pixel network conv,
@@ -222,14 +223,14 @@ def _tails() -> dict[frozenset[int], tuple[int, ...]]:
     return tails
 
 
-TAILS = _tails()
+TAIL_NUMBERINGS = _tail_numberings()
 
 
-def _number_tail(names: list[str], place: str) -> list[str]:
+def _resolve_tail(names: list[str], place: str) -> list[str]:
     layers = {int(match[1]) for name in names if (match := re.fullmatch(r"tail\.(\d{1,4})\.\w+", name))}
     if not layers:
         return names
-    numbers = TAILS.get(frozenset(layers))
+    numbers = TAIL_NUMBERINGS.get(frozenset(layers))
     if numbers is None:
         got = ", ".join(f"model.{number}" for number in sorted(layers)[:8])
         raise WeightsError(
@@ -242,9 +243,9 @@ def _number_tail(names: list[str], place: str) -> list[str]:
     return [re.sub(r"^tail\.\d+", lambda match: ours[match[0]], name) for name in names]
 
 
-def _check_upsampling(ours: State, numbered_as_subpixel: bool, label: str, place: str) -> None:
+def _check_upsampling(ours: StateDict, numbered_as_subpixel: bool, label: str, place: str) -> None:
     up = ours.get("conv_up1.weight")
-    if label != OLD or up is None or up.ndim != 4:
+    if label != ESRGAN_OLD_LABEL or up is None or up.ndim != 4:
         return
     if numbered_as_subpixel != (up.shape[0] > up.shape[1]):
         kind = ("nearest-neighbour", "sub-pixel") if numbered_as_subpixel else ("sub-pixel", "nearest-neighbour")
@@ -254,7 +255,7 @@ def _check_upsampling(ours: State, numbered_as_subpixel: bool, label: str, place
         )
 
 
-def _count_blocks(names: list[str], place: str) -> list[str]:
+def _resolve_conv_body(names: list[str], place: str) -> list[str]:
     """Take the number from ``conv_body{n}``: it follows the last block, or blocks are missing."""
     after = {int(match[1]) for name in names if (match := re.fullmatch(r"conv_body(\d{1,4})\.\w+", name))}
     blocks = {int(match[1]) for name in names if (match := re.match(r"body\.(\d{1,4})\.rdb", name))}

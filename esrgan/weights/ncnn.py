@@ -12,13 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from esrgan.errors import WeightsError, one_line
+from esrgan.errors import WeightsError
+from esrgan.text import one_line
 from esrgan.weights.ncnn_graph import Convolution, Graph, name_convolutions
 
 MAGIC = b"7767517"  # the first line of every .param text
 FLOAT16, FLOAT32 = 0x01306B47, 0  # what stands before the weights of a convolution in the .bin
 RAW_FLOAT32 = 0x0002C056
-FLAGS = {flag.to_bytes(4, "little") for flag in (FLOAT16, FLOAT32, RAW_FLOAT32)}
+WEIGHT_FLAGS = {flag.to_bytes(4, "little") for flag in (FLOAT16, FLOAT32, RAW_FLOAT32)}
 
 
 def find_pair(path: Path) -> tuple[Path, Path] | None:
@@ -48,7 +49,7 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
     return (param, path) if is_weights else None
 
 
-def read(param: Path, weights: Path) -> dict[str, Tensor]:
+def read_pair(param: Path, weights: Path) -> dict[str, Tensor]:
     """Read a generator.
 
     Args:
@@ -62,8 +63,8 @@ def read(param: Path, weights: Path) -> dict[str, Tensor]:
         WeightsError: If it is no RRDBNet or the two files do not fit each other, in one line.
     """
     graph = Graph(str(param))
-    for number, line in enumerate(_lines(param), start=3):
-        graph.add(line.split(), number)
+    for number, line in enumerate(_read_layers(param), start=3):
+        graph.add_layer(line.split(), number)
     names, beta = name_convolutions(graph)
     tensors = _read_weights(weights, graph.convolutions)
     state = {f"ncnn:{name}.{kind}": next(tensors) for name in names for kind in ("weight", "bias")}
@@ -71,7 +72,7 @@ def read(param: Path, weights: Path) -> dict[str, Tensor]:
     return state | {"ncnn:residual_scaling": torch.tensor(beta, dtype=torch.float64)}
 
 
-def _lines(param: Path) -> list[str]:
+def _read_layers(param: Path) -> list[str]:
     try:
         magic, counts, *lines = f"{param.read_text('utf-8')}\n".split("\n")
     except (OSError, ValueError) as error:

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from esrgan.errors import WeightsError, one_line
+from esrgan.errors import WeightsError
 from esrgan.models.generator import NEGATIVE_SLOPE
+from esrgan.text import one_line
 
-OTHERS = {
+UNSUPPORTED_LAYERS = {
     "PReLU": "as SRVGGNetCompact has, the small network of Real-ESRGAN",
     "Deconvolution": "as waifu2x and Real-CUGAN have",
     "InnerProduct": "as networks with attention have",
@@ -38,33 +39,33 @@ class Graph:
     """
 
     place: str
-    numbers: dict[tuple[object, ...], int] = field(default_factory=dict)
+    node_ids: dict[tuple[object, ...], int] = field(default_factory=dict)
     scaled: dict[int, tuple[float, int]] = field(default_factory=dict)
     blobs: dict[str, int] = field(default_factory=dict)
     convolutions: list[Convolution] = field(default_factory=list)
-    results: list[int] = field(default_factory=list)  # of each convolution
-    factors: list[tuple[float, ...]] = field(default_factory=list)  # in each sum
+    conv_nodes: list[int] = field(default_factory=list)  # the node of each convolution
+    sum_factors: list[tuple[float, ...]] = field(default_factory=list)  # in each sum
     upsamplings: int = 0
-    folding: int = 1
-    widest: int = 1  # inputs of a concatenation
-    last: int = -1
+    unshuffle_factor: int = 1
+    max_concat_inputs: int = 1
+    last_node: int = -1
 
-    def node(self, *key: object) -> int:
+    def node_id(self, *key: object) -> int:
         """Give the number of an operation on numbered inputs."""
-        return self.numbers.setdefault(key, len(self.numbers))
+        return self.node_ids.setdefault(key, len(self.node_ids))
 
-    def sum(self, *terms: tuple[float, int]) -> int:
+    def add_sum(self, *terms: tuple[float, int]) -> int:
         """Add numbered inputs, each times a factor, in whatever order and however they come to be multiplied."""
-        return self.node("sum", *self._resolved(terms))
+        return self.node_id("sum", *self._resolve(terms))
 
-    def _resolved(self, terms: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
+    def _resolve(self, terms: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
         resolved = []
         for factor, term in terms:
             inner, source = self.scaled.get(term, (1.0, term))
             resolved.append((float(f"{factor * inner:.6g}"), source))  # a float32 in the file has no more digits
         return sorted(resolved)
 
-    def add(self, words: list[str], line: int) -> None:
+    def add_layer(self, words: list[str], line: int) -> None:
         """Take in a layer of the file."""
         place = f"{self.place}:{line}"
         try:
@@ -72,15 +73,15 @@ class Graph:
             blobs, values = words[4 : 4 + num_inputs + num_outputs], words[4 + num_inputs + num_outputs :]
             options = {key: value for key, _, value in (text.partition("=") for text in values)}
             inputs = [self.blobs[blob] for blob in blobs[:num_inputs]]
-            result = self._apply(kind, name, inputs, options, place)
+            result = self._add_operation(kind, name, inputs, options, place)
         except (IndexError, KeyError, ValueError, OverflowError, ZeroDivisionError) as error:
             got = one_line(" ".join(words))
             raise WeightsError(f"{place}: expected a layer of an ncnn network, got {got}; file damaged") from error
         for blob in blobs[num_inputs:]:
             self.blobs[blob] = result
-        self.last = result
+        self.last_node = result
 
-    def _apply(self, kind: str, name: str, inputs: list[int], options: dict[str, str], place: str) -> int:
+    def _add_operation(self, kind: str, name: str, inputs: list[int], options: dict[str, str], place: str) -> int:
         def option(key: int, default: float = 0) -> float:
             return float(options.get(str(key), default))
 
@@ -89,45 +90,47 @@ class Graph:
 
         match kind:
             case "Input":
-                return self.node("input")
+                return self.node_id("input")
             case "Split" | "Noop" | "Dropout":
                 return inputs[0]
             case "Convolution":
-                return self._convolve(name, inputs[0], option, numbers(10), place)
+                return self._add_convolution(name, inputs[0], option, numbers(10), place)
             case "ReLU" if inputs:
-                return self._activate(inputs[0], option(0), place)
+                return self._add_activation(inputs[0], option(0), place)
             case "Concat":
-                self.widest = max(self.widest, len(inputs))
-                return self.node("concat", *inputs)
+                self.max_concat_inputs = max(self.max_concat_inputs, len(inputs))
+                return self.node_id("concat", *inputs)
             case "Eltwise" if option(0) == 1 and len(inputs) == 2:
-                return self._add(*zip(numbers(1) or [1.0, 1.0], inputs, strict=True))
+                return self._record_sum(*zip(numbers(1) or [1.0, 1.0], inputs, strict=True))
             case "BinaryOp" if option(0) == 0 and len(inputs) == 2:
-                return self._add(*((1.0, number) for number in inputs))
+                return self._record_sum(*((1.0, number) for number in inputs))
             case "BinaryOp" if option(0) == 2 and option(1) == 1 and len(inputs) == 1:
-                result = self.node("scale", option(2), inputs[0])
+                result = self.node_id("scale", option(2), inputs[0])
                 self.scaled[result] = (option(2), inputs[0])
                 return result
             case "Interp" if option(0) == 1 and option(1) == option(2) == 2 and len(inputs) == 1:
                 self.upsamplings += 1
-                return self.node("nearest", inputs[0])
+                return self.node_id("nearest", inputs[0])
             case "PixelShuffle" if option(0) == 2 and option(1) == 0:
                 self.upsamplings += 1
-                return self.node("shuffle", inputs[0])
+                return self.node_id("shuffle", inputs[0])
             case "Reorg" if option(1) == 0:
-                self.folding = int(option(0))
-                return self.node("unshuffle", self.folding, inputs[0])
+                self.unshuffle_factor = int(option(0))
+                return self.node_id("unshuffle", self.unshuffle_factor, inputs[0])
         known = kind in ("Concat", "Eltwise", "BinaryOp", "Interp", "PixelShuffle", "Reorg")
-        how = "with options or inputs of another network" if known else OTHERS.get(kind, "")
+        how = "with options or inputs of another network" if known else UNSUPPORTED_LAYERS.get(kind, "")
         raise WeightsError(
             f"{place}: expected the layers of RRDBNet, got {one_line(f'{kind} {name}')}{how and f', {how}'}; "
             "these commands run RRDBNet alone"
         )
 
-    def _add(self, *terms: tuple[float, int]) -> int:
-        self.factors.append(tuple(factor for factor, _ in self._resolved(terms)))
-        return self.sum(*terms)
+    def _record_sum(self, *terms: tuple[float, int]) -> int:
+        self.sum_factors.append(tuple(factor for factor, _ in self._resolve(terms)))
+        return self.add_sum(*terms)
 
-    def _convolve(self, name: str, source: int, option: Callable[..., float], slopes: list[float], place: str) -> int:
+    def _add_convolution(
+        self, name: str, source: int, option: Callable[..., float], slopes: list[float], place: str
+    ) -> int:
         width, height = option(1), option(11, option(1))
         shape = (width, height, option(3, 1), option(2, 1), option(4), option(14, option(4)), option(5), option(8))
         if shape != (3, 3, 1, 1, 1, 1, 1, 0):
@@ -139,83 +142,83 @@ class Graph:
         in_channels, rest = divmod(size, 9 * out_channels)
         if rest or min(in_channels, out_channels) < 1:
             raise WeightsError(f"{place}: {size} weights cannot be of {out_channels} 3×3 filters; the file is damaged")
-        result = self.node("convolution", len(self.convolutions), source)
+        result = self.node_id("convolution", len(self.convolutions), source)
         self.convolutions.append(Convolution(one_line(name), out_channels, in_channels))
-        self.results.append(result)
+        self.conv_nodes.append(result)
         if option(9) == 0:
             return result
-        return self._activate(result, slopes[0] if option(9) == 2 else math.nan, place)
+        return self._add_activation(result, slopes[0] if option(9) == 2 else math.nan, place)
 
-    def _activate(self, source: int, slope: float, place: str) -> int:
+    def _add_activation(self, source: int, slope: float, place: str) -> int:
         if not math.isclose(slope, NEGATIVE_SLOPE, rel_tol=1e-3):  # float16 has three digits
             got = "another one" if math.isnan(slope) else f"slope {slope:g}"
             raise WeightsError(f"{place}: expected activation by LeakyReLU of slope 0.2, got {got}; this is no RRDBNet")
-        return self.node("leaky", source)
+        return self.node_id("leaky", source)
 
 
 def name_convolutions(graph: Graph) -> tuple[list[str], float]:
     """Give our name of each convolution, and the residual scaling; refuse what is wired otherwise than RRDBNet."""
     # With N blocks of J dense blocks of K convolutions: N·J·K convolutions in the trunk, N·J + N scaled sums, and one
     # sum that is the long skip; the widest concatenation has K inputs.
-    ups, widest = graph.upsamplings, graph.widest
-    num_dense, rest = divmod(len(graph.convolutions) - 4 - ups, widest)
-    num_blocks = len(graph.factors) - 1 - num_dense
+    ups, max_concat_inputs = graph.upsamplings, graph.max_concat_inputs
+    num_dense, rest = divmod(len(graph.convolutions) - 4 - ups, max_concat_inputs)
+    num_blocks = len(graph.sum_factors) - 1 - num_dense
     if rest or num_dense < 1 or num_blocks < 1 or num_dense % num_blocks:
         raise WeightsError(
             f"{graph.place}: expected RRDBNet, got a network of {len(graph.convolutions)} convolutions, "
-            f"{len(graph.factors)} sums and {ups} upsamplings, which cannot be one"
+            f"{len(graph.sum_factors)} sums and {ups} upsamplings, which cannot be one"
         )
     trunk = [
         f"body.{i}.rdb{j}.conv{k}"
         for i in range(num_blocks)
         for j in range(1, num_dense // num_blocks + 1)
-        for k in range(1, widest + 1)
+        for k in range(1, max_concat_inputs + 1)
     ]
     names = ["conv_first", *trunk, "conv_body", *(f"conv_up{u + 1}" for u in range(ups)), "conv_hr", "conv_last"]
     channels = graph.convolutions[0].in_channels, graph.convolutions[-1].out_channels
-    if graph.folding > 1 and channels[0] != channels[1] * graph.folding**2:
+    if graph.unshuffle_factor > 1 and channels[0] != channels[1] * graph.unshuffle_factor**2:
         raise WeightsError(
-            f"{graph.place}: {channels[0]} channels in and {channels[1]} out do not fit folding by {graph.folding}; "
-            "this is no RRDBNet"
+            f"{graph.place}: {channels[0]} channels in and {channels[1]} out do not fit folding by "
+            f"{graph.unshuffle_factor}; this is no RRDBNet"
         )
-    beta = next((factor for factor in graph.factors[0] if factor != 1), 1.0)
-    results = _rrdbnet(graph, num_blocks, num_dense // num_blocks, widest, beta)
-    for convolution, name, got, expected in zip(graph.convolutions, names, graph.results, results, strict=True):
+    beta = next((factor for factor in graph.sum_factors[0] if factor != 1), 1.0)
+    conv_nodes = _build_rrdbnet(graph, num_blocks, num_dense // num_blocks, max_concat_inputs, beta)
+    for convolution, name, got, expected in zip(graph.convolutions, names, graph.conv_nodes, conv_nodes, strict=True):
         if got != expected:
             raise WeightsError(
                 f"{graph.place}: {convolution.name}, where RRDBNet has {name}, is connected, activated or scaled in "
                 "another way; this is another network"
             )
-    if graph.last != graph.results[-1]:
+    if graph.last_node != graph.conv_nodes[-1]:
         raise WeightsError(f"{graph.place}: does not end with RRDBNet's last convolution; this is another network")
     return names, beta
 
 
-def _rrdbnet(graph: Graph, num_blocks: int, num_dense: int, num_convs: int, beta: float) -> list[int]:
+def _build_rrdbnet(graph: Graph, num_blocks: int, num_dense: int, num_convs: int, beta: float) -> list[int]:
     """Build RRDBNet from the same operations: the numbers that its convolutions' results must have."""
-    results: list[int] = []
+    conv_nodes: list[int] = []
 
     def conv(source: int) -> int:
-        results.append(graph.node("convolution", len(results), source))
-        return results[-1]
+        conv_nodes.append(graph.node_id("convolution", len(conv_nodes), source))
+        return conv_nodes[-1]
 
-    x = graph.node("input")
-    fold = graph.folding
-    shallow = x = conv(graph.node("unshuffle", fold, x) if fold > 1 else x)
+    x = graph.node_id("input")
+    fold = graph.unshuffle_factor
+    shallow = x = conv(graph.node_id("unshuffle", fold, x) if fold > 1 else x)
     for _ in range(num_blocks):
         block = x
         for _ in range(num_dense):
             features = [x]
             for _ in range(num_convs - 1):
-                seen = graph.node("concat", *features) if len(features) > 1 else x
-                features.append(graph.node("leaky", conv(seen)))
-            seen = graph.node("concat", *features) if len(features) > 1 else x
-            x = graph.sum((1.0, x), (beta, conv(seen)))
-        x = graph.sum((1.0, block), (beta, x))
-    x = graph.sum((1.0, shallow), (1.0, conv(x)))
-    subpixel = any(key[0] == "shuffle" for key in graph.numbers)
+                seen = graph.node_id("concat", *features) if len(features) > 1 else x
+                features.append(graph.node_id("leaky", conv(seen)))
+            seen = graph.node_id("concat", *features) if len(features) > 1 else x
+            x = graph.add_sum((1.0, x), (beta, conv(seen)))
+        x = graph.add_sum((1.0, block), (beta, x))
+    x = graph.add_sum((1.0, shallow), (1.0, conv(x)))
+    subpixel = any(key[0] == "shuffle" for key in graph.node_ids)
     for _ in range(graph.upsamplings):
-        x = graph.node("shuffle", conv(x)) if subpixel else conv(graph.node("nearest", x))
-        x = graph.node("leaky", x)
-    conv(graph.node("leaky", conv(x)))
-    return results
+        x = graph.node_id("shuffle", conv(x)) if subpixel else conv(graph.node_id("nearest", x))
+        x = graph.node_id("leaky", x)
+    conv(graph.node_id("leaky", conv(x)))
+    return conv_nodes

@@ -1,7 +1,7 @@
 """What Ray's processes do with this folder in PYTHONPATH: log each result that gets its name, and obey variables.
 
-BULK_OUT: the folder of the results; BULK_LOG: where to log them; BULK_CREW: how many must have a result before any gets
-its name; BULK_PAUSE_S: what each name takes; BULK_POISON: end of the name of a file that kills who opens it.
+BULK_OUT: the folder of the results; BULK_LOG: where to log them; BULK_MIN_WORKERS: how many must have a result before
+any gets its name; BULK_PAUSE_S: what each name takes; BULK_POISON: end of the name of a file that kills who opens it.
 """
 
 import os
@@ -10,26 +10,26 @@ import threading
 import time
 from pathlib import Path
 
-name, poison = os.link, os.environ.get("BULK_POISON")
-one_by_one = threading.Lock()
+original_link, poison = os.link, os.environ.get("BULK_POISON")
+link_lock = threading.Lock()
 
 
 def link(source, target, **options):
     if not str(target).startswith(os.environ["BULK_OUT"]):
-        name(source, target, **options)
+        original_link(source, target, **options)
         return
     path = Path(os.environ["BULK_LOG"])
     path.with_name(f"{path.name}.{os.getpid()}").touch()
-    while len([*path.parent.glob(f"{path.name}.*")]) < int(os.environ.get("BULK_CREW", "1")):
+    while len([*path.parent.glob(f"{path.name}.*")]) < int(os.environ.get("BULK_MIN_WORKERS", "1")):
         time.sleep(0.02)
-    with one_by_one:
+    with link_lock:
         time.sleep(float(os.environ.get("BULK_PAUSE_S", "0")))
-        name(source, target, **options)
+        original_link(source, target, **options)
         with path.open("a") as log:
             log.write(f"{os.getpid()} {target}\n")
 
 
-def die_of_poison(event, args):
+def abort_on_poison(event, args):
     if event == "open" and str(args[0]).endswith(poison):
         os.abort()
 
@@ -37,4 +37,4 @@ def die_of_poison(event, args):
 if "BULK_LOG" in os.environ:
     os.link = link
     if poison:
-        sys.addaudithook(die_of_poison)
+        sys.addaudithook(abort_on_poison)

@@ -25,7 +25,7 @@ from esrgan.training import TrainOptions
 from esrgan.training.stages import PixelStage
 from esrgan.weights import load_file
 
-pytestmark = pytest.mark.usefixtures("own_signals")
+pytestmark = pytest.mark.usefixtures("foreground_signals")
 
 ROOT = Path(__file__).parent.parent.parent
 Make = Callable[..., dict[str, Any]]
@@ -38,14 +38,14 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def config_file(tiny: Make, tmp_path: Path) -> Path:
+def config_file(tiny_config: Make, tmp_path: Path) -> Path:
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps(tiny()), encoding="utf-8")
+    path.write_text(json.dumps(tiny_config()), encoding="utf-8")
     return path
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
+def train_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
     """Replace the training by a list of what it would have been called with."""
     calls: list[tuple[Config, TrainOptions]] = []
 
@@ -57,7 +57,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
     return calls
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object, expected: int = 2) -> str:
+def expect_error(capsys: pytest.CaptureFixture[str], *arguments: object, expected: int = 2) -> str:
     """Run with bad arguments; give the message, which must come without a traceback."""
     try:
         code = train_main([str(argument) for argument in arguments])
@@ -73,9 +73,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object, expected: in
 # Exit codes
 
 
-def test_a_run_that_comes_to_its_end_gives_0(
-    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_exits_with_0(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out_dir = tmp_path / "out"
     arguments = [config_file, "-o", out_dir, "--device", "cpu", "--max-steps", "1", "--seed", "5", "-i", "1"]
     assert train_main([str(argument) for argument in arguments]) == 0
@@ -88,11 +86,11 @@ def test_a_run_that_comes_to_its_end_gives_0(
     assert content["checkpoint"]["config_name"] == "mine"
 
 
-def test_a_loader_process_that_is_killed_ends_the_run(
-    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_killed_loader_worker_ends_the_run(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps(tiny(num_workers=2, pretraining={"num_steps": 100_000})), encoding="utf-8")
+    path.write_text(json.dumps(tiny_config(num_workers=2, pretraining={"num_steps": 100_000})), encoding="utf-8")
     original, others = PixelStage.step, multiprocessing.active_children()
 
     def step(self: Any, low: Any, high: Any, current: int, *target: Any) -> Any:
@@ -102,11 +100,11 @@ def test_a_loader_process_that_is_killed_ends_the_run(
         return original(self, low, high, current, *target)
 
     monkeypatch.setattr(PixelStage, "step", step)
-    error = refused(capsys, path, "-o", tmp_path / "out", "--device", "cpu", "-i", "1", expected=1)
+    error = expect_error(capsys, path, "-o", tmp_path / "out", "--device", "cpu", "-i", "1", expected=1)
     assert re.fullmatch(r"error: loader process \d+: expected .*signal 9.*; .*--resume auto\n", error)
 
 
-def test_an_interrupted_run_gives_130_and_the_same_command_goes_on(
+def test_an_interrupted_run_exits_with_130_and_resumes(
     config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, presses = PixelStage.step, [0, 2, 1]
@@ -132,12 +130,14 @@ def test_an_interrupted_run_gives_130_and_the_same_command_goes_on(
     assert "pretraining is done" in capsys.readouterr().out
 
 
-def test_all_problems_of_the_data_are_printed_one_to_a_line(
-    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_all_data_problems_are_printed_one_per_line(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.json"
-    path.write_text(json.dumps(tiny(pretraining={"train_datasets": ["a", "b"]}, training={"val_datasets": ["c"]})))
-    err = refused(capsys, path, "-o", tmp_path / "out", "--device", "cpu")
+    path.write_text(
+        json.dumps(tiny_config(pretraining={"train_datasets": ["a", "b"]}, training={"val_datasets": ["c"]}))
+    )
+    err = expect_error(capsys, path, "-o", tmp_path / "out", "--device", "cpu")
     assert [line.partition(":")[0] for line in err.splitlines()] == ["error"] * 3
     assert [line.split(":")[1].strip() for line in err.splitlines()] == ["dataset a", "dataset b", "dataset c"]
     assert not (tmp_path / "out").exists()
@@ -160,37 +160,37 @@ def test_all_problems_of_the_data_are_printed_one_to_a_line(
         (["--device", "cpu", "--colour"], "unrecognized arguments: --colour"),
     ],
 )
-def test_bad_arguments_are_refused_in_a_line(
+def test_bad_arguments_are_reported_in_one_line(
     config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert message in refused(capsys, config_file, "-o", tmp_path / "out", *arguments)
+    assert message in expect_error(capsys, config_file, "-o", tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_configuration_is_refused_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nowhere.json" in refused(capsys, tmp_path / "nowhere.json")
+def test_a_bad_configuration_is_reported_by_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.json" in expect_error(capsys, tmp_path / "nowhere.json")
     path = tmp_path / "x.json"
     path.write_text('{"batch_size": 0, "scale_factor": 5}', encoding="utf-8")
-    err = refused(capsys, path)
+    err = expect_error(capsys, path)
     assert err.count("error: ") == 2
     assert "batch_size" in err
     assert "scale_factor" in err
-    assert "config_file" in refused(capsys)
+    assert "config_file" in expect_error(capsys)
 
 
-def test_a_gpu_that_is_not_there_is_refused_in_a_line(
+def test_a_missing_gpu_is_reported_in_one_line(
     config_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert "finds no CUDA GPU; use cpu" in refused(capsys, config_file, "--device", "cuda")
+    assert "finds no CUDA GPU; use cpu" in expect_error(capsys, config_file, "--device", "cuda")
 
 
-def test_a_folder_that_cannot_be_made_is_refused_in_a_line(
+def test_an_output_folder_that_cannot_be_created_is_reported(
     config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    err = refused(capsys, config_file, "-o", tmp_path / "file", "--device", "cpu", "--max-steps", "1")
+    err = expect_error(capsys, config_file, "-o", tmp_path / "file", "--device", "cpu", "--max-steps", "1")
     assert str(tmp_path / "file") in err
 
 
@@ -198,17 +198,17 @@ def test_a_folder_that_cannot_be_made_is_refused_in_a_line(
 
 
 def test_every_option_reaches_the_trainer(
-    config_file: Path, tiny: Make, tmp_path: Path, taken: list[tuple[Config, TrainOptions]]
+    config_file: Path, tiny_config: Make, tmp_path: Path, train_calls: list[tuple[Config, TrainOptions]]
 ) -> None:
     assert train_main([str(config_file), "--device", "cpu"]) == 0
-    config = Config.model_validate(tiny())
-    assert taken.pop() == (config, TrainOptions(config_name="mine", device="cpu"))
+    config = Config.model_validate(tiny_config())
+    assert train_calls.pop() == (config, TrainOptions(config_name="mine", device="cpu"))
     line = (
         "-l in.pth -a --no-data-parallel -i 3 -w 4 -s 5 --run-name me --stage training --dry-run --seed 6 --max-steps 7"
     )
     arguments = [*line.split(), "--out-dir", str(tmp_path), "--data-root", "photos", "--device", "cpu"]
     assert train_main([str(config_file), *arguments]) == 0
-    assert taken.pop() == (
+    assert train_calls.pop() == (
         config.model_copy(update={"seed": 6, "data_root": "photos"}),
         TrainOptions(
             config_name="mine",
@@ -226,7 +226,7 @@ def test_every_option_reaches_the_trainer(
         ),
     )
     assert train_main([str(config_file), "--resume", "auto", "--device", "cpu"]) == 0
-    assert taken.pop() == (config, TrainOptions(config_name="mine", device="cpu", resume=True))
+    assert train_calls.pop() == (config, TrainOptions(config_name="mine", device="cpu", resume=True))
 
 
 def test_help_explains_every_option_and_ends_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,7 +245,7 @@ def test_help_explains_every_option_and_ends_with_examples(capsys: pytest.Captur
 
 # Several GPUs
 
-STAND_IN = """#!/bin/sh
+FAKE_TORCHRUN = """#!/bin/sh
 # Stands in for Python running torchrun: it stops as slowly as a trainer that finishes its step.
 echo "$@" > {folder}/arguments
 trap 'sleep 0.7; touch {folder}/stopped; exit 1' INT TERM
@@ -261,35 +261,35 @@ def torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
 
-    def stand_in(work: str) -> Path:
+    def replace_python(work: str) -> Path:
         script = tmp_path / "python"
-        script.write_text(STAND_IN.format(folder=tmp_path, work=work), encoding="utf-8")
+        script.write_text(FAKE_TORCHRUN.format(folder=tmp_path, work=work), encoding="utf-8")
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
         return tmp_path
 
-    return stand_in
+    return replace_python
 
 
 @pytest.mark.parametrize("device", [[], ["--device", "cuda"], ["--dry-run"]])
 @pytest.mark.parametrize(("batch_size", "count"), [(6, 3), (2, 2)])
-def test_a_machine_of_several_gpus_uses_as_many_as_can_share_a_batch(
-    tiny: Make,
+def test_as_many_gpus_are_used_as_divide_the_batch(
+    tiny_config: Make,
     torchrun: Callable[[str], Path],
-    taken: list[tuple[Config, TrainOptions]],
+    train_calls: list[tuple[Config, TrainOptions]],
     device: list[str],
     batch_size: int,
     count: int,
 ) -> None:
     folder = torchrun("")
     config_file = folder / "mine.json"
-    config_file.write_text(json.dumps(tiny(batch_size=batch_size)), encoding="utf-8")
+    config_file.write_text(json.dumps(tiny_config(batch_size=batch_size)), encoding="utf-8")
     assert train_main([str(config_file), *device]) == 7
-    words = (folder / "arguments").read_text().split()
-    assert words[:2] == ["-m", "torch.distributed.run"]
-    assert f"--nproc-per-node={count}" in words
-    assert words[-len(device) - 4 :] == ["-m", "esrgan", "train", str(config_file), *device]
-    assert not taken
+    arguments_given = (folder / "arguments").read_text().split()
+    assert arguments_given[:2] == ["-m", "torch.distributed.run"]
+    assert f"--nproc-per-node={count}" in arguments_given
+    assert arguments_given[-len(device) - 4 :] == ["-m", "esrgan", "train", str(config_file), *device]
+    assert not train_calls
 
 
 @pytest.mark.parametrize(
@@ -301,11 +301,11 @@ def test_a_machine_of_several_gpus_uses_as_many_as_can_share_a_batch(
         ([], True),  # torchrun started this very process
     ],
 )
-def test_one_process_trains_where_that_was_chosen(
+def test_one_process_trains_when_requested(
     config_file: Path,
     torchrun: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
-    taken: list[tuple[Config, TrainOptions]],
+    train_calls: list[tuple[Config, TrainOptions]],
     arguments: list[str],
     launched: bool,
 ) -> None:
@@ -313,12 +313,12 @@ def test_one_process_trains_where_that_was_chosen(
     if launched:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     assert train_main([str(config_file), *arguments]) == 0
-    assert len(taken) == 1
+    assert len(train_calls) == 1
     assert not (folder / "arguments").exists()
 
 
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
-def test_an_interrupt_waits_for_the_checkpoint_of_the_processes(
+def test_an_interrupt_waits_for_the_checkpoint(
     config_file: Path, torchrun: Callable[[str], Path], number: int, group: bool
 ) -> None:
     folder = torchrun(f"echo $$ > {config_file.parent}/pid; while :; do sleep 0.05; done")
@@ -345,11 +345,11 @@ def test_an_interrupt_waits_for_the_checkpoint_of_the_processes(
 # The other ways in
 
 
-def test_the_dispatcher_runs_the_command_it_is_given(
-    config_file: Path, capsys: pytest.CaptureFixture[str], taken: list[tuple[Config, TrainOptions]]
+def test_the_dispatcher_runs_the_given_command(
+    config_file: Path, capsys: pytest.CaptureFixture[str], train_calls: list[tuple[Config, TrainOptions]]
 ) -> None:
     assert main(["train", str(config_file), "--device", "cpu", "--max-steps", "4"]) == 0
-    assert taken[0][1].max_steps == 4
+    assert train_calls[0][1].max_steps == 4
     assert main(["train", str(config_file) + "x"]) == 2
     assert "error: " in capsys.readouterr().err
 
@@ -371,7 +371,7 @@ def test_the_dispatcher_knows_its_commands(capsys: pytest.CaptureFixture[str]) -
         assert "examples:" in out
 
 
-def test_the_root_script_is_the_same_command(config_file: Path, tmp_path: Path) -> None:
+def test_the_root_script_runs_the_same_command(config_file: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), str(config_file), "--dry-run", "--device", "cpu"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

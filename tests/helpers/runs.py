@@ -18,7 +18,7 @@ from esrgan.training import TrainOptions, train
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
 
-RATES = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # of a log record, different each time
+TIMING_KEYS = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # of a log record, different each time
 STAGES = {"pretraining": PixelStage, "training": AdversarialStage}
 
 
@@ -38,42 +38,46 @@ def run(config: dict[str, Any], out_dir: Path, **options: Any) -> bool:
     )
 
 
-def contents(out_dir: Path) -> dict[str, dict[str, Any]]:
+def load_run_files(out_dir: Path) -> dict[str, dict[str, Any]]:
     """Read the files of the only run in a folder: content by the part of the name behind the run's."""
     return {path.name.partition("_RRDB_")[2].removesuffix(".pth"): load_file(path) for path in out_dir.glob("*.pth")}
 
 
-def learnt(content: dict[str, Any]) -> dict[str, Any]:
+def comparable_content(content: dict[str, Any]) -> dict[str, Any]:
     """Give what is the same in two runs of the same course: not the run's name, nor what it was configured to log."""
     checkpoint = {key: value for key, value in content.get("checkpoint", {}).items() if key != "run"}
     return {key: value for key, value in content.items() if key != "hparams"} | {"checkpoint": checkpoint}
 
 
-def differing(one: Any, other: Any, place: str = "") -> list[str]:
+def find_differences(one: Any, other: Any, place: str = "") -> list[str]:
     """Name the places where two nests of dictionaries, lists, tensors and values differ in a bit."""
     if isinstance(one, dict) and isinstance(other, dict):
         missing = [f"{place}/{key} in one only" for key in one.keys() ^ other.keys()]
         return missing + [
-            at for key in one.keys() & other.keys() for at in differing(one[key], other[key], f"{place}/{key}")
+            at for key in one.keys() & other.keys() for at in find_differences(one[key], other[key], f"{place}/{key}")
         ]
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
-        return [at for i, pair in enumerate(zip(one, other, strict=True)) for at in differing(*pair, f"{place}/{i}")]
+        return [
+            at for i, pair in enumerate(zip(one, other, strict=True)) for at in find_differences(*pair, f"{place}/{i}")
+        ]
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return [] if one.dtype == other.dtype and torch.equal(one, other) else [place]
     return [] if one == other and type(one) is type(other) else [place]
 
 
-def records(out_dir: Path) -> list[dict[str, Any]]:
+def read_records(out_dir: Path) -> list[dict[str, Any]]:
     """Read the log of the only run in a folder, without times and rates."""
     (path,) = out_dir.glob("logs/*/log.jsonl")
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in RATES} for line in lines]
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMING_KEYS} for line in lines]
 
 
-def logged(out_dir: Path, split: str, stage: str) -> dict[int, dict[str, Any]]:
+def records_by_step(out_dir: Path, split: str, stage: str) -> dict[int, dict[str, Any]]:
     """Give the records of a stage by their step."""
     return {
-        record["step"]: record for record in records(out_dir) if (record["split"], record["stage"]) == (split, stage)
+        record["step"]: record
+        for record in read_records(out_dir)
+        if (record["split"], record["stage"]) == (split, stage)
     }
 
 
@@ -101,3 +105,7 @@ def rank_environment(rank: int, port: int) -> dict[str, str]:
     """Give what torchrun, whose store listens at a port, tells one of two processes."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
     return address | {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+
+def psnr_scores(*values: float) -> list[dict[str, float]]:
+    return [{"PSNR": value, "perceptual_loss": 1.0 - i / 10} for i, value in enumerate(values)]

@@ -91,7 +91,7 @@ def earlier_first_versions(state, architecture):
     return earlier(state, architecture, block="")
 
 
-DIALECTS = {
+DIALECT_WRITERS = {
     "BasicSR names": basicsr,
     "ESRGAN new names": esrgan_new,
     "ESRGAN old names": esrgan_old,

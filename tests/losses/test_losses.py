@@ -32,7 +32,7 @@ def test_content_loss_is_the_mean_distance(loss_f, expected):
     assert ContentLoss(loss_f)(fake, real).item() == expected
 
 
-def test_content_loss_is_l1_unless_said_and_mse_is_l2():
+def test_content_loss_defaults_to_l1_and_mse_is_l2():
     fake, real = images(2, 3, 4, 4), images(2, 3, 4, 4, seed=1)
     assert torch.equal(ContentLoss()(fake, real), ContentLoss("l1")(fake, real))
     assert torch.equal(ContentLoss("mse")(fake, real), ContentLoss("l2")(fake, real))
@@ -46,7 +46,7 @@ def test_content_loss_knows_no_other_distance():
 
 @pytest.mark.parametrize("loss_f", ["l1", "l2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_content_loss_of_half_precision_images_is_computed_in_float32(loss_f, dtype):
+def test_content_loss_of_half_precision_is_computed_in_float32(loss_f, dtype):
     fake, real = images(4, 3, 16, 16).to(dtype), images(4, 3, 16, 16, seed=1).to(dtype)
     difference = fake.double() - real.double()
     expected = (difference.abs() if loss_f == "l1" else difference.square()).mean().item()
@@ -120,14 +120,14 @@ def test_perceptual_loss_is_the_weighted_sum_of_feature_distances(
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_perceptual_loss_is_l1_with_normalised_input_unless_said(features, state):
+def test_perceptual_loss_defaults_to_l1_with_normalised_input(features, state):
     fake, real = images(1, 3, 8, 8), images(1, 3, 8, 8, seed=1)
     weights = {"conv2_1": 3.0}
     loss = PerceptualLoss(state, weights, "vgg11")(fake, real)
     assert loss.item() == pytest.approx(expected_loss(features, fake, real, weights, "l1", True), rel=1e-5)
 
 
-def test_normalised_perceptual_loss_is_divided_by_the_sum_of_the_weights(state):
+def test_normalised_perceptual_loss_is_divided_by_weight_sum(state):
     fake, real = images(1, 3, 8, 8), images(1, 3, 8, 8, seed=1)
     weights = {"conv1_1": 1.5, "conv2_1": 2.5}
     plain, normalised = (PerceptualLoss(state, weights, "vgg11", normalize_loss=n)(fake, real) for n in (False, True))
@@ -140,7 +140,7 @@ def test_perceptual_loss_of_equal_images_is_zero(state):
     assert PerceptualLoss(state, {"conv3_2": 1.0}, "vgg11")(image, image.clone()).item() == 0
 
 
-def test_perceptual_gradient_flows_to_the_fake_image_alone(state):
+def test_perceptual_gradient_flows_only_to_the_fake_image(state):
     loss = PerceptualLoss(state, {"conv1_1": 1.0, "conv3_2": 1.0}, "vgg11")
     fake, real = images(1, 3, 8, 8).requires_grad_(), images(1, 3, 8, 8, seed=1).requires_grad_()
     loss(fake, real).backward()
@@ -166,7 +166,7 @@ def test_perceptual_loss_of_bfloat16_images_is_computed_in_float32(state, normal
     assert low_precision.item() == pytest.approx(loss(fake.float(), real.float()).item(), rel=1e-5)
 
 
-def test_perceptual_loss_refuses_foreign_weights_and_layers(state):
+def test_perceptual_loss_rejects_foreign_weights_and_layers(state):
     with pytest.raises(WeightsError):
         PerceptualLoss({}, {"conv1_1": 1.0}, "vgg11")
     with pytest.raises(ValueError, match="conv5_4"):
@@ -200,7 +200,7 @@ def test_relativistic_losses_are_the_papers_equations_halved(shape, seed):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_relativistic_losses_are_log_2_where_all_logits_are_equal(shape):
+def test_relativistic_losses_are_log_2_for_equal_logits(shape):
     same = torch.full(shape, 3.7, dtype=torch.float64)
     for loss in (relativistic_discriminator_loss, relativistic_generator_loss):
         assert loss(same, same.clone()).item() == pytest.approx(math.log(2), abs=1e-12)

@@ -54,8 +54,8 @@ def torch_home(states, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def metrics(torch_home):
-    metrics, lines = load_learned(NAMES, CPU)
-    assert lines == []
+    metrics, messages = load_learned(NAMES, CPU)
+    assert messages == []
     assert list(metrics) == NAMES
     return metrics
 
@@ -127,8 +127,8 @@ def dists(state, sr, hr):
 
     mean = torch.tensor([0.485, 0.456, 0.406]).double().view(1, 3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).double().view(1, 3, 1, 1)
-    pictures = [rgb(x, 0, 1) for x in (sr, hr)]
-    features = [[x, *activations(state, (x - mean) / deviation, VGG16, pool)] for x in pictures]
+    pair_as_rgb = [rgb(x, 0, 1) for x in (sr, hr)]
+    features = [[x, *activations(state, (x - mean) / deviation, VGG16, pool)] for x in pair_as_rgb]
     similarities = [], []
     for a, b in zip(*features, strict=True):
         a, b = a.flatten(2)[0], b.flatten(2)[0]  # (C, pixels)
@@ -142,7 +142,7 @@ def dists(state, sr, hr):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_is_the_formula(metrics, states, name):
+def test_matches_the_formula(metrics, states, name):
     sr, hr = pair()
     inside = sr[4:-4, 4:-4], hr[4:-4, 4:-4]
     if name == "dists":
@@ -154,7 +154,7 @@ def test_is_the_formula(metrics, states, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_identical_images_have_no_distance_and_others_the_same_both_ways(metrics, name):
+def test_distance_is_symmetric_and_zero_for_identical_images(metrics, name):
     sr, hr = pair()
     assert metrics[name].measure(hr, hr, 0) == pytest.approx(0, abs=1e-6)
     assert metrics[name].measure(sr, hr, 0) == pytest.approx(metrics[name].measure(hr, sr, 0), rel=1e-4)
@@ -169,7 +169,7 @@ def test_grey_is_repeated_and_alpha_ignored(metrics, name):
 
 
 @pytest.mark.parametrize(("name", "least"), [("lpips_alex", 31), ("lpips_vgg", 16), ("dists", 1)])
-def test_the_least_size_is_told(metrics, name, least):
+def test_minimum_size_is_reported(metrics, name, least):
     metric = metrics[name]
     assert np.isfinite(metric.measure(*pair((least + 8, least + 8)), 4))
     with pytest.raises(ValueError, match=rf"at least {least}x{least} pixels inside a border of 4, got {least + 7}x50"):
@@ -186,31 +186,31 @@ def test_refuses_images_that_cannot_be_compared(metrics):
         metrics["dists"].measure(sr[..., :2], hr[..., :2], 0)
 
 
-def test_metrics_without_a_network_are_passed_over(torch_home):
+def test_metrics_without_a_network_are_skipped(torch_home):
     assert load_learned([name for name in METRICS if name not in NAMES], CPU) == ({}, [])
 
 
-def test_each_metric_without_weights_has_a_line_and_the_others_come(torch_home, monkeypatch):
+def test_metrics_without_weights_are_explained_and_the_others_returned(torch_home, monkeypatch):
     learned.torchvision_weights_path("vgg16").rename(learned.torchvision_weights_path("vgg16").with_suffix(".away"))
     try:
-        metrics, lines = load_learned(["psnr_y", *NAMES], CPU)
+        metrics, messages = load_learned(["psnr_y", *NAMES], CPU)
     finally:
         learned.torchvision_weights_path("vgg16").with_suffix(".away").rename(learned.torchvision_weights_path("vgg16"))
     assert list(metrics) == ["lpips_alex"]
-    assert [line.partition(":")[0] for line in lines] == ["LPIPS (VGG)", "DISTS"]
-    for line in lines:
+    assert [line.partition(":")[0] for line in messages] == ["LPIPS (VGG)", "DISTS"]
+    for line in messages:
         assert "\n" not in line
         assert "--download" in line
         assert "https://download.pytorch.org/models/vgg16-397923af.pth" in line
         assert str(learned.torchvision_weights_path("vgg16")) in line
 
 
-def test_without_the_library_each_metric_has_a_line(torch_home, monkeypatch):
-    monkeypatch.setattr(extras, "missing", lambda extra: ["torchmetrics"])
-    metrics, lines = load_learned(NAMES, CPU)
+def test_missing_library_is_reported_for_each_metric(torch_home, monkeypatch):
+    monkeypatch.setattr(extras, "missing_modules", lambda extra: ["torchmetrics"])
+    metrics, messages = load_learned(NAMES, CPU)
     assert metrics == {}
-    assert [line.partition(":")[0] for line in lines] == [METRICS[name].label for name in NAMES]
-    assert all("pip install 'esrgan[metrics]'" in line for line in lines)
+    assert [line.partition(":")[0] for line in messages] == [METRICS[name].label for name in NAMES]
+    assert all("pip install 'esrgan[metrics]'" in line for line in messages)
 
 
 def test_nothing_is_downloaded_unless_asked(no_network, states, monkeypatch):
@@ -225,11 +225,11 @@ def test_nothing_is_downloaded_unless_asked(no_network, states, monkeypatch):
     assert load_learned(["lpips_alex"], CPU)[0] == {}
     assert asked == []
     for _ in range(2):
-        metrics, lines = load_learned(["lpips_alex"], CPU, download=True)
-        assert (list(metrics), lines, asked) == (["lpips_alex"], [], ["alexnet"])
+        metrics, messages = load_learned(["lpips_alex"], CPU, download=True)
+        assert (list(metrics), messages, asked) == (["lpips_alex"], [], ["alexnet"])
 
 
-def test_a_failed_download_is_a_line(no_network):
+def test_failed_download_is_reported(no_network):
     metrics, (line,) = load_learned(["lpips_alex"], CPU, download=True)
     assert metrics == {}
     for part in ("LPIPS (AlexNet)", "no network in tests", "alexnet-owt-7be5be79.pth cannot", str(no_network)):
@@ -243,7 +243,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "of another network", "hostile", "empty", "a web page"])
-def test_damaged_weights_are_a_line_and_never_executed(no_network, states, kind, tmp_path, monkeypatch):
+def test_damaged_weights_are_reported_and_never_executed(no_network, states, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     no_network.mkdir(parents=True)
     path = learned.torchvision_weights_path("alexnet")
@@ -267,7 +267,7 @@ def test_damaged_weights_are_a_line_and_never_executed(no_network, states, kind,
 
 
 @pytest.mark.parametrize("before", [None, "0"])
-def test_the_switch_of_pytorch_is_put_back(torch_home, monkeypatch, before):
+def test_weights_only_variable_is_restored(torch_home, monkeypatch, before):
     monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
     if before:
         monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", before)

@@ -39,20 +39,20 @@ def test_agrees_with_reference(name):
     assert niqe(upscaled, 4) == pytest.approx(EXPECTED[name]["niqe_of_bicubic_x4"], abs=0.003)
 
 
-def test_worse_pictures_score_higher(cat):
+def test_worse_images_score_higher(cat):
     noise = np.random.default_rng(0).normal(0, 25, cat.shape)
     noisy = np.clip(cat + noise, 0, 255).astype(np.uint8)
     blurred = scipy.ndimage.gaussian_filter(cat, (2, 2, 0))
     assert niqe(cat, 0) + 1 < min(niqe(noisy, 0), niqe(blurred, 0))
 
 
-def test_mirrored_pictures_score_nearly_the_same(cat):
+def test_mirrored_images_score_nearly_the_same(cat):
     whole = cat[:288, :384]
     assert niqe(whole[:, ::-1], 0) == pytest.approx(niqe(whole, 0), rel=0.05)
     assert niqe(whole[::-1], 0) == pytest.approx(niqe(whole, 0), rel=0.05)
 
 
-def test_what_is_left_over_beyond_the_blocks_is_not_seen(cat):
+def test_pixels_beyond_whole_blocks_are_ignored(cat):
     damaged = cat.copy()
     damaged[288:], damaged[:, 384:] = 0, 255
     assert niqe(damaged, 0) == niqe(cat[:288, :384], 0)
@@ -68,7 +68,7 @@ def test_grey_is_its_own_y_and_alpha_is_ignored(cat):
 
 
 @pytest.mark.parametrize("level", [0, 1, 77, 100, 255])
-def test_flat_areas_are_flat_whatever_their_level(cat, level):
+def test_flat_areas_are_rejected_at_any_level(cat, level):
     flat = np.full((96, 192, 1), level, np.uint8)
     with pytest.raises(ValueError, match=r"texture in at least two blocks of 96x96 pixels for NIQE, got it in 0 of 2"):
         niqe(flat, 0)
@@ -106,11 +106,11 @@ def test_fit_finds_the_parameters_of_samples(shape, left, right):
     generator = np.random.default_rng(0)
     sizes = np.abs(scipy.stats.gennorm(shape).rvs(200_000, random_state=generator))
     samples = np.where(generator.random(sizes.size) < left / (left + right), -left * sizes, right * sizes)
-    found = fit_aggd(samples[None])
-    np.testing.assert_allclose(np.concatenate(found), [shape, left, right], rtol=0.03)
+    fitted = fit_aggd(samples[None])
+    np.testing.assert_allclose(np.concatenate(fitted), [shape, left, right], rtol=0.03)
 
 
-def test_fit_of_a_symmetric_distribution_is_that_of_scipy():
+def test_symmetric_fit_matches_scipy():
     samples = scipy.stats.gennorm(1.3, scale=2).rvs(50_000, random_state=0)
     shape, _, scale = scipy.stats.gennorm.fit(samples, floc=0)
     np.testing.assert_allclose(np.concatenate(fit_aggd(samples[None])), [shape, scale, scale], rtol=0.03)
@@ -118,19 +118,19 @@ def test_fit_of_a_symmetric_distribution_is_that_of_scipy():
 
 @given(arrays(np.float64, (3, 40), elements=st.floats(-4, 4).map(lambda x: round(x, 3))))
 @settings(max_examples=40)
-def test_fit_is_the_formula(samples):
+def test_fit_matches_the_formula(samples):
     """Each by itself and by trying every shape, as Eq. 4 to 7 are written."""
     shapes = 0.2 + np.arange(9801) / 1000
     ratios = gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes))
-    for x, *found in zip(samples, *fit_aggd(samples), strict=True):
+    for x, *fitted in zip(samples, *fit_aggd(samples), strict=True):
         if not (x.min() < 0 < x.max()):
-            assert np.isnan(found[1]) or np.isnan(found[2])
-            assert found[0] == 0.2
+            assert np.isnan(fitted[1]) or np.isnan(fitted[2])
+            assert fitted[0] == 0.2
             continue
         left, right = np.sqrt(np.mean(x[x < 0] ** 2)), np.sqrt(np.mean(x[x > 0] ** 2))
         skew = left / right
         ratio = np.mean(np.abs(x)) ** 2 / np.mean(x**2) * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
         shape = shapes[np.argmin(np.abs(ratios - ratio))]
         scale = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
-        assert found[0] == pytest.approx(shape, abs=1.1e-3)
-        np.testing.assert_allclose(found[1:], [left * scale, right * scale], rtol=0.02)
+        assert fitted[0] == pytest.approx(shape, abs=1.1e-3)
+        np.testing.assert_allclose(fitted[1:], [left * scale, right * scale], rtol=0.02)

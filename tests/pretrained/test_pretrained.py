@@ -17,13 +17,13 @@ import torch
 
 from esrgan import Config, Upscaler, images, load_generator, pretrained
 from esrgan.cli import main
-from esrgan.data import answers
 from esrgan.data import download as downloading
+from esrgan.data import http_responses
 from esrgan.errors import WeightsError
 from esrgan.metrics import measure
 from esrgan.pretrained import MODELS, catalogue
 from esrgan.resize import bicubic
-from tests.helpers.dataset_server import serving
+from tests.helpers.dataset_server import run_server
 from tests.helpers.models import make_model
 
 BUNDLED = [name for name, model in MODELS.items() if model.source is None]
@@ -32,23 +32,25 @@ CARD = (Path(pretrained.__file__).parent / "README.md").read_text(encoding="utf-
 
 
 def photograph(name):
-    image = images.read(Path(skimage.__path__[0]) / "data" / f"{name}.png", 3)[:128, 80:240]
+    image = images.read_pixels(Path(skimage.__path__[0]) / "data" / f"{name}.png", 3)[:128, 80:240]
     return image, bicubic(image, Fraction(1, 4))
 
 
-def test_the_catalogue_is_sound():
-    assert pretrained.DEFAULT in BUNDLED
+def test_catalogue_is_consistent():
+    assert pretrained.DEFAULT_MODEL in BUNDLED
     for name, model in MODELS.items():
         assert re.fullmatch("[a-z0-9-]+", name)
-        assert model.psnr is None or (model.psnr in MODELS and MODELS[model.psnr].scale == model.scale)
+        assert model.psnr_model is None or (
+            model.psnr_model in MODELS and MODELS[model.psnr_model].scale == model.scale
+        )
         if model.source:
             assert model.source.url.startswith("https://")
             assert re.fullmatch("[0-9a-f]{64}", model.source.sha256)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_a_bundled_model_is_what_its_card_says(name):
-    path = pretrained.find(name)
+def test_bundled_model_matches_its_card(name):
+    path = pretrained.resolve(name)
     with safetensors.safe_open(path, framework="pt") as file:
         assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118
         metadata = file.metadata()
@@ -64,9 +66,9 @@ def test_a_bundled_model_is_what_its_card_says(name):
 
 
 @pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 1.6)])
-def test_a_bundled_pair_does_what_it_is_for(name, drift):
+def test_bundled_pair_sharpens_and_preserves_colours(name, drift):
     """On photographs it has not seen: the one is closer than bicubic, the other looks sharper, colours stay."""
-    psnr, gan = (Upscaler.from_file(each, "cpu", "fp32") for each in (MODELS[name].psnr, name))
+    psnr, gan = (Upscaler.from_file(each, "cpu", "fp32") for each in (MODELS[name].psnr_model, name))
     for photo in ("chelsea", "coffee", "astronaut"):
         high, low = photograph(photo)
         smooth, faithful, textured = bicubic(low, 4), psnr(low), gan(low)
@@ -83,7 +85,7 @@ def laplacian(image):
     return np.abs(second).mean()
 
 
-def test_the_upscaler_takes_the_bundled_model_and_says_so():
+def test_upscaler_defaults_to_the_bundled_model():
     assert re.fullmatch(
         r"Upscaler\(esrgan-lite: RRDBNet ×4 64/32/6, GAN stage; on cpu in (float32|bfloat16)\)",
         repr(Upscaler.from_file(device="cpu")),
@@ -96,19 +98,19 @@ def run(tmp_path, *arguments):
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_inference_takes_the_bundled_model_and_says_so(tmp_path):
-    images.write(tmp_path / "photo.png", photograph("coffee")[1])
+def test_inference_defaults_to_the_bundled_model(tmp_path):
+    images.write_pixels(tmp_path / "photo.png", photograph("coffee")[1])
     done = run(tmp_path, "inference", "photo.png", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("esrgan-lite: RRDBNet ×4 64/32/6, GAN stage; on cpu in float32\n")
-    textured = images.read(tmp_path / "photo_sr.png", 3)
+    textured = images.read_pixels(tmp_path / "photo_sr.png", 3)
     done = run(tmp_path, "inference", "photo.png", "--alpha", "0.5", "--overwrite", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     assert "esrgan-lite and esrgan-lite-psnr: RRDBNet ×4 64/32/6, interpolated, α = 0.5" in done.stdout
-    assert laplacian(images.read(tmp_path / "photo_sr.png", 3)) < laplacian(textured)
+    assert laplacian(images.read_pixels(tmp_path / "photo_sr.png", 3)) < laplacian(textured)
 
 
-def test_alpha_alone_blends_the_bundled_pair(tmp_path):
+def test_alpha_without_models_blends_the_bundled_pair(tmp_path):
     done = run(tmp_path, "interpolate", "--alpha", "0.8")
     assert done.returncode == 0, done.stderr
     assert "0.2 × esrgan-lite-psnr + 0.8 × esrgan-lite" in done.stdout
@@ -123,7 +125,7 @@ def test_alpha_alone_blends_the_bundled_pair(tmp_path):
     assert "is there already; --overwrite replaces it" in again.stderr
 
 
-def test_a_model_without_a_partner_cannot_be_blended_with_it(tmp_path):
+def test_model_without_psnr_partner_cannot_be_blended(tmp_path):
     for command in (["inference", "-m", "bsrgan", "x.png"], ["interpolate", "--esrgan-model-path", "bsrgan"]):
         done = run(tmp_path, *command, "--alpha", "0.5")
         assert done.returncode == 2
@@ -133,10 +135,10 @@ def test_a_model_without_a_partner_cannot_be_blended_with_it(tmp_path):
     assert "esrgan-lite-psnr: is the PSNR-oriented generator of a pair" in done.stderr
 
 
-def test_a_teacher_makes_pairs_and_goes_on_where_it_was(tmp_path):
+def test_teacher_makes_pairs_and_resumes(tmp_path):
     original, _ = photograph("coffee")
     (tmp_path / "photos").mkdir()
-    images.write(tmp_path / "photos" / "coffee.png", original[:50, :41])
+    images.write_pixels(tmp_path / "photos" / "coffee.png", original[:50, :41])
     command = [sys.executable, str(ROOT / "scripts/teacher.py"), "esrgan-lite", "photos", "pairs"]
     for missing in ((), ("hr/coffee-1.png",)):
         for name in missing:
@@ -144,26 +146,26 @@ def test_a_teacher_makes_pairs_and_goes_on_where_it_was(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stdout.split() == [f"pairs/{name}" for name in missing or ("hr/coffee-0.png", "hr/coffee-1.png")]
     for number in (0, 1):
-        high, low = (images.read(tmp_path / f"pairs/{key}/coffee-{number}.png", 3) for key in ("hr", "lr"))
+        high, low = (images.read_pixels(tmp_path / f"pairs/{key}/coffee-{number}.png", 3) for key in ("hr", "lr"))
         assert high.shape == (48, 40, 3)
         assert low.shape == (12, 10, 3)
 
 
-def test_a_name_is_always_that_model(tmp_path, monkeypatch):
+def test_model_name_takes_precedence_over_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_model(tmp_path / "model.pth").rename("esrgan-lite-psnr")
     assert load_generator("esrgan-lite-psnr").stage == "pretraining"
     assert load_generator("./esrgan-lite-psnr").architecture != load_generator("esrgan-lite-psnr").architecture
 
 
-def test_a_bundled_model_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(catalogue, "HERE", tmp_path)
+def test_missing_bundled_model_is_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(catalogue, "BUNDLED_FOLDER", tmp_path)
     assert main(["models", "esrgan-lite"]) == 1
     assert "esrgan-lite.safetensors: has been deleted; install esrgan again" in capsys.readouterr().err
 
 
-def test_a_name_that_is_none_is_told_so(tmp_path):
-    images.write(tmp_path / "photo.png", photograph("coffee")[1])
+def test_unknown_model_name_is_reported(tmp_path):
+    images.write_pixels(tmp_path / "photo.png", photograph("coffee")[1])
     done = run(tmp_path, "inference", "-m", "esrgn", "photo.png")
     assert done.returncode == 2
     assert "esrgn: there is no such file, nor a model of this name (`esrgan models` lists them)" in done.stderr
@@ -172,50 +174,50 @@ def test_a_name_that_is_none_is_told_so(tmp_path):
 
 
 @pytest.fixture
-def public(tmp_path, monkeypatch):
+def model_server(tmp_path, monkeypatch):
     """A server that has a model, which is in the catalogue as "public"."""
     content = make_model(tmp_path / "made.pth").read_bytes()
     monkeypatch.setenv("ESRGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(downloading, "PAUSE_S", 0.0)
-    monkeypatch.setattr(answers, "_CHUNK", 10_000)
-    with serving() as server:
+    monkeypatch.setattr(downloading, "RETRY_DELAY_S", 0.0)
+    monkeypatch.setattr(http_responses, "_CHUNK", 10_000)
+    with run_server() as server:
         server.files["model.pth"] = content
-        source = catalogue.Source(
+        source = catalogue.ModelSource(
             server.url("model.pth"), hashlib.sha256(content).hexdigest(), len(content), "this test"
         )
-        monkeypatch.setitem(MODELS, "public", catalogue.Model("a test", "MIT", source=source))
+        monkeypatch.setitem(MODELS, "public", catalogue.PretrainedModel("a test", "MIT", source=source))
         yield server
 
 
-def test_a_public_model_is_downloaded_on_request_alone(public, tmp_path, capsys):
+def test_public_model_is_downloaded_only_on_request(model_server, tmp_path, capsys):
     with pytest.raises(WeightsError, match=r"public: is not on this machine yet; `esrgan models public` downloads it"):
         load_generator("public")
-    assert not public.seen
+    assert not model_server.requests
     assert main(["models"]) == 0
     assert re.search(r"public +×4 +MIT +to download, [\d.]+ [kM]B +a test", capsys.readouterr().out)
     assert main(["models", "public"]) == 0
     assert "checksum right" in capsys.readouterr().out
-    assert len(public.seen) == 1
+    assert len(model_server.requests) == 1
     assert load_generator("public").state.keys() == load_generator(tmp_path / "made.pth").state.keys()
     assert [path.name for path in (tmp_path / "cache/models").iterdir()] == ["public.pth"]
     assert main(["models", "public"]) == 0
-    assert len(public.seen) == 1
+    assert len(model_server.requests) == 1
     assert main(["models"]) == 0
     assert re.search(r"public .* downloaded ", capsys.readouterr().out)
 
 
-def test_a_download_goes_on_where_it_was_cut(public, tmp_path):
-    public.etags["model.pth"] = '"1"'
-    public.faults = ["cut 20000", "cut 15000"]
-    path = pretrained.fetch("public")
-    assert path.read_bytes() == public.files["model.pth"]
-    assert [asked for _, asked, _ in public.seen] == [None, "bytes=20000-", "bytes=35000-"]
+def test_interrupted_download_resumes(model_server, tmp_path):
+    model_server.etags["model.pth"] = '"1"'
+    model_server.faults = ["cut 20000", "cut 15000"]
+    path = pretrained.download_model("public")
+    assert path.read_bytes() == model_server.files["model.pth"]
+    assert [asked for _, asked, _ in model_server.requests] == [None, "bytes=20000-", "bytes=35000-"]
 
 
-def test_another_file_at_the_address_is_not_taken(public, tmp_path, capsys):
-    content = bytearray(public.files["model.pth"])
+def test_download_with_wrong_checksum_is_rejected(model_server, tmp_path, capsys):
+    content = bytearray(model_server.files["model.pth"])
     content[-100] ^= 1
-    public.files["model.pth"] = bytes(content)
+    model_server.files["model.pth"] = bytes(content)
     assert main(["models", "public", "esrgan-lite"]) == 1
     output = capsys.readouterr()
     assert "sha256:" in output.err
@@ -227,8 +229,8 @@ def test_another_file_at_the_address_is_not_taken(public, tmp_path, capsys):
         load_generator("public")
 
 
-def test_a_damaged_download_is_noticed_when_asked_for_again(public, tmp_path, capsys):
-    path = pretrained.fetch("public")
+def test_damaged_download_is_detected_on_next_use(model_server, tmp_path, capsys):
+    path = pretrained.download_model("public")
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(WeightsError, match="delete it and run this again"):
         load_generator("public")
@@ -240,21 +242,21 @@ def test_a_damaged_download_is_noticed_when_asked_for_again(public, tmp_path, ca
     assert "cannot be read: Is a directory; move it away" in capsys.readouterr().err
 
 
-def test_a_second_download_leaves_the_finished_one_alone(public, monkeypatch):
-    alone = downloading._alone
+def test_second_download_keeps_the_finished_one(model_server, monkeypatch):
+    lock = downloading._exclusive_lock
 
-    def slowly(wanted, file):
-        monkeypatch.setattr(downloading, "_alone", alone)
-        pretrained.fetch("public")  # by another process, between opening and locking
-        return alone(wanted, file)
+    def slow_lock(target, file):
+        monkeypatch.setattr(downloading, "_exclusive_lock", lock)
+        pretrained.download_model("public")  # by another process, between opening and locking
+        return lock(target, file)
 
-    monkeypatch.setattr(downloading, "_alone", slowly)
-    path = pretrained.fetch("public")
-    assert path.read_bytes() == public.files["model.pth"]
-    assert len(public.seen) == 1
+    monkeypatch.setattr(downloading, "_exclusive_lock", slow_lock)
+    path = pretrained.download_model("public")
+    assert path.read_bytes() == model_server.files["model.pth"]
+    assert len(model_server.requests) == 1
 
 
-def test_a_reader_who_has_left_is_told_nothing():
+def test_closed_output_pipe_prints_no_error():
     listing = subprocess.Popen(
         [sys.executable, "-m", "esrgan", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -264,7 +266,7 @@ def test_a_reader_who_has_left_is_told_nothing():
     assert listing.wait() == 1
 
 
-def test_without_a_home_folder_there_is_a_remedy(monkeypatch, capsys):
+def test_missing_home_folder_is_reported_with_a_remedy(monkeypatch, capsys):
     def homeless():
         raise RuntimeError
 
@@ -275,15 +277,15 @@ def test_without_a_home_folder_there_is_a_remedy(monkeypatch, capsys):
     assert "there is no home folder; set ESRGAN_CACHE" in capsys.readouterr().err
 
 
-def test_an_unknown_name_downloads_nothing(public, capsys):
+def test_unknown_name_downloads_nothing(model_server, capsys):
     assert main(["models", "public", "nothing"]) == 2
     assert "nothing: expected one of esrgan-lite, " in capsys.readouterr().err
-    assert not public.seen
+    assert not model_server.requests
 
 
 def test_training_starts_from_a_name(tmp_path):
-    from esrgan.training.checkpoint import start_from
+    from esrgan.training.checkpoint import start_from_file
 
-    start = start_from(Path("esrgan-lite-psnr"), "all")
+    start = start_from_file(Path("esrgan-lite-psnr"), "all")
     assert start.stage == "training"
     assert start.architecture == load_generator("esrgan-lite-psnr").architecture

@@ -22,8 +22,16 @@ from torch.distributed import TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from esrgan.cli.train import main as train_main
-from esrgan.training import watch
-from tests.helpers.runs import after_step, contents, differing, learnt, press_ctrl_c, rank_environment, records
+from esrgan.training import heartbeat
+from tests.helpers.runs import (
+    after_step,
+    comparable_content,
+    find_differences,
+    load_run_files,
+    press_ctrl_c,
+    rank_environment,
+    read_records,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are stopped and killed as Linux does")
 
@@ -34,11 +42,11 @@ Act = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessResult:
     """What is left of a process: its exit code, and what it said on both streams."""
 
     code: int
-    said: str
+    output: str
 
 
 def kill() -> None:
@@ -57,16 +65,16 @@ def exhaust() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def be_rank(rank: int, port: int, folder: Path, arguments: list[str], act: tuple[str, int, Act] | None) -> None:
+def run_rank(rank: int, port: int, folder: Path, arguments: list[str], act: tuple[str, int, Act] | None) -> None:
     """Be one of two processes of a run, as torchrun starts them, on a machine that has nothing but its own folder."""
-    said = (folder / "said").open("w", encoding="utf-8", buffering=1)
+    log = (folder / "output").open("w", encoding="utf-8", buffering=1)
     for stream in (1, 2):
-        os.dup2(said.fileno(), stream)
-    sys.stdout = sys.stderr = said
+        os.dup2(log.fileno(), stream)
+    sys.stdout = sys.stderr = log
     os.environ |= rank_environment(rank, port)
     os.environ["ESRGAN_DATA"] = str(folder / "data")
     os.chdir(folder)
-    watch.SILENCE_S, watch.GRACE_S = 3.0, 1.0
+    heartbeat.TIMEOUT_S, heartbeat.GRACE_PERIOD_S = 3.0, 1.0
     with after_step(*act) if act else nullcontext():
         if code := train_main(arguments):
             os._exit(code)
@@ -74,7 +82,7 @@ def be_rank(rank: int, port: int, folder: Path, arguments: list[str], act: tuple
 
 def run_ranks(
     folders: list[Path], arguments: list[str] | list[list[str]], *acts: tuple[str, int, Act] | None
-) -> list[Ended]:
+) -> list[ProcessResult]:
     """Run two processes to their ends.
 
     Args:
@@ -88,7 +96,7 @@ def run_ranks(
     for rank, folder in enumerate(folders):
         own = arguments[rank] if isinstance(arguments[rank], list) else arguments
         act = acts[rank] if acts else None
-        processes.append(context.Process(target=be_rank, args=(rank, store.port, folder, own, act)))
+        processes.append(context.Process(target=run_rank, args=(rank, store.port, folder, own, act)))
     try:
         for process in processes:
             process.start()
@@ -99,13 +107,15 @@ def run_ranks(
             process.kill()
             process.join()
     return [
-        Ended(process.exitcode, (folder / "said").read_text(encoding="utf-8"))
+        ProcessResult(process.exitcode, (folder / "output").read_text(encoding="utf-8"))
         for process, folder in zip(processes, folders, strict=True)
     ]
 
 
 @pytest.fixture(scope="module")
-def machines(tmp_path_factory: pytest.TempPathFactory, write_images: Callable[..., Path]) -> Callable[[], list[Path]]:
+def make_machines(
+    tmp_path_factory: pytest.TempPathFactory, write_images: Callable[..., Path]
+) -> Callable[[], list[Path]]:
     """Give the function that makes the folders of two machines, each with a dataset of its own in its data root."""
 
     def make() -> list[Path]:
@@ -118,13 +128,13 @@ def machines(tmp_path_factory: pytest.TempPathFactory, write_images: Callable[..
 
 
 @pytest.fixture(scope="module")
-def configured(tiny: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+def write_config(tiny_config: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Give the function that writes a configuration of batches of 16; its keyword arguments replace keys."""
 
     def write(**changes: Any) -> str:
         data = {"train_datasets": ["set5"], "val_datasets": ["set5"], "betas": [0.9, 0.99]}
         sections = {name: data | changes.pop(name, {}) for name in ("pretraining", "training")}
-        config = tiny(batch_size=16, cache_dir=None, logging={"interval": 4, "tensorboard": False}, **sections)
+        config = tiny_config(batch_size=16, cache_dir=None, logging={"interval": 4, "tensorboard": False}, **sections)
         path = tmp_path_factory.mktemp("configured") / "tiny.json"
         path.write_text(json.dumps(config | changes), encoding="utf-8")
         return str(path)
@@ -135,7 +145,7 @@ def configured(tiny: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable
 COMMAND = ["--device", "cpu", "-o", "out", "--run-name", "first", "-i", "1"]
 
 
-def run_alone(folder: Path, arguments: list[str]) -> None:
+def run_single_process(folder: Path, arguments: list[str]) -> None:
     """Run one process, without any others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ESRGAN_DATA", str(folder / "data"))
@@ -143,10 +153,10 @@ def run_alone(folder: Path, arguments: list[str]) -> None:
         assert train_main(arguments) == 0
 
 
-def greatest_difference(one: Path, other: Path) -> float:
+def max_relative_difference(one: Path, other: Path) -> float:
     """Compare the networks that two runs have written, as far as both have: |a − b| / |b| of the worst tensor."""
     greatest = 0.0
-    files, reference = contents(one), contents(other)
+    files, reference = load_run_files(one), load_run_files(other)
     for name in files.keys() & reference.keys():
         first, second = ({"g": each[name]["params"]} for each in (files, reference))
         for each, networks in ((files, first), (reference, second)):
@@ -162,33 +172,33 @@ def greatest_difference(one: Path, other: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(machines: Callable[[], list[Path]], configured: Callable[..., str]) -> Path:
+def two_process_run(make_machines: Callable[[], list[Path]], write_config: Callable[..., str]) -> Path:
     """Give the folder of what two processes write, each computing its batch in two parts."""
-    folders = machines()
-    ended = run_ranks(folders, [configured(accumulation=2), *COMMAND])
-    assert [each.code for each in ended] == [0, 0], ended
-    assert "training is done" in ended[0].said
-    assert ended[1].said == ""
+    folders = make_machines()
+    results = run_ranks(folders, [write_config(accumulation=2), *COMMAND])
+    assert [each.code for each in results] == [0, 0], results
+    assert "training is done" in results[0].output
+    assert results[1].output == ""
     assert not (folders[1] / "out").exists()
     return folders[0] / "out"
 
 
-def test_processes_and_parts_of_a_batch_make_no_difference(
-    undisturbed: Path, machines: Callable[[], list[Path]], configured: Callable[..., str]
+def test_processes_and_accumulation_do_not_change_the_result(
+    two_process_run: Path, make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:
     """Stage 1 is that of the whole batch; stage 2 that of as many parts, one after the other."""
-    folders, (alone, parts) = machines(), machines()
-    pixels_alone = [*COMMAND, "--stage", "pretraining"]
-    ended = run_ranks(folders, [configured(), *pixels_alone])
-    assert [each.code for each in ended] == [0, 0], ended
-    run_alone(alone, [configured(), *pixels_alone])
-    run_alone(parts, [configured(accumulation=4), *COMMAND])
-    for one, other in ((alone, folders[0]), (alone, undisturbed.parent), (parts, undisturbed.parent)):
-        difference = greatest_difference(other / "out", one / "out")
+    folders, (single, accumulated) = make_machines(), make_machines()
+    psnr_command = [*COMMAND, "--stage", "pretraining"]
+    results = run_ranks(folders, [write_config(), *psnr_command])
+    assert [each.code for each in results] == [0, 0], results
+    run_single_process(single, [write_config(), *psnr_command])
+    run_single_process(accumulated, [write_config(accumulation=4), *COMMAND])
+    for one, other in ((single, folders[0]), (single, two_process_run.parent), (accumulated, two_process_run.parent)):
+        difference = max_relative_difference(other / "out", one / "out")
         print(f"greatest difference: {difference:.1e}")
         assert difference < 1e-4
     # What is logged is that of all processes. Of the logits only the difference has a meaning: see above.
-    for mine, theirs in zip(records(parts / "out"), records(undisturbed), strict=True):
+    for mine, theirs in zip(read_records(accumulated / "out"), read_records(two_process_run), strict=True):
         assert theirs.keys() == mine.keys()
         for record in (mine, theirs):
             if "real_logits" in record:
@@ -198,35 +208,35 @@ def test_processes_and_parts_of_a_batch_make_no_difference(
 
 
 @pytest.mark.parametrize(("stage", "done"), [("pretraining", 3), ("training", 2)])
-def test_only_the_first_process_needs_a_checkpoint_to_go_on(
-    undisturbed: Path,
-    machines: Callable[[], list[Path]],
-    configured: Callable[..., str],
+def test_only_the_first_process_needs_a_checkpoint_to_resume(
+    two_process_run: Path,
+    make_machines: Callable[[], list[Path]],
+    write_config: Callable[..., str],
     stage: str,
     done: int,
 ) -> None:
-    folders, command = machines(), [configured(accumulation=2), *COMMAND, "--resume", "auto"]
-    ended = run_ranks(folders, command, None, (stage, done, press_ctrl_c))
-    assert [each.code for each in ended] == [130, 130], ended
-    assert f"stopped after step {done} of {stage}" in ended[0].said
+    folders, command = make_machines(), [write_config(accumulation=2), *COMMAND, "--resume", "auto"]
+    results = run_ranks(folders, command, None, (stage, done, press_ctrl_c))
+    assert [each.code for each in results] == [130, 130], results
+    assert f"stopped after step {done} of {stage}" in results[0].output
     assert not (folders[1] / "out").exists()
-    ended = run_ranks(folders, command)
-    assert [each.code for each in ended] == [0, 0], ended
-    assert f"checkpoint of {stage} at step {done}; continuing there" in ended[0].said
-    assert_same(folders[0] / "out", undisturbed)
+    results = run_ranks(folders, command)
+    assert [each.code for each in results] == [0, 0], results
+    assert f"checkpoint of {stage} at step {done}; continuing there" in results[0].output
+    assert_same_run(folders[0] / "out", two_process_run)
 
 
-def assert_same(one: Path, other: Path) -> None:
+def assert_same_run(one: Path, other: Path) -> None:
     """Compare all that two runs wrote, to the last bit."""
-    files, reference = contents(one), contents(other)
+    files, reference = load_run_files(one), load_run_files(other)
     assert files.keys() == reference.keys()
     for name, content in files.items():
-        assert not differing(learnt(content), learnt(reference[name])), name
-    assert records(one) == records(other)
+        assert not find_differences(comparable_content(content), comparable_content(reference[name])), name
+    assert read_records(one) == read_records(other)
 
 
 @pytest.mark.parametrize(
-    ("act", "code", "news"),
+    ("act", "code", "failure"),
     [
         (kill, -signal.SIGKILL, "another process of this run has ended or cannot be reached ("),
         (fail, 1, f"process 1 on {socket.gethostname()} ended: ValueError: no such colour; "),
@@ -234,61 +244,61 @@ def assert_same(one: Path, other: Path) -> None:
         (stop, -signal.SIGKILL, "process 1 has given no sign of life for 3 s; "),  # it hangs until the test kills it
     ],
 )
-def test_a_process_that_ends_ends_all(
-    machines: Callable[[], list[Path]], configured: Callable[..., str], act: Act, code: int, news: str
+def test_a_lost_process_ends_the_whole_run(
+    make_machines: Callable[[], list[Path]], write_config: Callable[..., str], act: Act, code: int, failure: str
 ) -> None:
-    began = time.monotonic()
-    folders = machines()
-    survivor, lost = run_ranks(folders, [configured(), *COMMAND], None, ("pretraining", 3, act))
+    started = time.monotonic()
+    folders = make_machines()
+    survivor, lost = run_ranks(folders, [write_config(), *COMMAND], None, ("pretraining", 3, act))
     assert (survivor.code, lost.code) == (1, code)
-    error = survivor.said.splitlines()[-1]
-    assert error.startswith(f"error: {news}")
+    error = survivor.output.splitlines()[-1]
+    assert error.startswith(f"error: {failure}")
     assert error.endswith("; once that is put right, the same command with --resume auto continues")
-    assert "Traceback" not in survivor.said
-    assert time.monotonic() - began < 30
+    assert "Traceback" not in survivor.output
+    assert time.monotonic() - started < 30
 
 
-def test_a_full_disk_of_the_first_process_ends_all(
-    machines: Callable[[], list[Path]], configured: Callable[..., str]
+def test_a_full_disk_on_the_first_process_ends_the_run(
+    make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:
-    folders = machines()
+    folders = make_machines()
     (folders[0] / "out").mkdir()
     (folders[0] / "out/logs").write_bytes(b"")  # in the way
-    ended = run_ranks(folders, [configured(), *COMMAND])
-    assert [each.code for each in ended] == [2, 1]
-    assert ended[0].said.splitlines()[-1].startswith("error: out/logs/first: cannot be written")
-    news = f"error: process 0 on {socket.gethostname()} ended: out/logs/first: cannot be written"
-    assert ended[1].said.startswith(news)
+    results = run_ranks(folders, [write_config(), *COMMAND])
+    assert [each.code for each in results] == [2, 1]
+    assert results[0].output.splitlines()[-1].startswith("error: out/logs/first: cannot be written")
+    failure = f"error: process 0 on {socket.gethostname()} ended: out/logs/first: cannot be written"
+    assert results[1].output.startswith(failure)
 
 
-def test_machines_of_other_images_or_configurations_are_told_so(
-    machines: Callable[[], list[Path]], configured: Callable[..., str], write_images: Callable[..., Path]
+def test_machines_with_different_images_or_configurations_are_reported(
+    make_machines: Callable[[], list[Path]], write_config: Callable[..., str], write_images: Callable[..., Path]
 ) -> None:
-    folders = machines()
+    folders = make_machines()
     write_images(folders[1] / "data/Set5/GTmod12", 6, (48, 48))
-    commands = [[configured(seed=seed), *COMMAND] for seed in (3, 4)]
-    ended = run_ranks(folders, commands)
-    assert [each.code for each in ended] == [2, 2]
+    commands = [[write_config(seed=seed), *COMMAND] for seed in (3, 4)]
+    results = run_ranks(folders, commands)
+    assert [each.code for each in results] == [2, 2]
     host = socket.gethostname()
     expected = (
         f"error: {host}: expected what process 0 on {host} has, got pretraining train images.0.png: 44×40 px → 48×48 px"
     )
-    for each in ended:
-        last = each.said.splitlines()[-1]
+    for each in results:
+        last = each.output.splitlines()[-1]
         assert last.startswith(expected)
         assert last.endswith("more; give all machines the same configuration, options and images")
     assert not (folders[0] / "out").exists()
 
 
-def test_processes_must_share_a_batch_evenly(
-    machines: Callable[[], list[Path]], configured: Callable[..., str]
+def test_processes_must_divide_the_batch_evenly(
+    make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:
-    ended = run_ranks(machines(), [configured(batch_size=3), *COMMAND])
-    assert [each.code for each in ended] == [2, 2]
-    assert "batch_size: expected a multiple of 2 processes × accumulation 1, got 3" in ended[0].said
+    results = run_ranks(make_machines(), [write_config(batch_size=3), *COMMAND])
+    assert [each.code for each in results] == [2, 2]
+    assert "batch_size: expected a multiple of 2 processes × accumulation 1, got 3" in results[0].output
 
 
-def be_restarted(folder: Path, arguments: list[str]) -> None:
+def run_restarted_rank(folder: Path, arguments: list[str]) -> None:
     """Be a process that torchrun starts; the second one is killed, once in each stage."""
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     port = int(os.environ["MASTER_PORT"])
@@ -297,20 +307,20 @@ def be_restarted(folder: Path, arguments: list[str]) -> None:
     own.mkdir()
     (own / "data").symlink_to(folder / "data")
     (own / "out").symlink_to(folder / "out")
-    be_rank(rank, port, own, arguments, acts[attempt])
+    run_rank(rank, port, own, arguments, acts[attempt])
 
 
 def test_torchrun_restarts_a_run_that_lost_a_process(
-    undisturbed: Path, machines: Callable[[], list[Path]], configured: Callable[..., str]
+    two_process_run: Path, make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:
-    folder, _ = machines()
+    folder, _ = make_machines()
     (folder / "out").mkdir()
     # What torchrun does with --standalone --nproc-per-node 2 --max-restarts 2, but for starting Python anew.
     how = LaunchConfig(
         1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=2, start_method=START_METHOD
     )
-    elastic_launch(how, be_restarted)(folder, [configured(accumulation=2), *COMMAND, "--resume", "auto"])
+    elastic_launch(how, run_restarted_rank)(folder, [write_config(accumulation=2), *COMMAND, "--resume", "auto"])
     for attempt in range(2):
-        error = (folder / f"0 {attempt}/said").read_text(encoding="utf-8").splitlines()[-1]
+        error = (folder / f"0 {attempt}/output").read_text(encoding="utf-8").splitlines()[-1]
         assert error.startswith("error: another process of this run has ended or cannot be reached (")
-    assert_same(folder / "out", undisturbed)
+    assert_same_run(folder / "out", two_process_run)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.faults import disturb, make_config, undisturbed
+from tests.faults import make_config, run_uninterrupted, run_with_signals
 
 
 @pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the runs are forked")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_ended_by_signals_at_random_ends_as_an_undisturbed_one(tmp_path: Path, workers: int) -> None:
+def test_a_run_with_random_signals_ends_like_the_reference(tmp_path: Path, workers: int) -> None:
     config = make_config(tmp_path, num_workers=workers)
-    seconds = undisturbed(config, tmp_path / "reference")
-    counts, runs = disturb(config, tmp_path, tmp_path / "reference", seconds, 2, random.Random(workers))
+    seconds = run_uninterrupted(config, tmp_path / "reference")
+    counts, runs = run_with_signals(config, tmp_path, tmp_path / "reference", seconds, 2, random.Random(workers))
     assert counts.total() == 2
     assert runs

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend
-from esrgan.weights import Architecture, load_generator, save_file, to_our_names
-from tests.helpers.weight_files import DIALECTS, NcnnWriter, earlier, esrgan_new, esrgan_old, random_state
+from esrgan.weights import Architecture, load_generator, save_file, to_basicsr_names
+from tests.helpers.weight_files import DIALECT_WRITERS, NcnnWriter, earlier, esrgan_new, esrgan_old, random_state
 
 TINY = {"rrdb_channels": 4, "growth_channels": 2, "num_basic_blocks": 2, "num_dense_blocks": 3}
 TINY |= {"num_residual_blocks": 3, "img_channels": 3, "use_subpixel_conv": False, "pixel_unshuffle": False}
 
 
-def tiny(**changes):
+def tiny_architecture(**changes):
     return Architecture(**{**TINY, "scale_factor": 4, **changes})
 
 
@@ -51,7 +51,7 @@ def test_every_dialect_gives_bit_identical_output(tmp_path, architecture, fused,
     # Where a dialect has no place for β, a file's configuration has.
     hparams = {"generator": {"residual_scaling": architecture.residual_scaling}}
     files = {}
-    for dialect, write in DIALECTS.items():
+    for dialect, write in DIALECT_WRITERS.items():
         path = tmp_path / f"{dialect}{suffix}"
         save_file(path, {"params": write(state, architecture), "hparams": hparams})
         files[dialect.partition(" (")[0] + path.name] = load_generator(path)
@@ -79,7 +79,7 @@ def test_every_dialect_gives_bit_identical_output(tmp_path, architecture, fused,
     ],
 )
 def test_old_names_are_numbered_as_in_published_files(scale, subpixel, numbers):
-    architecture = tiny(scale_factor=scale, use_subpixel_conv=subpixel)
+    architecture = tiny_architecture(scale_factor=scale, use_subpixel_conv=subpixel)
     old = esrgan_old(random_state(architecture), architecture)
     assert sorted({int(name.split(".")[1]) for name in old}) == numbers
     assert "model.1.sub.0.RDB1.conv1.0.weight" in old
@@ -88,31 +88,31 @@ def test_old_names_are_numbered_as_in_published_files(scale, subpixel, numbers):
 
 @pytest.mark.parametrize("beta", [0.2, 0.1, 0.35, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_residual_scaling_is_read_where_the_file_has_it(tmp_path, beta, dtype):
-    architecture = tiny(residual_scaling=beta)
+def test_residual_scaling_is_read_from_the_file(tmp_path, beta, dtype):
+    architecture = tiny_architecture(residual_scaling=beta)
     state = earlier(random_state(architecture), architecture)
     path = tmp_path / "a.pth"
     torch.save({name: value.to(dtype) for name, value in state.items()}, path)
     assert load_generator(path).architecture == architecture
 
 
-def test_residual_scaling_beside_the_weights_counts_before_the_configurations(tmp_path):
-    architecture = tiny(residual_scaling=0.35)
+def test_stored_residual_scaling_overrides_the_configuration(tmp_path):
+    architecture = tiny_architecture(residual_scaling=0.35)
     path = tmp_path / "a.pth"
     hparams = {"generator": {"residual_scaling": 0.1}}
     save_file(path, {"params": earlier(random_state(architecture), architecture), "hparams": hparams})
     assert load_generator(path).architecture.residual_scaling == 0.35
 
 
-def test_files_without_residual_scaling_have_the_papers(tmp_path):
-    architecture = tiny()
+def test_residual_scaling_defaults_to_the_papers(tmp_path):
+    architecture = tiny_architecture()
     path = tmp_path / "a.pth"
     torch.save(earlier(random_state(architecture), architecture, scalars=False), path)
     assert load_generator(path).architecture.residual_scaling == 0.2
 
 
-def test_one_line_says_what_was_understood(tmp_path):
-    architecture = tiny()
+def test_describe_names_the_dialect(tmp_path):
+    architecture = tiny_architecture()
     state = random_state(architecture)
     path = tmp_path / "a.pth"
     for write, words in (
@@ -135,12 +135,12 @@ def test_one_line_says_what_was_understood(tmp_path):
 # Containers
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", DIALECT_WRITERS)
 @pytest.mark.parametrize("prefix", ["module.", "netG.", "generator.", "model.", "module._orig_mod.", "net.G."])
-def test_wrappers_prefixes_are_taken_off_and_other_networks_left(tmp_path, dialect, prefix):
-    architecture = tiny()
+def test_wrapper_prefixes_are_stripped_and_other_networks_ignored(tmp_path, dialect, prefix):
+    architecture = tiny_architecture()
     state = random_state(architecture)
-    content = {f"{prefix}{name}": value for name, value in DIALECTS[dialect](state, architecture).items()}
+    content = {f"{prefix}{name}": value for name, value in DIALECT_WRITERS[dialect](state, architecture).items()}
     others = {"discriminator.conv0.weight": torch.zeros(1), "loss.vgg.features.0.weight": torch.zeros(2).int()}
     path = tmp_path / "a.ckpt"
     torch.save({"state_dict": {**others, **content}, "pytorch-lightning_version": "2.0"}, path)
@@ -149,8 +149,8 @@ def test_wrappers_prefixes_are_taken_off_and_other_networks_left(tmp_path, diale
     assert all(torch.equal(file.state[name], state[name]) for name in state)
 
 
-def test_averaged_weights_are_taken_before_raw_ones(tmp_path):
-    architecture = tiny()
+def test_averaged_weights_are_preferred(tmp_path):
+    architecture = tiny_architecture()
     raw, averaged = random_state(architecture, 0), random_state(architecture, 1)
     path = tmp_path / "a.ckpt"
     both = {f"net_g.{name}": value for name, value in raw.items()}
@@ -160,8 +160,8 @@ def test_averaged_weights_are_taken_before_raw_ones(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["generator", "netG", "net_g", "model", "params_ema"])
-def test_containers_in_containers_are_opened(tmp_path, key):
-    architecture = tiny()
+def test_nested_state_dicts_are_found(tmp_path, key):
+    architecture = tiny_architecture()
     path = tmp_path / "a.pt"
     torch.save({"state_dict": {key: random_state(architecture)}, "epoch": 3}, path)
     assert load_generator(path).architecture == architecture
@@ -169,7 +169,7 @@ def test_containers_in_containers_are_opened(tmp_path, key):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_read_as_float32(tmp_path, dtype):
-    architecture = tiny()
+    architecture = tiny_architecture()
     state = {name: value.to(dtype) for name, value in random_state(architecture).items()}
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file(state, path)
@@ -180,8 +180,8 @@ def test_other_precisions_are_read_as_float32(tmp_path, dtype):
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.bin", "a.ckpt", "a", "a.onnx", "a.param"])
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
-def test_files_are_read_by_their_content_whatever_their_name(tmp_path, name, kind):
-    architecture = tiny()
+def test_container_is_detected_by_content_not_name(tmp_path, name, kind):
+    architecture = tiny_architecture()
     state, path = random_state(architecture), tmp_path / name
     if kind == "safetensors":
         safetensors.torch.save_file(state, path)
@@ -190,8 +190,8 @@ def test_files_are_read_by_their_content_whatever_their_name(tmp_path, name, kin
     assert load_generator(path).architecture == architecture
 
 
-def test_networks_to_be_trained_on_are_read_without_their_gradients(tmp_path):
-    architecture = tiny()
+def test_tensors_are_loaded_without_gradients(tmp_path):
+    architecture = tiny_architecture()
     path = tmp_path / "a.pth"
     torch.save({name: torch.nn.Parameter(v) for name, v in random_state(architecture).items()}, path)
     assert not any(value.requires_grad for value in load_generator(path).state.values())
@@ -200,13 +200,13 @@ def test_networks_to_be_trained_on_are_read_without_their_gradients(tmp_path):
 # Interpolation
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", DIALECT_WRITERS)
 def test_generators_of_two_dialects_are_blended(tmp_path, dialect):
-    architecture = tiny()
+    architecture = tiny_architecture()
     psnr, gan = random_state(architecture, 0), random_state(architecture, 1)
-    torch.save(DIALECTS[dialect](psnr, architecture), tmp_path / "psnr.pth")
+    torch.save(DIALECT_WRITERS[dialect](psnr, architecture), tmp_path / "psnr.pth")
     NcnnWriter(gan, architecture).write(tmp_path / "gan")
-    content = blend(load_generator(tmp_path / "psnr.pth"), load_generator(tmp_path / "gan"), 0.25).content()
+    content = blend(load_generator(tmp_path / "psnr.pth"), load_generator(tmp_path / "gan"), 0.25).to_dict()
     for name, value in content["params"].items():
         assert torch.equal(value, 0.75 * psnr[name] + 0.25 * gan[name])
     save_file(tmp_path / "blend.pth", content)
@@ -216,20 +216,20 @@ def test_generators_of_two_dialects_are_blended(tmp_path, dialect):
 # Incomplete and contradictory names
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_each_missing_tensor_is_noticed_in_every_dialect(tmp_path, dialect):
-    architecture = tiny(num_basic_blocks=1, num_dense_blocks=2)
-    state = DIALECTS[dialect](random_state(architecture), architecture)
+@pytest.mark.parametrize("dialect", DIALECT_WRITERS)
+def test_each_missing_tensor_is_detected_in_every_dialect(tmp_path, dialect):
+    architecture = tiny_architecture(num_basic_blocks=1, num_dense_blocks=2)
+    state = DIALECT_WRITERS[dialect](random_state(architecture), architecture)
     for missing in state:
         if not missing.endswith("residual_scaling"):
             with pytest.raises(WeightsError):
                 parse({name: value for name, value in state.items() if name != missing}, tmp_path)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_each_missing_block_is_noticed_in_every_dialect(tmp_path, dialect):
-    architecture = tiny(num_basic_blocks=3)
-    state = DIALECTS[dialect](random_state(architecture), architecture)
+@pytest.mark.parametrize("dialect", DIALECT_WRITERS)
+def test_each_missing_block_is_detected_in_every_dialect(tmp_path, dialect):
+    architecture = tiny_architecture(num_basic_blocks=3)
+    state = DIALECT_WRITERS[dialect](random_state(architecture), architecture)
     for i in range(3 if "old" in dialect else 2):  # only old names tell that there was a last block
         block = (f"body.{i}.", f"RRDB_trunk.{i}.", f"model.1.sub.{i}.RDB", f"rrdb_blocks.rrdb_{i}.")
         with pytest.raises(WeightsError, match="damaged"):
@@ -242,32 +242,32 @@ def parse(state, tmp_path):
     return load_generator(path)
 
 
-def test_tensors_under_two_names_are_refused():
-    architecture = tiny()
+def test_tensors_under_two_names_are_rejected():
+    architecture = tiny_architecture()
     state = earlier(random_state(architecture), architecture)
     first = {name.replace(".block.", "."): value for name, value in state.items() if ".block." in name}
     with pytest.raises(WeightsError, match="twice under different names"):
-        to_our_names({**state, **first}, "a.pth")
+        to_basicsr_names({**state, **first}, "a.pth")
 
 
-def test_upsampling_of_one_kind_under_numbers_of_the_other_is_refused():
-    nearest, subpixel = tiny(), tiny(use_subpixel_conv=True)
+def test_upsampling_kind_must_match_layer_numbers():
+    nearest, subpixel = tiny_architecture(), tiny_architecture(use_subpixel_conv=True)
     for numbers, weights in ((nearest, subpixel), (subpixel, nearest)):
         with pytest.raises(WeightsError, match=r"where .* upsampling has them"):
-            to_our_names(esrgan_old(random_state(weights), numbers), "a.pth")
+            to_basicsr_names(esrgan_old(random_state(weights), numbers), "a.pth")
 
 
 # An independent reader of the same files
 
 
-@pytest.mark.parametrize("write", [DIALECTS["BasicSR names"], esrgan_new, esrgan_old])
+@pytest.mark.parametrize("write", [DIALECT_WRITERS["BasicSR names"], esrgan_new, esrgan_old])
 @pytest.mark.parametrize(
     ("scale", "unshuffle", "channels", "blocks"),
     [(1, False, 3, 2), (2, False, 1, 1), (4, False, 3, 3), (8, False, 4, 2), (2, True, 3, 2), (1, True, 1, 3)],
 )
-def test_spandrel_understands_the_same(tmp_path, write, scale, unshuffle, channels, blocks):
+def test_spandrel_loads_the_same_weights(tmp_path, write, scale, unshuffle, channels, blocks):
     sizes = {"rrdb_channels": 8, "growth_channels": 32, "num_dense_blocks": 3, "num_residual_blocks": 5}
-    architecture = tiny(
+    architecture = tiny_architecture(
         **sizes, num_basic_blocks=blocks, scale_factor=scale, img_channels=channels, pixel_unshuffle=unshuffle
     )
     path = tmp_path / "a.pth"

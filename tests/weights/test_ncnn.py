@@ -20,7 +20,7 @@ def pair(tmp_path):
     return NcnnWriter(STATE, TINY).write(tmp_path / "net")
 
 
-def refused(path):
+def error_text(path):
     with pytest.raises(WeightsError) as error:
         load_generator(path)
     text = str(error.value)
@@ -34,13 +34,13 @@ def edited(pair, old, new, count=1):
     text = pair[0].read_text("utf-8")
     assert re.search(old, text, re.MULTILINE)
     pair[0].write_text(re.sub(old, new, text, count=count, flags=re.MULTILINE), "utf-8")
-    return refused(pair[0])
+    return error_text(pair[0])
 
 
 @pytest.mark.parametrize("name", ["net.param", "net.bin", "net"])
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("fused", [True, False])
-def test_a_pair_is_read_from_either_file_or_the_name_of_both(tmp_path, name, half, fused):
+def test_pair_is_loaded_from_either_file_or_common_name(tmp_path, name, half, fused):
     NcnnWriter(STATE, TINY, fused, half).write(tmp_path / "net")
     file = load_generator(tmp_path / name)
     assert file.path == tmp_path / name
@@ -62,49 +62,49 @@ def test_weights_are_padded_to_four_bytes(tmp_path, changes):
     assert all(torch.equal(read[key], state[key]) for key in state)
 
 
-def test_names_of_two_dots_are_pairs_too(tmp_path):
+def test_names_with_two_dots_are_pairs(tmp_path):
     NcnnWriter(STATE, TINY).write(tmp_path / "net.ncnn")
     for name in ("net.ncnn.param", "net.ncnn.bin", "net.ncnn"):
         assert load_generator(tmp_path / name).architecture == TINY
 
 
-def test_a_file_alone_is_told_to_be_half_of_a_pair(pair):
+def test_missing_half_of_a_pair_is_reported(pair):
     param, weights = pair
     content = weights.read_bytes()
     weights.unlink()
-    assert refused(param) == f"{param}: expected its weights net.bin beside it, got nothing; put them there"
-    assert "no such file" in refused(param.with_suffix(""))
+    assert error_text(param) == f"{param}: expected its weights net.bin beside it, got nothing; put them there"
+    assert "no such file" in error_text(param.with_suffix(""))
     weights.write_bytes(content)
     param.unlink()
-    assert refused(weights) == f"{weights}: expected its text net.param beside it; put it there"
+    assert error_text(weights) == f"{weights}: expected its text net.param beside it; put it there"
 
 
-def test_weights_that_end_early_are_refused_wherever_they_end(pair):
+def test_truncated_weights_are_rejected_at_any_length(pair):
     whole = pair[1].read_bytes()
     for length in {1, 3, 4, 5, *range(0, len(whole), 301), len(whole) - 1, len(whole) - 4}:
         pair[1].write_bytes(whole[:length])
-        text = refused(pair[0])
+        text = error_text(pair[0])
         assert text.startswith(f"{pair[1]}: expected ")
         assert "truncated, or not the .bin of its .param" in text
 
 
-def test_bytes_too_many_are_refused(pair):
+def test_trailing_bytes_are_rejected(pair):
     with pair[1].open("ab") as file:
         file.write(bytes(8))
-    assert refused(pair[0]) == f"{pair[1]}: 8 bytes too many; not the .bin of its .param"
+    assert error_text(pair[0]) == f"{pair[1]}: 8 bytes too many; not the .bin of its .param"
 
 
 @pytest.mark.parametrize("flag", [0x000D4B38, 1, 0xFFFFFFFF])
-def test_quantised_weights_are_refused(pair, flag):
+def test_quantised_weights_are_rejected(pair, flag):
     content = pair[1].read_bytes()
     pair[1].write_bytes(struct.pack("<I", flag) + content[4:])
-    assert f"got flag {flag:#010x}: 8-bit weights, or not the .bin of its .param" in refused(pair[0])
+    assert f"got flag {flag:#010x}: 8-bit weights, or not the .bin of its .param" in error_text(pair[0])
 
 
-def test_weights_that_are_not_finite_are_refused(pair):
+def test_weights_that_are_not_finite_are_rejected(pair):
     content = pair[1].read_bytes()
     pair[1].write_bytes(content[:4] + b"\x00\x7c" + content[6:])
-    assert "NaN or infinity in 1 of 36 tensors, the first is conv_first.weight" in refused(pair[0])
+    assert "NaN or infinity in 1 of 36 tensors, the first is conv_first.weight" in error_text(pair[0])
 
 
 @pytest.mark.parametrize(
@@ -142,31 +142,31 @@ def test_weights_that_are_not_finite_are_refused(pair):
         (r"^Convolution .*\n\Z", "", "the file is damaged or truncated"),
     ],
 )
-def test_params_of_other_networks_are_refused(pair, old, new, message):
+def test_params_of_other_networks_are_rejected(pair, old, new, message):
     assert message in edited(pair, old, new)
 
 
-def test_a_network_that_is_wired_otherwise_is_refused(pair):
+def test_differently_wired_network_is_rejected(pair):
     text = pair[0].read_text("utf-8")
     concat = next(line for line in text.splitlines() if line.startswith("Concat") and " 3 1 " in line)
     *start, first, second, blob = concat.split()
     pair[0].write_text(text.replace(concat, " ".join([*start, second, first, blob])), "utf-8")
-    assert "where RRDBNet has body.0.rdb1.conv3, is connected" in refused(pair[0])
+    assert "where RRDBNet has body.0.rdb1.conv3, is connected" in error_text(pair[0])
 
 
-def test_the_long_skip_must_be_there(pair):
+def test_missing_long_skip_is_rejected(pair):
     text = pair[0].read_text("utf-8")
     line = next(line for line in text.splitlines() if line.startswith("BinaryOp"))
     pair[0].write_text(text.replace(line, f"{line} 1=0").replace(f"{line} 1=0", line.replace("0=0", "0=1")), "utf-8")
-    assert "with options or inputs of another network" in refused(pair[0])
+    assert "with options or inputs of another network" in error_text(pair[0])
 
 
-def test_two_networks_cannot_be_mixed(tmp_path):
+def test_mismatched_pair_is_rejected(tmp_path):
     NcnnWriter(STATE, TINY).write(tmp_path / "a")
     other = Architecture(**{**vars(TINY), "num_basic_blocks": 1})
     _, weights = NcnnWriter(random_state(other), other).write(tmp_path / "b")
     (tmp_path / "a.bin").write_bytes(weights.read_bytes())
-    assert "not the .bin of its .param" in refused(tmp_path / "a.param")
+    assert "not the .bin of its .param" in error_text(tmp_path / "a.param")
 
 
 def test_folding_must_fit_the_channels(tmp_path):
@@ -176,14 +176,14 @@ def test_folding_must_fit_the_channels(tmp_path):
     assert "12 channels in and 3 out do not fit folding by 3" in edited(pair, r"(Reorg .*)0=2", r"\g<1>0=3")
 
 
-def test_text_of_another_encoding_is_refused(pair):
+def test_text_of_another_encoding_is_rejected(pair):
     pair[0].write_bytes(b"7767517\n1 1\n\xff\xfe")
-    assert "expected the text of an ncnn network" in refused(pair[0])
+    assert "expected the text of an ncnn network" in error_text(pair[0])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damaged_pairs_are_refused_or_read_never_anything_else(tmp_path, data):
+def test_damaged_pairs_are_loaded_or_rejected_cleanly(tmp_path, data):
     pair = NcnnWriter(STATE, TINY).write(tmp_path / "net")
     param, weights = (bytearray(path.read_bytes()) for path in pair)
     for _ in range(data.draw(st.integers(1, 4))):

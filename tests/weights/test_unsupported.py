@@ -17,13 +17,14 @@ from PIL import Image
 
 from esrgan.errors import WeightsError
 from esrgan.models import UNetDiscriminator, VGGDiscriminator
-from esrgan.weights import Architecture, load_generator
+from esrgan.weights import Architecture, load_generator, save_file
+from tests.helpers.tiny_generator import load_error
 from tests.helpers.weight_files import TINY, earlier, esrgan_old, random_state
 
 STATE = random_state(TINY)
 
 
-def refused(path):
+def error_text(path):
     with pytest.raises(WeightsError) as error:
         load_generator(path)
     text = str(error.value)
@@ -36,23 +37,27 @@ def refused(path):
 
 # Networks of other kinds, by the names that their files have
 
-ALONE = "; these commands run RRDBNet alone"
+ONLY_RRDBNET = "; these commands run RRDBNet alone"
 NETWORKS = {
-    "SRVGGNetCompact, the small network of Real-ESRGAN" + ALONE: ["body.0.weight", "body.1.weight", "body.2.weight"],
-    "SwinIR" + ALONE: ["conv_first.weight", "layers.0.residual_group.blocks.0.norm1.weight", "conv_last.weight"],
-    "Swin2SR" + ALONE: ["conv_first.weight", "layers.0.residual_group.blocks.0.attn.logit_scale"],
-    "HAT" + ALONE: ["conv_first.weight", "layers.0.residual_group.overlap_attn.qkv.weight", "conv_last.weight"],
-    "DAT" + ALONE: ["conv_first.weight", "before_RG.1.weight", "layers.0.blocks.0.attn.qkv.weight"],
-    "ATD" + ALONE: ["conv_first.weight", "layers.0.residual_group.layers.0.attn_atd.wq.weight"],
-    "DRCT" + ALONE: ["conv_first.weight", "layers.0.swin1.norm1.weight"],
-    "Real-CUGAN or waifu2x" + ALONE: ["unet1.conv1.conv.0.weight", "unet2.conv1.conv.0.weight"],
-    "SPAN" + ALONE: ["conv_1.sk.weight", "block_1.c1_r.sk.weight"],
-    "PLKSR" + ALONE: ["feats.0.weight", "feats.1.lk.conv.weight"],
-    "OmniSR" + ALONE: ["residual_layer.0.residual_layer.0.layer.0.fn.0.weight", "input.weight"],
-    "RCAN" + ALONE: ["head.0.weight", "body.0.body.0.body.0.weight", "body.0.body.0.body.3.conv_du.0.weight"],
-    "EDSR" + ALONE: ["head.0.weight", "body.0.body.0.weight", "tail.1.weight"],
-    "EDSR or SRResNet" + ALONE: ["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"],
-    "GFPGAN, which restores faces" + ALONE: ["stylegan_decoder.style_mlp.1.weight"],
+    "SRVGGNetCompact, the small network of Real-ESRGAN" + ONLY_RRDBNET: [
+        "body.0.weight",
+        "body.1.weight",
+        "body.2.weight",
+    ],
+    "SwinIR" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.residual_group.blocks.0.norm1.weight", "conv_last.weight"],
+    "Swin2SR" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.residual_group.blocks.0.attn.logit_scale"],
+    "HAT" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.residual_group.overlap_attn.qkv.weight", "conv_last.weight"],
+    "DAT" + ONLY_RRDBNET: ["conv_first.weight", "before_RG.1.weight", "layers.0.blocks.0.attn.qkv.weight"],
+    "ATD" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.residual_group.layers.0.attn_atd.wq.weight"],
+    "DRCT" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.swin1.norm1.weight"],
+    "Real-CUGAN or waifu2x" + ONLY_RRDBNET: ["unet1.conv1.conv.0.weight", "unet2.conv1.conv.0.weight"],
+    "SPAN" + ONLY_RRDBNET: ["conv_1.sk.weight", "block_1.c1_r.sk.weight"],
+    "PLKSR" + ONLY_RRDBNET: ["feats.0.weight", "feats.1.lk.conv.weight"],
+    "OmniSR" + ONLY_RRDBNET: ["residual_layer.0.residual_layer.0.layer.0.fn.0.weight", "input.weight"],
+    "RCAN" + ONLY_RRDBNET: ["head.0.weight", "body.0.body.0.body.0.weight", "body.0.body.0.body.3.conv_du.0.weight"],
+    "EDSR" + ONLY_RRDBNET: ["head.0.weight", "body.0.body.0.weight", "tail.1.weight"],
+    "EDSR or SRResNet" + ONLY_RRDBNET: ["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"],
+    "GFPGAN, which restores faces" + ONLY_RRDBNET: ["stylegan_decoder.style_mlp.1.weight"],
     "a ResNet, which classifies images": ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight"],
     "LPIPS, which measures images": ["lin0.model.1.weight", "lin1.model.1.weight"],
     "a LoRA, an addition to a diffusion model": ["lora_unet_mid_block_attn.lora_down.weight"],
@@ -69,11 +74,11 @@ NETWORKS = {
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_other_networks_are_called_by_their_names(tmp_path, kind, suffix):
+def test_other_networks_are_named_in_the_error(tmp_path, kind, suffix):
     path = tmp_path / f"a{suffix}"
     state = {name: torch.zeros(1) for name in NETWORKS[kind]}
     torch.save({"params": state}, path) if suffix == ".pth" else safetensors.torch.save_file(state, path)
-    assert refused(path) == f"expected an ESRGAN generator (RRDBNet), got {kind}"
+    assert error_text(path) == f"expected an ESRGAN generator (RRDBNet), got {kind}"
 
 
 def vgg():
@@ -90,16 +95,35 @@ def vgg():
         (vgg, "a VGG network, which classifies images"),
     ],
 )
-def test_real_networks_are_called_by_their_names(tmp_path, make, kind):
+def test_real_networks_are_named_in_the_error(tmp_path, make, kind):
     torch.save({f"module.{name}": value for name, value in make().items()}, tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth") == f"expected an ESRGAN generator (RRDBNet), got {kind}"
+    assert error_text(tmp_path / "a.pth") == f"expected an ESRGAN generator (RRDBNet), got {kind}"
 
 
-def test_esrgan_plus_is_told_from_esrgan(tmp_path):
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_discriminators_and_vgg_are_named_in_the_error(tmp_path, suffix):
+    with torch.device("meta"):
+        shapes = torchvision.models.vgg11(weights=None).features[:4].state_dict()
+    vgg = {f"features.{name}": torch.zeros(value.shape) for name, value in shapes.items()}
+    path = tmp_path / f"a{suffix}"
+    for state, kind in (
+        (VGGDiscriminator(3, (4, 4), (2,)).state_dict(), "discriminator"),
+        (UNetDiscriminator(3, 2).state_dict(), "discriminator"),
+        (vgg, "VGG"),
+        (torch.nn.Linear(2, 2).state_dict(), "2 tensors of another network"),
+    ):
+        save_file(path, {"params": state})
+        text = load_error(path)
+        assert kind in text
+        assert "expected an ESRGAN generator" in text
+
+
+def test_esrgan_plus_is_distinguished_from_esrgan(tmp_path):
     plus = esrgan_old(STATE, TINY) | {"model.1.sub.0.RDB1.conv1x1.weight": torch.zeros(2, 4, 1, 1)}
     torch.save(plus, tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth") == (
-        "expected an ESRGAN generator (RRDBNet), got ESRGAN+, which has 1×1 convolutions in its dense blocks" + ALONE
+    assert error_text(tmp_path / "a.pth") == (
+        "expected an ESRGAN generator (RRDBNet), got ESRGAN+, which has 1×1 convolutions in its dense blocks"
+        + ONLY_RRDBNET
     )
 
 
@@ -122,16 +146,16 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_dictionaries_without_weights_are_called_what_they_are(tmp_path, kind):
+def test_dictionaries_without_weights_are_described(tmp_path, kind):
     torch.save(CONTENTS[kind], tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth") == f"expected the weights of a network, got {kind}"
+    assert error_text(tmp_path / "a.pth") == f"expected the weights of a network, got {kind}"
 
 
-def test_a_dictionary_that_holds_itself_is_refused(tmp_path):
+def test_a_dictionary_that_holds_itself_is_rejected(tmp_path):
     content = {}
     content["params"] = content
     torch.save(content, tmp_path / "a.pth")
-    assert "no tensors" in refused(tmp_path / "a.pth")
+    assert "no tensors" in error_text(tmp_path / "a.pth")
 
 
 def image(kind):
@@ -195,23 +219,23 @@ BYTES = {
 
 
 @pytest.mark.parametrize("message", BYTES)
-def test_files_of_other_kinds_are_called_what_they_are(tmp_path, message):
+def test_other_file_types_are_named_in_the_error(tmp_path, message):
     path = tmp_path / "a.pth"
     path.write_bytes(BYTES[message])
-    assert refused(path) == message
+    assert error_text(path) == message
 
 
-def test_folders_are_called_so(tmp_path):
-    assert refused(tmp_path) == "expected a weight file, got a folder; name the file in it"
+def test_folders_are_reported_as_folders(tmp_path):
+    assert error_text(tmp_path) == "expected a weight file, got a folder; name the file in it"
 
 
-def test_torchscript_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+def test_torchscript_is_rejected_before_it_is_loaded(tmp_path, monkeypatch):
     path = tmp_path / "a.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(torch.nn.Conv2d(1, 1, 1)), path)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
-    assert refused(path) == "expected weights alone, got a TorchScript program; save its state_dict() instead"
+    assert error_text(path) == "expected weights alone, got a TorchScript program; save its state_dict() instead"
 
 
 class Payload:
@@ -220,18 +244,18 @@ class Payload:
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_code_in_a_pickle_is_named_and_not_run(tmp_path, monkeypatch, new):
+def test_code_in_a_pickle_is_reported_and_not_run(tmp_path, monkeypatch, new):
     path = tmp_path / "a.pth"
     torch.save({"params": {**STATE, "x": Payload()}}, path, _use_new_zipfile_serialization=new)
     monkeypatch.setattr(os, "system", lambda *_: pytest.fail("ran"))
-    text = refused(path)
+    text = error_text(path)
     assert text.startswith("it holds Python objects (")
     assert text.endswith(") besides weights, which could run code, and is not opened; save its state_dict alone")
 
 
-def test_a_bare_pickle_of_arrays_is_refused(tmp_path):
+def test_a_bare_pickle_of_arrays_is_rejected(tmp_path):
     (tmp_path / "a.pth").write_bytes(pickle.dumps({"conv_first.weight": np.zeros(3)}, protocol=2))
-    assert "could run code" in refused(tmp_path / "a.pth")
+    assert "could run code" in error_text(tmp_path / "a.pth")
 
 
 # Tensors that are no weights
@@ -252,29 +276,29 @@ def test_a_bare_pickle_of_arrays_is_refused(tmp_path):
     ],
 )
 @pytest.mark.parametrize("write", [lambda state, _: state, esrgan_old, earlier])
-def test_tensors_of_other_kinds_are_refused(tmp_path, change, kind, write):
+def test_unsupported_tensor_kinds_are_rejected(tmp_path, change, kind, write):
     name = "body.1.rdb2.conv3.weight"
     torch.save(write({**STATE, name: change(STATE[name])}, TINY), tmp_path / "a.pth")
-    text = refused(tmp_path / "a.pth")
+    text = error_text(tmp_path / "a.pth")
     assert text.startswith(f"expected floating-point weights, got {kind} in body.1.rdb2.conv3.weight")
 
 
-def test_a_refusal_comes_without_the_warnings_of_pytorch(tmp_path, recwarn):
+def test_rejected_files_raise_no_pytorch_warnings(tmp_path, recwarn):
     (tmp_path / "a.pth").write_bytes(pickle.dumps({"params": STATE}, protocol=4))
     torch.save({name: value.to_sparse() for name, value in STATE.items()}, tmp_path / "b.pth")
     recwarn.clear()
-    refused(tmp_path / "a.pth")
-    refused(tmp_path / "b.pth")
+    error_text(tmp_path / "a.pth")
+    error_text(tmp_path / "b.pth")
     assert not recwarn.list
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_diverged_weights_are_refused(tmp_path, value, dtype):
+def test_diverged_weights_are_rejected(tmp_path, value, dtype):
     state = {name: tensor.to(dtype) for name, tensor in STATE.items()}
     state["conv_hr.bias"][1] = value
     torch.save(state, tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth") == (
+    assert error_text(tmp_path / "a.pth") == (
         "NaN or infinity in 1 of 36 tensors, the first is conv_hr.bias; its training had diverged: use an earlier file"
     )
 
@@ -288,49 +312,49 @@ def test_diverged_weights_are_refused(tmp_path, value, dtype):
         (torch.tensor(1), "got int64 numbers"),
     ],
 )
-def test_residual_scalings_that_contradict_are_refused(tmp_path, value, message):
+def test_residual_scalings_that_contradict_are_rejected(tmp_path, value, message):
     state = earlier(STATE, TINY) | {"rrdb_blocks.rrdb_1.residual_scaling": value}
     torch.save(state, tmp_path / "a.pth")
-    assert message in refused(tmp_path / "a.pth")
+    assert message in error_text(tmp_path / "a.pth")
 
 
-def test_two_generators_in_a_file_are_refused(tmp_path):
+def test_two_generators_in_a_file_are_rejected(tmp_path):
     both = {f"a.{name}": v for name, v in STATE.items()} | {f"b.{name}": v for name, v in STATE.items()}
     torch.save(both, tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth") == (
+    assert error_text(tmp_path / "a.pth") == (
         "expected one generator, got 2: a. (BasicSR names), b. (BasicSR names); save one of them alone"
     )
 
 
-def test_parts_of_a_generator_are_called_so(tmp_path):
+def test_incomplete_generators_are_reported(tmp_path):
     torch.save({name: v for name, v in STATE.items() if "rdb" not in name}, tmp_path / "a.pth")
-    assert "12 tensors of one (conv_first.weight, conv_first.bias, conv_body.weight, …) without" in refused(
+    assert "12 tensors of one (conv_first.weight, conv_first.bias, conv_body.weight, …) without" in error_text(
         tmp_path / "a.pth"
     )
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_tensors_are_named(tmp_path):
     torch.save({name: v for name, v in STATE.items() if "conv_hr" not in name}, tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth") == "an ESRGAN generator without conv_hr.weight; the file is damaged"
+    assert error_text(tmp_path / "a.pth") == "an ESRGAN generator without conv_hr.weight; the file is damaged"
     torch.save({name: v for name, v in STATE.items() if "body.0.rdb2" not in name}, tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth") == (
+    assert error_text(tmp_path / "a.pth") == (
         "9 convolutions in the trunk, not 2 blocks of 2 × 3: some are missing; the file is damaged"
     )
     torch.save(STATE | {"conv_hr.weight": torch.zeros(4, 4, 1, 1)}, tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth").startswith("1 tensors have another shape, the first is conv_hr.weight")
+    assert error_text(tmp_path / "a.pth").startswith("1 tensors have another shape, the first is conv_hr.weight")
 
 
-def test_old_names_that_no_scale_has_are_refused(tmp_path):
+def test_old_names_of_impossible_scales_are_rejected(tmp_path):
     state = {name: v for name, v in esrgan_old(STATE, TINY).items() if not name.startswith("model.10.")}
     torch.save(state, tmp_path / "a.pth")
-    assert "got model.3, model.6, model.8; the file is damaged" in refused(tmp_path / "a.pth")
+    assert "got model.3, model.6, model.8; the file is damaged" in error_text(tmp_path / "a.pth")
 
 
-def test_a_sub_pixel_scale_of_three_is_refused(tmp_path):
+def test_sub_pixel_upsampling_by_three_is_rejected(tmp_path):
     state = random_state(Architecture(**{**vars(TINY), "scale_factor": 2, "use_subpixel_conv": True}))
     state |= {"conv_up1.weight": torch.zeros(36, 4, 3, 3), "conv_up1.bias": torch.zeros(36)}
     torch.save(esrgan_old(state, Architecture(**{**vars(TINY), "use_subpixel_conv": True})), tmp_path / "a.pth")
-    assert refused(tmp_path / "a.pth") == "expected a scale of 1, 2, 4 or 8, got sub-pixel upsampling by 3"
+    assert error_text(tmp_path / "a.pth") == "expected a scale of 1, 2, 4 or 8, got sub-pixel upsampling by 3"
 
 
 # Claims larger than the file
@@ -342,35 +366,37 @@ def resident_mb():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_shapes_without_data_are_refused_and_nothing_is_made_of_them(tmp_path, dtype):
+def test_shapes_without_data_are_rejected_before_allocation(tmp_path, dtype):
     with torch.device("meta"):  # a whole and consistent network of 16 GB
         shapes = Architecture(**{**vars(TINY), "rrdb_channels": 10_000, "growth_channels": 1000}).build().state_dict()
     torch.save({name: torch.zeros(1, dtype=dtype).expand(v.shape) for name, v in shapes.items()}, tmp_path / "a.pth")
     before = resident_mb()
-    assert "its shapes claim" in refused(tmp_path / "a.pth")
+    assert "its shapes claim" in error_text(tmp_path / "a.pth")
     assert resident_mb() < before + 100
 
 
 @pytest.mark.parametrize("how", ["storage", "old storage", "inflated"])
-def test_files_that_claim_more_than_they_hold_take_no_memory(tmp_path, how):
+def test_oversized_claims_in_files_allocate_no_memory(tmp_path, how):
     path = tmp_path / "a.pth"
     torch.save({"conv_first.weight": torch.zeros(4, 3, 3, 3)}, path, _use_new_zipfile_serialization="old" not in how)
 
-    def enlarged(data):
+    def with_larger_claim(data):
         data = data.replace(b"K\x6c", b"J" + struct.pack("<i", 2_000_000_000))  # numbers in the storage
         data = data.replace(struct.pack("<q", 108), struct.pack("<q", 2_000_000_000))
         return data.replace(b"(K\x04K\x03K\x03K\x03t", b"(J" + struct.pack("<i", 70_000_000) + b"K\x03K\x03K\x03t")
 
     if how == "old storage":
-        path.write_bytes(enlarged(path.read_bytes()))
+        path.write_bytes(with_larger_claim(path.read_bytes()))
     else:
         with zipfile.ZipFile(path) as archive:
             entries = {name: archive.read(name) for name in archive.namelist()}
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if how == "inflated" else zipfile.ZIP_STORED) as archive:
             for name, data in entries.items():
                 big = bytes(200_000_000) if how == "inflated" and name.endswith("data/0") else data
-                archive.writestr(name, enlarged(big) if name.endswith("data.pkl") and how == "storage" else big)
+                archive.writestr(
+                    name, with_larger_claim(big) if name.endswith("data.pkl") and how == "storage" else big
+                )
     before = resident_mb()
-    text = refused(path)
+    text = error_text(path)
     assert "no weights compress so" in text if how == "inflated" else "damaged" in text
     assert resident_mb() < before + 100

@@ -1,0 +1,344 @@
+"""The Ray Data job: what is to do, who does it, what became of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from esrgan import files, images
+from esrgan.bulk import storage
+from esrgan.errors import EsrganError, ImageError
+from esrgan.inference import FileJob, FileOptions, FileResult, Upscaler, upscale_files
+from esrgan.inference.files import name_outputs
+from esrgan.text import describe_error
+from esrgan.weights import GeneratorFile
+
+MANIFEST_NAME = "esrgan-bulk.jsonl"
+# Several images, so that a million of them are not a million tasks, but few enough for each worker to get many tasks.
+MAX_IMAGES_PER_TASK, TASKS_PER_WORKER = 16, 32
+MAX_ATTEMPTS = 4  # at a task whose worker is lost
+
+
+@dataclass(frozen=True)
+class BulkJob:
+    """An image and where its result goes, each an absolute path or a URI.
+
+    Attributes:
+        source: The image.
+        target: Of the result.
+        conflict: Another image whose result would have that name too, so that neither gets one.
+    """
+
+    source: str
+    target: str
+    conflict: str | None = None
+
+
+@dataclass(frozen=True)
+class ManifestRecord:
+    """What became of an image: a line of the manifest.
+
+    Attributes:
+        source: The image.
+        output: Its result.
+        status: "upscaled"; "recovered" if a worker had finished it and was lost before it could report; or "failed".
+        seconds: What it took the worker.
+        worker: Its machine and process.
+        error: Why there is no result.
+        megapixels: Size of the result.
+        notes: What it does not keep of the file, in words.
+    """
+
+    source: str
+    output: str
+    status: str
+    seconds: float | None = None
+    worker: str | None = None
+    error: str | None = None
+    megapixels: float = 0.0
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How each worker upscales; the attributes are those of ``Upscaler.from_file`` and ``FileOptions``."""
+
+    precision: str = "auto"
+    self_ensemble: bool = False
+    outscale: float | None = None
+    quality: int | None = None
+    reduce_depth: bool = False
+
+
+def find_pending_jobs(
+    inputs: Sequence[str], listed: Sequence[str], out_dir: str, suffix: str | None = None
+) -> tuple[list[BulkJob], int, dict[Path, str]]:
+    """Find the images whose results are not there yet; results are named as by ``esrgan.inference.plan_jobs``.
+
+    Args:
+        inputs: Files, folders and patterns, or URIs of files and folders.
+        listed: Files and URIs of files, which are not looked for. Their results mirror the folders below the deepest
+            one that has them all.
+        out_dir: A folder, or the URI of one.
+        suffix: Of the results; None keeps each file's own.
+
+    Returns:
+        What is to do, how many results are there, and what is left out, with the reason.
+
+    Raises:
+        ImageError: If some of the inputs give no file, or a place cannot be reached.
+    """
+    inputs, listed = [[*map(storage.strip_file_scheme, paths)] for paths in (inputs, listed)]
+    out_dir = storage.strip_file_scheme(out_dir)
+    local = [path for path in inputs if not storage.is_uri(path)]
+    relative_paths = {path.absolute(): place for path, place in images.find_images(local, images.SUFFIXES).items()}
+    skipped = {link: "links to folders are not followed" for path in local for link in images.find_linked_folders(path)}
+    sources = {path: str(path) for path in relative_paths}
+    for uri in filter(storage.is_uri, inputs):
+        found = {storage.local_stand_in(file): (file, place) for file, place in storage.list_images(uri).items()}
+        relative_paths |= {path: Path(place) for path, (_, place) in found.items()}
+        sources |= {path: file for path, (file, _) in found.items()}
+    if listed:
+        named = {storage.local_stand_in(file): file for file in listed}
+        root = os.path.commonpath([path.parent for path in named])
+        relative_paths |= {path: path.relative_to(root) for path in named}
+        sources |= {path: file if storage.is_uri(file) else str(path) for path, file in named.items()}
+
+    out = storage.local_stand_in(out_dir)
+    local_jobs, previous_outputs = name_outputs(relative_paths, out, suffix)
+    root = out_dir.rstrip("/") if storage.is_uri(out_dir) else str(out)
+    with storage.open_filesystem(root) as (system, folder):
+        existing = set(system.find(folder))
+    jobs = []
+    for job in local_jobs:
+        place = job.target.relative_to(out).as_posix()
+        if f"{folder}/{place}" not in existing:
+            conflict = None if job.conflict is None else sources[job.conflict]
+            jobs.append(BulkJob(sources[job.source], f"{root}/{place}", conflict))
+    return jobs, len(local_jobs) - len(jobs), skipped | previous_outputs
+
+
+@contextmanager
+def open_manifest(out_dir: str) -> Iterator[Callable[[ManifestRecord], None]]:
+    """Give the function that adds a line to the manifest of a folder or URI.
+
+    In a folder a line is there at once. Object stores cannot append: there the lines are put when the block ends.
+
+    Raises:
+        EsrganError: If it cannot be written, or another job writes it.
+    """
+    manifest = f"{storage.strip_file_scheme(out_dir).rstrip('/')}/{MANIFEST_NAME}"
+    lines: list[bytes] = []
+
+    def add(record: ManifestRecord) -> None:
+        line = json.dumps(asdict(record)).encode() + b"\n"
+        if local is None:
+            lines.append(line)
+            return
+        with _explain_write_errors(manifest):
+            local.write(line)
+            local.flush()
+
+    with ExitStack() as stack:
+        local = None
+        if not storage.is_uri(manifest):
+            with _explain_write_errors(manifest):
+                Path(manifest).parent.mkdir(parents=True, exist_ok=True)
+                local = stack.enter_context(files.lock(Path(manifest), "another job upscales into this folder"))
+        try:
+            yield add
+        finally:
+            if lines:
+                with storage.open_filesystem(manifest) as (system, path):
+                    before = system.cat_file(path) if system.isfile(path) else b""
+                    system.pipe_file(path, before + b"".join(lines))
+
+
+@contextmanager
+def _explain_write_errors(location: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EsrganError(f"{location}: cannot be written: {describe_error(error)}") from error
+
+
+def upscale_on_cluster(
+    jobs: Sequence[BulkJob],
+    file: GeneratorFile,
+    options: WorkerOptions,
+    workers: int,
+    gpus_per_worker: float,
+    report: Callable[[ManifestRecord], None],
+) -> list[ManifestRecord]:
+    """Upscale images on the Ray cluster that this process is connected to.
+
+    The images of a lost worker go to others. What it had finished stays: a result appears whole and once, and who
+    finds it goes on to the next image. An image that is there whenever a worker is lost is tried alone before it is
+    given up.
+
+    Args:
+        jobs: From ``find_pending_jobs``.
+        file: The generator; workers get it from this process.
+        options: How.
+        workers: How many at most; those that find no room in the cluster wait for it.
+        gpus_per_worker: Share of a GPU for each; 0 computes on CPUs, one core each.
+        report: Called with what became of each.
+
+    Returns:
+        The same; an error with one image does not stop the others.
+
+    Raises:
+        EsrganError: If no worker can start.
+    """
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # their images are missed below
+    model = ray.put(file)
+    pending = {job.source: job for job in jobs}
+    records: list[ManifestRecord] = []
+
+    def finish(record: ManifestRecord) -> None:
+        if pending.pop(record.source, None) is not None:  # else Ray had lost the answer and asked again
+            records.append(record)
+            report(record)
+
+    for max_images in (MAX_IMAGES_PER_TASK, 1):
+        if not pending:
+            break
+        rows = [{"job": json.dumps(asdict(job))} for job in pending.values()]
+        attempts = _start_attempt_counter()
+        images_per_task = min(max(len(rows) // (workers * TASKS_PER_WORKER), 1), max_images)
+        results = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // images_per_task)).map_batches(
+            Worker,
+            fn_constructor_args=(model, options, attempts),
+            batch_size=images_per_task,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+            num_cpus=1,
+            num_gpus=gpus_per_worker,
+        )
+        try:
+            for row in results.iter_rows():
+                finish(ManifestRecord(**json.loads(row["record"])))
+        except ray.exceptions.RayError as error:  # such as workers that cannot start
+            *_, last = type(error).__name__, *str(error).splitlines()
+            raise EsrganError(f"the Ray job ended: {last.strip()}") from error
+    reason = f"its worker was lost or failed, up to {MAX_ATTEMPTS} times; look at memory and the temporary folder"
+    for job in [*pending.values()]:
+        finish(ManifestRecord(job.source, job.target, "failed", error=f"{job.source}: {reason}"))
+    for folder in {Path(job.target).parent for job in jobs if not storage.is_uri(job.target)}:
+        files.remove_abandoned(folder)
+    return records
+
+
+def _start_attempt_counter() -> Any:
+    """Make an actor that counts how often each task was begun: workers may be lost, and Ray would try for ever.
+
+    It lives where this process does, and its class is made here so that it does not import PyTorch.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class AttemptCounter:
+        def __init__(self) -> None:
+            self.counts: dict[str, int] = {}
+
+        def count(self, task: str) -> int:
+            self.counts[task] = self.counts.get(task, 0) + 1
+            return self.counts[task]
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(AttemptCounter)
+    return actor.remote()
+
+
+class Worker:
+    """Upscales the images of one task after the other: an actor, which keeps the model.
+
+    Images pass through a temporary folder, so that ``upscale_files`` reads and writes local files.
+    """
+
+    def __init__(self, model: Any, options: WorkerOptions, attempts: Any) -> None:
+        import ray
+
+        self.attempts = attempts
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.options = FileOptions(quality=options.quality, reduce_depth=options.reduce_depth)
+        self.upscaler = Upscaler.from_file(
+            ray.get(model),
+            "cuda" if ray.get_gpu_ids() else "cpu",
+            options.precision,
+            self_ensemble=options.self_ensemble,
+            outscale=options.outscale,
+        )
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Give the records of a batch of tasks, both as JSON, whose ASCII holds the name of any file."""
+        import ray
+
+        if ray.get(self.attempts.count.remote(batch["job"][0])) > MAX_ATTEMPTS:
+            return {"record": []}
+        jobs = [BulkJob(**json.loads(text)) for text in batch["job"]]
+        with tempfile.TemporaryDirectory(prefix="esrgan-") as folder, ThreadPoolExecutor(len(jobs)) as pool:
+            staged = {_make_local_job(job, Path(folder, str(i))): job for i, job in enumerate(jobs)}
+            records = [*pool.map(_download_source, staged.values(), staged)]
+            uploads: list[Future[ManifestRecord]] = []
+            begin = time.perf_counter()
+
+            def report(result: FileResult) -> None:
+                nonlocal begin
+                begin, seconds = time.perf_counter(), time.perf_counter() - begin
+                uploads.append(pool.submit(self._upload_output, staged[result.job], result, round(seconds, 3)))
+
+            local_jobs = [job for job, record in zip(staged, records, strict=True) if record is None]
+            upscale_files(self.upscaler, local_jobs, self.options, report)
+            done = [record for record in records if record is not None] + [future.result() for future in uploads]
+        return {"record": [json.dumps(asdict(record)) for record in done]}
+
+    def _upload_output(self, job: BulkJob, result: FileResult, seconds: float) -> ManifestRecord:
+        """Bring a result to its place."""
+        try:
+            if result.error is not None:
+                raise ImageError(result.error)
+            storage.upload(result.job.target, job.target)
+            result.job.target.unlink()
+        except EsrganError as error:
+            with suppress(EsrganError):  # the place may be out of reach, which then is the error at hand
+                if storage.exists(job.target):  # another worker, which was thought to be lost, was quicker
+                    return ManifestRecord(job.source, job.target, "recovered")
+            text = str(error).replace(str(result.job.source), job.source)
+            text = text.replace(str(result.job.target), job.target)
+            if job.conflict:
+                text = text.replace(str(result.job.conflict), job.conflict)
+            return ManifestRecord(job.source, job.target, "failed", seconds, self.name, text)
+        size, notes = round(result.megapixels, 6), list(result.notes)
+        return ManifestRecord(job.source, job.target, "upscaled", seconds, self.name, None, size, notes)
+
+
+def _make_local_job(job: BulkJob, folder: Path) -> FileJob:
+    """Name what a task reads and writes on this machine."""
+    folder.mkdir()
+    source = folder / f"source{Path(job.source).suffix}" if storage.is_uri(job.source) else Path(job.source)
+    return FileJob(source, folder / f"result{Path(job.target).suffix}", Path(job.conflict) if job.conflict else None)
+
+
+def _download_source(job: BulkJob, local_job: FileJob) -> ManifestRecord | None:
+    """Get an image to this machine; a record if nothing more is to do for it."""
+    try:
+        if storage.exists(job.target):
+            return ManifestRecord(job.source, job.target, "recovered")
+        if storage.is_uri(job.source):
+            storage.download(job.source, local_job.source)
+    except EsrganError as error:
+        return ManifestRecord(job.source, job.target, "failed", error=str(error))
+    return None

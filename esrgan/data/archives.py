@@ -1,0 +1,116 @@
+"""Where the published datasets come from: addresses, sizes and checksums, each with the place that records it.
+
+The checksums were not computed by this project; a source without one would have ``digest=None`` and be checked by its
+size and by the archive's own sums alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_TFDS = "tensorflow/datasets, tensorflow_datasets/datasets/div2k/checksums.tsv"
+# Two public repositories have the same MD5s for these two.
+_DRIVE = "MD5 in the Set5 and Set14 classes of M. Bermejo's ESRGAN framework, which unpack to GTmod12 and LRbicx{2,3,4}"
+_TORCHSR = "MD5 in Coloquinte/torchSR, torchsr/datasets/flickr2k.py; no size is recorded"
+_BSDS = "size in tensorpack/tensorpack, dataflow/dataset/bsds500.py; SHA-256 in the SoftMenon benchmark and others"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive; what it holds is named as ``esrgan.data.datasets`` expects it.
+
+    Attributes:
+        name: File name; the suffix tells the kind.
+        url: Where to download it.
+        size: Bytes; None where nobody records it.
+        digest: "sha256:…" or "md5:…"; None where nobody records one.
+        checksum_source: Who records size and digest.
+        folder: The folder under the data root that it becomes; the same name inside the archive.
+        image_counts: How many images the folders of it have. Nothing else is unpacked.
+        scale: The factor that it is needed for; None for HR images.
+    """
+
+    name: str
+    url: str
+    size: int | None
+    digest: str | None
+    checksum_source: str
+    folder: str
+    image_counts: dict[str, int]
+    scale: int | None = None
+
+
+def _div2k_archive(split: str, part: str, count: int, size: int, sha256: str) -> Archive:
+    """One of DIV2K's archives: of HR images, or of LR images of one scale (``part`` is HR or the scale)."""
+    scale = None if part == "HR" else int(part)
+    name = f"DIV2K_{split}_HR" if scale is None else f"DIV2K_{split}_LR_bicubic_X{scale}"
+    folder = name if scale is None else f"DIV2K_{split}_LR_bicubic/X{scale}"
+    url = f"https://data.vision.ee.ethz.ch/cvl/DIV2K/{name}.zip"
+    return Archive(f"{name}.zip", url, size, f"sha256:{sha256}", _TFDS, folder, {folder: count}, scale)
+
+
+def _benchmark_archive(name: str, file_id: str, count: int, md5: str) -> Archive:
+    """Set5 or Set14 as BasicSR has them: HR images cut to multiples of 12, LR images by MATLAB."""
+    # usercontent answers with the file itself; drive.google.com asks a question first.
+    url = f"https://drive.usercontent.google.com/download?id={file_id}&export=download&confirm=t"
+    folders = [f"{name}/GTmod12", *(f"{name}/LRbicx{scale}" for scale in (2, 3, 4))]
+    return Archive(f"{name}.zip", url, None, f"md5:{md5}", _DRIVE, name, dict.fromkeys(folders, count))
+
+
+_BSDS_IMAGES = "BSR/BSDS500/data/images"
+
+ARCHIVES: dict[str, tuple[Archive, ...]] = {
+    "div2k": (
+        _div2k_archive(
+            "train", "HR", 800, 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"
+        ),
+        _div2k_archive(
+            "valid", "HR", 100, 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"
+        ),
+        _div2k_archive(
+            "train", "2", 800, 925390592, "a53a424317575838dadce4bcd97cf7b744d6855f43740ed5f0245af3cf4bd850"
+        ),
+        _div2k_archive(
+            "valid", "2", 100, 117763600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"
+        ),
+        _div2k_archive(
+            "train", "3", 800, 427847282, "ad5c8e5507e2765823d3c2c5bd0934842efcd487c5370604c224090898b3163a"
+        ),
+        _div2k_archive("valid", "3", 100, 54513392, "04b9a2ed3b4a0715d3924d3ae8514830c3328fac8d30512ce716d6f419e052a3"),
+        _div2k_archive(
+            "train", "4", 800, 246914039, "f006b837f4eb52b82909aa01478e6d6d199eefce932179491d0c9dbb706dde3a"
+        ),
+        _div2k_archive("valid", "4", 100, 31505881, "a50a5d1c4b88de4e8d300d8fb2b904c52fe93b2b298a4899697760d7cbb6d553"),
+    ),
+    "bsds500": (
+        Archive(
+            "BSR_bsds500.tgz",
+            "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
+            70763455,
+            "sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e",
+            _BSDS,
+            _BSDS_IMAGES,
+            {f"{_BSDS_IMAGES}/train": 200, f"{_BSDS_IMAGES}/val": 100, f"{_BSDS_IMAGES}/test": 200},
+        ),
+    ),
+    "set5": (_benchmark_archive("Set5", "1DnHLNkcpl0wLznwAGW6CcrMMJOZY8ILz", 5, "4395d7e7e6d7ac5c9cb2a8b2acbdba5d"),),
+    "set14": (
+        _benchmark_archive("Set14", "1YC6l1o8qBtkU4LUtBQbOZ5sIM-lZf7YO", 14, "efe68a0553772ace8b1c59cf8496b6f6"),
+    ),
+    "flickr2k": (
+        Archive(
+            "Flickr2K.tar",
+            "https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar",
+            None,
+            "md5:5d3f39443d5e9489bff8963f8f26cb03",
+            _TORCHSR,
+            "Flickr2K",
+            {f"Flickr2K/{part}": 2650 for part in ("Flickr2K_HR", *(f"Flickr2K_LR_bicubic/X{x}" for x in (2, 3, 4)))},
+        ),
+    ),
+}
+
+
+def archives_for(name: str, scale: int) -> list[Archive]:
+    """List the archives of a dataset that a scale factor needs; LR images that nobody publishes are made instead."""
+    return [archive for archive in ARCHIVES[name] if archive.scale in (None, scale)]

@@ -1,0 +1,178 @@
+"""Makes the LR images of a folder of HR images, in several processes, beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+from esrgan import images, resize
+from esrgan.console import Console
+from esrgan.data.datasets import find_pairs_and_problems
+from esrgan.data.prepare import check_pair_sizes
+from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
+from esrgan.files import remove_abandoned
+from esrgan.text import describe_error, format_size
+
+_Problems = list[str | Problem]
+_MARKER = ".made-by-esrgan-prepare"  # a folder without it is somebody's own
+
+
+@dataclass(frozen=True)
+class _Job:
+    high: Path
+    low: Path
+    shape: tuple[int, int, int]  # (height, width, channels) of the HR image
+
+
+def lr_folder(folder: Path, scale: int) -> Path:
+    """Give the folder that the LR images of a folder go to: ``photos_LR_x4`` beside ``photos``."""
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    return folder.with_name(f"{folder.name}_LR_x{scale}")
+
+
+def downscale_folder(folder: Path, scale: int, workers: int, console: Console) -> _Problems:
+    """Make the LR images of a folder by MATLAB's bicubic, from HR images cut to a multiple of the scale.
+
+    Those that are there, of the right size and made from the HR image as it is now, are kept.
+
+    Args:
+        folder: HR images; subfolders don't count.
+        scale: Scale factor.
+        workers: Processes.
+        console: Told of progress and result.
+
+    Returns:
+        What is wrong with single images; the others have been made.
+
+    Raises:
+        DatasetError: If there is nothing to do or nowhere to write to.
+    """
+    target = lr_folder(folder, scale)
+    jobs, problems = _list_jobs(folder, target, scale)
+    _create_output_folder(target)
+    remove_abandoned(target)
+    todo = [job for job in jobs if not _is_up_to_date(job, scale)]
+    need = sum(height * width * channels for height, width, channels in (job.shape for job in todo)) // scale**2
+    free = shutil.disk_usage(target).free
+    if need > free:
+        raise DatasetError(Problem(str(target), f"{format_size(need)} free", format_size(free), "free some"))
+    console.print(f"{folder}: {len(jobs)} images, {len(todo)} LR images to make in {target}, up to {format_size(need)}")
+    with _worker_map(min(workers, len(todo))) as map_jobs:
+        for done, (job, problem) in enumerate(
+            zip(todo, map_jobs(partial(_downscale_image, scale=scale), todo), strict=True), 1
+        ):
+            problems += problem
+            if console.is_update_due() or done == len(todo):
+                console.update(f"{done}/{len(todo)} {job.high.name}", keep=True)
+    console.clear()
+    pairs, unmatched = find_pairs_and_problems([(str(folder), str(target))], "train", scale, Path())
+    if not problems:  # else those without LR image are known already
+        problems += [*unmatched, *check_pair_sizes(pairs, scale)]
+    console.print(
+        f"{folder}: {len(pairs)} pairs ×{scale}; "
+        f'in a configuration: "train_datasets": [{{"hr": "{folder}", "lr": "{target}"}}]'
+    )
+    return problems
+
+
+def _list_jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Problems]:
+    """List the images, with what makes some of them unfit."""
+    pairs, missing = find_pairs_and_problems([str(folder)], "train", scale, Path())
+    if missing:
+        raise DatasetError(missing)
+    problems: _Problems = []
+    jobs: dict[str, _Job] = {}
+    for pair in pairs:
+        stem = pair.high.stem
+        if stem in jobs:
+            other = jobs[stem].high.name
+            problems.append(Problem(str(pair.high), "one image of this name", f"also {other}", "rename one of them"))
+            continue
+        try:
+            shape = images.read_shape(pair.high)
+        except ImageError as error:
+            problems += error.problems
+            continue
+        if min(shape[:2]) < scale:
+            got = f"{shape[1]}×{shape[0]} px"
+            problems.append(Problem(str(pair.high), f"at least {scale}×{scale} px", got, "remove it"))
+            continue
+        jobs[stem] = _Job(pair.high, target / f"{stem}.png", shape)
+    usual = Counter(job.shape[2] for job in jobs.values()).most_common(1)
+    odd = [job for job in jobs.values() if job.shape[2] != usual[0][0]]
+    for job in odd:
+        expected = f"{usual[0][0]} channels, as most of the others"
+        problems.append(Problem(str(job.high), expected, str(job.shape[2]), "convert it or move it away"))
+    return [job for job in jobs.values() if job not in odd], problems
+
+
+def _create_output_folder(target: Path) -> None:
+    try:
+        if target.is_dir() and not (target / _MARKER).exists() and any(target.iterdir()):
+            remedy = "name it in the configuration as it is, or move it away"
+            raise DatasetError(Problem(str(target), "a folder of this command's", "one with files of yours", remedy))
+        target.mkdir(exist_ok=True)
+        (target / _MARKER).touch()
+    except OSError as error:
+        raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; allow writing there") from error
+
+
+def _is_up_to_date(job: _Job, scale: int) -> bool:
+    """Whether the LR image is there; it bears the time of the HR image it was made from."""
+    height, width, channels = job.shape
+    try:
+        same_time = job.low.stat().st_mtime_ns == job.high.stat().st_mtime_ns
+        return same_time and images.read_shape(job.low) == (height // scale, width // scale, channels)
+    except (OSError, ImageError):
+        return False
+
+
+@contextmanager
+def _worker_map(workers: int) -> Iterator[Callable[[Callable[[_Job], _Problems], list[_Job]], Iterator[_Problems]]]:
+    """Give ``map``, or one that runs in processes; what has not begun is dropped when the block is left early."""
+    if workers <= 1:
+        yield map
+        return
+    # Not forked: threads of NumPy or PyTorch may hold locks.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+    def map_jobs(function: Callable[[_Job], _Problems], jobs: list[_Job]) -> Iterator[_Problems]:
+        # Ctrl-C reaches all processes and the first one ends the others, so these ignore it, from their birth on.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return pool.map(function, jobs)  # starts them
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    try:
+        yield map_jobs
+    except BrokenProcessPool as error:
+        raise DatasetError("a process was killed, perhaps for its memory; use fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _downscale_image(job: _Job, scale: int) -> _Problems:
+    """Make one LR image; give what went wrong."""
+    try:
+        status = job.high.stat()
+        image = images.read_pixels(job.high, job.shape[2])
+        height, width = (size // scale * scale for size in image.shape[:2])
+        images.write_pixels(job.low, resize.bicubic(image[:height, :width], Fraction(1, scale)), overwrite=True)
+        os.utime(job.low, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except EsrganError as error:
+        return list(error.problems)
+    except OSError as error:
+        return [f"{job.high}: cannot be reduced: {describe_error(error)}"]
+    return []

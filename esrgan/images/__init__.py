@@ -1,0 +1,54 @@
+"""Finds, reads and writes image files.
+
+``read_image`` and ``write_image`` are for images to be upscaled: any depth, transparency, animations, with what their
+files say about them. ``read_pixels`` and ``write_pixels`` are for training and measuring: 8 bits, one frame, and
+whatever would have to be changed is refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from esrgan.images.find import find_images, find_linked_folders
+from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, ImageData, check_writable
+from esrgan.images.reading import MAX_PIXELS, read_image
+from esrgan.images.writing import write_image
+
+if TYPE_CHECKING:
+    from esrgan.images.pixels import read_pixels, read_shape, write_pixels
+    from esrgan.images.sheet import make_contact_sheet
+
+__all__ = [
+    "DATASET_SUFFIXES",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "ImageData",
+    "check_writable",
+    "find_images",
+    "find_linked_folders",
+    "make_contact_sheet",
+    "read_image",
+    "read_pixels",
+    "read_shape",
+    "write_image",
+    "write_pixels",
+]
+
+# Loaded when first used, as they import Pillow; ``read`` and ``write`` are older names.
+_ORIGIN = {
+    "make_contact_sheet": ("esrgan.images.sheet", "make_contact_sheet"),
+    "read": ("esrgan.images.pixels", "read_pixels"),
+    "read_pixels": ("esrgan.images.pixels", "read_pixels"),
+    "read_shape": ("esrgan.images.pixels", "read_shape"),
+    "write": ("esrgan.images.pixels", "write_pixels"),
+    "write_pixels": ("esrgan.images.pixels", "write_pixels"),
+}
+
+if not TYPE_CHECKING:  # else type checkers would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _ORIGIN:
+            raise AttributeError(f"module 'esrgan.images' has no attribute {name!r}")
+        module, attribute = _ORIGIN[name]
+        return getattr(importlib.import_module(module), attribute)

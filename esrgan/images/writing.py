@@ -1,0 +1,271 @@
+"""Writes image files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esrgan.errors import ImageError, Problem
+from esrgan.files import atomic_write
+from esrgan.images import metadata, native_libraries, tiff
+from esrgan.images.formats import FILE_FORMATS, ImageData, check_writable, effective_bits, format_for_suffix
+from esrgan.text import describe_error
+
+DEFAULT_QUALITY = 95  # of lossy formats, 1 to 100
+
+_VIPS_FORMATS = {np.dtype(np.uint8): "uchar", np.dtype(np.uint16): "ushort", np.dtype(np.float32): "float"}
+_EXIF, _XMP, _IPTC, _ICC = 1, 2, 4, 8  # VipsForeignKeep
+_MAX_TIFF_BYTES = 0.98 * 2**32  # bytes of pixels; what cannot be compressed grows a little, and directories follow
+_BMP_ROWS = 256
+_HEADER_BYTES = {"PNG": 54, "JPEG": 2}  # bytes that are looked at before they are written
+
+
+def write_image(
+    path: str | Path,
+    image: ImageData,
+    *,
+    overwrite: bool = False,
+    quality: int | None = None,
+    reduce_depth: bool = False,
+) -> tuple[str, ...]:
+    """Writes an image whole or not at all, in the format of the suffix, with all metadata that it can hold.
+
+    Lossless, except JPEG, HEIC, AVIF, and WebP of what was lossy already. Colours keep their full resolution (4:4:4),
+    except in lossy WebP, which has no such mode.
+
+    Args:
+        path: Where to; the suffix, one of ``SUFFIXES``, chooses the format.
+        image: What to write.
+        overwrite: Whether a file that is there may be replaced.
+        quality: Of a lossy format, 1 to 100; ``DEFAULT_QUALITY`` if None. If given, WebP is lossy.
+        reduce_depth: Whether samples may lose bits that the format cannot hold, as when the user chose the format.
+
+    Returns:
+        What the file does not keep of the image, in words for the user.
+
+    Raises:
+        ImageError: The suffix is unknown, the format cannot hold the image, the file exists, or writing fails.
+        ValueError: The quality is none.
+    """
+    path = Path(path)
+    if quality is not None and not 1 <= quality <= 100:
+        raise ValueError(f"quality: expected 1 to 100, got {quality}")
+    frame = image.frames[0]
+    height, width, channels = frame.shape
+    check_writable(
+        path, height, width, channels, frame.dtype, len(image.frames), bits=image.bits, reduce_depth=reduce_depth
+    )
+    name = format_for_suffix(path)
+    image, notes = _fit_to_format(image, name)
+    try:
+        with atomic_write(path, overwrite=overwrite) as file:
+            if name == "BMP":
+                _write_bmp(file, image)
+            elif name == "HEIC":
+                _write_heic(file, image, quality or DEFAULT_QUALITY)
+            else:
+                _write_with_vips(file, image, name, quality)
+    except ImageError:
+        raise
+    except Exception as error:
+        got = describe_error(error) if isinstance(error, OSError) else native_libraries.describe_vips_error(error)
+        remedy = "check the folder and the space on its disk, or choose another format"
+        raise ImageError(Problem(str(path), f"to write a {name} file", got, remedy)) from error
+    return notes
+
+
+# Which of an image's metadata a format holds, where it is not all.
+_SUPPORTED_METADATA = {"BMP": ("dpi",), "GIF": (), "PNG": ("icc_profile", "exif", "xmp", "dpi")}
+_METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
+
+
+def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, ...]]:
+    """The image with metadata for its upright self, less what the format does not hold, and what that is."""
+    height, width, channels = image.frames[0].shape
+    notes = []
+    had, bits = effective_bits(image.frames[0].dtype, image.bits), _output_bits(image, name)
+    if had > bits:
+        notes.append(f"{'float' if had == 32 else f'{had} bits a sample'} reduced to {bits} bits")
+    if name == "GIF":
+        notes.append("GIF has 256 colours a frame, and no half transparency")
+    lost = {
+        field
+        for field in _METADATA_NAMES
+        if getattr(image, field) and field not in _SUPPORTED_METADATA.get(name, _METADATA_NAMES)
+    }
+    if image.exif and name == "JPEG" and len(image.exif) > metadata.MAX_JPEG_EXIF_BYTES:
+        lost.add("exif")
+    if lost:
+        notes.append(f"{name} does not hold {', '.join(_METADATA_NAMES[field] for field in sorted(lost))}")
+    if image.icc_profile and channels >= 3 and image.icc_profile[16:20] == b"GRAY":
+        lost.add("icc_profile")
+        notes.append("left out a colour profile for grey")
+    if name != "PNG" and not image.icc_profile and metadata.is_unlike_srgb(image.png_chunks):
+        notes.append("gamma or colour space of the PNG not kept")
+    without: dict[str, Any] = dict.fromkeys(lost)
+    image = dataclasses.replace(image, **without)
+    exif = metadata.strip_exif_prefix(image.exif or b"")
+    exif = metadata.reset_exif_orientation(exif, width, height) if exif else None
+    xmp = metadata.reset_xmp_orientation(image.xmp) if image.xmp else None
+    return dataclasses.replace(image, exif=exif, xmp=xmp), tuple(notes)
+
+
+def _output_bits(image: ImageData, name: str) -> int:
+    """How many bits a sample will have: the least of the format's choice that are enough, or the most."""
+    wanted = effective_bits(image.frames[0].dtype, image.bits)
+    return min(
+        (depth for depth in FILE_FORMATS[name].bit_depths if depth >= wanted),
+        default=max(FILE_FORMATS[name].bit_depths),
+    )
+
+
+def _write_with_vips(file: BinaryIO, image: ImageData, name: str, quality: int | None) -> None:
+    vips_image = _to_vips_image(image, name)
+    head: Callable[[bytes], bytes] = bytes
+    keep = _XMP | _IPTC | _ICC
+    options: dict[str, Any] = {}
+    if name == "PNG":
+        head, keep = partial(metadata.insert_png_metadata, image=image), 0
+    elif name == "JPEG":
+        head = partial(metadata.insert_jpeg_metadata, image=image)
+        # Not optimize_coding, which saves a few per cent but keeps the whole image in memory, three times its size.
+        options = {"Q": quality or DEFAULT_QUALITY, "subsample_mode": "off"}
+    elif name == "WEBP":
+        keep |= _EXIF if image.exif else 0
+        options = {"Q": quality or DEFAULT_QUALITY, "smart_subsample": True}
+        if image.lossless and quality is None:
+            options = {"lossless": True, "exact": True}
+    elif name == "GIF":
+        options = {"keep_duplicate_frames": True, "effort": 7}
+    elif name == "TIFF":
+        size = sum(frame.nbytes for frame in image.frames)
+        options = {"compression": image.compression, "bigtiff": size > _MAX_TIFF_BYTES, "resunit": "inch"}
+        if image.compression in ("lzw", "deflate"):
+            options["predictor"] = "float" if image.frames[0].dtype == np.float32 else "horizontal"
+    else:
+        keep |= _EXIF if image.exif else 0
+        bits = _output_bits(image, name)
+        options = {"compression": "av1", "Q": quality or DEFAULT_QUALITY, "subsample_mode": "off", "bitdepth": bits}
+    target = _VipsTarget(file, _HEADER_BYTES.get(name, 0), head)
+    save = getattr(vips_image, f"{'heif' if name == 'AVIF' else name.lower()}save_target")
+    try:
+        save(target.target, keep=keep, **options)
+    except Exception as error:
+        raise (target.error or error) from error
+    if target.error:
+        raise target.error
+    if name == "TIFF":
+        tiff.write_metadata(file, image.exif, image.dpi)
+    elif name == "WEBP" and image.exif:
+        metadata.replace_webp_exif(file, image.exif)
+
+
+def _to_vips_image(image: ImageData, name: str) -> Any:
+    """The image as libvips sees it: the frames below each other, none of them copied."""
+    pyvips = native_libraries.load_vips()
+    frames = []
+    for frame in image.frames:
+        contiguous = np.ascontiguousarray(frame)
+        frames.append(
+            pyvips.Image.new_from_memory(contiguous, *_width_height_bands(contiguous), _VIPS_FORMATS[contiguous.dtype])
+        )
+    vips_image = frames[0] if len(frames) == 1 else pyvips.Image.arrayjoin(frames, across=1)
+    height, _, channels = image.frames[0].shape
+    vips_image = _convert_depth(vips_image, image, name)
+    grey, colour = {"uchar": ("b-w", "srgb"), "ushort": ("grey16", "rgb16"), "float": ("b-w", "scrgb")}[
+        vips_image.format
+    ]
+    if channels < 3 and image.icc_profile and image.icc_profile[16:20] == b"RGB ":
+        vips_image, channels = vips_image[0].bandjoin([vips_image[0], *vips_image.bandsplit()]), channels + 2
+    vips_image = vips_image.copy(interpretation=grey if channels < 3 else colour)
+    kinds = pyvips.GValue
+    blocks = {"icc-profile-data": image.icc_profile, "xmp-data": image.xmp, "iptc-data": image.iptc}
+    if name == "AVIF":
+        blocks["exif-data"] = image.exif
+    for field, block in blocks.items():
+        if block:
+            vips_image.set_type(kinds.blob_type, field, block)
+    if len(frames) > 1:
+        vips_image.set_type(kinds.gint_type, "page-height", height)
+        if image.delays_ms:
+            vips_image.set_type(kinds.array_int_type, "delay", list(image.delays_ms))
+            vips_image.set_type(kinds.gint_type, "loop", image.loop)
+    return vips_image
+
+
+def _width_height_bands(frame: NDArray[Any]) -> tuple[int, int, int]:
+    return frame.shape[1], frame.shape[0], frame.shape[2]
+
+
+def _convert_depth(vips_image: Any, image: ImageData, name: str) -> Any:
+    """With as many bits a sample as will be written, rounded; 10 and 12 bits are the upper ones of 16."""
+    dtype, bits = image.frames[0].dtype, _output_bits(image, name)
+    peak = {8: 255, 16: 65535}.get(dtype.itemsize * 8, 1)
+    if bits == 32 or peak == 2**bits - 1:
+        return vips_image
+    unit = vips_image.clamp(min=0, max=1) if peak == 1 else vips_image
+    # float64, as float32 would put some halves of 65535 on the wrong side
+    scaled = (unit.cast("double") * ((2**bits - 1) / peak)).rint()
+    return scaled.cast("uchar") if bits == 8 else (scaled * 2 ** (16 - bits)).cast("ushort")
+
+
+class _VipsTarget:
+    """Where libvips writes to: an open file, after something has been done to its first bytes."""
+
+    def __init__(self, file: BinaryIO, head_length: int, edit: Callable[[bytes], bytes]) -> None:
+        self.error: BaseException | None = None
+        self._file, self._missing, self._edit = file, head_length, edit
+        self._head = b""
+        self.target = native_libraries.load_vips().TargetCustom()
+        self.target.on_write(self._write)
+        self.target.on_read(self._file.read)
+        self.target.on_seek(self._seek)
+
+    def _write(self, data: Any) -> int:
+        try:
+            rest = memoryview(data)
+            if self._missing:
+                self._head += bytes(rest[: self._missing])
+                taken = min(len(rest), self._missing)
+                self._missing -= taken
+                rest = rest[taken:]
+                if not self._missing:
+                    self._file.write(self._edit(self._head))
+            self._file.write(rest)
+        except BaseException as error:  # must not leave through C
+            self.error = error
+            return -1
+        return len(data)
+
+    def _seek(self, offset: int, whence: int) -> int:
+        return self._file.seek(offset, whence)
+
+
+def _write_bmp(file: BinaryIO, image: ImageData) -> None:
+    """Some rows at a time: Pillow would copy them all first."""
+    pixels = image.frames[0]
+    if pixels.dtype != np.uint8:
+        vips_image = _convert_depth(_to_vips_image(image, "TIFF"), image, "BMP")
+        pixels = np.frombuffer(vips_image.write_to_memory(), np.uint8).reshape(pixels.shape)
+    file.write(metadata.make_bmp_header(pixels.shape, image.dpi))
+    padding = -pixels[0].size % 4
+    for end in range(len(pixels), 0, -_BMP_ROWS):  # from the bottom up, blue first
+        rows = pixels[max(end - _BMP_ROWS, 0) : end][::-1, :, ::-1]
+        file.write(np.pad(rows.reshape(len(rows), -1), ((0, 0), (0, padding))).tobytes())
+
+
+def _write_heic(file: BinaryIO, image: ImageData, quality: int) -> None:
+    heif: Any = native_libraries.load_heif()  # is there, says check_writable
+    pixels = image.frames[0]
+    if pixels.dtype == np.float32:
+        pixels = np.rint(pixels.clip(0, 1) * 65535).astype(np.uint16)
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]] + (";16" if pixels.dtype == np.uint16 else "")
+    heif_image = heif.from_bytes(mode, (pixels.shape[1], pixels.shape[0]), np.ascontiguousarray(pixels).tobytes())
+    blocks = {"icc_profile": image.icc_profile, "exif": image.exif, "xmp": image.xmp}
+    heif_image.save(file, quality=quality, chroma=444, **{key: block for key, block in blocks.items() if block})

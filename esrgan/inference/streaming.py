@@ -1,0 +1,231 @@
+"""The generator's forward pass over images of any size, strip by strip, equal to that over the whole image.
+
+Images are cut across their longer side into strips of lines: rows of tall images, columns of wide ones. A 3×3
+convolution needs the line before and the line after those that it computes, so each one keeps the last two lines it
+was given, and what it gives lags one line behind. Lines of zeros stand only at the true ends of the image, where the
+whole image's padding has them. A skip connection waits in a queue until its branch has caught up: 5 lines per dense
+block, 15 per RRDB, the whole trunk for the long skip. Nothing is computed twice and nothing is blended.
+
+In float32 on the CPU the result equals the whole image's bit for bit. Memory is that of a few strips, of two lines for
+each convolution and of the queues, whatever the length of the image.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from esrgan.models import RRDBNet
+from esrgan.models.generator import NEGATIVE_SLOPE, RRDB, ResidualDenseBlock
+
+# PyTorch computes convolutions of at most so many input elements without oneDNN, which rounds differently. Strips of
+# larger images must not fall under this rule, and images under it are not worth streaming.
+SMALL_INPUT_ELEMENTS = 20480
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+MIN_GREY_COLUMNS = 32  # that are wide enough for a strip; 10 are
+
+
+class _Layer(Protocol):
+    def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
+        """Take the next lines, give those that are complete, if any; after the last strip all are."""
+
+
+def upscale_strips(network: RRDBNet, strips: Iterable[Tensor], dim: int, lines: int) -> Iterator[Tensor]:
+    """Enlarge images that come in strips.
+
+    Args:
+        network: The generator. Convolutions are computed in the precision of their weights, residuals in float32.
+        strips: float32 (B, C, H, W): the images' consecutive parts along ``dim``, already folded where the network
+            unshuffles pixels (``RRDBNet.unshuffle``). The whole needs more than
+            ``SMALL_INPUT_ELEMENTS`` elements per image.
+        dim: 2 for strips of rows, 3 for strips of columns.
+        lines: How many lines to compute at once, at every resolution.
+
+    Yields:
+        float32 (B, C, scale·H, scale·W): consecutive parts of the result along ``dim``, of varying thickness.
+    """
+    layers = _build_layers(network, dim)
+    for strip, is_last in _mark_last(strips):
+        # Depth first: each piece goes as far as it can before the next one starts, so few are held at a time. Pieces
+        # grow at every layer after the last strip, when all that was kept comes out, and are cut again.
+        waiting = [(0, strip, is_last)]
+        while waiting:
+            depth, piece, is_last_piece = waiting.pop()
+            if depth == len(layers):
+                yield piece
+            elif (done := layers[depth].push(piece, is_last_piece)) is not None:
+                pieces = torch.split(done, lines, dim) if done.shape[dim] * 2 > lines * 3 else (done,)
+                marked = [(depth + 1, each, is_last_piece and each is pieces[-1]) for each in pieces]
+                waiting.extend(reversed(marked))
+
+
+def _build_layers(network: RRDBNet, dim: int) -> list[_Layer]:
+    """The forward pass of ``RRDBNet`` as layers."""
+    trunk = _SkipQueue(dim)
+    layers: list[_Layer] = [_Convolution(network.conv_first, dim, activate=False), _SkipStart(trunk)]
+    for block in network.body:
+        assert isinstance(block, RRDB)  # noqa: S101  for the type checker
+        skip = _SkipQueue(dim)
+        dense = [_DenseBlock(each, dim) for each in block.children()]
+        layers += [_SkipStart(skip), *dense, _SkipEnd(skip, block.residual_scaling)]
+    layers += [_Convolution(network.conv_body, dim, activate=False), _SkipEnd(trunk, 1.0)]
+    for i in range(network.num_upsamplings):
+        conv = network.get_submodule(f"conv_up{i + 1}")
+        upsampling = _SubPixelUpsampling if network.use_subpixel_conv else _NearestUpsampling
+        layers.append(upsampling(conv, dim, activate=True))
+    layers += [_Convolution(network.conv_hr, dim, activate=True), _Convolution(network.conv_last, dim, activate=False)]
+    return layers
+
+
+def _mark_last(strips: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """Say of each strip whether it is the last one."""
+    iterator = iter(strips)
+    held = next(iterator)
+    for strip in iterator:
+        yield held, False
+        held = strip
+    yield held, True
+
+
+class _Window:
+    """What a 3×3 convolution sees: the new lines, between those that it was given before."""
+
+    def __init__(self, conv: nn.Module, dim: int) -> None:
+        assert isinstance(conv, nn.Conv2d)  # noqa: S101  a module of RRDBNet; for the type checker
+        self.conv, self.dim = conv, dim
+        self.kept: Tensor | None = None
+
+    def push(self, parts: list[Tensor], is_last: bool) -> Tensor | None:
+        """Join the parts of a strip along their channels, and the strip to the lines kept.
+
+        Returns:
+            (B, C, H, W), a line more at either end than can be computed from it; None if that is nothing yet.
+        """
+        new = parts[0].shape[self.dim]
+        old = 1 if self.kept is None else self.kept.shape[self.dim]
+        shape = list(parts[0].shape)
+        shape[1], shape[self.dim] = self.conv.in_channels, old + new + is_last
+        dtype, device = self.conv.weight.dtype, parts[0].device
+        window = torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
+        if self.kept is None:
+            window.narrow(self.dim, 0, 1).zero_()
+        else:
+            window.narrow(self.dim, 0, old).copy_(self.kept)
+        inside, channel = window.narrow(self.dim, old, new), 0
+        for part in parts:
+            inside.narrow(1, channel, part.shape[1]).copy_(part)
+            channel += part.shape[1]
+        if is_last:
+            window.narrow(self.dim, old + new, 1).zero_()
+        last_lines = window.narrow(self.dim, shape[self.dim] - 2, 2)
+        # Copied, as a view would hold the whole window, and always to the same place, so that no holes are left behind.
+        self.kept = last_lines.clone() if self.kept is None else self.kept.copy_(last_lines)
+        return window if shape[self.dim] > 2 else None
+
+    def convolve(self, window: Tensor) -> Tensor:
+        """Compute the lines inside a window; the ends across them are padded."""
+        conv, padding = self.conv, (0, 1) if self.dim == 2 else (1, 0)
+        if window.device.type == "cpu" and window.dtype == torch.float32 and _HAS_ONEDNN:
+            one, width = (1, 1), window.shape[3]  # stride and dilation
+            if (
+                conv.in_channels == 1 and self.dim == 3
+            ):  # oneDNN sums narrow grey images in another order than wide ones
+                window = F.pad(window, (0, max(MIN_GREY_COLUMNS - width, 0)))
+            lines = torch.mkldnn_convolution(window, conv.weight, conv.bias, padding, one, one, 1)
+            return lines if window.shape[3] == width else lines[..., : width - 2]
+        return F.conv2d(window, conv.weight, conv.bias, padding=padding)
+
+
+class _SkipQueue:
+    """Lines of a skip connection, in the order in which they came."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self.strips: deque[Tensor] = deque()
+
+    def add_to(self, branch: Tensor, scaling: float) -> Tensor:
+        """Take as many lines as the branch has and add the branch to them, scaled, in float32."""
+        result, first = torch.empty_like(branch, dtype=torch.float32), 0
+        branch = branch.float()
+        while first < branch.shape[self.dim]:
+            strip = self.strips.popleft()
+            lines = min(strip.shape[self.dim], branch.shape[self.dim] - first)
+            if (left := strip.shape[self.dim] - lines) > 0:
+                self.strips.appendleft(strip.narrow(self.dim, lines, left).clone())  # a view would hold the whole strip
+            place = result.narrow(self.dim, first, lines)
+            torch.add(strip.narrow(self.dim, 0, lines), branch.narrow(self.dim, first, lines), alpha=scaling, out=place)
+            first += lines
+        return result
+
+
+class _SkipStart:
+    """The beginning of a skip connection."""
+
+    def __init__(self, skip: _SkipQueue) -> None:
+        self.skip = skip
+
+    def push(self, strip: Tensor, is_last: bool) -> Tensor:
+        self.skip.strips.append(strip)
+        return strip
+
+
+class _SkipEnd:
+    """The end of a skip connection."""
+
+    def __init__(self, skip: _SkipQueue, scaling: float) -> None:
+        self.skip, self.scaling = skip, scaling
+
+    def push(self, strip: Tensor, is_last: bool) -> Tensor:
+        return self.skip.add_to(strip, self.scaling)
+
+
+class _Convolution:
+    def __init__(self, conv: nn.Module, dim: int, activate: bool) -> None:
+        self.window, self.activate = _Window(conv, dim), activate
+
+    def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
+        if (window := self.window.push([strip], is_last)) is None:
+            return None
+        lines = self.window.convolve(window)
+        return F.leaky_relu(lines, NEGATIVE_SLOPE, inplace=True) if self.activate else lines
+
+
+class _NearestUpsampling(_Convolution):
+    """Enlargement by two, before the convolution."""
+
+    def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
+        return super().push(F.interpolate(strip, scale_factor=2, mode="nearest"), is_last)
+
+
+class _SubPixelUpsampling(_Convolution):
+    """Enlargement by two, after the convolution; activating before or after the shuffle is the same."""
+
+    def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
+        lines = super().push(strip, is_last)
+        return lines if lines is None else F.pixel_shuffle(lines, 2).contiguous(memory_format=torch.channels_last)
+
+
+class _DenseBlock:
+    def __init__(self, block: nn.Module, dim: int) -> None:
+        assert isinstance(block, ResidualDenseBlock)  # noqa: S101  a module of RRDBNet; for the type checker
+        self.dim, self.scaling = dim, block.residual_scaling
+        self.windows = [_Window(conv, dim) for conv in block.children()]
+        self.skip = _SkipQueue(dim)
+
+    def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
+        self.skip.strips.append(strip)
+        *windows, last = self.windows
+        parts = [strip]
+        for each in windows:
+            if (window := each.push(parts, is_last)) is None:
+                return None
+            inside = window.narrow(self.dim, 1, window.shape[self.dim] - 2)  # what was given, a line late, as is
+            parts = [inside, F.leaky_relu(each.convolve(window), NEGATIVE_SLOPE, inplace=True)]  # what is computed
+        if (window := last.push(parts, is_last)) is None:
+            return None
+        return self.skip.add_to(last.convolve(window), self.scaling)

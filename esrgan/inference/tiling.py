@@ -1,0 +1,193 @@
+"""Enlarges an image of any size on a device of limited memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from esrgan.devices import is_out_of_memory
+from esrgan.errors import DeviceError
+from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS, upscale_strips
+from esrgan.models import RRDBNet
+
+# Of low-resolution pixels in a strip on a CPU: what a strip's features take then stays near the caches.
+CPU_STRIP_PIXELS = 1 << 15
+# Of the free memory, what may be planned for; the rest is the allocator's, and other programs'.
+MEMORY_FRACTION = 0.6
+# What is kept between strips lies scattered over this many times its size; a test measures it.
+ALLOCATOR_OVERHEAD = 2.0
+# Pixels of the low-resolution image, at either side of a band, that are computed but not used. Only images that are
+# too wide for strips across all of them have bands; docs/decisions.md has the error.
+BAND_OVERLAP_PX = 64
+
+ReadRegion = Callable[[slice, slice], Tensor]
+WriteRegion = Callable[[Tensor, int, int], None]
+ProgressCallback = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How to cut an image: into strips of lines across its longer side, and these, if need be, into bands.
+
+    Lines are those of the folded image, where the network unshuffles pixels.
+    """
+
+    lines: int
+    bands: int = 1
+
+
+@torch.inference_mode()
+def upscale_tiled(
+    network: RRDBNet,
+    height: int,
+    width: int,
+    read: ReadRegion,
+    write: WriteRegion,
+    progress: ProgressCallback = lambda _: None,
+) -> None:
+    """Enlarge an image by parts, exactly as at once.
+
+    Args:
+        network: The generator, on its device. In float32 on a CPU the result is that of ``network`` bit for bit.
+        height: Of the low-resolution image, in pixels.
+        width: Likewise.
+        read: Gives some of its rows and columns, as float32 (B, C, h, w) in [0, 1] on the network's device.
+        write: Takes a part of the result, float32 (B, C, h, w), about [0, 1], and its row and column. After a lack of
+            memory all begins again with smaller parts, so a place may be written more than once.
+        progress: Told after each part which share of the image is written, up to 1.
+
+    Raises:
+        DeviceError: If there is too little memory even for the smallest parts.
+    """
+    factor = network.unshuffle_factor
+    weight = next(network.body.parameters())  # of the precision that most is computed in
+    short_side, long_side = sorted((math.ceil(height / factor), math.ceil(width / factor)))
+    channels = min(network.conv_first.weight.shape[:2])
+    is_small = weight.dtype == torch.float32 and long_side * short_side * channels <= SMALL_INPUT_ELEMENTS
+    tiling = choose_tiling(network, long_side, short_side)
+    while True:
+        try:
+            with torch.autocast(weight.device.type, enabled=False):  # whatever the caller has switched on
+                if is_small:
+                    write(network(read(slice(0, height), slice(0, width))), 0, 0)
+                    progress(1.0)
+                else:
+                    _upscale_tiles(network, height, width, read, write, tiling, progress)
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            out_of_memory = error.with_traceback(None)  # which would keep what was computed in memory
+        is_small = False
+        if weight.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tiling.lines > 1:
+            tiling = Tiling(tiling.lines // 2, tiling.bands)
+        elif short_side // tiling.bands > BAND_OVERLAP_PX:
+            tiling = Tiling(tiling.lines, tiling.bands * 2)
+        else:
+            raise DeviceError(
+                f"{weight.device}: too little memory to enlarge {width}×{height} px even by small parts; "
+                f"close other programs, or use another device"
+            ) from out_of_memory
+
+
+def _upscale_tiles(
+    network: RRDBNet,
+    height: int,
+    width: int,
+    read: ReadRegion,
+    write: WriteRegion,
+    tiling: Tiling,
+    progress: ProgressCallback,
+) -> None:
+    """Enlarge the image once."""
+    dim = 2 if height >= width else 3
+    long_side, short_side = (height, width) if dim == 2 else (width, height)
+    factor, scale = network.unshuffle_factor, network.scale_factor
+    lines = tiling.lines * factor
+    for first, last, padded_first, padded_last in _split_into_bands(short_side, tiling.bands, factor):
+
+        def strips(band: slice = slice(padded_first, padded_last)) -> Iterator[Tensor]:
+            for start in range(0, long_side, lines):
+                strip = slice(start, min(start + lines, long_side))
+                yield network.unshuffle(read(strip, band) if dim == 2 else read(band, strip))
+
+        position = 0
+        for part in upscale_strips(network, strips(), dim, tiling.lines):
+            # What is beyond the true size comes of folding, and what is beyond the band of its overlap.
+            thickness = min(part.shape[dim], long_side * scale - position)
+            inner = part.narrow(5 - dim, (first - padded_first) * scale, (last - first) * scale)
+            offset = (position, first * scale) if dim == 2 else (first * scale, position)
+            write(inner.narrow(dim, 0, thickness), *offset)
+            position += thickness
+            progress((first + (last - first) * position / (long_side * scale)) / short_side)
+
+
+def _split_into_bands(short_side: int, bands: int, factor: int) -> Iterator[tuple[int, int, int, int]]:
+    """Cut a width into bands; give each one's first and last pixel, without and with the overlap."""
+    size = math.ceil(short_side / bands / factor) * factor
+    for first in range(0, short_side, size):
+        last = min(first + size, short_side)
+        yield first, last, max(0, first - BAND_OVERLAP_PX), min(short_side, last + BAND_OVERLAP_PX)
+
+
+def choose_tiling(network: RRDBNet, long_side: int, short_side: int) -> Tiling:
+    """Choose the strips by the memory that is free now."""
+    device = network.conv_first.weight.device
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        budget = int((torch.cuda.mem_get_info(device)[0] + cached) * MEMORY_FRACTION)
+    else:
+        budget = int(psutil.virtual_memory().available * MEMORY_FRACTION)
+    max_lines = long_side if device.type == "cuda" else max(CPU_STRIP_PIXELS // short_side, 1)
+    bands = 1
+    while True:
+        band = min(math.ceil(short_side / bands) + (bands > 1) * 2 * BAND_OVERLAP_PX, short_side)
+        fixed_bytes, line_bytes = estimate_memory(network, band)
+        if fixed_bytes + line_bytes <= budget or band <= 3 * BAND_OVERLAP_PX:
+            lines = max((budget - fixed_bytes) // line_bytes, 1)
+            return Tiling(min(lines, max_lines, long_side), bands)
+        bands *= 2
+
+
+def subprogress(progress: ProgressCallback, index: int, count: int) -> ProgressCallback:
+    """Give the progress of one of several equal parts of the work."""
+    return lambda share: progress((index + share) / count)
+
+
+def estimate_memory(network: RRDBNet, short_side: int) -> tuple[int, int]:
+    """Estimate the memory for streaming an image.
+
+    Args:
+        network: The generator.
+        short_side: Shorter side of the image, folded where the network unshuffles pixels.
+
+    Returns:
+        Bytes for what is kept between strips, and bytes for each line of a strip.
+    """
+    weight = next(network.body.parameters())
+    sample = weight.element_size()
+    channels = network.conv_first.out_channels
+    kept_samples = lag = 0
+    for block in network.body:
+        dense = [
+            [conv.in_channels for conv in each.children() if isinstance(conv, nn.Conv2d)] for each in block.children()
+        ]
+        block_lag = sum(map(len, dense))
+        lag += block_lag
+        kept_samples += 2 * sum(map(sum, dense))
+        # In float32: the skip of the RRDB, and those of its dense blocks.
+        kept_samples += 2 * block_lag * channels * 4 // sample
+    kept_samples += lag * channels * 4 // sample
+    upsampling: int = 2**network.num_upsamplings
+    kept_samples += 2 * channels * (2 * upsampling + 2)
+    widest = max(each.shape[1] for each in network.parameters() if each.ndim == 4)
+    # A window, what is computed from it, and the next window; when enlarging, of twice the lines.
+    line_bytes = max(4 * widest * sample, 9 * channels * upsampling * 4)
+    return int(kept_samples * short_side * sample * ALLOCATOR_OVERHEAD), line_bytes * short_side

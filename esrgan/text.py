@@ -1,0 +1,31 @@
+"""Text for messages and reports."""
+
+from __future__ import annotations
+
+
+def one_line(text: str, limit: int = 80) -> str:
+    """Make text from a file or a library fit for a message: its first line, printable, and no longer than the limit."""
+    line = "".join(c if c.isprintable() else "?" for c in text.strip().partition("\n")[0][: limit + 1])
+    return f"{line[:limit]}…" if len(line) > limit else line
+
+
+def describe_error(error: BaseException) -> str:
+    """What an exception says, on one line; of a system error only that, as the file is named already."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def format_duration(seconds: float) -> str:
+    """Write a time as people do: 3 d 04:05, 4:05:06 or 5:06."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24:02}:{minute:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def format_size(size: float) -> str:
+    """Write a number of bytes as people do."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"

@@ -1,0 +1,97 @@
+"""Generators as ncnn models: the text that describes the network, and its weights in the same order."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from esrgan.models.generator import NEGATIVE_SLOPE
+from esrgan.weights.architecture import Architecture
+from esrgan.weights.ncnn import FLOAT16, FLOAT32, MAGIC
+
+
+def to_ncnn(state: dict[str, Tensor], architecture: Architecture) -> tuple[str, bytes]:
+    """Give the ``.param`` and the ``.bin``; the input is the blob ``data`` in [0, 1], the output ``output``.
+
+    Args:
+        state: Tensors under our names, float32, or weights in float16.
+        architecture: What they belong to.
+    """
+    writer = _Writer(state, architecture)
+    return writer.param(), bytes(writer.weights)
+
+
+class _Writer:
+    """Writes RRDBNet layer by layer, once: a layer's weights are in the ``.bin`` when its line is made."""
+
+    def __init__(self, state: dict[str, Tensor], architecture: Architecture) -> None:
+        self.state, self.architecture = state, architecture
+        self.layers: list[tuple[str, list[str], str]] = []  # kind, inputs, options; each makes the blob of its number
+        self.weights = bytearray()
+
+    def param(self) -> str:
+        """Give the ``.param``."""
+        architecture = self.architecture
+        x = "data"
+        if architecture.pixel_unshuffle:
+            x = self._layer("Reorg", [x], f"0={4 // architecture.scale_factor}")
+        shallow = x = self._convolution("conv_first", x)
+        for i in range(architecture.num_basic_blocks):
+            block = x
+            for j in range(1, architecture.num_dense_blocks + 1):
+                features = [x]
+                for k in range(1, architecture.num_residual_blocks + 1):
+                    seen = self._layer("Concat", features, "0=0") if k > 1 else x
+                    is_last = k == architecture.num_residual_blocks
+                    features.append(self._convolution(f"body.{i}.rdb{j}.conv{k}", seen, is_active=not is_last))
+                x = self._scaled_sum(features[-1], x)
+            x = self._scaled_sum(x, block)
+        x = self._layer("BinaryOp", [shallow, self._convolution("conv_body", x)], "0=0")
+        for u in range(1, sum(name.startswith("conv_up") for name in self.state) // 2 + 1):
+            if architecture.use_subpixel_conv:
+                x = self._layer("PixelShuffle", [self._convolution(f"conv_up{u}", x)], "0=2")
+                x = self._layer("ReLU", [x], f"0={NEGATIVE_SLOPE:e}")
+            else:
+                x = self._layer("Interp", [x], "0=1 1=2.000000e+00 2=2.000000e+00")
+                x = self._convolution(f"conv_up{u}", x, is_active=True)
+        self._convolution("conv_last", self._convolution("conv_hr", x, is_active=True))
+        return self._text()
+
+    def _layer(self, kind: str, inputs: list[str], options: str) -> str:
+        self.layers.append((kind, list(inputs), options))
+        return str(len(self.layers))
+
+    def _convolution(self, name: str, source: str, *, is_active: bool = False) -> str:
+        weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
+        is_half = weight.dtype == torch.float16
+        values = weight.numpy().astype("<f2" if is_half else "<f4").tobytes()
+        self.weights += struct.pack("<I", FLOAT16 if is_half else FLOAT32) + values + bytes(-len(values) % 4)
+        self.weights += bias.numpy().astype("<f4").tobytes()
+        options = f"0={len(bias)} 1=3 4=1 5=1 6={weight.numel()}"
+        return self._layer(
+            "Convolution", [source], options + (f" 9=2 -23310=1,{NEGATIVE_SLOPE:e}" if is_active else "")
+        )
+
+    def _scaled_sum(self, residual: str, x: str) -> str:
+        return self._layer("Eltwise", [residual, x], f"0=1 -23301=2,{self.architecture.residual_scaling:e},1.0e+00")
+
+    def _text(self) -> str:
+        """Name the blobs: ncnn wants a Split, and a name for each use, where a result is used more than once."""
+        uses = Counter(source for _, inputs, _ in self.layers for source in inputs)
+        taken: Counter[str] = Counter()
+        lines, blobs = ["Input data 0 1 data"], 1
+        for number, (kind, inputs, options) in enumerate(self.layers, start=1):
+            for source in inputs:
+                taken[source] += 1
+            names = [f"{source}_{taken[source]}" if uses[source] > 1 else source for source in inputs]
+            result = "output" if number == len(self.layers) else str(number)
+            lines.append(f"{kind} {kind}_{number} {len(inputs)} 1 {' '.join(names)} {result} {options}")
+            blobs += 1
+            if (count := uses[result]) > 1:
+                copies = [f"{result}_{n}" for n in range(1, count + 1)]
+                lines.append(f"Split Split_{number} 1 {count} {result} {' '.join(copies)}")
+                blobs += count
+        return "\n".join([MAGIC.decode(), f"{len(lines)} {blobs}", *lines, ""])

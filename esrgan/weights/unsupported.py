@@ -1,0 +1,66 @@
+"""What a file that is no ESRGAN generator seems to be, told by the names in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from esrgan.text import one_line
+
+ONLY_RRDBNET = "; these commands run RRDBNet alone"
+NAME_GENERATOR = "; name the generator's file"
+
+# What it is, and names that all must be there for that; the first that fits is said.
+NETWORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (f"ESRGAN+, which has 1×1 convolutions in its dense blocks{ONLY_RRDBNET}", (r"\.conv1x1\.",)),
+    ("a LoRA, an addition to a diffusion model", (r"lora_(up|down|A|B)\b",)),
+    ("a Stable Diffusion checkpoint", (r"^(model\.diffusion_model|cond_stage_model|conditioner)\.",)),
+    ("a diffusion model", (r"^(down_blocks|double_blocks)\.0\.",)),
+    (f"HAT{ONLY_RRDBNET}", (r"\.overlap_attn\.",)),
+    (f"ATD{ONLY_RRDBNET}", (r"\.attn_atd\.",)),
+    (f"DRCT{ONLY_RRDBNET}", (r"^layers\.0\.swin1\.",)),
+    (f"DAT{ONLY_RRDBNET}", (r"^before_RG\.",)),
+    (f"Swin2SR{ONLY_RRDBNET}", (r"\.residual_group\.blocks\.0\.attn\.logit_scale$",)),
+    (f"SwinIR{ONLY_RRDBNET}", (r"^layers\.0\.residual_group\.blocks\.0\.",)),
+    (f"Real-CUGAN or waifu2x{ONLY_RRDBNET}", (r"^unet1\.conv1\.",)),
+    (f"SPAN{ONLY_RRDBNET}", (r"^block_1\.c1_r\.",)),
+    (f"PLKSR{ONLY_RRDBNET}", (r"^feats\.1\.lk\.",)),
+    (f"OmniSR{ONLY_RRDBNET}", (r"^residual_layer\.0\.residual_layer\.",)),
+    (f"GFPGAN, which restores faces{ONLY_RRDBNET}", (r"^stylegan_decoder\.",)),
+    (f"RCAN{ONLY_RRDBNET}", (r"^body\.0\.body\.0\.body\.3\.conv_du\.|^body\.0\.residual_group\.0\.rcab\.",)),
+    (f"EDSR{ONLY_RRDBNET}", (r"^head\.0\.weight$", r"^body\.0\.body\.0\.weight$")),
+    (f"EDSR or SRResNet{ONLY_RRDBNET}", (r"^conv_first\.weight$", r"^body\.0\.conv1\.weight$")),
+    (f"SRVGGNetCompact, the small network of Real-ESRGAN{ONLY_RRDBNET}", (r"^body\.0\.weight$", r"^body\.1\.weight$")),
+    (f"a U-Net discriminator{NAME_GENERATOR}", (r"^conv0\.weight$", r"^conv9\.weight$")),
+    (f"a VGG discriminator{NAME_GENERATOR}", (r"^features\.block_0\.conv\.|^conv0_0\.weight$",)),
+    (f"a VGG discriminator{NAME_GENERATOR}", (r"^features\.0\.weight$", r"^classifier\.2\.weight$")),
+    ("LPIPS, which measures images", (r"^lin0\.model\.1\.weight$",)),
+    ("a ResNet, which classifies images", (r"^layer1\.0\.conv1\.weight$",)),
+    ("a VGG network, which classifies images", (r"^features\.0\.weight$|^conv1_1\.weight$",)),
+)
+GENERATOR_PARTS = (
+    r"(^|\.)(conv_first|RRDB_trunk|conv_body|trunk_conv|conv_hr|HRconv|model\.1\.sub|rrdb_blocks|in_conv)\."
+)
+
+
+def guess_architecture(names: Iterable[str]) -> str:
+    """Say what network tensors of these names belong to, and what to do instead where there is something."""
+    listed = list(names)
+    text = "\n".join(name.removeprefix("module.") for name in listed)
+    for kind, signs in NETWORKS:
+        if all(re.search(sign, text, re.MULTILINE) for sign in signs):
+            return kind
+    first = ", ".join(one_line(name) for name in listed[:3])
+    if re.search(GENERATOR_PARTS, text, re.MULTILINE):
+        return f"{len(listed)} tensors of one ({first}, …) without any of its dense blocks; the file is damaged"
+    return f"{len(listed)} tensors of another network ({first}, …)"
+
+
+def guess_contents(content: Mapping[Any, Any]) -> str:
+    """Say what a dictionary without weights is, and what to do instead where there is something."""
+    if "param_groups" in content:
+        return f"the state of an optimizer and no tensors of a network{NAME_GENERATOR}"
+    if any(str(key).startswith(("optimizer", "scheduler")) for key in content):
+        return f"a training state, optimizers and schedulers, and no tensors of a network{NAME_GENERATOR}"
+    return f"{one_line(', '.join(map(str, list(content)[:5])) or 'nothing')} and no tensors"

@@ -1,0 +1,263 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("ray")
+pytest.importorskip("pyarrow")
+
+import ray
+
+from esrgan import bulk, load_generator
+from esrgan.bulk import storage
+from esrgan.bulk.cluster import Worker
+from esrgan.cli import bulk as bulk_command
+from esrgan.cli import inference as inference_command
+from esrgan.errors import EsrganError, ImageError
+from tests.helpers.models import make_model, run
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "model.pth")
+
+
+def read_files(folder):
+    names = [path for path in folder.rglob("*") if path.is_file() and path.name != "esrgan-bulk.jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
+
+
+def manifest(folder):
+    return [json.loads(line) for line in (folder / "esrgan-bulk.jsonl").read_text().splitlines()]
+
+
+def test_pending_jobs_match_inference_minus_existing_outputs(write_images, tmp_path, monkeypatch):
+    write_images(tmp_path / "in/deep", 2)
+    write_images(tmp_path / "in", 1)
+    monkeypatch.chdir(tmp_path)
+    jobs, existing, _ = bulk.find_pending_jobs(["in"], [], "out")
+    assert existing == 0
+    assert [(job.source, job.target) for job in jobs] == [
+        (f"{tmp_path}/in/0.png", f"{tmp_path}/out/0_sr.png"),
+        (f"{tmp_path}/in/deep/0.png", f"{tmp_path}/out/deep/0_sr.png"),
+        (f"{tmp_path}/in/deep/1.png", f"{tmp_path}/out/deep/1_sr.png"),
+    ]
+    write_images(tmp_path / "out/deep", 1)
+    (tmp_path / "out/deep/0.png").rename(tmp_path / "out/deep/0_sr.png")
+    for inputs in (["in"], ["in/**/*.png"], [f"file://{tmp_path}/in"]):
+        remaining, existing, _ = bulk.find_pending_jobs(inputs, [], f"file://{tmp_path}/out")
+        assert existing == 1
+        assert remaining == [jobs[0], jobs[2]]
+    with pytest.raises(ImageError, match=r"nothing\.png"):
+        bulk.find_pending_jobs(["nothing.png"], [], "out")
+
+
+def test_listed_files_mirror_folders_without_lookup(tmp_path):
+    lines = [f"{tmp_path}/x/1.png", f"{tmp_path}/y/1.png", "s3://b/x/1.png", "s3://b/y/1.webp"]
+    jobs, _, _ = bulk.find_pending_jobs([], lines[:2], f"{tmp_path}/out", ".webp")
+    assert [job.target for job in jobs] == [f"{tmp_path}/out/x/1_sr.webp", f"{tmp_path}/out/y/1_sr.webp"]
+    jobs, _, _ = bulk.find_pending_jobs([], lines[2:], "memory://out")
+    assert [(job.source, job.target) for job in jobs] == [
+        ("s3://b/x/1.png", "memory://out/x/1_sr.png"),
+        ("s3://b/y/1.webp", "memory://out/y/1_sr.webp"),
+    ]
+    jobs, _, _ = bulk.find_pending_jobs([], lines, f"{tmp_path}/out")
+    assert len({job.target for job in jobs}) == 4
+
+
+def test_finds_images_and_existing_outputs_in_a_bucket(bucket):
+    for name in ("in/a.png", "in/b/c.jpg", "in/b/c.png", "in/.hidden/d.png", "in/text.txt", "out/a_sr.png"):
+        bucket.pipe_file(f"memory://{name}", b"x")
+    jobs, existing, _ = bulk.find_pending_jobs(["memory://in"], [], "memory://out/")
+    assert existing == 1
+    assert [(job.source, job.target) for job in jobs] == [
+        ("memory://in/b/c.jpg", "memory://out/b/c_sr.jpg"),
+        ("memory://in/b/c.png", "memory://out/b/c_sr.png"),
+    ]
+    for uri, message in (("memory://nothing", "none there"), ("nonsense://b", "can be reached, got ValueError")):
+        with pytest.raises(ImageError, match=message):
+            bulk.find_pending_jobs([uri], [], "memory://out")
+
+
+@pytest.fixture
+def run_worker(model, monkeypatch):
+    monkeypatch.setattr(ray, "get", lambda ref: ref)
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    attempts = SimpleNamespace(count=SimpleNamespace(remote=lambda job: 1))
+    worker = Worker(load_generator(model), bulk.WorkerOptions("fp32"), attempts)
+
+    def run_jobs(jobs):
+        answer = worker({"job": [json.dumps(vars(job)) for job in jobs]})
+        return [bulk.ManifestRecord(**json.loads(record)) for record in answer["record"]]
+
+    return run_jobs
+
+
+def test_objects_match_inference_output_and_are_written_once(run_worker, bucket, write_images, model, tmp_path):
+    write_images(tmp_path / "in", 3)
+    assert run(inference_command, "-m", model, "--precision", "fp32", tmp_path / "in", "-o", tmp_path / "expected") == 0
+    bucket.put(str(tmp_path / "in"), "memory://in", recursive=True)
+    bucket.pipe_file("memory://in/bad.png", b"no image")
+    jobs, _, _ = bulk.find_pending_jobs(["memory://in"], ["memory://in/gone.png"], "memory://out")
+    records = run_worker(jobs)
+    assert Counter(record.status for record in records) == {"upscaled": 3, "failed": 2}
+    errors = {record.source: record.error for record in records if record.error}
+    assert errors["memory://in/bad.png"].startswith("memory://in/bad.png: expected a PNG")
+    assert errors["memory://in/gone.png"].startswith("memory://in/gone.png: expected")
+    written = {path.removeprefix("/out/"): bucket.cat_file(path) for path in bucket.find("memory://out")}
+    assert written == read_files(tmp_path / "expected")
+    again = run_worker(jobs)
+    assert Counter(record.status for record in again) == {"recovered": 3, "failed": 2}
+    with bulk.open_manifest("memory://out") as add:
+        add(records[0])
+    with bulk.open_manifest("memory://out") as add:
+        add(again[0])
+    lines = bucket.cat_file("memory://out/esrgan-bulk.jsonl").splitlines()
+    assert [json.loads(line)["status"] for line in lines] == [records[0].status, again[0].status]
+
+
+def test_output_written_meanwhile_is_not_overwritten(run_worker, write_images, tmp_path, monkeypatch):
+    write_images(tmp_path / "in", 1)
+    jobs, _, _ = bulk.find_pending_jobs([str(tmp_path / "in")], [], str(tmp_path / "out"))
+    upload = storage.upload
+
+    def late(path, place):
+        Path(place).parent.mkdir()
+        Path(place).write_bytes(b"the other's")
+        upload(path, place)
+
+    monkeypatch.setattr(storage, "upload", late)
+    assert [record.status for record in run_worker(jobs)] == ["recovered"]
+    assert read_files(tmp_path / "out") == {"0_sr.png": b"the other's"}
+
+
+def test_unreachable_store_is_the_reported_error(run_worker, bucket, write_images, tmp_path, monkeypatch):
+    write_images(tmp_path / "in", 2)
+    jobs, _, _ = bulk.find_pending_jobs([str(tmp_path / "in")], [], "memory://out")
+    put_file, isfile = type(bucket).put_file, type(bucket).isfile
+
+    def unplugged(self, path, name, **options):
+        monkeypatch.setattr(type(bucket), "isfile", lost)
+        raise ConnectionError("unplugged")
+
+    def lost(self, path):
+        raise ConnectionError("lost")
+
+    monkeypatch.setattr(type(bucket), "put_file", unplugged)
+    first, second = run_worker(jobs)
+    assert [first.status, second.status] == ["failed", "failed"]
+    assert "unplugged" in first.error
+    monkeypatch.setattr(type(bucket), "put_file", put_file)
+    monkeypatch.setattr(type(bucket), "isfile", isfile)
+    assert [record.status for record in run_worker(jobs)] == ["upscaled", "upscaled"]
+
+
+def test_conflicting_uris_are_reported_in_full(run_worker, bucket, write_images, tmp_path):
+    write_images(tmp_path / "in", 1)
+    for folder in ("x", "y"):
+        bucket.put(str(tmp_path / "in/0.png"), f"memory://{folder}/0.png")
+    jobs, _, _ = bulk.find_pending_jobs(["memory://x", "memory://y"], [], "memory://out")
+    errors = [record.error for record in run_worker(jobs)]
+    assert "got that of memory://y/0.png too" in errors[0]
+    assert "got that of memory://x/0.png too" in errors[1]
+
+
+def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
+    write_images(tmp_path / "in", 1)
+    (tmp_path / "empty.txt").write_text("\n")
+    out = tmp_path / "out"
+    for arguments, message in (
+        ([], "expected images"),
+        (["--list", tmp_path / "empty.txt"], "expected images"),
+        (["--list", tmp_path / "no.txt"], "cannot be read"),
+        ([tmp_path / "in", "--psnr-model-path", model], "--alpha too"),
+        ([tmp_path / "in", "--address", "127.0.0.1:9"], "a Ray cluster"),
+    ):
+        assert run(bulk_command, "-o", out, "-m", model, *arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+        assert not out.exists()
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    hold = (
+        "import sys\nfrom esrgan import bulk\n"
+        "with bulk.open_manifest(sys.argv[1]):\n    print('open', flush=True)\n    sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path], **pipes) as other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(EsrganError, match="another job"), bulk.open_manifest(str(tmp_path)):
+            pass
+        other.stdin.close()
+
+
+def test_losing_a_node_loses_and_repeats_nothing(write_images, model, tmp_path, monkeypatch, capsys):
+    from ray.cluster_utils import Cluster
+
+    source, out, log = write_images(tmp_path / "in", 40, (12, 10)), tmp_path / "out", tmp_path / "log"
+    (source / "bad.png").write_bytes(b"no image")
+    log.touch()
+    assert run(inference_command, "-m", model, source, "-o", tmp_path / "expected") == 1
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests/bulk_hook"), str(ROOT)]))
+    monkeypatch.setenv("BULK_LOG", str(log))
+    monkeypatch.setenv("BULK_OUT", str(out))
+    monkeypatch.setenv("BULK_MIN_WORKERS", "2")
+    monkeypatch.setenv("BULK_PAUSE_S", "0.2")
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")  # a lost node is noticed soon
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # two nodes start slowly on a busy machine
+    capsys.readouterr()
+
+    def written():
+        return [line.split() for line in log.read_text().splitlines()]
+
+    memory = 80 << 20
+    # One core each: what the lost node had begun can only be done when the other worker has made room.
+    cluster = Cluster(True, head_node_args={"num_cpus": 1, "object_store_memory": memory, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1, object_store_memory=memory)
+        command = ["esrgan", "bulk", source, "-m", model, "-o", out, "--address", cluster.address]
+        with subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True) as job:
+            while len({pid for pid, _ in written()}) < 2 or len(written()) < 10:
+                assert job.poll() is None
+                time.sleep(0.05)
+            cluster.remove_node(node, allow_graceful=False)
+            before = len(written())
+            output = job.communicate()[0]
+
+        assert job.returncode == 1
+        assert before < 40
+        assert output.splitlines()[-1] == "40 of 41 images upscaled, 1 failed"
+        assert read_files(out) == read_files(tmp_path / "expected")
+        assert not list(out.glob(".*"))
+        assert set(Counter(target for _, target in written()).values()) == {1}
+        lines = manifest(out)
+        assert sorted(line["source"] for line in lines) == sorted(str(path) for path in source.iterdir())
+        assert Counter(line["status"] == "failed" for line in lines) == {False: 40, True: 1}
+        assert all(line["worker"] for line in lines if line["status"] == "upscaled")
+
+        (source / "bad.png").unlink()
+        count = len(written())
+        arguments = ["-m", model, "-o", out, source, "--address", cluster.address]
+        assert run(bulk_command, *arguments) == 0
+        assert "0 of 40 images upscaled, 40 were there already" in capsys.readouterr().out
+        for i in (3, 14, 15):
+            (out / f"{i}_sr.png").unlink()
+        assert run(bulk_command, *arguments) == 0
+        assert "3 of 40 images upscaled, 37 were there already" in capsys.readouterr().out
+        assert sorted(target for _, target in written()[count:]) == sorted(
+            str(out / f"{i}_sr.png") for i in (3, 14, 15)
+        )
+        assert read_files(out) == read_files(tmp_path / "expected")
+        assert len(manifest(out)) == 44
+    finally:
+        cluster.shutdown()

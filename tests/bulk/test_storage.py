@@ -1,0 +1,35 @@
+import shutil
+
+import pytest
+
+pytest.importorskip("ray")
+pytest.importorskip("pyarrow")
+
+from esrgan.bulk import storage
+from esrgan.errors import ImageError
+
+
+def test_failed_upload_leaves_no_file(bucket, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"content")
+    put_file = type(bucket).put_file
+
+    def torn(self, path, name, **options):
+        put_file(self, path, name, **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(bucket), "put_file", torn)
+    with pytest.raises(ImageError, match="No space left"):
+        storage.upload(tmp_path / "a.png", "memory://out/a.png")
+    assert not bucket.find("memory://out")
+
+
+def test_full_disk_is_reported_and_leaves_no_file(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"content")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(ImageError, match="No space left on device; free some space"):
+        storage.upload(tmp_path / "a.png", str(tmp_path / "out/a.png"))
+    assert not list((tmp_path / "out").iterdir())

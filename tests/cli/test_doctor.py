@@ -1,0 +1,86 @@
+"""``esrgan doctor``."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+from esrgan.cli import doctor, main
+
+
+def run_doctor_on_datasets(root, capsys, monkeypatch):
+    for part in ("_versions", "_devices", "_extras", "_models"):
+        monkeypatch.setattr(doctor, part, lambda: ())
+    assert main(["doctor", "--data-root", str(root)]) == 0
+    return capsys.readouterr().out
+
+
+def test_doctor_reports_dataset_problems(tmp_path, capsys, monkeypatch, write_images):
+    write_images(tmp_path / "DIV2K_train_HR", 3)
+    low = tmp_path / "DIV2K_train_LR_bicubic/X4"
+    low.mkdir(parents=True)
+    names = sorted(path.name for path in (tmp_path / "DIV2K_train_HR").iterdir())
+    (low / names[0]).write_bytes((tmp_path / "DIV2K_train_HR" / names[0]).read_bytes())
+    (tmp_path / "Set5/GTmod12").mkdir(parents=True)
+    write_images(tmp_path / "Flickr2K/Flickr2K_HR", 2)
+    monkeypatch.setattr("esrgan.extras.missing_modules", lambda extra: ["skimage"])
+    out = run_doctor_on_datasets(tmp_path, capsys, monkeypatch)
+    unmatched = f"{tmp_path}/DIV2K_train_HR/{names[1]}: expected an image of this name in {low}, got none; "
+    assert f"  div2k                {unmatched}add it or remove this one (and 1 more)\n" in out
+    assert f"\n{' ' * 23}expected the folder {tmp_path}/DIV2K_valid_HR, got nothing; download it by: " in out
+    assert (
+        f"  set5                 dataset {tmp_path}/Set5/GTmod12: expected images in this folder, got none; put" in out
+    )
+    assert f"  set14                missing; esrgan prepare set14 --data-root {tmp_path}\n" in out
+    assert "  flickr2k             2 to train on\n" in out
+    assert out.count("images to train on alone; validate on div2k") == 1
+    assert "  skimage              expected scikit-image, got nothing; pip install 'esrgan[train]'\n" in out
+
+
+def test_doctor_reports_a_data_root_that_is_a_file(tmp_path, capsys, monkeypatch):
+    (tmp_path / "afile").touch()
+    out = run_doctor_on_datasets(tmp_path / "afile", capsys, monkeypatch)
+    assert f"folder               {tmp_path}/afile: expected a folder, got a file\n" in out
+
+
+def test_doctor_reports_unreadable_folders(tmp_path, capsys, monkeypatch):
+    def refuse(path, *, stat=Path.stat, **options):
+        if tmp_path / "closed" in path.parents:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)  # root may enter any folder
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "closed/torch"))
+    assert main(["doctor", "--data-root", str(tmp_path / "closed/data")]) == 0
+    out = capsys.readouterr().out
+    denied = "something that cannot be read: Permission denied"
+    assert f"folder               {tmp_path}/closed/data: expected a folder, got {denied}" in out
+    assert f"vgg19                for the perceptual loss: {denied}, {tmp_path}/closed/torch/" in out
+    assert f"set5                 expected the folder {tmp_path}/closed/data/Set5/GTmod12, got {denied}; put" in out
+
+
+def test_doctor_lists_what_is_present_and_missing(tmp_path, capsys, write_images, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    write_images(tmp_path / "Set5/GTmod12", 5)
+    assert main(["doctor", "--data-root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for line in (
+        r"esrgan +" + re.escape(version("esrgan")),
+        r"cpu +\d+ threads, [\d.]+ GB of [\d.]+ GB free, float32",
+        r"cuda +none: PyTorch is built",
+        r"set5 +5 to train on, 5 to test on",
+        r"set14 +missing; esrgan prepare set14",
+        r"skimage +4 to train on, 2 to test on",
+        r"vgg19 +for the perceptual loss: not downloaded yet",
+        r"by name ",
+    ):
+        assert re.search(rf"^  {line}", out, re.MULTILINE), line
+
+
+def test_doctor_names_the_missing_extra(capsys, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torchmetrics" else find(name))
+    assert main(["doctor"]) == 0
+    assert "torchmetrics missing; pip install 'esrgan[metrics]'" in capsys.readouterr().out

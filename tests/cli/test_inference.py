@@ -1,0 +1,328 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from esrgan import Upscaler, files, images
+from esrgan.cli import inference as inference_command
+from esrgan.cli import main as esrgan
+from esrgan.cli.process import exit_on_interrupt
+from esrgan.inference.files import FileOptions
+from esrgan.interpolation import blend
+from esrgan.weights import load_generator
+from tests.helpers.image_folders import read_files, write_files
+from tests.helpers.models import make_model, pixels, run
+
+ROOT = Path(__file__).parent.parent.parent
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "model.pth")
+
+
+def test_a_bad_file_does_not_stop_a_folder(model, tmp_path, capsys):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_files(folder / "a b.png", folder / "deeper/ü.jpg")
+    (folder / "bad.png").write_bytes(b"no image")
+    assert run(inference_command, "-m", model, "-o", out, "--device", "cpu", folder) == 1
+    assert sorted(read_files(out)) == ["a b_sr.png", "deeper/ü_sr.jpg"]
+    assert images.read_pixels(out / "a b_sr.png", 3).shape == (12, 10, 3)
+    printed = capsys.readouterr()
+    assert "2 of 3 images upscaled, 1 failed" in printed.out
+    assert "RRDBNet ×2 8/4/1" in printed.out
+    assert "megapixels/s" in printed.out
+    assert printed.err.startswith(f"error: {folder / 'bad.png'}: expected")
+    assert "Traceback" not in printed.err
+
+
+def test_nonfinite_network_output_is_not_written(tmp_path, capsys):
+    write_files(tmp_path / "a.png", tmp_path / "b.png")
+    model = make_model(tmp_path / "model.pth")
+    content = torch.load(model)
+    content["params"]["conv_last.weight"].fill_(3e38)
+    torch.save(content, model)
+    assert run(inference_command, "-m", model, tmp_path) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": the network gives NaN or infinity: its weights are damaged")[0] for line in lines] == [
+        f"error: {tmp_path}/a.png",
+        f"error: {tmp_path}/b.png",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "model.pth"]
+
+
+def test_existing_outputs(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png", tmp_path / "b.png")
+    assert run(inference_command, "-m", model, tmp_path / "a.png") == 0
+    before = (tmp_path / "a_sr.png").stat()
+    capsys.readouterr()
+    assert run(inference_command, "-m", model, tmp_path) == 1
+    printed = capsys.readouterr()
+    assert printed.err == (
+        f"error: {tmp_path}/a_sr.png: it is there already; --overwrite replaces files, --skip-existing leaves them\n"
+    )
+    assert "1 of 2 images upscaled, 1 failed" in printed.out
+    assert f"left out, made by an earlier run: {tmp_path}/a_sr.png\n" in printed.out
+    assert run(inference_command, "-m", model, "--skip-existing", tmp_path) == 0
+    assert "0 of 2 images upscaled, 2 were there already" in capsys.readouterr().out
+    assert (tmp_path / "a_sr.png").stat() == before
+    assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0
+    assert (tmp_path / "a_sr.png").stat().st_mtime_ns != before.st_mtime_ns
+    with pytest.raises(SystemExit) as stop:
+        run(inference_command, "-m", model, "--overwrite", "--skip-existing", tmp_path)
+    assert stop.value.code == 2
+
+
+def test_killed_runs_resume_to_the_same_outputs(model, tmp_path):
+    """SIGKILL in the middle, several times, at any moment; the last run ends with what one whole run gives."""
+    folder, whole, out = tmp_path / "in", tmp_path / "whole", tmp_path / "out"
+    write_files(*(folder / f"{i % 3}/{i}.png" for i in range(12)), size=(40, 40))
+    assert run(inference_command, "-m", model, "-o", whole, folder) == 0
+    command = [
+        sys.executable,
+        ROOT / "inference.py",
+        "-m",
+        model,
+        "-o",
+        out,
+        "--skip-existing",
+        "--device",
+        "cpu",
+        folder,
+    ]
+    counts = []
+    for moment in (1, 5, 9):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
+        while len([*out.rglob("*_sr.png")]) < moment and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        counts.append(len([*out.rglob("*_sr.png")]))
+    assert counts[0] < 12
+    (out / "0/.esrgan-00.tmp").write_bytes(b"half an image")
+    with files.atomic_write(out / "0/other.png", overwrite=False):  # another program's, at work
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    (out / "0/other.png").unlink()
+    assert read_files(out) == read_files(whole)
+
+
+def test_torchrun_processes_share_files_and_wait_for_each_other(model, tmp_path):
+    write_files(*(tmp_path / f"in/{i}.png" for i in range(1, 7)), size=(60, 60))
+    (tmp_path / "in/0.png").write_bytes(b"")  # the first one's first: it ends at once, with an error
+    (tmp_path / "in/2.png").unlink()
+    (tmp_path / "in/4.png").unlink()
+    (tmp_path / "in/6.png").unlink()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "inference.py"]
+    command += ["-m", model, "-o", tmp_path / "out", "--device", "cpu", tmp_path / "in"]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert process.returncode == 1
+    assert sorted(read_files(tmp_path / "out")) == ["1_sr.png", "3_sr.png", "5_sr.png"]
+    assert "1 of 2 images upscaled, 1 failed" in process.stdout
+    assert "2 of 2 images upscaled" in process.stdout
+
+
+def test_unwritable_stdout_does_not_stop_the_run(model, tmp_path):
+    write_files(*(tmp_path / f"{i}.png" for i in range(3)))
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, ROOT / "inference.py", "-m", model, "--device", "cpu", tmp_path]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert len([*tmp_path.glob("*_sr.png")]) == 3
+    assert "Traceback" not in process.stderr
+
+
+def test_names_the_terminal_cannot_encode(model, tmp_path):
+    write_files(tmp_path / "图.png", tmp_path / "b.png")
+    command = [sys.executable, ROOT / "inference.py", "-m", model, "--device", "cpu", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    output = subprocess.run(command, capture_output=True, check=True, env=environment).stdout
+    assert rb"\u56fe_sr.png" in output
+    assert len([*tmp_path.glob("*_sr.png")]) == 2
+
+
+def test_newline_in_a_name_stays_on_one_progress_line(model, tmp_path, capsys):
+    write_files(tmp_path / "a\nb.png")
+    assert run(inference_command, "-m", model, tmp_path) == 0
+    assert f"1/1 {tmp_path}/a?b_sr.png " in capsys.readouterr().out
+
+
+def test_ctrl_c_during_import_prints_one_line(model, tmp_path):
+    """As an exception in the middle of a module it becomes other errors, a RecursionError in numpy."""
+    write_files(tmp_path / "a.png")
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except BaseException:\n    raise RecursionError('deep')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, ROOT / "inference.py", "-m", model, tmp_path / "a.png"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "interrupted\n")
+
+
+def test_signal_handler_is_restored_after_import(foreground_signals):
+    with exit_on_interrupt():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    with exit_on_interrupt():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_unwritable_outputs_are_reported_before_upscaling(model, tmp_path, capsys, monkeypatch):
+    write_files(tmp_path / "a.png")
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("it was enlarged"))
+    (tmp_path / "file").write_bytes(b"")
+    assert run(inference_command, "-m", model, "-o", tmp_path / "file", tmp_path / "a.png") == 2
+    assert "file: the folder cannot be made" in capsys.readouterr().err
+    (tmp_path / "a_sr.png").mkdir()
+    for option in ("--overwrite", "--skip-existing"):
+        assert run(inference_command, "-m", model, option, tmp_path / "a.png") == 1
+        assert "a folder of this name is there already" in capsys.readouterr().err
+    (tmp_path / "a_sr.png").rmdir()
+    (tmp_path / "a_sr.png").symlink_to(tmp_path / "nowhere")
+    assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
+    assert "is there already" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="quality"):
+        FileOptions(quality=0)
+
+
+def test_output_format_quality_and_size(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png")
+    deep = tmp_path / "deep.png"
+    images.write_image(deep, images.ImageData((pixels(6, 5, 3).astype(np.uint16) * 257,)))
+    assert run(inference_command, "-m", model, "--format", "jpg", "--outscale", "3", tmp_path) == 0
+    assert images.read_image(tmp_path / "a_sr.jpg").frames[0].shape == (18, 15, 3)
+    assert "deep_sr.jpg: " in capsys.readouterr().out  # that its depth is lost is said
+    sizes = []
+    for quality in (5, 100):
+        assert (
+            run(inference_command, "-m", model, "--format", "webp", "--quality", quality, "--overwrite", tmp_path) == 0
+        )
+        sizes.append((tmp_path / "a_sr.webp").stat().st_size)
+    assert sizes[0] < sizes[1]
+
+
+def test_alpha_upscales_with_the_blended_model(model, tmp_path):
+    psnr, gan = make_model(tmp_path / "psnr.pth", seed=1), make_model(tmp_path / "gan.safetensors", seed=2)
+    write_files(tmp_path / "a.png")
+    assert run(inference_command, "-m", gan, "--psnr-model-path", psnr, "--alpha", "0.3", tmp_path / "a.png") == 0
+    network = blend(load_generator(psnr), load_generator(gan), 0.3).build()
+    expected = Upscaler(network, torch.device("cpu"))(images.read_pixels(tmp_path / "a.png", 3))
+    np.testing.assert_array_equal(images.read_pixels(tmp_path / "a_sr.png", 3), expected)
+
+
+def test_options_reach_the_upscaler(model, tmp_path):
+    write_files(tmp_path / "a.png")
+    assert run(inference_command, "-m", model, "--self-ensemble", "--precision", "fp32", tmp_path / "a.png") == 0
+    expected = Upscaler.from_file(model, "cpu", "fp32", self_ensemble=True)(images.read_pixels(tmp_path / "a.png", 3))
+    np.testing.assert_array_equal(images.read_pixels(tmp_path / "a_sr.png", 3), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--alpha", "0.5"], "comes without a PSNR-oriented generator"),
+        (["--psnr-model-path", "x.pth"], "--psnr-model-path: expected --alpha too"),
+        (["--alpha", "2", "--psnr-model-path", "x.pth"], "expected a number from 0 to 1, got 2"),
+        (["--quality", "101"], "from 1 to 100, got 101"),
+        (["--outscale", "0"], "above 0, at most 64, got 0"),
+        (["--outscale", "nan"], "above 0, at most 64, got nan"),
+        (["--format", "pdf"], "invalid choice: 'pdf'"),
+    ],
+)
+def test_bad_options_are_rejected_in_one_line(model, tmp_path, capsys, options, says):
+    write_files(tmp_path / "a.png")
+    try:
+        code = run(inference_command, "-m", model, *options, tmp_path / "a.png")
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert says in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "model.pth"]
+
+
+def test_output_beside_input_is_not_overwritten_unasked(model, tmp_path, capsys):
+    images.write_pixels(tmp_path / "a.png", pixels(6, 5, 3))
+    assert run(inference_command, "-m", model, tmp_path / "a.png") == 0
+    first = (tmp_path / "a_sr.png").read_bytes()
+    images.write_pixels(tmp_path / "a.png", pixels(6, 5, 3), overwrite=True)
+    assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
+    assert (tmp_path / "a_sr.png").read_bytes() == first
+    assert "--overwrite replaces files" in capsys.readouterr().err
+    assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0
+    assert (tmp_path / "a_sr.png").read_bytes() != first
+    assert not (tmp_path / "a_sr_sr.png").exists()
+
+
+def test_profile_and_exif_are_kept(model, tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    Image.fromarray(pixels(6, 8, 3)).save(tmp_path / "a.jpg", exif=exif, icc_profile=profile)
+    assert run(inference_command, "-m", model, tmp_path / "a.jpg") == 0
+    with Image.open(tmp_path / "a_sr.jpg") as image:
+        assert image.size == (12, 16)  # turned once: 8×6 px with orientation 6 is 6×8 upright
+        assert image.getexif().get(0x0112, 1) == 1
+        assert image.getexif()[0x010F] == "Maker"
+        assert image.info["icc_profile"] == profile
+
+
+def test_every_frame_is_upscaled_at_its_bit_depth(model, tmp_path):
+    frames = [Image.fromarray(pixels(6, 8, 3) // 128 * 255) for _ in range(3)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=[30, 50, 70], lossless=True)
+    images.write_image(tmp_path / "b.png", images.ImageData((RNG.integers(0, 65536, (6, 8, 3), np.uint16),)))
+    assert run(inference_command, "-m", model, tmp_path) == 0
+    moving, deep = images.read_image(tmp_path / "a_sr.webp"), images.read_image(tmp_path / "b_sr.png")
+    assert [frame.shape for frame in moving.frames] == [(12, 16, 3)] * 3
+    assert moving.delays_ms == (30, 50, 70)
+    assert deep.frames[0].shape == (12, 16, 3)
+    assert deep.frames[0].dtype == np.uint16
+
+
+def test_too_large_output_is_reported_before_upscaling(model, tmp_path, capsys, monkeypatch):
+    images.write_pixels(tmp_path / "a.webp", pixels(1, 9000, 3))
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("it was enlarged"))
+    assert run(inference_command, "-m", model, tmp_path / "a.webp") == 1
+    assert "at most 16383 pixels a side for WEBP, got 18000×2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-m", "nowhere.pth", "PHOTO"], "there is no such file"),
+        (["-m", "PHOTO", "PHOTO"], "got a PNG image; name a model first"),
+        (["-m", "MODEL", "nowhere.png"], "nowhere.png"),
+        (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "device cuda:77"),
+        (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "on a CPU use bf16"),
+    ],
+)
+def test_bad_input_prints_one_line_and_exits_2(model, tmp_path, capsys, arguments, says):
+    photo = tmp_path / "photo.png"
+    images.write_pixels(photo, pixels(4, 4, 3))
+    places = {"MODEL": model, "PHOTO": photo}
+    assert run(inference_command, *[places.get(argument, argument) for argument in arguments]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert says in errors[0]
+    assert not (tmp_path / "photo_sr.png").exists()
+
+
+def test_help_has_examples(capsys):
+    for name in ("train", "test", "inference", "interpolate"):
+        with pytest.raises(SystemExit) as stop:
+            esrgan([name, "--help"])
+        assert stop.value.code == 0
+        assert "examples:\n  " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        esrgan(["upscale"])
+    assert stop.value.code == 2

@@ -1,0 +1,128 @@
+"""``esrgan interpolate``: blends of models and of images, and sweeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esrgan import Upscaler, images, metrics
+from esrgan.cli import interpolate as interpolate_command
+from esrgan.data import ImagePair, load_pair
+from esrgan.errors import WeightsError
+from esrgan.images import ImageData
+from esrgan.interpolation import interpolate_images, mix
+from esrgan.weights import load_generator
+from tests.helpers.evaluation import (
+    CPU,
+    run_command,
+    write_photos,
+)
+from tests.helpers.models import make_model
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "model.pth")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "photos")
+
+
+def test_sweep_evaluates_blends_and_plots_their_curve(photos, model, tmp_path, capsys):
+    other, out = make_model(tmp_path / "other.pth", 1), tmp_path / "out"
+    rng = np.random.default_rng(0)
+    images.write_pixels(photos / "large.png", rng.integers(0, 256, (112, 204, 3), np.uint8))
+    pair = ["--psnr-model-path", model, "--esrgan-model-path", other]
+    assert run_command(interpolate_command, *pair, "--sweep", 3, "-d", photos, "--metrics", "psnr,niqe", "-o", out) == 0
+    printed = capsys.readouterr().out
+    means = [line for line in printed.splitlines() if line.startswith("| **mean** |")]
+    assert [line.split("|")[2].strip() for line in means] == ["bicubic", "alpha_0", "alpha_0.5", "alpha_1"]
+    blend = Upscaler((load_generator(model).build()), CPU)
+    low, high = load_pair(ImagePair(photos / "1.png", None), 2, 3)
+    assert f"{metrics.measure(blend(low), high, 2)['psnr_y']:.2f}" in printed
+    assert images.read_pixels(out / "photos/curve.png", 4).shape[0] > 200
+    strip = images.read_pixels(out / "photos/1_strip.png", 3)
+    assert strip.shape[1] > 5 * 2 * 30
+    assert (out / "report.html").exists()
+    (photos / "large.png").unlink()
+    assert run_command(interpolate_command, *pair, "--sweep", 3, "-d", photos, "-o", tmp_path / "small") == 1
+    assert "too small for the metrics of perception" in capsys.readouterr().err
+    assert (tmp_path / "small/report.html").exists()
+    assert run_command(interpolate_command, *pair, "--sweep", 3, "-d", f"={photos}", "-o", tmp_path / "two") == 2
+    assert (
+        run_command(interpolate_command, *pair, "--sweep", 3, "-d", photos, "--metrics", "niqe", "-o", tmp_path / "two")
+        == 2
+    )
+    assert (
+        run_command(interpolate_command, *pair, "--sweep", 3, "-d", photos, "--metrics", "psnr", "-o", tmp_path / "two")
+        == 2
+    )
+    assert "a metric of perception" in capsys.readouterr().err
+
+
+def test_mix_blends_any_number_of_models(tmp_path, capsys):
+    paths = [make_model(tmp_path / f"{i}.pth", i) for i in range(3)]
+    states = [load_generator(path).state for path in paths]
+    shares = ["--mix", f"{paths[0]}=0.5", "--mix", f"{paths[1]}=0.2", "--mix", f"{paths[2]}=0.3"]
+    assert run_command(interpolate_command, *shares, tmp_path / "mix.pth") == 0
+    for name, value in load_generator(tmp_path / "mix.pth").state.items():
+        expected = 0.5 * states[0][name] + 0.2 * states[1][name] + 0.3 * states[2][name]
+        torch.testing.assert_close(value, expected)
+    assert run_command(interpolate_command, *shares, tmp_path / "mix.pth") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    for bad in (["--mix", f"{paths[0]}=0.5"], [*shares, "--mix", f"{paths[0]}=0.5"], ["--mix", "x", "--mix", "y=1"]):
+        assert run_command(interpolate_command, *bad, tmp_path / "bad.pth") == 2
+        assert not (tmp_path / "bad.pth").exists()
+        assert "expected" in capsys.readouterr().err
+    larger = load_generator(make_model(tmp_path / "larger.pth", blocks=2))
+    with pytest.raises(WeightsError, match=r"body\.1\.rdb1\.conv1\.weight \(none and \(4, 8, 3, 3\)\).* and \d+ more"):
+        mix([load_generator(paths[0]), larger], [0.5, 0.5])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([np.uint8, np.uint16, np.float32]), st.floats(0, 1), st.integers(0, 99))
+def test_images_are_blended_to_the_nearest_level(dtype, alpha, seed):
+    rng = np.random.default_rng(seed)
+    one, other = (rng.integers(0, 256, (3, 4, 3)).astype(dtype) for _ in range(2))
+    (result,) = interpolate_images(ImageData((one,)), ImageData((other,)), alpha).frames
+    assert result.dtype == dtype
+    exact = (1 - alpha) * one.astype(float) + alpha * other.astype(float)
+    assert np.abs(result - exact).max() <= (0.5 + 1e-9 if dtype != np.float32 else 1e-4)
+    if alpha in (0, 1):
+        assert np.array_equal(result, other if alpha else one)
+
+
+def test_command_blends_two_images(tmp_path, capsys):
+    one, other = np.full((2, 3, 3), 10, np.uint8), np.full((2, 3, 3), 20, np.uint8)
+    images.write_pixels(tmp_path / "one.png", one)
+    images.write_pixels(tmp_path / "other.png", other)
+    pair = ["--images", tmp_path / "one.png", tmp_path / "other.png"]
+    assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "out.png") == 0
+    assert set(images.read_pixels(tmp_path / "out.png", 3).flat) == {13}  # 12.5, half up
+    assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "out.png") == 2
+    images.write_pixels(tmp_path / "other.png", other[:1], overwrite=True)
+    assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "new.png") == 2
+    assert "expected two images of the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--psnr-model-path", "a"],
+        ["--mix", "a=1", "--images", "a", "b", "out.pth"],
+        ["--mix", "a=1", "--alpha", "0.5", "out.pth"],
+        ["--psnr-model-path", "a", "--esrgan-model-path", "b", "out.pth"],
+        ["--psnr-model-path", "a", "--esrgan-model-path", "b", "--sweep", "3"],
+        ["--psnr-model-path", "a", "--esrgan-model-path", "b", "--sweep", "1", "-o", "out"],
+        ["--images", "a", "b", "--sweep", "3", "-o", "out"],
+    ],
+)
+def test_conflicting_arguments_are_rejected(arguments, capsys):
+    assert run_command(interpolate_command, *arguments) == 2
+    assert "error: " in capsys.readouterr().err

@@ -1,0 +1,153 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from esrgan import images, resize
+from esrgan.data import find_pairs, load_pair
+from esrgan.data.downscale import lr_folder
+from tests.helpers.archives import DiskUsage, png, run, tree
+from tests.helpers.image_pairs import random_image
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, (height, width) in enumerate([(16, 24), (19, 31), (40, 20)]):
+        images.write_pixels(folder / f"{i}.png", random_image(height, width, seed=i), overwrite=True)
+    return folder
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_lr_images_are_bicubic_of_cropped_hr_images(photos, capsys, scale, workers):
+    if workers == 2 and scale != 3:
+        pytest.skip("starting processes takes time")
+    code, out, err = run(capsys, photos, "--scale", scale, "--workers", workers)
+    assert (code, err) == (0, "")
+    target = photos.with_name(f"photos_LR_x{scale}")
+    assert f'{{"hr": "{photos}", "lr": "{target}"}}' in out
+    pairs = find_pairs([(str(photos), str(target))], "train", scale, Path())
+    assert len(pairs) == 3
+    for pair in pairs:
+        low, high = load_pair(pair, scale, 3)
+        assert np.array_equal(low, resize.bicubic(high, Fraction(1, scale)))
+
+
+def test_lr_folder_is_named_after_the_hr_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert lr_folder(Path("a/b/"), 4) == Path("a/b_LR_x4")
+    assert lr_folder(Path(), 2) == tmp_path.with_name(f"{tmp_path.name}_LR_x2")
+
+
+def test_only_missing_or_outdated_lr_images_are_written(photos, capsys):
+    target = photos.with_name("photos_LR_x4")
+    run(capsys, photos, "--workers", 1)
+    whole = tree(target)
+    inodes = {path.name: path.stat().st_ino for path in target.glob("*.png")}
+    (target / "0.png").write_bytes(whole["0.png"][:50])
+    images.write_pixels(photos / "1.png", random_image(19, 31, seed=9), overwrite=True)
+    code, out, _ = run(capsys, photos, "--workers", 1)
+    assert code == 0
+    assert "3 images, 2 LR images to make" in out
+    assert tree(target)["0.png"] == whole["0.png"]
+    assert tree(target)["1.png"] != whole["1.png"]
+    assert (target / "2.png").stat().st_ino == inodes["2.png"]
+    assert "0 LR images to make" in run(capsys, photos, "--workers", 1)[1]
+
+
+def test_bad_images_do_not_stop_the_rest(photos, capsys):
+    (photos / "bad.png").write_bytes(b"no image")
+    images.write_pixels(photos / "grey.png", random_image(16, 16, 1), overwrite=True)
+    images.write_pixels(photos / "small.png", random_image(3, 16), overwrite=True)
+    images.write_pixels(photos / "0.jpg", random_image(16, 16), overwrite=True)
+    cut = png(random_image(40, 40, seed=5))
+    (photos / "cut.png").write_bytes(cut[: len(cut) // 2])
+    code, _, err = run(capsys, photos, "--workers", 1)
+    assert code == 1
+    lines = err.splitlines()
+    assert len(lines) == 5
+    for name in ("bad.png", "grey.png", "small.png", "0.png", "cut.png"):
+        assert sum(name in line for line in lines) == 1, name
+    assert {name for name in tree(photos.with_name("photos_LR_x4")) if name.endswith("png")} == {
+        "0.png",
+        "1.png",
+        "2.png",
+    }
+
+
+def test_lr_image_without_hr_image_is_reported(photos, capsys):
+    run(capsys, photos, "--workers", 1)
+    (photos / "2.png").unlink()
+    code, _, err = run(capsys, photos, "--workers", 1)
+    assert code == 1
+    assert "photos_LR_x4/2.png" in err
+
+
+def test_folder_not_created_by_prepare_is_not_written_to(photos, capsys):
+    target = photos.with_name("photos_LR_x4")
+    target.mkdir()
+    (target / "0.png").write_bytes(b"mine")
+    code, _, err = run(capsys, photos, "--workers", 1)
+    assert code == 1
+    assert "yours" in err
+    assert tree(target) == {"0.png": b"mine"}
+
+
+def test_insufficient_disk_space_for_lr_images_is_refused(photos, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(0, 0, 10))
+    code, _, err = run(capsys, photos, "--workers", 1)
+    assert code == 1
+    assert "kB free" in err
+
+
+def test_grey_and_rgba_folders_are_downscaled(tmp_path, capsys):
+    for channels in (1, 4):
+        folder = tmp_path / str(channels)
+        folder.mkdir()
+        images.write_pixels(folder / "a.png", random_image(17, 17, channels), overwrite=True)
+        assert run(capsys, folder, "--workers", 1)[0] == 0
+        assert images.read_shape(tmp_path / f"{channels}_LR_x4" / "a.png") == (4, 4, channels)
+
+
+def test_empty_folder_is_an_error(tmp_path, capsys):
+    code, _, err = run(capsys, tmp_path)
+    assert code == 1
+    assert "expected images in this folder" in err
+    assert not lr_folder(tmp_path, 4).exists()
+
+
+@pytest.mark.usefixtures("foreground_signals")
+def test_interrupted_downscaling_resumes(tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(60):
+        images.write_pixels(folder / f"{i}.png", random_image(400, 400, seed=i), overwrite=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "esrgan", "prepare", str(folder), "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    target = folder.with_name("photos_LR_x4")
+    while len(list(target.glob("*.png"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C: to all processes
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted\n"
+    made = len(list(target.glob("*.png")))
+    assert 3 <= made < 60
+    code, out, _ = run(capsys, folder, "--workers", 1)
+    assert code == 0
+    assert f"60 images, {60 - made} LR images to make" in out

@@ -1,0 +1,65 @@
+"""The cache of results: what identifies one, and what happens when it is damaged or cannot be written."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from esrgan.evaluation import BicubicMethod, ResultCache, evaluate, make_scorers
+from esrgan.evaluation.cache import CachedResult, hash_arrays, hash_weights
+from tests.helpers.evaluation import (
+    CPU,
+    PSNR_AND_SSIM,
+    CountingMethod,
+    dataset_images,
+    run_evaluation,
+)
+
+
+def test_damaged_cache_entries_are_recomputed(photos, tmp_path):
+    cache = tmp_path / "cache"
+    result = run_evaluation(photos, {"bicubic": BicubicMethod(2)}, cache)
+    for content in (b"", b"{", b"[]", b'{"figures": 3}', b'{"figures": {"psnr_y": "x"}, "seconds": 1}', b"\xff"):
+        for path in cache.iterdir():
+            path.write_bytes(content)
+        method = CountingMethod(BicubicMethod(2))
+        again = run_evaluation(photos, {"bicubic": method}, cache)
+        assert method.calls == 3
+        assert again.scores() == result.scores()
+
+
+def test_unwritable_cache_warns_once_and_evaluation_completes(photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    warnings = []
+    scorers, _ = make_scorers(PSNR_AND_SSIM, device=CPU)
+    cache = ResultCache(tmp_path / "file", warn=warnings.append)
+    result = evaluate(
+        "photos", dataset_images(photos), {"bicubic": BicubicMethod(2)}, scorers, scale=2, channels=3, cache=cache,
+        on_error=pytest.fail, workers=3,
+    )  # fmt: skip
+    assert len(result.results) == 3
+    assert len(warnings) == 1
+    assert "cannot be written" in warnings[0]
+    assert "--no-cache" in warnings[0]
+
+
+def test_hashes_depend_on_values_shapes_and_types():
+    zeros = [np.zeros(shape, dtype) for shape, dtype in (((2, 3), "u1"), ((3, 2), "u1"), ((6,), "u1"), ((2, 3), "i1"))]
+    assert len({hash_arrays(each) for each in [*zeros, zeros[0] + 1]}) == 5
+    assert hash_arrays(np.arange(12).reshape(3, 4)[:, ::2]) == hash_arrays(np.arange(12).reshape(3, 4)[:, ::2].copy())
+    one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    assert hash_weights(one) != hash_weights(other)
+    other.load_state_dict(one.state_dict())
+    assert hash_weights(one) == hash_weights(other)
+
+
+def test_cached_results_round_trip(tmp_path):
+    cache = ResultCache(tmp_path)
+    measured = CachedResult({"a": 0.1 + 0.2, "b": None, "c": math.inf}, 1.5, 12, "digest")
+    cache.store({"of": "this"}, measured)
+    assert cache.load({"of": "this"}) == measured
+    assert cache.load({"of": "that"}) is None
+    assert ResultCache(None).load({"of": "this"}) is None

@@ -1,0 +1,38 @@
+"""A small network, and upscaling with it at once and in parts."""
+
+import pytest
+import torch
+
+from esrgan.inference import tiling
+from esrgan.models import RRDBNet
+
+
+def make_network(**options):
+    torch.manual_seed(0)
+    sizes = {"rrdb_channels": 8, "growth_channels": 4, "num_basic_blocks": 1, "small_init": "trunk"} | options
+    network = RRDBNet(**sizes).eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)
+
+
+def upscale_whole(network, low):
+    with torch.inference_mode():
+        return network(low.contiguous(memory_format=torch.channels_last))
+
+
+def upscale_in_parts(network, low, chosen=None):
+    """Upscale with the given tiling, or the one that is chosen; return the result and the sizes of its parts."""
+    scale, parts = network.scale_factor, []
+    high = torch.full((*low.shape[:2], low.shape[2] * scale, low.shape[3] * scale), torch.nan)
+
+    def read(rows, columns):
+        return low[:, :, rows, columns].contiguous(memory_format=torch.channels_last)
+
+    def write(part, top, left):
+        parts.append(tuple(part.shape[2:]))
+        high[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
+
+    with pytest.MonkeyPatch.context() as patch:
+        if chosen is not None:
+            patch.setattr(tiling, "choose_tiling", lambda *_: chosen)
+        tiling.upscale_tiled(network, *low.shape[2:], read, write)
+    return high, parts

@@ -1,0 +1,53 @@
+"""Finding images."""
+
+import pytest
+
+from esrgan import images
+from esrgan.errors import ImageError
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("b.png", "a.JPG", "sub/c.webp", ".hidden.png", ".git/d.png", "notes.txt", "[x]/e.png", "sub/.f/g.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def names(files, root):
+    return [file.relative_to(root).as_posix() for file in files]
+
+
+def test_find_images_expands_folders_and_patterns(tree):
+    everything = ["[x]/e.png", "a.JPG", "b.png", "sub/c.webp"]
+    assert names(images.find_images([tree]), tree) == everything
+    assert names(images.find_images([str(tree / "*")]), tree) == everything
+    assert names(images.find_images([str(tree / "**/*.png")]), tree) == ["[x]/e.png", "b.png"]
+    assert names(images.find_images([tree / "[x]"]), tree) == ["[x]/e.png"]
+    assert names(images.find_images([tree / "notes.txt", tree / ".hidden.png"]), tree) == ["notes.txt", ".hidden.png"]
+
+
+def test_find_images_keeps_order_without_duplicates(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    found = images.find_images(["sub/../b.png", "sub", tree / "b.png", "a.JPG", "./b.png"])
+    assert [file.name for file in found] == ["b.png", "c.webp", "a.JPG"]
+    assert images.find_images([]) == {}
+
+
+def test_find_images_takes_other_suffixes(tree):
+    assert names(images.find_images([tree, tree / "*.txt"], {".txt", ".png"}), tree) == [
+        "[x]/e.png",
+        "b.png",
+        "notes.txt",
+    ]
+
+
+def test_find_images_reports_all_missing_paths(tree):
+    (tree / "empty").mkdir()
+    asked = ["none.png", "*.bmp", "empty"]
+    with pytest.raises(ImageError) as error:
+        images.find_images([tree / "b.png", *(tree / name for name in asked)])
+    assert [problem.place for problem in error.value.problems] == [str(tree / name) for name in asked]
+    assert "none there; check the path; suffixes searched for: .bmp .jpeg" in str(error.value)
+    with pytest.raises(ImageError, match="name too long"):
+        images.find_images(["x" * 300])

@@ -1,0 +1,51 @@
+"""What image data is, and what each file format can hold."""
+
+import numpy as np
+import pytest
+
+from esrgan import images
+from esrgan.errors import ImageError
+from tests.helpers.image_files import RNG, message, noise
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("a.xyz", (4, 4, 3, np.uint8), "expected a suffix of .avif .bmp"),
+        ("a.jpg", (4, 4, 4, np.uint8), "expected no transparency for JPEG, got an alpha channel; write .png"),
+        ("a.bmp", (4, 4, 2, np.uint8), "no transparency for BMP"),
+        (
+            "a.jpg",
+            (4, 4, 3, np.uint16),
+            "at most 8 bits a sample for JPEG, got 16 bits a sample; write .png or .tif, or",
+        ),
+        ("a.webp", (4, 4, 3, np.float32), "got float samples; write .tif, or allow fewer bits"),
+        ("a.png", (4, 4, 3, np.float32), "at most 16 bits a sample for PNG, got float"),
+        ("a.avif", (4, 4, 3, np.uint16), "at most 12 bits a sample for AVIF, got 16"),
+        ("a.png", (4, 4, 3, np.uint8, 3), "expected one image for PNG, got 3 frames; write .webp, .gif or .tif"),
+        ("a.webp", (4, 16384, 3, np.uint8), "at most 16383 pixels a side for WEBP, got 16384×4; write .png or .tif"),
+        ("a.jpg", (65501, 4, 3, np.uint8), "at most 65500 pixels a side for JPEG"),
+        ("a.bmp", (40000, 40000, 3, np.uint8), "expected at most 4 GiB for BMP, got 40000×40000 pixels"),
+        ("a.avif", (4, 16385, 3, np.uint8), "at most 16384 pixels a side for AVIF"),
+    ],
+)
+def test_check_writable_refuses_what_cannot_be_written(tmp_path, name, arguments, says):
+    with pytest.raises(ImageError) as error:
+        images.check_writable(tmp_path / name, *arguments)
+    assert message(error).startswith(f"{tmp_path / name}: expected ")
+    assert says in message(error)
+
+
+def test_size_limits_match_the_encoders(tmp_path):
+    for name, side in (("a.webp", 16383), ("a.jpg", 65500), ("a.gif", 65535), ("a.avif", 16384), ("a.png", 70000)):
+        images.check_writable(tmp_path / name, 1, side, 3, np.uint8)
+        images.write_image(tmp_path / name, images.ImageData((np.zeros((1, side, 3), np.uint8),)))
+        assert images.read_image(tmp_path / name).frames[0].shape[:2] == (1, side)
+
+
+def test_image_data_refuses_invalid_frames():
+    for frames in ((), (noise(3), noise(1)), (noise(5),), (noise(3)[:0],), (noise(3)[..., 0],)):
+        with pytest.raises(ValueError, match="frames of one shape"):
+            images.ImageData(frames)
+    with pytest.raises(ValueError, match="uint8, uint16 or float32, got float64"):
+        images.ImageData((RNG.random((4, 4, 3)),))

@@ -1,0 +1,309 @@
+"""Images of datasets."""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import tifffile  # comes with scikit-image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from esrgan import images
+from esrgan.errors import ImageError
+from tests.helpers.image_files import message
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8)
+NOT_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+
+
+def pixels(channels, height=9, width=14):
+    return RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", sorted(images.DATASET_SUFFIXES))
+def test_written_images_are_read_back(tmp_path, suffix, channels):
+    path, image = tmp_path / f"a{suffix}", pixels(channels)
+    if channels == 4 and suffix in (".jpg", ".jpeg", ".bmp"):
+        with pytest.raises(ImageError, match="without alpha"):
+            images.write_pixels(path, image)
+        assert not path.exists()
+        return
+    images.write_pixels(path, image)
+    stored = 3 if suffix == ".webp" and channels == 1 else channels
+    again = images.read_pixels(path, stored)
+    assert again.dtype == np.uint8
+    assert again.shape == (9, 14, stored)
+    assert again.flags.writeable
+    assert again.flags.c_contiguous
+    tolerance = 40 if suffix in (".jpg", ".jpeg") else 0
+    assert np.abs(again.astype(int) - image).max() <= tolerance
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
+    # White only at the top left of what the camera saw; Exif 2.32 says where that is in the file.
+    at_the_top, at_the_left = orientation not in (3, 4, 6, 7), orientation not in (2, 3, 7, 8)
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[slice(8) if at_the_top else slice(8, None), slice(8) if at_the_left else slice(16, None)] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(stored).save(path, exif=exif.tobytes())
+    upright = images.read_pixels(path, 3)
+    assert images.read_shape(path) == upright.shape
+    assert upright.shape == ((24, 16, 3) if 5 <= orientation <= 8 else (16, 24, 3))
+    assert upright[:8, :8].mean() > 240
+    assert upright.mean() < 60
+
+
+def palette_image(colours, transparency=None):
+    image = Image.fromarray(RNG.integers(0, len(colours), (5, 6), dtype=np.uint8)).convert("L")
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette(np.array(colours, np.uint8).tobytes())
+    if transparency is not None:
+        image.info["transparency"] = transparency
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "channels"),
+    [
+        (palette_image([(0, 0, 0), (255, 128, 0)]), 3),
+        (palette_image([(0, 0, 0), (99, 99, 99), (255, 255, 255)]), 1),
+        (palette_image([(0, 0, 0), (255, 128, 0)], transparency=1), 4),
+        (Image.fromarray(RGB[..., 0] > 128), 1),
+    ],
+)
+def test_palette_images_have_the_channels_of_their_palette(tmp_path, image, channels):
+    path = tmp_path / "a.png"
+    image.save(path)
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    expected = np.array(Image.open(path).convert(mode)).reshape(*image.size[::-1], channels)
+    np.testing.assert_array_equal(images.read_pixels(path, channels), expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "wanted", "says"),
+    [
+        ("L", 3, "got one of kind grey; convert it, or set img_channels to 1"),
+        ("RGBA", 3, "got one of kind RGB with alpha; convert it, or set img_channels to 4"),
+        ("RGB", 1, "expected an image of kind grey, got one of kind RGB; convert it, or set img_channels to 3"),
+        ("LA", 3, "got one of kind grey with alpha; convert it"),
+    ],
+)
+def test_other_channels_are_refused(tmp_path, mode, wanted, says):
+    path = tmp_path / "a.png"
+    Image.new(mode, (4, 4)).save(path)
+    with pytest.raises(ImageError) as error:
+        images.read_pixels(path, wanted)
+    assert message(error).startswith(f"{path}: ")
+    assert message(error).endswith(says)
+
+
+def deep_rgb_png():
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + bytes(12) for _ in range(2))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def encoded(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def deep_colour_tiff(planes):
+    buffer = io.BytesIO()
+    shape = (3, 8, 9) if planes == "separate" else (8, 9, 3)
+    tifffile.imwrite(buffer, np.zeros(shape, np.uint16), photometric="rgb", planarconfig=planes)
+    return buffer.getvalue()
+
+
+FRAMES = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+UNSUPPORTED = {
+    "deep grey": (encoded(Image.fromarray(np.zeros((2, 2), np.uint16)), "PNG"), "more than 8 bits"),
+    "deep colour": (deep_rgb_png(), "more than 8 bits"),
+    "deep tiff": (encoded(Image.fromarray(np.zeros((2, 2), np.uint16)), "TIFF"), "more than 8 bits"),
+    "deep colour tiff": (deep_colour_tiff("contig"), "more than 8 bits"),
+    "deep colour planes": (deep_colour_tiff("separate"), "more than 8 bits"),
+    "float": (encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"), "more than 8 bits"),
+    "animation": (encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "extract one of them"),
+    "pages": (encoded(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]), "several pages"),
+    "cmyk": (encoded(Image.new("CMYK", (4, 4)), "JPEG"), "mode CMYK; convert it to RGB"),
+    "gif": (encoded(FRAMES[0], "GIF"), "something else or a damaged one"),
+    "postscript": (encoded(FRAMES[0], "EPS"), "something else or a damaged one"),
+    "text": (b"not an image", "something else or a damaged one"),
+    "empty": (b"", "something else or a damaged one"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_unsupported_files_are_refused(tmp_path, kind):
+    content, says = UNSUPPORTED[kind]
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as error:
+        images.read_pixels(path, 3)
+    assert message(error).startswith(f"{path}: expected ")
+    assert says in message(error)
+
+
+def test_jpeg_with_preview_is_read(tmp_path):
+    path = tmp_path / "phone.jpg"
+    FRAMES[0].save(path, "MPO", save_all=True, append_images=FRAMES[1:])
+    assert Image.open(path).format == "MPO"
+    assert images.read_pixels(path, 3)[0, 0, 0] > 200
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ImageError) as error:
+        images.read_pixels(tmp_path / "none.png", 3)
+    assert "No such file" in message(error)
+    with pytest.raises(ImageError) as error:
+        images.read_pixels(tmp_path, 3)
+    assert "directory" in message(error)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
+@pytest.mark.parametrize("suffix", sorted(images.DATASET_SUFFIXES - {".jpeg", ".tiff"}))
+def test_truncated_files_are_refused(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    images.write_pixels(path, pixels(3, 64, 64))
+    whole = path.read_bytes()
+    for share in (0.02, 0.3, 0.7):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(ImageError) as error:
+            images.read_pixels(path, 3)
+        assert str(path) in message(error)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(sorted(images.DATASET_SUFFIXES)), st.integers(0, 2**32), st.integers(0, 255), st.integers(1, 4))
+def test_damaged_files_raise_only_image_errors(tmp_path, suffix, where, value, count):
+    path = tmp_path / f"a{suffix}"
+    images.write_pixels(path, RGB, overwrite=True)
+    damaged = bytearray(path.read_bytes())
+    for step in range(count):
+        damaged[(where >> (7 * step)) % len(damaged)] = value
+    path.write_bytes(damaged)
+    with suppress(ImageError):
+        assert images.read_pixels(path, 3).shape[2] == 3
+
+
+@pytest.mark.parametrize("limit", [100, 20])  # Pillow warns beyond its limit and raises beyond twice that
+def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
+    path = tmp_path / "a.png"
+    images.write_pixels(path, RGB)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ImageError) as error:
+            images.read_pixels(path, 3)
+        assert f"at most {limit} pixels" in message(error)
+        assert "raise PIL.Image.MAX_IMAGE_PIXELS" in message(error)
+
+
+def test_jpeg_keeps_colour_resolution(tmp_path):
+    images.write_pixels(tmp_path / "a.JPG", RGB)
+    with Image.open(tmp_path / "a.JPG") as image:
+        assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
+        assert max(image.quantization[0]) < 20  # quality 95; 75, Pillow's own, goes up to 61
+
+
+def test_existing_files_are_kept_unless_overwriting(tmp_path):
+    path = tmp_path / "a.png"
+    images.write_pixels(path, RGB)
+    with pytest.raises(ImageError, match="got a file; choose another name, or allow overwriting"):
+        images.write_pixels(path, 255 - RGB)
+    np.testing.assert_array_equal(images.read_pixels(path, 3), RGB)
+    images.write_pixels(path, 255 - RGB, overwrite=True)
+    np.testing.assert_array_equal(images.read_pixels(path, 3), 255 - RGB)
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(ImageError, match="got a folder"):
+        images.write_pixels(tmp_path / "b.png", RGB, overwrite=True)
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), ValueError("odd"), KeyboardInterrupt()])
+def test_failed_write_keeps_existing_file(tmp_path, monkeypatch, failure):
+    path = tmp_path / "a.png"
+    images.write_pixels(path, RGB)
+
+    def save(self, file, *args, **kwargs):
+        file.write(b"half")
+        raise failure
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else ImageError) as error:
+        images.write_pixels(path, 255 - RGB, overwrite=True)
+    if isinstance(failure, OSError):
+        assert "No space left on device; check the folder" in message(error)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+    np.testing.assert_array_equal(images.read_pixels(path, 3), RGB)
+
+
+def test_target_appears_only_when_complete(tmp_path, monkeypatch):
+    seen, save = [], Image.Image.save
+
+    def spy(self, file, *args, **kwargs):
+        save(self, file, *args, **kwargs)
+        seen.extend(tmp_path.iterdir())
+
+    monkeypatch.setattr(Image.Image, "save", spy)
+    images.write_pixels(tmp_path / "a.png", RGB)
+    assert len(seen) == 1
+    assert seen[0].name.startswith(".")
+    assert seen[0].suffix not in images.DATASET_SUFFIXES
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_written_files_have_ordinary_permissions(tmp_path):
+    images.write_pixels(tmp_path / "a.png", RGB)
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+@NOT_ROOT
+def test_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ImageError, match="Permission denied"):
+        images.write_pixels(tmp_path / "a.png", RGB)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "says"),
+    [
+        ("a.gif", (4, 4, 3), "expected a suffix of .bmp .jpeg .jpg .png .tif .tiff .webp, got '.gif'"),
+        ("a", (4, 4, 3), "got ''"),
+        ("none/a.png", (4, 4, 3), "No such file or directory"),
+        ("file/a.png", (4, 4, 3), "Not a directory"),
+        ("a.webp", (1, 16384, 3), "at most 16383 pixels a side for WEBP, got 1x16384; write .png or .tif"),
+        ("a.jpg", (1, 65536, 3), "at most 65500 pixels a side for JPEG, got 1x65536; write .png or .tif"),
+    ],
+)
+def test_unwritable_targets_are_refused(tmp_path, name, shape, says):
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError) as error:
+        images.write_pixels(tmp_path / name, np.zeros(shape, np.uint8))
+    assert message(error).startswith(f"{tmp_path / name}: expected ")
+    assert says in message(error)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("image", [RGB[..., :2], RGB[..., 0], RGB.astype(np.float32), RGB[:0]])
+def test_invalid_arrays_are_refused(tmp_path, image):
+    with pytest.raises(ValueError, match="expected an image of uint8"):
+        images.write_pixels(tmp_path / "a.png", image)

@@ -1,0 +1,278 @@
+"""Reading image files that other libraries made."""
+
+import io
+import os
+import struct
+import sys
+from contextlib import suppress
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from esrgan import images
+from esrgan.errors import ImageError
+from tests.helpers.image_files import (
+    CMYK_PROFILE,
+    HEIGHT,
+    KINDS,
+    RNG,
+    WIDTH,
+    double_size,
+    find_tolerance,
+    hide_transparent_colour,
+    make_file,
+    max_difference,
+    message,
+    noise,
+    read_independently,
+    smooth,
+)
+
+NOT_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read anything")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_survive_reading_and_writing(tmp_path, kind):
+    path, expected = make_file(tmp_path, kind)
+    image_data = images.read_image(path)
+    assert image_data.file_format.lower() == kind.split()[0].lower()
+    assert len(image_data.frames) == len(expected)
+    for frame, other in zip(image_data.frames, expected, strict=True):
+        assert frame.shape == other.shape
+        assert frame.dtype == other.dtype
+        assert frame.flags.c_contiguous
+        assert frame.flags.writeable
+        assert max_difference(
+            hide_transparent_colour(frame, kind), hide_transparent_colour(other, kind)
+        ) <= find_tolerance(kind)
+    target = path.with_name(f"b{path.suffix}")
+    images.write_image(target, double_size(image_data))
+    again = read_independently(target)
+    assert len(again) == len(expected)
+    for frame, other in zip(again, expected, strict=True):
+        large = other.repeat(2, 0).repeat(2, 1)
+        if frame.shape[2] != large.shape[2]:  # a format without grey
+            large = np.concatenate([large[..., [0, 0, 0]], large[..., 1:]], 2) if large.shape[2] < 3 else large
+        assert frame.dtype == large.dtype
+        if frame.shape[2] == 4 and large.shape[2] == 3:  # animations have alpha to say what has not changed
+            assert frame[..., 3].min() == 255
+            frame = frame[..., :3]
+        assert max_difference(
+            hide_transparent_colour(frame, kind), hide_transparent_colour(large, kind)
+        ) <= find_tolerance(kind)
+
+
+def test_unreadable_frames_are_detected(tmp_path, monkeypatch):
+    path, _ = make_file(tmp_path, "GIF animation")
+    monkeypatch.setattr("esrgan.images.metadata.count_gif_frames", lambda _: 4)
+    with pytest.raises(ImageError, match="4 images, of which 3 can be read"):
+        images.read_image(path)
+
+
+def test_cmyk_profile_is_used(tmp_path):
+    grey = bytearray(CMYK_PROFILE)  # which makes everything grey
+    tags = struct.iter_unpack(">4sII", CMYK_PROFILE[132 : 132 + 12 * CMYK_PROFILE[131]])
+    for name, start, length in tags:
+        if name.startswith(b"A2B"):  # ICC.1 §10.10: from inks to Lab, between curves of 4 and of 3 channels
+            assert CMYK_PROFILE[start : start + 4] == b"mft2"
+            before, behind = struct.unpack(">HH", CMYK_PROFILE[start + 48 : start + 52])
+            first, last = start + 52 + 4 * 2 * before, start + length - 3 * 2 * behind
+            grey[first:last] = b"\x80\0" * ((last - first) // 2)
+    Image.new("CMYK", (4, 4), (255, 0, 0, 0)).save(tmp_path / "a.jpg", icc_profile=bytes(grey))
+    assert np.ptp(images.read_image(tmp_path / "a.jpg").frames[0][0, 0].astype(int)) < 8
+
+
+def test_ten_bit_white_is_full_white(tmp_path):
+    white = np.full((8, 8, 3), 1023, np.uint16)
+    (tmp_path / "a.avif").write_bytes(imagecodecs.avif_encode(white, level=100, bitspersample=10))
+    image_data = images.read_image(tmp_path / "a.avif")
+    assert image_data.frames[0].min() == 65535
+    images.write_image(tmp_path / "b.avif", image_data)
+    np.testing.assert_allclose(imagecodecs.avif_decode((tmp_path / "b.avif").read_bytes())[..., :3], 1023, atol=2)
+
+
+def raw_file():
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, noise(3), photometric="rgb", extratags=[(50706, 1, 4, (1, 4, 0, 0), True)])
+    return buffer.getvalue()
+
+
+def tiff(pixels, **options):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+def encoded(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def uneven_pages():
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(noise(3), photometric="rgb")
+        writer.write(noise(3, height=5), photometric="rgb")
+    return buffer.getvalue()
+
+
+STILLS = [Image.fromarray(noise(3, height=64, width=64)) for _ in range(2)]
+UNSUPPORTED = {
+    "animated PNG": (encoded(STILLS[0], "PNG", save_all=True, append_images=STILLS[1:]), "an animated PNG; save it as"),
+    "AVIF sequence": (encoded(STILLS[0], "AVIF", save_all=True, append_images=STILLS[1:]), "an image sequence"),
+    "camera": (raw_file(), "a camera's raw file"),
+    "preview": (tiff(noise(3), photometric="rgb", subfiletype=1), "a camera's raw file"),
+    "Lab": (tiff(noise(3), photometric="cielab"), "Lab; convert it to RGB"),
+    "long integers": (tiff(noise(1, np.uint32)), "integers of 32 bits; convert"),
+    "double": (tiff(RNG.random((4, 4))), "float of 64 bits"),
+    "signed": (tiff(np.zeros((4, 4), np.int16)), "samples of type short"),
+    "twelve bits": (tiff(np.zeros((4, 8), np.uint16), bitspersample=12), "integers of 12 bits"),
+    "five channels": (tiff(noise(5), photometric="rgb"), "5 channels"),
+    "not a number": (tiff(np.full((4, 4), np.nan, np.float32)), "expected finite samples"),
+    "unknown compression": (tiff(noise(3), photometric="rgb", compression="zstd"), "ZSTD"),
+    "uneven pages": (uneven_pages(), "pages of one size"),
+    "empty": (b"", "got an empty file"),
+    "web page": (b"\n<!DOCTYPE html><html></html>", "got a web page"),
+    "drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "got SVG"),
+    "postscript": (encoded(STILLS[0], "EPS"), "got PostScript"),
+    "text": (b"not an image", "got something else"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_unsupported_files_are_refused(tmp_path, kind):
+    content, says = UNSUPPORTED[kind]
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as error:
+        images.read_image(path)
+    assert message(error).startswith(f"{path}: expected ")
+    assert says in message(error)
+
+
+def test_format_is_detected_by_content_not_suffix(tmp_path):
+    for kind in ("JPEG RGB", "PNG 16-bit RGB", "GIF animation", "TIFF float RGB"):
+        path, expected = make_file(tmp_path, kind)
+        path.rename(tmp_path / "liar.webp")
+        image_data = images.read_image(tmp_path / "liar.webp")
+        assert image_data.file_format == kind.split()[0]
+        assert image_data.frames[0].dtype == expected[0].dtype
+
+
+@NOT_ROOT
+def test_unreadable_file(tmp_path):
+    (tmp_path / "a.png").touch(0o000)
+    with pytest.raises(ImageError, match="Permission denied"):
+        images.read_image(tmp_path / "a.png")
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ImageError, match="No such file"):
+        images.read_image(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="directory"):
+        images.read_image(tmp_path)
+
+
+def test_heic_without_pillow_heif(tmp_path, monkeypatch):
+    path, _ = make_file(tmp_path, "HEIC 10-bit RGB")
+    image_data = images.read_image(path)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match="got HEIC; pip install pillow-heif"):
+        images.read_image(path)
+    with pytest.raises(ImageError, match="pip install pillow-heif"):
+        images.check_writable(path, 4, 4, 3, np.uint8)
+    with pytest.raises(ImageError, match="pip install pillow-heif"):
+        images.write_image(tmp_path / "b.heic", image_data)
+
+
+def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
+    for kind in ("PNG RGB", "BMP RGB", "HEIC 10-bit RGB", "GIF animation"):
+        path, _ = make_file(tmp_path, kind)
+        monkeypatch.setattr("esrgan.images.reading.MAX_PIXELS", HEIGHT * WIDTH - 1)
+        with pytest.raises(ImageError, match=r"at most 125 pixels.* or raise esrgan\.images\.reading\.MAX_PIXELS"):
+            images.read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG RGB", "BMP RGB", "HEIC 10-bit RGB", "GIF animation"])
+def test_max_pixels_is_checked_before_decoding(tmp_path, kind):
+    path, frames = make_file(tmp_path, kind)
+    pixels = sum(frame.shape[0] * frame.shape[1] for frame in frames)
+    assert len(images.read_image(path, pixels).frames) == len(frames)
+    with pytest.raises(ImageError, match=r"expected at most 0\.0\d+ megapixels, got .* megapixels; make it smaller"):
+        images.read_image(path, pixels - 1)
+
+
+SAMPLES = ["PNG RGB", "JPEG RGB", "WebP lossless RGB", "WebP animation", "GIF", "GIF animation", "TIFF RGB, LZW"]
+SAMPLES += ["TIFF 16-bit RGB, pages", "BMP RGB", "AVIF RGB", "HEIC 10-bit RGB", "PNG palette with transparency"]
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_truncated_files_are_refused(tmp_path, kind):
+    path, expected = make_file(tmp_path, kind)
+    whole = path.read_bytes()
+    refused = 0
+    for share in (0.02, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        try:
+            frames = images.read_image(path).frames  # right if nothing of the pixels is missing
+            assert len(frames) == len(expected)
+            assert all(max_difference(*pair) <= find_tolerance(kind) for pair in zip(frames, expected, strict=True))
+        except ImageError:
+            refused += 1
+    assert refused >= 4
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.sampled_from([*SAMPLES, "TIFF float RGB", "JPEG CMYK", "WebP lossy RGB"]),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_damaged_files_raise_only_image_errors(tmp_path, kind, changes, is_in_head):
+    path, _ = make_file(tmp_path, kind)
+    damaged = bytearray(path.read_bytes())
+    for place, value in changes:
+        damaged[int(place * (min(len(damaged), 400) if is_in_head else len(damaged)))] = value
+    path.write_bytes(damaged)
+    with suppress(ImageError):
+        image_data = images.read_image(path)
+        assert all(frame.ndim == 3 for frame in image_data.frames)
+        images.write_image(path.with_name(f"b{path.suffix}"), image_data, overwrite=True)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"II*\0", b"BM"]), st.binary(max_size=99)
+)
+def test_random_files_raise_only_image_errors(tmp_path, magic, content):
+    (tmp_path / "a.png").write_bytes(magic + content)
+    with suppress(ImageError):
+        images.read_image(tmp_path / "a.png")
+
+
+def test_changed_file_is_read_again(tmp_path):
+    for suffix in ("png", "jpg", "webp", "gif", "tif", "bmp", "avif"):
+        for level in (10, 200, 90):
+            path = tmp_path / f"a.{suffix}"
+            Image.new("RGB", (8, 8), (level, level, level)).save(path)
+            assert abs(int(images.read_image(path).frames[0].mean()) - level) <= 2
+
+
+@pytest.mark.parametrize("name", ["a[1].png", "ü %20.png", "x[Q=3].jpg", "[n=-1]", "-a.png", "\udcff.png"])
+def test_unusual_file_names(tmp_path, name):
+    path = tmp_path / name
+    try:
+        Image.fromarray(smooth(3)).save(path, "PNG")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert images.read_image(path).frames[0].shape == (HEIGHT, WIDTH, 3)
+    if path.suffix:
+        images.write_image(path, images.ImageData((smooth(1),)), overwrite=True)
+        assert images.read_image(path).frames[0].shape == (HEIGHT, WIDTH, 1)

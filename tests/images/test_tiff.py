@@ -1,0 +1,90 @@
+"""TIFF files."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tifffile
+
+from esrgan import images
+from esrgan.errors import ImageError
+from esrgan.images import writing
+from tests.helpers.image_files import (
+    PROFILE,
+    UPRIGHT_XMP,
+    WIDTH,
+    noise,
+)
+
+
+@pytest.mark.parametrize("options", [{"byteorder": ">"}, {"bigtiff": True}, {"byteorder": ">", "bigtiff": True}])
+def test_byte_orders_and_bigtiff_round_trip(tmp_path, monkeypatch, options):
+    path, pixels = tmp_path / "a.tif", [noise(3, np.uint16) for _ in range(3)]
+    with tifffile.TiffWriter(path, **options) as writer:
+        for page in pixels:
+            tags = [(271, 2, 6, "Maker", True), (700, 1, len(UPRIGHT_XMP), UPRIGHT_XMP, True)]
+            writer.write(page, photometric="rgb", extratags=tags, resolution=(300.5, 150), resolutionunit="INCH")
+    monkeypatch.setattr(writing, "_MAX_TIFF_BYTES", 0 if "bigtiff" in options else 2**32)
+    image_data = images.read_image(path)
+    np.testing.assert_array_equal(image_data.frames, pixels)
+    images.write_image(tmp_path / "b.tif", dataclasses.replace(image_data, icc_profile=PROFILE))
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.is_bigtiff == ("bigtiff" in options)
+        assert len(file.pages) == 3
+        for page, other in zip(file.pages, pixels, strict=True):
+            np.testing.assert_array_equal(page.asarray(), other)
+            assert page.tags["XResolution"].value == (601, 2)
+            assert page.tags[34675].value == PROFILE
+            assert page.tags["XMP"].value == UPRIGHT_XMP
+        assert file.pages[0].tags["Make"].value == "Maker"
+
+
+def test_reduced_copies_are_skipped(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(noise(3), photometric="rgb")
+        writer.write(noise(3, height=4, width=7), photometric="rgb", subfiletype=1)
+    image_data = images.read_image(tmp_path / "a.tif")
+    assert image_data.notes == ("left out the reduced copies in the file",)
+    assert len(image_data.frames) == 1
+
+
+def test_unspecified_extra_channel_is_reported_as_alpha(tmp_path):
+    word = "a channel of unspecified meaning is taken as alpha"
+    for meaning, notes in (("unspecified", (word,)), ("unassalpha", ())):
+        tifffile.imwrite(tmp_path / "a.tif", noise(4), photometric="rgb", extrasamples=[meaning])
+        assert images.read_image(tmp_path / "a.tif").notes == notes
+
+
+def test_many_pages(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", pages := noise(3, height=1500 * 2).reshape(1500, 2, WIDTH, 3), photometric="rgb"
+    )
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames, pages)
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_truncated_files_are_refused(tmp_path, tile, compression, dtype):
+    """Wherever they end: between two strips or tiles, in one, on the last page."""
+    path = tmp_path / "a.tif"
+    frames = np.stack([noise(3, dtype, 40, 48) for _ in range(2)])
+    tifffile.imwrite(path, frames, photometric="rgb", tile=tile, compression=compression, rowsperstrip=8)
+    np.testing.assert_array_equal(images.read_image(path).frames, frames)
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[1]
+        ends = {offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)}
+    for end in (len(whole) // 2, *(end - 1 for end in ends), *sorted(ends)[:-1]):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ImageError, match=r"\(the file ends too soon\)|Read error|read error"):
+            images.read_image(path)
+
+
+def test_text_without_terminator_is_accepted(tmp_path):
+    pixels, tag = noise(3, height=32, width=32), (271, 2, 5, b"Maker", True)
+    for tile in (None, (16, 16)):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=tile, extratags=[tag])
+        path = tmp_path / "a.tif"
+        path.write_bytes(path.read_bytes().replace(b"Maker\0", b"Maker!"))
+        np.testing.assert_array_equal(images.read_image(path).frames[0], pixels)

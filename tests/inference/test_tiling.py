@@ -1,0 +1,195 @@
+import math
+import subprocess
+import sys
+import weakref
+
+import pytest
+import torch
+
+from esrgan.errors import DeviceError
+from esrgan.inference import streaming, tiling
+from esrgan.inference.tiling import Tiling, estimate_memory
+from tests.helpers.tiling import make_network, upscale_in_parts, upscale_whole
+
+
+def test_progress_equals_the_fraction_written():
+    network, low, reported = make_network(), torch.rand(1, 3, 60, 130), []
+    for chosen in (Tiling(16), Tiling(16, bands=2)):
+        reported.clear()
+        written = torch.zeros(60 * network.scale_factor, 130 * network.scale_factor)
+
+        def write(part, top, left, written=written):
+            written[top : top + part.shape[2], left : left + part.shape[3]] = 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tiling, "choose_tiling", lambda *_, chosen=chosen: chosen)
+            tiling.upscale_tiled(
+                network,
+                60,
+                130,
+                lambda rows, columns: low[:, :, rows, columns],
+                write,
+                lambda share, written=written: reported.append((share, written.mean().item())),
+            )
+        assert len(reported) > 8 * chosen.bands
+        assert reported[-1][0] == 1
+        assert all(share == pytest.approx(area) for share, area in reported)
+
+
+@pytest.mark.parametrize("shape", [(600, 300), (301, 603)])
+@pytest.mark.parametrize("options", [{}, {"scale_factor": 1, "pixel_unshuffle": True, "rrdb_channels": 48}])
+def test_bands_are_exact_if_overlap_covers_receptive_field(shape, options):
+    network = make_network(**options)  # 15 + 5 convolutions see less than the overlap
+    low = torch.rand(1, 3, *shape)
+    high, parts = upscale_in_parts(network, low, Tiling(lines=64, bands=3))
+    torch.testing.assert_close(high, upscale_whole(network, low), rtol=0, atol=2e-5)
+    assert max(min(part) for part in parts) <= network.scale_factor * math.ceil(min(shape) / 3 / 4) * 4
+
+
+def fail_until_small_enough(monkeypatch, is_small_enough, error):
+    """Let every pass fail whose plan is too large, in its middle."""
+    tilings = []
+    real = tiling._upscale_tiles
+
+    def run(network, height, width, read, write, used, progress):
+        tilings.append(used)
+        if not is_small_enough(used):
+            write(torch.zeros(1, 3, 8, 8), 0, 0)
+            raise error
+        real(network, height, width, read, write, used, progress)
+
+    monkeypatch.setattr(tiling, "_upscale_tiles", run)
+    return tilings
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_strips(monkeypatch, error):
+    tilings = fail_until_small_enough(monkeypatch, lambda used: used.lines <= 8, error)
+    network, low = make_network(), torch.rand(1, 3, 120, 64)
+    high, _ = upscale_in_parts(network, low, Tiling(lines=33))
+    assert [used.lines for used in tilings] == [33, 16, 8]
+    assert torch.equal(high, upscale_whole(network, low))
+
+
+def test_out_of_memory_at_one_line_splits_into_bands(monkeypatch):
+    tilings = fail_until_small_enough(monkeypatch, lambda used: used.bands == 4, torch.OutOfMemoryError())
+    network, low = make_network(), torch.rand(1, 3, 270, 260)
+    high, _ = upscale_in_parts(network, low, Tiling(lines=2))
+    assert [(used.lines, used.bands) for used in tilings] == [(2, 1), (1, 1), (1, 2), (1, 4)]
+    torch.testing.assert_close(high, upscale_whole(network, low), rtol=0, atol=2e-5)
+
+
+def test_memory_is_freed_before_the_next_attempt(monkeypatch):
+    network, low, alive = make_network(), torch.rand(1, 3, 200, 120), []
+    real = tiling._upscale_tiles
+
+    def run(*arguments):
+        alive.append([each() for each in windows if each() is not None])
+        windows.clear()
+        real(*arguments)
+
+    windows = []
+    init = streaming._Window.__init__
+
+    def noted(self, *arguments):
+        init(self, *arguments)
+        windows.append(weakref.ref(self))
+        if len(alive) == 1 and len(windows) == 20:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(streaming._Window, "__init__", noted)
+    monkeypatch.setattr(tiling, "_upscale_tiles", run)
+    upscale_in_parts(network, low, Tiling(8))
+    assert alive == [[], []]
+
+
+def test_out_of_memory_on_a_small_image_raises():
+    network = make_network()
+    low = torch.rand(1, 3, 4, 4)
+
+    def read(rows, columns):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(DeviceError, match="too little memory to enlarge 4×4 px"):
+        tiling.upscale_tiled(network, *low.shape[2:], read, lambda *_: None)
+
+
+def test_hopeless_memory_raises_and_other_errors_propagate(monkeypatch):
+    network, low = make_network(), torch.rand(1, 3, 120, 110)
+    with monkeypatch.context() as patch:
+        fail_until_small_enough(patch, lambda _: False, torch.OutOfMemoryError())
+        with pytest.raises(DeviceError, match="cpu: too little memory to enlarge 110×120 px even by small parts"):
+            upscale_in_parts(network, low)
+    fail_until_small_enough(monkeypatch, lambda _: False, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        upscale_in_parts(network, low)
+
+
+def test_tiling_follows_the_free_memory(monkeypatch):
+    network = make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=23)
+    kept, line = estimate_memory(network, 4000)
+
+    def tiling_for(available):
+        memory = type("Memory", (), {"available": available / tiling.MEMORY_FRACTION})
+        monkeypatch.setattr(tiling.psutil, "virtual_memory", lambda: memory)
+        return tiling.choose_tiling(network, 6000, 4000)
+
+    assert tiling_for(10**12) == Tiling(lines=tiling.CPU_STRIP_PIXELS // 4000)
+    assert tiling_for(kept + 3.5 * line) == Tiling(lines=3)
+    assert tiling_for(kept + line).bands == 1
+    assert tiling_for(kept).bands == 2
+    assert tiling_for(kept / 8).bands > 8
+
+
+PEAK = """
+import gc, sys, psutil
+from esrgan.cli.process import keep_freed_memory
+keep_freed_memory()
+import torch
+from tests.helpers.tiling import make_network
+from esrgan.inference import streaming, tiling
+process, resident, tensors = psutil.Process(), [], []
+def convolve(self, window):  # the memory of a convolution without its work
+    resident.append(process.memory_info().rss)
+    storages = {each.untyped_storage() for each in gc.get_objects() if type(each) is torch.Tensor}
+    tensors.append(sum(each.nbytes() for each in storages))
+    shape = list(window.shape)
+    shape[1], shape[self.dim] = self.conv.out_channels, shape[self.dim] - 2
+    return torch.empty(shape, memory_format=torch.channels_last).fill_(1)
+streaming._Window.convolve = convolve
+torch.set_num_threads(1)
+across, length, lines = map(int, sys.argv[1:])
+network = make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6)
+tiling.choose_tiling = lambda *_: tiling.Tiling(lines)
+read = lambda *at: torch.zeros([1, 3, *(each.stop - each.start for each in at)])
+gc.freeze()  # what is there already is not asked for
+before = process.memory_info().rss
+tiling.upscale_tiled(network, length, across, read, lambda *_: None)
+print(max(tensors), max(resident) - before)
+"""
+
+
+def test_memory_matches_estimate_and_is_independent_of_length():
+    across, lines = 400, 16
+    kept, line = estimate_memory(make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6), across)
+    planned = kept + lines * line
+    (short, short_resident), (tensors, resident) = (
+        map(
+            int,
+            subprocess.check_output(
+                [sys.executable, "-c", PEAK, *map(str, (across, length, lines))], text=True
+            ).split(),
+        )
+        for length in (450, 700)
+    )
+    assert tensors < 1.02 * short
+    assert resident < 1.2 * short_resident
+    assert 0.5 < tensors / planned < 0.6
+    assert 0.6 < resident / planned < 1.2

@@ -1,0 +1,347 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from esrgan import Upscaler, images, resize
+from esrgan.errors import DeviceError, ImageError, WeightsError
+from esrgan.inference.upscaler import _fill_transparent
+from esrgan.weights import infer_architecture, load_generator
+from tests.helpers.models import make_model, pixels
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "model.pth")
+
+
+@pytest.fixture
+def upscaler(model):
+    return Upscaler.from_file(model, "cpu", "fp32")
+
+
+def test_array_tensor_pil_image_and_path_agree(upscaler, tmp_path):
+    image = pixels(9, 7, 3)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    expected = upscaler.network(tensor)[0].permute(1, 2, 0).clamp(0, 1).detach().numpy()
+    high = upscaler(image)
+    assert high.shape == (18, 14, 3)
+    assert high.dtype == np.uint8
+    np.testing.assert_array_equal(high, (expected * 255).round().astype(np.uint8))
+    assert 20 < high.mean() < 235  # it is no constant clipped at an end
+    assert high.std() > 5
+    np.testing.assert_allclose(upscaler(tensor)[0].permute(1, 2, 0).clamp(0, 1), expected, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(upscaler(Image.fromarray(image))), high)
+    images.write_pixels(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(np.asarray(upscaler(tmp_path / "a.png")), high)
+    np.testing.assert_array_equal(np.asarray(upscaler(str(tmp_path / "a.png"))), high)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+def test_dtype_and_value_range_are_kept(upscaler, dtype):
+    unit = RNG.random((6, 5, 3))
+    peak = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    image = (unit * peak).astype(dtype)
+    high = upscaler(image)
+    assert high.dtype == dtype
+    np.testing.assert_allclose(high / peak, upscaler(unit), atol=0.02)
+    assert high.max() / peak <= 1
+
+
+def test_grey_stays_grey(upscaler, tmp_path):
+    grey = pixels(6, 5)
+    high = upscaler(grey)
+    assert high.shape == (12, 10)
+    tensor = torch.from_numpy(grey)[None, None] / 255
+    torch.testing.assert_close(upscaler(tensor), upscaler(tensor.expand(-1, 3, -1, -1)).mean(1, keepdim=True))
+    assert upscaler(grey[..., None]).shape == (12, 10, 1)
+    assert upscaler(Image.fromarray(grey)).mode == "L"
+    images.write_pixels(tmp_path / "g.png", grey[..., None])
+    assert upscaler(tmp_path / "g.png").mode == "L"
+
+
+def test_alpha_is_upscaled_as_a_grey_image(upscaler):
+    image = pixels(6, 5, 4) | 2  # nothing wholly transparent
+    high = upscaler(image)
+    np.testing.assert_array_equal(high[..., :3], upscaler(image[..., :3]))
+    np.testing.assert_array_equal(high[..., 3], upscaler(image[..., 3]))
+    grey = image[..., 2:]
+    np.testing.assert_array_equal(upscaler(grey), np.stack([upscaler(grey[..., 0]), upscaler(grey[..., 1])], 2))
+
+
+def test_colours_under_transparent_pixels_do_not_bleed(upscaler):
+    image = np.full((16, 16, 4), (200, 100, 50, 255), np.uint8)
+    image[:, 8:, 3] = 0
+    results = []
+    for hidden in (0, 255):
+        image[:, 8:, :3] = hidden
+        results.append(upscaler(image))
+    np.testing.assert_array_equal(*results)
+    plain = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    np.testing.assert_array_equal(results[0][..., :3], upscaler(plain))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_colours_under_an_alpha_of_one_do_not_bleed(upscaler, dtype):
+    """It is hardly to be seen there, but the network would carry it into the pixels beside."""
+    peak = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    image = (np.full((16, 16, 4), (200, 100, 50, 255)) / 255 * peak).astype(dtype)
+    image[:, 8:, 3] = np.asarray(peak / 255).astype(dtype)
+    plain = upscaler(image[..., :3])
+    image[:, 8:, :3] = (np.array((255, 0, 255)) / 255 * peak).astype(dtype)
+    np.testing.assert_array_equal(upscaler(image)[..., :3], plain)
+
+
+def test_soft_edges_change_by_at_most_one_level():
+    """Whatever colours they have, over any background: what is replaced has a weight of at most 1/255."""
+    for _ in range(20):
+        colours, alpha = pixels(16, 16, 3), np.minimum(pixels(16, 16), pixels(16, 16) // 16)
+        filled = _fill_transparent(colours, alpha > 1)
+        assert not np.array_equal(filled, colours)
+        seen = np.abs(filled.astype(float) - colours) * alpha[..., None] / 255
+        assert seen[alpha > 0].max() <= 1
+
+
+@pytest.mark.parametrize("alpha", [0, 7, 255])
+def test_constant_alpha_is_kept(upscaler, alpha):
+    image = pixels(6, 5, 4)
+    image[..., 3] = alpha
+    high = upscaler(image)
+    assert np.all(high[..., 3] == alpha)
+    np.testing.assert_array_equal(high[..., :3], upscaler(image[..., :3]))
+
+
+@pytest.mark.parametrize("network_channels", [1, 4])
+def test_networks_with_other_channel_counts_accept_colour(tmp_path, network_channels):
+    upscaler = Upscaler.from_file(make_model(tmp_path / "m.pth", channels=network_channels), "cpu")
+    assert upscaler(pixels(4, 5, 3)).shape == (8, 10, 3)
+    assert upscaler(pixels(4, 5)).shape == (8, 10)
+    assert upscaler(pixels(4, 5, 4)).shape == (8, 10, 4)
+    assert upscaler(pixels(4, 5, 2)).shape == (8, 10, 2)
+
+
+def test_one_channel_network_upscales_channels_separately(tmp_path):
+    upscaler = Upscaler.from_file(make_model(tmp_path / "m.pth", channels=1), "cpu")
+    image = pixels(4, 5, 3)
+    high = upscaler(image)
+    for channel in range(3):
+        assert np.abs(high[..., channel].astype(int) - upscaler(image[..., channel])).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (13, 1, 3)])
+def test_tiny_images(upscaler, shape):
+    assert upscaler(pixels(*shape)).shape == (2 * shape[0], 2 * shape[1], 3)
+
+
+def test_invalid_images_are_rejected(upscaler):
+    for wrong in (pixels(4, 4, 5), pixels(0, 4, 3), pixels(2, 4, 4, 3), np.zeros((4, 4, 3), np.int32)):
+        with pytest.raises(ValueError, match="expected an array"):
+            upscaler(wrong)
+    with pytest.raises(ValueError, match="expected a float tensor"):
+        upscaler(torch.zeros(3, 4, 4))
+    for wrong in (torch.zeros(1, 3, 4, 4, device="meta"), torch.zeros(1, 3, 4, 4).to_sparse()):
+        with pytest.raises(ValueError, match="expected a dense tensor with data, got torch"):
+            upscaler(wrong)
+    with pytest.raises(ValueError, match="expected 3 channels, got 2"):
+        upscaler(torch.zeros(1, 2, 4, 4))
+    with pytest.raises(ImageError):
+        upscaler("nowhere.png")
+    for wrong in (None, [1], b"a"):
+        with pytest.raises(ValueError, match="expected a path, PIL image, array or tensor"):
+            upscaler(wrong)
+
+
+def test_precision(model):
+    exact = Upscaler.from_file(model, "cpu", "fp32")
+    rough = Upscaler.from_file(model, "cpu", "bf16")
+    image = pixels(8, 8, 3)
+    difference = np.abs(exact(image).astype(int) - rough(image))
+    assert 0 < difference.max() < 12
+    with pytest.raises(DeviceError, match="bf16 or fp32"):
+        Upscaler.from_file(model, "cpu", "fp16")
+    with pytest.raises(ValueError, match="precision"):
+        Upscaler.from_file(model, "cpu", "int8")
+
+
+def test_half_precision_overflow_is_recomputed_in_float32(model):
+    rough = Upscaler.from_file(model, "cpu", "bf16")
+    image = pixels(8, 8, 3)
+    rough._fast_network.conv_up1.weight.fill_(torch.inf)
+    np.testing.assert_array_equal(rough(image), Upscaler.from_file(model, "cpu", "fp32")(image))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("options", [{}, {"self_ensemble": True}, {"outscale": 3}])
+def test_nonfinite_output_is_rejected(tmp_path, precision, options):
+    """Finite weights may give them, as those of a training that diverged do."""
+    file = load_generator(make_model(tmp_path / "model.pth"))
+    file.state["conv_last.weight"].fill_(3e38)
+    upscaler = Upscaler.from_file(file, "cpu", precision, **options)
+    for image in (pixels(8, 8, 3), pixels(8, 8), pixels(8, 8, 4), torch.rand(2, 3, 8, 8)):
+        with pytest.raises(WeightsError, match="the network gives NaN or infinity: its weights are damaged"):
+            upscaler(image)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "L", "LA", "RGB", "RGBA", "I;16"])
+def test_pil_images_of_every_mode(upscaler, mode):
+    image = Image.fromarray(pixels(6, 5, 3)).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    image.info["icc_profile"] = b"profile"
+    high = upscaler(image)
+    assert high.size == (10, 12)
+    assert high.mode == {"1": "L", "P": "RGB"}.get(mode, mode)
+    assert high.info["icc_profile"] == b"profile"
+    with pytest.raises(ValueError, match="CMYK"):
+        upscaler(Image.new("CMYK", (4, 4)))
+
+
+def test_files_that_pil_cannot_hold_are_rejected(upscaler, tmp_path):
+    frames = tuple(pixels(4, 5, 3) for _ in range(2))
+    images.write_image(tmp_path / "moving.webp", images.ImageData(frames, "WEBP", delays_ms=(10, 10)))
+    images.write_image(tmp_path / "deep.png", images.ImageData((frames[0].astype(np.uint16),)))
+    for name in ("moving.webp", "deep.png"):
+        with pytest.raises(ImageError, match="what a PIL image can hold"):
+            upscaler(tmp_path / name)
+    images.write_image(
+        tmp_path / "grey.png", images.ImageData((frames[0][..., :1].astype(np.uint16) * 257,), dpi=(300, 300))
+    )
+    high = upscaler(tmp_path / "grey.png")
+    assert high.mode == "I;16"
+    assert high.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+@pytest.mark.parametrize("options", [{}, {"self_ensemble": True}])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_progress_goes_from_0_to_1_once(model, options, channels):
+    reported = []
+    Upscaler.from_file(model, "cpu", "fp32", **options)(pixels(90, 80, channels), reported.append)
+    assert reported == sorted(reported)
+    assert reported[-1] == 1
+    assert len(reported) == len(set(reported)) >= (16 if options and channels == 4 else 8 if options else 2)
+
+
+def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
+    tensor = torch.rand(1, 3, 5, 7)
+    network = load_generator(model).build()
+    results = []
+    for transposed in (False, True):
+        for flips in ([], [2], [3], [2, 3]):
+            turned = network((tensor.mT if transposed else tensor).flip(flips)).flip(flips)
+            results.append(turned.mT if transposed else turned)
+    ensemble = Upscaler.from_file(model, "cpu", "fp32", self_ensemble=True)
+    torch.testing.assert_close(ensemble(tensor), torch.stack(results).mean(0))
+    image = pixels(5, 7, 3)
+    assert ensemble(image).dtype == np.uint8
+    turned = np.rot90(image)
+    assert np.abs(ensemble(turned).astype(int) - np.rot90(ensemble(image))).max() <= 1  # it is the same for all turns
+
+
+@pytest.mark.parametrize("outscale", [0.5, 1.5, 2, 3.3])
+def test_outscale_sets_the_output_size(model, outscale):
+    upscaler = Upscaler.from_file(model, "cpu", "fp32", outscale=outscale)
+    image = pixels(40, 60, 4)
+    high = upscaler(image)
+    assert high.shape == (round(40 * outscale), round(60 * outscale), 4) == (*upscaler.output_size(40, 60), 4)
+    twice = Upscaler.from_file(model, "cpu", "fp32")(image)
+    if outscale == 2:
+        np.testing.assert_array_equal(high, twice)
+    elif outscale == 0.5:
+        expected = resize.bicubic(twice[..., :3], Fraction(1, 4))
+        inside = slice(3, -3)  # edges are treated otherwise
+        assert np.abs(high[inside, inside, :3].astype(int) - expected[inside, inside]).max() <= 2
+    with pytest.raises(ValueError, match="outscale"):
+        Upscaler.from_file(model, "cpu", outscale=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tensors_keep_their_dtype(upscaler, dtype):
+    tensor = torch.rand(2, 3, 5, 6).to(dtype).requires_grad_()
+    high = upscaler(tensor)
+    assert high.dtype == dtype
+    torch.testing.assert_close(high, upscaler(tensor.detach().float()).to(dtype))
+
+
+@pytest.mark.parametrize("size", [20, 100])
+def test_the_callers_autocast_does_not_matter(upscaler, size):
+    image = pixels(size, size, 3)
+    expected = upscaler(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(upscaler(image), expected)
+
+
+def test_the_callers_network_is_not_changed(model):
+    network = load_generator(model).build().train()
+    Upscaler(network, torch.device("cpu"), torch.bfloat16)
+    assert network.training
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_pil_images_with_frames_are_rejected(upscaler, tmp_path):
+    frames = [Image.fromarray(pixels(6, 8, 3)) for _ in range(2)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="expected one image, got 2 frames"):
+        upscaler(Image.open(tmp_path / "a.gif"))
+
+
+GREYS = np.linspace(0, 255, 48, dtype=np.uint8).reshape(6, 8)
+
+
+@pytest.mark.parametrize(
+    ("mode", "image", "transparency"),
+    [
+        ("RGBA", Image.fromarray(pixels(6, 8, 3)), (1, 2, 3)),
+        ("LA", Image.fromarray(GREYS), int(GREYS[2, 2])),
+        ("LA", Image.fromarray(GREYS > 99), 0),
+        ("L", Image.fromarray(GREYS).quantize(16), None),
+        ("LA", Image.fromarray(GREYS).quantize(16), 3),
+        ("RGB", Image.fromarray(pixels(6, 8, 3)).quantize(16), None),
+        ("RGBA", Image.fromarray(pixels(6, 8, 3)).quantize(16), 3),
+        ("L", Image.fromarray(GREYS[:1, :1]).quantize(16), None),
+    ],
+)
+def test_opened_pil_image_equals_its_file(upscaler, tmp_path, mode, image, transparency):
+    image.save(tmp_path / "a.png", **({} if transparency is None else {"transparency": transparency}))
+    expected = upscaler(tmp_path / "a.png")
+    assert expected.mode == mode
+    with Image.open(tmp_path / "a.png") as opened:
+        high = upscaler(opened)
+    assert high.mode == mode
+    np.testing.assert_array_equal(np.asarray(high), np.asarray(expected))
+
+
+def test_16_bit_grey_with_transparent_colour_is_rejected(upscaler, tmp_path):
+    """PIL has no such mode with alpha; as RGBA it would be cut to eight bits."""
+    Image.fromarray(GREYS.astype(np.uint16) * 257).save(tmp_path / "a.png", transparency=257)
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(ValueError, match=r"delete image.info\[\"transp"):
+        upscaler(image)
+    with pytest.raises(ImageError, match="what a PIL image can hold"):
+        upscaler(tmp_path / "a.png")
+    assert upscaler(images.read_image(tmp_path / "a.png").frames[0]).shape == (12, 16, 2)
+
+
+def test_exif_orientation_is_applied_once(upscaler, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(6, 8, 3)).save(tmp_path / "a.jpg", exif=exif)
+    high = upscaler(tmp_path / "a.jpg")
+    assert ImageOps.exif_transpose(high).size == high.size == (12, 16)
+
+
+def test_threads_can_share_an_upscaler(upscaler):
+    batch = [pixels(30 + i, 40, 3) for i in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        for high, image in zip(pool.map(upscaler, batch), batch, strict=True):
+            np.testing.assert_array_equal(high, upscaler(image))
+
+
+def test_architecture_of_the_fixture_is_inferred(model):
+    architecture = load_generator(model).architecture
+    assert architecture == infer_architecture(architecture.build().state_dict())
+    assert asdict(architecture)["scale_factor"] == 2

@@ -1,0 +1,150 @@
+"""Names of a run's files, and the checkpoints that are written, kept and found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esrgan.errors import WeightsError
+from esrgan.training import loop
+from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, save_checkpoint
+from esrgan.weights import load_file, save_file
+from tests.helpers.runs import load_run_files, psnr_scores, read_records, run
+
+pytestmark = pytest.mark.usefixtures("foreground_signals")
+
+Make = Callable[..., dict[str, Any]]
+
+
+def checkpoint_steps(config: dict[str, Any], out_dir: Path, **options: Any) -> list[int]:
+    """Run the pretraining; give the steps whose checkpoints were written."""
+    steps = []
+
+    def save(path: Path, content: dict[str, Any], keep: int) -> None:
+        save_checkpoint(path, content, keep)
+        steps.append(content["checkpoint"]["step"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save)
+        run(config, out_dir, stage="pretraining", **options)
+    return steps
+
+
+def test_checkpoints_and_models_are_written_at_their_intervals(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(validation_interval=100)
+    assert checkpoint_steps(config, tmp_path / "two", checkpoint_interval=2, store_model_interval=2) == [4, 6]
+    names = ("", "_best_model", "_checkpoint", "_e2")
+    assert load_run_files(tmp_path / "two").keys() == {f"PSNR_x4{suffix}" for suffix in names}
+    # Unless told otherwise each epoch has one, though not within a minute.
+    assert checkpoint_steps(config, tmp_path / "minute") == [6]
+    monkeypatch.setattr(loop, "MIN_CHECKPOINT_INTERVAL_S", -1)
+    assert checkpoint_steps(config, tmp_path / "each") == [2, 4, 6]
+    assert load_run_files(tmp_path / "each").keys() == {"PSNR_x4", "PSNR_x4_best_model", "PSNR_x4_checkpoint"}
+
+
+def test_saving_a_model_also_saves_a_checkpoint(
+    tiny_config: Make, script_validation: Callable[..., None], tmp_path: Path
+) -> None:
+    kept = checkpoint_steps(tiny_config(validation_interval=100), tmp_path / "kept", store_model_interval=2)
+    assert kept == [4, 6]
+    script_validation(*psnr_scores(10, 20, 15))
+    assert checkpoint_steps(tiny_config(), tmp_path / "best") == [2, 4, 6]
+
+
+def test_two_runs_started_in_one_second_have_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20261121-120000")
+    first = RunFiles.new(tmp_path, 4)
+    assert first.model("training") == tmp_path / "20261121-120000_RRDB_ESRGAN_x4.pth"
+    save_file(first.checkpoint("pretraining"), {"params": {}})
+    second = RunFiles.new(tmp_path, 4)
+    assert second.run != first.run
+    second.logs.mkdir(parents=True)  # it has begun, and no file of weights is there yet
+    assert len({first.run, second.run, RunFiles.new(tmp_path, 4).run}) == 3
+
+
+def test_a_run_name_cannot_be_reused(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(generator={"num_basic_blocks": 1})
+    run(config, tmp_path, stage="pretraining", max_steps=1, run_name="mine")
+    assert {path.name.partition("_RRDB_")[0] for path in tmp_path.glob("*.pth")} == {"mine"}
+    before = read_records(tmp_path)
+    with pytest.raises(WeightsError, match="has a run named mine; choose another name, or continue it"):
+        run(config, tmp_path, stage="pretraining", max_steps=1, run_name="mine")
+    assert read_records(tmp_path) == before
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r_RRDB_PSNR_x4_checkpoint.pth"
+
+    def steps() -> list[int]:
+        ages = ["", *(f"_{age}" for age in range(1, 6))]
+        files = [path.with_stem(path.stem + age) for age in ages]
+        assert {file for file in files if file.exists()} == set(tmp_path.iterdir())
+        return [load_file(file)["step"] for file in files if file.exists()]
+
+    for step in range(1, 6):
+        save_checkpoint(path, {"params": {}, "step": step}, 3)
+        assert steps() == list(range(step, max(0, step - 3), -1))
+    save_checkpoint(path, {"params": {}, "step": 6}, 1)
+    assert steps() == [6]
+
+
+def test_the_newest_checkpoint_of_a_configuration_or_run_is_found(tmp_path: Path) -> None:
+    def checkpoint(name: str, config_name: str, seconds: int) -> Path:
+        path = tmp_path / f"{name}_x4_checkpoint.pth"
+        save_file(path, {"params": {}, "checkpoint": {"config_name": config_name}})
+        os.utime(path, (1_700_000_000 + seconds,) * 2)
+        return path
+
+    oldest = checkpoint("z_RRDB_PSNR", "mine", 0)
+    newest = checkpoint("a_RRDB_ESRGAN", "mine", 20)
+    checkpoint("m_RRDB_PSNR", "mine", 10)
+    others = checkpoint("zz_RRDB_PSNR", "other", 30)
+    save_file(tmp_path / "zzz_RRDB_PSNR_x4.pth", {"params": {}})
+    (tmp_path / "zzz_RRDB_PSNR_x4_checkpoint.pth").write_bytes(b"another program's")
+
+    def newest_of(*arguments: Any) -> Path | None:
+        return find_newest_checkpoint(tmp_path, *arguments)[0]
+
+    assert newest_of("mine", None, "all") == newest
+    assert newest_of("mine", None, "pretraining") == tmp_path / "m_RRDB_PSNR_x4_checkpoint.pth"
+    assert newest_of("other", None, "training") == others
+    assert newest_of("renamed", "z", "all") == oldest
+    assert newest_of("nobody's", None, "all") is None
+    assert newest_of("mine", "nobody's", "all") is None
+    assert find_newest_checkpoint(tmp_path / "nowhere", "mine", None, "all") == (None, [])
+
+
+def test_copied_checkpoints_are_ordered_by_name(tmp_path: Path) -> None:
+    names = ["ESRGAN_x4_checkpoint", "ESRGAN_x4_checkpoint_1", "PSNR_x4_checkpoint", "PSNR_x4_checkpoint_1"]
+    paths = [tmp_path / f"mine_RRDB_{name}.pth" for name in names]
+    for i, path in enumerate(paths):
+        save_file(path, {"params": {}, "checkpoint": {"config_name": "mine"}})
+        os.utime(path, (1_700_000_000 + i,) * 2)  # the oldest is the last to be copied
+    for path in paths:
+        assert find_newest_checkpoint(tmp_path, "mine", None, "all")[0] == path
+        path.unlink()
+
+
+def test_a_named_run_with_only_damaged_checkpoints_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mine_RRDB_PSNR_x4_checkpoint.pth").write_bytes(b"PK\x03\x04")
+    with pytest.raises(WeightsError, match=r"mine_RRDB_PSNR_x4_checkpoint\.pth: damaged"):
+        find_newest_checkpoint(tmp_path, "tiny", "mine")
+    path, (error,) = find_newest_checkpoint(tmp_path, "tiny", None)
+    assert path is None
+    assert "mine_RRDB_PSNR" in str(error)
+
+
+def test_partial_files_of_a_killed_process_are_removed(tiny_config: Make, tmp_path: Path) -> None:
+    (tmp_path / ".mine_RRDB_PSNR_x4_checkpoint.pth.0f3a.tmp").write_bytes(b"half")
+    (tmp_path / ".other_RRDB_PSNR_x4.pth.0f3a.tmp").write_bytes(b"another run's")
+    pictures = tmp_path / "logs" / "mine"
+    pictures.mkdir(parents=True)
+    (pictures / ".esrgan-0f3a.tmp").write_bytes(b"half a picture")
+    run(tiny_config(), tmp_path, stage="pretraining", run_name="mine", resume=True, max_steps=1)
+    assert [path.name for path in tmp_path.rglob(".*.tmp")] == [".other_RRDB_PSNR_x4.pth.0f3a.tmp"]

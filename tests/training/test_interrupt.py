@@ -1,0 +1,115 @@
+"""Runs that are ended by Ctrl-C, too little memory or a full disk."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esrgan.cli.train import main as train_main
+from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches
+from esrgan.errors import TrainingError
+from tests.helpers.runs import after_step, find_differences, load_run_files, press_ctrl_c, run
+
+pytestmark = pytest.mark.usefixtures("foreground_signals")
+
+Make = Callable[..., dict[str, Any]]
+
+
+def test_a_second_interrupt_ends_the_run_at_once(tiny_config: Make, tmp_path: Path) -> None:
+    def press_twice() -> None:
+        press_ctrl_c()
+        press_ctrl_c()
+
+    with after_step("pretraining", 2, press_twice), pytest.raises(KeyboardInterrupt):
+        run(tiny_config(), tmp_path)
+    assert not list(tmp_path.glob("*.pth"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_ends_a_dry_run(tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with after_step("pretraining", 1, press_ctrl_c):
+        assert run(tiny_config(), tmp_path / "out", dry_run=True) is False
+    assert "everything is in place" not in capsys.readouterr().out
+
+
+def test_ctrl_c_does_not_stop_the_loader_workers(photos: Path) -> None:
+    pairs = cache_pairs(
+        find_pairs([str(photos / "train")], "train", 4, photos),
+        scale=4,
+        channels=3,
+        min_size=(32, 32),
+        cache_dir=photos / "cache",
+    )
+    patches = PatchDataset(pairs, scale=4, patch_size=(32, 32), seed=0)
+    loader = load_batches(patches, batch_size=2, first_step=0, last_step=12, num_workers=1)
+    next(loader)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGINT)  # a terminal sends it to every process of the command
+    assert len(list(loader)) == 11
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Let no file become larger, as a full disk would not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_running_out_of_memory_keeps_the_last_checkpoint(tiny_config: Make, tmp_path: Path) -> None:
+    def exhaust() -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    config = tiny_config()
+    with (
+        after_step("pretraining", 4, exhaust),
+        pytest.raises(TrainingError, match=r"^cpu: too little memory: set accumulation .* activation_checkpointing "),
+    ):
+        run(config, tmp_path, stage="pretraining", checkpoint_interval=1)
+    assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 2
+    with after_step("pretraining", 1, exhaust), pytest.raises(TrainingError, match="--dry-run says what it takes"):
+        run(config, tmp_path, stage="pretraining", dry_run=True)
+
+
+@pytest.mark.parametrize("full", ["checkpoint", "log", "picture", "tensorboard"])
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], full: str
+) -> None:
+    config = tiny_config(validation_interval=4, logging={"tensorboard": full == "tensorboard"})
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(config))
+    out_dir = tmp_path / "out"
+    arguments = [str(path), "-o", str(out_dir), "--device", "cpu", "--run-name", "mine", "-i", "1"]
+    before: dict[str, Any] = {}
+
+    def fill() -> None:
+        before.update(load_run_files(out_dir))
+        log_size = (out_dir / "logs/mine/log.jsonl").stat().st_size
+        limit = {"checkpoint": 20_000, "log": log_size + 10, "picture": 4_000, "tensorboard": 100}[full]
+        if full == "tensorboard":
+            (out_dir / "logs/mine/log.jsonl").write_text("")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    with file_size_limit(resource.RLIM_INFINITY), after_step("pretraining", 3, fill):
+        assert train_main([*arguments, "--stage", "pretraining"]) == 1
+    err = capsys.readouterr().err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "File too large" in line
+    assert line.endswith("put that right, and the same command with --resume auto goes on from the last checkpoint")
+    assert "Traceback" not in err.partition("error: ")[2]
+    assert before["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 2
+    assert not find_differences(load_run_files(out_dir), before)
+    assert not list(out_dir.glob(".*.tmp"))
+    assert train_main([*arguments, "--stage", "pretraining", "--resume", "auto"]) == 0

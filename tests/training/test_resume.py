@@ -1,0 +1,292 @@
+"""Runs that are interrupted or killed and then resumed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esrgan.config import Config
+from esrgan.errors import WeightsError
+from esrgan.training import loop
+from esrgan.training.checkpoint import save_checkpoint
+from esrgan.weights import load_file
+from tests.faults import compare
+from tests.helpers.runs import (
+    Killed,
+    after_step,
+    comparable_content,
+    find_differences,
+    kill,
+    load_run_files,
+    press_ctrl_c,
+    read_records,
+    records_by_step,
+    run,
+)
+
+pytestmark = pytest.mark.usefixtures("foreground_signals")
+
+Make = Callable[..., dict[str, Any]]
+
+
+@contextmanager
+def killed_after_checkpoint(stage: str, step: int) -> Iterator[None]:
+    """Kill the run just after it has written the checkpoint of a step."""
+
+    def save(path: Path, content: dict[str, Any], keep: int) -> None:
+        save_checkpoint(path, content, keep)
+        if (content["stage"], content["checkpoint"]["step"]) == (stage, step):
+            kill()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save)
+        yield
+
+
+@contextmanager
+def killed_in_step(stage: str, done: int) -> Iterator[None]:
+    with after_step(stage, done, kill):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("stage", "done", "expected"),
+    [
+        ("pretraining", 1, ("pretraining", 1)),
+        ("pretraining", 4, ("pretraining", 4)),
+        ("pretraining", 6, ("pretraining", 6)),  # but for its last validation
+        ("training", 3, ("training", 3)),
+        ("training", 5, ("training", 5)),
+    ],
+)
+def test_an_interrupted_run_resumes_bit_identically(
+    reference_run: Path,
+    tiny_config: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    done: int,
+    expected: tuple[str, int],
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    number = signal.SIGTERM if done % 2 == 0 else signal.SIGINT
+    with after_step(stage, done, lambda: signal.raise_signal(number)):
+        assert run(tiny_config(), tmp_path) is False
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    kind = {"pretraining": "PSNR", "training": "ESRGAN"}[expected[0]]
+    (checkpoint,) = tmp_path.glob(f"*_{kind}_x4_checkpoint.pth")
+    out = capsys.readouterr().out
+    assert f"stopped after step {expected[1]} of {expected[0]}; checkpoint {checkpoint} written" in out
+    assert not list(tmp_path.glob(f"*_{kind}_x4.pth"))
+
+    assert run(tiny_config(), tmp_path, resume=True) is True
+    out = capsys.readouterr().out
+    assert f"{checkpoint}: checkpoint of {expected[0]} at step {expected[1]}; continuing there" in out
+    assert "configuration has changed" not in out
+    files, reference = load_run_files(tmp_path), load_run_files(reference_run)
+    assert files.keys() == {name for name in reference if not re.search(r"_e\d$", name)}
+    for name, content in files.items():
+        assert not find_differences(comparable_content(content), comparable_content(reference[name])), name
+    assert read_records(tmp_path) == read_records(reference_run)
+
+
+def test_a_finished_run_is_not_run_again(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
+    shutil.copytree(reference_run, tmp_path / "out")
+    assert run(tiny_config(), tmp_path / "out", resume=True) is True
+    files, reference = load_run_files(tmp_path / "out"), load_run_files(reference_run)
+    assert files.keys() == reference.keys()
+    assert all(
+        not find_differences(comparable_content(content), comparable_content(reference[name]))
+        for name, content in files.items()
+    )
+    assert read_records(tmp_path / "out") == read_records(reference_run)
+
+
+@pytest.mark.parametrize(
+    "killing",
+    [
+        (killed_after_checkpoint, "pretraining", 2),
+        (killed_in_step, "pretraining", 4),
+        (killed_after_checkpoint, "pretraining", 6),
+        (killed_in_step, "training", 2),  # before the first checkpoint of its stage
+        (killed_after_checkpoint, "training", 4),
+        (killed_in_step, "training", 6),
+    ],
+)
+def test_a_killed_run_resumes_from_its_last_checkpoint(
+    reference_run: Path, tiny_config: Make, tmp_path: Path, killing: Any
+) -> None:
+    how, stage, step = killing
+    with how(stage, step), pytest.raises(Killed):
+        run(tiny_config(), tmp_path, checkpoint_interval=1)
+    (log,) = tmp_path.glob("logs/*/log.jsonl")
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"time": 1795260532.836, "split": "train", "sta')  # the power went while it was writing
+    assert run(tiny_config(), tmp_path, resume=True, checkpoint_interval=1) is True
+    files, reference = load_run_files(tmp_path), load_run_files(reference_run)
+    for name, content in files.items():
+        assert not find_differences(comparable_content(content), comparable_content(reference[name])), name
+    assert files.keys() == {name for name in reference if not re.search(r"_e\d$", name)}
+    assert read_records(tmp_path) == read_records(reference_run)
+
+
+def test_no_epoch_model_is_lost_when_killed(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "pretraining", "checkpoint_interval": 1, "store_model_interval": 1}
+    with killed_after_checkpoint("pretraining", 2), pytest.raises(Killed):
+        run(tiny_config(), tmp_path, **options)
+    run(tiny_config(), tmp_path, resume=True, **options)
+    files, reference = load_run_files(tmp_path), load_run_files(reference_run)
+    assert files.keys() == {name for name in reference if name.startswith("PSNR")}
+    assert all(not find_differences(files[name]["params"], reference[name]["params"]) for name in files)
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(tiny_config: Make, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_config(logging={"tensorboard": True, "num_images": 1})
+    with killed_in_step("training", 2), pytest.raises(Killed):
+        run(config, tmp_path, checkpoint_interval=2, max_steps=4)
+    for path in tmp_path.glob("*_PSNR_x4_checkpoint.pth"):  # as if the kill had come with step 3 of the pretraining
+        content = load_file(path)
+        assert content["checkpoint"]["step"] == 4
+    assert run(config, tmp_path, resume=True, checkpoint_interval=2, max_steps=4) is True
+    for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):
+        (folder,) = tmp_path.glob(f"logs/*/tensorboard/{stage}")
+        events = EventAccumulator(str(folder)).Reload()
+        assert [event.step for event in events.Scalars(f"train/{label}/content_loss")] == [1, 2, 3, 4]
+
+
+def test_tensorboard_drops_the_steps_that_are_repeated(tiny_config: Make, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_config(logging={"tensorboard": True, "num_images": 1})
+    with killed_in_step("pretraining", 4), pytest.raises(Killed):
+        run(config, tmp_path, checkpoint_interval=1, stage="pretraining")
+    assert run(config, tmp_path, resume=True, stage="pretraining") is True
+    (folder,) = tmp_path.glob("logs/*/tensorboard/pretraining")
+    events = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("train/PSNR-driven/content_loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_stopping_between_log_records_does_not_change_them(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(validation_interval=6, logging={"interval": 3})
+    run(config, tmp_path / "whole", stage="pretraining")
+    with after_step("pretraining", 2, press_ctrl_c):
+        assert run(config, tmp_path / "stopped", stage="pretraining") is False
+    run(config, tmp_path / "stopped", stage="pretraining", resume=True)
+    assert read_records(tmp_path / "stopped") == read_records(tmp_path / "whole")
+
+
+def test_a_named_run_killed_before_its_first_checkpoint_restarts(
+    reference_run: Path, tiny_config: Make, tmp_path: Path
+) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    with after_step("pretraining", 1, kill), pytest.raises(Killed):
+        run(tiny_config(), tmp_path, **options)
+    with after_step("pretraining", 2, kill), pytest.raises(Killed):
+        run(tiny_config(), tmp_path, resume=True, **options)
+    assert len(read_records(tmp_path)) == 1
+    with pytest.raises(WeightsError, match="has a run named mine"):
+        run(tiny_config(), tmp_path, **options)
+    assert run(tiny_config(), tmp_path, resume=True, **options) is True
+    assert read_records(tmp_path) == [
+        record for record in read_records(reference_run) if record["stage"] == "pretraining"
+    ]
+    assert {path.name.partition("_RRDB_")[0] for path in tmp_path.glob("*.pth")} == {"mine"}
+
+
+def test_a_named_run_is_resumed_by_its_name(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first", "second"):
+        with after_step("pretraining", 2, press_ctrl_c):
+            assert run(tiny_config(), tmp_path, stage="pretraining", run_name=name) is False
+    capsys.readouterr()
+    run(tiny_config(), tmp_path, stage="pretraining", run_name="first", resume=True, max_steps=3)
+    assert f"{tmp_path}/first_RRDB_PSNR_x4_checkpoint.pth: checkpoint of pretraining" in capsys.readouterr().out
+    assert (tmp_path / "first_RRDB_PSNR_x4.pth").exists()
+    assert not (tmp_path / "second_RRDB_PSNR_x4.pth").exists()
+
+
+def test_with_nothing_to_resume_a_new_run_starts(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tiny_config(), tmp_path, stage="pretraining", resume=True, max_steps=1) is True
+    out = capsys.readouterr().out
+    assert f"no checkpoint of tiny in {tmp_path}; a new run begins" in out
+    assert "starting pretraining" in out
+
+
+def test_a_run_started_from_a_file_resumes_from_its_checkpoint(
+    reference_run: Path, tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model,) = reference_run.glob("*_RRDB_PSNR_x4.pth")
+    options = {"load_checkpoint": model, "resume": True}
+    with after_step("training", 2, press_ctrl_c):
+        assert run(tiny_config(), tmp_path, **options) is False
+    assert f"{model}: " in capsys.readouterr().out
+    assert run(tiny_config(), tmp_path, **options) is True
+    assert "checkpoint of training at step 2; continuing there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("damage", "named"), [("cut", True), ("flip", False)])
+def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str, named: bool
+) -> None:
+    options = {"stage": "pretraining", "checkpoint_interval": 1} | ({"run_name": "mine"} if named else {})
+    config = tiny_config(keep_checkpoints=2, validation_interval=100)
+    run(config, tmp_path / "whole", **options)
+    with after_step("pretraining", 5, kill), pytest.raises(Killed):
+        run(config, tmp_path / "killed", **options)
+    (newest,) = (tmp_path / "killed").glob("*_checkpoint.pth")
+    content = bytearray(newest.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    capsys.readouterr()
+    assert run(config, tmp_path / "killed", resume=True, **options) is True
+    out = capsys.readouterr().out
+    assert f"--resume auto passes over {newest}: damaged" in out
+    assert "_checkpoint_1.pth: checkpoint of pretraining at step 2; continuing there" in out
+    assert not compare(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_changed_configuration_is_reported_and_used(
+    tiny_config: Make, stop_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out_dir = stop_run("pretraining")
+    changed = tiny_config(pretraining={"lr": 5e-4, "num_steps": 3}, batch_size=1)
+    assert run(changed, out_dir, stage="pretraining", resume=True) is True
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "the configuration has changed" in line]
+    for change in ("batch_size: 2 → 1", "pretraining.lr: 0.001 → 0.0005", "pretraining.num_steps: 6 → 3"):
+        assert change in line
+    assert line.count("→") == 3
+    assert records_by_step(out_dir, "train", "pretraining")[3]["learning_rate"] == 5e-4
+    assert load_run_files(out_dir)["PSNR_x4"]["hparams"] == Config.model_validate(changed).to_dict()
+
+
+def test_changed_betas_are_used_on_resume(tiny_config: Make, stop_run: Callable[[str], Path]) -> None:
+    out_dir = stop_run("pretraining")
+    run(tiny_config(pretraining={"betas": [0.5, 0.75]}), out_dir, stage="pretraining", resume=True, max_steps=3)
+    optimizer = load_run_files(out_dir)["PSNR_x4_checkpoint"]["checkpoint"]["stage"]["generator_updater"]["optimizer"]
+    assert tuple(optimizer["param_groups"][0]["betas"]) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("changes", [{"vgg_blk_ch": [4, 4, 8]}, {"type": "unet", "num_features": 4}])
+def test_resuming_with_another_discriminator_is_an_error(
+    tiny_config: Make, stop_run: Callable[[str], Path], changes: dict[str, Any]
+) -> None:
+    out_dir = stop_run("training")
+    before = {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()}
+    with pytest.raises(WeightsError, match="discriminator"):
+        run(tiny_config(discriminator=changes), out_dir, stage="training", resume=True)
+    assert {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()} == before

@@ -1,0 +1,156 @@
+"""Networks and inputs of a run, and the problems reported before it starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from esrgan.config import Config
+from esrgan.errors import DatasetError, EsrganError, Problem
+from esrgan.training.setup import make_networks
+from tests.helpers.runs import find_differences, read_records, records_by_step, run
+
+pytestmark = pytest.mark.usefixtures("foreground_signals")
+
+CPU = torch.device("cpu")
+Make = Callable[..., dict[str, Any]]
+
+
+def first_content_loss(out_dir: Path) -> float:
+    value: float = records_by_step(out_dir, "train", "pretraining")[1]["content_loss"]
+    return value
+
+
+def test_another_seed_gives_another_result(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
+    run(tiny_config(seed=4), tmp_path, stage="pretraining", max_steps=1)
+    ours, theirs = (first_content_loss(folder) for folder in (tmp_path, reference_run))
+    assert ours != theirs
+    one, other = (make_networks(Config.model_validate(tiny_config(seed=seed)), CPU) for seed in (3, 4))
+    for network, another in zip(one, other, strict=True):
+        assert len(find_differences(dict(network.state_dict()), dict(another.state_dict()))) > 3
+
+
+def test_making_networks_preserves_the_global_random_state(tiny_config: Make) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    make_networks(Config.model_validate(tiny_config()), CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_all_problems_are_reported_before_anything_is_written(
+    tiny_config: Make, write_images: Callable[..., Path], no_vgg_weights: Path, tmp_path: Path
+) -> None:
+    pair = {"hr": str(write_images(tmp_path / "hr", 2)), "lr": str(write_images(tmp_path / "lr", 1, (11, 10)))}
+    small = str(write_images(tmp_path / "small", 1, (18, 18)))
+    config = tiny_config(
+        cache_dir=str(tmp_path / "cache"),
+        pretraining={"train_datasets": ["nowhere", "set5"], "val_datasets": [small]},
+        training={"train_datasets": [pair, "nowhere"], "val_datasets": ["elsewhere"]},
+        perceptual_loss={"weights": None},
+        data_root=str(tmp_path / "data"),
+    )
+    with pytest.raises(EsrganError) as caught:
+        run(config, tmp_path / "out")
+    text = str(caught.value)
+    assert len(caught.value.problems) == 6
+    assert text.count("dataset nowhere") == 1  # both stages miss it
+    for part in ("dataset set5", "small/0.png: expected at least", "hr/1.png", "dataset elsewhere"):
+        assert part in text, part
+    assert "the ImageNet weights of vgg11" in text
+    assert "perceptual_loss.weights" in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("stage", "count"), [("pretraining", 1), ("training", 2), ("all", 3)])
+def test_only_the_requested_stages_need_their_data(tiny_config: Make, tmp_path: Path, stage: str, count: int) -> None:
+    config = tiny_config(
+        pretraining={"train_datasets": ["a"]}, training={"train_datasets": ["b"], "val_datasets": ["c"]}
+    )
+    with pytest.raises(EsrganError) as caught:
+        run(config, tmp_path / "out", stage=stage)
+    assert len(caught.value.problems) == count
+
+
+def test_a_gan_run_without_vgg_weights_is_an_error(tiny_config: Make, no_vgg_weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(EsrganError) as caught:
+        run(tiny_config(perceptual_loss={"weights": None}), tmp_path / "out")
+    (problem,) = caught.value.problems
+    for part in ("ImageNet weights of vgg11", "no network in tests", str(no_vgg_weights), "perceptual_loss.weights"):
+        assert part in str(problem), part
+    assert not (tmp_path / "out").exists()
+
+
+def test_configured_vgg_weights_are_never_optional(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(
+        perceptual_loss={"weights": "no.pth", "optional": True}, pretraining={"val_datasets": ["nowhere"]}
+    )
+    with pytest.raises(EsrganError) as caught:
+        run(config, tmp_path / "out")
+    assert [str(problem).split(":")[0] for problem in caught.value.problems] == ["dataset nowhere", "no.pth"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "optional", "line"),
+    [("all", True, "the perceptual term is left out"), ("pretraining", False, "no perceptual_loss in validation")],
+)
+def test_skipping_the_perceptual_loss_is_reported(
+    tiny_config: Make,
+    no_vgg_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    optional: bool,
+    line: str,
+) -> None:
+    config = tiny_config(perceptual_loss={"weights": None, "optional": optional})
+    assert run(config, tmp_path, stage=stage, max_steps=1) is True
+    out = capsys.readouterr().out
+    assert out.count("no ImageNet weights of vgg11 on this machine") == 1
+    assert line in out
+    assert not any("perceptual_loss" in record for record in read_records(tmp_path))
+    if stage == "all":
+        record, gan = records_by_step(tmp_path, "train", "training")[1], Config().training
+        parts = gan.g_adversarial_loss_scaling * record["g_adversarial_loss"]
+        parts += gan.g_content_loss_scaling * record["content_loss"]
+        assert record["g_total_loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_image_problems_have_a_place_and_a_remedy(
+    tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    grey = write_images(tmp_path / "grey", 1, channels=1)
+    (tmp_path / "empty").mkdir()
+    config = tiny_config(
+        cache_dir=str(tmp_path / "cache"),
+        pretraining={"train_datasets": [str(grey)], "val_datasets": [str(tmp_path / "empty")]},
+    )
+    with pytest.raises(EsrganError) as caught:
+        run(config, tmp_path / "out", stage="pretraining")
+    assert not isinstance(caught.value, DatasetError) or caught.value.problems
+    places = [problem.place for problem in caught.value.problems if isinstance(problem, Problem)]
+    assert places == [str(grey / "0.png"), f"dataset {tmp_path / 'empty'}"]
+    assert all(problem.remedy for problem in caught.value.problems)
+
+
+def test_the_requested_minimum_size_suffices(
+    tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    def refusal(side: int) -> str:
+        folder = write_images(tmp_path / str(side), 1, (side, side))
+        config = tiny_config(cache_dir=str(tmp_path / "cache"), pretraining={"val_datasets": [str(folder)]})
+        try:
+            run(config, tmp_path / "out", stage="pretraining", dry_run=True)
+        except EsrganError as error:
+            return str(error)
+        return ""
+
+    message = refusal(19)  # whose edge of 3 px is cut off, to a multiple of the scale
+    asked = re.search(r"at least (\d+)×\1 px", message)
+    assert asked, message
+    assert refusal(int(asked[1])) == ""

@@ -1,0 +1,76 @@
+"""Learning-rate schedules, gradient clipping and loss scaling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.utils import parameters_to_vector
+
+from esrgan.losses import ContentLoss
+from esrgan.training.stages import Autocast, PixelStage
+from esrgan.training.updater import Updater, multi_step_schedule, step_schedule
+from tests.helpers.stages import random_batch, small_generator
+
+pytestmark = pytest.mark.usefixtures("foreground_signals")
+
+CPU = torch.device("cpu")
+
+
+def test_gradient_clipping_shortens_the_step() -> None:
+    free, bound = (
+        PixelStage(
+            g, ContentLoss(), Updater(g, step_schedule(1e-2, 9, 0.1), (0.0, 0.0), gradient_clip=norm), Autocast(CPU)
+        )
+        for g, norm in ((small_generator(), None), (small_generator(), 1e-9))
+    )
+    batch = random_batch(0)
+    assert free.step(*batch, 0)["gradient_norm"] == bound.step(*batch, 0)["gradient_norm"] > 1e-9
+    start = parameters_to_vector(small_generator().parameters())
+    moved = [(parameters_to_vector(each.generator.parameters()) - start).norm() for each in (free, bound)]
+    assert 0 < moved[1] < moved[0] / 100  # Adam's epsilon, 1e-8, is as long as all of the gradient
+
+
+@pytest.mark.parametrize("every", [1, 3, 7])
+def test_step_schedule_matches_pytorch(every: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2e-4)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, every, 0.5)
+    ours = step_schedule(2e-4, every, 0.5)
+    for step in range(40):
+        assert ours(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12), step
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("milestones", [[], [1], [3, 4, 20], [10, 30]])
+def test_multi_step_schedule_matches_pytorch(milestones: list[int]) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-4)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.3)
+    ours = multi_step_schedule(1e-4, milestones, 0.3)
+    for step in range(40):
+        assert ours(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12), step
+        optimizer.step()
+        scheduler.step()
+
+
+def test_losses_are_scaled_only_for_float16() -> None:
+    scaled = {dtype: Autocast(CPU, dtype).needs_loss_scaling for dtype in (None, torch.bfloat16, torch.float16)}
+    assert scaled == {None: False, torch.bfloat16: False, torch.float16: True}
+    updater = Updater(
+        small_generator(), step_schedule(1, 1, 1), (0.9, 0.99), Autocast(CPU, torch.bfloat16).needs_loss_scaling
+    )
+    assert not updater.scaler.is_enabled()
+    assert updater.state_dict()["scaler"] == {}
+
+
+def test_a_checkpoint_without_loss_scaling_resumes_with_it() -> None:
+    network, schedule = small_generator(), step_schedule(1e-3, 1, 1.0)
+    without = Updater(network, schedule, (0.9, 0.99), scale_loss=False)
+    scaling = Updater(network, schedule, (0.9, 0.99), scale_loss=True)
+    without.learning_rate_factor = 0.25
+    fresh = scaling.scaler.state_dict()
+    scaling.load_state_dict(without.state_dict())  # train, stop, go on with -a on a GPU without bfloat16
+    assert scaling.scaler.state_dict() == fresh
+    assert scaling.learning_rate_factor == 0.25
+    scaling.learning_rate_factor = 0.5
+    without.load_state_dict(scaling.state_dict())
+    assert without.learning_rate_factor == 0.5

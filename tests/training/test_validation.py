@@ -1,0 +1,193 @@
+"""Validation: scores, panels, and the choice of the best model."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from esrgan import metrics
+from esrgan.data import cache_pairs, find_pairs, read_cached_pair
+from esrgan.training import validation
+from esrgan.weights import load_file, load_generator
+from tests.faults import compare
+from tests.helpers.runs import (
+    STAGES,
+    after_step,
+    find_differences,
+    load_run_files,
+    press_ctrl_c,
+    psnr_scores,
+    records_by_step,
+    run,
+)
+from tests.helpers.stages import perceptual_distance
+
+pytestmark = pytest.mark.usefixtures("foreground_signals")
+
+Make = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("PSNR", "pretraining"), ("ESRGAN", "training")])
+def test_validation_scores_the_average_on_whole_images(
+    reference_run: Path, photos: Path, vgg11_weights: Path, kind: str, stage: str
+) -> None:
+    (path,) = reference_run.glob(f"*_{kind}_x4.pth")
+    network, rows = load_generator(path).build(), []
+    high_paths = sorted((photos / "val").iterdir())
+    pairs = cache_pairs(
+        find_pairs([str(photos / "val")], "val", 4, photos),
+        scale=4,
+        channels=3,
+        min_size=(1, 1),
+        cache_dir=photos / "cache",
+    )
+    lows = {pair.source.high: read_cached_pair(pair)[0] for pair in pairs}
+    for high_path in high_paths:
+        high = np.array(Image.open(high_path))
+        low = torch.from_numpy(lows[high_path]).permute(2, 0, 1)[None].float() / 255
+        with torch.no_grad():
+            fake = network(low).clamp(0, 1)
+        shown = (fake[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        real = torch.from_numpy(high).permute(2, 0, 1)[None].double() / 255
+        scores = metrics.measure(shown, high, border=4)
+        rows.append(
+            {
+                "PSNR": scores["psnr_y"],
+                "SSIM": scores["ssim_y"],
+                "PSNR_RGB": scores["psnr_rgb"],
+                "SSIM_RGB": scores["ssim_rgb"],
+                "content_loss": (fake - real).abs().mean().item(),
+                "perceptual_loss": perceptual_distance(load_file(vgg11_weights), fake.double(), real).item(),
+            }
+        )
+    record = records_by_step(reference_run, "validation", stage)[6]
+    for name in rows[0]:
+        tolerance = 1e-5 if name.endswith("loss") else 1e-3  # a pixel may be rounded the other way
+        assert record[name] == pytest.approx(np.mean([row[name] for row in rows]), rel=tolerance), name
+
+
+def test_the_panels_show_the_validation_images(reference_run: Path, photos: Path) -> None:
+    high = np.array(Image.open(photos / "val" / "1.png"))
+    for stage in STAGES:
+        (path,) = reference_run.glob(f"logs/*/{stage}.png")
+        panel = np.array(Image.open(path))
+        assert panel.shape[0] >= 2 * 32
+        assert panel.shape[1] >= 4 * 36
+        windows = np.lib.stride_tricks.sliding_window_view(panel, high.shape)
+        assert (windows == high).all(axis=(-1, -2, -3)).sum() == 1  # the HR column has it once
+
+
+def test_panels_can_be_disabled(tiny_config: Make, tmp_path: Path) -> None:
+    assert run(tiny_config(logging={"num_images": 0}), tmp_path, stage="pretraining", max_steps=1) is True
+    assert list(records_by_step(tmp_path, "validation", "pretraining")) == [1]
+
+
+def test_an_interrupted_validation_is_repeated_on_resume(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = []
+
+    def reading(pair: Any) -> Any:
+        read.append(pair)
+        press_ctrl_c()
+        return read_cached_pair(pair)
+
+    options = {"stage": "pretraining", "checkpoint_interval": 1}
+    run(tiny_config(), tmp_path / "whole", **options)
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "read_cached_pair", reading)
+        assert run(tiny_config(), tmp_path / "stopped", **options) is False
+    assert len(read) == 1  # of two images
+    assert "stopped after step 2 of pretraining" in capsys.readouterr().out
+    assert load_run_files(tmp_path / "stopped").keys() == {"PSNR_x4_checkpoint"}
+    assert not records_by_step(tmp_path / "stopped", "validation", "pretraining")
+    assert run(tiny_config(), tmp_path / "stopped", resume=True, **options) is True
+    assert not compare(tmp_path / "stopped", tmp_path / "whole")
+
+
+def best_epoch(out_dir: Path) -> int | None:
+    """Find the epoch whose model is the best model."""
+    files = load_run_files(out_dir)
+    best = next((content for name, content in files.items() if name.endswith("_best_model")), None)
+    if best is None:
+        return None
+    (epoch,) = [
+        int(name[-1])
+        for name, content in files.items()
+        if re.search(r"_e\d$", name) and not find_differences(content["params"], best["params"])
+    ]
+    return epoch
+
+
+GAN_SCORES = [{"PSNR": 30.0, "perceptual_loss": 3.0}, {"PSNR": 10.0, "perceptual_loss": 1.0}]
+
+
+GAN_SCORES += [{"PSNR": 40.0, "perceptual_loss": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("stage", "scores", "warm_up", "best"),
+    [
+        ("pretraining", psnr_scores(10, 30, 20), 0, 2),
+        ("pretraining", psnr_scores(30, 10, 20), 0, 1),
+        ("pretraining", psnr_scores(30, 20, 10), 1, 2),
+        ("pretraining", psnr_scores(30, 20, 10), 2, 3),
+        ("pretraining", psnr_scores(30, 20, 10), 3, None),
+        ("training", GAN_SCORES, 0, 2),  # the nearest in perception, whatever its PSNR
+        ("training", GAN_SCORES, 2, 3),
+        ("training", [{"PSNR": value} for value in (30.0, 20.0, 10.0)], 0, 3),  # nothing to judge by: the newest
+    ],
+)
+def test_each_stage_chooses_the_best_model_by_its_criterion(
+    tiny_config: Make,
+    script_validation: Callable[..., None],
+    tmp_path: Path,
+    stage: str,
+    scores: list[dict[str, float]],
+    warm_up: int,
+    best: int | None,
+) -> None:
+    script_validation(*scores)
+    run(tiny_config(), tmp_path, stage=stage, store_model_interval=1, best_checkpoint_warmup=warm_up)
+    assert best_epoch(tmp_path) == best
+
+
+@pytest.mark.parametrize(("stage", "scores"), [("pretraining", psnr_scores(10, 30, 20)), ("training", GAN_SCORES)])
+def test_a_resumed_run_remembers_the_best_score(
+    tiny_config: Make,
+    script_validation: Callable[..., None],
+    tmp_path: Path,
+    stage: str,
+    scores: list[dict[str, float]],
+) -> None:
+    script_validation(*scores)
+    with after_step(stage, 5, press_ctrl_c):
+        assert run(tiny_config(), tmp_path, stage=stage, store_model_interval=1) is False
+    script_validation(scores[-1])
+    assert run(tiny_config(), tmp_path, stage=stage, resume=True, store_model_interval=1) is True
+    assert best_epoch(tmp_path) == 2
+
+
+def test_each_stage_has_its_own_best_model(
+    tiny_config: Make, script_validation: Callable[..., None], tmp_path: Path
+) -> None:
+    script_validation(*psnr_scores(50.0), {"PSNR": 10.0, "perceptual_loss": 9.0})
+    run(tiny_config(validation_interval=100), tmp_path, max_steps=1)
+    assert {"PSNR_x4_best_model", "ESRGAN_x4_best_model"} <= load_run_files(tmp_path).keys()
+
+
+def test_a_model_with_nan_scores_is_never_the_best(
+    tiny_config: Make, script_validation: Callable[..., None], tmp_path: Path
+) -> None:
+    script_validation(*({"PSNR": 10.0, "perceptual_loss": value} for value in (1.0, math.nan, 2.0)))
+    run(tiny_config(), tmp_path, stage="training", store_model_interval=1)
+    assert best_epoch(tmp_path) == 1

@@ -1,0 +1,215 @@
+import io
+import os
+import pickle
+from collections import OrderedDict
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esrgan.models import RRDBNet
+from esrgan.weights import load_generator, save_file
+from tests.helpers.tiny_generator import (
+    IN_TMP,
+    OTHER,
+    STATE,
+    SUFFIXES,
+    TINY,
+    TINY_ARCHITECTURE,
+    load_error,
+    load_or_error,
+    same_tensors,
+)
+
+# Containers
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        OrderedDict(STATE),
+        {"params_ema": STATE},
+        {"params": OTHER, "params_ema": STATE},
+        {"params_ema": STATE, "params": OTHER},
+        {"params": STATE},
+        {"state_dict": STATE, "epoch": 3},
+        {"model_state_dict": STATE, "optimizer": {"lr": 1e-4, "momenta": [torch.zeros(2)]}},
+        {"g_model_state_dict": STATE, "d_model_state_dict": {"features.block_0.conv.weight": torch.zeros(1)}},
+        {"params_ema": None, "params": STATE},
+        {f"module.{name}": value for name, value in STATE.items()},
+        {"params": {f"module.{name}": value for name, value in STATE.items()}},
+        {"state_dict": OrderedDict((f"module.{name}", value) for name, value in STATE.items())},
+    ],
+    ids=lambda content: next(iter(content)),
+)
+def test_generators_are_found_in_every_container(tmp_path, content, suffix):
+    path = tmp_path / f"a{suffix}"
+    torch.save(content, path)
+    file = load_generator(path)
+    assert same_tensors(file.state, STATE)
+    assert file.architecture == TINY_ARCHITECTURE
+
+
+def test_legacy_pytorch_files_are_loaded(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"params": STATE}, path, _use_new_zipfile_serialization=False)
+    assert same_tensors(load_generator(path).state, STATE)
+
+
+def test_safetensors_written_by_others_are_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file(STATE, path, {"format": "pt"})
+    assert same_tensors(load_generator(path).state, STATE)
+    safetensors.torch.save_file({f"module.{name}": value for name, value in STATE.items()}, path)
+    assert same_tensors(load_generator(path).state, STATE)
+
+
+@pytest.mark.parametrize("key", ["params", "params_ema", "state_dict", "model", "generator"])
+def test_metadata_of_safetensors_is_not_taken_for_weights(tmp_path, key):
+    path = tmp_path / "a.safetensors"
+    for text in ('{"arch": "esrgan"}', "{}", "16697987", "none"):
+        safetensors.torch.save_file(STATE, path, {key: text, "stage": "training"})
+        file = load_generator(path)
+        assert same_tensors(file.state, STATE)
+        assert file.stage == "training"
+
+
+# Files that are none
+
+
+def test_missing_files_are_reported(tmp_path):
+    assert "no such file" in load_error(tmp_path / "a.pth")
+    assert "no such file" in load_error(tmp_path / "no folder" / "a.safetensors")
+    assert "no such file" in load_error(tmp_path / "a\0.pth")
+
+
+def test_names_too_long_for_the_file_system_are_rejected(tmp_path):
+    load_error(tmp_path / f"{'a' * 300}.pth")
+
+
+@pytest.mark.parametrize("suffix", ["", *SUFFIXES])
+def test_folders_are_rejected(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.mkdir()
+    assert "folder" in load_error(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
+        (b"\n  <html>\n", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 66\n", ""),
+        (b'{"error": "Entry not found"}', ""),
+        (b"PK\x03\x04", ""),
+        (b"PK\x05\x06" + bytes(18), ""),  # a zip archive with nothing in it
+        (b"\x89PNG\r\n\x1a\n" + bytes(60), ""),
+        (b"\xff" * 8 + b"{}", ""),  # a safetensors header longer than any file
+        (bytes(4096), ""),
+        (b"\x80\x02.", ""),
+        (b"(" * 5000, ""),
+    ],
+)
+def test_files_of_another_kind_are_rejected(tmp_path, suffix, content, word):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    assert word in load_error(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@IN_TMP
+@given(content=st.binary(max_size=300))
+def test_random_bytes_are_rejected(tmp_path, suffix, content):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    load_error(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", "old.pth"])
+def test_truncated_files_are_rejected_at_any_length(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == "old.pth":
+        torch.save({"params": STATE}, path, _use_new_zipfile_serialization=False)
+    else:
+        save_file(path, {"params": STATE})
+    whole = path.read_bytes()
+    lengths = {1, 2, 7, 8, 9, 30, 64, 100, len(whole) - 1, len(whole) - 4, len(whole) - 22}
+    lengths |= {len(whole) * i // 40 for i in range(1, 40)}
+    for length in sorted(lengths):
+        path.write_bytes(whole[:length])
+        load_error(path)
+
+
+def intact_files():
+    """The bytes of a model file in both formats."""
+    file = io.BytesIO()
+    torch.save({"params": STATE, "stage": "training", "alpha": 0.8, "hparams": {"generator": {"a": 1}}}, file)
+    return {".pth": file.getvalue(), ".safetensors": safetensors.torch.save(STATE, {"hparams": '{"generator": {}}'})}
+
+
+INTACT = intact_files()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@IN_TMP
+@given(data=st.data())
+def test_damaged_files_are_loaded_or_rejected_cleanly(tmp_path, suffix, data):
+    path = tmp_path / f"a{suffix}"
+    content = bytearray(INTACT[suffix])
+    header = st.integers(0, content.index(b"/byteorder" if suffix == ".pth" else b"}}"))  # names, shapes, metadata
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(header | st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    load_or_error(path)
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.marker}'",)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("how", ["bare pickle", "zip", "zip beside weights", "old"])
+def test_code_in_a_file_is_never_run(tmp_path, suffix, how):
+    marker, path = tmp_path / "ran", tmp_path / f"a{suffix}"
+    if how == "bare pickle":
+        path.write_bytes(pickle.dumps(Payload(marker), protocol=2))
+    else:
+        content = {"params": Payload(marker)} if how == "zip" else {"params": STATE, "stage": Payload(marker)}
+        torch.save(content, path, _use_new_zipfile_serialization=how != "old")
+    text = load_error(path)
+    assert not marker.exists()
+    if suffix != ".safetensors":
+        assert "code" in text
+
+
+def test_pickled_networks_are_rejected_with_advice(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save(RRDBNet(**TINY), path)
+    assert "state_dict" in load_error(path)
+
+
+@pytest.mark.parametrize("content", [list(STATE.values()), torch.zeros(3), "params", 5, None])
+def test_non_dictionaries_are_rejected(tmp_path, content):
+    path = tmp_path / "a.pth"
+    torch.save(content, path)
+    assert type(content).__name__ in load_error(path)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"params": {}}, {"stage": "training"}, {5: 6}, {"params": {"a": 1.5}}, {"params": [STATE]}]
+)
+def test_dictionaries_without_weights_are_rejected(tmp_path, content):
+    path = tmp_path / "a.pth"
+    torch.save(content, path)
+    assert "no tensors" in load_error(path)
