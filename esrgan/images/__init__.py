@@ -1,8 +1,8 @@
-"""Finds, reads and writes image files.
+"""Find, read and write image files.
 
-``read_image`` and ``write_image`` are for images to be upscaled: any depth, transparency, animations, with what their
-files say about them. ``read_pixels`` and ``write_pixels`` are for training and measuring: 8 bits, one frame, and
-whatever would have to be changed is refused.
+``read_image`` and ``write_image`` handle images to be upscaled: any bit depth, transparency, animations and metadata.
+``read_pixels`` and ``write_pixels`` handle images for training and evaluation: 8 bits and one frame. They refuse an
+image rather than convert it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "write_pixels",
 ]
 
-# Loaded when first used, as they import Pillow; ``read`` and ``write`` are older names.
+# These names are imported when they are first used, because they need Pillow. ``read`` and ``write`` are older names.
 _ORIGIN = {
     "make_contact_sheet": ("esrgan.images.sheet", "make_contact_sheet"),
     "read": ("esrgan.images.pixels", "read_pixels"),
@@ -45,7 +45,7 @@ _ORIGIN = {
     "write_pixels": ("esrgan.images.pixels", "write_pixels"),
 }
 
-if not TYPE_CHECKING:  # else type checkers would accept any name
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _ORIGIN:

@@ -1,4 +1,4 @@
-"""Finds the images that files, folders and glob patterns stand for."""
+"""Find the images that files, folders and glob patterns stand for."""
 
 from __future__ import annotations
 
@@ -13,46 +13,50 @@ from esrgan.text import describe_error
 
 
 def find_images(paths: Iterable[str | Path], suffixes: Collection[str] = DATASET_SUFFIXES) -> dict[Path, Path]:
-    """Lists the images that files, folders and glob patterns stand for.
+    """List the images that files, folders and glob patterns stand for.
 
     Args:
-        paths: Files are taken as they are; folders, searched to any depth but not through links, and patterns
-            (``**`` too) give the files with one of the suffixes, sorted, hidden ones left out.
-        suffixes: In lower case; ``SUFFIXES`` for images to be upscaled.
+        paths: Files, folders and glob patterns (``**`` included). Files are accepted whatever their suffix. Folders
+            and patterns stand for the files with one of the suffixes, sorted and without hidden files. Folders are
+            searched to any depth, but symlinked folders are not followed.
+        suffixes: Suffixes in lower case; ``SUFFIXES`` for images to be upscaled.
 
     Returns:
-        The files in the order asked for, each once, with their place below the folder that was asked for, or below
-        what of a pattern comes before its first wildcard; of single files that is the name.
+        A relative path for each file, in the order of ``paths`` and without duplicates. It is relative to the given
+        folder or to the part of the pattern before its first wildcard. For a single file it is the name.
 
     Raises:
-        ImageError: Some of the paths give no file; it names all of them.
+        ImageError: Some of the paths contain no image; the error lists all of them.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     problems = []
     for path in map(Path, paths):
         try:
-            files, got = _expand_path(path, suffixes), "none there"
+            files, got = _expand_path(path, suffixes), "neither"
             if not files and find_linked_folders(path):
-                got = "links to folders alone, which are not followed"
-        except OSError as error:  # such as a folder that may not be entered
+                got = "only links to folders, which are not followed"
+        except OSError as error:  # for example, a folder without permission to enter it
             files, got = {}, describe_error(error)
         if not files:
             remedy = f"check the path; suffixes searched for: {' '.join(sorted(suffixes))}"
-            problems.append(Problem(str(path), "an image file or a folder with some", got, remedy))
-        for file, place in files.items():
-            found.setdefault(file.parent.resolve() / file.name, (file, place))
+            problems.append(Problem(str(path), "an image file or a folder with images", got, remedy))
+        for file, relative_path in files.items():
+            found.setdefault(file.parent.resolve() / file.name, (file, relative_path))
     if problems:
         raise ImageError(problems)
     return dict(found.values())
 
 
 def _expand_path(path: Path, suffixes: Collection[str]) -> dict[Path, Path]:
-    """The files that one path stands for, and their places; names that hold brackets come before patterns."""
+    """Return the relative path of each file that one path stands for.
+
+    A path that exists is not treated as a pattern, even if its name contains brackets.
+    """
     if path.is_dir():
         return {file: file.relative_to(path) for file in _images_below(path, suffixes)}
     if path.exists():
         return {path: Path(path.name)}
-    matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 Path.glob takes no absolute ones
+    matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 Path.glob rejects absolute ones
     files = [
         file
         for match in matches
@@ -68,7 +72,7 @@ def _is_image(path: Path, suffixes: Collection[str]) -> bool:
 
 
 def _images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The images in a folder and the folders in it, sorted; nothing hidden."""
+    """Return the images in a folder and its subfolders, sorted and without hidden ones."""
     return [path for path in _visible_paths_below(folder) if _is_image(path, suffixes)]
 
 
@@ -78,5 +82,8 @@ def _visible_paths_below(folder: Path) -> list[Path]:
 
 
 def find_linked_folders(path: str | Path) -> list[Path]:
-    """Lists the links to folders in a folder and below, which ``find_images`` does not follow; sorted, none hidden."""
+    """List the links to folders in a folder and its subfolders, sorted and without hidden ones.
+
+    ``find_images`` does not follow these links.
+    """
     return [link for link in _visible_paths_below(Path(path)) if link.is_symlink() and link.is_dir()]

@@ -1,4 +1,4 @@
-"""What an image is, and what each file format can hold of it."""
+"""Define image data and the limits of each file format."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from numpy.typing import DTypeLike, NDArray
 from esrgan.errors import ImageError, Problem
 from esrgan.images import native_libraries
 
-Dpi = tuple[float, float] | None  # resolution (x, y) in pixels an inch
+Dpi = tuple[float, float] | None  # resolution (x, y) in pixels per inch
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """An image, animation or series of pages, and what its file says about it.
+    """The frames of an image, animation or multi-page file, with its metadata.
 
     Attributes:
-        frames: One or more arrays of one shape (H, W, C) and type, upright; C is 1 grey, 2 grey with alpha, 3 RGB,
-            4 RGB with alpha; uint8 in [0, 255], uint16 in [0, 65535], or float32 as in the file, nominally in [0, 1].
-            Alpha is not multiplied in.
-        file_format: A name in ``FILE_FORMATS``: what the file was, whatever its suffix.
-        bits: 10 or 12 if samples had so many, which come as uint16; 0 if they had those of the array.
-        lossless: Whether the file lost nothing when it was written.
-        compression: That of a TIFF file, in libvips' words.
-        delays_ms: How long each frame of an animation stays.
-        loop: How often an animation is played; 0 is for ever.
+        frames: One or more upright arrays of the same shape (H, W, C) and type. C is 1 for grey, 2 for grey with
+            alpha, 3 for RGB and 4 for RGB with alpha. The type is uint8 in [0, 255], uint16 in [0, 65535], or float32
+            with the values of the file, nominally in [0, 1]. Alpha is not premultiplied.
+        file_format: A name in ``FILE_FORMATS``, detected from the content of the file and not from its suffix.
+        bits: 10 or 12 for samples of that many bits, which are stored as uint16; otherwise 0.
+        lossless: Whether the file is compressed without loss.
+        compression: Compression of a TIFF file, as libvips names it.
+        delays_ms: How long each frame of an animation is shown.
+        loop: How many times an animation is played; 0 means endlessly.
         icc_profile: The embedded colour profile.
-        exif: The EXIF block, from its TIFF header on.
+        exif: The EXIF block, starting with its TIFF header.
         xmp: The XMP packet.
         iptc: The IPTC block.
-        dpi: Resolution (x, y) in pixels an inch.
-        png_chunks: Name and content of a PNG file's chunks on colour and of its comments.
-        notes: What reading changed or left out, in words for the user.
+        dpi: Resolution (x, y) in pixels per inch.
+        png_chunks: Name and content of a PNG file's colour and text chunks.
+        notes: Messages for the user about what reading changed or dropped.
     """
 
     frames: tuple[NDArray[Any], ...]
@@ -55,8 +55,8 @@ class ImageData:
 
     def __post_init__(self) -> None:
         first = self.frames[0] if self.frames else np.empty(0)
-        alike = all(frame.shape == first.shape and frame.dtype == first.dtype for frame in self.frames)
-        if not alike or first.ndim != 3 or not 1 <= first.shape[2] <= 4 or 0 in first.shape:
+        is_uniform = all(frame.shape == first.shape and frame.dtype == first.dtype for frame in self.frames)
+        if not is_uniform or first.ndim != 3 or not 1 <= first.shape[2] <= 4 or 0 in first.shape:
             raise ValueError(f"expected frames of one shape (H, W, 1 to 4), got {[f.shape for f in self.frames]}")
         if first.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"expected frames of uint8, uint16 or float32, got {first.dtype}")
@@ -64,14 +64,14 @@ class ImageData:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """What a file format can hold.
+    """The limits of a file format.
 
     Attributes:
-        suffixes: Of its files.
-        bit_depths: How many bits a sample may have, 32 being float.
-        max_side: In pixels.
-        supports_alpha: Whether with transparency.
-        supports_frames: Whether more than one image.
+        suffixes: File suffixes in lower case.
+        bit_depths: Numbers of bits that a sample may have; 32 means float.
+        max_side: Largest height or width in pixels.
+        supports_alpha: Whether the format stores transparency.
+        supports_frames: Whether a file can hold several images.
     """
 
     suffixes: tuple[str, ...]
@@ -91,14 +91,14 @@ FILE_FORMATS = {
     "AVIF": FileFormat((".avif",), (8, 10, 12), 16384),  # the limit of libvips
     "HEIC": FileFormat((".heic", ".heif"), (8, 10), 16384),
 }
-_MAX_BMP_BYTES = 2**32 - 2048  # bytes of rows; the whole is counted in 32 bits
-# In lower case.
+_MAX_BMP_BYTES = 2**32 - 2048  # of all rows; the header stores the file size in 32 bits
+# All suffixes are in lower case.
 SUFFIXES = frozenset(suffix for file_format in FILE_FORMATS.values() for suffix in file_format.suffixes)
 
 _JPEG = ("JPEG", {"quality": 95, "subsampling": "4:4:4"})
 _TIFF = ("TIFF", {"compression": "tiff_lzw"})
-# Of datasets: Pillow's name and options by suffix.
-# Lossless wherever the format can be: WebP's lossy mode would halve the resolution of the colours.
+# Pillow's format name and options for each suffix of a dataset image. Compression is lossless where the format allows
+# it. For WebP that also keeps the resolution of the colours, which its lossy mode would halve.
 PILLOW_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".jpg": _JPEG,
@@ -108,20 +108,20 @@ PILLOW_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tif": _TIFF,
     ".tiff": _TIFF,
 }
-DATASET_SUFFIXES: frozenset[str] = frozenset(PILLOW_FORMATS)  # in lower case; compared without regard to case
+DATASET_SUFFIXES: frozenset[str] = frozenset(PILLOW_FORMATS)
 
 
 def format_for_suffix(path: Path) -> str:
-    """The name of the format that a suffix stands for.
+    """Return the name of the format that the suffix of a path stands for, in either case.
 
     Raises:
-        ImageError: It stands for none.
+        ImageError: The suffix is unknown.
     """
     for name, file_format in FILE_FORMATS.items():
         if path.suffix.lower() in file_format.suffixes:
             return name
-    expected = f"a suffix of {' '.join(sorted(SUFFIXES))}"
-    raise ImageError(Problem(str(path), expected, repr(path.suffix), "write to another name, or choose a --format"))
+    expected = f"one of the suffixes {' '.join(sorted(SUFFIXES))}"
+    raise ImageError(Problem(str(path), expected, repr(path.suffix), "use another suffix, or choose a --format"))
 
 
 def check_writable(
@@ -135,20 +135,20 @@ def check_writable(
     bits: int = 0,
     reduce_depth: bool = False,
 ) -> None:
-    """Checks before the work whether the format that a suffix stands for can hold its result.
+    """Check that a file format can store an image, before time is spent on computing it.
 
     Args:
-        path: Where the result is to go.
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-        channels: 1 to 4.
+        path: Path of the output; the suffix chooses the format.
+        height: Height of the output in pixels.
+        width: Width of the output in pixels.
+        channels: Number of channels, 1 to 4.
         dtype: uint8, uint16 or float32.
-        frames: How many.
-        bits: As ``ImageData.bits``.
-        reduce_depth: Whether samples may lose bits that the format cannot hold, as when the user chose the format.
+        frames: Number of frames or pages.
+        bits: Bits per sample, like ``ImageData.bits``.
+        reduce_depth: Allow fewer bits per sample if the format cannot store as many as the image has.
 
     Raises:
-        ImageError: The suffix is unknown, or the format cannot hold the image.
+        ImageError: The suffix is unknown, or the format cannot store the image.
     """
     path = Path(path)
     name = format_for_suffix(path)
@@ -165,17 +165,17 @@ def check_writable(
     if channels in (2, 4) and not limits.supports_alpha:
         refuse("no transparency", "an alpha channel", "write .png, .webp or .tif")
     if max(height, width) > limits.max_side:
-        refuse(f"at most {limits.max_side} pixels a side", f"{width}×{height}", "write .png or .tif")
+        refuse(f"at most {limits.max_side} pixels per side", f"{width}×{height}", "write .png or .tif")
     if name == "BMP" and height * (width * channels + 3) > _MAX_BMP_BYTES:
         refuse("at most 4 GiB", f"{width}×{height} pixels", "write .png or .tif")
     depth = effective_bits(np.dtype(dtype), bits)
     if depth > max(limits.bit_depths) and not reduce_depth:
-        got = "float samples" if depth == 32 else f"{depth} bits a sample"
+        got = "float samples" if depth == 32 else f"{depth} bits per sample"
         remedy = f"write {'.tif' if depth == 32 else '.png or .tif'}, or allow fewer bits"
-        refuse(f"at most {max(limits.bit_depths)} bits a sample", got, remedy)
+        refuse(f"at most {max(limits.bit_depths)} bits per sample", got, remedy)
 
 
 def effective_bits(dtype: np.dtype[Any], bits: int) -> int:
-    """How many bits of a sample count: those of the array's type, unless the file had fewer."""
-    whole = dtype.itemsize * 8
-    return bits if 0 < bits < whole else whole
+    """Return how many bits of each sample are used: all of the array's type, unless the file had fewer."""
+    dtype_bits = dtype.itemsize * 8
+    return bits if 0 < bits < dtype_bits else dtype_bits

@@ -1,6 +1,6 @@
-"""What files of each format say of themselves outside the pixels: read and written byte by byte.
+"""Read and write the metadata of image files byte by byte.
 
-Encoders re-order, complete or drop metadata; written here it stays as it was.
+Encoders reorder, complete or drop metadata. Writing it directly keeps it unchanged.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import BinaryIO
 from esrgan.images.formats import Dpi, ImageData
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# PNG 3rd edition, §11.3.2: what the samples mean, but for iCCP; and §11.3.3, texts.
+# The chunks of PNG 3rd edition, §11.3.2, that define colour, except iCCP, and the text chunks of §11.3.3.
 _PNG_COLOUR = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_XMP = b"XML:com.adobe.xmp\0"
 _SRGB_GAMMA = (45455).to_bytes(4)  # 1/2.2
-_METRES_AN_INCH = 0.0254
+_METRES_PER_INCH = 0.0254
 _SEQUENCES = (b"avis", b"hevc", b"hevx", b"msf1")  # ISO/IEC 23008-12: major brands of image sequences
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", *_SEQUENCES)
 
 
 def detect_format(head: bytes) -> str | None:
-    """The format of a file that begins like this (32 bytes or more), or None if it is no known one."""
+    """Return the format of a file from its first 32 bytes or more, or None if it is unknown."""
     if head.startswith(PNG_SIGNATURE):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
@@ -50,23 +50,23 @@ def detect_format(head: bytes) -> str | None:
 
 
 def guess_file_kind(head: bytes) -> str:
-    """What a file may be that is no image."""
+    """Return what a file that is not a supported image seems to be, from its first bytes."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     known = {b"": "an empty file", b"<!doctype html": "a web page", b"<html": "a web page", b"<svg": "SVG"}
     known |= {b"<?xml": "XML", b"%!ps": "PostScript", b"%pdf": "PDF", b"8bps": "Photoshop's PSD"}
     known |= {b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cjxl ": "JPEG XL", b"\0\0\0\x0cjp  ": "JPEG 2000"}
     if not head:
         return known[b""]
-    return next((name for magic, name in known.items() if magic and start.startswith(magic)), "something else")
+    return next((name for magic, name in known.items() if magic and start.startswith(magic)), "an unknown format")
 
 
 def is_image_sequence(head: bytes) -> bool:
-    """Whether an AVIF or HEIC file that begins like this is an animation."""
+    """Return whether an AVIF or HEIC file with these first bytes is an animation."""
     return head[8:12] in _SEQUENCES
 
 
 def read_heif_colour_tag(file: BinaryIO) -> tuple[int, int] | None:
-    """Primaries and transfer function (ITU-T H.273) of an AVIF or HEIC file that gives them instead of a profile."""
+    """Read the primaries and the transfer function (ITU-T H.273) that an AVIF or HEIC file has instead of a profile."""
     file.seek(0)
     position = (head := file.read(1 << 16)).find(b"colrnclx")
     return struct.unpack_from(">HH", head, position + 8) if 0 <= position <= len(head) - 12 else None
@@ -76,7 +76,7 @@ def read_heif_colour_tag(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def read_png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of those of a PNG file's chunks that say something besides the pixels."""
+    """Yield name and content of a PNG file's chunks on colour, text, resolution and animation."""
     file.seek(len(PNG_SIGNATURE))
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
@@ -88,25 +88,28 @@ def read_png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def is_preserved_png_chunk(name: bytes, content: bytes) -> bool:
-    """Whether a chunk goes into the result as it is."""
+    """Return whether a chunk is copied unchanged into the output."""
     return name in _PNG_COLOUR or (name in _PNG_TEXT and not content.startswith(_PNG_XMP))
 
 
 def parse_png_dpi(content: bytes) -> Dpi:
-    """The resolution in a pHYs chunk, unless it only gives the shape of a pixel."""
+    """Return the resolution in a pHYs chunk, or None if the chunk only defines the aspect ratio of a pixel."""
     x, y, unit = struct.unpack(">IIB", content) if len(content) == 9 else (0, 0, 0)
-    return (x * _METRES_AN_INCH, y * _METRES_AN_INCH) if unit == 1 and x and y else None
+    return (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if unit == 1 and x and y else None
 
 
 def is_unlike_srgb(chunks: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a PNG file's chunks say that it is not as good as sRGB, which is what files without a profile are."""
+    """Return whether a PNG file's chunks define colours that differ from sRGB, the default without a profile."""
     found = dict(chunks)
     gamma = found.get(b"gAMA", _SRGB_GAMMA)
     return b"sRGB" not in found and (b"cICP" in found or abs(int.from_bytes(gamma) - 45455) > 500)
 
 
 def insert_png_metadata(head: bytes, image: ImageData) -> bytes:
-    """The first 54 bytes of a PNG file, its header and a resolution, with the metadata of an image instead of that."""
+    """Return the first 54 bytes of a PNG file with the image's metadata added after the header.
+
+    The encoder's own resolution (pHYs chunk) is replaced.
+    """
     added = list(image.png_chunks)
     if image.icc_profile:
         added.append((b"iCCP", b"ICC\0\0" + zlib.compress(image.icc_profile)))
@@ -115,7 +118,7 @@ def insert_png_metadata(head: bytes, image: ImageData) -> bytes:
     if image.xmp:
         added.append((b"iTXt", _PNG_XMP + b"\0\0\0\0" + image.xmp))
     if image.dpi:
-        x, y = (round(value / _METRES_AN_INCH) for value in image.dpi)
+        x, y = (round(value / _METRES_PER_INCH) for value in image.dpi)
         added.append((b"pHYs", struct.pack(">IIB", x, y, 1)))
     chunks = (
         struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -128,7 +131,7 @@ def insert_png_metadata(head: bytes, image: ImageData) -> bytes:
 
 
 def read_jpeg_header(file: BinaryIO) -> tuple[Dpi, bool]:
-    """The resolution that a JPEG file's JFIF header gives, and whether other images follow the first (CIPA DC-007)."""
+    """Return the resolution in a JPEG file's JFIF header, and whether more images follow the first (CIPA DC-007)."""
     dpi, is_multiple = None, False
     file.seek(2)
     while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xDA:
@@ -143,7 +146,7 @@ def read_jpeg_header(file: BinaryIO) -> tuple[Dpi, bool]:
 
 
 def insert_jpeg_metadata(head: bytes, image: ImageData) -> bytes:
-    """The first 2 bytes of a JPEG file, followed by a JFIF header and EXIF."""
+    """Return the first 2 bytes of a JPEG file with a JFIF header and the image's EXIF added."""
     x, y = (min(round(value), 0xFFFF) for value in image.dpi or (1, 1))
     jfif = b"\xff\xe0" + struct.pack(">H5sHBHHBB", 16, b"JFIF\0", 0x0102, 1 if image.dpi else 0, x, y, 0, 0)
     block = b"Exif\0\0" + image.exif if image.exif else b""
@@ -151,18 +154,21 @@ def insert_jpeg_metadata(head: bytes, image: ImageData) -> bytes:
     return head[:2] + jfif + app1 + head[2:]
 
 
-MAX_JPEG_EXIF_BYTES = 0xFFFF - 2 - 6  # bytes: a segment without its length and "Exif\0\0"
+MAX_JPEG_EXIF_BYTES = 0xFFFF - 2 - 6  # the largest segment, less its length field and "Exif\0\0"
 
 
 # BMP
 
 
 def make_bmp_header(shape: tuple[int, ...], dpi: Dpi) -> bytes:
-    """What comes before the rows of a BMP file, grey or RGB: file header, BITMAPINFOHEADER and a palette of greys."""
+    """Return the start of a BMP file, up to its rows of grey or RGB pixels.
+
+    It has a file header, a BITMAPINFOHEADER and, for grey images, a palette of greys.
+    """
     height, width, channels = shape
     palette = b"".join(bytes([level, level, level, 0]) for level in range(256)) if channels == 1 else b""
     size, start = height * (-(-width * channels // 4) * 4), 54 + len(palette)
-    x, y = (round(value / _METRES_AN_INCH) for value in dpi or (0, 0))
+    x, y = (round(value / _METRES_PER_INCH) for value in dpi or (0, 0))
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8 * channels, 0, size, x, y, len(palette) // 4, 0)
     return struct.pack("<2sIII", b"BM", start + size, 0, start) + info + palette
 
@@ -171,10 +177,10 @@ def make_bmp_header(shape: tuple[int, ...], dpi: Dpi) -> bytes:
 
 
 def count_gif_frames(data: bytes) -> int:
-    """How many images a GIF file holds.
+    """Return the number of frames in a GIF file.
 
     Raises:
-        ValueError: The file ends in the middle of one.
+        ValueError: The file ends within a frame.
     """
     frames = 0
     try:
@@ -189,7 +195,7 @@ def count_gif_frames(data: bytes) -> int:
                 position += 1 + data[position]
             position += 1
     except IndexError as error:
-        raise ValueError("the file ends too soon") from error
+        raise ValueError("the file is truncated") from error
     return frames
 
 
@@ -198,7 +204,7 @@ def _gif_palette_bytes(flags: int) -> int:
 
 
 def _read_riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Name, position and length of a WebP file's chunks."""
+    """Yield name, position and length of a WebP file's chunks."""
     position = 12
     while file.seek(position) == position and len(head := file.read(8)) == 8:
         name, length = struct.unpack("<4sI", head)
@@ -207,7 +213,7 @@ def _read_riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_webp_lossless(file: BinaryIO) -> bool:
-    """Whether the first image of a WebP file is."""
+    """Return whether the first frame of a WebP file is compressed without loss."""
     for name, position, _ in _read_riff_chunks(file):
         if name == b"ANMF":
             file.seek(position + 8 + 16)
@@ -218,7 +224,7 @@ def is_webp_lossless(file: BinaryIO) -> bool:
 
 
 def replace_webp_exif(file: BinaryIO, exif: bytes) -> None:
-    """Puts other EXIF into a WebP file that has some."""
+    """Replace the EXIF block of a WebP file; a file without one is left unchanged."""
     positions = [(position, length) for name, position, length in _read_riff_chunks(file) if name == b"EXIF"]
     for position, length in positions[:1]:
         file.seek(position + 8 + length + length % 2)
@@ -231,19 +237,26 @@ def replace_webp_exif(file: BinaryIO, exif: bytes) -> None:
         file.write(struct.pack("<I", size - 8))
 
 
-# What EXIF and XMP say of the image's orientation and size
+# Orientation and size in EXIF and XMP
 
 
 def strip_exif_prefix(block: bytes) -> bytes | None:
-    """An EXIF block from its TIFF header on; None if it has none."""
+    """Return an EXIF block from its TIFF header on, or None if it has no such header."""
     while block.startswith(b"Exif\0\0"):
         block = block[6:]
     return block if len(block) > 8 and block[:4] in (b"II*\0", b"MM\0*") else None
 
 
 def reset_exif_orientation(block: bytes, width: int, height: int) -> bytes:
-    """An EXIF block (from its TIFF header on) for an upright image of that size; all else in it stays in place."""
-    # TIFF 6.0, §8 and Exif 2.32, §4.6: Orientation, ImageWidth, ImageLength; PixelXDimension, PixelYDimension.
+    """Return an EXIF block for an upright image of a new size; everything else in the block stays in place.
+
+    Args:
+        block: The EXIF block, starting with its TIFF header.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+    """
+    # The tags are Orientation, ImageWidth and ImageLength (TIFF 6.0, §8), and PixelXDimension and PixelYDimension
+    # (Exif 2.32, §4.6).
     values = {0x112: 1, 0x100: width, 0x101: height, 0xA002: width, 0xA003: height}
     order = ">" if block[:2] == b"MM" else "<"
     result = bytearray(block)
@@ -258,11 +271,11 @@ def reset_exif_orientation(block: bytes, width: int, height: int) -> bytes:
             elif tag == 0x8769 and depth == 0:
                 update(struct.unpack_from(f"{order}I", block, entry + 8)[0], depth + 1)
 
-    with suppress(struct.error):  # damaged: nobody will read an orientation from there either
+    with suppress(struct.error):  # no reader finds an orientation in a damaged block either
         update(struct.unpack_from(f"{order}I", block, 4)[0], 0)
     return bytes(result)
 
 
 def reset_xmp_orientation(packet: bytes) -> bytes:
-    """An XMP packet for an upright image."""
+    """Return an XMP packet whose orientation is that of an upright image."""
     return re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)[2-8]", rb"\g<1>1", packet)

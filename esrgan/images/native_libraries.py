@@ -1,4 +1,4 @@
-"""libvips and pillow-heif, loaded when first needed."""
+"""Load libvips and pillow-heif when they are first needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def load_vips() -> Any:
-    """The module pyvips, quiet: its warnings go to its logger, but not to stderr where logging is not set up."""
+    """Return the module pyvips; its warnings are not printed to stderr if logging is not configured."""
     logger = logging.getLogger("pyvips")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
@@ -16,7 +16,7 @@ def load_vips() -> Any:
 
 
 def load_heif() -> Any | None:
-    """The module pillow_heif, or None if it is not installed."""
+    """Return the module pillow_heif, or None if it is not installed."""
     try:
         return import_module("pillow_heif")
     except ImportError:
@@ -24,7 +24,10 @@ def load_heif() -> Any | None:
 
 
 def describe_vips_error(error: Exception) -> str:
-    """What libvips says, on one line: the last cause that it gives, as its buffer may hold older ones."""
+    """Return the cause of an error from libvips on one line.
+
+    It is the last line that states a cause, because libvips' error buffer may still contain older errors.
+    """
     lines = [line.strip() for line in str(getattr(error, "detail", error)).splitlines()]
     causes = [line for line in lines if line and "bad seek" not in line]
-    return causes[-1] if causes else "it cannot be read"
+    return causes[-1] if causes else "unknown reason"

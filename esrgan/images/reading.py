@@ -1,4 +1,4 @@
-"""Reads image files."""
+"""Read image files of any supported format, with their metadata."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from esrgan.images.formats import ImageData
 from esrgan.text import describe_error
 
 MAX_PIXELS = 2**29
-"""Of a file, all frames together: 23,000 × 23,000, to be safe from decompression bombs."""
+"""Largest number of pixels in a file, all frames together (23,000 × 23,000): a guard against decompression bombs."""
 
-# The only ones of libvips' loaders that are used: others run interpreters or fetch files.
+# No other loaders of libvips are used, because some of them run interpreters or fetch files.
 _LOADERS = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "TIFF": "tiff", "AVIF": "heif"}
 _READABLE = "a PNG, JPEG, WebP, GIF, TIFF, BMP, AVIF or HEIC image"
-_GREY_AND_RGB = ("b-w", "grey16", "srgb", "rgb16", "scrgb")  # libvips' interpretations
-# Its fields.
+_GREY_AND_RGB = ("b-w", "grey16", "srgb", "rgb16", "scrgb")  # interpretations in libvips
+# The fields of an image in libvips, by their names in ImageData.
 _METADATA_FIELDS = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data"}
 _VIPS_FIELDS = ("orientation", "palette", "bits-per-sample", "page-height", "delay", "loop", *_METADATA_FIELDS.values())
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
-_TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 32773: "packbits"}  # TIFF 6.0, §8 Compression; anything else becomes deflate
+_TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 32773: "packbits"}  # TIFF 6.0, §8 Compression; all others become deflate
 
-# Exif 2.32, §4.6.4: what turns an image with this Orientation upright.
+# Exif 2.32, §4.6.4: the transform that makes an image with this Orientation upright.
 _ORIENTATION_TRANSFORMS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda frame: frame[:, ::-1],
     3: lambda frame: frame[::-1, ::-1],
@@ -40,22 +40,26 @@ _ORIENTATION_TRANSFORMS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 
 class _UnsupportedImageError(Exception):
-    """Why an image is refused: what would have been accepted, what was there, what to do."""
+    """An image cannot be read. The arguments are those of ``Problem`` after the place: expected, got and remedy."""
 
 
 def read_image(path: str | Path, max_pixels: int | None = None) -> ImageData:
-    """Reads an image of any kind that can be upscaled; its format is told by its content.
+    """Read an image of any kind that can be upscaled; the format is detected from its content.
 
-    Turned upright; CMYK becomes RGB, 1-bit and palette images 8-bit grey or RGB. What WebP, GIF, AVIF and palettes can
-    only store as RGB is grey if all of it is.
+    The image is turned upright. CMYK becomes RGB, and 1-bit and palette images become 8-bit grey or RGB. WebP, GIF,
+    AVIF and palette images are returned as grey if all their colours are grey.
 
     Args:
-        path: A PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF file, or HEIC if ``pillow-heif`` is installed.
-        max_pixels: What it may have at most, all frames together, known before it is decoded; None is ``MAX_PIXELS``.
+        path: Path of a PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF file, or of a HEIC file if ``pillow-heif`` is installed.
+        max_pixels: Largest accepted number of pixels, all frames together, which is checked before decoding; None
+            means ``MAX_PIXELS``.
+
+    Returns:
+        The frames and metadata of the file, with notes for the user about what could not be kept.
 
     Raises:
-        ImageError: The file is missing, damaged, cut off, of a kind not listed in ``docs/images.md``, or has more
-            pixels than that.
+        ImageError: The file is missing, damaged, truncated, not of a supported kind (see
+            ``docs/reference/image_formats.md``), or has too many pixels.
     """
     path = Path(path)
     try:
@@ -79,9 +83,9 @@ def read_image(path: str | Path, max_pixels: int | None = None) -> ImageData:
         raise ImageError(
             Problem(str(path), _READABLE, describe_error(error), "check the path and the permissions")
         ) from error
-    except Exception as error:  # damaged files make libraries raise anything
-        got = f"a damaged or unusual one ({native_libraries.describe_vips_error(error)})"
-        raise ImageError(Problem(str(path), _READABLE, got, "replace it, or save it anew")) from error
+    except Exception as error:  # libraries raise all kinds of exceptions for damaged files
+        got = f"a damaged or unsupported file ({native_libraries.describe_vips_error(error)})"
+        raise ImageError(Problem(str(path), _READABLE, got, "replace it or re-export it")) from error
 
 
 def _check_pixel_count(pixels: int, max_pixels: int | None) -> None:
@@ -89,8 +93,8 @@ def _check_pixel_count(pixels: int, max_pixels: int | None) -> None:
         expected, got = (f"{number / 1e6:.3g} megapixels" for number in (max_pixels, pixels))
         raise _UnsupportedImageError(f"at most {expected}", got, "make it smaller, or cut it into parts")
     if pixels > MAX_PIXELS:
-        expected = f"at most {MAX_PIXELS} pixels, to be safe from decompression bombs"
-        remedy = "cut it into parts, or raise esrgan.images.reading.MAX_PIXELS if you trust it"
+        expected = f"at most {MAX_PIXELS} pixels (a guard against decompression bombs)"
+        remedy = "cut it into parts, or raise esrgan.images.reading.MAX_PIXELS if you trust the file"
         raise _UnsupportedImageError(expected, f"{pixels}", remedy)
 
 
@@ -104,24 +108,24 @@ def _read_with_vips(path: Path, file: BinaryIO, file_format: str, max_pixels: in
         image = _convert_cmyk_to_rgb(image)
         notes.append("CMYK converted to RGB")
     if image.interpretation not in _GREY_AND_RGB or not 1 <= image.bands <= 4:
-        got = f"{image.bands} channels of kind {image.interpretation}"
+        got = f"{image.bands} channels ({image.interpretation})"
         raise _UnsupportedImageError("grey, RGB or CMYK", got, "convert it to RGB")
     if image.format not in _DTYPES:
         raise _UnsupportedImageError(
-            "8 or 16 bits or float", f"samples of type {image.format}", "convert it to 16 bits or float"
+            "samples of 8 or 16 bits or float", f"samples of type {image.format}", "convert it to 16 bits or float"
         )
-    # Not all: texts may be no UTF-8.
+    # Only the fields that are needed are read, because texts in others may not be valid UTF-8.
     fields = {name: image.get(name) for name in _VIPS_FIELDS if image.get_typeof(name)}
     pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
     frames = list(pixels.reshape(-1, fields.get("page-height", image.height), image.width, image.bands))
     if count not in (None, len(frames)):
-        raise ValueError(f"{count} images, of which {len(frames)} can be read")
+        raise ValueError(f"only {len(frames)} of {count} images can be read")
     if len(frames) > 1 and file_format in ("WEBP", "GIF"):
         known |= {"delays_ms": tuple(fields.get("delay", ())), "loop": fields.get("loop", 0)}
     known |= {name: fields[field] for name, field in _METADATA_FIELDS.items() if fields.get(field)}
     if image.bands < 3 and known.get("icc_profile", bytes(20))[16:20] == b"RGB ":
         del known["icc_profile"]
-        notes.append("left out a colour profile that is not for grey")
+        notes.append("RGB colour profile of a grey image not kept")
     if known.get("exif"):
         known["exif"] = metadata.strip_exif_prefix(known["exif"])
     return ImageData(
@@ -136,39 +140,43 @@ def _read_with_vips(path: Path, file: BinaryIO, file_format: str, max_pixels: in
 def _postprocess(
     frames: list[NDArray[Any]], file_format: str, fields: dict[str, Any], notes: list[str]
 ) -> tuple[NDArray[Any], ...]:
-    """Decoded frames, upright and in the form that ``ImageData`` promises."""
+    """Return decoded frames upright and in the form that ``ImageData`` documents."""
     if file_format == "AVIF" and frames[0].dtype == np.uint16:
         frames = [_expand_to_full_range(frame, fields["bits-per-sample"]) for frame in frames]
     if file_format == "GIF" or (file_format == "WEBP" and len(frames) > 1):
         frames = _drop_alpha_if_opaque(frames)
     if file_format in ("WEBP", "GIF", "AVIF") or "palette" in fields:
-        # Converting to and from YCbCr leaves grey up to a step of 10 bits away from itself.
+        # Conversion to YCbCr and back changes grey by at most one step of 10 bits.
         frames = drop_colour_if_grey(frames, {1: 1, 2: 64}[frames[0].itemsize] if file_format == "AVIF" else 0)
     if frames[0].dtype == np.float32:
         lowest, highest = min(float(frame.min()) for frame in frames), max(float(frame.max()) for frame in frames)
         if not np.isfinite(highest - lowest):
-            raise _UnsupportedImageError("finite samples", f"some from {lowest:g} to {highest:g}", "replace them")
+            got = f"samples from {lowest:g} to {highest:g}"
+            raise _UnsupportedImageError("finite samples", got, "replace NaN and infinite samples")
         if lowest < 0 or highest > 1:
-            notes.append(f"float samples from {lowest:g} to {highest:g}: what is outside 0 to 1 may be cut off")
-    turn = _ORIENTATION_TRANSFORMS.get(fields.get("orientation", 1))
-    return tuple(np.ascontiguousarray(turn(frame)) for frame in frames) if turn else tuple(frames)
+            notes.append(f"float samples range from {lowest:g} to {highest:g}; values outside 0 to 1 may be clipped")
+    transform = _ORIENTATION_TRANSFORMS.get(fields.get("orientation", 1))
+    return tuple(np.ascontiguousarray(transform(frame)) for frame in frames) if transform else tuple(frames)
 
 
 def _open_with_vips(path: Path, file_format: str, count: int | None) -> Any:
-    """Opens an image lazily: from the file, not by its name, which libvips would look up in its cache."""
+    """Open an image lazily, as a source because libvips would look up a file name in its cache."""
     pyvips = native_libraries.load_vips()
     loader = getattr(pyvips.Image, f"{_LOADERS[file_format]}load_source")
-    # Bytes, as names need not be UTF-8.
+    # The path is passed as bytes because file names are not always valid UTF-8.
     source = pyvips.Source.new_from_file(str(path).encode("utf-8", "surrogateescape"))
     number = count if file_format == "TIFF" else -1 if file_format in ("WEBP", "GIF") else None
     options = {} if number is None else {"n": number}
-    # Not "truncated", which lets TIFF files pass that are; nor "warning", which refuses sound ones for a text in them
-    # without its last byte.
+    # fail_on="truncated" would accept truncated TIFF files, and "warning" would refuse intact ones that contain a text
+    # without its terminator.
     return loader(source, access="sequential", fail_on="error", **options)
 
 
 def _convert_cmyk_to_rgb(image: Any) -> Any:
-    """In sRGB, with that as the profile; without a profile of its own by the one that libvips brings."""
+    """Convert a CMYK image to sRGB and attach the sRGB profile.
+
+    If the image has no CMYK profile, the one that comes with libvips is used.
+    """
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else b""
     depth = 16 if image.format == "ushort" else 8
     source = {"embedded": True} if profile[16:20] == b"CMYK" else {"input_profile": "cmyk"}
@@ -176,27 +184,39 @@ def _convert_cmyk_to_rgb(image: Any) -> Any:
 
 
 def _drop_alpha_if_opaque(frames: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Without alpha if none of it is transparent: animations use it to say what has not changed."""
+    """Drop alpha from the frames if no pixel is transparent.
+
+    Animations without transparency have alpha too, because it marks the pixels that have not changed.
+    """
     if frames[0].shape[2] != 4 or any(frame[..., 3].min() < 255 for frame in frames):
         return frames
     return [np.ascontiguousarray(frame[..., :3]) for frame in frames]
 
 
 def drop_colour_if_grey(frames: list[NDArray[Any]], tolerance: int = 0) -> list[NDArray[Any]]:
-    """Without the colours, (H, W, 1) or with alpha (H, W, 2), if there are none."""
+    """Reduce frames to grey (H, W, 1), or grey with alpha (H, W, 2), if none of them has colour.
+
+    Args:
+        frames: Frames (H, W, C) with at least 3 channels; frames with fewer are returned unchanged.
+        tolerance: Largest difference between the channels of a pixel that counts as grey.
+    """
     if frames[0].shape[2] < 3 or any(np.ptp(frame[..., :3], axis=2).max() > tolerance for frame in frames):
         return frames
     return [np.ascontiguousarray(frame[..., [1, *range(3, frame.shape[2])]]) for frame in frames]
 
 
 def _expand_to_full_range(frame: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
-    """10 or 12 bits, shifted up by the decoder, so that white is 65535."""
+    """Scale 10- or 12-bit samples, which the decoder has shifted up, so that white is 65535."""
     lower = frame >> (16 - bits)
     return (lower << (16 - bits) | lower >> (2 * bits - 16)).astype(np.uint16)
 
 
 def _read_metadata(file: BinaryIO, file_format: str) -> tuple[dict[str, Any], int | None, list[str]]:
-    """What libvips does not tell, as fields of ``ImageData``; how many frames a GIF or TIFF file has; notes."""
+    """Read the metadata that libvips does not provide.
+
+    Returns:
+        Fields of ``ImageData``, the number of frames in a GIF or TIFF file (else None), and notes for the user.
+    """
     known: dict[str, Any] = {}
     notes: list[str] = []
     count = None
@@ -210,7 +230,7 @@ def _read_metadata(file: BinaryIO, file_format: str) -> tuple[dict[str, Any], in
         known["lossless"] = False
         known["dpi"], is_multiple = metadata.read_jpeg_header(file)
         if is_multiple:
-            notes.append("left out what a phone puts behind the photograph: preview, depth or gain map")
+            notes.append("extra images after the photograph not kept (a phone's preview, depth map or gain map)")
     elif file_format == "WEBP":
         known["lossless"] = metadata.is_webp_lossless(file)
     elif file_format == "GIF":
@@ -227,27 +247,28 @@ def _read_metadata(file: BinaryIO, file_format: str) -> tuple[dict[str, Any], in
 def _read_tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any], int]:
     directories = list(tiff.read_directories(file))
     if not directories:
-        raise _UnsupportedImageError("a TIFF image", "a damaged one", "replace it")
+        raise _UnsupportedImageError("a TIFF image", "a damaged file", "replace it")
     is_reduced = [bool(int((tiff.get_numbers(page, tiff.SUBFILE_TYPE) or [0])[0]) & 1) for page in directories]
     if is_reduced[0] or tiff.DNG_VERSION in directories[0]:
-        raise _UnsupportedImageError("an image", "a camera's raw file", "develop it to a .tif or .png")
+        raise _UnsupportedImageError("an image", "a camera raw file", "develop it to a .tif or .png")
     depth, sample_format, meaning = (
         int((tiff.get_numbers(directories[0], tag) or [default])[0])
         for tag, default in ((tiff.BITS_PER_SAMPLE, 1), (tiff.SAMPLE_FORMAT, 1), (tiff.PHOTOMETRIC, 1))
     )
     if depth not in ((16, 32) if sample_format == 3 else (1, 2, 4, 8, 16)):
-        got = f"{'float' if sample_format == 3 else 'integers'} of {depth} bits"
-        raise _UnsupportedImageError("1 to 8 or 16 bits, or float of 16 or 32", got, "convert it to 16 bits or float")
+        expected = "integers of 1, 2, 4, 8 or 16 bits, or floats of 16 or 32 bits"
+        got = f"{'floats' if sample_format == 3 else 'integers'} of {depth} bits"
+        raise _UnsupportedImageError(expected, got, "convert it to 16 bits or float")
     if meaning in (8, 9, 10):
         raise _UnsupportedImageError("grey, RGB or CMYK", "Lab", "convert it to RGB")
     count = is_reduced.index(True) if True in is_reduced else len(directories)
     kinds = {str([tiff.get_numbers(page, tag) for tag in tiff.LAYOUT_TAGS]) for page in directories[:count]}
     if len(kinds) > 1 or not all(is_reduced[count:]):
-        raise _UnsupportedImageError("pages of one size and kind", "different ones", "save each page as a file")
+        raise _UnsupportedImageError("pages of one size and kind", "pages that differ", "save each page as a file")
     if count < len(directories):
-        notes.append("left out the reduced copies in the file")
+        notes.append("reduced-size copies in the file not kept")
     if tiff.get_numbers(directories[0], tiff.EXTRA_SAMPLES) == [0]:
-        notes.append("a channel of unspecified meaning is taken as alpha")
+        notes.append("channel of unspecified meaning treated as alpha")
     tiff.check_complete(file, directories[:count])
     compression = int((tiff.get_numbers(directories[0], tiff.COMPRESSION) or [1])[0])
     known = {
@@ -259,14 +280,14 @@ def _read_tiff_metadata(file: BinaryIO, notes: list[str]) -> tuple[dict[str, Any
 
 
 def _describe_lost_colour_tag(file: BinaryIO) -> list[str]:
-    """A word if colours are given by numbers, which are not kept, and are not sRGB's."""
+    """Return a note if the file has a colour tag, which is not kept, that differs from sRGB."""
     primaries, transfer = metadata.read_heif_colour_tag(file) or (1, 13)
     is_usual = primaries in (1, 2) and transfer in (1, 2, 6, 13)  # ITU-T H.273: BT.709, unspecified, BT.601, sRGB
     return [] if is_usual else [f"colour tag (primaries {primaries}, transfer {transfer}) not kept"]
 
 
 def _read_bmp(file: BinaryIO, max_pixels: int | None) -> ImageData:
-    from PIL.BmpImagePlugin import BmpImageFile  # directly, as Image.open has a limit that is too low here
+    from PIL.BmpImagePlugin import BmpImageFile  # The pixel limit of Image.open would be too low here.
 
     file.seek(0)
     image = BmpImageFile(file)
@@ -282,7 +303,7 @@ def _read_bmp(file: BinaryIO, max_pixels: int | None) -> ImageData:
 def _read_heic(file: BinaryIO, max_pixels: int | None) -> ImageData:
     heif = native_libraries.load_heif()
     if heif is None:
-        raise _UnsupportedImageError(_READABLE, "HEIC", "pip install pillow-heif, or convert it")
+        raise _UnsupportedImageError("pillow-heif for HEIC", "none", "pip install pillow-heif, or convert it")
     file.seek(0)
     container = heif.open_heif(file, convert_hdr_to_8bit=False)
     if len(container) > 1:

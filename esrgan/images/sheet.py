@@ -1,4 +1,4 @@
-"""Makes contact sheets."""
+"""Arrange images side by side on contact sheets."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-_LABEL_PX, _CHECKER_PX = 14, 8  # height of the letters, side of the squares behind transparent parts
+_LABEL_PX, _CHECKER_PX = 14, 8  # font size, and side of the checkerboard squares behind transparent parts
 
 
 def make_contact_sheet(
     rows: Sequence[Sequence[NDArray[np.uint8]]], labels: Sequence[str], gap: int = 8
 ) -> NDArray[np.uint8]:
-    """Puts images side by side on a white sheet, one row for each subject, one labelled column for each method.
+    """Arrange images side by side on a white sheet, with a row per subject and a labelled column per method.
 
     Args:
-        rows: Images (H, W, 1 | 3 | 4) uint8 in [0, 255], in each row as many as there are labels. Those lower than the
-            highest of their row, such as the LR image, are enlarged to its height by nearest neighbour. Grey becomes
-            RGB; transparent parts show a checkerboard.
-        labels: What to write above the columns.
+        rows: Rows of images (H, W, 1 | 3 | 4), uint8 in [0, 255], with one image per label. Images that are less high
+            than the highest in their row, such as the LR image, are upscaled to its height by nearest neighbour. Grey
+            becomes RGB; transparent parts show a checkerboard.
+        labels: Headings of the columns.
         gap: Pixels between images and around the sheet.
 
     Returns:
-        The sheet, (H', W', 3) uint8.
+        The sheet (H', W', 3), uint8.
 
     Raises:
-        ValueError: There is nothing to show or a row has another number of images.
+        ValueError: There are no rows or labels, or a row has not one image per label.
     """
     if not rows or not labels or any(len(row) != len(labels) for row in rows):
         raise ValueError(f"expected rows of {len(labels)} images, one for each label, got {[len(row) for row in rows]}")
@@ -39,7 +39,7 @@ def make_contact_sheet(
         for label, column in zip(labels, zip(*cells, strict=True), strict=True)
     ]
     lefts = [gap + sum(widths[:column]) + gap * column for column in range(len(widths))]
-    heights = [2 * _LABEL_PX, *(row[0].height for row in cells)]  # double, as letters reach below the line
+    heights = [2 * _LABEL_PX, *(row[0].height for row in cells)]  # Twice the font size, as letters have descenders.
     tops = [gap + sum(heights[:row]) + gap * row for row in range(len(heights))]
     sheet = Image.new("RGB", (lefts[-1] + widths[-1] + gap, tops[-1] + heights[-1] + gap), "white")
     draw = ImageDraw.Draw(sheet)
@@ -51,7 +51,7 @@ def make_contact_sheet(
 
 
 def _make_cell(image: NDArray[np.uint8], height: int) -> Image.Image:
-    """An (H, W, 1 | 3 | 4) image in RGB, enlarged to a height in pixels."""
+    """Convert an image (H, W, 1 | 3 | 4) to RGB and upscale it to a height in pixels."""
     if image.shape[2] == 4:
         rows, columns = np.indices(image.shape[:2]) // _CHECKER_PX
         checks = np.where((rows + columns) % 2, 102.0, 153.0)[..., None]

@@ -1,4 +1,4 @@
-"""The directories of TIFF files and EXIF blocks (TIFF 6.0, §2; BigTIFF), for what libvips neither reads nor writes."""
+"""Read and write the directories of TIFF files and EXIF blocks (TIFF 6.0, §2; BigTIFF) that libvips does not handle."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import BinaryIO, Union
 
 import numpy as np
 
-# Bytes of a value of each type, and of the words it consists of.
+# The bytes of a value of each field type, and of the words that it consists of where they are smaller.
 _FIELD_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WORD_BYTES = {5: 4, 10: 4}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 
 SUBFILE_TYPE, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, DNG_VERSION = 254, 258, 259, 262, 339, 50706
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-_OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)  # of strips and of tiles
+_OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)  # the tags for strips and for tiles
 EXTRA_SAMPLES = 338
-# ImageWidth, ImageLength, …, SamplesPerPixel
+# The numbers are ImageWidth (256), ImageLength (257) and SamplesPerPixel (277).
 LAYOUT_TAGS = (256, 257, BITS_PER_SAMPLE, PHOTOMETRIC, 277, SAMPLE_FORMAT)
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
-# What Exif 2.32, §4.6.4 has in a TIFF file's first directory besides its structure, and what Windows adds.
+# The tags of Exif 2.32, §4.6.4, that do not define the structure of a TIFF file, and those that Windows adds.
 _DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, *range(40091, 40096), _EXIF, _GPS}
 
 _MAX_VALUE_BYTES = 1 << 26
@@ -34,13 +34,13 @@ _MAX_PAGES = 10_000
 
 @dataclass(frozen=True)
 class TagValue:
-    """Of a tag: its type and little-endian content."""
+    """The field type and the little-endian content of a tag."""
 
     field_type: int
     content: bytes
 
     def to_numbers(self) -> list[float]:
-        """What it says, if that is numbers."""
+        """Return the content as numbers, or an empty list if its type is not numeric."""
         if self.field_type == _RATIONAL:
             pairs = np.frombuffer(self.content, "<u4").reshape(-1, 2)
             return [int(top) / int(bottom) if bottom else 0.0 for top, bottom in pairs]
@@ -70,7 +70,7 @@ class _ByteLayout:
 
 
 def _read_byte_layout(file: BinaryIO) -> tuple[_ByteLayout, int]:
-    """The layout of a file or block, and where the pointer to its first directory is."""
+    """Return the layout of a file or block and the position of the pointer to its first directory."""
     file.seek(0)
     head = file.read(4)
     order = ">" if head[:2] == b"MM" else "<"
@@ -83,7 +83,7 @@ def _read_number(file: BinaryIO, code: str) -> int:
 
 
 def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[Directory, int, int]:
-    """A directory, where the next one is, and where that is written."""
+    """Return a directory, the offset of the next one, and the position where that offset is stored."""
     file.seek(offset)
     count = _read_number(file, layout.count)
     size = struct.calcsize(layout.entry)
@@ -110,7 +110,7 @@ def _convert_byte_order(content: bytes, field_type: int, source: str, target: st
 
 
 def _pack_directory(directory: Directory, layout: _ByteLayout, offset: int, following: int = 0) -> bytes:
-    """The bytes of a directory that is to lie at an offset, its values behind it."""
+    """Return the bytes of a directory at an offset, followed by its values."""
     size = struct.calcsize(layout.entry)
     position = offset + struct.calcsize(layout.count) + len(directory) * size + struct.calcsize(layout.pointer)
     entries, values = b"", b""
@@ -134,10 +134,10 @@ def _pack_directory(directory: Directory, layout: _ByteLayout, offset: int, foll
 
 
 def read_directories(file: BinaryIO) -> Iterator[Directory]:
-    """The directories of a TIFF file, one for each page.
+    """Yield the directories of a TIFF file, one per page.
 
     Raises:
-        ValueError: The file ends before one of them, or they go round in circles.
+        ValueError: The file ends within the directories, or their chain loops or is too long.
     """
     try:
         layout, position = _read_byte_layout(file)
@@ -146,19 +146,19 @@ def read_directories(file: BinaryIO) -> Iterator[Directory]:
         seen: set[int] = set()
         while offset:
             if offset in seen or len(seen) >= _MAX_PAGES:
-                raise ValueError("its pages never end")
+                raise ValueError("its list of pages loops or is too long")
             seen.add(offset)
             directory, offset, _ = _read_directory(file, layout, offset)
             yield directory
     except struct.error as error:
-        raise ValueError("the file ends too soon") from error
+        raise ValueError("the file is truncated") from error
 
 
 def check_complete(file: BinaryIO, pages: Iterable[Directory]) -> None:
-    """Checks that a file holds all the strips or tiles of its pages: libvips makes tiles black that are missing.
+    """Check that a file contains all strips or tiles of its pages, because libvips makes missing tiles black.
 
     Raises:
-        ValueError: It ends before them.
+        ValueError: The file is truncated.
     """
     size = file.seek(0, os.SEEK_END)
     for page in pages:
@@ -167,24 +167,24 @@ def check_complete(file: BinaryIO, pages: Iterable[Directory]) -> None:
         )
         ends = [offset + count for offset, count in zip(offsets, counts, strict=False)]
         if not offsets or len(offsets) != len(counts) or max(ends) > size:
-            raise ValueError("the file ends too soon")
+            raise ValueError("the file is truncated")
 
 
 def get_numbers(directory: Directory, tag: int) -> list[float]:
-    """The numbers of a tag; none if it is not there."""
+    """Return the numbers of a tag, or an empty list if the directory does not have it."""
     value = directory.get(tag)
     return value.to_numbers() if isinstance(value, TagValue) else []
 
 
 def read_dpi(directory: Directory) -> tuple[float, float] | None:
-    """The resolution in pixels an inch."""
+    """Return the resolution (x, y) in pixels per inch, or None if the directory does not define one."""
     unit = {2: 1.0, 3: 2.54}.get(int((get_numbers(directory, RESOLUTION_UNIT) or [2])[0]))
     x, y = get_numbers(directory, X_RESOLUTION), get_numbers(directory, Y_RESOLUTION)
     return (x[0] * unit, y[0] * unit) if unit and x and y and x[0] and y[0] else None
 
 
 def _read_descriptive_tags(file: BinaryIO) -> Directory:
-    """What the first directory of a TIFF file or EXIF block says of the image, with the directories in it."""
+    """Return the descriptive tags in the first directory of a TIFF file or EXIF block, including nested directories."""
     layout, position = _read_byte_layout(file)
     file.seek(position)
 
@@ -205,7 +205,7 @@ def _read_descriptive_tags(file: BinaryIO) -> Directory:
 
 
 def read_exif(file: BinaryIO) -> bytes | None:
-    """What a TIFF file says of the image, as an EXIF block; None if nothing."""
+    """Return the descriptive tags of a TIFF file as an EXIF block, or None if it has none."""
     with suppress(struct.error):
         if found := _read_descriptive_tags(file):
             return b"II*\0\x08\0\0\0" + _pack_directory(found, _ByteLayout("<", False), 8)
@@ -213,9 +213,14 @@ def read_exif(file: BinaryIO) -> bytes | None:
 
 
 def write_metadata(file: BinaryIO, exif: bytes | None, resolution: tuple[float, float] | None) -> None:
-    """Puts EXIF (from its TIFF header on) and resolution into a TIFF file, or takes out an invented resolution.
+    """Write EXIF and resolution into a TIFF file.
 
-    Changed directories go to the end of the file; the pixels stay where they are.
+    Changed directories are appended to the file; the pixels are not moved.
+
+    Args:
+        file: The TIFF file, open for reading and writing.
+        exif: An EXIF block, starting with its TIFF header.
+        resolution: Resolution (x, y) in pixels per inch; None removes the one that libvips has invented.
     """
     found: Directory = {}
     if exif:
@@ -234,7 +239,7 @@ def write_metadata(file: BinaryIO, exif: bytes | None, resolution: tuple[float, 
                 directory[tag] = TagValue(_RATIONAL, struct.pack("<II", ratio.numerator, ratio.denominator))
             directory[RESOLUTION_UNIT] = TagValue(_SHORT, struct.pack("<H", 2))
         directory.update(found)
-        found = {}  # on the first page only
+        found = {}  # Only the first page gets EXIF.
         end = file.seek(0, os.SEEK_END)
         position = end + end % 2
         file.write(b"\0" * (end % 2) + _pack_directory(directory, layout, position, following))

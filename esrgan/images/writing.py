@@ -1,4 +1,4 @@
-"""Writes image files."""
+"""Write image files of any supported format, with their metadata."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from esrgan.images import metadata, native_libraries, tiff
 from esrgan.images.formats import FILE_FORMATS, ImageData, check_writable, effective_bits, format_for_suffix
 from esrgan.text import describe_error
 
-DEFAULT_QUALITY = 95  # of lossy formats, 1 to 100
+DEFAULT_QUALITY = 95  # for lossy formats, on a scale of 1 to 100
 
 _VIPS_FORMATS = {np.dtype(np.uint8): "uchar", np.dtype(np.uint16): "ushort", np.dtype(np.float32): "float"}
 _EXIF, _XMP, _IPTC, _ICC = 1, 2, 4, 8  # VipsForeignKeep
-_MAX_TIFF_BYTES = 0.98 * 2**32  # bytes of pixels; what cannot be compressed grows a little, and directories follow
+# Beyond this many bytes of pixels a TIFF file becomes a BigTIFF. The margin is for directories and for data that grows
+# a little when it is compressed.
+_MAX_TIFF_BYTES = 0.98 * 2**32
 _BMP_ROWS = 256
-_HEADER_BYTES = {"PNG": 54, "JPEG": 2}  # bytes that are looked at before they are written
+_HEADER_BYTES = {"PNG": 54, "JPEG": 2}  # first bytes of a file that are edited before they are written
 
 
 def write_image(
@@ -34,24 +36,25 @@ def write_image(
     quality: int | None = None,
     reduce_depth: bool = False,
 ) -> tuple[str, ...]:
-    """Writes an image whole or not at all, in the format of the suffix, with all metadata that it can hold.
+    """Write an image with all metadata that the format can store.
 
-    Lossless, except JPEG, HEIC, AVIF, and WebP of what was lossy already. Colours keep their full resolution (4:4:4),
-    except in lossy WebP, which has no such mode.
+    The file is written atomically, so that a failure leaves no partial file. Compression is lossless, except for JPEG,
+    HEIC, AVIF, and WebP if the image was lossy already. Colours keep their full resolution (4:4:4), except in lossy
+    WebP, which does not support it.
 
     Args:
-        path: Where to; the suffix, one of ``SUFFIXES``, chooses the format.
-        image: What to write.
-        overwrite: Whether a file that is there may be replaced.
-        quality: Of a lossy format, 1 to 100; ``DEFAULT_QUALITY`` if None. If given, WebP is lossy.
-        reduce_depth: Whether samples may lose bits that the format cannot hold, as when the user chose the format.
+        path: Path of the output; the suffix, one of ``SUFFIXES``, chooses the format.
+        image: Image to write.
+        overwrite: Replace an existing file.
+        quality: Quality of a lossy format, 1 to 100; None means ``DEFAULT_QUALITY``. If it is given, WebP is lossy.
+        reduce_depth: Allow fewer bits per sample if the format cannot store as many as the image has.
 
     Returns:
-        What the file does not keep of the image, in words for the user.
+        Messages for the user about what the file does not keep.
 
     Raises:
-        ImageError: The suffix is unknown, the format cannot hold the image, the file exists, or writing fails.
-        ValueError: The quality is none.
+        ImageError: The suffix is unknown, the format cannot store the image, the file exists, or writing fails.
+        ValueError: The quality is not in 1 to 100.
     """
     path = Path(path)
     if quality is not None and not 1 <= quality <= 100:
@@ -75,25 +78,28 @@ def write_image(
         raise
     except Exception as error:
         got = describe_error(error) if isinstance(error, OSError) else native_libraries.describe_vips_error(error)
-        remedy = "check the folder and the space on its disk, or choose another format"
+        remedy = "check the folder and its free disk space, or choose another format"
         raise ImageError(Problem(str(path), f"to write a {name} file", got, remedy)) from error
     return notes
 
 
-# Which of an image's metadata a format holds, where it is not all.
+# The metadata that a format can store. Formats that are not listed can store all of it.
 _SUPPORTED_METADATA = {"BMP": ("dpi",), "GIF": (), "PNG": ("icc_profile", "exif", "xmp", "dpi")}
 _METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 
 
 def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, ...]]:
-    """The image with metadata for its upright self, less what the format does not hold, and what that is."""
+    """Return the image with the metadata that the format can store, and notes for the user about the rest.
+
+    Orientation and size in the metadata are set to those of the upright image.
+    """
     height, width, channels = image.frames[0].shape
     notes = []
     had, bits = effective_bits(image.frames[0].dtype, image.bits), _output_bits(image, name)
     if had > bits:
-        notes.append(f"{'float' if had == 32 else f'{had} bits a sample'} reduced to {bits} bits")
+        notes.append(f"{'float' if had == 32 else f'{had}-bit'} samples reduced to {bits} bits")
     if name == "GIF":
-        notes.append("GIF has 256 colours a frame, and no half transparency")
+        notes.append("GIF stores 256 colours per frame and no partial transparency")
     lost = {
         field
         for field in _METADATA_NAMES
@@ -102,14 +108,14 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     if image.exif and name == "JPEG" and len(image.exif) > metadata.MAX_JPEG_EXIF_BYTES:
         lost.add("exif")
     if lost:
-        notes.append(f"{name} does not hold {', '.join(_METADATA_NAMES[field] for field in sorted(lost))}")
+        notes.append(f"{name} cannot store {', '.join(_METADATA_NAMES[field] for field in sorted(lost))}")
     if image.icc_profile and channels >= 3 and image.icc_profile[16:20] == b"GRAY":
         lost.add("icc_profile")
-        notes.append("left out a colour profile for grey")
+        notes.append("grey colour profile of an RGB image not kept")
     if name != "PNG" and not image.icc_profile and metadata.is_unlike_srgb(image.png_chunks):
         notes.append("gamma or colour space of the PNG not kept")
-    without: dict[str, Any] = dict.fromkeys(lost)
-    image = dataclasses.replace(image, **without)
+    cleared: dict[str, Any] = dict.fromkeys(lost)
+    image = dataclasses.replace(image, **cleared)
     exif = metadata.strip_exif_prefix(image.exif or b"")
     exif = metadata.reset_exif_orientation(exif, width, height) if exif else None
     xmp = metadata.reset_xmp_orientation(image.xmp) if image.xmp else None
@@ -117,7 +123,7 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
 
 
 def _output_bits(image: ImageData, name: str) -> int:
-    """How many bits a sample will have: the least of the format's choice that are enough, or the most."""
+    """Return the bits per sample in the file: the fewest of the format's bit depths that suffice, or else the most."""
     wanted = effective_bits(image.frames[0].dtype, image.bits)
     return min(
         (depth for depth in FILE_FORMATS[name].bit_depths if depth >= wanted),
@@ -134,7 +140,7 @@ def _write_with_vips(file: BinaryIO, image: ImageData, name: str, quality: int |
         head, keep = partial(metadata.insert_png_metadata, image=image), 0
     elif name == "JPEG":
         head = partial(metadata.insert_jpeg_metadata, image=image)
-        # Not optimize_coding, which saves a few per cent but keeps the whole image in memory, three times its size.
+        # optimize_coding would save a few per cent, but needs three times the size of the image in memory.
         options = {"Q": quality or DEFAULT_QUALITY, "subsample_mode": "off"}
     elif name == "WEBP":
         keep |= _EXIF if image.exif else 0
@@ -167,7 +173,7 @@ def _write_with_vips(file: BinaryIO, image: ImageData, name: str, quality: int |
 
 
 def _to_vips_image(image: ImageData, name: str) -> Any:
-    """The image as libvips sees it: the frames below each other, none of them copied."""
+    """Return a libvips image with the frames stacked vertically, without copying them."""
     pyvips = native_libraries.load_vips()
     frames = []
     for frame in image.frames:
@@ -184,18 +190,18 @@ def _to_vips_image(image: ImageData, name: str) -> Any:
     if channels < 3 and image.icc_profile and image.icc_profile[16:20] == b"RGB ":
         vips_image, channels = vips_image[0].bandjoin([vips_image[0], *vips_image.bandsplit()]), channels + 2
     vips_image = vips_image.copy(interpretation=grey if channels < 3 else colour)
-    kinds = pyvips.GValue
+    types = pyvips.GValue
     blocks = {"icc-profile-data": image.icc_profile, "xmp-data": image.xmp, "iptc-data": image.iptc}
     if name == "AVIF":
         blocks["exif-data"] = image.exif
     for field, block in blocks.items():
         if block:
-            vips_image.set_type(kinds.blob_type, field, block)
+            vips_image.set_type(types.blob_type, field, block)
     if len(frames) > 1:
-        vips_image.set_type(kinds.gint_type, "page-height", height)
+        vips_image.set_type(types.gint_type, "page-height", height)
         if image.delays_ms:
-            vips_image.set_type(kinds.array_int_type, "delay", list(image.delays_ms))
-            vips_image.set_type(kinds.gint_type, "loop", image.loop)
+            vips_image.set_type(types.array_int_type, "delay", list(image.delays_ms))
+            vips_image.set_type(types.gint_type, "loop", image.loop)
     return vips_image
 
 
@@ -204,19 +210,19 @@ def _width_height_bands(frame: NDArray[Any]) -> tuple[int, int, int]:
 
 
 def _convert_depth(vips_image: Any, image: ImageData, name: str) -> Any:
-    """With as many bits a sample as will be written, rounded; 10 and 12 bits are the upper ones of 16."""
+    """Round the samples to the bit depth of the file; 10 and 12 bits are stored as the upper bits of 16."""
     dtype, bits = image.frames[0].dtype, _output_bits(image, name)
     peak = {8: 255, 16: 65535}.get(dtype.itemsize * 8, 1)
     if bits == 32 or peak == 2**bits - 1:
         return vips_image
     unit = vips_image.clamp(min=0, max=1) if peak == 1 else vips_image
-    # float64, as float32 would put some halves of 65535 on the wrong side
+    # In float32, some halves of 65535 would be rounded to the wrong side.
     scaled = (unit.cast("double") * ((2**bits - 1) / peak)).rint()
     return scaled.cast("uchar") if bits == 8 else (scaled * 2 ** (16 - bits)).cast("ushort")
 
 
 class _VipsTarget:
-    """Where libvips writes to: an open file, after something has been done to its first bytes."""
+    """A target for libvips that writes to an open file after editing the first bytes."""
 
     def __init__(self, file: BinaryIO, head_length: int, edit: Callable[[bytes], bytes]) -> None:
         self.error: BaseException | None = None
@@ -238,7 +244,7 @@ class _VipsTarget:
                 if not self._missing:
                     self._file.write(self._edit(self._head))
             self._file.write(rest)
-        except BaseException as error:  # must not leave through C
+        except BaseException as error:  # exceptions must not propagate through C code
             self.error = error
             return -1
         return len(data)
@@ -248,20 +254,20 @@ class _VipsTarget:
 
 
 def _write_bmp(file: BinaryIO, image: ImageData) -> None:
-    """Some rows at a time: Pillow would copy them all first."""
+    """Write a BMP file in blocks of rows, because Pillow would copy the whole image first."""
     pixels = image.frames[0]
     if pixels.dtype != np.uint8:
         vips_image = _convert_depth(_to_vips_image(image, "TIFF"), image, "BMP")
         pixels = np.frombuffer(vips_image.write_to_memory(), np.uint8).reshape(pixels.shape)
     file.write(metadata.make_bmp_header(pixels.shape, image.dpi))
     padding = -pixels[0].size % 4
-    for end in range(len(pixels), 0, -_BMP_ROWS):  # from the bottom up, blue first
+    for end in range(len(pixels), 0, -_BMP_ROWS):  # BMP stores rows from the bottom up and blue first
         rows = pixels[max(end - _BMP_ROWS, 0) : end][::-1, :, ::-1]
         file.write(np.pad(rows.reshape(len(rows), -1), ((0, 0), (0, padding))).tobytes())
 
 
 def _write_heic(file: BinaryIO, image: ImageData, quality: int) -> None:
-    heif: Any = native_libraries.load_heif()  # is there, says check_writable
+    heif: Any = native_libraries.load_heif()  # check_writable has made sure that it is installed
     pixels = image.frames[0]
     if pixels.dtype == np.float32:
         pixels = np.rint(pixels.clip(0, 1) * 65535).astype(np.uint16)

@@ -292,7 +292,7 @@ def test_too_large_output_is_reported_before_upscaling(model, tmp_path, capsys, 
     images.write_pixels(tmp_path / "a.webp", pixels(1, 9000, 3))
     monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("it was enlarged"))
     assert run(inference_command, "-m", model, tmp_path / "a.webp") == 1
-    assert "at most 16383 pixels a side for WEBP, got 18000×2" in capsys.readouterr().err
+    assert "at most 16383 pixels per side for WEBP, got 18000×2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

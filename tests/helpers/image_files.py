@@ -1,4 +1,4 @@
-"""Image files of many kinds, made by other libraries than the one that reads them, and read back by others."""
+"""Image files of many kinds, written and read back by other libraries than the one under test."""
 
 import dataclasses
 import io
@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 9, 14
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-GREY_PROFILE = PROFILE[:16] + b"GRAY" + PROFILE[20:]  # enough for those that only look at its head
+GREY_PROFILE = PROFILE[:16] + b"GRAY" + PROFILE[20:]  # enough for code that only reads the header
 CMYK_PROFILE = bytes(pyvips.Operation.call("profile_load", "cmyk"))
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -44,7 +44,7 @@ def noise(channels, dtype=np.uint8, height=HEIGHT, width=WIDTH):
 
 
 def smooth(channels, dtype=np.uint8):
-    """Survives lossy encoding."""
+    """Return a gradient image, which lossy encoding hardly changes."""
     rows, columns = np.indices((HEIGHT, WIDTH))[..., None] / [[[[HEIGHT]]], [[[WIDTH]]]]
     unit = np.concatenate([rows, columns, 1 - rows, columns][:channels], axis=2)
     return np.rint(unit * np.iinfo(dtype).max).astype(dtype)
@@ -114,7 +114,7 @@ def tifffile_file(pixels, photometric, expected=None, pages=1, **options):
 
 
 def palette_file(suffix, colours, transparency=None, **options):
-    """Grey or not, and with a transparent colour or none."""
+    """Make a palette image that is grey if all colours are, with an optional transparent colour."""
     indices = RNG.integers(0, len(colours), (HEIGHT, WIDTH), np.uint8)
     expected = np.array(colours, np.uint8)[indices]
     if transparency is not None:
@@ -254,12 +254,12 @@ KINDS = {
     "AVIF 10-bit RGB": deep_avif_file(),
     "HEIC 10-bit RGB": deep_heic_file(),
 }
-# Of 255; what encoders may do to a smooth image, and the profile to inks.
+# The tolerances are steps of 255: the errors of encoders on smooth images, and of the profile on inks.
 TOLERANCES = {"JPEG": 9, "AVIF": 9, "HEIC": 6, "WebP lossy": 30, "CMYK": 9}
 
 
 def make_file(folder, kind):
-    """A file, and the frames that it was made of."""
+    """Write a file of a kind; return its path and the frames that it should be read as."""
     suffix, make = KINDS[kind]
     path = folder / f"a.{suffix}"
     expected = make(path)
@@ -278,7 +278,7 @@ def max_difference(frame, other):
 
 
 def hide_transparent_colour(frame, kind):
-    """GIF does not keep the colour of what is transparent."""
+    """Clear the colour of transparent pixels, which GIF does not keep."""
     return frame * (frame[..., 3:] > 0) if kind == "GIF with transparency" else frame
 
 
@@ -288,7 +288,7 @@ def double_size(image_data):
 
 
 def read_independently(path):
-    """The frames of a file, (H, W, C), by Pillow or, where that cannot, by another."""
+    """Read the frames (H, W, C) of a file with Pillow or, where Pillow is not enough, with another library."""
     kind = path.read_bytes()[:4]
     if kind in (b"II*\0", b"II+\0"):
         with tifffile.TiffFile(path) as file:
@@ -313,7 +313,7 @@ def read_independently(path):
 
 
 def read_metadata_independently(path):
-    """What Pillow finds, or pillow-heif."""
+    """Read metadata with Pillow, tifffile or pillow-heif."""
     if path.suffix == ".tif":
         with tifffile.TiffFile(path) as file:
             tags = {tag.code: tag.value for tag in file.pages[0].tags}

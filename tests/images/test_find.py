@@ -1,4 +1,4 @@
-"""Finding images."""
+"""Tests of finding images in files, folders and glob patterns."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_find_images_keeps_order_without_duplicates(tree, monkeypatch):
     assert images.find_images([]) == {}
 
 
-def test_find_images_takes_other_suffixes(tree):
+def test_find_images_accepts_other_suffixes(tree):
     assert names(images.find_images([tree, tree / "*.txt"], {".txt", ".png"}), tree) == [
         "[x]/e.png",
         "b.png",
@@ -48,6 +48,6 @@ def test_find_images_reports_all_missing_paths(tree):
     with pytest.raises(ImageError) as error:
         images.find_images([tree / "b.png", *(tree / name for name in asked)])
     assert [problem.place for problem in error.value.problems] == [str(tree / name) for name in asked]
-    assert "none there; check the path; suffixes searched for: .bmp .jpeg" in str(error.value)
+    assert "folder with images, got neither; check the path; suffixes searched for: .bmp .jpeg" in str(error.value)
     with pytest.raises(ImageError, match="name too long"):
         images.find_images(["x" * 300])

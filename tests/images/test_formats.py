@@ -1,4 +1,4 @@
-"""What image data is, and what each file format can hold."""
+"""Tests of image data and of the limits of each file format."""
 
 import numpy as np
 import pytest
@@ -9,31 +9,31 @@ from tests.helpers.image_files import RNG, message, noise
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "says"),
+    ("name", "arguments", "expected"),
     [
-        ("a.xyz", (4, 4, 3, np.uint8), "expected a suffix of .avif .bmp"),
+        ("a.xyz", (4, 4, 3, np.uint8), "expected one of the suffixes .avif .bmp"),
         ("a.jpg", (4, 4, 4, np.uint8), "expected no transparency for JPEG, got an alpha channel; write .png"),
         ("a.bmp", (4, 4, 2, np.uint8), "no transparency for BMP"),
         (
             "a.jpg",
             (4, 4, 3, np.uint16),
-            "at most 8 bits a sample for JPEG, got 16 bits a sample; write .png or .tif, or",
+            "at most 8 bits per sample for JPEG, got 16 bits per sample; write .png or .tif, or",
         ),
         ("a.webp", (4, 4, 3, np.float32), "got float samples; write .tif, or allow fewer bits"),
-        ("a.png", (4, 4, 3, np.float32), "at most 16 bits a sample for PNG, got float"),
-        ("a.avif", (4, 4, 3, np.uint16), "at most 12 bits a sample for AVIF, got 16"),
+        ("a.png", (4, 4, 3, np.float32), "at most 16 bits per sample for PNG, got float"),
+        ("a.avif", (4, 4, 3, np.uint16), "at most 12 bits per sample for AVIF, got 16"),
         ("a.png", (4, 4, 3, np.uint8, 3), "expected one image for PNG, got 3 frames; write .webp, .gif or .tif"),
-        ("a.webp", (4, 16384, 3, np.uint8), "at most 16383 pixels a side for WEBP, got 16384×4; write .png or .tif"),
-        ("a.jpg", (65501, 4, 3, np.uint8), "at most 65500 pixels a side for JPEG"),
+        ("a.webp", (4, 16384, 3, np.uint8), "at most 16383 pixels per side for WEBP, got 16384×4; write .png or .tif"),
+        ("a.jpg", (65501, 4, 3, np.uint8), "at most 65500 pixels per side for JPEG"),
         ("a.bmp", (40000, 40000, 3, np.uint8), "expected at most 4 GiB for BMP, got 40000×40000 pixels"),
-        ("a.avif", (4, 16385, 3, np.uint8), "at most 16384 pixels a side for AVIF"),
+        ("a.avif", (4, 16385, 3, np.uint8), "at most 16384 pixels per side for AVIF"),
     ],
 )
-def test_check_writable_refuses_what_cannot_be_written(tmp_path, name, arguments, says):
+def test_check_writable_refuses_images_beyond_the_format(tmp_path, name, arguments, expected):
     with pytest.raises(ImageError) as error:
         images.check_writable(tmp_path / name, *arguments)
     assert message(error).startswith(f"{tmp_path / name}: expected ")
-    assert says in message(error)
+    assert expected in message(error)
 
 
 def test_size_limits_match_the_encoders(tmp_path):

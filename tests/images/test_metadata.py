@@ -1,4 +1,4 @@
-"""Metadata, from one file into another."""
+"""Tests of metadata that is read from one file and written to another."""
 
 import struct
 
@@ -48,7 +48,7 @@ def test_metadata_survives_reading_and_writing(tmp_path, kind):
             if tag not in (0x8769, 0x8825):
                 assert after["tags"][tag] == value, hex(tag)
         if path.suffix in (".jpg", ".png", ".webp"):
-            assert len(after["exif"]) == len(before["exif"])  # nothing added either
+            assert len(after["exif"]) == len(before["exif"])  # nothing is added
 
 
 def test_no_metadata_is_invented(tmp_path):
@@ -64,12 +64,12 @@ def test_no_metadata_is_invented(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 have no meaning
 def test_orientation_is_applied_once(tmp_path, suffix, orientation):
-    # White only at the top left of what the camera saw; Exif 2.32 says where that is in the file.
-    at_the_top, at_the_left = orientation not in (3, 4, 6, 7), orientation not in (2, 3, 7, 8)
+    # The upright image is white only at the top left. Exif 2.32 defines where that corner is stored.
+    is_top, is_left = orientation not in (3, 4, 6, 7), orientation not in (2, 3, 7, 8)
     stored = np.zeros((16, 24, 3), np.uint8)
-    stored[slice(8) if at_the_top else slice(8, None), slice(8) if at_the_left else slice(16, None)] = 255
+    stored[slice(8) if is_top else slice(8, None), slice(8) if is_left else slice(16, None)] = 255
     path, target = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     if suffix == "tif":
         tifffile.imwrite(path, stored, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
@@ -81,7 +81,7 @@ def test_orientation_is_applied_once(tmp_path, suffix, orientation):
         return
     image_data = images.read_image(path)
     shape = (24, 16, 3) if 5 <= orientation <= 8 else (16, 24, 3)
-    assert image_data.frames[0].shape[:2] == shape[:2]  # WebP of grey is grey
+    assert image_data.frames[0].shape[:2] == shape[:2]  # the channels may differ: WebP is read as grey
     assert image_data.frames[0][:8, :8].mean() > 240
     assert image_data.frames[0].mean() < 60
     images.write_image(target, image_data)

@@ -1,4 +1,4 @@
-"""The package and its documentation."""
+"""Tests of the package as a whole and of its documentation."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ DEPTHS = {np.uint8: "8-bit", np.uint16: "16-bit", np.float32: "float"}
 
 
 def describe_metadata(before, after, key):
-    """Whether metadata that was there still is."""
+    """Return a cell of the table: whether metadata of the input is still in the output."""
     if key == "icc_profile" and after.get(key) != before.get(key) and after.get(key):
         return "sRGB"
     if not before.get(key):
@@ -25,17 +25,17 @@ def describe_metadata(before, after, key):
 
 
 def make_table_row(folder, kind):
-    """A line of the table in the documentation, from what really happens."""
+    """Return a row of the documented table by reading and writing a file of this kind."""
     path, _ = make_file(folder, kind)
     image_data = images.read_image(path)
     target = path.with_name(f"b{path.suffix}")
-    words = [*image_data.notes, *images.write_image(target, double_size(image_data), overwrite=True)]
+    messages = [*image_data.notes, *images.write_image(target, double_size(image_data), overwrite=True)]
     frame = image_data.frames[0]
     count = f", {len(image_data.frames)} frames" if len(image_data.frames) > 1 else ""
     bits = f"{image_data.bits}-bit" if image_data.bits else DEPTHS[frame.dtype.type]
     before, after = read_metadata_independently(path), read_metadata_independently(target)
     cells = [describe_metadata(before, after, key) for key in ("icc_profile", "exif", "xmp", "dpi")]
-    return f"| {kind} | {bits} {SHAPES[frame.shape[2]]}{count} | {' | '.join(cells)} | {'; '.join(words)} |"
+    return f"| {kind} | {bits} {SHAPES[frame.shape[2]]}{count} | {' | '.join(cells)} | {'; '.join(messages)} |"
 
 
 def test_documented_table_matches_behaviour(tmp_path):

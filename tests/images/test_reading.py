@@ -1,4 +1,4 @@
-"""Reading image files that other libraries made."""
+"""Tests of reading image files that were written by other libraries."""
 
 import io
 import os
@@ -33,7 +33,7 @@ from tests.helpers.image_files import (
     smooth,
 )
 
-NOT_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read anything")
+NOT_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read every file")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,10 +56,10 @@ def test_pixels_survive_reading_and_writing(tmp_path, kind):
     assert len(again) == len(expected)
     for frame, other in zip(again, expected, strict=True):
         large = other.repeat(2, 0).repeat(2, 1)
-        if frame.shape[2] != large.shape[2]:  # a format without grey
+        if frame.shape[2] != large.shape[2]:  # the format cannot store grey
             large = np.concatenate([large[..., [0, 0, 0]], large[..., 1:]], 2) if large.shape[2] < 3 else large
         assert frame.dtype == large.dtype
-        if frame.shape[2] == 4 and large.shape[2] == 3:  # animations have alpha to say what has not changed
+        if frame.shape[2] == 4 and large.shape[2] == 3:  # in animations alpha marks pixels that have not changed
             assert frame[..., 3].min() == 255
             frame = frame[..., :3]
         assert max_difference(
@@ -70,15 +70,16 @@ def test_pixels_survive_reading_and_writing(tmp_path, kind):
 def test_unreadable_frames_are_detected(tmp_path, monkeypatch):
     path, _ = make_file(tmp_path, "GIF animation")
     monkeypatch.setattr("esrgan.images.metadata.count_gif_frames", lambda _: 4)
-    with pytest.raises(ImageError, match="4 images, of which 3 can be read"):
+    with pytest.raises(ImageError, match="only 3 of 4 images can be read"):
         images.read_image(path)
 
 
 def test_cmyk_profile_is_used(tmp_path):
-    grey = bytearray(CMYK_PROFILE)  # which makes everything grey
+    grey = bytearray(CMYK_PROFILE)  # changed below to a profile that maps every colour to grey
     tags = struct.iter_unpack(">4sII", CMYK_PROFILE[132 : 132 + 12 * CMYK_PROFILE[131]])
     for name, start, length in tags:
-        if name.startswith(b"A2B"):  # ICC.1 §10.10: from inks to Lab, between curves of 4 and of 3 channels
+        # ICC.1 §10.10: the table from inks to Lab lies between the curves for 4 and those for 3 channels.
+        if name.startswith(b"A2B"):
             assert CMYK_PROFILE[start : start + 4] == b"mft2"
             before, behind = struct.unpack(">HH", CMYK_PROFILE[start + 48 : start + 52])
             first, last = start + 52 + 4 * 2 * before, start + length - 3 * 2 * behind
@@ -126,11 +127,11 @@ STILLS = [Image.fromarray(noise(3, height=64, width=64)) for _ in range(2)]
 UNSUPPORTED = {
     "animated PNG": (encoded(STILLS[0], "PNG", save_all=True, append_images=STILLS[1:]), "an animated PNG; save it as"),
     "AVIF sequence": (encoded(STILLS[0], "AVIF", save_all=True, append_images=STILLS[1:]), "an image sequence"),
-    "camera": (raw_file(), "a camera's raw file"),
-    "preview": (tiff(noise(3), photometric="rgb", subfiletype=1), "a camera's raw file"),
+    "camera": (raw_file(), "a camera raw file"),
+    "preview": (tiff(noise(3), photometric="rgb", subfiletype=1), "a camera raw file"),
     "Lab": (tiff(noise(3), photometric="cielab"), "Lab; convert it to RGB"),
     "long integers": (tiff(noise(1, np.uint32)), "integers of 32 bits; convert"),
-    "double": (tiff(RNG.random((4, 4))), "float of 64 bits"),
+    "double": (tiff(RNG.random((4, 4))), "floats of 64 bits"),
     "signed": (tiff(np.zeros((4, 4), np.int16)), "samples of type short"),
     "twelve bits": (tiff(np.zeros((4, 8), np.uint16), bitspersample=12), "integers of 12 bits"),
     "five channels": (tiff(noise(5), photometric="rgb"), "5 channels"),
@@ -141,26 +142,26 @@ UNSUPPORTED = {
     "web page": (b"\n<!DOCTYPE html><html></html>", "got a web page"),
     "drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "got SVG"),
     "postscript": (encoded(STILLS[0], "EPS"), "got PostScript"),
-    "text": (b"not an image", "got something else"),
+    "text": (b"not an image", "got an unknown format"),
 }
 
 
 @pytest.mark.parametrize("kind", UNSUPPORTED)
 def test_unsupported_files_are_refused(tmp_path, kind):
-    content, says = UNSUPPORTED[kind]
+    content, expected = UNSUPPORTED[kind]
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(ImageError) as error:
         images.read_image(path)
     assert message(error).startswith(f"{path}: expected ")
-    assert says in message(error)
+    assert expected in message(error)
 
 
 def test_format_is_detected_by_content_not_suffix(tmp_path):
     for kind in ("JPEG RGB", "PNG 16-bit RGB", "GIF animation", "TIFF float RGB"):
         path, expected = make_file(tmp_path, kind)
-        path.rename(tmp_path / "liar.webp")
-        image_data = images.read_image(tmp_path / "liar.webp")
+        path.rename(tmp_path / "mislabelled.webp")
+        image_data = images.read_image(tmp_path / "mislabelled.webp")
         assert image_data.file_format == kind.split()[0]
         assert image_data.frames[0].dtype == expected[0].dtype
 
@@ -183,7 +184,7 @@ def test_heic_without_pillow_heif(tmp_path, monkeypatch):
     path, _ = make_file(tmp_path, "HEIC 10-bit RGB")
     image_data = images.read_image(path)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match="got HEIC; pip install pillow-heif"):
+    with pytest.raises(ImageError, match="expected pillow-heif for HEIC, got none; pip install pillow-heif"):
         images.read_image(path)
     with pytest.raises(ImageError, match="pip install pillow-heif"):
         images.check_writable(path, 4, 4, 3, np.uint8)
@@ -220,7 +221,7 @@ def test_truncated_files_are_refused(tmp_path, kind):
     for share in (0.02, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97):
         path.write_bytes(whole[: int(len(whole) * share)])
         try:
-            frames = images.read_image(path).frames  # right if nothing of the pixels is missing
+            frames = images.read_image(path).frames  # correct if only data after the pixels is missing
             assert len(frames) == len(expected)
             assert all(max_difference(*pair) <= find_tolerance(kind) for pair in zip(frames, expected, strict=True))
         except ImageError:
@@ -271,7 +272,7 @@ def test_unusual_file_names(tmp_path, name):
     try:
         Image.fromarray(smooth(3)).save(path, "PNG")
     except OSError:
-        pytest.skip("this file system has no such names")
+        pytest.skip("this file system does not allow the name")
     assert images.read_image(path).frames[0].shape == (HEIGHT, WIDTH, 3)
     if path.suffix:
         images.write_image(path, images.ImageData((smooth(1),)), overwrite=True)

@@ -1,4 +1,4 @@
-"""Contact sheets."""
+"""Tests of contact sheets."""
 
 import numpy as np
 import pytest
@@ -39,6 +39,6 @@ def test_contact_sheet_shows_transparency():
 
 
 @pytest.mark.parametrize("rows", [[], [[RGB]], [[RGB, RGB], [RGB]]])
-def test_panel_needs_full_rows(rows):
+def test_contact_sheet_needs_full_rows(rows):
     with pytest.raises(ValueError, match="rows of 2 images, one for each label"):
         images.make_contact_sheet(rows, ["LR", "SR"])

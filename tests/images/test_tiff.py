@@ -1,4 +1,4 @@
-"""TIFF files."""
+"""Tests of TIFF files."""
 
 import dataclasses
 
@@ -44,13 +44,13 @@ def test_reduced_copies_are_skipped(tmp_path):
         writer.write(noise(3), photometric="rgb")
         writer.write(noise(3, height=4, width=7), photometric="rgb", subfiletype=1)
     image_data = images.read_image(tmp_path / "a.tif")
-    assert image_data.notes == ("left out the reduced copies in the file",)
+    assert image_data.notes == ("reduced-size copies in the file not kept",)
     assert len(image_data.frames) == 1
 
 
 def test_unspecified_extra_channel_is_reported_as_alpha(tmp_path):
-    word = "a channel of unspecified meaning is taken as alpha"
-    for meaning, notes in (("unspecified", (word,)), ("unassalpha", ())):
+    note = "channel of unspecified meaning treated as alpha"
+    for meaning, notes in (("unspecified", (note,)), ("unassalpha", ())):
         tifffile.imwrite(tmp_path / "a.tif", noise(4), photometric="rgb", extrasamples=[meaning])
         assert images.read_image(tmp_path / "a.tif").notes == notes
 
@@ -66,7 +66,7 @@ def test_many_pages(tmp_path):
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_truncated_files_are_refused(tmp_path, tile, compression, dtype):
-    """Wherever they end: between two strips or tiles, in one, on the last page."""
+    """A file is refused wherever it ends: between strips or tiles, within one, or on the last page."""
     path = tmp_path / "a.tif"
     frames = np.stack([noise(3, dtype, 40, 48) for _ in range(2)])
     tifffile.imwrite(path, frames, photometric="rgb", tile=tile, compression=compression, rowsperstrip=8)
@@ -77,7 +77,7 @@ def test_truncated_files_are_refused(tmp_path, tile, compression, dtype):
         ends = {offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)}
     for end in (len(whole) // 2, *(end - 1 for end in ends), *sorted(ends)[:-1]):
         path.write_bytes(whole[:end])
-        with pytest.raises(ImageError, match=r"\(the file ends too soon\)|Read error|read error"):
+        with pytest.raises(ImageError, match=r"\(the file is truncated\)|Read error|read error"):
             images.read_image(path)
 
 

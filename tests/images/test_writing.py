@@ -1,4 +1,4 @@
-"""Writing image files, read back by other libraries."""
+"""Tests of writing image files, which are read back by other libraries."""
 
 import io
 import os
@@ -71,14 +71,14 @@ def test_bit_depth_is_reduced_only_if_allowed(tmp_path, suffix):
         images.write_image(tmp_path / f"a.{suffix}", deep)
     assert list(tmp_path.iterdir()) == []
     notes = images.write_image(tmp_path / f"a.{suffix}", deep, reduce_depth=True)
-    assert notes[0] == "16 bits a sample reduced to 8 bits"
+    assert notes[0] == "16-bit samples reduced to 8 bits"
     assert max_difference(images.read_image(tmp_path / f"a.{suffix}").frames[0], smooth(3)) < 0.05
 
 
 def test_reduced_bit_depth_is_rounded(tmp_path):
-    every = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
-    images.write_image(tmp_path / "a.bmp", images.ImageData((every,)), reduce_depth=True)
-    np.testing.assert_array_equal(read_independently(tmp_path / "a.bmp")[0], np.rint(every / 257))
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
+    images.write_image(tmp_path / "a.bmp", images.ImageData((values,)), reduce_depth=True)
+    np.testing.assert_array_equal(read_independently(tmp_path / "a.bmp")[0], np.rint(values / 257))
     unit = np.linspace(-0.1, 1.1, 999, dtype=np.float32).reshape(1, 999, 1)
     images.write_image(tmp_path / "a.png", images.ImageData((unit,)), reduce_depth=True)
     expected = np.rint(unit.clip(0, 1).astype(float) * 65535)
@@ -162,7 +162,7 @@ def test_failed_write_keeps_existing_file(tmp_path, monkeypatch, suffix, failure
     assert path.read_bytes() == b"old"
 
 
-def test_missing_folder(tmp_path):
+def test_missing_output_folder_is_reported(tmp_path):
     with pytest.raises(ImageError, match="No such file or directory; check the folder"):
         images.write_image(tmp_path / "none/a.png", images.ImageData((noise(3),)))
 
@@ -179,5 +179,5 @@ def test_writing_needs_little_extra_memory(tmp_path, suffix):
         f"images.write_image({str(tmp_path / f'a.{suffix}')!r}, images.ImageData((frame,)));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    grown = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
-    assert grown < 60 * 1024  # KiB, of an array of 103 MiB
+    growth = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert growth < 60 * 1024  # KiB, for an array of 103 MiB

@@ -117,7 +117,7 @@ def test_symlinked_folders_are_skipped_and_reported(model, tmp_path, capsys):
     (tmp_path / "links").mkdir()
     (tmp_path / "links/link").symlink_to(tmp_path / "real")
     assert run(inference_command, "-m", model, tmp_path / "links") == 2
-    assert "got links to folders alone, which are not followed; check the path" in capsys.readouterr().err
+    assert "got only links to folders, which are not followed; check the path" in capsys.readouterr().err
 
 
 def test_output_folder_that_links_to_itself(model, tmp_path, capsys):
