@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class ContentLoss(nn.Module):
-    """Mean distance between images, pixel by pixel.
+    """Mean pixel-wise distance between two images.
 
     Args:
-        loss_f: "l1" for the absolute difference, "l2" or "mse" for its square.
+        loss_f: "l1" for the absolute difference, "l2" or "mse" for the squared difference.
     """
 
     def __init__(self, loss_f: str = "l1") -> None:
@@ -18,10 +18,10 @@ class ContentLoss(nn.Module):
         self.distance = {"l1": F.l1_loss, "l2": F.mse_loss, "mse": F.mse_loss}[loss_f]
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Compare (B, C, H, W) images of any float dtype: a float32 scalar (float64 for float64)."""
+        """Return the distance between images (B, C, H, W) as a float32 scalar, or float64 for float64 images."""
         return self.distance(at_least_float32(fake), at_least_float32(real))
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Turn half precision into float32; what is more precise stays."""
+    """Convert half precision to float32; tensors of float32 and float64 are returned unchanged."""
     return x.float() if x.dtype.itemsize < 4 else x

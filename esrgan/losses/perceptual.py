@@ -1,4 +1,4 @@
-"""The perceptual loss: distance between VGG features before activation (ESRGAN §3.3)."""
+"""The perceptual loss, which is the distance between VGG features before activation (ESRGAN §3.3)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from esrgan.models import VGGFeatures
 
 
 class PerceptualLoss(nn.Module):
-    """Weighted sum over layers of the mean distance between features.
+    """Weighted sum over VGG layers of the mean distance between features.
 
     Args:
-        layer_weights: Weight of each VGG layer, by name: ``{"conv5_4": 1.0}`` is the paper's.
-        vgg_type: "vgg11", "vgg13", "vgg16" or "vgg19".
-        criterion: "l1" (the authors' released settings) or "l2", the mean squared difference.
-        normalize_input: Normalise by ImageNet's mean and deviation of RGB in [0, 1].
-        normalize_loss: Divide by the sum of the layer weights.
         state: Weights of the VGG network under torchvision's names.
+        layer_weights: Weight of each VGG layer by name. The paper uses ``{"conv5_4": 1.0}``.
+        vgg_type: "vgg11", "vgg13", "vgg16" or "vgg19".
+        criterion: "l1" (the authors' released settings) for the absolute difference, or "l2" for the squared one.
+        normalize_input: Normalise images by ImageNet's mean and standard deviation of RGB in [0, 1].
+        normalize_loss: Divide the loss by the sum of the layer weights.
 
     Raises:
-        WeightsError: If the state is not of this network.
-        ValueError: If the network has no such layer.
+        WeightsError: The weights do not fit this network.
+        ValueError: The network lacks one of the layers.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PerceptualLoss(nn.Module):
         self.distance = ContentLoss(criterion)
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Compare images (B, C, H, W) in [0, 1]: a float32 scalar. No gradient flows into ``real``."""
+        """Return the loss of images (B, C, H, W) in [0, 1] as a float32 scalar; no gradient flows into ``real``."""
         with torch.no_grad():
             real_features = self.vgg(real)
         fake_features = self.vgg(fake)

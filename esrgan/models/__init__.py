@@ -1,4 +1,4 @@
-"""The networks: RRDBNet generator, two discriminators, VGG features for the perceptual loss."""
+"""The networks: the RRDBNet generator, two discriminators, and VGG features for the perceptual loss."""
 
 from esrgan.models.discriminator import UNetDiscriminator, VGGDiscriminator
 from esrgan.models.generator import RRDBNet

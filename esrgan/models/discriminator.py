@@ -1,4 +1,4 @@
-"""The discriminators: VGG style (ESRGAN §3.2 after SRGAN) and U-Net with spectral norm (Real-ESRGAN §3.4)."""
+"""The discriminators: VGG style (ESRGAN §3.2, after SRGAN) and U-Net with spectral normalisation (Real-ESRGAN §3.4)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from esrgan.models.generator import NEGATIVE_SLOPE
 
-POOLED_SIZE = 7  # px, what the linear layers see whatever the patch; VGG's own (arXiv 1409.1556)
+POOLED_SIZE = 7  # side in px of the linear layers' input for patches of any size, as in VGG (arXiv 1409.1556)
 
 
 class VGGDiscriminator(nn.Module):
-    """One logit for an image of any size: the unbounded C(x) of the relativistic loss.
+    """Discriminator in VGG style, which computes one logit per image of any size.
+
+    The logit is the unbounded C(x) of the relativistic loss.
 
     Args:
         img_channels: Channels of the image.
-        vgg_blk_ch: Output channels of each 3×3 convolution; one that keeps the channels halves the size instead.
-            The first has a bias and no batch normalisation, the others the reverse.
+        vgg_blk_ch: Output channels of each 3×3 convolution. A convolution that does not change the number of channels
+            has stride 2, except the first. The first has a bias and no batch normalisation; the others have batch
+            normalisation and no bias.
         fc_features: Widths of the hidden linear layers.
     """
 
@@ -50,18 +53,18 @@ class VGGDiscriminator(nn.Module):
         self.head.add_module("linear_out", nn.Linear(widths[-1], 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge images (B, C, H, W) in [0, 1]: logits (B, 1)."""
+        """Return logits (B, 1) of images (B, C, H, W) in [0, 1]."""
         pooled = F.adaptive_avg_pool2d(self.features(image), POOLED_SIZE)
         logits: Tensor = self.head(pooled.flatten(1))
         return logits
 
 
 class UNetDiscriminator(nn.Module):
-    """One logit per pixel, from a U-Net whose inner convolutions are spectrally normalised.
+    """U-Net discriminator, which computes one logit per pixel and has spectral normalisation on inner convolutions.
 
     Args:
         img_channels: Channels of the image.
-        num_features: Channels at full resolution; they double at each of three halvings.
+        num_features: Channels at full resolution. They double at each of the three downsampling steps.
     """
 
     def __init__(self, img_channels: int = 3, num_features: int = 64) -> None:
@@ -84,7 +87,7 @@ class UNetDiscriminator(nn.Module):
         self.conv9 = nn.Conv2d(n, 1, kernel_size=3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge images (B, C, H, W) in [0, 1], at least 8 px each way: logits (B, 1, H, W)."""
+        """Return logits (B, 1, H, W) of images (B, C, H, W) in [0, 1] with sides of at least 8 px."""
 
         def activated(conv: nn.Module, x: Tensor) -> Tensor:
             return F.leaky_relu(conv(x), NEGATIVE_SLOPE, inplace=True)

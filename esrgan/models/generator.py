@@ -1,4 +1,4 @@
-"""The generator: RRDBNet, residual-in-residual dense blocks (ESRGAN §3.1, arXiv 1809.00219)."""
+"""The generator RRDBNet, a network of residual-in-residual dense blocks (ESRGAN §3.1, arXiv 1809.00219)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-NEGATIVE_SLOPE = 0.2  # of every LeakyReLU in the generator and the discriminators, as the authors released them
-INIT_SCALE = 0.1  # on Kaiming initialisation, ESRGAN §3.1 "smaller initialization"; 0.1 is the authors' released code
+# All LeakyReLUs of the generator and the discriminators have this slope in the authors' released code.
+NEGATIVE_SLOPE = 0.2
+# ESRGAN §3.1 scales Kaiming initialisation down ("smaller initialization"); 0.1 is from the authors' released code.
+INIT_SCALE = 0.1
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -18,11 +20,13 @@ def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class ResidualDenseBlock(nn.Module):
-    """Convolutions that each see the concatenation of all earlier outputs; the last one closes the residual.
+    """Dense block: each convolution sees the concatenation of the input and all earlier outputs.
+
+    The output of the last convolution is the residual, which is added to the input.
 
     Args:
         channels: Channels of the input and output.
-        growth_channels: Channels that each convolution but the last adds to the concatenation.
+        growth_channels: Channels that each convolution except the last adds to the concatenation.
         num_residual_blocks: Number of convolutions.
         residual_scaling: β, the factor on the residual before it is added to the input.
     """
@@ -46,7 +50,15 @@ class ResidualDenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Residual-in-residual dense block: dense blocks in sequence, their residual scaled by β once more."""
+    """Residual-in-residual dense block: a sequence of dense blocks whose result is scaled by β and added to the input.
+
+    Args:
+        channels: Channels of the input and output.
+        growth_channels: Channels that each convolution of a dense block except its last adds to the concatenation.
+        num_dense_blocks: Number of dense blocks.
+        num_residual_blocks: Number of convolutions in a dense block.
+        residual_scaling: β, the scaling factor.
+    """
 
     def __init__(
         self,
@@ -71,29 +83,36 @@ class RRDB(nn.Module):
 
 
 class RRDBNet(nn.Module):
-    """The ESRGAN generator. Its parameter names are those of BasicSR and Real-ESRGAN.
+    """The ESRGAN generator, with the parameter names of BasicSR and Real-ESRGAN.
 
-    The defaults are the paper's ×4 network with 16,697,987 parameters.
+    The defaults define the paper's ×4 network with 16,697,987 parameters.
 
     Args:
-        scale_factor: 1, 2, 4 or 8.
-        img_channels: Channels of the image: 1 grey, 3 RGB, 4 RGBA.
+        scale_factor: Upscaling factor: 1, 2, 4 or 8.
+        img_channels: Channels of the image: 1 for grey, 3 for RGB, 4 for RGBA.
         rrdb_channels: Channels of the trunk.
         growth_channels: Channels that each convolution of a dense block adds.
         num_basic_blocks: Number of RRDBs.
-        num_dense_blocks: Dense blocks in an RRDB.
-        num_residual_blocks: Convolutions in a dense block.
+        num_dense_blocks: Dense blocks per RRDB.
+        num_residual_blocks: Convolutions per dense block.
         residual_scaling: β of §3.1.
         use_subpixel_conv: Upsample by convolution to 4× the channels and pixel shuffle (arXiv 1609.05158) instead
-            of nearest-neighbour enlargement and convolution.
-        pixel_unshuffle: For scale 1 and 2: fold the input by 4 or 2 into channels and upsample by 4, so that the
-            trunk works on fewer pixels (Real-ESRGAN §4.1, arXiv 2107.10833).
-        small_init: Which convolutions begin with a tenth of Kaiming's weights: "all", or "trunk" for those of the
-            RRDBs alone, where §3.1 has reason for it. With "all" the signal fades to nothing on its way through the
-            other layers too, and a run needs some hundred steps to find the colours.
+            of nearest-neighbour upsampling and convolution.
+        pixel_unshuffle: Fold the input by 4 (scale 1) or 2 (scale 2) into channels and upsample by 4, so that the
+            trunk processes fewer pixels (Real-ESRGAN §4.1, arXiv 2107.10833).
+        small_init: Convolutions that start with a tenth of the Kaiming weights: "all", or "trunk" for only those of
+            the RRDBs, for which §3.1 motivates it. With "all", the signal also vanishes in the other layers, and
+            training needs a few hundred steps to learn the colours.
 
     Raises:
-        ValueError: If the scale is none of the above, or not 1 or 2 with ``pixel_unshuffle``.
+        ValueError: The scale or ``small_init`` is not one of the above, or ``pixel_unshuffle`` is set for scale 4 or 8.
+
+    Example:
+        >>> import torch
+        >>> from esrgan import RRDBNet
+        >>> network = RRDBNet(scale_factor=2, num_basic_blocks=1)
+        >>> network(torch.rand(1, 3, 24, 32)).shape
+        torch.Size([1, 3, 48, 64])
     """
 
     def __init__(
@@ -119,7 +138,8 @@ class RRDBNet(nn.Module):
             raise ValueError(f"pixel_unshuffle: expected scale_factor 1 or 2, got {scale_factor}")
         self.scale_factor = scale_factor
         self.use_subpixel_conv = use_subpixel_conv
-        self.activation_checkpointing = False  # in training, keep only what goes into an RRDB, and compute it again
+        # If it is set, training stores only the input of each RRDB and recomputes the rest in the backward pass.
+        self.activation_checkpointing = False
         self.unshuffle_factor = 4 // scale_factor if pixel_unshuffle else 1
         self.num_upsamplings = round(math.log2(scale_factor * self.unshuffle_factor))
 
@@ -141,16 +161,17 @@ class RRDBNet(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in")
-                assert module.bias is not None  # noqa: S101  every convolution here has one; for the type checker
+                assert module.bias is not None  # noqa: S101  every convolution has a bias; only mypy needs this
                 with torch.no_grad():
                     if small_init == "all" or name.startswith("body."):
                         module.weight.mul_(INIT_SCALE)
                     module.bias.zero_()
 
     def unshuffle(self, low: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to what the first convolution sees: with ``pixel_unshuffle`` (B, C·f², ⌈H/f⌉, ⌈W/f⌉).
+        """Return the input of the first convolution for images (B, C, H, W).
 
-        A size that is not a multiple of the folding f is continued by its last row and column.
+        With ``pixel_unshuffle`` it is (B, C·f², ⌈H/f⌉, ⌈W/f⌉), where f is the folding factor. Sizes that are not a
+        multiple of f are padded by repeating the last row and column. Without it, the images are returned unchanged.
         """
         factor = self.unshuffle_factor
         if factor == 1:
@@ -167,17 +188,17 @@ class RRDBNet(nn.Module):
         return x
 
     def forward(self, low: Tensor) -> Tensor:
-        """Enlarge images.
+        """Upscale images.
 
         Args:
-            low: (B, C, H, W) in [0, 1], any H and W of at least 1.
+            low: Images (B, C, H, W) in [0, 1] of any size from 1×1 px.
 
         Returns:
-            (B, C, scale·H, scale·W), about [0, 1], not clamped.
+            Images (B, C, scale·H, scale·W), approximately in [0, 1] but not clamped.
         """
         height, width = low.shape[-2:]
         shallow = self.conv_first(self.unshuffle(low))
-        x = shallow + self.conv_body(self._trunk(shallow))  # the long skip, unscaled
+        x = shallow + self.conv_body(self._trunk(shallow))  # the long skip connection is not scaled by β
         for i in range(self.num_upsamplings):
             conv = self.get_submodule(f"conv_up{i + 1}")
             if self.use_subpixel_conv:

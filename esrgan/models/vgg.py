@@ -1,4 +1,4 @@
-"""VGG features for the perceptual loss, and where their ImageNet weights come from."""
+"""VGG features for the perceptual loss, and the download of their ImageNet weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from esrgan.errors import WeightsError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # torchvision's, of RGB in [0, 1]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as torchvision defines it
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CONNECT_TIMEOUT_S = 10
 
 
 def layer_indices(vgg_type: str) -> dict[str, int]:
-    """Give the index in torchvision's ``features`` of each ``convB_I`` and ``reluB_I``.
+    """Return the index in torchvision's ``features`` of each layer ``convB_I`` and ``reluB_I``.
 
-    The counting is that of the VGG paper (arXiv 1409.1556): block B ends with a pooling, I counts convolutions in it.
-    ``conv5_4`` of VGG19, the paper's choice (ESRGAN §3.3), is ``features[34]``, before its activation.
+    Layers are counted as in the VGG paper (arXiv 1409.1556): B is the block, which ends with a pooling layer, and I is
+    the convolution in the block. ESRGAN (§3.3) uses ``conv5_4`` of VGG19 before its activation, ``features[34]``.
     """
     indices: dict[str, int] = {}
     block, position = 1, 0
@@ -38,25 +38,26 @@ def layer_indices(vgg_type: str) -> dict[str, int]:
 
 
 def _untrained_features(vgg_type: str) -> nn.Sequential:
-    import torchvision  # takes seconds, and upscaling does without
+    import torchvision  # The import takes seconds, and upscaling does not need it.
 
-    with torch.device("meta"):  # no memory, no random numbers drawn: the layers only
+    with torch.device("meta"):  # creates the layers without allocating memory or drawing random numbers
         features: nn.Sequential = getattr(torchvision.models, vgg_type)(weights=None).features
     return features
 
 
 class VGGFeatures(nn.Module):
-    """Chosen activations of a frozen VGG network.
+    """A frozen VGG network that returns the activations of chosen layers.
 
     Args:
         vgg_type: "vgg11", "vgg13", "vgg16" or "vgg19".
         layers: Names ``convB_I`` (before the activation) or ``reluB_I`` (after it).
         state: Weights under torchvision's names, ``features.0.weight`` and so on.
-        normalize_input: Normalise by ImageNet's mean and deviation; off if the weights do it themselves.
+        normalize_input: Normalise images by ImageNet's mean and standard deviation; disable it if the weights
+            already include this.
 
     Raises:
-        WeightsError: If ``state`` lacks a layer or has it in another shape.
-        ValueError: If the network has no layer of a given name.
+        WeightsError: ``state`` lacks a tensor or has one of another shape.
+        ValueError: The network lacks one of the layers.
     """
 
     mean: Tensor
@@ -73,35 +74,35 @@ class VGGFeatures(nn.Module):
         self.features = _untrained_features(vgg_type)[: max(self.names) + 1]
         for index, layer in enumerate(self.features):
             if isinstance(layer, nn.ReLU):
-                layer.inplace = index - 1 not in self.names  # it would overwrite a convB_I that is an output
+                layer.inplace = index - 1 not in self.names  # an in-place ReLU would overwrite a returned convB_I
         wanted = {name: state.get(f"features.{name}") for name in self.features.state_dict()}
         if missing := [name for name, value in wanted.items() if value is None]:
             raise WeightsError(
-                f"{vgg_type} weights: {len(missing)} of {len(wanted)} tensors are missing, "
-                f"the first is features.{missing[0]}; give a state dict in torchvision's layout of {vgg_type}"
+                f"{vgg_type} weights: {len(missing)} of {len(wanted)} tensors are missing, starting with "
+                f"features.{missing[0]}; use a state dict of {vgg_type} in torchvision's layout"
             )
         try:
             self.features.load_state_dict(wanted, assign=True)
         except RuntimeError as error:
             detail = str(error).splitlines()[-1].strip()
-            raise WeightsError(f"{vgg_type} weights: they are of another network: {detail}") from error
+            raise WeightsError(f"{vgg_type} weights: these belong to another network: {detail}") from error
         self.normalize_input = normalize_input
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.float().eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> VGGFeatures:
-        """Stay in evaluation mode whatever the network around it does."""
+        """Stay in evaluation mode, even if the surrounding network is switched to training mode."""
         return super().train(False)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Extract features.
+        """Return the activations of the chosen layers.
 
         Args:
-            image: (B, C, H, W) in [0, 1]. Grey is repeated to RGB; of RGBA only RGB is seen.
+            image: Images (B, C, H, W) in [0, 1]. Grey is repeated to RGB; the alpha of RGBA is ignored.
 
         Returns:
-            The activations (B, C', H', W') by layer name.
+            Activations (B, C', H', W') by layer name.
         """
         x = (image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]).float()
         if self.normalize_input:
@@ -115,12 +116,12 @@ class VGGFeatures(nn.Module):
 
 
 def torchvision_weights_path(network: str) -> Path:
-    """Give the place where torch.hub keeps torchvision's ImageNet weights of a network, say "vgg19" or "alexnet"."""
+    """Return the path of torchvision's ImageNet weights in torch.hub's cache for a network such as "vgg19"."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(torchvision_weights_url(network)).name
 
 
 def torchvision_weights_url(network: str) -> str:
-    """Give the address of torchvision's ImageNet weights of a network."""
+    """Return the URL of torchvision's ImageNet weights of a network."""
     import torchvision
 
     url: str = torchvision.models.get_model_weights(network).IMAGENET1K_V1.url
@@ -128,20 +129,27 @@ def torchvision_weights_url(network: str) -> str:
 
 
 def download_torchvision_weights(network: str) -> Path:
-    """Download torchvision's ImageNet weights into torch.hub's cache, checked by their hash; a VGG's are about 550 MB.
+    """Download torchvision's ImageNet weights of a network into torch.hub's cache and verify their hash.
+
+    The weights of a VGG network are about 550 MB.
+
+    Returns:
+        Path of the downloaded file.
 
     Raises:
-        WeightsError: If the download fails, in one line with the remedy.
+        WeightsError: The download failed.
     """
     url, path = torchvision_weights_url(network), torchvision_weights_path(network)
     expected_hash = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     try:
-        with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S):  # noqa: S310  torchvision's own https address
-            pass  # torch.hub waits forever for a network that swallows packets; this does not
+        # torch.hub has no timeout, so it would wait forever on a network that drops packets. This request fails first.
+        with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S):  # noqa: S310  an https address from torchvision
+            pass
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), expected_hash[1] if expected_hash else None)
     except (OSError, urllib.error.URLError, RuntimeError) as error:
         raise WeightsError(
-            f"ImageNet weights of {network}: {url} cannot be downloaded ({error}); download it elsewhere to {path}"
+            f"ImageNet weights of {network}: cannot download {url} ({error}); "
+            f"download it manually and save it as {path}"
         ) from error
     return path

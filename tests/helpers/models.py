@@ -1,4 +1,4 @@
-"""A tiny generator, random pixels, and a command run in this process."""
+"""Write a tiny generator, make random pixels, and run a command in this process."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def make_model(path, seed=0, channels=3, scale=2, blocks=1, **content):
     network = architecture.build()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.normal_(0, 0.1)  # away from the small initial weights: every layer counts
+            parameter.normal_(0, 0.1)  # larger than the initial weights, so that every layer affects the output
         network.conv_last.bias.fill_(0.5)
     save_file(path, {"params": network.state_dict(), **content})
     return path

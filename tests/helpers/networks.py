@@ -12,7 +12,7 @@ def message(error):
 
 
 def randomised(network, seed=0):
-    """Weights that keep the signal's size, and biases that are not zero, so that nothing in a network goes unseen."""
+    """Set random weights that keep the signal's size and biases other than 0, so that every part of the network counts."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -39,7 +39,7 @@ def test_content_loss_defaults_to_l1_and_mse_is_l2():
     assert not torch.equal(ContentLoss("l1")(fake, real), ContentLoss("l2")(fake, real))
 
 
-def test_content_loss_knows_no_other_distance():
+def test_content_loss_rejects_other_distances():
     with pytest.raises(KeyError):
         ContentLoss("l3")
 
@@ -90,7 +90,7 @@ def state(features):
 
 
 def expected_loss(features, fake, real, layer_weights, criterion, normalize_input):
-    """The loss from torchvision's layers themselves."""
+    """Compute the loss directly with torchvision's layers."""
     total = 0.0
     for name, weight in layer_weights.items():
         outputs = []
@@ -150,7 +150,7 @@ def test_perceptual_gradient_flows_only_to_the_fake_image(state):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_perceptual_loss_takes_grey_and_rgba(state, channels):
+def test_perceptual_loss_accepts_grey_and_rgba(state, channels):
     loss = PerceptualLoss(state, {"conv2_1": 1.0}, "vgg11")
     fake, real = images(1, channels, 8, 8), images(1, channels, 8, 8, seed=1)
     as_rgb = [image[:, [0, 0, 0] if channels == 1 else [0, 1, 2]] for image in (fake, real)]
@@ -212,7 +212,7 @@ def test_roles_of_real_and_fake_are_symmetric(shape):
     assert torch.equal(relativistic_generator_loss(real, fake), relativistic_discriminator_loss(fake, real))
 
 
-def test_relativistic_losses_see_differences_only():
+def test_relativistic_losses_depend_only_on_differences():
     real, fake = logits((6, 1), 1), logits((6, 1), 2)
     for loss in (relativistic_discriminator_loss, relativistic_generator_loss):
         torch.testing.assert_close(loss(real + 5, fake + 5), loss(real, fake))
@@ -232,7 +232,7 @@ def test_relativistic_losses_are_finite_for_extreme_logits(dtype):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_discriminator_raises_real_logits_and_generator_fake_ones(shape):
+def test_discriminator_favours_real_and_generator_fake_logits(shape):
     real, fake = logits(shape, 1).requires_grad_(), logits(shape, 2).requires_grad_()
     d_real, d_fake = torch.autograd.grad(relativistic_discriminator_loss(real, fake), (real, fake))
     g_real, g_fake = torch.autograd.grad(relativistic_generator_loss(real, fake), (real, fake))

@@ -34,7 +34,7 @@ def test_default_vgg_discriminator_has_layers_of_the_earlier_framework():
 
 
 @pytest.mark.parametrize(("hidden", "names"), [((), []), ((6, 5), ["block_0.linear", "block_1.linear"])])
-def test_vgg_discriminator_takes_any_channels_and_hidden_layers(hidden, names):
+def test_vgg_discriminator_accepts_any_channels_and_hidden_layers(hidden, names):
     network = VGGDiscriminator(1, (4, 6, 6, 6), hidden)
     strides = [module.stride[0] for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert strides == [1, 1, 2, 2]
@@ -93,7 +93,7 @@ def test_vgg_discriminator_starts_at_full_scale():
     torch.manual_seed(0)
     for name, parameter in VGGDiscriminator(3, (32, 32, 32)).named_parameters():
         if "conv.weight" in name or "linear.weight" in name:
-            bound = 1 / math.sqrt(parameter[0].numel())  # PyTorch's own
+            bound = 1 / math.sqrt(parameter[0].numel())  # PyTorch's default
             assert 0.95 * bound < parameter.abs().max() <= bound, name
 
 
@@ -102,7 +102,7 @@ def test_vgg_discriminator_starts_at_full_scale():
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [(8, 8), (9, 13), (33, 8), (15, 64), (17, 31)])
-def test_unet_gives_each_pixel_a_logit(channels, size):
+def test_unet_returns_a_logit_per_pixel(channels, size):
     network = UNetDiscriminator(channels, num_features=4)
     logits = network(images(2, channels, *size))
     assert logits.shape == (2, 1, *size)
@@ -113,9 +113,9 @@ def test_spectral_norm_bounds_the_inner_convolutions():
     network = randomised(UNetDiscriminator(3, num_features=4))
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.mul_(20)  # far from 1 without a norm
+            parameter.mul_(20)  # singular values far from 1 without spectral normalisation
         outer = {name: network.get_submodule(name).weight.clone() for name in ("conv0", "conv9")}
-        for _ in range(40):  # each forward in training is one power iteration
+        for _ in range(40):  # each forward pass in training mode is one power iteration
             network(images(1, 3, 8, 8))
     network.eval()
     for i in range(1, 9):

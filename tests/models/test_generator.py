@@ -69,7 +69,7 @@ def test_images_of_any_size_are_upscaled_by_the_scale(scale, unshuffle, channels
 
 
 def expected_output(state, low, *, scale, beta, subpixel, unshuffle):
-    """RRDBNet once more, from the paper's figure 4 and the names, without a module."""
+    """Compute RRDBNet's output without a module, from figure 4 of the paper and the parameter names."""
 
     def conv(x, name):
         return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
@@ -116,7 +116,7 @@ def test_generator_matches_the_paper(scale, unshuffle, subpixel, beta):
         low = images(2, 3, height, width, seed=height).double()
         kept = low.clone()
         expected = expected_output(state, low, scale=scale, beta=beta, subpixel=subpixel, unshuffle=unshuffle)
-        assert expected.std() > 0.1  # something to compare
+        assert expected.std() > 0.1  # the comparison would mean nothing for a constant output
         torch.testing.assert_close(network(low), expected, rtol=1e-9, atol=1e-9)
         with torch.no_grad():
             single = network.float()(low.float())
@@ -164,7 +164,8 @@ def test_small_init_scales_kaiming_weights_by_a_tenth(small_init, scaled):
         sampling_error = 1 / math.sqrt(2 * parameter.numel())
         assert abs(parameter.std().item() / std - 1) < 6 * sampling_error, name
         assert abs(parameter.mean().item() / std) < 6 / math.sqrt(parameter.numel()), name
-        assert parameter.abs().max() > 3 * std, name  # normal, where a uniform one ends at 1.73
+        # The distribution is normal: a uniform one would end at 1.73 standard deviations.
+        assert parameter.abs().max() > 3 * std, name
         standardised.append(parameter.flatten() / std)
     together = torch.cat(standardised)
     assert abs(together.std().item() - 1) < 6 / math.sqrt(2 * together.numel())

@@ -12,7 +12,7 @@ from esrgan.models import VGGFeatures, vgg
 from esrgan.models.vgg import layer_indices
 from tests.helpers.networks import images, message
 
-# A spot in each block of VGG, by configurations A, B, D and E of arXiv 1409.1556.
+# The last convolution of VGG in configurations A, B, D and E of arXiv 1409.1556.
 LAST_CONV = {"vgg11": ("conv5_2", 18), "vgg13": ("conv5_2", 22), "vgg16": ("conv5_3", 28), "vgg19": ("conv5_4", 34)}
 VGG11_CONVS = {
     "conv1_1": 0,
@@ -33,7 +33,7 @@ def vgg11_features():
 
 @pytest.fixture(scope="module")
 def vgg11_state():
-    """Random weights, under the names and of the shapes of torchvision's VGG11."""
+    """Return random weights with the names and shapes of torchvision's VGG11."""
     generator = torch.Generator().manual_seed(0)
     return {
         f"features.{name}": torch.randn(value.shape, generator=generator)
@@ -44,14 +44,14 @@ def vgg11_state():
 
 @pytest.fixture(scope="module")
 def reference_activations(vgg11_state):
-    """The output of each layer of torchvision's own network for an image as it is given."""
+    """Return a function that computes the output of each layer of torchvision's network, without normalisation."""
     features = vgg11_features()
     features.load_state_dict({name.removeprefix("features."): v for name, v in vgg11_state.items()}, assign=True)
 
     def activations(x):
         outputs = []
         for layer in features.eval():
-            x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)  # torchvision's would overwrite its input
+            x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)  # torchvision's ReLU overwrites its input
             outputs.append(x)
         return outputs
 
@@ -68,7 +68,7 @@ def test_layer_names_are_those_of_the_vgg_paper(vgg_type):
     assert indices["conv1_1"] == 0
     assert {indices[f"relu{name[4:]}"] - i for name, i in indices.items() if name.startswith("conv")} == {1}
     num_convs = sum(name.startswith("conv") for name in indices)
-    assert num_convs == int(vgg_type[3:]) - 3  # the other three are linear
+    assert num_convs == int(vgg_type[3:]) - 3  # the other three layers are linear
     if vgg_type == "vgg11":
         assert {name: i for name, i in indices.items() if name.startswith("conv")} == VGG11_CONVS
     if vgg_type == "vgg19":
@@ -91,7 +91,7 @@ def test_features_are_those_of_torchvision_at_every_layer(vgg11_state, reference
     for name, index in indices.items():
         torch.testing.assert_close(activations[name], expected[index], rtol=1e-5, atol=1e-5, msg=name)
         if name.startswith("conv"):
-            assert activations[name].min() < -0.1, name  # before the activation, and not overwritten by it
+            assert activations[name].min() < -0.1, name  # the values before the activation were not overwritten
         else:
             assert activations[name].min() == 0, name
     assert torch.equal(image, kept)
@@ -174,7 +174,7 @@ def test_weights_of_another_vgg_are_rejected(vgg11_state):
     assert "vgg13" in message(error)
 
 
-def test_layers_that_a_network_lacks_are_rejected(vgg11_state):
+def test_unknown_layers_are_rejected(vgg11_state):
     with pytest.raises(ValueError, match="vgg11 has no layer conv5_4, conv6_1"):
         VGGFeatures("vgg11", ["conv5_4", "conv1_1", "conv6_1"], vgg11_state)
 
@@ -182,7 +182,7 @@ def test_layers_that_a_network_lacks_are_rejected(vgg11_state):
 @pytest.mark.parametrize(
     "failure", [urllib.error.URLError("no network"), TimeoutError("timed out"), RuntimeError("invalid hash value")]
 )
-def test_failed_download_says_where_to_put_the_file(monkeypatch, tmp_path, failure):
+def test_failed_download_names_url_and_target_path(monkeypatch, tmp_path, failure):
     def fail(*_, **__):
         raise failure
 
