@@ -12,7 +12,7 @@ def message(error):
 
 
 def randomised(network, seed=0):
-    """Set random weights that keep the signal's size and biases other than 0, so that every part of the network counts."""
+    """Set random weights that keep the signal's size, and biases other than 0, so that every parameter matters."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
