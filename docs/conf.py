@@ -6,9 +6,12 @@ The reference pages for commands, configuration and public models are generated 
 import importlib
 import json
 import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from docutils import nodes
 
 import esrgan
 from esrgan.cli import COMMANDS
@@ -33,13 +36,14 @@ suppress_warnings = ["myst.header"]  # included files start at their own heading
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True  # attributes as a list
 
 CLI_INTRODUCTION = """\
 # Command line
 
 In a clone of the repository, `inference.py`, `train.py`, `test.py` and `net_interpolation.py` are the same as `esrgan
 inference`, `esrgan train`, `esrgan test` and `esrgan interpolate`. `esrgan --version` prints the versions of esrgan,
-PyTorch, CUDA and Python.
+PyTorch, CUDA and Python. Every command has `--help`.
 
 | exit code | meaning |
 |---|---|
@@ -99,7 +103,8 @@ def configuration_page() -> str:
                 sections.append((f"{name}.{key}" if name else key, field))
                 continue
             default = json.dumps(field.get_default(call_default_factory=True), default=list)
-            lines.append(f"| `{key}` | `{default}` | {field.description or ''} |")
+            meaning = re.sub(r"\{.*?\}", r"`\g<0>`", field.description or "")  # JSON keeps its straight quotes
+            lines.append(f"| `{key}` | `{default}` | {meaning} |")
         for section, field in sections:
             lines.extend(["", f"## {section}", "", field.description or ""])
             add_section(field.annotation, section)
@@ -158,6 +163,14 @@ def write_pages(_: object) -> None:
             path.write_text(text, "utf-8")
 
 
-def setup(app: object) -> None:
+def set_dashes(_: object, document: nodes.document) -> None:
+    """Replace the two hyphens that Sphinx puts between a parameter and its description."""
+    for text in list(document.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(": "))
+
+
+def setup(app: Any) -> None:
     """Generate the pages before Sphinx reads the sources."""
-    app.connect("builder-inited", write_pages)  # type: ignore[attr-defined]
+    app.connect("builder-inited", write_pages)
+    app.connect("doctree-read", set_dashes)
