@@ -20,7 +20,13 @@ GENERATED = {f"docs/reference/{name}.md" for name in ("command_line", "configura
 SOURCES = ("esrgan/cli", "scripts", "benchmarks", "tests")
 OTHER_FLAGS = {"--help", "--max-restarts", "--standalone", "--nnodes", "--node-rank", "--nproc-per-node"}
 OTHER_FLAGS |= {"--master-addr", "--master-port"}  # of torchrun
-OTHER_FLAGS |= {"--head", "--tile", "--fp32"}  # of Ray, and of Real-ESRGAN on the page about migration
+OTHER_FLAGS |= {"--head"}  # of Ray
+OTHER_FLAGS |= {
+    "--auto_resume",
+    "--fp32",
+    "--tile",
+    "--tile_pad",
+}  # of BasicSR and Real-ESRGAN, for who comes from there
 
 
 def test_commands_run_as_written(tmp_path):
@@ -89,7 +95,7 @@ def test_files_and_flags_named_in_a_page_exist(page):
     for name in re.findall(r"`((?:configs|docs|scripts|esrgan|tests|benchmarks)/[\w./+-]+)`", PAGES[page]):
         assert (ROOT / name).exists() or name in GENERATED, name
     sources = "".join(path.read_text() for folder in SOURCES for path in (ROOT / folder).rglob("*.py"))
-    for flag in re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", PAGES[page]):
+    for flag in re.findall(r"(?<![\w-])(--[a-z][a-z0-9_-]+)", PAGES[page]):
         assert f'"{flag}"' in sources or flag in OTHER_FLAGS, flag
 
 
