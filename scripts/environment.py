@@ -1,5 +1,6 @@
-"""The project's own environment, ``.venv``, made with nothing but Python."""
+"""Create the project's own environment, ``.venv``, with nothing but Python, and run commands in it."""
 
+import hashlib
 import subprocess
 import sys
 import time
@@ -12,28 +13,36 @@ PYTHON = FOLDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/pyt
 
 
 def install(extra: str = "") -> None:
-    """Make ``.venv`` if need be and install the project there, as it is, with what it needs.
+    """Create ``.venv`` if it is missing, and install the project there in editable mode with its dependencies.
+
+    Nothing is installed if the same ``extra`` was installed before and ``pyproject.toml`` has not changed since.
 
     Args:
-        extra: Such as "[dev]", what is to be installed besides.
+        extra: Optional dependencies to install as well, such as "[dev]".
     """
-    if sys.version_info < (3, 11):  # noqa: UP036  whoever runs this has not installed the project yet
+    # Whoever runs this has not installed the project yet, so pip has not checked the version of Python.
+    if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
     if not PYTHON.exists():
-        print(f"making the environment {FOLDER}", flush=True)
+        print(f"creating the environment {FOLDER}", flush=True)
         try:
             venv.create(FOLDER, with_pip=True)
         except BaseException as error:
-            PYTHON.unlink(missing_ok=True)  # half an environment must not be taken for a whole one
+            PYTHON.unlink(missing_ok=True)  # so that the next run does not take half an environment for a complete one
             if isinstance(error, subprocess.CalledProcessError):
                 sys.exit("Python's venv module is incomplete; on Debian and Ubuntu: apt install python3-venv")
             raise
-    print("installing the project and what it needs; PyTorch makes this some minutes the first time", flush=True)
+    stamp = FOLDER / f"installed{extra}"
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    print("installing the project and its dependencies; the first time, PyTorch makes this take some minutes", flush=True)
     run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f".{extra}")
+    stamp.write_text(wanted)
 
 
 def run(*arguments: str) -> None:
-    """Run Python in the environment, in the project's folder; show the command and its time; stop if it fails."""
+    """Run Python in the environment, in the project's folder. Print the command and its time, and exit if it fails."""
     print(f"\n$ {PYTHON.relative_to(ROOT)} {' '.join(arguments)}", flush=True)
     began = time.monotonic()
     code = subprocess.call([PYTHON, *arguments], cwd=ROOT)
