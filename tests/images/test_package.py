@@ -10,7 +10,7 @@ import numpy as np
 from esrgan import images
 from tests.helpers.image_files import KINDS, double_size, make_file, read_metadata_independently
 
-DOCS = Path(__file__).parents[2] / "docs/images.md"
+DOCS = Path(__file__).parents[2] / "docs/reference/image_formats.md"
 SHAPES = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 DEPTHS = {np.uint8: "8-bit", np.uint16: "16-bit", np.float32: "float"}
 
@@ -41,7 +41,7 @@ def make_table_row(folder, kind):
 def test_documented_table_matches_behaviour(tmp_path):
     rows = [make_table_row(tmp_path, kind) for kind in KINDS]
     documented = [line for line in DOCS.read_text("utf-8").splitlines() if line.startswith("| ")][1:]
-    assert documented == rows, "docs/images.md should have\n" + "\n".join(rows)
+    assert documented == rows, "docs/reference/image_formats.md should have\n" + "\n".join(rows)
 
 
 def test_import_loads_no_heavy_libraries():
