@@ -36,7 +36,7 @@ def install(extra: str = "") -> None:
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    print("installing the project and its dependencies; the first time, PyTorch makes this take some minutes", flush=True)
+    print("installing the project and its dependencies; PyTorch takes some minutes the first time", flush=True)
     run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f".{extra}")
     stamp.write_text(wanted)
 
