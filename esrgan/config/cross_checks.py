@@ -30,12 +30,8 @@ def _check_steps(config: Config) -> Iterator[_Conflict]:
     for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
         if (stage.num_epoch is None) == (stage.num_steps is None):
             got = "neither" if stage.num_steps is None else "both"
-            yield (
-                [f"{name}.num_steps", f"{name}.num_epoch"],
-                "either num_epoch or num_steps",
-                got,
-                "set exactly one of them",
-            )
+            involved, expected = [f"{name}.num_steps", f"{name}.num_epoch"], "either num_epoch or num_steps"
+            yield involved, expected, got, "set exactly one of them"
     if config.batch_size % config.accumulation:
         expected = f"a multiple of accumulation {config.accumulation}"
         yield ["batch_size", "accumulation"], expected, format_value(config.batch_size), "change one of them"
@@ -84,22 +80,15 @@ def _check_layers(config: Config) -> Iterator[_Conflict]:
 def _check_discriminator(config: Config) -> Iterator[_Conflict]:
     patch, net = config.training.cr_patch_size, config.discriminator
     if patch and net.type == "unet" and min(patch) < 8:
-        expected, involved = (
-            "at least 8 px for the unet discriminator",
-            ["training.cr_patch_size", "discriminator.type"],
-        )
-        yield involved, expected, format_value(patch), "use at least [8, 8]"
+        involved = ["training.cr_patch_size", "discriminator.type"]
+        yield involved, "at least 8 px for the unet discriminator", format_value(patch), "use at least [8, 8]"
     smallest = 2 ** sum(a == b for a, b in pairwise(net.vgg_blk_ch))  # its strides reduce this many px to one
     is_alone = config.batch_size <= config.accumulation  # the discriminator sees a single patch at a time
     if patch and net.type == "vgg" and is_alone and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
         expected = f"more than {smallest} px for single patches, because BatchNorm needs more than one value"
         involved = ["training.cr_patch_size", "batch_size", "discriminator.vgg_blk_ch"]
-        yield (
-            involved,
-            expected,
-            format_value(patch),
-            f"use [{2 * smallest}, {2 * smallest}], or a batch_size above accumulation",
-        )
+        remedy = f"use [{2 * smallest}, {2 * smallest}], or a batch_size above accumulation"
+        yield involved, expected, format_value(patch), remedy
 
 
 def _check_degradation(config: Config) -> Iterator[_Conflict]:
@@ -108,12 +97,8 @@ def _check_degradation(config: Config) -> Iterator[_Conflict]:
             continue
         key = f"{name}.degradation"
         if config.img_channels == 4:
-            yield (
-                [key, "img_channels"],
-                "null with img_channels 4 (JPEG has no alpha channel)",
-                "an object",
-                "set it to null",
-            )
+            expected = "null with img_channels 4 (JPEG has no alpha channel)"
+            yield [key, "img_channels"], expected, "an object", "set it to null"
         if name == "pretraining" and config.pretraining.hard_transforms:
             expected = "false with a degradation, which has its own JPEG"
             yield ["pretraining.hard_transforms", key], expected, "true", "set it to false"
