@@ -87,7 +87,7 @@ class DegradationRound(_Section):
     noise_range: _NonNegativeRange = Field(
         default=(1.0, 30.0), description="Standard deviation of Gaussian noise in levels of 255."
     )
-    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 3.0), description="Factor on the Poisson noise.")
+    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 3.0), description="Factor on Poisson noise.")
     gray_noise_prob: _Probability = Field(
         default=0.4, description="Probability that the noise is the same on all channels."
     )
@@ -111,28 +111,22 @@ class SecondDegradationRound(DegradationRound):
     noise_range: _NonNegativeRange = Field(
         default=(1.0, 25.0), description="Standard deviation of Gaussian noise in levels of 255."
     )
-    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 2.5), description="Factor on the Poisson noise.")
+    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 2.5), description="Factor on Poisson noise.")
 
 
 class Degradation(_Section):
     """Real-world degradation of HR patches instead of bicubic downscaling; the defaults are those of Real-ESRGAN."""
 
-    first: DegradationRound = Field(
-        default_factory=DegradationRound, description="First round of blur, resizing, noise and JPEG."
-    )
+    first: DegradationRound = Field(default_factory=DegradationRound, description="First round.")
     second: SecondDegradationRound = Field(default_factory=SecondDegradationRound, description="Second, milder round.")
     final_sinc_prob: _Probability = Field(default=0.8, description="Probability of a final sinc filter.")
     gt_usm: bool = Field(default=True, description="Sharpen the HR patches by unsharp masking.")
 
 
 class _Stage(_Section):
-    num_epoch: _PositiveInt | None = Field(
-        default=10000, description="Number of epochs, each of len(train) // batch_size steps."
-    )
-    num_steps: _PositiveInt | None = Field(default=None, description="Number of optimiser steps, instead of num_epoch.")
-    cr_patch_size: _PatchSize = Field(
-        default=(128, 128), description="Size of HR patches, [H, W] in px; null = whole images."
-    )
+    num_epoch: _PositiveInt | None = Field(default=10000, description="Epochs, each of len(train) // batch_size steps.")
+    num_steps: _PositiveInt | None = Field(default=None, description="Optimiser steps, instead of num_epoch.")
+    cr_patch_size: _PatchSize = Field(default=(128, 128), description="HR patch size [H, W], px; null = whole images.")
     betas: _Betas = Field(default=(0.9, 0.999), description="β1 and β2 of Adam.")
     train_datasets: _Datasets = Field(
         default=("div2k",),
@@ -158,19 +152,15 @@ class Pretraining(_Stage):
     """The first stage (PSNR): only the generator is trained, with the content loss."""
 
     lr: _PositiveFloat = Field(default=2e-4, description="Learning rate.")
-    sched_step: _PositiveInt = Field(
-        default=200000, description="Steps after which the learning rate is multiplied by sched_gamma."
-    )
-    sched_gamma: _Gamma = Field(default=0.5, description="Factor on the learning rate every sched_step steps.")
+    sched_step: _PositiveInt = Field(default=200000, description="Steps between reductions of the learning rate.")
+    sched_gamma: _Gamma = Field(default=0.5, description="Factor on the learning rate at each reduction.")
     hard_transforms: bool = Field(default=False, description="Augment LR patches by JPEG and coarse dropout.")
 
 
 class Training(_Stage):
     """The second stage (GAN): generator and discriminator are trained against each other."""
 
-    num_epoch: _PositiveInt | None = Field(
-        default=8000, description="Number of epochs, each of len(train) // batch_size steps."
-    )
+    num_epoch: _PositiveInt | None = Field(default=8000, description="Epochs, each of len(train) // batch_size steps.")
     betas: _Betas = Field(default=(0.9, 0.99), description="β1 and β2 of Adam, for both networks.")
     g_lr: _PositiveFloat = Field(default=1e-4, description="Learning rate of the generator.")
     d_lr: _PositiveFloat = Field(default=1e-4, description="Learning rate of the discriminator.")
@@ -245,7 +235,7 @@ class PerceptualLoss(_Section):
     )
     normalize_loss: bool = Field(default=False, description="Divide by the sum of layer_weights.")
     weights: _NonEmptyStr | None = Field(
-        default=None, description="State-dict file of the VGG network; null = torchvision's ImageNet weights."
+        default=None, description="State-dict file in torchvision's layout; null = torchvision's ImageNet weights."
     )
     optional: bool = Field(
         default=False,
@@ -294,14 +284,12 @@ class Config(_Section):
     seed: _NonNegativeInt = Field(default=0, description="Seed for initialisation, data order and augmentation.")
     num_workers: _NonNegativeInt | None = Field(
         default=None,
-        description="Data-loading processes; null = 0 when training on the CPU, else by the number of cores.",
+        description="Loader processes; null = 0 when training on a CPU, else by the number of cores.",
     )
     data_root: _NonEmptyStr | None = Field(
         default=None, description="Folder of the named datasets; null = $ESRGAN_DATA or data."
     )
-    cache_dir: _NonEmptyStr | None = Field(
-        default=None, description="Folder for decoded images; null = cache in the data root."
-    )
+    cache_dir: _NonEmptyStr | None = Field(default=None, description="Decoded images; null = cache in the data root.")
     ema_decay: _Decay = Field(
         default=0.999, description="Decay of the moving average of the generator's weights; 0 = off."
     )
