@@ -1,10 +1,10 @@
-r"""What helps: short runs of the lite recipe that differ in one thing each, measured alike (docs/recipe.md).
+r"""Ablation of the lite recipe: short runs that differ in one setting, evaluated in the same way (docs/recipe.md).
 
     python benchmarks/ablation.py --photos photos --teacher teacher --start lite_start.pth \
         --vgg-weights vgg16.safetensors -o ablation
 
-Interrupted, the same command goes on. Runs of the GAN stage start from the bundled esrgan-lite-psnr; scripts/teacher.py
-makes the teacher's images.
+Run the same command again to resume after an interruption. Runs of the GAN stage start from the bundled
+esrgan-lite-psnr; scripts/teacher.py creates the teacher images.
 """
 
 import argparse
@@ -17,19 +17,19 @@ from esrgan import images
 
 ROOT = Path(__file__).resolve().parent.parent
 PSNR_STEPS, GAN_STEPS = 200, 60
-CROP = 384  # px, the middle of each photograph that is measured
+CROP = 384  # px; the centre crop of each photograph that is evaluated
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--photos", type=Path, required=True, help="folder with train and val")
-parser.add_argument("--teacher", type=Path, required=True, help="folder with hr and lr")
-parser.add_argument("--start", type=Path, required=True, help="generator of 6 blocks that the PSNR stage starts from")
-parser.add_argument("--vgg-weights", type=Path, required=True)
-parser.add_argument("-o", "--out-dir", type=Path, required=True)
+parser.add_argument("--photos", type=Path, required=True, help="folder that contains train and val")
+parser.add_argument("--teacher", type=Path, required=True, help="folder that contains hr and lr")
+parser.add_argument("--start", type=Path, required=True, help="6-block generator from which the PSNR stage starts")
+parser.add_argument("--vgg-weights", type=Path, required=True, help="weights of VGG16")
+parser.add_argument("-o", "--out-dir", type=Path, required=True, help="folder for models and results")
 args = parser.parse_args()
 photo_datasets = [{"hr": str((args.photos / "train").resolve())}]
 teacher_datasets = [{key: str((args.teacher / key).resolve()) for key in ("hr", "lr")}]
 
-# name: changes of the stage's section, changes elsewhere; "scratch" is without a start
+# Each run has a name, changes to the section of its stage and other changes. "scratch" runs start untrained.
 PSNR_RUNS = {
     "psnr-base": ({}, {}),
     "psnr-patch-64": ({"cr_patch_size": [64, 64]}, {"batch_size": 16}),
@@ -58,13 +58,13 @@ base["logging"] = {"interval": 50, "wandb": "disabled", "tensorboard": False, "n
 base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
 for section in ("pretraining", "training"):
     base[section]["train_datasets"] = photo_datasets
-    base[section]["val_datasets"] = ["skimage"]  # small; test.py measures afterwards
+    base[section]["val_datasets"] = ["skimage"]  # small, because test.py evaluates the models afterwards
 base["pretraining"] |= {"num_steps": PSNR_STEPS, "lr": 2e-4, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
 base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
 
 
 def run(*arguments: object) -> None:
-    """Run one of the scripts, in this process's environment."""
+    """Run one of the scripts with this Python."""
     subprocess.run([sys.executable, *map(str, arguments)], check=True)
 
 

@@ -1,4 +1,4 @@
-"""What images too wide for strips lose at the seams of their bands: python benchmarks/bands.py MODEL [OVERLAP_PX …]."""
+"""Measure the error at the seams between bands of very wide images: python benchmarks/bands.py MODEL [OVERLAP_PX …]."""
 
 import sys
 
@@ -15,7 +15,11 @@ low = torch.from_numpy(photograph).permute(2, 0, 1)[None].float() / 255
 
 
 def upscale_in_bands(bands: int) -> torch.Tensor:
-    """Enlarge the photograph in so many bands; (1, 3, H, W) in [0, 255]."""
+    """Upscale the photograph in the given number of bands.
+
+    Returns:
+        (1, 3, H, W), integers in [0, 255] as float32.
+    """
     high = torch.zeros(1, 3, low.shape[2] * network.scale_factor, low.shape[3] * network.scale_factor)
 
     def write(part: torch.Tensor, top: int, left: int) -> None:
@@ -31,4 +35,4 @@ for overlap_px in map(int, sys.argv[2:] or [tiling.BAND_OVERLAP_PX]):
     tiling.BAND_OVERLAP_PX = overlap_px
     error = (upscale_in_bands(2) - reference).abs()
     share = (error > 1).float().mean()
-    print(f"overlap {overlap_px} px: worst {error.max():.0f} levels, {share:.2%} of values by more than 1")
+    print(f"overlap {overlap_px} px: largest error {error.max():.0f} levels, {share:.2%} of values off by more than 1")

@@ -1,7 +1,7 @@
-"""One contender of the benchmark in a process of its own, started by ``inference.py`` in the environment it needs.
+"""One contender of the benchmark; ``inference.py`` starts it as a process in the environment it needs.
 
-Its argument says what to do, in JSON. It writes a line of JSON when it is ready, and then one for each line that it is
-given: ``run`` gives seconds, ``save`` writes the last result to the path ``result``.
+The argument is a job in JSON. The process prints a line of JSON when it is ready, and then one for each line of input:
+``run`` upscales and returns the seconds, ``save`` writes the last result to the path ``result`` of the job.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Run = Callable[[], Any]
 
 
 def esrgan(job: Job, precision: str) -> tuple[Run, str]:
-    """This project, from a float tensor to a float tensor, as all of them."""
+    """Prepare this project; like every contender, it maps a float tensor to a float tensor."""
     from esrgan import Upscaler
 
     upscaler = Upscaler.from_file(job["model"], job["device"], precision)
@@ -35,7 +35,7 @@ def esrgan(job: Job, precision: str) -> tuple[Run, str]:
 
 
 def _load_reference(job: Job, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, torch.Tensor]:
-    """BasicSR's RRDBNet by way of spandrel, and its input."""
+    """Return spandrel's copy of BasicSR's RRDBNet, and its input."""
     from spandrel import ModelLoader
 
     network = ModelLoader(device=job["device"]).load_from_file(job["state"]).model.eval().requires_grad_(False)
@@ -44,7 +44,7 @@ def _load_reference(job: Job, dtype: torch.dtype = torch.float32) -> tuple[torch
 
 
 def pytorch(job: Job, name: str, compiled: bool = False, channels_last: bool = False) -> tuple[Run, str]:
-    """The plain forward pass over the whole image, as Real-ESRGAN runs it, and what is usually done to hasten it."""
+    """Prepare a plain forward pass over the whole image, as in Real-ESRGAN, with the usual optimisations as options."""
     network, low = _load_reference(job, getattr(torch, name))
     if channels_last:
         network, low = network.to(memory_format=torch.channels_last), low.contiguous(memory_format=torch.channels_last)
@@ -53,7 +53,7 @@ def pytorch(job: Job, name: str, compiled: bool = False, channels_last: bool = F
 
 
 def ncnn(job: Job, bf16: bool) -> tuple[Run, str]:
-    """The ncnn pair itself, on the CPU; ``low`` has to outlive the ``ncnn.Mat`` of it."""
+    """Prepare ncnn on the CPU. ``low`` has to outlive the ``ncnn.Mat`` that refers to its memory."""
     import ncnn as library
 
     net = library.Net()
@@ -75,20 +75,20 @@ def ncnn(job: Job, bf16: bool) -> tuple[Run, str]:
 
 
 def openvino(job: Job, precision: str) -> tuple[Run, str]:
-    """The network converted from PyTorch, its size fixed, tuned for latency."""
+    """Prepare OpenVINO, with the network converted from PyTorch at a fixed size and tuned for latency."""
     import openvino as library
 
     network, low = _load_reference(job)
     model = library.convert_model(network, example_input=low, input=list(low.shape))
     options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": job["threads"]}
     compiled = library.Core().compile_model(model, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
-    given = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    actual = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     array = low.numpy()
-    return lambda: compiled(array)[0], f"openvino {library.__version__.split('-')[0]}, {given}"
+    return lambda: compiled(array)[0], f"openvino {library.__version__.split('-')[0]}, {actual}"
 
 
 def onnxruntime(job: Job) -> tuple[Run, str]:
-    """The network exported from PyTorch, its size fixed."""
+    """Prepare ONNX Runtime, with the network exported from PyTorch at a fixed size."""
     import onnxruntime as library
 
     network, low = _load_reference(job)
@@ -102,7 +102,7 @@ def onnxruntime(job: Job) -> tuple[Run, str]:
 
 
 def measure_memory(job: Job) -> None:
-    """Stream an image whose strips have lines of the given width, and say how far memory rose above what was there."""
+    """Stream an image of the given width in strips, and print how much the resident memory rose."""
     from esrgan.inference.streaming import upscale_strips
     from esrgan.inference.tiling import choose_tiling
     from esrgan.models import RRDBNet
@@ -113,17 +113,17 @@ def measure_memory(job: Job) -> None:
 
     network = RRDBNet(num_basic_blocks=6).eval().to(memory_format=torch.channels_last)
     tiling = choose_tiling(network, job["long_side"], job["short_side"])
-    # The first is to load what PyTorch loads late.
+    # The first, small image makes PyTorch load what it loads on first use.
     for short_side, rows in ((256, 128), (job["short_side"], job["rows"])):
         before = resident("VmRSS")
         began = time.perf_counter()
         sizes = [min(tiling.lines, rows - row) for row in range(0, rows, tiling.lines)]
         with torch.inference_mode():
-            given = sum(
+            num_values = sum(
                 part.numel()
                 for part in upscale_strips(network, (torch.rand(1, 3, n, short_side) for n in sizes), 2, tiling.lines)
             )
-        assert given == 16 * 3 * rows * short_side  # noqa: S101
+        assert num_values == 16 * 3 * rows * short_side  # noqa: S101
     risen, seconds = resident("VmHWM") - before, time.perf_counter() - began
     print(json.dumps({"bytes": risen, "lines": tiling.lines, "bands": tiling.bands, "seconds": seconds}))
 
@@ -146,19 +146,19 @@ CONTENDERS: dict[str, Callable[[Job], tuple[Run, str]]] = {
 
 
 def main() -> None:
-    """Obey until there is nothing more to read."""
+    """Process commands until the end of the input."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not come between
+    os.dup2(2, 1)  # libraries that print to stdout must not disturb the answers
     job: Job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])
     is_cuda = job["device"] == "cuda"
     run, note = CONTENDERS[job["name"]](job)
-    run()  # compiles, allocates, packs weights
+    run()  # the first run compiles, allocates and packs weights
     print(json.dumps({"note": note}), file=answers)
     high: Any = None
-    for order in sys.stdin:
+    for command in sys.stdin:
         answer: dict[str, float] = {}
-        if order.strip() == "run":
+        if command.strip() == "run":
             high = None
             if is_cuda:
                 torch.cuda.synchronize()

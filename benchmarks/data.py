@@ -1,7 +1,6 @@
-"""Measure patches cut from the cache beside decoding an image for each: taskset -c 0 python benchmarks/data.py.
+"""Compare cutting patches from the cache with decoding an image for each: taskset -c 0 python benchmarks/data.py.
 
-The rows take turns, round by round, so that what else the machine does falls on all alike. The files are in the page
-cache of the system.
+The rows take turns in every round, so other load on the machine affects them equally. The files are in the page cache.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from esrgan import images
 from esrgan.data import ImagePair, PatchDataset, cache, cache_pairs, load_batches
 
 SCALE, PATCH_PX, BATCH_SIZE = 4, 128, 16
-HEIGHT_PX, WIDTH_PX = 1356, 2040  # the commonest size in DIV2K
+HEIGHT_PX, WIDTH_PX = 1356, 2040  # the most common size in DIV2K
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-STEPS_PER_TURN = 100  # of a turn
-DECODES_PER_TURN = 4  # of a turn
+STEPS_PER_TURN = 100
+DECODES_PER_TURN = 4
 CUT, DECODED = "patch pairs cut", "PNGs decoded"
 
 
 def write_photographs(folder: Path, count: int) -> list[ImagePair]:
-    """Write upscaled photographs; noise as a camera's makes the files as large as DIV2K's, some MB."""
+    """Write upscaled photographs, with noise that makes the files as large as those of DIV2K (several MB)."""
     rng = np.random.default_rng(0)
     pairs = []
     for number in range(count):
@@ -48,7 +47,15 @@ def write_photographs(folder: Path, count: int) -> list[ImagePair]:
 
 
 def run_interleaved(rows: dict[str, Callable[[], int]], rounds: int) -> Iterator[tuple[str, list[float], list[float]]]:
-    """Give the wall-clock and CPU rates of each row, in its unit per second; CPU time is this process's alone."""
+    """Run the rows in turns and return their rates.
+
+    Args:
+        rows: For each name a function that returns how many units it has processed.
+        rounds: How often each is called.
+
+    Returns:
+        For each row its name and its rates per wall-clock second and per CPU second of this process.
+    """
     wall: dict[str, list[float]] = {name: [] for name in rows}
     cpu: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(rounds):
@@ -61,11 +68,13 @@ def run_interleaved(rows: dict[str, Callable[[], int]], rounds: int) -> Iterator
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure all rows and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=16, metavar="N", help="2040×1356 px (default: 16)")
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: 10")
-    parser.add_argument("--workers", type=int, nargs="*", default=[], metavar="N", help="loader processes to try too")
+    parser.add_argument("--images", type=int, default=16, metavar="N", help="images of 2040×1356 px (default: 16)")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="rounds (default: 10)")
+    parser.add_argument(
+        "--workers", type=int, nargs="*", default=[], metavar="N", help="also measure with N loader processes"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # as in loader processes
@@ -99,14 +108,14 @@ def main() -> None:
             return len(cached)
 
         local_stream = stream(0)
-        take(local_stream, args.images)  # so that every checksum is compared
+        take(local_stream, args.images)  # the first use of each image compares its checksum
         rows: dict[str, Callable[[], int]] = {
             CUT: partial(take, local_stream, STEPS_PER_TURN),
             DECODED: decode,
             "cache files checked": check,
-            "cache files found when a run begins": lambda: len(build_cache()),
+            "cache files found when a run starts": lambda: len(build_cache()),
         }
-        for number in args.workers:  # of a turn, less than a hundredth is loaded before it begins
+        for number in args.workers:  # turns are so long that less than 1 % is prefetched before they start
             rows[f"patch pairs, {number} loader processes"] = partial(take, stream(number), 500 * number)
         megabytes = statistics.mean(pair.high.stat().st_size for pair in pairs) / 1e6
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -118,7 +127,7 @@ def main() -> None:
             own = "" if "loader" in name else f"{statistics.median(cpu):,.0f}"
             print(f"| {name} | {max(wall):,.0f} | {statistics.median(wall):,.0f} | {own} |")
             medians[name] = statistics.median(wall)
-        print(f"\na patch pair is {medians[CUT] / medians[DECODED]:.0f} × as fast as decoding a PNG")
+        print(f"\ncutting a patch pair is {medians[CUT] / medians[DECODED]:.0f} × as fast as decoding a PNG")
 
 
 main()

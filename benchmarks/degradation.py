@@ -1,6 +1,6 @@
-"""How long the degradation of a batch takes: python benchmarks/degradation.py [cpu|cuda].
+"""Measure how long the degradation of a batch takes: python benchmarks/degradation.py [cpu|cuda].
 
-On a CPU it is the processor time of one thread, to which other programs matter little.
+On a CPU, the processor time of one thread is measured, which other programs hardly affect.
 """
 
 import sys
@@ -30,5 +30,5 @@ for count, side in ((4, 128), (12, 256)):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times_ms.append((clock() - begin) * 1e3)
-    median = sorted(times_ms[1:])[REPETITIONS // 2]  # the first one is for warming up
+    median = sorted(times_ms[1:])[REPETITIONS // 2]  # the first repetition warms up
     print(f"{name}: {count} patches of {side}×{side} px: {median:.0f} ms (median of {REPETITIONS})")

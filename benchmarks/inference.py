@@ -1,7 +1,8 @@
-"""Measure upscaling beside other programs: python3 benchmarks/inference.py --model FILE.
+"""Compare the speed of upscaling with other programs: python3 benchmarks/inference.py --model FILE.
 
-Each contender lives in a process of its own, and one works at a time. They take turns, round by round, and before each
-turn the machine is given time to become idle. The peers are installed into ``benchmarks/.peers``, at fixed versions.
+Each contender runs in its own process, and only one works at a time. They take turns in every round, and before each
+turn the benchmark waits for the machine to become idle. Fixed versions of the peers are installed into
+``benchmarks/.peers``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from esrgan.resize import bicubic
 HERE = Path(__file__).resolve().parent
 PEERS_FOLDER = HERE / ".peers"
 PEERS_PYTHON = PEERS_FOLDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-# realesrgan 0.3.0 and basicsr 1.4.2 install but do not import (torchvision.transforms.functional_tensor is gone);
-# spandrel has their network, layer for layer. PyTorch is ours, so that what differs is how it is used.
+# realesrgan 0.3.0 and basicsr 1.4.2 can be installed but not imported (torchvision.transforms.functional_tensor no
+# longer exists); spandrel has the same network, layer by layer. All use our version of PyTorch, so only its use
+# differs.
 PEERS = ["spandrel==0.4.2", "ncnn==1.0.20261020", "openvino==2026.4.1", "onnxruntime==1.31.1", "onnx==1.23.2"]
 PEERS.append(f"torch=={torch.__version__.split('+')[0]}")
 TORCH = ("PyTorch, plain", "PyTorch, channels_last", "PyTorch, bfloat16 channels_last")
@@ -44,12 +46,12 @@ CPU = (*TORCH, *OTHER_LIBRARIES, "esrgan, fp32", "esrgan, bf16", "esrgan, auto")
 GPU = ("PyTorch, plain float16", "PyTorch, float16 channels_last compiled", "esrgan, fp32", "esrgan, auto")
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 IS_NATIVE = has_native_bfloat16(torch.device("cpu"))
-ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "ignore"}  # the same esrgan here and in the workers
+ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "ignore"}  # also for the workers
 Job = dict[str, Any]
 
 
 def install_peers() -> None:
-    """Install the peers, unless just these are there."""
+    """Install the peers, unless exactly these versions are installed."""
     stamp, wanted = PEERS_FOLDER / "installed.txt", "\n".join(PEERS)
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"installing {', '.join(PEERS)}", file=sys.stderr)
@@ -59,7 +61,7 @@ def install_peers() -> None:
 
 
 def print_machine() -> None:
-    """Say on what all this is measured."""
+    """Print the hardware and the versions that are measured."""
     model, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.exists():
         model = next((line.split(":")[1].strip() for line in info.open() if line.startswith("model name")), model)
@@ -67,25 +69,29 @@ def print_machine() -> None:
     names = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_fp16", "bf16")
     print(f"- CPU: {model}; {', '.join(name for name in names if capabilities.get(name))}")
     print(f"- {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB")
-    print(f"- bfloat16 on the CPU: {'native' if IS_NATIVE else 'not native, emulated where it is asked for'}")
+    print(f"- bfloat16 on the CPU: {'native' if IS_NATIVE else 'not native; emulated where it is requested'}")
     print(f"- GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
     print(f"- Python {platform.python_version()}, PyTorch {torch.__version__}, {platform.system()}")
 
 
 def count_operations(network: RRDBNet, pixels: int) -> int:
-    """Count the additions and multiplications of the convolutions for a number of low-resolution pixels."""
+    """Return the number of additions and multiplications in the convolutions for a number of LR pixels."""
     total = 0
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d):
             doublings = network.num_upsamplings if name in ("conv_hr", "conv_last") else 0
-            if name.startswith("conv_up"):  # before the pixel shuffle, but after the nearest-neighbour enlargement
+            if name.startswith("conv_up"):  # it runs before a pixel shuffle, but after nearest-neighbour upsampling
                 doublings = int(name[-1]) - network.use_subpixel_conv
             total += 2 * module.weight.numel() * 4**doublings * pixels // network.unshuffle_factor**2
     return total
 
 
 def compare(result: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float, int]:
-    """Give PSNR, PSNR after rounding to 8 bits, and the worst level then, of images in [0, 1]."""
+    """Compare images with values in [0, 1].
+
+    Returns:
+        PSNR, PSNR after rounding to 8 bits, and the largest error in levels after rounding.
+    """
     a, b = (np.clip(each.astype(np.float64), 0, 1) * 255 for each in (result, reference))
     rounded = np.abs(a.round() - b.round())
     with np.errstate(divide="ignore"):
@@ -94,7 +100,7 @@ def compare(result: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float
 
 
 class ContenderProcess:
-    """A contender, waiting for its turn."""
+    """The process of a contender, which waits for commands."""
 
     def __init__(self, name: str, job: Job) -> None:
         print(f"starting {name}", file=sys.stderr)
@@ -110,7 +116,7 @@ class ContenderProcess:
         self.note = self.request("").get("note")
 
     def request(self, command: str) -> Job:
-        """Let it do something; give its answer, which is empty if it has died."""
+        """Send a command and return the answer, which is empty if the process has died."""
         assert self.process.stdin is not None  # noqa: S101  both are pipes; for the type checker
         assert self.process.stdout is not None  # noqa: S101
         if command:
@@ -119,7 +125,7 @@ class ContenderProcess:
         return dict(json.loads(self.process.stdout.readline() or "{}"))
 
     def run(self, patience: float) -> None:
-        """Let it run once, if possible on an idle machine; note its time and the share of the CPU others had then."""
+        """Run once, if possible on an idle machine; record the time and the share of the CPU that others used."""
         deadline = time.monotonic() + patience
         while psutil.cpu_percent(0.5) > 10 and time.monotonic() < deadline:
             pass
@@ -137,7 +143,7 @@ class ContenderProcess:
 
 
 def run_contenders(names: Iterable[str], job: Job, options: argparse.Namespace, flop: int) -> None:
-    """Let contenders take turns, and print their table."""
+    """Run contenders in turns and print a table."""
     workers = [ContenderProcess(name, job | {"result": f"{job['input']}.{i}.npy"}) for i, name in enumerate(names)]
     alive = {worker.name: worker for worker in workers if worker.note}
     for i in range(options.repeats):
@@ -149,8 +155,10 @@ def run_contenders(names: Iterable[str], job: Job, options: argparse.Namespace, 
             worker.request("save")
         worker.process.communicate()
     reference, first = np.load(alive["esrgan, fp32"].result), next(iter(alive.values()))
-    print(f"{flop / 1e9:.0f} GFLOP, {options.repeats} rounds. PSNR and worst 8-bit level are against `esrgan, fp32`.\n")
-    print(f"| | what | best s | median s | × {first.name} | GFLOP/s | others | PSNR | worst | GPU memory |")
+    print(
+        f"{flop / 1e9:.0f} GFLOP, {options.repeats} rounds. PSNR and largest 8-bit error are against `esrgan, fp32`.\n"
+    )
+    print(f"| | software | best s | median s | × {first.name} | GFLOP/s | others | PSNR | worst | GPU memory |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for worker in workers:
         if not worker.note:
@@ -168,17 +176,17 @@ def run_contenders(names: Iterable[str], job: Job, options: argparse.Namespace, 
 
 
 def measure_accuracy(model: Path, side: int) -> None:
-    """Compare ``auto`` and bfloat16 with float32 on photographs: as they are, and reduced to a quarter first."""
+    """Compare ``auto`` and bfloat16 with float32 on photographs, at their size and downscaled by 4."""
     upscalers = {name: Upscaler.from_file(model, "cpu", name) for name in ("fp32", "bf16", "auto")}
     if upscalers["auto"].dtype == torch.float32:
         del upscalers["auto"]
-        print("On this machine `auto` is float32 itself; bfloat16 is emulated, with the same roundings.\n")
-    print(f"The middle {side}×{side} px at most. PSNR before and after rounding to 8 bits.\n")
-    print("| input | precision | PSNR | PSNR, 8 bits | worst level |\n|---|---|--:|--:|--:|")
+        print("On this machine `auto` is float32; bfloat16 is emulated, with the same rounding.\n")
+    print(f"Centre crops of at most {side}×{side} px. PSNR before and after rounding to 8 bits.\n")
+    print("| input | precision | PSNR | PSNR, 8 bits | largest error |\n|---|---|--:|--:|--:|")
     for name in PHOTOGRAPHS:
         photograph = getattr(skimage.data, name)()
         height, width = (length // 4 * 4 for length in photograph.shape[:2])
-        for kind, image in (("reduced ×¼", bicubic(photograph[:height, :width], 0.25)), ("itself", photograph)):
+        for kind, image in (("downscaled ×¼", bicubic(photograph[:height, :width], 0.25)), ("original", photograph)):
             top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
             low = (image[top : top + side, left : left + side] / 255).astype(np.float32)
             results = {each: upscaler(low) for each, upscaler in upscalers.items()}
@@ -188,11 +196,15 @@ def measure_accuracy(model: Path, side: int) -> None:
 
 
 def measure_memory(width: int, height: int) -> None:
-    """Measure what a large image takes above the canvas, on its first lines; how many they are does not matter."""
+    """Measure the memory that a large image needs beyond its canvas.
+
+    Only the first lines are upscaled, because their number does not matter.
+    """
     short_side, long_side = sorted((width, height))
-    print(f"{width}×{height} px, 6 blocks, ×4: above the canvas of {width * height * 48 / 1e9:.2f} GB in 8 bits.\n")
-    print("| lines of | how many | in strips of | peak | s |\n|--:|--:|--:|--:|--:|")
-    for rows in (192, 384):  # more than the 96 lines that are on their way through the network
+    canvas = f"the 8-bit canvas of {width * height * 48 / 1e9:.2f} GB"
+    print(f"{width}×{height} px, 6 blocks, ×4: memory beyond {canvas}.\n")
+    print("| line width | lines | lines per strip | peak | s |\n|--:|--:|--:|--:|--:|")
+    for rows in (192, 384):  # more than the 96 lines that the network has in progress
         job = json.dumps({"name": "memory", "short_side": short_side, "long_side": long_side, "rows": rows})
         answer = json.loads(subprocess.check_output([sys.executable, HERE / "contenders.py", job], env=ENVIRONMENT))
         strips = f"{answer['lines']}" + f", in {answer['bands']} bands" * (answer["bands"] > 1)
@@ -200,27 +212,44 @@ def measure_memory(width: int, height: int) -> None:
 
 
 def save_input(path: str, width: int, height: int) -> None:
-    """Write a photograph of a given size, (1, 3, H, W) in [0, 1], mirrored where it is too small."""
+    """Write a photograph of the given size as (1, 3, H, W) in [0, 1], padded by mirroring if it is too small."""
     photograph = skimage.data.astronaut()
-    missing = [(0, max(wanted - there, 0)) for wanted, there in zip((height, width), photograph.shape[:2], strict=True)]
+    missing = [(0, max(wanted - have, 0)) for wanted, have in zip((height, width), photograph.shape[:2], strict=True)]
     pixels = np.pad(photograph, [*missing, (0, 0)], mode="symmetric")[:height, :width]
     np.save(path, np.ascontiguousarray(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255))
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Run the requested measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="a generator; ncnn takes part if it is an ncnn pair")
-    parser.add_argument("--size", default="256x256", help="width and height of the input on the CPU (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (%(default)s)")
-    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for an idle machine (%(default)s)")
     parser.add_argument(
-        "--only", nargs="+", default=CPU, choices=CPU, metavar="NAME", help="some contenders on the CPU"
+        "--model", type=Path, required=True, help="generator file; ncnn is included only for an ncnn pair"
     )
-    parser.add_argument("--crop", type=int, default=128, help="side of the photographs for the accuracy (%(default)s)")
-    parser.add_argument("--memory", default="6000x4000", help="size for the measurement of memory (%(default)s)")
+    parser.add_argument(
+        "--size", default="256x256", help="width and height of the input on the CPU (default: %(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="number of rounds (default: %(default)s)")
+    parser.add_argument(
+        "--patience", type=float, default=60, help="seconds to wait for an idle machine (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=CPU,
+        choices=CPU,
+        metavar="NAME",
+        help="contenders to run on the CPU (default: all)",
+    )
+    parser.add_argument(
+        "--crop", type=int, default=128, help="side of the crops that measure accuracy (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--memory", default="6000x4000", help="image size for the memory measurement (default: %(default)s)"
+    )
     parts = ("speed", "gpu", "accuracy", "memory")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what to measure (everything)")
+    parser.add_argument(
+        "--parts", nargs="+", choices=parts, default=parts, help="what to measure (default: everything)"
+    )
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     print(f"measuring {Path(esrgan.__file__).parent}", file=sys.stderr)
@@ -244,7 +273,7 @@ def main() -> None:
                 save_input(job["input"], 640, 480)
                 run_contenders(GPU, job | {"device": "cuda"}, options, count_operations(network, 640 * 480))
             else:
-                print("Left out: there is none here.")
+                print("Skipped: this machine has no GPU.")
     if "accuracy" in options.parts:
         print("\n## Accuracy\n", flush=True)
         measure_accuracy(model, options.crop)

@@ -1,6 +1,6 @@
-"""Says which roundings of half precision show: those of the weights or of the features, in which blocks.
+"""Measure which rounding of half precision matters: that of weights or of features, and in which blocks.
 
-Everything is computed in float32; what half precision would round is rounded by hand, so any machine can tell.
+Everything is computed in float32 and rounded explicitly where half precision would round, so it runs on any machine.
 
     python benchmarks/rounding.py realesrgan-x4plus.param
 """
@@ -22,12 +22,12 @@ BF16, FP16 = torch.bfloat16, torch.float16
 
 
 def round_to(values: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Round to a type; None leaves the values."""
+    """Round values to a dtype, but keep float32; None does not round."""
     return values if dtype is None else values.to(dtype).float()
 
 
 def round_keeping_tap_sums(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round a weight (O, I, 3, 3), carrying each tap's error to the next smaller one, so that their sum stays."""
+    """Round a weight (O, I, 3, 3), carrying the error of each tap to the next smaller one, to preserve their sum."""
     taps, order = weight.flatten(2).sort(dim=2, descending=True)
     error, result = torch.zeros_like(taps[..., 0]), torch.empty_like(taps)
     for i in range(taps.shape[2]):
@@ -37,7 +37,7 @@ def round_keeping_tap_sums(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class RoundedConv2d(nn.Conv2d):
-    """A convolution that rounds what it takes and gives."""
+    """A convolution that rounds its input and output."""
 
     features: torch.dtype | None
 
@@ -54,7 +54,7 @@ def round_blocks(
     *,
     keep_sums: bool = False,
 ) -> RRDBNet:
-    """Round the dense blocks of some RRDBs."""
+    """Return a copy of a network whose dense blocks are rounded in the RRDBs selected by ``blocks``."""
     network = copy.deepcopy(network)
     for conv in [each for each in network.body[blocks].modules() if type(each) is nn.Conv2d]:
         if weights is not None:
@@ -67,7 +67,7 @@ def round_blocks(
 
 @torch.inference_mode()
 def main() -> None:
-    """Print the table."""
+    """Print the errors of all variants as a table."""
     network = load_generator(sys.argv[1]).build().eval().requires_grad_(False).to(memory_format=torch.channels_last)
     low = torch.from_numpy(bicubic(skimage.data.astronaut(), 0.25)).movedim(-1, 0)[None].float() / 255
     exact = network(low)
@@ -75,12 +75,12 @@ def main() -> None:
     variants = {
         "float16": round_blocks(network, FP16, FP16),
         "bfloat16": round_blocks(network, BF16, BF16),
-        "bfloat16, weights alone": round_blocks(network, BF16, None),
-        "bfloat16, features alone": round_blocks(network, None, BF16),
-        "bfloat16, sums of taps kept": round_blocks(network, BF16, BF16, keep_sums=True),
+        "bfloat16, weights only": round_blocks(network, BF16, None),
+        "bfloat16, features only": round_blocks(network, None, BF16),
+        "bfloat16, sums of taps preserved": round_blocks(network, BF16, BF16, keep_sums=True),
         "bfloat16, without the last 4 blocks": round_blocks(network, BF16, BF16, slice(last)),
     }
-    print("| rounded | PSNR | worst level | of more than 4 |\n|---|--:|--:|--:|")
+    print("| rounded | PSNR | largest error | errors above 4 levels |\n|---|--:|--:|--:|")
     for name, coarse in variants.items():
         result = coarse(low)
         psnr = -10 * (result - exact).square().mean().log10()

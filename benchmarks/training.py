@@ -1,9 +1,10 @@
-"""Measure training beside a plain loop: python3 benchmarks/training.py.
+"""Compare training with a plain loop: python3 benchmarks/training.py.
 
-Both train the same networks on the same batches with the same losses, each in a process of its own, in turns. The
-plain loop is what BasicSR's ESRGAN model does in a step, written down anew: float32 (on a GPU PyTorch's default, TF32
-in convolutions), NCHW, Adam as it comes, five passes of the discriminator, every loss read back, the average weight by
-weight. VGG19 has random weights: they cost what trained ones do. Batches are ready in memory, so loading is in neither.
+Both train the same networks on the same batches with the same losses, in separate processes that take turns. The plain
+loop re-implements a step of BasicSR's ESRGAN model: float32 (on a GPU with PyTorch's default, TF32 in convolutions),
+NCHW, Adam with default settings, five passes of the discriminator, every loss read back, and the moving average updated
+weight by weight. VGG19 has random weights, which cost the same as trained ones. Batches are in memory already, so
+loading data is not measured.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from esrgan.cli.process import keep_freed_memory
 
-if "plain" not in sys.argv:  # as the trainer does, before PyTorch allocates anything
+if "plain" not in sys.argv:  # like the trainer, before PyTorch allocates anything
     keep_freed_memory()
 
 import torch
@@ -44,7 +45,7 @@ Step = Callable[[Tensor, Tensor, int], dict[str, Any]]
 def make_plain_step(
     stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss
 ) -> Step:
-    """Make the step of the plain loop."""
+    """Return the training step of the plain loop."""
     generator, discriminator = (each.to(memory_format=torch.contiguous_format) for each in networks)  # type: ignore[call-overload]
     average = ExponentialMovingAverage(generator, 0.999).average
     section = config.training
@@ -102,7 +103,7 @@ def make_plain_step(
 def make_esrgan_step(
     stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss, low: bool
 ) -> Step:
-    """Make the step of the trainer; its losses stay on the device until they are reported."""
+    """Return the training step of this project, whose losses stay on the device until they are reported."""
     device = next(networks[0].parameters()).device
     autocast = make_autocast(config, TrainOptions(autocast=low), device, Console())
     training_stage = make_stage(stage, config, *networks, ContentLoss(), perceptual_loss, autocast)
@@ -119,7 +120,7 @@ def make_esrgan_step(
 
 
 def run_worker(name: str, stage: str, options: argparse.Namespace) -> None:
-    """Be a contender: for each line that comes do the steps of a turn, and answer with time, losses and memory."""
+    """Run a contender: for each line of input, do the steps of a turn and print time, losses and memory."""
     device = select_device(options.device)
     generator = {"num_basic_blocks": options.blocks, "small_init": "trunk"}
     config = Config.model_validate(
@@ -137,14 +138,14 @@ def run_worker(name: str, stage: str, options: argparse.Namespace) -> None:
         started = time.perf_counter()
         for _ in range(options.steps):
             losses = step(low, high, next(numbers))
-        results = {key: float(value) for key, value in losses.items()}  # waits for the device
+        results = {key: float(value) for key, value in losses.items()}  # this waits for the device
         seconds = (time.perf_counter() - started) / options.steps
         memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         print(json.dumps({"seconds": seconds, "memory": memory, "losses": results}), flush=True)
 
 
 def compare_loops(stage: str, names: list[str], options: argparse.Namespace) -> None:
-    """Let the contenders take turns in a stage, and print their rows."""
+    """Run the contenders of a stage in turns and print their rows."""
     command = [sys.executable, __file__, *sys.argv[1:], "--work", stage]
     processes = {
         name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -172,14 +173,16 @@ def compare_loops(stage: str, names: list[str], options: argparse.Namespace) -> 
 def main() -> None:
     """Measure both stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", help="as train.py's (default: auto)")
-    parser.add_argument("--blocks", type=int, default=2, help="RRDBs (default: 2; the paper's network has 23)")
-    parser.add_argument("--batch", type=int, default=4, help="patches (default: 4; the paper's: 16)")
-    parser.add_argument("--patch", type=int, default=128, help="HR pixels (default: 128)")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each loop, after one to warm up (default: 7)")
-    parser.add_argument("--steps", type=int, default=1, help="steps of a turn (default: 1)")
-    parser.add_argument("--autocast", action="store_true", help="measure low precision too")
-    parser.add_argument("--checkpointing", action="store_true", help="with checkpointed activations")
+    parser.add_argument("--device", default="auto", help="as for train.py (default: auto)")
+    parser.add_argument("--blocks", type=int, default=2, help="RRDBs (default: 2; 23 in the paper)")
+    parser.add_argument("--batch", type=int, default=4, help="patches per batch (default: 4; 16 in the paper)")
+    parser.add_argument("--patch", type=int, default=128, help="side of the HR patches in px (default: 128)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="turns of each loop, after one for warming up (default: 7)"
+    )
+    parser.add_argument("--steps", type=int, default=1, help="steps per turn (default: 1)")
+    parser.add_argument("--autocast", action="store_true", help="also measure low precision")
+    parser.add_argument("--checkpointing", action="store_true", help="use activation checkpointing")
     parser.add_argument("--work", nargs=2, metavar=("STAGE", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -190,7 +193,7 @@ def main() -> None:
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     )
     print(f"PyTorch {torch.__version__}, {hardware}; {options.blocks} blocks, {options.batch} × {options.patch} px\n")
-    print("| stage | loop | best s/step | median s/step | × plain | losses of the first turn differ by | memory |")
+    print("| stage | loop | best s/step | median s/step | × plain | deviation of first losses | memory |")
     print("|---|---|--:|--:|--:|--:|--:|", flush=True)
     for stage in STAGES:
         compare_loops(stage, ["plain", "esrgan", *(["esrgan -a"] if options.autocast else [])], options)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from esrgan.config import Config as Config
-    from esrgan.config import load as load_config  # noqa: F401  part of __all__
+    from esrgan.config import load as load_config  # noqa: F401  in __all__ under its public name
     from esrgan.errors import EsrganError as EsrganError
     from esrgan.inference import Upscaler as Upscaler
     from esrgan.inference import upscale_files as upscale_files
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Each name is imported when it is first used, because importing PyTorch takes seconds.
+# Each name is imported on first use, because importing PyTorch takes seconds.
 _LAZY_IMPORTS = {
     "Config": ("esrgan.config", "Config"),
     "EsrganError": ("esrgan.errors", "EsrganError"),

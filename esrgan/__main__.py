@@ -1,4 +1,4 @@
-"""``python -m esrgan``."""
+"""Run the ``esrgan`` command: ``python -m esrgan``."""
 
 from esrgan.cli import main
 

@@ -1,4 +1,4 @@
-"""Lines for people: one that is rewritten on a terminal, plain ones elsewhere."""
+"""Progress output: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from typing import TextIO
 
 from esrgan.text import format_size
 
-LIVE_INTERVAL_S = 0.5  # between two versions of the live line
-PLAIN_INTERVAL_S = 60.0  # between two plain lines that stand in for it
+LIVE_INTERVAL_S = 0.5  # between updates of the live line
+PLAIN_INTERVAL_S = 60.0  # between plain progress lines
 
 
 class Console:
-    """One line that is rewritten on a terminal; plain lines elsewhere.
+    """A writer of progress and results, with one line that is rewritten on a terminal.
 
     Args:
-        stream: Where to; None is standard output.
+        stream: Where to write; None is standard output.
+
+    Attributes:
+        is_live: Whether lines can be rewritten, because the stream is a terminal.
+        has_live_line: Whether the last line can still be rewritten.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -30,12 +34,17 @@ class Console:
         self.shown_at = -math.inf if self.is_live else time.monotonic()
 
     def is_update_due(self) -> bool:
-        """Tell whether it is time for the next line of progress."""
+        """Return whether the next progress line is due."""
         return time.monotonic() - self.shown_at > (LIVE_INTERVAL_S if self.is_live else PLAIN_INTERVAL_S)
 
     def update(self, text: str, *, keep: bool) -> None:
-        """Show the state of things, in a line. Where lines cannot be rewritten only those to keep are printed."""
-        text = "".join(c if c.isprintable() else "?" for c in text)  # names of files can be anything
+        """Show a progress line.
+
+        Args:
+            text: The line; it is cut to the width of the terminal.
+            keep: Whether to print it also where lines cannot be rewritten.
+        """
+        text = "".join(c if c.isprintable() else "?" for c in text)  # file names may contain control characters
         if self.is_live:
             width = shutil.get_terminal_size().columns - 1
             self._write(f"\r\x1b[2K{text[:width]}")
@@ -45,12 +54,15 @@ class Console:
         self.shown_at = time.monotonic()
 
     def print(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self.clear()
         self._write(text + "\n")
 
     def download_progress(self, name: str) -> Callable[[int, int | None], None]:
-        """Make what shows the progress of a download: it takes the bytes that are here, and those in all if known."""
+        """Return a callback that shows the progress of a download.
+
+        It is called with the number of bytes received and the total, or None if the total is unknown.
+        """
 
         def show(received: int, total: int | None) -> None:
             if self.is_update_due():
@@ -60,7 +72,7 @@ class Console:
         return show
 
     def _write(self, text: str) -> None:
-        """Write at once. Where nobody reads any more, as behind ``| head``, work goes on in silence."""
+        """Write and flush. If the reader has gone, as after ``| head``, discard all further output."""
         try:
             self.stream.write(text)
             self.stream.flush()
@@ -69,7 +81,7 @@ class Console:
             self.is_live = False
 
     def clear(self) -> None:
-        """Finish the live line."""
+        """Erase the live line, if there is one."""
         if self.has_live_line:
             self._write("\r\x1b[2K")
             self.has_live_line = False

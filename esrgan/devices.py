@@ -1,4 +1,4 @@
-"""Which device to compute on, and in which precision it does so well."""
+"""Selection of the device and of the precision that it computes fast."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from esrgan.errors import DeviceError
 
 
 def select_device(name: str) -> torch.device:
-    """Find the device that a user named.
+    """Return the device with the given name.
 
     Args:
         name: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
 
+    Returns:
+        A device that exists on this machine.
+
     Raises:
-        DeviceError: If it is unknown or not on this machine.
+        DeviceError: If the name is unknown or this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -41,10 +44,16 @@ def select_device(name: str) -> torch.device:
 
 
 def select_local_device(name: str) -> torch.device:
-    """As ``select_device``, but of the processes that torchrun starts on a machine each gets its own GPU.
+    """Return the device with the given name; each process that torchrun starts on a machine gets its own GPU.
+
+    Args:
+        name: As for ``select_device``.
+
+    Returns:
+        The device. For "auto" and "cuda", its index is that of the process on this machine.
 
     Raises:
-        DeviceError: If the device is not there.
+        DeviceError: If the name is unknown or this machine has no such device.
     """
     device = select_device(name)
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
@@ -53,7 +62,7 @@ def select_local_device(name: str) -> torch.device:
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device computes bfloat16 faster than float32, not by emulating it."""
+    """Return whether a device has native bfloat16 arithmetic, which is faster than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
     if device.type == "cpu":
@@ -63,34 +72,37 @@ def has_native_bfloat16(device: torch.device) -> bool:
 
 
 def low_precision_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
-    """Choose the dtype for autocast.
+    """Return the dtype for autocast.
 
     Args:
-        device: Where to compute.
-        name: "bfloat16", "float16", or "auto": float16 only on a GPU without native bfloat16.
+        device: The device to compute on.
+        name: "bfloat16", "float16" or "auto", which is float16 only on a GPU without native bfloat16.
+
+    Returns:
+        ``torch.bfloat16`` or ``torch.float16``.
 
     Raises:
-        DeviceError: For float16 on a CPU, which has no loss scaling and overflows.
+        DeviceError: For float16 on a CPU, where it would overflow because there is no loss scaling.
     """
     if name == "float16" and device.type == "cpu":
-        raise DeviceError("float16 is for GPUs; on a CPU use bfloat16")
+        raise DeviceError("float16 needs a GPU; use bfloat16 on the CPU")
     if name == "auto":
         name = "float16" if device.type != "cpu" and not has_native_bfloat16(device) else "bfloat16"
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell a lack of memory from other errors; PyTorch raises plain RuntimeErrors on CPUs and Apple's GPUs."""
+    """Return whether an error is a lack of memory, for which PyTorch raises a plain RuntimeError on CPU and MPS."""
     is_typed = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return is_typed or any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
 
 
 @contextmanager
 def allow_tf32(device: torch.device) -> Iterator[None]:
-    """Compute what is in float32 on the tensor cores of a GPU in the block: factors are rounded to 10 bits.
+    """Use TF32 on CUDA in the block: tensor cores compute float32 operations with factors rounded to 10 bits.
 
-    That is PyTorch's default for convolutions but not for matrices. Convolutions also choose the fastest of their
-    algorithms by trying each, which pays where all batches have one shape.
+    This is PyTorch's default for convolutions but not for matrix products. cuDNN also benchmarks its convolution
+    algorithms and uses the fastest, which pays off if all batches have the same shape.
     """
     if device.type != "cuda":
         yield

@@ -1,4 +1,4 @@
-"""The errors a user can meet, each saying where, what was expected, what was found and what to do."""
+"""Exceptions for users: each states where, what was expected, what was found and what to do."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, in the words a user needs to put it right.
+    """One mistake in the input, described so that a user can fix it.
 
     Attributes:
-        place: File and, where there is one, the dotted key: ``configs/x.json:3:5: training.g_lr``.
-        expected: What would have been accepted.
-        got: What was there.
-        remedy: What to do about it; may be empty where "expected" says it all.
+        place: The file and, if it applies, line, column and key: ``configs/x.json:3:5: training.g_lr``.
+        expected: What is accepted there.
+        got: What was found instead.
+        remedy: How to fix it; may be empty if ``expected`` is enough.
     """
 
     place: str
@@ -28,10 +28,21 @@ class Problem:
 
 
 class EsrganError(Exception):
-    """Anything wrong with what the user gave us. Commands print it without a traceback and exit with 2.
+    """The base of all errors caused by input, files or machine; commands print it without a traceback and exit with 2.
 
     Args:
-        problems: One message or problem, or all that were found.
+        problems: One message or problem, or several.
+
+    Attributes:
+        problems: The same as a tuple.
+
+    Example:
+        >>> from esrgan import EsrganError, Upscaler
+        >>> try:
+        ...     Upscaler.from_file("missing.pth")
+        ... except EsrganError as error:
+        ...     print(len(error.problems), "problem:", error)
+        1 problem: missing.pth: ...
     """
 
     def __init__(self, problems: str | Problem | Iterable[str | Problem]) -> None:
@@ -42,35 +53,35 @@ class EsrganError(Exception):
 
 
 class ConfigError(EsrganError):
-    """A configuration file that cannot be read or contradicts itself."""
+    """Raised for a configuration file that cannot be read, is invalid or contradicts itself."""
 
 
 class DatasetError(EsrganError):
-    """A dataset that is missing, incomplete or holds images that cannot be trained on."""
+    """Raised for a dataset that is missing, incomplete or contains images that cannot be used for training."""
 
 
 class WeightsError(EsrganError):
-    """A weight file that is missing, damaged, or not what it is used as."""
+    """Raised for a weight file that is missing, damaged or of the wrong kind."""
 
 
 class TrainingError(EsrganError):
-    """A run that had to stop on its way: it diverged, or the disk is full. Commands exit with 1."""
+    """Raised when a training run has to stop, because it diverged or the disk is full; commands exit with 1."""
 
 
 class ImageError(EsrganError):
-    """An image file that cannot be read or written as asked."""
+    """Raised for an image file that cannot be read or written."""
 
 
 class DeviceError(EsrganError):
-    """A device that was asked for and is not there."""
+    """Raised for a requested device that is not available."""
 
 
 class LostProcessError(TrainingError):
-    """Another process of a training run has ended, or cannot be reached, and this one cannot go on without it.
+    """Raised when another process of a training run has ended or is unreachable, so this one cannot continue.
 
     Args:
-        description: What is known of it.
+        description: Which process, and what is known about its end.
     """
 
     def __init__(self, description: str) -> None:
-        super().__init__(f"{description}; once that is put right, the same command with --resume auto continues")
+        super().__init__(f"{description}; fix this and run the same command with --resume auto to continue")

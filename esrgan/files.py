@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what a system error says."""
+"""Atomic writes, file locks, checksums and the cache folder."""
 
 from __future__ import annotations
 
@@ -17,56 +17,75 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_PREFIX = ".esrgan-"  # of temporary files; the rest is a random number
+_PREFIX = ".esrgan-"  # of the names of temporary files; a random number follows
 
 
 def file_digest(path: Path, reference: str | None = None) -> str:
-    """Compute a file's checksum: "md5:…" if the other one is, else "sha256:…"."""
+    """Return the checksum of a file.
+
+    Args:
+        path: The file.
+        reference: A checksum to compare with, such as "md5:…", whose algorithm is used; None uses SHA-256.
+
+    Returns:
+        "sha256:…", or the same algorithm as ``reference``.
+    """
     kind = reference.partition(":")[0] if reference else "sha256"
     with path.open("rb") as file:
         return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
 
 
 def cache_dir() -> Path:
-    """Give the folder for what is made or downloaded once: $ESRGAN_CACHE, else esrgan in the user's cache folder."""
+    """Return the folder for cached results and downloads: $ESRGAN_CACHE, else esrgan in the user's cache folder.
+
+    Raises:
+        EsrganError: If $ESRGAN_CACHE is not set and there is no home folder.
+    """
     try:
         if folder := os.environ.get("ESRGAN_CACHE"):
             return Path(folder).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan"
-    except RuntimeError as error:  # a user that the system does not know
-        raise EsrganError("there is no home folder; set ESRGAN_CACHE to a folder for downloads") from error
+    except RuntimeError as error:  # the system does not know this user
+        raise EsrganError("no home folder found; set ESRGAN_CACHE to a folder for downloads") from error
 
 
 def lock(path: Path, held_by: str) -> BinaryIO:
-    """Lock a file, which is made, until it is closed or the process ends, however it ends.
+    """Create and lock a file. The lock lasts until the file is closed or the process ends or is killed.
 
     Args:
         path: The file.
-        held_by: What another process that has it is doing, for the message.
+        held_by: What the process that holds the lock is doing, for the error message.
+
+    Returns:
+        The locked file.
 
     Raises:
-        EsrganError: Another process has it.
-        OSError: It cannot be made.
+        EsrganError: If another process holds the lock.
+        OSError: If the file cannot be created.
     """
     file = path.open("ab")
     try:
-        # Not flock, which the loader processes would inherit and hold for seconds after their trainer was killed.
+        # Loader processes would inherit a flock and hold it for seconds after their trainer was killed.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.close()
-        raise EsrganError(f"{path.parent}: {held_by}; wait until it is done, or stop it") from error
-    except (OSError, AttributeError):  # a file system, or a Windows, without such locks
+        raise EsrganError(f"{path.parent}: {held_by}; wait for it to finish, or stop it") from error
+    except (OSError, AttributeError):  # Windows, or a file system that does not support these locks
         pass
     return file
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a report, whole or not at all."""
+    """Write a UTF-8 text file atomically.
+
+    Raises:
+        EsrganError: If it cannot be written.
+    """
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically, and create its folder if needed.
 
     Raises:
         EsrganError: If it cannot be written.
@@ -84,58 +103,61 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def atomic_write(path: Path, *, overwrite: bool, sync: bool = True) -> Iterator[BinaryIO]:
-    """Opens a file for an image; it gets its name when the block ends, and is gone if that raises.
+    """Open a file that gets its name only when the block ends; if the block raises, it is deleted.
 
     Args:
-        path: The name; until it is whole the file is a hidden one beside it.
-        overwrite: Whether a file of that name may be replaced. If not, neither is one that comes while writing.
-        sync: Whether it is on the disk before it has its name: else it may be empty after a power loss.
+        path: The final path. Until the block ends, the file is a hidden one in the same folder.
+        overwrite: Replace an existing file. If false, a file created while the block runs is not replaced either.
+        sync: Flush the file to disk before it is renamed; otherwise it may be empty after a power loss.
+
+    Yields:
+        The open file.
 
     Raises:
-        ImageError: The name is taken.
-        OSError: The file cannot be made or renamed.
+        ImageError: If the path exists and may not be replaced.
+        OSError: If the file cannot be created or renamed.
     """
     if os.path.lexists(path) and (path.is_dir() or not overwrite):
         raise _exists_error(path)
     temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
     try:
-        # Opened here, not by tempfile, whose files only their owner may read.
+        # tempfile would create a file that only its owner can read.
         with temporary.open("x+b") as file:
             if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: what is not locked is abandoned
+                fcntl.flock(file, fcntl.LOCK_EX)  # held while writing: an unlocked temporary file is abandoned
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
             if fcntl:
                 _publish(temporary, path, overwrite)
-        if not fcntl:  # Windows renames no open file
+        if not fcntl:  # Windows cannot rename an open file
             _publish(temporary, path, overwrite)
     finally:
-        with suppress(OSError):  # gone already when all went well
+        with suppress(OSError):  # on success it no longer exists
             temporary.unlink()
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes what processes that were killed while writing left in a folder."""
+    """Delete the temporary files in a folder that were left by processes killed while writing."""
     for temporary in folder.glob(f"{_PREFIX}*.tmp") if fcntl else ():
-        with suppress(OSError), temporary.open("rb") as file:  # locked: still being written
+        with suppress(OSError), temporary.open("rb") as file:  # a locked file is still being written
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()
 
 
 @contextmanager
 def exclusive(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
-    """Lets one process after the other into the block; one that dies there makes way for the next.
+    """Run the block in one process at a time; a process that dies in it releases the lock.
 
-    Without file locks, as on Windows and some network file systems, all go in at once.
+    Without file locks, as on Windows and some network file systems, processes do not wait for each other.
 
     Args:
-        path: A file to lock; it is made and stays.
+        path: A file to lock; it is created and kept.
         on_wait: Called if another process is in the block.
 
     Raises:
-        OSError: The file cannot be made.
+        OSError: If the file cannot be created.
     """
     with path.open("ab") as file:
         if fcntl:
@@ -156,12 +178,12 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
 
 
 def _rename_new(temporary: Path, path: Path) -> None:
-    """Renames, but never onto another file: a second name can only be given where there is none yet."""
+    """Rename a file without replacing another: creating a hard link fails if the name exists."""
     try:
         os.link(temporary, path)
     except FileExistsError as error:
         raise _exists_error(path) from error
-    except OSError:  # a file system without hard links
+    except OSError:  # the file system has no hard links
         if os.path.lexists(path):
             raise _exists_error(path) from None
         temporary.rename(path)
@@ -169,4 +191,4 @@ def _rename_new(temporary: Path, path: Path) -> None:
 
 def _exists_error(path: Path) -> ImageError:
     got = "a folder" if path.is_dir() else "a file"
-    return ImageError(Problem(str(path), "a new file", got, "choose another name, or allow overwriting files"))
+    return ImageError(Problem(str(path), "a new file", got, "choose another name, or allow overwriting"))

@@ -1,21 +1,21 @@
-"""Text for messages and reports."""
+"""Formatting for messages and reports."""
 
 from __future__ import annotations
 
 
 def one_line(text: str, limit: int = 80) -> str:
-    """Make text from a file or a library fit for a message: its first line, printable, and no longer than the limit."""
+    """Return the first line of untrusted text, with unprintable characters replaced and cut to ``limit`` characters."""
     line = "".join(c if c.isprintable() else "?" for c in text.strip().partition("\n")[0][: limit + 1])
     return f"{line[:limit]}…" if len(line) > limit else line
 
 
 def describe_error(error: BaseException) -> str:
-    """What an exception says, on one line; of a system error only that, as the file is named already."""
+    """Return the message of an exception on one line; for a system error, without the file name."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
 def format_duration(seconds: float) -> str:
-    """Write a time as people do: 3 d 04:05, 4:05:06 or 5:06."""
+    """Format a duration as 3 d 04:05, 4:05:06 or 5:06."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     if hours >= 48:
@@ -24,7 +24,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(size: float) -> str:
-    """Write a number of bytes as people do."""
+    """Format a number of bytes in GB, MB or kB (powers of 1000)."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"

@@ -1,9 +1,9 @@
-"""Put a trained model into the package: python scripts/bundle.py esrgan-lite model.pth configs/lite_x4.json.
+"""Add a trained model to the package: python scripts/bundle.py esrgan-lite model.pth configs/lite_x4.json.
 
-The weights become float16. The configuration of the run becomes part of the file, so that a model tells how it was
-trained; where things were on that machine is replaced by what the given configuration has there. What else differs from
-it is shown. As mean colours drift in the GAN stage, the last layer's bias can be shifted so that those of a folder of
-LR images stay.
+The weights are converted to float16. The configuration of the run is stored in the file, to document how the model was
+trained. Its machine-specific paths are replaced by those of the given configuration, and all other differences are
+printed. Mean colours drift in the GAN stage; the bias of the last layer can be shifted to keep those of a folder of LR
+images.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from esrgan.weights import save_file
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("name", choices=[name for name, model in MODELS.items() if model.source is None])
-parser.add_argument("model", type=Path, help="generator of a training run")
-parser.add_argument("config", help="the configuration that is shipped")
-parser.add_argument("--keep-colour", type=Path, metavar="FOLDER", help="LR images whose mean colour is to stay")
+parser.add_argument("model", type=Path, help="generator file of a training run")
+parser.add_argument("config", help="configuration file that is shipped with the model")
+parser.add_argument("--keep-colour", type=Path, metavar="FOLDER", help="folder of LR images whose mean colour is kept")
 args = parser.parse_args()
 target = Path(esrgan.__file__).parent / "pretrained" / f"{args.name}.safetensors"
 shipped = json.loads(esrgan.load_config(args.config).model_dump_json())
@@ -39,7 +39,7 @@ if args.keep_colour:
     upscaler = esrgan.Upscaler.from_file(args.model.resolve(), precision="fp32")
     photos = [images.read_pixels(path, 3) for path in sorted(args.keep_colour.iterdir())]
     drift = np.mean([upscaler(photo).mean((0, 1)) - photo.mean((0, 1)) for photo in photos], axis=0)
-    print(f"mean colour of {len(photos)} images: {', '.join(f'{each:+.2f}' for each in drift)} levels, taken back")
+    print(f"mean colour drift of {len(photos)} images: {', '.join(f'{each:+.2f}' for each in drift)} levels, corrected")
     generator.state["conv_last.bias"] -= torch.from_numpy(drift / 255)
 params = {key: value.half() for key, value in generator.state.items()}
 about = {
@@ -51,4 +51,4 @@ about = {
 }
 save_file(target, {"params": params, **about})
 print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, {esrgan.load_generator(target).describe()}")
-print("\n".join(["other than in the configuration:", *describe_changes(shipped, hparams)]))
+print("\n".join(["differences from the shipped configuration:", *describe_changes(shipped, hparams)]))

@@ -1,4 +1,4 @@
-"""Train a small ESRGAN on photographs, measure it, blend it and upscale with it: python3 scripts/quickstart.py."""
+"""Train a small ESRGAN on photographs, evaluate, blend and upscale with it: python3 scripts/quickstart.py."""
 
 import subprocess
 import time

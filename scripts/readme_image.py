@@ -1,7 +1,7 @@
-"""Make the before/after picture of the README from the bundled models: python scripts/readme_image.py.
+"""Create the before/after image of the README with the bundled models: python scripts/readme_image.py.
 
-Photographs of scikit-image, which no bundled model was trained on, made four times smaller by MATLAB's bicubic, and
-enlarged again. Crops at their size, cut where hair, fabric and edges are.
+Photographs of scikit-image, which no bundled model was trained on, are downscaled by 4 with MATLAB's bicubic and
+upscaled again. The crops show hair, fabric and edges at full resolution.
 """
 
 from fractions import Fraction
@@ -12,7 +12,7 @@ import skimage
 from esrgan import Upscaler, images
 from esrgan.resize import bicubic
 
-CROPS = {"astronaut": (64, 160), "chelsea": (70, 128), "coffee": (80, 220)}  # top and left in the original
+CROPS = {"astronaut": (64, 160), "chelsea": (70, 128), "coffee": (80, 220)}  # top and left in px of the original
 SIDE = 192
 TARGET = Path(__file__).parent.parent / "docs" / "pictures" / "before_after.jpg"
 

@@ -1,7 +1,8 @@
-"""Let a model make pairs for another to learn from: python scripts/teacher.py model.pth photos/train teacher.
+"""Create training pairs from the outputs of a teacher model: python scripts/teacher.py model.pth photos/train teacher.
 
-Of each photograph two crops are made smaller by MATLAB's bicubic (teacher/lr) and upscaled by the model (teacher/hr):
-images with nothing in them that is beyond guessing (docs/recipe.md). Interrupted, the same command goes on.
+Two crops of each photograph are downscaled with MATLAB's bicubic (teacher/lr) and upscaled again by the model
+(teacher/hr), so the HR images contain only detail that can be predicted from the LR images (docs/recipe.md). Run the
+same command again to resume after an interruption.
 """
 
 import argparse
@@ -13,12 +14,12 @@ import numpy as np
 from esrgan import Upscaler, images
 from esrgan.resize import bicubic
 
-CROPS, CROP = 2, 320  # of a photograph; px
+CROPS, CROP = 2, 320  # number of crops per photograph, and their largest side in px
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("model", help="generator that teaches, a path or a name")
+parser.add_argument("model", help="teacher model: name or path")
 parser.add_argument("photos", type=Path, help="folder of photographs")
-parser.add_argument("out", type=Path, help="folder for hr and lr")
+parser.add_argument("out", type=Path, help="output folder for hr and lr")
 args = parser.parse_args()
 upscaler = Upscaler.from_file(args.model)
 random = np.random.default_rng(0)
@@ -36,6 +37,7 @@ for path in images.find_images([args.photos]):
         crop = np.ascontiguousarray(photo[top : top + height, left : left + width])
         low = bicubic(crop, Fraction(1, upscaler.scale))
         upscaled = upscaler(low)
-        images.write_pixels(args.out / "lr" / high.name, low, overwrite=True)  # may be there without its partner
+        # After an interruption the LR image may exist without its HR image.
+        images.write_pixels(args.out / "lr" / high.name, low, overwrite=True)
         images.write_pixels(high, upscaled)
         print(high)

@@ -1,4 +1,4 @@
-"""Tests; asserts in their helpers show values, too."""
+"""The tests. Assertions in their helpers show values as well."""
 
 import pytest
 

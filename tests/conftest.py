@@ -1,4 +1,4 @@
-"""What several test files share: tiny images, a configuration that trains in a second, VGG weights of no training."""
+"""Shared fixtures: tiny images, a configuration that trains in a second, and untrained VGG weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of a few channels gain nothing from more, and wait for them
+# More threads do not speed up networks of a few channels, which would wait for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
@@ -26,19 +27,19 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True, scope="session")
 def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep figures that tests measure, also in processes that they start, out of the user's cache."""
+    """Keep results out of the user's cache, also those of processes that the tests start."""
     os.environ["ESRGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def write_images() -> Callable[..., Path]:
-    """Give the function ``(folder, count, size=(44, 40), channels=3)`` that fills a folder with smooth pictures."""
+    """Return the function ``(folder, count, size=(44, 40), channels=3)`` that writes smooth images into a folder."""
     return images.write_images
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with four RGB pictures of 44×40 px in ``train`` and two of 36×32 px in ``val``."""
+    """Return a folder with four RGB images of 44×40 px in ``train`` and two of 36×32 px in ``val``."""
     folder = tmp_path_factory.mktemp("photos")
     images.write_images(folder / "train", 4)
     images.write_images(folder / "val", 2, (36, 32))
@@ -47,7 +48,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vgg11_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a file of random weights for VGG11 up to conv2_1, in torchvision's layout."""
+    """Return a file of random weights for VGG11 up to conv2_1, in torchvision's layout."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -63,9 +64,9 @@ def vgg11_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(photos: Path, vgg11_weights: Path) -> Callable[..., dict[str, Any]]:
-    """Give the function that makes the tiny configuration: six steps of each stage, two to an epoch.
+    """Return a function that creates a tiny configuration: six steps in each stage, two steps per epoch.
 
-    Its keyword arguments replace keys; sections are merged: ``tiny_config(batch_size=1, training={"g_lr": 1e-3})``.
+    Its keyword arguments replace keys, and sections are merged: ``tiny_config(batch_size=1, training={"g_lr": 1e-3})``.
     """
     stage = {
         "num_steps": 6,
@@ -92,7 +93,7 @@ def tiny_config(photos: Path, vgg11_weights: Path) -> Callable[..., dict[str, An
 
 @pytest.fixture
 def no_vgg_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Take away the ImageNet weights and the network; give the place where torch.hub would keep them."""
+    """Remove ImageNet weights and network access; return the folder where torch.hub would keep the weights."""
     import urllib.error
     import urllib.request
 
@@ -106,7 +107,7 @@ def no_vgg_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def foreground_signals() -> Iterator[None]:
-    """Have the handlers of a program in the foreground; a SIGTERM that nothing handles fails the test, not pytest."""
+    """Set the signal handlers of a foreground program; an unhandled SIGTERM fails the test instead of ending pytest."""
 
     def fail(*_: object) -> None:
         raise AssertionError("nothing handled SIGTERM")

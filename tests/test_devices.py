@@ -1,3 +1,5 @@
+"""Selection of devices and precisions."""
+
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -9,8 +11,8 @@ from esrgan.errors import DeviceError
 from esrgan.inference import upscaler
 
 CPU = torch.device("cpu")
-NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
-NO_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
+NO_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without an Apple GPU")
 
 
 def device_error(name):

@@ -269,8 +269,8 @@ def test_command_reports_what_it_wrote(tiny_model, tmp_path, capsys):
         (["x.onnx", "--names", "esrgan-old"], "--names: is for .safetensors, .pth, .pt, got .onnx"),
         (["x.pth", "--compile"], "--compile: is for .pt2"),
         (["x.pt2", "--device", "cpu"], "--device: is what --compile compiles for"),
-        (["there.param"], "there.bin: is there already; --overwrite replaces it"),
-        (["link.pth"], "link.pth: is there already; --overwrite replaces it"),
+        (["there.param"], "there.bin: already exists; use --overwrite to replace it"),
+        (["link.pth"], "link.pth: already exists; use --overwrite to replace it"),
     ],
 )
 def test_command_checks_arguments_before_loading(tiny_model, tmp_path, monkeypatch, capsys, arguments, message):

@@ -1,4 +1,4 @@
-"""Upscaling without what only training and measuring need, which then say what is missing."""
+"""Upscaling works without the extras; commands that need one name it."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ OPTIONAL_MODULES = sorted({module for modules, _ in extras.EXTRAS.values() for m
 
 
 def run_without_extras(tmp_path, *arguments):
-    """Run a command where none of the modules of extras can be found."""
+    """Run a command in a process that cannot find any module of the extras."""
     script = f"""
         import sys
 
@@ -82,12 +82,12 @@ def test_commands_name_the_missing_extra(tmp_path, model, arguments, extra):
 def test_doctor_and_info_work_without_extras(tmp_path, model):
     done = run_without_extras(tmp_path, "doctor")
     assert done.returncode == 0, done.stderr
-    assert "[train]              training and its logs: albumentations, cv2, skimage" in done.stdout
+    assert "[train]              training and logging: albumentations, cv2, skimage" in done.stdout
     assert run_without_extras(tmp_path, "info", model).returncode == 0
 
 
 def test_require_extra_accepts_installed_modules(monkeypatch):
     extras.require_extra("train")
     monkeypatch.setattr(extras, "missing_modules", lambda extra: ["wandb"])
-    with pytest.raises(EsrganError, match=r"^training and its logs: needs wandb; pip install 'esrgan\[train\]'$"):
+    with pytest.raises(EsrganError, match=r"^training and logging: needs wandb; pip install 'esrgan\[train\]'$"):
         extras.require_extra("train")

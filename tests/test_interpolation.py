@@ -161,7 +161,7 @@ def test_dangling_symlink_is_not_overwritten_by_default(tmp_path, capsys):
     (tmp_path / "blend.pth").symlink_to("nowhere.pth")
     models = [f"--mix={tmp_path / 'p.pth'}=0.5"] * 2
     assert main(["interpolate", *models, str(tmp_path / "blend.pth")]) == 2
-    assert "blend.pth: is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert "blend.pth: already exists; use --overwrite to replace it" in capsys.readouterr().err
     assert (tmp_path / "blend.pth").is_symlink()
 
 

@@ -1,3 +1,5 @@
+"""The package as it is imported."""
+
 import subprocess
 import sys
 

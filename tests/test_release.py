@@ -1,4 +1,4 @@
-"""What is built for others: everything is in it, and it runs from there."""
+"""The wheel and the sdist are complete and work."""
 
 import os
 import shutil
@@ -18,10 +18,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
-    """A wheel and an sdist, built from a copy of what git tracks, with the names of that."""
+    """Build a wheel and an sdist from a copy of the tracked files; return both paths and the names of these files."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     if not (shutil.which("git") and (ROOT / ".git").exists()):
-        pytest.skip("needs a clone, and git")
+        pytest.skip("needs git and a git clone")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tracked = [name for name in listed.split("\0") if (ROOT / name).is_file()]
     for name in tracked:
@@ -35,7 +35,7 @@ def distributions(tmp_path_factory):
     return wheel, sdist, set(tracked)
 
 
-def test_distributions_contain_everything(distributions):
+def test_distributions_contain_all_tracked_files(distributions):
     wheel, sdist, tracked = distributions
     assert wheel.name == f"esrgan-{esrgan.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:

@@ -1,4 +1,4 @@
-"""The ``esrgan`` command; the root scripts are the same as its commands."""
+"""The ``esrgan`` command; the scripts in the repository root run its sub-commands."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "prepare": "download datasets, make LR images",
+    "prepare": "download datasets, create LR images",
     "train": "train a generator: PSNR stage, then GAN stage",
-    "test": "measure models on datasets",
+    "test": "evaluate models on datasets",
     "inference": "upscale images",
-    "bulk": "upscale images on many machines",
+    "bulk": "upscale images on a cluster",
     "interpolate": "blend a PSNR model and a GAN model",
-    "models": "list the models that have names, download public ones",
-    "demo": "serve a web page to try models on",
-    "export": "write a generator for other programs: ONNX, ncnn, …",
-    "info": "tell what a model file is",
-    "doctor": "tell what this machine has and what is missing",
-    "completion": "print a script that makes a shell complete commands and options",
+    "models": "list available models, download public ones",
+    "demo": "serve a web page for trying models",
+    "export": "convert a generator for other programs: ONNX, ncnn, …",
+    "info": "show what a model file contains",
+    "doctor": "show what this machine has and what is missing",
+    "completion": "print a shell completion script",
 }
 
 
 class _VersionAction(argparse.Action):
-    """Show versions and exit; they cost the import of PyTorch, which is not wanted before."""
+    """Show the versions and exit. PyTorch is imported only now, because that takes seconds."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002  argparse's name
         super().__init__(option_strings, dest, nargs=0, help=help)
@@ -37,16 +37,16 @@ class _VersionAction(argparse.Action):
 
 
 def make_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
-    """Make the parser of the commands' names.
+    """Create the main parser.
 
     Args:
-        with_arguments: With the arguments of each command, which takes the import of all of them; for what shows or
-            completes them.
+        with_arguments: Include the arguments of every command, which requires importing all of them; for shell
+            completion.
     """
     parser = argparse.ArgumentParser(
         prog="esrgan",
-        description="Image super-resolution with ESRGAN: upscale, train, measure, blend.",
-        epilog="each command: esrgan COMMAND --help",
+        description="Image super-resolution with ESRGAN: upscale, train, evaluate, blend.",
+        epilog="help for a command: esrgan COMMAND --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -60,7 +60,7 @@ def make_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names; give its exit code."""
+    """Run the command named by the first argument and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
         make_parser().parse_args(arguments)

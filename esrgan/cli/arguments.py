@@ -1,4 +1,4 @@
-"""Arguments that commands share: the style of the parser, common options, types, and checks of output paths."""
+"""Shared parts of the command lines: the parser, common options, argument types and checks of output paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from esrgan.errors import EsrganError
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """Make a parser whose help ends with examples."""
+    """Create the parser of a command, whose help ends with examples."""
     return argparse.ArgumentParser(
         prog=f"esrgan {name}",
         description=description,
@@ -21,42 +21,54 @@ def make_parser(name: str, description: str, examples: str) -> argparse.Argument
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:
-    """Add ``--device``."""
+    """Add the ``--device`` option, whose value ``select_device`` accepts."""
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)"
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto, which prefers a GPU)"
     )
 
 
 def integer(text: str, at_least: int) -> int:
-    """Parse an integer of at least ``at_least``."""
+    """Parse an integer that is at least ``at_least``.
+
+    Raises:
+        ArgumentTypeError: If it is anything else.
+    """
     if not text.isdecimal() or int(text) < at_least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {at_least}, got {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {at_least}, got {text}")
     return int(text)
 
 
 def non_negative_int(text: str) -> int:
-    """Parse an integer of at least 0."""
+    """Parse an integer that is at least 0."""
     return integer(text, 0)
 
 
 def positive_int(text: str) -> int:
-    """Parse an integer of at least 1."""
+    """Parse an integer that is at least 1."""
     return integer(text, 1)
 
 
 def positive_float(text: str, at_most: float) -> float:
-    """Parse a number above 0."""
+    """Parse a number above 0 and at most ``at_most``.
+
+    Raises:
+        ArgumentTypeError: If it is anything else.
+    """
     try:
         value = float(text)
     except ValueError:
         value = 0
     if not 0 < value <= at_most:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, at most {at_most:g}, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and at most {at_most:g}, got {text}")
     return value
 
 
 def fraction(text: str) -> float:
-    """Parse a number from 0 to 1."""
+    """Parse a number from 0 to 1.
+
+    Raises:
+        ArgumentTypeError: If it is anything else.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -67,17 +79,25 @@ def fraction(text: str) -> float:
 
 
 def create_folder(path: Path) -> None:
-    """Make a folder for results."""
+    """Create a folder for outputs, if it does not exist.
+
+    Raises:
+        EsrganError: If it cannot be created.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EsrganError(f"{path}: the folder cannot be made: {error.strerror}") from error
+        raise EsrganError(f"{path}: cannot create this folder: {error.strerror}") from error
 
 
 def check_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse to replace files, and links that lead nowhere, unless that was asked for, and folders even then."""
+    """Check that output files may be written.
+
+    Raises:
+        EsrganError: If a path is a folder, or if it is a file or broken link and ``overwrite`` is false.
+    """
     for path in paths:
         if path.is_dir():
-            raise EsrganError(f"{path}: is a folder; name a file to write")
+            raise EsrganError(f"{path}: is a folder; give the name of a file")
         if os.path.lexists(path) and not overwrite:
-            raise EsrganError(f"{path}: is there already; --overwrite replaces it")
+            raise EsrganError(f"{path}: already exists; use --overwrite to replace it")

@@ -1,4 +1,4 @@
-"""``esrgan completion``: tab completion."""
+"""``esrgan completion``: print a shell completion script."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ EXAMPLES = """\
   mkdir -p ~/.local/share/bash-completion/completions
   esrgan completion bash > ~/.local/share/bash-completion/completions/esrgan
 
-  mkdir -p ~/.zfunc                             # with fpath+=~/.zfunc before compinit in ~/.zshrc
+  mkdir -p ~/.zfunc                             # needs fpath+=~/.zfunc before compinit in ~/.zshrc
   esrgan completion zsh > ~/.zfunc/_esrgan"""
 
-# By argparse's names of arguments: what takes a model or a dataset takes its name or a file.
+# The argparse names of the arguments that accept a model or dataset, by name or as a file.
 _MODEL_ARGUMENTS = ("model", "models", "model_path", "psnr_model_path", "esrgan_model_path", "load_checkpoint", "mix")
 _DATASET_ARGUMENTS = ("dataset", "datasets")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
+    """Create the parser of this command."""
     parser = arguments.make_parser(
-        "completion", "Print a script that makes a shell complete commands, options and files.", EXAMPLES
+        "completion",
+        "Print a script that completes commands, options, models, datasets and files in a shell.",
+        EXAMPLES,
     )
-    parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
+    parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS, help="shell that will run the script")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run this command and return its exit code."""
     return process.run(make_parser(), _completion, argv)
 
 
@@ -43,7 +45,7 @@ def _completion(args: argparse.Namespace) -> int:
 
     parser = make_parser(with_arguments=True)
     for action in _all_actions(parser):
-        if action.dest == "names" and not action.choices:  # of esrgan models
+        if action.dest == "names" and not action.choices:  # the argument of esrgan models
             action.choices = tuple(MODELS)
         elif action.dest in _MODEL_ARGUMENTS:
             action.complete = _complete_names_and_files("models", MODELS)  # type: ignore[attr-defined]
@@ -58,7 +60,7 @@ def _completion(args: argparse.Namespace) -> int:
 
 
 def _complete_names_and_files(kind: str, names: Iterable[str]) -> dict[str, str | dict[str, str]]:
-    """Give what completes an argument by names and by files, in tcsh and PowerShell by files alone."""
+    """Return shtab's completion of an argument by names and files; in tcsh and PowerShell, by files only."""
     words, function = " ".join(names), f"_esrgan_{kind}_and_files"
     bash = f'{function}() {{\n  compgen -W "{words}" -- "$1"\n  compgen -f -- "$1"\n}}'
     zsh = f'{function}() {{\n  compadd "$@" -- {words}\n  _files "$@"\n}}'
@@ -72,6 +74,6 @@ def _complete_names_and_files(kind: str, names: Iterable[str]) -> dict[str, str 
 
 
 def _all_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Give all arguments of all commands, which argparse tells in no other way."""
+    """Return the arguments of all commands, which argparse does not expose publicly."""
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return [action for command in commands.choices.values() for action in command._actions]

@@ -1,4 +1,4 @@
-"""``esrgan doctor``: what this machine has, and what is missing."""
+"""``esrgan doctor``: show what this machine has and what is missing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
-    parser = arguments.make_parser("doctor", "Tell what this machine has and what is missing.", EXAMPLES)
+    """Create the parser of this command."""
+    parser = arguments.make_parser("doctor", "Show what this machine has and what is missing.", EXAMPLES)
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )
@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run this command and return its exit code."""
     return process.run(make_parser(), _doctor, argv)
 
 
@@ -69,7 +69,7 @@ def _devices() -> Iterator[tuple[str, str]]:
         name = torch.cuda.get_device_name(place)
         try:
             free, total = torch.cuda.mem_get_info(place)
-        except RuntimeError as error:  # full, or another process has it for itself
+        except RuntimeError as error:  # its memory is full, or another process uses it exclusively
             yield str(place), f"{name}, cannot be used: {one_line(describe_error(error), 200)}"
             continue
         yield str(place), f"{name}, {format_size(free)} of {format_size(total)} free, {precisions}"
@@ -84,7 +84,7 @@ def _extras() -> Iterator[tuple[str, str]]:
     for extra, (_, purpose) in EXTRAS.items():
         absent = missing_modules(extra)
         remedy = f"{', '.join(absent)} missing; pip install 'esrgan[{extra}]'"
-        yield f"[{extra}]", f"{purpose}: {remedy if absent else 'there'}"
+        yield f"[{extra}]", f"{purpose}: {remedy if absent else 'installed'}"
 
 
 def _models() -> Iterator[tuple[str, str]]:
@@ -126,13 +126,15 @@ def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
                 more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
                 troubles.append(str(problems[0]).removeprefix(f"dataset {name}: ") + more)
             else:
-                counts.append(f"{len(pairs)} to {'train' if split == 'train' else 'test'} on")
-        states = list(filter(None, (", ".join(counts), *dict.fromkeys(troubles))))  # both splits may have the same
+                images = "image" if len(pairs) == 1 else "images"
+                counts.append(f"{len(pairs)} {'training' if split == 'train' else 'test'} {images}")
+        # Both splits may have the same problem, which is shown once.
+        states = list(filter(None, (", ".join(counts), *dict.fromkeys(troubles))))
         yield from ((name if state is states[0] else "", state) for state in states)
 
 
 def _describe_folder(folder: Path) -> str:
-    """Tell where a folder is, and what it could still hold."""
+    """Describe a folder: its path, whether it exists and is writable, and the free space of its disk."""
     from esrgan.data.datasets import describe_path
 
     folder = folder.absolute()
@@ -142,5 +144,5 @@ def _describe_folder(folder: Path) -> str:
     if found != "a folder":
         return f"{existing}: expected a folder, got {found}"
     can_write = "" if os.access(existing, os.W_OK) else ", not writable"
-    made = "" if existing == folder else ", to be made"
-    return f"{folder}{made}{can_write}, {format_size(shutil.disk_usage(existing).free)} free"
+    note = "" if existing == folder else ", does not exist yet"
+    return f"{folder}{note}{can_write}, {format_size(shutil.disk_usage(existing).free)} free"

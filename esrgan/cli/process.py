@@ -1,4 +1,4 @@
-"""The process of a command: exit codes, errors, signals, memory and versions."""
+"""The process that runs a command: exit codes, error output, signals, memory and versions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from contextlib import contextmanager
 
 from esrgan.errors import EsrganError, TrainingError
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def versions() -> list[str]:
-    """Name this package, PyTorch, what PyTorch was built for, and Python, each with its version."""
+    """Return the versions of this package, PyTorch, its CUDA and Python, each as "name version"."""
     with exit_on_interrupt():
         import torch
 
@@ -30,32 +30,32 @@ def versions() -> list[str]:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep the memory of freed tensors for the next ones, in large pages, on Linux with glibc.
+    """Reuse the memory of freed tensors in this process, in large pages, on Linux with glibc.
 
-    Otherwise each large tensor is new memory of the system's, whose every 4 KiB have to be fetched and cleared again;
-    docs/benchmarks.md has what that costs on a CPU. It must come before PyTorch allocates anything.
+    By default every large tensor gets new memory from the system, which has to map and clear each page of 4 KiB
+    again; docs/benchmarks.md shows the cost on a CPU. Call this before PyTorch allocates anything.
     """
     if sys.platform != "linux":
         return
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's: transparent huge pages
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # makes PyTorch use transparent huge pages
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # else another C library
-        mallopt(_M_MMAP_MAX, 0)  # nothing comes and goes by itself
+    if mallopt is not None:  # other C libraries do not have it
+        mallopt(_M_MMAP_MAX, 0)  # no separate mapping, which would be returned when a tensor is freed
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextmanager
 def exit_on_interrupt() -> Iterator[None]:
-    """Have Ctrl-C end the process at once: nothing has begun yet.
+    """End the process immediately on Ctrl-C in the block, which should only import modules.
 
-    As an exception it would come in the middle of a module, and libraries make other errors of it there.
+    A KeyboardInterrupt in the middle of an import may be turned into another error by the imported library.
     """
 
     def leave(*_: object) -> None:
         print("interrupted", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # Ctrl-C is ignored, or another's concern
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # Ctrl-C is ignored or handled elsewhere
         yield
         return
     signal.signal(signal.SIGINT, leave)
@@ -66,16 +66,26 @@ def exit_on_interrupt() -> Iterator[None]:
 
 
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
-    """Parse the arguments and do the work; our own errors are printed without a traceback and give 2, or 1."""
+    """Parse the arguments, run a command, and print errors meant for users without a traceback.
+
+    Args:
+        parser: The parser of the command.
+        work: The command; it receives the arguments and returns its exit code.
+        argv: The arguments; None takes them from ``sys.argv``.
+
+    Returns:
+        The exit code: that of ``work``, 1 after a TrainingError or if standard output is closed, 2 after any other
+        EsrganError, 130 after Ctrl-C.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files can be anything
+        if isinstance(stream, io.TextIOWrapper):  # file names may not be valid in the encoding
             stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
         code = work(args)
         sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads what is printed any more, as behind ``| head``; nor must Python try again
+    except BrokenPipeError:  # the reader has gone, as after ``| head``; Python must not flush again when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
     except EsrganError as error:

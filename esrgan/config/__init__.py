@@ -1,7 +1,7 @@
-"""The configuration of a run: one JSON file, one frozen tree, and every mistake in the file reported at once.
+"""The configuration of a run: one JSON file is loaded into a frozen tree, and all its mistakes are reported at once.
 
-``schema`` defines the keys, ``cross_checks`` which values exclude each other. ``loading`` reads a file:
-``json_parser`` records where its keys are, ``messages`` words what is wrong with them.
+``schema`` defines the keys and ``cross_checks`` finds values that contradict each other. ``loading`` reads a file;
+``json_parser`` records the positions of its keys and ``messages`` explains what is wrong with their values.
 """
 
 from esrgan.config.loading import describe_changes, load

@@ -1,4 +1,4 @@
-"""``python -m esrgan.config`` prints the JSON schema that editors use, which is kept as ``configs/schema.json``."""
+"""Print the JSON schema for editors, the content of ``configs/schema.json``: ``python -m esrgan.config``."""
 
 import json
 

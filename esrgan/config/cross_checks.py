@@ -1,4 +1,4 @@
-"""Values that are right each by itself and cannot be together."""
+"""Checks for values that are valid on their own but contradict each other."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 from esrgan.config.json_parser import format_value
 from esrgan.config.schema import Config, FolderPair
 
-# Convolutions before each pooling of torchvision's VGGs.
+# The number of convolutions before each pooling layer of torchvision's VGGs.
 _VGG_BLOCKS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _LAYER_WEIGHTS = "perceptual_loss.layer_weights"
 
-_Conflict = tuple[list[str], str, str, str]  # the keys involved (reported at the first), expected, got, remedy
+# The keys involved (the conflict is reported at the first), what was expected, what was found, and the remedy.
+_Conflict = tuple[list[str], str, str, str]
 
 
 def find_conflicts(config: Config) -> Iterator[_Conflict]:
-    """Yield every contradiction in a configuration."""
+    """Yield every conflict between the values of a configuration."""
     yield from _check_steps(config)
     yield from _check_scale(config)
     yield from _check_layers(config)
@@ -29,31 +30,28 @@ def _check_steps(config: Config) -> Iterator[_Conflict]:
     for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
         if (stage.num_epoch is None) == (stage.num_steps is None):
             got = "neither" if stage.num_steps is None else "both"
-            yield [f"{name}.num_steps", f"{name}.num_epoch"], "either num_epoch or num_steps", got, "write one of them"
+            involved, expected = [f"{name}.num_steps", f"{name}.num_epoch"], "either num_epoch or num_steps"
+            yield involved, expected, got, "set exactly one of them"
     if config.batch_size % config.accumulation:
         expected = f"a multiple of accumulation {config.accumulation}"
         yield ["batch_size", "accumulation"], expected, format_value(config.batch_size), "change one of them"
     for name in ("g_sched_steps", "d_sched_steps"):
         steps = getattr(config.training, name)
         if any(step >= later for step, later in pairwise(steps)):
-            yield (
-                [f"training.{name}"],
-                "steps that rise",
-                format_value(steps),
-                f"use {format_value(sorted(set(steps)))}",
-            )
+            remedy = f"use {format_value(sorted(set(steps)))}"
+            yield [f"training.{name}"], "increasing steps", format_value(steps), remedy
     if config.pretraining.hard_transforms and config.img_channels == 4:
-        expected = "false with img_channels 4 (JPEG has no alpha)"
-        yield ["pretraining.hard_transforms", "img_channels"], expected, "true", "write false"
+        expected = "false with img_channels 4 (JPEG has no alpha channel)"
+        yield ["pretraining.hard_transforms", "img_channels"], expected, "true", "set it to false"
 
 
 def _check_scale(config: Config) -> Iterator[_Conflict]:
     scale, multiple, unit = config.scale_factor, int(config.scale_factor), f"scale_factor {config.scale_factor}"
     if config.generator.pixel_unshuffle and scale > 2:
         involved = ["generator.pixel_unshuffle", "scale_factor"]
-        yield involved, "false with a scale_factor above 2", f"true with {unit}", "write false"
+        yield involved, "false for a scale_factor above 2", f"true with {unit}", "set it to false"
     elif config.generator.pixel_unshuffle:
-        multiple, unit = 4, f"4 (scale_factor {scale} times pixel_unshuffle by {4 // scale})"
+        multiple, unit = 4, f"4 (scale_factor {scale} times pixel_unshuffle factor {4 // scale})"
     for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
         patch = stage.cr_patch_size or ()
         if any(side % multiple for side in patch):
@@ -69,27 +67,28 @@ def _check_layers(config: Config) -> Iterator[_Conflict]:
         block, number = int(layer[4]), int(layer[6])
         last, deepest = _VGG_BLOCKS[vgg][block - 1], max(deepest, block)
         if number > last:
-            remedy = f"the last one of block {block} is {layer[:6]}{last}"
+            remedy = f"the last layer of block {block} is {layer[:6]}{last}"
             yield [f"{_LAYER_WEIGHTS}.{layer}", "perceptual_loss.vgg_type"], f"a layer of {vgg}", layer, remedy
     patch = config.training.cr_patch_size
-    smallest = 2 ** (deepest - 1)  # VGG halves before each block but the first
+    smallest = 2 ** (deepest - 1)  # VGG halves the size before each block except the first
     if patch and min(patch) < smallest:
         remedy = f"use at least [{smallest}, {smallest}], or layers of earlier blocks"
-        expected = f"{smallest} px or more for block {deepest} of {vgg}"
+        expected = f"at least {smallest} px for block {deepest} of {vgg}"
         yield ["training.cr_patch_size", _LAYER_WEIGHTS], expected, format_value(patch), remedy
 
 
 def _check_discriminator(config: Config) -> Iterator[_Conflict]:
     patch, net = config.training.cr_patch_size, config.discriminator
     if patch and net.type == "unet" and min(patch) < 8:
-        expected, involved = "8 px or more for the unet discriminator", ["training.cr_patch_size", "discriminator.type"]
-        yield involved, expected, format_value(patch), "use [8, 8] or more"
-    smallest = 2 ** sum(a == b for a, b in pairwise(net.vgg_blk_ch))  # px that its strides make one of
-    is_alone = config.batch_size <= config.accumulation  # a patch, when its logit is computed
+        involved = ["training.cr_patch_size", "discriminator.type"]
+        yield involved, "at least 8 px for the unet discriminator", format_value(patch), "use at least [8, 8]"
+    smallest = 2 ** sum(a == b for a, b in pairwise(net.vgg_blk_ch))  # its strides reduce this many px to one
+    is_alone = config.batch_size <= config.accumulation  # the discriminator sees a single patch at a time
     if patch and net.type == "vgg" and is_alone and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
-        expected = f"more than {smallest} px with single patches, or BatchNorm has a single value"
+        expected = f"more than {smallest} px for single patches, because BatchNorm needs more than one value"
         involved = ["training.cr_patch_size", "batch_size", "discriminator.vgg_blk_ch"]
-        yield involved, expected, format_value(patch), f"use [{2 * smallest}, {2 * smallest}], or a batch_size of 2"
+        remedy = f"use [{2 * smallest}, {2 * smallest}], or a batch_size above accumulation"
+        yield involved, expected, format_value(patch), remedy
 
 
 def _check_degradation(config: Config) -> Iterator[_Conflict]:
@@ -98,29 +97,27 @@ def _check_degradation(config: Config) -> Iterator[_Conflict]:
             continue
         key = f"{name}.degradation"
         if config.img_channels == 4:
-            yield [key, "img_channels"], "null with img_channels 4 (JPEG has no alpha)", "an object", "write null"
+            expected = "null with img_channels 4 (JPEG has no alpha channel)"
+            yield [key, "img_channels"], expected, "an object", "set it to null"
         if name == "pretraining" and config.pretraining.hard_transforms:
-            involved, expected = (
-                ["pretraining.hard_transforms", key],
-                "false with a degradation, which has its own JPEG",
-            )
-            yield involved, expected, "true", "write false"
+            expected = "false with a degradation, which has its own JPEG"
+            yield ["pretraining.hard_transforms", key], expected, "true", "set it to false"
         low = [item.lr for item in stage.train_datasets if isinstance(item, FolderPair) and item.lr is not None]
         if low:
-            involved, remedy = [f"{name}.train_datasets", key], 'leave "lr" out, or the degradation'
-            yield involved, "no LR images with a degradation, which makes them", format_value(low), remedy
+            involved, remedy = [f"{name}.train_datasets", key], 'remove "lr" or the degradation'
+            yield involved, "no LR folders with a degradation, which replaces them", format_value(low), remedy
         for round_name in ("first", "second"):
             yield from _check_round(f"{key}.{round_name}", getattr(stage.degradation, round_name).model_dump())
 
 
 def _check_round(key: str, settings: dict[str, Any]) -> Iterator[_Conflict]:
     for name in ("kernel_prob", "resize_prob"):
-        if abs(sum(settings[name]) - 1) > 1e-8:  # NumPy's tolerance is that of a rounded sum, too
-            yield [f"{key}.{name}"], "numbers that add up to 1", format_value(settings[name]), "change some of them"
+        if abs(sum(settings[name]) - 1) > 1e-8:  # the tolerance of NumPy, which draws with these probabilities
+            yield [f"{key}.{name}"], "probabilities that sum to 1", format_value(settings[name]), "change some of them"
     for name, value in settings.items():
         if name.endswith(("_range", "_sigma")) and value[0] > value[1]:
             remedy = f"use {format_value(sorted(value))}"
-            yield [f"{key}.{name}"], "the lesser number first", format_value(value), remedy
+            yield [f"{key}.{name}"], "the smaller number first", format_value(value), remedy
         elif name in ("betag_range", "betap_range", "resize_range") and not value[0] <= 1 <= value[1]:
             remedy = f"use {format_value([min(value[0], 1), max(value[1], 1)])}"
-            yield [f"{key}.{name}"], "a range with 1 in it", format_value(value), remedy
+            yield [f"{key}.{name}"], "a range that contains 1", format_value(value), remedy

@@ -1,4 +1,4 @@
-"""From a file to a checked configuration, or to the list of all that is wrong with the file."""
+"""Load and validate a configuration file, collecting every problem in it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,31 @@ from esrgan.errors import ConfigError, Problem
 
 
 def load(path: str | Path) -> Config:
-    """Read and check a configuration file.
+    """Load and validate a configuration file.
 
     Args:
-        path: A JSON file in UTF-8.
+        path: A JSON file in UTF-8. Keys that it does not contain have their defaults.
+
+    Returns:
+        The configuration.
 
     Raises:
-        ConfigError: With everything that is wrong with the file, in the order of its lines.
+        ConfigError: If anything is wrong with the file. It contains all problems, in the order of the lines.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from esrgan import load_config
+        >>> _ = Path("small.json").write_text('{"batch_size": 8, "generator": {"num_basic_blocks": 6}}')
+        >>> config = load_config("small.json")
+        >>> config.batch_size, config.generator.num_basic_blocks, config.training.g_lr
+        (8, 6, 0.0001)
     """
     try:
         raw = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+    except (OSError, ValueError) as error:  # a ValueError is raised for a null character in the path
         is_missing = isinstance(error, FileNotFoundError)
-        got = "nothing of that name" if is_missing else f"an error ({getattr(error, 'strerror', error)})"
-        remedy = "check the path; the shipped ones are in the repository's configs/"
+        got = "no file of that name" if is_missing else f"an error ({getattr(error, 'strerror', error)})"
+        remedy = "check the path; the repository has examples in configs/"
         raise ConfigError(Problem(str(path), "a JSON file", got, remedy)) from None
     diagnostics = Diagnostics(str(path))
     try:
@@ -38,22 +49,22 @@ def load(path: str | Path) -> Config:
             diagnostics.fail("a JSON object", format_value(data), "write {} for the default run")
         config = _validate(data, diagnostics)
     except RecursionError:
-        diagnostics.fail("a JSON object of sections", "hundreds of brackets inside each other", "check the brackets")
+        diagnostics.fail("a JSON object of sections", "hundreds of nested brackets", "check the brackets")
     if diagnostics.problems:
         raise diagnostics.to_error()
     return config
 
 
 def _validate(data: dict[str, Any], diagnostics: Diagnostics) -> Config:
-    """Return the configuration; values that are wrong go to ``diagnostics`` and are defaults in what is returned."""
+    """Return the configuration; add invalid values to ``diagnostics`` and use their defaults instead."""
     wrong: set[KeyPath] = set()  # top-level keys, and keys of sections
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        # A dictionary, because a list that lacks two items is called wrong twice.
+        # A dictionary, because pydantic reports a list that lacks two items twice.
         mistakes = {(_key_path(item), item["type"]): item["input"] for item in error.errors()}
         for (keys, kind), value in mistakes.items():
-            if kind != "too_short" or not value:  # a list is also called too short because its items are wrong
+            if kind != "too_short" or not value:  # pydantic also calls a list too short if its items are invalid
                 diagnostics.add(keys, *explain_error(keys, kind, value))
         wrong = {keys[:2] for keys, _ in mistakes}
         if () in wrong:
@@ -61,19 +72,19 @@ def _validate(data: dict[str, Any], diagnostics: Diagnostics) -> Config:
         config = Config.model_validate(_drop_keys(wrong, data))
     for involved, expected, got, remedy in find_conflicts(config):
         paths = [tuple(key.split(".")) for key in involved]
-        # What a wrong value was meant to be is unknown, so nothing is concluded from its default.
+        # The intended value of an invalid key is unknown, so conflicts with its default are not reported.
         if wrong.isdisjoint(path[:n] for path in paths for n in (1, 2)):
             diagnostics.add(paths[0], expected, got, remedy)
     return config
 
 
 def _key_path(item: Any) -> KeyPath:
-    """Return where one of pydantic's errors is in the file."""
-    # Pydantic adds the tag of an alternative behind its index, and "[key]" where a layer's name is wrong.
+    """Return the path in the file of one of pydantic's errors."""
+    # Pydantic adds the tag of an alternative after its index, and "[key]" if the name of a layer is invalid.
     keys = tuple(key for before, key in pairwise(("", *item["loc"])) if not isinstance(before, int))
     if keys[:2] == ("perceptual_loss", "layer_weights"):
         keys = keys[:3]
-    # Items that are missing are a mistake of their list.
+    # A missing item is a mistake in its list.
     return keys[:-1] if item["type"] == "missing" and isinstance(keys[-1], int) else keys
 
 
@@ -86,7 +97,7 @@ def _drop_keys(wrong: set[KeyPath], data: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two configurations, as ``key: before → after``."""
+    """List the differences between two configurations, each as ``key: before → after``."""
     changes = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)

@@ -1,4 +1,4 @@
-"""What to tell the user about a wrong value: pydantic finds it, the JSON schema says what was expected."""
+"""Messages for invalid values: pydantic finds them, and the JSON schema describes what was expected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from esrgan.config.json_parser import KeyPath, format_path, format_value
 from esrgan.config.schema import Config, json_schema
 
-_SchemaNode = dict[str, Any]  # of the JSON schema
+_SchemaNode = dict[str, Any]  # a part of the JSON schema
 _schema = cache(json_schema)
 
 _TYPE_NAMES = {
@@ -27,20 +27,30 @@ _BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "at
 
 
 def explain_error(keys: KeyPath, kind: str, value: object) -> tuple[str, str, str]:
-    """Return what was expected, what was there, and the remedy, for an error that pydantic calls ``kind``."""
+    """Explain an error that pydantic calls ``kind``.
+
+    Args:
+        keys: Where the value is.
+        kind: Pydantic's type of error.
+        value: What the file contains.
+
+    Returns:
+        What was expected, what was found, and what to do.
+    """
     if kind == "extra_forbidden":
         return "a known key", format_value(keys[-1]), _suggest_keys(keys)
     if kind == "string_unicode":
         return "well-formed Unicode", format_value(value), r"delete the unpaired \ud... escape"
     if kind == "string_pattern_mismatch":
-        return "a layer name such as conv5_4 or relu5_4", format_value(value), "B of convB_I is 1 to 5, I is 1 to 4"
+        remedy = "in convB_I, the block B is 1 to 5 and the index I is 1 to 4"
+        return "a layer name such as conv5_4 or relu5_4", format_value(value), remedy
     if kind == "missing" and isinstance(value, dict):
-        return _describe(_schema_node(keys)), "nothing", "write it too"
+        return _describe(_schema_node(keys)), "nothing", "add this key"
     return _describe(_schema_node(keys)), format_value(value), _remedy(keys, value)
 
 
 def _alternatives(node: _SchemaNode) -> list[_SchemaNode]:
-    """Return the alternatives of a schema node, references resolved."""
+    """Return the alternatives of a schema node, with references resolved."""
     if "$ref" in node:
         node = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
     alternatives = node.get("anyOf", node.get("oneOf"))
@@ -58,14 +68,14 @@ def _schema_node(keys: KeyPath) -> _SchemaNode:
 def _child(option: _SchemaNode, key: str | int) -> Any:
     if isinstance(key, int):
         return option.get("items", option.get("prefixItems", [None])[0])
-    layers = option.get("patternProperties", {}).values()  # all names have one schema
+    layers = option.get("patternProperties", {}).values()  # all layers have the same schema
     return option.get("properties", {}).get(key, next(iter(layers), None))
 
 
 def _describe(node: _SchemaNode) -> str:
-    """Return in words what a schema node accepts."""
+    """Describe in words what a schema node accepts."""
     texts = [_describe_option(option) for option in _alternatives(node)]
-    # A list comes last: "each an integer or null" would say that its items may be null.
+    # The list comes last, because "each an integer or null" would mean that its items may be null.
     return " or ".join(sorted(texts, key=lambda text: text.startswith("a list")))
 
 
@@ -83,7 +93,7 @@ def _describe_option(option: _SchemaNode) -> str:
 
 
 def _remedy(keys: KeyPath, value: object) -> str:
-    """Return what to write instead: the value in the right type if that is enough, else the default."""
+    """Suggest what to write: the value with the right type if that makes it valid, else the default."""
     for candidate in _corrections(keys, value):
         nested: Any = candidate
         for key in reversed(keys):
@@ -94,7 +104,7 @@ def _remedy(keys: KeyPath, value: object) -> str:
     for end in range(len(keys), 0, -1):
         if "default" in (node := _schema_node(keys[:end])):
             return f"the default of {format_path(keys[:end])} is {format_value(node['default'])}"
-    return "leave it out"
+    return "remove it"
 
 
 def _corrections(keys: KeyPath, value: object) -> Iterator[object]:
@@ -112,16 +122,16 @@ def _corrections(keys: KeyPath, value: object) -> Iterator[object]:
 
 
 def _suggest_keys(keys: KeyPath) -> str:
-    """Return the known keys most like an unknown one, or else all keys of its section."""
+    """Suggest the known keys that are most like an unknown one, else list all keys of its section."""
     own, top = _known_keys(keys[:-1]), _known_keys(())
     scores = {}
     for known in (*own, *top, *(key for section in top for key in _known_keys(section))):
         likeness = SequenceMatcher(None, str(keys[-1]), str(known[-1])).ratio()
-        # In another section only the same name, and not before a fair match in this one.
+        # A key of another section must have nearly the same name and yields to a fair match in this section.
         scores[known] = likeness if known[:-1] == keys[:-1] else likeness - 0.35
     best = max(scores.values())
-    if best < 0.6:  # difflib's own cutoff
-        return f"the keys here are {', '.join(str(key[-1]) for key in own)}"
+    if best < 0.6:  # difflib's default cutoff
+        return f"the known keys here are {', '.join(str(key[-1]) for key in own)}"
     return f"did you mean {' or '.join(f'`{format_path(key)}`' for key, score in scores.items() if score == best)}?"
 
 

@@ -1,4 +1,4 @@
-"""Every key of a configuration file, with its type, limits, default and meaning."""
+"""The keys of a configuration file, with their types, limits, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import Discriminator as TagOf
 
 
 def _require_int(value: object) -> object:
-    if type(value) is not int:  # 4.0 == 4 and True == 1, so Literal alone would take them
+    if type(value) is not int:  # 4.0 == 4 and True == 1, so Literal would accept them
         raise ValueError
     return value
 
 
-# JSON has lists only, and strict tuples would refuse them; their items stay strict.
+# JSON has lists but no tuples, and a strict tuple field rejects a list. The items stay strict.
 _AcceptList = Strict(False)
 _NonNegativeInt = Annotated[int, Field(ge=0)]
 _PositiveInt = Annotated[int, Field(ge=1)]
@@ -40,15 +40,15 @@ class _Section(BaseModel):
 
 
 class FolderPair(_Section):
-    """A dataset given as a folder of HR images, with the folder of their LR counterparts where there is one."""
+    """A dataset given as a folder of HR images and, optionally, a folder of the matching LR images."""
 
     hr: _NonEmptyStr = Field(description="Folder of HR images.")
     lr: _NonEmptyStr | None = Field(
-        default=None, description="Folder of LR images of the same names; null = made from HR."
+        default=None, description="Folder of LR images with the same names; null = downscale the HR images."
     )
 
 
-# The tag decides by type, so that a mistake inside an object is one error and not one for each alternative.
+# The tag selects one alternative by type; otherwise a mistake in an object would be reported once per alternative.
 _TAGS = ("name", "folders")
 _Dataset = Annotated[
     Annotated[_NonEmptyStr, Tag(_TAGS[0])] | Annotated[FolderPair, Tag(_TAGS[1])],
@@ -58,72 +58,86 @@ _Datasets = Annotated[tuple[_Dataset, ...], _AcceptList, Field(min_length=1)]
 
 
 class DegradationRound(_Section):
-    """A round of blur, resizing, noise and JPEG; the names and defaults are Real-ESRGAN's."""
+    """One round of blur, resizing, noise and JPEG; names and defaults are those of Real-ESRGAN."""
 
-    blur_prob: _Probability = Field(default=1.0, description="Chance of blur.")
-    sinc_prob: _Probability = Field(default=0.1, description="Chance of a sinc kernel, where there is blur.")
+    blur_prob: _Probability = Field(default=1.0, description="Probability of blur.")
+    sinc_prob: _Probability = Field(default=0.1, description="Probability that a blur kernel is a sinc filter.")
     kernel_prob: Annotated[
         tuple[_Probability, _Probability, _Probability, _Probability, _Probability, _Probability], _AcceptList
     ] = Field(
         default=(0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
-        description="Chances of iso, aniso, generalized_iso, generalized_aniso, plateau_iso, plateau_aniso kernels.",
+        description="Probabilities of the other kernels: iso, aniso, generalized_iso, generalized_aniso, plateau_iso, "
+        "plateau_aniso; they sum to 1.",
     )
-    blur_sigma: _PositiveRange = Field(default=(0.2, 3.0), description="Standard deviation of kernels, px.")
-    betag_range: _PositiveRange = Field(default=(0.5, 4.0), description="Shape of generalised Gaussians, around 1.")
-    betap_range: _PositiveRange = Field(default=(1.0, 2.0), description="Shape of plateaus, around 1.")
+    blur_sigma: _PositiveRange = Field(default=(0.2, 3.0), description="Standard deviation of the blur kernels in px.")
+    betag_range: _PositiveRange = Field(
+        default=(0.5, 4.0), description="Shape β of generalised Gaussian kernels; contains 1."
+    )
+    betap_range: _PositiveRange = Field(default=(1.0, 2.0), description="Shape β of plateau kernels; contains 1.")
     resize_prob: Annotated[tuple[_Probability, _Probability, _Probability], _AcceptList] = Field(
-        default=(0.2, 0.7, 0.1), description="Chances of enlarging, reducing, keeping the size."
+        default=(0.2, 0.7, 0.1),
+        description="Probabilities of upscaling, downscaling and keeping the size; they sum to 1.",
     )
     resize_range: _PositiveRange = Field(
-        default=(0.15, 1.5), description="Least and greatest factor of the size, around 1."
+        default=(0.15, 1.5), description="Smallest and largest resize factor; contains 1."
     )
-    gaussian_noise_prob: _Probability = Field(default=0.5, description="Chance of Gaussian noise; else Poisson.")
+    gaussian_noise_prob: _Probability = Field(
+        default=0.5, description="Probability that the noise is Gaussian; otherwise it is Poisson."
+    )
     noise_range: _NonNegativeRange = Field(
-        default=(1.0, 30.0), description="Deviation of Gaussian noise, levels of 255."
+        default=(1.0, 30.0), description="Standard deviation of Gaussian noise in levels of 255."
     )
-    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 3.0), description="Factor of Poisson noise.")
-    gray_noise_prob: _Probability = Field(default=0.4, description="Chance of noise without colour.")
+    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 3.0), description="Factor on Poisson noise.")
+    gray_noise_prob: _Probability = Field(
+        default=0.4, description="Probability that the noise is the same on all channels."
+    )
     jpeg_range: Annotated[tuple[_JpegQuality, _JpegQuality], _AcceptList] = Field(
-        default=(30, 95), description="JPEG quality."
+        default=(30, 95), description="Lowest and highest JPEG quality."
     )
 
 
 class SecondDegradationRound(DegradationRound):
-    """The same, milder; its resizing starts from the size of the LR patch."""
+    """The second round: milder, and its resize factor is relative to the size of the LR patch."""
 
-    blur_prob: _Probability = Field(default=0.8, description="Chance of blur.")
-    blur_sigma: _PositiveRange = Field(default=(0.2, 1.5), description="Standard deviation of kernels, px.")
+    blur_prob: _Probability = Field(default=0.8, description="Probability of blur.")
+    blur_sigma: _PositiveRange = Field(default=(0.2, 1.5), description="Standard deviation of the blur kernels in px.")
     resize_prob: Annotated[tuple[_Probability, _Probability, _Probability], _AcceptList] = Field(
-        default=(0.3, 0.4, 0.3), description="Chances of enlarging, reducing, keeping the size."
+        default=(0.3, 0.4, 0.3),
+        description="Probabilities of upscaling, downscaling and keeping the size; they sum to 1.",
     )
     resize_range: _PositiveRange = Field(
-        default=(0.3, 1.2), description="Least and greatest factor of the size, around 1."
+        default=(0.3, 1.2), description="Smallest and largest resize factor; contains 1."
     )
     noise_range: _NonNegativeRange = Field(
-        default=(1.0, 25.0), description="Deviation of Gaussian noise, levels of 255."
+        default=(1.0, 25.0), description="Standard deviation of Gaussian noise in levels of 255."
     )
-    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 2.5), description="Factor of Poisson noise.")
+    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 2.5), description="Factor on Poisson noise.")
 
 
 class Degradation(_Section):
-    """Real-world degradation of HR patches in place of bicubic reduction; the defaults are Real-ESRGAN's."""
+    """Real-world degradation of HR patches instead of bicubic downscaling; the defaults are those of Real-ESRGAN."""
 
-    first: DegradationRound = Field(default_factory=DegradationRound, description="The first round.")
-    second: SecondDegradationRound = Field(default_factory=SecondDegradationRound, description="The second round.")
-    final_sinc_prob: _Probability = Field(default=0.8, description="Chance of a sinc filter at the end.")
-    gt_usm: bool = Field(default=True, description="Sharpen the HR patches.")
+    first: DegradationRound = Field(default_factory=DegradationRound, description="First round.")
+    second: SecondDegradationRound = Field(default_factory=SecondDegradationRound, description="Second, milder round.")
+    final_sinc_prob: _Probability = Field(default=0.8, description="Probability of a final sinc filter.")
+    gt_usm: bool = Field(default=True, description="Sharpen the HR patches by unsharp masking.")
 
 
 class _Stage(_Section):
-    num_epoch: _PositiveInt | None = Field(default=10000, description="Epochs of len(train) // batch_size steps.")
+    num_epoch: _PositiveInt | None = Field(default=10000, description="Epochs, each of len(train) // batch_size steps.")
     num_steps: _PositiveInt | None = Field(default=None, description="Optimiser steps, instead of num_epoch.")
-    cr_patch_size: _PatchSize = Field(default=(128, 128), description="HR crop [H, W]; null = whole images.")
-    betas: _Betas = Field(default=(0.9, 0.999), description="Adam's running-average coefficients.")
-    train_datasets: _Datasets = Field(default=("div2k",), description='Names, folders or {"hr", "lr"} pairs.')
-    val_datasets: _Datasets = Field(default=("div2k",), description="The same to validate on, as whole images.")
-
+    cr_patch_size: _PatchSize = Field(default=(128, 128), description="HR patch size [H, W], px; null = whole images.")
+    betas: _Betas = Field(default=(0.9, 0.999), description="β1 and β2 of Adam.")
+    train_datasets: _Datasets = Field(
+        default=("div2k",),
+        description='Training datasets: names, folders of HR images, or objects {"hr": FOLDER, "lr": FOLDER}.',
+    )
+    val_datasets: _Datasets = Field(
+        default=("div2k",), description="Validation datasets, given in the same way; whole images are used."
+    )
     degradation: Degradation | None = Field(
-        default=None, description="{} trains on Real-ESRGAN's LR patches, not on the datasets'; null = off."
+        default=None,
+        description="Replace the datasets' LR patches by degraded HR patches; {} = Real-ESRGAN's settings, null = off.",
     )
 
     @model_validator(mode="before")
@@ -135,25 +149,29 @@ class _Stage(_Section):
 
 
 class Pretraining(_Stage):
-    """The first stage: the generator alone, on the content loss."""
+    """The first stage (PSNR): only the generator is trained, with the content loss."""
 
     lr: _PositiveFloat = Field(default=2e-4, description="Learning rate.")
-    sched_step: _PositiveInt = Field(default=200000, description="Steps between changes of the rate.")
-    sched_gamma: _Gamma = Field(default=0.5, description="Factor of the rate at each change.")
-    hard_transforms: bool = Field(default=False, description="JPEG and coarse dropout on the LR patch.")
+    sched_step: _PositiveInt = Field(default=200000, description="Steps between reductions of the learning rate.")
+    sched_gamma: _Gamma = Field(default=0.5, description="Factor on the learning rate at each reduction.")
+    hard_transforms: bool = Field(default=False, description="Augment LR patches by JPEG and coarse dropout.")
 
 
 class Training(_Stage):
-    """The second stage: generator against discriminator."""
+    """The second stage (GAN): generator and discriminator are trained against each other."""
 
-    num_epoch: _PositiveInt | None = Field(default=8000, description="Epochs of len(train) // batch_size steps.")
-    betas: _Betas = Field(default=(0.9, 0.99), description="Adam's running-average coefficients, both networks.")
+    num_epoch: _PositiveInt | None = Field(default=8000, description="Epochs, each of len(train) // batch_size steps.")
+    betas: _Betas = Field(default=(0.9, 0.99), description="β1 and β2 of Adam, for both networks.")
     g_lr: _PositiveFloat = Field(default=1e-4, description="Learning rate of the generator.")
     d_lr: _PositiveFloat = Field(default=1e-4, description="Learning rate of the discriminator.")
-    g_sched_steps: _PositiveInts = Field(default=(50000, 100000, 200000, 300000), description="Steps where it changes.")
-    d_sched_steps: _PositiveInts = Field(default=(50000, 100000, 200000, 300000), description="Steps where it changes.")
-    g_sched_gamma: _Gamma = Field(default=0.5, description="Factor of the generator's rate there.")
-    d_sched_gamma: _Gamma = Field(default=0.5, description="Factor of the discriminator's rate there.")
+    g_sched_steps: _PositiveInts = Field(
+        default=(50000, 100000, 200000, 300000), description="Steps at which g_lr is multiplied by g_sched_gamma."
+    )
+    d_sched_steps: _PositiveInts = Field(
+        default=(50000, 100000, 200000, 300000), description="Steps at which d_lr is multiplied by d_sched_gamma."
+    )
+    g_sched_gamma: _Gamma = Field(default=0.5, description="Factor on g_lr at each of g_sched_steps.")
+    d_sched_gamma: _Gamma = Field(default=0.5, description="Factor on d_lr at each of d_sched_steps.")
     g_adversarial_loss_scaling: _NonNegativeFloat = Field(
         default=0.005, description="Weight of the adversarial loss (λ)."
     )
@@ -161,108 +179,150 @@ class Training(_Stage):
 
 
 class Generator(_Section):
-    """RRDBNet."""
+    """The generator, an RRDBNet."""
 
-    rrdb_channels: _PositiveInt = Field(default=64, description="Channels between the RRDBs.")
-    growth_channels: _PositiveInt = Field(default=32, description="Channels each convolution of an RDB adds.")
+    rrdb_channels: _PositiveInt = Field(default=64, description="Feature channels of the trunk.")
+    growth_channels: _PositiveInt = Field(
+        default=32, description="Channels that each convolution of a dense block adds."
+    )
     num_basic_blocks: _PositiveInt = Field(default=23, description="Number of RRDBs.")
-    num_dense_blocks: _PositiveInt = Field(default=3, description="RDBs in an RRDB.")
-    num_residual_blocks: _PositiveInt = Field(default=5, description="Convolutions in an RDB.")
-    residual_scaling: _PositiveFloat = Field(default=0.2, description="Factor of every residual (β).")
-    use_subpixel_conv: bool = Field(default=False, description="Upsample by PixelShuffle, not nearest.")
-    pixel_unshuffle: bool = Field(default=False, description="Scale 1, 2: fold the input, upsample by 4.")
-    small_init: Literal["all", "trunk"] = Field(default="all", description="Where the initial weights are ×0.1.")
+    num_dense_blocks: _PositiveInt = Field(default=3, description="Residual dense blocks per RRDB.")
+    num_residual_blocks: _PositiveInt = Field(default=5, description="Convolutions per residual dense block.")
+    residual_scaling: _PositiveFloat = Field(default=0.2, description="Factor on every residual branch (β).")
+    use_subpixel_conv: bool = Field(default=False, description="Upsample by PixelShuffle instead of nearest neighbour.")
+    pixel_unshuffle: bool = Field(
+        default=False, description="For scale 1 and 2: fold pixels into channels first, then upsample by 4."
+    )
+    small_init: Literal["all", "trunk"] = Field(
+        default="all",
+        description="Convolutions whose initial weights are scaled by 0.1: all, or only those of the RRDBs.",
+    )
 
 
 class Discriminator(_Section):
-    """VGG-style or U-Net discriminator."""
+    """The discriminator: VGG-style or U-Net."""
 
-    type: Literal["vgg", "unet"] = Field(default="vgg", description="One logit per image, or per pixel.")
+    type: Literal["vgg", "unet"] = Field(
+        default="vgg", description="vgg: one logit per image; unet: one logit per pixel."
+    )
     vgg_blk_ch: Annotated[_PositiveInts, Field(min_length=1)] = Field(
         default=(64, 64, 128, 128, 256, 256, 512, 512),
-        description="vgg: channels of the blocks; stride 2 where in = out.",
+        description="vgg: output channels of each convolution; one that keeps the channels has stride 2.",
     )
-    fc_features: _PositiveInts = Field(default=(100,), description="vgg: widths of the hidden linear layers.")
+    fc_features: _PositiveInts = Field(default=(100,), description="vgg: widths of the hidden fully connected layers.")
     num_features: _PositiveInt = Field(default=64, description="unet: channels of the first convolution.")
 
 
 class ContentLoss(_Section):
-    """The pixel loss, of the first stage and (scaled) of the second."""
+    """The pixel loss of the first stage and, scaled, of the second."""
 
-    loss_f: Literal["l1", "l2", "mse"] = Field(default="l1", description="l1, or l2 (also called mse).")
+    loss_f: Literal["l1", "l2", "mse"] = Field(
+        default="l1", description="Pixel-wise distance; l2 and mse are the same."
+    )
 
 
 class PerceptualLoss(_Section):
-    """The distance between VGG features."""
+    """The perceptual loss: a distance between VGG features."""
 
     layer_weights: Annotated[dict[_LayerName, _PositiveFloat], Field(min_length=1)] = Field(
-        default={"conv5_4": 1.0}, description="Weight per layer: convB_I before, reluB_I after activation."
+        default={"conv5_4": 1.0},
+        description="Weight of each layer; convB_I is before the activation, reluB_I after it.",
     )
-    vgg_type: Literal["vgg11", "vgg13", "vgg16", "vgg19"] = Field(default="vgg19", description="The network.")
-    criterion: Literal["l1", "l2"] = Field(default="l1", description="Distance between features.")
-    normalize_input: bool = Field(default=True, description="Subtract ImageNet's mean and divide by its deviation.")
+    vgg_type: Literal["vgg11", "vgg13", "vgg16", "vgg19"] = Field(default="vgg19", description="VGG network.")
+    criterion: Literal["l1", "l2"] = Field(default="l1", description="Distance between the features.")
+    normalize_input: bool = Field(
+        default=True, description="Normalise the input by the mean and standard deviation of ImageNet."
+    )
     normalize_loss: bool = Field(default=False, description="Divide by the sum of layer_weights.")
-    weights: _NonEmptyStr | None = Field(default=None, description="State-dict file; null = torchvision's ImageNet.")
-    optional: bool = Field(default=False, description="Do without it if its weights are not here.")
+    weights: _NonEmptyStr | None = Field(
+        default=None, description="State-dict file in torchvision's layout; null = torchvision's ImageNet weights."
+    )
+    optional: bool = Field(
+        default=False,
+        description="Train without this loss if weights is null and torchvision's weights are not on this machine.",
+    )
 
 
 class Logging(_Section):
-    """What is written while training."""
+    """Logging during training."""
 
     interval: _PositiveInt = Field(default=100, description="Steps between log lines.")
     tensorboard: bool = Field(default=True, description="Write TensorBoard event files.")
-    wandb: Literal["disabled", "offline", "online"] = Field(default="disabled", description="Weights & Biases mode.")
-    wandb_project: _NonEmptyStr = Field(default="esrgan", description="Weights & Biases project.")
+    wandb: Literal["disabled", "offline", "online"] = Field(default="disabled", description="Mode of Weights & Biases.")
+    wandb_project: _NonEmptyStr = Field(default="esrgan", description="Project of Weights & Biases.")
     wandb_entity: _NonEmptyStr | None = Field(
-        default=None, description="Weights & Biases user or team; null = its default."
+        default=None, description="User or team of Weights & Biases; null = your default entity."
     )
-    num_images: _NonNegativeInt = Field(default=4, description="Fixed validation images in the panels.")
+    num_images: _NonNegativeInt = Field(default=4, description="Validation images shown in the logged panels.")
 
 
 class Config(_Section):
-    """Everything a run needs. ``Config()`` is the default run."""
+    """The configuration of a training run; ``Config()`` is the default run.
 
-    # Editors read it; it says nothing about the run, so two files that differ in it give equal configurations.
+    Example:
+        >>> from esrgan import Config
+        >>> config = Config.model_validate({"batch_size": 8, "generator": {"num_basic_blocks": 6}})
+        >>> config.batch_size, config.generator.num_basic_blocks, config.training.g_lr
+        (8, 6, 0.0001)
+    """
+
+    # Only editors read this key. It is dropped, so files that differ only in it yield equal configurations.
     json_schema: Annotated[str | None, AfterValidator(lambda _: None)] = Field(
-        default=None, alias="$schema", exclude=True, description="Schema for editors; ignored."
+        default=None, alias="$schema", exclude=True, description="JSON schema for editors; otherwise ignored."
     )
-    scale_factor: _Scale = Field(default=4, description="Upscaling factor of network and data.")
-    batch_size: _PositiveInt = Field(default=16, description="Patches per optimiser step, over all ranks.")
+    scale_factor: _Scale = Field(default=4, description="Upscaling factor.")
+    batch_size: _PositiveInt = Field(default=16, description="Patches per optimiser step, summed over all processes.")
     accumulation: _PositiveInt = Field(
-        default=1, description="Parts of a process's batch computed one after the other."
+        default=1,
+        description="Parts into which each process splits its batch to save memory; gradients are accumulated.",
     )
-    gradient_clip: _PositiveFloat | None = Field(default=None, description="Greatest length of a gradient; null = any.")
+    gradient_clip: _PositiveFloat | None = Field(default=None, description="Maximum gradient norm; null = no clipping.")
     activation_checkpointing: bool = Field(
-        default=False, description="Compute the RRDBs again going backward, to save memory."
+        default=False, description="Recompute the RRDBs in the backward pass, to save memory."
     )
-    img_channels: _Channels = Field(default=3, description="1 = grey, 3 = RGB, 4 = RGB with alpha.")
-    seed: _NonNegativeInt = Field(default=0, description="Seed of initialisation, order and augmentation.")
-    num_workers: _NonNegativeInt | None = Field(default=None, description="Loader processes; null = by CPUs.")
-    data_root: _NonEmptyStr | None = Field(default=None, description="Datasets; null = $ESRGAN_DATA or data.")
-    cache_dir: _NonEmptyStr | None = Field(default=None, description="Decoded images; null = data root's cache.")
-    ema_decay: _Decay = Field(default=0.999, description="Decay of the averaged generator; 0 = off.")
+    img_channels: _Channels = Field(default=3, description="Image channels: 1 = grey, 3 = RGB, 4 = RGB with alpha.")
+    seed: _NonNegativeInt = Field(default=0, description="Seed for initialisation, data order and augmentation.")
+    num_workers: _NonNegativeInt | None = Field(
+        default=None,
+        description="Loader processes; null = 0 when training on a CPU, else by the number of cores.",
+    )
+    data_root: _NonEmptyStr | None = Field(
+        default=None, description="Folder of the named datasets; null = $ESRGAN_DATA or data."
+    )
+    cache_dir: _NonEmptyStr | None = Field(default=None, description="Decoded images; null = cache in the data root.")
+    ema_decay: _Decay = Field(
+        default=0.999, description="Decay of the moving average of the generator's weights; 0 = off."
+    )
     autocast_dtype: Literal["auto", "bfloat16", "float16"] = Field(
-        default="auto", description="What --autocast uses; auto = bfloat16 where native, else float16 on CUDA."
+        default="auto",
+        description="Data type for --autocast; auto = float16 on GPUs without native bfloat16, else bfloat16.",
     )
     spatial_transforms: Literal["d4", "flip_or_transpose", "none"] = Field(
         default="d4",
-        description="The eight flips and rotations; or, p 0.5, one of flip 0.75 and transpose 0.25; or none.",
+        description="d4: the eight flips and rotations, equally likely; flip_or_transpose: with probability 0.5 a flip "
+        "(0.75) or a transposition (0.25); none: no augmentation.",
     )
-    keep_checkpoints: _PositiveInt = Field(default=2, description="Newest checkpoints kept of each stage.")
+    keep_checkpoints: _PositiveInt = Field(default=2, description="Number of newest checkpoints to keep per stage.")
     validation_interval: _PositiveInt = Field(default=5000, description="Steps between validations.")
-    pretraining: Pretraining = Field(default_factory=Pretraining, description="First stage, content loss only.")
-    training: Training = Field(default_factory=Training, description="Second stage, adversarial.")
-    generator: Generator = Field(default_factory=Generator, description="The network that upscales.")
-    discriminator: Discriminator = Field(default_factory=Discriminator, description="Its adversary.")
+    pretraining: Pretraining = Field(default_factory=Pretraining, description="First stage (PSNR): content loss only.")
+    training: Training = Field(
+        default_factory=Training, description="Second stage (GAN): content, perceptual and adversarial loss."
+    )
+    generator: Generator = Field(
+        default_factory=Generator, description="Generator (RRDBNet), the network that upscales."
+    )
+    discriminator: Discriminator = Field(
+        default_factory=Discriminator, description="Discriminator of the second stage."
+    )
     content_loss: ContentLoss = Field(default_factory=ContentLoss, description="Pixel loss.")
     perceptual_loss: PerceptualLoss = Field(default_factory=PerceptualLoss, description="VGG feature loss.")
     logging: Logging = Field(default_factory=Logging, description="Log lines, TensorBoard, Weights & Biases.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every key, defaults included, as JSON types."""
+        """Return all keys, including defaults, as JSON types."""
         return self.model_dump(mode="json")
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration file."""
-    return Config.model_json_schema()
+    return Config.model_json_schema() | {"description": "The configuration of a training run."}

@@ -31,7 +31,7 @@ def test_doctor_reports_dataset_problems(tmp_path, capsys, monkeypatch, write_im
         f"  set5                 dataset {tmp_path}/Set5/GTmod12: expected images in this folder, got none; put" in out
     )
     assert f"  set14                missing; esrgan prepare set14 --data-root {tmp_path}\n" in out
-    assert "  flickr2k             2 to train on\n" in out
+    assert "  flickr2k             2 training images\n" in out
     assert out.count("images to train on alone; validate on div2k") == 1
     assert "  skimage              expected scikit-image, got nothing; pip install 'esrgan[train]'\n" in out
 
@@ -48,7 +48,7 @@ def test_doctor_reports_unreadable_folders(tmp_path, capsys, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return stat(path, **options)
 
-    monkeypatch.setattr(Path, "stat", refuse)  # root may enter any folder
+    monkeypatch.setattr(Path, "stat", refuse)  # simulated, because root may enter any folder
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "closed/torch"))
     assert main(["doctor", "--data-root", str(tmp_path / "closed/data")]) == 0
     out = capsys.readouterr().out
@@ -68,9 +68,9 @@ def test_doctor_lists_what_is_present_and_missing(tmp_path, capsys, write_images
         r"esrgan +" + re.escape(version("esrgan")),
         r"cpu +\d+ threads, [\d.]+ GB of [\d.]+ GB free, float32",
         r"cuda +none: PyTorch is built",
-        r"set5 +5 to train on, 5 to test on",
+        r"set5 +5 training images, 5 test images",
         r"set14 +missing; esrgan prepare set14",
-        r"skimage +4 to train on, 2 to test on",
+        r"skimage +4 training images, 2 test images",
         r"vgg19 +for the perceptual loss: not downloaded yet",
         r"by name ",
     ):

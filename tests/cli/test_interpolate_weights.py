@@ -19,7 +19,7 @@ def test_blend_averages_weights_and_records_alpha(tmp_path, capsys):
     assert (blend.alpha, blend.stage, blend.hparams) == (0.25, "training", {"seed": 2})
     assert "α = 0.25" in blend.describe()
     assert run(interpolate_command, *arguments) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists; use --overwrite" in capsys.readouterr().err
 
 
 def test_impossible_blends_are_rejected(tmp_path, capsys):

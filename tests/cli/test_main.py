@@ -1,4 +1,4 @@
-"""The main parser: versions and commands."""
+"""The main parser with versions and commands."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Loading a file gives a configuration, or all of its problems in order."""
+"""Loading a file returns a configuration or reports all problems in order."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from esrgan.errors import ConfigError, Problem
 from tests.helpers.config_files import CONFIGS, DEFAULTS, messages, problems, write
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_reported(tmp_path: Path) -> None:
     (missing,) = problems(tmp_path / "x.json")
     assert missing.place == str(tmp_path / "x.json")
     assert str(missing).endswith(
-        "expected a JSON file, got nothing of that name; check the path; "
-        "the shipped ones are in the repository's configs/"
+        "expected a JSON file, got no file of that name; check the path; the repository has examples in configs/"
     )
     (folder,) = problems(tmp_path)
     assert folder.got == "an error (Is a directory)"
@@ -59,7 +58,7 @@ def test_all_problems_are_reported_in_file_order(tmp_path: Path) -> None:
         "x.json:4:3: batch_size",
         "x.json:5:3: g_lr",
         "x.json:7:5: pretraining.cr_patch_size",
-        "x.json:9:5: pretraining.lr",  # twice: a duplicate key, and its value
+        "x.json:9:5: pretraining.lr",  # twice: for the duplicate key and for its value
         "x.json:9:5: pretraining.lr",
         "x.json:10:5: pretraining.hard_transforms",
         "x.json:10:29",
@@ -80,15 +79,15 @@ def test_keys_named_like_pydantic_tags_are_ordinary_keys(tmp_path: Path) -> None
     assert places == ['x.json:1:2: "[key]"', "x.json:1:14: name", "x.json:1:67: training.val_datasets[0].folders"]
 
 
-def test_wrong_keys_cause_no_further_contradictions(tmp_path: Path) -> None:
-    """The default scale 4 would contradict the patch; what scale was meant is unknown."""
+def test_invalid_keys_cause_no_further_conflicts(tmp_path: Path) -> None:
+    """The patch would conflict with the default scale 4, but the intended scale is unknown."""
     (only,) = messages(tmp_path, '{"scale_factor": 3, "training": {"cr_patch_size": [129, 129]}}')
     assert only.startswith("x.json:1:2: scale_factor: ")
     (only,) = messages(tmp_path, '{"perceptual_loss": 1, "training": {"cr_patch_size": [8, 8]}}')
     assert only.startswith("x.json:1:2: perceptual_loss: ")
 
 
-# Fuzzing: a configuration or a ConfigError, whatever the content
+# Fuzzing: any content yields a configuration or a ConfigError.
 
 DEFAULT_TEXT = (CONFIGS / "esrgan_default.json").read_text()
 json_values = st.recursive(
@@ -98,7 +97,7 @@ json_values = st.recursive(
 )
 
 
-def loads_or_explains(path: Path) -> None:
+def assert_loads_or_explains(path: Path) -> None:
     try:
         config = load(path)
         assert load(write(path.parent, json.dumps(config.to_dict()))) == config
@@ -116,23 +115,23 @@ def loads_or_explains(path: Path) -> None:
 
 
 @given(content=st.binary() | st.text('{}[],:"\\ 01eE-.NanInfityul\n').map(str.encode))
-def test_fuzz_text(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    loads_or_explains(write(tmp_path_factory.getbasetemp(), content))
+def test_random_text_loads_or_is_explained(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert_loads_or_explains(write(tmp_path_factory.getbasetemp(), content))
 
 
 @given(data=st.data())
-def test_fuzz_mutated_text(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_mutated_text_loads_or_is_explained(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     text = DEFAULT_TEXT
     for _ in range(data.draw(st.integers(1, 3))):
         start = data.draw(st.integers(0, len(text)))
         end = start + data.draw(st.integers(0, 8))
         text = text[:start] + data.draw(st.text('{}[],:"0-e.tN \n', max_size=4)) + text[end:]
-    loads_or_explains(write(tmp_path_factory.getbasetemp(), text))
+    assert_loads_or_explains(write(tmp_path_factory.getbasetemp(), text))
 
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_fuzz_mutated_values(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_mutated_values_load_or_are_explained(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     changed = json.loads(json.dumps(DEFAULTS))
     for _ in range(data.draw(st.integers(1, 3))):
         owner: Any = changed
@@ -143,4 +142,4 @@ def test_fuzz_mutated_values(data: st.DataObject, tmp_path_factory: pytest.TempP
         if isinstance(owner, dict) and data.draw(st.booleans()):
             key = data.draw(st.text(max_size=8))
         owner[key] = data.draw(json_values)
-    loads_or_explains(write(tmp_path_factory.getbasetemp(), json.dumps(changed)))
+    assert_loads_or_explains(write(tmp_path_factory.getbasetemp(), json.dumps(changed)))

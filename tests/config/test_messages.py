@@ -1,5 +1,5 @@
-# ruff: noqa: E501  (whole messages, one to a line)
-"""Unknown keys and wrong values, each with its message."""
+# ruff: noqa: E501  (each message is on one line)
+"""Messages for unknown keys and invalid values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.config_files import assert_only_problem
 
-# Each kind of mistake: the text of a file, and the whole message.
+# For each mistake, the content of a file and its message, or how that starts.
 MISTAKES = {
     # keys
     "misspelt": ('{"batchsize": 1}', 'x.json:1:2: batchsize: expected a known key, got "batchsize"; did you mean `batch_size`?'),
@@ -24,7 +24,7 @@ MISTAKES = {
     ),
     "unknown": (
         '{"content_loss": {"zzz": 1}}',
-        'x.json:1:19: content_loss.zzz: expected a known key, got "zzz"; the keys here are loss_f',
+        'x.json:1:19: content_loss.zzz: expected a known key, got "zzz"; the known keys here are loss_f',
     ),
     "$schema inside": (
         '{"logging": {"$schema": "x"}}',
@@ -32,7 +32,7 @@ MISTAKES = {
     ),
     "unprintable": (
         '{"a\\u001b[1m": 1}',
-        'x.json:1:2: "a\\u001b[1m": expected a known key, got "a\\u001b[1m"; the keys here are $schema, scale_factor',
+        'x.json:1:2: "a\\u001b[1m": expected a known key, got "a\\u001b[1m"; the known keys here are $schema, scale_factor',
     ),
     "surrogate": (
         '{"data_root": "\\ud800"}',
@@ -65,7 +65,7 @@ MISTAKES = {
     "Infinity": ('{"training": {"g_lr": -Infinity}}', "x.json:1:15: training.g_lr: expected a number above 0, got -Infinity; the"),
     "unbounded": ('{"training": {"g_lr": 1e999}}', "x.json:1:15: training.g_lr: expected a number above 0, got Infinity; the default of"),
     "huge": ('{"seed": 1' + "0" * 5000 + "}", "x.json:1:2: seed: expected an integer of at least 0, got Infinity; the default"),
-    "no section": ('{"generator": 5}', "x.json:1:2: generator: expected an object, got 5; leave it out"),
+    "number for section": ('{"generator": 5}', "x.json:1:2: generator: expected an object, got 5; remove it"),
     "scalar for pair": (
         '{"training": {"cr_patch_size": 64}}',
         "x.json:1:15: training.cr_patch_size: expected null or a list of 2, each an integer of at least 1, got 64; write [64, 64]",
@@ -96,15 +96,15 @@ MISTAKES = {
     ),
     "no hr": (
         '{"training": {"val_datasets": [{"lr": "a"}]}}',
-        "x.json:1:32: training.val_datasets[0].hr: expected a non-empty string, got nothing; write it too",
+        "x.json:1:32: training.val_datasets[0].hr: expected a non-empty string, got nothing; add this key",
     ),
     "dataset key": (
         '{"training": {"val_datasets": [{"hr": "a", "xy": "b"}]}}',
-        'x.json:1:44: training.val_datasets[0].xy: expected a known key, got "xy"; the keys here are hr, lr',
+        'x.json:1:44: training.val_datasets[0].xy: expected a known key, got "xy"; the known keys here are hr, lr',
     ),
     "layer name": (
         '{"perceptual_loss": {"layer_weights": {"conv54": 1}}}',
-        'x.json:1:40: perceptual_loss.layer_weights.conv54: expected a layer name such as conv5_4 or relu5_4, got "conv54"; B of convB_I is 1 to 5',
+        'x.json:1:40: perceptual_loss.layer_weights.conv54: expected a layer name such as conv5_4 or relu5_4, got "conv54"; in convB_I, the block B is 1 to 5 and the index I is 1 to 4',
     ),
     "layer weight": (
         '{"perceptual_loss": {"layer_weights": {"conv5_4": 0}}}',
@@ -115,5 +115,5 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("content", "message"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistake_in_a_key_or_value(content: str | bytes, message: str, tmp_path: Path) -> None:
+def test_mistakes_in_keys_and_values_are_explained(content: str | bytes, message: str, tmp_path: Path) -> None:
     assert_only_problem(content, message, tmp_path)

@@ -1,4 +1,4 @@
-"""The configuration: its defaults, the shipped files and the JSON schema."""
+"""The keys of the configuration, their defaults, the shipped files and the JSON schema."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_default_file_equals_the_default_configuration() -> None:
         ("esrgan_p192_t128_cr_16_rrdb_div2k+bsds500", 192, 128, 16, ("bsds500", "div2k")),
     ],
 )
-def test_experiments_match_their_names(
+def test_experiment_files_match_their_names(
     name: str, pretraining_px: int, training_px: int, blocks: int, datasets: tuple[str, ...]
 ) -> None:
     config = load(CONFIGS / f"{name}.json")

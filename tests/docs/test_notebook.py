@@ -1,4 +1,4 @@
-"""The notebook, run from top to bottom."""
+"""The notebook runs from top to bottom."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Configuration files for tests, and the problems that are found in them."""
+"""Configuration files for tests, and the problems found in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from esrgan.errors import ConfigError, Problem
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
-# Written out here a second time on purpose: this is the public interface.
+# The defaults are repeated here on purpose, because they are a public interface.
 DEFAULTS = {
     "scale_factor": 4,
     "batch_size": 16,
@@ -111,14 +111,14 @@ def problems(path: Path) -> list[Problem]:
 
 
 def messages(folder: Path, content: str | bytes) -> list[str]:
-    """The problems of a file, without the folder."""
+    """Return the problems of a file with the given content, without its folder."""
     path = write(folder, content)
     return [str(problem).replace(f"{path.parent}/", "") for problem in problems(path)]
 
 
 def assert_only_problem(content: str | bytes, message: str, folder: Path) -> None:
-    """Check that a file has one problem, whose text begins with a message."""
+    """Check that a file has exactly one problem and that its text starts with ``message``."""
     found = messages(folder, content)
-    assert len(found) == 1  # one mistake, one problem
+    assert len(found) == 1  # each mistake is reported once
     assert found[0].startswith(message)
     assert not re.search("pydantic|https?:|type=|literal|union|validation error", found[0])

@@ -1,4 +1,4 @@
-"""Smooth images for tests."""
+"""Smooth test images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int] = (44, 40), channels: int = 3) -> Path:
-    """Write smooth pictures 0.png, 1.png, … of (width, height), no two alike, the same at each call."""
+    """Write smooth images 0.png, 1.png, … of size (width, height), all different and the same in each call."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         blots = np.random.default_rng((i, channels)).integers(0, 256, (5, 6, channels), dtype=np.uint8)

@@ -126,7 +126,7 @@ def test_output_folder_that_links_to_itself(model, tmp_path, capsys):
     for out in ("loop", "loop/sub"):
         assert run(inference_command, "-m", model, "-o", tmp_path / out, tmp_path / "a.png") == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: {tmp_path / out}: the folder cannot be made: ")
+        assert line.startswith(f"error: {tmp_path / out}: cannot create this folder: ")
 
 
 def test_output_names_are_the_same_in_every_run(tmp_path):

@@ -122,7 +122,7 @@ def test_alpha_without_models_blends_the_bundled_pair(tmp_path):
     assert blend.licence == "Apache-2.0"
     again = run(tmp_path, "interpolate", "--alpha", "0.8")
     assert again.returncode == 2
-    assert "is there already; --overwrite replaces it" in again.stderr
+    assert "already exists; use --overwrite to replace it" in again.stderr
 
 
 def test_model_without_psnr_partner_cannot_be_blended(tmp_path):
@@ -274,7 +274,7 @@ def test_missing_home_folder_is_reported_with_a_remedy(monkeypatch, capsys):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     assert main(["models"]) == 2
-    assert "there is no home folder; set ESRGAN_CACHE" in capsys.readouterr().err
+    assert "no home folder found; set ESRGAN_CACHE" in capsys.readouterr().err
 
 
 def test_unknown_name_downloads_nothing(model_server, capsys):

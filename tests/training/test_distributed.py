@@ -253,7 +253,7 @@ def test_a_lost_process_ends_the_whole_run(
     assert (survivor.code, lost.code) == (1, code)
     error = survivor.output.splitlines()[-1]
     assert error.startswith(f"error: {failure}")
-    assert error.endswith("; once that is put right, the same command with --resume auto continues")
+    assert error.endswith("; fix this and run the same command with --resume auto to continue")
     assert "Traceback" not in survivor.output
     assert time.monotonic() - started < 30
 

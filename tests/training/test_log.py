@@ -280,7 +280,7 @@ def test_two_processes_cannot_train_the_same_run(tiny_config: Make, tmp_path: Pa
     other.start()
     try:
         assert ours.recv() == "held"
-        with pytest.raises(EsrganError, match="logs/mine: another process is training mine; wait until it is done"):
+        with pytest.raises(EsrganError, match="logs/mine: another process is training mine; wait for it to finish"):
             run(tiny_config(), tmp_path, resume=True, **options)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     finally:

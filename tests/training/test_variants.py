@@ -82,7 +82,7 @@ def test_without_autocast_everything_is_float32(tiny_config: Make, tmp_path: Pat
 
 
 def test_float16_on_a_cpu_is_an_error(tiny_config: Make, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="float16 is for GPUs; on a CPU use bfloat16"):
+    with pytest.raises(DeviceError, match="float16 needs a GPU; use bfloat16 on the CPU"):
         run(tiny_config(autocast_dtype="float16"), tmp_path / "out", autocast=True)
     assert not (tmp_path / "out").exists()
 
