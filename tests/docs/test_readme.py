@@ -40,7 +40,7 @@ def test_commands_run_as_written(tmp_path):
         output += done.stdout
 
     assert "perceptual term is left out" in output
-    assert "most gained over bicubic" in output
+    assert "largest gain over bicubic" in output
     assert "(384, 288) (96, 128, 3) 398755" in output
     for name in [
         "first_RRDB_PSNR_x4.pth",
