@@ -165,7 +165,9 @@ def test_dangling_symlink_is_not_overwritten_by_default(tmp_path, capsys):
     assert (tmp_path / "blend.pth").is_symlink()
 
 
-@pytest.mark.parametrize(("name", "message"), [("", "is a folder"), ("blend.onnx", "esrgan export makes others")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("", "is a folder"), ("blend.onnx", "esrgan export converts a blend to other formats")]
+)
 def test_invalid_output_names_are_rejected(tmp_path, capsys, name, message):
     write(tmp_path / "p.pth", PSNR, "pretraining")
     models = [f"--mix={tmp_path / 'p.pth'}=0.5"] * 2

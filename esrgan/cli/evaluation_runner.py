@@ -1,4 +1,4 @@
-"""Measuring generators on datasets, which ``esrgan test`` and ``esrgan interpolate --sweep`` have in common."""
+"""Evaluate generators on datasets, for ``esrgan test`` and ``esrgan interpolate --sweep``."""
 
 from __future__ import annotations
 
@@ -23,55 +23,68 @@ if TYPE_CHECKING:
 
 
 def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "psnr,ssim") -> None:
-    """Add the options of datasets, metrics (with their default) and reports."""
+    """Add the options for datasets, metrics and reports; ``metrics`` is the default of ``--metrics``."""
     parser.add_argument(
         "-d",
         "--datasets",
         default="set5",
         metavar="LIST",
-        help="names, folders, HR=LR folders, or =LR without originals, by commas (default: set5)",
+        help="comma-separated names, folders, HR=LR folders, or =LR without ground truth (default: set5)",
     )
     parser.add_argument(
         "--metrics",
         default=metrics,
         metavar="LIST",
-        help=f"psnr, ssim, niqe, lpips, dists, vgg16, or all, by commas (default: {metrics})",
+        help=f"comma-separated psnr, ssim, niqe, lpips, dists, vgg16, or all (default: {metrics})",
     )
     parser.add_argument(
         "-s",
         "--show-results",
         type=arguments.positive_int,
         metavar="N",
-        help="name and show the N best and worst images",
+        help="list the N best and worst images, and show them in the report",
     )
     parser.add_argument(
-        "-o", "--out-dir", type=Path, metavar="DIR", help="write enlarged images, sheets, report.md and report.html"
+        "-o",
+        "--out-dir",
+        type=Path,
+        metavar="DIR",
+        help="write upscaled images, contact sheets, report.md and report.html",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a JSON file")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all figures to a CSV file")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: data)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores to a JSON file")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all scores to a CSV file")
     parser.add_argument(
-        "--vgg-weights", type=Path, metavar="FILE", help="for vgg16, in place of torchvision's ImageNet weights"
-    )
-    parser.add_argument("--download", action="store_true", help="download the weights that metrics need")
-    parser.add_argument("--no-cache", action="store_true", help="measure everything anew")
-    parser.add_argument(
-        "--workers", type=arguments.positive_int, default=2, metavar="N", help="threads for metrics (default: 2)"
+        "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )
     parser.add_argument(
-        "--precision", choices=["auto", "fp32", "bf16", "fp16"], default="fp32", help="default: fp32, the same anywhere"
+        "--vgg-weights", type=Path, metavar="FILE", help="weights for vgg16 (default: torchvision's ImageNet weights)"
+    )
+    parser.add_argument("--download", action="store_true", help="download missing weights that metrics need")
+    parser.add_argument("--no-cache", action="store_true", help="recompute all scores, and do not store them")
+    parser.add_argument(
+        "--workers",
+        type=arguments.positive_int,
+        default=2,
+        metavar="N",
+        help="threads that compute metrics (default: 2)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="fp32",
+        help="precision of the models (default: fp32 on every device)",
     )
     arguments.add_device(parser)
 
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """What was found on a dataset.
+    """The results on one dataset, and where they are.
 
     Attributes:
-        evaluation: The figures.
-        dataset_images: The images.
-        out_dir: Where their results are; None if they were not written.
+        evaluation: Scores of all methods.
+        dataset_images: Images of the dataset.
+        out_dir: Folder of the upscaled images; None if they were not written.
     """
 
     evaluation: Evaluation
@@ -80,14 +93,17 @@ class DatasetResult:
 
 
 def evaluate_models(args: argparse.Namespace, files: Mapping[str, GeneratorFile]) -> tuple[list[DatasetResult], bool]:
-    """Measure generators, print tables and write reports.
+    """Evaluate generators, print tables and write reports.
 
     Args:
-        args: Of ``add_evaluation_options``.
-        files: Generators by the names they have in tables.
+        args: Arguments that include the options of ``add_evaluation_options``.
+        files: Generators by their names in tables.
 
     Returns:
-        What was found on each dataset, and whether that is all.
+        The results of each dataset, and whether everything could be evaluated.
+
+    Raises:
+        EsrganError: If the arguments, models and datasets do not fit together.
     """
     from esrgan import evaluation
     from esrgan.console import Console
@@ -100,14 +116,14 @@ def evaluate_models(args: argparse.Namespace, files: Mapping[str, GeneratorFile]
     kinds = {(file.architecture.scale_factor, file.architecture.img_channels) for file in files.values()}
     if len(kinds) > 1:
         got = ", ".join(f"{file.path}: {file.architecture}" for file in files.values())
-        raise WeightsError(f"expected models of one scale and number of channels, got {got}; test them one by one")
+        raise WeightsError(f"expected models of the same scale and number of channels, got {got}; test them separately")
     ((scale, channels),) = kinds
     datasets = {name: _find_dataset_images(name, scale, args.data_root) for name in args.datasets.split(",")}
     folders = _choose_out_dirs(args.out_dir, datasets, [evaluation.BICUBIC, *files])
     for path in filter(None, (args.json, args.csv)):
         arguments.create_folder(path.parent)
         if path.is_dir():
-            raise EsrganError(f"{path}: expected a file to write figures to, got a folder")
+            raise EsrganError(f"{path}: expected a file name for the scores, got a folder")
     console = Console()
     scorers, missing = evaluation.make_scorers(
         args.metrics.split(","),
@@ -126,7 +142,7 @@ def evaluate_models(args: argparse.Namespace, files: Mapping[str, GeneratorFile]
     }
     if unmeasurable := [dataset for dataset, usable_scorers in usable.items() if not usable_scorers]:
         raise DatasetError(
-            f"{', '.join(unmeasurable)}: has no originals, and each of the metrics needs them; --metrics niqe"
+            f"{', '.join(unmeasurable)}: no ground-truth images, which all requested metrics need; use --metrics niqe"
         )
 
     methods: dict[str, evaluation.Method] = {evaluation.BICUBIC: evaluation.BicubicMethod(scale)}
@@ -237,7 +253,7 @@ def _show_progress(console: Console, dataset: str, count: int, index: int) -> No
 def _choose_out_dirs(
     out_dir: Path | None, datasets: Mapping[str, Sequence[DatasetImage]], methods: Sequence[str]
 ) -> dict[str, Path]:
-    """Choose a folder for the images of each dataset, named after it."""
+    """Choose an output folder for each dataset, named after the dataset."""
     from esrgan.evaluation import check_out_dir, unique_names
 
     if out_dir is None:
@@ -251,7 +267,7 @@ def _choose_out_dirs(
 
 
 def _find_dataset_images(dataset: str, scale: int, data_root: Path | None) -> list[DatasetImage]:
-    """Find the images of a dataset: a name, a folder, HR=LR, or =LR."""
+    """Find the images of a dataset, which is given as a name, a folder, HR=LR, or =LR."""
     from esrgan import images
     from esrgan.data import find_pairs
     from esrgan.data.datasets import default_data_root
@@ -263,6 +279,6 @@ def _find_dataset_images(dataset: str, scale: int, data_root: Path | None) -> li
         names = unique_names([pair.high for pair in pairs])
         return [DatasetImage(name, pair.low, pair.high) for name, pair in zip(names, pairs, strict=True)]
     if not low:
-        raise DatasetError("--datasets: expected names, folders, HR=LR or =LR folders, got an empty one")
+        raise DatasetError("--datasets: expected names, folders, HR=LR or =LR folders, got an empty entry")
     paths = list(images.find_images([low]))
     return [DatasetImage(name, path, None) for name, path in zip(unique_names(paths), paths, strict=True)]

@@ -1,4 +1,4 @@
-"""``esrgan interpolate``: blend generators, or the images that they made."""
+"""``esrgan interpolate``: blend generators or their output images."""
 
 from __future__ import annotations
 
@@ -22,50 +22,58 @@ EXAMPLES = """\
   esrgan interpolate --psnr-model-path psnr.pth --esrgan-model-path gan.pth --sweep 11 \\
       -d photos/val --metrics psnr,ssim,niqe -o sweep"""
 
-
 _DISTORTION_METRIC = re.compile("(psnr|ssim)(_y|_rgb)?")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
+    """Return the parser of the command's arguments."""
     parser = arguments.make_parser(
         "interpolate", "Blend the weights of generators: (1 - alpha) * PSNR + alpha * GAN.", EXAMPLES
     )
     parser.add_argument(
         "--psnr-model-path",
         metavar="FILE",
-        help="PSNR-oriented generator, a file or a name (default: the partner of --esrgan-model-path, if it has one)",
+        help="PSNR-trained generator, file or model name (default: the PSNR partner of --esrgan-model-path, if any)",
     )
     parser.add_argument(
         "--esrgan-model-path",
         metavar="FILE",
-        help=f"GAN-trained generator, a file or a name (default: {DEFAULT_MODEL}, unless --psnr-model-path is given)",
-    )
-    parser.add_argument("--alpha", type=arguments.fraction, metavar="A", help="0 smooth and faithful, 1 all texture")
-    parser.add_argument(
-        "--mix", type=_parse_mix, action="append", metavar="FILE=SHARE", help="blend any number; shares add up to 1"
+        help=f"GAN-trained generator, file or model name (default: {DEFAULT_MODEL}, unless --psnr-model-path is given)",
     )
     parser.add_argument(
-        "--images", type=Path, nargs=2, metavar=("PSNR", "GAN"), help="blend two images, not the models"
+        "--alpha", type=arguments.fraction, metavar="A", help="share of the GAN model: 0 = faithful, 1 = full texture"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there already")
+    parser.add_argument(
+        "--mix",
+        type=_parse_mix,
+        action="append",
+        metavar="FILE=SHARE",
+        help="blend any number of models, one --mix for each; the shares must add up to 1",
+    )
+    parser.add_argument(
+        "--images", type=Path, nargs=2, metavar=("PSNR", "GAN"), help="blend two images instead of models"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
     parser.add_argument(
         "out_path",
         type=Path,
         nargs="?",
         metavar="FILE",
-        help="where to write the blend: .pth, .safetensors, an image (default: the GAN model's name with α, here)",
+        help="output: .pth, .safetensors or an image (default: <GAN model>_alpha_<A>.pth in the current folder)",
     )
-    sweep = parser.add_argument_group("measuring blends")
+    sweep = parser.add_argument_group("evaluating blends")
     sweep.add_argument(
-        "--sweep", type=lambda text: arguments.integer(text, 2), metavar="N", help="measure N blends, alpha from 0 to 1"
+        "--sweep",
+        type=lambda text: arguments.integer(text, 2),
+        metavar="N",
+        help="evaluate N blends with alpha from 0 to 1",
     )
     evaluation_runner.add_evaluation_options(sweep, metrics="psnr,ssim,niqe")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run the command and return its exit code."""
     parser = make_parser()
     return process.run(parser, lambda args: _interpolate(parser, args), argv)
 
@@ -83,24 +91,26 @@ def _parse_mix(text: str) -> tuple[str, float]:
 def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     is_pair = bool(args.psnr_model_path or args.esrgan_model_path)
     if is_pair + bool(args.mix) + bool(args.images) > 1 or (args.psnr_model_path and not args.esrgan_model_path):
-        parser.error("expected --psnr-model-path and --esrgan-model-path, or --mix, or --images")
+        parser.error("expected either --psnr-model-path and --esrgan-model-path, or --mix, or --images")
     if not args.mix and not args.images:
         args.esrgan_model_path = args.esrgan_model_path or DEFAULT_MODEL
         args.psnr_model_path = args.psnr_model_path or psnr_partner(args.esrgan_model_path)
     if args.sweep:
         if args.mix or args.images or args.alpha is not None or args.out_path or not args.out_dir:
-            parser.error("--sweep takes --psnr-model-path, --esrgan-model-path, -d and -o")
+            parser.error("--sweep needs -o, and excludes --mix, --images, --alpha and an output file")
         kinds = {_DISTORTION_METRIC.fullmatch(name.strip()) is not None for name in args.metrics.split(",")}
         if kinds != {True, False} and args.metrics != "all":
-            parser.error("--sweep draws PSNR or SSIM against a metric of perception, such as --metrics psnr,niqe")
+            parser.error(
+                "--sweep plots PSNR or SSIM against a perceptual metric; pass both, such as --metrics psnr,niqe"
+            )
         if any(dataset.startswith("=") for dataset in args.datasets.split(",")):
-            parser.error("--sweep needs datasets with originals")
+            parser.error("--sweep needs datasets with ground truth, so not =LR")
         require_extra("metrics")
         return _sweep(args)
     if args.out_dir or args.json or args.csv:
-        parser.error("-o, --json and --csv are for --sweep")
+        parser.error("-o, --json and --csv need --sweep")
     if (args.alpha is None) != bool(args.mix) or (not args.out_path and (args.mix or args.images)):
-        parser.error("expected --alpha, but for --mix; of --mix and --images also the file to write")
+        parser.error("--alpha is required (except with --mix); --mix and --images also need an output file")
     if not args.out_path:
         args.out_path = Path(f"{Path(args.esrgan_model_path).stem}_alpha_{args.alpha:g}.pth")
     arguments.check_overwrite([args.out_path], overwrite=args.overwrite)
@@ -108,7 +118,7 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
         return _blend_images(args)
     if args.out_path.suffix.lower() not in WEIGHT_SUFFIXES:
         expected, got = f"one of {', '.join(WEIGHT_SUFFIXES)}", args.out_path.suffix or "no suffix"
-        raise EsrganError(Problem(str(args.out_path), expected, got, "esrgan export makes others of a blend"))
+        raise EsrganError(Problem(str(args.out_path), expected, got, "esrgan export converts a blend to other formats"))
 
     with process.exit_on_interrupt():
         from esrgan.interpolation import blend, mix
@@ -170,7 +180,7 @@ def _sweep(args: argparse.Namespace) -> int:
                 images.write_pixels(each.out_dir / f"{dataset_image.name}_strip.png", shown, overwrite=True)
         try:
             write_bytes(each.out_dir / "curve.png", plot_curve(each.evaluation, alphas))
-            print(f"{each.out_dir / 'curve.png'}: the curve; {each.out_dir}/*_strip.png: the blends side by side")
+            print(f"{each.out_dir / 'curve.png'}: curve; {each.out_dir}/*_strip.png: blends side by side")
         except EsrganError as error:
             print(f"error: {error}", file=sys.stderr)
             is_complete = False

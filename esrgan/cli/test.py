@@ -1,4 +1,4 @@
-"""``esrgan test``: measure models on datasets."""
+"""``esrgan test``: evaluate models on datasets."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from esrgan.cli import arguments, evaluation_runner, process
 EXAMPLES = """\
   esrgan test model.pth -d set5,set14
   esrgan test psnr.pth gan.pth -d photos/val --metrics psnr,ssim,niqe --show-results 3 -o results
-  esrgan test model.pth -d photos/hr=photos/lr --json figures.json --csv figures.csv
+  esrgan test model.pth -d photos/hr=photos/lr --json scores.json --csv scores.csv
   esrgan test model.pth -d =photos/small --metrics niqe"""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
-    parser = arguments.make_parser("test", "Measure models on datasets, next to bicubic.", EXAMPLES)
-    parser.add_argument("model_path", type=Path, nargs="+", help="generators, checkpoints or names, of one scale")
+    """Return the parser of the command's arguments."""
+    parser = arguments.make_parser("test", "Evaluate models on datasets and compare them with bicubic.", EXAMPLES)
+    parser.add_argument(
+        "model_path", type=Path, nargs="+", help="weight files, checkpoints or model names, all of the same scale"
+    )
     evaluation_runner.add_evaluation_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run the command and return its exit code."""
     return process.run(make_parser(), _test, argv)
 
 

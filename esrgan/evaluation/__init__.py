@@ -1,4 +1,4 @@
-"""The referee: models measured on datasets, next to bicubic, with what the figures can and cannot tell."""
+"""Evaluate models on datasets against bicubic, with confidence intervals for the differences."""
 
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.evaluate import (

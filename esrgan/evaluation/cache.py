@@ -1,4 +1,4 @@
-"""Figures that were measured before, so that another model does not cost the ones before it again."""
+"""Cache scores, so that evaluating another model does not repeat earlier measurements."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from esrgan.files import write_text
 
 @dataclass(frozen=True)
 class CachedResult:
-    """What is known of one method's result on one image.
+    """The cached scores of one method on one image.
 
     Attributes:
-        scores: By what identifies a metric; None where the image is too small for it.
-        seconds: That it took to enlarge.
-        pixels: Of the result.
-        output_digest: Digest of them.
+        scores: Scores by the metric's cache key; None where the image is too small for the metric.
+        seconds: Upscaling time.
+        pixels: Number of pixels of the output.
+        output_digest: Digest of the output's pixels.
     """
 
     scores: dict[str, float | None]
@@ -38,7 +38,7 @@ class CachedResult:
 
 
 def hash_arrays(*arrays: NDArray[Any]) -> str:
-    """Give a checksum of arrays: of their values, shapes and types."""
+    """Return a digest of the arrays' values, shapes and types."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode())
@@ -47,7 +47,7 @@ def hash_arrays(*arrays: NDArray[Any]) -> str:
 
 
 def hash_weights(network: nn.Module) -> str:
-    """Give a checksum of a network's weights, by their names."""
+    """Return a digest of a network's weights and their names."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
@@ -56,13 +56,13 @@ def hash_weights(network: nn.Module) -> str:
 
 
 class ResultCache:
-    """Figures by what they are of: the pixels of the images, the weights, the precision, the versions.
+    """A folder of scores, keyed by the images' pixels, the weights, the precision and the package versions.
 
-    A file that cannot be read counts as none. When one cannot be written, that is said once, and no more are kept.
+    A file that cannot be read counts as missing. If a file cannot be written, the cache warns once and stops storing.
 
     Args:
-        folder: Where to keep them; None keeps nothing.
-        warn: Called with what is wrong with the folder.
+        folder: Folder of the cache; None disables it.
+        warn: Called with a message if the folder cannot be written to.
     """
 
     def __init__(self, folder: Path | None, warn: Callable[[str], object] = print) -> None:
@@ -70,7 +70,7 @@ class ResultCache:
         self.warn = warn
 
     def load(self, key: Mapping[str, str]) -> CachedResult | None:
-        """Give what is known, if anything is."""
+        """Return the result stored under a key, or None if there is none."""
         if (folder := self.folder) is None:
             return None
         try:
@@ -81,7 +81,7 @@ class ResultCache:
             return None
 
     def store(self, key: Mapping[str, str], result: CachedResult) -> None:
-        """Keep what was measured."""
+        """Store a result under a key."""
         folder = self.folder
         if folder is None:
             return
@@ -95,9 +95,9 @@ class ResultCache:
         try:
             write_text(self._path(folder, key), json.dumps(content))
         except EsrganError as error:
-            if self.folder is not None:  # another thread may have said it
+            if self.folder is not None:  # another thread may have warned already
                 self.folder = None
-                self.warn(f"figures are not kept: {error}; ESRGAN_CACHE names another folder, --no-cache keeps none")
+                self.warn(f"results are not cached: {error}; set ESRGAN_CACHE to another folder or pass --no-cache")
 
     @staticmethod
     def _path(folder: Path, key: Mapping[str, str]) -> Path:

@@ -1,4 +1,4 @@
-"""What a report shows of an image: the window where models differ most, cut out of all its versions."""
+"""Find the window of an image where models differ most, and crop all versions of the image to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Window:
     width: int
 
     def crop(self, image: NDArray[np.uint8], scale: int = 1) -> NDArray[np.uint8]:
-        """Cut the window out of an (H, W, C) image that is ``scale`` times smaller than HR."""
+        """Return the window's part of an (H, W, C) image that is ``scale`` times smaller than HR."""
         top, left, height, width = (px // scale for px in (self.top, self.left, self.height, self.width))
         return image[top : top + height, left : left + width]
 
@@ -31,15 +31,15 @@ class Window:
 class ImageVersions:
     """All versions of one test image: uint8 (H, W, C) in [0, 255], C is 1, 3 or 4.
 
-    Alpha is ignored, as the metrics do: what is shown is what was measured.
+    Alpha is ignored, as in the metrics, so that reports show exactly what was measured.
 
     Attributes:
         low: The LR image.
-        outputs: What each method made of it, bicubic first, all of one multiple of its size.
-        high: The HR image, of the size of the outputs; None without ground truth.
+        outputs: Output of each method, bicubic first; all have the same multiple of the LR size.
+        high: The HR image, as large as the outputs; None without ground truth.
 
     Raises:
-        ValueError: The images do not fit each other.
+        ValueError: If the sizes or types of the images do not match.
     """
 
     low: NDArray[np.uint8]
@@ -56,22 +56,25 @@ class ImageVersions:
 
     @property
     def scale(self) -> int:
-        """How many times larger than LR the outputs are."""
+        """Upscaling factor from LR to the outputs."""
         return int(next(iter(self.outputs.values())).shape[0]) // len(self.low)
 
     def find_window(self) -> Window:
-        """Find where the models differ most; with a single model, where it differs most from bicubic."""
+        """Return the window where the models differ most, or where a single model differs most from bicubic."""
         outputs = [image[..., :3] for image in self.outputs.values()]
         return find_most_different_window(outputs if len(outputs) < 3 else outputs[1:], self.scale)
 
     def crop(self, window: Window) -> ImageVersions:
-        """Cut a window, whose place and size are multiples of the scale, out of all images."""
+        """Crop all images to a window whose position and size are multiples of the scale."""
         outputs = {method: window.crop(image) for method, image in self.outputs.items()}
         high = None if self.high is None else window.crop(self.high)
         return ImageVersions(window.crop(self.low, self.scale), outputs, high)
 
     def error_maps(self) -> dict[str, NDArray[np.float64]]:
-        """Compare the outputs with HR, by method: (H, W) mean absolute error over the channels, in [0, 255]."""
+        """Return the error map of each method, or nothing without HR.
+
+        An error map is the absolute difference from HR, averaged over the channels: (H, W) in [0, 255].
+        """
         if self.high is None:
             return {}
         high = self.high[..., :3].astype(np.float64)
@@ -79,22 +82,23 @@ class ImageVersions:
 
 
 def find_most_different_window(images: Sequence[NDArray[np.uint8]], step: int, max_size: int = WINDOW_PX) -> Window:
-    """Find the window with the greatest mean difference between images.
+    """Return the window with the largest mean difference between images.
 
-    The difference of a sample is its greatest value in any image less its least one, which for two images is the
-    absolute difference.
+    The difference at a sample is its maximum over the images minus its minimum. For two images this is the absolute
+    difference.
 
     Args:
-        images: (H, W, C) uint8, of one shape, H and W multiples of ``step``.
-        step: Place and size of the window are multiples of it; with the scale factor the window has whole LR pixels.
-        max_size: Height and width of the window at most, in pixels.
+        images: (H, W, C) uint8 images of one shape; H and W are multiples of ``step``.
+        step: The window's position and size are multiples of this; pass the scale to cover whole LR pixels.
+        max_size: Maximum height and width of the window, in pixels.
 
     Returns:
-        The first such window from the top; the whole height or width where the image is smaller than the window.
+        The first such window from the top; the whole height or width where the image is smaller than ``max_size``.
     """
     spread = (reduce(np.maximum, images) - reduce(np.minimum, images)).sum(axis=2, dtype=np.int64)
     height, width = (min(max_size, side) // step * step for side in spread.shape)
-    integral = np.pad(spread.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))  # [y, x]: the sum above and left of it
+    # integral[y, x] is the sum of all samples above and to the left of (y, x).
+    integral = np.pad(spread.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     sums = (
         integral[height:, width:]
         - integral[:-height, width:]

@@ -1,4 +1,4 @@
-"""Enlarge images by bicubic and by models, and measure what comes out, each figure once."""
+"""Upscale the images of a dataset by bicubic and by models, and score the outputs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from esrgan.evaluation.scorers import Pixels, Scorer
 from esrgan.inference import Upscaler
 
 BICUBIC = "bicubic"
-_RESERVED_NAMES = {"sheet", "strip", "conventions"}  # of files in the folder of results, and of the report
+# These names are taken by files in the output folder and by an entry of the report.
+_RESERVED_NAMES = {"sheet", "strip", "conventions"}
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-    """Name files by their stems, numbered where they repeat or are what something else is called."""
+    """Return a unique name for each file: its stem, numbered if that is taken or reserved."""
     taken = {BICUBIC, *_RESERVED_NAMES}
     names = []
     for path in paths:
@@ -36,23 +37,23 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 
 class Method(Protocol):
-    """A way to enlarge images.
+    """A way to upscale images.
 
     Attributes:
-        identity: What decides its results, for the cache.
+        identity: Everything that determines its outputs, as part of the cache key.
     """
 
     identity: Mapping[str, str]
 
     def __call__(self, low: Pixels) -> Pixels:
-        """Enlarge (H, W, C)."""
+        """Upscale an (H, W, C) image."""
 
 
 class BicubicMethod:
-    """MATLAB's bicubic enlargement, which everything is compared with.
+    """MATLAB's bicubic upscaling, the baseline of all comparisons.
 
     Args:
-        scale: Factor.
+        scale: Upscaling factor.
     """
 
     def __init__(self, scale: int) -> None:
@@ -60,15 +61,15 @@ class BicubicMethod:
         self.identity: Mapping[str, str] = {"method": BICUBIC}
 
     def __call__(self, low: Pixels) -> Pixels:
-        """See ``Method``."""
+        """Upscale an (H, W, C) image by bicubic interpolation."""
         return resize.bicubic(low, Fraction(self.scale))
 
 
 class ModelMethod:
-    """A generator on its device.
+    """A generator as an upscaling method.
 
     Args:
-        upscaler: Of the scale of the evaluation.
+        upscaler: Upscaler of the generator, on its device.
     """
 
     def __init__(self, upscaler: Upscaler) -> None:
@@ -77,25 +78,25 @@ class ModelMethod:
             "method": "model",
             "weights": hash_weights(upscaler.network),
             "network": repr(upscaler.network),
-            # What neither weights nor layers tell.
+            # The residual scaling appears neither in the weights nor in the printed layers.
             "residuals": str([getattr(each, "residual_scaling", "") for each in upscaler.network.modules()]),
             "computed": f"{upscaler.dtype} on {upscaler.device.type}",
         }
 
     def __call__(self, low: Pixels) -> Pixels:
-        """See ``Method``."""
+        """Upscale an (H, W, C) image with the generator."""
         high: Pixels = self.upscaler(low)
         return high
 
 
 @dataclass(frozen=True)
 class DatasetImage:
-    """An image to measure on.
+    """An image to evaluate on.
 
     Attributes:
-        name: What it is called in results, and files of it begin with.
-        low: LR file; None makes it from the HR image by bicubic reduction.
-        high: HR file; None if there is none: only metrics without reference can be had.
+        name: Name of the image in results, and prefix of its output files.
+        low: LR file; None to downscale the HR image by bicubic interpolation.
+        high: HR file; None without ground truth, which allows only no-reference metrics.
     """
 
     name: str
@@ -103,10 +104,10 @@ class DatasetImage:
     high: Path | None
 
     def load(self, scale: int, channels: int) -> tuple[Pixels, Pixels | None]:
-        """Decode LR (H, W, C) and HR (scale·H, scale·W, C).
+        """Read LR (H, W, C) and, with ground truth, HR (scale·H, scale·W, C).
 
         Raises:
-            EsrganError: If a file is unreadable or of other channels, or the sizes do not match.
+            EsrganError: If a file is unreadable or has other channels, or the sizes do not match.
         """
         if self.high is not None:
             return load_pair(ImagePair(self.high, self.low), scale, channels)
@@ -128,22 +129,25 @@ def evaluate(
     on_error: Callable[[EsrganError], None],
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Measure methods on a dataset.
+    """Score methods on a dataset.
 
-    Images are enlarged one after the other, in this thread; metrics are computed beside that.
+    This thread upscales one image after another. Worker threads compute the metrics in the meantime.
 
     Args:
-        dataset: Its name.
-        dataset_images: Its images.
-        methods: By name; the first one is what the others are compared with.
-        scorers: What to measure.
-        scale: Factor of all methods; as many pixels are cut off at the borders.
-        channels: Of the images that the methods take.
-        cache: Where figures are looked up first.
-        out_dir: Folder for the enlarged images, ``<image>_<method>.png``; None writes none.
-        workers: Threads that read images and compute metrics.
-        on_error: Called with what is wrong with an image, which is then left out, or has a figure less.
-        on_progress: Called with the number of images that are begun.
+        dataset: Name of the dataset.
+        dataset_images: Images of the dataset.
+        methods: Methods by name; the others are compared with the first.
+        scorers: Metrics to compute.
+        scale: Upscaling factor of all methods, and the border in pixels that the metrics ignore.
+        channels: Number of channels that the methods expect.
+        cache: Cache of earlier scores.
+        out_dir: Folder for the upscaled images, ``<image>_<method>.png``; None to write none.
+        workers: Number of threads that read images and compute metrics.
+        on_error: Called with each error; the image is then skipped, or only its contact sheet is.
+        on_progress: Called with the number of images that have been started.
+
+    Returns:
+        The results of all images that were not skipped.
     """
     evaluation = Evaluation(dataset, tuple(methods), [scorer.metric for scorer in scorers])
     evaluator = _ImageEvaluator(methods, scorers, scale, cache, out_dir)
@@ -169,7 +173,7 @@ def evaluate(
                 on_error(error)
                 continue
             pending.append((dataset_image, evaluator.submit(pool, dataset_image, low, high)))
-            if len(pending) > workers:  # as many images are in memory at a time
+            if len(pending) > workers:  # bounds the number of images in memory
                 collect()
         while pending:
             collect()
@@ -182,7 +186,7 @@ def evaluate(
 
 
 def check_out_dir(out_dir: Path, dataset_images: Sequence[DatasetImage], methods: Iterable[str]) -> None:
-    """Make sure that results overwrite nothing: neither images that are measured, nor each other.
+    """Check that the outputs would overwrite neither the evaluated images nor each other.
 
     Raises:
         EsrganError: If they would.
@@ -190,15 +194,15 @@ def check_out_dir(out_dir: Path, dataset_images: Sequence[DatasetImage], methods
     for dataset_image in dataset_images:
         for path in (dataset_image.low, dataset_image.high):
             if path is not None and path.resolve().parent == out_dir.resolve():
-                raise EsrganError(f"{out_dir}: has images that are measured; choose another folder for results")
+                raise EsrganError(f"{out_dir}: contains images to be evaluated; choose another folder for results")
     names: dict[Path, str] = {}
     for dataset_image in dataset_images:
         for method in (*methods, "sheet", "strip"):
             path = _output_path(out_dir, dataset_image, method)
             if path in names:
                 raise EsrganError(
-                    f"{path}: results of {names[path]} and {dataset_image.name} would both be this; "
-                    "rename a model or image"
+                    f"{path}: would be the output of both {names[path]} and {dataset_image.name}; "
+                    "rename a model or an image"
                 )
             names[path] = dataset_image.name
 
@@ -206,7 +210,7 @@ def check_out_dir(out_dir: Path, dataset_images: Sequence[DatasetImage], methods
 def load_image_versions(
     out_dir: Path, dataset_image: DatasetImage, methods: Sequence[str], scale: int, channels: int
 ) -> ImageVersions:
-    """Read what ``evaluate`` wrote of an image.
+    """Read an image and the outputs that ``evaluate`` wrote for it.
 
     Raises:
         EsrganError: If a file cannot be read.
@@ -218,7 +222,7 @@ def load_image_versions(
 
 @dataclass(frozen=True)
 class _ImageEvaluator:
-    """What is the same for all images."""
+    """Upscales and scores one image at a time, with settings that all images share."""
 
     methods: Mapping[str, Method]
     scorers: Sequence[Scorer]
@@ -229,7 +233,7 @@ class _ImageEvaluator:
     def submit(
         self, pool: ThreadPoolExecutor, dataset_image: DatasetImage, low: Pixels, high: Pixels | None
     ) -> dict[str, Future[ImageResult]]:
-        """Enlarge an image by all methods, where that was not done before, and have the results measured."""
+        """Upscale an image with each method whose result is not cached, and have the outputs scored."""
         digests = {"low": hash_arrays(low), "high": "" if high is None else hash_arrays(high)}
         futures = {}
         for name, method in self.methods.items():
@@ -246,7 +250,7 @@ class _ImageEvaluator:
         return futures
 
     def _is_complete(self, cached: CachedResult, path: Path | None, channels: int) -> bool:
-        """Tell whether figures and picture are there, and belong together."""
+        """Return whether all scores are cached and the output file, if requested, matches them."""
         if any(scorer.cache_key not in cached.scores for scorer in self.scorers):
             return False
         try:
@@ -263,7 +267,7 @@ class _ImageEvaluator:
         seconds: float,
         path: Path | None,
     ) -> ImageResult:
-        """Write a result and measure what is not known of it."""
+        """Write an output and compute the scores that are not cached."""
         if path is not None:
             images.write_pixels(path, output, overwrite=True)
         digest = hash_arrays(output)
@@ -283,7 +287,7 @@ class _ImageEvaluator:
 def _prefetch(
     pool: ThreadPoolExecutor, dataset_images: Sequence[DatasetImage], scale: int, channels: int
 ) -> Iterator[tuple[DatasetImage, Future[tuple[Pixels, Pixels | None]]]]:
-    """Give each item and its images, which are read while the one before is worked on."""
+    """Yield each image with its pixels, which are read while the previous image is processed."""
     prefetched: deque[tuple[DatasetImage, Future[tuple[Pixels, Pixels | None]]]] = deque()
     for dataset_image in dataset_images:
         prefetched.append((dataset_image, pool.submit(dataset_image.load, scale, channels)))

@@ -1,4 +1,4 @@
-"""An HTML page of an evaluation: one file that opens from disk and asks nothing of any network."""
+"""Render an evaluation as a single HTML file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -25,43 +25,44 @@ from esrgan.evaluation.html_tables import (
 )
 
 _THUMBNAIL_PX = 192
-# From no error to the greatest: each colour is lighter than the one before, so the scale can be read in grey too.
+# From no error to the largest error. Each colour is lighter than the one before, so the scale also works in grey.
 _ERROR_COLOURS = ((0, 0, 0), (62, 18, 112), (172, 42, 100), (246, 124, 44), (255, 242, 168))
-# The scale of an error map ends here, in percent of its pixels: a single wrong one would darken all the others.
+# The scale of an error map ends at this percentile, because a single outlier would darken all other pixels.
 _ERROR_PERCENTILE = 99.5
 
 _LEGEND = (
     (
         "Crops",
-        f"The part of an image, up to {WINDOW_PX}×{WINDOW_PX} px, where the models differ most, or a single model from "
-        "the first method; a small picture shows its place. Choose a crop to flip between methods at the same place: "
-        "tap it, or use ← and →. Alpha is left out, as in the metrics.",
+        f"The window of up to {WINDOW_PX}×{WINDOW_PX} px where the models differ most, or where a single model differs "
+        "most from the first method. A thumbnail shows its position. Select a crop to flip between the methods: "
+        "tap it, or use ← and →. Alpha is ignored, as in the metrics.",
     ),
     (
         "Error maps",
-        "Absolute difference from HR, mean of the channels, in levels of 255; one scale for all methods of an image.",
+        "Absolute difference from HR, averaged over the channels, in 8-bit levels. "
+        "All methods of an image share one scale.",
     ),
 )
 
 
 def render_html_report(title: str, facts: Mapping[str, str], sections: Sequence[ReportSection], num_shown: int) -> str:
-    """Write the page; any text may hold anything, as file names do.
+    """Return the HTML report. All text is escaped, because file names can contain anything.
 
     Args:
-        title: Its heading.
-        facts: What was measured and how, by term: conventions, each model, versions, date.
-        sections: One for each dataset.
-        num_shown: How many of the best and how many of the worst images of each dataset to show, at least 1.
+        title: Heading of the page.
+        facts: Facts about the evaluation by term, such as the conventions and a description of each model.
+        sections: One section for each dataset.
+        num_shown: Number of best and number of worst images to show for each dataset, at least 1.
 
     Returns:
-        HTML for a file in UTF-8. A photograph shown takes some 55 kB for each method, and as much again.
+        HTML, to be saved as UTF-8. Each photograph shown takes about 55 kB per method, plus 55 kB.
 
     Raises:
         Exception: Whatever ``load_versions`` raises.
     """
     files = resources.files(__package__)
     script, style = ((files / f"report.{suffix}").read_text("utf-8") for suffix in ("js", "css"))
-    # The browser is told to load nothing and to run this one script alone, whatever else the page should hold.
+    # The browser must load nothing and run only this script, whatever else the page may contain.
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_hash_base64(script)}'"
     stops = ", ".join(f"rgb{colour}" for colour in _ERROR_COLOURS)
     links = " · ".join(f'<a href="#d{i}">{escape_text(s.dataset)}</a>' for i, s in enumerate(sections))
@@ -91,7 +92,7 @@ def render_html_report(title: str, facts: Mapping[str, str], sections: Sequence[
 </main>
 <dialog aria-labelledby="flip-name">
 <form method="dialog"><h2 id="flip-name"></h2><button>Close</button></form>
-<button type="button" class="picture"><img alt=""></button>
+<button type="button" class="view"><img alt=""></button>
 <p aria-live="polite"></p>
 <div class="choices"></div>
 </dialog>
@@ -113,10 +114,10 @@ def _render_section(section: ReportSection, key: str, num_shown: int) -> str:
         f'<ul class="differences">{differences}</ul>' if differences else "",
         *(render_images_table(section, metric, links) for metric in section.metrics),
     ]
-    for heading, group in zip(("Most", "Least"), chosen, strict=True):
+    for heading, group in zip(("Largest", "Smallest"), chosen, strict=True):
         if group:
             parts.append(
-                f"<h3>{heading} gained by {escape_text(last)} over {escape_text(first)} "
+                f"<h3>{heading} gain of {escape_text(last)} over {escape_text(first)} "
                 f"in {escape_text(metric.label)}</h3>"
             )
             parts.extend(_render_article(section, name, links[name]) for name in group)
@@ -124,7 +125,7 @@ def _render_section(section: ReportSection, key: str, num_shown: int) -> str:
 
 
 def _render_article(section: ReportSection, name: str, key: str) -> str:
-    """One image: where the window is, its figures, the crops and their error maps."""
+    """Render an image: the window's position, the scores, the crops and their error maps."""
     versions = section.load_versions(name)
     window = versions.find_window()
     full_image = versions.high if versions.high is not None else versions.outputs[section.methods[-1]]
@@ -149,20 +150,20 @@ def _render_article(section: ReportSection, name: str, key: str) -> str:
     return (
         f'<article id="{key}" style="--width: {window.width}; --height: {window.height}"><h4>{escape_text(name)}</h4>'
         f'<div class="overview">{_render_thumbnail(full_image, window, name)}'
-        f"{render_methods_table(section, scores, f'Figures of {name}')}</div>\n"
+        f"{render_methods_table(section, scores, f'Scores of {name}')}</div>\n"
         f'<div class="columns">{"".join(f"<div>{column}</div>" for column in columns)}</div></article>'
     )
 
 
 def _render_error_scale(limit: int) -> str:
     return (
-        '<div class="scale"><p>Error, levels of 255</p><div class="bar"></div>'
+        '<div class="scale"><p>Error, 8-bit levels</p><div class="bar"></div>'
         f"<p><span>0</span><span>{limit / 2:g}</span><span>≥ {limit}</span></p></div>"
     )
 
 
 def _colour_errors(error: NDArray[np.float64], limit: float) -> Image.Image:
-    """Colour an (H, W) error, from 0 to a limit and beyond."""
+    """Return an (H, W) error as a colour image; errors above the limit look like the limit."""
     stops = np.linspace(0, 255, len(_ERROR_COLOURS))
     palette = np.stack([np.interp(np.arange(256), stops, channel) for channel in np.transpose(_ERROR_COLOURS)], axis=1)
     image = Image.fromarray(np.rint(np.minimum(error / limit, 1) * 255).astype(np.uint8))
@@ -189,7 +190,7 @@ def _render_thumbnail(full_image: NDArray[np.uint8], window: Window, name: str) 
         "height": window.height / full_image.shape[0],
     }
     frame_style = "; ".join(f"{side}: {share:.2%}" for side, share in position.items())
-    text = f"the whole of {name}, {full_image.shape[1]}×{full_image.shape[0]} px, with a frame around what is shown"
+    text = f"all of {name}, {full_image.shape[1]}×{full_image.shape[0]} px; the frame marks the crop"
     return (
         f'<div class="whole"><img src="{_encode_data_uri(image, "JPEG", quality=85)}" width="{image.width}" '
         f'height="{image.height}" alt="{escape_text(text)}"><span style="{frame_style}"></span></div>'
@@ -197,7 +198,7 @@ def _render_thumbnail(full_image: NDArray[np.uint8], window: Window, name: str) 
 
 
 def _to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
-    """An (H, W, 1 | 3 | 4) array as Pillow has it, without alpha."""
+    """Convert an (H, W, 1 | 3 | 4) array to a Pillow image without alpha."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels[..., :3]))
 
 

@@ -1,4 +1,4 @@
-"""Figures of methods as tables: marked where they are the best, compared with the first method, sortable."""
+"""Render scores as HTML tables that mark the best score and the differences from the first method."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from esrgan.evaluation.crops import ImageVersions
 from esrgan.metrics import Metric
 
-MethodScores = Mapping[str, Mapping[str, float | None]]  # method → metric → value; None or absent: not measured
+MethodScores = Mapping[str, Mapping[str, float | None]]  # method → metric → score; None or absent if not measured
 
 
 @dataclass(frozen=True)
 class ReportSection:
-    """What was found on one dataset.
+    """The part of a report that covers one dataset.
 
     Attributes:
-        dataset: Its name.
-        methods: Bicubic first: figures are compared with those of the first.
-        metrics: The columns; the first one decides which images are the best and the worst.
-        scores: Figures by image.
-        mean_scores: Figures of the whole dataset.
-        difference_lines: Lines on what the models' differences are worth, such as confidence intervals; may be empty.
-        load_versions: Gives all versions of an image, with an output of each method; called only for those that are
-            shown, one after the other.
+        dataset: Name of the dataset.
+        methods: Names of the methods; the others are compared with the first, which is bicubic.
+        metrics: Columns of the tables; the first metric ranks the images.
+        scores: Scores by image.
+        mean_scores: Means over the dataset.
+        difference_lines: Lines about the differences between models, such as confidence intervals; may be empty.
+        load_versions: Returns all versions of an image, with an output of each method. It is called only for images
+            that are shown, one after another.
     """
 
     dataset: str
@@ -38,15 +38,15 @@ class ReportSection:
 
 
 def select_best_and_worst(section: ReportSection, count: int) -> tuple[list[str], list[str]]:
-    """Choose the images for which the last method gains most over the first, and least, by the first metric.
+    """Select the images where the last method gains most and least over the first, by the first metric.
 
     Args:
-        section: Of a dataset.
-        count: How many of each at most.
+        section: Section of a dataset.
+        count: Maximum length of each list.
 
     Returns:
-        The best images, the best one first, and the worst ones, the worst one first; no image is in both, and those
-        without a figure are in neither.
+        The best images, best first, and the worst images, worst first. No image is in both lists, and images without
+        a score are in neither.
     """
     metric = section.metrics[0]
 
@@ -60,7 +60,7 @@ def select_best_and_worst(section: ReportSection, count: int) -> tuple[list[str]
 
 
 def render_methods_table(section: ReportSection, scores: MethodScores, caption: str) -> str:
-    """A row for each method, a column for each metric."""
+    """Render a table with a row for each method and a column for each metric."""
     head = "".join(f'<th scope="col">{_render_label(metric)}</th>' for metric in section.metrics)
     best = {metric.name: _best_score(section, scores, metric) for metric in section.metrics}
     rows = []
@@ -76,7 +76,7 @@ def render_methods_table(section: ReportSection, scores: MethodScores, caption: 
 
 
 def render_images_table(section: ReportSection, metric: Metric, links: Mapping[str, str]) -> str:
-    """A row for each image, columns for each method and its difference from the first."""
+    """Render a sortable table of one metric: a row per image with each method's score and difference."""
     first, *others = section.methods
     names = ["image", first, *(name for method in others for name in (method, f"Δ {method}"))]
     head = "".join(f'<th scope="col"><button type="button">{escape_text(name)}</button></th>' for name in names)
@@ -99,7 +99,7 @@ def render_images_table(section: ReportSection, metric: Metric, links: Mapping[s
 
 
 def _render_table(caption: str, kind: str, head: str, rows: Iterable[str]) -> str:
-    """A table that scrolls by itself where it is wider than the screen."""
+    """Render a table that scrolls on its own where it is wider than the screen."""
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{escape_text(caption)}"><table class="{kind}">'
         f"<caption>{escape_text(caption)}</caption><thead><tr>{head}</tr></thead>\n"
@@ -108,7 +108,10 @@ def _render_table(caption: str, kind: str, head: str, rows: Iterable[str]) -> st
 
 
 def escape_text(text: str) -> str:
-    """Text for any place in the page: escaped, on one line, and without what cannot be written or turns text round."""
+    """Escape text for any place in the page.
+
+    Whitespace becomes spaces. Unprintable characters, such as those that reverse the text direction, are replaced.
+    """
     text = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return html.escape(text)
 
@@ -120,13 +123,13 @@ def _render_label(metric: Metric) -> str:
 
 
 def get_score(scores: MethodScores, method: str, metric: Metric) -> float | None:
-    """A figure; None where there is none or it is no number."""
+    """Return a score, or None if it is missing or NaN."""
     value = scores.get(method, {}).get(metric.name)
     return None if value is None or math.isnan(value) else value
 
 
 def _difference_from_first(section: ReportSection, scores: MethodScores, method: str, metric: Metric) -> float | None:
-    """What a method has more than the first one; None where that is no number."""
+    """Return a method's score minus that of the first method, or None if that is not a number."""
     value, reference = get_score(scores, method, metric), get_score(scores, section.methods[0], metric)
     if value is None or reference is None or math.isnan(value - reference):
         return None
@@ -134,7 +137,7 @@ def _difference_from_first(section: ReportSection, scores: MethodScores, method:
 
 
 def format_score(value: float | None, metric: Metric, sign: str = "") -> str:
-    """A figure as it is shown; with the sign "+" a difference."""
+    """Format a score for display; pass the sign "+" for a difference."""
     if value is None:
         return "–"
     return f"{value:{sign}z.{metric.digits}f}".replace("inf", "∞").replace("-", "−")
@@ -150,7 +153,7 @@ def _render_difference(section: ReportSection, scores: MethodScores, method: str
 
 
 def _best_score(section: ReportSection, scores: MethodScores, metric: Metric) -> str:
-    """The best figure as it is shown, so that what looks equal is marked alike; nothing where there is no contest."""
+    """Return the best score as displayed, so that all equal-looking scores are marked; "" for fewer than two scores."""
     values = [v for method in section.methods if (v := get_score(scores, method, metric)) is not None]
     if len(values) < 2:
         return ""

@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables: a click on a column's head sorts by it, another one the other way round. What has no value stays last.
+// Tables: clicking a column header sorts by it, clicking again reverses the order. Rows without a value stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 
-// Zoom: one for all crops of the page.
+// Zoom: one slider for all crops of the page.
 const slider = document.querySelector(".zoom input");
 function zoom(factor) {
   document.documentElement.style.setProperty("--zoom", factor);
@@ -31,9 +31,9 @@ function zoom(factor) {
 zoom(getComputedStyle(document.documentElement).getPropertyValue("--zoom").trim());
 slider.addEventListener("input", () => zoom(slider.value));
 
-// Flipping: a crop as large as the screen allows; the others of its image take its place.
+// Flip view: shows a crop as large as the screen allows, and switches to the other crops of the same image.
 const dialog = document.querySelector("dialog");
-const picture = dialog.querySelector(".picture");
+const view = dialog.querySelector(".view");
 const choices = dialog.querySelector(".choices");
 let tiles = [], shown = 0, previous = 0;
 
@@ -41,7 +41,7 @@ function show(index) {
   if (index !== shown) previous = shown;
   shown = index;
   const tile = tiles[shown];
-  const image = picture.firstElementChild;
+  const image = view.firstElementChild;
   image.src = tile.querySelector("img").src;
   image.alt = tile.querySelector("img").alt;
   dialog.querySelector("p").textContent = tile.querySelector("figcaption").textContent;
@@ -59,18 +59,18 @@ function open(tile) {
     choice.addEventListener("click", () => show(i));
     return choice;
   }));
-  // A tap flips to the last one, which is HR, until another has been looked at.
+  // The first tap flips to the last tile, usually HR; later taps flip to the tile shown before.
   shown = tiles.length - 1;
   show(tiles.indexOf(tile));
   dialog.showModal();
   fit(article);
-  picture.focus();
+  view.focus();
 }
 
 function fit(article) {
   const [width, height] = ["--width", "--height"].map((name) => Number(article.style.getPropertyValue(name)));
-  const image = picture.firstElementChild;
-  const around = dialog.scrollHeight - picture.offsetHeight;
+  const image = view.firstElementChild;
+  const around = dialog.scrollHeight - view.offsetHeight;
   const room = [document.documentElement.clientWidth * 0.9 / width, (innerHeight * 0.94 - around) / height];
   const factor = Math.max(1, Math.floor(Math.min(...room)));
   image.style.width = `${width * factor}px`;
@@ -80,7 +80,7 @@ function fit(article) {
 for (const tile of document.querySelectorAll("figure")) {
   tile.querySelector("button").addEventListener("click", () => open(tile));
 }
-picture.addEventListener("click", () => show(previous));
+view.addEventListener("click", () => show(previous));
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 dialog.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -89,5 +89,5 @@ dialog.addEventListener("keydown", (event) => {
   show((shown + step + tiles.length) % tiles.length);
 });
 
-// On paper nothing can be opened.
+// Open all tables before printing, because they cannot be opened on paper.
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));

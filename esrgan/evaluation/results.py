@@ -1,4 +1,4 @@
-"""The figures of a dataset, and the tables they are shown in."""
+"""Hold the results of a dataset, and format them as tables, text, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy as np
 from esrgan.evaluation.statistics import PairedDifference, paired_difference
 from esrgan.metrics import Metric
 
-INTERVALS_CAPTION = "Mean differences, with 95 % confidence intervals by bootstrap over images"
+INTERVALS_CAPTION = "Mean differences with 95 % confidence intervals (bootstrap over images)"
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What one method made of one image.
+    """The result of one method on one image.
 
     Attributes:
-        scores: By metric; None where the image is too small for one.
-        seconds: That it took to enlarge.
-        pixels: Of the result.
+        scores: Scores by metric; None where the image is too small for the metric.
+        seconds: Upscaling time.
+        pixels: Number of pixels of the output.
     """
 
     scores: dict[str, float | None]
@@ -34,13 +34,13 @@ class ImageResult:
 
 @dataclass
 class Evaluation:
-    """What was found on one dataset.
+    """The results of several methods on one dataset.
 
     Attributes:
-        dataset: Its name.
-        methods: The first one, bicubic, is what the others are compared with.
-        metrics: The first one orders the images.
-        results: By image, then by method.
+        dataset: Name of the dataset.
+        methods: Names of the methods; the others are compared with the first, which is bicubic.
+        metrics: Metrics that were computed; the first one ranks the images.
+        results: Results by image, then by method.
     """
 
     dataset: str
@@ -49,25 +49,25 @@ class Evaluation:
     results: dict[str, dict[str, ImageResult]] = field(default_factory=dict)
 
     def scores(self) -> dict[str, dict[str, dict[str, float | None]]]:
-        """Give all figures, by image, method and metric."""
+        """Return all scores by image, method and metric."""
         return {
             image: {method: result.scores for method, result in by_method.items()}
             for image, by_method in self.results.items()
         }
 
     def scores_of(self, method: str, metric: str) -> list[float | None]:
-        """Give a method's figures, in the order of the images."""
+        """Return a method's scores in the order of the images."""
         return [by_method[method].scores[metric] for by_method in self.results.values()]
 
     def means(self) -> dict[str, dict[str, float | None]]:
-        """Average over the images that have a figure, by method and metric."""
+        """Return the mean scores by method and metric, over the images that have a score."""
         return {
             method: {metric.name: _mean_of_present(self.scores_of(method, metric.name)) for metric in self.metrics}
             for method in self.methods
         }
 
     def speeds(self) -> dict[str, tuple[float, float]]:
-        """Give seconds an image, and megapixels a second of what was made, by method."""
+        """Return seconds per image and output megapixels per second, by method."""
         speeds = {}
         for method in self.methods:
             seconds = sum(by_method[method].seconds for by_method in self.results.values())
@@ -76,7 +76,7 @@ class Evaluation:
         return speeds
 
     def paired_differences(self) -> dict[tuple[str, str], dict[str, PairedDifference]]:
-        """Compare each model with bicubic, and with the first model: by the two names, then by metric."""
+        """Compare each model with bicubic and with the first model, by (model, baseline) and then by metric."""
         first, *models = self.methods
         pairs = [(model, first) for model in models] + [(model, models[0]) for model in models[1:]]
         differences = {}
@@ -91,9 +91,9 @@ class Evaluation:
         return differences
 
     def images_by_gain(self) -> list[str]:
-        """Order the images by what the last method gains over the first in the first metric, most first.
+        """Rank the images by the gain of the last method over the first in the first metric, largest gain first.
 
-        Those on which there is no such figure, or both are infinite, are left out.
+        Images on which a score is missing, or both are infinite, are left out.
         """
         metric = self.metrics[0]
         gains = {}
@@ -104,7 +104,7 @@ class Evaluation:
         return sorted(gains, key=gains.__getitem__, reverse=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all figures, for a JSON file."""
+        """Return all results as a dictionary that JSON can represent."""
         differences = [
             {"of": model, "from": baseline, "metric": name, **vars(value)}
             for (model, baseline), values in self.paired_differences().items()
@@ -119,7 +119,7 @@ class Evaluation:
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """Write an evaluation as a Markdown table: a row for each image and method, the means last."""
+    """Format the scores as a Markdown table with a row for each image and method, and the means last."""
     metrics = evaluation.metrics
     lines = [
         f"| {_escape_cell(evaluation.dataset)} | method | {' | '.join(metric.label for metric in metrics)} |",
@@ -133,10 +133,10 @@ def format_table(evaluation: Evaluation) -> str:
 
 
 def format_differences(evaluation: Evaluation) -> str:
-    """Write what the models gain as a Markdown table: mean differences, each with its 95 % confidence interval."""
+    """Format the mean differences and their 95 % confidence intervals as a Markdown table."""
     metrics = evaluation.metrics
     labels = [f"{metric.label} {'↑' if metric.higher_is_better else '↓'}" for metric in metrics]
-    lines = [f"| difference, 95 % interval | {' | '.join(labels)} |", f"|---|{'---:|' * len(metrics)}"]
+    lines = [f"| mean difference [95 % interval] | {' | '.join(labels)} |", f"|---|{'---:|' * len(metrics)}"]
     for (model, baseline), differences in evaluation.paired_differences().items():
         cells = [
             _format_difference(differences[metric.name], metric.digits) if metric.name in differences else "–"
@@ -147,7 +147,7 @@ def format_differences(evaluation: Evaluation) -> str:
 
 
 def describe_differences(evaluation: Evaluation) -> list[str]:
-    """Write what the models gain as lines of text, with what the intervals say."""
+    """Describe the mean differences in lines of text, with their intervals and significance."""
     lines = []
     for (model, baseline), differences in evaluation.paired_differences().items():
         parts = []
@@ -156,27 +156,27 @@ def describe_differences(evaluation: Evaluation) -> list[str]:
                 continue
             text = f"{metric.label} {difference.mean:+z.{metric.digits}f}"
             if difference.images > 1:
-                text += f" ({difference.low:+z.{metric.digits}f} to {difference.high:+z.{metric.digits}f})"
-            parts.append(text if difference.is_significant else f"{text}, which these images do not tell from none")
+                text += f" [{difference.low:+z.{metric.digits}f}, {difference.high:+z.{metric.digits}f}]"
+            parts.append(text if difference.is_significant else f"{text} (not significant)")
         lines.append(f"{model} − {baseline}: {'; '.join(parts)}")
     return lines
 
 
 def describe_speed(evaluation: Evaluation) -> str:
-    """Write how long the methods took, in a line."""
-    parts = [f"{method} {s:.3g} s an image, {rate:.3g} MP/s" for method, (s, rate) in evaluation.speeds().items()]
-    return f"time to enlarge, when that was done, while metrics were computed: {'; '.join(parts)}"
+    """Describe the speed of the methods in one line."""
+    parts = [f"{method} {s:.3g} s per image, {rate:.3g} MP/s" for method, (s, rate) in evaluation.speeds().items()]
+    return f"upscaling time (measured while metrics were computed): {'; '.join(parts)}"
 
 
 def describe_extremes(evaluation: Evaluation, count: int) -> str:
-    """Name the images with the best and the worst results against bicubic."""
+    """List the images with the largest and the smallest gain over bicubic."""
     names = evaluation.images_by_gain()
     best, worst = names[:count], names[count:][::-1][:count]
-    return f"most gained over {evaluation.methods[0]}: {', '.join(best)}\nleast gained: {', '.join(worst)}"
+    return f"largest gain over {evaluation.methods[0]}: {', '.join(best)}\nsmallest gain: {', '.join(worst)}"
 
 
 def to_csv(evaluations: Sequence[Evaluation]) -> str:
-    """Write all figures as comma-separated values, a line for each image and method."""
+    """Format all scores as CSV, with a line for each image and method."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = list(dict.fromkeys(metric.name for each in evaluations for metric in each.metrics))
@@ -199,7 +199,7 @@ def _format_score(value: float | None, digits: int) -> str:
 
 
 def _format_difference(difference: PairedDifference, digits: int) -> str:
-    """Write mean [low, high], the mean in bold if the interval leaves zero out."""
+    """Format a difference as ``mean [low, high]``, with the mean in bold if it is significant."""
     mean = f"{difference.mean:+z.{digits}f}"
     if difference.images < 2:
         return mean
@@ -212,7 +212,7 @@ def _escape_cell(text: str) -> str:
 
 
 def _replace_non_finite(value: Any) -> Any:
-    """Replace what JSON has no number for by a text: infinity, the PSNR of equal images, and NaN."""
+    """Replace numbers that JSON cannot represent by text: infinity (the PSNR of identical images) and NaN."""
     if isinstance(value, dict):
         return {key: _replace_non_finite(each) for key, each in value.items()}
     if isinstance(value, list):

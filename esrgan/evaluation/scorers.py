@@ -1,4 +1,4 @@
-"""What the referee can measure, ready to use: metrics of every kind behind one call."""
+"""Prepare the metrics of an evaluation, so that all kinds are called in the same way."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ _VGG16_LAYER = "conv5_3"
 
 @dataclass(frozen=True)
 class Scorer:
-    """A metric that can be computed here.
+    """A metric that is ready to be computed.
 
     Attributes:
-        metric: What tables say of it.
-        cache_key: What identifies it for the cache: its name, and its weights if these were chosen.
-        score: Compares a result with an original that may be missing, both (H, W, C), but for a border in pixels;
-            gives None where the images are too small.
+        metric: Description of the metric.
+        cache_key: Name of its scores in the cache; includes a digest of the weights if the metric has any.
+        score: Function of the output, the ground truth or None, both (H, W, C), and the border in pixels to ignore.
+            It returns None where the images are too small.
     """
 
     metric: Metric
@@ -63,19 +63,19 @@ class Scorer:
 def make_scorers(
     metrics: Sequence[str], *, device: torch.device, may_download: bool = False, vgg16_weights: Path | None = None
 ) -> tuple[list[Scorer], list[str]]:
-    """Make those metrics ready that can be had.
+    """Prepare the requested metrics that are available.
 
     Args:
         metrics: Groups ("psnr", "ssim", "niqe", "lpips", "dists", "vgg16"), single metrics ("psnr_y"), or "all".
-        device: Where networks compute.
-        may_download: Download torchvision's weights that are not on this machine.
-        vgg16_weights: File for the metric ``vgg16``, in torchvision's layout; None takes torchvision's.
+        device: Device that networks run on.
+        may_download: Whether to download torchvision's weights if they are missing.
+        vgg16_weights: Weight file for the metric ``vgg16``, in torchvision's layout; None for torchvision's weights.
 
     Returns:
-        The metrics, and for each that cannot be had one line that says why, and what to do.
+        The metrics, and for each unavailable metric one line with the reason and the remedy.
 
     Raises:
-        EsrganError: If a name is unknown, or none of the metrics can be had.
+        EsrganError: If a name is unknown, ``vgg16_weights`` cannot be used, or no requested metric is available.
     """
     names: list[str] = []
     for each in map(str.strip, metrics):
@@ -83,7 +83,7 @@ def make_scorers(
             raise EsrganError(f"--metrics: expected all, {', '.join(METRIC_GROUPS)}, got {each!r}")
         groups = METRIC_GROUPS.values() if each == "all" else [METRIC_GROUPS.get(each, (each,))]
         names += [name for group in groups for name in group if name not in names]
-    # In the order of the catalogue; distances of networks come last.
+    # Keep the order of METRICS, where distances between features come last; vgg16 follows them.
     names.sort(key=[*METRICS, "vgg16"].index)
 
     learned: Mapping[str, LearnedMetric] = {}
@@ -107,19 +107,19 @@ def make_scorers(
         elif name in _METRIC_FUNCTIONS:
             scorers.append(Scorer(METRICS[name], name, _none_if_too_small(_METRIC_FUNCTIONS[name])))
     if not scorers:
-        raise EsrganError([*missing, "--metrics: none of them can be measured here"])
+        raise EsrganError([*missing, "--metrics: none of the requested metrics is available"])
     return scorers, missing
 
 
 def describe_conventions(scorers: Sequence[Scorer]) -> str:
-    """Say how the figures of a table come about."""
+    """Describe in one line how the scores are computed."""
     labels: dict[str, list[str]] = {}
     for scorer in scorers:
         labels.setdefault(scorer.metric.convention, []).append(scorer.metric.label)
     return "; ".join(
         [
-            "8-bit images, scale px of border cut off, Y is BT.601 studio range",
-            "LR images by MATLAB bicubic where the dataset has none",
+            "8-bit images, border of scale px cropped, Y is BT.601 studio range",
+            "missing LR images are made by MATLAB bicubic",
             *(f"{' and '.join(of)}: {how}" for how, of in labels.items()),
         ]
     )
@@ -145,7 +145,8 @@ def _none_if_too_small(
 ) -> Callable[[Pixels, Pixels | None, int], float | None]:
     def score(sr: Pixels, hr: Pixels | None, border: int) -> float | None:
         try:
-            return measure(sr, sr if hr is None else hr, border)  # those that need an original are given one
+            # Without ground truth only no-reference metrics are called, and these ignore the second image.
+            return measure(sr, sr if hr is None else hr, border)
         except ValueError:
             return None
 
@@ -161,8 +162,8 @@ def _make_vgg16_scorer(device: torch.device, weights: Path | None, may_download:
     if weights is None and not path.exists():
         if not may_download:
             raise WeightsError(
-                f"{_VGG16.label}: the ImageNet weights of vgg16 are not on this machine; --download gets them, or put "
-                f"{torchvision_weights_url('vgg16')} at {path}, or give a file by --vgg-weights"
+                f"{_VGG16.label}: the ImageNet weights of vgg16 are not on this machine; pass --download to fetch "
+                f"them, save {torchvision_weights_url('vgg16')} as {path}, or pass a file with --vgg-weights"
             )
         path = download_torchvision_weights("vgg16")
     loss = PerceptualLoss(
@@ -176,7 +177,7 @@ def _make_vgg16_scorer(device: torch.device, weights: Path | None, may_download:
 
     @torch.inference_mode()
     def score(sr: Pixels, hr: Pixels | None, border: int) -> float | None:
-        if hr is None or min(sr.shape[:2]) - 2 * border < 16:  # the poolings leave nothing of less
+        if hr is None or min(sr.shape[:2]) - 2 * border < 16:  # four poolings leave nothing of a smaller image
             return None
         return float(loss(to_rgb(sr, border), to_rgb(hr, border)))
 

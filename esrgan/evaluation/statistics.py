@@ -1,4 +1,4 @@
-"""How sure a difference between two models is, given the images that it was measured on."""
+"""Estimate how certain a difference between two models is, given the images it was measured on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class PairedDifference:
     """The mean difference of a metric between two models over the same images.
 
     Attributes:
-        mean: Of the images' differences.
-        low: Lower end of its confidence interval; NaN for fewer than two images.
-        high: Upper end; likewise.
-        p: Chance of a mean as far from zero if each image's difference could as well have had the other sign.
-        images: How many images it is of: those on which both figures are finite.
+        mean: Mean of the differences per image.
+        low: Lower end of the confidence interval of the mean; NaN for fewer than two images.
+        high: Upper end of the interval; NaN for fewer than two images.
+        p: p-value of a sign-flip permutation test: the probability of a mean at least as far from zero if the sign of
+            each image's difference were random.
+        images: Number of images on which both scores are finite.
     """
 
     mean: float
@@ -32,26 +33,26 @@ class PairedDifference:
 
     @property
     def is_significant(self) -> bool:
-        """Whether other images of the kind may be expected to say the same.
+        """Whether other images of the same kind can be expected to confirm the sign of the difference.
 
-        The interval must leave zero out, and the test of signs agree, which can be for no fewer than six images: the
-        interval alone is too narrow for few.
+        The interval must exclude zero and the permutation test must agree, which takes at least six images. The
+        interval on its own is too narrow for few images.
         """
         return self.p < 1 - CONFIDENCE and (self.low > 0 or self.high < 0)
 
 
 def paired_difference(scores: Sequence[float | None], baseline: Sequence[float | None]) -> PairedDifference | None:
-    """Give the mean difference of paired figures and its 95 % confidence interval.
+    """Return the mean difference of paired scores with its 95 % confidence interval.
 
-    The interval is a bootstrap over images, bias-corrected and accelerated (Efron, "Better bootstrap confidence
-    intervals", 1987), with a fixed seed. Of a handful of images it is hardly more than the range of their differences.
+    The interval is a bias-corrected and accelerated bootstrap over images (Efron, "Better bootstrap confidence
+    intervals", 1987) with a fixed seed. For a handful of images it is hardly more than the range of their differences.
 
     Args:
-        scores: One for each image; None where there is none.
-        baseline: The same of the other model, in the same order.
+        scores: One score for each image; None where it is missing.
+        baseline: Scores of the other model on the same images, in the same order.
 
     Returns:
-        None if no image has both.
+        The difference, or None if no image has both scores.
     """
     pairs = [(a, b) for a, b in zip(scores, baseline, strict=True) if a is not None and b is not None]
     differences = tuple(a - b for a, b in pairs if np.isfinite(a) and np.isfinite(b))
@@ -60,7 +61,7 @@ def paired_difference(scores: Sequence[float | None], baseline: Sequence[float |
 
 @cache
 def _mean_and_interval(differences: tuple[float, ...]) -> PairedDifference:
-    from scipy.stats import bootstrap, permutation_test  # take half a second to import
+    from scipy.stats import bootstrap, permutation_test  # importing them takes half a second
 
     values = np.array(differences)
     mean = float(values.mean())
@@ -69,7 +70,7 @@ def _mean_and_interval(differences: tuple[float, ...]) -> PairedDifference:
     p = permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=_RESAMPLES, rng=np.random.default_rng(0)
     ).pvalue
-    if np.ptp(values) <= 1e-12 * np.abs(values).max():  # all alike: there is nothing to resample
+    if np.ptp(values) <= 1e-12 * np.abs(values).max():  # all are equal, so there is nothing to resample
         return PairedDifference(mean, mean, mean, float(p), len(values))
     low, high = bootstrap(
         (values,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(0)

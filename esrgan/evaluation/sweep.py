@@ -1,4 +1,4 @@
-"""The trade between distortion and perception along the blends of a PSNR and a GAN model (ESRGAN §4.4, Blau 2018)."""
+"""Show the perception-distortion trade-off of blends of a PSNR and a GAN model (ESRGAN §4.4, Blau 2018)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from esrgan.errors import EsrganError
 from esrgan.evaluation.crops import ImageVersions, find_most_different_window
 from esrgan.evaluation.results import Evaluation
 
-_CROP_ZOOM = 2  # of the strip's crops
+_CROP_ZOOM = 2  # zoom factor of the crops shown side by side
 
 
 def plot_curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
-    """Plot the means of PSNR, or SSIM, against those of each metric of perception, a point for each α.
+    """Plot mean PSNR or SSIM against the mean of each perceptual metric, with a point for each α.
 
     Args:
-        evaluation: Of the blends; its other methods are points by themselves.
-        alphas: α of each blend by its name in the evaluation, in their order.
+        evaluation: Evaluation of the blends; other methods in it are drawn as separate points.
+        alphas: α of each blend by its name in the evaluation, in the order of the curve.
 
     Returns:
-        A PNG file.
+        Content of a PNG file.
 
     Raises:
-        EsrganError: If no metric of perception has a figure.
-        ImportError: Without matplotlib.
+        EsrganError: If no perceptual metric has a score.
+        ImportError: If matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
@@ -40,7 +40,9 @@ def plot_curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
         if not metric.higher_is_better and all(means[name][metric.name] is not None for name in alphas)
     ]
     if not others:
-        raise EsrganError(f"{evaluation.dataset}: no curve, as its images are too small for the metrics of perception")
+        raise EsrganError(
+            f"{evaluation.dataset}: no curve, because the images are too small for the perceptual metrics"
+        )
     figure = Figure(figsize=(5.5 * len(others), 4.5), layout="constrained")
     for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(others))), others, strict=True):
         points = {
@@ -57,14 +59,15 @@ def plot_curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
         axes.set_xlabel(f"{distortion.label} {f'({distortion.unit}) ' if distortion.unit else ''}→ less distortion")
         axes.set_ylabel(f"{metric.label} → worse")
         axes.grid(alpha=0.3)
-    figure.suptitle(f"{evaluation.dataset}, mean of {len(evaluation.results)} images")
+    count = len(evaluation.results)
+    figure.suptitle(f"{evaluation.dataset}, mean of {count} image{'s' * (count != 1)}")
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()
 
 
 def make_side_by_side(versions: ImageVersions, methods: Sequence[str]) -> NDArray[np.uint8]:
-    """Show some methods side by side where they differ most, between the LR image and the original, if there is one.
+    """Lay out LR, the outputs of some methods and HR (if there is one) side by side, where the methods differ most.
 
     Returns:
         (H, W, 3) uint8.

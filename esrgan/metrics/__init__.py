@@ -1,6 +1,6 @@
-"""Measuring images: PSNR, SSIM, NIQE, LPIPS and DISTS.
+"""Measure the quality of images by PSNR, SSIM, NIQE, LPIPS and DISTS.
 
-Importing this loads neither PyTorch nor SciPy: ``niqe`` and ``learned`` do, and are imported by name.
+Importing this package loads neither PyTorch nor SciPy. The modules ``niqe`` and ``learned`` do; import them by name.
 """
 
 from __future__ import annotations

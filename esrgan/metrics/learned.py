@@ -1,6 +1,6 @@
-"""LPIPS and DISTS: distances between the features that a network trained on ImageNet has of two images.
+"""Compute LPIPS and DISTS, distances between two images in the feature space of a network trained on ImageNet.
 
-torchmetrics computes them and has their own weights; those of AlexNet and VGG16 are torchvision's.
+torchmetrics computes them and includes their own weights. The weights of AlexNet and VGG16 come from torchvision.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from esrgan.metrics.psnr_ssim import check_pair, crop_borders
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path, torchvision_weights_url
 from esrgan.text import one_line
 
-# The network of each metric, and the least side in pixels that its layers leave anything of.
+# The network of each metric, and the smallest height and width in pixels that its layers accept.
 _NETWORKS = {"lpips_alex": ("alexnet", 31), "lpips_vgg": ("vgg16", 16), "dists": ("vgg16", 1)}
 _WEIGHTS_ONLY_VARIABLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's own switch
 
@@ -30,17 +30,17 @@ _WEIGHTS_ONLY_VARIABLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's own switch
 class LearnedMetric:
     """LPIPS (Zhang et al., 2018, v0.1) with AlexNet or VGG16, or DISTS (Ding et al., 2020).
 
-    Images are compared at their size; the code that came with DISTS shrinks them to 256 pixels first. The networks see
-    RGB, scaled to their range by themselves ([-1, 1] for LPIPS). Features of both images are held at once, with a VGG
-    in about 3 kB for each pixel. Any number of threads may measure with one.
+    Images are compared at their full size, whereas the reference code of DISTS shrinks them to 256 pixels first. The
+    networks convert RGB to their own range ([-1, 1] for LPIPS). The features of both images are in memory at once,
+    which takes about 3 kB per pixel with VGG16. An instance can be used by several threads.
 
     Args:
         name: "lpips_alex", "lpips_vgg" or "dists".
-        device: Where to compute, in float32.
+        device: Device to compute on, in float32.
 
     Raises:
-        EsrganError: In one line with the remedy: the packages of the extra are not installed.
-        WeightsError: In one line with the remedy: the network's weights are not on this machine, or damaged.
+        EsrganError: If the packages of the extra ``metrics`` are not installed.
+        WeightsError: If the network's weights are missing or damaged.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -52,8 +52,8 @@ class LearnedMetric:
         path = torchvision_weights_path(network)
         if not path.exists():
             raise WeightsError(
-                f"the ImageNet weights of {network} are not on this machine; --download gets them, or put"
-                f" {torchvision_weights_url(network)} at {path}"
+                f"the ImageNet weights of {network} are not on this machine; pass --download to fetch them,"
+                f" or save {torchvision_weights_url(network)} as {path}"
             )
         module: torch.nn.Module
         try:
@@ -62,36 +62,36 @@ class LearnedMetric:
                     module = DISTSNetwork()
                 else:
                     module = LearnedPerceptualImagePatchSimilarity(name.removeprefix("lpips_")).net
-        except Exception as error:  # damaged input: PyTorch raises nearly anything
+        except Exception as error:  # PyTorch raises nearly any exception for a damaged file
             raise WeightsError(f"{path} cannot be used: {one_line(str(error))}; download it again") from error
         self.module = module.to(device)
-        # Of images in [0, 1], which LPIPS takes to its range itself.
+        # Both expect images in [0, 1]; LPIPS converts them to [-1, 1] if normalize is set.
         self.distance: Callable[[Tensor, Tensor], Tensor] = (
             module if name == "dists" else partial(module, normalize=True)
         )
         self.device = device
 
     def measure(self, sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> float:
-        """Give the distance of an upscaled image from its original; lower is better.
+        """Return the distance of an upscaled image from the ground truth; lower is better.
 
         Args:
             sr: (H, W, C) upscaled image, uint8 in [0, 255]; C is 1, 3 or 4. Grey is repeated to RGB, alpha is ignored.
-            hr: The original, of the same shape and type.
-            border: Pixels left out on each side; by the field's convention the scale factor.
+            hr: Ground truth of the same shape and type.
+            border: Pixels to ignore on each side; by convention the upscaling factor.
 
         Returns:
-            0 for identical images, about 1 for unlike ones.
+            The distance: 0 for identical images, about 1 for very different ones.
 
         Raises:
-            ValueError: The images differ in shape, are not uint8 (H, W, C), or are too small for the network once the
-                border is off.
+            ValueError: If the images differ in shape, are not uint8 (H, W, C), or are too small for the network
+                without the border.
         """
         check_pair(sr, hr)
         with torch.inference_mode():
             return float(self.distance(*map(self._to_rgb, crop_borders(sr, hr, border, self.min_side))))
 
     def _to_rgb(self, image: NDArray[np.float64]) -> Tensor:
-        """Take (H, W, 1 | 3 | 4) in [0, 255] to (1, 3, H, W) in [0, 1] on the device."""
+        """Convert (H, W, 1 | 3 | 4) in [0, 255] to (1, 3, H, W) in [0, 1] on the device."""
         tensor = torch.from_numpy(image[..., :3]).to(self.device, torch.float32) / 255
         return tensor.permute(2, 0, 1)[None].expand(-1, 3, -1, -1).contiguous()
 
@@ -99,15 +99,26 @@ class LearnedMetric:
 def load_learned(
     names: Iterable[str], device: torch.device, download: bool = False
 ) -> tuple[dict[str, LearnedMetric], list[str]]:
-    """Make ready those of the wanted metrics that can be had here.
+    """Load the requested metrics that are available.
 
     Args:
-        names: Of ``METRICS``; those that need no network are passed over.
-        device: Where to compute.
-        download: Download torchvision's weights that are not on this machine (AlexNet 233 MB, VGG16 528 MB).
+        names: Names of ``METRICS``; metrics that need no network are skipped.
+        device: Device to compute on.
+        download: Whether to download torchvision's weights if they are missing (AlexNet 233 MB, VGG16 528 MB).
 
     Returns:
-        The metrics by name, and for each that cannot be had one line that says why, and what to do.
+        The metrics by name, and for each unavailable metric one line with the reason and the remedy.
+
+    Example:
+        >>> import torch
+        >>> from esrgan import images
+        >>> from esrgan.metrics.learned import load_learned
+        >>> metrics, unavailable = load_learned(["lpips_alex", "dists"], torch.device("cpu"))
+        >>> len(metrics) + len(unavailable)  # without weights, a line explains how to get them
+        2
+        >>> photo = images.read_pixels("photo.png", 3)
+        >>> for name, metric in metrics.items():
+        ...     assert abs(metric.measure(photo, photo, border=4)) < 1e-5, name
     """
     metrics, messages = {}, []
     for name in names:
@@ -125,7 +136,7 @@ def load_learned(
 
 @contextmanager
 def _force_weights_only() -> Iterator[None]:
-    """Have ``torch.load`` refuse all but tensors, also where torchvision calls it, which does not ask for that."""
+    """Make every ``torch.load`` accept only tensors, including torchvision's calls, which do not request that."""
     before = os.environ.get(_WEIGHTS_ONLY_VARIABLE)
     os.environ[_WEIGHTS_ONLY_VARIABLE] = "1"
     try:

@@ -1,4 +1,4 @@
-"""What is known of each metric without computing it, for tables and their captions."""
+"""Describe each metric for tables and captions, without the code that computes it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as tables show it.
+    """The description of a metric.
 
     Attributes:
-        name: Its name in files and on command lines.
-        label: What it is called.
-        unit: "dB", or nothing.
-        higher_is_better: Whether it tells quality; a distance tells the lack of it.
-        digits: Decimal places to print.
-        needs_reference: Whether it compares with an original.
+        name: Name in files and on the command line.
+        label: Name for display.
+        unit: "dB" or empty.
+        higher_is_better: True for a quality such as PSNR, False for a distance such as LPIPS.
+        digits: Number of decimal places to display.
+        needs_reference: Whether the metric compares with ground truth.
         channels: "Y" (BT.601 studio range; a grey image is its own Y) or "RGB".
-        convention: How it is computed, in a few words. All cut the border off first.
+        convention: Short description of how it is computed. All metrics crop the border first.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Metric:
 
 
 _PSNR = "8 bits, peak 255"
-_SSIM = "8 bits, 11x11 Gaussian window with σ 1.5 where it fits"
+_SSIM = "8 bits, 11x11 Gaussian window with σ 1.5 inside the image only"
 _LPIPS = "LPIPS v0.1, no resizing"
 
 _METRICS = (
@@ -39,7 +39,7 @@ _METRICS = (
     Metric("ssim_y", "SSIM Y", "", True, 4, True, "Y", _SSIM),
     Metric("psnr_rgb", "PSNR RGB", "dB", True, 2, True, "RGB", _PSNR),
     Metric("ssim_rgb", "SSIM RGB", "", True, 4, True, "RGB", f"{_SSIM}, mean of the channels"),
-    Metric("niqe", "NIQE", "", False, 2, False, "Y", "Y rounded to 8 bits, 96x96 blocks, the release's pristine model"),
+    Metric("niqe", "NIQE", "", False, 2, False, "Y", "Y rounded to 8 bits, 96x96 blocks, the authors' pristine model"),
     Metric("lpips_alex", "LPIPS (AlexNet)", "", False, 4, True, "RGB", _LPIPS),
     Metric("lpips_vgg", "LPIPS (VGG)", "", False, 4, True, "RGB", _LPIPS),
     Metric("dists", "DISTS", "", False, 4, True, "RGB", "no resizing"),

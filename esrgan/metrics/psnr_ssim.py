@@ -1,4 +1,4 @@
-"""PSNR and SSIM of 8-bit images, on the luma and on the colour channels, as the field reports them."""
+"""Compute PSNR and SSIM of 8-bit images on luma and on RGB, by the conventions of super-resolution papers."""
 
 from __future__ import annotations
 
@@ -21,21 +21,29 @@ _WINDOW /= _WINDOW.sum()
 
 
 def measure(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> dict[str, float]:
-    """Compares an upscaled image with its original, on Y and on RGB.
+    """Return PSNR and SSIM of an upscaled image against the ground truth, on Y and on RGB.
 
-    A grey image is its own Y, in [0, 255], and all its figures are of that one channel. Alpha is ignored.
+    A grey image is its own Y, in [0, 255], and all scores are computed on that single channel. Alpha is ignored.
 
     Args:
         sr: (H, W, C) upscaled image, uint8 in [0, 255]; C is 1, 3 or 4.
-        hr: The original, of the same shape and type.
-        border: Pixels left out on each side; by the field's convention the scale factor.
+        hr: Ground truth of the same shape and type.
+        border: Pixels to ignore on each side; by convention the upscaling factor.
 
     Returns:
         ``psnr_y``, ``psnr_rgb`` in dB (``inf`` for identical images) and ``ssim_y``, ``ssim_rgb`` in [-1, 1].
 
     Raises:
-        ValueError: The images differ in shape, are not uint8 (H, W, C), or are too small for the SSIM window once
-            the border is off.
+        ValueError: If the images differ in shape, are not uint8 (H, W, C), or are too small for the SSIM window
+            without the border.
+
+    Example:
+        >>> from esrgan import images, metrics, resize
+        >>> hr = images.read_pixels("photo.png", 3)
+        >>> sr = resize.bicubic(resize.bicubic(hr, 0.25), 4)
+        >>> scores = metrics.measure(sr, hr, border=4)
+        >>> print(f"PSNR {scores['psnr_y']:.2f} dB, SSIM {scores['ssim_y']:.4f}")
+        PSNR 28.41 dB, SSIM 0.7461
     """
     check_pair(sr, hr)
     sr_y, hr_y = to_y(sr), to_y(hr)
@@ -47,16 +55,16 @@ def measure(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> dict[s
 
 
 def to_y(image: NDArray[Any]) -> NDArray[np.float64]:
-    """Takes the luma of an image: BT.601 studio-range Y, not rounded.
+    """Return the luma of an image: BT.601 studio-range Y, not rounded.
 
     Args:
-        image: (H, W, 1 | 3 | 4) in [0, 255]: grey, RGB or RGB and alpha, which is ignored.
+        image: (H, W, 1 | 3 | 4) in [0, 255]: grey, RGB, or RGB with alpha, which is ignored.
 
     Returns:
-        (H, W), in [16, 235]; of a grey image that channel itself, in [0, 255].
+        (H, W) in [16, 235]; for a grey image the channel itself, in [0, 255].
 
     Raises:
-        ValueError: The image has another shape.
+        ValueError: If the image has another shape.
     """
     _check_channels(image)
     if image.shape[2] == 1:
@@ -65,18 +73,18 @@ def to_y(image: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def psnr(a: NDArray[Any], b: NDArray[Any], border: int) -> float:
-    """Peak signal-to-noise ratio over all samples of two images.
+    """Return the peak signal-to-noise ratio over all samples of two images.
 
     Args:
         a: (H, W) or (H, W, C), any real type, in [0, 255].
-        b: Same shape as ``a``.
-        border: Pixels left out on each side.
+        b: Image of the same shape as ``a``.
+        border: Pixels to ignore on each side.
 
     Returns:
-        dB with a peak of 255; ``inf`` for identical images.
+        PSNR in dB with a peak of 255; ``inf`` for identical images.
 
     Raises:
-        ValueError: The shapes differ, or nothing is left inside the border.
+        ValueError: If the shapes differ, or nothing is left inside the border.
     """
     a, b = crop_borders(a, b, border, min_size=1)
     mean_squared_error = float(np.mean((a - b) ** 2))
@@ -84,39 +92,42 @@ def psnr(a: NDArray[Any], b: NDArray[Any], border: int) -> float:
 
 
 def ssim(a: NDArray[Any], b: NDArray[Any], border: int) -> float:
-    """Structural similarity: 11x11 Gaussian window with σ 1.5, where it fits into the image; mean over the channels.
+    """Return the structural similarity of two images, averaged over the channels.
+
+    The 11x11 Gaussian window with σ 1.5 is used only where it lies inside the image.
 
     Args:
         a: (H, W) or (H, W, C), any real type, in [0, 255].
-        b: Same shape as ``a``.
-        border: Pixels left out on each side.
+        b: Image of the same shape as ``a``.
+        border: Pixels to ignore on each side.
 
     Returns:
-        The mean SSIM in [-1, 1]; 1 for identical images.
+        Mean SSIM in [-1, 1]; 1 for identical images.
 
     Raises:
-        ValueError: The shapes differ, or less than 11x11 pixels are left inside the border.
+        ValueError: If the shapes differ, or fewer than 11x11 pixels are left inside the border.
     """
     a, b = crop_borders(a, b, border, min_size=_WINDOW_SIZE)
-    # Contiguous planes: strided ones take twice as long.
+    # The planes are made contiguous because strided ones take twice as long.
     planes_a, planes_b = (np.ascontiguousarray(np.moveaxis(np.atleast_3d(image), -1, 0)) for image in (a, b))
     return float(np.mean([_ssim_plane(x, y) for x, y in zip(planes_a, planes_b, strict=True)]))
 
 
 def _ssim_plane(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Mean SSIM of two (H, W) planes in [0, 255]."""
+    """Return the mean SSIM of two (H, W) planes in [0, 255]."""
     mean_a, mean_b = _blur(a), _blur(b)
     product, squares = mean_a * mean_b, mean_a**2 + mean_b**2
     covariance = _blur(a * b) - product
-    variances = _blur(a**2 + b**2) - squares  # of a plus of b: SSIM needs only their sum, which saves one blur
+    # SSIM needs only the sum of both variances; computing the sum directly saves one blur.
+    variances = _blur(a**2 + b**2) - squares
     c1, c2 = (_K1 * _PEAK) ** 2, (_K2 * _PEAK) ** 2
     return float(np.mean((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))))
 
 
 def _blur(plane: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weighs an (H, W) plane with the SSIM window where it fits; (H - 10, W - 10)."""
+    """Filter an (H, W) plane with the SSIM window, inside the image only: (H - 10, W - 10)."""
     for _ in range(2):
-        # Down the columns of a contiguous plane each time: BLAS is several times slower along its rows.
+        # Filter down the columns of a contiguous plane each time, because BLAS is several times slower along rows.
         plane = (sliding_window_view(np.ascontiguousarray(plane), _WINDOW_SIZE, axis=0) @ _WINDOW).T
     return plane
 
@@ -136,19 +147,19 @@ def _check_channels(image: NDArray[Any]) -> None:
 
 
 def crop_borders(a: NDArray[Any], b: NDArray[Any], border: int, min_size: int) -> tuple[NDArray[np.float64], ...]:
-    """Checks that two images can be compared and takes the border off both.
+    """Check that two images can be compared, and crop the border of both.
 
     Args:
         a: (H, W) or (H, W, C).
-        b: Same shape as ``a``.
-        border: Pixels left out on each side.
-        min_size: Height and width that must be left at least.
+        b: Image of the same shape as ``a``.
+        border: Pixels to crop on each side.
+        min_size: Minimum height and width of what is left.
 
     Returns:
-        Both images as float64 without the border.
+        Both images as float64, without the border.
 
     Raises:
-        ValueError: The shapes differ or do not allow it.
+        ValueError: If the shapes differ, or the images are too small.
     """
     if a.shape != b.shape or a.ndim not in (2, 3):
         raise ValueError(f"expected two images of equal shape (H, W) or (H, W, C), got {a.shape} and {b.shape}")

@@ -1,4 +1,4 @@
-"""``esrgan interpolate``: blends of models and of images, and sweeps."""
+"""Tests of ``esrgan interpolate``: blends of models and of images, and sweeps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from esrgan.errors import WeightsError
 from esrgan.images import ImageData
 from esrgan.interpolation import interpolate_images, mix
 from esrgan.weights import load_generator
-from tests.helpers.evaluation import (
-    CPU,
-    run_command,
-    write_photos,
-)
+from tests.helpers.evaluation import CPU, run_command, write_photos
 from tests.helpers.models import make_model
 
 
@@ -51,7 +47,7 @@ def test_sweep_evaluates_blends_and_plots_their_curve(photos, model, tmp_path, c
     assert (out / "report.html").exists()
     (photos / "large.png").unlink()
     assert run_command(interpolate_command, *pair, "--sweep", 3, "-d", photos, "-o", tmp_path / "small") == 1
-    assert "too small for the metrics of perception" in capsys.readouterr().err
+    assert "too small for the perceptual metrics" in capsys.readouterr().err
     assert (tmp_path / "small/report.html").exists()
     assert run_command(interpolate_command, *pair, "--sweep", 3, "-d", f"={photos}", "-o", tmp_path / "two") == 2
     assert (
@@ -62,7 +58,7 @@ def test_sweep_evaluates_blends_and_plots_their_curve(photos, model, tmp_path, c
         run_command(interpolate_command, *pair, "--sweep", 3, "-d", photos, "--metrics", "psnr", "-o", tmp_path / "two")
         == 2
     )
-    assert "a metric of perception" in capsys.readouterr().err
+    assert "a perceptual metric" in capsys.readouterr().err
 
 
 def test_mix_blends_any_number_of_models(tmp_path, capsys):
@@ -103,7 +99,7 @@ def test_command_blends_two_images(tmp_path, capsys):
     images.write_pixels(tmp_path / "other.png", other)
     pair = ["--images", tmp_path / "one.png", tmp_path / "other.png"]
     assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "out.png") == 0
-    assert set(images.read_pixels(tmp_path / "out.png", 3).flat) == {13}  # 12.5, half up
+    assert set(images.read_pixels(tmp_path / "out.png", 3).flat) == {13}  # 12.5 is rounded up
     assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "out.png") == 2
     images.write_pixels(tmp_path / "other.png", other[:1], overwrite=True)
     assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "new.png") == 2

@@ -1,3 +1,5 @@
+"""Tests of ``esrgan interpolate``: blends of two models."""
+
 import pytest
 import torch
 

@@ -1,4 +1,4 @@
-"""``esrgan test``: its reports, and what it refuses."""
+"""Tests of ``esrgan test``: its reports and its errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import pytest
 
 from esrgan import images
 from esrgan.cli import test as test_command
-from tests.helpers.evaluation import (
-    run_command,
-    write_photos,
-)
+from tests.helpers.evaluation import run_command, write_photos
 from tests.helpers.models import make_model
 
 
@@ -57,7 +54,7 @@ def test_all_reports_hold_the_same_scores(photos, model, tmp_path, capsys):
     }
 
 
-def test_results_overwrite_neither_originals_nor_each_other(photos, model, tmp_path, monkeypatch, capsys):
+def test_outputs_overwrite_neither_inputs_nor_each_other(photos, model, tmp_path, monkeypatch, capsys):
     before = {path: path.read_bytes() for path in photos.iterdir()}
     assert run_command(test_command, model, "-d", photos, "-o", photos.parent) == 2
     monkeypatch.chdir(photos)
@@ -70,7 +67,7 @@ def test_results_overwrite_neither_originals_nor_each_other(photos, model, tmp_p
     images.write_pixels(photos / "0_x.png", images.read_pixels(photos / "0.png", 3))
     clash = make_model(tmp_path / "x_bicubic.pth")
     assert run_command(test_command, clash, "-d", photos, "-o", tmp_path / "clash") == 2
-    assert "would both be this" in capsys.readouterr().err
+    assert "would be the output of both" in capsys.readouterr().err
     sheet = make_model(tmp_path / "sheet.pth")
     other = tmp_path / "other" / "photos"
     other.mkdir(parents=True)
@@ -101,5 +98,5 @@ def test_lr_folder_without_ground_truth(photos, model, tmp_path, capsys):
     assert "| NIQE |" in capsys.readouterr().out
     assert images.read_pixels(tmp_path / "out/photos/1_model.png", 3).shape == (64, 72, 3)
     assert run_command(test_command, model, "-d", f"={photos}", "--metrics", "psnr") == 2
-    assert "has no originals" in capsys.readouterr().err
+    assert "no ground-truth images" in capsys.readouterr().err
     assert run_command(test_command, model, "-d", "=") == 2

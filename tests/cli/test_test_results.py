@@ -1,3 +1,5 @@
+"""Tests of the scores that ``esrgan test`` reports, and of its errors."""
+
 import json
 from fractions import Fraction
 
@@ -27,7 +29,7 @@ def photos(tmp_path):
 
 
 def test_results_equal_the_metrics(model, photos, tmp_path, capsys):
-    out, results_file = tmp_path / "out", tmp_path / "figures.json"
+    out, results_file = tmp_path / "out", tmp_path / "results.json"
     code = run(test_command, model, "-d", photos, "-o", out, "--json", results_file, "--precision", "fp32", "-s", 1)
     assert code == 0
     data = json.loads(results_file.read_text())[str(photos)]
@@ -44,14 +46,14 @@ def test_results_equal_the_metrics(model, photos, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"| **mean** | model | {mean:.2f} |" in printed
     assert "PSNR Y | SSIM Y | PSNR RGB | SSIM RGB" in printed
-    assert "scale px of border" in printed
+    assert "border of scale px cropped" in printed
     gains = {n: row["model"]["psnr_y"] - row["bicubic"]["psnr_y"] for n, row in data["images"].items()}
-    assert f"most gained over bicubic: {max(gains, key=gains.get)}\n" in printed
-    assert f"least gained: {min(gains, key=gains.get)}\n" in printed
+    assert f"largest gain over bicubic: {max(gains, key=gains.get)}\n" in printed
+    assert f"smallest gain: {min(gains, key=gains.get)}\n" in printed
     assert printed.split("\n\n", 1)[1].strip() in (out / "report.md").read_text()
 
 
-def test_several_models_and_datasets_and_a_bad_image(model, photos, tmp_path, capsys):
+def test_bad_image_does_not_stop_other_images_and_datasets(model, photos, tmp_path, capsys):
     other = make_model(tmp_path / "other.pth", seed=1)
     low = tmp_path / "low"
     low.mkdir()
@@ -59,7 +61,7 @@ def test_several_models_and_datasets_and_a_bad_image(model, photos, tmp_path, ca
         images.write_pixels(low / path.name, images.read_pixels(path, 3)[::2, ::2])
     (photos / "broken.png").write_bytes(b"")
     images.write_pixels(low / "broken.png", pixels(4, 4, 3))
-    results_file = tmp_path / "figures.json"
+    results_file = tmp_path / "results.json"
     code = run(test_command, model, other, "-d", f"skimage,{photos}={low}", "--json", results_file)
     assert code == 1
     printed = capsys.readouterr()
@@ -73,17 +75,17 @@ def test_several_models_and_datasets_and_a_bad_image(model, photos, tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (["-d", "set55"], "set5, set14"),
         (["-d", "set5", "--data-root", "/nowhere"], "/nowhere/Set5/GTmod12"),
-        (["ANOTHER_SCALE"], "models of one scale"),
+        (["ANOTHER_SCALE"], "models of the same scale"),
     ],
 )
-def test_bad_evaluations_are_rejected(model, tmp_path, capsys, change, says):
+def test_bad_evaluations_are_rejected(model, tmp_path, capsys, change, message):
     another = make_model(tmp_path / "x4.pth", scale=4)
     arguments = [another if argument == "ANOTHER_SCALE" else argument for argument in change]
     assert run(test_command, model, *arguments) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
-    assert says in errors[0]
+    assert message in errors[0]

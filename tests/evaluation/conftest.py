@@ -1,4 +1,4 @@
-"""What the tests of the evaluation share: a tiny model and three photos."""
+"""Fixtures of the evaluation tests: a tiny model and three photos."""
 
 from __future__ import annotations
 

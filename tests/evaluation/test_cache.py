@@ -1,4 +1,4 @@
-"""The cache of results: what identifies one, and what happens when it is damaged or cannot be written."""
+"""Tests of the cache of results: its keys, and how damaged or unwritable files are handled."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_hashes_depend_on_values_shapes_and_types():
 
 def test_cached_results_round_trip(tmp_path):
     cache = ResultCache(tmp_path)
-    measured = CachedResult({"a": 0.1 + 0.2, "b": None, "c": math.inf}, 1.5, 12, "digest")
-    cache.store({"of": "this"}, measured)
-    assert cache.load({"of": "this"}) == measured
+    result = CachedResult({"a": 0.1 + 0.2, "b": None, "c": math.inf}, 1.5, 12, "digest")
+    cache.store({"of": "this"}, result)
+    assert cache.load({"of": "this"}) == result
     assert cache.load({"of": "that"}) is None
     assert ResultCache(None).load({"of": "this"}) is None

@@ -1,4 +1,4 @@
-"""The window that a report shows, and the versions of an image that it is cut from."""
+"""Tests of the window that a report shows, and of the versions of an image that are cropped to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def test_a_single_model_is_compared_with_bicubic():
     versions.outputs["bicubic"][156:, 196:] ^= 255
     assert versions.find_window() == Window(32, 72, 128, 128)
     more = ImageVersions(versions.low, {**versions.outputs, "other": versions.outputs["only"]})
-    assert more.find_window() == Window(0, 0, 128, 128)  # bicubic differs there, but the models do not
+    assert more.find_window() == Window(
+        0, 0, 128, 128
+    )  # only bicubic differs at (32, 72), and with two models it is ignored
 
 
 @given(
@@ -35,9 +37,9 @@ def test_a_single_model_is_compared_with_bicubic():
     st.integers(1, 9),
 )
 @settings(max_examples=200, deadline=None)
-def test_window_by_brute_force(small, step, size):
+def test_window_matches_a_brute_force_search(small, step, size):
     images = small.repeat(step, axis=1).repeat(step, axis=2)
-    images[:, ::2] ^= np.arange(images.shape[2], dtype=np.uint8)[:, None]  # not constant in the LR pixels
+    images[:, ::2] ^= np.arange(images.shape[2], dtype=np.uint8)[:, None]  # makes pixels differ within an LR pixel
     size = max(size, step)
     window = find_most_different_window(list(images), step, size)
     height, width = (min(size, side) // step * step for side in images.shape[1:3])

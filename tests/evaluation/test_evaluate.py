@@ -1,4 +1,4 @@
-"""How models are evaluated: what is scored, what is reused, what is reported."""
+"""Tests of the evaluation: scores, reuse of cached results, and error handling."""
 
 from __future__ import annotations
 
@@ -102,12 +102,14 @@ def test_only_missing_results_are_computed(photos, model, tmp_path):
     assert same.results == result.results
     assert calls(names=("mine", "other"))[0] == [0, 0, 3]
     assert calls(["psnr"])[0] == [0, 0]
-    assert calls(["psnr", "niqe"])[0] == [3, 3]  # a metric that was not measured needs the image
-    assert calls()[0] == [0, 0]  # and does not push the others out
-    assert calls(out_dir=out)[0] == [3, 3]  # pictures are wanted
+    assert calls(["psnr", "niqe"])[0] == [3, 3]  # scoring a new metric needs the image
+    assert calls()[0] == [0, 0]  # the other scores are still cached
+    assert calls(out_dir=out)[0] == [3, 3]  # output files are requested
     assert calls(out_dir=out)[0] == [0, 0]
     (out / "1_mine.png").unlink()
-    images.write_pixels(out / "2_mine.png", images.read_pixels(out / "0_mine.png", 3), overwrite=True)  # another run's
+    images.write_pixels(
+        out / "2_mine.png", images.read_pixels(out / "0_mine.png", 3), overwrite=True
+    )  # as from another run
     assert calls(out_dir=out)[0] == [0, 2]
     images.write_pixels(photos / "0.png", 255 - images.read_pixels(photos / "0.png", 3), overwrite=True)
     assert calls()[0] == [1, 1]

@@ -1,4 +1,4 @@
-"""The HTML report: its structure, tables, crops and error maps, and that any text in it is escaped."""
+"""Tests of the HTML report: structure, tables, crops, error maps and escaping."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HARMLESS = (
 
 
 class Page(HTMLParser):
-    """A page taken apart: its tags with their attributes, and its text by the tag around it."""
+    """A parsed page: its tags with their attributes, and its text by the enclosing tag."""
 
     def __init__(self, text):
         super().__init__()
@@ -46,7 +46,7 @@ class Page(HTMLParser):
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
-        assert len(dict(attrs)) == len(attrs), f"an attribute of {tag} is there twice"
+        assert len(dict(attrs)) == len(attrs), f"{tag} has an attribute twice"
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
@@ -64,7 +64,7 @@ class Page(HTMLParser):
         return [data for around, data in self.texts if around == tag]
 
     def decoded_images(self):
-        """Give the images by their alternative texts."""
+        """Return the images by their alternative texts."""
         return {
             a["alt"]: Image.open(io.BytesIO(base64.b64decode(a["src"].partition("base64,")[2])))
             for a in self.all("img")
@@ -73,14 +73,14 @@ class Page(HTMLParser):
 
 
 def table_cells(text, table):
-    """The cells of a table of a page, without tags."""
+    """Return the words of each cell of a table, without tags."""
     body = re.findall("<table.*?</table>", text, re.DOTALL)[table]
     cells = (re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL) for row in re.findall("<tr>.*?</tr>", body))
     return [[html.unescape(re.sub(r"<[^>]*>", " ", cell)).split() for cell in row] for row in cells]
 
 
 def section(gains, metrics=(PSNR, LPIPS), load_versions=lambda name: make_versions(), dataset="photos", **changes):
-    """A dataset whose images gain so much PSNR by "second", and twice that by "first"."""
+    """Return a dataset whose images gain the given PSNR with "second", and twice as much with "first"."""
     rows = {
         name: {
             "bicubic": {"psnr": 20.0, "lpips": 0.5},
@@ -117,7 +117,7 @@ def test_report_is_one_file_that_needs_no_network():
     assert "default-src 'none'" in policy
 
 
-def test_report_structure():
+def test_report_has_a_section_per_dataset_and_valid_links():
     text = report(section({"a": 1.0, "b": -1.0, "c": 0.0}), section({"a": 2.0}, dataset="others"))
     page = Page(text)
     assert page.text("h1") == ["Report"]
@@ -127,12 +127,14 @@ def test_report_structure():
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for a in page.all("a")} <= set(ids)
     images = page.all("img")
-    assert len([a for a in images if a["alt"]]) == len(images) - 1 == 3 * (1 + 5 + 3)  # one is the flip view's, empty
+    assert (
+        len([a for a in images if a["alt"]]) == len(images) - 1 == 3 * (1 + 5 + 3)
+    )  # the flip view has one without text
     assert "1 May" in page.text("dd")
     assert "±0" in page.text("li")
 
 
-def test_scores_differences_and_best_marks():
+def test_tables_show_scores_differences_and_best_marks():
     text = report(section({"a": 1.0, "b": -1.0}, load_versions=lambda name: make_versions()))
     assert table_cells(text, 0) == [
         [["method"], ["PSNR", "Y", "in", "dB", "↑"], ["LPIPS", "↓"]],
@@ -154,13 +156,13 @@ def test_scores_differences_and_best_marks():
     ]
 
 
-def test_missing_and_infinite_scores():
+def test_missing_and_infinite_scores_are_displayed():
     scores = {"a": {"bicubic": {"psnr": math.inf}, "first": {"psnr": None}, "second": {"psnr": math.inf}}}
     text = report(section({"a": 0.0}, scores=scores, mean_scores=scores["a"]))
     assert table_cells(text, 0)[1:] == [
         [["bicubic"], ["∞"], ["–"]],
         [["first"], ["–"], ["–"]],
-        [["second"], ["∞"], ["–"]],  # ∞ − ∞ is no number
+        [["second"], ["∞"], ["–"]],  # ∞ − ∞ is not a number
     ]
     assert table_cells(text, 1)[1] == [["a"], ["∞"], ["–"], ["–"], ["∞"], ["–"]]
     assert 'data-value="Infinity"' in text
@@ -173,7 +175,7 @@ def test_negative_zero_has_no_sign():
     assert '<span class="same">+0.00</span>' in text
 
 
-def test_best_and_worst_images():
+def test_best_and_worst_images_are_selected_by_gain():
     gains = {"a": 1.0, "b": -2.0, "c": 3.0, "d": None, "e": 0.0, "f": math.inf}
     assert select_best_and_worst(section(gains), 2) == (["f", "c"], ["b", "e"])
     assert select_best_and_worst(section(gains), 4) == (["f", "c", "a", "e"], ["b"])
@@ -230,7 +232,7 @@ def test_any_text_is_escaped(name):
     render_html_report(name, {}, [], 1).encode()
 
 
-def test_images_of_an_article():
+def test_article_shows_crops_error_maps_and_thumbnail():
     versions = make_versions((40, 50))
     versions.outputs["first"][64:104, 24:64] = 0
     versions.outputs["second"][64:104, 24:64] = 255
@@ -248,21 +250,21 @@ def test_images_of_an_article():
     np.testing.assert_array_equal(np.array(shown["LR: a"]), crop.low)
     np.testing.assert_array_equal(np.array(shown["HR: a"]), crop.high)
     np.testing.assert_array_equal(np.array(shown["first: a"]), crop.outputs["first"])
-    whole = next(image for alt, image in shown.items() if alt.startswith("the whole of a, 200×160 px"))
+    whole = next(image for alt, image in shown.items() if alt.startswith("all of a, 200×160 px"))
     assert whole.size == (192, 154)
     frame = next(a["style"] for _, a in page.tags if a.get("style", "").startswith("left"))
     assert frame == f"left: {window.left / 200:.2%}; top: {window.top / 160:.2%}; width: 64.00%; height: 80.00%"
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_grey_and_alpha(channels):
+def test_grey_images_are_shown_and_alpha_is_ignored(channels):
     versions = make_versions(channels=channels)
     shown = Page(report(section({"a": 1.0}, load_versions=lambda name: versions))).decoded_images()
     expected = versions.crop(versions.find_window()).outputs["first"][..., :3].squeeze()
     np.testing.assert_array_equal(np.array(shown["first: a"]), expected)
 
 
-def test_without_ground_truth():
+def test_report_without_ground_truth_has_no_error_maps():
     load_versions = lambda name: make_versions(truth=False)  # noqa: E731
     page = Page(report(section({"a": 1.0}, load_versions=load_versions)))
     assert set(page.decoded_images()) == {
@@ -270,7 +272,7 @@ def test_without_ground_truth():
         "bicubic: a",
         "first: a",
         "second: a",
-        "the whole of a, 144×160 px, with a frame around what is shown",
+        "all of a, 144×160 px; the frame marks the crop",
     }
     assert not page.all("div", **{"class": "scale"})
 
@@ -288,7 +290,7 @@ def test_error_maps_of_known_errors():
     shown = {alt: np.array(image.convert("RGB")) for alt, image in Page(text).decoded_images().items() if "map" in alt}
     assert not shown["bicubic: a, error map"].any()
     assert shown["first: a, error map"][0, 0].tolist() == [255, 242, 168]
-    assert np.abs(shown["first: a, error map"][15, 15] - np.array([172, 42, 100])).max() <= 1  # half way
+    assert np.abs(shown["first: a, error map"][15, 15] - np.array([172, 42, 100])).max() <= 1  # halfway
     assert "<span>0</span><span>15</span><span>≥ 30</span>" in text
     assert "mean error 22.5" in text
 

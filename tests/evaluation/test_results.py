@@ -1,4 +1,4 @@
-"""What an evaluation compares with what."""
+"""Tests of the comparisons between methods."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import pytest
 
 from esrgan import Upscaler
 from esrgan.evaluation import BicubicMethod, ModelMethod, results
-from tests.helpers.evaluation import (
-    run_evaluation,
-)
+from tests.helpers.evaluation import run_evaluation
 from tests.helpers.models import make_model
 
 

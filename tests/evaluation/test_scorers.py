@@ -1,4 +1,4 @@
-"""Which metrics can be computed, and the one that is defined here."""
+"""Tests of the availability of metrics, and of the metric vgg16."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from torch.nn import functional as F
 
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.evaluation import make_scorers
-from tests.helpers.evaluation import (
-    CPU,
-)
+from tests.helpers.evaluation import CPU
 
 
 def test_vgg16_is_the_mean_difference_of_features(tmp_path):
@@ -61,7 +59,7 @@ def test_unavailable_metrics_are_explained_and_the_others_returned(monkeypatch, 
     assert [scorer.metric.name for scorer in scorers] == ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "niqe"]
     assert [line.partition(":")[0] for line in missing] == ["LPIPS (AlexNet)", "LPIPS (VGG)", "DISTS", "VGG16 conv5_3"]
     assert all("\n" not in line and "--download" in line for line in missing)
-    with pytest.raises(EsrganError, match="none of them"):
+    with pytest.raises(EsrganError, match="--metrics: none of the requested metrics is available"):
         make_scorers(["lpips"], device=CPU)
     with pytest.raises(EsrganError, match="expected all, psnr, ssim, niqe, lpips, dists, vgg16, got 'pnsr'"):
         make_scorers(["pnsr"], device=CPU)

@@ -1,4 +1,4 @@
-"""Confidence intervals and significance of paired differences."""
+"""Tests of the confidence intervals and the significance of paired differences."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_interval_rarely_excludes_the_true_difference():
     for _ in range(60):
         result = paired_difference(list(rng.normal(0, 1, 30)), [0.0] * 30)
         misses += result.is_significant
-    assert misses <= 8  # 3 are expected, more than 8 come in one of 200 such tests
+    assert misses <= 8  # 3 are expected; the probability of more than 8 is 1 in 200
 
 
 @settings(max_examples=15, deadline=None)
@@ -47,16 +47,16 @@ def test_difference_is_antisymmetric_and_shifts_with_its_values(values, shift):
 def test_few_images_rarely_give_false_significance():
     rng = np.random.default_rng(2)
     shown = [paired_difference(list(rng.exponential(1, 6) - 1), [0.0] * 6).is_significant for _ in range(80)]
-    assert sum(shown) <= 9  # the interval alone says so in 12 of 80; 4 are expected by the signs
+    assert sum(shown) <= 9  # the interval on its own gives 12 of 80; 4 are expected with the sign test
 
 
-def test_differences_of_few_images():
+def test_differences_of_few_images_are_handled():
     assert paired_difference([1.0], [0.5]).mean == 0.5
     assert math.isnan(paired_difference([1.0], [0.5]).low)
     assert not paired_difference([1.0, 2, 3, 4, 5], [0.0] * 5).is_significant
     assert paired_difference([1.0, 2, 3, 4, 5, 6], [0.0] * 6).is_significant
-    alike = paired_difference([1.0] * 6, [0.5] * 6)
-    assert (alike.low, alike.mean, alike.high) == (0.5, 0.5, 0.5)
+    equal = paired_difference([1.0] * 6, [0.5] * 6)
+    assert (equal.low, equal.mean, equal.high) == (0.5, 0.5, 0.5)
     nothing = paired_difference([0.5] * 6, [0.5] * 6)
     assert not nothing.is_significant
     assert paired_difference([None, math.inf], [1.0, 2.0]) is None

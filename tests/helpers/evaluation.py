@@ -1,4 +1,4 @@
-"""Three photos, their evaluation, a method that counts its calls, and a command run in this process."""
+"""Helpers of the evaluation tests: photos, evaluations, a method that counts its calls, and a command runner."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_command(command, *arguments):
 
 
 class CountingMethod:
-    """Counts what a method enlarges."""
+    """A method that counts the images it upscales."""
 
     def __init__(self, method):
         self.method, self.identity, self.calls = method, method.identity, 0

@@ -1,4 +1,4 @@
-"""LPIPS and DISTS with networks that have learned nothing: what is tested is how they are put together."""
+"""Tests of LPIPS and DISTS with random weights, against independent implementations of their formulas."""
 
 import pickle
 from pathlib import Path
@@ -21,7 +21,7 @@ WEIGHTS_OF_METRICS = Path(torchmetrics.__file__).parent / "functional" / "image"
 
 
 def random_state(network):
-    """Weights in torchvision's layout; those that no feature needs are one number, repeated, to keep files small."""
+    """Return random weights in torchvision's layout; unused ones are a repeated zero, which keeps files small."""
     with torch.device("meta"):
         shapes = getattr(torchvision.models, network)(weights=None).state_dict()
     generator = torch.Generator().manual_seed(0)
@@ -40,11 +40,11 @@ def states():
 
 @pytest.fixture(scope="module")
 def torch_home(states, tmp_path_factory):
-    """A place with weights of both networks, where torch.hub looks for them."""
+    """Set a TORCH_HOME that contains random weights of both networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("hub")))
         for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_"):
-            patch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)  # they would take most of the time
+            patch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)  # skips the slow initialisation
         for network, state in states.items():
             path = learned.torchvision_weights_path(network)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def metrics(torch_home):
 
 @pytest.fixture
 def no_network(no_vgg_weights):
-    """No weights at all, and no network to have them from."""
+    """Return the folder of weights, which does not exist, with all downloads failing."""
     return no_vgg_weights / "hub" / "checkpoints"
 
 
@@ -73,12 +73,12 @@ def pair(size=(40, 52), channels=3):
 
 
 def rgb(image, low, high):
-    """(H, W, 3) uint8 as (1, 3, H, W) float64 in [low, high]."""
+    """Convert (H, W, 3) uint8 to (1, 3, H, W) float64 in [low, high]."""
     return torch.from_numpy(image / 255 * (high - low) + low).permute(2, 0, 1)[None]
 
 
 def activations(state, image, convolutions, pool):
-    """Run the convolutions of a network, each with a ReLU; yield what stands before each pooling and at the end."""
+    """Run a network's convolutions, each with a ReLU, and yield the features before each pooling and at taps."""
     state = {name: value.double() for name, value in state.items()}
     for index, stride, padding, ends in convolutions:
         weight, bias = state[f"features.{index}.weight"], state[f"features.{index}.bias"]
@@ -142,7 +142,7 @@ def dists(state, sr, hr):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_matches_the_formula(metrics, states, name):
+def test_distance_matches_the_formula(metrics, states, name):
     sr, hr = pair()
     inside = sr[4:-4, 4:-4], hr[4:-4, 4:-4]
     if name == "dists":
@@ -168,15 +168,16 @@ def test_grey_is_repeated_and_alpha_ignored(metrics, name):
     assert metrics[name].measure(*grey, 2) == metrics[name].measure(*colour, 2) == metrics[name].measure(*with_alpha, 2)
 
 
-@pytest.mark.parametrize(("name", "least"), [("lpips_alex", 31), ("lpips_vgg", 16), ("dists", 1)])
-def test_minimum_size_is_reported(metrics, name, least):
+@pytest.mark.parametrize(("name", "min_side"), [("lpips_alex", 31), ("lpips_vgg", 16), ("dists", 1)])
+def test_minimum_size_is_reported(metrics, name, min_side):
     metric = metrics[name]
-    assert np.isfinite(metric.measure(*pair((least + 8, least + 8)), 4))
-    with pytest.raises(ValueError, match=rf"at least {least}x{least} pixels inside a border of 4, got {least + 7}x50"):
-        metric.measure(*pair((least + 7, 50)), 4)
+    assert np.isfinite(metric.measure(*pair((min_side + 8, min_side + 8)), 4))
+    message = rf"at least {min_side}x{min_side} pixels inside a border of 4, got {min_side + 7}x50"
+    with pytest.raises(ValueError, match=message):
+        metric.measure(*pair((min_side + 7, 50)), 4)
 
 
-def test_refuses_images_that_cannot_be_compared(metrics):
+def test_images_that_cannot_be_compared_are_rejected(metrics):
     sr, hr = pair()
     with pytest.raises(ValueError, match="expected uint8 images, got float64"):
         metrics["dists"].measure(sr / 255, hr / 255, 0)

@@ -1,3 +1,5 @@
+"""Tests of NIQE against BasicSR, SciPy and the formulas of the paper."""
+
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +18,7 @@ from esrgan.metrics import to_y
 from esrgan.metrics.niqe import fit_aggd, niqe
 from esrgan.resize import bicubic
 
-# From BasicSR 1.4.2; the file says how.
+# Computed with BasicSR 1.4.2, as described in the file.
 EXPECTED = json.loads((Path(__file__).parent.parent / "assets" / "metrics.json").read_text())
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
 
@@ -28,11 +30,11 @@ def photo(name):
 
 @pytest.fixture(scope="module")
 def cat():
-    return photo("chelsea")  # 300×444, so 3×4 blocks and something left over
+    return photo("chelsea")  # 300×444 px: 3×4 blocks and a remainder
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_agrees_with_reference(name):
+def test_niqe_agrees_with_basicsr(name):
     image = photo(name)
     upscaled = bicubic(bicubic(image, Fraction(1, 4)), 4)
     assert niqe(image, 0) == pytest.approx(EXPECTED[name]["niqe_of_original"], abs=0.003)
@@ -58,7 +60,7 @@ def test_pixels_beyond_whole_blocks_are_ignored(cat):
     assert niqe(damaged, 0) == niqe(cat[:288, :384], 0)
 
 
-def test_border_is_left_out(cat):
+def test_border_is_ignored(cat):
     assert niqe(cat, 4) == niqe(cat[4:-4, 4:-4], 0) != niqe(cat, 0)
 
 
@@ -81,7 +83,7 @@ def test_flat_areas_are_rejected_at_any_level(cat, level):
     ("shape", "border"),
     [((95, 500, 3), 0), ((500, 95, 3), 0), ((191, 191, 3), 0), ((96, 199, 3), 4), ((96, 192, 3), -1), ((9, 9, 1), 5)],
 )
-def test_refuses_less_than_two_blocks(shape, border):
+def test_images_of_less_than_two_blocks_are_rejected(shape, border):
     with pytest.raises(ValueError, match=rf"96x192 or 192x96 pixels inside a border of {border} for NIQE, got"):
         niqe(np.zeros(shape, np.uint8), border)
 
@@ -91,7 +93,7 @@ def test_two_blocks_are_enough(cat):
     assert 0 < niqe(cat[:192, :96], 0) < 100
 
 
-def test_refuses_other_types_and_shapes(cat):
+def test_other_types_and_shapes_are_rejected(cat):
     with pytest.raises(ValueError, match="expected a uint8 image, got float64"):
         niqe(cat / 255, 0)
     with pytest.raises(ValueError, match=r"\(300, 444\)"):
@@ -102,7 +104,7 @@ def test_refuses_other_types_and_shapes(cat):
     ("shape", "left", "right"), [(0.5, 1.0, 1.0), (1.0, 0.3, 2.0), (2.0, 2.0, 1.0), (4.0, 1.0, 1.5)]
 )
 def test_fit_finds_the_parameters_of_samples(shape, left, right):
-    """Of the asymmetric distribution a share of β_l / (β_l + β_r) is left of zero, a half of a symmetric one."""
+    """A share of β_l / (β_l + β_r) of an asymmetric distribution is left of zero, half of a symmetric one."""
     generator = np.random.default_rng(0)
     sizes = np.abs(scipy.stats.gennorm(shape).rvs(200_000, random_state=generator))
     samples = np.where(generator.random(sizes.size) < left / (left + right), -left * sizes, right * sizes)
@@ -119,7 +121,7 @@ def test_symmetric_fit_matches_scipy():
 @given(arrays(np.float64, (3, 40), elements=st.floats(-4, 4).map(lambda x: round(x, 3))))
 @settings(max_examples=40)
 def test_fit_matches_the_formula(samples):
-    """Each by itself and by trying every shape, as Eq. 4 to 7 are written."""
+    """The reference fits each distribution separately and tries every shape, as in Eq. 4 to 7."""
     shapes = 0.2 + np.arange(9801) / 1000
     ratios = gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes))
     for x, *fitted in zip(samples, *fit_aggd(samples), strict=True):

@@ -1,3 +1,5 @@
+"""Tests of PSNR and SSIM against BasicSR, scikit-image and torchmetrics."""
+
 import json
 import math
 import subprocess
@@ -19,7 +21,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from esrgan.metrics import METRICS, measure, psnr, ssim, to_y
 from esrgan.resize import bicubic
 
-# From BasicSR 1.4.2; the file says how.
+# Computed with BasicSR 1.4.2, as described in the file.
 EXPECTED = json.loads((Path(__file__).parent.parent / "assets" / "metrics.json").read_text())
 CASES = [(name, scale) for name in ("astronaut", "coffee", "chelsea", "rocket") for scale in (2, 3, 4)]
 KEYS = {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"}
@@ -33,7 +35,7 @@ def noisy_pair(channels, size=(32, 40)):
 
 
 @pytest.mark.parametrize(("name", "scale"), CASES)
-def test_agrees_with_reference(name, scale):
+def test_scores_agree_with_basicsr(name, scale):
     image = getattr(skimage.data, name)()
     image = image[: image.shape[0] // 12 * 12, : image.shape[1] // 12 * 12]
     upscaled = bicubic(bicubic(image, Fraction(1, scale)), scale)
@@ -55,8 +57,8 @@ def test_ssim_agrees_with_scikit_image():
     st.integers(0), st.integers(19, 40), st.integers(19, 40), st.sampled_from([1, 10, 80]), st.sampled_from([0, 2, 4])
 )
 @settings(max_examples=50, deadline=None)
-def test_agrees_with_torchmetrics(seed, height, width, noise, border):
-    """On the same pixels: Y of scikit-image and the border cut off by hand; by σ 1.5 its window has 11 pixels."""
+def test_scores_agree_with_torchmetrics(seed, height, width, noise, border):
+    """torchmetrics gets Y from scikit-image and images without the border; σ 1.5 sets its window to 11 pixels."""
     generator = np.random.default_rng(seed)
     hr = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
     sr = np.clip(hr + generator.normal(0, noise, hr.shape), 0, 255).astype(np.uint8)
@@ -65,25 +67,28 @@ def test_agrees_with_torchmetrics(seed, height, width, noise, border):
     for channels, images in {"y": skimage.color.rgb2ycbcr(rgb / 255)[..., :1], "rgb": rgb}.items():
         pair = torch.from_numpy(images).permute(0, 3, 1, 2).split(1)
         expected = peak_signal_noise_ratio(*pair, data_range=255.0)
-        assert scores[f"psnr_{channels}"] == pytest.approx(float(expected), abs=1e-5)  # it takes logarithms in float32
+        assert scores[f"psnr_{channels}"] == pytest.approx(
+            float(expected), abs=1e-5
+        )  # torchmetrics computes logarithms in float32
         options = {"sigma": 1.5, "data_range": 255.0, "return_full_image": True}
         _, similarity = structural_similarity_index_measure(*pair, **options)
-        expected = similarity[..., 5:-5, 5:-5].mean()  # where the window fits; its own mean is over mirrored edges too
+        # Average where the window lies inside the image; the mean of torchmetrics includes mirrored edges.
+        expected = similarity[..., 5:-5, 5:-5].mean()
         assert scores[f"ssim_{channels}"] == pytest.approx(float(expected), abs=1e-9)
 
 
-def test_y_of_known_colours():
+def test_y_of_known_colours_is_exact():
     colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
     np.testing.assert_allclose(to_y(colours), [[16, 235, 81.481, 144.553, 40.966]], atol=1e-9)
 
 
-def test_psnr_of_a_known_difference():
+def test_psnr_of_a_known_difference_is_exact():
     a = np.full((20, 20, 3), 100, np.uint8)
     assert psnr(a, a + 10, 0) == pytest.approx(20 * math.log10(255 / 10))
     assert psnr(a + 10, a, 0) == psnr(a, a + 10, 0)  # no wrap-around below zero
 
 
-def test_identical_images():
+def test_identical_images_have_infinite_psnr_and_unit_ssim():
     a, _ = noisy_pair(3)
     scores = measure(a, a, 4)
     assert scores["psnr_y"] == scores["psnr_rgb"] == math.inf
@@ -104,7 +109,7 @@ def test_alpha_is_ignored():
     assert measure(*with_alpha, 2) == measure(a, b, 2)
 
 
-def test_border_is_left_out():
+def test_border_is_ignored():
     a, b = noisy_pair(3)
     damaged = b.copy()
     damaged[:3], damaged[-3:], damaged[:, :3], damaged[:, -3:] = 0, 0, 0, 0
@@ -114,7 +119,7 @@ def test_border_is_left_out():
 
 @given(arrays(np.uint8, (2, 12, 14, 3)), st.sampled_from([0, 2]))
 @settings(max_examples=50)
-def test_symmetric_and_in_range(pair, border):
+def test_scores_are_symmetric_and_in_range(pair, border):
     a, b = pair
     assert psnr(a, b, border) == psnr(b, a, border) >= 0
     border = 0
@@ -134,17 +139,17 @@ def test_symmetric_and_in_range(pair, border):
         ((20, 20, 3), (20, 20, 3), -1, "border of -1"),
     ],
 )
-def test_refuses_shapes(sr_shape, hr_shape, border, message):
+def test_mismatched_and_invalid_shapes_are_rejected(sr_shape, hr_shape, border, message):
     with pytest.raises(ValueError, match=message):
         measure(np.zeros(sr_shape, np.uint8), np.ones(hr_shape, np.uint8), border)
 
 
-def test_refuses_floats():
+def test_float_images_are_rejected():
     with pytest.raises(ValueError, match="expected uint8 images, got float64 and uint8"):
         measure(np.zeros((20, 20, 3)), np.zeros((20, 20, 3), np.uint8), 0)
 
 
-def test_psnr_needs_a_pixel():
+def test_psnr_needs_at_least_one_pixel():
     assert psnr(np.zeros((9, 9)), np.ones((9, 9)), 4) == pytest.approx(48.1308, abs=1e-4)
     with pytest.raises(ValueError, match="at least 1x1 pixels inside a border of 5"):
         psnr(np.zeros((9, 9)), np.ones((9, 9)), 5)
@@ -160,6 +165,6 @@ def test_metric_directions_match_image_quality():
     assert all(better[name] > worse[name] for name in better)
 
 
-def test_import_is_light():
+def test_import_loads_neither_torch_nor_scipy():
     code = "import sys, esrgan.metrics; assert not {'torch', 'scipy', 'torchmetrics'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
