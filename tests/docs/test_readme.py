@@ -39,7 +39,7 @@ def test_commands_run_as_written(tmp_path):
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         output += done.stdout
 
-    assert "perceptual term is left out" in output
+    assert "training without the perceptual loss" in output
     assert "most gained over bicubic" in output
     assert "(384, 288) (96, 128, 3) 398755" in output
     for name in [
