@@ -41,7 +41,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     If the body fails, the other processes receive the reason.
 
     Args:
-        device_name: As for ``select_local_device``; "auto" and "cuda" give each process of a machine its own GPU.
+        device_name: See ``select_local_device``; with "auto" or "cuda", each process of a machine uses its own GPU.
 
     Yields:
         This process's device.
@@ -81,7 +81,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     finally:
         _heartbeat.stop()
         _heartbeat = None
-    dist.destroy_process_group()  # not after an error: NCCL would wait for the others
+    dist.destroy_process_group()  # skipped after an error, because NCCL would wait for the others
 
 
 def _agree_on_key(store: Store, rank: int, world_size: int) -> str:

@@ -229,7 +229,7 @@ def _run_stage(
     if "interval" in resume:
         meter.load_state_dict(resume["interval"])
         recovery.load_state_dict(resume["recovery"])
-    statistics: dict[str, float] = {}  # of the last interval
+    statistics: dict[str, float] = {}  # means of the last interval, shown until the next one ends
     stage.generator.train()
     last_checkpoint_at = time.monotonic()
     for step in range(first_step, data.total_steps):
@@ -463,7 +463,7 @@ def _restore(resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage
     except (RuntimeError, ValueError, KeyError) as error:
         raise WeightsError(
             f"{run.files.checkpoint(stage.name)}: its optimiser or discriminator does not match the configuration "
-            f"({str(error).strip().splitlines()[-1].strip()}); undo the change, or start a new run with -l and a model"
+            f"({str(error).strip().splitlines()[-1].strip()}); undo the change, or start a new run from a model with -l"
         ) from error
     run.best = dict(resume["best"])
 

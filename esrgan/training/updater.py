@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from esrgan.training import distributed
 
-Schedule = Callable[[int], float]  # step, counted from 0, to learning rate
+Schedule = Callable[[int], float]  # maps a step, counted from 0, to its learning rate
 
 
 def step_schedule(learning_rate: float, step_size: int, gamma: float) -> Schedule:

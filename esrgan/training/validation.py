@@ -17,7 +17,7 @@ from esrgan.models import RRDBNet
 from esrgan.training import distributed
 from esrgan.training.stages import Autocast
 
-PANEL_SIZE = 320  # px of HR shown in a panel, from the image's centre
+PANEL_SIZE = 320  # px; a panel shows at most this width and height of an HR image, from its centre
 PANEL_LABELS = ["LR (nearest)", "bicubic", "SR", "HR"]
 
 

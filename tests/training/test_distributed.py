@@ -240,7 +240,11 @@ def assert_same_run(one: Path, other: Path) -> None:
     [
         (kill, -signal.SIGKILL, "another process of this run has ended or cannot be reached ("),
         (fail, 1, f"process 1 on {socket.gethostname()} ended: ValueError: no such colour; "),
-        (exhaust, 1, f"process 1 on {socket.gethostname()} ended: cpu: out of memory; in the configuration, set accu"),
+        (
+            exhaust,
+            1,
+            f"process 1 on {socket.gethostname()} ended: cpu: out of memory; in the configuration, set accumulation ",
+        ),
         (stop, -signal.SIGKILL, "process 1 has sent no heartbeat for 3 s; "),  # it hangs until the test kills it
     ],
 )
