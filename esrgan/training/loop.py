@@ -81,7 +81,8 @@ def train(config: Config, options: TrainOptions) -> bool:
 
     Raises:
         EsrganError: If the datasets, weight files or the device cannot be used. Nothing has been trained then.
-        TrainingError: If the run diverges or, for example, the disk is full. The last checkpoint is intact.
+        TrainingError: If the run cannot continue, because it diverged or the disk is full, for example. The last
+            checkpoint is intact.
         LostProcessError: If another process of the run has ended.
 
     Example:
@@ -286,7 +287,7 @@ def _run_stage(
             meter.exclude(time.perf_counter() - before)
         is_validated = is_best is not None
 
-        # Save. A model always comes with a checkpoint to resume from; broken weights are not saved at intervals.
+        # Save. A model always comes with a checkpoint to resume from, and no interval causes broken weights to be saved.
         stopping = distributed.any_rank(interrupted.is_set())
         checkpoint_is_due = checkpoint_is_due and is_healthy
         if is_validated and model_is_due:
@@ -310,7 +311,7 @@ def _run_stage(
 def _to_device(batch: Batch, run: Run, data: StageData, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Move LR and HR patches (B, C, H, W) uint8 to the device and convert them to float32 in [0, 1].
 
-    Bytes are transferred, a quarter of the size. With a degradation, the LR patches are replaced on the device.
+    The bytes are transferred and then converted. With a degradation, the LR patches are replaced on the device.
 
     Returns:
         LR, HR, and the target of the content and perceptual losses.
