@@ -108,7 +108,7 @@ MODELS = {
         ),
     ),
     "realesrgan-x2plus": PretrainedModel(
-        "photographs with noise, blur and JPEG artefacts, ×2",
+        "photographs with noise, blur and JPEG artefacts",
         "BSD-3-Clause",
         scale=2,
         source=ModelSource(
@@ -142,7 +142,7 @@ MODELS = {
 
 
 def downloads_dir() -> Path:
-    """Return the folder of downloaded models: ``models`` in $ESRGAN_CACHE, else in the user's cache folder of esrgan."""
+    """Return the folder of downloaded models: ``models`` in $ESRGAN_CACHE, else in esrgan's user cache folder."""
     return cache_dir() / "models"
 
 

@@ -38,7 +38,7 @@ UNSUPPORTED_SIGNATURES = (
     (b"BM", "a BMP image", "pass the model first, then the images"),
     (b"II*\x00", "a TIFF image", "pass the model first, then the images"),
     (b"RIFF", "a WebP image or an audio file", "pass the model first, then the images"),
-    (b"\x89HDF", "an HDF5 file, as Keras writes", "save the model with PyTorch or as safetensors"),
+    (b"\x89HDF", "an HDF5 file, as written by Keras", "save the model with PyTorch or as safetensors"),
     (b"GGUF", "a GGUF file", "use a PyTorch or safetensors file of the model"),
     (b"\x93NUMPY", "a NumPy array", "save a state dict with PyTorch or as safetensors"),
     (b"\x1f\x8b", "a gzip archive", "unpack it and pass the file inside"),

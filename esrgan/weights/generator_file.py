@@ -80,7 +80,7 @@ class GeneratorFile:
         """The training stage or interpolation that produced the weights, as a short text."""
         if self.alpha is not None:
             return f"interpolated, α = {self.alpha:g}"
-        return {"pretraining": "PSNR stage", "training": "GAN stage", None: "unknown training stage"}[self.stage]
+        return {"pretraining": "PSNR stage", "training": "GAN stage", None: "unknown stage"}[self.stage]
 
     def describe(self) -> str:
         """Return the architecture, the naming scheme if it is not ours, and the origin as one short text."""
@@ -222,7 +222,7 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
 
 def _system_error_text(error: BaseException) -> str:
     """Return the message of the underlying OSError, which PyTorch wraps in exceptions of its own."""
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, OSError):
-        behind = behind.__context__
-    return one_line((behind and behind.strerror) or str(error), 120)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return one_line((cause and cause.strerror) or str(error), 120)

@@ -55,7 +55,7 @@ class Graph:
         return self.node_ids.setdefault(key, len(self.node_ids))
 
     def add_sum(self, *terms: tuple[float, int]) -> int:
-        """Return the number of a sum of (factor, input) terms; neither their order nor where they are scaled matters."""
+        """Return the number of a sum of (factor, input) terms, whatever their order and grouping."""
         return self.node_id("sum", *self._resolve(terms))
 
     def _resolve(self, terms: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:

@@ -82,7 +82,7 @@ class _Writer:
         return self._layer("Eltwise", [residual, x], f"0=1 -23301=2,{self.architecture.residual_scaling:e},1.0e+00")
 
     def _text(self) -> str:
-        """Return the text of all layers; a Split names each use of a blob that is used more than once, as ncnn requires."""
+        """Return the text of all layers, with a Split after each blob that several layers use, as ncnn requires."""
         uses = Counter(source for _, inputs, _ in self.layers for source in inputs)
         taken: Counter[str] = Counter()
         lines, blobs = ["Input data 0 1 data"], 1

@@ -59,10 +59,10 @@ CONTINUES = "at step 6; continuing there"
         ("GAN model", "training", SECOND, f"{GENERATOR}, GAN stage; it is fine-tuned in the GAN stage"),
         ("GAN model", "pretraining", FIRST, f"{GENERATOR}, GAN stage; it starts the PSNR stage"),
         ("blend", "training", SECOND, f"{GENERATOR}, interpolated, α = 0.5; it is fine-tuned in the GAN stage"),
-        ("foreign", "all", SECOND, f"{GENERATOR}, BasicSR names, of unknown training; it starts the GAN stage"),
-        ("foreign", "training", SECOND, f"{GENERATOR}, BasicSR names, of unknown training; it starts the GAN stage"),
-        ("foreign", "pretraining", FIRST, f"{GENERATOR}, BasicSR names, of unknown training; it starts the PSNR stage"),
-        ("BasicSR", "all", SECOND, f"{GENERATOR}, BasicSR names, of unknown training; it starts the GAN stage"),
+        ("foreign", "all", SECOND, f"{GENERATOR}, BasicSR names, unknown stage; it starts the GAN stage"),
+        ("foreign", "training", SECOND, f"{GENERATOR}, BasicSR names, unknown stage; it starts the GAN stage"),
+        ("foreign", "pretraining", FIRST, f"{GENERATOR}, BasicSR names, unknown stage; it starts the PSNR stage"),
+        ("BasicSR", "all", SECOND, f"{GENERATOR}, BasicSR names, unknown stage; it starts the GAN stage"),
         ("PSNR checkpoint", "all", BOTH, f"checkpoint of pretraining {CONTINUES}"),
         ("PSNR checkpoint", "pretraining", FIRST, f"checkpoint of pretraining {CONTINUES}"),
         (
@@ -190,5 +190,5 @@ def test_an_incomplete_checkpoint_is_an_error(start_files: dict[str, Path], tmp_
 
 
 def test_a_missing_file_is_an_error(tiny_config: Make, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"nothing\.pth: there is no such file"):
+    with pytest.raises(WeightsError, match=r"nothing\.pth: no such file"):
         run(tiny_config(), tmp_path / "out", load_checkpoint=tmp_path / "nothing.pth")
