@@ -287,7 +287,7 @@ def _run_stage(
             meter.exclude(time.perf_counter() - before)
         is_validated = is_best is not None
 
-        # Save. A model always comes with a checkpoint to resume from, and no interval causes broken weights to be saved.
+        # Save. A model always comes with a checkpoint to resume from. Broken weights are not saved at intervals.
         stopping = distributed.any_rank(interrupted.is_set())
         checkpoint_is_due = checkpoint_is_due and is_healthy
         if is_validated and model_is_due:

@@ -156,7 +156,7 @@ def test_all_data_problems_are_printed_one_per_line(
         (["--stage", "gan"], "--stage"),
         (["--run-name", "a/b"], "--run-name"),
         (["--device", "tpu"], "expected auto, cpu, cuda, cuda:N or mps, got tpu"),
-        (["--device", "cpu", "-l", "nothing.pth"], "nothing.pth: there is no such file"),
+        (["--device", "cpu", "-l", "nothing.pth"], "nothing.pth: no such file"),
         (["--device", "cpu", "--colour"], "unrecognized arguments: --colour"),
     ],
 )
