@@ -1,4 +1,4 @@
-"""Generators in the formats of other programs: ONNX, programs of PyTorch, ncnn, and weights under other names."""
+"""Export generators for other programs: as ONNX, PyTorch programs, ncnn models, or weights in other dialects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from esrgan.weights import Architecture, GeneratorFile, save_file
 from esrgan.weights.dialects import from_basicsr_names
 from esrgan.weights.ncnn_writer import to_ncnn
 
-# Greatest difference that is allowed, for results in [0, 1]; relative to the greatest value where that is above 1.
+# The largest difference allowed for outputs in [0, 1]. For outputs above 1 it is relative to the largest value.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2}
 
 
@@ -29,15 +29,17 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
 
     Args:
         file: The generator.
-        path: Where to.
-        half: Weights, input and output in float16 instead of float32.
+        path: The file to write.
+        half: Use float16 instead of float32 for weights, input and output.
 
     Returns:
-        The greatest difference between onnxruntime and PyTorch, on images of another size than it was made with.
+        The largest difference between the outputs of onnxruntime and PyTorch, for images of other sizes than the one
+        used for tracing.
 
     Raises:
-        EsrganError: It is beyond ``TOLERANCE``, a weight is beyond float16, or the file cannot be written.
-        ImportError: Without the packages of ``esrgan[export]``.
+        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, or the file cannot
+            be written.
+        ImportError: If the packages of ``esrgan[export]`` are not installed.
     """
     import onnxruntime
 
@@ -52,7 +54,7 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
         output_names=["high"],
         verbose=False,
     )
-    assert program is not None  # noqa: S101  with dynamo it is one; for the type checker
+    assert program is not None  # noqa: S101  never None with dynamo=True; for the type checker
     model = program.model_proto
     for value, names in ((model.graph.input[0], "low_{}"), (model.graph.output[0], "high_{}")):
         for axis, name in ((0, "batch"), (2, names.format("height")), (3, names.format("width"))):
@@ -70,30 +72,32 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
 def export_program(
     file: GeneratorFile, path: str | Path, *, half: bool = False, device: torch.device | None = None
 ) -> float:
-    """Write a program for PyTorch without this package: ``torch.export.load(path).module()(low)``.
+    """Write a program that PyTorch runs without this package: ``torch.export.load(path).module()(low)``.
 
-    Given a device it is compiled for that: ``torch._inductor.aoti_load_package(path)(low)``, also from C++.
+    With a device it is compiled for that device: ``torch._inductor.aoti_load_package(path)(low)``, which also works
+    from C++.
+
+    For a network with pixel unshuffle, height and width must be even and at least 4 (×2), or multiples of four and at
+    least 8 (×1).
 
     Args:
         file: The generator.
-        path: Where to, ``.pt2``.
-        half: Weights, input and output in float16 instead of float32.
-        device: Where the compiled program is to run; None leaves it uncompiled.
-
-    Height and width have to be even and at least 4 for a ×2 network with pixel unshuffle, and multiples of four and at
-    least 8 for ×1.
+        path: The ``.pt2`` file to write.
+        half: Use float16 instead of float32 for weights, input and output.
+        device: The device to compile the program for; None leaves it uncompiled.
 
     Returns:
-        The greatest difference from the generator, on images of other sizes than it was made with.
+        The largest difference from the generator's output, for images of other sizes than the one used for tracing.
 
     Raises:
-        EsrganError: It is beyond ``TOLERANCE``, a weight is beyond float16, or the file cannot be written or compiled.
+        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, or the file cannot
+            be compiled or written.
     """
     path = Path(path)
     network, low, sizes = _prepare_trace(file, half)
     network, low = network.to(device or "cpu"), low.to(device or "cpu")
     program = torch.export.export(network, (low,), dynamic_shapes={"low": sizes})
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.pt2")  # PyTorch goes by the suffix
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.pt2")  # PyTorch requires the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if device is None:
@@ -108,25 +112,26 @@ def export_program(
         )
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        raise EsrganError(f"{path}: cannot be made: {one_line(describe_error(error), 200)}") from error
+        raise EsrganError(f"{path}: cannot be exported: {one_line(describe_error(error), 200)}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return difference
 
 
 def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) -> None:
-    """Write an ncnn model: ``path`` is the ``.param``, the weights go into the ``.bin`` beside it.
+    """Write an ncnn model: the ``.param`` at ``path``, and the weights in a ``.bin`` of the same name.
 
-    Its input blob is ``data`` in [0, 1], its output ``output``. Of a network with pixel unshuffle, height and width
-    have to be multiples of the folding. An old pair is replaced only when both new files are whole.
+    The input blob is ``data`` in [0, 1], the output blob ``output``. For a network with pixel unshuffle, height and
+    width must be multiples of its factor. An existing pair is replaced only once both new files are complete.
 
     Args:
         file: The generator.
-        path: Where to, ``.param``.
-        half: Weights in float16; biases stay float32, as the format has it.
+        path: The ``.param`` file to write.
+        half: Use float16 for the weights; the format keeps biases in float32.
 
     Raises:
-        EsrganError: The name does not end in .param, a weight is beyond float16, or the pair cannot be written.
+        EsrganError: If the name does not end in .param, a weight exceeds the range of float16, or the pair cannot be
+            written.
     """
     path = Path(path)
     if path.suffix.lower() != ".param":
@@ -154,19 +159,19 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
 def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basicsr", *, half: bool = False) -> None:
     """Write the weights for another program.
 
-    Only the earlier framework's files tell their β (residual scaling); everybody else has the paper's 0.2 in the
-    program. Another β becomes part of the weights, so that the network computes the same there, up to rounding.
+    Only files of the earlier framework store β (residual scaling); all other programs assume the paper's 0.2. Any other
+    β is folded into the weights, so that the network computes the same function there, up to rounding.
 
     Args:
         file: The generator.
-        path: ``.safetensors``, or any other suffix for PyTorch's format. Under our own names it is a model file of
-            ours, which keeps stage and configuration, β excepted; under others it is the bare state dict that others
+        path: The file to write: ``.safetensors``, or any other suffix for PyTorch's format. In the dialect "basicsr" it
+            is a model file with stage and configuration (except β), in the others a bare state dict, as other programs
             expect.
         dialect: One of ``DIALECT_KEYS``.
-        half: In float16.
+        half: Use float16.
 
     Raises:
-        WeightsError: There are no such names, a weight is beyond float16, or the file cannot be written.
+        WeightsError: If the dialect is unknown, a weight exceeds the range of float16, or the file cannot be written.
     """
     path = Path(path)
     if dialect not in DIALECT_KEYS:
@@ -182,14 +187,14 @@ def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basics
 
 
 def _with_default_scaling(file: GeneratorFile) -> GeneratorFile:
-    """Give the same function as a network of the paper's β.
+    """Return a generator with the paper's β that computes the same function.
 
-    A dense block is x + β·f(x): f becomes k = β/0.2 times as large. An RRDB is x + β·g(x) where g, its dense blocks
-    in sequence, has x in its sum, so all of g has to become k times as large. That is left to the last dense block:
-    its f has k once more, and the rest, k − 1 times the block's own input, by the centres of its kernels.
+    A dense block is x + β·f(x), so f is scaled by k = β/0.2. An RRDB is x + β·g(x), where g is its sequence of dense
+    blocks, so g must be scaled by k too. The last dense block does this: its f is scaled by k once more, and the
+    centres of its kernels add the remaining (k − 1) times the block's input.
     """
-    architecture, usual = file.architecture, Architecture.residual_scaling
-    k = architecture.residual_scaling / usual
+    architecture, default = file.architecture, Architecture.residual_scaling
+    k = architecture.residual_scaling / default
     if k == 1:
         return file
     state, channels = dict(file.state), torch.arange(architecture.rrdb_channels)
@@ -200,24 +205,28 @@ def _with_default_scaling(file: GeneratorFile) -> GeneratorFile:
             for name in (f"{conv}.weight", f"{conv}.bias"):
                 state[name] = state[name] * (k * k if is_last else k)
             if is_last:
-                state[f"{conv}.weight"][channels, channels, 1, 1] += (k - 1) / usual
-    return replace(file, state=state, architecture=replace(architecture, residual_scaling=usual))
+                state[f"{conv}.weight"][channels, channels, 1, 1] += (k - 1) / default
+    return replace(file, state=state, architecture=replace(architecture, residual_scaling=default))
 
 
 def _to_float16(state: dict[str, Tensor], place: Path) -> dict[str, Tensor]:
-    """Give tensors in float16; refuse those that would become infinite."""
+    """Convert tensors to float16.
+
+    Raises:
+        WeightsError: If a value would become infinite.
+    """
     halved = {name: value.half() for name, value in state.items()}
     for name, value in halved.items():
         if not value.isfinite().all():
             got = f"{float(state[name].abs().max()):.6g} in {name}"
-            raise WeightsError(Problem(str(place), "weights that float16 holds", got, "export it without --half"))
+            raise WeightsError(Problem(str(place), "weights in the range of float16", got, "export without --half"))
     return halved
 
 
 def _prepare_trace(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, dict[int, Any]]:
-    """Give the network, images to trace it with, and their axes that may have any size."""
+    """Return the network, an input to trace it with, and the axes of the input that may have any size."""
     if half:
-        _to_float16(file.state, file.path)  # says what float16 cannot hold, before the results are NaN
+        _to_float16(file.state, file.path)  # only for its error, before outputs become NaN
     network = file.build().requires_grad_(False)
     low = _random_image((2, file.architecture.img_channels, 24, 20))
     sizes: dict[int, Any] = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
@@ -225,18 +234,18 @@ def _prepare_trace(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, di
 
 
 def _comparison_images(file: GeneratorFile, dtype: torch.dtype) -> list[Tensor]:
-    """Make images to compare programs by; of whole foldings, as exported programs want them."""
+    """Return test images whose sizes are multiples of every pixel-unshuffle factor, as exported programs require."""
     channels = file.architecture.img_channels
     return [_random_image(shape).to(dtype) for shape in ((1, channels, 16, 36), (3, channels, 8, 12))]
 
 
 def _random_image(shape: tuple[int, ...]) -> Tensor:
-    """Make values in [0, 1], the same each time."""
+    """Return values in [0, 1], the same on every call."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _check_difference(path: Path, found: Tensor, expected: Tensor) -> float:
     difference = float((found.float() - expected.float()).abs().max())
-    if not difference <= TOLERANCE[expected.dtype] * max(1.0, float(expected.abs().max())):  # NaN is none either
-        raise EsrganError(f"{path}: not written, as its results would differ by {difference:.2g} from PyTorch's")
+    if not difference <= TOLERANCE[expected.dtype] * max(1.0, float(expected.abs().max())):  # also true for NaN
+        raise EsrganError(f"{path}: not written, because its outputs differ from PyTorch's by up to {difference:.2g}")
     return difference

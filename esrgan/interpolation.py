@@ -1,4 +1,4 @@
-"""Network interpolation, a blend of the weights of generators, and image interpolation (ESRGAN §3.4)."""
+"""Blend generators by network interpolation, and images by image interpolation (ESRGAN §3.4)."""
 
 from __future__ import annotations
 
@@ -14,43 +14,67 @@ from esrgan.images import ImageData
 from esrgan.text import one_line
 from esrgan.weights import GeneratorFile
 
-_MAX_LISTED_LAYERS = 6  # to name where architectures differ
+_MAX_LISTED_LAYERS = 6  # in the error about different architectures
 
 
 def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """Compute θ = (1 − α)·θ_PSNR + α·θ_GAN.
+    """Return the interpolated weights (1 − α)·θ_PSNR + α·θ_GAN.
 
     Args:
         psnr_state: Weights of the PSNR-oriented generator.
-        gan_state: Weights of the GAN-trained one: the same names and shapes.
-        alpha: 0 gives the first exactly, 1 the second.
+        gan_state: Weights of the GAN-trained generator, with the same names and shapes.
+        alpha: α in [0, 1]. With 0 the result equals the first state exactly, with 1 the second.
+
+    Returns:
+        New tensors under the same names.
 
     Raises:
         ValueError: If α is not within [0, 1].
         WeightsError: If names or shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from esrgan import interpolate
+        >>> interpolate({"conv.bias": torch.tensor([0.0, 2.0])}, {"conv.bias": torch.tensor([4.0, 2.0])}, alpha=0.25)
+        {'conv.bias': tensor([1., 2.])}
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
-    if alone := sorted(psnr_state.keys() ^ gan_state.keys()):
+    if unpaired := sorted(psnr_state.keys() ^ gan_state.keys()):
         raise WeightsError(
-            f"interpolation: expected two state dicts of the same names, got {len(alone)} in one alone, "
-            f"the first is {one_line(alone[0])}; esrgan.load_generator gives files of every origin the same names"
+            f"interpolation: expected two state dicts with the same names, got {len(unpaired)} in only one of them "
+            f"(first: {one_line(unpaired[0])}); esrgan.load_generator converts files of any origin to the same names"
         )
     for name, value in psnr_state.items():
         if value.shape != gan_state[name].shape:
             shapes = f"{tuple(value.shape)} and {tuple(gan_state[name].shape)}"
-            raise WeightsError(f"interpolation: {one_line(name)}: expected two tensors of one shape, got {shapes}")
+            raise WeightsError(f"interpolation: {one_line(name)}: expected two tensors of the same shape, got {shapes}")
     return _weighted_sum([psnr_state, gan_state], [1 - alpha, alpha])
 
 
 def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFile:
-    """Blend two generators, in whatever files they came.
+    """Blend a PSNR-oriented and a GAN-trained generator, from files of any format, by network interpolation.
 
-    If the second is a blend already, of the same two trainings, the α of the result is that of its GAN stage's weights.
+    The result records α. If ``gan`` is itself a blend of the same two trainings, the recorded α is the share of the
+    GAN-trained weights. If ``psnr`` is a blend, that share is unknown and α is None.
+
+    Args:
+        psnr: The PSNR-oriented generator.
+        gan: The GAN-trained generator, of the same architecture.
+        alpha: α in [0, 1]. With 0 the result has the weights of ``psnr``, with 1 those of ``gan``.
+
+    Returns:
+        The blend, with the configuration of ``gan``, or of ``psnr`` if ``gan`` has none.
 
     Raises:
-        WeightsError: If they are not of one architecture, with the layers that differ.
+        WeightsError: If the architectures differ; the message lists tensors that differ.
         ValueError: If α is not within [0, 1].
+
+    Example:
+        >>> from esrgan import blend, load_generator
+        >>> psnr, gan = load_generator("esrgan-lite-psnr"), load_generator("esrgan-lite")
+        >>> blend(psnr, gan, alpha=0.8).describe()
+        'RRDBNet ×4 64/32/6, interpolated, α = 0.8'
     """
     _check_same_architecture(psnr, gan)
     state = interpolate(psnr.state, gan.state, alpha)
@@ -60,20 +84,23 @@ def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFil
 
 
 def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFile:
-    """Blend any number of generators: θ = Σ share·θ.
+    """Blend any number of generators: the weights of the result are Σ share·θ.
 
     Args:
-        files: At least two.
-        shares: One for each, from 0 to 1, their sum 1.
+        files: At least two generators of the same architecture.
+        shares: One share in [0, 1] per generator; they must sum to 1.
+
+    Returns:
+        The blend, with the configuration of the last generator.
 
     Raises:
-        WeightsError: If they are not of one architecture, with the layers that differ.
-        ValueError: If the shares are not such.
+        WeightsError: If the architectures differ; the message lists tensors that differ.
+        ValueError: If the number, the range or the sum of the shares is wrong.
     """
     if len(files) != len(shares) or len(files) < 2:
-        raise ValueError(f"expected two generators or more and a share for each, got {len(files)} and {len(shares)}")
+        raise ValueError(f"expected at least two generators and one share for each, got {len(files)} and {len(shares)}")
     if not all(0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        raise ValueError(f"expected shares from 0 to 1 whose sum is 1, got {', '.join(f'{x:g}' for x in shares)}")
+        raise ValueError(f"expected shares from 0 to 1 that sum to 1, got {', '.join(f'{x:g}' for x in shares)}")
     for other in files[1:]:
         _check_same_architecture(files[0], other)
     state = _weighted_sum([file.state for file in files], shares)
@@ -81,21 +108,26 @@ def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFil
 
 
 def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageData:
-    """Blend two images, such as the results of two models: (1 − α)·PSNR + α·GAN.
+    """Blend two images, such as the outputs of two models: (1 − α)·PSNR + α·GAN.
 
     Args:
-        psnr: Any picture.
-        gan: One of the same frames, size and depth; what is said of the result is what is said of this one.
-        alpha: 0 gives the pixels of the first, 1 of the second.
+        psnr: The first image.
+        gan: The second image, with the same number of frames, size, channels and depth.
+        alpha: α in [0, 1]. With 0 the result has the pixels of ``psnr``, with 1 those of ``gan``.
+
+    Returns:
+        The blend, rounded to the nearest level for integer pixels, with the metadata of ``gan``.
 
     Raises:
-        ValueError: If α is not within [0, 1], or the two differ in size, channels, depth or number of frames.
+        ValueError: If α is not within [0, 1], or the images differ in size, channels, depth or number of frames.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
     kinds = [(len(each.frames), each.frames[0].shape, str(each.frames[0].dtype)) for each in (psnr, gan)]
     if kinds[0] != kinds[1]:
-        raise ValueError(f"expected two images of the same frames, shape and depth, got {kinds[0]} and {kinds[1]}")
+        raise ValueError(
+            f"expected two images with the same number of frames, shape and depth, got {kinds[0]} and {kinds[1]}"
+        )
     frames = []
     for one, other in zip(psnr.frames, gan.frames, strict=True):
         blended = (1 - alpha) * one.astype(np.float64) + alpha * other
@@ -104,7 +136,7 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
 
 
 def _common_licence(files: Sequence[GeneratorFile]) -> str | None:
-    """Give the licence if all have one and the same."""
+    """Return the licence of the files if all have the same one, else None."""
     licences = {file.licence for file in files}
     return licences.pop() if len(licences) == 1 else None
 
@@ -128,6 +160,6 @@ def _check_same_architecture(one: GeneratorFile, other: GeneratorFile) -> None:
     differing = f"; tensors that differ: {', '.join(layers[:_MAX_LISTED_LAYERS])}" if layers else ""
     more = f" and {len(layers) - _MAX_LISTED_LAYERS} more" if len(layers) > _MAX_LISTED_LAYERS else ""
     raise WeightsError(
-        f"{one.path} and {other.path}: expected generators of one architecture, got {one.architecture} and "
+        f"{one.path} and {other.path}: expected generators of the same architecture, got {one.architecture} and "
         f"{other.architecture}; a GAN model must have been trained from its PSNR model{differing}{more}"
     )

@@ -1,4 +1,7 @@
-"""Names and suffixes of weight files that are written; without PyTorch, as parsers need them before they import it."""
+"""Naming schemes and suffixes of the weight files that can be written.
 
-DIALECT_KEYS = ("basicsr", "esrgan-new", "esrgan-old", "earlier")  # keys of esrgan.weights.dialects
+Argument parsers need these before PyTorch is imported, so this module does not import it.
+"""
+
+DIALECT_KEYS = ("basicsr", "esrgan-new", "esrgan-old", "earlier")  # the keys in esrgan.weights.dialects
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")

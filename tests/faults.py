@@ -1,6 +1,7 @@
-"""Ends training runs at random moments, resumes them, and compares what they leave with an undisturbed run.
+"""End training runs at random moments, resume them, and compare their files with those of an uninterrupted run.
 
-``python -m tests.faults`` prints the report of docs/faults.md. Linux without a GPU, as it forks.
+``python -m tests.faults`` prints the tables of docs/explanation/fault_tolerance.md. It needs Linux without a GPU,
+because it forks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import torch.utils.tensorboard  # noqa: F401  before the processes fork
+import torch.utils.tensorboard  # noqa: F401  (imported before the processes fork)
 
 from esrgan.config import Config
 from esrgan.console import Console
@@ -31,17 +32,17 @@ from esrgan.weights import load_file
 from tests.helpers.images import write_images
 from tests.helpers.runs import comparable_content, find_differences, load_run_files, read_records
 
-FORK = multiprocessing.get_context("fork")  # spares the seconds of importing torch
+FORK = multiprocessing.get_context("fork")  # saves the seconds of importing torch
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 MOMENTS = ("starting", "between", "step", "validation", "writing a checkpoint", "writing a model", "changing the stage")
-# What a moment lasts for, and where it is called from.
+# The function whose call lasts for a moment, and the class or module that it is called from.
 CALLS_BY_MOMENT = {
     "step": ((PixelStage, "step"), (AdversarialStage, "step")),
     "validation": ((loop, "validate"),),
     "writing a checkpoint": ((loop, "save_checkpoint"),),
     "writing a model": ((loop, "save_file"),),
 }
-SPREAD_S = 0.02  # of the kill within its moment
+SPREAD_S = 0.02  # maximum delay of a signal after its moment has begun
 
 STAGE_SECTION = {"num_steps": 12, "cr_patch_size": [32, 32]}
 CONFIG = {
@@ -58,7 +59,7 @@ CONFIG = {
 
 
 def make_config(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Give a configuration with four images to train on and two to validate on."""
+    """Return a configuration with four training images and two validation images."""
     data = {
         "train_datasets": [str(write_images(folder / "train", 4))],
         "val_datasets": [str(write_images(folder / "val", 2, (36, 32)))],
@@ -68,7 +69,7 @@ def make_config(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 class Attempt:
-    """A process that trains, or goes on training, and tells which moment it is at."""
+    """A process that starts or resumes a run and records its current moment."""
 
     def __init__(self, config: dict[str, Any], out_dir: Path) -> None:
         self.moment = FORK.RawValue(c_int, 0)
@@ -109,7 +110,11 @@ class Attempt:
         return recording
 
     def send_signal(self, kind: str, wanted: str, not_before: float, random: random.Random) -> str | None:
-        """End it by a signal, once it is at a moment; give the moment, or None if it came to its end before."""
+        """End the process by a signal at the wanted moment.
+
+        Returns:
+            The moment at which the signal was sent; None if the process had finished before.
+        """
         time.sleep(not_before)
         while self.process.is_alive() and MOMENTS[self.moment.value] != wanted:
             time.sleep(0.001)
@@ -124,7 +129,7 @@ class Attempt:
 
 
 def run_uninterrupted(config: dict[str, Any], out_dir: Path) -> float:
-    """Run once to the end; give the seconds that takes."""
+    """Run once to the end and return the seconds that it took."""
     started = time.monotonic()
     attempt = Attempt(config, out_dir)
     attempt.process.join()
@@ -133,19 +138,19 @@ def run_uninterrupted(config: dict[str, Any], out_dir: Path) -> float:
 
 
 def check_files_readable(out_dir: Path) -> None:
-    """Check that every file that has a name can be read."""
+    """Check that every file with a final name can be read."""
     for path in out_dir.glob("*.pth"):
         load_file(path)
 
 
 def compare(out_dir: Path, reference: Path) -> list[str]:
-    """Name what differs in a bit: weights, averages, optimisers, bests, log records, and which files there are."""
+    """List all differences in weights, averages, optimisers, best scores, log records and names of files."""
     ours, theirs = (
-        # Which ones are the checkpoints before the last depends on where it was interrupted.
+        # The steps of older checkpoints depend on when the run was interrupted.
         {name: content for name, content in load_run_files(each).items() if "_checkpoint_" not in name}
         for each in (out_dir, reference)
     )
-    problems = [f"{name} is in one only" for name in ours.keys() ^ theirs.keys()]
+    problems = [f"{name} exists in one run only" for name in ours.keys() ^ theirs.keys()]
     for name in ours.keys() & theirs.keys():
         problems += [
             f"{name}{place}"
@@ -159,21 +164,21 @@ def compare(out_dir: Path, reference: Path) -> list[str]:
 def run_with_signals(
     config: dict[str, Any], folder: Path, reference: Path, seconds: float, kills: int, random: random.Random
 ) -> tuple[Counter[tuple[str, str]], int]:
-    """Run again and again, each run ended by signals until it comes to its end all the same.
+    """Repeat runs that are ended by signals and resumed until they are complete.
 
     Args:
-        config: As of the reference.
-        folder: For the runs.
-        reference: Of the undisturbed run.
-        seconds: That it took.
-        kills: Least number of signals.
-        random: Decides on signals and moments.
+        config: Configuration of the reference.
+        folder: Folder for the runs.
+        reference: Folder of the uninterrupted run.
+        seconds: Duration of the uninterrupted run.
+        kills: Minimum number of signals.
+        random: Random generator that chooses signals and moments.
 
     Returns:
-        How often which signal came in which moment, and the number of runs that ended as the reference did.
+        The number of signals by kind and moment, and the number of runs, all of which ended like the reference.
 
     Raises:
-        AssertionError: If one did not.
+        AssertionError: If a run ended differently from the reference.
     """
     counts: Counter[tuple[str, str]] = Counter()
     runs = 0
@@ -199,8 +204,10 @@ def run_with_signals(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=30, help="for each number of loader processes (default: 30)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--kills", type=int, default=30, help="signals for each number of loader processes (default: 30)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of signals and moments (default: 0)")
     arguments = parser.parse_args()
     print(f"`python -m tests.faults --kills {arguments.kills} --seed {arguments.seed}`\n")
     for workers in (0, 2):
@@ -212,7 +219,8 @@ def main() -> None:
                 config, folder, folder / "reference", seconds, arguments.kills, random.Random(arguments.seed)
             )
         print(
-            f"{workers} loader processes: {counts.total()} signals in {runs} runs, all of which ended as undisturbed\n"
+            f"{workers} loader processes: {counts.total()} signals in {runs} runs, "
+            f"all of which ended bit-identical to the uninterrupted run\n"
         )
         print("| moment |", " | ".join(SIGNALS), "|\n|---|" + "--:|" * len(SIGNALS))
         for moment in MOMENTS:

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from esrgan.console import Console
-from esrgan.text import format_duration
 
 CLEAR = "\r\x1b[2K"
 
@@ -63,21 +62,3 @@ def test_progress_is_more_frequent_on_terminals_than_in_pipes(monkeypatch: pytes
     assert (terminal.is_update_due(), pipe.is_update_due()) == (True, False)
     now[0] += 60
     assert (terminal.is_update_due(), pipe.is_update_due()) == (True, True)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0:00"),
-        (0.6, "0:01"),
-        (59.6, "1:00"),
-        (61, "1:01"),
-        (3599.7, "1:00:00"),
-        (4 * 3600 + 5 * 60 + 6, "4:05:06"),
-        (26 * 3600, "26:00:00"),
-        (48 * 3600, "2 d 00:00"),
-        (3 * 86400 + 4 * 3600 + 5 * 60 + 59, "3 d 04:05"),
-    ],
-)
-def test_durations_are_human_readable(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Generators for other programs, run by those programs where they are installed."""
+"""Exported generators, run by the programs they are for where these are installed."""
 
 import re
 from dataclasses import replace
@@ -118,7 +118,7 @@ def test_ncnn_files_round_trip(file, tmp_path, half):
     export_ncnn(file, tmp_path / "net.param", half=half)
     back = load_generator(tmp_path / "net.param")
     assert back.architecture == file.architecture
-    assert same_weights(back, file)  # float16 holds these exactly
+    assert same_weights(back, file)  # float16 represents them exactly
 
 
 def test_ncnn_export_matches_the_reference_weights(tmp_path):
@@ -138,14 +138,14 @@ def test_ncnn_export_requires_a_param_suffix(tiny_model, tmp_path):
 @pytest.mark.parametrize("half", [True, False])
 def test_ncnn_runs_the_exported_files(file, tmp_path, half):
     ncnn = pytest.importorskip("ncnn")
-    export_ncnn(file, str(tmp_path / "net.param"), half=half)  # float16 holds these weights exactly
+    export_ncnn(file, str(tmp_path / "net.param"), half=half)  # float16 represents these weights exactly
     net = ncnn.Net()
     net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = net.opt.use_vulkan_compute = False
     assert net.load_param(str(tmp_path / "net.param")) == 0
     assert net.load_model(str(tmp_path / "net.bin")) == 0
     low = image(file, 1, 16, 20)
-    pixels = np.ascontiguousarray(low[0].numpy())  # ncnn does not keep it alive
+    pixels = np.ascontiguousarray(low[0].numpy())  # a variable, because ncnn does not keep the array alive
     extractor = net.create_extractor()
     extractor.input("data", ncnn.Mat(pixels))
     _, high = extractor.extract("output")
@@ -216,7 +216,7 @@ def test_weights_beyond_float16_are_rejected(tmp_path, capsys, suffix):
     save_file(tmp_path / "model.pth", {"params": state})
     assert main(["export", str(tmp_path / "model.pth"), str(tmp_path / f"out{suffix}"), "--half"]) == 2
     place = tmp_path / "model.pth"
-    expected = f"{place}: expected weights that float16 holds, got 70000 in conv_hr.weight; export it without --half"
+    expected = f"{place}: expected weights in the range of float16, got 70000 in conv_hr.weight; export without --half"
     assert capsys.readouterr().err == f"error: {expected}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
 
@@ -258,17 +258,17 @@ def test_suffixes_are_case_insensitive(tiny_model, tmp_path, name):
 def test_command_reports_what_it_wrote(tiny_model, tmp_path, capsys):
     out = tmp_path / "new" / "net.param"
     assert main(["export", str(tiny_model), str(out)]) == 0
-    said = rf"{out} and {out.with_suffix('.bin')}: [\d,]+ bytes, from {tiny_model} \(RRDBNet ×4 4/2/2, .*\)"
-    assert re.match(said, capsys.readouterr().out)
+    pattern = rf"{out} and {out.with_suffix('.bin')}: [\d,]+ bytes, from {tiny_model} \(RRDBNet ×4 4/2/2, .*\)"
+    assert re.match(pattern, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["x.tflite"], "expected one of .onnx, .pt2, .param, .safetensors, .pth, .pt, got .tflite"),
-        (["x.onnx", "--names", "esrgan-old"], "--names: is for .safetensors, .pth, .pt, got .onnx"),
-        (["x.pth", "--compile"], "--compile: is for .pt2"),
-        (["x.pt2", "--device", "cpu"], "--device: is what --compile compiles for"),
+        (["x.onnx", "--names", "esrgan-old"], "--names: only for .safetensors, .pth, .pt, got .onnx"),
+        (["x.pth", "--compile"], "--compile: only for .pt2"),
+        (["x.pt2", "--device", "cpu"], "--device: only for --compile; add --compile or omit --device"),
         (["there.param"], "there.bin: already exists; use --overwrite to replace it"),
         (["link.pth"], "link.pth: already exists; use --overwrite to replace it"),
     ],
@@ -291,6 +291,6 @@ def test_wrong_result_is_not_written(tiny_model, tmp_path, monkeypatch):
         "export",
         lambda *args, export=torch.onnx.export, **options: export(other.build(), *args[1:], **options),
     )
-    with pytest.raises(EsrganError, match="not written, as its results would differ"):
+    with pytest.raises(EsrganError, match="not written, because its outputs differ"):
         export_onnx(file, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()

@@ -1,4 +1,4 @@
-"""``esrgan export``: generators for other programs."""
+"""``esrgan export``: write a generator in a format of another program."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
+    """Return the argument parser of ``esrgan export``."""
     parser = arguments.make_parser(
         "export",
-        "Write a generator for other programs; the suffix of OUT says which. .onnx and .pt2 are compared first.",
+        "Export a generator for other programs; the suffix of OUT selects the format. .onnx and .pt2 are verified "
+        "against PyTorch before they are written.",
         EXAMPLES,
     )
-    parser.add_argument("model", metavar="MODEL", help="generator, checkpoint or name of a model")
+    parser.add_argument("model", metavar="MODEL", help="generator, checkpoint or model name")
     parser.add_argument(
         "out_path",
         type=Path,
         metavar="OUT",
         help=".onnx, .pt2 (torch.export), .param (ncnn, with its .bin), or weights: .safetensors, .pth, .pt",
     )
-    parser.add_argument("--half", action="store_true", help="in float16")
+    parser.add_argument("--half", action="store_true", help="export in float16")
     parser.add_argument(
         "--names",
         choices=DIALECT_KEYS,
         default="basicsr",
-        help="what the tensors of weights are called (default: basicsr, which most programs read)",
+        help="naming scheme of the tensors in weight files (default: basicsr, which most programs read)",
     )
     parser.add_argument(
-        "--compile", action="store_true", help="compile the .pt2 for --device, to run without Python too (AOTInductor)"
+        "--compile", action="store_true", help="compile the .pt2 for --device (AOTInductor), to run it without Python"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
     arguments.add_device(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run the command and return its exit code."""
     return process.run(make_parser(), _export, argv)
 
 
@@ -58,11 +59,11 @@ def _export(args: argparse.Namespace) -> int:
     if suffix not in EXPORT_SUFFIXES:
         raise EsrganError(f"{path}: expected one of {', '.join(EXPORT_SUFFIXES)}, got {path.suffix or 'no suffix'}")
     if args.names != "basicsr" and suffix not in WEIGHT_SUFFIXES:
-        raise EsrganError(f"--names: is for {', '.join(WEIGHT_SUFFIXES)}, got {suffix}")
+        raise EsrganError(f"--names: only for {', '.join(WEIGHT_SUFFIXES)}, got {suffix}")
     if args.compile and suffix != ".pt2":
-        raise EsrganError(f"--compile: is for .pt2, got {suffix}")
+        raise EsrganError(f"--compile: only for .pt2, got {suffix}")
     if args.device != "auto" and not args.compile:
-        raise EsrganError("--device: is what --compile compiles for; add that, or leave it out")
+        raise EsrganError("--device: only for --compile; add --compile or omit --device")
     written = [path, path.with_suffix(".bin")] if suffix == ".param" else [path]
     arguments.check_overwrite(written, overwrite=args.overwrite)
     if suffix == ".onnx":
@@ -76,11 +77,11 @@ def _export(args: argparse.Namespace) -> int:
     checked = ""
     if suffix == ".onnx":
         difference = export.export_onnx(file, path, half=args.half)
-        checked = f"; onnxruntime and PyTorch differ by {difference:.1g} at most"
+        checked = f"; onnxruntime and PyTorch differ by at most {difference:.1g}"
     elif suffix == ".pt2":
         device = select_device(args.device) if args.compile else None
         difference = export.export_program(file, path, half=args.half, device=device)
-        checked = f"; it differs from the generator by {difference:.1g} at most"
+        checked = f"; it differs from the generator by at most {difference:.1g}"
     elif suffix == ".param":
         export.export_ncnn(file, path, half=args.half)
     else:

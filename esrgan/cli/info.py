@@ -1,4 +1,4 @@
-"""``esrgan info``: what a model file is."""
+"""``esrgan info``: show what a model file contains."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
-    parser = arguments.make_parser("info", "Tell what model files are, whoever made them.", EXAMPLES)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="generators, checkpoints or names of models")
-    parser.add_argument("--json", action="store_true", help="print one JSON object for each")
+    """Return the argument parser of ``esrgan info``."""
+    parser = arguments.make_parser("info", "Show what model files contain, whichever program wrote them.", EXAMPLES)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="generators, checkpoints or model names")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per model")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run the command and return its exit code."""
     return process.run(make_parser(), _info, argv)
 
 
@@ -48,7 +48,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _describe_model(model: str) -> dict[str, Any]:
-    """Give what is known of a model, under the names that are shown."""
+    """Return all known facts about a model, under the keys of the JSON output."""
     with process.exit_on_interrupt():
         from esrgan.config import Config, describe_changes
         from esrgan.files import file_digest
@@ -84,7 +84,7 @@ def _describe_model(model: str) -> dict[str, Any]:
 
 
 def _select_known_keys(settings: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the settings whose keys are not in another configuration."""
+    """Return the settings whose keys also occur in another configuration."""
     return {
         key: _select_known_keys(value, known[key])
         if isinstance(value, dict) and isinstance(known[key], dict)
@@ -106,10 +106,10 @@ def _format_description(info: dict[str, Any]) -> list[str]:
     if info["licence"]:
         lines.append(f"  licence        {one_line(info['licence'])}")
     if info["checkpoint_step"] is not None:
-        lines.append(f"  checkpoint     of step {info['checkpoint_step']:,}")
+        lines.append(f"  checkpoint     step {info['checkpoint_step']:,}")
     if "configuration" in info:
         changes = info["differs_from_default"]
-        but = ", but for (default → here)" if changes else ""
-        lines.append(f"  trained with   the default configuration as far as the file tells{but}")
+        exceptions = ", except (default → here)" if changes else ""
+        lines.append(f"  trained with   the default configuration, as far as the file records it{exceptions}")
         lines += [f"    {one_line(change, 200)}" for change in changes]
     return lines

@@ -1,4 +1,4 @@
-"""``esrgan models``: what models there are by name; download public ones."""
+"""``esrgan models``: list the named models, and download public ones."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
+    """Return the argument parser of ``esrgan models``."""
     parser = arguments.make_parser(
         "models",
-        "List the models that every command takes by name, or download those that are named here. An interrupted "
-        "download goes on with the same command; nothing is kept whose checksum is wrong.",
+        "List the models that every command accepts by name, or download the models given here. Run the command again "
+        "to resume an interrupted download. A download with a wrong checksum is not kept.",
         EXAMPLES,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="model to download")
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run the command and return its exit code."""
     return process.run(make_parser(), lambda args: _download(args.names) if args.names else _list(), argv)
 
 
@@ -39,7 +39,7 @@ def _list() -> int:
     rows = []
     for name, model in MODELS.items():
         if model.source is None:
-            place = "comes with esrgan"
+            place = "bundled"
         elif is_on_disk(name):
             place = "downloaded"
         else:
@@ -48,7 +48,7 @@ def _list() -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\ndownloads are in {downloads_dir()}; `esrgan models NAME` gets one")
+    print(f"\ndownloaded models are in {downloads_dir()}; run `esrgan models NAME` to download one")
     return process.OK
 
 
@@ -61,7 +61,7 @@ def _download(names: Sequence[str]) -> int:
         source = MODELS[name].source
         try:
             if source is None:
-                console.print(f"{name}: {download_model(name)}, comes with esrgan")
+                console.print(f"{name}: {download_model(name)}, bundled with esrgan")
                 continue
             console.print(f"{name}: {MODELS[name].licence}, from {source.url}")
             path = download_model(name, console.download_progress(name), console.print)
@@ -70,5 +70,5 @@ def _download(names: Sequence[str]) -> int:
             print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
             failed += 1
         else:
-            console.print(f"{name}: {path}, {format_size(path.stat().st_size)}, checksum right")
+            console.print(f"{name}: {path}, {format_size(path.stat().st_size)}, checksum verified")
     return process.SOME_FAILED if failed else process.OK

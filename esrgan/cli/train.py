@@ -1,4 +1,4 @@
-"""``esrgan train``: the two-stage trainer."""
+"""The ``esrgan train`` command, which also starts one process per GPU."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
+    """Return the argument parser of ``esrgan train``."""
     parser = arguments.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
-    parser.add_argument("config_file", type=Path, help="JSON file with both stages; {} is the paper's run")
+    parser.add_argument("config_file", type=Path, help="JSON configuration of both stages; {} trains as in the paper")
     parser.add_argument(
         "-l",
         "--load-checkpoint",
         type=Path,
         metavar="FILE",
-        help="checkpoint or model to start from, a file or a name that `esrgan models` lists",
+        help="checkpoint or model to start from: a file, or a name listed by `esrgan models`",
     )
     parser.add_argument("-a", "--autocast", action="store_true", help="compute in bfloat16 or float16")
-    parser.add_argument("--no-data-parallel", action="store_true", help="use one GPU where there are several")
+    parser.add_argument("--no-data-parallel", action="store_true", help="use one GPU even if there are several")
     parser.add_argument(
         "-i",
         "--checkpoint-interval",
         type=arguments.positive_int,
         metavar="N",
-        help="epochs between checkpoints (default: 1, but a minute at least)",
+        help="write a checkpoint every N epochs (default: every epoch, at least a minute apart)",
     )
     parser.add_argument(
         "-w",
@@ -48,27 +48,38 @@ def make_parser() -> argparse.ArgumentParser:
         type=arguments.non_negative_int,
         default=0,
         metavar="N",
-        help="epochs before a best model (default: 0)",
+        help="do not pick a best model in the first N epochs (default: 0)",
     )
     parser.add_argument(
         "-s",
         "--store-model-interval",
         type=arguments.positive_int,
         metavar="N",
-        help="keep a model every N epochs (default: off)",
+        help="keep a model file every N epochs (default: off)",
     )
     parser.add_argument(
-        "-o", "--out-dir", type=Path, default=Path("saved_models"), metavar="DIR", help="default: saved_models"
+        "-o",
+        "--out-dir",
+        type=Path,
+        default=Path("saved_models"),
+        metavar="DIR",
+        help="folder for models, checkpoints and logs (default: saved_models)",
     )
     parser.add_argument(
-        "--run-name", type=_parse_run_name, metavar="NAME", help="begins its files' names (default: the time)"
+        "--run-name", type=_parse_run_name, metavar="NAME", help="prefix of the run's files (default: timestamp)"
     )
-    parser.add_argument("--stage", choices=["pretraining", "training", "all"], default="all", help="default: all")
     parser.add_argument(
-        "--resume", choices=["auto"], help="continue this configuration's newest checkpoint in --out-dir, if it has one"
+        "--stage", choices=["pretraining", "training", "all"], default="all", help="stage to run (default: all)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, estimate time and memory, exit")
-    parser.add_argument("--seed", type=arguments.non_negative_int, metavar="N", help="in place of the configuration's")
+    parser.add_argument(
+        "--resume",
+        choices=["auto"],
+        help="resume from this configuration's newest checkpoint in --out-dir, if there is one",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, estimate time and memory, and exit")
+    parser.add_argument(
+        "--seed", type=arguments.non_negative_int, metavar="N", help="override the configuration's seed"
+    )
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )
@@ -78,8 +89,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # before the import of PyTorch: its warnings of a lost process fill pages
+    """Run ``esrgan train`` and return its exit code."""
+    # PyTorch's warnings about a lost process fill pages. The level must be set before PyTorch is imported.
+    if "TORCHELASTIC_RUN_ID" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     return process.run(make_parser(), lambda args: _train(args, sys.argv[1:] if argv is None else argv), argv)
 
@@ -117,32 +129,37 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def _parse_run_name(text: str) -> str:
     if not re.fullmatch(r"[\w+-][\w.+-]*", text):
-        raise argparse.ArgumentTypeError(f"expected letters, digits and . _ + - alone, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected only letters, digits and . _ + -, got {text!r}")
     return text
 
 
 def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequence[str]) -> int | None:
-    """Run again under torchrun, a process for each GPU, if there are several and nobody chose otherwise."""
+    """Run the command again under torchrun with one process per GPU, if several GPUs can be used.
+
+    Returns:
+        The exit code of the processes; None if this process should train itself.
+    """
     import torch
 
     count = max((n for n in range(1, torch.cuda.device_count() + 1) if batch_size % n == 0), default=1)
     chosen = args.no_data_parallel or args.device not in ("auto", "cuda")
     if count == 1 or chosen or torch.distributed.is_torchelastic_launched():
         return None
-    print(f"training on {count} GPUs; --no-data-parallel uses one", flush=True)
+    print(f"training on {count} GPUs; use --no-data-parallel to train on one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    launched = subprocess.Popen([sys.executable, *launcher, "-m", "esrgan", "train", *argv])  # noqa: S603  our own
+    command = [sys.executable, *launcher, "-m", "esrgan", "train", *argv]
+    launched = subprocess.Popen(command)  # noqa: S603  (runs this package)
     requests: list[int] = []
 
     def request(number: int, _: object) -> None:
         requests.append(number)
-        if number == signal.SIGTERM:  # a terminal's Ctrl-C reaches the processes by itself
+        if number == signal.SIGTERM:  # a terminal sends Ctrl-C to all processes, but SIGTERM only arrives here
             launched.terminate()
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = launched.wait()  # for their checkpoint, if they are stopped
-        # torchrun ends with 1 however its processes did.
+        code = launched.wait()  # after a signal, the processes still write a checkpoint
+        # torchrun's exit code is 1 whatever those of its processes are.
         return process.INTERRUPTED if code and requests else code
     finally:
         for number, handler in previous.items():

@@ -1,4 +1,4 @@
-"""Models by name: those that come with this package, and public ones that are downloaded on request."""
+"""Models by name: the bundled ones, and public ones that are downloaded on request."""
 
 from esrgan.pretrained.catalogue import (
     DEFAULT_MODEL,

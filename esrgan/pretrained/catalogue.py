@@ -1,7 +1,7 @@
-"""The names, where each model comes from, and how it gets here.
+"""The catalogue of named models, their sources, and the download of public models.
 
-The checksums of the public models are those that others record of the same files. A model is never downloaded unasked,
-and never used unless its checksum is right.
+The checksums of public models are the ones that third parties have published for the same files. A model is downloaded
+only on request, and used only if its checksum matches.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ BUNDLED_FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a public model is.
+    """The published file of a public model.
 
     Attributes:
-        url: Its address.
-        sha256: Its checksum, in hexadecimal.
-        size: Bytes; None where nobody records it.
-        recorded_by: Who records size and checksum.
+        url: Address of the file.
+        sha256: Checksum of the file, in hexadecimal.
+        size: Size in bytes; None if it is not published.
+        recorded_by: Source of the checksum and the size.
     """
 
     url: str
@@ -36,14 +36,14 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A generator that has a name.
+    """A generator with a name.
 
     Attributes:
-        summary: What it is for, in a few words.
-        licence: Of the weights; SPDX identifier.
-        scale: Factor by which it enlarges.
-        psnr_model: Name of the PSNR-oriented generator that it can be blended with; None if there is none.
-        source: Where to get it; None of those in this package.
+        summary: Its purpose, in a few words.
+        licence: Licence of the weights, as an SPDX identifier.
+        scale: Upscaling factor.
+        psnr_model: Name of the PSNR-oriented generator that it can be blended with, or None.
+        source: The file to download; None for bundled models.
     """
 
     summary: str
@@ -55,29 +55,29 @@ class PretrainedModel:
 
 _REAL_ESRGAN_URL = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 _KAIR_URL = "https://github.com/cszn/KAIR/releases/download/v1.0"
-# usercontent answers with the file itself; drive.google.com asks a question first.
+# drive.usercontent.google.com sends the file at once; drive.google.com first asks for confirmation.
 _GOOGLE_DRIVE_URL = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 _AUR_CHECKSUMS = "sha256sums of the AUR package python-realesrgan"
 
 DEFAULT_MODEL = "esrgan-lite"
 MODELS = {
     "esrgan-lite": PretrainedModel("photographs, 6 blocks", "Apache-2.0", psnr_model="esrgan-lite-psnr"),
-    "esrgan-lite-psnr": PretrainedModel("the same without invented texture", "Apache-2.0"),
+    "esrgan-lite-psnr": PretrainedModel("PSNR partner of esrgan-lite, no invented texture", "Apache-2.0"),
     "esrgan-full": PretrainedModel("photographs, 23 blocks", "Apache-2.0", psnr_model="esrgan-full-psnr"),
-    "esrgan-full-psnr": PretrainedModel("the same without invented texture", "Apache-2.0"),
+    "esrgan-full-psnr": PretrainedModel("PSNR partner of esrgan-full, no invented texture", "Apache-2.0"),
     "esrgan-official": PretrainedModel(
-        "ESRGAN of the paper, for clean images",
+        "the paper's ESRGAN, for clean images",
         "Apache-2.0",
         psnr_model="esrgan-official-psnr",
         source=ModelSource(
             f"{_KAIR_URL}/ESRGAN.pth",
             "65fece06e1ccb48853242aa972bdf00ad07a7dd8938d2dcbdf4221b59f6372ce",
             None,
-            "several repositories, which have it as RRDB_ESRGAN_x4.pth too",
+            "several repositories, also under the name RRDB_ESRGAN_x4.pth",
         ),
     ),
     "esrgan-official-psnr": PretrainedModel(
-        "RRDB_PSNR of the paper",
+        "the paper's RRDB_PSNR, PSNR partner of esrgan-official",
         "Apache-2.0",
         source=ModelSource(
             _GOOGLE_DRIVE_URL.format("1pJ_T-V1dpb1ewoEra1TGSWl5e6H7M4NN"),
@@ -98,7 +98,7 @@ MODELS = {
         ),
     ),
     "realesrnet-x4plus": PretrainedModel(
-        "the same without invented texture",
+        "PSNR partner of realesrgan-x4plus, no invented texture",
         "BSD-3-Clause",
         source=ModelSource(
             f"{_REAL_ESRGAN_URL}/v0.1.1/RealESRNet_x4plus.pth",
@@ -108,7 +108,7 @@ MODELS = {
         ),
     ),
     "realesrgan-x2plus": PretrainedModel(
-        "the same kind of photographs, at twice the size",
+        "photographs with noise, blur and JPEG artefacts",
         "BSD-3-Clause",
         scale=2,
         source=ModelSource(
@@ -142,7 +142,7 @@ MODELS = {
 
 
 def downloads_dir() -> Path:
-    """Give the folder of downloaded models: ``models`` in $ESRGAN_CACHE, else in esrgan in the user's cache folder."""
+    """Return the folder of downloaded models: ``models`` in $ESRGAN_CACHE, else in esrgan's user cache folder."""
     return cache_dir() / "models"
 
 
@@ -153,40 +153,41 @@ def _model_path(name: str) -> Path:
 
 
 def is_on_disk(name: str) -> bool:
-    """Tell whether the file of a named model is on this machine."""
-    return os.path.isfile(_model_path(name))  # noqa: PTH113  Path.is_file() fails where a folder may not be entered
+    """Return whether the file of a named model exists on this machine."""
+    return os.path.isfile(_model_path(name))  # noqa: PTH113  Path.is_file() raises in a folder without access
 
 
 def resolve(model: str | Path) -> Path:
-    """Give the file of a model.
+    """Return the path of a model's file.
 
     Args:
-        model: A name of ``MODELS``, or a path. A name is always that model; ``./name`` is the file.
+        model: A name in ``MODELS``, or a path. A name always means that model; write ``./name`` for a file of that
+            name.
 
     Raises:
-        WeightsError: A public model has not been downloaded, or its file is not the published one.
+        WeightsError: If a public model has not been downloaded, or its checksum is wrong.
     """
     name = str(model)
     if name not in MODELS:
         return Path(model)
     if MODELS[name].source and not is_on_disk(name):
-        raise WeightsError(f"{name}: is not on this machine yet; `esrgan models {name}` downloads it")
+        raise WeightsError(f"{name}: not downloaded yet; run `esrgan models {name}` first")
     return download_model(name)
 
 
 def psnr_partner(model: str) -> str:
-    """Give the PSNR-oriented generator that a model can be blended with.
+    """Return the name of the PSNR-oriented generator that a model can be blended with.
 
     Raises:
-        WeightsError: It is none of ``MODELS``, or has none.
+        WeightsError: If the model is not in ``MODELS`` or has no such partner.
     """
     psnr = MODELS[model].psnr_model if model in MODELS else None
     if psnr is None and model in {other.psnr_model for other in MODELS.values()}:
-        raise WeightsError(f"{model}: is the PSNR-oriented generator of a pair; name its partner to blend the two")
-    if psnr is None:
         raise WeightsError(
-            f"{model}: comes without a PSNR-oriented generator to blend it with; --psnr-model-path names one"
+            f"{model}: this is the PSNR-oriented generator of a pair; pass its GAN partner to blend the two"
         )
+    if psnr is None:
+        raise WeightsError(f"{model}: has no PSNR-oriented generator to blend with; pass one with --psnr-model-path")
     return psnr
 
 
@@ -195,19 +196,18 @@ def download_model(
     progress: Callable[[int, int | None], None] | None = None,
     on_retry: Callable[[str], None] | None = None,
 ) -> Path:
-    """Download a public model unless it is here, or the rest of it; what is here is checked again.
+    """Download a public model, or the rest of it, unless it is complete; verify its checksum in either case.
 
     Args:
-        name: Of ``MODELS``.
-        progress: Called after each piece with the bytes that are here, and those in all if the server tells.
-        on_retry: Told why it waits before it asks again.
+        name: A name in ``MODELS``.
+        progress: Called after each chunk with the number of bytes on disk and, if the server sends it, the total.
+        on_retry: Called before each retry with its reason.
 
     Returns:
-        Its file.
+        The path of the model's file.
 
     Raises:
-        WeightsError: There is no such name, the address or the file that is here has something else, no network, or
-            a full disk.
+        WeightsError: If the name is unknown, the checksum is wrong, the network fails or the disk is full.
     """
     from esrgan.data.download import Download, download
 
@@ -216,7 +216,7 @@ def download_model(
     path, source = _model_path(name), MODELS[name].source
     if source is None:
         if not is_on_disk(name):
-            raise WeightsError(f"{path}: has been deleted; install esrgan again")
+            raise WeightsError(f"{path}: this bundled model is missing; reinstall esrgan")
         return path
     try:
         download(Download(source.url, path, source.size, f"sha256:{source.sha256}"), progress, on_retry)

@@ -1,4 +1,4 @@
-"""The two-stage trainer: ``train(config, options)``."""
+"""Training in two stages, PSNR-oriented and adversarial, from a configuration to model files."""
 
 from esrgan.training.loop import train
 from esrgan.training.setup import TrainOptions

@@ -1,4 +1,4 @@
-"""The files a run writes, and where a run starts from the file it is given."""
+"""Names of a run's files, checkpoints (write, rotate, find), and what a run starts from."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RunFiles:
     """Names of a run's files, ``<run>_RRDB_<PSNR|ESRGAN>_x<scale>…`` in one folder.
 
     Attributes:
-        folder: Of all the files.
-        run: The time the run began, or the name of the run that is continued.
-        scale: Scale factor.
+        folder: Folder of all the files.
+        run: Name of the run; by default the time at which it started.
+        scale: Upscaling factor.
     """
 
     folder: Path
@@ -37,17 +37,19 @@ class RunFiles:
 
     @classmethod
     def new(cls, folder: Path, scale: int, name: str | None = None) -> RunFiles:
-        """Name a new run, by the time if it is not given a name.
+        """Return the file names of a new run, which is named by the current time unless ``name`` is set.
 
         Raises:
-            WeightsError: If the folder has files of a run of this name.
+            WeightsError: If the folder already has files of a run with this name.
         """
 
         def is_taken(name: str) -> bool:
             return any(folder.glob(f"{glob.escape(name)}_RRDB_*")) or (folder / "logs" / name).exists()
 
         if name is not None and is_taken(name):
-            raise WeightsError(f"{folder}: has a run named {name}; choose another name, or continue it: --resume auto")
+            raise WeightsError(
+                f"{folder}: already has a run named {name}; choose another name, or resume it with --resume auto"
+            )
         stamp = time.strftime("%Y%m%d-%H%M%S")
         stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
         return cls(folder, name or next(stamp for stamp in stamps if not is_taken(stamp)), scale)
@@ -56,43 +58,47 @@ class RunFiles:
         return self.folder / f"{self.run}_RRDB_{STAGE_LABELS[stage]}_x{self.scale}{suffix}.pth"
 
     def model(self, stage: str) -> Path:
-        """Give the model file that a finished stage writes."""
+        """Return the path of the model file that a finished stage writes."""
         return self._path(stage, "")
 
     def best(self, stage: str) -> Path:
-        """Give the model file of the best validation."""
+        """Return the path of the model file with the best validation."""
         return self._path(stage, "_best_model")
 
     def epoch(self, stage: str, epoch: int) -> Path:
-        """Give the model file of an epoch."""
+        """Return the path of the model file that is kept after an epoch."""
         return self._path(stage, f"_e{epoch}")
 
     def checkpoint(self, stage: str) -> Path:
-        """Give the newest checkpoint of a stage; see ``save_checkpoint`` for those before it."""
+        """Return the path of a stage's newest checkpoint; ``save_checkpoint`` derives those of older ones."""
         return self._path(stage, "_checkpoint")
 
     def remove_abandoned(self) -> None:
-        """Remove what a process that was killed while writing left; no other may be writing."""
+        """Remove temporary files of a process that was killed while writing.
+
+        Call this only while no other process writes files of this run.
+        """
         for path in self.folder.glob(f".{glob.escape(self.run)}_RRDB_*.tmp"):
             path.unlink()
         remove_abandoned(self.logs)
 
     @property
     def logs(self) -> Path:
-        """The folder of the run's logs and pictures."""
+        """Folder of the run's logs and validation images."""
         return self.folder / "logs" / self.run
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Where a run begins.
+    """The stages a run goes through, and the weights or checkpoint it starts from.
 
     Attributes:
         stage: The first stage to run.
-        description: What was made of the file, for the user.
-        generator: Weights to begin with; None for a fresh network.
-        architecture: What they belong to.
-        resume: The part of a checkpoint to continue from; None begins the stage at its first step.
+        description: How the file was understood, for the user.
+        generator: Initial weights; None keeps the random ones.
+        architecture: Architecture of ``generator``.
+        resume: The contents of the checkpoint to resume; None starts the stage at its first step.
+        last_stage: The last stage to run.
     """
 
     stage: str
@@ -104,34 +110,35 @@ class StartingPoint:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages to run, in order."""
+        """Stages to run, in order."""
         return STAGES[STAGES.index(self.stage) : STAGES.index(self.last_stage) + 1]
 
 
 def start_fresh(stage: str) -> StartingPoint:
-    """Begin without a file.
+    """Return the starting point of a run without a weight file.
 
     Args:
         stage: "pretraining", "training" or "all".
     """
     first, last = ("pretraining", "training") if stage == "all" else (stage, stage)
-    from_nothing = " from random weights: the GAN stage needs a pretrained generator (-l) to give good results"
-    description = f"starting {first}{from_nothing if first == 'training' else ''}"
+    warning = " from random weights; for good results the GAN stage needs a pretrained generator (-l)"
+    description = f"starting {first}{warning if first == 'training' else ''}"
     return StartingPoint(first, description, last_stage=last)
 
 
 def start_from_file(path: Path, stage: str) -> StartingPoint:
-    """Decide what to do with a weight file.
+    """Decide how a run starts from a weight file.
 
-    A checkpoint continues its stage. A generator alone starts the GAN stage, unless another stage is asked for; that
-    of a finished GAN run must be asked for by ``--stage training``, since it has been through that stage.
+    A checkpoint resumes its stage. A file with only a generator starts the GAN stage unless another stage is requested.
+    A generator that has finished the GAN stage is fine-tuned only if ``--stage training`` is requested explicitly.
 
     Args:
-        path: A checkpoint or model file of ours, anyone's ESRGAN generator, or a name of ``esrgan.pretrained``.
-        stage: "pretraining", "training" or "all", as asked for.
+        path: Checkpoint or model file of this project, ESRGAN generator of another project, or name of a model in
+            ``esrgan.pretrained``.
+        stage: The requested stage: "pretraining", "training" or "all".
 
     Raises:
-        WeightsError: If the file cannot be used so.
+        WeightsError: If the file cannot be read or cannot start the requested stage.
     """
     path = pretrained.resolve(path)
     content = load_file(path)
@@ -140,62 +147,69 @@ def start_from_file(path: Path, stage: str) -> StartingPoint:
     if isinstance(content.get("checkpoint"), dict) and file.stage:
         missing = {"run", "step", "best", "stage"} - content["checkpoint"].keys()
         if missing or "params" not in content or "params_ema" not in content:
-            raise WeightsError(f"{path}: an incomplete checkpoint; start from its generator: save that alone, use -l")
+            raise WeightsError(
+                f"{path}: incomplete checkpoint; save its generator weights to another file and start from that with -l"
+            )
         resume = (
             content["checkpoint"] | {"hparams": file.hparams} | {key: content[key] for key in ("params", "params_ema")}
         )
         step = resume["step"]
         if stage in ("all", file.stage):
-            description = f"{path}: checkpoint of {file.stage} at step {step}; continuing there"
+            description = f"{path}: checkpoint of {file.stage} at step {step}; resuming from there"
             return StartingPoint(file.stage, description, content["params"], file.architecture, resume, last_stage=last)
         if stage == "pretraining":
-            raise WeightsError(f"{path}: a checkpoint of training does not resume pretraining; use --stage training")
-        description = f"{path}: checkpoint of pretraining at step {step}; its averaged generator starts the GAN stage"
+            raise WeightsError(f"{path}: a checkpoint of training cannot resume pretraining; use --stage training")
+        description = (
+            f"{path}: checkpoint of pretraining at step {step}; the GAN stage starts from its averaged generator"
+        )
         return StartingPoint("training", description, file.state, file.architecture, last_stage=last)
     if stage == "all" and file.stage == "training":
-        raise WeightsError(f"{path}: {file.describe()}: its training is over; to fine-tune it add --stage training")
+        raise WeightsError(
+            f"{path}: {file.describe()}: this model has finished GAN training; add --stage training to fine-tune it"
+        )
     first = "training" if stage == "all" else stage
-    verb = {"pretraining": "starts the PSNR stage", "training": "starts the GAN stage"}[first]
+    use = {"pretraining": "the PSNR stage starts from it", "training": "the GAN stage starts from it"}[first]
     if file.stage == "training" and first == "training":
-        verb = "is fine-tuned in the GAN stage"
-    return StartingPoint(first, f"{path}: {file.describe()}; it {verb}", file.state, file.architecture, last_stage=last)
+        use = "the GAN stage fine-tunes it"
+    return StartingPoint(first, f"{path}: {file.describe()}; {use}", file.state, file.architecture, last_stage=last)
 
 
 def check_architecture(start: StartingPoint, path: Path, expected: Architecture) -> None:
-    """Compare what a run starts from with the configured generator.
+    """Check that the weights a run starts from fit the configured generator.
 
     Raises:
-        WeightsError: If they differ, with both architectures.
+        WeightsError: If the architectures differ; the message has both.
     """
     if start.architecture not in (None, expected):
         raise WeightsError(
             f"{path}: expected the generator of the configuration, {expected}, "
-            f"got {start.architecture}; make the configuration's generator and scale_factor match the file"
+            f"got {start.architecture}; change generator and scale_factor in the configuration to match the file"
         )
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
-    """Write a checkpoint; the one before becomes ``…_checkpoint_1.pth``, that before it ``…_checkpoint_2.pth``.
+    """Write a checkpoint and rename the previous ones to ``…_checkpoint_1.pth``, ``…_checkpoint_2.pth``, ….
 
     Args:
-        path: Of the newest.
+        path: Path of the newest checkpoint.
         content: See ``save_file``.
-        keep: How many there are at most, the newest included.
+        keep: Number of checkpoints to keep, including the newest.
 
     Raises:
-        WeightsError: If it cannot be written; those that are there are untouched.
+        WeightsError: If it cannot be written; existing checkpoints are unchanged then.
     """
 
     def older(age: int) -> Path:
         return path.with_stem(f"{path.stem}_{age}") if age else path
 
-    written = path.with_stem(f"{path.stem}_new")  # so that none is missing, whenever the process is killed
+    # The new file gets a name of its own first, so a kill at any moment leaves a complete newest checkpoint.
+    written = path.with_stem(f"{path.stem}_new")
     save_file(written, content)
     for age in range(keep - 1, 0, -1):
         if older(age - 1).exists():
             older(age - 1).replace(older(age))
     written.replace(path)
-    while (surplus := older(keep)).exists():  # of a time when more were kept
+    while (surplus := older(keep)).exists():  # keep_checkpoints was larger in an earlier part of the run
         surplus.unlink()
         keep += 1
 
@@ -203,19 +217,19 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
 def find_newest_checkpoint(
     folder: Path, config_name: str, run_name: str | None, stage: str = "all"
 ) -> tuple[Path | None, list[WeightsError]]:
-    """Find the checkpoint that was written last by a run of this name, else by a configuration of this name.
+    """Find the newest undamaged checkpoint of a run or, without a run name, of a configuration.
 
     Args:
-        folder: Where to look.
+        folder: Folder to search.
         config_name: Name of the configuration.
-        run_name: Name of the run, if it was given one.
-        stage: "pretraining" passes over checkpoints of the GAN stage.
+        run_name: Name of the run; None accepts any run of the configuration.
+        stage: "pretraining" ignores checkpoints of the GAN stage.
 
     Returns:
-        The checkpoint, if there is one, and what is wrong with newer ones.
+        The checkpoint, or None if none was found, and the errors of newer checkpoints that are damaged.
 
     Raises:
-        WeightsError: If all those of the run that was named are damaged.
+        WeightsError: If ``run_name`` is set and all checkpoints of that run are damaged.
     """
     kind = STAGE_LABELS["pretraining"] if stage == "pretraining" else "*"
     pattern = f"{glob.escape(run_name) if run_name else '*'}_RRDB_{kind}_x*_checkpoint*.pth"
@@ -234,7 +248,7 @@ def find_newest_checkpoint(
 
 
 def _sort_newest_first(paths: Iterable[Path]) -> list[Path]:
-    """Sort checkpoints: runs by when they were last written, those of a run by their names, which copying leaves."""
+    """Sort runs by their last write, and the checkpoints of a run by name, because copying can change their times."""
     times: dict[str, int] = {}
     order: dict[Path, tuple[str, bool, int]] = {}
     for path in paths:
@@ -246,7 +260,7 @@ def _sort_newest_first(paths: Iterable[Path]) -> list[Path]:
 
 
 def _load_verified(path: Path) -> dict[str, Any]:
-    """Read a checkpoint and compare its checksums, which PyTorch leaves to others."""
+    """Read a checkpoint and verify its checksums, which PyTorch does not."""
     content = load_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -254,5 +268,5 @@ def _load_verified(path: Path) -> dict[str, Any]:
     except zipfile.BadZipFile as error:
         raise WeightsError(f"{path}: damaged: {error}") from error
     if corrupt_member:
-        raise WeightsError(f"{path}: damaged: {corrupt_member} in it is not as it was written")
+        raise WeightsError(f"{path}: damaged: the checksum of {corrupt_member} is wrong")
     return content

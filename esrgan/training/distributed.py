@@ -1,4 +1,4 @@
-"""Several processes training one model, started by torchrun. With one process every function does nothing."""
+"""Training with several processes, started by torchrun; with one process, every function is a no-op."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from esrgan.training.heartbeat import Heartbeat
 
 T = TypeVar("T")
 
-# How long processes that live are waited for; of those that do not, the watch tells within half a minute.
-RENDEZVOUS_TIMEOUT = timedelta(minutes=2)  # they start together, but not every machine imports PyTorch as fast
-# In which process 0 writes a checkpoint and the others wait for its gradients.
+# These timeouts are for processes that are alive; the heartbeat detects dead ones within half a minute.
+# Processes start together, but some machines take longer than others to import PyTorch.
+RENDEZVOUS_TIMEOUT = timedelta(minutes=2)
+# Long enough for process 0 to write a checkpoint while the others wait for its gradients.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 _heartbeat: Heartbeat | None = None
@@ -35,16 +36,18 @@ _heartbeat: Heartbeat | None = None
 
 @contextmanager
 def process_group(device_name: str) -> Iterator[torch.device]:
-    """Join the other processes, if torchrun started several, and leave them in the end, or tell them why this fails.
+    """Join the process group if torchrun started this process, and leave it at the end.
+
+    If the body fails, the other processes receive the reason.
 
     Args:
-        device_name: As for ``select_local_device``; "auto" and "cuda" give each process of a machine its own GPU.
+        device_name: See ``select_local_device``; with "auto" or "cuda", each process of a machine uses its own GPU.
 
     Yields:
         This process's device.
 
     Raises:
-        DeviceError: If the device is not there, or not of the same kind in all processes.
+        DeviceError: If the device does not exist, or the processes have devices of different kinds.
         LostProcessError: If another process has ended.
     """
     global _heartbeat
@@ -59,17 +62,17 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         device = select_local_device(device_name)
         kinds = _heartbeat.all_gather_text("device", device.type)
         if len(set(kinds)) > 1:
-            remedy = "name one that all have by --device, or leave out the machine without"
+            remedy = "choose one that all machines have, or leave out the machine that lacks it"
             raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        # Flags and texts go by way of gloo, so that nobody waits for the GPU.
+        # Flags and text are exchanged over gloo, which does not wait for the GPU.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = PrefixStore(key, store)
         with _translate_errors():
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size)
         yield device
-        all_reduce_sum(torch.zeros(1))  # process 0 may still be writing
+        all_reduce_sum(torch.zeros(1))  # wait for process 0, which may still be writing files
     except LostProcessError:
         raise
     except BaseException as error:
@@ -78,14 +81,14 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     finally:
         _heartbeat.stop()
         _heartbeat = None
-    dist.destroy_process_group()  # not after an error: NCCL would wait for the others
+    dist.destroy_process_group()  # skipped after an error, because NCCL would wait for the others
 
 
 def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
-    """Give all processes a key that process 0 makes.
+    """Return a key that process 0 generates and all processes share.
 
-    When torchrun restarts the processes its store is still full of what the last ones wrote; only what is under a new
-    key can be believed. So a process asks by a number that nobody has used, and process 0 answers to that.
+    After a restart, torchrun's store still contains the entries of the previous processes, so only entries under a new
+    key are valid. Each process requests the key with a random number, and process 0 answers each number.
     """
     number = secrets.token_hex(8)
     if rank > 0:
@@ -99,42 +102,43 @@ def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
             if store.check([request]):
                 store.set(f"answer {store.get(request).decode()}", number)
         if time.monotonic() > deadline:
-            raise RuntimeError("not all of them came")
+            raise RuntimeError("not all processes connected in time")
         time.sleep(0.1)
     return number
 
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Say in words what it means when an exchange fails; where NCCL just waits, the watch ends the process."""
+    """Raise ``LostProcessError`` if a collective operation fails; where NCCL only waits, the heartbeat exits."""
     try:
         yield
     except RuntimeError as error:
         failure = _heartbeat.failure() if _heartbeat is not None else ""
-        reason = one_line(re.sub(r"\[\S+\.cc:\d+\] ", "", str(error)).partition(". ")[0], 160)  # no places in C++
+        without_cpp_location = re.sub(r"\[\S+\.cc:\d+\] ", "", str(error))
+        reason = one_line(without_cpp_location.partition(". ")[0], 160)
         raise LostProcessError(
             failure or f"another process of this run has ended or cannot be reached ({reason})"
         ) from error
 
 
 def rank() -> int:
-    """Give this process's number; 0 is the one that writes."""
+    """Return this process's number; process 0 writes all files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Give the number of processes."""
+    """Return the number of processes on all machines."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def local_world_size() -> int:
-    """Give the number of processes on this machine."""
+    """Return the number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @torch.no_grad()
 def average_gradients(gradients: list[Tensor]) -> None:
-    """Replace each gradient by its mean over the processes, in one exchange."""
+    """Replace each gradient by its mean over the processes, in one collective operation."""
     if world_size() == 1:
         return
     flat = all_reduce_mean(torch.cat([gradient.flatten() for gradient in gradients]))
@@ -143,7 +147,7 @@ def average_gradients(gradients: list[Tensor]) -> None:
 
 
 def null_stream() -> TextIO:
-    """Give a stream that goes nowhere, for the processes that do not report."""
+    """Open a stream that discards its input, for the processes that print nothing."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
@@ -161,19 +165,19 @@ def all_reduce_mean(values: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Tell whether the flag is set in any process, so that all leave a loop at the same step."""
+    """Return whether the flag is set in any process, so that all of them leave a loop at the same step."""
     return flag if world_size() == 1 else bool(all_reduce_sum(torch.tensor(float(flag))).item())
 
 
 def all_gather(values: Tensor) -> Tensor:
-    """Give the values (…) of all processes as (processes, …)."""
+    """Return the values (…) of all processes as (processes, …)."""
     rows = torch.zeros((world_size(), *values.shape), dtype=values.dtype, device=values.device)
     rows[rank()] = values
     return all_reduce_sum(rows)
 
 
 def broadcast_object(make: Callable[[], T]) -> T:
-    """Give what process 0 makes; the others make nothing."""
+    """Call ``make`` in process 0 only and return its result in all processes."""
     if world_size() == 1:
         return make()
     box = [make() if rank() == 0 else None]
@@ -183,18 +187,18 @@ def broadcast_object(make: Callable[[], T]) -> T:
 
 
 def all_gather_text(name: str, text: str) -> list[str]:
-    """Give the texts of all processes in their order; waits without a limit while the others live.
+    """Return the texts of all processes by rank, waiting without a time limit while the others are alive.
 
     Args:
-        name: Of this meeting, which takes place once.
-        text: Of this process.
+        name: Key of this exchange; use each name once.
+        text: Text of this process.
     """
     return [text] if _heartbeat is None else _heartbeat.all_gather_text(name, text)
 
 
 @torch.no_grad()
 def broadcast_weights(networks: Sequence[nn.Module]) -> None:
-    """Give all processes the weights and buffers that process 0 has."""
+    """Copy the weights and buffers of process 0 to all processes."""
     if world_size() > 1:
         with _translate_errors():
             for network in networks:

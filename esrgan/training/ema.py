@@ -1,4 +1,4 @@
-"""Exponential moving average of a generator's weights: what is validated and what model files hold."""
+"""Exponential moving average of a generator's weights, which validation measures and model files contain."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from torch import Tensor
 
 from esrgan.models import RRDBNet
 
-WARM_UP_STEPS = 10  # steps over which the average begins: decay (1 + t) / (10 + t) until it reaches its value
+# The decay is (1 + t) / (10 + t) until it reaches its configured value.
+WARM_UP_STEPS = 10
 
 
 class ExponentialMovingAverage:
-    """The running average of a network without buffers.
+    """Running average of the weights of a network without buffers.
 
-    The first steps weigh more, or a run shorter than 1 / (1 − decay) steps would keep its random start.
+    The first steps weigh more. Otherwise, a run shorter than 1 / (1 − decay) steps would keep its random start.
 
     Args:
-        network: What to follow.
-        decay: Weight of the average against the network at each step; 0 keeps no average.
+        network: Network to follow.
+        decay: Weight of the previous average at each step; 0 copies the network.
     """
 
     def __init__(self, network: RRDBNet, decay: float) -> None:
@@ -29,7 +30,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after a step, counted from 0."""
+        """Update the average with the weights after ``step``, which counts from 0."""
         decay = min(self.decay, (1 + step) / (WARM_UP_STEPS + step))
         averages: list[Tensor] = list(self.average.parameters())
         current: list[Tensor] = list(self.network.parameters())

@@ -1,4 +1,4 @@
-"""How a run is ended from outside: by a signal, or by a machine that has no more disk or memory."""
+"""Handling of signals, full disks and lack of memory during a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from esrgan.text import describe_error
 
 @contextmanager
 def explain_failures(device: torch.device) -> Iterator[None]:
-    """Say what to do when something from outside, such as a full disk, ends a run.
+    """Turn errors with external causes, such as a full disk, into errors that explain how to resume.
 
     Args:
-        device: On which it computes.
+        device: Device of the run, for the message.
 
     Raises:
-        TrainingError: For errors of files, and for a lack of memory.
+        TrainingError: For file errors and for a lack of memory.
     """
     try:
         yield
@@ -31,31 +31,31 @@ def explain_failures(device: torch.device) -> Iterator[None]:
     except (EsrganError, OSError) as error:
         file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         raise TrainingError(
-            f"{file}{describe_error(error)}; training stopped: put that right, and the same command with --resume "
-            f"auto goes on from the last checkpoint"
+            f"{file}{describe_error(error)}; training stopped; fix this and run the same command with --resume auto "
+            f"to continue from the last checkpoint"
         ) from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"{device}: too little memory: set accumulation (parts of a batch, one after the other) or "
-            f"activation_checkpointing in the configuration, or smaller patches; --dry-run says what it takes, and "
-            f"--resume auto goes on from the last checkpoint"
+            f"{device}: out of memory; in the configuration, set accumulation (splits each batch into parts) or "
+            f"activation_checkpointing, or use smaller patches; --dry-run estimates the memory, and --resume auto "
+            f"continues from the last checkpoint"
         ) from error
 
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event: the step is finished, a checkpoint written. A second one ends at once.
+    """Turn Ctrl-C and SIGTERM into an event, after which the run finishes its step and writes a checkpoint.
 
-    A validation is left, and done upon resume.
+    A validation is aborted and repeated on resume. A second signal ends the process at once.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    # torchrun sends SIGTERM more than once when another process has ended, and SIGKILL after 30 s in any case: what
-    # this process has to say of it comes first.
+    # When another process has ended, torchrun sends SIGTERM more than once, and SIGKILL after 30 s in any case. A
+    # repeated SIGTERM is ignored so that this process can print its message first.
     ignored = {signal.SIGTERM} if torch.distributed.is_torchelastic_launched() else set()
 
     def handle(number: int, _: object) -> None:

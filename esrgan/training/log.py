@@ -1,4 +1,4 @@
-"""What a run reports: a live line, a JSON-lines file, TensorBoard and Weights & Biases."""
+"""Log of a run (JSON lines, TensorBoard, Weights & Biases) and the means and rates that go into it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ WandbMode = Literal["disabled", "offline", "online"]
 
 
 class RunLog:
-    """Writes a run's figures and pictures to every place that was asked for, and keeps other processes off the run.
+    """Writer of a run's scalars and images to all enabled logs, holding a lock that keeps other processes off the run.
 
     Args:
-        folder: Of ``log.jsonl``, the pictures and TensorBoard's files.
+        folder: Folder of ``log.jsonl``, the images and TensorBoard's files.
         run: Name of the run.
         hparams: The whole configuration, for Weights & Biases.
         tensorboard: Write TensorBoard files to ``folder/tensorboard/<stage>``.
         wandb: "disabled", "offline" or "online".
         wandb_project: Project on Weights & Biases.
         wandb_entity: User or team there; None is the default of the login.
-        resumed_from: (stage, step, whether the validation behind it was done) that the run goes on from: what an
-            earlier try logged after it is taken back.
+        resumed_from: (stage, step, whether its validation was done) of the checkpoint that the run resumes from.
+            Records that were logged after it are removed.
 
     Raises:
-        EsrganError: If another process trains the run, if the folder cannot be written, here or later, or if Weights &
-            Biases is to be online without a login.
+        EsrganError: If another process trains the run, if the folder cannot be written (also by later calls), or if
+            Weights & Biases is to be online without a login.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class RunLog:
         self.wandb_run = _start_wandb(wandb, wandb_project, wandb_entity, run, folder, hparams)
 
     def add_scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
-        """Record figures.
+        """Log scalars.
 
         Args:
             split: "train" or "validation".
             stage: "pretraining" or "training".
             label: The stage's name in tags.
-            step: Steps done in this stage.
-            values: Figures by name; their tag is ``split/label/name``.
+            step: Number of completed steps in this stage.
+            values: Scalars by name; their tags are ``split/label/name``.
         """
         record = {"time": round(time.time(), 3), "split": split, "stage": stage, "step": step}
         finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
@@ -92,7 +92,7 @@ class RunLog:
             self.wandb_run.log(tagged | {f"{stage}_step": step})
 
     def add_image(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
-        """Record a panel (H, W, 3) uint8: as the stage's newest picture, in TensorBoard and Weights & Biases."""
+        """Log a panel (H, W, 3) uint8, and write it to ``<stage>.png`` in place of the previous one."""
         tag = f"validation/{label}/LR_bicubic_SR_HR"
         with self._explain_write_errors():
             images.write_pixels(self.folder / f"{stage}.png", panel, overwrite=True)
@@ -114,14 +114,14 @@ class RunLog:
         if stage not in self.tensorboard_writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            # Drops what an earlier try wrote.
+            # TensorBoard hides the events from this step on that an interrupted attempt wrote.
             purge_step = self.resumed_from[1] + 1 if self.resumed_from[0] == stage else 1
             folder = str(self.folder / "tensorboard" / stage)
             self.tensorboard_writers[stage] = SummaryWriter(folder, purge_step=purge_step)
         return self.tensorboard_writers[stage]
 
     def close(self) -> None:
-        """End it. Whatever could not be written has been told."""
+        """Close all logs and release the lock, ignoring write errors, which were raised earlier."""
         for file in (self.file, *self.tensorboard_writers.values(), self.lock):
             with suppress(OSError):
                 file.close()
@@ -130,7 +130,7 @@ class RunLog:
 
 
 def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -> None:
-    """Remove the records that were written after a checkpoint; the continued run writes them again."""
+    """Remove the records that were written after a checkpoint, because the resumed run writes them again."""
     if not path.exists():
         return
     order = ("pretraining", "training")
@@ -138,7 +138,7 @@ def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
-        except ValueError:  # the line that a killed run was writing
+        except ValueError:  # a line that was cut off when the run was killed
             continue
         is_validation = record["split"] == "validation"
         if (order.index(record["stage"]), record["step"], is_validation) <= (order.index(stage), step, is_validated):
@@ -162,7 +162,8 @@ def _start_wandb(
         return None
     import wandb
 
-    identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]  # runs of one name in two folders
+    # Runs in different folders may have the same name, so the id also depends on the folder.
+    identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     started = wandb.init(
         project=project,
         entity=entity,
@@ -180,10 +181,10 @@ def _start_wandb(
 
 
 class Meter:
-    """Collects a run's losses and times between two reports, without waiting for the device.
+    """Accumulator of losses and times between two log records, which does not wait for the device.
 
     Args:
-        batch_size: Patches of a step, over all processes.
+        batch_size: Number of patches in a step, over all processes.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -191,20 +192,20 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new interval."""
+        """Start a new interval."""
         self.names: list[str] = []
         self.sums = self.peaks = self.finite_steps = torch.zeros(())
-        self.summed_steps = 0  # more than the steps of this process if it went on with another's
+        self.summed_steps = 0  # exceeds ``steps`` if the interval began before a resume
         self.steps = 0
         self.data_wait_s = 0.0
         self.started_at = time.perf_counter()
 
     def add(self, losses: dict[str, Tensor], data_wait_s: float) -> None:
-        """Take in a step: its losses and gradient norms, on the device, and the seconds it waited for data.
+        """Add the losses and gradient norms of a step, on the device, and the seconds it waited for data.
 
-        One with a value that is not finite was skipped; it is counted, but is in no mean.
+        A step with a non-finite value was skipped. It is counted but not included in any mean.
         """
-        if list(losses) != self.names:  # the first step; or a run that goes on with other losses than it stopped with
+        if list(losses) != self.names:  # the first step, or the first after resuming with different losses
             self.names, self.summed_steps = list(losses), 0
             self.sums = self.peaks = self.finite_steps = torch.zeros(())
         values = torch.stack([value.float() for value in losses.values()])
@@ -218,25 +219,25 @@ class Meter:
         self.data_wait_s += data_wait_s
 
     def exclude(self, seconds: float) -> None:
-        """Do not count seconds that passed with something else."""
+        """Exclude seconds that were spent on something else from the rates."""
         self.started_at += seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the sums of an unfinished interval, of every process, for a run that goes on in its middle."""
+        """Return the sums of all processes in an unfinished interval, for a run that resumes within it."""
         tensors = {"sums": distributed.all_gather(self.sums), "peaks": self.peaks, "finite_steps": self.finite_steps}
         return tensors | {"names": self.names, "steps": self.summed_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the sums of ``state_dict``; the rates begin anew."""
+        """Restore the sums of ``state_dict``; the rates start from zero."""
         sums = state["sums"]  # (processes, names)
         self.sums = sums[distributed.rank()] if len(sums) == distributed.world_size() else sums.mean(0)
         self.peaks, self.finite_steps = state["peaks"], state["finite_steps"]
         self.names, self.summed_steps = list(state["names"]), state["steps"]
 
     def statistics(self) -> dict[str, float]:
-        """Give what came together since the last reset: mean losses and gradient norms, peaks of these, skipped steps.
+        """Return the means of losses and gradient norms, the norms' peaks and the number of skipped steps.
 
-        Means are over all processes; this waits for the device.
+        They cover the time since the last reset. Means are over all processes. This waits for the device.
         """
         means = dict(zip(self.names, distributed.all_reduce_mean(self.sums / self.finite_steps).tolist(), strict=True))
         peaks = zip(self.names, self.peaks.tolist(), strict=True)
@@ -244,7 +245,7 @@ class Meter:
         return means | {f"{name}_peak": peak for name, peak in peaks if name.endswith("norm")} | skipped
 
     def rates(self) -> dict[str, float]:
-        """Give the speed since the last reset, and which part of the time passed waiting for data."""
+        """Return the speed since the last reset, and the share of time spent waiting for data."""
         seconds = time.perf_counter() - self.started_at
         return {
             "steps_per_s": self.steps / seconds,

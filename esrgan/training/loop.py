@@ -1,4 +1,4 @@
-"""The training run: both stages, one loop. Read it from top to bottom; the order is the algorithm."""
+"""The training run: one loop for both stages, to be read from top to bottom."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ from esrgan.training.stages import Autocast, Stage
 from esrgan.training.validation import make_panel, validate
 from esrgan.weights import infer_architecture, save_file
 
-MIN_CHECKPOINT_INTERVAL_S = 60  # an epoch of a few images takes less time than writing its checkpoint
+MIN_CHECKPOINT_INTERVAL_S = 60  # an epoch of few images can be shorter than writing a checkpoint
 
 
 @dataclass
 class Run:
-    """What stays the same through a run, and the best validation so far of each stage."""
+    """The objects that a run passes around, and the best validation score of each stage so far."""
 
     config: Config
     options: TrainOptions
@@ -64,25 +64,38 @@ class Run:
     content_loss: ContentLoss
     perceptual_loss: PerceptualLoss | None
     files: RunFiles
-    log: RunLog | None  # of process 0 alone
+    log: RunLog | None  # only in process 0
     console: Console
     best: dict[str, float] = field(default_factory=dict)
 
 
 def train(config: Config, options: TrainOptions) -> bool:
-    """Train a generator: the PSNR-oriented stage, then the GAN stage, or either alone (ESRGAN §4.1).
+    """Train a generator in the PSNR-oriented stage, then in the GAN stage, or in one of them (ESRGAN §4.1).
 
     Args:
-        config: What to train, on what, how.
-        options: Where to, on which device, from which file.
+        config: Networks, losses, datasets and schedules of both stages.
+        options: Stage, device, weight file to start from, output folder and other settings of this run.
 
     Returns:
-        Whether it came to its end; False if it was interrupted, having written a checkpoint.
+        True if the run is complete; False if it was interrupted after writing a checkpoint.
 
     Raises:
-        EsrganError: If anything is wrong with the datasets, weight files or the device; nothing was trained then.
-        TrainingError: If it could not go on, as it diverged or the disk is full; the last checkpoint is whole.
-        LostProcessError: If another process of torchrun has ended.
+        EsrganError: If the datasets, weight files or the device cannot be used. Nothing has been trained then.
+        TrainingError: If the run cannot continue, because it diverged or the disk is full, for example. The last
+            checkpoint is intact.
+        LostProcessError: If another process of the run has ended.
+
+    Example:
+        >>> from esrgan import Config, TrainOptions, train
+        >>> stage = {"num_steps": 2, "cr_patch_size": [32, 32]}
+        >>> stage |= {"train_datasets": ["."], "val_datasets": ["."]}  # the images in this folder
+        >>> generator = {"rrdb_channels": 8, "growth_channels": 4, "num_basic_blocks": 1}
+        >>> config = Config(batch_size=1, generator=generator, pretraining=stage, logging={"tensorboard": False})
+        >>> train(config, TrainOptions(stage="pretraining", run_name="tiny", device="cpu"))
+        starting pretraining
+        ...
+        pretraining is done: saved_models/tiny_RRDB_PSNR_x4.pth
+        True
     """
     with distributed.process_group(options.device) as device:
         console = Console(None if distributed.rank() == 0 else distributed.null_stream())
@@ -93,11 +106,11 @@ def train(config: Config, options: TrainOptions) -> bool:
 
 
 def _train(config: Config, options: TrainOptions, device: torch.device, console: Console) -> bool:
-    # What to start from; only process 0 needs to have the file.
+    # Choose the starting point. Only process 0 needs to have the file.
     start, path = distributed.broadcast_object(lambda: _find_starting_point(options, console))
     console.print(start.description)
 
-    # Networks, data, losses; whatever is wrong is said here, before anything is trained or written.
+    # Prepare networks, data and losses. All problems are raised here, before anything is trained or written.
     generator, discriminator = make_networks(config, device)
     console.print(f"{describe_networks(config, generator, discriminator)}; on {device}")
     if path:
@@ -112,8 +125,9 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     for name in start.stages:
         stage_data = data[name]
         console.print(
-            f"{name}: {len(stage_data.patches.pairs):,} training and {len(stage_data.validation):,} validation images, "
-            f"{stage_data.total_steps:,} steps of {config.batch_size} patches, {stage_data.steps_per_epoch:,} an epoch"
+            f"{name}: training images {len(stage_data.patches.pairs):,}, validation images "
+            f"{len(stage_data.validation):,}, steps {stage_data.total_steps:,} ({stage_data.steps_per_epoch:,} per "
+            f"epoch), batch size {config.batch_size}"
         )
     if start.generator is not None:
         generator.load_state_dict(start.generator)
@@ -138,25 +152,25 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
                     if interrupted.is_set():
                         return False
                     continue
-                generator.load_state_dict(ema.average.state_dict())  # the next stage begins with what the file holds
+                generator.load_state_dict(ema.average.state_dict())  # the next stage starts from the saved model
     finally:
         if log is not None:
             log.close()
     if options.dry_run:
-        console.print("dry run: everything is in place; nothing was written but the cache of decoded images")
+        console.print("dry run: everything is in place; nothing was written except the cache of decoded images")
     return True
 
 
 def _find_starting_point(options: TrainOptions, console: Console) -> tuple[StartingPoint, Path | None]:
-    """Find what to start from, and the file that it is in."""
+    """Return the starting point of the run, and its file if it has one."""
     path = options.load_checkpoint
     if options.resume:
         newest, damaged = find_newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
         for error in damaged:
-            console.print(f"--resume auto passes over {error}")
+            console.print(f"--resume auto: skipping {error}")
         if newest is None:
             wanted = options.run_name or options.config_name
-            console.print(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; a new run begins")
+            console.print(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; starting a new run")
         path = newest or path
     return (start_from_file(path, options.stage) if path else start_fresh(options.stage)), path
 
@@ -166,7 +180,7 @@ def _open_files(
 ) -> tuple[RunFiles, RunLog | None]:
     if start.resume is not None:
         files = RunFiles(options.out_dir, start.resume["run"], config.scale_factor)
-    elif options.resume and options.run_name:  # it was killed before its first checkpoint
+    elif options.resume and options.run_name:  # the run may exist if it was killed before its first checkpoint
         files = RunFiles(options.out_dir, options.run_name, config.scale_factor)
     else:
         files = distributed.broadcast_object(
@@ -198,9 +212,10 @@ def _run_stage(
     resume: dict[str, Any],
     interrupted: threading.Event,
 ) -> bool:
-    """Run a stage from a step to its end; False if it was interrupted."""
+    """Run a stage to its end; return False if it was interrupted."""
     config, options = run.config, run.options
-    first_step = resume["step"] - resume.get("unvalidated", False)  # whose validation is to be done
+    # If the checkpoint was written before its validation was done, only the validation of that step is repeated.
+    first_step = resume["step"] - resume.get("unvalidated", False)
     loader = load_batches(
         data.patches,
         batch_size=config.batch_size,
@@ -215,7 +230,7 @@ def _run_stage(
     if "interval" in resume:
         meter.load_state_dict(resume["interval"])
         recovery.load_state_dict(resume["recovery"])
-    statistics: dict[str, float] = {}  # of the last interval
+    statistics: dict[str, float] = {}  # means of the last interval, shown until the next one ends
     stage.generator.train()
     last_checkpoint_at = time.monotonic()
     for step in range(first_step, data.total_steps):
@@ -245,7 +260,7 @@ def _run_stage(
             elif run.console.is_update_due():
                 run.console.update(_progress_line(stage, data, statistics, meter.rates(), done), keep=False)
 
-        # See what is due, and whether the weights are worth it.
+        # Decide what is due, and whether the weights are worth saving.
         epoch, surplus_steps = divmod(done, data.steps_per_epoch)
         is_epoch = surplus_steps == 0
         if options.checkpoint_interval is None:
@@ -260,8 +275,8 @@ def _run_stage(
         model_is_due = model_is_due and is_healthy
         if is_end and not is_healthy and not recovery.has_sane_output(low, high):
             raise TrainingError(
-                f"{stage.name}: at its end the generator makes no pictures; the last good checkpoint stays; "
-                f"begin anew with a lower rate, or set gradient_clip"
+                f"{stage.name}: the final generator produces no usable image; the last good checkpoint is kept; "
+                f"restart with a lower learning rate, or set gradient_clip"
             )
 
         # Validate.
@@ -272,7 +287,7 @@ def _run_stage(
             meter.exclude(time.perf_counter() - before)
         is_validated = is_best is not None
 
-        # Save: no model without a checkpoint to go on from, and none of weights that broke just because it is time.
+        # Save. A model always comes with a checkpoint to resume from. Broken weights are not saved at intervals.
         stopping = distributed.any_rank(interrupted.is_set())
         checkpoint_is_due = checkpoint_is_due and is_healthy
         if is_validated and model_is_due:
@@ -284,8 +299,8 @@ def _run_stage(
             last_checkpoint_at = time.monotonic()
         if stopping and not (is_end and is_validated):
             run.console.print(
-                f"stopped after step {done} of {stage.name}; checkpoint {run.files.checkpoint(stage.name)} written: "
-                f"the same command with --resume auto continues"
+                f"stopped after step {done} of {stage.name}; checkpoint {run.files.checkpoint(stage.name)} written; "
+                f"run the same command with --resume auto to continue"
             )
             return False
     _save_model(run, stage, ema, run.files.model(stage.name))
@@ -294,12 +309,12 @@ def _run_stage(
 
 
 def _to_device(batch: Batch, run: Run, data: StageData, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn LR and HR patches of (B, C, H, W) uint8 into float32 in [0, 1] on the device, bytes travelling.
+    """Move LR and HR patches (B, C, H, W) uint8 to the device and convert them to float32 in [0, 1].
 
-    With a degradation the LR patches, a small part of those bytes, are replaced there.
+    The bytes are transferred and then converted. With a degradation, the LR patches are replaced on the device.
 
     Returns:
-        LR, HR, and what the content and perceptual losses compare with.
+        LR, HR, and the target of the content and perceptual losses.
     """
     on_device = (images.to(run.device, non_blocking=True) for images in batch)
     low, high = (images.to(torch.float32, memory_format=torch.channels_last) / 255 for images in on_device)
@@ -310,7 +325,7 @@ def _to_device(batch: Batch, run: Run, data: StageData, step: int) -> tuple[Tens
 
 
 def _report(run: Run, stage: Stage, meter: Meter, done: int) -> dict[str, float]:
-    """Record the statistics of an interval; give them."""
+    """Log the statistics of an interval and return them."""
     statistics = meter.statistics()
     if run.log is not None:
         values = statistics | meter.rates() | stage.learning_rates(done - 1)
@@ -319,29 +334,29 @@ def _report(run: Run, stage: Stage, meter: Meter, done: int) -> dict[str, float]
 
 
 def _roll_back(run: Run, stage: Stage, data: StageData, recovery: Recovery, done: int) -> None:
-    """Take a stage that gets nowhere back to its last good state, in all processes alike; give up in the end."""
+    """Restore a diverged stage to its last good state, in all processes; raise after ``MAX_ROLLBACKS`` in a row."""
     diagnosis, first_bad = recovery.diagnose()
     batch_size, good_step = run.config.batch_size, recovery.good["step"]
     images = {data.patches.pair_at(first_bad * batch_size + i).source.high.name: None for i in range(batch_size)}
     problem = (
         f"{stage.name}: every step from {first_bad + 1} to {done} was bad, "
-        f"the first one with {diagnosis} on {', '.join(images)}"
+        f"the first with {diagnosis} on {', '.join(images)}"
     )
     if recovery.rollbacks == MAX_ROLLBACKS:
         rate = "pretraining.lr" if stage.name == "pretraining" else "training.g_lr and d_lr"
         raise TrainingError(
-            f"{problem}; {MAX_ROLLBACKS} rollbacks to step {good_step} with smaller rates were in vain: lower {rate}, "
-            f"set gradient_clip or look at these images; --resume auto goes on from the last checkpoint"
+            f"{problem}; {MAX_ROLLBACKS} rollbacks to step {good_step} with reduced learning rates did not help; "
+            f"lower {rate}, set gradient_clip or check these images; --resume auto continues from the last checkpoint"
         )
     recovery.roll_back()
     factor = stage.updaters[0].learning_rate_factor
-    run.console.print(f"{problem}; back to the weights of step {good_step}, with {factor:g} × the rate")
+    run.console.print(f"{problem}; rolled back to the weights of step {good_step} with {factor:g} × the learning rate")
 
 
 def _progress_line(
     stage: Stage, data: StageData, statistics: dict[str, float], rates: dict[str, float], done: int
 ) -> str:
-    """Say in a line how a stage is doing."""
+    """Describe the progress of a stage on one line."""
     shown = {name.removesuffix("_loss"): value for name, value in statistics.items() if name.endswith("loss")}
     losses = "".join(f" {name} {value:.4g}" for name, value in shown.items())
     learning_rate = next(iter(stage.learning_rates(done - 1).values()))
@@ -349,7 +364,7 @@ def _progress_line(
     return (
         f"{stage.name} {done:,}/{data.total_steps:,}, {format_duration(left_s)} left, "
         f"{rates['images_per_s']:.1f} images/s "
-        f"({rates['data_wait_share']:.0%} waiting for data), rate {learning_rate:.3g}, loss:{losses or ' …'}"
+        f"({rates['data_wait_share']:.0%} waiting for data), learning rate {learning_rate:.3g}, loss:{losses or ' …'}"
     )
 
 
@@ -362,8 +377,13 @@ def _validate(
     is_healthy: bool,
     interrupted: threading.Event,
 ) -> bool | None:
-    """Measure the average and keep it if it is the best sound one so far; tell whether it is, None if interrupted."""
-    run.console.update(f"{stage.name} {done:,}: validating on {len(data.validation)} images", keep=False)
+    """Measure the averaged generator and save it if it is the best healthy one so far.
+
+    Returns:
+        Whether it is the best; None if the validation was interrupted.
+    """
+    noun = "image" if len(data.validation) == 1 else "images"
+    run.console.update(f"{stage.name} {done:,}: validating on {len(data.validation)} {noun}", keep=False)
     values = validate(
         ema.average, data.validation, run.content_loss, run.perceptual_loss, run.autocast, run.device, interrupted
     )
@@ -376,10 +396,10 @@ def _validate(
     if shown := data.validation[: run.config.logging.num_images]:
         panel = make_panel(ema.average, shown, run.autocast, run.device)
         run.log.add_image(stage.name, stage.label, done, panel)
-    perceptual = f", perceptual {values['perceptual_loss']:.4g}" if "perceptual_loss" in values else ""
+    perceptual = f", perceptual loss {values['perceptual_loss']:.4g}" if "perceptual_loss" in values else ""
     run.console.print(
-        f"{stage.name} {done:,}: validation PSNR {values['PSNR']:.3f} dB Y, {values['PSNR_RGB']:.3f} dB RGB, "
-        f"SSIM {values['SSIM']:.4f} Y{perceptual}{', the best so far' if is_best else ''}"
+        f"{stage.name} {done:,}: validation PSNR {values['PSNR']:.3f} dB (Y), {values['PSNR_RGB']:.3f} dB (RGB), "
+        f"SSIM {values['SSIM']:.4f} (Y){perceptual}{', best so far' if is_best else ''}"
     )
     if is_best:
         _save_model(run, stage, ema, run.files.best(stage.name))
@@ -387,10 +407,10 @@ def _validate(
 
 
 def _is_best(run: Run, stage: Stage, data: StageData, done: int, values: dict[str, float]) -> bool:
-    """Judge a validation.
+    """Return whether a validation is the best of its stage so far, and record its score if it is.
 
-    The PSNR stage is judged by PSNR on Y, which it trains for. The GAN stage gives PSNR away for texture, so PSNR would
-    crown its first steps; it is judged by the perceptual distance, and without one the newest model stands.
+    The PSNR stage is judged by PSNR on Y, which it optimises. The GAN stage trades PSNR for texture, so PSNR would
+    select its first steps. It is judged by the perceptual loss; without one, the newest model counts as best.
     """
     if done <= run.options.best_checkpoint_warmup * data.steps_per_epoch:
         return False
@@ -400,8 +420,8 @@ def _is_best(run: Run, stage: Stage, data: StageData, done: int, values: dict[st
         criterion, score = "perceptual_loss", -values["perceptual_loss"]
     else:
         criterion, score = "step", float(done)
-    key = f"{stage.name} by {criterion}"  # a run may go on with another criterion
-    if not score > run.best.get(key, float("-inf")):  # not even if it is no number
+    key = f"{stage.name} by {criterion}"  # the criterion may change when a run is resumed
+    if not score > run.best.get(key, float("-inf")):  # also rejects NaN
         return False
     run.best[key] = score
     return True
@@ -416,7 +436,7 @@ def _save_checkpoint(
     done: int,
     is_validated: bool,
 ) -> None:
-    unfinished_interval = meter.state_dict()  # takes all processes
+    unfinished_interval = meter.state_dict()  # a collective operation, so all processes call it
     if distributed.rank() > 0:
         return
     state = capture_state(stage, ema)
@@ -438,13 +458,13 @@ def _save_checkpoint(
 
 
 def _restore(resume: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage, run: Run) -> None:
-    """Put a stage back to where its checkpoint was taken."""
+    """Restore a stage and the best scores from a checkpoint."""
     try:
         restore_state(resume, stage, ema)
     except (RuntimeError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"{run.files.checkpoint(stage.name)}: its optimiser or discriminator does not fit the configuration "
-            f"({str(error).strip().splitlines()[-1].strip()}); undo the change, or start anew with -l and a model file"
+            f"{run.files.checkpoint(stage.name)}: its optimiser or discriminator does not match the configuration "
+            f"({str(error).strip().splitlines()[-1].strip()}); undo the change, or start a new run from a model with -l"
         ) from error
     run.best = dict(resume["best"])
 
@@ -461,7 +481,7 @@ def _model_content(run: Run, stage: Stage, ema: ExponentialMovingAverage) -> dic
 def _dry_run(
     run: Run, stage: Stage, data: StageData, ema: ExponentialMovingAverage, interrupted: threading.Event
 ) -> None:
-    """Run two steps, the first to warm up, and a validation image; from these estimate the whole stage."""
+    """Run two steps (the first to warm up) and validate one image, and estimate the whole stage from these."""
     loader = load_batches(
         data.patches,
         batch_size=run.config.batch_size,
@@ -487,6 +507,6 @@ def _dry_run(
     else:
         memory = psutil.Process().memory_info().rss
     run.console.print(
-        f"{stage.name}: a step in {step_s:.2f} s, a validation in {format_duration(validation_s)}, the whole stage "
-        f"in about {format_duration(total_s)}; {format_size(memory)} of memory; {values}"
+        f"{stage.name}: {step_s:.2f} s per step, {format_duration(validation_s)} per validation, about "
+        f"{format_duration(total_s)} for the whole stage; {format_size(memory)} of memory; {values}"
     )

@@ -1,4 +1,4 @@
-"""What to do when training breaks: back to where it was well, with a smaller rate, and in the end a diagnosis."""
+"""Recovery from divergence: detection of bad steps, rollback to the last good state, and diagnosis."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from esrgan.training import distributed
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.stages import Stage
 
-MAX_BAD_STEPS = 50  # in a row; float16's first loss scale, 2^16, skips no more than 16 until it is 1
-MAX_ROLLBACKS = 3  # in a row, without a good state between
-LEARNING_RATE_FACTOR = 0.5  # of each rollback
-MAX_CONTENT_LOSS = 100.0  # of the content; pictures differ by 1 at most, and a random network's output by some more
+# Consecutive bad steps that cause a rollback. In float16, the loss scale starts at 2^16 and may skip up to 16 steps.
+MAX_BAD_STEPS = 50
+MAX_ROLLBACKS = 3  # consecutive ones, without a good state in between
+LEARNING_RATE_FACTOR = 0.5  # applied at each rollback
+# Larger content losses are absurd: images differ by at most 1, and the output of a random network by a little more.
+MAX_CONTENT_LOSS = 100.0
 
 
 def capture_state(stage: Stage, ema: ExponentialMovingAverage) -> dict[str, Any]:
-    """Give all that training changes: what is in it goes on changing."""
+    """Return everything that training changes, by reference: later steps modify the tensors in it."""
     return {
         "params_ema": ema.average.state_dict(),
         "params": stage.generator.state_dict(),
@@ -27,36 +29,36 @@ def capture_state(stage: Stage, ema: ExponentialMovingAverage) -> dict[str, Any]
 
 
 def restore_state(state: dict[str, Any], stage: Stage, ema: ExponentialMovingAverage) -> None:
-    """Put a stage back to where ``capture_state`` was called; the state becomes a part of it."""
+    """Restore a stage to a state of ``capture_state``, whose tensors the stage may then share."""
     stage.load_state_dict(state["stage"])
     stage.generator.load_state_dict(state["params"])
     ema.average.load_state_dict(state["params_ema"])
 
 
 class Recovery:
-    """Watches a stage for bad steps, on the device and without waiting for it, and keeps its last good state.
+    """Monitor of a stage that counts bad steps, without waiting for the device, and keeps the last good state.
 
-    A step is bad if it was skipped, or if its content loss is absurd: a network that diverged in finite numbers is as
-    lost as one of NaN.
+    A step is bad if it was skipped, or if its content loss exceeds ``MAX_CONTENT_LOSS``, because a network that
+    diverged with finite numbers is as useless as one with NaN.
 
     Args:
-        stage: What to watch.
-        ema: Of its generator.
-        step: Steps done; what the stage is now is its first good state.
+        stage: Stage to monitor.
+        ema: Average of its generator.
+        step: Number of completed steps; the current state becomes the first good state.
     """
 
     def __init__(self, stage: Stage, ema: ExponentialMovingAverage, step: int) -> None:
         self.stage = stage
         self.ema = ema
         device = next(stage.generator.parameters()).device
-        self.bad_steps = torch.zeros((), dtype=torch.int64, device=device)  # in a row, up to now
-        self.first_bad = torch.zeros_like(self.bad_steps)  # of them, counted from 0
+        self.bad_steps = torch.zeros((), dtype=torch.int64, device=device)  # consecutive, up to the last step
+        self.first_bad = torch.zeros_like(self.bad_steps)  # the step at which they began, counted from 0
         self.names: list[str] = []
-        self.values = torch.zeros(0, device=device)  # of the losses then
+        self.values = torch.zeros(0, device=device)  # losses and gradient norms of that step
         self.snapshot(step)
 
     def add(self, losses: dict[str, Tensor], step: int) -> None:
-        """Take in the losses and gradient norms of a step, counted from 0."""
+        """Record the losses and gradient norms of a step, counted from 0."""
         values = torch.stack([value.float() for value in losses.values()])
         is_bad = ~values.isfinite().all() | (losses["content_loss"] > MAX_CONTENT_LOSS)
         self.bad_steps = torch.where(is_bad, self.bad_steps + 1, 0)
@@ -66,20 +68,27 @@ class Recovery:
         self.names = list(losses)
 
     def needs_rollback(self) -> bool:
-        """Tell whether there have been too many bad steps in a row; this waits for the device."""
+        """Return whether there were ``MAX_BAD_STEPS`` bad steps in a row in any process; waits for the device."""
         return distributed.any_rank(self.bad_steps.item() >= MAX_BAD_STEPS)
 
     def is_healthy(self, low: Tensor, high: Tensor) -> bool:
-        """Tell whether the last step was good, and what it made of the generator as well; arguments as below."""
+        """Return whether the last step was good and has left a generator with sane output.
+
+        Args:
+            low: See ``has_sane_output``.
+            high: See ``has_sane_output``.
+        """
         return self.has_sane_output(low, high) and not distributed.any_rank(bool(self.bad_steps > 0))
 
     @torch.no_grad()
     def has_sane_output(self, low: Tensor, high: Tensor) -> bool:
-        """Tell whether the generator is worth anything.
+        """Return whether the generator's content loss on a batch is at most ``MAX_CONTENT_LOSS`` in all processes.
+
+        If batches are split into parts (``accumulation``), only the first part is used.
 
         Args:
-            low: Any LR (B, C, h, w) in [0, 1]; of parts of a batch the first one is enough.
-            high: HR (B, C, H, W) of it.
+            low: LR (B, C, h, w) in [0, 1].
+            high: HR (B, C, H, W) in [0, 1].
         """
         low, high = (each.chunk(self.stage.accumulation)[0] for each in (low, high))
         with self.stage.autocast():
@@ -88,21 +97,22 @@ class Recovery:
         return not distributed.any_rank(not is_sane)
 
     def snapshot(self, step: int) -> None:
-        """Take the stage as it is for good; steps done."""
+        """Keep a copy of the current state, after ``step`` completed steps, as the last good one."""
         self.good = {"step": step, "state": _copy_to_cpu(capture_state(self.stage, self.ema))}
         self.rollbacks = 0
 
     def roll_back(self) -> None:
-        """Go back to the last good state, with a smaller rate."""
+        """Restore the last good state and reduce the learning rates."""
         factors = [updater.learning_rate_factor * LEARNING_RATE_FACTOR for updater in self.stage.updaters]
         restore_state(_copy_to_cpu(self.good["state"]), self.stage, self.ema)
         for updater, factor in zip(self.stage.updaters, factors, strict=True):
             updater.learning_rate_factor = factor
         self.rollbacks += 1
-        self.bad_steps.fill_(1)  # not well until a step shows it; until then the first bad one remains the first
+        # The stage counts as bad until a step succeeds, and ``first_bad`` keeps its value until then.
+        self.bad_steps.fill_(1)
 
     def diagnose(self) -> tuple[str, int]:
-        """Say which losses were bad when it began, in any process, and in which step, counted from 0."""
+        """Return the bad losses of the first bad step in any process as text, and that step, counted from 0."""
         own = torch.tensor([self.bad_steps, self.first_bad, *self.values.tolist()], dtype=torch.float64)
         rows = [row for row in distributed.all_gather(own).tolist() if row[0] > 0]
         bad: dict[str, float] = {}
@@ -113,7 +123,7 @@ class Recovery:
         return ", ".join(f"{name} {value:.3g}" for name, value in bad.items()), int(min(row[1] for row in rows))
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Give what a resumed run needs; the good state only if it is not the one after this step."""
+        """Return what a resumed run needs; the good state is included only if it is not that of ``step``."""
         return {
             "rollbacks": self.rollbacks,
             "bad_steps": self.bad_steps,
@@ -124,7 +134,7 @@ class Recovery:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken, the stage having been put back to there."""
+        """Restore the state of ``state_dict``; call ``restore_state`` for the stage first."""
         device = self.bad_steps.device
         self.rollbacks, self.names = state["rollbacks"], list(state["names"])
         for name in ("bad_steps", "first_bad", "values"):
@@ -133,7 +143,7 @@ class Recovery:
 
 
 def _copy_to_cpu(value: Any) -> Any:
-    """Copy nested dictionaries and lists, tensors into the computer's memory."""
+    """Copy nested dictionaries and lists, with all tensors on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

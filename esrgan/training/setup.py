@@ -1,4 +1,4 @@
-"""From a configuration to what the loop runs: data, networks, losses, stages. Every problem is found here, at once."""
+"""Setup of a run from its configuration (data, networks, losses, stages), which reports all problems at once."""
 
 from __future__ import annotations
 
@@ -30,27 +30,34 @@ from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
 from esrgan.weights import extract_state_dict, load_file
 
-SSIM_WINDOW = 11  # px, the least side of a validation image once its border is cut off
+SSIM_WINDOW = 11  # px; validation images without their border must be at least this large
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the command line says beyond the configuration.
+    """Options of a run that are not part of its configuration; the arguments of ``esrgan train``.
 
     Attributes:
         config_name: Name of the configuration, by which ``resume`` finds its checkpoints.
         out_dir: Folder for models, checkpoints and logs.
-        run_name: Name of the run, with which its files begin; None is the time.
-        device: See ``devices.select_device``.
+        run_name: Name of the run and prefix of its files; None uses the current time.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         autocast: Compute the forward passes in low precision.
         stage: "pretraining", "training" or "all".
-        load_checkpoint: Weight file to start from, where ``resume`` finds nothing to continue.
-        resume: Continue the newest checkpoint of this configuration in ``out_dir``, if there is one.
-        checkpoint_interval: Epochs between checkpoints; None writes one every epoch, but not within a minute.
-        best_checkpoint_warmup: Epochs of each stage before a model can be its best.
-        store_model_interval: Epochs between model files that are kept; None keeps none.
-        max_steps: Steps after which each stage ends early; None runs them whole.
-        dry_run: Check everything, run two steps of each stage, write no model.
+        load_checkpoint: Weight file to start from, unless ``resume`` finds a checkpoint.
+        resume: Resume from the newest checkpoint of this configuration in ``out_dir``, if there is one.
+        checkpoint_interval: Epochs between checkpoints; None writes one every epoch, but at least a minute apart.
+        best_checkpoint_warmup: Number of epochs at the start of each stage in which no best model is picked.
+        store_model_interval: Epochs between model files to keep; None keeps none.
+        max_steps: Number of steps after which each stage ends early; None runs all of them.
+        dry_run: Check everything and run two steps of each stage, without writing a model.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from esrgan import TrainOptions
+        >>> options = TrainOptions(stage="training", load_checkpoint=Path("esrgan-lite-psnr"), run_name="second")
+        >>> options.device, options.resume
+        ('auto', False)
     """
 
     config_name: str = "esrgan"
@@ -70,14 +77,14 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class StageData:
-    """A stage's images and its length.
+    """Images and length of a stage.
 
     Attributes:
         patches: Training patches.
-        degradation: Makes the LR patches; None trains on those of ``patches``.
+        degradation: Degradation that generates the LR patches; None uses those of ``patches``.
         validation: Whole images.
-        steps_per_epoch: Steps of an epoch, len(train) // batch_size but at least 1.
-        total_steps: Steps of the stage.
+        steps_per_epoch: Number of training images // batch size, but at least 1.
+        total_steps: Number of steps in the stage.
     """
 
     patches: PatchDataset
@@ -88,7 +95,7 @@ class StageData:
 
 
 def make_autocast(config: Config, options: TrainOptions, device: torch.device, console: Console) -> Autocast:
-    """Choose the precision, and say so where it will not be faster."""
+    """Choose the precision of forward passes, with a warning on devices where a low one is not faster."""
     if not options.autocast:
         return Autocast(device)
     dtype = low_precision_dtype(device, config.autocast_dtype)
@@ -98,12 +105,13 @@ def make_autocast(config: Config, options: TrainOptions, device: torch.device, c
 
 
 def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Module]:
-    """Make generator and discriminator, initialised by the seed, whatever stage will run."""
+    """Create generator and discriminator with weights that depend on the seed only, not on the stages to run."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed % 2**63)  # its range; any number is a seed
+        torch.manual_seed(config.seed % 2**63)  # PyTorch's range; the configuration allows any integer
         generator = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
         generator.activation_checkpointing = config.activation_checkpointing
-        torch.manual_seed((config.seed + 1) % 2**63)  # so the discriminator does not depend on the generator's size
+        # With a seed of its own, the discriminator does not depend on the generator's size.
+        torch.manual_seed((config.seed + 1) % 2**63)
         discriminator: nn.Module
         if config.discriminator.type == "vgg":
             discriminator = VGGDiscriminator(
@@ -126,7 +134,7 @@ def make_stage(
     perceptual_loss: PerceptualLoss | None,
     autocast: Autocast,
 ) -> Stage:
-    """Make a stage by its name."""
+    """Create the stage "pretraining" or "training", with optimisers and schedules of the configuration."""
 
     def updater(network: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> Updater:
         return Updater(network, schedule, betas, autocast.needs_loss_scaling, config.gradient_clip)
@@ -157,10 +165,13 @@ def make_stage(
 def load_inputs(
     config: Config, options: TrainOptions, stages: Sequence[str], device: torch.device, console: Console
 ) -> tuple[dict[str, StageData], PerceptualLoss | None]:
-    """Get everything that comes from outside: the images of the stages and the VGG weights.
+    """Load the images of the stages and the VGG weights.
+
+    Returns:
+        The data by stage, and the perceptual loss or None.
 
     Raises:
-        EsrganError: With every problem of the datasets and of the weights.
+        EsrganError: If datasets or weights cannot be used; the error has all problems.
     """
     problems: list[str | Problem] = []
     data: dict[str, StageData] = {}
@@ -176,7 +187,7 @@ def load_inputs(
         problems += error.problems
     processes = distributed.world_size()
     if config.batch_size % (processes * config.accumulation):
-        expected = f"a multiple of {processes} processes × accumulation {config.accumulation}"
+        expected = f"a multiple of the number of processes ({processes}) × accumulation ({config.accumulation})"
         problems.append(f"batch_size: expected {expected}, got {config.batch_size}; change one of them")
     if problems:
         raise EsrganError(problems)
@@ -188,7 +199,7 @@ def _load_stage_data(config: Config, options: TrainOptions, name: str, console: 
     scale, channels = config.scale_factor, config.img_channels
     data_root = Path(config.data_root) if config.data_root else default_data_root()
     cache_dir = Path(config.cache_dir) if config.cache_dir else data_root / "cache"
-    smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cut to a multiple of the scale
+    smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cropped to a multiple of the scale
     splits: dict[str, list[CachedPair]] = {}
     problems: list[str | Problem] = []
     for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
@@ -228,12 +239,12 @@ def _load_stage_data(config: Config, options: TrainOptions, name: str, console: 
 
 
 def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[str, StageData]) -> None:
-    """Make sure that all processes will do the same; folders may differ from machine to machine, images may not.
+    """Check that all processes have the same configuration, options and images; their folders may differ.
 
-    Waits for the slowest machine to read its images.
+    This waits for the slowest machine to read its images.
 
     Raises:
-        EsrganError: If they would not, with what differs from process 0, in every process.
+        EsrganError: If they differ; raised in every process, with the differences from process 0.
     """
     host = socket.gethostname()
     settings = config.to_dict()
@@ -241,12 +252,13 @@ def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[s
         del settings[key]
     for section, key in (("perceptual_loss", "weights"), *product(STAGES, ("train_datasets", "val_datasets"))):
         del settings[section][key]
-    own = {"out_dir", "device", "load_checkpoint", "resume", "run_name", "config_name"}  # process 0 decides, or each
-    settings |= {key: value for key, value in vars(options).items() if key not in own}
+    # These are decided by process 0 or may differ between processes.
+    not_compared = {"out_dir", "device", "load_checkpoint", "resume", "run_name", "config_name"}
+    settings |= {key: value for key, value in vars(options).items() if key not in not_compared}
     for name, stage in data.items():
         for split, pairs in (("train", stage.patches.pairs), ("val", stage.validation)):
             sizes: dict[str, list[str]] = {}
-            for pair in pairs:  # of mixed datasets two may have one name
+            for pair in pairs:  # images of different datasets may have the same name
                 sizes.setdefault(pair.source.high.name, []).append(f"{pair.shape[1]}×{pair.shape[0]} px")
             order = " ".join(pair.source.high.name for pair in pairs)
             settings[f"{name} {split} images"] = {image: ", ".join(size) for image, size in sizes.items()}
@@ -257,8 +269,8 @@ def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[s
     first_host, first = distributed.broadcast_object(lambda: (host, settings))
     changes = describe_changes(first, settings)
     got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
-    remedy = "give all machines the same configuration, options and images"
-    problem = str(Problem(host, f"what process 0 on {first_host} has", got, remedy)) if changes else ""
+    remedy = "use the same configuration, options and images on all machines"
+    problem = str(Problem(host, f"the same as process 0 on {first_host}", got, remedy)) if changes else ""
     raise EsrganError(list(dict.fromkeys(filter(None, distributed.all_gather_text("differences", problem)))))
 
 
@@ -272,27 +284,32 @@ def _check_equal_sizes(name: str, pairs: Sequence[CachedPair]) -> list[str | Pro
         return []
     remedy = "set a patch size, or batch_size to 1"
     return [
-        Problem(f"{name}.cr_patch_size", "images of one size, as null trains on whole ones", f"{len(sizes)}", remedy)
+        Problem(
+            f"{name}.cr_patch_size",
+            "images of one size, because null trains on whole images",
+            f"{len(sizes)} sizes",
+            remedy,
+        )
     ]
 
 
 def _load_perceptual_loss(
     config: Config, stages: Sequence[str], may_download: bool, console: Console
 ) -> PerceptualLoss | None:
-    """Load the perceptual loss; None if it is optional or only for validation and its weights are not here."""
+    """Load the perceptual loss; return None if its weights are missing but optional or only for validation."""
     section = config.perceptual_loss
     path = Path(section.weights) if section.weights else torchvision_weights_path(section.vgg_type)
     own_file = f"set perceptual_loss.weights to a file in torchvision's {section.vgg_type} layout"
     if not section.weights and not path.exists():
         how = f"{own_file}, or put torchvision's at {path}"
         if section.optional or "training" not in stages:
-            where = "the perceptual term is left out" if "training" in stages else "no perceptual_loss in validation"
-            console.print(f"no ImageNet weights of {section.vgg_type} on this machine: {where}; to have it, {how}")
+            effect = f"{'training' if 'training' in stages else 'validating'} without the perceptual loss"
+            console.print(f"no ImageNet weights of {section.vgg_type} on this machine: {effect}; to use it, {how}")
             return None
         if not may_download:
             raise WeightsError(
                 f"perceptual_loss: the ImageNet weights of {section.vgg_type} (about 550 MB) are not on this machine; "
-                f"training downloads them once its data is there; or {how}"
+                f"they are downloaded once the datasets are complete; or {how}"
             )
         console.print(f"downloading the ImageNet weights of {section.vgg_type} (about 550 MB) to {path}")
         try:
@@ -304,7 +321,7 @@ def _load_perceptual_loss(
 
 
 def describe_networks(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:
-    """Say what will be trained, in a line."""
+    """Describe the networks and their sizes on one line."""
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("g", generator), ("d", discriminator))}
     g = config.generator
     return (
@@ -314,7 +331,7 @@ def describe_networks(config: Config, generator: nn.Module, discriminator: nn.Mo
 
 
 def choose_num_workers(config: Config, device: torch.device) -> int:
-    """Choose the number of loader processes: on a CPU the training itself has use for all cores."""
+    """Choose the number of loader processes; on a CPU it is 0, because training itself uses all cores."""
     if config.num_workers is not None:
         return config.num_workers
     return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // distributed.local_world_size() - 1))

@@ -1,4 +1,4 @@
-"""The two stages of ESRGAN's training (§4.1): pixels first, then the adversary."""
+"""The two training stages of ESRGAN (§4.1): PSNR-oriented, then adversarial."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from esrgan.losses import (
     ContentLoss,
@@ -20,16 +21,16 @@ from esrgan.training.updater import Updater
 
 
 class Stage(Protocol):
-    """What the loop asks of a stage.
+    """Interface between a training stage and the loop.
 
     Attributes:
-        name: Its section of the configuration: "pretraining" or "training".
-        label: Its name in logs: "PSNR-driven" or "GAN-based".
-        generator: What it trains.
+        name: Section of the configuration: "pretraining" or "training".
+        label: Name in logs: "PSNR-driven" or "GAN-based".
+        generator: Generator to train.
         content_loss: The pixel loss.
-        updaters: Of all that it trains.
+        updaters: Updaters of all networks that the stage trains.
         autocast: Precision of the forward passes.
-        accumulation: Parts of a batch that are computed one after the other.
+        accumulation: Number of parts of a batch that are computed one after the other.
     """
 
     name: str
@@ -47,28 +48,28 @@ class Stage(Protocol):
             low: LR (B, C, h, w) in [0, 1].
             high: HR (B, C, H, W) in [0, 1].
             step: Counted from 0.
-            target: What the content and perceptual losses compare with, like ``high``, which it is if None; the
-                discriminator sees ``high``.
+            target: Target of the content and perceptual losses, shaped like ``high``; None uses ``high``. The
+                discriminator always sees ``high``.
 
         Returns:
             Losses and gradient norms, on the device.
         """
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        """Give the learning rates of a step."""
+        """Return the learning rates of a step, by name."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a resumed run needs, but for the generator's weights."""
+        """Return everything that a resumed run needs except the generator's weights."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken."""
+        """Restore a state of ``state_dict``."""
 
 
 class Autocast:
-    """Enters low precision around forward passes.
+    """Factory of context managers that run forward passes in low precision.
 
     Args:
-        device: Where.
+        device: Device of the forward passes.
         dtype: bfloat16 or float16; None stays in float32.
     """
 
@@ -77,24 +78,24 @@ class Autocast:
         self.dtype = dtype
 
     def __call__(self) -> torch.autocast:
-        """Give the context manager."""
+        """Return a new context manager."""
         return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
 
     @property
     def needs_loss_scaling(self) -> bool:
-        """Whether gradients could underflow."""
+        """Whether gradients could underflow without loss scaling."""
         return self.dtype == torch.float16
 
 
-class PixelStage:
-    """The PSNR-oriented stage: the content loss alone.
+class PixelStage(Stage):
+    """The PSNR-oriented stage, which uses only the content loss.
 
     Args:
-        generator: What to train.
+        generator: Generator to train.
         content_loss: The pixel loss.
-        updater: Of the generator.
+        updater: Updater of the generator.
         autocast: Precision of the forward passes.
-        accumulation: Parts of a batch that are computed one after the other, for want of memory.
+        accumulation: Number of parts of a batch that are computed one after the other, to save memory.
     """
 
     name, label = "pretraining", "PSNR-driven"
@@ -114,8 +115,8 @@ class PixelStage:
         self.autocast = autocast
         self.accumulation = accumulation
 
+    @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
-        """See ``Stage``."""
         target = high if target is None else target
         losses = [self._backward(*each) for each in _split_batch(self.accumulation, low, target)]
         means = _mean_losses(losses)
@@ -128,37 +129,37 @@ class PixelStage:
         torch.autograd.backward(self.updater.scaler.scale(loss / self.accumulation))
         return {"content_loss": loss.detach()}
 
+    @override
     def learning_rates(self, step: int) -> dict[str, float]:
-        """See ``Stage``."""
         return {"learning_rate": self.updater.learning_rate(step)}
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See ``Stage``."""
         return {"generator_updater": self.updater.state_dict()}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See ``Stage``."""
         self.updater.load_state_dict(state["generator_updater"])
 
 
-class AdversarialStage:
+class AdversarialStage(Stage):
     """The GAN stage: L_G = L_percep + λ·L_RaG + η·L_content for the generator, L_RaD for the discriminator.
 
-    Both networks are updated from one and the same pass of the discriminator over real and generated images, each
-    against the other as it was before the step.
+    Both networks are updated from the same pass of the discriminator over real and generated images, so each is trained
+    against the other's weights from before the step.
 
     Args:
-        generator: Pretrained.
-        discriminator: Gives logits.
+        generator: Pretrained generator.
+        discriminator: Discriminator that returns logits.
         content_loss: The pixel loss.
-        perceptual_loss: None leaves the term out.
-        g_updater: Of the generator.
-        d_updater: Of the discriminator.
+        perceptual_loss: The perceptual loss; None omits the term.
+        g_updater: Updater of the generator.
+        d_updater: Updater of the discriminator.
         g_adversarial_loss_scaling: λ.
         g_content_loss_scaling: η.
         autocast: Precision of the forward passes.
-        accumulation: Parts of a batch that are computed one after the other, for want of memory. The relativistic
-            means and the discriminator's batch normalisation are those of a part.
+        accumulation: Number of parts of a batch that are computed one after the other, to save memory. The relativistic
+            means and the discriminator's batch normalisation are computed per part.
     """
 
     name, label = "training", "GAN-based"
@@ -188,26 +189,27 @@ class AdversarialStage:
         self.autocast = autocast
         self.accumulation = accumulation
 
+    @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
-        """See ``Stage``."""
         target = high if target is None else target
         before = [buffer.clone() for buffer in self.discriminator.buffers()]
         losses = [self._backward(*each) for each in _split_batch(self.accumulation, low, high, target)]
         means = _mean_losses(losses)
         g_norm = self.g_updater.update(means["g_total_loss"], step)
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
-        for buffer, old in zip(self.discriminator.buffers(), before, strict=True):  # a skipped step leaves these too
+        # A skipped step must not change BatchNorm statistics either.
+        for buffer, old in zip(self.discriminator.buffers(), before, strict=True):
             buffer.copy_(torch.where(d_norm.isfinite(), buffer, old))
         return means | {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
 
     def _backward(self, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:
         with self.autocast():
             fake = self.generator(low)
-        # Every loss leaves its gradient at the image, and what was kept for it is freed before the next one is
-        # computed. The generator goes backward once, at the end.
+        # Each loss adds its gradient with respect to the image, and its graph is freed before the next one is built.
+        # The generator's backward pass runs once, at the end.
         image = at_least_float32(fake.detach()).requires_grad_()
 
-        # What the discriminator thinks, and what it learns from that.
+        # Adversarial losses of both networks.
         with self.autocast():
             real_logits, fake_logits = self.discriminator(high), self.discriminator(image)
         adversarial = relativistic_generator_loss(real_logits.detach(), fake_logits)
@@ -218,7 +220,7 @@ class AdversarialStage:
         torch.autograd.backward(weighted, inputs=[image], retain_graph=True)
         torch.autograd.backward(d_scale(share * discriminating), inputs=self.d_updater.parameters)
 
-        # The distance from what it should have made.
+        # Distance from the target.
         content = self.content_loss(image, target)
         distance = self.content_scaling * content
         if self.perceptual_loss is not None:
@@ -226,7 +228,7 @@ class AdversarialStage:
                 perceptual = self.perceptual_loss(image, target)
             distance = distance + perceptual
         torch.autograd.backward(g_scale(share * distance), inputs=[image])
-        assert image.grad is not None  # noqa: S101  for the type checker
+        assert image.grad is not None  # noqa: S101  (narrows the type)
         torch.autograd.backward(fake, image.grad.to(fake.dtype))
 
         losses = {
@@ -241,30 +243,30 @@ class AdversarialStage:
             losses["perceptual_loss"] = perceptual
         return {name: value.detach() for name, value in losses.items()}
 
+    @override
     def learning_rates(self, step: int) -> dict[str, float]:
-        """See ``Stage``."""
         return {
             "g_learning_rate": self.g_updater.learning_rate(step),
             "d_learning_rate": self.d_updater.learning_rate(step),
         }
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See ``Stage``."""
         return {
             "generator_updater": self.g_updater.state_dict(),
             "discriminator_updater": self.d_updater.state_dict(),
             "discriminator": self.discriminator.state_dict(),
         }
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See ``Stage``."""
         self.g_updater.load_state_dict(state["generator_updater"])
         self.d_updater.load_state_dict(state["discriminator_updater"])
         self.discriminator.load_state_dict(state["discriminator"])
 
 
 def _split_batch(count: int, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut a batch into equal parts."""
+    """Split a batch into equal parts."""
     return zip(*(each.chunk(count) for each in images), strict=True)
 
 

@@ -1,4 +1,4 @@
-"""One network's optimiser, from a loss to changed weights."""
+"""The optimiser step of one network, with learning-rate schedules, gradient clipping and loss scaling."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from torch import Tensor, nn
 
 from esrgan.training import distributed
 
-Schedule = Callable[[int], float]  # step, counted from 0, to learning rate
+Schedule = Callable[[int], float]  # maps a step, counted from 0, to its learning rate
 
 
 def step_schedule(learning_rate: float, step_size: int, gamma: float) -> Schedule:
-    """Multiply the rate by gamma after every so many steps, as StepLR does."""
+    """Return a schedule that multiplies the learning rate by gamma every ``step_size`` steps, like StepLR."""
     return lambda step: learning_rate * gamma ** (step // step_size)
 
 
 def multi_step_schedule(learning_rate: float, milestones: Sequence[int], gamma: float) -> Schedule:
-    """Multiply the rate by gamma at each milestone, as MultiStepLR does."""
+    """Return a schedule that multiplies the learning rate by gamma at each milestone, like MultiStepLR."""
     return lambda step: learning_rate * gamma ** bisect_right(milestones, step)
 
 
 class Updater:
-    """Adam with a schedule that is a function of the step, so that it needs no state of its own.
+    """Adam with a learning-rate schedule that is a function of the step, so it has no state.
 
-    A step whose loss or gradient is not finite changes nothing, in no process, and nobody waits to learn of it: the
-    optimiser looks at a flag on the device.
+    A step whose loss or gradient is not finite changes nothing in any process. The optimiser reads this from a flag on
+    the device, so the CPU does not wait for the result.
 
     Args:
-        network: What to optimise.
+        network: Network to optimise.
         schedule: Learning rate by step.
-        betas: Of Adam.
-        scale_loss: Scale the loss against underflow, for float16 autocast.
-        gradient_clip: Longer gradients are shortened to this length; None leaves them.
+        betas: Decay rates of Adam's moment estimates.
+        scale_loss: Scale the loss to avoid underflow, for float16 autocast.
+        gradient_clip: Maximum norm of the gradient; None disables clipping.
 
     Attributes:
-        learning_rate_factor: Of the scheduled rate; less than 1 after a rollback.
+        learning_rate_factor: Multiplier of the scheduled learning rate; less than 1 after a rollback.
     """
 
     def __init__(
@@ -57,29 +57,29 @@ class Updater:
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scale_loss)
 
     def learning_rate(self, step: int) -> float:
-        """Give the rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         return self.learning_rate_factor * self.schedule(step)
 
     def update(self, loss: Tensor, step: int) -> Tensor:
-        """Change the weights by one step along their gradients, averaged over the processes, and clear these.
+        """Average the gradients over the processes, update the weights, and clear the gradients.
 
         Args:
-            loss: What the gradients are of (a scalar); only whether it is finite counts here.
+            loss: The loss that the gradients belong to (a scalar); only checked for being finite.
             step: Counted from 0.
 
         Returns:
-            The length of the gradient before it was shortened, not finite if the step was skipped: a scalar.
+            Norm of the gradient before clipping (a scalar); not finite if the step was skipped.
         """
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        gradients[0] += loss.detach().to(gradients[0].dtype) * 0  # no number, if the loss is none or infinite
-        distributed.average_gradients(gradients)  # so all skip the same steps
+        gradients[0] += loss.detach().to(gradients[0].dtype) * 0  # NaN if the loss is NaN or infinite
+        distributed.average_gradients(gradients)  # before the check, so all processes skip the same steps
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(gradients)
         if self.gradient_clip is not None:
             torch._foreach_mul_(gradients, (self.gradient_clip / norm).clamp(max=1))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        if not self.scaler.is_enabled():  # which would find out by itself
+        if not self.scaler.is_enabled():  # an enabled scaler checks the gradients itself
             self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -87,7 +87,7 @@ class Updater:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a resumed run needs."""
+        """Return the state of optimiser and loss scaler, for a resumed run."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -95,10 +95,10 @@ class Updater:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken."""
+        """Restore a state of ``state_dict``; betas are kept from the configuration."""
         betas = self.optimizer.param_groups[0]["betas"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.optimizer.param_groups[0]["betas"] = betas  # those of the configuration, should it have changed
-        if state["scaler"]:  # empty if it was trained without one
+        self.optimizer.param_groups[0]["betas"] = betas  # the configuration may have changed since the checkpoint
+        if state["scaler"]:  # empty if loss scaling was disabled
             self.scaler.load_state_dict(state["scaler"])
         self.learning_rate_factor = state.get("rate_factor", 1.0)

@@ -1,4 +1,4 @@
-"""Validation on whole images: losses, PSNR and SSIM, and pictures to look at."""
+"""Validation on whole images: losses, PSNR, SSIM, and panels for visual comparison."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from esrgan.models import RRDBNet
 from esrgan.training import distributed
 from esrgan.training.stages import Autocast
 
-PANEL_SIZE = 320  # px of HR shown in a panel, from the image's centre
+PANEL_SIZE = 320  # px; a panel shows at most this width and height of an HR image, from its centre
 PANEL_LABELS = ["LR (nearest)", "bicubic", "SR", "HR"]
 
 
 def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
-    """Turn (H, W, C) uint8 into (1, C, H, W) float32 in [0, 1]."""
+    """Convert (H, W, C) uint8 to (1, C, H, W) float32 in [0, 1]."""
     return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
 
 
 def to_image(tensor: Tensor) -> np.ndarray:
-    """Turn (1, C, H, W) of about [0, 1] into (H, W, C) uint8: clamped, rounded."""
+    """Convert (1, C, H, W), clamped to [0, 1], to (H, W, C) uint8, rounded."""
     image: np.ndarray = (tensor[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return image
 
@@ -42,12 +42,12 @@ def validate(
     device: torch.device,
     interrupted: threading.Event,
 ) -> dict[str, float] | None:
-    """Measure a generator on whole images, each process on its share of them.
+    """Measure a generator on whole images, which are divided among the processes.
 
     Returns:
-        None if it was interrupted, in any process. Else means over images: content_loss and perceptual_loss (if there
-        is one) of the clamped result, PSNR in dB and SSIM of 8-bit images with a border of ``scale`` px cut off, on Y
-        (``PSNR``, ``SSIM``) and on RGB (``PSNR_RGB``, ``SSIM_RGB``).
+        None if any process was interrupted. Otherwise means over all images: content_loss and, if enabled,
+        perceptual_loss of the clamped output; PSNR in dB and SSIM of 8-bit images without a border of ``scale`` px, on
+        Y (``PSNR``, ``SSIM``) and on RGB (``PSNR_RGB``, ``SSIM_RGB``).
     """
     rows = []
     for pair in pairs[distributed.rank() :: distributed.world_size()]:
@@ -81,7 +81,7 @@ def validate(
 
 @torch.no_grad()
 def make_panel(generator: RRDBNet, pairs: Sequence[CachedPair], autocast: Autocast, device: torch.device) -> np.ndarray:
-    """Lay out LR, bicubic, SR and HR side by side, a row for each image: its centre, (H, W, 3) uint8."""
+    """Return a panel (H, W, 3) uint8 with LR, bicubic, SR and HR side by side, and one row per image (its centre)."""
     scale = generator.scale_factor
     rows = []
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Weight files: names and containers of others to our names, the architecture inferred, files written whole."""
+"""Read and write weight files: renaming, container formats, architecture inference, atomic writes."""
 
 from esrgan.weights.architecture import Architecture, infer_architecture
 from esrgan.weights.containers import extract_state_dict, load_file

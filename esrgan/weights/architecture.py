@@ -1,4 +1,4 @@
-"""Which generator a state dict belongs to, read off names and shapes."""
+"""Infer the architecture of a generator from the names and shapes of its tensors, and check the tensors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ StateDict = dict[str, Tensor]
 
 DENSE_CONV = re.compile(r"body\.(\d{1,4})\.rdb(\d{1,4})\.conv(\d{1,4})\.weight")
 
-# Folding of the input, and scale: what RRDBNet can be.
+# The pairs of pixel-unshuffle factor and upscaling factor that RRDBNet supports.
 GEOMETRIES = {(1, 1), (1, 2), (1, 4), (1, 8), (2, 2), (4, 1)}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The arguments of ``RRDBNet``, as far as they can be read off a state dict.
+    """The arguments of ``RRDBNet``, as far as a state dict reveals them.
 
-    ``residual_scaling`` leaves no trace in most weights; every published ESRGAN has the paper's 0.2.
+    Most weight files do not store ``residual_scaling``; every published ESRGAN uses the paper's 0.2.
     """
 
     scale_factor: int
@@ -41,7 +41,7 @@ class Architecture:
     residual_scaling: float = 0.2
 
     def build(self) -> RRDBNet:
-        """Make the generator, with fresh weights."""
+        """Return a newly initialised generator of this architecture."""
         return RRDBNet(**asdict(self))
 
     def __str__(self) -> str:
@@ -53,39 +53,44 @@ class Architecture:
 
 
 def infer_architecture(state: StateDict, place: str = "state dict") -> Architecture:
-    """Find the generator that a state dict belongs to, from its names and shapes.
+    """Infer the architecture of a generator from the names and shapes of its tensors.
 
     Args:
-        state: Tensors under BasicSR's names, which are ours.
-        place: The file, for messages.
+        state: Tensors under BasicSR's names, which this package uses.
+        place: Name of the file for error messages.
+
+    Returns:
+        The architecture, with the paper's residual scaling, which tensors do not show.
 
     Raises:
-        WeightsError: If it is no complete RRDBNet, saying what it seems to be or what is missing.
+        WeightsError: If the tensors are not a complete RRDBNet; the message states what they seem to be or what is
+            missing.
     """
     ends = ["conv_first", "body.0.rdb1.conv1", "conv_body", "conv_hr", "conv_last"]
     convs = [tuple(map(int, match.groups())) for name in state if (match := DENSE_CONV.fullmatch(name))]
     if not convs:
         raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {guess_architecture(state)}")
     if missing := [f"{name}.weight" for name in ends if f"{name}.weight" not in state]:
-        raise WeightsError(f"{place}: an ESRGAN generator without {' and '.join(missing)}; the file is damaged")
+        raise WeightsError(f"{place}: the ESRGAN generator lacks {' and '.join(missing)}; the file is damaged")
     num_basic_blocks = 1 + max(i for i, _, _ in convs)
     num_dense_blocks, num_residual_blocks = max(j for _, j, _ in convs), max(k for _, _, k in convs)
     if len(convs) != num_basic_blocks * num_dense_blocks * num_residual_blocks:
         raise WeightsError(
-            f"{place}: {len(convs)} convolutions in the trunk, not {num_basic_blocks} blocks of "
-            f"{num_dense_blocks} × {num_residual_blocks}: some are missing; the file is damaged"
+            f"{place}: expected {num_basic_blocks} blocks of {num_dense_blocks} × {num_residual_blocks} convolutions "
+            f"in the trunk, got {len(convs)} in all; the file is damaged"
         )
     ups = [name for name in state if re.fullmatch(r"conv_up\d\.weight", name)]
     if odd := [n for n in (*(f"{end}.weight" for end in ends), *ups) if state[n].ndim != 4 or 0 in state[n].shape]:
-        raise WeightsError(f"{place}: {odd[0]} has shape {tuple(state[odd[0]].shape)}, which is no convolution's")
+        shape = tuple(state[odd[0]].shape)
+        raise WeightsError(f"{place}: expected {odd[0]} to have the shape of a convolution's weights, got {shape}")
     out_channels = state["conv_last.weight"].shape[0]
     rrdb_channels, in_channels = state["conv_first.weight"].shape[:2]
     unshuffle = math.isqrt(in_channels // out_channels)
     scale = 2 ** len(ups) / unshuffle if unshuffle else 0
     if in_channels != out_channels * unshuffle**2 or (unshuffle, scale) not in GEOMETRIES:
         raise WeightsError(
-            f"{place}: {in_channels} channels in, {out_channels} out, {len(ups)} upsamplings: "
-            f"no ESRGAN generator has these"
+            f"{place}: no ESRGAN generator has these numbers: input channels {in_channels}, "
+            f"output channels {out_channels}, upsampling layers {len(ups)}"
         )
     widening = state[ups[0]].shape[0] / rrdb_channels if ups else 1
     if widening == 9:
@@ -104,50 +109,53 @@ def infer_architecture(state: StateDict, place: str = "state dict") -> Architect
 
 
 def pop_residual_scaling(state: StateDict, place: str) -> float | None:
-    """Remove the ``residual_scaling`` entries of a state dict and give their value, or None if there are none.
+    """Remove the ``residual_scaling`` entries from a state dict and return their value, or None if there are none.
 
     Raises:
-        WeightsError: If they are not one number: RRDBNet has the same β everywhere.
+        WeightsError: If an entry is not a finite number, or if they differ: RRDBNet uses the same β everywhere.
     """
     names = [name for name in state if name.rpartition(".")[2] == "residual_scaling"]
     values = set()
     for name in names:
         value = state.pop(name)
         if value.numel() != 1 or not torch.isfinite(value.float()).all():
-            raise WeightsError(f"{place}: expected {one_line(name)} to be one number, got shape {tuple(value.shape)}")
+            raise WeightsError(
+                f"{place}: expected {one_line(name)} to be one finite number, got shape {tuple(value.shape)}"
+            )
         values.add(_shortest_decimal(value))
     if len(values) > 1:
         got = ", ".join(f"{value:g}" for value in sorted(values)[:3])
-        raise WeightsError(f"{place}: expected one residual_scaling for all blocks, got {got}; RRDBNet has but one")
+        raise WeightsError(f"{place}: expected one residual_scaling for all blocks, got {got}; RRDBNet uses one value")
     return values.pop() if values else None
 
 
 def _shortest_decimal(value: Tensor) -> float:
-    """Read 0.2 where float32 holds 0.200000003, so that it equals the 0.2 of other files."""
+    """Return 0.2 where float32 holds 0.200000003, so that it equals the 0.2 of other files."""
     exact = value.flatten()[0]
-    exact = (
-        exact.float() if exact.dtype == torch.float64 and exact.float() == exact else exact
-    )  # float64 of what float32 held
+    if exact.dtype == torch.float64 and exact.float() == exact:  # the value was converted from float32
+        exact = exact.float()
     texts = (f"{exact.item():.{digits}g}" for digits in range(1, 18))
     return next(float(text) for text in texts if torch.tensor(float(text), dtype=exact.dtype) == exact)
 
 
 def check_tensors(state: StateDict, place: str) -> None:
-    """Make sure that all tensors are plain floating-point numbers which the file really holds.
+    """Check that all tensors are plain floating-point numbers and that the file holds all their data.
 
     Raises:
-        WeightsError: If one is sparse, quantised, integer or complex, or if they claim more than the file has.
+        WeightsError: If a tensor is sparse, quantised, integer or complex, or if the shapes claim more data than the
+            file holds.
     """
     for name, value in state.items():
         if kind := _unsupported_tensor_kind(value):
             raise WeightsError(
                 f"{place}: expected floating-point weights, got {kind} in {one_line(name)}; export the model in float32"
             )
-    values = [value for value in state.values() if value.numel() > 1]  # one number may stand in several places
+    values = [value for value in state.values() if value.numel() > 1]  # several names may share one scalar
     storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in values}
     claimed, held = sum(value.numel() * value.element_size() for value in values), sum(storages.values())
-    if claimed > held:  # tensors with strides of 0, or sharing memory, can be small in a file and fill any memory
-        raise WeightsError(f"{place}: its shapes claim {claimed:,} bytes and it holds {held:,}; the file is damaged")
+    # Tensors that repeat or share their data (by a stride of 0, say) are small in a file, but a copy fills any memory.
+    if claimed > held:
+        raise WeightsError(f"{place}: its shapes claim {claimed:,} bytes, but it holds {held:,}; the file is damaged")
 
 
 def _unsupported_tensor_kind(value: Tensor) -> str | None:
@@ -163,22 +171,22 @@ def _unsupported_tensor_kind(value: Tensor) -> str | None:
 
 
 def check_complete(state: StateDict, network: RRDBNet, place: str) -> None:
-    """Compare a state dict with the network it is for, tensor by tensor.
+    """Compare the names and shapes of a state dict with those of its network.
 
     Raises:
-        WeightsError: If a tensor is missing, too many or of another shape; the first of each is named.
+        WeightsError: If tensors are missing, unknown or of the wrong shape; the message names the first of each.
     """
     expected = network.state_dict()
     wrong = [
-        f"{len(names)} {kind}, the first is {one_line(names[0])}"
+        f"{kind}: {len(names)} (first: {one_line(names[0])})"
         for kind, names in {
-            "tensors are missing": [name for name in expected if name not in state],
-            "tensors are unknown": [name for name in state if name not in expected],
-            "tensors have another shape": [
+            "missing tensors": [name for name in expected if name not in state],
+            "unknown tensors": [name for name in state if name not in expected],
+            "tensors of the wrong shape": [
                 name for name in expected if name in state and state[name].shape != expected[name].shape
             ],
         }.items()
         if names
     ]
     if wrong:
-        raise WeightsError(f"{place}: {'; '.join(wrong)}: the file is damaged or of an unknown variant of ESRGAN")
+        raise WeightsError(f"{place}: {', '.join(wrong)}; the file is damaged or an unknown variant of ESRGAN")

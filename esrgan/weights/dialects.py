@@ -1,7 +1,7 @@
-"""What the layers of an ESRGAN generator are called in files of different origin, as tables, and our names of them.
+"""Translate between the tensor names of ESRGAN generators from different programs, by tables.
 
-Our names are BasicSR's: ``conv_first``, ``body.{i}.rdb{j}.conv{k}``, ``conv_body``, ``conv_up{u}``, ``conv_hr``,
-``conv_last``, where i counts from 0 and j, k and u from 1.
+This package uses BasicSR's names: ``conv_first``, ``body.{i}.rdb{j}.conv{k}``, ``conv_body``, ``conv_up{u}``,
+``conv_hr``, ``conv_last``, where i counts from 0 and j, k and u from 1.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from esrgan.weights.unsupported import guess_architecture
 StateDict = dict[str, Tensor]
 
 DENSE_LAYER = "body.{i}.rdb{j}.conv{k}"
-TAIL_LAYER = "tail.{t}"  # a layer behind the trunk whose number says nothing before all of them are known
-NUMBER_REGEX = "(0|[1-9][0-9]{0,3})"  # more blocks than 9999 are no network but an attack
+TAIL_LAYER = "tail.{t}"  # a layer after the trunk, which can be named only once all of them are known
+NUMBER_REGEX = "(0|[1-9][0-9]{0,3})"  # a file that claims more than 9999 blocks is an attack, not a network
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Dialect:
     """One way to name the layers.
 
     Attributes:
-        key: What users type; nobody types that of ncnn.
-        label: What to call it to users.
-        layers: Their name of a layer → ours. ``{j-1}`` is a number one below ours.
+        key: Its name as an argument; that of ncnn is never typed.
+        label: Its name in messages.
+        layers: Maps each layer's name in the dialect to ours. ``{j-1}`` is a number one below ours.
     """
 
     key: str
@@ -41,12 +41,12 @@ class Dialect:
 
     @cached_property
     def dense_block_pattern(self) -> re.Pattern[str]:
-        """Matches the dense blocks' tensors, which no other network has, behind any prefix of a wrapper."""
+        """The pattern of the dense blocks' tensors, which no other network has, after any wrapper's prefix."""
         dense = next(theirs for theirs, ours in self.layers.items() if ours == DENSE_LAYER)
         return re.compile(rf"((?:.+\.)?){_to_regex(dense)}\.(?:weight|bias)")
 
     def to_basicsr(self, name: str) -> str:
-        """Give our name of a tensor; a name that is not of this dialect stays as it is."""
+        """Return our name of a tensor, or the name unchanged if it is not part of this dialect."""
         layer, kind = _split_name(name)
         for pattern, theirs, ours in self._rules:
             if match := pattern.fullmatch(layer):
@@ -56,7 +56,7 @@ class Dialect:
         return name
 
     def from_basicsr(self, ours: str) -> str:
-        """Give this dialect's name of a tensor that has our name, the first if it has several."""
+        """Return this dialect's name of a tensor under our name, the first if there are several."""
         layer, kind = _split_name(ours)
         for name, template in self.layers.items():
             if match := re.fullmatch(_to_regex(template), layer):
@@ -72,7 +72,7 @@ class Dialect:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Part a tensor's name into its layer's and "weight" or "bias", or nothing where it is neither."""
+    """Split a tensor's name into its layer and "weight" or "bias"; the second part is empty if it is neither."""
     layer, _, kind = name.rpartition(".")
     return (layer, kind) if kind in ("weight", "bias") else (name, "")
 
@@ -123,14 +123,14 @@ DIALECTS = (
             "rrdb_blocks.rrdb_{i}.dense_blocks.rdb_{j-1}.blocks.{k-1}.conv": DENSE_LAYER,
             "rrdb_blocks.out_conv": "conv_body",
             "upsampling_blocks.upsampling_{u-1}.block.conv": "conv_up{u}",
-            "upsampling_blocks.upsampling_{u-1}.conv": "conv_up{u}",  # as the first versions wrote it
+            "upsampling_blocks.upsampling_{u-1}.conv": "conv_up{u}",  # in the first versions
             "upsampling_blocks.out_conv.0": "conv_hr",
             "upsampling_blocks.out_conv.2": "conv_last",
             "rrdb_blocks.rrdb_{i}.residual_scaling": "body.{i}.residual_scaling",
             "rrdb_blocks.rrdb_{i}.dense_blocks.rdb_{j-1}.residual_scaling": "body.{i}.rdb{j}.residual_scaling",
         },
     ),
-    Dialect(  # which has no names; esrgan.weights.ncnn puts ours there by position, marked by this prefix
+    Dialect(  # ncnn files have no names; esrgan.weights.ncnn assigns ours by position, with this prefix
         "ncnn",
         "ncnn",
         {f"ncnn:{name}": name for name in (*BASICSR.layers, "residual_scaling")},
@@ -142,15 +142,15 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     """Rename the tensors of a generator in any dialect.
 
     Args:
-        state: Tensors as a file names them, perhaps all behind a prefix (``netG.``), perhaps beside other networks.
-        place: The file, for messages.
+        state: Tensors as named in a file. They may have a common prefix (``netG.``), and there may be other networks.
+        place: Name of the file for error messages.
 
     Returns:
-        The generator's tensors under our names, and what to call the dialect. Tensors that are unknown keep their
-        names, and there may be 0-dimensional ``residual_scaling`` entries.
+        The generator's tensors under our names, and the label of the dialect. Unknown tensors keep their names, and
+        there may be 0-dimensional ``residual_scaling`` entries.
 
     Raises:
-        WeightsError: If there is no generator or more than one; if it is not whole.
+        WeightsError: If there is no generator or more than one, or if the generator is incomplete.
     """
     found = {
         (match[1], dialect.label): dialect
@@ -165,26 +165,29 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
         raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {guess_architecture(state)}")
     if len(chosen) > 1:
         prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])
-        raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save one of them alone")
+        raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save only one of them")
     ((prefix, label), dialect) = next(iter(chosen.items()))
     theirs = [name for name in state if name.startswith(prefix)]
     names = [dialect.to_basicsr(name.removeprefix(prefix)) for name in theirs]
     names = _resolve_conv_body(_resolve_tail(names, place), place)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise WeightsError(f"{place}: has {one_line(twice[0])} twice under different names; the file is damaged")
+        raise WeightsError(f"{place}: {one_line(twice[0])} is stored twice under different names; the file is damaged")
     ours = {name: state[key] for key, name in zip(theirs, names, strict=True)}
     _check_upsampling(ours, f"{prefix}model.2.weight" in state and "conv_up1.weight" in ours, label, place)
     return ours, label
 
 
 def from_basicsr_names(state: StateDict, key: str, residual_scaling: float) -> StateDict:
-    """Rename the tensors of a generator as others do.
+    """Rename the tensors of a generator to another dialect.
 
     Args:
         state: Tensors under our names.
-        key: Of the dialect: "basicsr", "esrgan-new", "esrgan-old" or "earlier".
-        residual_scaling: β, which the earlier framework has in its state dict, once a block.
+        key: Key of the dialect: "basicsr", "esrgan-new", "esrgan-old" or "earlier".
+        residual_scaling: β, which the earlier framework stores in its state dict, once per block.
+
+    Returns:
+        The tensors under the dialect's names.
     """
     dialect = next(dialect for dialect in DIALECTS if dialect.key == key)
     if dialect.label != ESRGAN_OLD_LABEL:
@@ -197,22 +200,23 @@ def from_basicsr_names(state: StateDict, key: str, residual_scaling: float) -> S
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("body."))
     ups = sum(re.fullmatch(r"conv_up\d+\.weight", name) is not None for name in state)
     up = state.get("conv_up1.weight")
-    first = 2 if up is not None and up.shape[0] > up.shape[1] else 3  # of a sub-pixel network: the conv stands first
+    # A sub-pixel network has its convolution before the upsampling layer, any other network after it.
+    first = 2 if up is not None and up.shape[0] > up.shape[1] else 3
     *numbers, hr, last = (*(first + 3 * u for u in range(ups)), 2 + 3 * ups, 4 + 3 * ups)
-    behind = {"conv_body": f"model.1.sub.{blocks}", "conv_hr": f"model.{hr}", "conv_last": f"model.{last}"}
-    behind |= {f"conv_up{u}": f"model.{number}" for u, number in enumerate(numbers, start=1)}
+    after_trunk = {"conv_body": f"model.1.sub.{blocks}", "conv_hr": f"model.{hr}", "conv_last": f"model.{last}"}
+    after_trunk |= {f"conv_up{u}": f"model.{number}" for u, number in enumerate(numbers, start=1)}
     numbered = {}
     for name, value in state.items():
         layer, _, kind = name.rpartition(".")
-        numbered[f"{behind[layer]}.{kind}" if layer in behind else dialect.from_basicsr(name)] = value
+        numbered[f"{after_trunk[layer]}.{kind}" if layer in after_trunk else dialect.from_basicsr(name)] = value
     return numbered
 
 
 def _tail_numberings() -> dict[frozenset[int], tuple[int, ...]]:
-    """List the numbers that layers behind the trunk have in a flat ``nn.Sequential``.
+    """Return the possible numbers of the convolutions after the trunk in a flat ``nn.Sequential``, in order.
 
-    The trunk is 0 and 1. Each doubling takes three numbers: Upsample, conv, LeakyReLU, or in a sub-pixel network conv,
-    PixelShuffle, LeakyReLU. Then come conv, LeakyReLU, conv.
+    The first convolution and the trunk are 0 and 1. Each doubling uses three numbers: Upsample, conv, LeakyReLU, or in
+    a sub-pixel network conv, PixelShuffle, LeakyReLU. The last layers are conv, LeakyReLU, conv.
     """
     tails = {}
     for doublings in range(5):
@@ -234,8 +238,8 @@ def _resolve_tail(names: list[str], place: str) -> list[str]:
     if numbers is None:
         got = ", ".join(f"model.{number}" for number in sorted(layers)[:8])
         raise WeightsError(
-            f"{place}: expected the layers behind the trunk to be model.3, 6, 8, 10 (×4) or those of another scale, "
-            f"got {got}; the file is damaged or of an unknown variant of ESRGAN"
+            f"{place}: expected the layers after the trunk to be model.3, 6, 8, 10 (×4) or those of another scale, "
+            f"got {got}; the file is damaged or an unknown variant of ESRGAN"
         )
     *ups, hr, last = numbers
     ours = {f"tail.{number}": f"conv_up{u}" for u, number in enumerate(ups, start=1)}
@@ -250,13 +254,17 @@ def _check_upsampling(ours: StateDict, numbered_as_subpixel: bool, label: str, p
     if numbered_as_subpixel != (up.shape[0] > up.shape[1]):
         kind = ("nearest-neighbour", "sub-pixel") if numbered_as_subpixel else ("sub-pixel", "nearest-neighbour")
         raise WeightsError(
-            f"{place}: has the convolutions of {kind[0]} upsampling where {kind[1]} upsampling has them; "
-            "an unknown variant of ESRGAN"
+            f"{place}: convolutions for {kind[0]} upsampling are numbered as for {kind[1]} upsampling; "
+            "the file is an unknown variant of ESRGAN"
         )
 
 
 def _resolve_conv_body(names: list[str], place: str) -> list[str]:
-    """Take the number from ``conv_body{n}``: it follows the last block, or blocks are missing."""
+    """Remove the number n from ``conv_body{n}``.
+
+    Raises:
+        WeightsError: If n is not the number of blocks, so that blocks are missing.
+    """
     after = {int(match[1]) for name in names if (match := re.fullmatch(r"conv_body(\d{1,4})\.\w+", name))}
     blocks = {int(match[1]) for name in names if (match := re.match(r"body\.(\d{1,4})\.rdb", name))}
     if after and after != {len(blocks)}:

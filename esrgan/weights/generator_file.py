@@ -1,4 +1,4 @@
-"""Generators on disk: read in any dialect and container, written whole or not at all."""
+"""Read generators in any dialect and container format, and write weight files atomically."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from esrgan.weights.dialects import BASICSR, to_basicsr_names
 
 @dataclass(frozen=True)
 class GeneratorFile:
-    """A generator as read from a file.
+    """A generator read from a file.
 
     Attributes:
         path: The file.
-        state: float32 tensors under our names.
-        architecture: What they belong to.
-        stage: "pretraining" or "training" where the file says so, as ours do; None otherwise.
-        alpha: α of a network interpolation, None otherwise.
-        hparams: The configuration it was trained with, as JSON has it; empty if unknown.
-        dialect: What the tensors were called in the file, in words for users; BasicSR's names are ours.
-        licence: Of the weights, where the file says it; None otherwise.
+        state: The weights, float32 tensors under our names.
+        architecture: The network that the weights belong to.
+        stage: The training stage, "pretraining" or "training"; None if the file does not record it.
+        alpha: α if the weights are a network interpolation, else None.
+        hparams: The training configuration as parsed JSON; empty if unknown.
+        dialect: Label of the naming scheme in the file; our names are BasicSR's.
+        licence: Licence of the weights; None if the file does not record it.
     """
 
     path: Path
@@ -56,16 +56,19 @@ class GeneratorFile:
     licence: str | None = None
 
     def build(self) -> RRDBNet:
-        """Make the generator with these weights, on the CPU, in evaluation mode."""
+        """Return the generator with these weights, on the CPU, in evaluation mode."""
         network = self.architecture.build()
         network.load_state_dict(self.state)
         return network.eval()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what a model file holds, for ``save_file``; its hparams say β where it would be read otherwise."""
+        """Return the content of a model file, for ``save_file``.
+
+        The hparams record β if it would otherwise be read back differently.
+        """
         hparams, beta = self.hparams, self.architecture.residual_scaling
-        said = _configured_residual_scaling(hparams)
-        if (Architecture.residual_scaling if said is None else said) != beta:
+        configured = _configured_residual_scaling(hparams)
+        if (Architecture.residual_scaling if configured is None else configured) != beta:
             generator = hparams.get("generator")
             rest = generator if isinstance(generator, dict) else {}
             hparams = hparams | {"generator": rest | {"residual_scaling": beta}}
@@ -74,39 +77,56 @@ class GeneratorFile:
 
     @property
     def origin(self) -> str:
-        """Which training, or interpolation, it comes from, in a few words."""
+        """The training stage or interpolation that produced the weights, as a short text."""
         if self.alpha is not None:
             return f"interpolated, α = {self.alpha:g}"
-        return {"pretraining": "PSNR stage", "training": "GAN stage", None: "of unknown training"}[self.stage]
+        return {"pretraining": "PSNR stage", "training": "GAN stage", None: "unknown stage"}[self.stage]
 
     def describe(self) -> str:
-        """Say in a few words what the file is."""
+        """Return the architecture, the naming scheme if it is not ours, and the origin as one short text."""
         ours = self.stage and self.dialect == BASICSR.label
         return ", ".join([str(self.architecture), *([] if ours else [self.dialect]), self.origin])
 
 
 def load_generator(path: str | Path) -> GeneratorFile:
-    """Read a generator of the ESRGAN family, by its content and whatever the file is called.
+    """Read a generator of the ESRGAN family; the format is detected from the content, not from the file name.
 
-    That is a model file or checkpoint of ours, or a file of BasicSR, Real-ESRGAN, ESRGAN (old and new names), or the
-    earlier framework; a PyTorch or safetensors file, or the ``.param`` or ``.bin`` of an ncnn pair.
+    The file may be a model file or checkpoint of this package, or come from BasicSR, Real-ESRGAN, ESRGAN (old and new
+    names) or the earlier framework. It may be a PyTorch or safetensors file, or the ``.param`` or ``.bin`` of an ncnn
+    pair.
 
     Args:
-        path: The file, where for an ncnn pair the name without suffix will do, or a name of
+        path: The file (for an ncnn pair also the common name without suffix), or a name in
             ``esrgan.pretrained.MODELS``.
 
+    Returns:
+        The generator, its weights converted to float32 under BasicSR's names.
+
     Raises:
-        WeightsError: If it is missing, damaged, or no ESRGAN generator; one line that says which.
+        WeightsError: If the file is missing, damaged or not an ESRGAN generator; the message is one line.
+
+    Example:
+        >>> from esrgan import load_generator
+        >>> file = load_generator("esrgan-lite")
+        >>> file.describe()
+        'RRDBNet ×4 64/32/6, GAN stage'
+        >>> network = file.build()  # a torch.nn.Module
+        >>> sum(parameter.numel() for parameter in network.parameters())
+        4467779
     """
     path = pretrained.resolve(path)
     return parse_generator(load_file(path), path)
 
 
 def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
-    """Find the generator in what ``load_file`` read from a file.
+    """Return the generator in the content of a weight file.
+
+    Args:
+        content: The result of ``load_file``.
+        path: The file, for the result and error messages.
 
     Raises:
-        WeightsError: If there is none.
+        WeightsError: If the content is not a complete ESRGAN generator.
     """
     place = str(path)
     state, dialect = to_basicsr_names(extract_state_dict(content, place), place)
@@ -119,7 +139,7 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         beta = _configured_residual_scaling(hparams)
     if beta is not None:
         architecture = replace(architecture, residual_scaling=_to_finite_float(beta, "residual_scaling", place))
-    with torch.device("meta"):  # names and shapes alone: a file must not make us allocate what it claims to hold
+    with torch.device("meta"):  # no memory is allocated for the shapes that a file claims
         network = architecture.build()
     check_complete(state, network, place)
     stage, alpha, licence = (content.get(key) for key in ("stage", "alpha", "licence"))
@@ -136,14 +156,14 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
 
 
 def _configured_residual_scaling(hparams: dict[str, Any]) -> float | None:
-    """Read β from a configuration, None where it says nothing."""
+    """Return β from a configuration, or None if it is not set there."""
     generator = hparams.get("generator")
     beta = generator.get("residual_scaling") if isinstance(generator, dict) else None
     return beta if isinstance(beta, (int, float)) else None
 
 
 def _is_json_serialisable(value: dict[str, Any]) -> bool:
-    """Tell whether JSON gives a dictionary back as it is: no tensors in it, no keys but text."""
+    """Return whether a dictionary survives a JSON round trip, so without tensors or keys that are not strings."""
     try:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError, RecursionError):
@@ -151,7 +171,7 @@ def _is_json_serialisable(value: dict[str, Any]) -> bool:
 
 
 def _to_finite_float(value: float, name: str, place: str) -> float:
-    with contextlib.suppress(OverflowError):  # of an integer that no float can hold
+    with contextlib.suppress(OverflowError):  # an integer may be too large for a float
         if math.isfinite(value):
             return float(value)
     raise WeightsError(f"{place}: expected {name} to be a finite number; the file is damaged")
@@ -161,30 +181,29 @@ def _to_float32(state: StateDict, place: str) -> StateDict:
     state = {name: value.detach().float() for name, value in state.items()}
     if odd := [name for name, value in state.items() if not value.isfinite().all()]:
         raise WeightsError(
-            f"{place}: NaN or infinity in {len(odd)} of {len(state)} tensors, the first is {odd[0]}; "
-            "its training had diverged: use an earlier file"
+            f"{place}: NaN or infinity in {len(odd)} of {len(state)} tensors (first: {odd[0]}); "
+            "the training diverged; use an earlier file"
         )
     return state
 
 
 def save_file(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a weight file: to a temporary file beside it, flushed to the disk, then renamed over the old one.
+    """Write a weight file atomically: write a temporary file, flush it to disk, and rename it over the old file.
 
     Args:
-        path: Where to; the folder is made. A ``.safetensors`` file takes ``content["params"]`` as its tensors and the
-            rest as metadata in JSON; any other suffix is PyTorch's format.
-        content: Tensors, numbers, texts, lists and dictionaries of these.
+        path: The file to write; its folder is created. A ``.safetensors`` file stores ``content["params"]`` as tensors
+            and the rest as JSON metadata; any other suffix selects PyTorch's format.
+        content: Tensors, numbers, strings, and lists and dictionaries of these.
 
     Raises:
-        WeightsError: If it cannot be written; what was at ``path`` before is untouched.
+        WeightsError: If the file cannot be written; an existing file at ``path`` is then unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open(
-            "wb"
-        ) as file:  # not by name: PyTorch would put it into the file, safetensors close it to others
+        # Given a name, PyTorch would store it in the file and safetensors would deny access to other users.
+        with temporary.open("wb") as file:
             if path.suffix.lower() == ".safetensors":
                 metadata = {key: json.dumps(value) for key, value in content.items() if key != "params"}
                 tensors = {name: value.contiguous() for name, value in content["params"].items()}
@@ -195,17 +214,15 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
-        raise WeightsError(
-            f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed there"
-        ) from error
+        raise WeightsError(f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def _system_error_text(error: BaseException) -> str:
-    """Say what the system said, which PyTorch hides behind messages of its own."""
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, OSError):
-        behind = behind.__context__
-    return one_line((behind and behind.strerror) or str(error), 120)
+    """Return the message of the underlying OSError, which PyTorch wraps in exceptions of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return one_line((cause and cause.strerror) or str(error), 120)

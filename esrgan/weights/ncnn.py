@@ -1,4 +1,4 @@
-"""ncnn models: a ``.param`` text that describes the network and a ``.bin`` with its weights."""
+"""Read ncnn models: a ``.param`` text that describes the network, and a ``.bin`` with its weights."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from esrgan.text import one_line
 from esrgan.weights.ncnn_graph import Convolution, Graph, name_convolutions
 
 MAGIC = b"7767517"  # the first line of every .param text
-FLOAT16, FLOAT32 = 0x01306B47, 0  # what stands before the weights of a convolution in the .bin
+FLOAT16, FLOAT32 = 0x01306B47, 0  # the flag before the weights of a convolution in the .bin
 RAW_FLOAT32 = 0x0002C056
 WEIGHT_FLAGS = {flag.to_bytes(4, "little") for flag in (FLOAT16, FLOAT32, RAW_FLOAT32)}
 
 
 def find_pair(path: Path) -> tuple[Path, Path] | None:
-    """Find the two files of an ncnn model from either, or from their common name; None if ``path`` is none.
+    """Find the two files of an ncnn model, the ``.param`` and the ``.bin``.
+
+    Args:
+        path: Either file, or their common name without suffix.
+
+    Returns:
+        Both files, or None if ``path`` is not part of an ncnn model.
 
     Raises:
-        WeightsError: If it is one and the other is not there.
+        WeightsError: If ``path`` is the ``.param`` and there is no ``.bin``.
     """
     try:
         if path.is_file():
@@ -38,11 +44,11 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
         else:
             return None
     except (OSError, ValueError):
-        return None  # the caller says why
+        return None  # the caller reports it
     if head.lstrip().startswith(MAGIC):
         weights = path.with_suffix(".bin")
         if not weights.is_file():
-            raise WeightsError(f"{path}: expected its weights {weights.name} beside it, got nothing; put them there")
+            raise WeightsError(f"{path}: its {weights.name} is missing; put it in the same folder")
         return path, weights
     param = path.with_suffix(".param")
     is_weights = path.suffix == ".bin" and not head.startswith((b"PK", b"\x80")) and param.is_file()
@@ -50,17 +56,17 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
 
 
 def read_pair(param: Path, weights: Path) -> dict[str, Tensor]:
-    """Read a generator.
+    """Read the tensors of a generator from an ncnn model.
 
     Args:
-        param: The text.
-        weights: The weights, in float16 or float32.
+        param: The ``.param`` text.
+        weights: The ``.bin`` file, in float16 or float32.
 
     Returns:
-        Tensors under our names behind ``ncnn:``, and the residual scaling, ``ncnn:residual_scaling``.
+        Tensors under our names with the prefix ``ncnn:``, and the residual scaling as ``ncnn:residual_scaling``.
 
     Raises:
-        WeightsError: If it is no RRDBNet or the two files do not fit each other, in one line.
+        WeightsError: If the network is not RRDBNet or the two files do not match; the message is one line.
     """
     graph = Graph(str(param))
     for number, line in enumerate(_read_layers(param), start=3):
@@ -68,7 +74,7 @@ def read_pair(param: Path, weights: Path) -> dict[str, Tensor]:
     names, beta = name_convolutions(graph)
     tensors = _read_weights(weights, graph.convolutions)
     state = {f"ncnn:{name}.{kind}": next(tensors) for name in names for kind in ("weight", "bias")}
-    next(tensors, None)  # which makes sure that the file ends here
+    next(tensors, None)  # runs the check that the file ends here
     return state | {"ncnn:residual_scaling": torch.tensor(beta, dtype=torch.float64)}
 
 
@@ -76,16 +82,16 @@ def _read_layers(param: Path) -> list[str]:
     try:
         magic, counts, *lines = f"{param.read_text('utf-8')}\n".split("\n")
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{param}: expected the text of an ncnn network; {one_line(str(error))}") from error
+        raise WeightsError(f"{param}: expected the text of an ncnn network: {one_line(str(error))}") from error
     lines = [line for line in lines if line.strip()]
     if magic.strip() != MAGIC.decode() or counts.split()[:1] != [str(len(lines))]:
-        expected = one_line(counts.partition(" ")[0], 20) or "a number of"
+        expected = one_line(counts.partition(" ")[0], 20) or "the stated number of"
         raise WeightsError(f"{param}: expected {expected} layers, got {len(lines)}; the file is damaged or truncated")
     return lines
 
 
 def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tensor]:
-    """Give weight and bias of each convolution; no more is read or allocated than the file holds."""
+    """Yield weight and bias of each convolution, without allocating more memory than the file holds."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -97,8 +103,8 @@ def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tenso
         start, position = position, position + count * np.dtype(dtype).itemsize
         if position > len(content):
             raise WeightsError(
-                f"{path}: expected {position:,} bytes or more, got {len(content):,}: ends within {name}; "
-                "truncated, or not the .bin of its .param"
+                f"{path}: expected at least {position:,} bytes, got {len(content):,} (it ends within {name}); "
+                "it is truncated or does not belong to its .param"
             )
         return np.frombuffer(content, dtype, count, start)
 
@@ -108,15 +114,17 @@ def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tenso
         flag = int(take(1, "<u4", convolution.name)[0])
         if flag == FLOAT16:
             values = take(count, "<f2", convolution.name)
-            position += position % 4  # padded to whole 4 bytes
+            position += position % 4  # padding to a multiple of 4 bytes
         elif flag in (FLOAT32, RAW_FLOAT32):
             values = take(count, "<f4", convolution.name)
         else:
             raise WeightsError(
-                f"{path}: expected float16 or float32 weights in {convolution.name}, got flag {flag:#010x}: "
-                "8-bit weights, or not the .bin of its .param; use the model before it was quantised"
+                f"{path}: expected float16 or float32 weights in {convolution.name}, got flag {flag:#010x}; it has "
+                "8-bit weights or does not belong to its .param; use the model before quantisation"
             )
         yield torch.from_numpy(values.reshape(shape).copy())
         yield torch.from_numpy(take(convolution.out_channels, "<f4", convolution.name).copy())
     if position != len(content):
-        raise WeightsError(f"{path}: {len(content) - position:,} bytes too many; not the .bin of its .param")
+        raise WeightsError(
+            f"{path}: expected {position:,} bytes, got {len(content):,}; it does not belong to its .param"
+        )

@@ -1,7 +1,7 @@
-"""The network that an ncnn ``.param`` describes, as a graph of operations.
+"""Recognise RRDBNet in the graph of operations that an ncnn ``.param`` describes.
 
-Convolutions are numbered as they come; that the network is RRDBNet and which one is found by building RRDBNet's graph
-beside the file's and comparing the two.
+Convolutions are numbered in the order of the file. Their number and the other layers determine the only RRDBNet that
+the network can be. The graph of that RRDBNet is built from the same operations and compared with the file's.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from esrgan.models.generator import NEGATIVE_SLOPE
 from esrgan.text import one_line
 
 UNSUPPORTED_LAYERS = {
-    "PReLU": "as SRVGGNetCompact has, the small network of Real-ESRGAN",
-    "Deconvolution": "as waifu2x and Real-CUGAN have",
-    "InnerProduct": "as networks with attention have",
+    "PReLU": "as in SRVGGNetCompact, the small network of Real-ESRGAN",
+    "Deconvolution": "as in waifu2x and Real-CUGAN",
+    "InnerProduct": "as in networks with attention",
 }
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A 3×3 convolution of the file: its name there and its channels."""
+    """A 3×3 convolution in the file, with its name there and its numbers of channels."""
 
     name: str
     out_channels: int
@@ -32,10 +32,10 @@ class Convolution:
 
 @dataclass
 class Graph:
-    """A network as expressions: equal computations have equal numbers, whatever their blobs are called.
+    """A network by value numbering: equal computations have equal numbers, whatever their blobs are called.
 
     Args:
-        place: The file, for messages.
+        place: Name of the file for error messages.
     """
 
     place: str
@@ -43,30 +43,38 @@ class Graph:
     scaled: dict[int, tuple[float, int]] = field(default_factory=dict)
     blobs: dict[str, int] = field(default_factory=dict)
     convolutions: list[Convolution] = field(default_factory=list)
-    conv_nodes: list[int] = field(default_factory=list)  # the node of each convolution
-    sum_factors: list[tuple[float, ...]] = field(default_factory=list)  # in each sum
+    conv_nodes: list[int] = field(default_factory=list)  # one node per convolution
+    sum_factors: list[tuple[float, ...]] = field(default_factory=list)  # the factors of each sum
     upsamplings: int = 0
     unshuffle_factor: int = 1
     max_concat_inputs: int = 1
     last_node: int = -1
 
     def node_id(self, *key: object) -> int:
-        """Give the number of an operation on numbered inputs."""
+        """Return the number of an operation on numbered inputs."""
         return self.node_ids.setdefault(key, len(self.node_ids))
 
     def add_sum(self, *terms: tuple[float, int]) -> int:
-        """Add numbered inputs, each times a factor, in whatever order and however they come to be multiplied."""
+        """Return the number of a sum of (factor, input) terms, whatever their order and grouping."""
         return self.node_id("sum", *self._resolve(terms))
 
     def _resolve(self, terms: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
         resolved = []
         for factor, term in terms:
             inner, source = self.scaled.get(term, (1.0, term))
-            resolved.append((float(f"{factor * inner:.6g}"), source))  # a float32 in the file has no more digits
+            resolved.append((float(f"{factor * inner:.6g}"), source))  # the file's float32 numbers have no more digits
         return sorted(resolved)
 
     def add_layer(self, words: list[str], line: int) -> None:
-        """Take in a layer of the file."""
+        """Add a layer of the file to the graph.
+
+        Args:
+            words: The line of the layer, split at white space.
+            line: Its number in the file, for error messages.
+
+        Raises:
+            WeightsError: If the line is damaged or the layer is not one of RRDBNet's.
+        """
         place = f"{self.place}:{line}"
         try:
             kind, name, num_inputs, num_outputs = words[0], words[1], int(words[2]), int(words[3])
@@ -76,7 +84,9 @@ class Graph:
             result = self._add_operation(kind, name, inputs, options, place)
         except (IndexError, KeyError, ValueError, OverflowError, ZeroDivisionError) as error:
             got = one_line(" ".join(words))
-            raise WeightsError(f"{place}: expected a layer of an ncnn network, got {got}; file damaged") from error
+            raise WeightsError(
+                f"{place}: expected a layer of an ncnn network, got {got}; the file is damaged"
+            ) from error
         for blob in blobs[num_inputs:]:
             self.blobs[blob] = result
         self.last_node = result
@@ -85,7 +95,7 @@ class Graph:
         def option(key: int, default: float = 0) -> float:
             return float(options.get(str(key), default))
 
-        def numbers(key: int) -> list[float]:  # arrays: -23300 less the key, and the count before the values
+        def numbers(key: int) -> list[float]:  # an array's key is -23300 - key; its count comes first
             return [float(text) for text in options.get(str(-23300 - key), "0").split(",")][1:]
 
         match kind:
@@ -121,7 +131,7 @@ class Graph:
         how = "with options or inputs of another network" if known else UNSUPPORTED_LAYERS.get(kind, "")
         raise WeightsError(
             f"{place}: expected the layers of RRDBNet, got {one_line(f'{kind} {name}')}{how and f', {how}'}; "
-            "these commands run RRDBNet alone"
+            "only RRDBNet is supported"
         )
 
     def _record_sum(self, *terms: tuple[float, int]) -> int:
@@ -136,12 +146,12 @@ class Graph:
         if shape != (3, 3, 1, 1, 1, 1, 1, 0):
             raise WeightsError(
                 f"{place}: expected a 3×3 convolution of stride 1 with a bias, got {one_line(name)} "
-                f"of {width:g}×{height:g} or other stride, padding or 8-bit weights; this is no RRDBNet"
+                f"of {width:g}×{height:g} or with other stride, padding or 8-bit weights; this is not RRDBNet"
             )
         out_channels, size = int(option(0)), int(option(6))
         in_channels, rest = divmod(size, 9 * out_channels)
         if rest or min(in_channels, out_channels) < 1:
-            raise WeightsError(f"{place}: {size} weights cannot be of {out_channels} 3×3 filters; the file is damaged")
+            raise WeightsError(f"{place}: {size} weights do not fit {out_channels} 3×3 filters; the file is damaged")
         result = self.node_id("convolution", len(self.convolutions), source)
         self.convolutions.append(Convolution(one_line(name), out_channels, in_channels))
         self.conv_nodes.append(result)
@@ -150,23 +160,27 @@ class Graph:
         return self._add_activation(result, slopes[0] if option(9) == 2 else math.nan, place)
 
     def _add_activation(self, source: int, slope: float, place: str) -> int:
-        if not math.isclose(slope, NEGATIVE_SLOPE, rel_tol=1e-3):  # float16 has three digits
-            got = "another one" if math.isnan(slope) else f"slope {slope:g}"
-            raise WeightsError(f"{place}: expected activation by LeakyReLU of slope 0.2, got {got}; this is no RRDBNet")
+        if not math.isclose(slope, NEGATIVE_SLOPE, rel_tol=1e-3):  # float16 has about three digits
+            got = "another activation" if math.isnan(slope) else f"slope {slope:g}"
+            raise WeightsError(f"{place}: expected LeakyReLU with slope 0.2, got {got}; this is not RRDBNet")
         return self.node_id("leaky", source)
 
 
 def name_convolutions(graph: Graph) -> tuple[list[str], float]:
-    """Give our name of each convolution, and the residual scaling; refuse what is wired otherwise than RRDBNet."""
-    # With N blocks of J dense blocks of K convolutions: N·J·K convolutions in the trunk, N·J + N scaled sums, and one
-    # sum that is the long skip; the widest concatenation has K inputs.
+    """Return our name of each convolution, in order, and the residual scaling.
+
+    Raises:
+        WeightsError: If the graph is not that of an RRDBNet.
+    """
+    # N blocks of J dense blocks of K convolutions have N·J·K convolutions in the trunk, N·J + N scaled sums, and one
+    # sum for the long skip connection. The widest concatenation has K inputs.
     ups, max_concat_inputs = graph.upsamplings, graph.max_concat_inputs
     num_dense, rest = divmod(len(graph.convolutions) - 4 - ups, max_concat_inputs)
     num_blocks = len(graph.sum_factors) - 1 - num_dense
     if rest or num_dense < 1 or num_blocks < 1 or num_dense % num_blocks:
         raise WeightsError(
-            f"{graph.place}: expected RRDBNet, got a network of {len(graph.convolutions)} convolutions, "
-            f"{len(graph.sum_factors)} sums and {ups} upsamplings, which cannot be one"
+            f"{graph.place}: no RRDBNet has these numbers of layers: convolutions {len(graph.convolutions)}, "
+            f"sums {len(graph.sum_factors)}, upsampling layers {ups}"
         )
     trunk = [
         f"body.{i}.rdb{j}.conv{k}"
@@ -178,16 +192,16 @@ def name_convolutions(graph: Graph) -> tuple[list[str], float]:
     channels = graph.convolutions[0].in_channels, graph.convolutions[-1].out_channels
     if graph.unshuffle_factor > 1 and channels[0] != channels[1] * graph.unshuffle_factor**2:
         raise WeightsError(
-            f"{graph.place}: {channels[0]} channels in and {channels[1]} out do not fit folding by "
-            f"{graph.unshuffle_factor}; this is no RRDBNet"
+            f"{graph.place}: input channels ({channels[0]}) and output channels ({channels[1]}) do not fit pixel "
+            f"unshuffle by {graph.unshuffle_factor}; this is not RRDBNet"
         )
     beta = next((factor for factor in graph.sum_factors[0] if factor != 1), 1.0)
     conv_nodes = _build_rrdbnet(graph, num_blocks, num_dense // num_blocks, max_concat_inputs, beta)
     for convolution, name, got, expected in zip(graph.convolutions, names, graph.conv_nodes, conv_nodes, strict=True):
         if got != expected:
             raise WeightsError(
-                f"{graph.place}: {convolution.name}, where RRDBNet has {name}, is connected, activated or scaled in "
-                "another way; this is another network"
+                f"{graph.place}: {convolution.name}, where RRDBNet has {name}, is connected, activated or scaled "
+                "differently; this is another network"
             )
     if graph.last_node != graph.conv_nodes[-1]:
         raise WeightsError(f"{graph.place}: does not end with RRDBNet's last convolution; this is another network")
@@ -195,7 +209,7 @@ def name_convolutions(graph: Graph) -> tuple[list[str], float]:
 
 
 def _build_rrdbnet(graph: Graph, num_blocks: int, num_dense: int, num_convs: int, beta: float) -> list[int]:
-    """Build RRDBNet from the same operations: the numbers that its convolutions' results must have."""
+    """Build RRDBNet from the same operations, and return the numbers that the convolutions of the file must have."""
     conv_nodes: list[int] = []
 
     def conv(source: int) -> int:

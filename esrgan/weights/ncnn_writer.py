@@ -1,4 +1,4 @@
-"""Generators as ncnn models: the text that describes the network, and its weights in the same order."""
+"""Write generators as ncnn models: a text that describes the network, and the weights in the same order."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from esrgan.weights.ncnn import FLOAT16, FLOAT32, MAGIC
 
 
 def to_ncnn(state: dict[str, Tensor], architecture: Architecture) -> tuple[str, bytes]:
-    """Give the ``.param`` and the ``.bin``; the input is the blob ``data`` in [0, 1], the output ``output``.
+    """Return the contents of the ``.param`` and the ``.bin`` of a generator.
+
+    The input blob is ``data`` in [0, 1], the output blob ``output``.
 
     Args:
-        state: Tensors under our names, float32, or weights in float16.
-        architecture: What they belong to.
+        state: Tensors under our names; biases in float32, weights in float32 or float16.
+        architecture: The network that they belong to.
     """
     writer = _Writer(state, architecture)
     return writer.param(), bytes(writer.weights)
 
 
 class _Writer:
-    """Writes RRDBNet layer by layer, once: a layer's weights are in the ``.bin`` when its line is made."""
+    """Writer of one RRDBNet, layer by layer; it adds the weights of a layer to the ``.bin`` with the layer."""
 
     def __init__(self, state: dict[str, Tensor], architecture: Architecture) -> None:
         self.state, self.architecture = state, architecture
-        self.layers: list[tuple[str, list[str], str]] = []  # kind, inputs, options; each makes the blob of its number
+        # (kind, inputs, options); the output blob of a layer is named by the layer's number
+        self.layers: list[tuple[str, list[str], str]] = []
         self.weights = bytearray()
 
     def param(self) -> str:
-        """Give the ``.param``."""
+        """Return the content of the ``.param``."""
         architecture = self.architecture
         x = "data"
         if architecture.pixel_unshuffle:
@@ -79,7 +82,7 @@ class _Writer:
         return self._layer("Eltwise", [residual, x], f"0=1 -23301=2,{self.architecture.residual_scaling:e},1.0e+00")
 
     def _text(self) -> str:
-        """Name the blobs: ncnn wants a Split, and a name for each use, where a result is used more than once."""
+        """Return the text of all layers, with a Split after each blob that several layers use, as ncnn requires."""
         uses = Counter(source for _, inputs, _ in self.layers for source in inputs)
         taken: Counter[str] = Counter()
         lines, blobs = ["Input data 0 1 data"], 1

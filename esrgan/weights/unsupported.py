@@ -1,4 +1,4 @@
-"""What a file that is no ESRGAN generator seems to be, told by the names in it."""
+"""Guess from the names in a weight file what it is, for error messages about files that are not ESRGAN generators."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from esrgan.text import one_line
 
-ONLY_RRDBNET = "; these commands run RRDBNet alone"
-NAME_GENERATOR = "; name the generator's file"
+ONLY_RRDBNET = "; only RRDBNet is supported"
+ADVISE_GENERATOR = "; pass the generator's file"
 
-# What it is, and names that all must be there for that; the first that fits is said.
+# Each network with patterns that must all match one of its tensor names. The first network that fits is reported.
 NETWORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (f"ESRGAN+, which has 1×1 convolutions in its dense blocks{ONLY_RRDBNET}", (r"\.conv1x1\.",)),
-    ("a LoRA, an addition to a diffusion model", (r"lora_(up|down|A|B)\b",)),
+    ("a LoRA adapter of a diffusion model", (r"lora_(up|down|A|B)\b",)),
     ("a Stable Diffusion checkpoint", (r"^(model\.diffusion_model|cond_stage_model|conditioner)\.",)),
     ("a diffusion model", (r"^(down_blocks|double_blocks)\.0\.",)),
     (f"HAT{ONLY_RRDBNET}", (r"\.overlap_attn\.",)),
@@ -32,12 +32,12 @@ NETWORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (f"EDSR{ONLY_RRDBNET}", (r"^head\.0\.weight$", r"^body\.0\.body\.0\.weight$")),
     (f"EDSR or SRResNet{ONLY_RRDBNET}", (r"^conv_first\.weight$", r"^body\.0\.conv1\.weight$")),
     (f"SRVGGNetCompact, the small network of Real-ESRGAN{ONLY_RRDBNET}", (r"^body\.0\.weight$", r"^body\.1\.weight$")),
-    (f"a U-Net discriminator{NAME_GENERATOR}", (r"^conv0\.weight$", r"^conv9\.weight$")),
-    (f"a VGG discriminator{NAME_GENERATOR}", (r"^features\.block_0\.conv\.|^conv0_0\.weight$",)),
-    (f"a VGG discriminator{NAME_GENERATOR}", (r"^features\.0\.weight$", r"^classifier\.2\.weight$")),
-    ("LPIPS, which measures images", (r"^lin0\.model\.1\.weight$",)),
-    ("a ResNet, which classifies images", (r"^layer1\.0\.conv1\.weight$",)),
-    ("a VGG network, which classifies images", (r"^features\.0\.weight$|^conv1_1\.weight$",)),
+    (f"a U-Net discriminator{ADVISE_GENERATOR}", (r"^conv0\.weight$", r"^conv9\.weight$")),
+    (f"a VGG discriminator{ADVISE_GENERATOR}", (r"^features\.block_0\.conv\.|^conv0_0\.weight$",)),
+    (f"a VGG discriminator{ADVISE_GENERATOR}", (r"^features\.0\.weight$", r"^classifier\.2\.weight$")),
+    ("LPIPS, an image metric", (r"^lin0\.model\.1\.weight$",)),
+    ("a ResNet image classifier", (r"^layer1\.0\.conv1\.weight$",)),
+    ("a VGG image classifier", (r"^features\.0\.weight$|^conv1_1\.weight$",)),
 )
 GENERATOR_PARTS = (
     r"(^|\.)(conv_first|RRDB_trunk|conv_body|trunk_conv|conv_hr|HRconv|model\.1\.sub|rrdb_blocks|in_conv)\."
@@ -45,22 +45,27 @@ GENERATOR_PARTS = (
 
 
 def guess_architecture(names: Iterable[str]) -> str:
-    """Say what network tensors of these names belong to, and what to do instead where there is something."""
+    """Return the likely network of tensors with these names, with advice where there is any.
+
+    The text completes an error message: "expected an ESRGAN generator, got …".
+    """
     listed = list(names)
     text = "\n".join(name.removeprefix("module.") for name in listed)
     for kind, signs in NETWORKS:
         if all(re.search(sign, text, re.MULTILINE) for sign in signs):
             return kind
     first = ", ".join(one_line(name) for name in listed[:3])
+    tensors = "1 tensor" if len(listed) == 1 else f"{len(listed)} tensors"
     if re.search(GENERATOR_PARTS, text, re.MULTILINE):
-        return f"{len(listed)} tensors of one ({first}, …) without any of its dense blocks; the file is damaged"
-    return f"{len(listed)} tensors of another network ({first}, …)"
+        return f"{tensors} of one ({first}, …) but none of its dense blocks; the file is damaged"
+    return f"{tensors} of another network ({first}, …)"
 
 
 def guess_contents(content: Mapping[Any, Any]) -> str:
-    """Say what a dictionary without weights is, and what to do instead where there is something."""
+    """Return what a dictionary without weights seems to be, with advice where there is any."""
     if "param_groups" in content:
-        return f"the state of an optimizer and no tensors of a network{NAME_GENERATOR}"
+        return f"the state of an optimiser{ADVISE_GENERATOR}"
     if any(str(key).startswith(("optimizer", "scheduler")) for key in content):
-        return f"a training state, optimizers and schedulers, and no tensors of a network{NAME_GENERATOR}"
-    return f"{one_line(', '.join(map(str, list(content)[:5])) or 'nothing')} and no tensors"
+        return f"a training state (optimisers and schedulers) without the network{ADVISE_GENERATOR}"
+    keys = one_line(", ".join(map(str, list(content)[:5])) or "none")
+    return f"a dictionary with no tensors (keys: {keys})"

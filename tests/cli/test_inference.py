@@ -230,7 +230,7 @@ def test_options_reach_the_upscaler(model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--alpha", "0.5"], "comes without a PSNR-oriented generator"),
+        (["--alpha", "0.5"], "has no PSNR-oriented generator to blend with"),
         (["--psnr-model-path", "x.pth"], "--psnr-model-path: expected --alpha too"),
         (["--alpha", "2", "--psnr-model-path", "x.pth"], "expected a number from 0 to 1, got 2"),
         (["--quality", "101"], "from 1 to 100, got 101"),
@@ -298,8 +298,8 @@ def test_too_large_output_is_reported_before_upscaling(model, tmp_path, capsys, 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-m", "nowhere.pth", "PHOTO"], "there is no such file"),
-        (["-m", "PHOTO", "PHOTO"], "got a PNG image; name a model first"),
+        (["-m", "nowhere.pth", "PHOTO"], "no such file"),
+        (["-m", "PHOTO", "PHOTO"], "got a PNG image; pass the model first"),
         (["-m", "MODEL", "nowhere.png"], "nowhere.png"),
         (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "device cuda:77"),
         (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "on a CPU use bf16"),

@@ -21,8 +21,8 @@ def test_info_describes_a_file(tmp_path, capsys):
     output = capsys.readouterr()
     assert re.match(rf"{path}: RRDBNet ×2 8/4/1, [\d,]+ parameters, PSNR stage\n", output.out)
     assert hashlib.sha256(path.read_bytes()).hexdigest() in output.out
-    assert output.out.endswith("but for (default → here)\n    batch_size: 16 → 3\n")
-    assert "there is no such file" in output.err
+    assert output.out.endswith(", except (default → here)\n    batch_size: 16 → 3\n")
+    assert "no such file" in output.err
 
 
 def test_info_prints_json(tmp_path, capsys):
@@ -31,7 +31,7 @@ def test_info_prints_json(tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["channels"] == 1
     assert facts["scale"] == 2
-    assert facts["stage"] == "of unknown training"
+    assert facts["stage"] == "unknown stage"
     from safetensors.torch import load_file
 
     assert facts["parameters"] == sum(value.numel() for value in load_file(path).values())
@@ -42,7 +42,7 @@ def test_info_shows_the_step_of_a_checkpoint(tmp_path, capsys):
     checkpoint = {"run": "x", "step": 1234, "best": None, "stage": "training"}
     path = make_model(tmp_path / "c.pth", stage="training", checkpoint=checkpoint)
     assert main(["info", str(path)]) == 0
-    assert "of step 1,234" in capsys.readouterr().out
+    assert "checkpoint     step 1,234" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_info_omits_invalid_values(tmp_path, capsys, content, options):
     path = make_model(tmp_path / "model.pth", **content)
     assert main(["info", str(path), *options]) == 0
     out = capsys.readouterr().out
-    assert not re.search("trained with|of step|licence  |configuration", out)
+    assert not re.search("trained with|checkpoint  |licence  |configuration", out)
 
 
 def test_info_prints_no_control_characters(tmp_path, capsys):
@@ -79,7 +79,7 @@ def test_info_compares_only_keys_in_the_file(tmp_path, capsys):
     path = make_model(tmp_path / "model.pth", hparams={"seed": 7, "generator": {"num_basic_blocks": 1}})
     assert main(["info", str(path)]) == 0
     out = capsys.readouterr().out
-    changes = out.partition("but for (default → here)\n")[2].splitlines()
+    changes = out.partition("except (default → here)\n")[2].splitlines()
     assert [change.split(":")[0].strip() for change in changes] == ["generator.num_basic_blocks", "seed"]
 
 

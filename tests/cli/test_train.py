@@ -1,4 +1,4 @@
-"""``esrgan train`` from the outside: arguments, exit codes, and what is said where."""
+"""The ``esrgan train`` command: arguments, exit codes and messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Make = Callable[..., dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what a command writes by default out of the checkout."""
+    """Keep the default output folder out of the checkout."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -46,7 +46,7 @@ def config_file(tiny_config: Make, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
-    """Replace the training by a list of what it would have been called with."""
+    """Replace ``train`` and return a list of the arguments that it is called with."""
     calls: list[tuple[Config, TrainOptions]] = []
 
     def train(config: Config, options: TrainOptions) -> bool:
@@ -58,10 +58,10 @@ def train_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOpti
 
 
 def expect_error(capsys: pytest.CaptureFixture[str], *arguments: object, expected: int = 2) -> str:
-    """Run with bad arguments; give the message, which must come without a traceback."""
+    """Run with bad arguments and return the error message, which must come without a traceback."""
     try:
         code = train_main([str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse's way
+    except SystemExit as stopped:  # raised by argparse
         code = stopped.code
     out, err = capsys.readouterr()
     assert code == expected
@@ -119,12 +119,12 @@ def test_an_interrupted_run_exits_with_130_and_resumes(
     assert train_main(arguments) == 130
     assert "stopped after step 1 of pretraining" in capsys.readouterr().out
     try:
-        code = train_main([*arguments, "--resume", "auto"])  # pressed twice: at once
+        code = train_main([*arguments, "--resume", "auto"])  # the second Ctrl-C ends it at once
     except KeyboardInterrupt:
         code = None
     assert code == 130
     out, err = capsys.readouterr()
-    assert "at step 1; continuing there" in out
+    assert "at step 1; resuming from there" in out
     assert err == "interrupted\n"
     assert train_main([*arguments, "--resume", "auto"]) == 0
     assert "pretraining is done" in capsys.readouterr().out
@@ -156,7 +156,7 @@ def test_all_data_problems_are_printed_one_per_line(
         (["--stage", "gan"], "--stage"),
         (["--run-name", "a/b"], "--run-name"),
         (["--device", "tpu"], "expected auto, cpu, cuda, cuda:N or mps, got tpu"),
-        (["--device", "cpu", "-l", "nothing.pth"], "nothing.pth: there is no such file"),
+        (["--device", "cpu", "-l", "nothing.pth"], "nothing.pth: no such file"),
         (["--device", "cpu", "--colour"], "unrecognized arguments: --colour"),
     ],
 )
@@ -246,7 +246,7 @@ def test_help_explains_every_option_and_ends_with_examples(capsys: pytest.Captur
 # Several GPUs
 
 FAKE_TORCHRUN = """#!/bin/sh
-# Stands in for Python running torchrun: it stops as slowly as a trainer that finishes its step.
+# Stands in for Python running torchrun. It stops slowly, like a trainer that finishes its step.
 echo "$@" > {folder}/arguments
 trap 'sleep 0.7; touch {folder}/stopped; exit 1' INT TERM
 touch {folder}/started
@@ -257,7 +257,11 @@ exit 7
 
 @pytest.fixture
 def torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Pretend to have three GPUs, and let a script stand in for torchrun; give the folder of what it notes down."""
+    """Simulate three GPUs.
+
+    Returns:
+        A function that replaces torchrun by a script doing the given work, and returns the folder of its records.
+    """
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
 
@@ -298,7 +302,7 @@ def test_as_many_gpus_are_used_as_divide_the_batch(
         (["--no-data-parallel"], False),
         (["--device", "cuda:1"], False),
         (["--device", "cpu"], False),
-        ([], True),  # torchrun started this very process
+        ([], True),  # this process was itself started by torchrun
     ],
 )
 def test_one_process_trains_when_requested(
@@ -327,7 +331,8 @@ def test_an_interrupt_waits_for_the_checkpoint(
         while not (folder / "started").exists() or not (folder / "pid").exists():
             time.sleep(0.02)
         time.sleep(0.1)
-        if group:  # a terminal sends Ctrl-C to the whole group of processes, a scheduler SIGTERM to the one it knows
+        # A terminal sends Ctrl-C to the whole process group, a scheduler sends SIGTERM to one process.
+        if group:
             os.kill(int((folder / "pid").read_text()), number)
         os.kill(os.getpid(), number)
 
@@ -342,7 +347,7 @@ def test_an_interrupt_waits_for_the_checkpoint(
             os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
 
-# The other ways in
+# Other entry points
 
 
 def test_the_dispatcher_runs_the_given_command(

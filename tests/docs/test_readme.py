@@ -55,7 +55,7 @@ def test_commands_run_as_written(tmp_path):
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         output += done.stdout
 
-    assert "perceptual term is left out" in output
+    assert "training without the perceptual loss" in output
     assert "largest gain over bicubic" in output
     assert "(1804, 1200) (96, 128, 3) 398755" in output
     for name in [

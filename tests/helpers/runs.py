@@ -1,4 +1,4 @@
-"""Training runs for tests: started, disturbed at a chosen step, and what they leave compared."""
+"""Training runs for tests: start them, act at a chosen step, and compare the files they write."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from esrgan.training import TrainOptions, train
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
 
-TIMING_KEYS = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # of a log record, different each time
+TIMING_KEYS = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # these differ between identical runs
 STAGES = {"pretraining": PixelStage, "training": AdversarialStage}
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing catches it, and nothing is written after it."""
+    """Simulated kill -9, which nothing catches, so nothing is written after it."""
 
 
 def kill() -> None:
@@ -39,18 +39,18 @@ def run(config: dict[str, Any], out_dir: Path, **options: Any) -> bool:
 
 
 def load_run_files(out_dir: Path) -> dict[str, dict[str, Any]]:
-    """Read the files of the only run in a folder: content by the part of the name behind the run's."""
+    """Return the contents of the files of the only run in a folder, by name without the run's prefix."""
     return {path.name.partition("_RRDB_")[2].removesuffix(".pth"): load_file(path) for path in out_dir.glob("*.pth")}
 
 
 def comparable_content(content: dict[str, Any]) -> dict[str, Any]:
-    """Give what is the same in two runs of the same course: not the run's name, nor what it was configured to log."""
+    """Return a file's content without the run's name and configuration, which may differ between identical runs."""
     checkpoint = {key: value for key, value in content.get("checkpoint", {}).items() if key != "run"}
     return {key: value for key, value in content.items() if key != "hparams"} | {"checkpoint": checkpoint}
 
 
 def find_differences(one: Any, other: Any, place: str = "") -> list[str]:
-    """Name the places where two nests of dictionaries, lists, tensors and values differ in a bit."""
+    """List the places where two nested structures of dictionaries, lists, tensors and values are not bit-identical."""
     if isinstance(one, dict) and isinstance(other, dict):
         missing = [f"{place}/{key} in one only" for key in one.keys() ^ other.keys()]
         return missing + [
@@ -73,7 +73,7 @@ def read_records(out_dir: Path) -> list[dict[str, Any]]:
 
 
 def records_by_step(out_dir: Path, split: str, stage: str) -> dict[int, dict[str, Any]]:
-    """Give the records of a stage by their step."""
+    """Return the records of a stage by step."""
     return {
         record["step"]: record
         for record in read_records(out_dir)
@@ -83,7 +83,7 @@ def records_by_step(out_dir: Path, split: str, stage: str) -> dict[int, dict[str
 
 @contextmanager
 def after_step(stage: str, done: int, act: Callable[[], object]) -> Iterator[None]:
-    """Act in the moment when a stage has done so many steps, before anything is saved."""
+    """Call ``act`` when a stage has completed ``done`` steps, before anything is saved."""
     original = STAGES[stage].step
 
     def step(self: Any, low: Tensor, high: Tensor, current: int, *target: Tensor) -> dict[str, Tensor]:
@@ -102,7 +102,7 @@ def press_ctrl_c() -> None:
 
 
 def rank_environment(rank: int, port: int) -> dict[str, str]:
-    """Give what torchrun, whose store listens at a port, tells one of two processes."""
+    """Return the environment that torchrun, with its store on a port, sets for one of two processes."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
     return address | {"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
 

@@ -30,7 +30,7 @@ def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
 
 
 def perceptual_distance(state: dict[str, Tensor], fake: Tensor, real: Tensor) -> Tensor:
-    """Compare conv2_1 of VGG11, before its activation, as the paper would, in float32."""
+    """Compute the paper's perceptual distance from conv2_1 of VGG11, before its activation, in float32."""
 
     def features(image: Tensor) -> Tensor:
         mean, deviation = (torch.tensor(x).view(1, 3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -1,4 +1,4 @@
-"""A tiny generator's weights, and what loading its files gives or refuses."""
+"""Weights of a tiny generator, and helpers to load its files or catch the error."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ IN_TMP = settings(max_examples=40, deadline=None, suppress_health_check=[HealthC
 
 
 def one_line_message(error, path):
-    """The text of an error, which must be one line that begins with the file."""
+    """Return the text of an error, which must be one line that begins with the file."""
     text = str(error)
     assert "\n" not in text
     assert len(error.problems) == 1
@@ -46,7 +46,7 @@ def load_or_error(path):
 
 
 def random_state(seed=0, **arguments):
-    """Weights of a size that makes outputs tell networks apart."""
+    """Return weights large enough for different networks to differ in output."""
     network = RRDBNet(**{**TINY, **arguments})
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(v.shape, generator=generator) * 0.3 for name, v in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Generators written as other programs write them, every dialect and ncnn pairs, by none of the code that reads."""
+"""Write generators in every dialect and as ncnn pairs, without using any code of the reader."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ TINY = Architecture(
 
 
 def random_state(architecture, seed=0):
-    """Weights that float16 holds exactly, of a size that makes outputs tell networks apart."""
+    """Return weights that float16 represents exactly, large enough for different networks to differ in output."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {name: value.shape for name, value in RRDBNet(**vars(architecture)).state_dict().items()}
     return {name: (torch.randn(shape, generator=generator) * 0.3).half().float() for name, shape in shapes.items()}
@@ -46,7 +46,7 @@ def renamed(state, parts):
 
 
 def esrgan_old(state, architecture):
-    """Number the layers as a flat nn.Sequential of these modules would."""
+    """Number the layers like a flat nn.Sequential of these modules."""
     ups = sorted({name.split(".")[0] for name in state if name.startswith("conv_up")})
     modules = ["conv_first", "trunk"]
     for up in ups:
@@ -101,12 +101,12 @@ DIALECT_WRITERS = {
 
 
 class NcnnWriter:
-    """Writes RRDBNet as the exporters to ncnn do.
+    """Writer of RRDBNet in the format of other ncnn exporters.
 
     Args:
-        fused: Activation as an option of the convolution and scaled sums as Eltwise, as converters optimise it;
-            otherwise layers of their own.
-        half: Weights in float16.
+        fused: Write activations as options of the convolutions and scaled sums as Eltwise, like an optimising
+            converter; otherwise as separate layers.
+        half: Write weights in float16.
     """
 
     def __init__(self, state, architecture, fused=True, half=True, slope=0.2):

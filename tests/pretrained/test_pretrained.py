@@ -1,4 +1,4 @@
-"""The models that have names: those in the package, and the way of public ones onto this machine."""
+"""The named models: the bundled ones, and the download of public ones."""
 
 import hashlib
 import json
@@ -61,13 +61,13 @@ def test_bundled_model_matches_its_card(name):
     assert str(generator.architecture).startswith("RRDBNet ×4 64/32/")
     assert config.generator.num_basic_blocks == generator.architecture.num_basic_blocks
     assert f"\n| `{name}` | {hashlib.sha256(path.read_bytes()).hexdigest()} |\n" in CARD
-    assert not re.search(r'"(/|[A-Za-z]:)', metadata["hparams"]), "a path of the machine that trained it"
+    assert not re.search(r'"(/|[A-Za-z]:)', metadata["hparams"]), "contains a path of the training machine"
     assert path.stat().st_size <= (10_000_000 if name.startswith("esrgan-lite") else 34_000_000)
 
 
 @pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 1.6)])
 def test_bundled_pair_sharpens_and_preserves_colours(name, drift):
-    """On photographs it has not seen: the one is closer than bicubic, the other looks sharper, colours stay."""
+    """Compare both models with bicubic on photographs that they were not trained on."""
     psnr, gan = (Upscaler.from_file(each, "cpu", "fp32") for each in (MODELS[name].psnr_model, name))
     for photo in ("chelsea", "coffee", "astronaut"):
         high, low = photograph(photo)
@@ -129,13 +129,13 @@ def test_model_without_psnr_partner_cannot_be_blended(tmp_path):
     for command in (["inference", "-m", "bsrgan", "x.png"], ["interpolate", "--esrgan-model-path", "bsrgan"]):
         done = run(tmp_path, *command, "--alpha", "0.5")
         assert done.returncode == 2
-        assert "bsrgan: comes without a PSNR-oriented generator" in done.stderr
+        assert "bsrgan: has no PSNR-oriented generator to blend with" in done.stderr
     done = run(tmp_path, "inference", "-m", "esrgan-lite-psnr", "x.png", "--alpha", "0.5")
     assert done.returncode == 2
-    assert "esrgan-lite-psnr: is the PSNR-oriented generator of a pair" in done.stderr
+    assert "esrgan-lite-psnr: this is the PSNR-oriented generator of a pair" in done.stderr
 
 
-def test_teacher_makes_pairs_and_resumes(tmp_path):
+def test_teacher_writes_pairs_and_resumes(tmp_path):
     original, _ = photograph("coffee")
     (tmp_path / "photos").mkdir()
     images.write_pixels(tmp_path / "photos" / "coffee.png", original[:50, :41])
@@ -161,21 +161,21 @@ def test_model_name_takes_precedence_over_a_file(tmp_path, monkeypatch):
 def test_missing_bundled_model_is_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(catalogue, "BUNDLED_FOLDER", tmp_path)
     assert main(["models", "esrgan-lite"]) == 1
-    assert "esrgan-lite.safetensors: has been deleted; install esrgan again" in capsys.readouterr().err
+    assert "esrgan-lite.safetensors: this bundled model is missing; reinstall esrgan" in capsys.readouterr().err
 
 
 def test_unknown_model_name_is_reported(tmp_path):
     images.write_pixels(tmp_path / "photo.png", photograph("coffee")[1])
     done = run(tmp_path, "inference", "-m", "esrgn", "photo.png")
     assert done.returncode == 2
-    assert "esrgn: there is no such file, nor a model of this name (`esrgan models` lists them)" in done.stderr
-    with pytest.raises(WeightsError, match=r"^model\.pth: there is no such file$"):
+    assert "esrgn: no such file or model name (`esrgan models` lists the names)" in done.stderr
+    with pytest.raises(WeightsError, match=r"^model\.pth: no such file$"):
         load_generator("model.pth")
 
 
 @pytest.fixture
 def model_server(tmp_path, monkeypatch):
-    """A server that has a model, which is in the catalogue as "public"."""
+    """A server of a model that is in the catalogue as "public"."""
     content = make_model(tmp_path / "made.pth").read_bytes()
     monkeypatch.setenv("ESRGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(downloading, "RETRY_DELAY_S", 0.0)
@@ -190,13 +190,13 @@ def model_server(tmp_path, monkeypatch):
 
 
 def test_public_model_is_downloaded_only_on_request(model_server, tmp_path, capsys):
-    with pytest.raises(WeightsError, match=r"public: is not on this machine yet; `esrgan models public` downloads it"):
+    with pytest.raises(WeightsError, match=r"public: not downloaded yet; run `esrgan models public` first"):
         load_generator("public")
     assert not model_server.requests
     assert main(["models"]) == 0
     assert re.search(r"public +×4 +MIT +to download, [\d.]+ [kM]B +a test", capsys.readouterr().out)
     assert main(["models", "public"]) == 0
-    assert "checksum right" in capsys.readouterr().out
+    assert "checksum verified" in capsys.readouterr().out
     assert len(model_server.requests) == 1
     assert load_generator("public").state.keys() == load_generator(tmp_path / "made.pth").state.keys()
     assert [path.name for path in (tmp_path / "cache/models").iterdir()] == ["public.pth"]
@@ -225,7 +225,7 @@ def test_download_with_wrong_checksum_is_rejected(model_server, tmp_path, capsys
     assert output.err.count("\n") == 1
     assert "esrgan-lite: " in output.out
     assert not (tmp_path / "cache/models/public.pth").exists()
-    with pytest.raises(WeightsError, match="not on this machine"):
+    with pytest.raises(WeightsError, match="not downloaded yet"):
         load_generator("public")
 
 
@@ -247,7 +247,7 @@ def test_second_download_keeps_the_finished_one(model_server, monkeypatch):
 
     def slow_lock(target, file):
         monkeypatch.setattr(downloading, "_exclusive_lock", lock)
-        pretrained.download_model("public")  # by another process, between opening and locking
+        pretrained.download_model("public")  # stands for another process, between opening and locking
         return lock(target, file)
 
     monkeypatch.setattr(downloading, "_exclusive_lock", slow_lock)

@@ -16,7 +16,7 @@ Make = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def reference_run(tiny_config: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of an undisturbed run of both stages, with everything switched on that it can write."""
+    """Return the folder of an uninterrupted run of both stages that writes every kind of file."""
     out_dir = tmp_path_factory.mktemp("reference_run")
     config = tiny_config(logging={"tensorboard": True})
     assert run(config, out_dir, checkpoint_interval=1, store_model_interval=1) is True
@@ -25,7 +25,7 @@ def reference_run(tiny_config: Make, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def stop_run(tiny_config: Make, tmp_path: Path) -> Callable[[str], Path]:
-    """Give the function that stops a run after the second step of a stage and gives its folder."""
+    """Return a function that stops a run after the second step of a stage and returns its folder."""
 
     def stop(stage: str) -> Path:
         with after_step(stage, 2, press_ctrl_c):
@@ -37,7 +37,7 @@ def stop_run(tiny_config: Make, tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def script_validation(tiny_config: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give the function that replaces the scores of the validations, one dictionary for each in turn."""
+    """Return a function that replaces the scores of successive validations by the given dictionaries."""
 
     def script(*scores: dict[str, float]) -> None:
         rest = iter(scores)

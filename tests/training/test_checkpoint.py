@@ -1,4 +1,4 @@
-"""Names of a run's files, and the checkpoints that are written, kept and found."""
+"""Names of a run's files; writing, rotating and finding checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Make = Callable[..., dict[str, Any]]
 
 
 def checkpoint_steps(config: dict[str, Any], out_dir: Path, **options: Any) -> list[int]:
-    """Run the pretraining; give the steps whose checkpoints were written."""
+    """Run the pretraining and return the steps whose checkpoints were written."""
     steps = []
 
     def save(path: Path, content: dict[str, Any], keep: int) -> None:
@@ -41,7 +41,7 @@ def test_checkpoints_and_models_are_written_at_their_intervals(
     assert checkpoint_steps(config, tmp_path / "two", checkpoint_interval=2, store_model_interval=2) == [4, 6]
     names = ("", "_best_model", "_checkpoint", "_e2")
     assert load_run_files(tmp_path / "two").keys() == {f"PSNR_x4{suffix}" for suffix in names}
-    # Unless told otherwise each epoch has one, though not within a minute.
+    # By default there is one per epoch, but they are at least a minute apart.
     assert checkpoint_steps(config, tmp_path / "minute") == [6]
     monkeypatch.setattr(loop, "MIN_CHECKPOINT_INTERVAL_S", -1)
     assert checkpoint_steps(config, tmp_path / "each") == [2, 4, 6]
@@ -64,7 +64,7 @@ def test_two_runs_started_in_one_second_have_different_names(tmp_path: Path, mon
     save_file(first.checkpoint("pretraining"), {"params": {}})
     second = RunFiles.new(tmp_path, 4)
     assert second.run != first.run
-    second.logs.mkdir(parents=True)  # it has begun, and no file of weights is there yet
+    second.logs.mkdir(parents=True)  # the run has started but written no weights yet
     assert len({first.run, second.run, RunFiles.new(tmp_path, 4).run}) == 3
 
 
@@ -73,7 +73,7 @@ def test_a_run_name_cannot_be_reused(tiny_config: Make, tmp_path: Path) -> None:
     run(config, tmp_path, stage="pretraining", max_steps=1, run_name="mine")
     assert {path.name.partition("_RRDB_")[0] for path in tmp_path.glob("*.pth")} == {"mine"}
     before = read_records(tmp_path)
-    with pytest.raises(WeightsError, match="has a run named mine; choose another name, or continue it"):
+    with pytest.raises(WeightsError, match="already has a run named mine; choose another name, or resume it with "):
         run(config, tmp_path, stage="pretraining", max_steps=1, run_name="mine")
     assert read_records(tmp_path) == before
 
@@ -106,7 +106,7 @@ def test_the_newest_checkpoint_of_a_configuration_or_run_is_found(tmp_path: Path
     checkpoint("m_RRDB_PSNR", "mine", 10)
     others = checkpoint("zz_RRDB_PSNR", "other", 30)
     save_file(tmp_path / "zzz_RRDB_PSNR_x4.pth", {"params": {}})
-    (tmp_path / "zzz_RRDB_PSNR_x4_checkpoint.pth").write_bytes(b"another program's")
+    (tmp_path / "zzz_RRDB_PSNR_x4_checkpoint.pth").write_bytes(b"of another program")
 
     def newest_of(*arguments: Any) -> Path | None:
         return find_newest_checkpoint(tmp_path, *arguments)[0]
@@ -125,7 +125,7 @@ def test_copied_checkpoints_are_ordered_by_name(tmp_path: Path) -> None:
     paths = [tmp_path / f"mine_RRDB_{name}.pth" for name in names]
     for i, path in enumerate(paths):
         save_file(path, {"params": {}, "checkpoint": {"config_name": "mine"}})
-        os.utime(path, (1_700_000_000 + i,) * 2)  # the oldest is the last to be copied
+        os.utime(path, (1_700_000_000 + i,) * 2)  # the oldest checkpoint was copied last
     for path in paths:
         assert find_newest_checkpoint(tmp_path, "mine", None, "all")[0] == path
         path.unlink()
@@ -143,8 +143,8 @@ def test_a_named_run_with_only_damaged_checkpoints_is_an_error(tmp_path: Path) -
 def test_partial_files_of_a_killed_process_are_removed(tiny_config: Make, tmp_path: Path) -> None:
     (tmp_path / ".mine_RRDB_PSNR_x4_checkpoint.pth.0f3a.tmp").write_bytes(b"half")
     (tmp_path / ".other_RRDB_PSNR_x4.pth.0f3a.tmp").write_bytes(b"another run's")
-    pictures = tmp_path / "logs" / "mine"
-    pictures.mkdir(parents=True)
-    (pictures / ".esrgan-0f3a.tmp").write_bytes(b"half a picture")
+    logs = tmp_path / "logs" / "mine"
+    logs.mkdir(parents=True)
+    (logs / ".esrgan-0f3a.tmp").write_bytes(b"half an image")
     run(tiny_config(), tmp_path, stage="pretraining", run_name="mine", resume=True, max_steps=1)
     assert [path.name for path in tmp_path.rglob(".*.tmp")] == [".other_RRDB_PSNR_x4.pth.0f3a.tmp"]

@@ -1,4 +1,4 @@
-"""Several processes training as one: what they compute, how they go on, how they end when one of them does."""
+"""Training with several processes: equal results, resuming, and the end of a run that loses a process."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from tests.helpers.runs import (
     read_records,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are stopped and killed as Linux does")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses Linux signals")
 
-# A fork spares the seconds of importing torch, but autograd refuses it where there is a GPU.
+# A fork saves the seconds of importing torch, but autograd does not support it on machines with a GPU.
 START_METHOD = "spawn" if torch.cuda.is_available() else "fork"
 Make = Callable[..., dict[str, Any]]
 Act = Callable[[], object]
@@ -43,7 +43,7 @@ Act = Callable[[], object]
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """What is left of a process: its exit code, and what it said on both streams."""
+    """Exit code of a process, and its output on both streams."""
 
     code: int
     output: str
@@ -66,7 +66,7 @@ def exhaust() -> None:
 
 
 def run_rank(rank: int, port: int, folder: Path, arguments: list[str], act: tuple[str, int, Act] | None) -> None:
-    """Be one of two processes of a run, as torchrun starts them, on a machine that has nothing but its own folder."""
+    """Act as one of two processes started by torchrun, on a machine that has only its own folder."""
     log = (folder / "output").open("w", encoding="utf-8", buffering=1)
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)
@@ -86,11 +86,11 @@ def run_ranks(
     """Run two processes to their ends.
 
     Args:
-        folders: The folder of each.
-        arguments: Of the command; one list for both or one for each.
-        acts: (stage, step, what to do after it), for each.
+        folders: The folder of each process.
+        arguments: Arguments of the command; one list for both processes or one for each.
+        acts: (stage, step, function to call after it) for each process.
     """
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's, which outlives them
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # like torchrun's, outlives the processes
     context = multiprocessing.get_context(START_METHOD)
     processes = []
     for rank, folder in enumerate(folders):
@@ -116,7 +116,7 @@ def run_ranks(
 def make_machines(
     tmp_path_factory: pytest.TempPathFactory, write_images: Callable[..., Path]
 ) -> Callable[[], list[Path]]:
-    """Give the function that makes the folders of two machines, each with a dataset of its own in its data root."""
+    """Return a function that creates the folders of two machines, each with its own copy of the dataset."""
 
     def make() -> list[Path]:
         folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
@@ -129,7 +129,7 @@ def make_machines(
 
 @pytest.fixture(scope="module")
 def write_config(tiny_config: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Give the function that writes a configuration of batches of 16; its keyword arguments replace keys."""
+    """Return a function that writes a configuration with batch size 16; its keyword arguments replace keys."""
 
     def write(**changes: Any) -> str:
         data = {"train_datasets": ["set5"], "val_datasets": ["set5"], "betas": [0.9, 0.99]}
@@ -146,7 +146,7 @@ COMMAND = ["--device", "cpu", "-o", "out", "--run-name", "first", "-i", "1"]
 
 
 def run_single_process(folder: Path, arguments: list[str]) -> None:
-    """Run one process, without any others."""
+    """Run the command in a single process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ESRGAN_DATA", str(folder / "data"))
         patch.chdir(folder)
@@ -154,7 +154,7 @@ def run_single_process(folder: Path, arguments: list[str]) -> None:
 
 
 def max_relative_difference(one: Path, other: Path) -> float:
-    """Compare the networks that two runs have written, as far as both have: |a − b| / |b| of the worst tensor."""
+    """Compute |a − b| / |b| of the worst tensor in the networks that both runs have written."""
     greatest = 0.0
     files, reference = load_run_files(one), load_run_files(other)
     for name in files.keys() & reference.keys():
@@ -163,8 +163,8 @@ def max_relative_difference(one: Path, other: Path) -> float:
             networks["d"] = each[name].get("checkpoint", {}).get("stage", {}).get("discriminator", {})
         for network, state in first.items():
             for key, value in state.items():
-                # But for what training does not use, and for a constant that adds to all logits: it cancels out in a
-                # relativistic loss, so its gradient is rounding alone, and Adam makes steps of it.
+                # Skip buffers that training does not use, and the bias of the logits. A constant added to all logits
+                # cancels out in a relativistic loss, so its gradient is only rounding error, which Adam amplifies.
                 if not re.search(r"running|tracked|linear_out\.bias", key):
                     expected = second[network][key]
                     greatest = max(greatest, float((value - expected).norm() / expected.norm()))
@@ -173,7 +173,7 @@ def max_relative_difference(one: Path, other: Path) -> float:
 
 @pytest.fixture(scope="module")
 def two_process_run(make_machines: Callable[[], list[Path]], write_config: Callable[..., str]) -> Path:
-    """Give the folder of what two processes write, each computing its batch in two parts."""
+    """Return the output folder of a run with two processes, each computing its batch in two parts."""
     folders = make_machines()
     results = run_ranks(folders, [write_config(accumulation=2), *COMMAND])
     assert [each.code for each in results] == [0, 0], results
@@ -186,7 +186,7 @@ def two_process_run(make_machines: Callable[[], list[Path]], write_config: Calla
 def test_processes_and_accumulation_do_not_change_the_result(
     two_process_run: Path, make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:
-    """Stage 1 is that of the whole batch; stage 2 that of as many parts, one after the other."""
+    """Stage 1 equals that of the whole batch; stage 2 equals that of one process with as many parts."""
     folders, (single, accumulated) = make_machines(), make_machines()
     psnr_command = [*COMMAND, "--stage", "pretraining"]
     results = run_ranks(folders, [write_config(), *psnr_command])
@@ -197,7 +197,7 @@ def test_processes_and_accumulation_do_not_change_the_result(
         difference = max_relative_difference(other / "out", one / "out")
         print(f"greatest difference: {difference:.1e}")
         assert difference < 1e-4
-    # What is logged is that of all processes. Of the logits only the difference has a meaning: see above.
+    # Log records cover all processes. Only the difference of the logits is meaningful, as explained above.
     for mine, theirs in zip(read_records(accumulated / "out"), read_records(two_process_run), strict=True):
         assert theirs.keys() == mine.keys()
         for record in (mine, theirs):
@@ -222,12 +222,12 @@ def test_only_the_first_process_needs_a_checkpoint_to_resume(
     assert not (folders[1] / "out").exists()
     results = run_ranks(folders, command)
     assert [each.code for each in results] == [0, 0], results
-    assert f"checkpoint of {stage} at step {done}; continuing there" in results[0].output
+    assert f"checkpoint of {stage} at step {done}; resuming from there" in results[0].output
     assert_same_run(folders[0] / "out", two_process_run)
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Compare all that two runs wrote, to the last bit."""
+    """Check that all files and log records of two runs are bit-identical."""
     files, reference = load_run_files(one), load_run_files(other)
     assert files.keys() == reference.keys()
     for name, content in files.items():
@@ -240,8 +240,12 @@ def assert_same_run(one: Path, other: Path) -> None:
     [
         (kill, -signal.SIGKILL, "another process of this run has ended or cannot be reached ("),
         (fail, 1, f"process 1 on {socket.gethostname()} ended: ValueError: no such colour; "),
-        (exhaust, 1, f"process 1 on {socket.gethostname()} ended: cpu: too little memory: set accumulation "),
-        (stop, -signal.SIGKILL, "process 1 has given no sign of life for 3 s; "),  # it hangs until the test kills it
+        (
+            exhaust,
+            1,
+            f"process 1 on {socket.gethostname()} ended: cpu: out of memory; in the configuration, set accumulation ",
+        ),
+        (stop, -signal.SIGKILL, "process 1 has sent no heartbeat for 3 s; "),  # it hangs until the test kills it
     ],
 )
 def test_a_lost_process_ends_the_whole_run(
@@ -281,12 +285,13 @@ def test_machines_with_different_images_or_configurations_are_reported(
     assert [each.code for each in results] == [2, 2]
     host = socket.gethostname()
     expected = (
-        f"error: {host}: expected what process 0 on {host} has, got pretraining train images.0.png: 44×40 px → 48×48 px"
+        f"error: {host}: expected the same as process 0 on {host}, "
+        f"got pretraining train images.0.png: 44×40 px → 48×48 px"
     )
     for each in results:
         last = each.output.splitlines()[-1]
         assert last.startswith(expected)
-        assert last.endswith("more; give all machines the same configuration, options and images")
+        assert last.endswith("more; use the same configuration, options and images on all machines")
     assert not (folders[0] / "out").exists()
 
 
@@ -295,11 +300,12 @@ def test_processes_must_divide_the_batch_evenly(
 ) -> None:
     results = run_ranks(make_machines(), [write_config(batch_size=3), *COMMAND])
     assert [each.code for each in results] == [2, 2]
-    assert "batch_size: expected a multiple of 2 processes × accumulation 1, got 3" in results[0].output
+    expected = "batch_size: expected a multiple of the number of processes (2) × accumulation (1), got 3"
+    assert expected in results[0].output
 
 
 def run_restarted_rank(folder: Path, arguments: list[str]) -> None:
-    """Be a process that torchrun starts; the second one is killed, once in each stage."""
+    """Act as a process started by torchrun; the second process is killed once in each stage."""
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     port = int(os.environ["MASTER_PORT"])
     acts = [("pretraining", 3, kill), ("training", 2, kill), None] if rank == 1 else [None] * 3
@@ -315,7 +321,7 @@ def test_torchrun_restarts_a_run_that_lost_a_process(
 ) -> None:
     folder, _ = make_machines()
     (folder / "out").mkdir()
-    # What torchrun does with --standalone --nproc-per-node 2 --max-restarts 2, but for starting Python anew.
+    # The same as torchrun --standalone --nproc-per-node 2 --max-restarts 2, without starting new interpreters.
     how = LaunchConfig(
         1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=2, start_method=START_METHOD
     )

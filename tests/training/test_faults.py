@@ -1,4 +1,4 @@
-"""A short form of the fault report: a few signals, then the end is that of an undisturbed run."""
+"""A short version of the fault report: after a few signals, a run ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import torch
 from tests.faults import make_config, run_uninterrupted, run_with_signals
 
 
-@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the runs are forked")
+@pytest.mark.skipif(
+    sys.platform != "linux" or torch.cuda.is_available(), reason="forks, which needs Linux without a GPU"
+)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_with_random_signals_ends_like_the_reference(tmp_path: Path, workers: int) -> None:
     config = make_config(tmp_path, num_workers=workers)

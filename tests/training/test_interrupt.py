@@ -1,4 +1,4 @@
-"""Runs that are ended by Ctrl-C, too little memory or a full disk."""
+"""Runs that are ended by Ctrl-C, lack of memory or a full disk."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_ctrl_c_does_not_stop_the_loader_workers(photos: Path) -> None:
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """Let no file become larger, as a full disk would not."""
+    """Limit the size of files, so that writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -75,15 +75,18 @@ def test_running_out_of_memory_keeps_the_last_checkpoint(tiny_config: Make, tmp_
     config = tiny_config()
     with (
         after_step("pretraining", 4, exhaust),
-        pytest.raises(TrainingError, match=r"^cpu: too little memory: set accumulation .* activation_checkpointing "),
+        pytest.raises(
+            TrainingError,
+            match=r"^cpu: out of memory; in the configuration, set accumulation .* activation_checkpointing, or ",
+        ),
     ):
         run(config, tmp_path, stage="pretraining", checkpoint_interval=1)
     assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 2
-    with after_step("pretraining", 1, exhaust), pytest.raises(TrainingError, match="--dry-run says what it takes"):
+    with after_step("pretraining", 1, exhaust), pytest.raises(TrainingError, match="--dry-run estimates the memory"):
         run(config, tmp_path, stage="pretraining", dry_run=True)
 
 
-@pytest.mark.parametrize("full", ["checkpoint", "log", "picture", "tensorboard"])
+@pytest.mark.parametrize("full", ["checkpoint", "log", "image", "tensorboard"])
 def test_a_full_disk_keeps_the_last_checkpoint(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], full: str
 ) -> None:
@@ -97,7 +100,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     def fill() -> None:
         before.update(load_run_files(out_dir))
         log_size = (out_dir / "logs/mine/log.jsonl").stat().st_size
-        limit = {"checkpoint": 20_000, "log": log_size + 10, "picture": 4_000, "tensorboard": 100}[full]
+        limit = {"checkpoint": 20_000, "log": log_size + 10, "image": 4_000, "tensorboard": 100}[full]
         if full == "tensorboard":
             (out_dir / "logs/mine/log.jsonl").write_text("")
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -107,7 +110,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     err = capsys.readouterr().err
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "File too large" in line
-    assert line.endswith("put that right, and the same command with --resume auto goes on from the last checkpoint")
+    assert line.endswith("fix this and run the same command with --resume auto to continue from the last checkpoint")
     assert "Traceback" not in err.partition("error: ")[2]
     assert before["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 2
     assert not find_differences(load_run_files(out_dir), before)

@@ -1,4 +1,4 @@
-"""The run log: the JSON-lines file, means and rates, TensorBoard, Weights & Biases and the lock."""
+"""The run log: JSON-lines file, means and rates, TensorBoard, Weights & Biases, and the lock."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_meter_reports_means_and_rates_of_its_interval(monkeypatch: pytest.Monke
 
 def test_meter_sums_low_precision_in_float32() -> None:
     meter = Meter(batch_size=1)
-    for _ in range(1000):  # bfloat16 would stop at 256
+    for _ in range(1000):  # a sum in bfloat16 would stop at 256
         meter.add({"loss": torch.tensor(1.0, dtype=torch.bfloat16)}, 0.0)
     assert statistics(meter) == {"loss": 1.0}
 
@@ -98,7 +98,7 @@ def test_a_record_has_its_context_and_is_flushed_immediately(tmp_path: Path) -> 
         "stage": "pretraining",
         "step": 100,
         "content_loss": 0.25,
-        "PSNR": "inf",  # JSON has no word for it
+        "PSNR": "inf",  # JSON cannot represent infinity
         "SSIM": "nan",
     }
     log.close()
@@ -138,7 +138,7 @@ def test_a_resumed_log_drops_records_after_its_checkpoint(
         log.add_scalars("train", "training", "GAN-based", done, {"content_loss": 1.0})
     log.close()
     with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"time": 1.0, "split": "tra')  # torn by a kill
+        file.write('{"time": 1.0, "split": "tra')  # cut off by a kill
     log = open_log(tmp_path, resumed_from=(stage, step, True))
     log.add_scalars("train", stage, "any", 1000, {})
     log.close()
@@ -174,7 +174,7 @@ def test_an_unwritable_log_is_an_error_with_its_folder(tmp_path: Path) -> None:
 
 @pytest.fixture
 def private_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep wandb's own folders in a temporary one, and let nothing ask the user."""
+    """Keep wandb's folders in a temporary one, and fail on any prompt."""
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -197,7 +197,7 @@ def test_wandb_offline_writes_its_files_without_asking(tmp_path: Path) -> None:
     log.add_scalars("validation", "training", "GAN-based", 3, {"PSNR": 20.0})
     log.add_image("training", "GAN-based", 3, np.zeros((4, 4, 3), np.uint8))
     log.close()
-    wandb.teardown()  # ends its service, which flushes the file
+    wandb.teardown()  # stops wandb's service, which flushes the file
     (path,) = folder.glob("wandb/offline-run-*-20261121-120000*/*.wandb")
     written = path.read_bytes()
     tags = ("train/GAN-based/g_total_loss", "validation/GAN-based/PSNR", "validation/GAN-based/LR_bicubic_SR_HR")
@@ -218,7 +218,7 @@ def test_wandb_online_without_a_login_is_an_error(
         return False
 
     monkeypatch.setattr(wandb, "login", login)
-    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("it was started all the same"))
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("wandb was started without a login"))
     config = Config.model_validate(tiny_config(logging={"wandb": "online"}))
     with pytest.raises(EsrganError) as caught:
         train(config, TrainOptions(out_dir=tmp_path / "out", device="cpu"))
@@ -270,7 +270,7 @@ def hold_lock(path: Path, pipe: Connection) -> None:
         pipe.recv()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no locks of this kind")
+@pytest.mark.skipif(sys.platform == "win32", reason="uses file locks of Unix")
 def test_two_processes_cannot_train_the_same_run(tiny_config: Make, tmp_path: Path) -> None:
     options = {"stage": "pretraining", "run_name": "mine", "max_steps": 1}
     run(tiny_config(), tmp_path, **options)

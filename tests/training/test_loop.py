@@ -61,7 +61,7 @@ def test_model_files_contain_the_average_and_the_configuration(
     expected = Config.model_validate(tiny_config(logging={"tensorboard": True})).to_dict()
     assert model["hparams"] == checkpoint["hparams"] == expected
     assert not find_differences(model["params"], checkpoint["params_ema"])
-    assert find_differences(checkpoint["params"], checkpoint["params_ema"])  # the network itself goes on being trained
+    assert find_differences(checkpoint["params"], checkpoint["params_ema"])  # training continues with the raw weights
     assert not find_differences(model, files[f"{kind}_x4_e3"])
     assert find_differences(files[f"{kind}_x4_e1"]["params"], files[f"{kind}_x4_e2"]["params"])
     assert checkpoint["checkpoint"]["step"] == 6
@@ -137,7 +137,7 @@ def test_a_logged_loss_is_the_mean_since_the_last_record(tiny_config: Make, tmp_
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PixelStage, "step", step)
-        # A validation between two lines takes nothing from the second one.
+        # A validation between two records must not affect the second one.
         run(tiny_config(validation_interval=3, logging={"interval": 4}), tmp_path, stage="pretraining")
     lines = records_by_step(tmp_path, "train", "pretraining")
     assert {step: record["content_loss"] for step, record in lines.items()} == {
@@ -149,17 +149,17 @@ def test_a_logged_loss_is_the_mean_since_the_last_record(tiny_config: Make, tmp_
 def test_stages_in_separate_runs_match_a_single_run(
     reference_run: Path, tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.manual_seed(99)  # nothing but the configuration's seed matters
+    torch.manual_seed(99)  # only the configuration's seed matters
     np.random.seed(99)  # noqa: NPY002
     assert run(tiny_config(), tmp_path / "first", stage="pretraining") is True
     first = load_run_files(tmp_path / "first")
     assert first.keys() == {"PSNR_x4", "PSNR_x4_best_model", "PSNR_x4_checkpoint"}
     (model,) = (tmp_path / "first").glob("*_RRDB_PSNR_x4.pth")
     assert run(tiny_config(), tmp_path / "second", load_checkpoint=model) is True
-    assert f"{model}: RRDBNet ×4 8/4/1, PSNR stage; it starts the GAN stage\n" in capsys.readouterr().out
+    assert f"{model}: RRDBNet ×4 8/4/1, PSNR stage; the GAN stage starts from it\n" in capsys.readouterr().out
     second, reference = load_run_files(tmp_path / "second"), load_run_files(reference_run)
     assert second.keys() == {"ESRGAN_x4", "ESRGAN_x4_best_model", "ESRGAN_x4_checkpoint"}
-    for files in (second, reference):  # in one run this one also knows the best of the stage before
+    for files in (second, reference):  # in a single run, this checkpoint also has the best score of the first stage
         files["ESRGAN_x4_checkpoint"]["checkpoint"].pop("best")
     for name, content in (first | second).items():
         assert not find_differences(comparable_content(content), comparable_content(reference[name])), name
@@ -176,7 +176,7 @@ def test_both_stages_end_after_max_steps(tiny_config: Make, tmp_path: Path) -> N
         "PSNR_x4_checkpoint": 3,
         "ESRGAN_x4_checkpoint": 3,
     }
-    for stage in STAGES:  # the last step is reported and validated, wherever it falls
+    for stage in STAGES:  # the last step is always logged and validated
         assert list(records_by_step(tmp_path, "train", stage)) == [1, 2, 3]
         assert list(records_by_step(tmp_path, "validation", stage)) == [2, 3]
 
@@ -206,10 +206,10 @@ def test_a_dry_run_tries_both_stages_and_writes_nothing(
     assert all(path.parent == tmp_path / "cache" for path in written)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     out = capsys.readouterr().out
-    time = r"a step in \d+\.\d\d s, a validation in \d+:\d\d, the whole stage in about \d+:\d\d"
+    time = r"\d+\.\d\d s per step, \d+:\d\d per validation, about \d+:\d\d for the whole stage"
     assert re.search(rf"pretraining: {time}; [\d.]+ [MG]B of memory; content_loss \d+\.\d+\n", out)
     assert re.search(rf"training: {time}; .* g_total_loss .*d_adversarial_loss .*perceptual_loss", out)
-    assert "4 training and 2 validation images, 6 steps of 2 patches, 2 an epoch" in out
+    assert "training images 4, validation images 2, steps 6 (2 per epoch), batch size 2\n" in out
     assert "14,083 parameters" in out
     assert "dry run: everything is in place" in out
 

@@ -1,4 +1,4 @@
-"""Recovery from non-finite steps and divergence: rollbacks, diagnosis, and what is saved."""
+"""Recovery from non-finite steps and divergence: rollbacks, diagnosis, and the files that are saved."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ Make = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def early_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Roll back after three bad steps already."""
+    """Roll back after only three bad steps."""
     monkeypatch.setattr(recovery, "MAX_BAD_STEPS", 3)
 
 
 @contextmanager
 def bad_steps(*bad: int, stage: type = PixelStage) -> Iterator[None]:
-    """Give some steps, counted from 0, images that are no numbers."""
+    """Replace the images of some steps, counted from 0, by NaN."""
     original = stage.step
 
     def step(self: Any, low: Tensor, high: Tensor, current: int, target: Tensor) -> dict[str, Tensor]:
@@ -107,10 +107,10 @@ def test_bad_steps_roll_back_to_the_last_good_state(
     with pytest.MonkeyPatch.context() as patch, bad_steps(3, 4, 5):
         patch.setattr(Recovery, "roll_back", roll_back)
         assert run(config, tmp_path / "bad", stage="pretraining", checkpoint_interval=1) is True
-    line = "pretraining: every step from 4 to 6 was bad, the first one with content_loss nan, gradient_norm nan on "
+    line = "pretraining: every step from 4 to 6 was bad, the first with content_loss nan, gradient_norm nan on "
     out = capsys.readouterr().out
     assert line in out
-    assert out.count("; back to the weights of step 2, with 0.5 × the rate\n") == 1
+    assert out.count("; rolled back to the weights of step 2 with 0.5 × the learning rate\n") == 1
     images = out.partition(line)[2].partition(";")[0].split(", ")
     assert len(images) == 2
     assert all(image in ("0.png", "1.png", "2.png", "3.png") for image in images)
@@ -155,7 +155,7 @@ def test_broken_weights_are_replaced_by_the_last_good_ones(
     with after_step(stage, 3, spoil):
         config = tiny_config(validation_interval=100, **{stage: {"num_steps": 8}})
         assert run(config, tmp_path, stage=stage, checkpoint_interval=1) is True
-    assert f"{stage}: every step from 4 to 6 was bad, the first one with content_loss nan" in capsys.readouterr().out
+    assert f"{stage}: every step from 4 to 6 was bad, the first with content_loss nan" in capsys.readouterr().out
     assert all(all_finite(content) for content in load_run_files(tmp_path).values())
 
 
@@ -177,7 +177,7 @@ def test_a_run_with_rollbacks_resumes_bit_identically(
 
 @pytest.fixture(scope="module")
 def rolled_back(tiny_config: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of an undisturbed run that rolls back."""
+    """Return the folder of an uninterrupted run that rolls back."""
     folder = tmp_path_factory.mktemp("rolled_back")
     with bad_steps(3, 4, 5), pytest.MonkeyPatch.context() as patch:
         patch.setattr(recovery, "MAX_BAD_STEPS", 3)
@@ -189,10 +189,10 @@ def test_a_stage_that_ends_broken_saves_nothing(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps(tiny_config(pretraining={"lr": 1e6})))  # too short for a return
+    path.write_text(json.dumps(tiny_config(pretraining={"lr": 1e6})))  # too short for a rollback
     arguments = [str(path), "-o", str(tmp_path / "out"), "--device", "cpu", "-i", "1", "-s", "1"]
     assert train_main(arguments) == 1
-    assert "pretraining: at its end the generator makes no pictures; " in capsys.readouterr().err
+    assert "pretraining: the final generator produces no usable image; " in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
@@ -217,14 +217,14 @@ def test_an_absurd_learning_rate_ends_with_a_diagnosis(
     assert train_main(arguments) == 1
     out, err = capsys.readouterr()
     assert [line.rpartition("; ")[2] for line in out.splitlines() if "back to" in line] == [
-        f"back to the weights of step 0, with {factor} × the rate" for factor in (0.5, 0.25, 0.125)
+        f"rolled back to the weights of step 0 with {factor} × the learning rate" for factor in (0.5, 0.25, 0.125)
     ]
     (line,) = err.splitlines()
     assert line.startswith("error: pretraining: every step from ")
     assert "content_loss " in line
     assert ".png" in line
-    assert "3 rollbacks to step 0 with smaller rates were in vain: lower pretraining.lr" in line
-    assert not list((tmp_path / "out").glob("*.pth"))  # nothing good was there to be kept
+    assert "3 rollbacks to step 0 with reduced learning rates did not help; lower pretraining.lr" in line
+    assert not list((tmp_path / "out").glob("*.pth"))  # there was no good state to save
     path.write_text(json.dumps(tiny_config()))
     assert train_main([*arguments, "--resume", "auto"]) == 0
 
@@ -244,7 +244,7 @@ def test_a_nan_loss_is_named_and_never_saved(
     with pytest.raises(TrainingError) as caught:
         run(config, tmp_path, stage="training", checkpoint_interval=1)
     (problem,) = caught.value.problems
-    assert "every step from 4 to 12 was bad, the first one with " in str(problem)
+    assert "every step from 4 to 12 was bad, the first with " in str(problem)
     bad = str(problem).partition("with ")[2].partition(" on ")[0]
     assert bad == "g_total_loss nan, perceptual_loss nan, g_gradient_norm nan"
     assert "lower training.g_lr and d_lr" in str(problem)
@@ -254,7 +254,7 @@ def test_a_nan_loss_is_named_and_never_saved(
 
 
 def make_stage_and_batch() -> tuple[PixelStage, ExponentialMovingAverage, tuple[Tensor, Tensor]]:
-    """Give a stage, its average, and a batch."""
+    """Return a stage, its average, and a batch."""
     generator = RRDBNet(4, 3, 8, 4, 1)
     updater = Updater(generator, step_schedule(1e-3, 1, 1.0), (0.9, 0.99))
     stage = PixelStage(generator, ContentLoss(), updater, Autocast(CPU))
@@ -290,7 +290,7 @@ def test_a_finite_divergence_counts_as_bad() -> None:
     assert guard.diagnose() == ("content_loss 101", 1)
     guard.add({"content_loss": torch.tensor(0.1)}, 99)
     assert guard.is_healthy(*batch)
-    nn.init.constant_(stage.generator.conv_last.bias, 1e3)  # as by the update of that step
+    nn.init.constant_(stage.generator.conv_last.bias, 1e3)  # as if the update of that step had diverged
     assert not guard.is_healthy(*batch)
 
 
@@ -298,7 +298,7 @@ def test_a_finite_divergence_counts_as_bad() -> None:
 
 
 def train_as_rank(rank: int, config: dict[str, Any], folder: Path, port: int) -> None:
-    """Be one of two processes; what rank 1 gets in some steps is no number."""
+    """Train as one of two processes; the images of rank 1 are NaN in some steps."""
     with pytest.MonkeyPatch.context() as patch, bad_steps(*((2, 3, 4) if rank == 1 else ())):
         for name, value in rank_environment(rank, port).items():
             patch.setenv(name, value)
@@ -306,12 +306,14 @@ def train_as_rank(rank: int, config: dict[str, Any], folder: Path, port: int) ->
 
 
 @pytest.mark.usefixtures("early_rollback")
-@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the second process is forked")
+@pytest.mark.skipif(
+    sys.platform != "linux" or torch.cuda.is_available(), reason="forks, which needs Linux without a GPU"
+)
 def test_all_processes_roll_back_together(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny_config(pretraining={"num_steps": 8})
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # like torchrun's
     other = FORK.Process(target=train_as_rank, args=(1, config, tmp_path / "other", store.port))
     other.start()
     try:
@@ -320,7 +322,7 @@ def test_all_processes_roll_back_together(
         assert other.exitcode == 0
     finally:
         other.kill()
-    line = "pretraining: every step from 3 to 5 was bad, the first one with gradient_norm nan, content_loss nan on "
+    line = "pretraining: every step from 3 to 5 was bad, the first with gradient_norm nan, content_loss nan on "
     assert line in capsys.readouterr().out
     assert records_by_step(tmp_path / "ours", "train", "pretraining")[6]["learning_rate"] == 2.5e-4
     with bad_steps(2, 3, 4):

@@ -38,7 +38,7 @@ Make = Callable[..., dict[str, Any]]
 
 @contextmanager
 def killed_after_checkpoint(stage: str, step: int) -> Iterator[None]:
-    """Kill the run just after it has written the checkpoint of a step."""
+    """Kill the run right after it has written the checkpoint of a step."""
 
     def save(path: Path, content: dict[str, Any], keep: int) -> None:
         save_checkpoint(path, content, keep)
@@ -61,7 +61,7 @@ def killed_in_step(stage: str, done: int) -> Iterator[None]:
     [
         ("pretraining", 1, ("pretraining", 1)),
         ("pretraining", 4, ("pretraining", 4)),
-        ("pretraining", 6, ("pretraining", 6)),  # but for its last validation
+        ("pretraining", 6, ("pretraining", 6)),  # before the last validation
         ("training", 3, ("training", 3)),
         ("training", 5, ("training", 5)),
     ],
@@ -88,7 +88,7 @@ def test_an_interrupted_run_resumes_bit_identically(
 
     assert run(tiny_config(), tmp_path, resume=True) is True
     out = capsys.readouterr().out
-    assert f"{checkpoint}: checkpoint of {expected[0]} at step {expected[1]}; continuing there" in out
+    assert f"{checkpoint}: checkpoint of {expected[0]} at step {expected[1]}; resuming from there" in out
     assert "configuration has changed" not in out
     files, reference = load_run_files(tmp_path), load_run_files(reference_run)
     assert files.keys() == {name for name in reference if not re.search(r"_e\d$", name)}
@@ -128,7 +128,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(
         run(tiny_config(), tmp_path, checkpoint_interval=1)
     (log,) = tmp_path.glob("logs/*/log.jsonl")
     with log.open("a", encoding="utf-8") as file:
-        file.write('{"time": 1795260532.836, "split": "train", "sta')  # the power went while it was writing
+        file.write('{"time": 1795260532.836, "split": "train", "sta')  # cut off by a power failure
     assert run(tiny_config(), tmp_path, resume=True, checkpoint_interval=1) is True
     files, reference = load_run_files(tmp_path), load_run_files(reference_run)
     for name, content in files.items():
@@ -153,7 +153,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tiny_config: Make, tmp_pa
     config = tiny_config(logging={"tensorboard": True, "num_images": 1})
     with killed_in_step("training", 2), pytest.raises(Killed):
         run(config, tmp_path, checkpoint_interval=2, max_steps=4)
-    for path in tmp_path.glob("*_PSNR_x4_checkpoint.pth"):  # as if the kill had come with step 3 of the pretraining
+    for path in tmp_path.glob("*_PSNR_x4_checkpoint.pth"):
         content = load_file(path)
         assert content["checkpoint"]["step"] == 4
     assert run(config, tmp_path, resume=True, checkpoint_interval=2, max_steps=4) is True
@@ -193,7 +193,7 @@ def test_a_named_run_killed_before_its_first_checkpoint_restarts(
     with after_step("pretraining", 2, kill), pytest.raises(Killed):
         run(tiny_config(), tmp_path, resume=True, **options)
     assert len(read_records(tmp_path)) == 1
-    with pytest.raises(WeightsError, match="has a run named mine"):
+    with pytest.raises(WeightsError, match="already has a run named mine"):
         run(tiny_config(), tmp_path, **options)
     assert run(tiny_config(), tmp_path, resume=True, **options) is True
     assert read_records(tmp_path) == [
@@ -220,7 +220,7 @@ def test_with_nothing_to_resume_a_new_run_starts(
 ) -> None:
     assert run(tiny_config(), tmp_path, stage="pretraining", resume=True, max_steps=1) is True
     out = capsys.readouterr().out
-    assert f"no checkpoint of tiny in {tmp_path}; a new run begins" in out
+    assert f"no checkpoint of tiny in {tmp_path}; starting a new run" in out
     assert "starting pretraining" in out
 
 
@@ -233,7 +233,7 @@ def test_a_run_started_from_a_file_resumes_from_its_checkpoint(
         assert run(tiny_config(), tmp_path, **options) is False
     assert f"{model}: " in capsys.readouterr().out
     assert run(tiny_config(), tmp_path, **options) is True
-    assert "checkpoint of training at step 2; continuing there" in capsys.readouterr().out
+    assert "checkpoint of training at step 2; resuming from there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("damage", "named"), [("cut", True), ("flip", False)])
@@ -255,8 +255,8 @@ def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(
     capsys.readouterr()
     assert run(config, tmp_path / "killed", resume=True, **options) is True
     out = capsys.readouterr().out
-    assert f"--resume auto passes over {newest}: damaged" in out
-    assert "_checkpoint_1.pth: checkpoint of pretraining at step 2; continuing there" in out
+    assert f"--resume auto: skipping {newest}: damaged" in out
+    assert "_checkpoint_1.pth: checkpoint of pretraining at step 2; resuming from there" in out
     assert not compare(tmp_path / "killed", tmp_path / "whole")
 
 

@@ -1,4 +1,4 @@
-"""Networks and inputs of a run, and the problems reported before it starts."""
+"""Setup of a run: networks, inputs, and problems that are reported before it starts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_all_problems_are_reported_before_anything_is_written(
         run(config, tmp_path / "out")
     text = str(caught.value)
     assert len(caught.value.problems) == 6
-    assert text.count("dataset nowhere") == 1  # both stages miss it
+    assert text.count("dataset nowhere") == 1  # although both stages use it
     for part in ("dataset set5", "small/0.png: expected at least", "hr/1.png", "dataset elsewhere"):
         assert part in text, part
     assert "the ImageNet weights of vgg11" in text
@@ -97,7 +97,10 @@ def test_configured_vgg_weights_are_never_optional(tiny_config: Make, tmp_path: 
 
 @pytest.mark.parametrize(
     ("stage", "optional", "line"),
-    [("all", True, "the perceptual term is left out"), ("pretraining", False, "no perceptual_loss in validation")],
+    [
+        ("all", True, ": training without the perceptual loss; to use it, set perceptual_loss.weights"),
+        ("pretraining", False, ": validating without the perceptual loss; to use it, set perceptual_loss.weights"),
+    ],
 )
 def test_skipping_the_perceptual_loss_is_reported(
     tiny_config: Make,
@@ -150,7 +153,7 @@ def test_the_requested_minimum_size_suffices(
             return str(error)
         return ""
 
-    message = refusal(19)  # whose edge of 3 px is cut off, to a multiple of the scale
+    message = refusal(19)  # cropped to 16 px, a multiple of the scale
     asked = re.search(r"at least (\d+)×\1 px", message)
     assert asked, message
     assert refusal(int(asked[1])) == ""

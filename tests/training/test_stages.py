@@ -1,4 +1,4 @@
-"""Steps of both training stages, compared with hand-written ones."""
+"""Steps of both training stages, compared with reference implementations."""
 
 from __future__ import annotations
 
@@ -80,10 +80,11 @@ def test_gan_stage_step_matches_a_reference_implementation(
     bce = F.binary_cross_entropy_with_logits
     for step in range(3):
         low, high = random_batch(step)
-        target = random_batch(step + 10)[1] if step else high  # such as a sharpened one, which no critic sees
+        # A separate target, such as a sharpened image, is not shown to the discriminator.
+        target = random_batch(step + 10)[1] if step else high
         losses = stage.step(low, high, step, *([target] if step else []))
 
-        # Each against the other as it is, from one look at the images: a second one would change spectral norms.
+        # Both losses come from the same forward passes, because further passes would change the spectral norms.
         fake = ref_g(low)
         real_logits, fake_logits = ref_d(high), ref_d(fake)
         zeros, ones = torch.zeros_like(real_logits), torch.ones_like(real_logits)
@@ -141,7 +142,7 @@ def test_a_non_finite_step_changes_nothing(stage_name: str, bad: float) -> None:
     before = copy.deepcopy((generator.state_dict(), [each.state_dict() for each in updaters]))
     weights = copy.deepcopy(dict(discriminator.named_parameters()))
     low, high = random_batch(1)
-    high[0, 0, 0, 0] = bad  # the loss is infinite, but the gradient of l1 is not
+    high[0, 0, 0, 0] = bad  # an infinite pixel makes the loss infinite, but not the gradient of L1
     losses = stage.step(low, high, 1)
     assert not losses["content_loss"].isfinite()
     assert not losses.get("gradient_norm", losses.get("g_gradient_norm")).isfinite()

@@ -1,4 +1,4 @@
-"""What a run starts from: a model, a checkpoint, another program's weights, or nothing."""
+"""Starting a run from a model, a checkpoint, weights of another project, or no file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Make = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def start_files(reference_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Give one file of each kind that -l can be given."""
+    """Return one file of each kind that -l accepts."""
     folder = tmp_path_factory.mktemp("given")
     names = {
         "PSNR model": "PSNR_x4",
@@ -42,37 +42,33 @@ def start_files(reference_run: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 GENERATOR = r"RRDBNet ×4 8/4/1"
-
-
 BOTH, FIRST, SECOND = ("pretraining", "training"), ("pretraining",), ("training",)
-
-
-CONTINUES = "at step 6; continuing there"
+RESUMES = "at step 6; resuming from there"
 
 
 @pytest.mark.parametrize(
     ("kind", "stage", "stages", "description"),
     [
-        ("PSNR model", "all", SECOND, f"{GENERATOR}, PSNR stage; it starts the GAN stage"),
-        ("PSNR model", "training", SECOND, f"{GENERATOR}, PSNR stage; it starts the GAN stage"),
-        ("PSNR model", "pretraining", FIRST, f"{GENERATOR}, PSNR stage; it starts the PSNR stage"),
-        ("GAN model", "training", SECOND, f"{GENERATOR}, GAN stage; it is fine-tuned in the GAN stage"),
-        ("GAN model", "pretraining", FIRST, f"{GENERATOR}, GAN stage; it starts the PSNR stage"),
-        ("blend", "training", SECOND, f"{GENERATOR}, interpolated, α = 0.5; it is fine-tuned in the GAN stage"),
-        ("foreign", "all", SECOND, f"{GENERATOR}, BasicSR names, of unknown training; it starts the GAN stage"),
-        ("foreign", "training", SECOND, f"{GENERATOR}, BasicSR names, of unknown training; it starts the GAN stage"),
-        ("foreign", "pretraining", FIRST, f"{GENERATOR}, BasicSR names, of unknown training; it starts the PSNR stage"),
-        ("BasicSR", "all", SECOND, f"{GENERATOR}, BasicSR names, of unknown training; it starts the GAN stage"),
-        ("PSNR checkpoint", "all", BOTH, f"checkpoint of pretraining {CONTINUES}"),
-        ("PSNR checkpoint", "pretraining", FIRST, f"checkpoint of pretraining {CONTINUES}"),
+        ("PSNR model", "all", SECOND, f"{GENERATOR}, PSNR stage; the GAN stage starts from it"),
+        ("PSNR model", "training", SECOND, f"{GENERATOR}, PSNR stage; the GAN stage starts from it"),
+        ("PSNR model", "pretraining", FIRST, f"{GENERATOR}, PSNR stage; the PSNR stage starts from it"),
+        ("GAN model", "training", SECOND, f"{GENERATOR}, GAN stage; the GAN stage fine-tunes it"),
+        ("GAN model", "pretraining", FIRST, f"{GENERATOR}, GAN stage; the PSNR stage starts from it"),
+        ("blend", "training", SECOND, f"{GENERATOR}, interpolated, α = 0.5; the GAN stage fine-tunes it"),
+        ("foreign", "all", SECOND, f"{GENERATOR}, BasicSR names, unknown stage; the GAN stage starts from it"),
+        ("foreign", "training", SECOND, f"{GENERATOR}, BasicSR names, unknown stage; the GAN stage starts from it"),
+        ("foreign", "pretraining", FIRST, f"{GENERATOR}, BasicSR names, unknown stage; the PSNR stage starts from it"),
+        ("BasicSR", "all", SECOND, f"{GENERATOR}, BasicSR names, unknown stage; the GAN stage starts from it"),
+        ("PSNR checkpoint", "all", BOTH, f"checkpoint of pretraining {RESUMES}"),
+        ("PSNR checkpoint", "pretraining", FIRST, f"checkpoint of pretraining {RESUMES}"),
         (
             "PSNR checkpoint",
             "training",
             SECOND,
-            "checkpoint of pretraining at step 6; its averaged generator starts the GAN stage",
+            "checkpoint of pretraining at step 6; the GAN stage starts from its averaged generator",
         ),
-        ("GAN checkpoint", "all", SECOND, f"checkpoint of training {CONTINUES}"),
-        ("GAN checkpoint", "training", SECOND, f"checkpoint of training {CONTINUES}"),
+        ("GAN checkpoint", "all", SECOND, f"checkpoint of training {RESUMES}"),
+        ("GAN checkpoint", "training", SECOND, f"checkpoint of training {RESUMES}"),
     ],
 )
 def test_the_starting_point_describes_its_file(
@@ -83,7 +79,7 @@ def test_the_starting_point_describes_its_file(
     assert start.stages == stages
     assert start.description == f"{path}: {description}"
     assert "\n" not in start.description
-    if description.endswith(CONTINUES):
+    if description.endswith(RESUMES):
         assert start.resume["step"] == 6
         assert not find_differences(start.generator, content["params"])
         assert not find_differences(start.resume["params_ema"], content["params_ema"])
@@ -96,8 +92,8 @@ def test_the_starting_point_describes_its_file(
 @pytest.mark.parametrize(
     ("kind", "stage", "message"),
     [
-        ("GAN model", "all", "its training is over; to fine-tune it add --stage training"),
-        ("GAN checkpoint", "pretraining", "a checkpoint of training does not resume pretraining; use --stage training"),
+        ("GAN model", "all", "this model has finished GAN training; add --stage training to fine-tune it"),
+        ("GAN checkpoint", "pretraining", "a checkpoint of training cannot resume pretraining; use --stage training"),
     ],
 )
 def test_a_file_unsuitable_for_the_stage_is_an_error(
@@ -123,7 +119,8 @@ def test_gan_stage_without_a_file_warns_of_random_weights(
     assert run(tiny_config(), tmp_path, stage="training", max_steps=1) is True
     assert load_run_files(tmp_path).keys() == {"ESRGAN_x4", "ESRGAN_x4_best_model", "ESRGAN_x4_checkpoint"}
     assert {record["stage"] for record in read_records(tmp_path)} == {"training"}
-    assert "random weights: the GAN stage needs a pretrained generator (-l)" in capsys.readouterr().out
+    expected = "random weights; for good results the GAN stage needs a pretrained generator (-l)\n"
+    assert expected in capsys.readouterr().out
 
 
 def test_a_gan_model_can_be_fine_tuned(start_files: dict[str, Path], tiny_config: Make, tmp_path: Path) -> None:
@@ -167,7 +164,7 @@ def test_a_file_of_another_architecture_is_an_error(
 def test_a_different_residual_scaling_is_reported(
     start_files: dict[str, Path], tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = ""
+    message = ""
     try:
         run(
             tiny_config(generator={"residual_scaling": 0.5}),
@@ -176,8 +173,8 @@ def test_a_different_residual_scaling_is_reported(
             dry_run=True,
         )
     except WeightsError as error:
-        said = str(error)
-    assert "residual_scaling" in said + capsys.readouterr().out
+        message = str(error)
+    assert "residual_scaling" in message + capsys.readouterr().out
 
 
 def test_an_incomplete_checkpoint_is_an_error(start_files: dict[str, Path], tmp_path: Path) -> None:
@@ -185,10 +182,10 @@ def test_an_incomplete_checkpoint_is_an_error(start_files: dict[str, Path], tmp_
     for key in ("run", "step", "best", "stage"):
         lacking = {name: value for name, value in content["checkpoint"].items() if name != key}
         save_file(tmp_path / "lacking.pth", content | {"checkpoint": lacking})
-        with pytest.raises(WeightsError, match=r"lacking\.pth: an incomplete checkpoint"):
+        with pytest.raises(WeightsError, match=r"lacking\.pth: incomplete checkpoint; save "):
             start_from_file(tmp_path / "lacking.pth", "all")
 
 
 def test_a_missing_file_is_an_error(tiny_config: Make, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"nothing\.pth: there is no such file"):
+    with pytest.raises(WeightsError, match=r"nothing\.pth: no such file"):
         run(tiny_config(), tmp_path / "out", load_checkpoint=tmp_path / "nothing.pth")

@@ -27,7 +27,7 @@ def test_gradient_clipping_shortens_the_step() -> None:
     assert free.step(*batch, 0)["gradient_norm"] == bound.step(*batch, 0)["gradient_norm"] > 1e-9
     start = parameters_to_vector(small_generator().parameters())
     moved = [(parameters_to_vector(each.generator.parameters()) - start).norm() for each in (free, bound)]
-    assert 0 < moved[1] < moved[0] / 100  # Adam's epsilon, 1e-8, is as long as all of the gradient
+    assert 0 < moved[1] < moved[0] / 100  # Adam's epsilon of 1e-8 exceeds the clipped gradient
 
 
 @pytest.mark.parametrize("every", [1, 3, 7])
@@ -68,7 +68,7 @@ def test_a_checkpoint_without_loss_scaling_resumes_with_it() -> None:
     scaling = Updater(network, schedule, (0.9, 0.99), scale_loss=True)
     without.learning_rate_factor = 0.25
     fresh = scaling.scaler.state_dict()
-    scaling.load_state_dict(without.state_dict())  # train, stop, go on with -a on a GPU without bfloat16
+    scaling.load_state_dict(without.state_dict())  # as when resuming with -a on a GPU without bfloat16
     assert scaling.scaler.state_dict() == fresh
     assert scaling.learning_rate_factor == 0.25
     scaling.learning_rate_factor = 0.5

@@ -70,7 +70,7 @@ def test_validation_scores_the_average_on_whole_images(
         )
     record = records_by_step(reference_run, "validation", stage)[6]
     for name in rows[0]:
-        tolerance = 1e-5 if name.endswith("loss") else 1e-3  # a pixel may be rounded the other way
+        tolerance = 1e-5 if name.endswith("loss") else 1e-3  # a pixel may be rounded differently
         assert record[name] == pytest.approx(np.mean([row[name] for row in rows]), rel=tolerance), name
 
 
@@ -82,7 +82,7 @@ def test_the_panels_show_the_validation_images(reference_run: Path, photos: Path
         assert panel.shape[0] >= 2 * 32
         assert panel.shape[1] >= 4 * 36
         windows = np.lib.stride_tricks.sliding_window_view(panel, high.shape)
-        assert (windows == high).all(axis=(-1, -2, -3)).sum() == 1  # the HR column has it once
+        assert (windows == high).all(axis=(-1, -2, -3)).sum() == 1  # the image appears once, in the HR column
 
 
 def test_panels_can_be_disabled(tiny_config: Make, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_an_interrupted_validation_is_repeated_on_resume(
 
 
 def best_epoch(out_dir: Path) -> int | None:
-    """Find the epoch whose model is the best model."""
+    """Return the epoch whose model is the best model, or None."""
     files = load_run_files(out_dir)
     best = next((content for name, content in files.items() if name.endswith("_best_model")), None)
     if best is None:
@@ -128,10 +128,11 @@ def best_epoch(out_dir: Path) -> int | None:
     return epoch
 
 
-GAN_SCORES = [{"PSNR": 30.0, "perceptual_loss": 3.0}, {"PSNR": 10.0, "perceptual_loss": 1.0}]
-
-
-GAN_SCORES += [{"PSNR": 40.0, "perceptual_loss": 2.0}]
+GAN_SCORES = [
+    {"PSNR": 30.0, "perceptual_loss": 3.0},
+    {"PSNR": 10.0, "perceptual_loss": 1.0},
+    {"PSNR": 40.0, "perceptual_loss": 2.0},
+]
 
 
 @pytest.mark.parametrize(
@@ -142,9 +143,9 @@ GAN_SCORES += [{"PSNR": 40.0, "perceptual_loss": 2.0}]
         ("pretraining", psnr_scores(30, 20, 10), 1, 2),
         ("pretraining", psnr_scores(30, 20, 10), 2, 3),
         ("pretraining", psnr_scores(30, 20, 10), 3, None),
-        ("training", GAN_SCORES, 0, 2),  # the nearest in perception, whatever its PSNR
+        ("training", GAN_SCORES, 0, 2),  # the lowest perceptual loss, whatever its PSNR
         ("training", GAN_SCORES, 2, 3),
-        ("training", [{"PSNR": value} for value in (30.0, 20.0, 10.0)], 0, 3),  # nothing to judge by: the newest
+        ("training", [{"PSNR": value} for value in (30.0, 20.0, 10.0)], 0, 3),  # no perceptual loss: the newest
     ],
 )
 def test_each_stage_chooses_the_best_model_by_its_criterion(

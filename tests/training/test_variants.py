@@ -1,4 +1,4 @@
-"""Training in other precisions, with other networks, images and numbers of loader workers."""
+"""Training with other precisions, networks, kinds of images and numbers of loader workers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Make = Callable[..., dict[str, Any]]
 
 @contextmanager
 def record_dtypes() -> Iterator[dict[str, set[torch.dtype]]]:
-    """Note the dtypes that networks give and losses have."""
+    """Record the dtypes of network outputs and losses."""
     seen: dict[str, set[torch.dtype]] = {}
     with pytest.MonkeyPatch.context() as patch:
         for network in (RRDBNet, VGGDiscriminator):
@@ -103,7 +103,7 @@ def test_training_works_on_whole_images(tiny_config: Make, write_images: Callabl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PixelStage, "step", step)
         assert run(config, tmp_path / "out", max_steps=3) is True
-    assert shapes == {(10, 11, 40, 44), (12, 8, 48, 32)}  # cut to multiples of the scale, never turned on their side
+    assert shapes == {(10, 11, 40, 44), (12, 8, 48, 32)}  # cropped to multiples of the scale, not rotated by 90°
     with pytest.raises(EsrganError) as caught:
         run(config | {"batch_size": 2}, tmp_path / "other")
     assert [problem.place for problem in caught.value.problems] == [

@@ -37,7 +37,7 @@ def test_architectures_are_inferred_from_state_dicts(architecture):
     state = architecture.build().state_dict()
     inferred = infer_architecture(state)
     expected = dict(vars(architecture))
-    if architecture.num_residual_blocks == 1:  # nothing grows where the only convolution closes the block
+    if architecture.num_residual_blocks == 1:  # the only convolution of a block adds no channels
         expected["growth_channels"] = inferred.growth_channels
     if architecture.scale_factor == 1 and not architecture.pixel_unshuffle:  # nothing is upsampled
         expected["use_subpixel_conv"] = inferred.use_subpixel_conv
@@ -68,10 +68,10 @@ def test_architectures_have_a_readable_name(arguments, start, word):
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        ("conv_last.weight", (7, 4, 3, 3)),  # more channels out than in
+        ("conv_last.weight", (7, 4, 3, 3)),  # more output than input channels
         ("conv_last.weight", (2, 4, 3, 3)),
-        ("conv_first.weight", (4, 27, 3, 3)),  # folded by 3
-        ("conv_first.weight", (4, 75, 3, 3)),  # folded by 5
+        ("conv_first.weight", (4, 27, 3, 3)),  # pixel unshuffle by 3
+        ("conv_first.weight", (4, 75, 3, 3)),  # pixel unshuffle by 5
     ],
 )
 def test_channels_that_no_generator_has_are_rejected(tmp_path, name, shape):
@@ -84,13 +84,16 @@ def test_channels_that_no_generator_has_are_rejected(tmp_path, name, shape):
 @pytest.mark.parametrize("fold", [1, 2])
 def test_scales_that_no_generator_has_are_rejected(tmp_path, ups, fold):
     extra = {
-        f"conv_up{i}.{kind}": STATE[f"conv_up1.{kind}"].clone()  # tensors that share memory are refused for that
+        f"conv_up{i}.{kind}": STATE[
+            f"conv_up1.{kind}"
+        ].clone()  # tensors that share memory are rejected for another reason
         for i in range(1, ups + 1)
         for kind in ("weight", "bias")
     }
     path = tmp_path / "a.pth"
     torch.save({**STATE, **extra, "conv_first.weight": torch.zeros(4, 3 * fold**2, 3, 3)}, path)
-    assert f"{ups} upsamplings: no ESRGAN generator has these" in load_error(path)
+    message = f"no ESRGAN generator has these numbers: input channels {3 * fold**2}, output channels 3, upsampling "
+    assert f"{message}layers {ups}" in load_error(path)
 
 
 # Incomplete and contradictory state dicts
@@ -128,7 +131,7 @@ def test_subsets_are_rejected_unless_a_complete_smaller_network(tmp_path, missin
 def test_each_tensor_of_another_shape_is_detected(tmp_path):
     path = tmp_path / "a.pth"
     for name, value in STATE.items():
-        # A network of other channels has other shapes in several places: one alone is always a contradiction.
+        # Other numbers of channels change several shapes, so a single changed shape is always a contradiction.
         for shape in ((), (0, *value.shape[1:]), (value.shape[0] + 1, *value.shape[1:]), (*value.shape, 1)):
             torch.save({**STATE, name: torch.zeros(shape)}, path)
             load_error(path)

@@ -78,7 +78,7 @@ def test_metadata_of_safetensors_is_not_taken_for_weights(tmp_path, key):
         assert file.stage == "training"
 
 
-# Files that are none
+# Files that are not weight files
 
 
 def test_missing_files_are_reported(tmp_path):
@@ -109,7 +109,7 @@ def test_folders_are_rejected(tmp_path, suffix):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 66\n", ""),
         (b'{"error": "Entry not found"}', ""),
         (b"PK\x03\x04", ""),
-        (b"PK\x05\x06" + bytes(18), ""),  # a zip archive with nothing in it
+        (b"PK\x05\x06" + bytes(18), ""),  # an empty zip archive
         (b"\x89PNG\r\n\x1a\n" + bytes(60), ""),
         (b"\xff" * 8 + b"{}", ""),  # a safetensors header longer than any file
         (bytes(4096), ""),
@@ -148,7 +148,7 @@ def test_truncated_files_are_rejected_at_any_length(tmp_path, suffix):
 
 
 def intact_files():
-    """The bytes of a model file in both formats."""
+    """Return the bytes of a model file in both formats."""
     file = io.BytesIO()
     torch.save({"params": STATE, "stage": "training", "alpha": 0.8, "hparams": {"generator": {"a": 1}}}, file)
     return {".pth": file.getvalue(), ".safetensors": safetensors.torch.save(STATE, {"hparams": '{"generator": {}}'})}
@@ -179,7 +179,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("how", ["bare pickle", "zip", "zip beside weights", "old"])
+@pytest.mark.parametrize("how", ["bare pickle", "zip", "zip with weights", "old"])
 def test_code_in_a_file_is_never_run(tmp_path, suffix, how):
     marker, path = tmp_path / "ran", tmp_path / f"a{suffix}"
     if how == "bare pickle":

@@ -1,4 +1,4 @@
-"""Every dialect and container of the ESRGAN family gives the same network."""
+"""Every dialect and container of the ESRGAN family loads as the same network."""
 
 import pytest
 import safetensors.torch
@@ -48,7 +48,7 @@ def test_every_dialect_gives_bit_identical_output(tmp_path, architecture, fused,
     original = architecture.build().eval()
     original.load_state_dict(state)
     expected = output(original, architecture.img_channels)
-    # Where a dialect has no place for β, a file's configuration has.
+    # A dialect that cannot store β stores it in the configuration.
     hparams = {"generator": {"residual_scaling": architecture.residual_scaling}}
     files = {}
     for dialect, write in DIALECT_WRITERS.items():
@@ -123,13 +123,13 @@ def test_describe_names_the_dialect(tmp_path):
         torch.save(write(state, architecture), path)
         file = load_generator(path)
         assert file.dialect == words
-        assert file.describe() == f"{architecture}, {words}, of unknown training"
+        assert file.describe() == f"{architecture}, {words}, unknown stage"
         torch.save({"model_state_dict": write(state, architecture), "stage": "training"}, path)
         assert load_generator(path).describe() == f"{architecture}, {words}, GAN stage"
     save_file(path, {"params": state, "stage": "training"})
     assert load_generator(path).describe() == f"{architecture}, GAN stage"
     NcnnWriter(state, architecture).write(tmp_path / "b")
-    assert load_generator(tmp_path / "b.bin").describe() == f"{architecture}, ncnn, of unknown training"
+    assert load_generator(tmp_path / "b.bin").describe() == f"{architecture}, ncnn, unknown stage"
 
 
 # Containers
@@ -230,7 +230,7 @@ def test_each_missing_tensor_is_detected_in_every_dialect(tmp_path, dialect):
 def test_each_missing_block_is_detected_in_every_dialect(tmp_path, dialect):
     architecture = tiny_architecture(num_basic_blocks=3)
     state = DIALECT_WRITERS[dialect](random_state(architecture), architecture)
-    for i in range(3 if "old" in dialect else 2):  # only old names tell that there was a last block
+    for i in range(3 if "old" in dialect else 2):  # only the old names show that the last block is missing
         block = (f"body.{i}.", f"RRDB_trunk.{i}.", f"model.1.sub.{i}.RDB", f"rrdb_blocks.rrdb_{i}.")
         with pytest.raises(WeightsError, match="damaged"):
             parse({name: value for name, value in state.items() if not name.startswith(block)}, tmp_path)
@@ -253,7 +253,7 @@ def test_tensors_under_two_names_are_rejected():
 def test_upsampling_kind_must_match_layer_numbers():
     nearest, subpixel = tiny_architecture(), tiny_architecture(use_subpixel_conv=True)
     for numbers, weights in ((nearest, subpixel), (subpixel, nearest)):
-        with pytest.raises(WeightsError, match=r"where .* upsampling has them"):
+        with pytest.raises(WeightsError, match=r"convolutions for .* upsampling are numbered as for .* upsampling"):
             to_basicsr_names(esrgan_old(random_state(weights), numbers), "a.pth")
 
 
@@ -283,5 +283,5 @@ def test_spandrel_loads_the_same_weights(tmp_path, write, scale, unshuffle, chan
     low = torch.rand(1, channels, 8, 12, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected, got = theirs.model(low), ours.build()(low)
-    # It multiplies and adds in two operations where we have one: the last bits of float32 differ.
+    # spandrel multiplies and adds in two operations instead of one, so the last bits of float32 differ.
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())

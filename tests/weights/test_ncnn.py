@@ -1,4 +1,4 @@
-"""ncnn pairs: found from either file, read whole, and refused where they are not RRDBNet."""
+"""ncnn pairs are found from either file, read completely, and rejected if they are not RRDBNet."""
 
 import re
 import struct
@@ -29,8 +29,8 @@ def error_text(path):
     return text
 
 
-def edited(pair, old, new, count=1):
-    """Change the .param and say what is said of it then."""
+def error_after_edit(pair, old, new, count=1):
+    """Change the .param and return the error of loading it."""
     text = pair[0].read_text("utf-8")
     assert re.search(old, text, re.MULTILINE)
     pair[0].write_text(re.sub(old, new, text, count=count, flags=re.MULTILINE), "utf-8")
@@ -72,11 +72,11 @@ def test_missing_half_of_a_pair_is_reported(pair):
     param, weights = pair
     content = weights.read_bytes()
     weights.unlink()
-    assert error_text(param) == f"{param}: expected its weights net.bin beside it, got nothing; put them there"
+    assert error_text(param) == f"{param}: its net.bin is missing; put it in the same folder"
     assert "no such file" in error_text(param.with_suffix(""))
     weights.write_bytes(content)
     param.unlink()
-    assert error_text(weights) == f"{weights}: expected its text net.param beside it; put it there"
+    assert error_text(weights) == f"{weights}: its net.param is missing; put it in the same folder"
 
 
 def test_truncated_weights_are_rejected_at_any_length(pair):
@@ -84,66 +84,64 @@ def test_truncated_weights_are_rejected_at_any_length(pair):
     for length in {1, 3, 4, 5, *range(0, len(whole), 301), len(whole) - 1, len(whole) - 4}:
         pair[1].write_bytes(whole[:length])
         text = error_text(pair[0])
-        assert text.startswith(f"{pair[1]}: expected ")
-        assert "truncated, or not the .bin of its .param" in text
+        assert text.startswith(f"{pair[1]}: expected at least ")
+        assert "it is truncated or does not belong to its .param" in text
 
 
 def test_trailing_bytes_are_rejected(pair):
+    size = pair[1].stat().st_size
     with pair[1].open("ab") as file:
         file.write(bytes(8))
-    assert error_text(pair[0]) == f"{pair[1]}: 8 bytes too many; not the .bin of its .param"
+    message = f"{pair[1]}: expected {size:,} bytes, got {size + 8:,}; it does not belong to its .param"
+    assert error_text(pair[0]) == message
 
 
 @pytest.mark.parametrize("flag", [0x000D4B38, 1, 0xFFFFFFFF])
 def test_quantised_weights_are_rejected(pair, flag):
     content = pair[1].read_bytes()
     pair[1].write_bytes(struct.pack("<I", flag) + content[4:])
-    assert f"got flag {flag:#010x}: 8-bit weights, or not the .bin of its .param" in error_text(pair[0])
+    assert f"got flag {flag:#010x}; it has 8-bit weights or does not belong to its .param" in error_text(pair[0])
 
 
 def test_weights_that_are_not_finite_are_rejected(pair):
     content = pair[1].read_bytes()
     pair[1].write_bytes(content[:4] + b"\x00\x7c" + content[6:])
-    assert "NaN or infinity in 1 of 36 tensors, the first is conv_first.weight" in error_text(pair[0])
+    assert "NaN or infinity in 1 of 36 tensors (first: conv_first.weight)" in error_text(pair[0])
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (r"^ReLU|^Split ", "PReLU ", "got PReLU split2, as SRVGGNetCompact has, the small network of Real-ESRGAN"),
-        (r"^Split ", "Deconvolution ", "as waifu2x and Real-CUGAN have"),
-        (
-            r"^Split ",
-            "Softmax ",
-            "expected the layers of RRDBNet, got Softmax split2; these commands run RRDBNet alone",
-        ),
-        (r"2\.000000e-01$", "1.000000e-01", "expected activation by LeakyReLU of slope 0.2, got slope 0.1"),
-        (r" 9=2 -23310=1,2\.000000e-01", " 9=1", "expected activation by LeakyReLU of slope 0.2, got another one"),
+        (r"^ReLU|^Split ", "PReLU ", "got PReLU split2, as in SRVGGNetCompact, the small network of Real-ESRGAN"),
+        (r"^Split ", "Deconvolution ", "as in waifu2x and Real-CUGAN"),
+        (r"^Split ", "Softmax ", "expected the layers of RRDBNet, got Softmax split2; only RRDBNet is supported"),
+        (r"2\.000000e-01$", "1.000000e-01", "expected LeakyReLU with slope 0.2, got slope 0.1"),
+        (r" 9=2 -23310=1,2\.000000e-01", " 9=1", "expected LeakyReLU with slope 0.2, got another activation"),
         (r" 9=2 -23310=1,2\.000000e-01", "", "where RRDBNet has body.0.rdb1.conv2, is connected, activated or scaled"),
         (r"1=3 4=1", "1=1 4=0", "expected a 3×3 convolution of stride 1 with a bias, got Convolution_1 of 1×1"),
-        (r"1=3 4=1", "1=3 3=2 4=1", "or other stride, padding"),
+        (r"1=3 4=1", "1=3 3=2 4=1", "or with other stride, padding"),
         (r" 5=1", "", "with a bias"),
         (r" 5=1 6", " 5=1 8=2 6", "8-bit weights"),
-        (r"-23301=2,2\.000000e-01", "-23301=2,3.000000e-01", "is connected, activated or scaled in another way"),
+        (r"-23301=2,2\.000000e-01", "-23301=2,3.000000e-01", "is connected, activated or scaled differently"),
         (r"(Eltwise .* )0=1", r"\g<1>0=2", "with options or inputs of another network"),
         (r"(Interp .* )0=1", r"\g<1>0=2", "with options or inputs of another network"),
         (r"1=2\.0+e\+00", "1=3.0", "with options or inputs of another network"),
-        (r"6=108", "6=107", "107 weights cannot be of 4 3×3 filters"),
+        (r"6=108", "6=107", "107 weights do not fit 4 3×3 filters"),
         (r"0=4 ", "0=0 ", "expected a layer of an ncnn network"),
         (r"0=4 ", "0=nan ", "expected a layer of an ncnn network"),
-        (r"0=4 ", "0=-4 ", "cannot be of -4 3×3 filters"),
+        (r"0=4 ", "0=-4 ", "weights do not fit -4 3×3 filters"),
         (r"0=4 1=3 4=1 5=1 6=108", "0=1e12 1=3 4=1 5=1 6=27e12", "truncated"),
         (r"1 1 b0 b1", "1 1 b9 b1", "expected a layer of an ncnn network"),
         (r"1 1 b0 b1", "1 one b0 b1", "expected a layer of an ncnn network"),
         (r"^7767517\n\d+ \d+\n", "7767517\n3 3\n", "expected 3 layers, got "),
-        (r"^7767517\n\d+ \d+\n", "7767517\n\n", "expected a number of layers, got "),
-        (r"(?s)^7767517\n.*", "7767517\n", "expected a number of layers, got 0; the file is damaged"),
-        (r"(?s)^7767517\n.*", "7767517", "expected a number of layers, got 0; the file is damaged"),
+        (r"^7767517\n\d+ \d+\n", "7767517\n\n", "expected the stated number of layers, got "),
+        (r"(?s)^7767517\n.*", "7767517\n", "expected the stated number of layers, got 0; the file is damaged"),
+        (r"(?s)^7767517\n.*", "7767517", "expected the stated number of layers, got 0; the file is damaged"),
         (r"^Convolution .*\n\Z", "", "the file is damaged or truncated"),
     ],
 )
 def test_params_of_other_networks_are_rejected(pair, old, new, message):
-    assert message in edited(pair, old, new)
+    assert message in error_after_edit(pair, old, new)
 
 
 def test_differently_wired_network_is_rejected(pair):
@@ -166,14 +164,16 @@ def test_mismatched_pair_is_rejected(tmp_path):
     other = Architecture(**{**vars(TINY), "num_basic_blocks": 1})
     _, weights = NcnnWriter(random_state(other), other).write(tmp_path / "b")
     (tmp_path / "a.bin").write_bytes(weights.read_bytes())
-    assert "not the .bin of its .param" in error_text(tmp_path / "a.param")
+    assert "does not belong to its .param" in error_text(tmp_path / "a.param")
 
 
-def test_folding_must_fit_the_channels(tmp_path):
+def test_pixel_unshuffle_must_fit_the_channels(tmp_path):
     architecture = Architecture(**{**vars(TINY), "scale_factor": 2, "pixel_unshuffle": True})
     pair = NcnnWriter(random_state(architecture), architecture).write(tmp_path / "net")
     assert load_generator(pair[1]).architecture == architecture
-    assert "12 channels in and 3 out do not fit folding by 3" in edited(pair, r"(Reorg .*)0=2", r"\g<1>0=3")
+    assert "input channels (12) and output channels (3) do not fit pixel unshuffle by 3" in error_after_edit(
+        pair, r"(Reorg .*)0=2", r"\g<1>0=3"
+    )
 
 
 def test_text_of_another_encoding_is_rejected(pair):

@@ -1,4 +1,4 @@
-"""Files that are no ESRGAN generator are told in one line what they are."""
+"""The error for a file that is not an ESRGAN generator states in one line what the file is."""
 
 import io
 import os
@@ -35,9 +35,9 @@ def error_text(path):
     return text.removeprefix(f"{path}: ")
 
 
-# Networks of other kinds, by the names that their files have
+# Other networks, recognised by their tensor names
 
-ONLY_RRDBNET = "; these commands run RRDBNet alone"
+ONLY_RRDBNET = "; only RRDBNet is supported"
 NETWORKS = {
     "SRVGGNetCompact, the small network of Real-ESRGAN" + ONLY_RRDBNET: [
         "body.0.weight",
@@ -58,12 +58,12 @@ NETWORKS = {
     "EDSR" + ONLY_RRDBNET: ["head.0.weight", "body.0.body.0.weight", "tail.1.weight"],
     "EDSR or SRResNet" + ONLY_RRDBNET: ["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"],
     "GFPGAN, which restores faces" + ONLY_RRDBNET: ["stylegan_decoder.style_mlp.1.weight"],
-    "a ResNet, which classifies images": ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight"],
-    "LPIPS, which measures images": ["lin0.model.1.weight", "lin1.model.1.weight"],
-    "a LoRA, an addition to a diffusion model": ["lora_unet_mid_block_attn.lora_down.weight"],
+    "a ResNet image classifier": ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight"],
+    "LPIPS, an image metric": ["lin0.model.1.weight", "lin1.model.1.weight"],
+    "a LoRA adapter of a diffusion model": ["lora_unet_mid_block_attn.lora_down.weight"],
     "a Stable Diffusion checkpoint": ["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.x"],
     "a diffusion model": ["down_blocks.0.resnets.0.conv1.weight"],
-    "a VGG discriminator; name the generator's file": [
+    "a VGG discriminator; pass the generator's file": [
         "features.0.weight",
         "classifier.0.weight",
         "classifier.2.weight",
@@ -90,9 +90,9 @@ def vgg():
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
-        (lambda: VGGDiscriminator(3, (4, 4), (2,)).state_dict(), "a VGG discriminator; name the generator's file"),
-        (lambda: UNetDiscriminator(3, 2).state_dict(), "a U-Net discriminator; name the generator's file"),
-        (vgg, "a VGG network, which classifies images"),
+        (lambda: VGGDiscriminator(3, (4, 4), (2,)).state_dict(), "a VGG discriminator; pass the generator's file"),
+        (lambda: UNetDiscriminator(3, 2).state_dict(), "a U-Net discriminator; pass the generator's file"),
+        (vgg, "a VGG image classifier"),
     ],
 )
 def test_real_networks_are_named_in_the_error(tmp_path, make, kind):
@@ -127,21 +127,21 @@ def test_esrgan_plus_is_distinguished_from_esrgan(tmp_path):
     )
 
 
-# Contents that are no weights
+# Content without weights
 
 CONTENTS = {
-    "the state of an optimizer and no tensors of a network; name the generator's file": {
+    "the state of an optimiser; pass the generator's file": {
         "state": {0: {"exp_avg": torch.zeros(1)}},
         "param_groups": [{"lr": 1e-4}],
     },
-    "a training state, optimizers and schedulers, and no tensors of a network; name the generator's file": {
+    "a training state (optimisers and schedulers) without the network; pass the generator's file": {
         "epoch": 3,
         "iter": 9,
         "optimizers": [{}],
         "schedulers": [{}],
     },
-    "nothing and no tensors": {},
-    "a?b, c and no tensors": {"a\x1bb": 1, "c": 2},
+    "a dictionary with no tensors (keys: none)": {},
+    "a dictionary with no tensors (keys: a?b, c)": {"a\x1bb": 1, "c": 2},
 }
 
 
@@ -179,42 +179,42 @@ def tarred():
     return file.getvalue()
 
 
-IMAGE = "name a model first, images after it"
-UNPACK = "unpack it and name the file in it"
+IMAGE = "pass the model first, then the images"
+UNPACK = "unpack it and pass the file inside"
 ANY = "expected a weight file (PyTorch, safetensors or ncnn), got"
 BYTES = {
-    "expected a weight file, got an empty one; download it again": b"",
-    "expected a weight file, got a web page saved under this name; download it again": b"<!DOCTYPE html>\n<html>",
-    "expected a weight file, got a Git LFS pointer in its place; fetch the file by `git lfs pull`": (
+    "expected a weight file, got an empty file; download it again": b"",
+    "expected a weight file, got a web page; download it again": b"<!DOCTYPE html>\n<html>",
+    "expected a weight file, got a Git LFS pointer; run `git lfs pull` to fetch the file": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 66\n"
     ),
-    "expected a weight file, got JSON text; name the file that has the weights": b'{"error": "Entry not found"}',
+    "expected a weight file, got JSON text; pass the file that contains the weights": b'{"error": "Entry not found"}',
     f"expected a weight file, got a PNG image; {IMAGE}": image("PNG"),
     f"expected a weight file, got a JPEG image; {IMAGE}": image("JPEG"),
-    f"expected a weight file, got a WebP image or a sound; {IMAGE}": image("WEBP"),
+    f"expected a weight file, got a WebP image or an audio file; {IMAGE}": image("WEBP"),
     f"expected a weight file, got a TIFF image; {IMAGE}": image("TIFF"),
     "expected a weight file, got an ONNX graph; use the PyTorch file it was made from": (
         b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(range(200))
     ),
-    "expected a weight file, got an HDF5 file, as Keras writes it; export the model by PyTorch or as safetensors": (
+    "expected a weight file, got an HDF5 file, as written by Keras; save the model with PyTorch or as safetensors": (
         b"\x89HDF\r\n\x1a\n" + bytes(80)
     ),
-    "expected a weight file, got a GGUF file; use the model as PyTorch or safetensors file": b"GGUF" + bytes(20),
+    "expected a weight file, got a GGUF file; use a PyTorch or safetensors file of the model": b"GGUF" + bytes(20),
     f"expected a weight file, got a gzip archive; {UNPACK}": b"\x1f\x8b\x08" + bytes(20),
     f"expected a weight file, got a 7-Zip archive; {UNPACK}": b"7z\xbc\xaf\x27\x1c" + bytes(20),
     f"expected a weight file, got a tar archive; {UNPACK}": tarred(),
-    "expected a weight file, got a zip archive of other things (readme.txt, model.pth); unpack it and name the weight "
-    "file in it": zipped(**{"readme.txt": "hello", "model.pth": b"\x80\x02}."}),
-    "expected a weight file, got a zip archive of other things (nothing); unpack it and name the weight file in it": (
+    "expected a weight file, got a zip archive that contains readme.txt, model.pth; unpack it and pass the weight file "
+    "inside": zipped(**{"readme.txt": "hello", "model.pth": b"\x80\x02}."}),
+    "expected a weight file, got a zip archive that contains nothing; unpack it and pass the weight file inside": (
         b"PK\x05\x06" + bytes(18)
     ),
     "damaged or truncated: File is not a zip file; download it again": b"PK\x03\x04" + bytes(100),
-    "expected a weight file, got a binary ncnn .param, which has no names; use the .param that is text": (
+    "expected a weight file, got a binary ncnn .param, which has no layer names; use the text .param": (
         b"\xdd\x85\x76\x00" + bytes(20)
     ),
-    "expected a weight file, got a NumPy array; save a state dict by PyTorch or as safetensors": b"\x93NUMPY\x01\x00",
-    f"{ANY} a text; download it again": b"Not found\n",
-    f"{ANY} bytes of no known kind; download it again": bytes(range(1, 200)),
+    "expected a weight file, got a NumPy array; save a state dict with PyTorch or as safetensors": b"\x93NUMPY\x01\x00",
+    f"{ANY} text; download it again": b"Not found\n",
+    f"{ANY} an unknown format; download it again": bytes(range(1, 200)),
 }
 
 
@@ -226,7 +226,7 @@ def test_other_file_types_are_named_in_the_error(tmp_path, message):
 
 
 def test_folders_are_reported_as_folders(tmp_path):
-    assert error_text(tmp_path) == "expected a weight file, got a folder; name the file in it"
+    assert error_text(tmp_path) == "expected a weight file, got a folder; pass the file inside it"
 
 
 def test_torchscript_is_rejected_before_it_is_loaded(tmp_path, monkeypatch):
@@ -235,7 +235,7 @@ def test_torchscript_is_rejected_before_it_is_loaded(tmp_path, monkeypatch):
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(torch.nn.Conv2d(1, 1, 1)), path)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
-    assert error_text(path) == "expected weights alone, got a TorchScript program; save its state_dict() instead"
+    assert error_text(path) == "expected only weights, got a TorchScript program; save its state_dict() instead"
 
 
 class Payload:
@@ -249,8 +249,8 @@ def test_code_in_a_pickle_is_reported_and_not_run(tmp_path, monkeypatch, new):
     torch.save({"params": {**STATE, "x": Payload()}}, path, _use_new_zipfile_serialization=new)
     monkeypatch.setattr(os, "system", lambda *_: pytest.fail("ran"))
     text = error_text(path)
-    assert text.startswith("it holds Python objects (")
-    assert text.endswith(") besides weights, which could run code, and is not opened; save its state_dict alone")
+    assert text.startswith("not opened: it contains Python objects (")
+    assert text.endswith(") as well as weights, and these could run code; save only the state_dict")
 
 
 def test_a_bare_pickle_of_arrays_is_rejected(tmp_path):
@@ -258,7 +258,7 @@ def test_a_bare_pickle_of_arrays_is_rejected(tmp_path):
     assert "could run code" in error_text(tmp_path / "a.pth")
 
 
-# Tensors that are no weights
+# Tensors that cannot be weights
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -299,15 +299,15 @@ def test_diverged_weights_are_rejected(tmp_path, value, dtype):
     state["conv_hr.bias"][1] = value
     torch.save(state, tmp_path / "a.pth")
     assert error_text(tmp_path / "a.pth") == (
-        "NaN or infinity in 1 of 36 tensors, the first is conv_hr.bias; its training had diverged: use an earlier file"
+        "NaN or infinity in 1 of 36 tensors (first: conv_hr.bias); the training diverged; use an earlier file"
     )
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.zeros(2), "to be one number, got shape (2,)"),
-        (torch.tensor(float("nan")), "to be one number"),
+        (torch.zeros(2), "to be one finite number, got shape (2,)"),
+        (torch.tensor(float("nan")), "to be one finite number"),
         (torch.tensor(0.3), "expected one residual_scaling for all blocks, got 0.2, 0.3"),
         (torch.tensor(1), "got int64 numbers"),
     ],
@@ -322,26 +322,25 @@ def test_two_generators_in_a_file_are_rejected(tmp_path):
     both = {f"a.{name}": v for name, v in STATE.items()} | {f"b.{name}": v for name, v in STATE.items()}
     torch.save(both, tmp_path / "a.pth")
     assert error_text(tmp_path / "a.pth") == (
-        "expected one generator, got 2: a. (BasicSR names), b. (BasicSR names); save one of them alone"
+        "expected one generator, got 2: a. (BasicSR names), b. (BasicSR names); save only one of them"
     )
 
 
 def test_incomplete_generators_are_reported(tmp_path):
     torch.save({name: v for name, v in STATE.items() if "rdb" not in name}, tmp_path / "a.pth")
-    assert "12 tensors of one (conv_first.weight, conv_first.bias, conv_body.weight, …) without" in error_text(
-        tmp_path / "a.pth"
-    )
+    message = "12 tensors of one (conv_first.weight, conv_first.bias, conv_body.weight, …) but none of its dense blocks"
+    assert message in error_text(tmp_path / "a.pth")
 
 
 def test_missing_tensors_are_named(tmp_path):
     torch.save({name: v for name, v in STATE.items() if "conv_hr" not in name}, tmp_path / "a.pth")
-    assert error_text(tmp_path / "a.pth") == "an ESRGAN generator without conv_hr.weight; the file is damaged"
+    assert error_text(tmp_path / "a.pth") == "the ESRGAN generator lacks conv_hr.weight; the file is damaged"
     torch.save({name: v for name, v in STATE.items() if "body.0.rdb2" not in name}, tmp_path / "a.pth")
     assert error_text(tmp_path / "a.pth") == (
-        "9 convolutions in the trunk, not 2 blocks of 2 × 3: some are missing; the file is damaged"
+        "expected 2 blocks of 2 × 3 convolutions in the trunk, got 9 in all; the file is damaged"
     )
     torch.save(STATE | {"conv_hr.weight": torch.zeros(4, 4, 1, 1)}, tmp_path / "a.pth")
-    assert error_text(tmp_path / "a.pth").startswith("1 tensors have another shape, the first is conv_hr.weight")
+    assert error_text(tmp_path / "a.pth").startswith("tensors of the wrong shape: 1 (first: conv_hr.weight)")
 
 
 def test_old_names_of_impossible_scales_are_rejected(tmp_path):
@@ -367,7 +366,7 @@ def resident_mb():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_shapes_without_data_are_rejected_before_allocation(tmp_path, dtype):
-    with torch.device("meta"):  # a whole and consistent network of 16 GB
+    with torch.device("meta"):  # a complete and consistent network of 16 GB
         shapes = Architecture(**{**vars(TINY), "rrdb_channels": 10_000, "growth_channels": 1000}).build().state_dict()
     torch.save({name: torch.zeros(1, dtype=dtype).expand(v.shape) for name, v in shapes.items()}, tmp_path / "a.pth")
     before = resident_mb()
@@ -381,7 +380,7 @@ def test_oversized_claims_in_files_allocate_no_memory(tmp_path, how):
     torch.save({"conv_first.weight": torch.zeros(4, 3, 3, 3)}, path, _use_new_zipfile_serialization="old" not in how)
 
     def with_larger_claim(data):
-        data = data.replace(b"K\x6c", b"J" + struct.pack("<i", 2_000_000_000))  # numbers in the storage
+        data = data.replace(b"K\x6c", b"J" + struct.pack("<i", 2_000_000_000))  # the size of the storage
         data = data.replace(struct.pack("<q", 108), struct.pack("<q", 2_000_000_000))
         return data.replace(b"(K\x04K\x03K\x03K\x03t", b"(J" + struct.pack("<i", 70_000_000) + b"K\x03K\x03K\x03t")
 
@@ -398,5 +397,5 @@ def test_oversized_claims_in_files_allocate_no_memory(tmp_path, how):
                 )
     before = resident_mb()
     text = error_text(path)
-    assert "no weights compress so" in text if how == "inflated" else "damaged" in text
+    assert "weights never compress so well" in text if how == "inflated" else "damaged" in text
     assert resident_mb() < before + 100
