@@ -31,7 +31,7 @@ def test_info_prints_json(tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["channels"] == 1
     assert facts["scale"] == 2
-    assert facts["stage"] == "unknown stage"
+    assert facts["stage"] == "of unknown training"
     from safetensors.torch import load_file
 
     assert facts["parameters"] == sum(value.numel() for value in load_file(path).values())
