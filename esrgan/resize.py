@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 _Sample = TypeVar("_Sample", bound=np.generic)
 
-_A = -0.5  # Keys, "Cubic convolution interpolation", 1981; as in MATLAB; OpenCV and PyTorch use -0.75
+# Parameter of Keys' kernel ("Cubic convolution interpolation", 1981). MATLAB uses -0.5, OpenCV and PyTorch -0.75.
+_A = -0.5
 _KERNEL_WIDTH = 4.0
 # Number of float64 values that stay in the second-level cache while the taps are summed.
 _CHUNK_VALUES = 1 << 15

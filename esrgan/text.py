@@ -24,7 +24,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Write a number with its noun, which gets an "s" unless there is one: "1 image", "1,200 images"."""
+    """Format a number with a noun, adding "s" to the noun unless the number is 1: "1 image", "1,200 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

@@ -150,10 +150,10 @@ def _download_with_retries(
     target: Download, file: BinaryIO, progress: ProgressCallback | None, on_retry: Callable[[str], None] | None
 ) -> None:
     """Retry until the part file is complete."""
-    most, failures = file.tell(), 0
+    furthest, failures = file.tell(), 0
     if (
         target.digest
-        and most == _read_metadata(target).get("total")
+        and furthest == _read_metadata(target).get("total")
         and file_digest(target.part_path, target.digest) == target.digest
     ):
         return  # an earlier process was killed before it could rename the file
@@ -162,10 +162,11 @@ def _download_with_retries(
             _download_once(target, file, progress)
             return
         except RetryableError as error:
-            failures = 0 if file.tell() > most else failures + 1
-            most = max(most, file.tell())
+            failures = 0 if file.tell() > furthest else failures + 1
+            furthest = max(furthest, file.tell())
             if failures >= MAX_ATTEMPTS:
-                remedy = f"run this again to resume at byte {most:,}, or download it by other means to {target.path}"
+                resume = f"run this again to resume at byte {furthest:,}"
+                remedy = f"{resume}, or download it by other means to {target.path}"
                 got = f"{error} ({format_count(failures, 'attempt')} without progress)"
                 raise target.make_error("the complete file", got, remedy) from error
             pause_s = RETRY_DELAY_S * 2 ** max(0, failures - 1) if error.retry_after_s is None else error.retry_after_s
@@ -240,17 +241,17 @@ def _process_headers(target: Download, file: BinaryIO, status: int, headers: Mes
 def _receive_body(
     target: Download, file: BinaryIO, response: IO[bytes], total: int | None, progress: ProgressCallback | None
 ) -> None:
-    most = target.size or total
+    expected_size = target.size or total
     while chunk := read_chunk(response):
         file.write(chunk)
-        if most is not None and file.tell() > most:
+        if expected_size is not None and file.tell() > expected_size:
             _truncate(file)
             raise RetryableError("more bytes than announced")
         if progress:
-            progress(file.tell(), most)
+            progress(file.tell(), expected_size)
     file.flush()
-    if most is not None and file.tell() < most:  # read() does not raise if the connection is cut
-        raise RetryableError(f"a response that ended after {file.tell():,} of {most:,} bytes")
+    if expected_size is not None and file.tell() < expected_size:  # read() does not raise if the connection is cut
+        raise RetryableError(f"a response that ended after {file.tell():,} of {expected_size:,} bytes")
 
 
 def _truncate(file: BinaryIO) -> None:

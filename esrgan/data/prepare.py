@@ -48,7 +48,7 @@ def _is_unpacked(archive: Archive, data_root: Path) -> bool:
     """Return whether an archive has been unpacked.
 
     Raises:
-        DatasetError: If the folder has another number of images; it may hold the user's own files.
+        DatasetError: If the folder exists but has another number of images; it may be the user's own.
     """
     if not (data_root / archive.folder).exists():
         return False

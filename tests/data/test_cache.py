@@ -108,9 +108,8 @@ def test_one_cache_holds_several_scales_and_lr_variants(tmp_path, cache):
 
 def test_every_bad_image_is_reported_at_once(tmp_path, cache):
     good = ImagePair(write_image(tmp_path / "good.png", random_image(16, 16)), None)
-    small = ImagePair(
-        write_image(tmp_path / "small.png", random_image(16, 11)), None
-    )  # cropped to 8 px, less than the minimum of 12
+    # Its width is cropped to 8 px, which is less than the minimum of 12 px.
+    small = ImagePair(write_image(tmp_path / "small.png", random_image(16, 11)), None)
     grey = ImagePair(write_image(tmp_path / "grey.png", random_image(16, 16, 1)), None)
     tiny = ImagePair(write_image(tmp_path / "tiny.png", random_image(3, 16)), None)
     truncated = ImagePair(write_image(tmp_path / "truncated.png", random_image(32, 32)), None)

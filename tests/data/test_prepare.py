@@ -10,7 +10,7 @@ from esrgan.data import download as download_module
 from esrgan.data import find_pairs, load_pair
 from esrgan.data.archives import ARCHIVES, Archive, archives_for
 from esrgan.errors import DatasetError
-from esrgan.text import format_size
+from esrgan.text import format_count, format_size
 from tests.helpers.archives import DiskUsage, names, png, run, tarred, tree, zipped
 from tests.helpers.dataset_server import run_server
 from tests.helpers.image_pairs import problem_texts, random_image
@@ -221,6 +221,11 @@ def test_unknown_dataset_names_are_refused_before_any_work(server, offer_tiny_di
     assert expected in err
     assert not out
     assert not server.requests
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (1200, "1,200 images")])
+def test_counts_agree_with_their_nouns(number, text):
+    assert format_count(number, "image") == text
 
 
 @pytest.mark.parametrize("arguments", [[], ["div2k", "--scale", "5"], ["div2k", "--workers", "0"]])

@@ -28,9 +28,8 @@ def test_jpeg_matches_libjpeg(sizes: list[tuple[int, int]], channels: int) -> No
         )
         expected = np.array(Image.open(file)).reshape(pixels.shape)
         difference = np.abs((made[0] * 255).permute(1, 2, 0).numpy() - expected)
-        assert torch.equal(
-            made, cut(compress(canvas([image], 7.0), [quality]))[0]
-        )  # independent of the rest of the batch
+        # The result does not depend on the rest of the batch.
+        assert torch.equal(made, cut(compress(canvas([image], 7.0), [quality]))[0])
         assert difference.mean() < 0.5, quality
         assert (difference > 2).mean() < 0.04, quality
     assert torch.equal(compressed[0] * 255, (compressed[0] * 255).round())
