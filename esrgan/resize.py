@@ -1,7 +1,7 @@
-"""Bicubic resizing that agrees with MATLAB's ``imresize``, which the field makes its low-resolution images with.
+"""Bicubic resizing that matches MATLAB's ``imresize``, with which published low-resolution images are made.
 
-Pillow, OpenCV and PyTorch each differ from it in kernel, antialiasing or edges, and a network trained on one scores
-worse on another.
+Pillow, OpenCV and PyTorch each differ from it in kernel, antialiasing or edges, and a network trained on the images of
+one scores worse on those of another.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ from numpy.typing import NDArray
 
 _Sample = TypeVar("_Sample", bound=np.generic)
 
-_A = -0.5  # Keys, "Cubic convolution interpolation", 1981; MATLAB's choice, where OpenCV and PyTorch take -0.75
+# Parameter of Keys' kernel ("Cubic convolution interpolation", 1981). MATLAB uses -0.5, OpenCV and PyTorch -0.75.
+_A = -0.5
 _KERNEL_WIDTH = 4.0
-# Several taps' worth of float64 that stays in the second-level cache while the taps are summed.
+# Number of float64 values that stay in the second-level cache while the taps are summed.
 _CHUNK_VALUES = 1 << 15
 
 
 def bicubic(image: NDArray[_Sample], scale: float | Fraction) -> NDArray[_Sample]:
-    """Resizes an image as MATLAB's ``imresize(im2double(image), scale, "bicubic")`` does.
+    """Resize an image like MATLAB's ``imresize(im2double(image), scale, "bicubic")``.
 
-    The kernel is widened by 1 / scale when shrinking (antialiasing) and edges are mirrored. Computed in float64, and
-    only the result is rounded. Implementations in float32, BasicSR's among them, differ by one grey level in about one
-    of 100,000 samples, those within 3e-5 of a half.
+    For scales below 1 the kernel is widened by 1 / scale (antialiasing). Edges are mirrored. The computation is in
+    float64 and only the result is rounded. Implementations in float32, such as BasicSR's, differ by one grey level in
+    about one of 100,000 samples, namely those within 3e-5 of a half.
 
     Args:
         image: (H, W) or (H, W, C), uint8 in [0, 255] or any float type in any range.
         scale: Output size over input size; the output is ``ceil(H * scale)`` by ``ceil(W * scale)``. A ``Fraction``
-            such as ``Fraction(1, 3)`` is exact; a float is forgiven an error of 1e-9 pixel before rounding up.
+            such as ``Fraction(1, 3)`` is exact; with a float, an excess of up to 1e-9 pixel is not rounded up.
 
     Returns:
-        The resized image in the type of the input: uint8 rounded half up and clipped, floats neither rounded nor
-        clipped (the kernel overshoots at edges).
+        The resized image in the dtype of the input. uint8 is rounded half up and clipped; floats are neither rounded
+        nor clipped, and the kernel overshoots at edges.
 
     Raises:
-        ValueError: The image has another shape or type, is empty, or the scale is not positive and finite.
+        ValueError: If the image has another shape or dtype or is empty, or the scale is not positive and finite.
     """
     floating = np.issubdtype(image.dtype, np.floating)
     if not (floating or image.dtype == np.uint8):
         raise ValueError(f"expected an image of uint8 or a float type, got {image.dtype}")
     if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(f"expected an image of shape (H, W) or (H, W, C), none of them 0, got {image.shape}")
+        raise ValueError(f"expected a non-empty image of shape (H, W) or (H, W, C), got {image.shape}")
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"expected a positive, finite scale, got {scale}")
 
@@ -56,10 +57,10 @@ def bicubic(image: NDArray[_Sample], scale: float | Fraction) -> NDArray[_Sample
 
 
 def _resize_rows(image: NDArray[Any], scale: float | Fraction) -> NDArray[np.float64]:
-    """Resizes the first axis of an image.
+    """Resize the first axis of an image.
 
     Args:
-        image: (N, M, C), contiguous, of any real type.
+        image: (N, M, C), contiguous, of any real dtype.
         scale: Output size over input size.
 
     Returns:
@@ -80,20 +81,20 @@ def _resize_rows(image: NDArray[Any], scale: float | Fraction) -> NDArray[np.flo
 
 
 def _taps(size: int, scale: float | Fraction) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Says which input samples make each output sample.
+    """Compute the input samples that contribute to each output sample, and their weights.
 
     Args:
         size: Input length.
         scale: Output length over input length.
 
     Returns:
-        Indices into the input and their weights, which add up to 1 in each row; both (output length, taps).
+        Indices into the input, and their weights, which sum to 1 in each row; both (output length, taps).
     """
     out_size = math.ceil(size * scale) if isinstance(scale, Fraction) else max(1, math.ceil(size * scale - 1e-9))
     ratio = float(scale)
     sharpness = min(ratio, 1.0)
     width = _KERNEL_WIDTH / sharpness
-    # Pixel centres are at half-integers, so the grids of both images cover the same area.
+    # Pixel centres are at half-integers, so that the grids of both images cover the same area.
     centre = (np.arange(out_size) + 0.5) / ratio - 0.5
     first = np.floor(centre - width / 2).astype(np.intp)
     index = first[:, None] + np.arange(math.ceil(width) + 2)
@@ -101,13 +102,13 @@ def _taps(size: int, scale: float | Fraction) -> tuple[NDArray[np.intp], NDArray
     weight /= weight.sum(axis=1, keepdims=True)
     used = np.any(weight, axis=0)
     index, weight = index[:, used], weight[:, used]
-    # Mirrored with the edge sample repeated (c b a | a b c), as often as a kernel wider than the image needs.
+    # Mirror with the edge sample repeated (c b a | a b c); a kernel wider than the image is mirrored several times.
     index = index % (2 * size)
     return np.minimum(index, 2 * size - 1 - index), weight
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Keys' cubic convolution kernel, 0 beyond a distance of 2; same shape as ``x``, a distance in samples."""
+    """Evaluate Keys' cubic convolution kernel at distances ``x`` in samples; it is 0 beyond a distance of 2."""
     x = np.abs(x)
     near = ((_A + 2) * x - (_A + 3)) * x**2 + 1
     far = ((_A * x - 5 * _A) * x + 8 * _A) * x - 4 * _A

@@ -23,6 +23,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def format_count(number: int, noun: str) -> str:
+    """Format a number with a noun, adding "s" to the noun unless the number is 1: "1 image", "1,200 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def format_size(size: float) -> str:
     """Format a number of bytes in GB, MB or kB (powers of 1000)."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):

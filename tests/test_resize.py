@@ -12,7 +12,7 @@ from PIL import Image
 
 from esrgan.resize import bicubic
 
-# Made by BasicSR 1.4.2 from the photographs in scikit-image, see tests/assets/metrics.json.
+# BasicSR 1.4.2 made these from the photographs in scikit-image; see tests/assets/metrics.json.
 REFERENCES = sorted((Path(__file__).parent / "assets" / "bicubic").glob("*.png"))
 SCALES = st.sampled_from([Fraction(1, 4), Fraction(1, 3), Fraction(1, 2), Fraction(2, 3), 1, 2, 3, 4, 0.7, 1.3])
 SMALL = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.sampled_from([1, 3])))
@@ -24,7 +24,7 @@ def photograph(name):
 
 
 def exact_weights(position, size, factor):
-    """The weights of one output sample of a reduction by a whole factor, in rational arithmetic."""
+    """Compute the weights of one output sample when downscaling by an integer factor, in rational arithmetic."""
     centre = (position + Fraction(1, 2)) * factor - Fraction(1, 2)
     weights = {}
     for sample in range(math.floor(centre) - 2 * factor, math.ceil(centre) + 2 * factor + 1):
@@ -54,7 +54,7 @@ def test_matches_the_reference(path):
     assert low.shape == expected.shape
     assert low.dtype == np.uint8
     differing = np.argwhere(low != expected)
-    # The reference was computed in float32, which puts two samples of all these on the wrong side of a half.
+    # The reference was computed in float32, which rounds two of all these samples to the wrong side of a half.
     assert len(differing) == (2 if path.stem == "astronaut_x4" else 0)
     for where in differing:
         assert low[tuple(where)] == math.floor(exact(image, int(factor), *where) + Fraction(1, 2))

@@ -1,4 +1,4 @@
-"""``esrgan prepare``: download datasets, make LR images, show what a degradation does."""
+"""``esrgan prepare``: download datasets, make LR images, or preview a degradation."""
 
 from __future__ import annotations
 
@@ -12,41 +12,46 @@ from esrgan.cli import arguments, process
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
 
 EXAMPLES = """\
-  esrgan prepare div2k                   # HR images and LR images of ×4, 4.3 GB, into data/
+  esrgan prepare div2k                   # HR and ×4 LR images, 4.3 GB, into data/
   esrgan prepare div2k set5 set14 --scale 2 --data-root /disk/data
-  esrgan prepare photos/train            # LR images for a folder of your own: photos/train_LR_x4
-  esrgan prepare --preview photos/train  # a sheet of LR patches degraded as by Real-ESRGAN"""
+  esrgan prepare photos/train            # LR images of your own folder: photos/train_LR_x4
+  esrgan prepare --preview photos/train  # a sheet of LR patches with Real-ESRGAN's degradation"""
 
 PREVIEW_FILE = Path("degradation_preview.png")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
+    """Return the argument parser of ``esrgan prepare``."""
     parser = arguments.make_parser(
         "prepare",
-        "Download datasets (resumed, checked, unpacked), or make the LR images of a folder. Run it again to go on. "
-        "Or look at degraded LR patches before a training on them.",
+        "Download datasets (resuming, verifying and unpacking them), or make the LR images of a folder. Re-run to "
+        "resume. With --preview, show degraded LR patches before you train on them.",
         EXAMPLES,
     )
     parser.add_argument("dataset", nargs="+", help="div2k, bsds500, set5, set14, flickr2k, or a folder of HR images")
     parser.add_argument(
         "--preview",
         action="store_true",
-        help=f"make nothing but {PREVIEW_FILE}: some of the HR images and what the degradation of a configuration, if "
-        "its file is named first, else Real-ESRGAN's, makes of them",
+        help=f"only write {PREVIEW_FILE}: HR crops beside degraded LR patches, using the configuration given first "
+        "(default: Real-ESRGAN's)",
     )
-    parser.add_argument("--scale", type=int, choices=(2, 3, 4, 8), default=4, help="of the LR images (default: 4)")
+    parser.add_argument(
+        "--scale", type=int, choices=(2, 3, 4, 8), default=4, help="scale of the LR images (default: 4)"
+    )
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )
     parser.add_argument(
-        "--workers", type=arguments.positive_int, metavar="N", help="processes that make LR images (default: one a CPU)"
+        "--workers",
+        type=arguments.positive_int,
+        metavar="N",
+        help="processes that make LR images (default: one per CPU)",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run ``esrgan prepare`` and return its exit code."""
     return process.run(make_parser(), lambda args: (_preview if args.preview else _prepare)(args), argv)
 
 
@@ -60,8 +65,9 @@ def _prepare(args: argparse.Namespace) -> int:
     unknown = [name for name in args.dataset if name not in ARCHIVES and not Path(name).is_dir()]
     if unknown:
         expected = f"{', '.join(ARCHIVES)} or a folder of images"
-        got = {name: "nothing to prepare" if name == "skimage" else "neither" for name in unknown}
-        raise DatasetError(Problem(f"dataset {name}", expected, got[name], "correct the name") for name in unknown)
+        no_files = ("a dataset that needs no preparation", "omit it")
+        got = {name: no_files if name == "skimage" else ("neither", "correct the name") for name in unknown}
+        raise DatasetError(Problem(f"dataset {name}", expected, *got[name]) for name in unknown)
     data_root = args.data_root or default_data_root()
     workers = args.workers or os.cpu_count() or 1
     console = Console()
@@ -88,6 +94,7 @@ def _preview(args: argparse.Namespace) -> int:
     from esrgan.data.datasets import default_data_root, find_pairs
     from esrgan.degradation import Degradation
     from esrgan.degradation.preview import preview
+    from esrgan.text import format_count
 
     names = list(args.dataset)
     if names[0].endswith(".json"):
@@ -98,7 +105,7 @@ def _preview(args: argparse.Namespace) -> int:
         config, scale = Config.model_validate({"training": stage}), args.scale
     section = next((stage for stage in (config.training, config.pretraining) if stage.degradation), None)
     if section is None or section.degradation is None:
-        remedy = 'write "degradation": {} for that of Real-ESRGAN'
+        remedy = 'write "degradation": {} to use the one of Real-ESRGAN'
         raise ConfigError(Problem(args.dataset[0], "a degradation in one of its stages", "null in both", remedy))
     sources = names or [item if isinstance(item, str) else (item.hr, None) for item in section.train_datasets]
     data_root = args.data_root or (Path(config.data_root) if config.data_root else default_data_root())
@@ -108,5 +115,6 @@ def _preview(args: argparse.Namespace) -> int:
         [pair.high for pair in pairs], degradation, section.cr_patch_size or (256, 256), config.img_channels
     )
     images.write_pixels(PREVIEW_FILE, sheet, overwrite=True)
-    print(f"{PREVIEW_FILE}: {sheet.shape[1]}×{sheet.shape[0]} px, of {len(pairs)} images, ×{scale}")
+    found = format_count(len(pairs), "HR image")
+    print(f"{PREVIEW_FILE}: {sheet.shape[1]}×{sheet.shape[0]} px, from {found}, ×{scale}")
     return process.OK

@@ -1,4 +1,4 @@
-"""Training data: find image pairs, decode them once, cut and transform patches."""
+"""Training data: find image pairs, decode them into a cache, and cut and transform patches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load what needs PyTorch when it is first used: ``esrgan prepare`` and its processes do without."""
+    """Import names that need PyTorch on first use, because ``esrgan prepare`` and its workers do without it."""
     if name in ("PatchDataset", "load_batches", "read_cached_pair"):
         return getattr(importlib.import_module("esrgan.data.patches"), name)
     raise AttributeError(f"module 'esrgan.data' has no attribute {name!r}")

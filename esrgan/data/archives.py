@@ -1,7 +1,7 @@
-"""Where the published datasets come from: addresses, sizes and checksums, each with the place that records it.
+"""The archives of the published datasets: addresses, sizes and checksums, and who recorded them.
 
-The checksums were not computed by this project; a source without one would have ``digest=None`` and be checked by its
-size and by the archive's own sums alone.
+The checksums were recorded by third parties, not computed by this project. An archive without one would have
+``digest=None``; only its size and the checksums inside the archive would be verified.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _TFDS = "tensorflow/datasets, tensorflow_datasets/datasets/div2k/checksums.tsv"
-# Two public repositories have the same MD5s for these two.
+# Two public repositories record the same MD5s for Set5 and Set14.
 _DRIVE = "MD5 in the Set5 and Set14 classes of M. Bermejo's ESRGAN framework, which unpack to GTmod12 and LRbicx{2,3,4}"
 _TORCHSR = "MD5 in Coloquinte/torchSR, torchsr/datasets/flickr2k.py; no size is recorded"
 _BSDS = "size in tensorpack/tensorpack, dataflow/dataset/bsds500.py; SHA-256 in the SoftMenon benchmark and others"
@@ -17,17 +17,17 @@ _BSDS = "size in tensorpack/tensorpack, dataflow/dataset/bsds500.py; SHA-256 in 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive; what it holds is named as ``esrgan.data.datasets`` expects it.
+    """A published archive, whose folders have the names that ``esrgan.data.datasets`` expects.
 
     Attributes:
-        name: File name; the suffix tells the kind.
-        url: Where to download it.
-        size: Bytes; None where nobody records it.
-        digest: "sha256:…" or "md5:…"; None where nobody records one.
-        checksum_source: Who records size and digest.
-        folder: The folder under the data root that it becomes; the same name inside the archive.
-        image_counts: How many images the folders of it have. Nothing else is unpacked.
-        scale: The factor that it is needed for; None for HR images.
+        name: File name.
+        url: Download address.
+        size: Size in bytes; None if no source records it.
+        digest: "sha256:…" or "md5:…"; None if no source records one.
+        checksum_source: Who recorded the size and the digest.
+        folder: Folder that is unpacked; it has the same path inside the archive and under the data root.
+        image_counts: Number of images in each folder that is unpacked. Everything else is skipped.
+        scale: Scale factor that needs the archive; None for HR images, which every scale needs.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Archive:
 
 
 def _div2k_archive(split: str, part: str, count: int, size: int, sha256: str) -> Archive:
-    """One of DIV2K's archives: of HR images, or of LR images of one scale (``part`` is HR or the scale)."""
+    """Return a DIV2K archive of HR images (``part`` is "HR") or of LR images (``part`` is their scale)."""
     scale = None if part == "HR" else int(part)
     name = f"DIV2K_{split}_HR" if scale is None else f"DIV2K_{split}_LR_bicubic_X{scale}"
     folder = name if scale is None else f"DIV2K_{split}_LR_bicubic/X{scale}"
@@ -50,8 +50,8 @@ def _div2k_archive(split: str, part: str, count: int, size: int, sha256: str) ->
 
 
 def _benchmark_archive(name: str, file_id: str, count: int, md5: str) -> Archive:
-    """Set5 or Set14 as BasicSR has them: HR images cut to multiples of 12, LR images by MATLAB."""
-    # usercontent answers with the file itself; drive.google.com asks a question first.
+    """Return Set5 or Set14 as BasicSR uses them: HR images cropped to multiples of 12, LR images made by MATLAB."""
+    # drive.usercontent.google.com sends the file itself; drive.google.com asks for confirmation first.
     url = f"https://drive.usercontent.google.com/download?id={file_id}&export=download&confirm=t"
     folders = [f"{name}/GTmod12", *(f"{name}/LRbicx{scale}" for scale in (2, 3, 4))]
     return Archive(f"{name}.zip", url, None, f"md5:{md5}", _DRIVE, name, dict.fromkeys(folders, count))
@@ -112,5 +112,8 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
 
 
 def archives_for(name: str, scale: int) -> list[Archive]:
-    """List the archives of a dataset that a scale factor needs; LR images that nobody publishes are made instead."""
+    """Return the archives of a dataset that a scale factor needs.
+
+    Where no LR images are published for the scale, there are only HR archives; training makes the LR images.
+    """
     return [archive for archive in ARCHIVES[name] if archive.scale in (None, scale)]

@@ -1,4 +1,4 @@
-"""Transforms of a patch pair, drawn from a generator of random numbers."""
+"""Random spatial and hard transforms of patch pairs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 SPATIAL_TRANSFORMS = ("d4", "flip_or_transpose", "none")
 
-# A symmetry of the square: whether height and width change places, then OpenCV's code of a flip. NumPy would copy a
-# mirrored colour image pixel by pixel, ten times as slowly.
+# A symmetry of the square: whether to transpose, then OpenCV's flip code (None: do not flip). NumPy copies a mirrored
+# colour image pixel by pixel, which takes ten times as long.
 _Symmetry = tuple[bool, int | None]
 _IDENTITY: _Symmetry = (False, None)
 _FLIPS: list[_Symmetry] = [(False, 1), (False, 0), (False, -1)]  # left to right, upside down, both
@@ -20,20 +20,23 @@ _TRANSPOSED_FLIPS: list[_Symmetry] = [(True, 1), (True, 0), (True, -1)]
 
 
 class Augmentation:
-    """Spatial transforms of LR and HR together, then hard transforms of LR alone.
+    """Random transforms of a patch pair: spatial ones of LR and HR together, then hard ones of LR only.
 
     Args:
-        spatial: "d4", each of the eight flips and rotations by 90° with equal chance, as ESRGAN trains;
-            "flip_or_transpose", with probability 0.5 one of a flip (0.75) and a transposition (0.25); or "none".
-            Those that exchange height and width are left out where patches are not square.
-        hard: JPEG of quality 65 to 100 and 8 holes of 2×2 px, each with probability 0.25, on the LR patch.
+        spatial: "d4" draws one of the eight flips and 90° rotations with equal probability, as ESRGAN does.
+            "flip_or_transpose" applies, with probability 0.5, a flip (0.75) or a transposition (0.25). "none" applies
+            none. Transforms that exchange height and width are omitted unless patches are square.
+        hard: Apply JPEG of quality 65 to 100 and 8 holes of 2×2 px, each with probability 0.25, to the LR patch.
         square: Whether patches are square.
+
+    Raises:
+        ValueError: If ``spatial`` is unknown.
     """
 
     def __init__(self, spatial: str, hard: bool, square: bool) -> None:
         if spatial not in SPATIAL_TRANSFORMS:
             raise ValueError(f"spatial: expected one of {', '.join(SPATIAL_TRANSFORMS)}, got {spatial}")
-        choices = {  # each entry has the same chance
+        choices = {  # one entry is drawn uniformly
             "d4": [_IDENTITY, *_FLIPS, *([_TRANSPOSE, *_TRANSPOSED_FLIPS] if square else [])],
             "flip_or_transpose": [*[_IDENTITY] * 4, *_FLIPS, _TRANSPOSE if square else _IDENTITY],
             "none": [_IDENTITY],
@@ -45,13 +48,16 @@ class Augmentation:
             self.jpeg_compression, self.coarse_dropout = _make_hard_transforms()
 
     def __call__(self, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Turn a pair of (H, W, C) uint8 patches into a new one; what is drawn from ``rng`` decides alone."""
+        """Return transformed copies of a pair of (H, W, C) uint8 patches.
+
+        The result depends only on the patches and on what is drawn from ``rng``.
+        """
         symmetry = self.symmetries[rng.integers(len(self.symmetries))]
         low, high = _apply_symmetry(low, symmetry), _apply_symmetry(high, symmetry)
         if self.jpeg_compression is not None:
             self.jpeg_compression.set_random_seed(int(rng.integers(2**31)))
             low = self.jpeg_compression(image=low)["image"]
-        if self.coarse_dropout is not None and min(low.shape[:2]) > 2:  # px, a hole's side
+        if self.coarse_dropout is not None and min(low.shape[:2]) > 2:  # a hole is 2 px wide
             self.coarse_dropout.set_random_seed(int(rng.integers(2**31)))
             low = self.coarse_dropout(image=low)["image"]
         return low, high
@@ -70,8 +76,9 @@ def _apply_symmetry(image: np.ndarray, symmetry: _Symmetry) -> np.ndarray:
 
 
 def _make_hard_transforms() -> tuple[Any, Any]:
-    """Make JPEG compression and coarse dropout."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks its server for a newer version otherwise
+    """Return JPEG compression and coarse dropout."""
+    # Without this, Albumentations asks its server for a newer version.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
 
     hole = {"num_holes_range": (8, 8), "hole_height_range": (2, 2), "hole_width_range": (2, 2)}

@@ -1,6 +1,6 @@
-"""Decoded images on disk: each image is read, checked and reduced once, and patches are cut from a memory map.
+"""Cache of decoded images: each image is decoded, checked and downscaled once; patches are cut from a memory map.
 
-A cache file is a header, then the HR and the LR image as bare bytes. All processes of a machine share its pages.
+A cache file is a header, followed by the HR and LR images as raw bytes. All processes of a machine share its pages.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from esrgan.console import Console
 from esrgan.data.datasets import ImagePair, load_pair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
 from esrgan.files import atomic_write, exclusive, remove_abandoned
-from esrgan.text import describe_error, format_size
+from esrgan.text import describe_error, format_count, format_size
 
-# What it is; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
+# Magic bytes; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
 _HEADER = struct.Struct("<8s5I")
 _MAGIC = b"esrgan-1"
 
-_verified: set[Path] = set()  # cache files whose checksum this process has compared
+_verified: set[Path] = set()  # cache files whose checksum this process has verified
 
 _Problems = list[str | Problem]
 
 
 @dataclass(frozen=True)
 class CachedPair:
-    """A cache file.
+    """A pair of decoded images in a cache file.
 
     Attributes:
-        source: The images it was made from.
-        path: The file.
+        source: Images the file was made from.
+        path: Cache file.
         shape: (height, width, channels) of the HR image; height and width are multiples of the scale.
         scale: Scale factor.
     """
@@ -63,7 +63,7 @@ class CachedPair:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Size of the cache file in bytes."""
         return _HEADER.size + math.prod(self.shape) + math.prod(self.low_shape)
 
 
@@ -76,39 +76,38 @@ def cache_pairs(
     cache_dir: Path,
     console: Console | None = None,
 ) -> list[CachedPair]:
-    """Decode every image once, check it, and make the LR images that are missing.
+    """Decode and check every image, and make missing LR images, unless they are in the cache.
 
-    What is in the cache already is not read again; an image is known by its path, size and time of change. Of several
-    processes that do this at once, one does the work. One that is killed leaves what it has done.
+    Cached images are identified by path, size and modification time. If several processes call this at once, one of
+    them decodes and the others wait. If a process is killed, the images decoded so far stay in the cache.
 
     Args:
-        pairs: What to read.
+        pairs: Image pairs to decode.
         scale: Scale factor.
-        channels: Channels that every image must have.
-        min_size: Least (height, width) of an HR image in px.
+        channels: Number of channels that every image must have.
+        min_size: Minimum (height, width) of an HR image in px.
         cache_dir: Folder for the cache files.
-        console: Told of the space that is needed and of progress; None is silent.
+        console: Receives the required disk space and the progress; None prints nothing.
 
     Returns:
-        The cache files in the order of the pairs. Their size is right; ``open_pair`` compares their checksums.
+        The cache files in the order of the pairs. Their sizes are correct; ``open_pair`` verifies their checksums.
 
     Raises:
-        DatasetError: With every image that is unreadable, too small, or of other channels or size than its partner; or
-            if the cache cannot be written or does not fit on the disk.
+        DatasetError: If images are unreadable, too small, of another number of channels, or of the wrong size for
+            their partner (all of them are listed), or if the cache cannot be written or does not fit on the disk.
     """
     find_cached = partial(_find_cached, scale=scale, channels=channels, cache_dir=cache_dir)
     found = {pair: cached for pair in pairs if (cached := find_cached(pair))}
     problems: dict[ImagePair, _Problems] = {}
     if missing := [pair for pair in dict.fromkeys(pairs) if pair not in found]:
         console = console or Console(io.StringIO())
-        waiting = f"cache {cache_dir}: waiting for another process that decodes images"
+        waiting = f"cache {cache_dir}: waiting for another process that is decoding images"
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
             with exclusive(cache_dir / ".lock", lambda: console.print(waiting)):
                 remove_abandoned(cache_dir)
-                found |= {
-                    pair: cached for pair in missing if (cached := find_cached(pair))
-                }  # what the other process did
+                # Another process may have decoded some of them meanwhile.
+                found |= {pair: cached for pair in missing if (cached := find_cached(pair))}
                 missing = [pair for pair in missing if pair not in found]
                 _check_disk_space(missing, scale, cache_dir, console)
                 make = partial(_cache_pair, scale=scale, channels=channels, cache_dir=cache_dir)
@@ -118,7 +117,7 @@ def cache_pairs(
                     else:
                         problems[pair] = made
         except OSError as error:
-            remedy = "allow writing there, or set cache_dir"
+            remedy = "make it writable, or set cache_dir"
             raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error
     for pair, cached in found.items():
         height, width, _ = cached.shape
@@ -132,32 +131,33 @@ def cache_pairs(
 
 
 def open_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
-    """Map the images of a cache file into memory; nothing is read that is not looked at.
+    """Map the images of a cache file into memory, so that only the pages in use are read.
 
-    The first time in each process the checksum is compared. A file that is damaged or gone is made again.
+    Each process verifies the checksum once. A damaged or missing file is rebuilt from its source images.
 
     Returns:
         LR (H, W, C) and HR (scale·H, scale·W, C), uint8, read-only.
 
     Raises:
-        DatasetError: If it cannot be made again.
+        DatasetError: If the file cannot be rebuilt.
     """
     try:
         return _memory_map(pair)
     except (OSError, ValueError) as error:
-        print(f"{pair.path}: {describe_error(error)}; making it again from {pair.source.high}", file=sys.stderr)
+        print(f"{pair.path}: {describe_error(error)}; rebuilding it from {pair.source.high}", file=sys.stderr)
     try:
         pair.path.parent.mkdir(parents=True, exist_ok=True)
         made = _cache_pair(pair.source, scale=pair.scale, channels=pair.shape[2], cache_dir=pair.path.parent)
         if isinstance(made, list):
             raise DatasetError(made)
         if made != pair:
-            remedy = "continue with --resume auto, or start anew"
-            raise DatasetError(Problem(str(pair.source.high), "the image the run began with", "another", remedy))
+            remedy = "continue with --resume auto, or start a new run"
+            expected = "the image the run started with"
+            raise DatasetError(Problem(str(pair.source.high), expected, "a different one", remedy))
         return _memory_map(pair)
     except (OSError, ValueError) as error:
-        remedy = "check the disk, or set cache_dir to another"
-        raise DatasetError(Problem(str(pair.path), "what was written", describe_error(error), remedy)) from error
+        remedy = "check the disk, or set cache_dir to another one"
+        raise DatasetError(Problem(str(pair.path), "the data just written", describe_error(error), remedy)) from error
 
 
 def _memory_map(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +178,7 @@ def _header(pair: CachedPair, checksum: int) -> bytes:
 
 
 def _find_cached(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | None:
-    """Find a pair in the cache, if it is there and of the size that its header says."""
+    """Return the cache file of a pair; None if it is missing or its size contradicts its header."""
     try:
         path = _cache_path(pair, scale, channels, cache_dir)
         with path.open("rb", buffering=0) as file:
@@ -191,7 +191,7 @@ def _find_cached(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path)
 
 
 def _cache_path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> Path:
-    """Name the cache file of a pair: a function of the place, size and time of its images."""
+    """Return the path of the cache file, named by the paths, sizes and modification times of the images."""
     text = f"{_MAGIC.decode()} x{scale} {channels} channels"
     for path in (pair.high, pair.low):
         if path is not None:
@@ -201,27 +201,28 @@ def _cache_path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> 
 
 
 def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path, console: Console) -> None:
-    """Say what space the pairs will take, and refuse at once what will not fit."""
+    """Print the disk space the pairs need, and raise if it is not available."""
     if not pairs:
         return
     need = 0
     for pair in pairs:
-        with suppress(ImageError):  # told when it is decoded
+        with suppress(ImageError):  # reported when the image is decoded
             height, width, channels = images.read_shape(pair.high)
             shape = (height // scale * scale, width // scale * scale, channels)
             need += CachedPair(pair, cache_dir, shape, scale).size
     free = shutil.disk_usage(cache_dir).free
     if need > free:
-        remedy = "free some, or set cache_dir to another disk"
-        expected = f"{format_size(need)} free for {len(pairs):,} decoded images"
+        remedy = "free some space, or set cache_dir to another disk"
+        expected = f"{format_size(need)} free for {format_count(len(pairs), 'decoded image')}"
         raise DatasetError(Problem(f"cache {cache_dir}", expected, format_size(free), remedy))
-    console.print(f"cache {cache_dir}: {len(pairs):,} images to decode, {format_size(need)}; {format_size(free)} free")
+    todo = format_count(len(pairs), "image")
+    console.print(f"cache {cache_dir}: {todo} to decode, {format_size(need)} needed, {format_size(free)} free")
 
 
 def _map_in_threads(
     make: Callable[[ImagePair], CachedPair | _Problems], pairs: list[ImagePair], console: Console
 ) -> Iterator[tuple[ImagePair, CachedPair | _Problems]]:
-    """Make pairs in as many threads as there are CPUs: decoding and resizing run outside Python's lock."""
+    """Process pairs in one thread per CPU; decoding and resizing release the GIL."""
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         for done, result in enumerate(zip(pairs, pool.map(make, pairs), strict=True), 1):
@@ -234,10 +235,10 @@ def _map_in_threads(
 
 
 def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | _Problems:
-    """Make the cache file of a pair; give what is wrong with its images.
+    """Write the cache file of a pair; return the problems with its images if there are any.
 
     Raises:
-        DatasetError: If the file cannot be written, as the others could not be either.
+        DatasetError: If the file cannot be written, since then none of the others can be.
     """
     try:
         path = _cache_path(pair, scale, channels, cache_dir)
@@ -254,6 +255,6 @@ def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) 
             file.write(high_bytes)
             file.write(low_bytes)
     except OSError as error:
-        remedy = "free some space or set cache_dir; what is decoded is kept"
+        remedy = "free some space or set cache_dir; images decoded so far are kept"
         raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error
     return cached

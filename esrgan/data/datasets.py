@@ -1,4 +1,4 @@
-"""Which images a dataset has: datasets by name, any folder, or a pair of folders."""
+"""Find the image pairs of datasets: named ones, any folder, or a pair of folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DatasetSpec = str | tuple[str, str | None]  # a name or folder of HR images, or 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """An HR image and its LR image; None where the LR image is to be made by bicubic reduction."""
+    """An HR image and its LR image; ``low`` is None if the LR image is to be made by bicubic downscaling."""
 
     high: Path
     low: Path | None
@@ -31,10 +31,10 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class _NamedDataset:
-    """Where a published dataset keeps its images under the data root, as its archive unpacks."""
+    """Folders of a published dataset below the data root, as its archives unpack."""
 
     high: dict[Split, str]
-    low: dict[Split, str]  # {scale} stands for the factor
+    low: dict[Split, str]  # with {scale} as a placeholder
     low_scales: tuple[int, ...]
 
 
@@ -66,7 +66,7 @@ _NAMED_DATASETS = {
     ),
 }
 
-# Colour photographs inside the scikit-image wheel: enough to try things without a download, too few to train for real.
+# Colour photographs in the scikit-image wheel: enough to try training without a download, too few for a useful model.
 _SKIMAGE_FILES: dict[Split, tuple[str, ...]] = {
     "train": ("astronaut.png", "ihc.png", "motorcycle_left.png", "rocket.jpg"),
     "val": ("chelsea.png", "coffee.png"),
@@ -75,38 +75,41 @@ DATASET_NAMES = (*_NAMED_DATASETS, "skimage")
 
 
 def describe_path(path: Path) -> str:
-    """Say what has a name: "a folder", "a file", "nothing" or what keeps us from knowing."""
+    """Describe what exists at a path: "a folder", "a file", "nothing", or why this cannot be determined."""
     try:
         return "a folder" if stat.S_ISDIR(path.stat().st_mode) else "a file"
-    except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
+    except (FileNotFoundError, ValueError):  # ValueError: no file can have this name
         return "nothing"
     except OSError as error:
-        return f"something that cannot be read: {error.strerror}"
+        return f"a path that cannot be read: {error.strerror}"
 
 
 def is_missing(name: str, data_root: Path) -> bool:
-    """Tell whether there is nothing at all of a published dataset."""
+    """Return whether a name is that of a published dataset, none of whose HR folders exist."""
     return name in _NAMED_DATASETS and all(
         describe_path(data_root / folder) == "nothing" for folder in _NAMED_DATASETS[name].high.values()
     )
 
 
 def default_data_root() -> Path:
-    """Give the folder that holds the named datasets: ``$ESRGAN_DATA``, else ``data``."""
+    """Return the folder that holds the named datasets: ``$ESRGAN_DATA`` if set, else ``data``."""
     return Path(os.environ.get("ESRGAN_DATA") or "data")
 
 
 def find_pairs(datasets: Sequence[DatasetSpec], split: Split, scale: int, data_root: Path) -> list[ImagePair]:
-    """List the image pairs of several datasets, mixed.
+    """Return the image pairs of several datasets as one list.
 
     Args:
         datasets: Names among ``DATASET_NAMES``, folders, or pairs of folders.
-        split: Which part of a named dataset.
-        scale: Scale factor, which picks the LR folder of a named dataset.
+        split: Part of a named dataset: "train" or "val".
+        scale: Scale factor, which selects the LR folder of a named dataset.
         data_root: Folder that holds the named datasets.
 
+    Returns:
+        The pairs, dataset by dataset.
+
     Raises:
-        DatasetError: With every missing folder, empty folder and unmatched name.
+        DatasetError: If folders are missing or empty, or images have no partner. All of them are listed.
     """
     pairs, problems = find_pairs_and_problems(datasets, split, scale, data_root)
     if problems:
@@ -117,7 +120,7 @@ def find_pairs(datasets: Sequence[DatasetSpec], split: Split, scale: int, data_r
 def find_pairs_and_problems(
     datasets: Sequence[DatasetSpec], split: Split, scale: int, data_root: Path
 ) -> tuple[list[ImagePair], list[Problem]]:
-    """Do what ``find_pairs`` does, but give the pairs there are and the problems, so that more can be looked for."""
+    """Return the pairs that ``find_pairs`` finds and the problems it would raise, so that callers can add their own."""
     pairs: list[ImagePair] = []
     problems: list[Problem] = []
     for spec in datasets:
@@ -130,13 +133,16 @@ def find_pairs_and_problems(
 
 
 def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Decode a pair: LR (H, W, C) and HR (scale·H, scale·W, C), uint8.
+    """Decode a pair, and make the LR image if the pair has none.
 
-    The HR image is cut at the bottom and right to a multiple of the scale. A missing LR image is made by MATLAB's
-    antialiased bicubic, as all published ×2 to ×4 results assume (ESRGAN §4.1).
+    The HR image is cropped at the bottom and right to a multiple of the scale. A missing LR image is made with
+    MATLAB's antialiased bicubic, which all published ×2 to ×4 results assume (ESRGAN §4.1).
+
+    Returns:
+        LR (H, W, C) and HR (scale·H, scale·W, C), uint8.
 
     Raises:
-        EsrganError: If a file is unreadable or of other channels, or the sizes do not match.
+        EsrganError: If a file is unreadable or has another number of channels, or the sizes do not match.
     """
     image = images.read_pixels(pair.high, channels)
     height, width = (size // scale * scale for size in image.shape[:2])
@@ -148,7 +154,7 @@ def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, n
     low = images.read_pixels(pair.low, channels)
     if low.shape[:2] != (height // scale, width // scale):
         expected = f"{width // scale}×{height // scale} px, 1/{scale} of {pair.high}"
-        remedy = "make it again, or leave the LR folder out to have LR images made"
+        remedy = "recreate it, or omit the LR folder to have LR images made"
         raise DatasetError(Problem(str(pair.low), expected, _format_size(low), remedy))
     return low, high
 
@@ -160,42 +166,42 @@ def _format_size(image: np.ndarray) -> str:
 def _resolve_folders(
     spec: DatasetSpec, split: Split, scale: int, data_root: Path
 ) -> tuple[list[Path] | Path, Path | None] | list[Problem]:
-    """Give the HR images or their folder, and the LR folder, of a dataset; or what is missing."""
+    """Return the HR images (or their folder) and the LR folder of a dataset, or the problems that prevent it."""
     if spec == "skimage":
         if "skimage" in extras.missing_modules("train"):
-            return [Problem("dataset skimage", "scikit-image", "nothing", "pip install 'esrgan[train]'")]
+            return [Problem("dataset skimage", "the scikit-image package", "none", "pip install 'esrgan[train]'")]
         folder = Path(str(importlib.resources.files("skimage"))) / "data"
         return [folder / name for name in _SKIMAGE_FILES[split]], None
     if isinstance(spec, str) and spec in _NAMED_DATASETS:
         named = _NAMED_DATASETS[spec]
         if split not in named.high:
-            remedy = "validate on div2k or on a folder of your own"
-            return [Problem(f"dataset {spec}", "images to validate on", "images to train on alone", remedy)]
+            remedy = "validate on div2k or on your own folder"
+            return [Problem(f"dataset {spec}", "validation images", "only training images", remedy)]
         high = data_root / named.high[split]
         low = data_root / named.low[split].format(scale=scale) if scale in named.low_scales else None
         found = {folder: describe_path(folder) for folder in (high, low) if folder}
         if found[high] == "nothing":
             remedy = (
-                f"download it by: {prepare_command(spec, scale, data_root)} (or set data_root or ESRGAN_DATA to the "
-                f"folder that has it; the dataset skimage needs no download)"
+                f"download it with: {prepare_command(spec, scale, data_root)} (or set data_root or ESRGAN_DATA to the "
+                f"folder that contains it; the dataset skimage needs no download)"
             )
             return [Problem(f"dataset {spec}", f"the folder {high}", found[high], remedy)]
         for folder, got in found.items():
             if got not in ("a folder", "nothing"):
-                remedy = "put that right, or set data_root or ESRGAN_DATA to another folder"
+                remedy = "fix this, or set data_root or ESRGAN_DATA to another folder"
                 return [Problem(f"dataset {spec}", f"the folder {folder}", got, remedy)]
         return high, low if low and found[low] == "a folder" else None
     high_name, low_name = (spec, None) if isinstance(spec, str) else spec
     kinds = {name: describe_path(Path(name)) for name in (high_name, low_name) if name is not None}
     if wrong := {name: got for name, got in kinds.items() if got != "a folder"}:
-        remedy = "correct the path; it is relative to the folder the command runs in"
+        remedy = "correct the path, which is relative to the current folder"
         expected = f"a folder of images or one of {', '.join(DATASET_NAMES)}"
         return [Problem(f"dataset {name}", expected, got, remedy) for name, got in wrong.items()]
     return Path(high_name), Path(low_name) if low_name else None
 
 
 def prepare_command(name: str, scale: int, data_root: Path) -> str:
-    """Write the command that downloads a dataset."""
+    """Return the command that downloads a dataset."""
     scale_option = f" --scale {scale}" if scale in _NAMED_DATASETS[name].low_scales and scale != 4 else ""
     root_option = "" if data_root == default_data_root() else f" --data-root {shlex.quote(str(data_root))}"
     return f"esrgan prepare {name}{scale_option}{root_option}"
@@ -204,7 +210,7 @@ def prepare_command(name: str, scale: int, data_root: Path) -> str:
 def _match_pairs(
     high: list[Path] | Path, low: Path | None, scale: int, pairs: list[ImagePair], problems: list[Problem]
 ) -> None:
-    """Pair the images of two folders by name; an LR image may carry its scale as DIV2K's do (0001x4.png)."""
+    """Pair the images of two folders by stem; an LR stem may end in the scale, as in DIV2K (0001x4.png)."""
     highs = high if isinstance(high, list) else _list_images(high, problems)
     if low is None:
         pairs += [ImagePair(path, None) for path in highs]
@@ -216,7 +222,7 @@ def _match_pairs(
     }
     pairs += [ImagePair(path, low_by_stem[stem]) for stem, path in high_by_stem.items() if stem in low_by_stem]
     problems += [
-        Problem(str(path), f"an image of this name in {other}", "none", "add it or remove this one")
+        Problem(str(path), f"an image of the same name in {other}", "none", "add it or remove this one")
         for paths, others, other in ((high_by_stem, low_by_stem, low), (low_by_stem, high_by_stem, high))
         for stem, path in paths.items()
         if stem not in others
@@ -228,7 +234,8 @@ def _index_by_stem(paths: Sequence[Path], problems: list[Problem]) -> dict[str, 
     for path in paths:
         first = stems.setdefault(path.stem, path)
         if first != path:
-            problems.append(Problem(str(path), "one image of this name", f"also {first.name}", "remove one of them"))
+            got = f"{first.name} as well"
+            problems.append(Problem(str(path), "only one image of this name", got, "remove one of them"))
     return stems
 
 
@@ -240,9 +247,9 @@ def _list_images(folder: Path, problems: list[Problem]) -> list[Path]:
             if path.suffix.lower() in images.DATASET_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
         )
     except OSError as error:
-        problems.append(Problem(f"dataset {folder}", "a folder to read", str(error.strerror), "allow reading it"))
+        problems.append(Problem(f"dataset {folder}", "a readable folder", str(error.strerror), "make it readable"))
         return []
     if not paths:
-        remedy = "put them there; images in subfolders don't count"
+        remedy = "put images directly in it; subfolders are not searched"
         problems.append(Problem(f"dataset {folder}", "images in this folder", "none", remedy))
     return paths

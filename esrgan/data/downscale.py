@@ -1,4 +1,4 @@
-"""Makes the LR images of a folder of HR images, in several processes, beside it."""
+"""Make the LR images of a folder of HR images, in several processes, in a folder next to it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from esrgan.data.datasets import find_pairs_and_problems
 from esrgan.data.prepare import check_pair_sizes
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
 from esrgan.files import remove_abandoned
-from esrgan.text import describe_error, format_size
+from esrgan.text import describe_error, format_count, format_size
 
 _Problems = list[str | Problem]
-_MARKER = ".made-by-esrgan-prepare"  # a folder without it is somebody's own
+_MARKER = ".made-by-esrgan-prepare"  # folders without this file belong to the user
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,27 @@ class _Job:
 
 
 def lr_folder(folder: Path, scale: int) -> Path:
-    """Give the folder that the LR images of a folder go to: ``photos_LR_x4`` beside ``photos``."""
+    """Return the folder for the LR images of a folder: ``photos_LR_x4`` next to ``photos``."""
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     return folder.with_name(f"{folder.name}_LR_x{scale}")
 
 
 def downscale_folder(folder: Path, scale: int, workers: int, console: Console) -> _Problems:
-    """Make the LR images of a folder by MATLAB's bicubic, from HR images cut to a multiple of the scale.
+    """Make the LR images of a folder with MATLAB's bicubic, from HR images cropped to a multiple of the scale.
 
-    Those that are there, of the right size and made from the HR image as it is now, are kept.
+    Existing LR images are kept if they have the right size and the HR image has not changed since they were made.
 
     Args:
-        folder: HR images; subfolders don't count.
+        folder: Folder of HR images; subfolders are not searched.
         scale: Scale factor.
-        workers: Processes.
-        console: Told of progress and result.
+        workers: Number of processes.
+        console: Receives the progress and the result.
 
     Returns:
-        What is wrong with single images; the others have been made.
+        The problems with single images. The LR images of the others have been made.
 
     Raises:
-        DatasetError: If there is nothing to do or nowhere to write to.
+        DatasetError: If the folder has no images, or the LR images cannot be written or do not fit on the disk.
     """
     target = lr_folder(folder, scale)
     jobs, problems = _list_jobs(folder, target, scale)
@@ -66,8 +66,9 @@ def downscale_folder(folder: Path, scale: int, workers: int, console: Console) -
     need = sum(height * width * channels for height, width, channels in (job.shape for job in todo)) // scale**2
     free = shutil.disk_usage(target).free
     if need > free:
-        raise DatasetError(Problem(str(target), f"{format_size(need)} free", format_size(free), "free some"))
-    console.print(f"{folder}: {len(jobs)} images, {len(todo)} LR images to make in {target}, up to {format_size(need)}")
+        raise DatasetError(Problem(str(target), f"{format_size(need)} free", format_size(free), "free some space"))
+    found = f"{format_count(len(jobs), 'image')}, {format_count(len(todo), 'LR image')} to make in {target}"
+    console.print(f"{folder}: {found}{f', up to {format_size(need)}' if todo else ''}")
     with _worker_map(min(workers, len(todo))) as map_jobs:
         for done, (job, problem) in enumerate(
             zip(todo, map_jobs(partial(_downscale_image, scale=scale), todo), strict=True), 1
@@ -77,17 +78,17 @@ def downscale_folder(folder: Path, scale: int, workers: int, console: Console) -
                 console.update(f"{done}/{len(todo)} {job.high.name}", keep=True)
     console.clear()
     pairs, unmatched = find_pairs_and_problems([(str(folder), str(target))], "train", scale, Path())
-    if not problems:  # else those without LR image are known already
+    if not problems:  # otherwise images without an LR image have been reported
         problems += [*unmatched, *check_pair_sizes(pairs, scale)]
     console.print(
-        f"{folder}: {len(pairs)} pairs ×{scale}; "
-        f'in a configuration: "train_datasets": [{{"hr": "{folder}", "lr": "{target}"}}]'
+        f"{folder}: {format_count(len(pairs), 'pair')} for ×{scale}; "
+        f'use in a configuration: "train_datasets": [{{"hr": "{folder}", "lr": "{target}"}}]'
     )
     return problems
 
 
 def _list_jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Problems]:
-    """List the images, with what makes some of them unfit."""
+    """Return the images to downscale, and the problems with those that cannot be."""
     pairs, missing = find_pairs_and_problems([str(folder)], "train", scale, Path())
     if missing:
         raise DatasetError(missing)
@@ -97,7 +98,8 @@ def _list_jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Pro
         stem = pair.high.stem
         if stem in jobs:
             other = jobs[stem].high.name
-            problems.append(Problem(str(pair.high), "one image of this name", f"also {other}", "rename one of them"))
+            expected, got = "only one image of this name", f"{other} as well"
+            problems.append(Problem(str(pair.high), expected, got, "rename one of them"))
             continue
         try:
             shape = images.read_shape(pair.high)
@@ -112,7 +114,7 @@ def _list_jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Pro
     usual = Counter(job.shape[2] for job in jobs.values()).most_common(1)
     odd = [job for job in jobs.values() if job.shape[2] != usual[0][0]]
     for job in odd:
-        expected = f"{usual[0][0]} channels, as most of the others"
+        expected = f"{format_count(usual[0][0], 'channel')} like most of the others"
         problems.append(Problem(str(job.high), expected, str(job.shape[2]), "convert it or move it away"))
     return [job for job in jobs.values() if job not in odd], problems
 
@@ -120,16 +122,17 @@ def _list_jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Pro
 def _create_output_folder(target: Path) -> None:
     try:
         if target.is_dir() and not (target / _MARKER).exists() and any(target.iterdir()):
-            remedy = "name it in the configuration as it is, or move it away"
-            raise DatasetError(Problem(str(target), "a folder of this command's", "one with files of yours", remedy))
+            remedy = "use it in the configuration as it is, or move it away"
+            expected, got = "an empty folder or one made by this command", "one with your own files"
+            raise DatasetError(Problem(str(target), expected, got, remedy))
         target.mkdir(exist_ok=True)
         (target / _MARKER).touch()
     except OSError as error:
-        raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; allow writing there") from error
+        raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; make the folder writable") from error
 
 
 def _is_up_to_date(job: _Job, scale: int) -> bool:
-    """Whether the LR image is there; it bears the time of the HR image it was made from."""
+    """Return whether the LR image has the right shape and the modification time of its HR image."""
     height, width, channels = job.shape
     try:
         same_time = job.low.stat().st_mtime_ns == job.high.stat().st_mtime_ns
@@ -140,31 +143,31 @@ def _is_up_to_date(job: _Job, scale: int) -> bool:
 
 @contextmanager
 def _worker_map(workers: int) -> Iterator[Callable[[Callable[[_Job], _Problems], list[_Job]], Iterator[_Problems]]]:
-    """Give ``map``, or one that runs in processes; what has not begun is dropped when the block is left early."""
+    """Yield ``map``, or its parallel version, whose pending jobs are cancelled when the block is left early."""
     if workers <= 1:
         yield map
         return
-    # Not forked: threads of NumPy or PyTorch may hold locks.
+    # Spawned, because threads of NumPy or PyTorch may hold locks that a fork would copy.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
     def map_jobs(function: Callable[[_Job], _Problems], jobs: list[_Job]) -> Iterator[_Problems]:
-        # Ctrl-C reaches all processes and the first one ends the others, so these ignore it, from their birth on.
+        # Ctrl-C reaches all processes. The parent ends the workers, so they ignore it from the moment they start.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            return pool.map(function, jobs)  # starts them
+            return pool.map(function, jobs)  # starts the workers
         finally:
             signal.signal(signal.SIGINT, handler)
 
     try:
         yield map_jobs
     except BrokenProcessPool as error:
-        raise DatasetError("a process was killed, perhaps for its memory; use fewer --workers") from error
+        raise DatasetError("a worker process was killed, perhaps for lack of memory; use fewer --workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _downscale_image(job: _Job, scale: int) -> _Problems:
-    """Make one LR image; give what went wrong."""
+    """Make one LR image and return the problems."""
     try:
         status = job.high.stat()
         image = images.read_pixels(job.high, job.shape[2])
@@ -174,5 +177,5 @@ def _downscale_image(job: _Job, scale: int) -> _Problems:
     except EsrganError as error:
         return list(error.problems)
     except OSError as error:
-        return [f"{job.high}: cannot be reduced: {describe_error(error)}"]
+        return [f"{job.high}: cannot be downscaled: {describe_error(error)}"]
     return []

@@ -1,7 +1,7 @@
 """Patch pairs for training and whole pairs for validation.
 
-Which patch comes when, and how it is transformed, is a function of (seed, position in the stream of samples) alone:
-the number of loader processes does not matter, and a run continues anywhere without any saved loader state.
+Each patch, its crop and its transforms depend only on the seed and the position in the stream. The number of loader
+processes therefore has no influence, and a run can resume at any position without saved loader state.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class PatchDataset(Dataset[Batch]):
         pairs: Cached images, each at least as large as the patch.
         scale: Scale factor.
         patch_size: HR (height, width) in px, multiples of the scale; None for whole images.
-        seed: Whatever is drawn is a function of it and the position.
-        spatial_transforms: See ``Augmentation``.
-        hard_transforms: See ``Augmentation``.
+        seed: Determines, together with the position, all random choices.
+        spatial_transforms: The ``spatial`` argument of ``Augmentation``.
+        hard_transforms: The ``hard`` argument of ``Augmentation``.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class PatchDataset(Dataset[Batch]):
         self.augmentation = Augmentation(spatial_transforms, hard_transforms, square)
 
     def __getitem__(self, position: int) -> Batch:
-        """Give the pair at a position of the stream: (C, h, w) and (C, H, W) uint8, channels last in memory."""
+        """Return the pair at a position of the stream: (C, h, w) and (C, H, W) uint8, channels last in memory."""
         pair = self.pair_at(position)
         rng = np.random.default_rng((self.seed, position))
         low, high = open_pair(pair)
         if self.patch_size is not None:
             height, width = (size // self.scale for size in self.patch_size)
-            top = int(rng.integers(low.shape[0] - height + 1))  # drawn on the LR grid, so both crops align
+            top = int(rng.integers(low.shape[0] - height + 1))  # on the LR grid, so that both crops align
             left = int(rng.integers(low.shape[1] - width + 1))
             low = low[top : top + height, left : left + width]
             s = self.scale
@@ -72,7 +72,7 @@ class PatchDataset(Dataset[Batch]):
         return torch.from_numpy(low).permute(2, 0, 1), torch.from_numpy(high).permute(2, 0, 1)
 
     def pair_at(self, position: int) -> CachedPair:
-        """Give the images that the patch at a position of the stream is cut from."""
+        """Return the images that the patch at a position of the stream is cut from."""
         count = len(self.pairs)
         index: int = _epoch_order(self.seed, position // count, count)[position % count]
         return self.pairs[index]
@@ -84,9 +84,9 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 class _BatchDataset(Dataset[Batch | EsrganError]):
-    """Gives whole batches by their positions.
+    """Whole batches, each indexed by the positions of its patches.
 
-    An error of ours is given too, not raised: PyTorch would wrap it into the traceback of the loader process.
+    An ``EsrganError`` is returned, not raised, because PyTorch would wrap it in the traceback of the loader process.
     """
 
     def __init__(self, dataset: PatchDataset) -> None:
@@ -101,7 +101,7 @@ class _BatchDataset(Dataset[Batch | EsrganError]):
 
 
 def _stack(patches: Sequence[Tensor]) -> Tensor:
-    """Put (C, H, W) tensors into one (B, C, H, W), row by row as they lie: channels last, as the networks want them."""
+    """Stack (C, H, W) tensors to (B, C, H, W), keeping the channels-last memory layout that the networks need."""
     return torch.stack([patch.permute(1, 2, 0) for patch in patches]).permute(0, 3, 1, 2)
 
 
@@ -116,23 +116,23 @@ def load_batches(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Load the batches of steps ``first_step`` up to but not including ``last_step``.
+    """Load the batches of steps ``first_step`` (inclusive) to ``last_step`` (exclusive).
 
     Args:
-        dataset: The stream.
-        batch_size: Patches of one step over all ranks, a multiple of ``world_size``.
-        first_step: Where to begin; a resumed run begins in the middle.
-        last_step: Where to end.
-        rank: Which part of each batch is this process's.
+        dataset: Stream of patch pairs.
+        batch_size: Number of patches per step over all ranks, a multiple of ``world_size``.
+        first_step: First step to load; greater than 0 in a resumed run.
+        last_step: Step to stop before.
+        rank: Index of this process, which loads the corresponding part of each batch.
         world_size: Number of processes that share each batch.
-        num_workers: Loader processes; 0 loads in this one.
+        num_workers: Number of loader processes; 0 loads in this process.
         pin_memory: Load into page-locked memory, for a CUDA device.
 
     Yields:
         LR (B, C, h, w) and HR (B, C, H, W), uint8, channels last in memory.
 
     Raises:
-        DatasetError: If a cached image cannot be made again.
+        DatasetError: If a damaged cache file cannot be rebuilt.
         TrainingError: If a loader process dies.
     """
     local_batch_size = batch_size // world_size
@@ -161,18 +161,20 @@ def _identity(batch: Any) -> Any:
 
 
 def _init_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all; the trainer decides what to do
-    cv2.setNumThreads(0)  # one core per loader process; OpenCV would take them all in each
+    # Ctrl-C in a terminal reaches all processes, but only the trainer handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # By default, OpenCV in each loader process would use all cores.
+    cv2.setNumThreads(0)
 
 
 def _watch_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Iterate over what loader processes load; end with an error when one of them dies."""
+    """Iterate over a loader, and raise ``TrainingError`` between two batches if one of its processes has died."""
     others = multiprocessing.active_children()
     handled = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if handled else None
     iterator = iter(loader)
     if handled:
-        # PyTorch's handler would raise wherever the run just is, be it in the middle of writing a checkpoint.
+        # PyTorch's handler would raise anywhere, even while a checkpoint is being written.
         signal.signal(signal.SIGCHLD, handler)
     processes = [process for process in multiprocessing.active_children() if process not in others]
     while True:
@@ -181,7 +183,7 @@ def _watch_workers(loader: DataLoader[Any]) -> Iterator[Any]:
             batch = next(iterator)
         except StopIteration:
             return
-        except RuntimeError:  # PyTorch looks after them every few seconds while it waits
+        except RuntimeError:  # PyTorch checks its processes every few seconds while it waits
             _check_workers_alive(processes)
             raise
         yield batch
@@ -192,12 +194,12 @@ def _check_workers_alive(processes: Sequence[BaseProcess]) -> None:
         if (code := process.exitcode) is not None:
             got = f"signal {-code}" if code < 0 else f"exit code {code}"
             if code == -9:
-                got += ", which is how the system ends processes for want of memory"
+                got += ", which the system sends when memory runs out"
             remedy = "lower num_workers, then continue with --resume auto"
-            raise TrainingError(Problem(f"loader process {process.pid}", "to live as long as the run", got, remedy))
+            raise TrainingError(Problem(f"loader process {process.pid}", "to run until training ends", got, remedy))
 
 
 def read_cached_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
-    """Read a whole pair for validation: LR (H, W, C) and HR (scale·H, scale·W, C), uint8."""
+    """Return writable copies of a whole pair, for validation: LR (H, W, C) and HR (scale·H, scale·W, C), uint8."""
     low, high = open_pair(pair)
     return low.copy(), high.copy()

@@ -1,4 +1,4 @@
-"""Makes datasets ready for training: downloads and unpacks the published ones, checks them."""
+"""Prepare the published datasets for training: download, unpack and check them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from esrgan.data.datasets import ImagePair, Split, find_pairs_and_problems
 from esrgan.data.download import Download, download
 from esrgan.data.unpack import unpack
 from esrgan.errors import DatasetError, ImageError, Problem
-from esrgan.text import format_size
+from esrgan.text import format_count, format_size
 
-DOWNLOAD_FOLDER = "downloads"  # folder under the data root for archives on their way
+DOWNLOAD_FOLDER = "downloads"  # below the data root; holds archives until they are unpacked
 
 
 def prepare_dataset(name: str, scale: int, data_root: Path, console: Console) -> None:
-    """Download what is missing of a published dataset, unpack it, and check what is there.
+    """Download and unpack the missing archives of a published dataset, and check all of it.
 
     Args:
         name: A key of ``esrgan.data.archives.ARCHIVES``.
-        scale: Scale factor, which picks the LR images.
+        scale: Scale factor, which selects the LR images.
         data_root: Folder that holds the named datasets.
-        console: Told of sizes, progress and result.
+        console: Receives sizes, progress and the result.
 
     Raises:
-        DatasetError: If it cannot be had, or is not as it should be; nothing that is there is lost.
+        DatasetError: If the dataset cannot be downloaded, or differs from the published one. Existing files stay.
     """
     archives = archives_for(name, scale)
     missing = [archive for archive in archives if not _is_unpacked(archive, data_root)]
@@ -36,8 +36,8 @@ def prepare_dataset(name: str, scale: int, data_root: Path, console: Console) ->
     for archive in missing:
         path = data_root / DOWNLOAD_FOLDER / archive.name
         digest = _download(archive, path, console)
-        kind = "checksum right" if archive.digest else f"no published checksum to compare with; it has {digest}"
-        console.print(f"{archive.name}: {format_size(path.stat().st_size)}, {kind}")
+        check = "checksum verified" if archive.digest else f"no published checksum to compare with {digest}"
+        console.print(f"{archive.name}: {format_size(path.stat().st_size)}, {check}")
         _unpack(archive, path, data_root, console)
         path.unlink()
     _remove_if_empty(data_root / DOWNLOAD_FOLDER)
@@ -45,7 +45,11 @@ def prepare_dataset(name: str, scale: int, data_root: Path, console: Console) ->
 
 
 def _is_unpacked(archive: Archive, data_root: Path) -> bool:
-    """Whether an archive has been unpacked; it is not touched if somebody put something else in its place."""
+    """Return whether an archive has been unpacked.
+
+    Raises:
+        DatasetError: If the folder exists but has another number of images; it may be the user's own.
+    """
     if not (data_root / archive.folder).exists():
         return False
     problems = []
@@ -53,7 +57,7 @@ def _is_unpacked(archive: Archive, data_root: Path) -> bool:
         got = _count_images(data_root / folder)
         if got != expected:
             remedy = f"move {data_root / archive.folder} away and run this again"
-            problems.append(Problem(str(data_root / folder), f"{expected} images", str(got), remedy))
+            problems.append(Problem(str(data_root / folder), format_count(expected, "image"), str(got), remedy))
     if problems:
         raise DatasetError(problems)
     return True
@@ -68,25 +72,28 @@ def _count_images(folder: Path) -> int:
 
 
 def _announce_downloads(name: str, missing: list[Archive], data_root: Path, console: Console) -> None:
-    """Say what is to come, and refuse at once what will not fit."""
+    """Print the archives and the disk space they need, and raise if it is not available."""
     for archive in missing:
         size = "size unknown" if archive.size is None else format_size(archive.size)
         console.print(f"{name}: {archive.name}, {size}, from {archive.url}")
     sizes = [archive.size or 0 for archive in missing]
-    there = sum(
+    downloaded = sum(
         path.stat().st_size
         for archive in missing
         for path in (data_root / DOWNLOAD_FOLDER / archive.name, data_root / DOWNLOAD_FOLDER / f"{archive.name}.part")
         if path.is_file()
     )
-    # Photographs hardly shrink, so an archive unpacks to about its size, and goes when that is done.
-    need = max(sum(sizes) + max(sizes) - there, 0)
+    # Compression hardly shrinks photographs, so an archive unpacks to about its size. It is deleted after that.
+    need = max(sum(sizes) + max(sizes) - downloaded, 0)
     free = shutil.disk_usage(_nearest_existing_folder(data_root)).free
     if need > free:
-        remedy = "free some, or choose another --data-root"
+        remedy = "free some space, or choose another --data-root"
         raise DatasetError(Problem(str(data_root), f"{format_size(need)} free", format_size(free), remedy))
-    told = "what the server says" if not need else f"at least {format_size(need)}" if 0 in sizes else format_size(need)
-    console.print(f"{name}: {told} needed in {data_root}, {format_size(free)} free")
+    if 0 in sizes and not need:
+        console.print(f"{name}: size unknown until the server answers; {format_size(free)} free in {data_root}")
+    else:
+        least = "at least " if 0 in sizes else ""
+        console.print(f"{name}: {least}{format_size(need)} needed in {data_root}, {format_size(free)} free")
 
 
 def _download(archive: Archive, path: Path, console: Console) -> str:
@@ -110,7 +117,7 @@ def _unpack(archive: Archive, path: Path, data_root: Path, console: Console) -> 
 
 
 def _check_dataset(name: str, scale: int, data_root: Path) -> str:
-    """Check what training will find; give a summary."""
+    """Check the images that training will use, and return a summary."""
     problems: list[Problem | str] = []
     texts = []
     splits: tuple[Split, ...] = ("train",) if name == "flickr2k" else ("train", "val")
@@ -118,15 +125,16 @@ def _check_dataset(name: str, scale: int, data_root: Path) -> str:
         pairs, found = find_pairs_and_problems([name], split, scale, data_root)
         problems += found
         problems += check_pair_sizes(pairs, scale)
-        low = "LR images" if any(pair.low for pair in pairs) else "no LR images: they are made when training begins"
-        texts.append(f"{len(pairs)} images to {'train' if split == 'train' else 'validate'} on (×{scale}: {low})")
+        low = "with" if any(pair.low for pair in pairs) else "training makes the"
+        kind = "training image" if split == "train" else "validation image"
+        texts.append(f"{format_count(len(pairs), kind)} ({low} ×{scale} LR images)")
     if problems:
         raise DatasetError(problems)
-    return f'{name}: {", ".join(texts)}; in a configuration: "train_datasets": ["{name}"]'
+    return f'{name}: {", ".join(texts)}; use in a configuration: "train_datasets": ["{name}"]'
 
 
 def check_pair_sizes(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
-    """Compare the sizes of pairs by their headers, and the number of channels of each two."""
+    """Return the problems of pairs whose LR and HR images differ in channels or do not match in size."""
     problems: list[str | Problem] = []
     for pair in pairs:
         try:
@@ -137,17 +145,17 @@ def check_pair_sizes(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
             continue
         expected = (height // scale, width // scale, channels)
         if low is not None and low != expected:
-            remedy = "make it again or leave both out"
+            remedy = "recreate it or remove both images"
             problems.append(Problem(str(pair.low), _format_shape(expected), _format_shape(low), remedy))
     return problems
 
 
 def _format_shape(shape: tuple[int, int, int]) -> str:
-    return f"{shape[1]}×{shape[0]} px of {shape[2]} channels"
+    return f"{shape[1]}×{shape[0]} px with {format_count(shape[2], 'channel')}"
 
 
 def _nearest_existing_folder(path: Path) -> Path:
-    """Give the folder or the nearest one above it that exists."""
+    """Return the path if it exists, else its nearest existing parent."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 

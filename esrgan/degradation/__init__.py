@@ -1,7 +1,7 @@
-"""Real-world degradation (Real-ESRGAN, arXiv 2107.10833): LR patches from HR patches, on the training device.
+"""Real-world degradation (Real-ESRGAN, arXiv 2107.10833): makes LR patches from HR patches on the training device.
 
-``process`` is the whole of it, ``sampling`` what is drawn for a patch; ``kernels``, ``filters`` and ``jpeg`` are what
-is done to it.
+``process`` runs the whole pipeline, ``sampling`` draws the parameters of each patch, and ``kernels``, ``filters`` and
+``jpeg`` implement the single operations.
 """
 
 from esrgan.degradation.process import Degradation

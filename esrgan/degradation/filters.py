@@ -1,4 +1,4 @@
-"""Blur, resizing, noise and sharpening of patches, each with its own parameters and, once resized, its own size."""
+"""Blur, resize, add noise to and sharpen a batch of patches with individual parameters and sizes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from esrgan.degradation.sampling import Noise
 
 Size = tuple[int, int]
 
-LUMA = (0.299, 0.587, 0.114)  # of R, G, B; ITU-R BT.601
+LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B in ITU-R BT.601
 
-_USM_TAPS = 51  # Real-ESRGAN's sharpening: its blur …
-_USM_SIGMA = 0.3 * ((_USM_TAPS - 1) * 0.5 - 1) + 0.8  # … whose deviation OpenCV takes for so many taps, in px …
-_USM_THRESHOLD = 10 / 255  # … the least difference that is sharpened, and how much of it is added
-_USM_WEIGHT = 0.5
+# Real-ESRGAN's unsharp masking.
+_USM_TAPS = 51
+_USM_SIGMA = 0.3 * ((_USM_TAPS - 1) * 0.5 - 1) + 0.8  # px; OpenCV's default for this number of taps
+_USM_THRESHOLD = 10 / 255  # smaller differences are not sharpened
+_USM_WEIGHT = 0.5  # share of the difference that is added
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of several sizes in one tensor.
+    """Images of different sizes in one tensor.
 
     Attributes:
-        pixels: (B, C, H, W) in about [0, 1]; each image is in the upper left corner, and what is beyond it is
-            arbitrary.
-        sizes: (height, width) of each, at most (H, W).
+        pixels: (B, C, H, W), approximately in [0, 1]; each image is in the upper left corner, and the pixels outside
+            it are arbitrary.
+        sizes: (height, width) of each image, at most (H, W).
     """
 
     pixels: Tensor
@@ -39,46 +40,51 @@ class ImageBatch:
 
 
 def to_device_of(values: Tensor, like: Tensor) -> Tensor:
-    """Bring a few values to where a tensor is, without waiting for what the device has still to do."""
+    """Copy a small tensor to the device of another one without waiting for pending work there."""
     return values.to(like.device, non_blocking=True)
 
 
 def replicate_edges(pixels: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
-    """Give (B, C, *size), in which what is beyond each image repeats its last row and column."""
+    """Return (B, C, *size), where the last row and column of each image are repeated outside it."""
     ends = to_device_of(torch.tensor(sizes), pixels) - 1
     indices = [torch.arange(length, device=pixels.device).minimum(ends[:, i, None]) for i, length in enumerate(size)]
     return _gather(pixels, indices[0], indices[1])
 
 
 def _pad_reflect(pixels: Tensor, sizes: Sequence[Size], margin: int) -> Tensor:
-    """Give (B, C, margin + H + margin, margin + W + margin), in which each image is mirrored at its edges."""
+    """Return (B, C, margin + H + margin, margin + W + margin), where each image is mirrored at its edges."""
     ends = to_device_of(torch.tensor(sizes), pixels) - 1
     rows, columns = (_reflected_indices(ends[:, i, None], length, margin) for i, length in enumerate(pixels.shape[-2:]))
     return _gather(pixels, rows, columns)
 
 
 def _reflected_indices(end: Tensor, length: int, margin: int) -> Tensor:
-    """Give the places of what is seen from −margin to length + margin, in a row from 0 to each end (B, 1).
+    """Return the indices (B, margin + length + margin) that mirror rows whose last indices are ``end`` (B, 1).
 
-    The edge itself is not repeated (c b | a b c | b a), and short rows are mirrored as often as needed.
+    The edge is not repeated (c b | a b c | b a), and short rows are mirrored several times if necessary.
     """
-    place = torch.arange(-margin, length + margin, device=end.device) % (2 * end).clamp(min=1)
-    return place.minimum(2 * end - place)
+    index = torch.arange(-margin, length + margin, device=end.device) % (2 * end).clamp(min=1)
+    return index.minimum(2 * end - index)
 
 
 def _gather(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Take rows (B, R) and columns (B, S) of each image of (B, C, H, W): (B, C, R, S)."""
+    """Select the rows (B, R) and columns (B, S) of each image (B, C, H, W), and return (B, C, R, S)."""
     batch, channels, _, width = pixels.shape
     pixels = pixels.gather(2, rows[:, None, :, None].expand(batch, channels, -1, width))
     return pixels.gather(3, columns[:, None, None, :].expand(batch, channels, rows.shape[1], -1))
 
 
 def blur(images: ImageBatch, kernels: Tensor) -> ImageBatch:
-    """Blur each image with its own kernel, (B, K, K) float32 with K odd, the same when turned by 180°."""
+    """Blur each image with its own kernel.
+
+    Args:
+        images: Images to blur.
+        kernels: (B, K, K) float32, K odd, each symmetric under rotation by 180°.
+    """
     height, width = images.pixels.shape[-2:]
     size = kernels.shape[-1]
     bordered = _pad_reflect(images.pixels, images.sizes, size // 2)
-    # Large kernels, each for one image, are what convolutions are slow at and Fourier transforms are not.
+    # With large individual kernels, Fourier transforms are faster than convolutions.
     shape = [fft.next_fast_len(length, real=True) for length in bordered.shape[-2:]]
     spectrum = torch.fft.rfft2(bordered, shape) * torch.fft.rfft2(to_device_of(kernels, bordered), shape)[:, None]
     blurred = torch.fft.irfft2(spectrum, shape)
@@ -86,18 +92,18 @@ def blur(images: ImageBatch, kernels: Tensor) -> ImageBatch:
 
 
 def resize(images: ImageBatch, sizes: Sequence[Size], modes: Sequence[str], canvas: Size) -> ImageBatch:
-    """Resize each image to its own size, as ``torch.nn.functional.interpolate`` does; only "area" is antialiased.
+    """Resize each image to its own size with ``torch.nn.functional.interpolate``; only "area" is antialiased.
 
     Args:
-        images: To be resized.
-        sizes: One for each.
-        modes: "area", "bilinear" or "bicubic", one for each.
-        canvas: Size of the tensor they are put into. The same for every batch: to meet other shapes at each step
-            is slow on GPUs, and lets results depend on which patches are in a batch.
+        images: Images to resize.
+        sizes: (height, width) of each result.
+        modes: "area", "bilinear" or "bicubic" for each image.
+        canvas: (height, width) of the resulting tensor. It should be the same for every batch: changing shapes are
+            slow on GPUs, and results would depend on the other patches in the batch.
     """
     batch, channels = images.pixels.shape[:2]
     pixels = images.pixels.new_zeros(batch, channels, *canvas)
-    # One by one: this is what cannot be done to all at once.
+    # This step cannot be batched, because interpolate() accepts only one size.
     for i, ((height, width), size, mode) in enumerate(zip(images.sizes, sizes, modes, strict=True)):
         image = images.pixels[i : i + 1, :, :height, :width]
         pixels[i, :, : size[0], : size[1]] = F.interpolate(image, size=size, mode=mode)[0]
@@ -105,12 +111,12 @@ def resize(images: ImageBatch, sizes: Sequence[Size], modes: Sequence[str], canv
 
 
 def add_noise(images: ImageBatch, noises: Sequence[Noise], generators: Sequence[torch.Generator]) -> ImageBatch:
-    """Add to each image its own noise and clip it to [0, 1].
+    """Add individual noise to each image and clip the result to [0, 1].
 
     Args:
-        images: RGB or of one channel.
-        noises: One for each.
-        generators: One for each, on the device of the images.
+        images: Images with 1 or 3 channels.
+        noises: Noise parameters of each image.
+        generators: Random generator of each image, on the device of the images.
     """
     pixels = torch.zeros_like(images.pixels)
     for i, ((height, width), noise, generator) in enumerate(zip(images.sizes, noises, generators, strict=True)):
@@ -127,7 +133,10 @@ def _gaussian_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> 
 
 
 def _poisson_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> Tensor:
-    """Give the noise of counting so many photons at full light as the image has levels, up to a power of 2."""
+    """Return the shot noise of an image.
+
+    The number of photons at full brightness is the number of distinct levels in the image, rounded up to a power of 2.
+    """
     if noise.is_gray and len(image) == 3:
         image = sum(weight * channel for weight, channel in zip(LUMA, image, strict=True))[None]
     levels = (image * 255).round().clamp(0, 255)
@@ -138,13 +147,13 @@ def _poisson_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> T
 
 
 def sharpen(high: Tensor) -> Tensor:
-    """Sharpen images by unsharp masking, where they differ from their blurred selves, as for Real-ESRGAN+.
+    """Sharpen images by unsharp masking where they differ from their blurred versions, as for Real-ESRGAN+.
 
     Args:
         high: (B, C, H, W) in [0, 1].
 
     Returns:
-        The same shape and range.
+        The sharpened images, in the same shape and range.
     """
     rows, columns = (_usm_blur_matrix(length, high.device, high.dtype) for length in high.shape[-2:])
     detail = high - rows @ high @ columns.T
@@ -154,7 +163,7 @@ def sharpen(high: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _usm_blur_matrix(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Give the matrix (length, length) that blurs a row, mirrored at its ends."""
+    """Return the matrix (length, length) that blurs a row, which is mirrored at its ends."""
     taps = torch.arange(_USM_TAPS, dtype=torch.float64) - _USM_TAPS // 2
     taps = (-0.5 * (taps / _USM_SIGMA) ** 2).exp()
     indices = _reflected_indices(torch.tensor([[length - 1]]), length, _USM_TAPS // 2)[0].unfold(0, _USM_TAPS, 1)
@@ -163,6 +172,6 @@ def _usm_blur_matrix(length: int, device: torch.device, dtype: torch.dtype) -> T
 
 
 def scaled_size(size: Size, factor: float) -> Size:
-    """Give the size in whole px after resizing by a factor."""
+    """Return the size after resizing by a factor, rounded down to whole px but at least 1."""
     height, width = (max(1, math.floor(length * factor)) for length in size)
     return height, width

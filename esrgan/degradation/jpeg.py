@@ -1,6 +1,6 @@
-"""What JPEG does to images: baseline coding with 4:2:0 chroma, as libjpeg does, but for the lossless entropy coding.
+"""Simulation of JPEG compression: libjpeg's baseline coding with 4:2:0 chroma, without the lossless entropy coding.
 
-ITU-T T.81 and JFIF 1.02; ``tests/degradation/test_jpeg.py`` compares with libjpeg.
+It follows ITU-T T.81 and JFIF 1.02; ``tests/degradation/test_jpeg.py`` compares it with libjpeg.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 from esrgan.degradation.filters import LUMA, ImageBatch, replicate_edges, to_device_of
 
 _BLOCK = 8  # px
-_MCU = 16  # px, of four blocks of luma and one of each chroma
+_MCU = 16  # px; side of a unit of four luma blocks and one block of each chroma channel
 
-# ITU-T T.81, tables K.1 and K.2: steps of quality 50, by rising frequency down and across.
+# Quantisation steps for quality 50 (ITU-T T.81, tables K.1 and K.2); frequency increases downward and to the right.
 # fmt: off
 _LUMA_QUANTISATION = (
     16, 11, 10, 16,  24,  40,  51,  61,
@@ -40,7 +40,7 @@ _CHROMA_QUANTISATION = (
 
 
 def _chroma_weights() -> list[list[float]]:
-    """Give the weights of R, G, B in Cb and Cr: (B − Y) and (R − Y) scaled to ±½ (JFIF 1.02)."""
+    """Return the weights of R, G and B in Cb and Cr: (B − Y) and (R − Y) scaled to ±½ (JFIF 1.02)."""
     rows = []
     for own in (2, 0):
         difference = [(index == own) - weight for index, weight in enumerate(LUMA)]
@@ -53,7 +53,7 @@ _TO_RGB = torch.linalg.inv(_TO_YCC)
 
 
 def _dct_matrix() -> Tensor:
-    """Give the orthonormal DCT of a block as a matrix: 64 coefficients from 64 samples."""
+    """Return the orthonormal DCT of a block as a (64, 64) matrix."""
     frequency, sample = torch.meshgrid(*2 * [torch.arange(_BLOCK, dtype=torch.float64)], indexing="ij")
     rows = torch.cos(math.pi * (2 * sample + 1) * frequency / (2 * _BLOCK)) * math.sqrt(2 / _BLOCK)
     rows[0] /= math.sqrt(2)
@@ -67,11 +67,11 @@ def compress(images: ImageBatch, qualities: Sequence[int]) -> ImageBatch:
     """Compress images with JPEG and decompress them.
 
     Args:
-        images: RGB, or grey of one channel; clipped to [0, 1] and rounded to 8 bits first.
-        qualities: Of each image, 1 to 100, on libjpeg's scale.
+        images: RGB or single-channel images; they are clipped to [0, 1] and rounded to 8 bits first.
+        qualities: Quality of each image, 1 to 100, on libjpeg's scale.
 
     Returns:
-        8-bit levels in [0, 1].
+        Images of 8-bit levels in [0, 1], with the same sizes.
     """
     height, width = images.pixels.shape[-2:]
     padded_size = (-(-height // _MCU) * _MCU, -(-width // _MCU) * _MCU)
@@ -80,14 +80,14 @@ def compress(images: ImageBatch, qualities: Sequence[int]) -> ImageBatch:
     if levels.shape[1] == 1:
         levels = _quantise_dct(levels, _quantisation_steps(_LUMA_QUANTISATION, qualities, levels))
     else:
-        colours = _convert_colours(levels, _TO_YCC).round()  # chroma is about 0
+        colours = _convert_colours(levels, _TO_YCC).round()  # chroma is centred on 0
         y = _quantise_dct(colours[:, :1], _quantisation_steps(_LUMA_QUANTISATION, qualities, levels))
         halves = _round_levels(F.avg_pool2d(colours[:, 1:] + 128, 2).clamp(max=255), 1 / 4, 1 / 2)
         half = (padded_size[0] // 2, padded_size[1] // 2)
-        # The encoder fills its last blocks to the right before it halves the colours, downward after that.
+        # The encoder pads to the right before it downsamples the chroma, and downward after that.
         halves = replicate_edges(halves, [((h + 1) // 2, half[1]) for h, _ in images.sizes], half)
         halves = _quantise_dct(halves, _quantisation_steps(_CHROMA_QUANTISATION, qualities, levels)) - 128
-        # The decoder knows of nothing outside the image.
+        # The decoder uses no chroma from outside the image.
         halves = replicate_edges(halves, [((h + 1) // 2, (w + 1) // 2) for h, w in images.sizes], half)
         blue_and_red = F.interpolate(halves, scale_factor=2, mode="bilinear", align_corners=False)
         blue_and_red = _round_levels(blue_and_red, 8 / 16, 7 / 16)
@@ -96,30 +96,38 @@ def compress(images: ImageBatch, qualities: Sequence[int]) -> ImageBatch:
 
 
 def _convert_colours(images: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply the channels of (B, 3, H, W) by a matrix."""
+    """Multiply the channels of (B, 3, H, W) by a (3, 3) matrix."""
     return (to_device_of(matrix.to(images.dtype), images) @ images.flatten(2)).view_as(images)
 
 
 def _round_levels(images: Tensor, even: float, odd: float) -> Tensor:
-    """Round (B, C, H, W), W even, to whole levels as libjpeg does: even and odd columns from different fractions on."""
+    """Round (B, C, H, W), W even, to integers like libjpeg: add ``even`` or ``odd`` by column, then round down."""
     return (images + to_device_of(torch.tensor([even, odd]), images).repeat(images.shape[3] // 2)).floor()
 
 
 def _quantisation_steps(table: Sequence[int], qualities: Sequence[int], like: Tensor) -> Tensor:
-    """Give the steps of quantisation (B, 1, 1, 1, 64) of each quality, as libjpeg scales them."""
+    """Return the quantisation steps (B, 1, 1, 1, 64) for each quality, scaled like in libjpeg."""
     percents = torch.tensor([5000 // quality if quality < 50 else 200 - 2 * quality for quality in qualities])
     steps = ((torch.tensor(table) * percents[:, None] + 50) // 100).clamp(1, 255)
     return to_device_of(steps.to(like.dtype), like)[:, None, None, None]
 
 
 def _quantise_dct(planes: Tensor, steps: Tensor) -> Tensor:
-    """Quantise the DCT coefficients of (B, P, H, W) in [0, 255], sides multiples of 8; the same shape and range."""
+    """Quantise the DCT coefficients of planes.
+
+    Args:
+        planes: (B, P, H, W) in [0, 255]; H and W are multiples of 8.
+        steps: Quantisation steps, (B, 1, 1, 1, 64).
+
+    Returns:
+        The decoded planes, in the same shape and range.
+    """
     dct = to_device_of(_DCT.to(planes.dtype), planes)
     batch, count, height, width = planes.shape
     blocks = (planes - 128).reshape(batch, count, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
     blocks = blocks.transpose(3, 4).flatten(4)  # (B, P, rows, columns, 64)
     quotients = blocks @ dct.T / steps
-    # Halves, which are common, are rounded away from 0: to even, as round() does, the image would lose contrast.
+    # Halves are common and are rounded away from 0. Rounding them to even, like round(), would reduce contrast.
     coefficients = (quotients.abs() + 0.5).floor() * quotients.sign() * steps
     blocks = (coefficients @ dct).view(*blocks.shape[:4], _BLOCK, _BLOCK).transpose(3, 4)
     return (blocks.reshape(planes.shape) + 128).round().clamp(0, 255)

@@ -1,4 +1,4 @@
-"""A sheet of HR crops with what the degradation makes of them, to look at."""
+"""Contact sheet of HR crops and their degraded LR patches, for visual inspection."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from esrgan import images, resize
 from esrgan.degradation.process import Degradation
 from esrgan.errors import DatasetError, Problem
 
-ROWS, COLUMNS = 6, 5  # at most so many photographs; degradations of each
+ROWS, COLUMNS = 6, 5  # maximum number of images, and degraded patches of each
 
 
 def preview(
     paths: Sequence[Path], degradation: Degradation, patch_size: tuple[int, int], channels: int
 ) -> NDArray[np.uint8]:
-    """Lay out crops of photographs: HR, sharpened HR, bicubic LR and LR patches of the degradation.
+    """Make a contact sheet of central crops: HR, sharpened HR, bicubic LR and several degraded LR patches.
 
     Args:
-        paths: HR images; if there are many, some of them are shown.
-        degradation: What to show.
-        patch_size: (height, width) of the crops, from the middle; smaller where an image is smaller.
-        channels: Of the images, 1 or 3.
+        paths: HR images; at most ``ROWS`` of them, evenly spaced, are shown.
+        degradation: Degradation to show.
+        patch_size: Maximum (height, width) of the crops in px.
+        channels: Number of channels of the images, 1 or 3.
 
     Returns:
         The sheet, (H, W, 3) uint8.
 
     Raises:
-        EsrganError: If an image cannot be read, or is too small to be reduced.
+        EsrganError: If an image cannot be read or is smaller than the scale.
     """
     shown = min(ROWS, len(paths))
     rows = [

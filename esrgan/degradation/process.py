@@ -1,4 +1,4 @@
-"""The second-order degradation of Real-ESRGAN (§3.2 and §3.3), from HR patches to LR patches."""
+"""The second-order degradation of Real-ESRGAN (§3.2 and §3.3), which makes LR patches from HR patches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from esrgan.degradation.sampling import RoundParameters, SampledRound
 
 @dataclass(frozen=True)
 class _SampledDegradation:
-    """Everything that is drawn for one patch, but for the noise itself."""
+    """All parameters drawn for one patch; the noise itself is drawn from ``noise_seed``."""
 
     first: SampledRound
     second: SampledRound
@@ -30,18 +30,18 @@ class _SampledDegradation:
 
 
 class Degradation:
-    """Makes LR patches from HR patches: blur, resizing, noise and JPEG, twice, with a sinc filter at the end.
+    """Degradation of HR patches: two rounds of blur, resizing, noise and JPEG, then a sinc filter.
 
-    What happens to a patch is a function of the seed and of its position in the stream of patches: neither batch,
-    process nor step matter, but for rounding.
+    The degradation of a patch depends only on the seed and the position of the patch in the stream. Batch, process and
+    step have no influence except through rounding.
 
     Args:
         scale: Scale factor.
-        seed: Any number of at least 0.
+        seed: Non-negative seed.
         first: Arguments of ``sampling.RoundParameters`` for the first round.
-        second: The same for the second one, whose resizing starts from the size of the LR patch.
-        final_sinc_prob: Chance of the sinc filter at the end.
-        gt_usm: Sharpen the HR patches, before they are degraded and for the content and perceptual losses.
+        second: Arguments for the second round, whose resize factors are relative to the size of the LR patch.
+        final_sinc_prob: Probability of the final sinc filter.
+        gt_usm: Sharpen the HR patches before degrading them, and for the content and perceptual losses.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Degradation:
 
     @torch.no_grad()
     def __call__(self, high: Tensor, first_position: int) -> tuple[Tensor, Tensor]:
-        """Degrade a batch, on the device it is on.
+        """Degrade a batch on its device.
 
         Args:
-            high: HR (B, C, H, W), float32 in [0, 1], of 1 or 3 channels; sides are multiples of the scale.
-            first_position: Position of the first patch in the stream; the others follow.
+            high: HR (B, C, H, W), float32 in [0, 1], with 1 or 3 channels; H and W are multiples of the scale.
+            first_position: Position of the first patch in the stream; the other patches follow it.
 
         Returns:
-            LR (B, C, H / scale, W / scale), 8-bit levels in [0, 1], and what to make of it: HR (B, C, H, W), sharpened
-            if that is set.
+            LR (B, C, H / scale, W / scale), 8-bit levels in [0, 1], and the target: HR (B, C, H, W), sharpened if
+            ``gt_usm`` is set.
         """
         sampled = [self._sample(position) for position in range(first_position, first_position + len(high))]
         generators = [torch.Generator(high.device).manual_seed(each.noise_seed) for each in sampled]
@@ -118,7 +118,7 @@ def _blur_resize_and_add_noise(
     size: Size,
     generators: Sequence[torch.Generator],
 ) -> ImageBatch:
-    """Blur, resize and add noise; ``size`` is what the factors of resizing are of."""
+    """Blur, resize and add noise; the resize factors are relative to ``size``."""
     images = filters.blur(images, _stack([each.kernel for each in sampled]))
     sizes = [filters.scaled_size(size, each.factor) for each in sampled]
     max_size = filters.scaled_size(size, parameters.resize_range[1])

@@ -1,4 +1,4 @@
-"""What is drawn for a patch: which blur, how much smaller, how much noise, what JPEG quality."""
+"""Draw the degradation parameters of a patch: blur kernel, resize factor, noise and JPEG quality."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from esrgan.degradation.kernels import Kernel
 
 Range = tuple[float, float]
 
-KERNEL_PX = 21  # the greatest kernel, to which the others are padded so that a batch has one size
+KERNEL_PX = 21  # largest kernel size; smaller kernels are padded to it so that they can be batched
 _KERNEL_SIZES = range(7, KERNEL_PX + 1, 2)
 _RESIZE_MODES = ("area", "bilinear", "bicubic")
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise on a patch.
+    """Noise parameters of a patch.
 
     Attributes:
-        is_gaussian: Gaussian, else Poisson.
-        strength: Standard deviation of Gaussian noise, in levels of 255; factor of Poisson noise.
-        is_gray: The same on all channels.
+        is_gaussian: Whether the noise is Gaussian; otherwise it is Poisson noise.
+        strength: Standard deviation of Gaussian noise in levels of 255, or factor of Poisson noise.
+        is_gray: Whether the noise is the same on all channels.
     """
 
     is_gaussian: bool
@@ -35,14 +35,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class SampledRound:
-    """One round for one patch.
+    """Parameters of one round for one patch.
 
     Attributes:
-        kernel: (21, 21).
-        factor: Of the size.
-        mode: Of resizing: "area", "bilinear" or "bicubic".
-        noise: Of any kind.
-        quality: Of JPEG.
+        kernel: Blur kernel, (21, 21).
+        factor: Resize factor.
+        mode: Resize mode: "area", "bilinear" or "bicubic".
+        noise: Noise parameters.
+        quality: JPEG quality.
     """
 
     kernel: Kernel
@@ -54,25 +54,25 @@ class SampledRound:
 
 @dataclass(frozen=True)
 class RoundParameters:
-    """One round of blur, resizing, noise and JPEG, by chance (Real-ESRGAN §3.1).
+    """Distributions of the parameters of one round of blur, resizing, noise and JPEG (Real-ESRGAN §3.1).
 
-    The names are those of Real-ESRGAN's options; ranges are (least, greatest), drawn from evenly.
+    The names are those of Real-ESRGAN's options. Ranges are (minimum, maximum) of uniform distributions.
 
     Attributes:
-        blur_prob: Chance of any blur.
-        sinc_prob: Chance of a sinc kernel, where there is blur.
-        kernel_prob: Chances of the others: Gaussian, generalised Gaussian and plateau, each isotropic, then
-            anisotropic.
-        blur_sigma: Standard deviation in px.
-        betag_range: β of generalised Gaussians; half of them are drawn below 1, half above.
-        betap_range: β of plateaus, likewise.
-        resize_prob: Chances of upscaling, of downscaling and of keeping the size.
-        resize_range: Least factor of downscaling, greatest of upscaling.
-        gaussian_noise_prob: Chance of Gaussian noise; the others get Poisson noise.
-        noise_range: Standard deviation of Gaussian noise in levels of 255.
-        poisson_scale_range: Factor of Poisson noise.
-        gray_noise_prob: Chance of noise that is the same on all channels.
-        jpeg_range: Quality, 1 to 100.
+        blur_prob: Probability of any blur.
+        sinc_prob: Probability of a sinc kernel if there is blur.
+        kernel_prob: Probabilities of the other kernels, in pairs of isotropic and anisotropic: Gaussian, generalised
+            Gaussian and plateau.
+        blur_sigma: Range of the standard deviation in px.
+        betag_range: Range of β of generalised Gaussians; half of the values are drawn below 1, half above.
+        betap_range: Range of β of plateaus, drawn in the same way.
+        resize_prob: Probabilities of upscaling, downscaling and keeping the size.
+        resize_range: Minimum factor of downscaling and maximum factor of upscaling.
+        gaussian_noise_prob: Probability of Gaussian noise; the other patches get Poisson noise.
+        noise_range: Range of the standard deviation of Gaussian noise in levels of 255.
+        poisson_scale_range: Range of the factor of Poisson noise.
+        gray_noise_prob: Probability of noise that is the same on all channels.
+        jpeg_range: Range of the JPEG quality, 1 to 100.
     """
 
     blur_prob: float
@@ -90,7 +90,7 @@ class RoundParameters:
     jpeg_range: tuple[int, int]
 
     def sample(self, rng: Generator) -> SampledRound:
-        """Draw a round for one patch."""
+        """Draw the parameters of one patch."""
         kernel = self._sample_kernel(rng) if rng.random() < self.blur_prob else kernels.pulse(KERNEL_PX)
         least, greatest = self.resize_range
         ranges = ((1, greatest), (least, 1), (1, 1))  # upscaling, downscaling, keeping
@@ -102,7 +102,7 @@ class RoundParameters:
         return SampledRound(kernel, factor, mode, noise, self.sample_quality(rng))
 
     def sample_quality(self, rng: Generator) -> int:
-        """Draw a JPEG quality."""
+        """Draw a JPEG quality from ``jpeg_range``, including both ends."""
         return int(rng.integers(*self.jpeg_range, endpoint=True))
 
     def _sample_kernel(self, rng: Generator) -> Kernel:
@@ -119,19 +119,19 @@ class RoundParameters:
 
 
 def sample_resize_mode(rng: Generator) -> str:
-    """Draw a way of resizing."""
+    """Draw "area", "bilinear" or "bicubic"."""
     return str(rng.choice(_RESIZE_MODES))
 
 
 def sample_final_sinc(rng: Generator, prob: float) -> Kernel:
-    """Draw the last filter, which with a chance of 1 − prob does nothing."""
+    """Draw the final kernel: a sinc kernel with probability ``prob``, otherwise one that leaves images unchanged."""
     if rng.random() >= prob:
         return kernels.pulse(KERNEL_PX)
     return sample_sinc(rng, int(rng.choice(_KERNEL_SIZES)), math.pi / 3)
 
 
 def sample_sinc(rng: Generator, size: int, least_cutoff: float) -> Kernel:
-    """Draw a sinc kernel of a size in px, padded."""
+    """Draw a sinc kernel of a size in px and with a cutoff of at least ``least_cutoff``, and pad it."""
     return kernels.pad(kernels.sinc(size, rng.uniform(least_cutoff, math.pi)), KERNEL_PX)
 
 
@@ -141,5 +141,5 @@ def _sample_beta(rng: Generator, limits: Range) -> float:
 
 
 def patch_rng(seed: int, position: int) -> Generator:
-    """Give the randomness of a patch, by its position in the stream of patches; apart from that of its crop."""
+    """Return the random generator of a patch by its position in the stream, independent of the one for its crop."""
     return np.random.default_rng(np.random.SeedSequence((seed, position), spawn_key=(1,)))

@@ -24,16 +24,16 @@ def test_doctor_reports_dataset_problems(tmp_path, capsys, monkeypatch, write_im
     write_images(tmp_path / "Flickr2K/Flickr2K_HR", 2)
     monkeypatch.setattr("esrgan.extras.missing_modules", lambda extra: ["skimage"])
     out = run_doctor_on_datasets(tmp_path, capsys, monkeypatch)
-    unmatched = f"{tmp_path}/DIV2K_train_HR/{names[1]}: expected an image of this name in {low}, got none; "
+    unmatched = f"{tmp_path}/DIV2K_train_HR/{names[1]}: expected an image of the same name in {low}, got none; "
     assert f"  div2k                {unmatched}add it or remove this one (and 1 more)\n" in out
-    assert f"\n{' ' * 23}expected the folder {tmp_path}/DIV2K_valid_HR, got nothing; download it by: " in out
+    assert f"\n{' ' * 23}expected the folder {tmp_path}/DIV2K_valid_HR, got nothing; download it with: " in out
     assert (
         f"  set5                 dataset {tmp_path}/Set5/GTmod12: expected images in this folder, got none; put" in out
     )
     assert f"  set14                missing; esrgan prepare set14 --data-root {tmp_path}\n" in out
     assert "  flickr2k             2 training images\n" in out
-    assert out.count("images to train on alone; validate on div2k") == 1
-    assert "  skimage              expected scikit-image, got nothing; pip install 'esrgan[train]'\n" in out
+    assert out.count("expected validation images, got only training images; validate on div2k") == 1
+    assert "  skimage              expected the scikit-image package, got none; pip install 'esrgan[train]'\n" in out
 
 
 def test_doctor_reports_a_data_root_that_is_a_file(tmp_path, capsys, monkeypatch):
@@ -52,10 +52,10 @@ def test_doctor_reports_unreadable_folders(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "closed/torch"))
     assert main(["doctor", "--data-root", str(tmp_path / "closed/data")]) == 0
     out = capsys.readouterr().out
-    denied = "something that cannot be read: Permission denied"
+    denied = "a path that cannot be read: Permission denied"
     assert f"folder               {tmp_path}/closed/data: expected a folder, got {denied}" in out
     assert f"vgg19                for the perceptual loss: {denied}, {tmp_path}/closed/torch/" in out
-    assert f"set5                 expected the folder {tmp_path}/closed/data/Set5/GTmod12, got {denied}; put" in out
+    assert f"set5                 expected the folder {tmp_path}/closed/data/Set5/GTmod12, got {denied}; fix" in out
 
 
 def test_doctor_lists_what_is_present_and_missing(tmp_path, capsys, write_images, monkeypatch):

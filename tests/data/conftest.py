@@ -9,13 +9,13 @@ from tests.helpers.image_pairs import SCALE, random_image, repeat_pixels, write_
 
 @pytest.fixture
 def cache(tmp_path):
-    """``cache_pairs`` with a cache of its own, for RGB at ×4."""
+    """Return ``cache_pairs`` for RGB at ×4 with its own cache folder."""
     return partial(cache_pairs, scale=4, channels=3, min_size=(8, 8), cache_dir=tmp_path / "cache")
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """List the HR images that are decoded from now on."""
+    """Return a list that records the HR images decoded from now on."""
     paths = []
 
     def load(pair, *arguments):
@@ -28,13 +28,13 @@ def decoded(monkeypatch):
 
 @pytest.fixture
 def forget_verified(monkeypatch):
-    """Forget what this process has verified."""
+    """Return a function that makes this process forget which cache files it has verified."""
     return lambda: monkeypatch.setattr(cache_module, "_verified", set())
 
 
 @pytest.fixture
 def cache_arrays(tmp_path):
-    """Put arrays into a cache: (low, high) pairs."""
+    """Return a function that caches (low, high) pairs of arrays."""
 
     def put(pairs):
         written = [

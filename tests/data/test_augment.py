@@ -32,7 +32,7 @@ FLIPS = ["identity", "rotated by 180°", "flipped left to right", "flipped upsid
 
 
 def find_symmetry(original, patch):
-    """Which of the eight symmetries took the one to the other."""
+    """Return the name of the symmetry that turns ``original`` into ``patch``."""
     (found,) = (
         name
         for name, transform in SYMMETRIES.items()
@@ -42,7 +42,7 @@ def find_symmetry(original, patch):
 
 
 def count_symmetries(pairs, patch_size, count, **arguments):
-    """How often each symmetry occurs in a stream of one image that is as large as the patch or kept whole."""
+    """Count the symmetries in a stream of one image that is as large as the patch or kept whole."""
     original_low, original_high = read_cached_pair(pairs[0])
     dataset = PatchDataset(pairs, scale=SCALE, patch_size=patch_size, seed=0, **arguments)
     counts = Counter()
@@ -55,7 +55,7 @@ def count_symmetries(pairs, patch_size, count, **arguments):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_d4_gives_all_eight_symmetries_equally_often(cache_arrays, channels):
+def test_d4_draws_all_eight_symmetries_equally_often(cache_arrays, channels):
     low = asymmetric(5, 5, channels)
     counts = count_symmetries(cache_arrays([(low, repeat_pixels(low))]), (10, 10), 400)
     assert_shares(counts, dict.fromkeys(SYMMETRIES, 1 / 8))
@@ -93,7 +93,7 @@ def test_non_square_patches_keep_their_shape(cache_arrays, size, whole, spatial,
     assert_shares(counts, shares)
 
 
-def test_patch_size_none_gives_whole_images(cache_arrays):
+def test_patch_size_none_returns_whole_images(cache_arrays):
     lows = [asymmetric(height, width) for height, width in ((3, 5), (6, 6), (1, 9))]
     dataset = PatchDataset(
         cache_arrays([(low, repeat_pixels(low)) for low in lows]),
@@ -138,10 +138,10 @@ def test_hard_transforms_are_off_by_default(cached_pairs):
 
 
 def hard_transform_results(count, spatial="none"):
-    """For each seed: the HR patch, and whether holes and JPEG were applied to the LR patch."""
+    """Return for each seed the HR patch, and whether holes and JPEG were applied to the LR patch."""
     patch = random_image(16, 16)
     patch[:, :8] = np.maximum(patch[:, :8], 1)
-    patch[:, 8:] = 255  # so even that JPEG leaves no other black pixel than those of holes in this half
+    patch[:, 8:] = 255  # JPEG makes no pixel in this half black, so black ones are holes
     augmentation = Augmentation(spatial, hard=True, square=True)
     plain = Augmentation(spatial, hard=False, square=True)
     found = []
@@ -151,7 +151,7 @@ def hard_transform_results(count, spatial="none"):
         holes = (low == 0).all(2)
         changed = (low != expected).any(2) & ~holes
         if holes.any() and not changed.any():
-            assert 4 <= holes.sum() <= 8 * 4  # eight of 2×2, which may overlap
+            assert 4 <= holes.sum() <= 8 * 4  # eight holes of 2×2 px, which may overlap
         found.append((high, bool(holes.any()), bool(changed.any())))
     return found
 

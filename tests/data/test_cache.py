@@ -55,7 +55,7 @@ def test_second_call_decodes_nothing(tmp_path, cache, monkeypatch):
         )
     )
     first = cache(pairs)
-    (tmp_path / "cache" / ".lock").unlink()  # nor does it need leave to write
+    (tmp_path / "cache" / ".lock").unlink()  # the second call must not recreate it
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
 
     def fail(*_):
@@ -108,7 +108,8 @@ def test_one_cache_holds_several_scales_and_lr_variants(tmp_path, cache):
 
 def test_every_bad_image_is_reported_at_once(tmp_path, cache):
     good = ImagePair(write_image(tmp_path / "good.png", random_image(16, 16)), None)
-    small = ImagePair(write_image(tmp_path / "small.png", random_image(16, 11)), None)  # 8 px remain, 12 are needed
+    # Its width is cropped to 8 px, which is less than the minimum of 12 px.
+    small = ImagePair(write_image(tmp_path / "small.png", random_image(16, 11)), None)
     grey = ImagePair(write_image(tmp_path / "grey.png", random_image(16, 16, 1)), None)
     tiny = ImagePair(write_image(tmp_path / "tiny.png", random_image(3, 16)), None)
     truncated = ImagePair(write_image(tmp_path / "truncated.png", random_image(32, 32)), None)
@@ -130,7 +131,7 @@ def test_every_bad_image_is_reported_at_once(tmp_path, cache):
         strict=True,
     ):
         assert all(word in text for word in words), text
-    with pytest.raises(DatasetError) as again:  # a size that is known from the cache is checked as well
+    with pytest.raises(DatasetError) as again:  # sizes known from the cache are checked as well
         cache(pairs, min_size=(8, 12))
     assert problem_texts(again) == texts
 
@@ -144,7 +145,7 @@ def test_images_of_exactly_the_minimum_size_are_accepted(cache, tmp_path):
 
 
 @pytest.mark.parametrize("gone", ["high", "low"])
-def test_image_deleted_after_the_search_is_named(tmp_path, cache, gone):
+def test_image_deleted_after_the_search_is_reported(tmp_path, cache, gone):
     pair = ImagePair(
         write_image(tmp_path / "hr.png", random_image(16, 16)), write_image(tmp_path / "lr.png", random_image(4, 4))
     )
@@ -157,7 +158,7 @@ def test_image_deleted_after_the_search_is_named(tmp_path, cache, gone):
 
 
 class FailingFile:
-    """A file that writes half of what it is given, and acts, at one of the calls."""
+    """A file that, at one of its calls, writes half of the content and then runs ``act``."""
 
     def __init__(self, file, call, act):
         self.file, self.calls_left, self.act = file, call, act
@@ -172,7 +173,7 @@ class FailingFile:
 
 
 def make_writes_fail(patch, act, *, file=0, call=1):
-    """Have ``act`` called while this cache file and all after it are written, in the call for header, HR or LR."""
+    """Run ``act`` while cache file ``file`` and all later ones are written, in call 0, 1 or 2: header, HR, LR."""
     numbers = itertools.count()
 
     @contextmanager
@@ -192,7 +193,7 @@ def raiser(error):
 
 @pytest.fixture
 def single_threaded(monkeypatch):
-    """Decode one image after the other."""
+    """Decode images sequentially."""
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
 
@@ -238,10 +239,10 @@ def test_killed_cache_build_resumes(tmp_path, cache, monkeypatch, decoded, call)
         process.start()
         process.join()
     assert process.exitcode == -signal.SIGKILL
-    (half,) = (tmp_path / "cache").glob(".esrgan-*.tmp")
+    (partial_file,) = (tmp_path / "cache").glob(".esrgan-*.tmp")
     prepared = cache(pairs)
     assert decoded == [pair.high for pair in pairs[2:]]
-    assert not half.exists()
+    assert not partial_file.exists()
     assert list_names(tmp_path / "cache") == sorted([".lock", *(cached.path.name for cached in prepared)])
     for i, cached in enumerate(prepared):
         assert np.array_equal(open_pair(cached)[1], random_image(16, 16, seed=i))
@@ -279,19 +280,19 @@ def test_concurrent_processes_decode_each_image_once(tmp_path, cache):
 
 def test_waiting_for_another_process_is_reported(tmp_path, cache):
     (tmp_path / "cache").mkdir()
-    said = io.StringIO()
+    output = io.StringIO()
     with exclusive(tmp_path / "cache" / ".lock", lambda: None):
         thread = threading.Thread(
-            target=cache, args=(write_numbered_pairs(tmp_path, 1),), kwargs={"console": Console(said)}
+            target=cache, args=(write_numbered_pairs(tmp_path, 1),), kwargs={"console": Console(output)}
         )
         thread.start()
         for _ in range(1000):
-            if "waiting for another process" in said.getvalue():
+            if "waiting for another process" in output.getvalue():
                 break
             time.sleep(0.01)
         assert list_names(tmp_path / "cache") == [".lock"]
     thread.join()
-    assert said.getvalue().startswith(f"cache {tmp_path / 'cache'}: waiting for another process")
+    assert output.getvalue().startswith(f"cache {tmp_path / 'cache'}: waiting for another process")
     assert len(list_names(tmp_path / "cache")) == 2
 
 
@@ -302,22 +303,22 @@ def test_required_disk_space_is_printed_before_decoding(tmp_path, cache, monkeyp
     ]
     broken = ImagePair(tmp_path / "broken.png", None)
     broken.high.write_text("no image")
-    said = io.StringIO()
-    console = Console(said)
+    output = io.StringIO()
+    console = Console(output)
     lines_then = []
     new_file = cache_module.atomic_write
 
     def watched(path, **options):
-        lines_then.append(said.getvalue())
+        lines_then.append(output.getvalue())
         return new_file(path, **options)
 
     monkeypatch.setattr(cache_module, "atomic_write", watched)
     prepared = cache(pairs, console=console)
-    taken = sum(cached.path.stat().st_size for cached in prepared)
-    assert lines_then[0].startswith(f"cache {tmp_path / 'cache'}: 4 images to decode, {format_size(taken)}; ")
-    before = said.getvalue()
+    size = sum(cached.path.stat().st_size for cached in prepared)
+    assert lines_then[0].startswith(f"cache {tmp_path / 'cache'}: 4 images to decode, {format_size(size)} needed, ")
+    before = output.getvalue()
     cache(pairs, console=console)
-    assert said.getvalue() == before  # nothing to tell
+    assert output.getvalue() == before  # everything is cached
     with pytest.raises(DatasetError, match=r"broken\.png"):
         cache([*pairs, broken], console=console)
 
@@ -330,7 +331,7 @@ def test_insufficient_disk_space_raises_before_decoding(tmp_path, cache, monkeyp
     with pytest.raises(DatasetError) as error:
         cache(pairs)
     (text,) = problem_texts(error)
-    assert text.startswith(f"cache {tmp_path / 'cache'}: expected {format_size(need)} free")
+    assert text.startswith(f"cache {tmp_path / 'cache'}: expected {format_size(need)} free for 3 decoded images, got ")
     assert "cache_dir" in text
     assert decoded == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))

@@ -31,7 +31,7 @@ def test_damaged_cache_file_is_detected_and_rebuilt(tmp_path, cache, forget_veri
     for pair, cached in zip(pairs, prepared, strict=True):
         low, high = load_pair(pair, 4, 3)
         assert all(np.array_equal(*both) for both in zip(open_pair(cached), (low, high), strict=True))
-    assert capsys.readouterr().err == f"{prepared[1].path}: damaged; making it again from {pairs[1].high}\n"
+    assert capsys.readouterr().err == f"{prepared[1].path}: damaged; rebuilding it from {pairs[1].high}\n"
     assert prepared[1].path.read_bytes() == whole
 
 
@@ -47,7 +47,7 @@ def empty(path):
 def test_truncated_or_missing_cache_file_is_rebuilt(tmp_path, cache, forget_verified, decoded, harm):
     (pair,) = write_numbered_pairs(tmp_path, 1)
     (cached,) = cache([pair])
-    for again in (lambda: cache([pair]), lambda: open_pair(cached)):  # when a run begins, and in its course
+    for again in (lambda: cache([pair]), lambda: open_pair(cached)):  # when a run starts, and later
         harm(cached.path)
         forget_verified()
         decoded.clear()
@@ -75,7 +75,7 @@ def test_cache_damage_does_not_change_the_stream(cached_pairs, forget_verified, 
         damage(cached.path, "HR")
     forget_verified()
     assert_equal_batches(load(num_workers=2), expected)
-    assert "damaged; making it again from" in capfd.readouterr().err
+    assert "damaged; rebuilding it from" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -94,7 +94,7 @@ def test_source_image_changed_during_a_run_raises(cached_pairs, forget_verified)
     damage(cached_pairs[0].path, "LR")
     forget_verified()
     write_image(cached_pairs[0].source.high, random_image(18, 22, seed=99))
-    with pytest.raises(DatasetError, match="expected the image the run began with, got another"):
+    with pytest.raises(DatasetError, match="expected the image the run started with, got a different one"):
         open_pair(cached_pairs[0])
 
 

@@ -10,7 +10,7 @@ from esrgan.data.datasets import default_data_root
 from esrgan.errors import DatasetError
 from tests.helpers.image_pairs import problem_texts, random_image, write_image
 
-NAMED = {  # dataset, split: folder of HR images, folder of LR images, what is added to the names there
+NAMED = {  # (dataset, split): HR folder, LR folder, suffix of LR names
     ("div2k", "train"): ("DIV2K_train_HR", "DIV2K_train_LR_bicubic/X{}", "x{}"),
     ("div2k", "val"): ("DIV2K_valid_HR", "DIV2K_valid_LR_bicubic/X{}", "x{}"),
     ("bsds500", "train"): ("BSR/BSDS500/data/images/train", None, ""),
@@ -42,7 +42,7 @@ def test_named_datasets_are_found_in_their_archive_layout(tmp_path, name, split,
 
 
 @pytest.mark.parametrize("name", ["div2k", "set5"])
-def test_missing_lr_folder_gives_pairs_without_lr_image(tmp_path, name):
+def test_missing_lr_folder_returns_pairs_without_lr_image(tmp_path, name):
     write_image(tmp_path / NAMED[name, "val"][0] / "a.png")
     assert [pair.low for pair in find_pairs([name], "val", 4, tmp_path)] == [None]
 

@@ -78,7 +78,7 @@ def test_existing_file_with_wrong_checksum_is_not_overwritten(server, target):
 @pytest.mark.parametrize("size", [len(CONTENT), None])
 def test_interrupted_responses_are_resumed(server, target, announce, size):
     if not announce and size is None:
-        pytest.skip("then a cut answer shows in the checksum alone")
+        pytest.skip("without any size, only the checksum reveals a truncated response")
     server.sends_length = announce
     server.faults = ["cut 100000", "cut 50000", "hang up", "status 503"]
     download(bare_download(target, size=size, digest=SHA))
@@ -117,7 +117,7 @@ def test_partial_download_resumes_only_with_checksum_or_strong_validator(server,
 @pytest.mark.parametrize("validator", ["etag", "time"])
 @pytest.mark.parametrize("honest", [True, False])
 def test_file_changed_between_attempts_is_downloaded_from_the_start(server, target, monkeypatch, validator, honest):
-    """A server that ignores If-Range sends the end of the new file; its validator gives it away."""
+    """A server that ignores If-Range sends the end of the new file, which its validator reveals."""
     if validator == "time":
         server.etags, server.last_modified = {}, "Sat, 01 Jan 2022 00:00:00 GMT"
     server.faults = ["cut 100000", "hang up"]
@@ -192,7 +192,7 @@ def test_unexpected_size_is_refused_at_once(server, target):
     server.files["a.zip"] = CONTENT + b"!"
     assert "expected 300,000 bytes, got 300,001" in download_error(target)
     server.sends_length = False
-    assert "more bytes than announced, 5 times" in download_error(target)
+    assert "more bytes than announced (5 attempts without progress)" in download_error(target)
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
@@ -229,7 +229,7 @@ def test_persistent_failure_raises_and_next_call_resumes(server, target):
     server.faults = ["cut 100000", *["status 503"] * 5]
     text = download_error(target)
     assert "HTTP 503" in text
-    assert "5 times" in text
+    assert "(5 attempts without progress)" in text
     assert "100,000" in text
     assert list_names(target) == ["a.zip.part", "a.zip.part.json"]
     download(target)
@@ -239,7 +239,9 @@ def test_persistent_failure_raises_and_next_call_resumes(server, target):
 
 def test_unreachable_server_raises_after_all_attempts(target, monkeypatch):
     monkeypatch.setattr(download_module, "MAX_ATTEMPTS", 2)
-    assert "refused, 2 times" in download_error(bare_download(target, url="http://127.0.0.1:9/a.zip"))
+    assert "refused (2 attempts without progress)" in download_error(
+        bare_download(target, url="http://127.0.0.1:9/a.zip")
+    )
 
 
 def test_redirect_is_followed(server, target):
@@ -325,7 +327,7 @@ def test_concurrent_download_of_the_same_file_is_refused(server, target):
     assert target.path.read_bytes() == CONTENT
 
 
-@pytest.mark.usefixtures("foreground_signals")  # a job in the background would ignore SIGINT
+@pytest.mark.usefixtures("foreground_signals")  # background jobs ignore SIGINT
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_download_resumes(server, target, number):
     server.faults = ["stall 150000"]
@@ -342,8 +344,8 @@ def test_killed_download_resumes(server, target, number):
     process.send_signal(number)
     process.wait()
     server.resume.set()
-    there = target.part_path.stat().st_size
+    downloaded = target.part_path.stat().st_size
     assert not target.path.exists()
     download(target)
     assert target.path.read_bytes() == CONTENT
-    assert server.requests[1][1] == f"bytes={there}-"
+    assert server.requests[1][1] == f"bytes={downloaded}-"

@@ -13,6 +13,7 @@ import pytest
 from esrgan import images, resize
 from esrgan.data import find_pairs, load_pair
 from esrgan.data.downscale import lr_folder
+from esrgan.text import format_count
 from tests.helpers.archives import DiskUsage, png, run, tree
 from tests.helpers.image_pairs import random_image
 
@@ -98,7 +99,7 @@ def test_folder_not_created_by_prepare_is_not_written_to(photos, capsys):
     (target / "0.png").write_bytes(b"mine")
     code, _, err = run(capsys, photos, "--workers", 1)
     assert code == 1
-    assert "yours" in err
+    assert "expected an empty folder or one made by this command, got one with your own files" in err
     assert tree(target) == {"0.png": b"mine"}
 
 
@@ -142,7 +143,7 @@ def test_interrupted_downscaling_resumes(tmp_path, capsys):
     while len(list(target.glob("*.png"))) < 3:
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C: to all processes
+    os.killpg(process.pid, signal.SIGINT)  # like Ctrl-C in a terminal, to all processes
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "interrupted\n"
@@ -150,4 +151,4 @@ def test_interrupted_downscaling_resumes(tmp_path, capsys):
     assert 3 <= made < 60
     code, out, _ = run(capsys, folder, "--workers", 1)
     assert code == 0
-    assert f"60 images, {60 - made} LR images to make" in out
+    assert f"60 images, {format_count(60 - made, 'LR image')} to make" in out

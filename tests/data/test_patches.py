@@ -62,7 +62,7 @@ def test_crop_positions_are_uniform(cache_arrays):
 
 
 def uniform_pairs(count, height=4, width=4):
-    """Images of one colour each, which is their number."""
+    """Return pairs of single-colour images whose value is their index."""
     lows = [np.full((height, width, 3), i, np.uint8) for i in range(count)]
     return [(low, repeat_pixels(low)) for low in lows]
 
@@ -98,7 +98,7 @@ def test_patch_depends_only_on_seed_and_position(cached_pairs, spatial):
     second = patch_stream(cached_pairs, spatial_transforms=spatial)
     for position in reversed(range(30)):
         random.seed(position)
-        np.random.seed(position)  # noqa: NPY002  what others may do
+        np.random.seed(position)  # noqa: NPY002  as other code may do
         torch.manual_seed(position)
         assert_equal_batches([second[position]], [patches[position]])
         assert_equal_batches([first[position]], [patches[position]])
@@ -195,7 +195,7 @@ def kill_worker(others):
 def assert_reports_dead_worker(error, pid):
     (text,) = problem_texts(error)
     assert text.startswith(f"loader process {pid}: ")
-    assert "signal 9" in text
+    assert "expected to run until training ends, got signal 9" in text
     assert "num_workers" in text
     assert "--resume auto" in text
 
@@ -205,9 +205,9 @@ def test_dead_worker_raises_at_the_next_batch(cached_pairs):
     others = multiprocessing.active_children()
     loader = load_batches(patch_stream(cached_pairs), batch_size=3, first_step=0, last_step=1000, num_workers=2)
     next(loader)
-    time.sleep(0.5)  # until the next batch is there, of the other process
+    time.sleep(0.5)  # until the other process has loaded the next batch
     process = kill_worker(others)
-    process.join()  # nothing is raised here, wherever the run may be
+    process.join()  # must not raise at an arbitrary place
     with pytest.raises(EsrganError) as error:
         next(loader)
     assert_reports_dead_worker(error, process.pid)

@@ -1,4 +1,5 @@
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from esrgan.data import download as download_module
 from esrgan.data import find_pairs, load_pair
 from esrgan.data.archives import ARCHIVES, Archive, archives_for
 from esrgan.errors import DatasetError
+from esrgan.text import format_count, format_size
 from tests.helpers.archives import DiskUsage, names, png, run, tarred, tree, zipped
 from tests.helpers.dataset_server import run_server
 from tests.helpers.image_pairs import problem_texts, random_image
@@ -28,7 +30,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def offer_tiny_div2k(server, monkeypatch):
-    """Have DIV2K's place taken by two images; give the function that replaces what the server has."""
+    """Replace DIV2K by two images; return a function that replaces the files on the server."""
 
     def offer(high=HIGH, low=LOW, checked=True):
         archives = []
@@ -52,8 +54,8 @@ def offer_tiny_div2k(server, monkeypatch):
 def test_dataset_is_downloaded_once_and_found(server, offer_tiny_div2k, tmp_path, capsys):
     code, out, err = run(capsys, "div2k", "--data-root", tmp_path)
     assert (code, err) == (0, "")
-    assert "checksum right" in out
-    assert "2 images to train on" in out
+    assert "checksum verified" in out
+    assert "2 training images (with ×4 LR images), 2 validation images (with ×4 LR images)" in out
     assert '"train_datasets": ["div2k"]' in out
     assert len(find_pairs(["div2k"], "train", 4, tmp_path)) == 2
     for pair in find_pairs(["div2k"], "val", 4, tmp_path):
@@ -71,7 +73,7 @@ def test_only_the_requested_scale_is_downloaded(server, offer_tiny_div2k, tmp_pa
     code, out, _ = run(capsys, "div2k", "--scale", 2, "--data-root", tmp_path)
     assert code == 0
     assert [path for path, *_ in server.requests] == ["trainH.zip", "validH.zip"]
-    assert "made when training begins" in out
+    assert "2 training images (training makes the ×2 LR images)" in out
 
 
 def test_sizes_are_printed_and_disk_space_checked_before_download(
@@ -88,7 +90,9 @@ def test_sizes_are_printed_and_disk_space_checked_before_download(
     assert not server.requests
     assert not root.exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(0, 0, need))
-    assert run(capsys, "div2k", "--data-root", root)[0] == 0
+    code, out, _ = run(capsys, "div2k", "--data-root", root)
+    assert code == 0
+    assert f"div2k: {format_size(need)} needed in {root}, {format_size(need)} free\n" in out
 
 
 def test_archive_without_checksum_prints_the_computed_one(server, offer_tiny_div2k, tmp_path, capsys):
@@ -98,6 +102,10 @@ def test_archive_without_checksum_prints_the_computed_one(server, offer_tiny_div
     assert "no published checksum" in out
     assert hashlib.sha256(server.files["trainH.zip"]).hexdigest() in out
     assert "size unknown" in out
+    free = r"\d+\.\d [kMG]B free"
+    assert re.search(
+        rf"^div2k: size unknown until the server answers; {free} in {re.escape(str(tmp_path))}$", out, re.M
+    )
 
 
 def test_network_failure_prints_one_line_and_next_run_resumes(server, offer_tiny_div2k, tmp_path, capsys):
@@ -137,16 +145,20 @@ def test_folder_with_unexpected_images_is_left_untouched(server, offer_tiny_div2
     ("high", "low", "expected"),
     [
         (dict(list(HIGH.items())[:1]), LOW, "expected 2 images, got 1"),
-        (HIGH, {"X4/1x4.png": png(random_image(4, 6)), "X4/3x4.png": png(random_image(4, 6))}, "an image of this name"),
+        (
+            HIGH,
+            {"X4/1x4.png": png(random_image(4, 6)), "X4/3x4.png": png(random_image(4, 6))},
+            "an image of the same name",
+        ),
         (
             HIGH,
             {"X4/1x4.png": png(random_image(5, 6)), "X4/2x4.png": png(random_image(4, 6))},
-            "expected 6×4 px of 3 channels",
+            "expected 6×4 px with 3 channels",
         ),
         (
             HIGH,
             {"X4/1x4.png": png(random_image(4, 6, 1)), "X4/2x4.png": png(random_image(4, 6))},
-            "got 6×4 px of 1 channels",
+            "got 6×4 px with 1 channel",
         ),
         (HIGH | {"1.png": b"no image"}, LOW, "damaged"),
     ],
@@ -199,7 +211,7 @@ def test_archive_table_matches_the_expected_dataset_folders(tmp_path):
     ("arguments", "expected"),
     [
         (["nowhere"], "expected div2k, bsds500, set5, set14, flickr2k or a folder of images"),
-        (["skimage"], "nothing to prepare"),
+        (["skimage"], "got a dataset that needs no preparation"),
         (["nowhere", "else"], "dataset else"),
     ],
 )
@@ -209,6 +221,11 @@ def test_unknown_dataset_names_are_refused_before_any_work(server, offer_tiny_di
     assert expected in err
     assert not out
     assert not server.requests
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (1200, "1,200 images")])
+def test_counts_agree_with_their_nouns(number, text):
+    assert format_count(number, "image") == text
 
 
 @pytest.mark.parametrize("arguments", [[], ["div2k", "--scale", "5"], ["div2k", "--workers", "0"]])

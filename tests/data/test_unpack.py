@@ -98,7 +98,7 @@ def test_archive_bombs_are_refused_before_expansion(tmp_path, pack, name):
 
 
 def test_compressed_tar_is_not_read_beyond_the_size_limit(tmp_path):
-    with pytest.raises(DatasetError, match="in 1 files"):
+    with pytest.raises(DatasetError, match="in 1 file;"):
         unpack_content(tmp_path, tarred({"Set/a/1.png": bytes(50_000_000), "Set/a/2.png": bytes(50_000_000)}))
 
 
@@ -112,8 +112,8 @@ def test_too_many_files_are_refused(tmp_path, monkeypatch):
 def test_zip_with_false_sizes_is_reported_as_damaged(tmp_path):
     content = bytearray(zipped({"Set/a/1.png": bytes(5_000_000)}))
     position = content.index(b"PK\1\2")
-    content[position + 24 : position + 28] = (1000).to_bytes(4, "little")  # the size in the list of contents
-    with pytest.raises(DatasetError, match="a whole archive"):
+    content[position + 24 : position + 28] = (1000).to_bytes(4, "little")  # the size in the central directory
+    with pytest.raises(DatasetError, match="an intact archive"):
         unpack_content(tmp_path, bytes(content))
     assert tree(tmp_path / "root") == {}
 
@@ -125,12 +125,12 @@ def test_damaged_archives_leave_nothing_behind(tmp_path, pack, damage):
     content = bytearray(pack(files))
     if damage == "flip":
         if content[:2] not in (b"PK", b"\x1f\x8b", b"BZ"):
-            pytest.skip("a plain tar has no sums; the archive's checksum is there for that")
+            pytest.skip("a plain tar has no checksums; only the checksum of the archive reveals this")
         content[len(content) // 2] ^= 255
     content = {"cut": content[: len(content) // 2], "flip": content, "empty": b"", "text": b"<html>" * 1000}[damage]
     with pytest.raises(DatasetError) as error:
         unpack_content(tmp_path, bytes(content))
-    assert "a whole archive" in problem_texts(error)[0]
+    assert "an intact archive" in problem_texts(error)[0]
     assert "run this again" in problem_texts(error)[0]
     assert names(tmp_path / "root") == []
 
@@ -166,9 +166,9 @@ def test_folder_created_during_unpacking_is_not_overwritten(tmp_path):
     assert tree(tmp_path / "root") == {"Set/mine": b"mine"}
 
 
-@pytest.mark.usefixtures("foreground_signals")  # a job in the background would ignore SIGINT
+@pytest.mark.usefixtures("foreground_signals")  # background jobs ignore SIGINT
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_unpacking_is_repeated(tmp_path, number):
+def test_killed_unpacking_starts_again(tmp_path, number):
     files = {f"Set/a/{i}.png": bytes([i]) * 1000 for i in range(20)}
     path, root = tmp_path / "archive", tmp_path / "root"
     path.write_bytes(zipped(files))

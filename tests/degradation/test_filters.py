@@ -66,7 +66,7 @@ def test_poisson_noise_variance_is_proportional_to_brightness(is_gray: bool, cou
     if count > 10:  # with a few photons noise is clipped
         assert noise[is_free].var().item() == pytest.approx(expected, rel=0.05)
         assert abs(noise[is_free].mean().item()) < 0.005
-    steps = noise[:, :, 0, 0] + image[:, :, 0, 0] * 0.3  # multiples of one photon's light
+    steps = noise[:, :, 0, 0] + image[:, :, 0, 0] * 0.3  # multiples of the brightness of one photon
     assert torch.allclose((steps / 0.3 * photons).round(), steps / 0.3 * photons, atol=1e-2) or count < 10
     assert torch.equal(noise[:, 0], noise[:, 1]) == is_gray
 

@@ -25,17 +25,17 @@ def test_preview_writes_a_sheet(
     code, out, err = run_preview(capsys, photos / "train")
     assert (code, err) == (0, "")
     sheet = images.read_pixels("degradation_preview.png", 3)
-    assert f"{sheet.shape[1]}×{sheet.shape[0]} px, of 4 images, ×4" in out
+    assert f"{sheet.shape[1]}×{sheet.shape[0]} px, from 4 HR images, ×4" in out
     assert sheet.shape[0] > 4 * 40
     assert sheet.shape[1] > 8 * 44
     (tmp_path / "own.json").write_text(
         f'{{"scale_factor": 2, "seed": 1, "pretraining": {{"cr_patch_size": [16, 24], "degradation": {{}},'
         f' "train_datasets": ["{photos / "val"}"]}}}}'
     )
-    assert run_preview(capsys, "own.json")[0] == 0  # its own images; the sheet is replaced
+    assert run_preview(capsys, "own.json")[0] == 0  # uses the configuration's images and overwrites the sheet
     own = images.read_pixels("degradation_preview.png", 3)
     assert own.shape[0] < sheet.shape[0]
-    assert run_preview(capsys, "own.json", photos / "train")[1].endswith("of 4 images, ×2\n")
+    assert run_preview(capsys, "own.json", photos / "train")[1].endswith("from 4 HR images, ×2\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["degradation_preview.png", "own.json"]
 
 
@@ -48,7 +48,7 @@ def test_preview_errors_name_the_cause(
     assert code == 2
     assert err == (
         "error: plain.json: expected a degradation in one of its stages, got null in both; "
-        'write "degradation": {} for that of Real-ESRGAN\n'
+        'write "degradation": {} to use the one of Real-ESRGAN\n'
     )
     code, _, err = run_preview(capsys, tmp_path / "nowhere")
     assert code == 2

@@ -1,4 +1,4 @@
-"""The whole degradation, and training with it."""
+"""The complete degradation, and training with it."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_degradation_depends_only_on_seed_and_position() -> None:
 
 
 def test_steps_are_applied_in_the_published_order() -> None:
-    """A patch at a time, with SciPy's filter and PyTorch's resizing."""
-    # Poisson noise is another one altogether after one level that was rounded otherwise.
+    """Repeat the steps patch by patch with SciPy's filter and PyTorch's resizing."""
+    # With Poisson noise, one level rounded differently would change all the noise.
     gaussian = {name: PUBLISHED[name] | {"gaussian_noise_prob": 1.0} for name in ("first", "second")}
     degradation, high = Degradation(4, 1, **PUBLISHED | gaussian), batch(8)
     low = degradation(high, 0)[0]
@@ -92,7 +92,7 @@ def test_degradation_supports_every_scale_size_and_channel_count(scale: int, cha
 
 
 def test_mean_lr_patch_is_not_shifted_or_recoloured() -> None:
-    """The mean of many degradations is the image, reduced: nothing is shifted, mirrored or miscoloured."""
+    """The mean of many degradations is the downscaled image: not shifted, mirrored or discoloured."""
     high = batch(1, 64, 64)
     low = Degradation(4, 0, **PUBLISHED | {"gt_usm": False})(high.expand(200, -1, -1, -1), 0)[0].mean(0)
     reduced = F.interpolate(
@@ -172,7 +172,7 @@ def test_both_stages_train_and_resume_exactly(
 
     run("whole")
     whole, lows[:] = list(lows), []
-    for steps in (1, 2, 3):  # each ends a stage early, as an interruption does; the next goes on
+    for steps in (1, 2, 3):  # each call ends a stage early, like an interruption; the next one resumes
         run("parts", stage="pretraining", max_steps=steps, resume=True)
     for steps in (1, 3):
         run("parts", stage="training", max_steps=steps, resume=True)

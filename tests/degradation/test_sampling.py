@@ -93,7 +93,7 @@ def test_shipped_configuration_matches_the_published_settings() -> None:
     assert config.discriminator.type == "unet"
     generator = config.generator
     assert (generator.rrdb_channels, generator.growth_channels, generator.num_basic_blocks) == (64, 32, 23)
-    # Of Real-ESRGAN's options/train_realesrgan_x4plus.yml, a second time on purpose.
+    # Values of Real-ESRGAN's options/train_realesrgan_x4plus.yml, repeated here on purpose.
     first, second = PUBLISHED["first"], PUBLISHED["second"]
     assert (first["blur_sigma"], second["blur_sigma"]) == ((0.2, 3), (0.2, 1.5))
     assert (first["resize_prob"], second["resize_prob"]) == ((0.2, 0.7, 0.1), (0.3, 0.4, 0.3))

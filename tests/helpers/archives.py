@@ -1,4 +1,4 @@
-"""Archives of images for tests, and what is left of them on the disk."""
+"""Build archives of images for tests, run ``esrgan prepare``, and list files."""
 
 import io
 import tarfile

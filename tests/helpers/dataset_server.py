@@ -1,4 +1,4 @@
-"""A server on this machine whose answers can be spoilt, one request after another."""
+"""A local HTTP server that can fail in a given way at each request."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 
 @dataclass
 class FaultyServer:
-    """What the server has and how it answers.
+    """Files of the server and how it responds.
 
     Attributes:
         files: Contents by path.
-        faults: What happens to the next requests, in turn; then all goes well. "cut N" sends N bytes of the answer,
-            "flip" spoils a byte of it, "status N" answers with an error, "hang up" with nothing, "stall N" sends N
-            bytes and waits for ``resume``.
-        supports_ranges: Whether it understands Range.
-        etags: Validators by path.
-        last_modified: Last-Modified of everything.
-        sends_length: Whether it says how long the answer is.
-        redirects: Where else to look, by path.
-        content_type: Content-Type.
+        faults: Faults of the next requests, in order; later requests succeed. "cut N" sends only N bytes of the body,
+            "flip" changes a bit of it, "status N" sends an error, "hang up" sends nothing, and "stall N" sends N bytes
+            and waits for ``resume``.
+        supports_ranges: Whether Range is supported.
+        etags: ETags by path.
+        last_modified: Last-Modified of all files.
+        sends_length: Whether Content-Length is sent.
+        redirects: Redirect targets by path.
+        content_type: Content-Type of all files.
         requests: Path, Range and If-Range of each request.
     """
 
@@ -42,11 +42,11 @@ class FaultyServer:
     is_stalled: threading.Event = field(default_factory=threading.Event)
 
     def url(self, path: str) -> str:
-        """Give the address of a path."""
+        """Return the URL of a path."""
         return f"{self.base_url}/{path}"
 
     def respond(self, request: http.server.BaseHTTPRequestHandler) -> None:
-        """Answer one request."""
+        """Respond to one request, with the next fault if there is one."""
         path, asked = request.path.removeprefix("/"), request.headers.get("Range")
         condition = request.headers.get("If-Range")
         self.requests.append((path, asked, condition))

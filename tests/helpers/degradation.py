@@ -1,4 +1,4 @@
-"""Patches to degrade in tests, and batches of images of several sizes."""
+"""Patches to degrade in tests, and batches of images of different sizes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PUBLISHED = DegradationConfig().model_dump()
 
 
 def photo(height: int, width: int) -> Tensor:
-    """Give the upper left corner of a photograph, (1, 3, H, W) of 8-bit levels in [0, 1]."""
+    """Return the upper left corner of a photograph, (1, 3, H, W), 8-bit levels in [0, 1]."""
     image = np.array(Image.open(ROOT / "tests/assets/photo.png").convert("RGB"))[:height, :width]
     assert image.shape == (height, width, 3)
     return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
 
 
 def canvas(images: list[Tensor], beyond: float) -> ImageBatch:
-    """Put (1, C, H, W) images of several sizes into one tensor, over a value."""
+    """Put (1, C, H, W) images of different sizes into one tensor filled with the value ``beyond``."""
     sizes = [(image.shape[2], image.shape[3]) for image in images]
     height, width = (max(size) for size in zip(*sizes, strict=True))
     pixels = torch.full((len(images), images[0].shape[1], height, width), beyond)

@@ -1,4 +1,4 @@
-"""Image pairs for tests of the data: written, cached, cut into patches and compared."""
+"""Write, damage and compare image pairs in tests of the data."""
 
 import os
 
@@ -40,7 +40,7 @@ CACHE_REGIONS = {"header": 9, "checksum": 25, "HR": HEADER_BYTES + 100, "LR": -5
 
 
 def damage(path, place):
-    """Change a bit and leave size and time as they are, as a bad disk does."""
+    """Flip a bit without changing size and modification time, like a bad disk."""
     status = path.stat()
     content = bytearray(path.read_bytes())
     content[CACHE_REGIONS[place]] ^= 4
@@ -52,12 +52,12 @@ SCALE = 2
 
 
 def repeat_pixels(low, scale=SCALE):
-    """An HR image whose pixels say which LR pixel they belong to, whatever is flipped or rotated."""
+    """Return an HR image of repeated LR pixels, which show where each pixel comes from under any flip or rotation."""
     return low.repeat(scale, 0).repeat(scale, 1)
 
 
 def asymmetric(height, width, channels=3):
-    """An image all of whose pixels differ, so that its place and its transform can be told; none is black."""
+    """Return an image without equal or black pixels, so that crops and transforms can be identified."""
     values = 1 + np.arange(height * width) * 7 % 251
     assert height * width <= 251
     return np.stack([values.reshape(height, width).astype(np.uint8)] * channels, 2)
@@ -68,7 +68,7 @@ def to_hwc(patch):
 
 
 def assert_shares(counts, shares):
-    """Compare counts with probabilities; five standard deviations, which a right program exceeds once in a million."""
+    """Check counts against probabilities; correct code exceeds five standard deviations once in a million."""
     total = sum(counts.values())
     assert set(counts) == set(shares)
     for name, share in shares.items():
