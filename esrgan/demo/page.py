@@ -130,7 +130,7 @@ def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
         page: The page, as built by ``make_page``.
         host: The address to listen on.
         port: The port to listen on.
-        max_megapixels: Largest image that may be uploaded; larger files are rejected.
+        max_megapixels: Largest image that may be uploaded; limits the size of files to 16 bytes per pixel.
 
     Raises:
         EsrganError: If this machine does not have the address, or the port is in use.

@@ -289,7 +289,7 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImageError(f"{job.target.parent}: the folder cannot be created: {describe_error(error)}") from error
+        raise ImageError(f"{job.target.parent}: cannot create this folder: {describe_error(error)}") from error
     lost = images.write_image(
         job.target,
         image,
