@@ -67,7 +67,7 @@ def check_options(args: argparse.Namespace) -> None:
         EsrganError: If the combination is invalid, or the model has no PSNR partner.
     """
     if args.alpha is None and args.psnr_model_path is not None:
-        raise EsrganError("--psnr-model-path: needs --alpha, the share of -m in the blend")
+        raise EsrganError("--psnr-model-path: expected --alpha too, the share of -m in the blend")
     if args.alpha is not None and args.psnr_model_path is None:
         args.psnr_model_path = psnr_partner(args.model_path)
 

@@ -178,7 +178,7 @@ def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
         ([], "nothing to upscale"),
         (["--list", tmp_path / "empty.txt"], "nothing to upscale"),
         (["--list", tmp_path / "no.txt"], "cannot be read"),
-        ([tmp_path / "in", "--psnr-model-path", model], "needs --alpha"),
+        ([tmp_path / "in", "--psnr-model-path", model], "--alpha too"),
         ([tmp_path / "in", "--address", "127.0.0.1:9"], "a Ray cluster"),
     ):
         assert run(bulk_command, "-o", out, "-m", model, *arguments) == 2

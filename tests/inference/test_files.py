@@ -21,11 +21,11 @@ def targets(planned, start):
     return [tuple(str(path.resolve().relative_to(start)) for path in (job.source, job.target)) for job in jobs]
 
 
-def test_outputs_are_named_beside_inputs_or_mirrored(tmp_path, monkeypatch):
+def test_outputs_are_next_to_inputs_or_mirrored(tmp_path, monkeypatch):
     write_files(*(tmp_path / name for name in ("in/a b.png", "in/deep/ü.jpg", "in/deep/er/c.webp", "d.tif")))
     (tmp_path / "in/text.txt").write_text("not an image")
-    beside = plan_jobs([str(tmp_path / "in"), str(tmp_path / "d.tif")], None)
-    assert targets(beside, tmp_path) == [
+    adjacent = plan_jobs([str(tmp_path / "in"), str(tmp_path / "d.tif")], None)
+    assert targets(adjacent, tmp_path) == [
         ("in/a b.png", "in/a b_sr.png"),
         ("in/deep/er/c.webp", "in/deep/er/c_sr.webp"),
         ("in/deep/ü.jpg", "in/deep/ü_sr.jpg"),
@@ -56,13 +56,13 @@ def test_outputs_are_named_beside_inputs_or_mirrored(tmp_path, monkeypatch):
 def test_earlier_outputs_are_skipped_as_inputs(tmp_path):
     write_files(*(tmp_path / name for name in ("a.png", "a_sr.png", "b_sr.png", "out/a_sr.png", "out/sub/c.png")))
     expected = [("a.png", "a_sr.png"), ("b_sr.png", "b_sr_sr.png")]
-    beside = plan_jobs([str(tmp_path)], None)
-    assert targets(beside, tmp_path) == [
+    adjacent = plan_jobs([str(tmp_path)], None)
+    assert targets(adjacent, tmp_path) == [
         *expected,
         ("out/a_sr.png", "out/a_sr_sr.png"),
         ("out/sub/c.png", "out/sub/c_sr.png"),
     ]
-    assert [path.name for path in beside[1]] == ["a_sr.png"]
+    assert [path.name for path in adjacent[1]] == ["a_sr.png"]
     # Files in the output folder are skipped too if it is below a folder that is searched.
     mirrored = plan_jobs([str(tmp_path)], tmp_path / "out")
     assert targets(mirrored, tmp_path) == [
