@@ -1,7 +1,7 @@
-"""Upscale images on a local Ray cluster of two nodes and lose one at several moments: python -m tests.bulk_faults.
+"""Kill one of the two nodes of a local Ray cluster at several moments of a run: python -m tests.bulk_faults.
 
-Everything a machine runs is killed at once; the other one goes on. Afterwards results are compared with those of
-``inference.py``, and the log of names that results got with the manifest.
+All processes of a node are killed at once, and the other node continues. Afterwards the outputs must equal those of
+``inference.py``, and the log of renamed outputs must match the manifest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MEMORY = 80 << 20
 
 
 class BulkRun:
-    """A job in a folder of its own, and what is seen of it from outside."""
+    """A run of ``esrgan bulk`` in its own folder, with checks of its outputs, its manifest and its rename log."""
 
     def __init__(self, folder: Path, images: int, **environment: str) -> None:
         self.source, self.out, self.log = folder / "in", folder / "out", folder / "log"
@@ -52,19 +52,20 @@ class BulkRun:
             os.environ.pop(name, None)
 
     def written(self) -> list[tuple[int, str]]:
-        """Which process gave which result its name, in order."""
+        """Return the process and the path of each output that was renamed into place, in order."""
         lines = self.log.read_text().split("\n")[:-1]
         return [(int(line.partition(" ")[0]), line.partition(" ")[2]) for line in lines]
 
     def start(self, address: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start the command."""
+        """Start ``esrgan bulk`` on the cluster at an address."""
         command = ["esrgan", "bulk", "-m", str(self.model), "--address", address, *arguments]
         return subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
 
     def check(self, job: subprocess.Popen[str], moment: str, failed: int = 0, by_uri: bool = False) -> None:
-        """Wait for the end; compare, and print a line; exit if not all but those that failed are there, once.
+        """Wait for the run to end, print a line of counts, and exit unless each output was written exactly once.
 
-        By URI nothing is logged, and a worker killed while it copied may leave a hidden file (docs/bulk.md).
+        With URIs there is no rename log, and a worker that is killed while copying may leave a hidden file
+        (docs/how_to/bulk.md).
         """
         output = job.communicate()[0].splitlines()[-1]
         expected = self.out.parent / "expected"
@@ -76,20 +77,20 @@ class BulkRun:
         names = Counter(target for _, target in self.written())
         twice = sum(count > 1 for count in names.values()) + len(lines) - len({line["source"] for line in lines})
         statuses = dict(Counter(line["status"] for line in lines))
-        print(f"{moment}: exit code {job.returncode}, {output}; {same} alike, {len(got)} files, {statuses}, "
+        print(f"{moment}: exit code {job.returncode}, {output}; {same} identical, {len(got)} files, {statuses}, "
               f"{len(names)} names logged, {twice} twice", flush=True)  # fmt: skip
         if by_uri:
             got = {name: content for name, content in got.items() if not name.startswith(".")}
         logged = 0 if by_uri else self.images
         if (job.returncode, same, len(got), len(names), twice) != (failed > 0, self.images, self.images, logged, 0):
-            sys.exit("not as it must be")
+            sys.exit("unexpected exit code, outputs or rename log")
         if len(lines) != self.images + failed or statuses.get("failed", 0) != failed:
-            sys.exit("the manifest is not as it must be")
+            sys.exit("unexpected manifest")
 
 
 @contextmanager
 def two_node_cluster() -> Iterator[tuple[Any, Any]]:
-    """Make a cluster of two nodes with a core each; give it and the node without the driver."""
+    """Start a cluster of two nodes with one core each; yield the cluster and the node that does not run the driver."""
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
@@ -101,13 +102,13 @@ def two_node_cluster() -> Iterator[tuple[Any, Any]]:
 
 
 def processes_of(node: Any) -> list[psutil.Process]:
-    """All processes of a node."""
+    """Return all processes of a node."""
     started = [psutil.Process(info.process.pid) for infos in node.all_processes.values() for info in infos]
     return [*started, *(child for process in started for child in process.children(recursive=True))]
 
 
 def lose_a_node(folder: Path, images: int, moment: str, is_time: Callable[[list[bool]], bool]) -> None:
-    """Kill the node when ``is_time``, which is told of each result whether the node wrote it."""
+    """Kill the node when ``is_time`` returns true for a list with, for each output, whether the node wrote it."""
     job = BulkRun(folder, images)
     with two_node_cluster() as (nodes, node), job.start(nodes.address, str(job.source), "-o", str(job.out)) as process:
         seen, victims = 0, []
@@ -121,11 +122,14 @@ def lose_a_node(folder: Path, images: int, moment: str, is_time: Callable[[list[
         for victim in victims:
             victim.kill()
         count = len(job.written())
-        job.check(process, f"{moment} ({count} of {images} there)")
+        job.check(process, f"{moment} ({count} of {images} written)")
 
 
 def main() -> None:
-    """Lose a node early, amid tasks and late; then an image that kills its worker, and one run by URIs."""
+    """Kill a node early, in the middle of a task, late, and during a run with URIs.
+
+    The last run has an image that kills each worker that reads it.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--poisoned-images", type=int, default=20)
@@ -152,7 +156,7 @@ def main() -> None:
                     time.sleep(0.01)
                 for victim in processes_of(node):
                     victim.kill()
-                job.check(process, "by URIs, a quarter there", by_uri=True)
+                job.check(process, "with URIs, a quarter written", by_uri=True)
 
         job = BulkRun(Path(folder, "poison"), args.poisoned_images, BULK_POISON="poison.png", BULK_MIN_WORKERS="1")
         with two_node_cluster() as (nodes, node):
@@ -160,7 +164,7 @@ def main() -> None:
             with job.start(nodes.address, str(job.source), "-o", str(job.out)) as process:
                 process.wait()
                 (job.source / "poison.png").unlink()
-                job.check(process, "one image kills whoever reads it", failed=1)
+                job.check(process, "one image kills each worker that reads it", failed=1)
 
 
 if __name__ == "__main__":

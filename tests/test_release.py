@@ -69,7 +69,7 @@ def test_the_wheel_runs_standalone(distributions, tmp_path):
     for arguments, expected in (
         (["--version"], f"esrgan {esrgan.__version__}, torch "),
         (["info", "esrgan-lite"], f"{site / 'esrgan'}"),
-        (["inference", "-o", "out", ROOT / "tests/assets/photo.png"], "1 of 1 images upscaled"),
+        (["inference", "-o", "out", ROOT / "tests/assets/photo.png"], "1 of 1 image upscaled"),
     ):
         words = [command, *arguments]
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

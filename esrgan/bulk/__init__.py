@@ -1,4 +1,4 @@
-"""Upscaling on many machines: a Ray Data job that survives the loss of workers; needs the extra ``[ray]``."""
+"""Upscale images on many machines with a Ray Data job that survives the loss of workers; needs the extra ``[ray]``."""
 
 from esrgan.bulk.cluster import (
     BulkJob,

@@ -1,4 +1,4 @@
-"""The Ray Data job: what is to do, who does it, what became of it."""
+"""Find the images to upscale, upscale them in a Ray Data job, and record the outcomes in a manifest."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from esrgan.text import describe_error
 from esrgan.weights import GeneratorFile
 
 MANIFEST_NAME = "esrgan-bulk.jsonl"
-# Several images, so that a million of them are not a million tasks, but few enough for each worker to get many tasks.
+# A task has several images, so a million images do not become a million tasks. It has few enough that each worker gets
+# many tasks, which balances the load.
 MAX_IMAGES_PER_TASK, TASKS_PER_WORKER = 16, 32
-MAX_ATTEMPTS = 4  # at a task whose worker is lost
+MAX_ATTEMPTS = 4  # limit for a task whose workers are lost again and again
 
 
 @dataclass(frozen=True)
 class BulkJob:
-    """An image and where its result goes, each an absolute path or a URI.
+    """An image and the place of its output, each an absolute path or a URI.
 
     Attributes:
         source: The image.
-        target: Of the result.
-        conflict: Another image whose result would have that name too, so that neither gets one.
+        target: The place of the output.
+        conflict: Another image whose output would have the same place; then both images fail. None if there is none.
     """
 
     source: str
@@ -45,17 +46,17 @@ class BulkJob:
 
 @dataclass(frozen=True)
 class ManifestRecord:
-    """What became of an image: a line of the manifest.
+    """The outcome of one image: a line of the manifest.
 
     Attributes:
         source: The image.
-        output: Its result.
-        status: "upscaled"; "recovered" if a worker had finished it and was lost before it could report; or "failed".
-        seconds: What it took the worker.
-        worker: Its machine and process.
-        error: Why there is no result.
-        megapixels: Size of the result.
-        notes: What it does not keep of the file, in words.
+        output: The place of its output.
+        status: "upscaled", "failed", or "recovered" if a worker finished the image but was lost before it reported it.
+        seconds: How long the worker took.
+        worker: Machine and process of the worker.
+        error: Why the image failed; None if it did not.
+        megapixels: Size of the output, all frames together.
+        notes: Sentences about what the output does not preserve, such as bit depth.
     """
 
     source: str
@@ -70,7 +71,15 @@ class ManifestRecord:
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """How each worker upscales; the attributes are those of ``Upscaler.from_file`` and ``FileOptions``."""
+    """How each worker upscales.
+
+    Attributes:
+        precision: Precision, as for ``Upscaler.from_file``.
+        self_ensemble: Average over flips and quarter turns, as for ``Upscaler``.
+        outscale: Final upscaling factor, as for ``Upscaler``.
+        quality: Quality of lossy formats, as for ``FileOptions``.
+        reduce_depth: Allow fewer bits per sample, as for ``FileOptions``.
+    """
 
     precision: str = "auto"
     self_ensemble: bool = False
@@ -82,26 +91,28 @@ class WorkerOptions:
 def find_pending_jobs(
     inputs: Sequence[str], listed: Sequence[str], out_dir: str, suffix: str | None = None
 ) -> tuple[list[BulkJob], int, dict[Path, str]]:
-    """Find the images whose results are not there yet; results are named as by ``esrgan.inference.plan_jobs``.
+    """Find the images whose output does not exist yet; outputs are named as by ``esrgan.inference.plan_jobs``.
 
     Args:
-        inputs: Files, folders and patterns, or URIs of files and folders.
-        listed: Files and URIs of files, which are not looked for. Their results mirror the folders below the deepest
-            one that has them all.
-        out_dir: A folder, or the URI of one.
-        suffix: Of the results; None keeps each file's own.
+        inputs: Files, folders and glob patterns, or URIs of files and folders.
+        listed: Files and URIs of files; whether they exist is not checked. Their outputs mirror the folders below the
+            deepest folder that contains all of them.
+        out_dir: Folder for the outputs, or its URI.
+        suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each image.
 
     Returns:
-        What is to do, how many results are there, and what is left out, with the reason.
+        The jobs, the number of outputs that already exist, and a mapping from each path that is skipped to the reason.
 
     Raises:
-        ImageError: If some of the inputs give no file, or a place cannot be reached.
+        ImageError: If an input matches no image, or a file system cannot be reached.
     """
     inputs, listed = [[*map(storage.strip_file_scheme, paths)] for paths in (inputs, listed)]
     out_dir = storage.strip_file_scheme(out_dir)
     local = [path for path in inputs if not storage.is_uri(path)]
     relative_paths = {path.absolute(): place for path, place in images.find_images(local, images.SUFFIXES).items()}
-    skipped = {link: "links to folders are not followed" for path in local for link in images.find_linked_folders(path)}
+    skipped = {
+        link: "symlinked folders are not followed" for path in local for link in images.find_linked_folders(path)
+    }
     sources = {path: str(path) for path in relative_paths}
     for uri in filter(storage.is_uri, inputs):
         found = {storage.local_stand_in(file): (file, place) for file, place in storage.list_images(uri).items()}
@@ -129,12 +140,19 @@ def find_pending_jobs(
 
 @contextmanager
 def open_manifest(out_dir: str) -> Iterator[Callable[[ManifestRecord], None]]:
-    """Give the function that adds a line to the manifest of a folder or URI.
+    """Open the manifest of a folder or URI for appending.
 
-    In a folder a line is there at once. Object stores cannot append: there the lines are put when the block ends.
+    In a folder each line is written at once. Object stores cannot append, so there all lines are written when the block
+    ends.
+
+    Args:
+        out_dir: Folder for the outputs, or its URI.
+
+    Yields:
+        A function that appends a record.
 
     Raises:
-        EsrganError: If it cannot be written, or another job writes it.
+        EsrganError: If the manifest cannot be written, or another job has it open.
     """
     manifest = f"{storage.strip_file_scheme(out_dir).rstrip('/')}/{MANIFEST_NAME}"
     lines: list[bytes] = []
@@ -153,7 +171,7 @@ def open_manifest(out_dir: str) -> Iterator[Callable[[ManifestRecord], None]]:
         if not storage.is_uri(manifest):
             with _explain_write_errors(manifest):
                 Path(manifest).parent.mkdir(parents=True, exist_ok=True)
-                local = stack.enter_context(files.lock(Path(manifest), "another job upscales into this folder"))
+                local = stack.enter_context(files.lock(Path(manifest), "another job is writing into this folder"))
         try:
             yield add
         finally:
@@ -181,20 +199,21 @@ def upscale_on_cluster(
 ) -> list[ManifestRecord]:
     """Upscale images on the Ray cluster that this process is connected to.
 
-    The images of a lost worker go to others. What it had finished stays: a result appears whole and once, and who
-    finds it goes on to the next image. An image that is there whenever a worker is lost is tried alone before it is
-    given up.
+    If a worker is lost, other workers take over its images, except those that it had finished: outputs are written
+    completely or not at all, and a worker skips an image whose output exists. An image whose task is lost
+    ``MAX_ATTEMPTS`` times is retried in a task of its own before it is marked as failed. If an image fails, the rest
+    are still upscaled.
 
     Args:
-        jobs: From ``find_pending_jobs``.
+        jobs: The jobs, as returned by ``find_pending_jobs``.
         file: The generator; workers get it from this process.
-        options: How.
-        workers: How many at most; those that find no room in the cluster wait for it.
-        gpus_per_worker: Share of a GPU for each; 0 computes on CPUs, one core each.
-        report: Called with what became of each.
+        options: How each worker upscales.
+        workers: Maximum number of workers; they wait until the cluster has room for them.
+        gpus_per_worker: GPUs per worker, may be fractional; 0 uses one CPU core per worker.
+        report: Called with the record of each image as soon as it is known.
 
     Returns:
-        The same; an error with one image does not stop the others.
+        The records that were passed to ``report``, in the same order.
 
     Raises:
         EsrganError: If no worker can start.
@@ -203,13 +222,13 @@ def upscale_on_cluster(
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # their images are missed below
+    context.max_errored_blocks = -1  # unlimited, because images without a record are retried or marked as failed below
     model = ray.put(file)
     pending = {job.source: job for job in jobs}
     records: list[ManifestRecord] = []
 
     def finish(record: ManifestRecord) -> None:
-        if pending.pop(record.source, None) is not None:  # else Ray had lost the answer and asked again
+        if pending.pop(record.source, None) is not None:  # Ray repeats a task whose result it has lost
             records.append(record)
             report(record)
 
@@ -232,8 +251,8 @@ def upscale_on_cluster(
                 finish(ManifestRecord(**json.loads(row["record"])))
         except ray.exceptions.RayError as error:  # such as workers that cannot start
             *_, last = type(error).__name__, *str(error).splitlines()
-            raise EsrganError(f"the Ray job ended: {last.strip()}") from error
-    reason = f"its worker was lost or failed, up to {MAX_ATTEMPTS} times; look at memory and the temporary folder"
+            raise EsrganError(f"the Ray job failed: {last.strip()}") from error
+    reason = f"its worker was lost or failed up to {MAX_ATTEMPTS} times; check memory and the temporary folder"
     for job in [*pending.values()]:
         finish(ManifestRecord(job.source, job.target, "failed", error=f"{job.source}: {reason}"))
     for folder in {Path(job.target).parent for job in jobs if not storage.is_uri(job.target)}:
@@ -242,9 +261,9 @@ def upscale_on_cluster(
 
 
 def _start_attempt_counter() -> Any:
-    """Make an actor that counts how often each task was begun: workers may be lost, and Ray would try for ever.
+    """Start an actor that counts the attempts at each task, because Ray itself would retry forever.
 
-    It lives where this process does, and its class is made here so that it does not import PyTorch.
+    The actor runs on the machine of this process. Its class is defined here so that the actor does not import PyTorch.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -263,9 +282,9 @@ def _start_attempt_counter() -> Any:
 
 
 class Worker:
-    """Upscales the images of one task after the other: an actor, which keeps the model.
+    """An actor that keeps the model in memory and upscales the images of one task after the other.
 
-    Images pass through a temporary folder, so that ``upscale_files`` reads and writes local files.
+    Images and outputs pass through a temporary folder, because ``upscale_files`` reads and writes local files.
     """
 
     def __init__(self, model: Any, options: WorkerOptions, attempts: Any) -> None:
@@ -283,7 +302,7 @@ class Worker:
         )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Give the records of a batch of tasks, both as JSON, whose ASCII holds the name of any file."""
+        """Upscale a batch of jobs and return their records, both as JSON because its ASCII can hold any file name."""
         import ray
 
         if ray.get(self.attempts.count.remote(batch["job"][0])) > MAX_ATTEMPTS:
@@ -306,15 +325,15 @@ class Worker:
         return {"record": [json.dumps(asdict(record)) for record in done]}
 
     def _upload_output(self, job: BulkJob, result: FileResult, seconds: float) -> ManifestRecord:
-        """Bring a result to its place."""
+        """Copy an output to its place and return the record."""
         try:
             if result.error is not None:
                 raise ImageError(result.error)
             storage.upload(result.job.target, job.target)
             result.job.target.unlink()
         except EsrganError as error:
-            with suppress(EsrganError):  # the place may be out of reach, which then is the error at hand
-                if storage.exists(job.target):  # another worker, which was thought to be lost, was quicker
+            with suppress(EsrganError):  # if the place cannot be reached, the first error is reported
+                if storage.exists(job.target):  # by a worker that was taken for lost but had continued
                     return ManifestRecord(job.source, job.target, "recovered")
             text = str(error).replace(str(result.job.source), job.source)
             text = text.replace(str(result.job.target), job.target)
@@ -326,14 +345,14 @@ class Worker:
 
 
 def _make_local_job(job: BulkJob, folder: Path) -> FileJob:
-    """Name what a task reads and writes on this machine."""
+    """Choose the local files that ``upscale_files`` reads and writes for a job."""
     folder.mkdir()
     source = folder / f"source{Path(job.source).suffix}" if storage.is_uri(job.source) else Path(job.source)
     return FileJob(source, folder / f"result{Path(job.target).suffix}", Path(job.conflict) if job.conflict else None)
 
 
 def _download_source(job: BulkJob, local_job: FileJob) -> ManifestRecord | None:
-    """Get an image to this machine; a record if nothing more is to do for it."""
+    """Copy an image to this machine; return a record instead if there is nothing left to do for it."""
     try:
         if storage.exists(job.target):
             return ManifestRecord(job.source, job.target, "recovered")

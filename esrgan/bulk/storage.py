@@ -1,4 +1,4 @@
-"""Files by path or by URI, on whatever file system fsspec has."""
+"""Read and write files by path or by URI, on any file system that fsspec supports."""
 
 from __future__ import annotations
 
@@ -17,55 +17,64 @@ from esrgan import files, images
 from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.text import describe_error
 
-# Where a put is atomic. Elsewhere a file is renamed when it is whole, of which object stores would make a copy.
+# Protocols whose uploads are atomic. On other file systems a complete file is renamed; object stores would copy it.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
 
 
 def strip_file_scheme(location: str) -> str:
-    """Give a path for a file:// URI; paths and other URIs as they are."""
+    """Convert a file:// URI to a path; return paths and other URIs unchanged."""
     return url2pathname(urlsplit(location).path) if location.startswith("file://") else location
 
 
 def is_uri(location: str) -> bool:
-    """Tell a URI from a path."""
+    """Return whether a location is a URI rather than a path."""
     return "://" in location
 
 
 def local_stand_in(location: str) -> Path:
-    """Give a path's absolute form, or a path that is like a URI, for what is done with names alone."""
+    """Return an absolute path for a path or URI, so that both can be named and sorted as paths.
+
+    The path that stands for a URI does not exist.
+    """
     return Path(f"/{location}") if is_uri(location) else Path(location).absolute()
 
 
 @contextmanager
 def open_filesystem(location: str) -> Iterator[tuple[Any, str]]:
-    """Give the file system of a path or URI, and its name there; put into words what goes wrong in the block.
+    """Open the file system of a path or URI; errors in the block are raised as ``ImageError``.
+
+    Args:
+        location: A path or URI.
+
+    Yields:
+        The file system, and the location's path on it.
 
     Raises:
-        ImageError: If the file system is not known or does not do what is asked of it.
+        ImageError: If the file system is not supported or an operation in the block fails.
     """
     try:
         if is_uri(location):
             system, path = fsspec.url_to_fs(location)
-            system.invalidate_cache()  # of listings: other machines write too
+            system.invalidate_cache()  # other machines write too, so cached listings may be outdated
         else:
             system, path = fsspec.filesystem("file"), location
         yield system, path.rstrip("/")
     except EsrganError:
         raise
-    except Exception as error:  # file systems raise what their libraries do
+    except Exception as error:  # file systems raise any exception of their libraries
         got = f"{type(error).__name__}: {describe_error(error)}"
-        expected, remedy = "a file that can be read and written", "free some space, or allow it"
+        expected, remedy = "a file that can be read and written", "free some disk space or change the permissions"
         if is_uri(location):
-            expected = "a place that can be reached"
+            expected = "a reachable location"
             remedy = "check the address and the credentials; s3:// needs the package s3fs, gs:// gcsfs, az:// adlfs"
         raise ImageError(Problem(location, expected, got, remedy)) from error
 
 
 def list_images(uri: str) -> dict[str, PurePosixPath]:
-    """Give the images below a URI with their places there; what is named like an image is one, unseen.
+    """List the images below a URI, each with its path relative to it; they are recognised by suffix only.
 
     Raises:
-        ImageError: If there are none.
+        ImageError: If there are no images.
     """
     if PurePosixPath(uri).suffix.lower() in images.SUFFIXES:
         return {uri: PurePosixPath(PurePosixPath(uri).name)}
@@ -77,27 +86,37 @@ def list_images(uri: str) -> dict[str, PurePosixPath]:
         if path.suffix.lower() in images.SUFFIXES and not any(part.startswith(".") for part in path.parts)
     }
     if not found:
-        raise ImageError(Problem(uri, "an image or a folder with some", "none there", "check the address"))
+        raise ImageError(Problem(uri, "an image or a folder with images", "none", "check the address"))
     return found
 
 
 def exists(location: str) -> bool:
-    """Tell whether there is a file."""
+    """Return whether a file exists at a path or URI.
+
+    Raises:
+        ImageError: If the file system cannot be reached.
+    """
     with open_filesystem(location) as (system, path):
         return bool(system.isfile(path))
 
 
 def download(uri: str, path: Path) -> None:
-    """Copy a file to this machine."""
+    """Copy a file from a URI to a path on this machine.
+
+    Raises:
+        ImageError: If the file cannot be read.
+    """
     with open_filesystem(uri) as (system, name):
         system.get_file(name, str(path))
 
 
 def upload(path: Path, location: str) -> None:
-    """Copy a file of this machine, whole or not at all; if to a path, never onto another file.
+    """Copy a file from this machine to a path or URI, completely or not at all.
+
+    At a path, an existing file is never overwritten.
 
     Raises:
-        ImageError: If it cannot be written.
+        ImageError: If the file cannot be written.
     """
     with open_filesystem(location) as (system, name):
         if not is_uri(location):
@@ -112,7 +131,7 @@ def upload(path: Path, location: str) -> None:
                 system.put_file(str(path), temporary)
                 system.mv(temporary, name)
             except BaseException:
-                with suppress(Exception):  # if it was made at all, and can be reached
+                with suppress(Exception):  # the temporary file may not exist or may be unreachable
                     system.rm_file(temporary)
                 raise
         else:

@@ -17,39 +17,49 @@ from esrgan.cli import arguments, process, upscaling_options
 from esrgan.errors import DeviceError, EsrganError, Problem
 
 EXAMPLES = """\
-  esrgan bulk holiday/ scans/ -o enlarged
-  esrgan bulk --list photos.txt -o /shared/enlarged --address auto --workers 8
-  esrgan bulk s3://bucket/photos -o s3://bucket/enlarged --address auto -m realesrgan-x4plus"""
-CONNECT_TIMEOUT_S = 10  # to wait for the cluster's address to answer
+  esrgan bulk holiday/ scans/ -o upscaled
+  esrgan bulk --list photos.txt -o /shared/upscaled --address auto --workers 8
+  esrgan bulk s3://bucket/photos -o s3://bucket/upscaled --address auto -m realesrgan-x4plus"""
+CONNECT_TIMEOUT_S = 10  # limit for a connection to the address of the cluster
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
+    """Create the parser of this command."""
     parser = arguments.make_parser(
         "bulk",
-        "Upscale images on the machines of a Ray cluster, or on all GPUs or cores of this one. What is there already "
-        "is left alone, so the same command goes on after an interruption.",
+        "Upscale images on a Ray cluster, or on all GPUs or cores of this machine.\n"
+        "Images whose output exists are skipped, so the same command resumes an interrupted run.",
         EXAMPLES,
     )
-    parser.add_argument("images", nargs="*", help="files, folders (with all below), patterns, URIs of files or folders")
-    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path or URI of an image a line")
-    parser.add_argument("-o", "--out-dir", required=True, metavar="DIR", help="folder that all machines see, or a URI")
-    upscaling_options.add_options(parser)
-    parser.add_argument("--address", help="of the cluster; auto: that of this machine (default: $RAY_ADDRESS, or none)")
     parser.add_argument(
-        "--workers", type=arguments.positive_int, metavar="N", help="default: as many as there is room for"
+        "images", nargs="*", help="files, folders (searched recursively), glob patterns, or URIs of files or folders"
+    )
+    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with one image path or URI per line")
+    parser.add_argument(
+        "-o", "--out-dir", required=True, metavar="DIR", help="output folder that all machines can access, or a URI"
+    )
+    upscaling_options.add_options(parser)
+    parser.add_argument(
+        "--address",
+        help="address of a Ray cluster, or auto for the one on this machine (default: $RAY_ADDRESS, else no cluster)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=arguments.positive_int,
+        metavar="N",
+        help="number of workers (default: as many as there are resources for)",
     )
     parser.add_argument(
         "--num-gpus-per-worker",
         type=_gpus_per_worker,
         metavar="X",
-        help="may be a part of one; 0 computes on CPUs (default: 1 if the cluster has GPUs)",
+        help="GPUs per worker, may be fractional; 0 = CPU (default: 1 if the cluster has GPUs)",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run this command and return its exit code."""
     return process.run(make_parser(), _bulk, argv)
 
 
@@ -59,13 +69,13 @@ def _gpus_per_worker(text: str) -> float:
     except ValueError:
         value = -1
     if not (0 <= value < 1 or value in range(1, 1000)):
-        raise argparse.ArgumentTypeError(f"expected a whole number, or one between 0 and 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer or a fraction below 1, got {text}")
     return value
 
 
 @contextmanager
 def _silence_stderr() -> Iterator[None]:
-    """Drop what the block writes to standard error; Ray's C++ tells its log level there, and cannot be told not to."""
+    """Discard what the block writes to standard error; Ray's C++ code prints its log level there unconditionally."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         kept = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
@@ -79,7 +89,7 @@ def _silence_stderr() -> Iterator[None]:
 @contextmanager
 def _connect_to_cluster(address: str | None) -> Iterator[None]:
     """Connect to a Ray cluster, or start one on this machine, and keep Ray quiet."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each cluster
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # otherwise Ray reports each cluster to its developers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray.data
 
@@ -87,14 +97,14 @@ def _connect_to_cluster(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     host, _, port = address.rpartition("/")[2].rpartition(":")
     try:
-        if port.isdecimal():  # Ray would try for many minutes
+        if port.isdecimal():  # Ray itself would retry for many minutes
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
         with _silence_stderr():
             ray.init(address, log_to_driver=False, logging_level="ERROR")
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         got = " ".join(str(error).split())
         raise EsrganError(
-            Problem(f"--address {address}", "a Ray cluster", got, "start one: ray start --head")
+            Problem(f"--address {address}", "a Ray cluster", got, "start one with `ray start --head`")
         ) from error
     try:
         yield
@@ -112,7 +122,7 @@ def _bulk(args: argparse.Namespace) -> int:
     upscaling_options.check_options(args)
     listed = _read_list(args.list) if args.list is not None else []
     if not args.images and not listed:
-        raise EsrganError("esrgan bulk: expected images, or a --list that is not empty")
+        raise EsrganError("esrgan bulk: there is nothing to upscale; name images or a --list that is not empty")
     jobs, existing, skipped = bulk.find_pending_jobs(
         args.images, listed, args.out_dir, f".{args.format}" if args.format else None
     )
@@ -147,11 +157,10 @@ def _bulk(args: argparse.Namespace) -> int:
         )
         with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
             gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)
-            place = f"{gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "CPUs"
-            console.print(f"{names}: {file.describe()}; up to {workers} workers on {place}")
+            place = f"{gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "CPU"
+            console.print(f"{names}: {file.describe()}; up to {workers} worker{'s' * (workers > 1)} on {place}")
             bulk.upscale_on_cluster(jobs, file, options, workers, gpus, report)
-    rest = [f", {existing} were there already"] * bool(existing) + [f", {failed} failed"] * bool(failed)
-    console.print(f"{done - failed} of {existing + len(jobs)} images upscaled{''.join(rest)}")
+    console.print(upscaling_options.describe_total(done - failed, existing + len(jobs), existing, failed))
     return process.SOME_FAILED if failed else process.OK
 
 
@@ -164,7 +173,7 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _allocate_workers(gpus: float | None, workers: int | None) -> tuple[float, int]:
-    """Give the GPUs of each worker, and how many workers there are."""
+    """Return the GPUs per worker and the number of workers."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -172,8 +181,8 @@ def _allocate_workers(gpus: float | None, workers: int | None) -> tuple[float, i
     if gpus is None:
         gpus = min(largest, 1)
     if gpus > largest:
-        expected = f"a machine with as many GPUs in the cluster, where the largest has {largest:g}"
-        raise DeviceError(f"--num-gpus-per-worker {gpus:g}: expected {expected}; use 0 for CPUs")
+        got = f"the largest machine in the cluster has {largest:g} GPU{'s' * (largest != 1)}"
+        raise DeviceError(f"--num-gpus-per-worker {gpus:g}: {got}; use a smaller number, or 0 for CPU")
     kind, share = ("GPU", gpus) if gpus else ("CPU", 1)
     room = sum(int(node.get(kind, 0) / share) for node in nodes)
     return gpus, workers or max(room, 1)

@@ -1,4 +1,4 @@
-"""``esrgan demo``: a web page to try models on."""
+"""``esrgan demo``: serve a web page to try models."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
+    """Create the parser of this command."""
     parser = arguments.make_parser(
         "demo",
-        "Serve a page to upscale pictures on, with the models that are on this machine. Nothing leaves the machine, "
-        "and what was uploaded is removed after an hour, or when the demo ends.",
+        "Serve a web page that upscales images with the models on this machine. Images stay on this machine.\n"
+        "Uploads and outputs are deleted after an hour, or when the demo ends.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -34,32 +34,34 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="a generator or checkpoint to offer too, may be given more than once",
+        help="also offer this generator or checkpoint; may be repeated",
     )
     parser.add_argument(
         "--max-megapixels",
         type=partial(arguments.positive_float, at_most=500),
         default=4.0,
         metavar="N",
-        help="of an uploaded picture (default: 4)",
+        help="largest image that may be uploaded (default: 4)",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, for this machine alone)"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, reachable only from this machine)",
     )
-    parser.add_argument("--port", type=_port, default=7860, metavar="N", help="default: 7860")
+    parser.add_argument("--port", type=_port, default=7860, metavar="N", help="port to listen on (default: 7860)")
     arguments.add_device(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run this command and return its exit code."""
     return process.run(make_parser(), _demo, argv)
 
 
 def _port(text: str) -> int:
     value = arguments.positive_int(text)
     if value > 65535:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 65535, got {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 to 65535, got {text}")
     return value
 
 
@@ -70,9 +72,9 @@ def _interrupt(*_: object) -> None:
 def _demo(args: argparse.Namespace) -> int:
     require_extra("demo")
     signal.signal(signal.SIGTERM, _interrupt)
-    # Uploads and results are here, so that all are gone when the command ends.
+    # Uploads and outputs are in this folder, so they are deleted when the command ends.
     with tempfile.TemporaryDirectory(prefix="esrgan-demo-", ignore_cleanup_errors=True) as folder:
-        # Before Gradio is imported, which looks for them then. Unasked it would call home at the start.
+        # Gradio reads these variables when it is imported; by default it would send analytics at the start.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         with process.exit_on_interrupt():
             from esrgan.demo.backend import DemoModels
@@ -82,7 +84,8 @@ def _demo(args: argparse.Namespace) -> int:
         page = make_page(models, Path(folder), args.max_megapixels)
         serve(page, args.host, args.port, args.max_megapixels)
         print(
-            f"http://{args.host}:{args.port}: {', '.join(models.labels)} on {models.device}; Ctrl-C ends it", flush=True
+            f"http://{args.host}:{args.port}: {', '.join(models.labels)} on {models.device}; press Ctrl-C to stop",
+            flush=True,
         )
         try:
             threading.Event().wait()

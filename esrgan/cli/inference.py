@@ -16,35 +16,43 @@ from esrgan.cli import arguments, process, upscaling_options
 EXAMPLES = """\
   esrgan inference photo.jpg
   esrgan inference -m saved_models/20261121-120000_RRDB_ESRGAN_x4.pth photo.jpg
-  esrgan inference -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o enlarged --skip-existing
+  esrgan inference -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o upscaled --skip-existing
   esrgan inference --alpha 0.5 photo.jpg
   esrgan inference -m gan.pth --psnr-model-path psnr.pth --alpha 0.8 photo.jpg
-  torchrun --nproc-per-node 4 -m esrgan inference -m model.pth holiday/ -o enlarged"""
+  torchrun --nproc-per-node 4 -m esrgan inference -m model.pth holiday/ -o upscaled"""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command's arguments."""
-    parser = arguments.make_parser("inference", "Upscale images; each becomes <name>_sr beside it or in -o.", EXAMPLES)
+    """Create the parser of this command."""
+    parser = arguments.make_parser(
+        "inference",
+        "Upscale images. Outputs are named <name>_sr and written next to their inputs, or into the folder -o.",
+        EXAMPLES,
+    )
     parser.add_argument(
-        "-o", "--out-dir", type=Path, metavar="DIR", help="where to, folders mirrored (default: beside each image)"
+        "-o",
+        "--out-dir",
+        type=Path,
+        metavar="DIR",
+        help="output folder, mirrors input folders (default: next to each input)",
     )
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    existing.add_argument("--skip-existing", action="store_true", help="do what an interrupted run left undone")
+    existing.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    existing.add_argument("--skip-existing", action="store_true", help="skip images whose output exists (resume)")
     upscaling_options.add_options(parser)
-    parser.add_argument("images", nargs="+", help="files, folders (with all below) or patterns")
+    parser.add_argument("images", nargs="+", help="files, folders (searched recursively) or glob patterns")
     arguments.add_device(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; give its exit code."""
+    """Run this command and return its exit code."""
     return process.run(make_parser(), _inference, argv)
 
 
 @contextmanager
 def _process_group(processes: int) -> Iterator[None]:
-    """Let no process end before all have done their share: torchrun stops the others when one ends with an error."""
+    """Keep each process alive until all are done, because torchrun stops the rest when one exits with an error."""
     if processes == 1:
         yield
         return
@@ -66,7 +74,7 @@ def _inference(args: argparse.Namespace) -> int:
 
     upscaling_options.check_options(args)
     jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, f".{args.format}" if args.format else None)
-    # Under torchrun each process takes its share.
+    # Under torchrun each process upscales its share of the files.
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     jobs = jobs[rank::processes]
     file, names = upscaling_options.load_model(args)
@@ -108,6 +116,5 @@ def _inference(args: argparse.Namespace) -> int:
     with _process_group(processes):
         results = upscale_files(upscaler, jobs, options, report)
     skipped, failed = sum(item.is_skipped for item in results), sum(item.error is not None for item in results)
-    extras = [f", {skipped} were there already"] * bool(skipped) + [f", {failed} failed"] * bool(failed)
-    console.print(f"{len(results) - skipped - failed} of {len(results)} images upscaled{''.join(extras)}")
+    console.print(upscaling_options.describe_total(len(results) - skipped - failed, len(results), skipped, failed))
     return process.SOME_FAILED if failed else process.OK

@@ -1,4 +1,4 @@
-"""What the commands that upscale share: with which model, and how."""
+"""Options and messages shared by the commands that upscale files."""
 
 from __future__ import annotations
 
@@ -19,51 +19,67 @@ OUTPUT_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "heic")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+    """Add the options that choose the model, the precision and the format of outputs."""
     parser.add_argument(
         "-m",
         "--model-path",
         default=DEFAULT_MODEL,
         metavar="FILE",
-        help=f"generator, checkpoint, or a name that `esrgan models` lists (default: {DEFAULT_MODEL})",
+        help=f"generator, checkpoint, or a name listed by `esrgan models` (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
-        "--psnr-model-path", metavar="FILE", help="to blend -m with (default: its own partner, if it has one)"
+        "--psnr-model-path", metavar="FILE", help="PSNR model to blend -m with (default: its PSNR partner)"
     )
-    parser.add_argument("--alpha", type=arguments.fraction, metavar="A", help="share of -m in the blend, 0 to 1")
     parser.add_argument(
-        "--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="default: auto, the fastest"
+        "--alpha",
+        type=arguments.fraction,
+        metavar="A",
+        help="blend -m with its PSNR model; share of -m in the blend, 0 to 1",
     )
-    parser.add_argument("--format", choices=OUTPUT_FORMATS, help="of the results (default: each image's own)")
     parser.add_argument(
-        "--quality", type=_percent, metavar="Q", help="of lossy formats, 1 to 100 (default: 95); makes WebP lossy"
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="precision of the computation (default: auto, the fastest)",
+    )
+    parser.add_argument("--format", choices=OUTPUT_FORMATS, help="output format (default: same as input)")
+    parser.add_argument(
+        "--quality",
+        type=_percent,
+        metavar="Q",
+        help="quality of lossy formats, 1 to 100 (default: 95); makes WebP lossy",
     )
     parser.add_argument(
         "--outscale",
         type=partial(arguments.positive_float, at_most=64),
         metavar="X",
-        help="final factor (default: the model's)",
+        help="final upscaling factor (default: the model's)",
     )
-    parser.add_argument("--self-ensemble", action="store_true", help="average 8 flips and turns: 8 times the work")
+    parser.add_argument(
+        "--self-ensemble", action="store_true", help="average 8 flips and rotations; takes 8 times as long"
+    )
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Check what the parser cannot, and fill in the partner of the model that is to be blended.
+    """Check combinations of options, and set ``psnr_model_path`` to the model's PSNR partner if only alpha is set.
 
     Raises:
-        EsrganError: If options contradict each other, or there is no partner.
+        EsrganError: If the combination is invalid, or the model has no PSNR partner.
     """
     if args.alpha is None and args.psnr_model_path is not None:
-        raise EsrganError("--psnr-model-path: expected --alpha too, the share of the model in the blend")
+        raise EsrganError("--psnr-model-path: expected --alpha too, the share of -m in the blend")
     if args.alpha is not None and args.psnr_model_path is None:
         args.psnr_model_path = psnr_partner(args.model_path)
 
 
 def load_model(args: argparse.Namespace) -> tuple[GeneratorFile, str]:
-    """Load the model, a blend if that is asked for; give it and its name in words.
+    """Load the model, or blend two models if alpha is set.
+
+    Returns:
+        The generator, and the name of the model or models for messages.
 
     Raises:
-        WeightsError: If a file is no generator.
+        WeightsError: If a file is not a generator, or the two cannot be blended.
     """
     from esrgan.interpolation import blend
     from esrgan.weights import load_generator
@@ -75,14 +91,24 @@ def load_model(args: argparse.Namespace) -> tuple[GeneratorFile, str]:
 
 
 def describe_skipped(skipped: Mapping[Path, str]) -> Iterator[str]:
-    """Say what is left out: a line for each reason, with the first of the files."""
+    """Yield one line for each reason to skip inputs, with the first of its files and the number of the others."""
     for reason in dict.fromkeys(skipped.values()):
         first, *others = (path for path, why in skipped.items() if why == reason)
-        yield f"left out, {reason}: {first}{f' and {len(others)} more' if others else ''}"
+        yield f"skipped ({reason}): {first}{f' and {len(others)} more' if others else ''}"
+
+
+def describe_total(upscaled: int, total: int, skipped: int, failed: int) -> str:
+    """Summarise a run in one line, such as "3 of 5 images upscaled, 1 skipped (already exists), 1 failed"."""
+    parts = [f"{upscaled} of {total} image{'s' * (total != 1)} upscaled"]
+    if skipped:
+        parts.append(f"{skipped} skipped (already exist{'s' * (skipped == 1)})")
+    if failed:
+        parts.append(f"{failed} failed")
+    return ", ".join(parts)
 
 
 def _percent(text: str) -> int:
     value = arguments.positive_int(text)
     if value > 100:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 to 100, got {text}")
     return value

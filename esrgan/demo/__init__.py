@@ -1,1 +1,1 @@
-"""A web page to try models on: ``esrgan demo``."""
+"""The web page of ``esrgan demo``, where models can be tried."""

@@ -1,4 +1,4 @@
-"""What the page does, without Gradio: models, results, and the views that compare a result with its original."""
+"""Load models, upscale files and render comparisons for the demo page, independently of Gradio."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from esrgan.interpolation import blend
 from esrgan.pretrained import MODELS, is_on_disk
 from esrgan.weights import load_generator
 
-OVERVIEW_PX = 1280  # longest side of the views of a whole picture
-DETAIL_PX = 320  # longest side of those of a part, which are shown pixel by pixel on phones too
-MAX_CACHED_MODELS = 4  # in memory, files and upscalers each
-MAX_CACHED_VIEWS = 4  # whole pictures in memory: two originals and their results
+OVERVIEW_PX = 1280  # longest side of the views of a whole image
+DETAIL_PX = 320  # longest side of the detail views, which must fit a phone's screen at 1:1
+MAX_CACHED_MODELS = 4  # applies to weight files and to upscalers, separately
+MAX_CACHED_VIEWS = 4  # whole images in memory: two inputs and their outputs
 
 
 class DemoModels:
-    """The models that a page offers; loaded when first used, the last few are kept.
+    """The models that the page offers. They are loaded when first used, and the most recent ones stay in memory.
 
     Args:
-        files: Weight files, or names, beside the models of ``esrgan.pretrained.MODELS`` that are here.
-        device: As ``esrgan.devices.select_device`` takes it.
+        files: Weight files or model names, offered in addition to the downloaded ``esrgan.pretrained.MODELS``.
+        device: A device as accepted by ``esrgan.devices.select_device``.
 
     Attributes:
-        labels: What the page calls each model, by its name or path.
+        labels: The label of each model on the page, by its name or path.
+        device: The device that computes.
 
     Raises:
-        WeightsError: If a file is no generator, or there is no model at all.
-        DeviceError: If the device is not there.
+        WeightsError: If a file is not a generator, or there is no model at all.
+        DeviceError: If the device is not available.
     """
 
     def __init__(self, files: Sequence[str], device: str) -> None:
@@ -55,18 +56,25 @@ class DemoModels:
         named = {name: f"{name} ×{model.scale}: {model.summary}" for name, model in MODELS.items() if is_on_disk(name)}
         self.labels |= named
         if not self.labels:
-            raise WeightsError("no model is on this machine yet; `esrgan models NAME` downloads one, -m FILE names one")
+            raise WeightsError(
+                "there is no model on this machine; download one with `esrgan models NAME`, or use -m FILE"
+            )
 
     def psnr_partner(self, model: str) -> str | None:
-        """Give the PSNR-oriented generator that a model can be blended with; None if there is none here."""
+        """Return the name of the PSNR partner that a model can be blended with; None if it is not on this machine."""
         psnr = MODELS[model].psnr_model if model in MODELS else None
         return psnr if psnr is not None and is_on_disk(psnr) else None
 
     def get_upscaler(self, model: str, alpha: float = 1.0) -> Upscaler:
-        """Give a model, or its blend with its partner: (1 − α)·PSNR + α·model.
+        """Return an upscaler for a model, or for its blend with its PSNR partner: (1 − α)·PSNR + α·model.
+
+        Args:
+            model: One of the keys of ``labels``.
+            alpha: The share α of the model in the blend, from 0 to 1.
 
         Raises:
-            WeightsError: If there is no such model, no partner for α below 1, or the files cannot be blended.
+            WeightsError: If there is no such model, there is no partner for an α below 1, α is out of range, or the
+                files cannot be blended.
         """
         if model not in self.labels:
             raise WeightsError(f"model: expected one of {', '.join(self.labels)}, got {model}")
@@ -74,7 +82,7 @@ class DemoModels:
             raise WeightsError(f"strength: expected a number from 0 to 1, got {alpha:g}")
         if alpha < 1 and self.psnr_partner(model) is None:
             raise WeightsError(
-                f"{model}: comes without a PSNR-oriented model to blend it with; strength 1 uses it alone"
+                f"{model}: has no PSNR-oriented model to blend it with; set the strength to 1 to use it unblended"
             )
         return self._get_cached_upscaler(model, alpha)
 
@@ -87,13 +95,13 @@ class DemoModels:
 
 @dataclass(frozen=True)
 class UpscaledImage:
-    """A picture and its result.
+    """An input file and its output.
 
     Attributes:
-        source: The file that was given.
-        target: The file that was made.
-        seconds: How long that took, with reading and writing.
-        notes: What the result does not keep of the file, in words.
+        source: The input file.
+        target: The output file.
+        seconds: How long upscaling took, with reading and writing.
+        notes: Sentences about what the output does not preserve, such as bit depth.
     """
 
     source: Path
@@ -103,24 +111,28 @@ class UpscaledImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the result."""
+        """The width and height of the output."""
         return _load_view(self.target).size
 
 
 def upscale_file(
     upscaler: Upscaler, source: Path, folder: Path, max_pixels: int, progress: ProgressCallback
 ) -> UpscaledImage:
-    """Enlarge a picture as ``esrgan inference`` does.
+    """Upscale a file as ``esrgan inference`` does.
 
     Args:
-        upscaler: With what.
-        source: The file.
-        folder: Where to make a folder for the result.
-        max_pixels: Of the file, all frames together.
-        progress: Told the share of the work that is done, up to 1.
+        upscaler: The upscaler to use.
+        source: The input file.
+        folder: The output is written into a new folder below this one.
+        max_pixels: Limit for the input, all frames together.
+        progress: Called with the fraction of the work that is done, up to 1.
+
+    Returns:
+        The input file and its output.
 
     Raises:
-        EsrganError: If it cannot be read, enlarged or written; the message has the file's name, but no folders.
+        EsrganError: If the file cannot be read, upscaled or written. The message has the name of the file without its
+            folders, because visitors of the page see it.
     """
     begin = time.perf_counter()
     jobs, _ = plan_jobs([str(source)], folder / secrets.token_hex(8))
@@ -132,7 +144,7 @@ def upscale_file(
 
 
 def render_overview(upscaled: UpscaledImage) -> tuple[Image.Image, Image.Image]:
-    """Give the original, enlarged by bicubic, and the result in one size, of at most ``OVERVIEW_PX``."""
+    """Return the input, upscaled by bicubic interpolation, and the output, both resized to at most ``OVERVIEW_PX``."""
     low, high = _load_view(upscaled.source), _load_view(upscaled.target)
     factor = min(1, OVERVIEW_PX / max(high.size))
     size = (max(round(high.width * factor), 1), max(round(high.height * factor), 1))
@@ -140,12 +152,12 @@ def render_overview(upscaled: UpscaledImage) -> tuple[Image.Image, Image.Image]:
 
 
 def render_detail(upscaled: UpscaledImage, x_fraction: float, y_fraction: float) -> tuple[Image.Image, Image.Image]:
-    """Give a part of the original, enlarged by bicubic, and the same of the result, pixel by pixel.
+    """Return a crop of the input, upscaled by bicubic interpolation, and the same crop of the output at 1:1.
 
     Args:
-        upscaled: Both.
-        x_fraction: Where the part is, from 0, at the left, to 1, at the right.
-        y_fraction: From 0, at the top, to 1, at the bottom.
+        upscaled: The input file and its output.
+        x_fraction: Horizontal position of the crop, from 0 (left) to 1 (right).
+        y_fraction: Vertical position of the crop, from 0 (top) to 1 (bottom).
     """
     low, high = _load_view(upscaled.source), _load_view(upscaled.target)
     width, height = min(DETAIL_PX, high.width), min(DETAIL_PX, high.height)
@@ -158,20 +170,20 @@ def render_detail(upscaled: UpscaledImage, x_fraction: float, y_fraction: float)
 
 @functools.lru_cache(MAX_CACHED_VIEWS)
 def _load_view(path: Path) -> Image.Image:
-    """The first frame of a picture as browsers show it: 8 bits, on white where it is transparent."""
-    picture = images.read_image(path)
-    frame = _to_uint8(picture.frames[0])
+    """Read the first frame of an image as browsers show it: in 8 bits, on white where it is transparent."""
+    data = images.read_image(path)
+    frame = _to_uint8(data.frames[0])
     image = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
     if image.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    if picture.icc_profile:
-        image.info["icc_profile"] = picture.icc_profile
+    if data.icc_profile:
+        image.info["icc_profile"] = data.icc_profile
     return image
 
 
 def _to_uint8(frame: NDArray[Any]) -> NDArray[np.uint8]:
-    """Samples of any kind as a screen shows them."""
+    """Convert uint8, uint16 or float samples to uint8."""
     if frame.dtype == np.uint16:
         frame = frame >> 8
     if frame.dtype == np.float32:

@@ -1,4 +1,4 @@
-"""The page and its server, by Gradio."""
+"""Build the demo page and serve it with Gradio."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from esrgan.demo.backend import DETAIL_PX, DemoModels, UpscaledImage, render_det
 from esrgan.errors import EsrganError
 
 EXAMPLE_IMAGES = sorted((Path(__file__).parent / "examples").glob("*.png"))
-MAX_QUEUED_REQUESTS = 32  # requests; more are refused
-MAX_BYTES_PER_PIXEL = 16  # of a file: four channels of 32 bits, uncompressed
-FILE_LIFETIME_S = 3600  # files of uploads and results; they are looked for six times as often
-_CSS = f"#detail {{ flex: none; width: {DETAIL_PX + 2}px }}"  # with its border
+MAX_QUEUED_REQUESTS = 32  # further requests are rejected
+MAX_BYTES_PER_PIXEL = 16  # limits the size of uploads; an uncompressed file has up to four channels of 32 bits
+FILE_LIFETIME_S = 3600  # applies to uploads and outputs; the page looks for old ones six times as often
+_CSS = f"#detail {{ flex: none; width: {DETAIL_PX + 2}px }}"  # 2 px for the border
 ResultT = TypeVar("ResultT")
 
 
 def make_page(models: DemoModels, folder: Path, max_megapixels: float) -> gr.Blocks:
-    """Make the page.
+    """Build the page.
 
     Args:
-        models: What it offers.
-        folder: For results; the same as ``GRADIO_TEMP_DIR``, which must be set before Gradio is imported.
-        max_megapixels: Of an upload.
+        models: The models to offer.
+        folder: Folder for outputs; the same as ``GRADIO_TEMP_DIR``, which must be set before Gradio is imported.
+        max_megapixels: Largest image that may be uploaded.
+
+    Returns:
+        The page, for ``serve``.
     """
     max_pixels = round(max_megapixels * 1e6)
 
@@ -35,16 +38,16 @@ def make_page(models: DemoModels, folder: Path, max_megapixels: float) -> gr.Blo
         file: str | None,
         model: str,
         alpha: float,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  this is how Gradio hands it over
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds the argument by this default
     ) -> tuple[Any, ...]:
         if file is None:
-            raise _make_error("no picture yet: upload one, or choose an example")
+            raise _make_error("there is no image yet; upload one or choose an example")
 
         def work() -> tuple[Any, ...]:
             progress(0, "loading the model")
             upscaler = models.get_upscaler(model, alpha)
-            progress(0, "enlarging")
-            done = upscale_file(upscaler, Path(file), folder, max_pixels, lambda share: progress(share, "enlarging"))
+            progress(0, "upscaling")
+            done = upscale_file(upscaler, Path(file), folder, max_pixels, lambda share: progress(share, "upscaling"))
             return done, render_overview(done), done.target, _describe_result(done, model, alpha)
 
         return _show_errors(work)
@@ -62,11 +65,11 @@ def make_page(models: DemoModels, folder: Path, max_megapixels: float) -> gr.Blo
     with gr.Blocks(
         title="esrgan", analytics_enabled=False, delete_cache=(FILE_LIFETIME_S // 6, FILE_LIFETIME_S)
     ) as page:
-        gr.Markdown("# Enlarge a picture")
+        gr.Markdown("# Upscale an image")
         done = gr.State()
         with gr.Row():
             with gr.Column(scale=1):
-                file = gr.File(label=f"Picture, at most {max_megapixels:g} megapixels", height=180)
+                file = gr.File(label=f"Image, at most {max_megapixels:g} megapixels", height=180)
                 examples = gr.Dataset(
                     components=[gr.Image(render=False)],
                     samples=[[str(path)] for path in EXAMPLE_IMAGES],
@@ -81,18 +84,18 @@ def make_page(models: DemoModels, folder: Path, max_megapixels: float) -> gr.Blo
                     1,
                     value=1,
                     step=0.05,
-                    label="Strength α: 0 is smooth and faithful, 1 all texture",
+                    label="Strength α, from 0 (smooth and faithful) to 1 (full texture)",
                     interactive=models.psnr_partner(first) is not None,
                 )
-                upscale_button = gr.Button("Enlarge", variant="primary")
+                upscale_button = gr.Button("Upscale", variant="primary")
             with gr.Column(scale=2):
-                comparison = gr.ImageSlider(label="Left bicubic, right the model", format="png", buttons=["fullscreen"])
+                comparison = gr.ImageSlider(label="Left: bicubic, right: model", format="png", buttons=["fullscreen"])
                 download = gr.DownloadButton("Download", interactive=False)
                 facts = gr.Markdown()
                 with gr.Row():
-                    detail = gr.ImageSlider(label="A part at 1:1", format="png", buttons=[], elem_id="detail")
+                    detail = gr.ImageSlider(label="Detail at 1:1", format="png", buttons=[], elem_id="detail")
                     with gr.Column(min_width=240):
-                        across = gr.Slider(0, 100, value=50, step=1, label="Where the part is, % from the left")
+                        across = gr.Slider(0, 100, value=50, step=1, label="Position of the detail, % from the left")
                         down = gr.Slider(0, 100, value=50, step=1, label="% from the top")
 
         examples.click(lambda index: str(EXAMPLE_IMAGES[index]), examples, file, api_visibility="private")
@@ -121,10 +124,16 @@ def make_page(models: DemoModels, folder: Path, max_megapixels: float) -> gr.Blo
 
 
 def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
-    """Start to serve a page, in threads of this process.
+    """Start to serve a page in threads of this process, and return.
+
+    Args:
+        page: The page, as built by ``make_page``.
+        host: The address to listen on.
+        port: The port to listen on.
+        max_megapixels: Largest image that may be uploaded; limits the size of files to 16 bytes per pixel.
 
     Raises:
-        EsrganError: If there is no such address on this machine, or the port is taken.
+        EsrganError: If this machine does not have the address, or the port is in use.
     """
     try:
         page.launch(
@@ -140,20 +149,20 @@ def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
             allowed_paths=[str(EXAMPLE_IMAGES[0].parent)],
         )
     except OSError as error:
-        raise EsrganError(f"{host}:{port}: cannot be listened at; --port or --host names another") from error
+        raise EsrganError(f"{host}:{port}: cannot listen on this address; choose another --host or --port") from error
 
 
 def _describe_result(done: UpscaledImage, model: str, alpha: float) -> str:
-    """What there is to say of a result, in Markdown."""
+    """Describe an output in Markdown: its size, the time, the model and what was not preserved."""
     width, height = done.size
-    name = Path(model).name  # where it is concerns the server alone
+    name = Path(model).name  # visitors of the page should not see folders of the server
     by = name if alpha == 1 else f"{name} at α {alpha:g}"
     lines = [f"{width} × {height} px in {done.seconds:.1f} s by {by}", *done.notes]
     return "\n\n".join(html.escape(line) for line in lines)
 
 
 def _show_errors(work: Callable[[], ResultT]) -> ResultT:
-    """Do some work; our own errors become a line in the page."""
+    """Do some work and show its ``EsrganError``, if any, on the page."""
     try:
         return work()
     except EsrganError as error:

@@ -1,4 +1,4 @@
-"""Upscaling with a trained generator, and measuring it."""
+"""Upscaling images and files with a trained generator."""
 
 from esrgan.inference.files import FileJob, FileOptions, FileResult, plan_jobs, upscale_files
 from esrgan.inference.upscaler import Upscaler

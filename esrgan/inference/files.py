@@ -1,4 +1,7 @@
-"""Upscale many files, whatever happens to one of them; read and write some while others are computed."""
+"""Upscale many image files, where one failure does not stop the rest.
+
+While one image is upscaled, the next one is read and the previous one is written.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esrgan import files, images
-from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.errors import EsrganError, ImageError
 from esrgan.images import ImageData
 from esrgan.inference.tiling import ProgressCallback, subprogress
 from esrgan.inference.upscaler import Upscaler
 from esrgan.text import describe_error
 
-OUTPUT_SUFFIX = "_sr"  # of a result's name
-# A result of more bytes is written before the next image is computed, so that there are never two.
+OUTPUT_SUFFIX = "_sr"  # appended to the stem of each output's name
+# An output with more bytes than this is written before the next image is upscaled, so memory never holds two of them.
 LARGE_OUTPUT_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
 class FileJob:
-    """A file and where its result goes.
+    """An input file and the path of its output.
 
     Attributes:
-        source: The file.
-        target: Of the result.
-        conflict: Another file whose result would have that name too, so that neither gets one.
+        source: The input file.
+        target: The path of the output.
+        conflict: Another input whose output would have the same path; then both inputs fail. None if there is none.
     """
 
     source: Path
@@ -39,14 +42,14 @@ class FileJob:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a file.
+    """The outcome of one file job.
 
     Attributes:
-        job: The file.
-        error: Why there is no result; None if there is.
-        is_skipped: Whether there was one already.
-        megapixels: Size of the result.
-        notes: What it does not keep of the file, in words.
+        job: The input file and its output.
+        error: Why the file failed; None if it did not.
+        is_skipped: Whether the file was skipped because its output already existed.
+        megapixels: Size of the output, all frames together.
+        notes: Sentences about what the output does not preserve, such as bit depth.
     """
 
     job: FileJob
@@ -58,14 +61,18 @@ class FileResult:
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How to treat files.
+    """How ``upscale_files`` reads inputs and writes outputs.
 
     Attributes:
-        overwrite: Replace results that are there.
-        skip_existing: Take results that are there as done.
-        quality: Of lossy formats, 1 to 100; None is ``pictures``' default.
-        reduce_depth: Whether samples may lose bits that the format cannot hold, as when the user chose the format.
-        max_pixels: Of a file, all frames together; None is ``images.MAX_PIXELS``.
+        overwrite: Replace existing outputs.
+        skip_existing: Skip files whose output exists.
+        quality: Quality of lossy formats, 1 to 100; None uses the default of ``images.write_image``.
+        reduce_depth: Allow the output to have fewer bits per sample where its format requires it. Commands set this
+            when the user has chosen the format.
+        max_pixels: Limit for one input, all frames together; None uses ``images.MAX_PIXELS``.
+
+    Raises:
+        ValueError: If ``quality`` is out of range.
     """
 
     overwrite: bool = False
@@ -82,41 +89,41 @@ class FileOptions:
 def plan_jobs(
     paths: Sequence[str], out_dir: Path | None, suffix: str | None = None
 ) -> tuple[list[FileJob], dict[Path, str]]:
-    """Find the images and name their results: ``<stem>_sr<suffix>`` beside them or in a folder.
+    """Find the images and choose their outputs: ``<stem>_sr<suffix>``, next to each input or in ``out_dir``.
 
-    The folder mirrors those that are searched. Where two results would have one name they get their file's whole one
-    (``a.png_sr.webp``).
+    ``out_dir`` mirrors the folders that are searched. If two outputs would have the same name, both are named after
+    the full name of their input (``a.png_sr.webp``).
 
     Args:
-        paths: Files, folders and patterns.
-        out_dir: Where to; None is beside each file.
-        suffix: Of the results; None keeps each file's own.
+        paths: Files, folders and glob patterns.
+        out_dir: Folder for the outputs; None writes each one next to its input.
+        suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each input.
 
     Returns:
-        The jobs, and what is left out, with the reason: results of others, in whatever format, or in ``out_dir``, from
-        an earlier run, and links to folders.
+        The jobs, and a mapping from each path that is skipped to the reason. Outputs of earlier runs (in any format),
+        files in ``out_dir`` and symlinked folders are skipped.
 
     Raises:
-        ImageError: If some of the paths give no file.
+        ImageError: If a path matches no image.
     """
     jobs, skipped = name_outputs(images.find_images(paths, images.SUFFIXES), out_dir, suffix)
-    links = {link: "links to folders are not followed" for path in paths for link in images.find_linked_folders(path)}
+    links = {link: "symlinked folders are not followed" for path in paths for link in images.find_linked_folders(path)}
     return jobs, links | skipped
 
 
 def name_outputs(
     relative_paths: Mapping[Path, Path], out_dir: Path | None, suffix: str | None = None
 ) -> tuple[list[FileJob], dict[Path, str]]:
-    """Name the results of images that are found already, as ``plan_jobs`` does.
+    """Choose the outputs of images that were already found, as ``plan_jobs`` does.
 
     Args:
-        relative_paths: The images, and where each is below the folder that was searched, as from
+        relative_paths: The images, each with its path relative to the folder that was searched, as returned by
             ``images.find_images``.
-        out_dir: As in ``plan_jobs``.
-        suffix: Likewise.
+        out_dir: Folder for the outputs; None writes each one next to its input.
+        suffix: Suffix of the outputs; None keeps the suffix of each input.
 
     Returns:
-        As ``plan_jobs``, but for the links.
+        The jobs, and a mapping from each image that is skipped to the reason.
     """
     is_case_insensitive = functools.cache(_is_case_insensitive)
 
@@ -130,15 +137,15 @@ def name_outputs(
 
     out = None if out_dir is None else _resolve(out_dir)
     skipped: dict[Path, str] = {}
-    results: set[Path] = set()  # without suffix
-    # A result's name is longer than its file's.
+    outputs: set[Path] = set()  # without suffix
+    # An output has a longer name than its input, so shorter names come first.
     for source in sorted(relative_paths, key=lambda source: len(source.stem)):
         folder, asked_for = _resolve(source.parent), _resolve(source.parents[len(relative_paths[source].parts) - 1])
         is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
-        if is_in_out or identity(source.with_name(source.stem)) in results:
-            skipped[source] = "made by an earlier run"
+        if is_in_out or identity(source.with_name(source.stem)) in outputs:
+            skipped[source] = "output of an earlier run"
         else:
-            results |= {identity(target(source, stem).with_suffix("")) for stem in (source.stem, source.name)}
+            outputs |= {identity(target(source, stem).with_suffix("")) for stem in (source.stem, source.name)}
     sources = [source for source in relative_paths if source not in skipped]
     with_full_name: set[Path] = set()
     while True:
@@ -156,12 +163,12 @@ def name_outputs(
 
 
 def _resolve(folder: Path) -> Path:
-    """A folder's path without links; not by ``Path.resolve``, which raises where links go round in circles."""
+    """Resolve symlinks as far as possible; ``Path.resolve`` would raise on a symlink loop."""
     return Path(os.path.realpath(folder))
 
 
 def _is_case_insensitive(folder: Path) -> bool:
-    """Whether names that differ in case alone are one on the disk of a folder, which need not be there yet."""
+    """Return whether the file system of a folder, which may not exist yet, ignores the case of names."""
     for path in (folder, *folder.parents):
         other = path.with_name(path.name.swapcase()) if path.name else path
         if path.exists() and other != path:
@@ -176,20 +183,29 @@ def upscale_files(
     report: Callable[[FileResult], None],
     progress: ProgressCallback = lambda _: None,
 ) -> list[FileResult]:
-    """Upscale files; their format, depth, transparency, frames and metadata stay.
+    """Upscale files; outputs keep the format, bit depth, transparency, frames and metadata of their inputs.
 
-    Each result appears whole or not at all. After an interruption, even a crash, the same call with ``skip_existing``
-    does the rest.
+    Each output is written completely or not at all. After an interruption, even a crash, the same call with
+    ``skip_existing`` resumes. If a file fails, the rest are still upscaled.
 
     Args:
-        upscaler: With what.
-        jobs: From ``plan_jobs``.
-        options: How.
-        report: Called with what became of each.
-        progress: Called with the share of the image at hand that is computed, up to 1, after each part.
+        upscaler: The upscaler to use.
+        jobs: The jobs, as returned by ``plan_jobs``.
+        options: How to read inputs and write outputs.
+        report: Called with the result of each file as soon as it is known.
+        progress: Called after each part of an image with the fraction of that image that is done, up to 1.
 
     Returns:
-        The same; an error with one file does not stop the others.
+        The results that were passed to ``report``, in the order of the jobs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from esrgan import Upscaler, upscale_files
+        >>> from esrgan.inference import FileOptions, plan_jobs
+        >>> jobs, skipped = plan_jobs(["photo.png"], Path("upscaled"))
+        >>> results = upscale_files(Upscaler.from_file(), jobs, FileOptions(), report=lambda result: None)
+        >>> [(str(result.job.target), result.error) for result in results]
+        [('upscaled/photo_sr.png', None)]
     """
     for folder in {job.target.parent for job in jobs}:
         files.remove_abandoned(folder)
@@ -200,7 +216,7 @@ def upscale_files(
             result = work()
         except EsrganError as error:
             result = FileResult(job, error=str(error))
-        except Exception as error:  # a night's work shall not end for what we did not think of
+        except Exception as error:  # a run of many hours should survive even errors that we did not foresee
             result = FileResult(job, error=f"{job.source}: unexpected: {type(error).__name__}: {describe_error(error)}")
         results.append(result)
         report(result)
@@ -236,17 +252,16 @@ def upscale_files(
 
 
 def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions) -> ImageData | None:
-    """Read a file and check that its result can be written; None if it is there already."""
+    """Read an input and check that its output can be written; return None if the file is to be skipped."""
     if job.conflict is not None:
-        expected, got = f"a result of its own, not {job.target}", f"that of {job.conflict} too"
-        raise ImageError(Problem(str(job.source), expected, got, "upscale them into different folders"))
+        message = f"its output {job.target} would also be the output of {job.conflict}"
+        raise ImageError(f"{job.source}: {message}; upscale them into different folders")
     if job.target.is_file() and options.skip_existing:
         return None
     if os.path.lexists(job.target) and (job.target.is_dir() or not options.overwrite):
-        kind = "a folder of this name" if job.target.is_dir() else "it"
-        raise ImageError(
-            f"{job.target}: {kind} is there already; --overwrite replaces files, --skip-existing leaves them"
-        )
+        if job.target.is_dir():
+            raise ImageError(f"{job.target}: is a folder; remove it or choose another output folder")
+        raise ImageError(f"{job.target}: already exists; use --overwrite to replace it or --skip-existing to skip it")
     image = images.read_image(job.source, options.max_pixels)
     height, width, channels = image.frames[0].shape
     size = (*upscaler.output_size(height, width), channels)
@@ -260,7 +275,7 @@ def _upscale_frames(job: FileJob, image: ImageData, upscaler: Upscaler, progress
     try:
         frames = tuple(upscaler(frame, subprogress(progress, i, count)) for i, frame in enumerate(image.frames))
         return dataclasses.replace(image, frames=frames)
-    except EsrganError as error:  # which knows nothing of files
+    except EsrganError as error:  # the upscaler does not know the name of the file
         raise type(error)(f"{job.source}: {error}") from error
 
 
@@ -274,7 +289,7 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImageError(f"{job.target.parent}: the folder cannot be made: {describe_error(error)}") from error
+        raise ImageError(f"{job.target.parent}: cannot create this folder: {describe_error(error)}") from error
     lost = images.write_image(
         job.target,
         image,

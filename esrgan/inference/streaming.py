@@ -1,13 +1,13 @@
-"""The generator's forward pass over images of any size, strip by strip, equal to that over the whole image.
+"""Run the generator over an image strip by strip, with the same result as for the whole image at once.
 
 Images are cut across their longer side into strips of lines: rows of tall images, columns of wide ones. A 3×3
-convolution needs the line before and the line after those that it computes, so each one keeps the last two lines it
-was given, and what it gives lags one line behind. Lines of zeros stand only at the true ends of the image, where the
-whole image's padding has them. A skip connection waits in a queue until its branch has caught up: 5 lines per dense
-block, 15 per RRDB, the whole trunk for the long skip. Nothing is computed twice and nothing is blended.
+convolution needs the line before and the line after those that it computes, so each convolution keeps the last two
+lines of its input, and its output lags one line behind. Zero padding is added only at the true ends of the image, as
+it would be for the whole image. A skip connection waits in a queue until its branch has caught up: 5 lines per dense
+block, 15 per RRDB, and the lag of all blocks for the long skip. Nothing is computed twice and nothing is blended.
 
-In float32 on the CPU the result equals the whole image's bit for bit. Memory is that of a few strips, of two lines for
-each convolution and of the queues, whatever the length of the image.
+In float32 on the CPU the result is bit-identical to that for the whole image. Memory holds a few strips, two lines for
+each convolution and the queues, so it does not depend on the length of the image.
 """
 
 from __future__ import annotations
@@ -23,36 +23,39 @@ from torch import Tensor, nn
 from esrgan.models import RRDBNet
 from esrgan.models.generator import NEGATIVE_SLOPE, RRDB, ResidualDenseBlock
 
-# PyTorch computes convolutions of at most so many input elements without oneDNN, which rounds differently. Strips of
-# larger images must not fall under this rule, and images under it are not worth streaming.
+# For convolutions with at most this many input elements PyTorch does not use oneDNN, and rounds differently. Strips of
+# larger images must always use oneDNN to match the whole image. Images below the limit are not worth streaming.
 SMALL_INPUT_ELEMENTS = 20480
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-MIN_GREY_COLUMNS = 32  # that are wide enough for a strip; 10 are
+# oneDNN sums narrow grey images in another order than wide ones. 10 columns are wide enough; this leaves some margin.
+MIN_GREY_COLUMNS = 32
 
 
 class _Layer(Protocol):
     def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
-        """Take the next lines, give those that are complete, if any; after the last strip all are."""
+        """Accept the next lines of the input and return the output lines that they complete; None if there are none.
+
+        After the last strip, all remaining lines are complete.
+        """
 
 
 def upscale_strips(network: RRDBNet, strips: Iterable[Tensor], dim: int, lines: int) -> Iterator[Tensor]:
-    """Enlarge images that come in strips.
+    """Upscale a batch of images that is read in strips.
 
     Args:
         network: The generator. Convolutions are computed in the precision of their weights, residuals in float32.
-        strips: float32 (B, C, H, W): the images' consecutive parts along ``dim``, already folded where the network
-            unshuffles pixels (``RRDBNet.unshuffle``). The whole needs more than
-            ``SMALL_INPUT_ELEMENTS`` elements per image.
+        strips: float32 (B, C, H, W): consecutive parts of the images along ``dim``, after pixel unshuffle where the
+            network has it (``RRDBNet.unshuffle``). Each image needs more than ``SMALL_INPUT_ELEMENTS`` elements.
         dim: 2 for strips of rows, 3 for strips of columns.
         lines: How many lines to compute at once, at every resolution.
 
     Yields:
-        float32 (B, C, scale·H, scale·W): consecutive parts of the result along ``dim``, of varying thickness.
+        float32 (B, C, scale·H, scale·W): consecutive parts of the output along ``dim``, of varying thickness.
     """
     layers = _build_layers(network, dim)
     for strip, is_last in _mark_last(strips):
-        # Depth first: each piece goes as far as it can before the next one starts, so few are held at a time. Pieces
-        # grow at every layer after the last strip, when all that was kept comes out, and are cut again.
+        # Depth first: each piece passes through all layers before the next one starts, so few are in memory at once.
+        # After the last strip every layer adds the lines it kept, so pieces grow and are split again.
         waiting = [(0, strip, is_last)]
         while waiting:
             depth, piece, is_last_piece = waiting.pop()
@@ -65,11 +68,11 @@ def upscale_strips(network: RRDBNet, strips: Iterable[Tensor], dim: int, lines: 
 
 
 def _build_layers(network: RRDBNet, dim: int) -> list[_Layer]:
-    """The forward pass of ``RRDBNet`` as layers."""
+    """Return the forward pass of ``RRDBNet`` as a list of layers."""
     trunk = _SkipQueue(dim)
     layers: list[_Layer] = [_Convolution(network.conv_first, dim, activate=False), _SkipStart(trunk)]
     for block in network.body:
-        assert isinstance(block, RRDB)  # noqa: S101  for the type checker
+        assert isinstance(block, RRDB)  # noqa: S101  tells the type checker
         skip = _SkipQueue(dim)
         dense = [_DenseBlock(each, dim) for each in block.children()]
         layers += [_SkipStart(skip), *dense, _SkipEnd(skip, block.residual_scaling)]
@@ -83,7 +86,7 @@ def _build_layers(network: RRDBNet, dim: int) -> list[_Layer]:
 
 
 def _mark_last(strips: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
-    """Say of each strip whether it is the last one."""
+    """Yield each strip with whether it is the last one."""
     iterator = iter(strips)
     held = next(iterator)
     for strip in iterator:
@@ -93,18 +96,18 @@ def _mark_last(strips: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
 
 
 class _Window:
-    """What a 3×3 convolution sees: the new lines, between those that it was given before."""
+    """The input of a 3×3 convolution: the last lines of the strips before, followed by a new strip."""
 
     def __init__(self, conv: nn.Module, dim: int) -> None:
-        assert isinstance(conv, nn.Conv2d)  # noqa: S101  a module of RRDBNet; for the type checker
+        assert isinstance(conv, nn.Conv2d)  # noqa: S101  tells the type checker
         self.conv, self.dim = conv, dim
         self.kept: Tensor | None = None
 
     def push(self, parts: list[Tensor], is_last: bool) -> Tensor | None:
-        """Join the parts of a strip along their channels, and the strip to the lines kept.
+        """Concatenate the parts of a strip along their channels, and append the strip to the kept lines.
 
         Returns:
-            (B, C, H, W), a line more at either end than can be computed from it; None if that is nothing yet.
+            (B, C, H, W) with one line more at either end than its convolution has; None if no line can be computed yet.
         """
         new = parts[0].shape[self.dim]
         old = 1 if self.kept is None else self.kept.shape[self.dim]
@@ -123,18 +126,17 @@ class _Window:
         if is_last:
             window.narrow(self.dim, old + new, 1).zero_()
         last_lines = window.narrow(self.dim, shape[self.dim] - 2, 2)
-        # Copied, as a view would hold the whole window, and always to the same place, so that no holes are left behind.
+        # A copy, because a view would keep the whole window in memory. It is always written to the same tensor to avoid
+        # fragmenting memory.
         self.kept = last_lines.clone() if self.kept is None else self.kept.copy_(last_lines)
         return window if shape[self.dim] > 2 else None
 
     def convolve(self, window: Tensor) -> Tensor:
-        """Compute the lines inside a window; the ends across them are padded."""
+        """Compute the lines inside a window; the other dimension gets zero padding."""
         conv, padding = self.conv, (0, 1) if self.dim == 2 else (1, 0)
         if window.device.type == "cpu" and window.dtype == torch.float32 and _HAS_ONEDNN:
             one, width = (1, 1), window.shape[3]  # stride and dilation
-            if (
-                conv.in_channels == 1 and self.dim == 3
-            ):  # oneDNN sums narrow grey images in another order than wide ones
+            if conv.in_channels == 1 and self.dim == 3:
                 window = F.pad(window, (0, max(MIN_GREY_COLUMNS - width, 0)))
             lines = torch.mkldnn_convolution(window, conv.weight, conv.bias, padding, one, one, 1)
             return lines if window.shape[3] == width else lines[..., : width - 2]
@@ -142,21 +144,22 @@ class _Window:
 
 
 class _SkipQueue:
-    """Lines of a skip connection, in the order in which they came."""
+    """A first-in, first-out queue of the lines of a skip connection."""
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self.strips: deque[Tensor] = deque()
 
     def add_to(self, branch: Tensor, scaling: float) -> Tensor:
-        """Take as many lines as the branch has and add the branch to them, scaled, in float32."""
+        """Remove as many lines as the branch has and return them plus the scaled branch, in float32."""
         result, first = torch.empty_like(branch, dtype=torch.float32), 0
         branch = branch.float()
         while first < branch.shape[self.dim]:
             strip = self.strips.popleft()
             lines = min(strip.shape[self.dim], branch.shape[self.dim] - first)
             if (left := strip.shape[self.dim] - lines) > 0:
-                self.strips.appendleft(strip.narrow(self.dim, lines, left).clone())  # a view would hold the whole strip
+                # A copy, because a view would keep the whole strip in memory.
+                self.strips.appendleft(strip.narrow(self.dim, lines, left).clone())
             place = result.narrow(self.dim, first, lines)
             torch.add(strip.narrow(self.dim, 0, lines), branch.narrow(self.dim, first, lines), alpha=scaling, out=place)
             first += lines
@@ -164,7 +167,7 @@ class _SkipQueue:
 
 
 class _SkipStart:
-    """The beginning of a skip connection."""
+    """Puts the lines that pass through into the queue of a skip connection."""
 
     def __init__(self, skip: _SkipQueue) -> None:
         self.skip = skip
@@ -175,7 +178,7 @@ class _SkipStart:
 
 
 class _SkipEnd:
-    """The end of a skip connection."""
+    """Adds the queued lines of a skip connection to those that pass through."""
 
     def __init__(self, skip: _SkipQueue, scaling: float) -> None:
         self.skip, self.scaling = skip, scaling
@@ -196,14 +199,17 @@ class _Convolution:
 
 
 class _NearestUpsampling(_Convolution):
-    """Enlargement by two, before the convolution."""
+    """Nearest-neighbour upsampling by 2, followed by a convolution."""
 
     def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
         return super().push(F.interpolate(strip, scale_factor=2, mode="nearest"), is_last)
 
 
 class _SubPixelUpsampling(_Convolution):
-    """Enlargement by two, after the convolution; activating before or after the shuffle is the same."""
+    """A convolution followed by a pixel shuffle by 2.
+
+    The activation comes before the shuffle; the order makes no difference.
+    """
 
     def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
         lines = super().push(strip, is_last)
@@ -212,7 +218,7 @@ class _SubPixelUpsampling(_Convolution):
 
 class _DenseBlock:
     def __init__(self, block: nn.Module, dim: int) -> None:
-        assert isinstance(block, ResidualDenseBlock)  # noqa: S101  a module of RRDBNet; for the type checker
+        assert isinstance(block, ResidualDenseBlock)  # noqa: S101  tells the type checker
         self.dim, self.scaling = dim, block.residual_scaling
         self.windows = [_Window(conv, dim) for conv in block.children()]
         self.skip = _SkipQueue(dim)
@@ -224,8 +230,9 @@ class _DenseBlock:
         for each in windows:
             if (window := each.push(parts, is_last)) is None:
                 return None
-            inside = window.narrow(self.dim, 1, window.shape[self.dim] - 2)  # what was given, a line late, as is
-            parts = [inside, F.leaky_relu(each.convolve(window), NEGATIVE_SLOPE, inplace=True)]  # what is computed
+            # The input of this convolution, delayed by one line to line up with its output.
+            inside = window.narrow(self.dim, 1, window.shape[self.dim] - 2)
+            parts = [inside, F.leaky_relu(each.convolve(window), NEGATIVE_SLOPE, inplace=True)]
         if (window := last.push(parts, is_last)) is None:
             return None
         return self.skip.add_to(last.convolve(window), self.scaling)

@@ -1,4 +1,4 @@
-"""Enlarges an image of any size on a device of limited memory."""
+"""Upscale an image of any size on a device with limited memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from esrgan.errors import DeviceError
 from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS, upscale_strips
 from esrgan.models import RRDBNet
 
-# Of low-resolution pixels in a strip on a CPU: what a strip's features take then stays near the caches.
+# Limit of low-resolution pixels in a strip on a CPU. The features of such a strip mostly fit into the caches.
 CPU_STRIP_PIXELS = 1 << 15
-# Of the free memory, what may be planned for; the rest is the allocator's, and other programs'.
+# Fraction of the free memory to use; the rest is left for the allocator and for other programs.
 MEMORY_FRACTION = 0.6
-# What is kept between strips lies scattered over this many times its size; a test measures it.
+# Fragmentation makes the tensors that are kept between strips occupy this many times their size; a test measures it.
 ALLOCATOR_OVERHEAD = 2.0
-# Pixels of the low-resolution image, at either side of a band, that are computed but not used. Only images that are
-# too wide for strips across all of them have bands; docs/decisions.md has the error.
+# How many low-resolution pixels on each side of a band are computed and then discarded. Only images that are too wide
+# for full strips are cut into bands; docs/decisions.md states the error.
 BAND_OVERLAP_PX = 64
 
 ReadRegion = Callable[[slice, slice], Tensor]
@@ -32,9 +32,11 @@ ProgressCallback = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How to cut an image: into strips of lines across its longer side, and these, if need be, into bands.
+    """How to cut an image: into strips across its longer side and, if necessary, into bands along it.
 
-    Lines are those of the folded image, where the network unshuffles pixels.
+    Attributes:
+        lines: Rows or columns in a strip, counted after pixel unshuffle where the network has it.
+        bands: The number of bands; 1 processes full strips.
     """
 
     lines: int
@@ -50,29 +52,30 @@ def upscale_tiled(
     write: WriteRegion,
     progress: ProgressCallback = lambda _: None,
 ) -> None:
-    """Enlarge an image by parts, exactly as at once.
+    """Upscale an image in parts, with the same result as for the whole image at once.
 
     Args:
-        network: The generator, on its device. In float32 on a CPU the result is that of ``network`` bit for bit.
-        height: Of the low-resolution image, in pixels.
-        width: Likewise.
-        read: Gives some of its rows and columns, as float32 (B, C, h, w) in [0, 1] on the network's device.
-        write: Takes a part of the result, float32 (B, C, h, w), about [0, 1], and its row and column. After a lack of
-            memory all begins again with smaller parts, so a place may be written more than once.
-        progress: Told after each part which share of the image is written, up to 1.
+        network: The generator, on its device. In float32 on a CPU, full strips are bit-identical to the whole image.
+        height: Height of the low-resolution image in pixels.
+        width: Width of the low-resolution image in pixels.
+        read: Returns the given rows and columns as float32 (B, C, h, w) in [0, 1] on the network's device.
+        write: Called with a part of the output, float32 (B, C, h, w), about [0, 1], and with the row and column of its
+            upper left corner. If memory runs out, the work starts again with smaller parts, so a region may be
+            written more than once.
+        progress: Called after each part with the fraction of the image that is written, up to 1.
 
     Raises:
-        DeviceError: If there is too little memory even for the smallest parts.
+        DeviceError: If memory is too small even for the smallest parts.
     """
     factor = network.unshuffle_factor
-    weight = next(network.body.parameters())  # of the precision that most is computed in
+    weight = next(network.body.parameters())  # has the precision of most of the work
     short_side, long_side = sorted((math.ceil(height / factor), math.ceil(width / factor)))
     channels = min(network.conv_first.weight.shape[:2])
     is_small = weight.dtype == torch.float32 and long_side * short_side * channels <= SMALL_INPUT_ELEMENTS
     tiling = choose_tiling(network, long_side, short_side)
     while True:
         try:
-            with torch.autocast(weight.device.type, enabled=False):  # whatever the caller has switched on
+            with torch.autocast(weight.device.type, enabled=False):  # the caller may have enabled it
                 if is_small:
                     write(network(read(slice(0, height), slice(0, width))), 0, 0)
                     progress(1.0)
@@ -82,7 +85,7 @@ def upscale_tiled(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            out_of_memory = error.with_traceback(None)  # which would keep what was computed in memory
+            out_of_memory = error.with_traceback(None)  # the traceback would keep the tensors in memory
         is_small = False
         if weight.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -92,8 +95,8 @@ def upscale_tiled(
             tiling = Tiling(tiling.lines, tiling.bands * 2)
         else:
             raise DeviceError(
-                f"{weight.device}: too little memory to enlarge {width}×{height} px even by small parts; "
-                f"close other programs, or use another device"
+                f"{weight.device}: not enough memory to upscale {width}×{height} px even in small parts; "
+                f"close other programs or use another device"
             ) from out_of_memory
 
 
@@ -106,7 +109,7 @@ def _upscale_tiles(
     tiling: Tiling,
     progress: ProgressCallback,
 ) -> None:
-    """Enlarge the image once."""
+    """Upscale the image with one tiling; raise if memory runs out."""
     dim = 2 if height >= width else 3
     long_side, short_side = (height, width) if dim == 2 else (width, height)
     factor, scale = network.unshuffle_factor, network.scale_factor
@@ -120,7 +123,7 @@ def _upscale_tiles(
 
         position = 0
         for part in upscale_strips(network, strips(), dim, tiling.lines):
-            # What is beyond the true size comes of folding, and what is beyond the band of its overlap.
+            # Lines beyond the true size come from padding for pixel unshuffle; those outside the band are its overlap.
             thickness = min(part.shape[dim], long_side * scale - position)
             inner = part.narrow(5 - dim, (first - padded_first) * scale, (last - first) * scale)
             offset = (position, first * scale) if dim == 2 else (first * scale, position)
@@ -130,7 +133,11 @@ def _upscale_tiles(
 
 
 def _split_into_bands(short_side: int, bands: int, factor: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut a width into bands; give each one's first and last pixel, without and with the overlap."""
+    """Cut the shorter side into bands.
+
+    Yields:
+        For each band its first pixel and the one after its last, without and then with the overlap.
+    """
     size = math.ceil(short_side / bands / factor) * factor
     for first in range(0, short_side, size):
         last = min(first + size, short_side)
@@ -138,7 +145,13 @@ def _split_into_bands(short_side: int, bands: int, factor: int) -> Iterator[tupl
 
 
 def choose_tiling(network: RRDBNet, long_side: int, short_side: int) -> Tiling:
-    """Choose the strips by the memory that is free now."""
+    """Choose the largest strips, and as few bands as possible, that fit into the free memory.
+
+    Args:
+        network: The generator, on its device.
+        long_side: Longer side of the image, after pixel unshuffle where the network has it.
+        short_side: Shorter side, after pixel unshuffle where the network has it.
+    """
     device = network.conv_first.weight.device
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -157,19 +170,19 @@ def choose_tiling(network: RRDBNet, long_side: int, short_side: int) -> Tiling:
 
 
 def subprogress(progress: ProgressCallback, index: int, count: int) -> ProgressCallback:
-    """Give the progress of one of several equal parts of the work."""
+    """Return a callback that reports the progress of one of ``count`` equal parts of the work to ``progress``."""
     return lambda share: progress((index + share) / count)
 
 
 def estimate_memory(network: RRDBNet, short_side: int) -> tuple[int, int]:
-    """Estimate the memory for streaming an image.
+    """Estimate the memory that streaming an image needs.
 
     Args:
         network: The generator.
-        short_side: Shorter side of the image, folded where the network unshuffles pixels.
+        short_side: Shorter side of the image or band, after pixel unshuffle where the network has it.
 
     Returns:
-        Bytes for what is kept between strips, and bytes for each line of a strip.
+        Bytes that are kept between strips, and bytes for each line of a strip.
     """
     weight = next(network.body.parameters())
     sample = weight.element_size()
@@ -182,12 +195,12 @@ def estimate_memory(network: RRDBNet, short_side: int) -> tuple[int, int]:
         block_lag = sum(map(len, dense))
         lag += block_lag
         kept_samples += 2 * sum(map(sum, dense))
-        # In float32: the skip of the RRDB, and those of its dense blocks.
+        # The skip connections of the RRDB and of its dense blocks are in float32.
         kept_samples += 2 * block_lag * channels * 4 // sample
     kept_samples += lag * channels * 4 // sample
     upsampling: int = 2**network.num_upsamplings
     kept_samples += 2 * channels * (2 * upsampling + 2)
     widest = max(each.shape[1] for each in network.parameters() if each.ndim == 4)
-    # A window, what is computed from it, and the next window; when enlarging, of twice the lines.
+    # A window, its output and the next window, which has twice the lines where an upsampling comes between them.
     line_bytes = max(4 * widest * sample, 9 * channels * upsampling * 4)
     return int(kept_samples * short_side * sample * ALLOCATOR_OVERHEAD), line_bytes * short_side

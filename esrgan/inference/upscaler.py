@@ -1,4 +1,4 @@
-"""Upscale an image of any kind with a generator."""
+"""Upscale arrays, tensors, PIL images and image files with a generator."""
 
 from __future__ import annotations
 
@@ -26,30 +26,41 @@ from esrgan.weights import GeneratorFile, load_generator
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
-# Low-resolution pixels of the images of a batch that are computed at once, on a CPU and on a GPU.
+# How many low-resolution pixels of a batch are processed at once, by device type; other types use the GPU's value.
 BATCH_PIXELS = {"cpu": 1 << 15}
 GPU_BATCH_PIXELS = 1 << 19
 
 
 class Upscaler:
-    """A generator on a device, ready to enlarge images of any size; may be shared by threads.
+    """A generator on a device that upscales images of any size. Threads may share one upscaler.
 
     Args:
-        network: The generator, in float32; it is copied.
-        device: Where to compute.
-        dtype: In which precision to compute the convolutions of the RRDBs, nine tenths of the work; all else is in
-            float32, as what is rounded there is seen most.
-        self_ensemble: Average the results for the eight flips and quarter turns of the image (EDSR §3.3, arXiv
-            1707.02921): eight times the work, some tenths of a dB.
-        outscale: Factor by which width and height shall grow; what the network makes is resized to it by bicubic
-            with antialiasing. None is the network's own. This and ``self_ensemble`` need some float32 copies of the
-            result in memory, where otherwise there is none.
+        network: The generator in float32; it is copied.
+        device: The device to compute on.
+        dtype: Precision of the convolutions in the RRDBs, which are nine tenths of the work. Everything else is
+            computed in float32, because rounding errors are most visible there.
+        self_ensemble: Average the outputs for the eight flips and quarter turns of the image (EDSR §3.3, arXiv
+            1707.02921). This is eight times the work and gains a few tenths of a dB.
+        outscale: Final upscaling factor; the network's output is resized to it by bicubic interpolation with
+            antialiasing. None uses the scale of the network. ``outscale`` and ``self_ensemble`` keep float32 copies
+            of the output in memory, which is not necessary without them.
 
     Attributes:
         network: The generator in float32.
-        device: Where it computes.
-        dtype: In which precision.
-        description: The network in words, and where it comes from.
+        device: The device that computes.
+        dtype: Precision of the convolutions in the RRDBs.
+        description: The network and the file it was loaded from, for people to read.
+
+    Raises:
+        ValueError: If ``outscale`` is out of range.
+
+    Example:
+        >>> from esrgan import Upscaler
+        >>> upscaler = Upscaler.from_file()  # the bundled model, on a GPU if there is one
+        >>> image = upscaler("photo.png")
+        >>> image.size
+        (384, 288)
+        >>> image.save("photo_sr.png")
     """
 
     def __init__(
@@ -84,17 +95,20 @@ class Upscaler:
         """Load a generator.
 
         Args:
-            path: A weight file, or the name of a model: see ``esrgan.weights.load_generator`` and ``esrgan models``.
-                The GAN model that comes with this package if not given; ``repr`` of the upscaler tells.
+            path: A weight file or the name of a model, as in ``esrgan.weights.load_generator`` and listed by
+                ``esrgan models``, or a generator that is already loaded. The default is the bundled GAN model.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "fp32", "bf16", "fp16", or "auto": fp16 on a GPU, which rounds less than bf16, and bf16 on a CPU
-                that has it.
-            self_ensemble: See the class.
-            outscale: See the class.
+            precision: "fp32", "bf16", "fp16" or "auto". On a CUDA GPU, auto is fp16, which rounds less than bf16. On
+                other devices it is bf16 where the hardware supports it, otherwise fp32.
+            self_ensemble: Average over flips and quarter turns, as described for the class.
+            outscale: Final upscaling factor, as described for the class.
+
+        Returns:
+            The upscaler; its ``repr`` names the model, the device and the precision.
 
         Raises:
-            WeightsError: If the file is no ESRGAN generator, or the model has not been downloaded.
-            DeviceError: If the device is not there, or is asked for a precision it cannot do.
+            WeightsError: If the file is not an ESRGAN generator, or the model has not been downloaded.
+            DeviceError: If the device is not available or does not support the precision.
             ValueError: If the precision is unknown, or ``outscale`` is out of range.
         """
         if precision not in ("auto", *PRECISIONS):
@@ -106,7 +120,7 @@ class Upscaler:
         else:
             dtype = PRECISIONS[precision]
             if dtype == torch.float16 and place.type == "cpu":
-                raise DeviceError("fp16: float16 is for GPUs; on a CPU use bf16 or fp32")
+                raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
         file = path if isinstance(path, GeneratorFile) else load_generator(path)
         upscaler = cls(file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale)
         upscaler.description = f"{path if isinstance(path, (str, Path)) else file.path}: {file.describe()}"
@@ -117,40 +131,44 @@ class Upscaler:
 
     @property
     def scale(self) -> int:
-        """The factor by which the network enlarges width and height."""
+        """The upscaling factor of the network, before any resizing to ``outscale``."""
         return self.network.scale_factor
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Give height and width of the result for those of an image."""
+        """Return the height and width of the output for an image of the given height and width in pixels."""
         factor = self.scale if self.outscale is None else self.outscale
         return max(round(height * factor), 1), max(round(width * factor), 1)
 
     def __call__(self, image: ImageT | str | Path, progress: ProgressCallback = lambda _: None) -> Any:
-        """Enlarge an image; what comes back is of the same kind.
+        """Upscale an image and return the result in the type of the input.
+
+        Grey images stay grey. Alpha is upscaled as a separate grey image. Under transparent pixels (alpha of at most
+        1/255) colours are filled in from the nearest visible pixel, so hidden colours do not bleed into visible ones.
+        A network with four channels processes RGB and alpha together.
 
         Args:
             image: One of
 
-                - a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16; 1 becomes L, and P L or RGB by its colours, both
-                  with alpha if one of them is transparent, as in L and RGB,
+                - a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16. Mode 1 becomes L; P becomes L or RGB, depending
+                  on its colours. If a colour of a P, L or RGB image is marked as transparent, the result has alpha.
                 - an array (H, W) or (H, W, C), uint8 in [0, 255], uint16 in [0, 65535] or float in [0, 1], where C is
-                  1 grey, 2 grey with alpha, 3 RGB, 4 RGB with alpha,
-                - a float tensor (B, C, H, W) in [0, 1], C one of 1, 3 and the network's; it comes back on its own
-                  device, unclamped unless resized to ``outscale``,
-                - a path, for which a PIL image comes back; files that PIL cannot hold (16-bit colour, float, several
-                  frames) are for ``esrgan.images`` and ``esrgan.inference.upscale_files``.
+                  1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha)
+                - a float tensor (B, C, H, W) in [0, 1], where C is 1, 3 or the network's number of channels. The
+                  result is on the same device and is clamped only if it is resized to ``outscale``.
+                - a path; the result is a PIL image. For files that PIL cannot represent (16-bit colour, float, several
+                  frames) use ``esrgan.images`` or ``esrgan.inference.upscale_files``.
 
-            Grey stays grey. Alpha goes through the network as a grey image, beside the colours, which are continued
-            under transparent pixels (alpha of at most 1/255) so that none shines through from there; a network of four
-            channels takes RGB and alpha at once.
-            progress: Called after each part with the share of the work that is done, up to 1; after a lack of
-                memory all begins again with smaller parts.
+            progress: Called after each part with the fraction of the work that is done, up to 1. If memory runs
+                out, the work starts again with smaller parts.
+
+        Returns:
+            The upscaled image.
 
         Raises:
             ImageError: If a file cannot be read.
             DeviceError: If the device has too little memory.
-            WeightsError: If the network gives values that are not finite, in float32 too.
-            ValueError: If it is none of the above.
+            WeightsError: If the network's output is not finite, even in float32.
+            ValueError: If the image is none of the above.
         """
         if isinstance(image, (str, Path)):
             return self._upscale_pil(_read_pil(Path(image)), progress)
@@ -164,10 +182,12 @@ class Upscaler:
 
     def _upscale_pil(self, image: Image.Image, progress: ProgressCallback) -> Image.Image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise ValueError(f"expected one image, got {getattr(image, 'n_frames', 1)} frames; give copies of each")
+            raise ValueError(
+                f"expected one image, got {getattr(image, 'n_frames', 1)} frames; upscale a copy of each frame"
+            )
         if image.mode == "I;16" and image.has_transparency_data:
-            remedy = 'delete image.info["transparency"], or give the array that esrgan.images.read_image gives'
-            raise ValueError(f"expected 16-bit grey without a transparent colour, as PIL has no alpha for it; {remedy}")
+            remedy = 'delete image.info["transparency"], or upscale the array that esrgan.images.read_image returns'
+            raise ValueError(f"expected 16-bit grey without a transparent colour (PIL has no 16-bit alpha); {remedy}")
         mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
         if mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
             raise ValueError(f"expected a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16, got {image.mode}")
@@ -212,8 +232,9 @@ class Upscaler:
         return high[..., 0] if image.ndim == 2 else high
 
     def _upscale_into(self, high: NDArray[Any], image: NDArray[Any], progress: ProgressCallback) -> None:
-        """Enlarge an array (H, W, C), of any type that ``__call__`` takes, into one of the result's size."""
-        writable = np.require(image, requirements=["C", "W"])  # PyTorch warns of others, though it only reads
+        """Upscale an array (H, W, C) of any type that ``__call__`` accepts into ``high``."""
+        # PyTorch warns about read-only arrays, although it only reads here.
+        writable = np.require(image, requirements=["C", "W"])
         low = torch.from_numpy(writable).permute(2, 0, 1)[None]
         peak = _peak(image.dtype)
 
@@ -223,14 +244,14 @@ class Upscaler:
             place = high[top : top + part.shape[2], left : left + part.shape[3]]
             np.copyto(place, values.cpu().numpy(), casting="unsafe")
 
-        if self.outscale is None and not self.self_ensemble:  # no canvas but the result
+        if self.outscale is None and not self.self_ensemble:  # needs no memory besides the output
             self._run_network(low, peak, write, progress)
         else:
             write(self._upscale_to_float(low, progress, peak), 0, 0)
 
     def _upscale_to_float(self, low: Tensor, progress: ProgressCallback, peak: float = 1.0) -> Tensor:
-        """Enlarge (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), about [0, 1], where it is."""
-        # The dihedral group: quarter turns, without and with a mirroring before them.
+        """Upscale (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), about [0, 1], on the device of the input."""
+        # The dihedral group: quarter turns of the image and of its mirror image.
         views = (
             [(turns, mirror) for mirror in (False, True) for turns in range(4)] if self.self_ensemble else [(0, False)]
         )
@@ -256,13 +277,13 @@ class Upscaler:
     def _run_network(
         self, low: Tensor, peak: float, write: WriteRegion, progress: ProgressCallback = lambda _: None
     ) -> None:
-        """Enlarge (B, C, H, W) in [0, peak] once, its channels adapted to those of the network and back."""
+        """Upscale (B, C, H, W) in [0, peak] once; convert its channels to those of the network and back."""
         batch, image_channels, height, width = low.shape
         network_channels = self.network.conv_last.out_channels
 
         def read(rows: slice, columns: slice) -> Tensor:
             part = low[:, :, rows, columns].to(self.device, torch.float32) / peak
-            if image_channels != network_channels and network_channels == 1:  # each channel is an image
+            if image_channels != network_channels and network_channels == 1:  # upscale channels separately
                 part = part.reshape(-1, 1, *part.shape[2:])
             elif image_channels != network_channels:
                 part = part.expand(-1, 3, -1, -1)
@@ -280,12 +301,14 @@ class Upscaler:
         def check_and_write(part: Tensor, top: int, left: int) -> None:
             if not torch.isfinite(part).all():
                 raise WeightsError(
-                    "the network gives NaN or infinity: its weights are damaged, or the image has such values"
+                    "the network's output contains NaN or infinity; "
+                    "its weights are damaged, or the image contains such values"
                 )
             write(adapt(part), top, left)
 
         if self._fast_network is not self.network:
-            with contextlib.suppress(WeightsError):  # half precision overflows with some weights and on some GPUs
+            # Half precision overflows with some weights and on some GPUs; then the image is upscaled again in float32.
+            with contextlib.suppress(WeightsError):
                 upscale_tiled(self._fast_network, height, width, read, check_and_write, progress)
                 return
         upscale_tiled(self.network, height, width, read, check_and_write, progress)
@@ -297,8 +320,8 @@ def _read_pil(path: Path) -> Image.Image:
     is_grey, dtype = pixels.shape[2] == 1, pixels.dtype
     if len(data.frames) > 1 or not (dtype == np.uint8 or (dtype == np.uint16 and is_grey)):
         got = f"{len(data.frames)} frames of {dtype}"
-        remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.images.read_image gives"
-        raise ImageError(Problem(str(path), "what a PIL image can hold", got, remedy))
+        remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.images.read_image returns"
+        raise ImageError(Problem(str(path), "an image that PIL can represent", got, remedy))
     image = Image.fromarray(pixels[..., 0] if is_grey else pixels)
     exif = reset_exif_orientation(data.exif, image.width, image.height) if data.exif else None
     metadata = {"icc_profile": data.icc_profile, "exif": exif, "dpi": data.dpi}
@@ -307,12 +330,20 @@ def _read_pil(path: Path) -> Image.Image:
 
 
 def _peak(dtype: np.dtype[Any]) -> float:
-    """What stands for white, or for opaque."""
+    """Return the value of white, and of opaque alpha, in arrays of a type."""
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
 def _fill_transparent(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:
-    """Give each invisible pixel the colour of the nearest visible one; (H, W, C) and (H, W)."""
+    """Fill invisible pixels with the colour of the nearest visible one.
+
+    Args:
+        colours: (H, W, C) of any type.
+        is_visible: (H, W).
+
+    Returns:
+        (H, W, C); ``colours`` itself if no pixel is visible.
+    """
     if not is_visible.any():
         return colours
     nearest = ndimage.distance_transform_edt(~is_visible, return_distances=False, return_indices=True)

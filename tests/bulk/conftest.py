@@ -1,4 +1,4 @@
-"""A bucket in memory."""
+"""A file system in memory that stands in for a bucket."""
 
 import pytest
 

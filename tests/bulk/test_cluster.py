@@ -82,7 +82,7 @@ def test_finds_images_and_existing_outputs_in_a_bucket(bucket):
         ("memory://in/b/c.jpg", "memory://out/b/c_sr.jpg"),
         ("memory://in/b/c.png", "memory://out/b/c_sr.png"),
     ]
-    for uri, message in (("memory://nothing", "none there"), ("nonsense://b", "can be reached, got ValueError")):
+    for uri, message in (("memory://nothing", "got none"), ("nonsense://b", "a reachable location, got ValueError")):
         with pytest.raises(ImageError, match=message):
             bulk.find_pending_jobs([uri], [], "memory://out")
 
@@ -105,7 +105,7 @@ def test_objects_match_inference_output_and_are_written_once(run_worker, bucket,
     write_images(tmp_path / "in", 3)
     assert run(inference_command, "-m", model, "--precision", "fp32", tmp_path / "in", "-o", tmp_path / "expected") == 0
     bucket.put(str(tmp_path / "in"), "memory://in", recursive=True)
-    bucket.pipe_file("memory://in/bad.png", b"no image")
+    bucket.pipe_file("memory://in/bad.png", b"not an image")
     jobs, _, _ = bulk.find_pending_jobs(["memory://in"], ["memory://in/gone.png"], "memory://out")
     records = run_worker(jobs)
     assert Counter(record.status for record in records) == {"upscaled": 3, "failed": 2}
@@ -166,8 +166,8 @@ def test_conflicting_uris_are_reported_in_full(run_worker, bucket, write_images,
         bucket.put(str(tmp_path / "in/0.png"), f"memory://{folder}/0.png")
     jobs, _, _ = bulk.find_pending_jobs(["memory://x", "memory://y"], [], "memory://out")
     errors = [record.error for record in run_worker(jobs)]
-    assert "got that of memory://y/0.png too" in errors[0]
-    assert "got that of memory://x/0.png too" in errors[1]
+    assert "would also be the output of memory://y/0.png" in errors[0]
+    assert "would also be the output of memory://x/0.png" in errors[1]
 
 
 def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
@@ -175,8 +175,8 @@ def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
     (tmp_path / "empty.txt").write_text("\n")
     out = tmp_path / "out"
     for arguments, message in (
-        ([], "expected images"),
-        (["--list", tmp_path / "empty.txt"], "expected images"),
+        ([], "nothing to upscale"),
+        (["--list", tmp_path / "empty.txt"], "nothing to upscale"),
         (["--list", tmp_path / "no.txt"], "cannot be read"),
         ([tmp_path / "in", "--psnr-model-path", model], "--alpha too"),
         ([tmp_path / "in", "--address", "127.0.0.1:9"], "a Ray cluster"),
@@ -201,11 +201,11 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
         other.stdin.close()
 
 
-def test_losing_a_node_loses_and_repeats_nothing(write_images, model, tmp_path, monkeypatch, capsys):
+def test_no_image_is_lost_or_repeated_after_losing_a_node(write_images, model, tmp_path, monkeypatch, capsys):
     from ray.cluster_utils import Cluster
 
     source, out, log = write_images(tmp_path / "in", 40, (12, 10)), tmp_path / "out", tmp_path / "log"
-    (source / "bad.png").write_bytes(b"no image")
+    (source / "bad.png").write_bytes(b"not an image")
     log.touch()
     assert run(inference_command, "-m", model, source, "-o", tmp_path / "expected") == 1
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests/bulk_hook"), str(ROOT)]))
@@ -213,15 +213,15 @@ def test_losing_a_node_loses_and_repeats_nothing(write_images, model, tmp_path, 
     monkeypatch.setenv("BULK_OUT", str(out))
     monkeypatch.setenv("BULK_MIN_WORKERS", "2")
     monkeypatch.setenv("BULK_PAUSE_S", "0.2")
-    monkeypatch.setenv("RAY_health_check_period_ms", "500")  # a lost node is noticed soon
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # two nodes start slowly on a busy machine
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")  # to detect a lost node quickly
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # nodes start slowly on a busy machine
     capsys.readouterr()
 
     def written():
         return [line.split() for line in log.read_text().splitlines()]
 
     memory = 80 << 20
-    # One core each: what the lost node had begun can only be done when the other worker has made room.
+    # With one core per node, the other worker must finish before the images of the lost node can be upscaled.
     cluster = Cluster(True, head_node_args={"num_cpus": 1, "object_store_memory": memory, "include_dashboard": False})
     try:
         node = cluster.add_node(num_cpus=1, object_store_memory=memory)
@@ -249,11 +249,11 @@ def test_losing_a_node_loses_and_repeats_nothing(write_images, model, tmp_path, 
         count = len(written())
         arguments = ["-m", model, "-o", out, source, "--address", cluster.address]
         assert run(bulk_command, *arguments) == 0
-        assert "0 of 40 images upscaled, 40 were there already" in capsys.readouterr().out
+        assert "0 of 40 images upscaled, 40 skipped (already exist)" in capsys.readouterr().out
         for i in (3, 14, 15):
             (out / f"{i}_sr.png").unlink()
         assert run(bulk_command, *arguments) == 0
-        assert "3 of 40 images upscaled, 37 were there already" in capsys.readouterr().out
+        assert "3 of 40 images upscaled, 37 skipped (already exist)" in capsys.readouterr().out
         assert sorted(target for _, target in written()[count:]) == sorted(
             str(out / f"{i}_sr.png") for i in (3, 14, 15)
         )

@@ -30,6 +30,6 @@ def test_full_disk_is_reported_and_leaves_no_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
-    with pytest.raises(ImageError, match="No space left on device; free some space"):
+    with pytest.raises(ImageError, match="No space left on device; free some disk space"):
         storage.upload(tmp_path / "a.png", str(tmp_path / "out/a.png"))
     assert not list((tmp_path / "out").iterdir())

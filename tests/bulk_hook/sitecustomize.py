@@ -1,7 +1,11 @@
-"""What Ray's processes do with this folder in PYTHONPATH: log each result that gets its name, and obey variables.
+"""Log each output that a process renames into place, for processes with this folder in PYTHONPATH.
 
-BULK_OUT: the folder of the results; BULK_LOG: where to log them; BULK_MIN_WORKERS: how many must have a result before
-any gets its name; BULK_PAUSE_S: what each name takes; BULK_POISON: end of the name of a file that kills who opens it.
+Environment variables:
+    BULK_OUT: The output folder.
+    BULK_LOG: The log file; without it this module does nothing.
+    BULK_MIN_WORKERS: How many processes must have an output before the first one is renamed.
+    BULK_PAUSE_S: How long each renaming takes, in seconds.
+    BULK_POISON: A file whose name ends with this kills the process that opens it.
 """
 
 import os

@@ -32,7 +32,7 @@ def model(tmp_path):
 def test_a_bad_file_does_not_stop_a_folder(model, tmp_path, capsys):
     folder, out = tmp_path / "in", tmp_path / "out"
     write_files(folder / "a b.png", folder / "deeper/ü.jpg")
-    (folder / "bad.png").write_bytes(b"no image")
+    (folder / "bad.png").write_bytes(b"not an image")
     assert run(inference_command, "-m", model, "-o", out, "--device", "cpu", folder) == 1
     assert sorted(read_files(out)) == ["a b_sr.png", "deeper/ü_sr.jpg"]
     assert images.read_pixels(out / "a b_sr.png", 3).shape == (12, 10, 3)
@@ -52,14 +52,15 @@ def test_nonfinite_network_output_is_not_written(tmp_path, capsys):
     torch.save(content, model)
     assert run(inference_command, "-m", model, tmp_path) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(": the network gives NaN or infinity: its weights are damaged")[0] for line in lines] == [
+    message = ": the network's output contains NaN or infinity; its weights are damaged"
+    assert [line.partition(message)[0] for line in lines] == [
         f"error: {tmp_path}/a.png",
         f"error: {tmp_path}/b.png",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "model.pth"]
 
 
-def test_existing_outputs(model, tmp_path, capsys):
+def test_existing_outputs_fail_unless_skipped_or_overwritten(model, tmp_path, capsys):
     write_files(tmp_path / "a.png", tmp_path / "b.png")
     assert run(inference_command, "-m", model, tmp_path / "a.png") == 0
     before = (tmp_path / "a_sr.png").stat()
@@ -67,12 +68,12 @@ def test_existing_outputs(model, tmp_path, capsys):
     assert run(inference_command, "-m", model, tmp_path) == 1
     printed = capsys.readouterr()
     assert printed.err == (
-        f"error: {tmp_path}/a_sr.png: it is there already; --overwrite replaces files, --skip-existing leaves them\n"
+        f"error: {tmp_path}/a_sr.png: already exists; use --overwrite to replace it or --skip-existing to skip it\n"
     )
     assert "1 of 2 images upscaled, 1 failed" in printed.out
-    assert f"left out, made by an earlier run: {tmp_path}/a_sr.png\n" in printed.out
+    assert f"skipped (output of an earlier run): {tmp_path}/a_sr.png\n" in printed.out
     assert run(inference_command, "-m", model, "--skip-existing", tmp_path) == 0
-    assert "0 of 2 images upscaled, 2 were there already" in capsys.readouterr().out
+    assert "0 of 2 images upscaled, 2 skipped (already exist)\n" in capsys.readouterr().out
     assert (tmp_path / "a_sr.png").stat() == before
     assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0
     assert (tmp_path / "a_sr.png").stat().st_mtime_ns != before.st_mtime_ns
@@ -82,7 +83,7 @@ def test_existing_outputs(model, tmp_path, capsys):
 
 
 def test_killed_runs_resume_to_the_same_outputs(model, tmp_path):
-    """SIGKILL in the middle, several times, at any moment; the last run ends with what one whole run gives."""
+    """After SIGKILL at several moments, the last run completes the outputs of an uninterrupted run."""
     folder, whole, out = tmp_path / "in", tmp_path / "whole", tmp_path / "out"
     write_files(*(folder / f"{i % 3}/{i}.png" for i in range(12)), size=(40, 40))
     assert run(inference_command, "-m", model, "-o", whole, folder) == 0
@@ -108,7 +109,7 @@ def test_killed_runs_resume_to_the_same_outputs(model, tmp_path):
         counts.append(len([*out.rglob("*_sr.png")]))
     assert counts[0] < 12
     (out / "0/.esrgan-00.tmp").write_bytes(b"half an image")
-    with files.atomic_write(out / "0/other.png", overwrite=False):  # another program's, at work
+    with files.atomic_write(out / "0/other.png", overwrite=False):  # as if another program were writing
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     (out / "0/other.png").unlink()
     assert read_files(out) == read_files(whole)
@@ -116,7 +117,7 @@ def test_killed_runs_resume_to_the_same_outputs(model, tmp_path):
 
 def test_torchrun_processes_share_files_and_wait_for_each_other(model, tmp_path):
     write_files(*(tmp_path / f"in/{i}.png" for i in range(1, 7)), size=(60, 60))
-    (tmp_path / "in/0.png").write_bytes(b"")  # the first one's first: it ends at once, with an error
+    (tmp_path / "in/0.png").write_bytes(b"")  # the first file of the first process, which fails at once
     (tmp_path / "in/2.png").unlink()
     (tmp_path / "in/4.png").unlink()
     (tmp_path / "in/6.png").unlink()
@@ -138,7 +139,7 @@ def test_unwritable_stdout_does_not_stop_the_run(model, tmp_path):
     assert "Traceback" not in process.stderr
 
 
-def test_names_the_terminal_cannot_encode(model, tmp_path):
+def test_names_the_terminal_cannot_encode_are_escaped(model, tmp_path):
     write_files(tmp_path / "图.png", tmp_path / "b.png")
     command = [sys.executable, ROOT / "inference.py", "-m", model, "--device", "cpu", tmp_path]
     environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
@@ -154,7 +155,7 @@ def test_newline_in_a_name_stays_on_one_progress_line(model, tmp_path, capsys):
 
 
 def test_ctrl_c_during_import_prints_one_line(model, tmp_path):
-    """As an exception in the middle of a module it becomes other errors, a RecursionError in numpy."""
+    """A KeyboardInterrupt inside a module turns into other errors, such as a RecursionError in numpy."""
     write_files(tmp_path / "a.png")
     (tmp_path / "torch.py").write_text(
         "import os, signal\n"
@@ -179,29 +180,29 @@ def test_signal_handler_is_restored_after_import(foreground_signals):
 
 def test_unwritable_outputs_are_reported_before_upscaling(model, tmp_path, capsys, monkeypatch):
     write_files(tmp_path / "a.png")
-    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("it was enlarged"))
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("the image was upscaled"))
     (tmp_path / "file").write_bytes(b"")
     assert run(inference_command, "-m", model, "-o", tmp_path / "file", tmp_path / "a.png") == 2
     assert "file: cannot create this folder: " in capsys.readouterr().err
     (tmp_path / "a_sr.png").mkdir()
     for option in ("--overwrite", "--skip-existing"):
         assert run(inference_command, "-m", model, option, tmp_path / "a.png") == 1
-        assert "a folder of this name is there already" in capsys.readouterr().err
+        assert "a_sr.png: is a folder; remove it or choose another output folder" in capsys.readouterr().err
     (tmp_path / "a_sr.png").rmdir()
     (tmp_path / "a_sr.png").symlink_to(tmp_path / "nowhere")
     assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "a_sr.png: already exists; use --overwrite" in capsys.readouterr().err
     with pytest.raises(ValueError, match="quality"):
         FileOptions(quality=0)
 
 
-def test_output_format_quality_and_size(model, tmp_path, capsys):
+def test_format_quality_and_outscale_change_the_output(model, tmp_path, capsys):
     write_files(tmp_path / "a.png")
     deep = tmp_path / "deep.png"
     images.write_image(deep, images.ImageData((pixels(6, 5, 3).astype(np.uint16) * 257,)))
     assert run(inference_command, "-m", model, "--format", "jpg", "--outscale", "3", tmp_path) == 0
     assert images.read_image(tmp_path / "a_sr.jpg").frames[0].shape == (18, 15, 3)
-    assert "deep_sr.jpg: " in capsys.readouterr().out  # that its depth is lost is said
+    assert "deep_sr.jpg: " in capsys.readouterr().out  # a note reports the reduced bit depth
     sizes = []
     for quality in (5, 100):
         assert (
@@ -228,7 +229,7 @@ def test_options_reach_the_upscaler(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (["--alpha", "0.5"], "has no PSNR-oriented generator to blend with"),
         (["--psnr-model-path", "x.pth"], "--psnr-model-path: expected --alpha too"),
@@ -239,25 +240,25 @@ def test_options_reach_the_upscaler(model, tmp_path):
         (["--format", "pdf"], "invalid choice: 'pdf'"),
     ],
 )
-def test_bad_options_are_rejected_in_one_line(model, tmp_path, capsys, options, says):
+def test_bad_options_are_rejected_in_one_line(model, tmp_path, capsys, options, message):
     write_files(tmp_path / "a.png")
     try:
         code = run(inference_command, "-m", model, *options, tmp_path / "a.png")
     except SystemExit as stop:
         code = stop.code
     assert code == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "model.pth"]
 
 
-def test_output_beside_input_is_not_overwritten_unasked(model, tmp_path, capsys):
+def test_output_next_to_input_needs_overwrite(model, tmp_path, capsys):
     images.write_pixels(tmp_path / "a.png", pixels(6, 5, 3))
     assert run(inference_command, "-m", model, tmp_path / "a.png") == 0
     first = (tmp_path / "a_sr.png").read_bytes()
     images.write_pixels(tmp_path / "a.png", pixels(6, 5, 3), overwrite=True)
     assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
     assert (tmp_path / "a_sr.png").read_bytes() == first
-    assert "--overwrite replaces files" in capsys.readouterr().err
+    assert "use --overwrite to replace it" in capsys.readouterr().err
     assert run(inference_command, "-m", model, "--overwrite", tmp_path) == 0
     assert (tmp_path / "a_sr.png").read_bytes() != first
     assert not (tmp_path / "a_sr_sr.png").exists()
@@ -270,7 +271,7 @@ def test_profile_and_exif_are_kept(model, tmp_path):
     Image.fromarray(pixels(6, 8, 3)).save(tmp_path / "a.jpg", exif=exif, icc_profile=profile)
     assert run(inference_command, "-m", model, tmp_path / "a.jpg") == 0
     with Image.open(tmp_path / "a_sr.jpg") as image:
-        assert image.size == (12, 16)  # turned once: 8×6 px with orientation 6 is 6×8 upright
+        assert image.size == (12, 16)  # rotated once: 8×6 px with orientation 6 is 6×8 px upright
         assert image.getexif().get(0x0112, 1) == 1
         assert image.getexif()[0x010F] == "Maker"
         assert image.info["icc_profile"] == profile
@@ -290,22 +291,22 @@ def test_every_frame_is_upscaled_at_its_bit_depth(model, tmp_path):
 
 def test_too_large_output_is_reported_before_upscaling(model, tmp_path, capsys, monkeypatch):
     images.write_pixels(tmp_path / "a.webp", pixels(1, 9000, 3))
-    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("it was enlarged"))
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("the image was upscaled"))
     assert run(inference_command, "-m", model, tmp_path / "a.webp") == 1
     assert "at most 16383 pixels per side for WEBP, got 18000×2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["-m", "nowhere.pth", "PHOTO"], "no such file"),
         (["-m", "PHOTO", "PHOTO"], "got a PNG image; pass the model first"),
         (["-m", "MODEL", "nowhere.png"], "nowhere.png"),
         (["-m", "MODEL", "--device", "cuda:77", "PHOTO"], "device cuda:77"),
-        (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "on a CPU use bf16"),
+        (["-m", "MODEL", "--device", "cpu", "--precision", "fp16", "PHOTO"], "not supported on a CPU; use bf16"),
     ],
 )
-def test_bad_input_prints_one_line_and_exits_2(model, tmp_path, capsys, arguments, says):
+def test_bad_input_prints_one_line_and_exits_2(model, tmp_path, capsys, arguments, message):
     photo = tmp_path / "photo.png"
     images.write_pixels(photo, pixels(4, 4, 3))
     places = {"MODEL": model, "PHOTO": photo}
@@ -313,7 +314,7 @@ def test_bad_input_prints_one_line_and_exits_2(model, tmp_path, capsys, argument
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert errors[0].startswith("error: ")
-    assert says in errors[0]
+    assert message in errors[0]
     assert not (tmp_path / "photo_sr.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""What the page of ``esrgan demo`` does, without a server."""
+"""The backend of ``esrgan demo``, tested without a server."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.helpers.models import make_model
 
 @pytest.fixture
 def model_pair(tmp_path, monkeypatch):
-    """Give names to two models, a GAN one and its partner."""
+    """Register two models by name: a GAN model and its PSNR partner."""
     paths = {name: make_model(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate(("gan", "psnr"))}
     named = {
         "gan": pretrained.PretrainedModel("with texture", "MIT", 2, psnr_model="psnr"),
@@ -35,7 +35,7 @@ def test_models_are_those_on_disk_plus_given_files(model_pair, tmp_path):
     assert list(models.labels) == ["gan"]
     assert models.psnr_partner("gan") is None
     model_pair["gan"].unlink()
-    with pytest.raises(WeightsError, match="no model is on this machine yet"):
+    with pytest.raises(WeightsError, match="there is no model on this machine"):
         backend.DemoModels([], "cpu")
     with pytest.raises(WeightsError, match="missing"):
         backend.DemoModels(["missing"], "cpu")
@@ -48,7 +48,7 @@ def test_strength_blends_a_model_with_its_partner(model_pair):
     for alpha, file in {1: gan, 0: psnr, 0.5: blend(psnr, gan, 0.5)}.items():
         np.testing.assert_array_equal(models.get_upscaler("gan", alpha)(image), Upscaler.from_file(file, "cpu")(image))
     for model, alpha, message in (
-        ("psnr", 0.5, "psnr: comes without a PSNR-oriented model"),
+        ("psnr", 0.5, "psnr: has no PSNR-oriented model"),
         ("gan", 1.1, "strength: expected a number from 0 to 1, got 1.1"),
         ("gan", float("nan"), "strength: expected a number from 0 to 1"),
         ("/etc/passwd", 1, "model: expected one of gan, psnr"),
@@ -68,7 +68,7 @@ def test_blends_are_cached_up_to_a_limit(model_pair):
 
 @pytest.fixture
 def upscaled(tmp_path):
-    """Give the function that enlarges a picture of any kind by a model of ×2."""
+    """Return a function that upscales an array with a ×2 model."""
     model = make_model(tmp_path / "model.pth")
 
     def upscale(array, name="a.png"):

@@ -1,4 +1,4 @@
-"""The page of ``esrgan demo``: its server as programs see it, and a browser as people do."""
+"""The page of ``esrgan demo``, tested through its API and in a browser."""
 
 import importlib.util
 import io
@@ -26,7 +26,7 @@ from esrgan import Upscaler, images
 from esrgan.cli import main
 from tests.helpers.models import make_model
 
-TIMEOUT_S = 300  # for what takes a second or a few, as machines may be busy
+TIMEOUT_S = 300  # for operations that take a few seconds unless the machine is busy
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs Gradio")
 needs_browser = pytest.mark.skipif(
@@ -34,7 +34,7 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-# Notes every address that a process asks for.
+# Logs every network address that a process looks up or connects to.
 AUDIT_HOOK = """
 import os, sys
 def note(event, arguments):
@@ -47,7 +47,7 @@ sys.addaudithook(note)
 
 
 def photograph(path, size=(120, 90), **options):
-    """Write something like a photograph, in the format of the suffix."""
+    """Write an image that resembles a photograph, in the format of the suffix."""
     blots = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC).save(path, **options)
     return path
@@ -60,15 +60,15 @@ def exif():
 
 
 def expected(model, path, target):
-    """What ``esrgan inference`` would write."""
-    picture = images.read_image(path)
+    """Write the output that ``esrgan inference`` would write."""
+    data = images.read_image(path)
     upscaler = Upscaler.from_file(model, "cpu")
-    images.write_image(target, replace(picture, frames=tuple(map(upscaler, picture.frames))))
+    images.write_image(target, replace(data, frames=tuple(map(upscaler, data.frames))))
     return target
 
 
 def bad_uploads(folder):
-    """Make files that are no use, with the message for each."""
+    """Write files that cannot be upscaled; return the expected message for each."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -103,7 +103,7 @@ def test_bad_options_are_rejected(option, capsys):
 @needs_gradio
 @pytest.mark.parametrize("arguments", [["-m", "missing.pth"], ["--host", "192.0.2.1"], []])
 def test_startup_failures_print_one_line(arguments, tmp_path, monkeypatch, capsys, foreground_signals):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Gradio makes a folder again where it was first imported
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Gradio recreates the folder of its first import
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -114,12 +114,12 @@ def test_startup_failures_print_one_line(arguments, tmp_path, monkeypatch, capsy
     if "missing.pth" in arguments:
         assert "missing.pth" in line
     else:
-        assert line.endswith(f":{port}: cannot be listened at; --port or --host names another")
+        assert line.endswith(f":{port}: cannot listen on this address; choose another --host or --port")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Start ``esrgan demo`` with a small model; at most half a megapixel."""
+    """Start ``esrgan demo`` with a small model and a limit of half a megapixel."""
     folder = tmp_path_factory.mktemp("server")
     model = make_model(folder / "small.pth")
     (folder / "sitecustomize.py").write_text(AUDIT_HOOK)
@@ -141,7 +141,7 @@ def server(tmp_path_factory):
         until = time.monotonic() + TIMEOUT_S
         while url not in (text := (folder / "log").read_text()):
             assert process.poll() is None, text
-            assert time.monotonic() < until, "the server does not start"
+            assert time.monotonic() < until, "the server did not start"
             time.sleep(0.1)
         yield SimpleNamespace(url=url, model=model, process=process, folder=folder)
     finally:
@@ -205,9 +205,9 @@ def test_bad_uploads_get_one_line_and_serving_continues(client, server, tmp_path
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
         assert "/" not in str(caught.value)
-    with pytest.raises(AppError, match="no picture yet"):
+    with pytest.raises(AppError, match="there is no image yet"):
         client.predict(None, str(server.model), 1, api_name="/upscale")
-    with pytest.raises(AppError, match="without a PSNR-oriented model"):
+    with pytest.raises(AppError, match="has no PSNR-oriented model"):
         client.predict(*_arguments(tmp_path, server, 0.5), api_name="/upscale")
     assert submit(client, server, photograph(tmp_path / "good.png")).result(TIMEOUT_S)[1].endswith("good_sr.png")
     assert "Traceback" not in (server.folder / "log").read_text()
@@ -234,12 +234,12 @@ def test_browser_upload_compare_and_download(server, tmp_path):
         page.set_default_timeout(TIMEOUT_S * 1000)
         page.on("request", lambda request: asked.append(request.url))
         page.goto(server.url)
-        page.get_by_role("button", name="Enlarge").wait_for()
+        page.get_by_role("button", name="Upscale").wait_for()
         expect(page.get_by_label("Strength α").first).to_be_disabled()  # this model has no partner
 
         page.locator("input[type=file]").first.set_input_files(path)
         page.get_by_text("Foto (1).jpg").or_(page.get_by_text("Foto (1)")).first.wait_for()
-        page.get_by_role("button", name="Enlarge").click()
+        page.get_by_role("button", name="Upscale").click()
         button = page.get_by_role("button", name=f"Download {target.name}")
         button.wait_for()
         with page.expect_download() as download:
@@ -253,7 +253,7 @@ def test_browser_upload_compare_and_download(server, tmp_path):
             "[...document.querySelectorAll('#detail img')].map(image => [image.naturalWidth, image.naturalHeight, "
             "image.getBoundingClientRect().width, image.getBoundingClientRect().height])"
         )
-        assert shown == [[320, 300, 320, 300]] * 2  # pixel by pixel, on a phone too
+        assert shown == [[320, 300, 320, 300]] * 2  # at 1:1, even on a phone
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
         before = page.locator("#detail img").last.get_attribute("src")
@@ -268,13 +268,13 @@ def test_browser_upload_compare_and_download(server, tmp_path):
             {"name": "paper.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7"}
         )
         page.get_by_text("paper").first.wait_for()
-        page.get_by_role("button", name="Enlarge").click()
+        page.get_by_role("button", name="Upscale").click()
         expect(page.get_by_test_id("toast-body")).to_contain_text("paper.pdf: expected a PNG, JPEG")
 
         page.get_by_label("Clear").first.click()
         page.locator("button.gallery-item").last.click()
         page.get_by_text("coffee").first.wait_for()
-        page.get_by_role("button", name="Enlarge").click()
+        page.get_by_role("button", name="Upscale").click()
         page.get_by_role("button", name="Download coffee_sr.png").wait_for()
         browser.close()
     assert {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))} == {server.url[7:]}

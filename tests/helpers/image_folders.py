@@ -1,4 +1,4 @@
-"""Write small images, and read whole folders back."""
+"""Write small images, and read all files of a folder."""
 
 from esrgan import images
 from tests.helpers.models import pixels

@@ -1,4 +1,4 @@
-"""A small network, and upscaling with it at once and in parts."""
+"""Create a small network, and upscale with it at once or in parts."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def upscale_whole(network, low):
 
 
 def upscale_in_parts(network, low, chosen=None):
-    """Upscale with the given tiling, or the one that is chosen; return the result and the sizes of its parts."""
+    """Upscale with the chosen tiling, or the automatic one; return the output and the sizes of its parts."""
     scale, parts = network.scale_factor, []
     high = torch.full((*low.shape[:2], low.shape[2] * scale, low.shape[3] * scale), torch.nan)
 

@@ -21,11 +21,11 @@ def targets(planned, start):
     return [tuple(str(path.resolve().relative_to(start)) for path in (job.source, job.target)) for job in jobs]
 
 
-def test_outputs_are_named_beside_inputs_or_mirrored(tmp_path, monkeypatch):
+def test_outputs_are_next_to_inputs_or_mirrored(tmp_path, monkeypatch):
     write_files(*(tmp_path / name for name in ("in/a b.png", "in/deep/ü.jpg", "in/deep/er/c.webp", "d.tif")))
-    (tmp_path / "in/text.txt").write_text("no image")
-    beside = plan_jobs([str(tmp_path / "in"), str(tmp_path / "d.tif")], None)
-    assert targets(beside, tmp_path) == [
+    (tmp_path / "in/text.txt").write_text("not an image")
+    adjacent = plan_jobs([str(tmp_path / "in"), str(tmp_path / "d.tif")], None)
+    assert targets(adjacent, tmp_path) == [
         ("in/a b.png", "in/a b_sr.png"),
         ("in/deep/er/c.webp", "in/deep/er/c_sr.webp"),
         ("in/deep/ü.jpg", "in/deep/ü_sr.jpg"),
@@ -56,21 +56,22 @@ def test_outputs_are_named_beside_inputs_or_mirrored(tmp_path, monkeypatch):
 def test_earlier_outputs_are_skipped_as_inputs(tmp_path):
     write_files(*(tmp_path / name for name in ("a.png", "a_sr.png", "b_sr.png", "out/a_sr.png", "out/sub/c.png")))
     expected = [("a.png", "a_sr.png"), ("b_sr.png", "b_sr_sr.png")]
-    beside = plan_jobs([str(tmp_path)], None)
-    assert targets(beside, tmp_path) == [
+    adjacent = plan_jobs([str(tmp_path)], None)
+    assert targets(adjacent, tmp_path) == [
         *expected,
         ("out/a_sr.png", "out/a_sr_sr.png"),
         ("out/sub/c.png", "out/sub/c_sr.png"),
     ]
-    assert [path.name for path in beside[1]] == ["a_sr.png"]
-    # Nor what is in the folder for results, if that is below one that is searched.
+    assert [path.name for path in adjacent[1]] == ["a_sr.png"]
+    # Files in the output folder are skipped too if it is below a folder that is searched.
     mirrored = plan_jobs([str(tmp_path)], tmp_path / "out")
     assert targets(mirrored, tmp_path) == [
         ("a.png", "out/a_sr.png"),
         ("a_sr.png", "out/a_sr_sr.png"),
         ("b_sr.png", "out/b_sr_sr.png"),
     ]
-    # Whoever named them: a shell puts results into *.png too. What is no result of another file is upscaled.
+    # Also if they are named one by one, because a shell expands *.png to outputs too. A file whose name ends with _sr
+    # is upscaled if it is not the output of another file.
     named = plan_jobs([str(tmp_path / name) for name in ("a_sr.png", "a.png", "b_sr.png")], None)
     assert targets(named, tmp_path) == expected
     assert targets(plan_jobs([str(tmp_path / "a_sr.png")], None), tmp_path) == [("a_sr.png", "a_sr_sr.png")]
@@ -96,7 +97,7 @@ def test_output_folder_content_is_skipped_however_found(tmp_path):
         jobs, skipped = plan_jobs([str(path)], tmp_path / "in/out")
         assert {job.source.name for job in jobs} == {"a.png", "b.png"}
         assert "a_sr.png" in {path.name for path in skipped}
-    # Unless one asks for it.
+    # Not if the folder itself is named as input.
     for path in (tmp_path / "out", tmp_path / "out/*.png", tmp_path / "out/a_sr.png"):
         jobs, skipped = plan_jobs([str(path)], tmp_path / "out")
         assert {job.source.name for job in jobs} == {"a_sr.png"}
@@ -110,8 +111,8 @@ def test_symlinked_folders_are_skipped_and_reported(model, tmp_path, capsys):
     (tmp_path / "in/nowhere").symlink_to(tmp_path / "nix")
     assert run(inference_command, "-m", model, tmp_path / "in") == 0
     printed = capsys.readouterr().out
-    assert f"left out, links to folders are not followed: {tmp_path}/in/link and 1 more\n" in printed
-    assert "1 of 1 images upscaled" in printed
+    assert f"skipped (symlinked folders are not followed): {tmp_path}/in/link and 1 more\n" in printed
+    assert "1 of 1 image upscaled" in printed
     assert run(inference_command, "-m", model, tmp_path / "in/link") == 0
     assert (tmp_path / "real/b_sr.png").is_file()
     (tmp_path / "links").mkdir()
@@ -120,7 +121,7 @@ def test_symlinked_folders_are_skipped_and_reported(model, tmp_path, capsys):
     assert "got only links to folders, which are not followed; check the path" in capsys.readouterr().err
 
 
-def test_output_folder_that_links_to_itself(model, tmp_path, capsys):
+def test_output_folder_that_links_to_itself_is_rejected(model, tmp_path, capsys):
     write_files(tmp_path / "a.png")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for out in ("loop", "loop/sub"):
@@ -147,8 +148,8 @@ def test_output_name_conflicts_fail_only_those_files(model, tmp_path, capsys):
     assert run(inference_command, "-m", model, "-o", tmp_path / "out", tmp_path / "x", tmp_path / "y") == 1
     printed = capsys.readouterr()
     assert printed.err.splitlines() == [
-        f"error: {tmp_path}/{one}/a.png: expected a result of its own, not {tmp_path}/out/a.png_sr.png, "
-        f"got that of {tmp_path}/{other}/a.png too; upscale them into different folders"
+        f"error: {tmp_path}/{one}/a.png: its output {tmp_path}/out/a.png_sr.png would also be the output of "
+        f"{tmp_path}/{other}/a.png; upscale them into different folders"
         for one, other in ("xy", "yx")
     ]
     assert "2 of 4 images upscaled, 2 failed" in printed.out
@@ -181,7 +182,7 @@ def test_case_sensitivity_is_detected_on_the_disk(tmp_path):
         (tmp_path / "aB").mkdir()
         assert not _is_case_insensitive(tmp_path / "Ab")
         (tmp_path / "aB").rmdir()
-        (tmp_path / "aB").symlink_to("Ab")  # as it is where names that differ in case alone are one
+        (tmp_path / "aB").symlink_to("Ab")  # imitates a file system that ignores case
         assert _is_case_insensitive(tmp_path / "Ab/01/02")
     assert not _is_case_insensitive(Path("/"))
 
@@ -201,7 +202,7 @@ def test_paths_without_images_are_reported_together(tmp_path):
 
 
 def test_every_failure_becomes_the_result_of_its_file(model, tmp_path, monkeypatch):
-    """Errors of ours and of others, in reading, computing and writing, end in the result of their file."""
+    """Expected and unexpected errors while reading, upscaling or writing are reported in the result of their file."""
     names = [f"{i}.png" for i in range(6)]
     write_files(*(tmp_path / name for name in names))
     upscaler = Upscaler.from_file(model, "cpu", "fp32")
@@ -221,7 +222,7 @@ def test_every_failure_becomes_the_result_of_its_file(model, tmp_path, monkeypat
 
     def broken_upscale(self, image, progress):
         calls.append(image)
-        if len(calls) == 4:  # of file 4, as 1 has none
+        if len(calls) == 4:  # upscales 4.png, because 1.png cannot be read
             raise RuntimeError("broken\ndevice")
         return upscale(self, image, progress)
 
@@ -244,7 +245,7 @@ def test_every_failure_becomes_the_result_of_its_file(model, tmp_path, monkeypat
 
 
 def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch):
-    """While one image is computed, the next one is read and the one before it written."""
+    """While one image is upscaled, the next one is read and the previous one is written."""
     write_files(*(tmp_path / f"{i}.png" for i in range(4)))
     upscaler = Upscaler.from_file(model, "cpu", "fp32")
     spans = {}
@@ -278,4 +279,4 @@ def test_uncreatable_output_folder_fails_only_its_file(model, tmp_path):
     job = FileJob(tmp_path / "a.png", tmp_path / "file/a_sr.png")
     (result,) = upscale_files(Upscaler.from_file(model, "cpu"), [job], FileOptions(), lambda _: None)
     assert isinstance(result, FileResult)
-    assert "file: the folder cannot be made" in result.error
+    assert "file: cannot create this folder: " in result.error

@@ -30,7 +30,7 @@ from tests.helpers.tiling import make_network, upscale_in_parts, upscale_whole
 )
 def test_strips_are_bit_identical_to_the_whole_image(height, width, lines, options, seed):
     network = make_network(**options)
-    # Near and above the limit below which nothing is streamed.
+    # Sizes close to the limit below which images are not streamed, and above it.
     enough = SMALL_INPUT_ELEMENTS // (min(network.conv_first.weight.shape[:2]) * height) * network.unshuffle_factor**2
     low = torch.rand(1, network.conv_last.out_channels, height, max(width, min(enough + 3, 700)))
     high, _ = upscale_in_parts(network, low, Tiling(lines))
@@ -44,8 +44,8 @@ def test_an_image_is_cut_across_its_longer_side(shape):
     assert torch.equal(high, upscale_whole(network, low))
     assert len(parts) > 300 * 4 / 24
     assert {part[shape.index(40)] for part in parts} == {160}
-    assert max(part[shape.index(300)] for part in parts) <= 24  # not one is much thicker than was asked for
-    # Most have one shape.
+    assert max(part[shape.index(300)] for part in parts) <= 24  # none is much thicker than requested
+    # Most parts have the requested thickness.
     assert sum(part[shape.index(300)] == 16 for part in parts) > len(parts) / 2
 
 

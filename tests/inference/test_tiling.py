@@ -39,7 +39,7 @@ def test_progress_equals_the_fraction_written():
 @pytest.mark.parametrize("shape", [(600, 300), (301, 603)])
 @pytest.mark.parametrize("options", [{}, {"scale_factor": 1, "pixel_unshuffle": True, "rrdb_channels": 48}])
 def test_bands_are_exact_if_overlap_covers_receptive_field(shape, options):
-    network = make_network(**options)  # 15 + 5 convolutions see less than the overlap
+    network = make_network(**options)  # the receptive field of 15 + 5 convolutions is smaller than the overlap
     low = torch.rand(1, 3, *shape)
     high, parts = upscale_in_parts(network, low, Tiling(lines=64, bands=3))
     torch.testing.assert_close(high, upscale_whole(network, low), rtol=0, atol=2e-5)
@@ -47,7 +47,7 @@ def test_bands_are_exact_if_overlap_covers_receptive_field(shape, options):
 
 
 def fail_until_small_enough(monkeypatch, is_small_enough, error):
-    """Let every pass fail whose plan is too large, in its middle."""
+    """Make each attempt fail halfway if its tiling is too large, and return the list of tilings that are tried."""
     tilings = []
     real = tiling._upscale_tiles
 
@@ -117,7 +117,7 @@ def test_out_of_memory_on_a_small_image_raises():
     def read(rows, columns):
         raise torch.OutOfMemoryError
 
-    with pytest.raises(DeviceError, match="too little memory to enlarge 4×4 px"):
+    with pytest.raises(DeviceError, match="not enough memory to upscale 4×4 px"):
         tiling.upscale_tiled(network, *low.shape[2:], read, lambda *_: None)
 
 
@@ -125,7 +125,7 @@ def test_hopeless_memory_raises_and_other_errors_propagate(monkeypatch):
     network, low = make_network(), torch.rand(1, 3, 120, 110)
     with monkeypatch.context() as patch:
         fail_until_small_enough(patch, lambda _: False, torch.OutOfMemoryError())
-        with pytest.raises(DeviceError, match="cpu: too little memory to enlarge 110×120 px even by small parts"):
+        with pytest.raises(DeviceError, match="cpu: not enough memory to upscale 110×120 px even in small parts"):
             upscale_in_parts(network, low)
     fail_until_small_enough(monkeypatch, lambda _: False, RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
@@ -156,7 +156,7 @@ import torch
 from tests.helpers.tiling import make_network
 from esrgan.inference import streaming, tiling
 process, resident, tensors = psutil.Process(), [], []
-def convolve(self, window):  # the memory of a convolution without its work
+def convolve(self, window):  # allocates the memory of a convolution without computing it
     resident.append(process.memory_info().rss)
     storages = {each.untyped_storage() for each in gc.get_objects() if type(each) is torch.Tensor}
     tensors.append(sum(each.nbytes() for each in storages))
@@ -169,7 +169,7 @@ across, length, lines = map(int, sys.argv[1:])
 network = make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6)
 tiling.choose_tiling = lambda *_: tiling.Tiling(lines)
 read = lambda *at: torch.zeros([1, 3, *(each.stop - each.start for each in at)])
-gc.freeze()  # what is there already is not asked for
+gc.freeze()  # existing tensors are not counted
 before = process.memory_info().rss
 tiling.upscale_tiled(network, length, across, read, lambda *_: None)
 print(max(tensors), max(resident) - before)

@@ -34,7 +34,7 @@ def test_array_tensor_pil_image_and_path_agree(upscaler, tmp_path):
     assert high.shape == (18, 14, 3)
     assert high.dtype == np.uint8
     np.testing.assert_array_equal(high, (expected * 255).round().astype(np.uint8))
-    assert 20 < high.mean() < 235  # it is no constant clipped at an end
+    assert 20 < high.mean() < 235  # the output is not clipped
     assert high.std() > 5
     np.testing.assert_allclose(upscaler(tensor)[0].permute(1, 2, 0).clamp(0, 1), expected, atol=1e-6)
     np.testing.assert_array_equal(np.asarray(upscaler(Image.fromarray(image))), high)
@@ -67,7 +67,7 @@ def test_grey_stays_grey(upscaler, tmp_path):
 
 
 def test_alpha_is_upscaled_as_a_grey_image(upscaler):
-    image = pixels(6, 5, 4) | 2  # nothing wholly transparent
+    image = pixels(6, 5, 4) | 2  # no pixel is fully transparent
     high = upscaler(image)
     np.testing.assert_array_equal(high[..., :3], upscaler(image[..., :3]))
     np.testing.assert_array_equal(high[..., 3], upscaler(image[..., 3]))
@@ -89,7 +89,7 @@ def test_colours_under_transparent_pixels_do_not_bleed(upscaler):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_colours_under_an_alpha_of_one_do_not_bleed(upscaler, dtype):
-    """It is hardly to be seen there, but the network would carry it into the pixels beside."""
+    """The colour itself is nearly invisible, but the network would spread it to neighbouring pixels."""
     peak = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
     image = (np.full((16, 16, 4), (200, 100, 50, 255)) / 255 * peak).astype(dtype)
     image[:, 8:, 3] = np.asarray(peak / 255).astype(dtype)
@@ -99,7 +99,7 @@ def test_colours_under_an_alpha_of_one_do_not_bleed(upscaler, dtype):
 
 
 def test_soft_edges_change_by_at_most_one_level():
-    """Whatever colours they have, over any background: what is replaced has a weight of at most 1/255."""
+    """Colours are replaced only where their alpha, and so their weight over any background, is at most 1/255."""
     for _ in range(20):
         colours, alpha = pixels(16, 16, 3), np.minimum(pixels(16, 16), pixels(16, 16) // 16)
         filled = _fill_transparent(colours, alpha > 1)
@@ -135,7 +135,7 @@ def test_one_channel_network_upscales_channels_separately(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (13, 1, 3)])
-def test_tiny_images(upscaler, shape):
+def test_tiny_images_are_upscaled(upscaler, shape):
     assert upscaler(pixels(*shape)).shape == (2 * shape[0], 2 * shape[1], 3)
 
 
@@ -157,7 +157,7 @@ def test_invalid_images_are_rejected(upscaler):
             upscaler(wrong)
 
 
-def test_precision(model):
+def test_precision_changes_rounding_and_is_validated(model):
     exact = Upscaler.from_file(model, "cpu", "fp32")
     rough = Upscaler.from_file(model, "cpu", "bf16")
     image = pixels(8, 8, 3)
@@ -179,17 +179,19 @@ def test_half_precision_overflow_is_recomputed_in_float32(model):
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("options", [{}, {"self_ensemble": True}, {"outscale": 3}])
 def test_nonfinite_output_is_rejected(tmp_path, precision, options):
-    """Finite weights may give them, as those of a training that diverged do."""
+    """Even finite weights, such as those of a diverged training run, can produce NaN or infinity."""
     file = load_generator(make_model(tmp_path / "model.pth"))
     file.state["conv_last.weight"].fill_(3e38)
     upscaler = Upscaler.from_file(file, "cpu", precision, **options)
     for image in (pixels(8, 8, 3), pixels(8, 8), pixels(8, 8, 4), torch.rand(2, 3, 8, 8)):
-        with pytest.raises(WeightsError, match="the network gives NaN or infinity: its weights are damaged"):
+        with pytest.raises(
+            WeightsError, match="the network's output contains NaN or infinity; its weights are damaged"
+        ):
             upscaler(image)
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "L", "LA", "RGB", "RGBA", "I;16"])
-def test_pil_images_of_every_mode(upscaler, mode):
+def test_pil_images_keep_their_mode(upscaler, mode):
     image = Image.fromarray(pixels(6, 5, 3)).convert("L" if mode == "I;16" else mode)
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
@@ -207,7 +209,7 @@ def test_files_that_pil_cannot_hold_are_rejected(upscaler, tmp_path):
     images.write_image(tmp_path / "moving.webp", images.ImageData(frames, "WEBP", delays_ms=(10, 10)))
     images.write_image(tmp_path / "deep.png", images.ImageData((frames[0].astype(np.uint16),)))
     for name in ("moving.webp", "deep.png"):
-        with pytest.raises(ImageError, match="what a PIL image can hold"):
+        with pytest.raises(ImageError, match="expected an image that PIL can represent"):
             upscaler(tmp_path / name)
     images.write_image(
         tmp_path / "grey.png", images.ImageData((frames[0][..., :1].astype(np.uint16) * 257,), dpi=(300, 300))
@@ -240,7 +242,9 @@ def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
     image = pixels(5, 7, 3)
     assert ensemble(image).dtype == np.uint8
     turned = np.rot90(image)
-    assert np.abs(ensemble(turned).astype(int) - np.rot90(ensemble(image))).max() <= 1  # it is the same for all turns
+    assert (
+        np.abs(ensemble(turned).astype(int) - np.rot90(ensemble(image))).max() <= 1
+    )  # rotating the input rotates the output
 
 
 @pytest.mark.parametrize("outscale", [0.5, 1.5, 2, 3.3])
@@ -254,7 +258,7 @@ def test_outscale_sets_the_output_size(model, outscale):
         np.testing.assert_array_equal(high, twice)
     elif outscale == 0.5:
         expected = resize.bicubic(twice[..., :3], Fraction(1, 4))
-        inside = slice(3, -3)  # edges are treated otherwise
+        inside = slice(3, -3)  # the two implementations treat edges differently
         assert np.abs(high[inside, inside, :3].astype(int) - expected[inside, inside]).max() <= 2
     with pytest.raises(ValueError, match="outscale"):
         Upscaler.from_file(model, "cpu", outscale=0)
@@ -317,11 +321,11 @@ def test_opened_pil_image_equals_its_file(upscaler, tmp_path, mode, image, trans
 
 
 def test_16_bit_grey_with_transparent_colour_is_rejected(upscaler, tmp_path):
-    """PIL has no such mode with alpha; as RGBA it would be cut to eight bits."""
+    """PIL has no 16-bit mode with alpha, and conversion to RGBA would reduce it to 8 bits."""
     Image.fromarray(GREYS.astype(np.uint16) * 257).save(tmp_path / "a.png", transparency=257)
     with Image.open(tmp_path / "a.png") as image, pytest.raises(ValueError, match=r"delete image.info\[\"transp"):
         upscaler(image)
-    with pytest.raises(ImageError, match="what a PIL image can hold"):
+    with pytest.raises(ImageError, match="expected an image that PIL can represent"):
         upscaler(tmp_path / "a.png")
     assert upscaler(images.read_image(tmp_path / "a.png").frames[0]).shape == (12, 16, 2)
 
