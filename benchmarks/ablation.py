@@ -1,4 +1,6 @@
-r"""Ablation of the lite recipe: short runs that differ in one setting, evaluated in the same way (docs/recipe.md).
+r"""Ablation of the lite recipe: short runs that differ in one setting, evaluated in the same way.
+
+docs/explanation/bundled_models.md has the results.
 
     python benchmarks/ablation.py --photos photos --teacher teacher --start lite_start.pth \
         --vgg-weights vgg16.safetensors -o ablation

@@ -1,8 +1,8 @@
 """Create training pairs from the outputs of a teacher model: python scripts/teacher.py model.pth photos/train teacher.
 
 Two crops of each photograph are downscaled with MATLAB's bicubic (teacher/lr) and upscaled again by the model
-(teacher/hr), so the HR images contain only detail that can be predicted from the LR images (docs/recipe.md). Run the
-same command again to resume after an interruption.
+(teacher/hr), so the HR images contain only detail that can be predicted from the LR images
+(docs/explanation/bundled_models.md). Run the same command again to resume after an interruption.
 """
 
 import argparse

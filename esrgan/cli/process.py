@@ -33,7 +33,7 @@ def keep_freed_memory() -> None:
     """Reuse the memory of freed tensors in this process, in large pages, on Linux with glibc.
 
     By default every large tensor gets new memory from the system, which has to map and clear each page of 4 KiB
-    again; docs/benchmarks.md shows the cost on a CPU. Call this before PyTorch allocates anything.
+    again; see "Commands keep freed memory" in docs/decisions.md. Call this before PyTorch allocates anything.
     """
     if sys.platform != "linux":
         return
