@@ -93,7 +93,7 @@ def test_first_photograph_runs_as_written(tmp_path):
 
 def test_train_on_your_photographs_runs_as_written(tmp_path):
     output = run("train_on_your_photographs", tmp_path)
-    assert "perceptual term is left out" in output
+    assert "training without the perceptual loss" in output
     for name in [
         "saved_models/mine_RRDB_PSNR_x4.pth",
         "saved_models/mine_RRDB_ESRGAN_x4.pth",
