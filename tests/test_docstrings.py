@@ -19,6 +19,7 @@ PUBLIC |= {"metrics.measure": metrics.measure, "niqe": niqe.niqe, "load_learned"
 
 
 @pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.slow
 def test_examples_of_public_names_run(name, tmp_path, monkeypatch):
     shutil.copy(ASSETS / "photo.png", tmp_path)
     monkeypatch.chdir(tmp_path)

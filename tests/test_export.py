@@ -47,6 +47,7 @@ def same_weights(one, other):
     )
 
 
+@pytest.mark.slow
 def test_onnx_matches_the_generator_at_any_size_and_batch(file, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     assert export_onnx(file, tmp_path / "model.onnx") <= 1e-4
@@ -59,6 +60,7 @@ def test_onnx_matches_the_generator_at_any_size_and_batch(file, tmp_path):
         assert np.abs(high - network(low).detach().numpy()).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_onnx_in_float16(tiny_model, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     file = load_generator(tiny_model)
@@ -68,6 +70,7 @@ def test_onnx_in_float16(tiny_model, tmp_path):
     assert session.get_inputs()[0].type == "tensor(float16)"
 
 
+@pytest.mark.slow
 def test_exported_program_in_float16(tiny_model, tmp_path):
     file = load_generator(tiny_model)
     differences = [export_program(file, str(tmp_path / "half.pt2"), half=True) for _ in range(2)]
@@ -79,6 +82,7 @@ def test_exported_program_in_float16(tiny_model, tmp_path):
     assert (high.float() - expected).abs().max() <= 2e-2 * max(1, expected.abs().max())
 
 
+@pytest.mark.slow
 def test_exported_program_matches_the_generator(file, tmp_path):
     assert export_program(file, tmp_path / "model.pt2") <= 1e-6
     run = torch.export.load(tmp_path / "model.pt2").module()
@@ -87,6 +91,7 @@ def test_exported_program_matches_the_generator(file, tmp_path):
     assert [path.name for path in tmp_path.glob("*.pt2")] == ["model.pt2"]
 
 
+@pytest.mark.slow
 def test_compiled_program_matches_the_generator(tiny_model, tmp_path):
     file = load_generator(tiny_model)
     try:
@@ -101,6 +106,7 @@ def test_compiled_program_matches_the_generator(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize(("scale", "least"), [(2, 4), (1, 8)])
+@pytest.mark.slow
 def test_exported_program_accepts_the_documented_sizes(tmp_path, scale, least):
     architecture = replace(TINY, scale_factor=scale, pixel_unshuffle=True)
     save_file(tmp_path / "model.pth", {"params": random_state(architecture)})
@@ -282,6 +288,7 @@ def test_command_checks_arguments_before_loading(tiny_model, tmp_path, monkeypat
     assert (tmp_path / "there.bin").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_wrong_result_is_not_written(tiny_model, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     file = load_generator(tiny_model)

@@ -39,6 +39,7 @@ def model(tmp_path):
     return make_model(tmp_path / "model.pth")
 
 
+@pytest.mark.slow
 def test_upscaling_works_without_extras(tmp_path, model, write_images):
     write_images(tmp_path / "photos", 2)
     done = run_without_extras(tmp_path, "inference", "-m", model, "photos", "-o", "out", "--device", "cpu")
@@ -46,6 +47,7 @@ def test_upscaling_works_without_extras(tmp_path, model, write_images):
     assert len(images.find_images([tmp_path / "out"])) == 2
 
 
+@pytest.mark.slow
 def test_evaluation_works_without_extras(tmp_path, model, write_images):
     write_images(tmp_path / "photos", 2)
     done = run_without_extras(tmp_path, "test", model, "-d", "photos", "--no-cache")
@@ -79,6 +81,7 @@ def test_commands_name_the_missing_extra(tmp_path, model, arguments, extra):
     assert f"needs {', '.join(extras.EXTRAS[extra][0])}; pip install 'esrgan[{extra}]'" in done.stderr
 
 
+@pytest.mark.slow
 def test_doctor_and_info_work_without_extras(tmp_path, model):
     done = run_without_extras(tmp_path, "doctor")
     assert done.returncode == 0, done.stderr

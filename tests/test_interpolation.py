@@ -148,6 +148,7 @@ def test_generators_of_two_architectures_are_rejected(tmp_path, other):
 @pytest.mark.parametrize("hparams", [{}, {"generator": {"residual_scaling": 0.0}}, {"generator": 5}])
 @pytest.mark.parametrize("beta", [0.5, 0.2])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.slow
 def test_blends_keep_residual_scaling_stored_with_the_weights(tmp_path, hparams, beta, suffix):
     architecture = replace(OTHER, residual_scaling=beta)
     for seed in (0, 1):

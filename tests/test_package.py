@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_import_is_light_and_exports_resolve():
     code = (
         "import sys, esrgan; assert 'torch' not in sys.modules and 'pydantic' not in sys.modules;"

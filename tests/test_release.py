@@ -35,6 +35,7 @@ def distributions(tmp_path_factory):
     return wheel, sdist, set(tracked)
 
 
+@pytest.mark.slow
 def test_distributions_contain_all_tracked_files(distributions):
     wheel, sdist, tracked = distributions
     assert wheel.name == f"esrgan-{esrgan.__version__}-py3-none-any.whl"
@@ -49,6 +50,7 @@ def test_distributions_contain_all_tracked_files(distributions):
     assert inside - made == tracked
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_standalone(distributions, tmp_path):
     site = tmp_path / "site"
     install = [

@@ -170,6 +170,7 @@ def test_conflicting_uris_are_reported_in_full(run_worker, bucket, write_images,
     assert "would also be the output of memory://x/0.png" in errors[1]
 
 
+@pytest.mark.slow
 def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
     write_images(tmp_path / "in", 1)
     (tmp_path / "empty.txt").write_text("\n")
@@ -188,6 +189,7 @@ def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
         assert not out.exists()
 
 
+@pytest.mark.slow
 def test_two_runs_cannot_share_a_folder(tmp_path):
     hold = (
         "import sys\nfrom esrgan import bulk\n"
@@ -201,6 +203,7 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
         other.stdin.close()
 
 
+@pytest.mark.slow
 def test_no_image_is_lost_or_repeated_after_losing_a_node(write_images, model, tmp_path, monkeypatch, capsys):
     from ray.cluster_utils import Cluster
 

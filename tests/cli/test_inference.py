@@ -82,6 +82,7 @@ def test_existing_outputs_fail_unless_skipped_or_overwritten(model, tmp_path, ca
     assert stop.value.code == 2
 
 
+@pytest.mark.slow
 def test_killed_runs_resume_to_the_same_outputs(model, tmp_path):
     """After SIGKILL at several moments, the last run completes the outputs of an uninterrupted run."""
     folder, whole, out = tmp_path / "in", tmp_path / "whole", tmp_path / "out"
@@ -115,6 +116,7 @@ def test_killed_runs_resume_to_the_same_outputs(model, tmp_path):
     assert read_files(out) == read_files(whole)
 
 
+@pytest.mark.slow
 def test_torchrun_processes_share_files_and_wait_for_each_other(model, tmp_path):
     write_files(*(tmp_path / f"in/{i}.png" for i in range(1, 7)), size=(60, 60))
     (tmp_path / "in/0.png").write_bytes(b"")  # the first file of the first process, which fails at once
@@ -130,6 +132,7 @@ def test_torchrun_processes_share_files_and_wait_for_each_other(model, tmp_path)
     assert "2 of 2 images upscaled" in process.stdout
 
 
+@pytest.mark.slow
 def test_unwritable_stdout_does_not_stop_the_run(model, tmp_path):
     write_files(*(tmp_path / f"{i}.png" for i in range(3)))
     with Path("/dev/full").open("w") as full:
@@ -139,6 +142,7 @@ def test_unwritable_stdout_does_not_stop_the_run(model, tmp_path):
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.slow
 def test_names_the_terminal_cannot_encode_are_escaped(model, tmp_path):
     write_files(tmp_path / "图.png", tmp_path / "b.png")
     command = [sys.executable, ROOT / "inference.py", "-m", model, "--device", "cpu", tmp_path]

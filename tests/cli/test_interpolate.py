@@ -29,6 +29,7 @@ def photos(tmp_path):
     return write_photos(tmp_path / "photos")
 
 
+@pytest.mark.slow
 def test_sweep_evaluates_blends_and_plots_their_curve(photos, model, tmp_path, capsys):
     other, out = make_model(tmp_path / "other.pth", 1), tmp_path / "out"
     rng = np.random.default_rng(0)
@@ -103,7 +104,7 @@ def test_command_blends_two_images(tmp_path, capsys):
     assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "out.png") == 2
     images.write_pixels(tmp_path / "other.png", other[:1], overwrite=True)
     assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "new.png") == 2
-    assert "expected two images of the same" in capsys.readouterr().err
+    assert "expected two images with the same number of frames, shape and depth" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

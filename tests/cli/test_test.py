@@ -129,6 +129,7 @@ def test_results_equal_the_metrics(model, photos, tmp_path, capsys):
     assert printed.split("\n\n", 1)[1].strip() in (out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_bad_image_does_not_stop_other_images_and_datasets(model, photos, tmp_path, capsys):
     other = make_model(tmp_path / "other.pth", seed=1)
     low = tmp_path / "low"

@@ -322,6 +322,7 @@ def test_one_process_trains_when_requested(
 
 
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.slow
 def test_an_interrupt_waits_for_the_checkpoint(
     config_file: Path, torchrun: Callable[[str], Path], number: int, group: bool
 ) -> None:
@@ -376,6 +377,7 @@ def test_the_dispatcher_knows_its_commands(capsys: pytest.CaptureFixture[str]) -
         assert "examples:" in out
 
 
+@pytest.mark.slow
 def test_the_root_script_runs_the_same_command(config_file: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), str(config_file), "--dry-run", "--device", "cpu"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

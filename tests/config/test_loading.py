@@ -131,6 +131,7 @@ def test_mutated_text_loads_or_is_explained(data: st.DataObject, tmp_path_factor
 
 @settings(max_examples=200)
 @given(data=st.data())
+@pytest.mark.slow
 def test_mutated_values_load_or_are_explained(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     changed = json.loads(json.dumps(DEFAULTS))
     for _ in range(data.draw(st.integers(1, 3))):

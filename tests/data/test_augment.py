@@ -86,6 +86,7 @@ def test_spatial_transforms_none_leaves_patches_unchanged(cache_arrays):
         ("flip_or_transpose", {"identity": 1 - 0.375} | dict.fromkeys(FLIPS[1:], 0.125)),
     ],
 )
+@pytest.mark.slow
 def test_non_square_patches_keep_their_shape(cache_arrays, size, whole, spatial, shares):
     low = asymmetric(*size)
     patch_size = None if whole else (size[0] * SCALE, size[1] * SCALE)
@@ -113,6 +114,7 @@ def test_unknown_spatial_transforms_raise():
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("spatial", ["d4", "flip_or_transpose", "none"])
+@pytest.mark.slow
 def test_hard_transforms_change_only_the_lr_patch(cache_arrays, channels, spatial):
     low = random_image(16, 16, channels)
     pairs = cache_arrays([(low, repeat_pixels(low))])

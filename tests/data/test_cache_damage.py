@@ -67,6 +67,7 @@ def test_checksum_is_verified_once_per_process(tmp_path, cache, forget_verified,
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_cache_damage_does_not_change_the_stream(cached_pairs, forget_verified, capfd):
     dataset = patch_stream(cached_pairs)
     load = partial(load_batches, dataset, batch_size=3, first_step=0, last_step=6)

@@ -329,6 +329,7 @@ def test_concurrent_download_of_the_same_file_is_refused(server, target):
 
 @pytest.mark.usefixtures("foreground_signals")  # background jobs ignore SIGINT
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_killed_download_resumes(server, target, number):
     server.faults = ["stall 150000"]
     code = (

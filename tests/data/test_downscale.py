@@ -29,6 +29,7 @@ def photos(tmp_path):
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_lr_images_are_bicubic_of_cropped_hr_images(photos, capsys, scale, workers):
     if workers == 2 and scale != 3:
         pytest.skip("starting processes takes time")
@@ -127,6 +128,7 @@ def test_empty_folder_is_an_error(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("foreground_signals")
+@pytest.mark.slow
 def test_interrupted_downscaling_resumes(tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()

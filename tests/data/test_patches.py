@@ -219,6 +219,7 @@ class BlockedDataset(torch.utils.data.Dataset):
         time.sleep(60)
 
 
+@pytest.mark.slow
 def test_dead_worker_interrupts_the_wait_for_its_batch():
     others = multiprocessing.active_children()
     loader = load_batches(BlockedDataset(), batch_size=1, first_step=0, last_step=10, num_workers=1)

@@ -186,6 +186,7 @@ def test_missing_dataset_error_names_the_command(tmp_path, monkeypatch):
         find_pairs(["flickr2k"], "val", 4, tmp_path)
 
 
+@pytest.mark.slow
 def test_archive_table_matches_the_expected_dataset_folders(tmp_path):
     assert set(ARCHIVES) == {"div2k", "bsds500", "set5", "set14", "flickr2k"}
     for name, archives in ARCHIVES.items():

@@ -154,6 +154,7 @@ def trained(folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_both_stages_train_and_resume_exactly(
     tiny_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

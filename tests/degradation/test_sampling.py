@@ -21,6 +21,7 @@ def published_round(name: str) -> RoundParameters:
 
 
 @pytest.mark.parametrize("name", ["first", "second"])
+@pytest.mark.slow
 def test_samples_have_the_published_probabilities_and_ranges(name: str) -> None:
     parameters, count = published_round(name), 2500
     draws = [parameters.sample(sampling.patch_rng(0, position)) for position in range(count)]

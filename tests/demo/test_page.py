@@ -102,6 +102,7 @@ def test_bad_options_are_rejected(option, capsys):
 
 @needs_gradio
 @pytest.mark.parametrize("arguments", [["-m", "missing.pth"], ["--host", "192.0.2.1"], []])
+@pytest.mark.slow
 def test_startup_failures_print_one_line(arguments, tmp_path, monkeypatch, capsys, foreground_signals):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Gradio recreates the folder of its first import
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
@@ -167,6 +168,7 @@ def submit(client, server, path):
 
 @needs_gradio
 @pytest.mark.parametrize("name", ["photo.jpg", "Foto (1) ü.png", "two.words.tif"])
+@pytest.mark.slow
 def test_result_equals_the_inference_command(client, server, tmp_path, name):
     path = photograph(tmp_path / name, exif=exif())
     slider, result, facts = submit(client, server, path).result(TIMEOUT_S)
@@ -185,6 +187,7 @@ def test_result_equals_the_inference_command(client, server, tmp_path, name):
 
 
 @needs_gradio
+@pytest.mark.slow
 def test_concurrent_users_get_their_own_results(client, server, tmp_path):
     paths = [photograph(tmp_path / f"{side}.png", (side, side)) for side in (300, 200)]
     jobs = [submit(client, server, path) for path in paths]
@@ -195,6 +198,7 @@ def test_concurrent_users_get_their_own_results(client, server, tmp_path):
 
 
 @needs_gradio
+@pytest.mark.slow
 def test_bad_uploads_get_one_line_and_serving_continues(client, server, tmp_path):
     from gradio_client.exceptions import AppError
 
@@ -221,6 +225,7 @@ def _arguments(folder, server, alpha):
 
 @needs_gradio
 @needs_browser
+@pytest.mark.slow
 def test_browser_upload_compare_and_download(server, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
@@ -287,6 +292,7 @@ def test_server_contacts_no_other_host(server):
 
 
 @needs_gradio
+@pytest.mark.slow
 def test_shutdown_leaves_no_files(server):
     (folder,) = (server.folder / "tmp").glob("esrgan-demo-*")
     server.process.send_signal(signal.SIGTERM)

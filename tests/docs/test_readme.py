@@ -29,6 +29,7 @@ OTHER_FLAGS |= {
 }  # of BasicSR and Real-ESRGAN, for who comes from there
 
 
+@pytest.mark.slow
 def test_commands_run_as_written(tmp_path):
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert [kind for kind, _ in blocks] == ["bash"] * 5 + ["python"]

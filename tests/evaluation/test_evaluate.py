@@ -80,6 +80,7 @@ def test_no_reference_metrics_work_without_ground_truth(photos):
     }
 
 
+@pytest.mark.slow
 def test_only_missing_results_are_computed(photos, model, tmp_path):
     def methods(*names):
         paths = {"mine": model, "other": tmp_path / "other.pth"}

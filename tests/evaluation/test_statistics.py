@@ -24,6 +24,7 @@ def test_interval_matches_student_t_for_many_normal_differences():
     assert result.is_significant
 
 
+@pytest.mark.slow
 def test_interval_rarely_excludes_the_true_difference():
     rng = np.random.default_rng(1)
     misses = 0

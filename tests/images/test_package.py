@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from esrgan import images
 from tests.helpers.image_files import KINDS, double_size, make_file, read_metadata_independently
@@ -38,6 +39,7 @@ def make_table_row(folder, kind):
     return f"| {kind} | {bits} {SHAPES[frame.shape[2]]}{count} | {' | '.join(cells)} | {'; '.join(messages)} |"
 
 
+@pytest.mark.slow
 def test_documented_table_matches_behaviour(tmp_path):
     rows = [make_table_row(tmp_path, kind) for kind in KINDS]
     documented = [line for line in DOCS.read_text("utf-8").splitlines() if line.startswith("| ")][1:]

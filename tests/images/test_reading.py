@@ -236,6 +236,7 @@ def test_truncated_files_are_refused(tmp_path, kind):
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_damaged_files_raise_only_image_errors(tmp_path, kind, changes, is_in_head):
     path, _ = make_file(tmp_path, kind)
     damaged = bytearray(path.read_bytes())

@@ -137,6 +137,7 @@ def test_writing_without_hard_links(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "gif", "avif"])
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt(), SystemExit(3)])
+@pytest.mark.slow
 def test_failed_write_keeps_existing_file(tmp_path, monkeypatch, suffix, failure):
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(b"old")
@@ -169,6 +170,7 @@ def test_missing_output_folder_is_reported(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
+@pytest.mark.slow
 def test_writing_needs_little_extra_memory(tmp_path, suffix):
     code = (
         "import resource, sys, numpy as np; from esrgan import images;"

@@ -28,6 +28,7 @@ from tests.helpers.tiling import make_network, upscale_in_parts, upscale_whole
     ),
     seed=st.integers(0, 2**16),
 )
+@pytest.mark.slow
 def test_strips_are_bit_identical_to_the_whole_image(height, width, lines, options, seed):
     network = make_network(**options)
     # Sizes close to the limit below which images are not streamed, and above it.

@@ -38,6 +38,7 @@ def test_progress_equals_the_fraction_written():
 
 @pytest.mark.parametrize("shape", [(600, 300), (301, 603)])
 @pytest.mark.parametrize("options", [{}, {"scale_factor": 1, "pixel_unshuffle": True, "rrdb_channels": 48}])
+@pytest.mark.slow
 def test_bands_are_exact_if_overlap_covers_receptive_field(shape, options):
     network = make_network(**options)  # the receptive field of 15 + 5 convolutions is smaller than the overlap
     low = torch.rand(1, 3, *shape)
@@ -78,6 +79,7 @@ def test_out_of_memory_halves_the_strips(monkeypatch, error):
     assert torch.equal(high, upscale_whole(network, low))
 
 
+@pytest.mark.slow
 def test_out_of_memory_at_one_line_splits_into_bands(monkeypatch):
     tilings = fail_until_small_enough(monkeypatch, lambda used: used.bands == 4, torch.OutOfMemoryError())
     network, low = make_network(), torch.rand(1, 3, 270, 260)
@@ -176,6 +178,7 @@ print(max(tensors), max(resident) - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_matches_estimate_and_is_independent_of_length():
     across, lines = 400, 16
     kept, line = estimate_memory(make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6), across)

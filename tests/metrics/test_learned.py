@@ -142,6 +142,7 @@ def dists(state, sr, hr):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_distance_matches_the_formula(metrics, states, name):
     sr, hr = pair()
     inside = sr[4:-4, 4:-4], hr[4:-4, 4:-4]
@@ -233,7 +234,13 @@ def test_nothing_is_downloaded_unless_asked(no_network, states, monkeypatch):
 def test_failed_download_is_reported(no_network):
     metrics, (line,) = load_learned(["lpips_alex"], CPU, download=True)
     assert metrics == {}
-    for part in ("LPIPS (AlexNet)", "no network in tests", "alexnet-owt-7be5be79.pth cannot", str(no_network)):
+    for part in (
+        "LPIPS (AlexNet)",
+        "no network in tests",
+        "cannot download https://",
+        "alexnet-owt-7be5be79.pth (",
+        str(no_network),
+    ):
         assert part in line
     assert not no_network.exists() or not list(no_network.iterdir())
 

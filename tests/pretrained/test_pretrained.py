@@ -49,6 +49,7 @@ def test_catalogue_is_consistent():
 
 
 @pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.slow
 def test_bundled_model_matches_its_card(name):
     path = pretrained.resolve(name)
     with safetensors.safe_open(path, framework="pt") as file:
@@ -66,6 +67,7 @@ def test_bundled_model_matches_its_card(name):
 
 
 @pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 1.6)])
+@pytest.mark.slow
 def test_bundled_pair_sharpens_and_preserves_colours(name, drift):
     """Compare both models with bicubic on photographs that they were not trained on."""
     psnr, gan = (Upscaler.from_file(each, "cpu", "fp32") for each in (MODELS[name].psnr_model, name))
@@ -98,6 +100,7 @@ def run(tmp_path, *arguments):
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_inference_defaults_to_the_bundled_model(tmp_path):
     images.write_pixels(tmp_path / "photo.png", photograph("coffee")[1])
     done = run(tmp_path, "inference", "photo.png", "--precision", "fp32")
@@ -110,6 +113,7 @@ def test_inference_defaults_to_the_bundled_model(tmp_path):
     assert laplacian(images.read_pixels(tmp_path / "photo_sr.png", 3)) < laplacian(textured)
 
 
+@pytest.mark.slow
 def test_alpha_without_models_blends_the_bundled_pair(tmp_path):
     done = run(tmp_path, "interpolate", "--alpha", "0.8")
     assert done.returncode == 0, done.stderr
@@ -125,6 +129,7 @@ def test_alpha_without_models_blends_the_bundled_pair(tmp_path):
     assert "already exists; use --overwrite to replace it" in again.stderr
 
 
+@pytest.mark.slow
 def test_model_without_psnr_partner_cannot_be_blended(tmp_path):
     for command in (["inference", "-m", "bsrgan", "x.png"], ["interpolate", "--esrgan-model-path", "bsrgan"]):
         done = run(tmp_path, *command, "--alpha", "0.5")
@@ -135,6 +140,7 @@ def test_model_without_psnr_partner_cannot_be_blended(tmp_path):
     assert "esrgan-lite-psnr: this is the PSNR-oriented generator of a pair" in done.stderr
 
 
+@pytest.mark.slow
 def test_teacher_writes_pairs_and_resumes(tmp_path):
     original, _ = photograph("coffee")
     (tmp_path / "photos").mkdir()
@@ -164,6 +170,7 @@ def test_missing_bundled_model_is_reported(tmp_path, monkeypatch, capsys):
     assert "esrgan-lite.safetensors: this bundled model is missing; reinstall esrgan" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_unknown_model_name_is_reported(tmp_path):
     images.write_pixels(tmp_path / "photo.png", photograph("coffee")[1])
     done = run(tmp_path, "inference", "-m", "esrgn", "photo.png")

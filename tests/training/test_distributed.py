@@ -183,6 +183,7 @@ def two_process_run(make_machines: Callable[[], list[Path]], write_config: Calla
     return folders[0] / "out"
 
 
+@pytest.mark.slow
 def test_processes_and_accumulation_do_not_change_the_result(
     two_process_run: Path, make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:
@@ -208,6 +209,7 @@ def test_processes_and_accumulation_do_not_change_the_result(
 
 
 @pytest.mark.parametrize(("stage", "done"), [("pretraining", 3), ("training", 2)])
+@pytest.mark.slow
 def test_only_the_first_process_needs_a_checkpoint_to_resume(
     two_process_run: Path,
     make_machines: Callable[[], list[Path]],
@@ -248,6 +250,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         (stop, -signal.SIGKILL, "process 1 has sent no heartbeat for 3 s; "),  # it hangs until the test kills it
     ],
 )
+@pytest.mark.slow
 def test_a_lost_process_ends_the_whole_run(
     make_machines: Callable[[], list[Path]], write_config: Callable[..., str], act: Act, code: int, failure: str
 ) -> None:
@@ -316,6 +319,7 @@ def run_restarted_rank(folder: Path, arguments: list[str]) -> None:
     run_rank(rank, port, own, arguments, acts[attempt])
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_run_that_lost_a_process(
     two_process_run: Path, make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:

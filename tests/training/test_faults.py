@@ -16,6 +16,7 @@ from tests.faults import make_config, run_uninterrupted, run_with_signals
     sys.platform != "linux" or torch.cuda.is_available(), reason="forks, which needs Linux without a GPU"
 )
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_a_run_with_random_signals_ends_like_the_reference(tmp_path: Path, workers: int) -> None:
     config = make_config(tmp_path, num_workers=workers)
     seconds = run_uninterrupted(config, tmp_path / "reference")

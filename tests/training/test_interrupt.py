@@ -87,6 +87,7 @@ def test_running_out_of_memory_keeps_the_last_checkpoint(tiny_config: Make, tmp_
 
 
 @pytest.mark.parametrize("full", ["checkpoint", "log", "image", "tensorboard"])
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_checkpoint(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], full: str
 ) -> None:

@@ -188,6 +188,7 @@ def private_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("private_wandb")
+@pytest.mark.slow
 def test_wandb_offline_writes_its_files_without_asking(tmp_path: Path) -> None:
     import wandb
 
@@ -232,6 +233,7 @@ def test_wandb_online_without_a_login_is_an_error(
 # TensorBoard
 
 
+@pytest.mark.slow
 def test_tensorboard_receives_the_logged_values(reference_run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

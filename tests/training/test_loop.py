@@ -146,6 +146,7 @@ def test_a_logged_loss_is_the_mean_since_the_last_record(tiny_config: Make, tmp_
     }
 
 
+@pytest.mark.slow
 def test_stages_in_separate_runs_match_a_single_run(
     reference_run: Path, tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +183,7 @@ def test_both_stages_end_after_max_steps(tiny_config: Make, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("count", "batch_size", "steps"), [(4, 2, 2), (5, 2, 2), (3, 4, 1)])
+@pytest.mark.slow
 def test_steps_per_epoch_follow_the_number_of_images(
     tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path, count: int, batch_size: int, steps: int
 ) -> None:

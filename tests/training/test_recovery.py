@@ -136,6 +136,7 @@ def test_few_or_scattered_bad_steps_do_not_roll_back(
 
 @pytest.mark.usefixtures("early_rollback")
 @pytest.mark.parametrize("stage", ["pretraining", "training"])
+@pytest.mark.slow
 def test_broken_weights_are_replaced_by_the_last_good_ones(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -164,6 +165,7 @@ ROLLBACK_OPTIONS = {"stage": "pretraining", "checkpoint_interval": 1, "run_name"
 
 @pytest.mark.usefixtures("early_rollback")
 @pytest.mark.parametrize(("how", "stop"), [(press_ctrl_c, 3), (press_ctrl_c, 5), (press_ctrl_c, 7), (kill, 5)])
+@pytest.mark.slow
 def test_a_run_with_rollbacks_resumes_bit_identically(
     tiny_config: Make, rolled_back: Path, tmp_path: Path, how: Callable[[], None], stop: int
 ) -> None:
@@ -208,6 +210,7 @@ def test_recovery_can_resume_with_different_losses() -> None:
 
 
 @pytest.mark.usefixtures("early_rollback")
+@pytest.mark.slow
 def test_an_absurd_learning_rate_ends_with_a_diagnosis(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +233,7 @@ def test_an_absurd_learning_rate_ends_with_a_diagnosis(
 
 
 @pytest.mark.usefixtures("early_rollback")
+@pytest.mark.slow
 def test_a_nan_loss_is_named_and_never_saved(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +313,7 @@ def train_as_rank(rank: int, config: dict[str, Any], folder: Path, port: int) ->
 @pytest.mark.skipif(
     sys.platform != "linux" or torch.cuda.is_available(), reason="forks, which needs Linux without a GPU"
 )
+@pytest.mark.slow
 def test_all_processes_roll_back_together(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

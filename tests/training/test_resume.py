@@ -66,6 +66,7 @@ def killed_in_step(stage: str, done: int) -> Iterator[None]:
         ("training", 5, ("training", 5)),
     ],
 )
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_bit_identically(
     reference_run: Path,
     tiny_config: Make,
@@ -120,6 +121,7 @@ def test_a_finished_run_is_not_run_again(reference_run: Path, tiny_config: Make,
         (killed_in_step, "training", 6),
     ],
 )
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_its_last_checkpoint(
     reference_run: Path, tiny_config: Make, tmp_path: Path, killing: Any
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(
     assert read_records(tmp_path) == read_records(reference_run)
 
 
+@pytest.mark.slow
 def test_no_epoch_model_is_lost_when_killed(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
     options = {"stage": "pretraining", "checkpoint_interval": 1, "store_model_interval": 1}
     with killed_after_checkpoint("pretraining", 2), pytest.raises(Killed):
@@ -175,6 +178,7 @@ def test_tensorboard_drops_the_steps_that_are_repeated(tiny_config: Make, tmp_pa
     assert [event.step for event in events.Scalars("train/PSNR-driven/content_loss")] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_stopping_between_log_records_does_not_change_them(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(validation_interval=6, logging={"interval": 3})
     run(config, tmp_path / "whole", stage="pretraining")
@@ -237,6 +241,7 @@ def test_a_run_started_from_a_file_resumes_from_its_checkpoint(
 
 
 @pytest.mark.parametrize(("damage", "named"), [("cut", True), ("flip", False)])
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str, named: bool
 ) -> None:
@@ -260,6 +265,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(
     assert not compare(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_changed_configuration_is_reported_and_used(
     tiny_config: Make, stop_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,6 +280,7 @@ def test_a_changed_configuration_is_reported_and_used(
     assert load_run_files(out_dir)["PSNR_x4"]["hparams"] == Config.model_validate(changed).to_dict()
 
 
+@pytest.mark.slow
 def test_changed_betas_are_used_on_resume(tiny_config: Make, stop_run: Callable[[str], Path]) -> None:
     out_dir = stop_run("pretraining")
     run(tiny_config(pretraining={"betas": [0.5, 0.75]}), out_dir, stage="pretraining", resume=True, max_steps=3)
@@ -282,6 +289,7 @@ def test_changed_betas_are_used_on_resume(tiny_config: Make, stop_run: Callable[
 
 
 @pytest.mark.parametrize("changes", [{"vgg_blk_ch": [4, 4, 8]}, {"type": "unet", "num_features": 4}])
+@pytest.mark.slow
 def test_resuming_with_another_discriminator_is_an_error(
     tiny_config: Make, stop_run: Callable[[str], Path], changes: dict[str, Any]
 ) -> None:

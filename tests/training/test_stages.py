@@ -52,6 +52,7 @@ def test_pixel_stage_step_matches_adam_on_the_content_loss(loss_f: str) -> None:
 
 @pytest.mark.parametrize("discriminator_type", ["vgg", "unet"])
 @pytest.mark.parametrize("with_perceptual", [False, True])
+@pytest.mark.slow
 def test_gan_stage_step_matches_a_reference_implementation(
     vgg11_weights: Path, with_perceptual: bool, discriminator_type: str
 ) -> None:

@@ -71,6 +71,7 @@ RESUMES = "at step 6; resuming from there"
         ("GAN checkpoint", "training", SECOND, f"checkpoint of training {RESUMES}"),
     ],
 )
+@pytest.mark.slow
 def test_the_starting_point_describes_its_file(
     start_files: dict[str, Path], kind: str, stage: str, stages: tuple[str, ...], description: str
 ) -> None:

@@ -90,6 +90,7 @@ def test_panels_can_be_disabled(tiny_config: Make, tmp_path: Path) -> None:
     assert list(records_by_step(tmp_path, "validation", "pretraining")) == [1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_validation_is_repeated_on_resume(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ GAN_SCORES = [
         ("training", [{"PSNR": value} for value in (30.0, 20.0, 10.0)], 0, 3),  # no perceptual loss: the newest
     ],
 )
+@pytest.mark.slow
 def test_each_stage_chooses_the_best_model_by_its_criterion(
     tiny_config: Make,
     script_validation: Callable[..., None],
@@ -163,6 +165,7 @@ def test_each_stage_chooses_the_best_model_by_its_criterion(
 
 
 @pytest.mark.parametrize(("stage", "scores"), [("pretraining", psnr_scores(10, 30, 20)), ("training", GAN_SCORES)])
+@pytest.mark.slow
 def test_a_resumed_run_remembers_the_best_score(
     tiny_config: Make,
     script_validation: Callable[..., None],
@@ -186,6 +189,7 @@ def test_each_stage_has_its_own_best_model(
     assert {"PSNR_x4_best_model", "ESRGAN_x4_best_model"} <= load_run_files(tmp_path).keys()
 
 
+@pytest.mark.slow
 def test_a_model_with_nan_scores_is_never_the_best(
     tiny_config: Make, script_validation: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def record_dtypes() -> Iterator[dict[str, set[torch.dtype]]]:
         yield seen
 
 
+@pytest.mark.slow
 def test_autocast_keeps_losses_and_weights_in_float32(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_float16_on_a_cpu_is_an_error(tiny_config: Make, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_training_works_on_whole_images(tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 2, (44, 40))
     write_images(folder / "more", 1, (34, 51))
@@ -114,6 +116,7 @@ def test_training_works_on_whole_images(tiny_config: Make, write_images: Callabl
 
 
 @pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.slow
 def test_grey_and_transparent_images_train_in_both_stages(
     tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path, channels: int
 ) -> None:
@@ -129,6 +132,7 @@ def test_grey_and_transparent_images_train_in_both_stages(
         assert len(list((tmp_path / "out").glob(f"logs/*/{stage_name}.png"))) == 1
 
 
+@pytest.mark.slow
 def test_pixel_unshuffle_with_unet_discriminator_trains_and_resumes(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(
         scale_factor=2, generator={"pixel_unshuffle": True}, discriminator={"type": "unet", "num_features": 4}
@@ -147,6 +151,7 @@ def test_pixel_unshuffle_with_unet_discriminator_trains_and_resumes(tiny_config:
     assert (architecture.scale_factor, architecture.pixel_unshuffle) == (2, True)
 
 
+@pytest.mark.slow
 def test_loader_workers_do_not_change_the_result(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
     run(tiny_config(num_workers=1), tmp_path, stage="pretraining")
     assert not find_differences(

@@ -33,6 +33,7 @@ ARCHITECTURES = st.builds(
 
 @settings(max_examples=80, deadline=None)
 @given(ARCHITECTURES)
+@pytest.mark.slow
 def test_architectures_are_inferred_from_state_dicts(architecture):
     state = architecture.build().state_dict()
     inferred = infer_architecture(state)
@@ -128,6 +129,7 @@ def test_subsets_are_rejected_unless_a_complete_smaller_network(tmp_path, missin
         assert same_tensors(file.build().state_dict(), file.state)
 
 
+@pytest.mark.slow
 def test_each_tensor_of_another_shape_is_detected(tmp_path):
     path = tmp_path / "a.pth"
     for name, value in STATE.items():

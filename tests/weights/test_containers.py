@@ -160,6 +160,7 @@ INTACT = intact_files()
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @IN_TMP
 @given(data=st.data())
+@pytest.mark.slow
 def test_damaged_files_are_loaded_or_rejected_cleanly(tmp_path, suffix, data):
     path = tmp_path / f"a{suffix}"
     content = bytearray(INTACT[suffix])

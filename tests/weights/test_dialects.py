@@ -43,6 +43,7 @@ def output(network, channels):
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ARCHITECTURES, st.booleans(), st.booleans(), st.sampled_from([".pth", ".safetensors"]))
+@pytest.mark.slow
 def test_every_dialect_gives_bit_identical_output(tmp_path, architecture, fused, half, suffix):
     state = random_state(architecture)
     original = architecture.build().eval()
@@ -217,6 +218,7 @@ def test_generators_of_two_dialects_are_blended(tmp_path, dialect):
 
 
 @pytest.mark.parametrize("dialect", DIALECT_WRITERS)
+@pytest.mark.slow
 def test_each_missing_tensor_is_detected_in_every_dialect(tmp_path, dialect):
     architecture = tiny_architecture(num_basic_blocks=1, num_dense_blocks=2)
     state = DIALECT_WRITERS[dialect](random_state(architecture), architecture)
@@ -265,6 +267,7 @@ def test_upsampling_kind_must_match_layer_numbers():
     ("scale", "unshuffle", "channels", "blocks"),
     [(1, False, 3, 2), (2, False, 1, 1), (4, False, 3, 3), (8, False, 4, 2), (2, True, 3, 2), (1, True, 1, 3)],
 )
+@pytest.mark.slow
 def test_spandrel_loads_the_same_weights(tmp_path, write, scale, unshuffle, channels, blocks):
     sizes = {"rrdb_channels": 8, "growth_channels": 32, "num_dense_blocks": 3, "num_residual_blocks": 5}
     architecture = tiny_architecture(

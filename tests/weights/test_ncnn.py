@@ -183,6 +183,7 @@ def test_text_of_another_encoding_is_rejected(pair):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.slow
 def test_damaged_pairs_are_loaded_or_rejected_cleanly(tmp_path, data):
     pair = NcnnWriter(STATE, TINY).write(tmp_path / "net")
     param, weights = (bytearray(path.read_bytes()) for path in pair)

@@ -375,6 +375,7 @@ def test_shapes_without_data_are_rejected_before_allocation(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("how", ["storage", "old storage", "inflated"])
+@pytest.mark.slow
 def test_oversized_claims_in_files_allocate_no_memory(tmp_path, how):
     path = tmp_path / "a.pth"
     torch.save({"conv_first.weight": torch.zeros(4, 3, 3, 3)}, path, _use_new_zipfile_serialization="old" not in how)
