@@ -20,7 +20,7 @@ GENERATED = {f"docs/reference/{name}.md" for name in ("command_line", "configura
 SOURCES = ("esrgan/cli", "scripts", "benchmarks", "tests")
 OTHER_FLAGS = {"--help", "--max-restarts", "--standalone", "--nnodes", "--node-rank", "--nproc-per-node"}
 OTHER_FLAGS |= {"--master-addr", "--master-port"}  # of torchrun
-OTHER_FLAGS |= {"--head"}  # of Ray
+OTHER_FLAGS |= {"--head", "--logdir"}  # of Ray and TensorBoard
 OTHER_FLAGS |= {
     "--auto_resume",
     "--fp32",
