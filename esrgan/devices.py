@@ -35,7 +35,8 @@ def select_device(name: str) -> torch.device:
         if not torch.cuda.is_available():
             raise DeviceError(f"device {name}: this PyTorch ({torch.__version__}) finds no CUDA GPU; use cpu")
         if device.index is not None and device.index >= count:
-            raise DeviceError(f"device {name}: this machine has cuda:0 to cuda:{count - 1}")
+            existing = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+            raise DeviceError(f"device {name}: this machine has only {existing}; choose another device")
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name}: this machine has no Apple GPU that PyTorch can use; use cpu")
     elif device.type not in ("cpu", "mps"):

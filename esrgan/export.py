@@ -112,7 +112,9 @@ def export_program(
         )
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        raise EsrganError(f"{path}: cannot be exported: {one_line(describe_error(error), 200)}") from error
+        reason = one_line(describe_error(error), 200)
+        remedy = "check the folder and its free disk space, or choose another format"
+        raise EsrganError(f"{path}: cannot be exported: {reason}; {remedy}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return difference
@@ -153,7 +155,8 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
             for target in contents:
                 Path(folder, target.name).replace(target)
     except OSError as error:
-        raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
+        remedy = "check the folder and its free disk space"
+        raise EsrganError(f"{path}: cannot be written: {error.strerror}; {remedy}") from error
 
 
 def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basicsr", *, half: bool = False) -> None:
@@ -247,5 +250,8 @@ def _random_image(shape: tuple[int, ...]) -> Tensor:
 def _check_difference(path: Path, found: Tensor, expected: Tensor) -> float:
     difference = float((found.float() - expected.float()).abs().max())
     if not difference <= TOLERANCE[expected.dtype] * max(1.0, float(expected.abs().max())):  # also true for NaN
-        raise EsrganError(f"{path}: not written, because its outputs differ from PyTorch's by up to {difference:.2g}")
+        remedy = "export without --half, or to another format"
+        raise EsrganError(
+            f"{path}: not written, because its outputs differ from PyTorch's by up to {difference:.2g}; {remedy}"
+        )
     return difference

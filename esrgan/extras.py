@@ -28,4 +28,7 @@ def require_extra(extra: str) -> None:
         EsrganError: If modules are missing; the message contains the command that installs them.
     """
     if absent := missing_modules(extra):
-        raise EsrganError(f"{EXTRAS[extra][1]}: needs {', '.join(absent)}; pip install 'esrgan[{extra}]'")
+        purpose = EXTRAS[extra][1]
+        raise EsrganError(
+            f"{', '.join(absent)}: not installed, but needed for {purpose}; pip install 'esrgan[{extra}]'"
+        )

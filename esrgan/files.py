@@ -98,7 +98,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise EsrganError(f"{path}: cannot be written: {error.strerror}") from error
+        remedy = "check the folder and its free disk space"
+        raise EsrganError(f"{path}: cannot be written: {error.strerror}; {remedy}") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.images import ImageData
-from esrgan.text import one_line
+from esrgan.text import format_count, one_line
 from esrgan.weights import GeneratorFile
 
 _MAX_LISTED_LAYERS = 6  # in the error about different architectures
@@ -98,7 +98,10 @@ def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFil
         ValueError: If the number, the range or the sum of the shares is wrong.
     """
     if len(files) != len(shares) or len(files) < 2:
-        raise ValueError(f"expected at least two generators and one share for each, got {len(files)} and {len(shares)}")
+        raise ValueError(
+            "expected at least two generators and one share for each, "
+            f"got {format_count(len(files), 'generator')} and {format_count(len(shares), 'share')}"
+        )
     if not all(0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise ValueError(f"expected shares from 0 to 1 that sum to 1, got {', '.join(f'{x:g}' for x in shares)}")
     for other in files[1:]:

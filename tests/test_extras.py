@@ -78,7 +78,9 @@ def test_commands_name_the_missing_extra(tmp_path, model, arguments, extra):
     done = run_without_extras(tmp_path, *arguments)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert f"needs {', '.join(extras.EXTRAS[extra][0])}; pip install 'esrgan[{extra}]'" in done.stderr
+    modules, purpose = extras.EXTRAS[extra]
+    missing = f"{', '.join(modules)}: not installed, but needed for {purpose}"
+    assert f"{missing}; pip install 'esrgan[{extra}]'" in done.stderr
 
 
 @pytest.mark.slow
@@ -92,5 +94,7 @@ def test_doctor_and_info_work_without_extras(tmp_path, model):
 def test_require_extra_accepts_installed_modules(monkeypatch):
     extras.require_extra("train")
     monkeypatch.setattr(extras, "missing_modules", lambda extra: ["wandb"])
-    with pytest.raises(EsrganError, match=r"^training and logging: needs wandb; pip install 'esrgan\[train\]'$"):
+    with pytest.raises(
+        EsrganError, match=r"^wandb: not installed, but needed for training and logging; pip install 'esrgan\[train\]'$"
+    ):
         extras.require_extra("train")

@@ -186,7 +186,8 @@ def _explain_write_errors(location: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EsrganError(f"{location}: cannot be written: {describe_error(error)}") from error
+        remedy = "check the folder and its free disk space"
+        raise EsrganError(f"{location}: cannot be written: {describe_error(error)}; {remedy}") from error
 
 
 def upscale_on_cluster(
@@ -251,8 +252,9 @@ def upscale_on_cluster(
                 finish(ManifestRecord(**json.loads(row["record"])))
         except ray.exceptions.RayError as error:  # such as workers that cannot start
             *_, last = type(error).__name__, *str(error).splitlines()
-            raise EsrganError(f"the Ray job failed: {last.strip()}") from error
-    reason = f"its worker was lost or failed up to {MAX_ATTEMPTS} times; check memory and the temporary folder"
+            remedy = "fix this and run the same command again to resume"
+            raise EsrganError(f"the Ray job failed: {last.strip()}; {remedy}") from error
+    reason = f"its worker was lost or failed up to {MAX_ATTEMPTS} times; check the free memory and the temporary folder"
     for job in [*pending.values()]:
         finish(ManifestRecord(job.source, job.target, "failed", error=f"{job.source}: {reason}"))
     for folder in {Path(job.target).parent for job in jobs if not storage.is_uri(job.target)}:

@@ -87,7 +87,9 @@ def create_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EsrganError(f"{path}: cannot create this folder: {error.strerror}") from error
+        raise EsrganError(
+            f"{path}: cannot create this folder: {error.strerror}; choose another folder or change the permissions"
+        ) from error
 
 
 def check_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:

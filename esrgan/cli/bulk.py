@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--num-gpus-per-worker",
         type=_gpus_per_worker,
         metavar="X",
-        help="GPUs per worker, may be fractional; 0 = CPU (default: 1 if the cluster has GPUs)",
+        help="GPUs per worker, can be a fraction such as 0.5; 0 = CPU (default: 1 if the cluster has GPUs)",
     )
     return parser
 
@@ -69,7 +69,7 @@ def _gpus_per_worker(text: str) -> float:
     except ValueError:
         value = -1
     if not (0 <= value < 1 or value in range(1, 1000)):
-        raise argparse.ArgumentTypeError(f"expected an integer or a fraction below 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected 0, a fraction below 1 or an integer below 1000, got {text}")
     return value
 
 
@@ -122,7 +122,7 @@ def _bulk(args: argparse.Namespace) -> int:
     upscaling_options.check_options(args)
     listed = _read_list(args.list) if args.list is not None else []
     if not args.images and not listed:
-        raise EsrganError("esrgan bulk: there is nothing to upscale; name images or a --list that is not empty")
+        raise EsrganError("esrgan bulk: no images to upscale; name images, or pass a --list that is not empty")
     jobs, existing, skipped = bulk.find_pending_jobs(
         args.images, listed, args.out_dir, f".{args.format}" if args.format else None
     )
@@ -157,8 +157,8 @@ def _bulk(args: argparse.Namespace) -> int:
         )
         with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
             gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)
-            place = f"{gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "CPU"
-            console.print(f"{names}: {file.describe()}; up to {workers} worker{'s' * (workers > 1)} on {place}")
+            place = f"with {gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "on CPU"
+            console.print(f"{names}: {file.describe()}; up to {workers} worker{'s' * (workers > 1)} {place}")
             bulk.upscale_on_cluster(jobs, file, options, workers, gpus, report)
     console.print(upscaling_options.describe_total(done - failed, existing + len(jobs), existing, failed))
     return process.SOME_FAILED if failed else process.OK
@@ -168,7 +168,7 @@ def _read_list(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError as error:
-        raise EsrganError(f"{path}: cannot be read: {error.strerror}") from error
+        raise EsrganError(f"{path}: cannot be read: {error.strerror}; check the path of --list") from error
     return [line.removesuffix("\r") for line in lines if line.strip()]
 
 

@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=partial(arguments.positive_float, at_most=500),
         default=4.0,
         metavar="N",
-        help="largest image that may be uploaded (default: 4)",
+        help="size of the largest image that may be uploaded, in megapixels (default: 4)",
     )
     parser.add_argument(
         "--host",

@@ -117,7 +117,7 @@ def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
     yield "folder", _describe_folder(root)
     for name in DATASET_NAMES:
         if is_missing(name, root):
-            yield name, f"missing; {prepare_command(name, 4, root)}"
+            yield name, f"missing; download it with: {prepare_command(name, 4, root)}"
             continue
         counts, troubles = [], []
         for split in ("train", "val"):
@@ -127,7 +127,7 @@ def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
                 troubles.append(str(problems[0]).removeprefix(f"dataset {name}: ") + more)
             else:
                 images = "image" if len(pairs) == 1 else "images"
-                counts.append(f"{len(pairs)} {'training' if split == 'train' else 'test'} {images}")
+                counts.append(f"{len(pairs)} {'training' if split == 'train' else 'validation'} {images}")
         # Both splits may have the same problem, which is shown once.
         states = list(filter(None, (", ".join(counts), *dict.fromkeys(troubles))))
         yield from ((name if state is states[0] else "", state) for state in states)

@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Create the parser of this command."""
     parser = arguments.make_parser(
         "inference",
-        "Upscale images. Outputs are named <name>_sr and written next to their inputs, or into the folder -o.",
+        "Upscale images. Outputs are named <name>_sr and written next to their inputs, or to the folder given with -o.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -34,10 +34,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--out-dir",
         type=Path,
         metavar="DIR",
-        help="output folder, mirrors input folders (default: next to each input)",
+        help="output folder, in which the structure of input folders is kept (default: next to each input)",
     )
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    existing.add_argument("--overwrite", action="store_true", help="overwrite existing outputs")
     existing.add_argument("--skip-existing", action="store_true", help="skip images whose output exists (resume)")
     upscaling_options.add_options(parser)
     parser.add_argument("images", nargs="+", help="files, folders (searched recursively) or glob patterns")

@@ -33,12 +33,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--psnr-model-path",
         metavar="FILE",
-        help="PSNR-trained generator, file or model name (default: the PSNR partner of --esrgan-model-path, if any)",
+        help="PSNR-trained generator: a file or a model name (default: the PSNR partner of --esrgan-model-path)",
     )
     parser.add_argument(
         "--esrgan-model-path",
         metavar="FILE",
-        help=f"GAN-trained generator, file or model name (default: {DEFAULT_MODEL}, unless --psnr-model-path is given)",
+        help="GAN-trained generator: a file or a model name "
+        f"(default: {DEFAULT_MODEL}, unless --psnr-model-path is given)",
     )
     parser.add_argument(
         "--alpha", type=arguments.fraction, metavar="A", help="share of the GAN model: 0 = faithful, 1 = full texture"
@@ -53,13 +54,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", type=Path, nargs=2, metavar=("PSNR", "GAN"), help="blend two images instead of models"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite the output file if it exists")
     parser.add_argument(
         "out_path",
         type=Path,
         nargs="?",
         metavar="FILE",
-        help="output: .pth, .safetensors or an image (default: <GAN model>_alpha_<A>.pth in the current folder)",
+        help="output: .pth or .safetensors, or an image with --images "
+        "(default: <GAN model>_alpha_<A>.pth in the current folder)",
     )
     sweep = parser.add_argument_group("evaluating blends")
     sweep.add_argument(
@@ -97,20 +99,25 @@ def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
         args.psnr_model_path = args.psnr_model_path or psnr_partner(args.esrgan_model_path)
     if args.sweep:
         if args.mix or args.images or args.alpha is not None or args.out_path or not args.out_dir:
-            parser.error("--sweep needs -o, and excludes --mix, --images, --alpha and an output file")
+            parser.error("--sweep needs -o, and cannot be combined with --mix, --images, --alpha or an output file")
         kinds = {_DISTORTION_METRIC.fullmatch(name.strip()) is not None for name in args.metrics.split(",")}
         if kinds != {True, False} and args.metrics != "all":
             parser.error(
                 "--sweep plots PSNR or SSIM against a perceptual metric; pass both, such as --metrics psnr,niqe"
             )
         if any(dataset.startswith("=") for dataset in args.datasets.split(",")):
-            parser.error("--sweep needs datasets with ground truth, so not =LR")
+            parser.error(
+                "--sweep needs datasets with ground truth, which =LR does not have; use HR=LR or a folder of HR images"
+            )
         require_extra("metrics")
         return _sweep(args)
     if args.out_dir or args.json or args.csv:
         parser.error("-o, --json and --csv need --sweep")
     if (args.alpha is None) != bool(args.mix) or (not args.out_path and (args.mix or args.images)):
-        parser.error("--alpha is required (except with --mix); --mix and --images also need an output file")
+        parser.error(
+            "--alpha is required, except with --mix, which does not allow it; "
+            "--mix and --images also need an output file"
+        )
     if not args.out_path:
         args.out_path = Path(f"{Path(args.esrgan_model_path).stem}_alpha_{args.alpha:g}.pth")
     arguments.check_overwrite([args.out_path], overwrite=args.overwrite)

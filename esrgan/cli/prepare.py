@@ -24,16 +24,16 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the argument parser of ``esrgan prepare``."""
     parser = arguments.make_parser(
         "prepare",
-        "Download datasets (resuming, verifying and unpacking them), or make the LR images of a folder. Re-run to "
-        "resume. With --preview, show degraded LR patches before you train on them.",
+        "Download, verify and unpack datasets, or make the LR images of a folder. Run the command again to resume it. "
+        "With --preview, show degraded LR patches before you train on them.",
         EXAMPLES,
     )
     parser.add_argument("dataset", nargs="+", help="div2k, bsds500, set5, set14, flickr2k, or a folder of HR images")
     parser.add_argument(
         "--preview",
         action="store_true",
-        help=f"only write {PREVIEW_FILE}: HR crops beside degraded LR patches, using the configuration given first "
-        "(default: Real-ESRGAN's)",
+        help=f"only write {PREVIEW_FILE}: HR crops beside degraded LR patches; name a configuration first to use "
+        "its degradation (default: Real-ESRGAN's)",
     )
     parser.add_argument(
         "--scale", type=int, choices=(2, 3, 4, 8), default=4, help="scale of the LR images (default: 4)"

@@ -28,13 +28,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"generator, checkpoint, or a name listed by `esrgan models` (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
-        "--psnr-model-path", metavar="FILE", help="PSNR model to blend -m with (default: its PSNR partner)"
+        "--psnr-model-path", metavar="FILE", help="PSNR model to blend -m with (default: the PSNR partner of -m)"
     )
     parser.add_argument(
         "--alpha",
         type=arguments.fraction,
         metavar="A",
-        help="blend -m with its PSNR model; share of -m in the blend, 0 to 1",
+        help="blend -m with a PSNR model; share of -m in the blend, 0 to 1",
     )
     parser.add_argument(
         "--precision",
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--quality",
         type=_percent,
         metavar="Q",
-        help="quality of lossy formats, 1 to 100 (default: 95); makes WebP lossy",
+        help="quality of lossy formats, 1 to 100 (default: 95); if given, WebP outputs are lossy",
     )
     parser.add_argument(
         "--outscale",
@@ -67,7 +67,7 @@ def check_options(args: argparse.Namespace) -> None:
         EsrganError: If the combination is invalid, or the model has no PSNR partner.
     """
     if args.alpha is None and args.psnr_model_path is not None:
-        raise EsrganError("--psnr-model-path: expected --alpha too, the share of -m in the blend")
+        raise EsrganError("--psnr-model-path: needs --alpha, the share of -m in the blend")
     if args.alpha is not None and args.psnr_model_path is None:
         args.psnr_model_path = psnr_partner(args.model_path)
 

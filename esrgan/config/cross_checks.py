@@ -100,7 +100,7 @@ def _check_degradation(config: Config) -> Iterator[_Conflict]:
             expected = "null with img_channels 4 (JPEG has no alpha channel)"
             yield [key, "img_channels"], expected, "an object", "set it to null"
         if name == "pretraining" and config.pretraining.hard_transforms:
-            expected = "false with a degradation, which has its own JPEG"
+            expected = "false with a degradation, which includes JPEG compression"
             yield ["pretraining.hard_transforms", key], expected, "true", "set it to false"
         low = [item.lr for item in stage.train_datasets if isinstance(item, FolderPair) and item.lr is not None]
         if low:

@@ -79,11 +79,11 @@ class Diagnostics:
 
 
 def parse(raw: bytes, diagnostics: Diagnostics) -> Any:
-    """Parse a JSON file, and add the positions of its keys and the problems of its text to ``diagnostics``.
+    """Parse a JSON file, and add the positions of its keys and its syntax errors to ``diagnostics``.
 
     Args:
         raw: The content of the file.
-        diagnostics: Where positions and problems are added.
+        diagnostics: Receives the positions and the problems.
 
     Returns:
         The value, as ``json.loads`` returns it.

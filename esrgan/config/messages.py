@@ -27,12 +27,12 @@ _BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "at
 
 
 def explain_error(keys: KeyPath, kind: str, value: object) -> tuple[str, str, str]:
-    """Explain an error that pydantic calls ``kind``.
+    """Explain a validation error of pydantic.
 
     Args:
-        keys: Where the value is.
-        kind: Pydantic's type of error.
-        value: What the file contains.
+        keys: Path of keys and indices to the value in the file.
+        kind: Type of the error, such as ``extra_forbidden``.
+        value: The value in the file.
 
     Returns:
         What was expected, what was found, and what to do.

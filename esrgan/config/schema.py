@@ -67,27 +67,33 @@ class DegradationRound(_Section):
     ] = Field(
         default=(0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
         description="Probabilities of the other kernels: iso, aniso, generalized_iso, generalized_aniso, plateau_iso, "
-        "plateau_aniso; they sum to 1.",
+        "plateau_aniso; they must sum to 1.",
     )
-    blur_sigma: _PositiveRange = Field(default=(0.2, 3.0), description="Standard deviation of the blur kernels in px.")
+    blur_sigma: _PositiveRange = Field(
+        default=(0.2, 3.0), description="Range of the standard deviation of the blur kernels, in px."
+    )
     betag_range: _PositiveRange = Field(
-        default=(0.5, 4.0), description="Shape β of generalised Gaussian kernels; contains 1."
+        default=(0.5, 4.0), description="Range of the shape β of generalised Gaussian kernels; must contain 1."
     )
-    betap_range: _PositiveRange = Field(default=(1.0, 2.0), description="Shape β of plateau kernels; contains 1.")
+    betap_range: _PositiveRange = Field(
+        default=(1.0, 2.0), description="Range of the shape β of plateau kernels; must contain 1."
+    )
     resize_prob: Annotated[tuple[_Probability, _Probability, _Probability], _AcceptList] = Field(
         default=(0.2, 0.7, 0.1),
-        description="Probabilities of upscaling, downscaling and keeping the size; they sum to 1.",
+        description="Probabilities of upscaling, downscaling and keeping the size; they must sum to 1.",
     )
     resize_range: _PositiveRange = Field(
-        default=(0.15, 1.5), description="Smallest and largest resize factor; contains 1."
+        default=(0.15, 1.5), description="Smallest and largest resize factor; the range must contain 1."
     )
     gaussian_noise_prob: _Probability = Field(
         default=0.5, description="Probability that the noise is Gaussian; otherwise it is Poisson."
     )
     noise_range: _NonNegativeRange = Field(
-        default=(1.0, 30.0), description="Standard deviation of Gaussian noise in levels of 255."
+        default=(1.0, 30.0), description="Range of the standard deviation of Gaussian noise, in 8-bit levels."
     )
-    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 3.0), description="Factor on Poisson noise.")
+    poisson_scale_range: _NonNegativeRange = Field(
+        default=(0.05, 3.0), description="Range of the factor on Poisson noise."
+    )
     gray_noise_prob: _Probability = Field(
         default=0.4, description="Probability that the noise is the same on all channels."
     )
@@ -100,27 +106,33 @@ class SecondDegradationRound(DegradationRound):
     """The second round: milder, and its resize factor is relative to the size of the LR patch."""
 
     blur_prob: _Probability = Field(default=0.8, description="Probability of blur.")
-    blur_sigma: _PositiveRange = Field(default=(0.2, 1.5), description="Standard deviation of the blur kernels in px.")
+    blur_sigma: _PositiveRange = Field(
+        default=(0.2, 1.5), description="Range of the standard deviation of the blur kernels, in px."
+    )
     resize_prob: Annotated[tuple[_Probability, _Probability, _Probability], _AcceptList] = Field(
         default=(0.3, 0.4, 0.3),
-        description="Probabilities of upscaling, downscaling and keeping the size; they sum to 1.",
+        description="Probabilities of upscaling, downscaling and keeping the size; they must sum to 1.",
     )
     resize_range: _PositiveRange = Field(
-        default=(0.3, 1.2), description="Smallest and largest resize factor; contains 1."
+        default=(0.3, 1.2), description="Smallest and largest resize factor; the range must contain 1."
     )
     noise_range: _NonNegativeRange = Field(
-        default=(1.0, 25.0), description="Standard deviation of Gaussian noise in levels of 255."
+        default=(1.0, 25.0), description="Range of the standard deviation of Gaussian noise, in 8-bit levels."
     )
-    poisson_scale_range: _NonNegativeRange = Field(default=(0.05, 2.5), description="Factor on Poisson noise.")
+    poisson_scale_range: _NonNegativeRange = Field(
+        default=(0.05, 2.5), description="Range of the factor on Poisson noise."
+    )
 
 
 class Degradation(_Section):
     """Real-world degradation of HR patches instead of bicubic downscaling; the defaults are those of Real-ESRGAN."""
 
     first: DegradationRound = Field(default_factory=DegradationRound, description="First round.")
-    second: SecondDegradationRound = Field(default_factory=SecondDegradationRound, description="Second, milder round.")
+    second: SecondDegradationRound = Field(
+        default_factory=SecondDegradationRound, description="Second round, which is milder."
+    )
     final_sinc_prob: _Probability = Field(default=0.8, description="Probability of a final sinc filter.")
-    gt_usm: bool = Field(default=True, description="Sharpen the HR patches by unsharp masking.")
+    gt_usm: bool = Field(default=True, description="Sharpen the HR patches with an unsharp mask.")
 
 
 class _Stage(_Section):
@@ -137,7 +149,8 @@ class _Stage(_Section):
     )
     degradation: Degradation | None = Field(
         default=None,
-        description="Replace the datasets' LR patches by degraded HR patches; {} = Real-ESRGAN's settings, null = off.",
+        description="Replace the datasets' LR patches with degraded HR patches; {} = Real-ESRGAN's settings, "
+        "null = off.",
     )
 
     @model_validator(mode="before")
@@ -154,7 +167,7 @@ class Pretraining(_Stage):
     lr: _PositiveFloat = Field(default=2e-4, description="Learning rate.")
     sched_step: _PositiveInt = Field(default=200000, description="Steps between reductions of the learning rate.")
     sched_gamma: _Gamma = Field(default=0.5, description="Factor on the learning rate at each reduction.")
-    hard_transforms: bool = Field(default=False, description="Augment LR patches by JPEG and coarse dropout.")
+    hard_transforms: bool = Field(default=False, description="Augment LR patches with JPEG and coarse dropout.")
 
 
 class Training(_Stage):
@@ -195,7 +208,8 @@ class Generator(_Section):
     )
     small_init: Literal["all", "trunk"] = Field(
         default="all",
-        description="Convolutions whose initial weights are scaled by 0.1: all, or only those of the RRDBs.",
+        description="Convolutions whose initial weights are scaled by 0.1: all of them (all) or only those of the "
+        "RRDBs (trunk).",
     )
 
 
@@ -207,7 +221,7 @@ class Discriminator(_Section):
     )
     vgg_blk_ch: Annotated[_PositiveInts, Field(min_length=1)] = Field(
         default=(64, 64, 128, 128, 256, 256, 512, 512),
-        description="vgg: output channels of each convolution; one that keeps the channels has stride 2.",
+        description="vgg: output channels of each convolution; one that keeps the number of channels has stride 2.",
     )
     fc_features: _PositiveInts = Field(default=(100,), description="vgg: widths of the hidden fully connected layers.")
     num_features: _PositiveInt = Field(default=64, description="unet: channels of the first convolution.")
@@ -231,7 +245,7 @@ class PerceptualLoss(_Section):
     vgg_type: Literal["vgg11", "vgg13", "vgg16", "vgg19"] = Field(default="vgg19", description="VGG network.")
     criterion: Literal["l1", "l2"] = Field(default="l1", description="Distance between the features.")
     normalize_input: bool = Field(
-        default=True, description="Normalise the input by the mean and standard deviation of ImageNet."
+        default=True, description="Normalise the input with the mean and standard deviation of ImageNet."
     )
     normalize_loss: bool = Field(default=False, description="Divide by the sum of layer_weights.")
     weights: _NonEmptyStr | None = Field(
@@ -253,7 +267,7 @@ class Logging(_Section):
     wandb_entity: _NonEmptyStr | None = Field(
         default=None, description="User or team of Weights & Biases; null = your default entity."
     )
-    num_images: _NonNegativeInt = Field(default=4, description="Validation images shown in the logged panels.")
+    num_images: _NonNegativeInt = Field(default=4, description="Number of validation images in the logged panels.")
 
 
 class Config(_Section):
@@ -284,12 +298,14 @@ class Config(_Section):
     seed: _NonNegativeInt = Field(default=0, description="Seed for initialisation, data order and augmentation.")
     num_workers: _NonNegativeInt | None = Field(
         default=None,
-        description="Loader processes; null = 0 when training on a CPU, else by the number of cores.",
+        description="Loader processes; null = 0 on a CPU, otherwise chosen from the number of cores.",
     )
     data_root: _NonEmptyStr | None = Field(
         default=None, description="Folder of the named datasets; null = $ESRGAN_DATA or data."
     )
-    cache_dir: _NonEmptyStr | None = Field(default=None, description="Decoded images; null = cache in the data root.")
+    cache_dir: _NonEmptyStr | None = Field(
+        default=None, description="Folder for the cache of decoded images; null = the folder cache in data_root."
+    )
     ema_decay: _Decay = Field(
         default=0.999, description="Decay of the moving average of the generator's weights; 0 = off."
     )

@@ -117,13 +117,13 @@ def cache_pairs(
                     else:
                         problems[pair] = made
         except OSError as error:
-            remedy = "make it writable, or set cache_dir"
+            remedy = "make it writable, or set cache_dir to another folder"
             raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error
     for pair, cached in found.items():
         height, width, _ = cached.shape
         if height < min_size[0] or width < min_size[1]:
             remedy = "remove it or use smaller patches"
-            expected, got = f"at least {min_size[1]}×{min_size[0]} px", f"{width}×{height}"
+            expected, got = f"at least {min_size[1]}×{min_size[0]} px", f"{width}×{height} px"
             problems[pair] = [Problem(str(pair.high), expected, got, remedy)]
     if problems:
         raise DatasetError(problem for pair in dict.fromkeys(pairs) for problem in problems.get(pair, ()))
@@ -151,12 +151,12 @@ def open_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(made, list):
             raise DatasetError(made)
         if made != pair:
-            remedy = "continue with --resume auto, or start a new run"
+            remedy = "resume with --resume auto, or start a new run"
             expected = "the image the run started with"
             raise DatasetError(Problem(str(pair.source.high), expected, "a different one", remedy))
         return _memory_map(pair)
     except (OSError, ValueError) as error:
-        remedy = "check the disk, or set cache_dir to another one"
+        remedy = "check the disk, or set cache_dir to a folder on another disk"
         raise DatasetError(Problem(str(pair.path), "the data just written", describe_error(error), remedy)) from error
 
 
@@ -212,7 +212,7 @@ def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path, conso
             need += CachedPair(pair, cache_dir, shape, scale).size
     free = shutil.disk_usage(cache_dir).free
     if need > free:
-        remedy = "free some space, or set cache_dir to another disk"
+        remedy = "free some space, or set cache_dir to a folder on another disk"
         expected = f"{format_size(need)} free for {format_count(len(pairs), 'decoded image')}"
         raise DatasetError(Problem(f"cache {cache_dir}", expected, format_size(free), remedy))
     todo = format_count(len(pairs), "image")
@@ -246,7 +246,7 @@ def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) 
     except EsrganError as error:
         return list(error.problems)
     except OSError as error:
-        return [f"{error.filename}: cannot be read: {describe_error(error)}"]
+        return [f"{error.filename}: cannot be read: {describe_error(error)}; check the file and its permissions"]
     high_bytes, low_bytes = np.ascontiguousarray(high).data, np.ascontiguousarray(low).data
     cached = CachedPair(pair, path, (high.shape[0], high.shape[1], channels), scale)
     try:
@@ -255,6 +255,6 @@ def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) 
             file.write(high_bytes)
             file.write(low_bytes)
     except OSError as error:
-        remedy = "free some space or set cache_dir; images decoded so far are kept"
+        remedy = "free some space, or set cache_dir to another folder; images decoded so far are kept"
         raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error
     return cached

@@ -128,7 +128,8 @@ def _create_output_folder(target: Path) -> None:
         target.mkdir(exist_ok=True)
         (target / _MARKER).touch()
     except OSError as error:
-        raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; make the folder writable") from error
+        remedy = "free some space or make the folder writable"
+        raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; {remedy}") from error
 
 
 def _is_up_to_date(job: _Job, scale: int) -> bool:
@@ -161,7 +162,7 @@ def _worker_map(workers: int) -> Iterator[Callable[[Callable[[_Job], _Problems],
     try:
         yield map_jobs
     except BrokenProcessPool as error:
-        raise DatasetError("a worker process was killed, perhaps for lack of memory; use fewer --workers") from error
+        raise DatasetError("a worker process was killed, perhaps for lack of memory; lower --workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -177,5 +178,5 @@ def _downscale_image(job: _Job, scale: int) -> _Problems:
     except EsrganError as error:
         return list(error.problems)
     except OSError as error:
-        return [f"{job.high}: cannot be downscaled: {describe_error(error)}"]
+        return [f"{job.high}: cannot be downscaled: {describe_error(error)}; check the file and the free disk space"]
     return []

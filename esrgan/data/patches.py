@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from esrgan.data.augment import Augmentation
 from esrgan.data.cache import CachedPair, open_pair
-from esrgan.errors import EsrganError, Problem, TrainingError
+from esrgan.errors import EsrganError, TrainingError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -192,11 +192,11 @@ def _watch_workers(loader: DataLoader[Any]) -> Iterator[Any]:
 def _check_workers_alive(processes: Sequence[BaseProcess]) -> None:
     for process in processes:
         if (code := process.exitcode) is not None:
-            got = f"signal {-code}" if code < 0 else f"exit code {code}"
+            end = f"was killed by signal {-code}" if code < 0 else f"exited too early with code {code}"
             if code == -9:
-                got += ", which the system sends when memory runs out"
-            remedy = "lower num_workers, then continue with --resume auto"
-            raise TrainingError(Problem(f"loader process {process.pid}", "to run until training ends", got, remedy))
+                end += ", which the system sends when memory runs out"
+            remedy = "lower num_workers, then resume with --resume auto"
+            raise TrainingError(f"loader process {process.pid}: {end}; {remedy}")
 
 
 def read_cached_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:

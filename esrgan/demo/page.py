@@ -96,7 +96,7 @@ def make_page(models: DemoModels, folder: Path, max_megapixels: float) -> gr.Blo
                     detail = gr.ImageSlider(label="Detail at 1:1", format="png", buttons=[], elem_id="detail")
                     with gr.Column(min_width=240):
                         across = gr.Slider(0, 100, value=50, step=1, label="Position of the detail, % from the left")
-                        down = gr.Slider(0, 100, value=50, step=1, label="% from the top")
+                        down = gr.Slider(0, 100, value=50, step=1, label="Position of the detail, % from the top")
 
         examples.click(lambda index: str(EXAMPLE_IMAGES[index]), examples, file, api_visibility="private")
         model.change(update_strength, model, alpha, api_visibility="private")

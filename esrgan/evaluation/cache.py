@@ -97,7 +97,7 @@ class ResultCache:
         except EsrganError as error:
             if self.folder is not None:  # another thread may have warned already
                 self.folder = None
-                self.warn(f"results are not cached: {error}; set ESRGAN_CACHE to another folder or pass --no-cache")
+                self.warn(f"results are not cached: {error}, set ESRGAN_CACHE to another folder, or pass --no-cache")
 
     @staticmethod
     def _path(folder: Path, key: Mapping[str, str]) -> Path:

@@ -194,7 +194,7 @@ def check_out_dir(out_dir: Path, dataset_images: Sequence[DatasetImage], methods
     for dataset_image in dataset_images:
         for path in (dataset_image.low, dataset_image.high):
             if path is not None and path.resolve().parent == out_dir.resolve():
-                raise EsrganError(f"{out_dir}: contains images to be evaluated; choose another folder for results")
+                raise EsrganError(f"{out_dir}: contains images to be evaluated; choose another output folder")
     names: dict[Path, str] = {}
     for dataset_image in dataset_images:
         for method in (*methods, "sheet", "strip"):

@@ -163,7 +163,7 @@ def _render_error_scale(limit: int) -> str:
 
 
 def _colour_errors(error: NDArray[np.float64], limit: float) -> Image.Image:
-    """Return an (H, W) error as a colour image; errors above the limit look like the limit."""
+    """Return an (H, W) error as a colour image; errors above the limit get the colour of the limit."""
     stops = np.linspace(0, 255, len(_ERROR_COLOURS))
     palette = np.stack([np.interp(np.arange(256), stops, channel) for channel in np.transpose(_ERROR_COLOURS)], axis=1)
     image = Image.fromarray(np.rint(np.minimum(error / limit, 1) * 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Find the images that files, folders and glob patterns stand for."""
+"""Find the images given by files, folders and glob patterns."""
 
 from __future__ import annotations
 

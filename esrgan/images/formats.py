@@ -171,7 +171,7 @@ def check_writable(
     depth = effective_bits(np.dtype(dtype), bits)
     if depth > max(limits.bit_depths) and not reduce_depth:
         got = "float samples" if depth == 32 else f"{depth} bits per sample"
-        remedy = f"write {'.tif' if depth == 32 else '.png or .tif'}, or allow fewer bits"
+        remedy = f"write {'.tif' if depth == 32 else '.png or .tif'}, or pass reduce_depth=True in Python"
         refuse(f"at most {max(limits.bit_depths)} bits per sample", got, remedy)
 
 

@@ -179,4 +179,4 @@ def write_pixels(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool 
         raise
     except Exception as error:
         remedy = "check the folder and its free disk space, or choose another format"
-        raise ImageError(Problem(str(path), f"to write a {file_format} file", describe_error(error), remedy)) from error
+        raise ImageError(f"{path}: cannot be written as {file_format}: {describe_error(error)}; {remedy}") from error

@@ -67,7 +67,9 @@ def read_image(path: str | Path, max_pixels: int | None = None) -> ImageData:
             head = file.read(512)
             file_format = metadata.detect_format(head.ljust(32, b"\0"))
             if file_format is None:
-                raise _UnsupportedImageError(_READABLE, metadata.guess_file_kind(head), "check where it comes from")
+                raise _UnsupportedImageError(
+                    _READABLE, metadata.guess_file_kind(head), "replace it or convert it to one of these formats"
+                )
             if file_format == "BMP":
                 return _read_bmp(file, max_pixels)
             if file_format in ("AVIF", "HEIC") and metadata.is_image_sequence(head):

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from esrgan.errors import ImageError, Problem
+from esrgan.errors import ImageError
 from esrgan.files import atomic_write
 from esrgan.images import metadata, native_libraries, tiff
 from esrgan.images.formats import FILE_FORMATS, ImageData, check_writable, effective_bits, format_for_suffix
@@ -79,7 +79,7 @@ def write_image(
     except Exception as error:
         got = describe_error(error) if isinstance(error, OSError) else native_libraries.describe_vips_error(error)
         remedy = "check the folder and its free disk space, or choose another format"
-        raise ImageError(Problem(str(path), f"to write a {name} file", got, remedy)) from error
+        raise ImageError(f"{path}: cannot be written as {name}: {got}; {remedy}") from error
     return notes
 
 

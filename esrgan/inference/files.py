@@ -217,7 +217,9 @@ def upscale_files(
         except EsrganError as error:
             result = FileResult(job, error=str(error))
         except Exception as error:  # a run of many hours should survive even errors that we did not foresee
-            result = FileResult(job, error=f"{job.source}: unexpected: {type(error).__name__}: {describe_error(error)}")
+            result = FileResult(
+                job, error=f"{job.source}: unexpected error: {type(error).__name__}: {describe_error(error)}"
+            )
         results.append(result)
         report(result)
 
@@ -289,7 +291,10 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImageError(f"{job.target.parent}: cannot create this folder: {describe_error(error)}") from error
+        raise ImageError(
+            f"{job.target.parent}: cannot create this folder: {describe_error(error)}; "
+            "choose another folder or change the permissions"
+        ) from error
     lost = images.write_image(
         job.target,
         image,

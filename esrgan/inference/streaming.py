@@ -151,7 +151,7 @@ class _SkipQueue:
         self.strips: deque[Tensor] = deque()
 
     def add_to(self, branch: Tensor, scaling: float) -> Tensor:
-        """Remove as many lines as the branch has and return them plus the scaled branch, in float32."""
+        """Take as many lines from the queue as the branch has, and add the scaled branch to them in float32."""
         result, first = torch.empty_like(branch, dtype=torch.float32), 0
         branch = branch.float()
         while first < branch.shape[self.dim]:

@@ -73,7 +73,7 @@ class Upscaler:
         outscale: float | None = None,
     ) -> None:
         if outscale is not None and not 0 < outscale <= 64:
-            raise ValueError(f"outscale: expected a number above 0, at most 64, got {outscale}")
+            raise ValueError(f"outscale: expected a number above 0 and at most 64, got {outscale}")
         network = copy.deepcopy(network).eval().requires_grad_(False)
         self.network: RRDBNet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype = device, dtype
@@ -250,7 +250,7 @@ class Upscaler:
             write(self._upscale_to_float(low, progress, peak), 0, 0)
 
     def _upscale_to_float(self, low: Tensor, progress: ProgressCallback, peak: float = 1.0) -> Tensor:
-        """Upscale (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), about [0, 1], on the device of the input."""
+        """Upscale (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), roughly in [0, 1], on the input's device."""
         # The dihedral group: quarter turns of the image and of its mirror image.
         views = (
             [(turns, mirror) for mirror in (False, True) for turns in range(4)] if self.self_ensemble else [(0, False)]

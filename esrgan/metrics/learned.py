@@ -63,7 +63,7 @@ class LearnedMetric:
                 else:
                     module = LearnedPerceptualImagePatchSimilarity(name.removeprefix("lpips_")).net
         except Exception as error:  # PyTorch raises nearly any exception for a damaged file
-            raise WeightsError(f"{path} cannot be used: {one_line(str(error))}; download it again") from error
+            raise WeightsError(f"{path}: cannot be used: {one_line(str(error))}; download it again") from error
         self.module = module.to(device)
         # Both expect images in [0, 1]; LPIPS converts them to [-1, 1] if normalize is set.
         self.distance: Callable[[Tensor, Tensor], Tensor] = (

@@ -85,7 +85,8 @@ class VGGFeatures(nn.Module):
             self.features.load_state_dict(wanted, assign=True)
         except RuntimeError as error:
             detail = str(error).splitlines()[-1].strip()
-            raise WeightsError(f"{vgg_type} weights: these belong to another network: {detail}") from error
+            remedy = f"use a state dict of {vgg_type} in torchvision's layout"
+            raise WeightsError(f"{vgg_type} weights: these belong to another network: {detail}; {remedy}") from error
         self.normalize_input = normalize_input
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))

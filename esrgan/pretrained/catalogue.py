@@ -36,7 +36,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A generator with a name.
+    """A generator that commands accept by name.
 
     Attributes:
         summary: Its purpose, in a few words.
@@ -62,9 +62,9 @@ _AUR_CHECKSUMS = "sha256sums of the AUR package python-realesrgan"
 DEFAULT_MODEL = "esrgan-lite"
 MODELS = {
     "esrgan-lite": PretrainedModel("photographs, 6 blocks", "Apache-2.0", psnr_model="esrgan-lite-psnr"),
-    "esrgan-lite-psnr": PretrainedModel("PSNR partner of esrgan-lite, no invented texture", "Apache-2.0"),
+    "esrgan-lite-psnr": PretrainedModel("PSNR partner of esrgan-lite, without invented texture", "Apache-2.0"),
     "esrgan-full": PretrainedModel("photographs, 23 blocks", "Apache-2.0", psnr_model="esrgan-full-psnr"),
-    "esrgan-full-psnr": PretrainedModel("PSNR partner of esrgan-full, no invented texture", "Apache-2.0"),
+    "esrgan-full-psnr": PretrainedModel("PSNR partner of esrgan-full, without invented texture", "Apache-2.0"),
     "esrgan-official": PretrainedModel(
         "the paper's ESRGAN, for clean images",
         "Apache-2.0",
@@ -98,7 +98,7 @@ MODELS = {
         ),
     ),
     "realesrnet-x4plus": PretrainedModel(
-        "PSNR partner of realesrgan-x4plus, no invented texture",
+        "PSNR partner of realesrgan-x4plus, without invented texture",
         "BSD-3-Clause",
         source=ModelSource(
             f"{_REAL_ESRGAN_URL}/v0.1.1/RealESRNet_x4plus.pth",

@@ -339,7 +339,7 @@ def _roll_back(run: Run, stage: Stage, data: StageData, recovery: Recovery, done
     batch_size, good_step = run.config.batch_size, recovery.good["step"]
     images = {data.patches.pair_at(first_bad * batch_size + i).source.high.name: None for i in range(batch_size)}
     problem = (
-        f"{stage.name}: every step from {first_bad + 1} to {done} was bad, "
+        f"{stage.name}: every step from {first_bad + 1} to {done} diverged, "
         f"the first with {diagnosis} on {', '.join(images)}"
     )
     if recovery.rollbacks == MAX_ROLLBACKS:

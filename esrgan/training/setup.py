@@ -270,7 +270,9 @@ def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[s
     changes = describe_changes(first, settings)
     got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
     remedy = "use the same configuration, options and images on all machines"
-    problem = str(Problem(host, f"the same as process 0 on {first_host}", got, remedy)) if changes else ""
+    problem = (
+        str(Problem(host, f"the same settings and images as process 0 on {first_host}", got, remedy)) if changes else ""
+    )
     raise EsrganError(list(dict.fromkeys(filter(None, distributed.all_gather_text("differences", problem)))))
 
 

@@ -106,7 +106,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
     except IsADirectoryError as error:
         raise WeightsError(f"{path}: expected a weight file, got a folder; pass the file inside it") from error
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
     if not head.strip():
         raise WeightsError(f"{path}: expected a weight file, got an empty file; download it again")
     content = _load(path, head, size)
@@ -164,7 +164,8 @@ def _check_zip(path: Path, size: int) -> None:
     inside = sum(entry.file_size for entry in entries)
     if inside > MAX_INFLATION * size:
         raise WeightsError(
-            f"{path}: not opened: {size:,} bytes would unpack to {inside:,}, and weights never compress so well"
+            f"{path}: not opened: {size:,} bytes would unpack to {inside:,}, and weights never compress so well; "
+            "download it again from a source that you trust"
         )
 
 

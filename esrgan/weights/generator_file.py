@@ -216,7 +216,10 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
-        raise WeightsError(f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed") from error
+        raise WeightsError(
+            f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed; "
+            "check the folder and its free disk space"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

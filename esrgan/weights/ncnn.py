@@ -82,7 +82,7 @@ def _read_layers(param: Path) -> list[str]:
     try:
         magic, counts, *lines = f"{param.read_text('utf-8')}\n".split("\n")
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{param}: expected the text of an ncnn network: {one_line(str(error))}") from error
+        raise WeightsError(f"{param}: cannot be read as the text of an ncnn network: {one_line(str(error))}") from error
     lines = [line for line in lines if line.strip()]
     if magic.strip() != MAGIC.decode() or counts.split()[:1] != [str(len(lines))]:
         expected = one_line(counts.partition(" ")[0], 20) or "the stated number of"
@@ -95,7 +95,7 @@ def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tenso
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
     position = 0
 
     def take(count: int, dtype: str, name: str) -> npt.NDArray[Any]:
@@ -104,7 +104,7 @@ def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tenso
         if position > len(content):
             raise WeightsError(
                 f"{path}: expected at least {position:,} bytes, got {len(content):,} (it ends within {name}); "
-                "it is truncated or does not belong to its .param"
+                "it is truncated or does not belong to its .param; download both files again"
             )
         return np.frombuffer(content, dtype, count, start)
 
@@ -126,5 +126,6 @@ def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tenso
         yield torch.from_numpy(take(convolution.out_channels, "<f4", convolution.name).copy())
     if position != len(content):
         raise WeightsError(
-            f"{path}: expected {position:,} bytes, got {len(content):,}; it does not belong to its .param"
+            f"{path}: expected {position:,} bytes, got {len(content):,}; it does not belong to its .param; "
+            "download both files again"
         )

@@ -27,7 +27,7 @@ def to_ncnn(state: dict[str, Tensor], architecture: Architecture) -> tuple[str, 
 
 
 class _Writer:
-    """Writer of one RRDBNet, layer by layer; it adds the weights of a layer to the ``.bin`` with the layer."""
+    """Writer of one RRDBNet; each layer that is added also appends its weights to the content of the ``.bin``."""
 
     def __init__(self, state: dict[str, Tensor], architecture: Architecture) -> None:
         self.state, self.architecture = state, architecture

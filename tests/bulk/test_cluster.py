@@ -176,10 +176,10 @@ def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
     (tmp_path / "empty.txt").write_text("\n")
     out = tmp_path / "out"
     for arguments, message in (
-        ([], "nothing to upscale"),
-        (["--list", tmp_path / "empty.txt"], "nothing to upscale"),
+        ([], "no images to upscale"),
+        (["--list", tmp_path / "empty.txt"], "no images to upscale"),
         (["--list", tmp_path / "no.txt"], "cannot be read"),
-        ([tmp_path / "in", "--psnr-model-path", model], "--alpha too"),
+        ([tmp_path / "in", "--psnr-model-path", model], "--psnr-model-path: needs --alpha, the share of -m"),
         ([tmp_path / "in", "--address", "127.0.0.1:9"], "a Ray cluster"),
     ):
         assert run(bulk_command, "-o", out, "-m", model, *arguments) == 2

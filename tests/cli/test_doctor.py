@@ -30,7 +30,7 @@ def test_doctor_reports_dataset_problems(tmp_path, capsys, monkeypatch, write_im
     assert (
         f"  set5                 dataset {tmp_path}/Set5/GTmod12: expected images in this folder, got none; put" in out
     )
-    assert f"  set14                missing; esrgan prepare set14 --data-root {tmp_path}\n" in out
+    assert f"  set14                missing; download it with: esrgan prepare set14 --data-root {tmp_path}\n" in out
     assert "  flickr2k             2 training images\n" in out
     assert out.count("expected validation images, got only training images; validate on div2k") == 1
     assert "  skimage              expected the scikit-image package, got none; pip install 'esrgan[train]'\n" in out
@@ -68,9 +68,9 @@ def test_doctor_lists_what_is_present_and_missing(tmp_path, capsys, write_images
         r"esrgan +" + re.escape(version("esrgan")),
         r"cpu +\d+ threads, [\d.]+ GB of [\d.]+ GB free, float32",
         r"cuda +none: PyTorch is built",
-        r"set5 +5 training images, 5 test images",
-        r"set14 +missing; esrgan prepare set14",
-        r"skimage +4 training images, 2 test images",
+        r"set5 +5 training images, 5 validation images",
+        r"set14 +missing; download it with: esrgan prepare set14",
+        r"skimage +4 training images, 2 validation images",
         r"vgg19 +for the perceptual loss: not downloaded yet",
         r"by name ",
     ):

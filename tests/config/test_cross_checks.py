@@ -100,7 +100,7 @@ MISTAKES = {
     ),
     "degradation with hard transforms": (
         '{"pretraining": {"degradation": {}, "hard_transforms": true}}',
-        "x.json:1:37: pretraining.hard_transforms: expected false with a degradation, which has its own JPEG, got true; set it to false",
+        "x.json:1:37: pretraining.hard_transforms: expected false with a degradation, which includes JPEG compression, got true; set it to false",
     ),
     "patch below VGG": (
         '{"training": {"cr_patch_size": [12, 64]}}',

@@ -195,7 +195,7 @@ def kill_worker(others):
 def assert_reports_dead_worker(error, pid):
     (text,) = problem_texts(error)
     assert text.startswith(f"loader process {pid}: ")
-    assert "expected to run until training ends, got signal 9" in text
+    assert "was killed by signal 9, which the system sends when memory runs out; lower num_workers" in text
     assert "num_workers" in text
     assert "--resume auto" in text
 

@@ -19,7 +19,7 @@ from tests.helpers.image_files import RNG, message, noise
             (4, 4, 3, np.uint16),
             "at most 8 bits per sample for JPEG, got 16 bits per sample; write .png or .tif, or",
         ),
-        ("a.webp", (4, 4, 3, np.float32), "got float samples; write .tif, or allow fewer bits"),
+        ("a.webp", (4, 4, 3, np.float32), "got float samples; write .tif, or pass reduce_depth=True in Python"),
         ("a.png", (4, 4, 3, np.float32), "at most 16 bits per sample for PNG, got float"),
         ("a.avif", (4, 4, 3, np.uint16), "at most 12 bits per sample for AVIF, got 16"),
         ("a.png", (4, 4, 3, np.uint8, 3), "expected one image for PNG, got 3 frames; write .webp, .gif or .tif"),

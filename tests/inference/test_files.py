@@ -235,10 +235,10 @@ def test_every_failure_becomes_the_result_of_its_file(model, tmp_path, monkeypat
     assert [result.job.source.name for result in results] == names
     assert [result.error for result in results] == [
         None,
-        f"{tmp_path}/1.png: unexpected: ZeroDivisionError: surprise",
+        f"{tmp_path}/1.png: unexpected error: ZeroDivisionError: surprise",
         None,
         "disk full",
-        f"{tmp_path}/4.png: unexpected: RuntimeError: broken device",
+        f"{tmp_path}/4.png: unexpected error: RuntimeError: broken device",
         None,
     ]
     assert sum(path.name.endswith("_sr.png") for path in tmp_path.iterdir()) == 3

@@ -264,7 +264,7 @@ def test_damaged_weights_are_reported_and_never_executed(no_network, states, kin
         path.write_bytes(contents.get(kind, pickle.dumps(Hostile(), protocol=2)))
     metrics, (line,) = load_learned(["lpips_alex"], CPU)
     assert metrics == {}
-    assert line.startswith(f"LPIPS (AlexNet): {path} cannot be used: ")
+    assert line.startswith(f"LPIPS (AlexNet): {path}: cannot be used: ")
     assert line.endswith("; download it again")
     assert "\n" not in line
     assert not Path("executed").exists()

@@ -288,7 +288,7 @@ def test_machines_with_different_images_or_configurations_are_reported(
     assert [each.code for each in results] == [2, 2]
     host = socket.gethostname()
     expected = (
-        f"error: {host}: expected the same as process 0 on {host}, "
+        f"error: {host}: expected the same settings and images as process 0 on {host}, "
         f"got pretraining train images.0.png: 44×40 px → 48×48 px"
     )
     for each in results:

@@ -107,7 +107,7 @@ def test_bad_steps_roll_back_to_the_last_good_state(
     with pytest.MonkeyPatch.context() as patch, bad_steps(3, 4, 5):
         patch.setattr(Recovery, "roll_back", roll_back)
         assert run(config, tmp_path / "bad", stage="pretraining", checkpoint_interval=1) is True
-    line = "pretraining: every step from 4 to 6 was bad, the first with content_loss nan, gradient_norm nan on "
+    line = "pretraining: every step from 4 to 6 diverged, the first with content_loss nan, gradient_norm nan on "
     out = capsys.readouterr().out
     assert line in out
     assert out.count("; rolled back to the weights of step 2 with 0.5 × the learning rate\n") == 1
@@ -156,7 +156,7 @@ def test_broken_weights_are_replaced_by_the_last_good_ones(
     with after_step(stage, 3, spoil):
         config = tiny_config(validation_interval=100, **{stage: {"num_steps": 8}})
         assert run(config, tmp_path, stage=stage, checkpoint_interval=1) is True
-    assert f"{stage}: every step from 4 to 6 was bad, the first with content_loss nan" in capsys.readouterr().out
+    assert f"{stage}: every step from 4 to 6 diverged, the first with content_loss nan" in capsys.readouterr().out
     assert all(all_finite(content) for content in load_run_files(tmp_path).values())
 
 
@@ -248,7 +248,7 @@ def test_a_nan_loss_is_named_and_never_saved(
     with pytest.raises(TrainingError) as caught:
         run(config, tmp_path, stage="training", checkpoint_interval=1)
     (problem,) = caught.value.problems
-    assert "every step from 4 to 12 was bad, the first with " in str(problem)
+    assert "every step from 4 to 12 diverged, the first with " in str(problem)
     bad = str(problem).partition("with ")[2].partition(" on ")[0]
     assert bad == "g_total_loss nan, perceptual_loss nan, g_gradient_norm nan"
     assert "lower training.g_lr and d_lr" in str(problem)
@@ -327,7 +327,7 @@ def test_all_processes_roll_back_together(
         assert other.exitcode == 0
     finally:
         other.kill()
-    line = "pretraining: every step from 3 to 5 was bad, the first with gradient_norm nan, content_loss nan on "
+    line = "pretraining: every step from 3 to 5 diverged, the first with gradient_norm nan, content_loss nan on "
     assert line in capsys.readouterr().out
     assert records_by_step(tmp_path / "ours", "train", "pretraining")[6]["learning_rate"] == 2.5e-4
     with bad_steps(2, 3, 4):

@@ -85,14 +85,17 @@ def test_truncated_weights_are_rejected_at_any_length(pair):
         pair[1].write_bytes(whole[:length])
         text = error_text(pair[0])
         assert text.startswith(f"{pair[1]}: expected at least ")
-        assert "it is truncated or does not belong to its .param" in text
+        assert "it is truncated or does not belong to its .param; download both files again" in text
 
 
 def test_trailing_bytes_are_rejected(pair):
     size = pair[1].stat().st_size
     with pair[1].open("ab") as file:
         file.write(bytes(8))
-    message = f"{pair[1]}: expected {size:,} bytes, got {size + 8:,}; it does not belong to its .param"
+    message = (
+        f"{pair[1]}: expected {size:,} bytes, got {size + 8:,}; it does not belong to its .param; "
+        "download both files again"
+    )
     assert error_text(pair[0]) == message
 
 
@@ -178,7 +181,7 @@ def test_pixel_unshuffle_must_fit_the_channels(tmp_path):
 
 def test_text_of_another_encoding_is_rejected(pair):
     pair[0].write_bytes(b"7767517\n1 1\n\xff\xfe")
-    assert "expected the text of an ncnn network" in error_text(pair[0])
+    assert "cannot be read as the text of an ncnn network" in error_text(pair[0])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
