@@ -194,7 +194,7 @@ def _with_default_scaling(file: GeneratorFile) -> GeneratorFile:
 
     A dense block is x + β·f(x), so f is scaled by k = β/0.2. An RRDB is x + β·g(x), where g is its sequence of dense
     blocks, so g must be scaled by k too. The last dense block does this: its f is scaled by k once more, and the
-    centres of its kernels add the remaining (k − 1) times the block's input.
+    centres of the kernels of its last convolution add the missing (k − 1) times the dense block's own input x.
     """
     architecture, default = file.architecture, Architecture.residual_scaling
     k = architecture.residual_scaling / default
