@@ -70,7 +70,8 @@ def _mean_and_interval(differences: tuple[float, ...]) -> PairedDifference:
     p = permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=_RESAMPLES, rng=np.random.default_rng(0)
     ).pvalue
-    if np.ptp(values) <= 1e-12 * np.abs(values).max():  # all are equal, so there is nothing to resample
+    # A spread below rounding means that all are equal: there is nothing to resample, and bootstrap would return NaN.
+    if np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()):
         return PairedDifference(mean, mean, mean, float(p), len(values))
     low, high = bootstrap(
         (values,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(0)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -36,6 +36,7 @@ def test_interval_rarely_excludes_the_true_difference():
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=12), st.floats(-10, 10))
+@example([0.0, 2.1e-243], 0.0)
 def test_difference_is_antisymmetric_and_shifts_with_its_values(values, shift):
     zeros = [0.0] * len(values)
     one, other = paired_difference(values, zeros), paired_difference(zeros, values)
