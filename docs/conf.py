@@ -71,7 +71,7 @@ The repository has these configurations:
 | file in `configs/` | what it trains |
 |---|---|
 | `esrgan_default.json` | the paper's ×4 model on DIV2K |
-| `esrgan_*_div2k.json`, `esrgan_*_div2k+bsds500.json` | variants with other patch sizes, datasets and numbers of blocks, as their names say |
+| `esrgan_*_div2k.json`, `esrgan_*_div2k+bsds500.json` | variants with other patch sizes, datasets and numbers of blocks, as their names indicate |
 | `real_esrgan_x4.json` | a ×4 model for real-world photographs, after Real-ESRGAN |
 | `full_x4.json`, `lite_x4.json` | [the bundled models](../explanation/bundled_models.md) |
 | `quickstart.json` | a small model in minutes |
