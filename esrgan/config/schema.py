@@ -162,7 +162,7 @@ class _Stage(_Section):
 
 
 class Pretraining(_Stage):
-    """The first stage (PSNR): only the generator is trained, with the content loss."""
+    """The PSNR stage (the first): only the generator is trained, with the content loss."""
 
     lr: _PositiveFloat = Field(default=2e-4, description="Learning rate.")
     sched_step: _PositiveInt = Field(default=200000, description="Steps between reductions of the learning rate.")
@@ -171,7 +171,7 @@ class Pretraining(_Stage):
 
 
 class Training(_Stage):
-    """The second stage (GAN): generator and discriminator are trained against each other."""
+    """The GAN stage (the second): generator and discriminator are trained against each other."""
 
     num_epoch: _PositiveInt | None = Field(default=8000, description="Epochs, each of len(train) // batch_size steps.")
     betas: _Betas = Field(default=(0.9, 0.99), description="β1 and β2 of Adam, for both networks.")
@@ -228,7 +228,7 @@ class Discriminator(_Section):
 
 
 class ContentLoss(_Section):
-    """The pixel loss of the first stage and, scaled, of the second."""
+    """The pixel loss of the PSNR stage and, scaled, of the GAN stage."""
 
     loss_f: Literal["l1", "l2", "mse"] = Field(
         default="l1", description="Pixel-wise distance; l2 and mse are the same."
@@ -328,7 +328,7 @@ class Config(_Section):
         default_factory=Generator, description="Generator (RRDBNet), the network that upscales."
     )
     discriminator: Discriminator = Field(
-        default_factory=Discriminator, description="Discriminator of the second stage."
+        default_factory=Discriminator, description="Discriminator of the GAN stage."
     )
     content_loss: ContentLoss = Field(default_factory=ContentLoss, description="Pixel loss.")
     perceptual_loss: PerceptualLoss = Field(default_factory=PerceptualLoss, description="VGG feature loss.")

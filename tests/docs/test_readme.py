@@ -26,7 +26,7 @@ OTHER_FLAGS |= {
     "--fp32",
     "--tile",
     "--tile_pad",
-}  # of BasicSR and Real-ESRGAN, for who comes from there
+}  # of BasicSR and Real-ESRGAN
 
 
 @pytest.mark.slow
