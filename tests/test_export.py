@@ -120,6 +120,7 @@ def test_exported_program_accepts_the_documented_sizes(tmp_path, scale, least):
 
 
 @pytest.mark.parametrize("half", [True, False])
+@pytest.mark.slow
 def test_ncnn_files_round_trip(file, tmp_path, half):
     export_ncnn(file, tmp_path / "net.param", half=half)
     back = load_generator(tmp_path / "net.param")
@@ -142,6 +143,7 @@ def test_ncnn_export_requires_a_param_suffix(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("half", [True, False])
+@pytest.mark.slow
 def test_ncnn_runs_the_exported_files(file, tmp_path, half):
     ncnn = pytest.importorskip("ncnn")
     export_ncnn(file, str(tmp_path / "net.param"), half=half)  # float16 represents these weights exactly
@@ -161,6 +163,7 @@ def test_ncnn_runs_the_exported_files(file, tmp_path, half):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("dialect", LABELS)
+@pytest.mark.slow
 def test_weights_are_exported_in_other_dialects(file, tmp_path, dialect, suffix):
     path = tmp_path / f"out{suffix}"
     export_weights(file, path, dialect)
@@ -195,6 +198,7 @@ def test_basicsr_dialect_keeps_stage_and_configuration(tiny_model, tmp_path):
 @pytest.mark.parametrize("beta", [0.5, 0.1, 0.0, 1.0])
 @pytest.mark.parametrize("num_dense_blocks", [1, 3])
 @pytest.mark.parametrize("dialect", DIALECT_KEYS)
+@pytest.mark.slow
 def test_weights_compute_the_same_with_any_residual_scaling(tmp_path, dialect, num_dense_blocks, beta):
     architecture = replace(TINY, residual_scaling=beta, num_dense_blocks=num_dense_blocks)
     save_file(tmp_path / "earlier.pth", earlier(random_state(architecture), architecture))
@@ -254,6 +258,7 @@ def test_unknown_dialects_are_rejected(tiny_model, tmp_path, dialect):
 
 
 @pytest.mark.parametrize("name", ["OUT.PTH", "out.pt", "OUT.SafeTensors", "OUT.PARAM"])
+@pytest.mark.slow
 def test_suffixes_are_case_insensitive(tiny_model, tmp_path, name):
     assert main(["export", str(tiny_model), str(tmp_path / name)]) == 0
     assert same_weights(load_generator(tmp_path / name), load_generator(tiny_model))

@@ -73,6 +73,7 @@ def test_evaluation_works_without_extras(tmp_path, model, write_images):
         (["interpolate", "--sweep", "2", "-d", "photos", "-o", "out"], "metrics"),
     ],
 )
+@pytest.mark.slow
 def test_commands_name_the_missing_extra(tmp_path, model, arguments, extra):
     (tmp_path / "config.json").write_text("{}")
     done = run_without_extras(tmp_path, *arguments)

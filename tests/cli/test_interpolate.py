@@ -62,6 +62,7 @@ def test_sweep_evaluates_blends_and_plots_their_curve(photos, model, tmp_path, c
     assert "a perceptual metric" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_mix_blends_any_number_of_models(tmp_path, capsys):
     paths = [make_model(tmp_path / f"{i}.pth", i) for i in range(3)]
     states = [load_generator(path).state for path in paths]

@@ -66,6 +66,7 @@ def test_committed_schema_is_up_to_date() -> None:
     assert json.loads((CONFIGS / "schema.json").read_text()) == json_schema()
 
 
+@pytest.mark.slow
 def test_module_prints_the_schema_without_torch() -> None:
     command = [sys.executable, "-m", "esrgan.config"]
     output = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -55,6 +55,7 @@ def count_symmetries(pairs, patch_size, count, **arguments):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.slow
 def test_d4_draws_all_eight_symmetries_equally_often(cache_arrays, channels):
     low = asymmetric(5, 5, channels)
     counts = count_symmetries(cache_arrays([(low, repeat_pixels(low))]), (10, 10), 400)
@@ -158,6 +159,7 @@ def hard_transform_results(count, spatial="none"):
     return found
 
 
+@pytest.mark.slow
 def test_jpeg_and_dropout_are_independent_with_probability_one_quarter():
     counts = Counter((holes, jpeg) for _, holes, jpeg in hard_transform_results(600))
     assert_shares(counts, {(h, j): (0.25 if h else 0.75) * (0.25 if j else 0.75) for h in (0, 1) for j in (0, 1)})

@@ -80,6 +80,7 @@ def test_cache_damage_does_not_change_the_stream(cached_pairs, forget_verified, 
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.slow
 def test_unrepairable_cache_damage_raises_one_problem(cached_pairs, forget_verified, num_workers):
     damage(cached_pairs[0].path, "HR")
     forget_verified()

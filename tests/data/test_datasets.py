@@ -22,6 +22,7 @@ NAMED = {  # (dataset, split): HR folder, LR folder, suffix of LR names
 
 @pytest.mark.parametrize(("name", "split"), NAMED)
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
+@pytest.mark.slow
 def test_named_datasets_are_found_in_their_archive_layout(tmp_path, name, split, scale):
     high, low, suffix = NAMED[name, split]
     stems = ["0801", "0002", "butterfly"]

@@ -51,6 +51,7 @@ def offer_tiny_div2k(server, monkeypatch):
     return offer
 
 
+@pytest.mark.slow
 def test_dataset_is_downloaded_once_and_found(server, offer_tiny_div2k, tmp_path, capsys):
     code, out, err = run(capsys, "div2k", "--data-root", tmp_path)
     assert (code, err) == (0, "")

@@ -89,6 +89,7 @@ def test_duplicate_member_name_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["Set/a/1.png", "elsewhere"])
 @pytest.mark.parametrize("pack", [zipped, tarred])
+@pytest.mark.slow
 def test_archive_bombs_are_refused_before_expansion(tmp_path, pack, name):
     begin = time.perf_counter()
     with pytest.raises(DatasetError, match="at most 1,") as error:
@@ -169,6 +170,7 @@ def test_folder_created_during_unpacking_is_not_overwritten(tmp_path):
 
 @pytest.mark.usefixtures("foreground_signals")  # background jobs ignore SIGINT
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_killed_unpacking_starts_again(tmp_path, number):
     files = {f"Set/a/{i}.png": bytes([i]) * 1000 for i in range(20)}
     path, root = tmp_path / "archive", tmp_path / "root"

@@ -91,6 +91,7 @@ def test_degradation_supports_every_scale_size_and_channel_count(scale: int, cha
     assert low.isfinite().all()
 
 
+@pytest.mark.slow
 def test_mean_lr_patch_is_not_shifted_or_recoloured() -> None:
     """The mean of many degradations is the downscaled image: not shifted, mirrored or discoloured."""
     high = batch(1, 64, 64)

@@ -49,6 +49,7 @@ def test_samples_have_the_published_probabilities_and_ranges(name: str) -> None:
     assert all(np.allclose(draw.kernel, draw.kernel[::-1, ::-1], atol=1e-12) for draw in draws)
 
 
+@pytest.mark.slow
 def test_kernel_types_are_sampled_with_the_published_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 

@@ -79,6 +79,7 @@ def upscaled(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(200, 300, 3), (200, 300, 1), (30, 20, 4), (400, 30, 3)])
+@pytest.mark.slow
 def test_detail_is_cropped_from_whole_images(upscaled, shape):
     done = upscaled(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     low, high = Image.open(done.source), Image.open(done.target)

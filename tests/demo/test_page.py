@@ -286,6 +286,7 @@ def test_browser_upload_compare_and_download(server, tmp_path):
 
 
 @needs_gradio
+@pytest.mark.slow
 def test_server_contacts_no_other_host(server):
     urllib.request.urlopen(server.url).close()
     assert set((server.folder / "addresses").read_text().split()) <= {"127.0.0.1", "localhost"}

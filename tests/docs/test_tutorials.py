@@ -78,6 +78,7 @@ def run(name, folder):
     return output
 
 
+@pytest.mark.slow
 def test_first_photograph_runs_as_written(tmp_path):
     (tmp_path / "docs/pictures").mkdir(parents=True)
     shutil.copy(ROOT / "docs/pictures/chelsea.png", tmp_path / "docs/pictures")
@@ -91,6 +92,7 @@ def test_first_photograph_runs_as_written(tmp_path):
     assert textured.tobytes() != softer.tobytes()
 
 
+@pytest.mark.slow
 def test_train_on_your_photographs_runs_as_written(tmp_path):
     output = run("train_on_your_photographs", tmp_path)
     assert "training without the perceptual loss" in output
@@ -111,6 +113,7 @@ def test_train_on_your_photographs_runs_as_written(tmp_path):
     assert set(curves) <= set(events.Tags()["scalars"])
 
 
+@pytest.mark.slow
 def test_fine_tune_runs_as_written(tmp_path):
     collect_photographs(tmp_path)
     output = run("fine_tune", tmp_path)

@@ -37,6 +37,7 @@ NOT_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, r
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_pixels_survive_reading_and_writing(tmp_path, kind):
     path, expected = make_file(tmp_path, kind)
     image_data = images.read_image(path)

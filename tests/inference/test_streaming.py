@@ -39,6 +39,7 @@ def test_strips_are_bit_identical_to_the_whole_image(height, width, lines, optio
 
 
 @pytest.mark.parametrize("shape", [(300, 40), (40, 300)])
+@pytest.mark.slow
 def test_an_image_is_cut_across_its_longer_side(shape):
     low, network = torch.rand(1, 3, *shape), make_network()
     high, parts = upscale_in_parts(network, low, Tiling(lines=16))

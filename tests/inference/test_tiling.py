@@ -71,6 +71,7 @@ def fail_until_small_enough(monkeypatch, is_small_enough, error):
         MemoryError(),
     ],
 )
+@pytest.mark.slow
 def test_out_of_memory_halves_the_strips(monkeypatch, error):
     tilings = fail_until_small_enough(monkeypatch, lambda used: used.lines <= 8, error)
     network, low = make_network(), torch.rand(1, 3, 120, 64)

@@ -178,6 +178,7 @@ def test_half_precision_overflow_is_recomputed_in_float32(model):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("options", [{}, {"self_ensemble": True}, {"outscale": 3}])
+@pytest.mark.slow
 def test_nonfinite_output_is_rejected(tmp_path, precision, options):
     """Even finite weights, such as those of a diverged training run, can produce NaN or infinity."""
     file = load_generator(make_model(tmp_path / "model.pth"))
@@ -221,6 +222,7 @@ def test_files_that_pil_cannot_hold_are_rejected(upscaler, tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"self_ensemble": True}])
 @pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.slow
 def test_progress_goes_from_0_to_1_once(model, options, channels):
     reported = []
     Upscaler.from_file(model, "cpu", "fp32", **options)(pixels(90, 80, channels), reported.append)
@@ -248,6 +250,7 @@ def test_self_ensemble_is_the_mean_over_the_dihedral_group(model):
 
 
 @pytest.mark.parametrize("outscale", [0.5, 1.5, 2, 3.3])
+@pytest.mark.slow
 def test_outscale_sets_the_output_size(model, outscale):
     upscaler = Upscaler.from_file(model, "cpu", "fp32", outscale=outscale)
     image = pixels(40, 60, 4)

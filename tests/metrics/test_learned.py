@@ -155,6 +155,7 @@ def test_distance_matches_the_formula(metrics, states, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_distance_is_symmetric_and_zero_for_identical_images(metrics, name):
     sr, hr = pair()
     assert metrics[name].measure(hr, hr, 0) == pytest.approx(0, abs=1e-6)
@@ -162,6 +163,7 @@ def test_distance_is_symmetric_and_zero_for_identical_images(metrics, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_grey_is_repeated_and_alpha_ignored(metrics, name):
     grey = pair(channels=1)
     colour = [image.repeat(3, axis=2) for image in grey]

@@ -34,6 +34,7 @@ def cat():
 
 
 @pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.slow
 def test_niqe_agrees_with_basicsr(name):
     image = photo(name)
     upscaled = bicubic(bicubic(image, Fraction(1, 4)), 4)
@@ -120,6 +121,7 @@ def test_symmetric_fit_matches_scipy():
 
 @given(arrays(np.float64, (3, 40), elements=st.floats(-4, 4).map(lambda x: round(x, 3))))
 @settings(max_examples=40)
+@pytest.mark.slow
 def test_fit_matches_the_formula(samples):
     """The reference fits each distribution separately and tries every shape, as in Eq. 4 to 7."""
     shapes = 0.2 + np.arange(9801) / 1000

@@ -35,6 +35,7 @@ def noisy_pair(channels, size=(32, 40)):
 
 
 @pytest.mark.parametrize(("name", "scale"), CASES)
+@pytest.mark.slow
 def test_scores_agree_with_basicsr(name, scale):
     image = getattr(skimage.data, name)()
     image = image[: image.shape[0] // 12 * 12, : image.shape[1] // 12 * 12]
@@ -57,6 +58,7 @@ def test_ssim_agrees_with_scikit_image():
     st.integers(0), st.integers(19, 40), st.integers(19, 40), st.sampled_from([1, 10, 80]), st.sampled_from([0, 2, 4])
 )
 @settings(max_examples=50, deadline=None)
+@pytest.mark.slow
 def test_scores_agree_with_torchmetrics(seed, height, width, noise, border):
     """torchmetrics gets Y from scikit-image and images without the border; σ 1.5 sets its window to 11 pixels."""
     generator = np.random.default_rng(seed)

@@ -44,6 +44,7 @@ def test_vgg_discriminator_accepts_any_channels_and_hidden_layers(hidden, names)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 31), (16, 192), (100, 64), (128, 128), (192, 160)])
+@pytest.mark.slow
 def test_vgg_discriminator_judges_patches_of_any_size(size):
     network = randomised(VGGDiscriminator(3, (4, 4, 6, 6, 8, 8, 10, 10), (5,)))
     image = images(2, 3, *size).requires_grad_()

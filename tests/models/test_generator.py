@@ -59,6 +59,7 @@ def test_other_generators_keep_basicsr_names(scale, unshuffle, ups, channels_in,
 @pytest.mark.parametrize(("scale", "unshuffle"), UNSHUFFLES)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("subpixel", [False, True])
+@pytest.mark.slow
 def test_images_of_any_size_are_upscaled_by_the_scale(scale, unshuffle, channels, subpixel):
     network = RRDBNet(scale, channels, **TINY, use_subpixel_conv=subpixel, pixel_unshuffle=unshuffle).eval()
     for height, width in SIZES:
@@ -108,6 +109,7 @@ def expected_output(state, low, *, scale, beta, subpixel, unshuffle):
 @pytest.mark.parametrize(("scale", "unshuffle"), UNSHUFFLES)
 @pytest.mark.parametrize("subpixel", [False, True])
 @pytest.mark.parametrize("beta", [0.2, 0.7])
+@pytest.mark.slow
 def test_generator_matches_the_paper(scale, unshuffle, subpixel, beta):
     network = RRDBNet(scale, **TINY, residual_scaling=beta, use_subpixel_conv=subpixel, pixel_unshuffle=unshuffle)
     randomised(network).double()

@@ -34,6 +34,7 @@ def checkpoint_steps(config: dict[str, Any], out_dir: Path, **options: Any) -> l
     return steps
 
 
+@pytest.mark.slow
 def test_checkpoints_and_models_are_written_at_their_intervals(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,7 @@ def test_wandb_offline_writes_its_files_without_asking(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("private_wandb")
+@pytest.mark.slow
 def test_wandb_online_without_a_login_is_an_error(
     tiny_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +274,7 @@ def hold_lock(path: Path, pipe: Connection) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses file locks of Unix")
+@pytest.mark.slow
 def test_two_processes_cannot_train_the_same_run(tiny_config: Make, tmp_path: Path) -> None:
     options = {"stage": "pretraining", "run_name": "mine", "max_steps": 1}
     run(tiny_config(), tmp_path, **options)

@@ -38,6 +38,7 @@ CPU = torch.device("cpu")
 Make = Callable[..., dict[str, Any]]
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_expected_files(reference_run: Path) -> None:
     names = {path.name for path in reference_run.glob("*.pth")}
     runs = {name.partition("_RRDB_")[0] for name in names}
@@ -51,6 +52,7 @@ def test_a_run_writes_the_expected_files(reference_run: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "stage"), [("PSNR", "pretraining"), ("ESRGAN", "training")])
+@pytest.mark.slow
 def test_model_files_contain_the_average_and_the_configuration(
     reference_run: Path, tiny_config: Make, kind: str, stage: str
 ) -> None:
@@ -167,6 +169,7 @@ def test_stages_in_separate_runs_match_a_single_run(
     assert read_records(tmp_path / "first") + read_records(tmp_path / "second") == read_records(reference_run)
 
 
+@pytest.mark.slow
 def test_both_stages_end_after_max_steps(tiny_config: Make, tmp_path: Path) -> None:
     assert run(tiny_config(), tmp_path, max_steps=3) is True
     assert {

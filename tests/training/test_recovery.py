@@ -93,6 +93,7 @@ def test_a_skipped_step_is_counted_but_not_averaged(tiny_config: Make, tmp_path:
 
 
 @pytest.mark.usefixtures("early_rollback")
+@pytest.mark.slow
 def test_bad_steps_roll_back_to_the_last_good_state(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

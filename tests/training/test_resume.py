@@ -150,6 +150,7 @@ def test_no_epoch_model_is_lost_when_killed(reference_run: Path, tiny_config: Ma
     assert all(not find_differences(files[name]["params"], reference[name]["params"]) for name in files)
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_step_once_after_a_kill(tiny_config: Make, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -166,6 +167,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tiny_config: Make, tmp_pa
         assert [event.step for event in events.Scalars(f"train/{label}/content_loss")] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_tensorboard_drops_the_steps_that_are_repeated(tiny_config: Make, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -188,6 +190,7 @@ def test_stopping_between_log_records_does_not_change_them(tiny_config: Make, tm
     assert read_records(tmp_path / "stopped") == read_records(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_named_run_killed_before_its_first_checkpoint_restarts(
     reference_run: Path, tiny_config: Make, tmp_path: Path
 ) -> None:
@@ -206,6 +209,7 @@ def test_a_named_run_killed_before_its_first_checkpoint_restarts(
     assert {path.name.partition("_RRDB_")[0] for path in tmp_path.glob("*.pth")} == {"mine"}
 
 
+@pytest.mark.slow
 def test_a_named_run_is_resumed_by_its_name(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +232,7 @@ def test_with_nothing_to_resume_a_new_run_starts(
     assert "starting pretraining" in out
 
 
+@pytest.mark.slow
 def test_a_run_started_from_a_file_resumes_from_its_checkpoint(
     reference_run: Path, tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_scales_that_no_generator_has_are_rejected(tmp_path, ups, fold):
 # Incomplete and contradictory state dicts
 
 
+@pytest.mark.slow
 def test_each_missing_tensor_is_detected(tmp_path):
     path = tmp_path / "a.pth"
     for missing in STATE:

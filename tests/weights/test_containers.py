@@ -46,6 +46,7 @@ from tests.helpers.tiny_generator import (
     ],
     ids=lambda content: next(iter(content)),
 )
+@pytest.mark.slow
 def test_generators_are_found_in_every_container(tmp_path, content, suffix):
     path = tmp_path / f"a{suffix}"
     torch.save(content, path)
@@ -69,6 +70,7 @@ def test_safetensors_written_by_others_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["params", "params_ema", "state_dict", "model", "generator"])
+@pytest.mark.slow
 def test_metadata_of_safetensors_is_not_taken_for_weights(tmp_path, key):
     path = tmp_path / "a.safetensors"
     for text in ('{"arch": "esrgan"}', "{}", "16697987", "none"):

@@ -89,6 +89,7 @@ def test_old_names_are_numbered_as_in_published_files(scale, subpixel, numbers):
 
 @pytest.mark.parametrize("beta", [0.2, 0.1, 0.35, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.slow
 def test_residual_scaling_is_read_from_the_file(tmp_path, beta, dtype):
     architecture = tiny_architecture(residual_scaling=beta)
     state = earlier(random_state(architecture), architecture)
@@ -138,6 +139,7 @@ def test_describe_names_the_dialect(tmp_path):
 
 @pytest.mark.parametrize("dialect", DIALECT_WRITERS)
 @pytest.mark.parametrize("prefix", ["module.", "netG.", "generator.", "model.", "module._orig_mod.", "net.G."])
+@pytest.mark.slow
 def test_wrapper_prefixes_are_stripped_and_other_networks_ignored(tmp_path, dialect, prefix):
     architecture = tiny_architecture()
     state = random_state(architecture)
@@ -181,6 +183,7 @@ def test_other_precisions_are_read_as_float32(tmp_path, dtype):
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.bin", "a.ckpt", "a", "a.onnx", "a.param"])
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+@pytest.mark.slow
 def test_container_is_detected_by_content_not_name(tmp_path, name, kind):
     architecture = tiny_architecture()
     state, path = random_state(architecture), tmp_path / name
