@@ -118,8 +118,8 @@ def describe_conventions(scorers: Sequence[Scorer]) -> str:
         labels.setdefault(scorer.metric.convention, []).append(scorer.metric.label)
     return "; ".join(
         [
-            "8-bit images, border of scale px cropped, Y is BT.601 studio range",
-            "missing LR images are made by MATLAB bicubic",
+            "8-bit images, scale px of border cut off, Y is BT.601 studio range",
+            "LR images by MATLAB bicubic where the dataset has none",
             *(f"{' and '.join(of)}: {how}" for how, of in labels.items()),
         ]
     )

@@ -31,7 +31,7 @@ class Metric:
 
 
 _PSNR = "8 bits, peak 255"
-_SSIM = "8 bits, 11x11 Gaussian window with σ 1.5 inside the image only"
+_SSIM = "8 bits, 11x11 Gaussian window with σ 1.5 where it fits"
 _LPIPS = "LPIPS v0.1, no resizing"
 
 _METRICS = (
@@ -39,7 +39,7 @@ _METRICS = (
     Metric("ssim_y", "SSIM Y", "", True, 4, True, "Y", _SSIM),
     Metric("psnr_rgb", "PSNR RGB", "dB", True, 2, True, "RGB", _PSNR),
     Metric("ssim_rgb", "SSIM RGB", "", True, 4, True, "RGB", f"{_SSIM}, mean of the channels"),
-    Metric("niqe", "NIQE", "", False, 2, False, "Y", "Y rounded to 8 bits, 96x96 blocks, the authors' pristine model"),
+    Metric("niqe", "NIQE", "", False, 2, False, "Y", "Y rounded to 8 bits, 96x96 blocks, the release's pristine model"),
     Metric("lpips_alex", "LPIPS (AlexNet)", "", False, 4, True, "RGB", _LPIPS),
     Metric("lpips_vgg", "LPIPS (VGG)", "", False, 4, True, "RGB", _LPIPS),
     Metric("dists", "DISTS", "", False, 4, True, "RGB", "no resizing"),
