@@ -15,12 +15,13 @@ PYTHON = FOLDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/pyt
 def install(extra: str = "") -> None:
     """Create ``.venv`` if it is missing, and install the project there in editable mode with its dependencies.
 
-    Nothing is installed if the same ``extra`` was installed before and ``pyproject.toml`` has not changed since.
+    Nothing is installed if the same ``extra`` was installed before, and ``pyproject.toml``, the version and the folder
+    of the project have not changed since.
 
     Args:
         extra: Optional dependencies to install as well, such as "[dev]".
     """
-    # Whoever runs this has not installed the project yet, so pip has not checked the version of Python.
+    # pip has not checked the version of Python, because the project is not installed yet.
     if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
     if not PYTHON.exists():
@@ -33,7 +34,8 @@ def install(extra: str = "") -> None:
                 sys.exit("Python's venv module is incomplete; on Debian and Ubuntu: apt install python3-venv")
             raise
     stamp = FOLDER / f"installed{extra}"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    sources = (ROOT / "pyproject.toml", ROOT / "esrgan/__init__.py")
+    wanted = hashlib.sha256(b"".join([bytes(ROOT), *(path.read_bytes() for path in sources)])).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return
     print("installing the project and its dependencies; PyTorch takes some minutes the first time", flush=True)

@@ -41,11 +41,7 @@ def _info(args: argparse.Namespace) -> int:
             failed += 1
             continue
         if args.json:
-            from esrgan.weights.generator_file import UNKNOWN_STAGE
-
-            # The JSON output keeps its wording for a file that records no stage, because programs may compare it.
-            stage = "of unknown training" if info["stage"] == UNKNOWN_STAGE else info["stage"]
-            print(json.dumps(info | {"stage": stage}))
+            print(json.dumps(info))
         else:
             print("\n" * (number > 0) + "\n".join(_format_description(info)))
     return process.SOME_FAILED if failed else process.OK

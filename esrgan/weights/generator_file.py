@@ -30,8 +30,6 @@ from esrgan.weights.architecture import (
 from esrgan.weights.containers import extract_state_dict, load_file
 from esrgan.weights.dialects import BASICSR, to_basicsr_names
 
-UNKNOWN_STAGE = "unknown stage"
-
 
 @dataclass(frozen=True)
 class GeneratorFile:
@@ -82,7 +80,8 @@ class GeneratorFile:
         """The training stage or interpolation that produced the weights, as a short text."""
         if self.alpha is not None:
             return f"interpolated, α = {self.alpha:g}"
-        return {"pretraining": "PSNR stage", "training": "GAN stage", None: UNKNOWN_STAGE}[self.stage]
+        # The JSON output of commands contains these texts, so they keep their wording.
+        return {"pretraining": "PSNR stage", "training": "GAN stage", None: "of unknown training"}[self.stage]
 
     def describe(self) -> str:
         """Return the architecture, the naming scheme if it is not ours, and the origin as one short text."""

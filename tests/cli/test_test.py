@@ -61,7 +61,7 @@ def test_outputs_overwrite_neither_inputs_nor_each_other(photos, model, tmp_path
     assert run_command(test_command, model, "-d", photos, "-o", photos.parent) == 2
     monkeypatch.chdir(photos)
     assert run_command(test_command, model, "-d", "../photos", "-o", "..") == 2
-    assert "choose another folder" in capsys.readouterr().err
+    assert "choose another output folder" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
     assert run_command(test_command, model, "-d", ".", "-o", tmp_path / "out") == 0
     assert (tmp_path / "out/photos/0_model.png").exists()

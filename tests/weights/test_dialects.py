@@ -125,13 +125,13 @@ def test_describe_names_the_dialect(tmp_path):
         torch.save(write(state, architecture), path)
         file = load_generator(path)
         assert file.dialect == words
-        assert file.describe() == f"{architecture}, {words}, unknown stage"
+        assert file.describe() == f"{architecture}, {words}, of unknown training"
         torch.save({"model_state_dict": write(state, architecture), "stage": "training"}, path)
         assert load_generator(path).describe() == f"{architecture}, {words}, GAN stage"
     save_file(path, {"params": state, "stage": "training"})
     assert load_generator(path).describe() == f"{architecture}, GAN stage"
     NcnnWriter(state, architecture).write(tmp_path / "b")
-    assert load_generator(tmp_path / "b.bin").describe() == f"{architecture}, ncnn, unknown stage"
+    assert load_generator(tmp_path / "b.bin").describe() == f"{architecture}, ncnn, of unknown training"
 
 
 # Containers

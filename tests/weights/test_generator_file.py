@@ -62,7 +62,7 @@ def test_describe_names_architecture_and_stage(tmp_path):
         ({"stage": "pretraining"}, "PSNR stage"),
         ({"stage": "training"}, "GAN stage"),
         ({"stage": "training", "alpha": 0.8}, "α = 0.8"),
-        ({}, "unknown stage"),
+        ({}, "of unknown training"),
     ):
         save_file(path, {"params": STATE, **content})
         text = load_generator(path).describe()
