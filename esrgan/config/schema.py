@@ -327,9 +327,7 @@ class Config(_Section):
     generator: Generator = Field(
         default_factory=Generator, description="Generator (RRDBNet), the network that upscales."
     )
-    discriminator: Discriminator = Field(
-        default_factory=Discriminator, description="Discriminator of the GAN stage."
-    )
+    discriminator: Discriminator = Field(default_factory=Discriminator, description="Discriminator of the GAN stage.")
     content_loss: ContentLoss = Field(default_factory=ContentLoss, description="Pixel loss.")
     perceptual_loss: PerceptualLoss = Field(default_factory=PerceptualLoss, description="VGG feature loss.")
     logging: Logging = Field(default_factory=Logging, description="Log lines, TensorBoard, Weights & Biases.")
