@@ -120,7 +120,7 @@ def main() -> None:
         megabytes = statistics.mean(pair.high.stat().st_size for pair in pairs) / 1e6
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         print(f"{args.images} PNGs of {WIDTH_PX}×{HEIGHT_PX} px, {megabytes:.1f} MB each; {cores} cores")
-        print(f"cache of {sum(pair.size for pair in cached) / 1e6:.0f} MB built in {built_s:.1f} s\n")
+        print(f"cache of {sum(pair.num_bytes for pair in cached) / 1e6:.0f} MB built in {built_s:.1f} s\n")
         print("| per second | best | median | median per CPU second |\n|---|--:|--:|--:|")
         medians = {}
         for name, wall, cpu in run_interleaved(rows, args.rounds):

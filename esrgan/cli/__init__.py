@@ -37,7 +37,7 @@ class _VersionAction(argparse.Action):
 
 
 def make_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
-    """Create the main parser.
+    """Return the argument parser of ``esrgan``.
 
     Args:
         with_arguments: Include the arguments of every command, which requires importing all of them; for shell

@@ -11,7 +11,7 @@ from esrgan.errors import EsrganError
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """Create the parser of a command, whose help ends with examples."""
+    """Return the argument parser of a command, whose help ends with examples."""
     return argparse.ArgumentParser(
         prog=f"esrgan {name}",
         description=description,

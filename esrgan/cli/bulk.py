@@ -24,7 +24,7 @@ CONNECT_TIMEOUT_S = 10  # limit for a connection to the address of the cluster
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Create the parser of this command."""
+    """Return the argument parser of ``esrgan bulk``."""
     parser = arguments.make_parser(
         "bulk",
         "Upscale images on a Ray cluster, or on all GPUs or cores of this machine.\n"
@@ -117,7 +117,7 @@ def _bulk(args: argparse.Namespace) -> int:
     with process.exit_on_interrupt():
         from esrgan import bulk
         from esrgan.console import Console
-        from esrgan.text import format_duration
+        from esrgan.text import format_count, format_duration
 
     upscaling_options.check_options(args)
     listed = _read_list(args.list) if args.list is not None else []
@@ -158,7 +158,7 @@ def _bulk(args: argparse.Namespace) -> int:
         with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
             gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)
             place = f"with {gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "on CPU"
-            console.print(f"{names}: {file.describe()}; up to {workers} worker{'s' * (workers > 1)} {place}")
+            console.print(f"{names}: {file.describe()}; up to {format_count(workers, 'worker')} {place}")
             bulk.upscale_on_cluster(jobs, file, options, workers, gpus, report)
     console.print(upscaling_options.describe_total(done - failed, existing + len(jobs), existing, failed))
     return process.SOME_FAILED if failed else process.OK

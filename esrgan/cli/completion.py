@@ -23,7 +23,7 @@ _DATASET_ARGUMENTS = ("dataset", "datasets")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Create the parser of this command."""
+    """Return the argument parser of ``esrgan completion``."""
     parser = arguments.make_parser(
         "completion",
         "Print a script that completes commands, options, models, datasets and files in a shell.",

@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Create the parser of this command."""
+    """Return the argument parser of ``esrgan demo``."""
     parser = arguments.make_parser(
         "demo",
         "Serve a web page that upscales images with the models on this machine. Images stay on this machine.\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from esrgan.cli import arguments, process
 from esrgan.extras import EXTRAS, missing_modules
-from esrgan.text import describe_error, format_size, one_line
+from esrgan.text import describe_error, format_count, format_size, one_line
 
 EXAMPLES = """\
   esrgan doctor
@@ -18,7 +18,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Create the parser of this command."""
+    """Return the argument parser of ``esrgan doctor``."""
     parser = arguments.make_parser("doctor", "Show what this machine has and what is missing.", EXAMPLES)
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
@@ -126,8 +126,7 @@ def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
                 more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
                 troubles.append(str(problems[0]).removeprefix(f"dataset {name}: ") + more)
             else:
-                images = "image" if len(pairs) == 1 else "images"
-                counts.append(f"{len(pairs)} {'training' if split == 'train' else 'validation'} {images}")
+                counts.append(format_count(len(pairs), f"{'training' if split == 'train' else 'validation'} image"))
         # Both splits may have the same problem, which is shown once.
         states = list(filter(None, (", ".join(counts), *dict.fromkeys(troubles))))
         yield from ((name if state is states[0] else "", state) for state in states)

@@ -23,7 +23,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Create the parser of this command."""
+    """Return the argument parser of ``esrgan inference``."""
     parser = arguments.make_parser(
         "inference",
         "Upscale images. Outputs are named <name>_sr and written next to their inputs, or to the folder given with -o.",
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _process_group(processes: int) -> Iterator[None]:
+def _wait_for_all_processes(processes: int) -> Iterator[None]:
     """Keep each process alive until all are done, because torchrun stops the rest when one exits with an error."""
     if processes == 1:
         yield
@@ -113,7 +113,7 @@ def _inference(args: argparse.Namespace) -> int:
             console.update(f"{done}/{len(jobs)} {result.job.target} {state}", keep=True)
 
     options = FileOptions(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
-    with _process_group(processes):
+    with _wait_for_all_processes(processes):
         results = upscale_files(upscaler, jobs, options, report)
     skipped, failed = sum(item.is_skipped for item in results), sum(item.error is not None for item in results)
     console.print(upscaling_options.describe_total(len(results) - skipped - failed, len(results), skipped, failed))

@@ -26,7 +26,7 @@ _DISTORTION_METRIC = re.compile("(psnr|ssim)(_y|_rgb)?")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's arguments."""
+    """Return the argument parser of ``esrgan interpolate``."""
     parser = arguments.make_parser(
         "interpolate", "Blend the weights of generators: (1 - alpha) * PSNR + alpha * GAN.", EXAMPLES
     )

@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preview",
         action="store_true",
-        help=f"only write {PREVIEW_FILE}: HR crops beside degraded LR patches; name a configuration first to use "
+        help=f"only write {PREVIEW_FILE}: HR crops next to degraded LR patches; name a configuration first to use "
         "its degradation (default: Real-ESRGAN's)",
     )
     parser.add_argument(

@@ -16,7 +16,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's arguments."""
+    """Return the argument parser of ``esrgan test``."""
     parser = arguments.make_parser("test", "Evaluate models on datasets and compare them with bicubic.", EXAMPLES)
     parser.add_argument(
         "model_path", type=Path, nargs="+", help="weight files, checkpoints or model names, all of the same scale"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from esrgan.cli import arguments
 from esrgan.errors import EsrganError
 from esrgan.pretrained import DEFAULT_MODEL, psnr_partner
+from esrgan.text import format_count
 
 if TYPE_CHECKING:
     from esrgan.weights import GeneratorFile
@@ -99,11 +100,11 @@ def describe_skipped(skipped: Mapping[Path, str]) -> Iterator[str]:
 
 def describe_total(upscaled: int, total: int, skipped: int, failed: int) -> str:
     """Summarise a run in one line, such as "3 of 5 images upscaled, 1 skipped (already exists), 1 failed"."""
-    parts = [f"{upscaled} of {total} image{'s' * (total != 1)} upscaled"]
+    parts = [f"{upscaled:,} of {format_count(total, 'image')} upscaled"]
     if skipped:
-        parts.append(f"{skipped} skipped (already exist{'s' * (skipped == 1)})")
+        parts.append(f"{skipped:,} skipped (already exist{'s' * (skipped == 1)})")
     if failed:
-        parts.append(f"{failed} failed")
+        parts.append(f"{failed:,} failed")
     return ", ".join(parts)
 
 

@@ -83,8 +83,8 @@ def _check_discriminator(config: Config) -> Iterator[_Conflict]:
         involved = ["training.cr_patch_size", "discriminator.type"]
         yield involved, "at least 8 px for the unet discriminator", format_value(patch), "use at least [8, 8]"
     smallest = 2 ** sum(a == b for a, b in pairwise(net.vgg_blk_ch))  # its strides reduce this many px to one
-    is_alone = config.batch_size <= config.accumulation  # the discriminator sees a single patch at a time
-    if patch and net.type == "vgg" and is_alone and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
+    is_single_patch = config.batch_size <= config.accumulation  # the discriminator sees a single patch at a time
+    if patch and net.type == "vgg" and is_single_patch and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
         expected = f"more than {smallest} px for single patches, because BatchNorm needs more than one value"
         involved = ["training.cr_patch_size", "batch_size", "discriminator.vgg_blk_ch"]
         remedy = f"use [{2 * smallest}, {2 * smallest}], or a batch_size above accumulation"

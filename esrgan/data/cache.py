@@ -62,7 +62,7 @@ class CachedPair:
         return height // self.scale, width // self.scale, channels
 
     @property
-    def size(self) -> int:
+    def num_bytes(self) -> int:
         """Size of the cache file in bytes."""
         return _HEADER.size + math.prod(self.shape) + math.prod(self.low_shape)
 
@@ -187,7 +187,7 @@ def _find_cached(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path)
     except (OSError, struct.error):
         return None
     cached = CachedPair(pair, path, (height, width, channels), scale)
-    return cached if (magic, size) == (_MAGIC, cached.size) else None
+    return cached if (magic, size) == (_MAGIC, cached.num_bytes) else None
 
 
 def _cache_path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> Path:
@@ -209,7 +209,7 @@ def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path, conso
         with suppress(ImageError):  # reported when the image is decoded
             height, width, channels = images.read_shape(pair.high)
             shape = (height // scale * scale, width // scale * scale, channels)
-            need += CachedPair(pair, cache_dir, shape, scale).size
+            need += CachedPair(pair, cache_dir, shape, scale).num_bytes
     free = shutil.disk_usage(cache_dir).free
     if need > free:
         remedy = "free some space, or set cache_dir to a folder on another disk"

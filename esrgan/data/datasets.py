@@ -147,7 +147,8 @@ def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, n
     image = images.read_pixels(pair.high, channels)
     height, width = (size // scale * scale for size in image.shape[:2])
     if min(height, width) == 0:
-        raise DatasetError(Problem(str(pair.high), f"at least {scale}×{scale} px", _format_size(image), "remove it"))
+        expected = f"at least {scale}×{scale} px"
+        raise DatasetError(Problem(str(pair.high), expected, _format_dimensions(image), "remove it"))
     high = image[:height, :width]
     if pair.low is None:
         return resize.bicubic(high, Fraction(1, scale)), high
@@ -155,11 +156,11 @@ def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, n
     if low.shape[:2] != (height // scale, width // scale):
         expected = f"{width // scale}×{height // scale} px, 1/{scale} of {pair.high}"
         remedy = "recreate it, or omit the LR folder to have LR images made"
-        raise DatasetError(Problem(str(pair.low), expected, _format_size(low), remedy))
+        raise DatasetError(Problem(str(pair.low), expected, _format_dimensions(low), remedy))
     return low, high
 
 
-def _format_size(image: np.ndarray) -> str:
+def _format_dimensions(image: np.ndarray) -> str:
     return f"{image.shape[1]}×{image.shape[0]} px"
 
 

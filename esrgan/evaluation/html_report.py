@@ -23,6 +23,7 @@ from esrgan.evaluation.html_tables import (
     render_methods_table,
     select_best_and_worst,
 )
+from esrgan.text import format_count
 
 _THUMBNAIL_PX = 192
 # From no error to the largest error. Each colour is lighter than the one before, so the scale also works in grey.
@@ -110,7 +111,7 @@ def _render_section(section: ReportSection, key: str, num_shown: int) -> str:
     first, last, metric = section.methods[0], section.methods[-1], section.metrics[0]
     parts = [
         f'<section id="{key}"><h2>{escape_text(section.dataset)}</h2>',
-        render_methods_table(section, section.mean_scores, f"Means over {len(names)} image{'s' * (len(names) != 1)}"),
+        render_methods_table(section, section.mean_scores, f"Means over {format_count(len(names), 'image')}"),
         f'<ul class="differences">{differences}</ul>' if differences else "",
         *(render_images_table(section, metric, links) for metric in section.metrics),
     ]

@@ -12,6 +12,7 @@ from esrgan import images
 from esrgan.errors import EsrganError
 from esrgan.evaluation.crops import ImageVersions, find_most_different_window
 from esrgan.evaluation.results import Evaluation
+from esrgan.text import format_count
 
 _CROP_ZOOM = 2  # zoom factor of the crops shown side by side
 
@@ -59,8 +60,7 @@ def plot_curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
         axes.set_xlabel(f"{distortion.label} {f'({distortion.unit}) ' if distortion.unit else ''}→ less distortion")
         axes.set_ylabel(f"{metric.label} → worse")
         axes.grid(alpha=0.3)
-    count = len(evaluation.results)
-    figure.suptitle(f"{evaluation.dataset}, mean of {count} image{'s' * (count != 1)}")
+    figure.suptitle(f"{evaluation.dataset}, mean of {format_count(len(evaluation.results), 'image')}")
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()

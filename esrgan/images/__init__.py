@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 # These names are imported when they are first used, because they need Pillow. ``read`` and ``write`` are older names.
-_ORIGIN = {
+_LAZY_IMPORTS = {
     "make_contact_sheet": ("esrgan.images.sheet", "make_contact_sheet"),
     "read": ("esrgan.images.pixels", "read_pixels"),
     "read_pixels": ("esrgan.images.pixels", "read_pixels"),
@@ -48,7 +48,7 @@ _ORIGIN = {
 if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
-        if name not in _ORIGIN:
+        if name not in _LAZY_IMPORTS:
             raise AttributeError(f"module 'esrgan.images' has no attribute {name!r}")
-        module, attribute = _ORIGIN[name]
+        module, attribute = _LAZY_IMPORTS[name]
         return getattr(importlib.import_module(module), attribute)

@@ -95,7 +95,7 @@ def _mark_last(strips: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
     yield held, True
 
 
-class _Window:
+class _LineBuffer:
     """The input of a 3×3 convolution: the last lines of the strips before, followed by a new strip."""
 
     def __init__(self, conv: nn.Module, dim: int) -> None:
@@ -189,12 +189,12 @@ class _SkipEnd:
 
 class _Convolution:
     def __init__(self, conv: nn.Module, dim: int, activate: bool) -> None:
-        self.window, self.activate = _Window(conv, dim), activate
+        self.buffer, self.activate = _LineBuffer(conv, dim), activate
 
     def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
-        if (window := self.window.push([strip], is_last)) is None:
+        if (window := self.buffer.push([strip], is_last)) is None:
             return None
-        lines = self.window.convolve(window)
+        lines = self.buffer.convolve(window)
         return F.leaky_relu(lines, NEGATIVE_SLOPE, inplace=True) if self.activate else lines
 
 
@@ -220,14 +220,14 @@ class _DenseBlock:
     def __init__(self, block: nn.Module, dim: int) -> None:
         assert isinstance(block, ResidualDenseBlock)  # noqa: S101  tells the type checker
         self.dim, self.scaling = dim, block.residual_scaling
-        self.windows = [_Window(conv, dim) for conv in block.children()]
+        self.buffers = [_LineBuffer(conv, dim) for conv in block.children()]
         self.skip = _SkipQueue(dim)
 
     def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
         self.skip.strips.append(strip)
-        *windows, last = self.windows
+        *buffers, last = self.buffers
         parts = [strip]
-        for each in windows:
+        for each in buffers:
             if (window := each.push(parts, is_last)) is None:
                 return None
             # The input of this convolution, delayed by one line to line up with its output.

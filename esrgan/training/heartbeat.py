@@ -1,4 +1,4 @@
-"""Detects within seconds that another process of a run has ended, where a collective would wait for minutes."""
+"""Detect within seconds that another process of a run has ended, where a collective would wait for minutes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from esrgan.data.patches import Batch
 from esrgan.devices import allow_tf32
 from esrgan.errors import TrainingError, WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
-from esrgan.text import format_duration, format_size
+from esrgan.text import format_count, format_duration, format_size
 from esrgan.training import distributed
 from esrgan.training.checkpoint import (
     RunFiles,
@@ -382,8 +382,8 @@ def _validate(
     Returns:
         Whether it is the best; None if the validation was interrupted.
     """
-    noun = "image" if len(data.validation) == 1 else "images"
-    run.console.update(f"{stage.name} {done:,}: validating on {len(data.validation)} {noun}", keep=False)
+    images = format_count(len(data.validation), "image")
+    run.console.update(f"{stage.name} {done:,}: validating on {images}", keep=False)
     values = validate(
         ema.average, data.validation, run.content_loss, run.perceptual_loss, run.autocast, run.device, interrupted
     )

@@ -39,7 +39,7 @@ def test_cached_pairs_equal_load_pair(tmp_path, cache):
         low, high = load_pair(pair, 4, 3)
         assert cached.source == pair
         assert cached.shape == high.shape
-        assert cached.path.stat().st_size == cached.size
+        assert cached.path.stat().st_size == cached.num_bytes
         for found in (open_pair(cached), read_cached_pair(cached)):
             assert np.array_equal(found[0], low)
             assert np.array_equal(found[1], high)

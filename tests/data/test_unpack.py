@@ -35,7 +35,7 @@ def test_only_the_requested_folders_are_unpacked(tmp_path, pack):
     assert names(tmp_path / "root") == ["Set"]
 
 
-def test_nested_folder_is_added_beside_existing_ones(tmp_path):
+def test_nested_folder_is_added_next_to_existing_ones(tmp_path):
     (tmp_path / "root/LR/X2").mkdir(parents=True)
     (tmp_path / "root/LR/X2/1.png").write_bytes(b"kept")
     unpacked = unpack_content(tmp_path, zipped({"LR/X4/1.png": b"new"}), "LR/X4", ("LR/X4",))

@@ -94,20 +94,20 @@ def test_memory_is_freed_before_the_next_attempt(monkeypatch):
     real = tiling._upscale_tiles
 
     def run(*arguments):
-        alive.append([each() for each in windows if each() is not None])
-        windows.clear()
+        alive.append([each() for each in buffers if each() is not None])
+        buffers.clear()
         real(*arguments)
 
-    windows = []
-    init = streaming._Window.__init__
+    buffers = []
+    init = streaming._LineBuffer.__init__
 
     def noted(self, *arguments):
         init(self, *arguments)
-        windows.append(weakref.ref(self))
-        if len(alive) == 1 and len(windows) == 20:
+        buffers.append(weakref.ref(self))
+        if len(alive) == 1 and len(buffers) == 20:
             raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(streaming._Window, "__init__", noted)
+    monkeypatch.setattr(streaming._LineBuffer, "__init__", noted)
     monkeypatch.setattr(tiling, "_upscale_tiles", run)
     upscale_in_parts(network, low, Tiling(8))
     assert alive == [[], []]
@@ -166,7 +166,7 @@ def convolve(self, window):  # allocates the memory of a convolution without com
     shape = list(window.shape)
     shape[1], shape[self.dim] = self.conv.out_channels, shape[self.dim] - 2
     return torch.empty(shape, memory_format=torch.channels_last).fill_(1)
-streaming._Window.convolve = convolve
+streaming._LineBuffer.convolve = convolve
 torch.set_num_threads(1)
 across, length, lines = map(int, sys.argv[1:])
 network = make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6)
