@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,9 +40,11 @@ def test_commands_run_as_written(tmp_path):
             shutil.copytree(source, tmp_path / name)
         else:
             shutil.copy(source, tmp_path / name)
+    photo = tmp_path / "docs/pictures/chelsea.png"  # a part of it takes seconds instead of minutes
+    Image.open(photo).crop((120, 60, 216, 124)).save(photo)
     config = json.loads((tmp_path / "configs/quickstart.json").read_text())
     for stage in ("pretraining", "training"):
-        config[stage] |= {"num_steps": 2, "cr_patch_size": [32, 32]}  # the only change: two steps of each stage
+        config[stage] |= {"num_steps": 2, "cr_patch_size": [32, 32]}  # two steps of each stage
     (tmp_path / "configs/quickstart.json").write_text(json.dumps(config))
 
     environment = os.environ | {
@@ -58,7 +61,7 @@ def test_commands_run_as_written(tmp_path):
 
     assert "training without the perceptual loss" in output
     assert "largest gain over bicubic" in output
-    assert "(1804, 1200) (96, 128, 3) 398755" in output
+    assert "(384, 256) (96, 128, 3) 398755" in output
     for name in [
         "first_RRDB_PSNR_x4.pth",
         "first_RRDB_ESRGAN_x4.pth",
