@@ -65,7 +65,7 @@ class Download:
 
     @property
     def metadata_path(self) -> Path:
-        """Path of the metadata of the server's file that ``part_path`` holds the beginning of."""
+        """Path of what the server said about the file, whose beginning is in ``part_path``."""
         return self.path.with_name(f"{self.path.name}.part.json")
 
     def make_error(self, expected: str, got: str, remedy: str) -> DatasetError:
