@@ -15,4 +15,4 @@ run("-m", "mypy")
 run("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
 if not quick:
     run("-m", "sphinx", "-q", "-W", "docs", "site")
-run("-m", "pytest", "-n", "2", *(["-m", "not slow"] if quick else ["--durations", "20"]))
+run("-m", "pytest", "-n", "2", "--dist", "worksteal", *(["-m", "not slow"] if quick else ["--durations", "20"]))
