@@ -118,6 +118,8 @@ def test_fine_tune_runs_as_written(tmp_path):
     collect_photographs(tmp_path)
     output = run("fine_tune", tmp_path)
     assert "esrgan-lite-psnr: RRDBNet ×4 64/32/6, 4,467,779 parameters, PSNR stage" in output
+    assert "training without the perceptual loss" in output
+    assert "dry run: everything is in place" in output
     for name in ["saved_models/jpeg_RRDB_PSNR_x4.pth", "blend.pth", "results_jpeg/report.html"]:
         assert (tmp_path / name).exists(), name
 
