@@ -13,9 +13,10 @@ from esrgan.metrics import learned, niqe
 
 ASSETS = Path(__file__).parent / "assets"
 NAMES = ["Config", "load_config", "TrainOptions", "train", "Upscaler", "upscale_files"]
-NAMES += ["load_generator", "blend", "RRDBNet", "EsrganError"]
+NAMES += ["load_generator", "blend", "interpolate", "RRDBNet", "EsrganError"]
 PUBLIC = {name: getattr(esrgan, name) for name in NAMES}
-PUBLIC |= {"metrics.measure": metrics.measure, "niqe": niqe.niqe, "load_learned": learned.load_learned}
+PUBLIC |= {f"metrics.{name}": getattr(metrics, name) for name in ("measure", "psnr", "ssim", "to_y")}
+PUBLIC |= {"niqe": niqe.niqe, "load_learned": learned.load_learned}
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -65,6 +65,12 @@ def to_y(image: NDArray[Any]) -> NDArray[np.float64]:
 
     Raises:
         ValueError: If the image has another shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from esrgan.metrics import to_y
+        >>> to_y(np.full((1, 1, 3), 255, np.uint8))  # white
+        array([[235.]])
     """
     _check_channels(image)
     if image.shape[2] == 1:
@@ -85,6 +91,13 @@ def psnr(a: NDArray[Any], b: NDArray[Any], border: int) -> float:
 
     Raises:
         ValueError: If the shapes differ, or nothing is left inside the border.
+
+    Example:
+        >>> import numpy as np
+        >>> from esrgan.metrics import psnr
+        >>> black, grey = np.zeros((8, 8), np.uint8), np.full((8, 8), 51, np.uint8)
+        >>> round(psnr(black, grey, border=0), 2)  # 51 is a fifth of the peak, so 20·log10(5)
+        13.98
     """
     a, b = crop_borders(a, b, border, min_size=1)
     mean_squared_error = float(np.mean((a - b) ** 2))
@@ -106,6 +119,13 @@ def ssim(a: NDArray[Any], b: NDArray[Any], border: int) -> float:
 
     Raises:
         ValueError: If the shapes differ, or fewer than 11x11 pixels are left inside the border.
+
+    Example:
+        >>> import numpy as np
+        >>> from esrgan.metrics import ssim
+        >>> image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+        >>> round(ssim(image, image, border=4), 6)
+        1.0
     """
     a, b = crop_borders(a, b, border, min_size=_WINDOW_SIZE)
     # The planes are made contiguous because strided ones take twice as long.

@@ -84,10 +84,9 @@ def test_channels_that_no_generator_has_are_rejected(tmp_path, name, shape):
 @pytest.mark.parametrize("ups", [4, 9])
 @pytest.mark.parametrize("fold", [1, 2])
 def test_scales_that_no_generator_has_are_rejected(tmp_path, ups, fold):
+    # The tensors are clones, because a file whose tensors share memory is rejected for another reason.
     extra = {
-        f"conv_up{i}.{kind}": STATE[
-            f"conv_up1.{kind}"
-        ].clone()  # tensors that share memory are rejected for another reason
+        f"conv_up{i}.{kind}": STATE[f"conv_up1.{kind}"].clone()
         for i in range(1, ups + 1)
         for kind in ("weight", "bias")
     }
