@@ -1,19 +1,110 @@
-"""Progress output: a live line on a terminal, plain lines elsewhere."""
+"""Progress and messages of the library, through the logger "esrgan", and how commands show them.
+
+``log.info`` is a line that stays, ``log.warning`` and ``log.error`` go to standard error, and ``progress`` is a line
+that the next one replaces. A program that configures logging itself receives all of them as log records.
+"""
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from esrgan.text import format_size
 
-LIVE_INTERVAL_S = 0.5  # between updates of the live line
-PLAIN_INTERVAL_S = 60.0  # between plain progress lines
+log = logging.getLogger("esrgan")
+
+PROGRESS = logging.INFO - 5  # the level of progress lines
+LIVE_INTERVAL_S = 0.1  # between updates of the live line on a terminal
+PLAIN_INTERVAL_S = 60.0  # between progress lines elsewhere
+
+
+def progress(text: str, *, keep: bool = False) -> None:
+    """Log a progress line, which a terminal shows until the next one; elsewhere one is printed each minute.
+
+    Args:
+        text: The line; a terminal shows as much as fits into its width.
+        keep: Whether to show it in any case, however short the time since the last one.
+    """
+    log.log(PROGRESS, "%s", text, extra={"keep": keep})
+
+
+class ConsoleHandler(logging.Handler):
+    """A log handler that rewrites one line for progress on a terminal, and prints plain lines elsewhere.
+
+    Args:
+        stream: Where progress and messages go; None is standard output. Warnings and errors go to standard error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self.stream = stream or sys.stdout
+        self.is_live = self.stream.isatty()
+        self.has_live_line = False
+        self.shown_at = -math.inf if self.is_live else time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a log record."""
+        text = record.getMessage()
+        if record.levelno == PROGRESS:
+            self._show_progress(text, keep=getattr(record, "keep", False))
+            return
+        self.clear()
+        if record.levelno >= logging.WARNING:
+            print(f"{record.levelname.lower()}: {text}", file=sys.stderr, flush=True)
+        else:
+            self._write(text + "\n")
+
+    def _show_progress(self, text: str, *, keep: bool) -> None:
+        elapsed = time.monotonic() - self.shown_at
+        if not keep and elapsed < (LIVE_INTERVAL_S if self.is_live else PLAIN_INTERVAL_S):
+            return
+        text = "".join(c if c.isprintable() else "?" for c in text)  # file names may contain control characters
+        if self.is_live:
+            self._write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
+            self.has_live_line = True
+        else:
+            self._write(text + "\n")
+        self.shown_at = time.monotonic()
+
+    def clear(self) -> None:
+        """Erase the live line, if there is one."""
+        if self.has_live_line:
+            self._write("\r\x1b[2K")
+            self.has_live_line = False
+
+    def _write(self, text: str) -> None:
+        """Write and flush. If the reader has gone, as after ``| head``, discard all further output."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except OSError:
+            self.stream = io.StringIO()
+            self.is_live = False
+
+
+@contextmanager
+def show_messages() -> Iterator[None]:
+    """Show messages and progress of the block on the console, unless this program already has a handler for them."""
+    if log.hasHandlers():
+        yield
+        return
+    handler, level = ConsoleHandler(), log.level
+    log.addHandler(handler)
+    if level == logging.NOTSET:  # a level set by the user is kept, such as WARNING for quiet training in a notebook
+        log.setLevel(PROGRESS)
+    try:
+        yield
+    finally:
+        handler.clear()
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 class Console:

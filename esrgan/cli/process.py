@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from esrgan.console import show_messages
 from esrgan.errors import EsrganError, TrainingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
@@ -83,7 +84,8 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
-        code = work(args)
+        with show_messages():
+            code = work(args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as after ``| head``; Python must not flush again when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
