@@ -22,15 +22,7 @@ from esrgan.errors import TrainingError, WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.text import format_count, format_duration, format_size
 from esrgan.training import distributed
-from esrgan.training.checkpoint import (
-    RunFiles,
-    StartingPoint,
-    check_architecture,
-    find_newest_checkpoint,
-    save_checkpoint,
-    start_fresh,
-    start_from_file,
-)
+from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, save_checkpoint
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.interrupt import explain_failures, interruptible
 from esrgan.training.log import Meter, RunLog
@@ -47,6 +39,7 @@ from esrgan.training.setup import (
     make_stage,
 )
 from esrgan.training.stages import Autocast, Stage
+from esrgan.training.start import StartingPoint, check_architecture, start_fresh, start_from_file
 from esrgan.training.validation import make_panel, validate
 from esrgan.weights import infer_architecture, save_file
 

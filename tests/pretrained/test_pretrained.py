@@ -291,7 +291,7 @@ def test_unknown_name_downloads_nothing(model_server, capsys):
 
 
 def test_training_starts_from_a_name(tmp_path):
-    from esrgan.training.checkpoint import start_from_file
+    from esrgan.training.start import start_from_file
 
     start = start_from_file(Path("esrgan-lite-psnr"), "all")
     assert start.stage == "training"

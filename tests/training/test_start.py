@@ -12,7 +12,7 @@ import torch
 
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend
-from esrgan.training.checkpoint import start_fresh, start_from_file
+from esrgan.training.start import start_fresh, start_from_file
 from esrgan.weights import load_file, load_generator, save_file
 from tests.helpers.runs import find_differences, load_run_files, read_records, run
 
