@@ -15,7 +15,7 @@ ASSETS = Path(__file__).parent / "assets"
 NAMES = ["Config", "load_config", "TrainOptions", "train", "Upscaler", "upscale_files"]
 NAMES += ["load_generator", "blend", "interpolate", "RRDBNet", "EsrganError"]
 PUBLIC = {name: getattr(esrgan, name) for name in NAMES}
-PUBLIC |= {f"metrics.{name}": getattr(metrics, name) for name in ("measure", "psnr", "ssim", "to_y")}
+PUBLIC |= {f"metrics.{name}": getattr(metrics, name) for name in ("finite_mean", "measure", "psnr", "ssim", "to_y")}
 PUBLIC |= {"niqe": niqe.niqe, "load_learned": learned.load_learned}
 
 

@@ -5,7 +5,7 @@ Importing this package loads neither PyTorch nor SciPy. The modules ``niqe`` and
 
 from __future__ import annotations
 
-from esrgan.metrics.metric import METRICS, Metric
+from esrgan.metrics.metric import METRICS, Metric, finite_mean
 from esrgan.metrics.psnr_ssim import measure, psnr, ssim, to_y
 
-__all__ = ["METRICS", "Metric", "measure", "psnr", "ssim", "to_y"]
+__all__ = ["METRICS", "Metric", "finite_mean", "measure", "psnr", "ssim", "to_y"]

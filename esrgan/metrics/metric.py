@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -45,3 +47,21 @@ _METRICS = (
     Metric("dists", "DISTS", "", False, 4, True, "RGB", "no resizing"),
 )
 METRICS = {metric.name: metric for metric in _METRICS}
+
+
+def finite_mean(values: Iterable[float]) -> tuple[float, int]:
+    """Return the mean of the finite scores, and how many are infinite, as the PSNR of identical images is.
+
+    Returns:
+        The mean and the number of infinite scores. The mean is infinite if all scores are, and NaN without scores.
+
+    Example:
+        >>> from esrgan.metrics import finite_mean
+        >>> finite_mean([30.0, 32.0, float("inf")])
+        (31.0, 1)
+    """
+    values = list(values)
+    others = [value for value in values if not math.isinf(value)]
+    if not others:
+        return (math.inf if values else math.nan), len(values)
+    return math.fsum(others) / len(others), len(values) - len(others)

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from esrgan.metrics import METRICS, measure, psnr, ssim, to_y
+from esrgan.metrics import METRICS, finite_mean, measure, psnr, ssim, to_y
 from esrgan.resize import bicubic
 
 # Computed with BasicSR 1.4.2, as described in the file.
@@ -170,3 +170,13 @@ def test_metric_directions_match_image_quality():
 def test_import_loads_neither_torch_nor_scipy():
     code = "import sys, esrgan.metrics; assert not {'torch', 'scipy', 'torchmetrics'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_perfect_images_are_counted_but_not_part_of_the_mean():
+    assert finite_mean([30.0, math.inf, 31.0]) == (30.5, 1)
+    assert finite_mean([30.0, 31.0]) == (30.5, 0)
+    assert finite_mean([math.inf] * 2) == (math.inf, 2)
+    mean, count = finite_mean([])
+    assert math.isnan(mean)
+    assert count == 0
+    assert math.isnan(finite_mean([1.0, math.nan])[0])  # a broken score is not hidden
