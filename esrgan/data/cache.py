@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -48,12 +48,14 @@ class CachedPair:
         path: Cache file.
         shape: (height, width, channels) of the HR image; height and width are multiples of the scale.
         scale: Scale factor.
+        checksum: CRC-32 of the pixels, by which the images are known wherever they are stored.
     """
 
     source: ImagePair
     path: Path
     shape: tuple[int, int, int]
     scale: int
+    checksum: int = field(compare=False)
 
     @property
     def low_shape(self) -> tuple[int, int, int]:
@@ -182,11 +184,11 @@ def _find_cached(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path)
     try:
         path = _cache_path(pair, scale, channels, cache_dir)
         with path.open("rb", buffering=0) as file:
-            magic, height, width, *_ = _HEADER.unpack(file.read(_HEADER.size))
+            magic, height, width, _, _, checksum = _HEADER.unpack(file.read(_HEADER.size))
             size = os.fstat(file.fileno()).st_size
     except (OSError, struct.error):
         return None
-    cached = CachedPair(pair, path, (height, width, channels), scale)
+    cached = CachedPair(pair, path, (height, width, channels), scale, checksum)
     return cached if (magic, size) == (_MAGIC, cached.num_bytes) else None
 
 
@@ -209,7 +211,7 @@ def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path, conso
         with suppress(ImageError):  # reported when the image is decoded
             height, width, channels = images.read_shape(pair.high)
             shape = (height // scale * scale, width // scale * scale, channels)
-            need += CachedPair(pair, cache_dir, shape, scale).num_bytes
+            need += CachedPair(pair, cache_dir, shape, scale, checksum=0).num_bytes
     free = shutil.disk_usage(cache_dir).free
     if need > free:
         remedy = "free some space, or set cache_dir to a folder on another disk"
@@ -248,10 +250,11 @@ def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) 
     except OSError as error:
         return [f"{error.filename}: cannot be read: {describe_error(error)}; check the file and its permissions"]
     high_bytes, low_bytes = np.ascontiguousarray(high).data, np.ascontiguousarray(low).data
-    cached = CachedPair(pair, path, (high.shape[0], high.shape[1], channels), scale)
+    checksum = zlib.crc32(low_bytes, zlib.crc32(high_bytes))
+    cached = CachedPair(pair, path, (high.shape[0], high.shape[1], channels), scale, checksum)
     try:
         with atomic_write(path, overwrite=True, sync=False) as file:
-            file.write(_header(cached, zlib.crc32(low_bytes, zlib.crc32(high_bytes))))
+            file.write(_header(cached, checksum))
             file.write(high_bytes)
             file.write(low_bytes)
     except OSError as error:

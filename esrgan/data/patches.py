@@ -111,6 +111,7 @@ def load_batches(
     batch_size: int,
     first_step: int,
     last_step: int,
+    offset: int = 0,
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
@@ -123,6 +124,7 @@ def load_batches(
         batch_size: Number of patches per step over all ranks, a multiple of ``world_size``.
         first_step: First step to load; greater than 0 in a resumed run.
         last_step: Step to stop before.
+        offset: Added to the positions of all patches, which otherwise begin at ``first_step`` × ``batch_size``.
         rank: Index of this process, which loads the corresponding part of each batch.
         world_size: Number of processes that share each batch.
         num_workers: Number of loader processes; 0 loads in this process.
@@ -136,10 +138,8 @@ def load_batches(
         TrainingError: If a loader process dies.
     """
     local_batch_size = batch_size // world_size
-    positions = (
-        list(range(step * batch_size + rank * local_batch_size, step * batch_size + (rank + 1) * local_batch_size))
-        for step in range(first_step, last_step)
-    )
+    starts = (offset + step * batch_size + rank * local_batch_size for step in range(first_step, last_step))
+    positions = (list(range(start, start + local_batch_size)) for start in starts)
     loader = DataLoader(
         _BatchDataset(dataset),
         batch_size=None,
