@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from esrgan.errors import DeviceError
+from esrgan.machine import cpu_quota
 
 
 def select_device(name: str) -> torch.device:
@@ -19,7 +21,7 @@ def select_device(name: str) -> torch.device:
         name: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
 
     Returns:
-        A device that exists on this machine.
+        A device that exists on this machine. PyTorch then uses no more threads than a CPU quota allows.
 
     Raises:
         DeviceError: If the name is unknown or this machine has no such device.
@@ -41,7 +43,18 @@ def select_device(name: str) -> torch.device:
         raise DeviceError(f"device {name}: this machine has no Apple GPU that PyTorch can use; use cpu")
     elif device.type not in ("cpu", "mps"):
         raise DeviceError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name}")
+    _limit_threads()
     return device
+
+
+def _limit_threads() -> None:
+    """Use no more threads than a container's CPU quota, of which PyTorch does not know, unless the user set a number.
+
+    More of them would spend the quota in a fraction of each period and then all wait for the next one.
+    """
+    quota = cpu_quota()
+    if quota is not None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), math.ceil(quota)))
 
 
 def select_local_device(name: str) -> torch.device:

@@ -35,6 +35,11 @@ def file_digest(path: Path, reference: str | None = None) -> str:
         return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
 
 
+def expand_user(path: str | Path) -> Path:
+    """Return a path with ``~`` at its beginning replaced by the home folder, if there is one."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser() raises for a file such as ~$draft.png
+
+
 def cache_dir() -> Path:
     """Return the folder for cached results and downloads: $ESRGAN_CACHE, else esrgan in the user's cache folder.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from esrgan.errors import EsrganError
+from esrgan.files import expand_user
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -25,6 +26,11 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto, which prefers a GPU)"
     )
+
+
+def path(text: str) -> Path:
+    """Parse a path, which may begin with ``~``: shells do not replace it in ``--option=~/folder`` or in quotes."""
+    return expand_user(text)
 
 
 def integer(text: str, at_least: int) -> int:

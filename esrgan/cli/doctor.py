@@ -8,6 +8,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
+from esrgan import machine
 from esrgan.cli import arguments, process
 from esrgan.extras import EXTRAS, missing_modules
 from esrgan.text import describe_error, format_count, format_size, one_line
@@ -54,15 +57,15 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 def _devices() -> Iterator[tuple[str, str]]:
     with process.exit_on_interrupt():
-        import psutil
         import torch
 
-        from esrgan.devices import has_native_bfloat16
+        from esrgan.devices import has_native_bfloat16, select_device
 
-    memory, place = psutil.virtual_memory(), torch.device("cpu")
+    place = select_device("cpu")
     precisions = "float32, bfloat16" if has_native_bfloat16(place) else "float32; no fast bfloat16"
-    room = f"{format_size(memory.available)} of {format_size(memory.total)} free"
-    yield "cpu", f"{torch.get_num_threads()} threads, {room}, {precisions}"
+    room = f"{format_size(machine.available_memory())} of {format_size(machine.memory_limit())} free"
+    yield "cpu", f"{format_count(torch.get_num_threads(), 'thread')}, {room}, {precisions}"
+    yield "limits", ", ".join(_limits())
     for number in range(torch.cuda.device_count()):
         place = torch.device("cuda", number)
         precisions = "float16, bfloat16, TF32" if has_native_bfloat16(place) else "float16; no fast bfloat16"
@@ -78,6 +81,16 @@ def _devices() -> Iterator[tuple[str, str]]:
     if not torch.cuda.is_available():
         built = f"for CUDA {torch.version.cuda}, but finds no GPU or driver" if torch.version.cuda else "without CUDA"
         yield "cuda", f"none: PyTorch is built {built}"
+
+
+def _limits() -> Iterator[str]:
+    """Describe the limits of a container; "none" is a machine of its own."""
+    quota, memory = machine.cpu_quota(), machine.memory_limit()
+    is_limited = memory < psutil.virtual_memory().total
+    yield f"CPU quota {f'{quota:g}' if quota else 'none'}"
+    yield f"memory limit {format_size(memory) if is_limited else 'none'}"
+    if (shared := machine.free_shared_memory()) is not None:
+        yield f"{format_size(shared)} of shared memory free (/dev/shm)"
 
 
 def _extras() -> Iterator[tuple[str, str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import arguments, process
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
+from esrgan.machine import cpu_count
 
 EXAMPLES = """\
   esrgan prepare div2k                   # HR and ×4 LR images, 4.3 GB, into data/
@@ -69,7 +69,7 @@ def _prepare(args: argparse.Namespace) -> int:
         got = {name: no_files if name == "skimage" else ("neither", "correct the name") for name in unknown}
         raise DatasetError(Problem(f"dataset {name}", expected, *got[name]) for name in unknown)
     data_root = args.data_root or default_data_root()
-    workers = args.workers or os.cpu_count() or 1
+    workers = args.workers or cpu_count()
     console = Console()
     failed = 0
     for name in args.dataset:

@@ -28,6 +28,7 @@ from esrgan.console import Console
 from esrgan.data.datasets import ImagePair, load_pair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
 from esrgan.files import atomic_write, exclusive, remove_abandoned
+from esrgan.machine import cpu_count
 from esrgan.text import describe_error, format_count, format_size
 
 # Magic bytes; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
@@ -225,7 +226,7 @@ def _map_in_threads(
     make: Callable[[ImagePair], CachedPair | _Problems], pairs: list[ImagePair], console: Console
 ) -> Iterator[tuple[ImagePair, CachedPair | _Problems]]:
     """Process pairs in one thread per CPU; decoding and resizing release the GIL."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(cpu_count())
     try:
         for done, result in enumerate(zip(pairs, pool.map(make, pairs), strict=True), 1):
             yield result

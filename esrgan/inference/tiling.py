@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from esrgan.devices import is_out_of_memory
 from esrgan.errors import DeviceError
 from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS, upscale_strips
+from esrgan.machine import available_memory
 from esrgan.models import RRDBNet
 
 # Limit of low-resolution pixels in a strip on a CPU. The features of such a strip mostly fit into the caches.
@@ -157,7 +157,7 @@ def choose_tiling(network: RRDBNet, long_side: int, short_side: int) -> Tiling:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         budget = int((torch.cuda.mem_get_info(device)[0] + cached) * MEMORY_FRACTION)
     else:
-        budget = int(psutil.virtual_memory().available * MEMORY_FRACTION)
+        budget = int(available_memory() * MEMORY_FRACTION)
     max_lines = long_side if device.type == "cuda" else max(CPU_STRIP_PIXELS // short_side, 1)
     bands = 1
     while True:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from esrgan.degradation import Degradation
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
+from esrgan.machine import cpu_count
 from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path
 from esrgan.training import distributed
@@ -336,4 +336,4 @@ def choose_num_workers(config: Config, device: torch.device) -> int:
     """Choose the number of loader processes; on a CPU it is 0, because training itself uses all cores."""
     if config.num_workers is not None:
         return config.num_workers
-    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // distributed.local_world_size() - 1))
+    return 0 if device.type == "cpu" else min(8, max(1, cpu_count() // distributed.local_world_size() - 1))

@@ -66,7 +66,8 @@ def test_doctor_lists_what_is_present_and_missing(tmp_path, capsys, write_images
     out = capsys.readouterr().out
     for line in (
         r"esrgan +" + re.escape(version("esrgan")),
-        r"cpu +\d+ threads, [\d.]+ GB of [\d.]+ GB free, float32",
+        r"cpu +\d+ threads?, [\d.]+ GB of [\d.]+ GB free, float32",
+        r"limits +CPU quota [\w.]+, memory limit .*, .* of shared memory free",
         r"cuda +none: PyTorch is built",
         r"set5 +5 training images, 5 validation images",
         r"set14 +missing; download it with: esrgan prepare set14",

@@ -140,8 +140,7 @@ def test_tiling_follows_the_free_memory(monkeypatch):
     kept, line = estimate_memory(network, 4000)
 
     def tiling_for(available):
-        memory = type("Memory", (), {"available": available / tiling.MEMORY_FRACTION})
-        monkeypatch.setattr(tiling.psutil, "virtual_memory", lambda: memory)
+        monkeypatch.setattr(tiling, "available_memory", lambda: available / tiling.MEMORY_FRACTION)
         return tiling.choose_tiling(network, 6000, 4000)
 
     assert tiling_for(10**12) == Tiling(lines=tiling.CPU_STRIP_PIXELS // 4000)
