@@ -54,7 +54,7 @@ _Dataset = Annotated[
     Annotated[_NonEmptyStr, Tag(_TAGS[0])] | Annotated[FolderPair, Tag(_TAGS[1])],
     TagOf(lambda value: _TAGS[isinstance(value, (dict, FolderPair))]),
 ]
-_Datasets = Annotated[tuple[_Dataset, ...], _AcceptList, Field(min_length=1)]
+_Datasets = Annotated[tuple[_Dataset, ...], _AcceptList]
 
 
 class DegradationRound(_Section):
@@ -140,12 +140,13 @@ class _Stage(_Section):
     num_steps: _PositiveInt | None = Field(default=None, description="Optimiser steps, instead of num_epoch.")
     cr_patch_size: _PatchSize = Field(default=(128, 128), description="HR patch size [H, W], px; null = whole images.")
     betas: _Betas = Field(default=(0.9, 0.999), description="β1 and β2 of Adam.")
-    train_datasets: _Datasets = Field(
+    train_datasets: Annotated[_Datasets, Field(min_length=1)] = Field(
         default=("div2k",),
         description='Training datasets: names, folders of HR images, or objects {"hr": FOLDER, "lr": FOLDER}.',
     )
     val_datasets: _Datasets = Field(
-        default=("div2k",), description="Validation datasets, given in the same way; whole images are used."
+        default=("div2k",),
+        description="Validation datasets, given in the same way; whole images are used. [] = no validation.",
     )
     degradation: Degradation | None = Field(
         default=None,

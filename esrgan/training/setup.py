@@ -204,6 +204,12 @@ def _load_stage_data(config: Config, options: TrainOptions, name: str, console: 
     problems: list[str | Problem] = []
     for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
         pairs, found = find_pairs_and_problems([_source(item) for item in items], split, scale, data_root)  # type: ignore[arg-type]
+        is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
+        if found and split == "val" and is_default:
+            default = f"its default, {', '.join(map(str, items))}, is not in {data_root}"
+            remedy = "list folders of validation images there, or write [] to train without validation"
+            problems.append(f"{name}: val_datasets is not given, and {default}; {remedy}")
+            continue
         problems += [problem for problem in found if problem not in problems]
         try:
             splits[split] = cache_pairs(

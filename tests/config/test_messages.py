@@ -85,7 +85,6 @@ MISTAKES = {
         "x.json:1:15: training.train_datasets: expected a list of at least 1, each a non-empty string or an object, "
         'got "div2k"; write ["div2k"]',
     ),
-    "no dataset": ('{"training": {"val_datasets": []}}', "x.json:1:15: training.val_datasets: expected a list of at least 1, each"),
     "dataset": (
         '{"training": {"val_datasets": ["a", 3]}}',
         "x.json:1:37: training.val_datasets[1]: expected a non-empty string or an object, got 3; the default of",

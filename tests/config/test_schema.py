@@ -111,3 +111,9 @@ def test_num_steps_replaces_the_default_epochs(tmp_path: Path) -> None:
 def test_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError):
         Config().training.g_lr = 1.0  # type: ignore[misc]
+
+
+def test_only_validation_datasets_may_be_empty() -> None:
+    assert Config.model_validate({"training": {"val_datasets": []}}).training.val_datasets == ()
+    with pytest.raises(ValidationError):
+        Config.model_validate({"training": {"train_datasets": []}})

@@ -26,6 +26,32 @@ def first_content_loss(out_dir: Path) -> float:
     return value
 
 
+def test_missing_val_datasets_are_named_instead_of_their_default(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(data_root=str(tmp_path / "data"))
+    for section in ("pretraining", "training"):
+        del config[section]["val_datasets"]
+    with pytest.raises(EsrganError) as caught:
+        run(config, tmp_path / "out")
+    place, remedy = (
+        tmp_path / "data",
+        "list folders of validation images there, or write [] to train without validation",
+    )
+    assert list(caught.value.problems) == [
+        f"{section}: val_datasets is not given, and its default, div2k, is not in {place}; {remedy}"
+        for section in ("pretraining", "training")
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_any_datasets_the_default_is_offered_as_download(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(data_root=str(tmp_path / "data"))
+    for key in ("train_datasets", "val_datasets"):
+        del config["pretraining"][key]
+    with pytest.raises(EsrganError, match="download it with: esrgan prepare div2k") as caught:
+        run(config, tmp_path / "out", stage="pretraining")
+    assert "is not given" not in str(caught.value)
+
+
 def test_another_seed_gives_another_result(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
     run(tiny_config(seed=4), tmp_path, stage="pretraining", max_steps=1)
     ours, theirs = (first_content_loss(folder) for folder in (tmp_path, reference_run))
