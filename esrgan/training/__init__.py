@@ -1,6 +1,6 @@
 """Training in two stages, PSNR-oriented and adversarial, from a configuration to model files."""
 
 from esrgan.training.loop import train
-from esrgan.training.setup import TrainOptions
+from esrgan.training.options import TrainOptions
 
 __all__ = ["TrainOptions", "train"]

@@ -25,11 +25,12 @@ from esrgan.training import distributed
 from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, save_checkpoint
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.interrupt import explain_failures, interruptible
-from esrgan.training.log import Meter, RunLog
+from esrgan.training.log import RunLog
+from esrgan.training.meter import Meter
+from esrgan.training.options import TrainOptions
 from esrgan.training.recovery import MAX_ROLLBACKS, Recovery, capture_state, restore_state
 from esrgan.training.setup import (
     StageData,
-    TrainOptions,
     check_processes_agree,
     choose_num_workers,
     describe_networks,

@@ -21,7 +21,8 @@ from esrgan.config import Config
 from esrgan.errors import EsrganError
 from esrgan.files import lock
 from esrgan.training import TrainOptions, train
-from esrgan.training.log import Meter, RunLog
+from esrgan.training.log import RunLog
+from esrgan.training.meter import Meter
 from tests.faults import FORK
 from tests.helpers.runs import TIMING_KEYS, records_by_step, run
 
