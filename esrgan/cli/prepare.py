@@ -35,9 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"only write {PREVIEW_FILE}: HR crops next to degraded LR patches; name a configuration first to use "
         "its degradation (default: Real-ESRGAN's)",
     )
-    parser.add_argument(
-        "--scale", type=int, choices=(2, 3, 4, 8), default=4, help="scale of the LR images (default: 4)"
-    )
+    parser.add_argument("--scale", type=int, choices=(2, 4, 8), default=4, help="scale of the LR images (default: 4)")
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )

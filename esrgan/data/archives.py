@@ -74,10 +74,6 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             "valid", "2", 100, 117763600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"
         ),
         _div2k_archive(
-            "train", "3", 800, 427847282, "ad5c8e5507e2765823d3c2c5bd0934842efcd487c5370604c224090898b3163a"
-        ),
-        _div2k_archive("valid", "3", 100, 54513392, "04b9a2ed3b4a0715d3924d3ae8514830c3328fac8d30512ce716d6f419e052a3"),
-        _div2k_archive(
             "train", "4", 800, 246914039, "f006b837f4eb52b82909aa01478e6d6d199eefce932179491d0c9dbb706dde3a"
         ),
         _div2k_archive("valid", "4", 100, 31505881, "a50a5d1c4b88de4e8d300d8fb2b904c52fe93b2b298a4899697760d7cbb6d553"),

@@ -42,7 +42,7 @@ _NAMED_DATASETS = {
     "div2k": _NamedDataset(
         high={"train": "DIV2K_train_HR", "val": "DIV2K_valid_HR"},
         low={"train": "DIV2K_train_LR_bicubic/X{scale}", "val": "DIV2K_valid_LR_bicubic/X{scale}"},
-        low_scales=(2, 3, 4),
+        low_scales=(2, 4),
     ),
     "bsds500": _NamedDataset(
         high={"train": "BSR/BSDS500/data/images/train", "val": "BSR/BSDS500/data/images/val"},
@@ -52,17 +52,17 @@ _NAMED_DATASETS = {
     "set5": _NamedDataset(
         high={"train": "Set5/GTmod12", "val": "Set5/GTmod12"},
         low={"train": "Set5/LRbicx{scale}", "val": "Set5/LRbicx{scale}"},
-        low_scales=(2, 3, 4),
+        low_scales=(2, 4),
     ),
     "set14": _NamedDataset(
         high={"train": "Set14/GTmod12", "val": "Set14/GTmod12"},
         low={"train": "Set14/LRbicx{scale}", "val": "Set14/LRbicx{scale}"},
-        low_scales=(2, 3, 4),
+        low_scales=(2, 4),
     ),
     "flickr2k": _NamedDataset(
         high={"train": "Flickr2K/Flickr2K_HR"},
         low={"train": "Flickr2K/Flickr2K_LR_bicubic/X{scale}"},
-        low_scales=(2, 3, 4),
+        low_scales=(2, 4),
     ),
 }
 
