@@ -77,6 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = make_parser()
+    args, surplus = parser.parse_known_args(argv)
+    if surplus and args.psnr_model_path and args.out_path and not args.esrgan_model_path:
+        parser.error(f"--esrgan-model-path is missing before {args.out_path}")
     return process.run(parser, lambda args: _interpolate(parser, args), argv)
 
 
@@ -92,7 +95,9 @@ def _parse_mix(text: str) -> tuple[str, float]:
 
 def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     is_pair = bool(args.psnr_model_path or args.esrgan_model_path)
-    if is_pair + bool(args.mix) + bool(args.images) > 1 or (args.psnr_model_path and not args.esrgan_model_path):
+    if args.psnr_model_path and not args.esrgan_model_path:
+        parser.error("--esrgan-model-path is missing; --psnr-model-path needs it")
+    if is_pair + bool(args.mix) + bool(args.images) > 1:
         parser.error("expected either --psnr-model-path and --esrgan-model-path, or --mix, or --images")
     if not args.mix and not args.images:
         args.esrgan_model_path = args.esrgan_model_path or DEFAULT_MODEL

@@ -93,7 +93,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     # PyTorch's warnings about a lost process fill pages. The level must be set before PyTorch is imported.
     if "TORCHELASTIC_RUN_ID" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    return process.run(make_parser(), lambda args: _train(args, sys.argv[1:] if argv is None else argv), argv)
+    argv = _translate_earlier_options(sys.argv[1:] if argv is None else argv)
+    return process.run(make_parser(), lambda args: _train(args, argv), argv)
+
+
+def _translate_earlier_options(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the options in the README of the earlier framework replaced by today's."""
+    today = {"--config-json": [], "--load-model-path": ["--load-checkpoint"]}
+    parts = ((word, *word.partition("=")) for word in argv)
+    return [
+        new
+        for word, option, equals, value in parts
+        for new in (today[option] + [value] * bool(equals) if option in today else [word])
+    ]
 
 
 def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:

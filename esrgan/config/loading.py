@@ -12,7 +12,11 @@ from esrgan.config.cross_checks import find_conflicts
 from esrgan.config.json_parser import Diagnostics, KeyPath, format_value, parse
 from esrgan.config.messages import explain_error
 from esrgan.config.schema import Config
+from esrgan.console import log
 from esrgan.errors import ConfigError, Problem
+
+# Keys of the earlier framework (enhanced-srgan) that no longer mean anything, and what replaces them.
+_EARLIER_KEYS = {"network_interpolation_alpha": "esrgan interpolate --alpha blends models"}
 
 
 def load(path: str | Path) -> Config:
@@ -47,6 +51,9 @@ def load(path: str | Path) -> Config:
         data = parse(raw, diagnostics)
         if not isinstance(data, dict):
             diagnostics.fail("a JSON object", format_value(data), "write {} for the default run")
+        for key in [key for key in _EARLIER_KEYS if key in data]:
+            log.info(f"{path}: ignoring {key}, a key of the earlier framework: {_EARLIER_KEYS[key]}")
+            del data[key]
         config = _validate(data, diagnostics)
     except RecursionError:
         diagnostics.fail("a JSON object of sections", "hundreds of nested brackets", "check the brackets")

@@ -126,6 +126,13 @@ def test_conflicting_arguments_are_rejected(arguments, capsys):
     assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("before_alpha", [["gan.pth"], []])
+def test_a_missing_gan_option_is_named(before_alpha, capsys):
+    """The README of the earlier framework has an example without it."""
+    assert run_command(interpolate_command, "--psnr-model-path", "p", *before_alpha, "--alpha", "0.9", "out.pth") == 2
+    assert f"--esrgan-model-path is missing{' before gan.pth' if before_alpha else ''}" in capsys.readouterr().err
+
+
 def test_blend_averages_weights_and_records_alpha(tmp_path, capsys):
     psnr = make_model(tmp_path / "p.pth", 0, stage="pretraining", hparams={"seed": 1})
     gan = make_model(tmp_path / "g.pth", 1, stage="training", hparams={"seed": 2})

@@ -229,6 +229,27 @@ def test_every_option_reaches_the_trainer(
     assert train_calls.pop() == (config, TrainOptions(config_name="mine", device="cpu", resume=True))
 
 
+def test_the_example_in_the_readme_of_the_earlier_framework_is_understood(
+    config_file: Path, tiny_config: Make, train_calls: list[tuple[Config, TrainOptions]]
+) -> None:
+    rest = "--autocast --best-checkpoint-warmup 2000 --store-model-interval 20 --checkpoint-interval 50 --device cpu"
+    expected = (
+        Config.model_validate(tiny_config()),
+        TrainOptions(
+            config_name="mine",
+            device="cpu",
+            autocast=True,
+            load_checkpoint=Path("psnr.pth"),
+            checkpoint_interval=50,
+            best_checkpoint_warmup=2000,
+            store_model_interval=20,
+        ),
+    )
+    for line in (f"--config-json {config_file} --load-model-path psnr.pth", f"--config-json={config_file} -l psnr.pth"):
+        assert train_main([*line.split(), *rest.split()]) == 0
+        assert train_calls.pop() == expected
+
+
 def test_help_explains_every_option_and_ends_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         train_main(["--help"])

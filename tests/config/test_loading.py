@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esrgan.config import load
+from esrgan.config import Config, load
+from esrgan.console import show_messages
 from esrgan.errors import ConfigError, Problem
 from tests.helpers.config_files import CONFIGS, DEFAULTS, messages, problems, write
 
@@ -112,6 +113,21 @@ def assert_loads_or_explains(path: Path) -> None:
         assert re.fullmatch(r".*x\.json:\d+:\d+(: .+)?", problem.place)
         assert str(problem).encode()  # can be printed
         assert "\n" not in str(problem)
+
+
+def test_old_keys_of_the_earlier_framework_are_ignored_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, '{"scale_factor": 2, "network_interpolation_alpha": 0.8}')
+    with show_messages():
+        assert load(path) == Config(scale_factor=2)
+    ignored = "ignoring network_interpolation_alpha, a key of the earlier framework: esrgan interpolate --alpha blends"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{path}: {ignored}")
+    for unknown in ("network_interpolation_alfa", "interpolation_alpha"):
+        (message,) = messages(tmp_path, f'{{"{unknown}": 0.8}}'.encode())
+        assert f'expected a known key, got "{unknown}"' in message
+    assert "expected a known key" in messages(tmp_path, b'{"training": {"network_interpolation_alpha": 1}}')[0]
 
 
 @given(content=st.binary() | st.text('{}[],:"\\ 01eE-.NanInfityul\n').map(str.encode))
