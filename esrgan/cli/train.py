@@ -33,6 +33,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="checkpoint or model to start from: a file, or a name listed by `esrgan models`",
     )
+    parser.add_argument(
+        "--load-discriminator",
+        type=Path,
+        metavar="FILE",
+        help="discriminator that the GAN stage starts from: a file of BasicSR, Real-ESRGAN or this project",
+    )
     parser.add_argument("-a", "--autocast", action="store_true", help="compute in bfloat16 or float16")
     parser.add_argument("--no-data-parallel", action="store_true", help="use one GPU even if there are several")
     parser.add_argument(
@@ -129,6 +135,7 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
         autocast=args.autocast,
         stage=args.stage,
         load_checkpoint=args.load_checkpoint,
+        load_discriminator=args.load_discriminator,
         resume=args.resume == "auto",
         checkpoint_interval=args.checkpoint_interval,
         best_checkpoint_warmup=args.best_checkpoint_warmup,

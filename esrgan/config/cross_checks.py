@@ -79,12 +79,16 @@ def _check_layers(config: Config) -> Iterator[_Conflict]:
 
 def _check_discriminator(config: Config) -> Iterator[_Conflict]:
     patch, net = config.training.cr_patch_size, config.discriminator
-    if patch and net.type == "unet" and min(patch) < 8:
-        involved = ["training.cr_patch_size", "discriminator.type"]
-        yield involved, "at least 8 px for the unet discriminator", format_value(patch), "use at least [8, 8]"
-    smallest = 2 ** sum(a == b for a, b in pairwise(net.vgg_blk_ch))  # its strides reduce this many px to one
+    halvings = len(net.vgg_blk_ch) // 2
+    if net.type == "vgg":
+        halvings = sum(a == b for a, b in pairwise(net.vgg_blk_ch))
+    smallest = 2**halvings  # the strides reduce this many px to one
+    at_least = {"unet": 8, "vgg_basicsr": smallest, "vgg": 1}[net.type]
+    if patch and min(patch) < at_least:
+        involved, remedy = ["training.cr_patch_size", "discriminator.type"], f"use at least [{at_least}, {at_least}]"
+        yield involved, f"at least {at_least} px for the {net.type} discriminator", format_value(patch), remedy
     is_single_patch = config.batch_size <= config.accumulation  # the discriminator sees a single patch at a time
-    if patch and net.type == "vgg" and is_single_patch and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
+    if patch and net.type != "unet" and is_single_patch and max(patch) <= smallest and len(net.vgg_blk_ch) > 1:
         expected = f"more than {smallest} px for single patches, because BatchNorm needs more than one value"
         involved = ["training.cr_patch_size", "batch_size", "discriminator.vgg_blk_ch"]
         remedy = f"use [{2 * smallest}, {2 * smallest}], or a batch_size above accumulation"

@@ -217,12 +217,15 @@ class Generator(_Section):
 class Discriminator(_Section):
     """The discriminator: VGG-style or U-Net."""
 
-    type: Literal["vgg", "unet"] = Field(
-        default="vgg", description="vgg: one logit per image; unet: one logit per pixel."
+    type: Literal["vgg", "vgg_basicsr", "unet"] = Field(
+        default="vgg",
+        description="vgg: one logit per image; vgg_basicsr: the same with the layers of BasicSR, for its weights; "
+        "unet: one logit per pixel.",
     )
     vgg_blk_ch: Annotated[_PositiveInts, Field(min_length=1)] = Field(
         default=(64, 64, 128, 128, 256, 256, 512, 512),
-        description="vgg: output channels of each convolution; one that keeps the number of channels has stride 2.",
+        description="vgg: output channels of each convolution; one that keeps the number of channels has stride 2 "
+        "(vgg_basicsr: every second one).",
     )
     fc_features: _PositiveInts = Field(default=(100,), description="vgg: widths of the hidden fully connected layers.")
     num_features: _PositiveInt = Field(default=64, description="unet: channels of the first convolution.")

@@ -12,7 +12,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from esrgan.models.generator import NEGATIVE_SLOPE
 
-POOLED_SIZE = 7  # side in px of the linear layers' input for patches of any size, as in VGG (arXiv 1409.1556)
+# Side in px of the linear layers' input for patches of any size: that of VGG (arXiv 1409.1556), and BasicSR's.
+POOLED_SIZE, BASICSR_POOLED_SIZE = 7, 4
 
 
 class VGGDiscriminator(nn.Module):
@@ -26,6 +27,8 @@ class VGGDiscriminator(nn.Module):
             has stride 2, except the first. The first has a bias and no batch normalisation; the others have batch
             normalisation and no bias.
         fc_features: Widths of the hidden linear layers.
+        basicsr: Use the layers of BasicSR, with which ESRGAN was trained: every second convolution is 4×4 with stride
+            2, and the linear layers see 4×4 px, which is the whole of a 128 px patch after ten convolutions.
     """
 
     def __init__(
@@ -33,20 +36,24 @@ class VGGDiscriminator(nn.Module):
         img_channels: int = 3,
         vgg_blk_ch: Sequence[int] = (64, 64, 128, 128, 256, 256, 512, 512),
         fc_features: Sequence[int] = (100,),
+        *,
+        basicsr: bool = False,
     ) -> None:
         super().__init__()
+        self.pooled_size = BASICSR_POOLED_SIZE if basicsr else POOLED_SIZE
         self.features = nn.Sequential()
         for i, (before, after) in enumerate(pairwise([img_channels, *vgg_blk_ch])):
             is_first = i == 0
-            stride = 2 if before == after and not is_first else 1
-            conv = nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1, bias=is_first)
+            is_strided = i % 2 == 1 if basicsr else before == after and not is_first
+            kernel_size, stride = 4 if basicsr and is_strided else 3, 2 if is_strided else 1
+            conv = nn.Conv2d(before, after, kernel_size, stride, padding=1, bias=is_first)
             layers: list[tuple[str, nn.Module]] = [("conv", conv)]
             if not is_first:
                 layers.append(("bn", nn.BatchNorm2d(after)))
             layers.append(("act", nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)))
             self.features.add_module(f"block_{i}", nn.Sequential(OrderedDict(layers)))
         self.head = nn.Sequential()
-        widths = [vgg_blk_ch[-1] * POOLED_SIZE**2, *fc_features]
+        widths = [vgg_blk_ch[-1] * self.pooled_size**2, *fc_features]
         for i, (before, after) in enumerate(pairwise(widths)):
             block = OrderedDict(linear=nn.Linear(before, after), act=nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
             self.head.add_module(f"block_{i}", nn.Sequential(block))
@@ -54,7 +61,7 @@ class VGGDiscriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, 1) of images (B, C, H, W) in [0, 1]."""
-        pooled = F.adaptive_avg_pool2d(self.features(image), POOLED_SIZE)
+        pooled = F.adaptive_avg_pool2d(self.features(image), self.pooled_size)
         logits: Tensor = self.head(pooled.flatten(1))
         return logits
 

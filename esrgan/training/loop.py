@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,9 @@ from esrgan.training.setup import (
     make_stage,
 )
 from esrgan.training.stages import Autocast, Stage
-from esrgan.training.start import StartingPoint, check_architecture, start_fresh, start_from_file
+from esrgan.training.start import StartingPoint, find_start
 from esrgan.training.validation import make_panel, validate
-from esrgan.weights import infer_architecture, save_file
+from esrgan.weights import save_file
 
 MIN_CHECKPOINT_INTERVAL_S = 60  # an epoch of few images can be shorter than writing a checkpoint
 
@@ -101,15 +101,12 @@ def train(config: Config, options: TrainOptions) -> bool:
 
 def _train(config: Config, options: TrainOptions, device: torch.device, console: Console) -> bool:
     # Choose the starting point. Only process 0 needs to have the file.
-    start, path = distributed.broadcast_object(lambda: _find_starting_point(options, console))
+    start = distributed.broadcast_object(lambda: _find_starting_point(config, options, console))
     console.print(start.description)
 
     # Prepare networks, data and losses. All problems are raised here, before anything is trained or written.
     generator, discriminator = make_networks(config, device)
     console.print(f"{describe_networks(config, generator, discriminator)}; on {device}")
-    if path:
-        built = infer_architecture(generator.state_dict())
-        check_architecture(start, path, replace(built, residual_scaling=config.generator.residual_scaling))
     if start.resume is not None and (changes := describe_changes(start.resume["hparams"], config.to_dict())):
         console.print(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
     autocast = make_autocast(config, options, device, console)
@@ -123,8 +120,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
             f"{len(stage_data.validation):,}, steps {stage_data.total_steps:,} ({stage_data.steps_per_epoch:,} per "
             f"epoch), batch size {config.batch_size}"
         )
-    if start.generator is not None:
-        generator.load_state_dict(start.generator)
+    start.load_into(generator, discriminator)
     distributed.broadcast_weights([generator, discriminator])
 
     files, log = _open_files(config, options, start, console)
@@ -155,8 +151,7 @@ def _train(config: Config, options: TrainOptions, device: torch.device, console:
     return True
 
 
-def _find_starting_point(options: TrainOptions, console: Console) -> tuple[StartingPoint, Path | None]:
-    """Return the starting point of the run, and its file if it has one."""
+def _find_starting_point(config: Config, options: TrainOptions, console: Console) -> StartingPoint:
     path = options.load_checkpoint
     if options.resume:
         newest, damaged = find_newest_checkpoint(options.out_dir, options.config_name, options.run_name, options.stage)
@@ -166,7 +161,7 @@ def _find_starting_point(options: TrainOptions, console: Console) -> tuple[Start
             wanted = options.run_name or options.config_name
             console.print(f"--resume auto: no checkpoint of {wanted} in {options.out_dir}; starting a new run")
         path = newest or path
-    return (start_from_file(path, options.stage) if path else start_fresh(options.stage)), path
+    return find_start(config, options, path)
 
 
 def _open_files(

@@ -18,6 +18,7 @@ class TrainOptions:
         autocast: Compute the forward passes in low precision.
         stage: "pretraining", "training" or "all".
         load_checkpoint: Weight file to start from, unless ``resume`` finds a checkpoint.
+        load_discriminator: Discriminator that the GAN stage starts from, unless it is resumed.
         resume: Resume from the newest checkpoint of this run in ``out_dir``, if there is one. With ``run_name`` that is
             the run of that name. Otherwise it is one of the same configuration, by its file or by its content.
         checkpoint_interval: Epochs between checkpoints; None writes one every epoch, but at least a minute apart. They
@@ -42,6 +43,7 @@ class TrainOptions:
     autocast: bool = False
     stage: str = "all"
     load_checkpoint: Path | None = None
+    load_discriminator: Path | None = None
     resume: bool = False
     checkpoint_interval: int | None = None
     best_checkpoint_warmup: int = 0

@@ -22,14 +22,14 @@ from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.machine import cpu_count
-from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
+from esrgan.models import RRDBNet
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path
 from esrgan.training import distributed
 from esrgan.training.checkpoint import STAGES
 from esrgan.training.options import TrainOptions
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
-from esrgan.weights import extract_state_dict, load_file
+from esrgan.weights import DiscriminatorArchitecture, extract_state_dict, load_file
 
 SSIM_WINDOW = 11  # px; validation images without their border must be at least this large
 
@@ -71,13 +71,8 @@ def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Mod
         generator.activation_checkpointing = config.activation_checkpointing
         # With a seed of its own, the discriminator does not depend on the generator's size.
         torch.manual_seed((config.seed + 1) % 2**63)
-        discriminator: nn.Module
-        if config.discriminator.type == "vgg":
-            discriminator = VGGDiscriminator(
-                config.img_channels, config.discriminator.vgg_blk_ch, config.discriminator.fc_features
-            )
-        else:
-            discriminator = UNetDiscriminator(config.img_channels, config.discriminator.num_features)
+        section = config.discriminator.model_dump()
+        discriminator = DiscriminatorArchitecture.configured(config.img_channels, section).build()
     return (
         generator.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         discriminator.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
@@ -218,7 +213,7 @@ def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[s
     for section, key in (("perceptual_loss", "weights"), *product(STAGES, ("train_datasets", "val_datasets"))):
         del settings[section][key]
     # These are decided by process 0 or may differ between processes.
-    not_compared = {"out_dir", "device", "load_checkpoint", "resume", "run_name", "config_name"}
+    not_compared = {"out_dir", "device", "load_checkpoint", "load_discriminator", "resume", "run_name", "config_name"}
     settings |= {key: value for key, value in vars(options).items() if key not in not_compared}
     for name, stage in data.items():
         for split, pairs in (("train", stage.patches.pairs), ("val", stage.validation)):

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from esrgan import pretrained
+from esrgan.config import Config
 from esrgan.errors import WeightsError
+from esrgan.models import RRDBNet
 from esrgan.training.checkpoint import STAGES
-from esrgan.weights import Architecture, load_file, parse_generator
+from esrgan.training.options import TrainOptions
+from esrgan.weights import (
+    Architecture,
+    DiscriminatorArchitecture,
+    GeneratorFile,
+    infer_architecture,
+    load_discriminator,
+    load_file,
+    parse_generator,
+)
+
+# A generator that differs in these can still be started from: only layers at its ends have other shapes.
+TRANSFERABLE = ("scale_factor", "img_channels", "use_subpixel_conv", "pixel_unshuffle")
+STAGE_LABELS = {"pretraining": "PSNR", "training": "GAN"}
 
 
 @dataclass(frozen=True)
@@ -20,9 +37,9 @@ class StartingPoint:
 
     Attributes:
         stage: The first stage to run.
-        description: How the file was understood, for the user.
-        generator: Initial weights; None keeps the random ones.
-        architecture: Architecture of ``generator``.
+        description: How the files were understood, for the user.
+        generator: Initial weights of the generator, or of some of its layers; None keeps the random ones.
+        discriminator: Initial weights of the discriminator; None keeps the random ones.
         resume: The contents of the checkpoint to resume; None starts the stage at its first step.
         last_stage: The last stage to run.
     """
@@ -30,7 +47,7 @@ class StartingPoint:
     stage: str
     description: str
     generator: dict[str, Tensor] | None = None
-    architecture: Architecture | None = None
+    discriminator: dict[str, Tensor] | None = None
     resume: dict[str, Any] | None = None
     last_stage: str = field(default="training", kw_only=True)
 
@@ -38,6 +55,46 @@ class StartingPoint:
     def stages(self) -> tuple[str, ...]:
         """Stages to run, in order."""
         return STAGES[STAGES.index(self.stage) : STAGES.index(self.last_stage) + 1]
+
+    def load_into(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        """Replace the initial weights of the networks by those that the run starts from."""
+        if self.generator is not None:
+            generator.load_state_dict(self.generator, strict=False)  # a file of another scale lacks some layers
+        if self.discriminator is not None:
+            discriminator.load_state_dict(self.discriminator)
+
+
+def find_start(config: Config, options: TrainOptions, file: Path | None) -> StartingPoint:
+    """Decide what a run starts from.
+
+    Args:
+        config: The configuration, whose networks the files must fit.
+        options: The stages to run, and a file for the discriminator if there is one.
+        file: The checkpoint to resume or the weight file to start from; None starts from random weights.
+
+    Raises:
+        WeightsError: If a file cannot be read or cannot start the requested stage.
+    """
+    start = start_from_file(file, config, options.stage) if file else start_fresh(options.stage)
+    path = options.load_discriminator
+    if path is None:
+        return start
+    if start.resume is not None and start.stage == "training":
+        return replace(start, description=f"{start.description}; its discriminator replaces {path}")
+    if "training" not in start.stages:
+        raise WeightsError(f"{path}: --load-discriminator is for the GAN stage, which --stage {options.stage} omits")
+    architecture, state = load_discriminator(path)
+    expected = _configured_discriminator(config)
+    if architecture != expected:
+        raise WeightsError(
+            f"{path}: expected the discriminator of the configuration, {expected}, got {architecture}; "
+            "change the configuration to match the file"
+        )
+    return replace(start, description=f"{start.description}; {path} for the discriminator", discriminator=state)
+
+
+def _configured_discriminator(config: Config) -> DiscriminatorArchitecture:
+    return DiscriminatorArchitecture.configured(config.img_channels, config.discriminator.model_dump())
 
 
 def start_fresh(stage: str) -> StartingPoint:
@@ -52,15 +109,17 @@ def start_fresh(stage: str) -> StartingPoint:
     return StartingPoint(first, description, last_stage=last)
 
 
-def start_from_file(path: Path, stage: str) -> StartingPoint:
+def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
     """Decide how a run starts from a weight file.
 
-    A checkpoint resumes its stage. A file with only a generator starts the GAN stage unless another stage is requested.
-    A generator that has finished the GAN stage is fine-tuned only if ``--stage training`` is requested explicitly.
+    A checkpoint resumes its stage. A file with only a generator starts the GAN stage unless another stage is requested,
+    or unless it has another scale, for which the PSNR stage has to learn the layers that are new. A generator that has
+    finished the GAN stage is fine-tuned only if ``--stage training`` is requested explicitly.
 
     Args:
         path: Checkpoint or model file of this project, ESRGAN generator of another project, or name of a model in
             ``esrgan.pretrained``.
+        config: The configuration, whose generator the file must fit.
         stage: The requested stage: "pretraining", "training" or "all".
 
     Raises:
@@ -69,45 +128,136 @@ def start_from_file(path: Path, stage: str) -> StartingPoint:
     path = pretrained.resolve(path)
     content = load_file(path)
     file = parse_generator(content, path)
+    expected = _configured_generator(config)
     last = "training" if stage == "all" else stage
     if isinstance(content.get("checkpoint"), dict) and file.stage:
-        missing = {"run", "step", "best", "stage"} - content["checkpoint"].keys()
-        if missing or "params" not in content or "params_ema" not in content:
-            raise WeightsError(
-                f"{path}: incomplete checkpoint; save its generator weights to another file and start from that with -l"
-            )
-        resume = (
-            content["checkpoint"] | {"hparams": file.hparams} | {key: content[key] for key in ("params", "params_ema")}
-        )
-        step = resume["step"]
+        checkpoint = f"{path}: checkpoint of {file.stage} at step {_check_checkpoint(content, path)['step']}"
         if stage in ("all", file.stage):
-            description = f"{path}: checkpoint of {file.stage} at step {step}; resuming from there"
-            return StartingPoint(file.stage, description, content["params"], file.architecture, resume, last_stage=last)
+            _check_architecture(file, expected, may_differ=())
+            resume = content["checkpoint"] | {"hparams": file.hparams}
+            resume |= {key: content[key] for key in ("params", "params_ema")}
+            description = f"{checkpoint}; resuming from there"
+            return StartingPoint(file.stage, description, content["params"], resume=resume, last_stage=last)
         if stage == "pretraining":
             raise WeightsError(f"{path}: a checkpoint of training cannot resume pretraining; use --stage training")
-        description = (
-            f"{path}: checkpoint of pretraining at step {step}; the GAN stage starts from its averaged generator"
-        )
-        return StartingPoint("training", description, file.state, file.architecture, last_stage=last)
-    if stage == "all" and file.stage == "training":
+        layers, transfer = _take_layers(file, expected)
+        description = f"{checkpoint}; the GAN stage starts from its averaged generator{transfer}"
+        return StartingPoint("training", description, layers, last_stage=last)
+
+    layers, transfer = _take_layers(file, expected)
+    unfinished = _unfinished_stage(content, file)
+    if stage != "all":
+        first = stage
+    elif transfer:
+        first = "pretraining"
+    elif file.stage == "training" and not unfinished:
         raise WeightsError(
             f"{path}: {file.describe()}: this model has finished GAN training; add --stage training to fine-tune it"
         )
-    first = "training" if stage == "all" else stage
-    use = {"pretraining": "the PSNR stage starts from it", "training": "the GAN stage starts from it"}[first]
-    if file.stage == "training" and first == "training":
-        use = "the GAN stage fine-tunes it"
-    return StartingPoint(first, f"{path}: {file.describe()}; {use}", file.state, file.architecture, last_stage=last)
+    else:
+        first = unfinished or "training"
+    description = f"{path}: {file.describe()}; the {STAGE_LABELS[first]} stage "
+    if unfinished == first and not transfer:
+        return _continue_earlier(description, content, file, config, first, last)
+    description += "fine-tunes it" if first == file.stage == "training" else "starts from it"
+    return StartingPoint(first, description + transfer, layers, last_stage=last)
 
 
-def check_architecture(start: StartingPoint, path: Path, expected: Architecture) -> None:
-    """Check that the weights a run starts from fit the configured generator.
+def _configured_generator(config: Config) -> Architecture:
+    with torch.device("meta"):
+        network = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
+    architecture = infer_architecture(network.state_dict())
+    return replace(architecture, residual_scaling=config.generator.residual_scaling)
+
+
+def _check_checkpoint(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = content["checkpoint"]
+    if {"run", "step", "best", "stage"} - checkpoint.keys() or {"params", "params_ema"} - content.keys():
+        raise WeightsError(
+            f"{path}: incomplete checkpoint; save its generator weights to another file and start from that with -l"
+        )
+    return checkpoint
+
+
+def _check_architecture(file: GeneratorFile, expected: Architecture, may_differ: Collection[str]) -> list[str]:
+    """Return in what a file differs from the configured generator.
 
     Raises:
-        WeightsError: If the architectures differ; the message has both.
+        WeightsError: If it may not differ in that; the message has both architectures.
     """
-    if start.architecture not in (None, expected):
-        raise WeightsError(
-            f"{path}: expected the generator of the configuration, {expected}, "
-            f"got {start.architecture}; change generator and scale_factor in the configuration to match the file"
-        )
+    ours, theirs = asdict(expected), asdict(file.architecture)
+    different = [key for key in ours if ours[key] != theirs[key]]
+    if set(different) <= set(may_differ):
+        return different
+    remedy = "change generator and scale_factor in the configuration to match the file"
+    if set(different) <= set(TRANSFERABLE):
+        remedy += ", or start from a model file (-l), which may have another scale, instead of a checkpoint"
+    raise WeightsError(
+        f"{file.path}: expected the generator of the configuration, {expected}, got {file.architecture}; {remedy}"
+    )
+
+
+def _take_layers(file: GeneratorFile, expected: Architecture) -> tuple[dict[str, Tensor], str]:
+    """Return the weights of a file that the configured generator can start from, and a text about them.
+
+    A generator of another scale has the same trunk. Its last layers make an image from features that are four, two or
+    one time as fine, so they are of use as well.
+
+    Raises:
+        WeightsError: If the trunk differs.
+    """
+    different = _check_architecture(file, expected, may_differ=TRANSFERABLE)
+    if not different:
+        return file.state, ""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in expected.build().state_dict().items()}
+    # The first layer may have the shape of another meaning: four channels, or one that is folded by two.
+    is_same_input = not {"img_channels", "pixel_unshuffle"} & set(different)
+    taken = {
+        name: value
+        for name, value in file.state.items()
+        if shapes.get(name) == value.shape and (is_same_input or not name.startswith("conv_first."))
+    }
+    layers = {
+        "taken": _layer_names(taken),
+        "new": _layer_names(name for name in shapes if name not in taken),
+        "unused": _layer_names(name for name in file.state if name not in taken),
+    }
+    lists = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in layers.items() if names)
+    return taken, f", for {expected}; layers {lists}"
+
+
+def _layer_names(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
+def _unfinished_stage(content: dict[str, Any], file: GeneratorFile) -> str | None:
+    """Return the stage that a checkpoint of the earlier framework was written in, unless at its last epoch."""
+    has_optimiser = {"optimizer_state_dict", "g_optimizer_state_dict"} & content.keys()
+    if not has_optimiser or not file.stage or content.get("epoch_i") == _num_epoch(file):
+        return None
+    return file.stage
+
+
+def _num_epoch(file: GeneratorFile) -> int | None:
+    """Return the number of epochs of the stage that wrote a file of the earlier framework, if it records that."""
+    section = file.hparams.get(file.stage or "")
+    epochs = section.get("num_epoch") if isinstance(section, dict) else None
+    return epochs if isinstance(epochs, int) else None
+
+
+def _continue_earlier(
+    description: str, content: dict[str, Any], file: GeneratorFile, config: Config, stage: str, last: str
+) -> StartingPoint:
+    """Continue a stage of the earlier framework with its networks, but not with its epoch and optimisers."""
+    epoch, epochs = content.get("epoch_i"), _num_epoch(file)
+    discriminator = None
+    if isinstance(content.get("d_model_state_dict"), dict):
+        architecture, state = load_discriminator(file.path, content)
+        discriminator = state if architecture == _configured_discriminator(config) else None
+    networks = "its generator and discriminator" if discriminator else "its generator"
+    remaining = f"; to train what remains, set {stage}.num_epoch to {epochs - epoch}" if epoch and epochs else ""
+    description += (
+        f"continues after epoch {epoch} with {networks}, counts its steps from 0 and starts new optimisers{remaining}"
+    )
+    return StartingPoint(stage, description, file.state, discriminator, last_stage=last)

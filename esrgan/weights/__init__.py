@@ -3,13 +3,16 @@
 from esrgan.weights.architecture import Architecture, infer_architecture
 from esrgan.weights.containers import extract_state_dict, load_file
 from esrgan.weights.dialects import to_basicsr_names
+from esrgan.weights.discriminator_file import DiscriminatorArchitecture, load_discriminator
 from esrgan.weights.generator_file import GeneratorFile, load_generator, parse_generator, save_file
 
 __all__ = [
     "Architecture",
+    "DiscriminatorArchitecture",
     "GeneratorFile",
     "extract_state_dict",
     "infer_architecture",
+    "load_discriminator",
     "load_file",
     "load_generator",
     "parse_generator",

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esrgan.errors import WeightsError
 from esrgan.models import RRDBNet
@@ -170,7 +170,7 @@ def _unsupported_tensor_kind(value: Tensor) -> str | None:
     return None
 
 
-def check_complete(state: StateDict, network: RRDBNet, place: str) -> None:
+def check_complete(state: StateDict, network: nn.Module, place: str) -> None:
     """Compare the names and shapes of a state dict with those of its network.
 
     Raises:

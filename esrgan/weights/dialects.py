@@ -86,6 +86,7 @@ def _to_regex(template: str) -> str:
 
 
 ESRGAN_OLD_LABEL = "ESRGAN old names"
+EARLIER_LABEL = "names of the earlier framework"
 BASICSR = Dialect(
     "basicsr",
     "BasicSR names",
@@ -117,7 +118,7 @@ DIALECTS = (
     ),
     Dialect(
         "earlier",
-        "names of the earlier framework",
+        EARLIER_LABEL,
         {
             "in_conv": "conv_first",
             "rrdb_blocks.rrdb_{i}.dense_blocks.rdb_{j-1}.blocks.{k-1}.conv": DENSE_LAYER,

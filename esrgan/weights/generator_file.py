@@ -28,7 +28,7 @@ from esrgan.weights.architecture import (
     pop_residual_scaling,
 )
 from esrgan.weights.containers import extract_state_dict, load_file
-from esrgan.weights.dialects import BASICSR, to_basicsr_names
+from esrgan.weights.dialects import BASICSR, EARLIER_LABEL, to_basicsr_names
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,11 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         network = architecture.build()
     check_complete(state, network, place)
     stage, alpha, licence = (content.get(key) for key in ("stage", "alpha", "licence"))
+    if dialect == EARLIER_LABEL:
+        stage = _earlier_stage(content)
     return GeneratorFile(
         path=path,
-        state=_to_float32(state, place),
+        state=to_float32(state, place),
         architecture=architecture,
         stage=stage if stage in ("pretraining", "training") else None,
         alpha=_to_finite_float(alpha, "alpha", place) if isinstance(alpha, (int, float)) else None,
@@ -154,6 +156,14 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         dialect=dialect,
         licence=licence if isinstance(licence, str) else None,
     )
+
+
+def _earlier_stage(content: dict[str, Any]) -> str | None:
+    """Return our name of the stage that the earlier framework wrote a file in; its first versions do not record it."""
+    stage = content.get("stage")
+    if stage == "pre-training" or (stage is None and "optimizer_state_dict" in content):
+        return "pretraining"
+    return "training" if stage is None and "g_model_state_dict" in content else stage
 
 
 def _configured_residual_scaling(hparams: dict[str, Any]) -> float | None:
@@ -178,7 +188,12 @@ def _to_finite_float(value: float, name: str, place: str) -> float:
     raise WeightsError(f"{place}: expected {name} to be a finite number; the file is damaged")
 
 
-def _to_float32(state: StateDict, place: str) -> StateDict:
+def to_float32(state: StateDict, place: str) -> StateDict:
+    """Convert tensors to float32.
+
+    Raises:
+        WeightsError: If any value is not finite.
+    """
     state = {name: value.detach().float() for name, value in state.items()}
     if odd := [name for name, value in state.items() if not value.isfinite().all()]:
         raise WeightsError(

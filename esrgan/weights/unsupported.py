@@ -10,6 +10,7 @@ from esrgan.text import one_line
 
 ONLY_RRDBNET = "; only RRDBNet is supported"
 ADVISE_GENERATOR = "; pass the generator's file"
+ADVISE_OPTION = f"{ADVISE_GENERATOR} (esrgan train takes this one with --load-discriminator)"
 
 # Each network with patterns that must all match one of its tensor names. The first network that fits is reported.
 NETWORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -32,8 +33,8 @@ NETWORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (f"EDSR{ONLY_RRDBNET}", (r"^head\.0\.weight$", r"^body\.0\.body\.0\.weight$")),
     (f"EDSR or SRResNet{ONLY_RRDBNET}", (r"^conv_first\.weight$", r"^body\.0\.conv1\.weight$")),
     (f"SRVGGNetCompact, the small network of Real-ESRGAN{ONLY_RRDBNET}", (r"^body\.0\.weight$", r"^body\.1\.weight$")),
-    (f"a U-Net discriminator{ADVISE_GENERATOR}", (r"^conv0\.weight$", r"^conv9\.weight$")),
-    (f"a VGG discriminator{ADVISE_GENERATOR}", (r"^features\.block_0\.conv\.|^conv0_0\.weight$",)),
+    (f"a U-Net discriminator{ADVISE_OPTION}", (r"^conv0\.weight$", r"^conv9\.weight$")),
+    (f"a VGG discriminator{ADVISE_OPTION}", (r"^features\.block_0\.conv\.|^conv0_0\.weight$",)),
     (f"a VGG discriminator{ADVISE_GENERATOR}", (r"^features\.0\.weight$", r"^classifier\.2\.weight$")),
     ("LPIPS, an image metric", (r"^lin0\.model\.1\.weight$",)),
     ("a ResNet image classifier", (r"^layer1\.0\.conv1\.weight$",)),

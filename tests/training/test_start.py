@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend
-from esrgan.training.start import start_fresh, start_from_file
-from esrgan.weights import load_file, load_generator, save_file
-from tests.helpers.runs import find_differences, load_run_files, read_records, run
+from esrgan.training import TrainOptions
+from esrgan.training.setup import make_networks
+from esrgan.training.start import StartingPoint, find_start, start_fresh, start_from_file
+from esrgan.weights import infer_architecture, load_discriminator, load_file, load_generator, save_file
+from tests.helpers.runs import after_step, find_differences, load_run_files, press_ctrl_c, read_records, run
+from tests.helpers.weight_files import NcnnWriter, earlier
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
 
@@ -83,10 +87,15 @@ RESUMES = "at step 6; resuming from there"
 )
 @pytest.mark.slow
 def test_the_starting_point_describes_its_file(
-    start_files: dict[str, Path], kind: str, stage: str, stages: tuple[str, ...], description: str
+    start_files: dict[str, Path],
+    tiny_config: Make,
+    kind: str,
+    stage: str,
+    stages: tuple[str, ...],
+    description: str,
 ) -> None:
     path, content = start_files[kind], load_file(start_files[kind])
-    start = start_from_file(path, stage)
+    start = start_from_file(path, Config.model_validate(tiny_config()), stage)
     assert start.stages == stages
     assert start.description == f"{path}: {description}"
     assert "\n" not in start.description
@@ -156,7 +165,7 @@ def test_a_loaded_checkpoint_continues_under_its_run_name(tiny_config: Make, sto
     [
         ({"generator": {"rrdb_channels": 16}}, "RRDBNet ×4 16/4/1"),
         ({"generator": {"num_basic_blocks": 2}}, "RRDBNet ×4 8/4/2"),
-        ({"scale_factor": 2}, "RRDBNet ×2 8/4/1"),
+        ({"scale_factor": 2, "generator": {"num_basic_blocks": 2}}, "RRDBNet ×2 8/4/2"),
     ],
 )
 def test_a_file_of_another_architecture_is_an_error(
@@ -188,15 +197,251 @@ def test_a_different_residual_scaling_is_reported(
     assert "residual_scaling" in message + capsys.readouterr().out
 
 
-def test_an_incomplete_checkpoint_is_an_error(start_files: dict[str, Path], tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_an_error(start_files: dict[str, Path], tiny_config: Make, tmp_path: Path) -> None:
+    config = Config.model_validate(tiny_config())
     content = load_file(start_files["PSNR checkpoint"])
     for key in ("run", "step", "best", "stage"):
         lacking = {name: value for name, value in content["checkpoint"].items() if name != key}
         save_file(tmp_path / "lacking.pth", content | {"checkpoint": lacking})
         with pytest.raises(WeightsError, match=r"lacking\.pth: incomplete checkpoint; save "):
-            start_from_file(tmp_path / "lacking.pth", "all")
+            start_from_file(tmp_path / "lacking.pth", config, "all")
 
 
 def test_a_missing_file_is_an_error(tiny_config: Make, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"nothing\.pth: no such file"):
         run(tiny_config(), tmp_path / "out", load_checkpoint=tmp_path / "nothing.pth")
+
+
+# Weights of another scale
+
+
+def start(path: Path, config: dict[str, Any], stage: str = "all") -> StartingPoint:
+    return start_from_file(path, Config.model_validate(config), stage)
+
+
+TRUNK, TAIL = "conv_first, body, conv_body", "conv_hr, conv_last"
+FOLDED = {"scale_factor": 2, "generator": {"pixel_unshuffle": True}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "layers"),
+    [
+        ({"scale_factor": 2}, f"taken: {TRUNK}, conv_up1, {TAIL}; unused: conv_up2"),
+        ({"scale_factor": 1}, f"taken: {TRUNK}, {TAIL}; unused: conv_up1, conv_up2"),
+        ({"scale_factor": 8}, f"taken: {TRUNK}, conv_up1, conv_up2, {TAIL}; new: conv_up3"),
+        (FOLDED, f"taken: body, conv_body, conv_up1, conv_up2, {TAIL}; new: conv_first; unused: conv_first"),
+        (
+            {"img_channels": 1},
+            "taken: body, conv_body, conv_up1, conv_up2, conv_hr; new: conv_first, conv_last; "
+            "unused: conv_first, conv_last",
+        ),
+        (
+            {"generator": {"use_subpixel_conv": True}},
+            f"taken: {TRUNK}, {TAIL}; new: conv_up1, conv_up2; unused: conv_up1, conv_up2",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PSNR model", "GAN model", "foreign"])
+def test_layers_of_another_scale_are_taken_where_they_fit(
+    start_files: dict[str, Path], tiny_config: Make, changes: dict[str, Any], layers: str, kind: str
+) -> None:
+    given, content = start(start_files[kind], tiny_config(**changes)), load_file(start_files[kind])
+    assert given.stages == BOTH  # what is new has to be learnt before the GAN stage
+    assert f"; the PSNR stage starts from it, for RRDBNet ×{tiny_config(**changes).get('scale_factor', 4)} 8/4/1" in (
+        given.description
+    )
+    assert given.description.endswith(f"; layers {layers}")
+    generator, discriminator = make_networks(Config.model_validate(tiny_config(**changes)), torch.device("cpu"))
+    expected = {name: value.clone() for name, value in generator.state_dict().items()}
+    given.load_into(generator, discriminator)
+    assert given.generator is not None
+    expected |= {name: content.get("params", content)[name] for name in given.generator}
+    assert not find_differences(dict(generator.state_dict()), expected)
+
+
+def test_the_gan_stage_starts_from_another_scale_if_requested(start_files: dict[str, Path], tiny_config: Make) -> None:
+    for kind, use in (("GAN model", "fine-tunes"), ("PSNR model", "starts from"), ("PSNR checkpoint", "starts from")):
+        given = start(start_files[kind], tiny_config(scale_factor=2), "training")
+        assert (given.stages, given.resume) == (SECOND, None)
+        assert f"the GAN stage {use} it" in given.description or "from its averaged generator" in given.description
+        assert "; layers taken: " in given.description
+
+
+def test_grey_images_folded_by_two_are_not_taken_for_four_channels(tiny_config: Make, tmp_path: Path) -> None:
+    config = Config.model_validate(tiny_config(img_channels=4))
+    generator, _ = make_networks(config, torch.device("cpu"))
+    save_file(tmp_path / "rgba.pth", {"params": dict(generator.state_dict())})
+    given = start(tmp_path / "rgba.pth", tiny_config(**FOLDED, img_channels=1))
+    assert given.generator is not None
+    assert "conv_first.weight" not in given.generator
+
+
+def test_a_checkpoint_of_another_scale_is_not_resumed(start_files: dict[str, Path], tiny_config: Make) -> None:
+    remedy = "or start from a model file (-l), which may have another scale, instead of a checkpoint"
+    with pytest.raises(WeightsError, match=re.escape(remedy)):
+        start(start_files["PSNR checkpoint"], tiny_config(scale_factor=2))
+
+
+# Files of the earlier framework
+
+
+def save_earlier(path: Path, tiny_config: Make, **content: Any) -> StartingPoint:
+    """Write a file of the earlier framework, whose optimisers may hold anything, and start from it."""
+    config = tiny_config()
+    for section, epochs in (("pretraining", 12), ("training", 8)):
+        config[section] |= {"num_epoch": epochs, "num_steps": None}
+    generator, discriminator = make_networks(Config.model_validate(config), torch.device("cpu"))
+    architecture = infer_architecture(dict(generator.state_dict()))
+    networks = {"g": earlier(dict(generator.state_dict()), architecture), "d": dict(discriminator.state_dict())}
+    for key in [key for key in content if key.endswith("model_state_dict")]:
+        content[key] = networks[content[key]]
+    torch.save(content | {"hparams": {key: config[key] for key in ("pretraining", "training")}}, path)
+    return start(path, config)
+
+
+PSNR = {"model_state_dict": "g", "optimizer_state_dict": {}, "scheduler_state_dict": {}}
+GAN = {"g_model_state_dict": "g", "d_model_state_dict": "d", "g_optimizer_state_dict": {}, "d_optimizer_state_dict": {}}
+
+
+@pytest.mark.parametrize(
+    ("content", "stages", "text"),
+    [
+        (
+            PSNR | {"stage": "pre-training", "epoch_i": 5},
+            BOTH,
+            "PSNR stage; the PSNR stage continues after epoch 5 with its generator, counts its steps from 0 and starts "
+            "new optimisers; to train what remains, set pretraining.num_epoch to 7",
+        ),
+        (PSNR | {"epoch_i": 5}, BOTH, "PSNR stage; the PSNR stage continues after epoch 5 with its generator"),
+        (PSNR | {"stage": "pre-training", "epoch_i": 12}, SECOND, "PSNR stage; the GAN stage starts from it"),
+        ({"model_state_dict": "g", "stage": "pre-training"}, SECOND, "PSNR stage; the GAN stage starts from it"),
+        ({"model_state_dict": "g", "stage": "pre-training", "epoch_i": 5}, SECOND, "the GAN stage starts from it"),
+        ({"model_state_dict": "g"}, SECOND, "of unknown training; the GAN stage starts from it"),
+        (
+            {"model_state_dict": "g", "stage": "interpolation", "alpha": 0.5},
+            SECOND,
+            "interpolated, α = 0.5; the GAN stage starts from it",
+        ),
+        (
+            GAN | {"stage": "training", "epoch_i": 3},
+            SECOND,
+            "GAN stage; the GAN stage continues after epoch 3 with its generator and discriminator, counts its steps "
+            "from 0 and starts new optimisers; to train what remains, set training.num_epoch to 5",
+        ),
+        (GAN | {"epoch_i": 3}, SECOND, "the GAN stage continues after epoch 3 with its generator and discriminator"),
+    ],
+)
+def test_unfinished_stages_of_the_earlier_framework_continue(
+    tiny_config: Make, tmp_path: Path, content: dict[str, Any], stages: tuple[str, ...], text: str
+) -> None:
+    given = save_earlier(tmp_path / "earlier.pth", tiny_config, **content)
+    assert given.stages == stages
+    assert text in given.description
+    assert given.resume is None
+    assert (given.discriminator is not None) == ("discriminator" in text)
+
+
+@pytest.mark.parametrize("content", [GAN | {"epoch_i": 8}, {"model_state_dict": "g", "stage": "training"}])
+def test_a_finished_gan_stage_of_the_earlier_framework_is_not_repeated(
+    tiny_config: Make, tmp_path: Path, content: dict[str, Any]
+) -> None:
+    with pytest.raises(WeightsError, match="this model has finished GAN training; add --stage training"):
+        save_earlier(tmp_path / "earlier.pth", tiny_config, **content)
+
+
+# Discriminators
+
+
+@pytest.fixture(scope="module")
+def net_d(tiny_config: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a discriminator of the configuration, with other weights than its seed gives."""
+    _, discriminator = make_networks(Config.model_validate(tiny_config(seed=77)), torch.device("cpu"))
+    path = tmp_path_factory.mktemp("discriminator") / "net_d.pth"
+    torch.save({"params": dict(discriminator.state_dict())}, path)
+    return path
+
+
+@pytest.mark.parametrize("stage", ["training", "all"])
+def test_the_gan_stage_starts_from_a_discriminator_file(
+    tiny_config: Make, net_d: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    config = tiny_config(training={"d_lr": 1e-12})
+    assert run(config, tmp_path, stage=stage, load_discriminator=net_d, max_steps=1, run_name="r") is True
+    assert f"; {net_d} for the discriminator\n" in capsys.readouterr().out
+    trained = load_run_files(tmp_path)["ESRGAN_x4_checkpoint"]["checkpoint"]["stage"]["discriminator"]
+    _, given = load_discriminator(net_d)
+    for name, value in given.items():
+        if not name.rpartition(".")[2].startswith(("running", "num_batches")):
+            torch.testing.assert_close(trained[name], value, rtol=0, atol=1e-9)
+
+
+def test_our_checkpoint_gives_its_discriminator(start_files: dict[str, Path], tiny_config: Make) -> None:
+    options = TrainOptions(load_discriminator=start_files["GAN checkpoint"], stage="training")
+    given = find_start(Config.model_validate(tiny_config()), options, start_files["PSNR model"])
+    expected = load_file(start_files["GAN checkpoint"])["checkpoint"]["stage"]["discriminator"]
+    assert not find_differences(given.discriminator, expected)
+
+
+def test_a_resumed_gan_stage_keeps_its_discriminator(start_files: dict[str, Path], tiny_config: Make) -> None:
+    config, gone = Config.model_validate(tiny_config()), Path("gone.pth")
+    given = find_start(config, TrainOptions(load_discriminator=gone), start_files["GAN checkpoint"])
+    assert given.description.endswith(f"{RESUMES}; its discriminator replaces {gone}")
+    assert given.discriminator is None
+    with pytest.raises(WeightsError, match=r"gone\.pth: no such file"):  # the GAN stage is still to come
+        find_start(config, TrainOptions(load_discriminator=gone), start_files["PSNR checkpoint"])
+
+
+def test_a_discriminator_that_does_not_fit_is_refused(
+    tiny_config: Make, net_d: Path, start_files: dict[str, Path], tmp_path: Path
+) -> None:
+    unet = tiny_config(discriminator={"type": "unet", "num_features": 4})
+    for config, stage, file, expected in (
+        (
+            unet,
+            "all",
+            net_d,
+            'expected the discriminator of the configuration, "discriminator": {"type": "unet", "num_features": 4}, '
+            'got "discriminator": {"type": "vgg", "vgg_blk_ch": [4, 4, 8, 8], "fc_features": [10]}; change the '
+            "configuration to match the file",
+        ),
+        (tiny_config(), "pretraining", net_d, "--load-discriminator is for the GAN stage, which --stage pretraining"),
+        (tiny_config(), "all", start_files["PSNR model"], "got an ESRGAN generator; pass it with -l"),
+    ):
+        with pytest.raises(WeightsError, match=re.escape(f"{file}: ") + ".*" + re.escape(expected)):
+            run(config, tmp_path / "out", stage=stage, load_discriminator=file)
+        assert not (tmp_path / "out").exists()
+
+
+# Other formats, and files that are gone
+
+
+@pytest.mark.parametrize("kind", ["fp16", "safetensors", "EMA only", "EMA and params", "ncnn"])
+def test_formats_of_weights_do_not_matter(
+    start_files: dict[str, Path], tiny_config: Make, tmp_path: Path, kind: str
+) -> None:
+    state = {name: value.half().float() for name, value in load_file(start_files["PSNR model"])["params"].items()}
+    path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth")
+    if kind == "ncnn":
+        writer = NcnnWriter(state, infer_architecture(state))
+        path, _ = writer.write(tmp_path / "a")
+    elif kind.startswith("EMA"):
+        raw = {} if kind == "EMA only" else {"params": {name: value + 1 for name, value in state.items()}}
+        save_file(path, raw | {"params_ema": state})
+    else:
+        save_file(path, {"params": {k: v.half() for k, v in state.items()} if kind == "fp16" else state})
+    for scale in (4, 2):
+        given = start(path, tiny_config(scale_factor=scale), "pretraining").generator
+        assert given is not None
+        assert given.keys() == ({k for k in state if scale == 4 or not k.startswith("conv_up2")})
+        torch.testing.assert_close(given, {name: state[name] for name in given}, rtol=0, atol=0)
+
+
+def test_a_resumed_run_does_not_need_the_file_it_started_from(
+    tiny_config: Make, start_files: dict[str, Path], tmp_path: Path
+) -> None:
+    given = tmp_path / "given.pth"
+    given.write_bytes(start_files["PSNR model"].read_bytes())
+    with after_step("training", 2, press_ctrl_c):
+        assert run(tiny_config(), tmp_path / "out", load_checkpoint=given) is False
+    given.unlink()
+    assert run(tiny_config(), tmp_path / "out", load_checkpoint=given, resume=True, max_steps=3) is True

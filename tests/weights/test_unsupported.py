@@ -22,6 +22,7 @@ from tests.helpers.tiny_generator import load_error
 from tests.helpers.weight_files import TINY, earlier, esrgan_old, random_state
 
 STATE = random_state(TINY)
+OPTION = "pass the generator's file (esrgan train takes this one with --load-discriminator)"
 
 
 def error_text(path):
@@ -90,8 +91,8 @@ def vgg():
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
-        (lambda: VGGDiscriminator(3, (4, 4), (2,)).state_dict(), "a VGG discriminator; pass the generator's file"),
-        (lambda: UNetDiscriminator(3, 2).state_dict(), "a U-Net discriminator; pass the generator's file"),
+        (lambda: VGGDiscriminator(3, (4, 4), (2,)).state_dict(), f"a VGG discriminator; {OPTION}"),
+        (lambda: UNetDiscriminator(3, 2).state_dict(), f"a U-Net discriminator; {OPTION}"),
         (vgg, "a VGG image classifier"),
     ],
 )
