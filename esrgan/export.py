@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from esrgan.errors import EsrganError, Problem, WeightsError
-from esrgan.files import write_bytes
+from esrgan.files import atomic_write, write_bytes, write_error
 from esrgan.models import RRDBNet
 from esrgan.text import describe_error, one_line
 from esrgan.weight_formats import DIALECT_KEYS
@@ -97,26 +95,23 @@ def export_program(
     network, low, sizes = _prepare_trace(file, half)
     network, low = network.to(device or "cpu"), low.to(device or "cpu")
     program = torch.export.export(network, (low,), dynamic_shapes={"low": sizes})
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.pt2")  # PyTorch requires the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if device is None:
-            torch.export.save(program, temporary)
-            run: Any = torch.export.load(temporary).module()
-        else:
-            torch._inductor.aoti_compile_and_package(program, package_path=str(temporary))
-            run = torch._inductor.aoti_load_package(str(temporary))
-        difference = max(
-            _check_difference(path, run(image), network(image))
-            for image in (image.to(low.device) for image in _comparison_images(file, low.dtype))
-        )
-        temporary.replace(path)
+        with atomic_write(path) as target:
+            if device is None:
+                torch.export.save(program, target)
+            else:
+                torch._inductor.aoti_compile_and_package(program, package_path=target)
+            target.seek(0)
+            run: Any = torch._inductor.aoti_load_package(target) if device else torch.export.load(target).module()
+            difference = max(
+                _check_difference(path, run(image), network(image))
+                for image in (image.to(low.device) for image in _comparison_images(file, low.dtype))
+            )
     except (OSError, RuntimeError) as error:
         reason = one_line(describe_error(error), 200)
         remedy = "check the folder and its free disk space, or choose another format"
         raise EsrganError(f"{path}: cannot be exported: {reason}; {remedy}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 
@@ -143,20 +138,13 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
         kernels = {name: value for name, value in state.items() if name.endswith(".weight")}
         state = state | _to_float16(kernels, file.path)
     param, weights = to_ncnn(state, file.architecture)
-    contents = {path: param.encode(), path.with_suffix(".bin"): weights}
-    for target in contents:
-        if target.is_dir():
-            raise EsrganError(Problem(str(target), "a file to write", "a folder", "choose another name"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".esrgan-", dir=path.parent) as folder:
-            for target, content in contents.items():
-                Path(folder, target.name).write_bytes(content)
-            for target in contents:
-                Path(folder, target.name).replace(target)
+        with atomic_write(path) as param_file, atomic_write(path.with_suffix(".bin")) as weights_file:
+            param_file.write(param.encode())
+            weights_file.write(weights)
     except OSError as error:
-        remedy = "check the folder and its free disk space"
-        raise EsrganError(f"{path}: cannot be written: {error.strerror}; {remedy}") from error
+        raise write_error(path, error) from error
 
 
 def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basicsr", *, half: bool = False) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import time
+import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.console import log
+from esrgan.errors import EsrganError
+from esrgan.text import describe_error
 
 try:
     import fcntl
@@ -18,6 +23,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".esrgan-"  # of the names of temporary files; a random number follows
+_ABANDONED_S = 86_400.0  # age at which a temporary file is taken for abandoned where there are no file locks
+_locked: weakref.WeakSet[BinaryIO] = weakref.WeakSet()
 
 
 def file_digest(path: Path, reference: str | None = None) -> str:
@@ -46,47 +53,23 @@ def cache_dir() -> Path:
     Raises:
         EsrganError: If $ESRGAN_CACHE is not set and there is no home folder.
     """
-    try:
-        if folder := os.environ.get("ESRGAN_CACHE"):
-            return Path(folder).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan"
-    except RuntimeError as error:  # the system does not know this user
-        raise EsrganError("no home folder found; set ESRGAN_CACHE to a folder for downloads") from error
-
-
-def lock(path: Path, held_by: str) -> BinaryIO:
-    """Create and lock a file. The lock lasts until the file is closed or the process ends or is killed.
-
-    Args:
-        path: The file.
-        held_by: What the process that holds the lock is doing, for the error message.
-
-    Returns:
-        The locked file.
-
-    Raises:
-        EsrganError: If another process holds the lock.
-        OSError: If the file cannot be created.
-    """
-    file = path.open("ab")
-    try:
-        # Loader processes would inherit a flock and hold it for seconds after their trainer was killed.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
-        raise EsrganError(f"{path.parent}: {held_by}; wait for it to finish, or stop it") from error
-    except (OSError, AttributeError):  # Windows, or a file system that does not support these locks
-        pass
-    return file
+    if folder := os.environ.get("ESRGAN_CACHE"):
+        return expand_user(folder)
+    path = expand_user(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "esrgan"
+    if path.parts[0] == "~":  # the system does not know this user
+        raise EsrganError("no home folder found; set ESRGAN_CACHE to a folder for downloads")
+    return path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically.
+    """Write a UTF-8 text file atomically, and create its folder if needed.
+
+    Characters that stand for bytes of file names which are not UTF-8 are written as these bytes.
 
     Raises:
         EsrganError: If it cannot be written.
     """
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -95,20 +78,23 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         EsrganError: If it cannot be written.
     """
-    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with atomic_write(path) as file:
+            file.write(content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        remedy = "check the folder and its free disk space"
-        raise EsrganError(f"{path}: cannot be written: {error.strerror}; {remedy}") from error
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> EsrganError:
+    """Return an error for users about a file that could not be written with ``atomic_write``."""
+    if isinstance(error, FileExistsError) and Path(error.filename).is_dir():
+        return EsrganError(f"{error.filename}: expected a file to write, got a folder; choose another name")
+    return EsrganError(f"{path}: cannot be written: {describe_error(error)}; check the folder and its free disk space")
 
 
 @contextmanager
-def atomic_write(path: Path, *, overwrite: bool, sync: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, overwrite: bool = True, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file that gets its name only when the block ends; if the block raises, it is deleted.
 
     Args:
@@ -120,21 +106,24 @@ def atomic_write(path: Path, *, overwrite: bool, sync: bool = True) -> Iterator[
         The open file.
 
     Raises:
-        ImageError: If the path exists and may not be replaced.
-        OSError: If the file cannot be created or renamed.
+        FileExistsError: If the path is a folder, or a file that may not be replaced.
+        OSError: If the file cannot be created, written or renamed.
     """
     if os.path.lexists(path) and (path.is_dir() or not overwrite):
         raise _exists_error(path)
+    if path.exists() and not path.is_file():  # a device such as /dev/stdout, which must not be replaced
+        with path.open("wb") as file:
+            yield file
+        return
+    # tempfile would create a file that only its owner can read. A name of fixed length is possible for every path.
     temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
     try:
-        # tempfile would create a file that only its owner can read.
         with temporary.open("x+b") as file:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX)  # held while writing: an unlocked temporary file is abandoned
+            _try_lock(file)  # held while writing: an unlocked temporary file is abandoned
             yield file
             file.flush()
             if sync:
-                os.fsync(file.fileno())
+                _sync(file)
             if fcntl:
                 _publish(temporary, path, overwrite)
         if not fcntl:  # Windows cannot rename an open file
@@ -146,55 +135,88 @@ def atomic_write(path: Path, *, overwrite: bool, sync: bool = True) -> Iterator[
 
 def remove_abandoned(folder: Path) -> None:
     """Delete the temporary files in a folder that were left by processes killed while writing."""
-    for temporary in folder.glob(f"{_PREFIX}*.tmp") if fcntl else ():
-        with suppress(OSError), temporary.open("rb") as file:  # a locked file is still being written
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            temporary.unlink()
+    for temporary in folder.glob(f"{_PREFIX}*.tmp"):
+        with suppress(OSError), temporary.open("rb") as file:
+            is_locked = _try_lock(file)  # if it cannot be locked, it is still being written
+            if is_locked or (is_locked is None and time.time() - temporary.stat().st_mtime > _ABANDONED_S):
+                temporary.unlink()
 
 
-@contextmanager
-def exclusive(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
-    """Run the block in one process at a time; a process that dies in it releases the lock.
+def lock(path: Path, busy: str, *, wait: bool = False) -> BinaryIO:
+    """Create and lock a file. The lock lasts until the file is closed or the process ends or is killed.
 
-    Without file locks, as on Windows and some network file systems, processes do not wait for each other.
+    On file systems without locks, such as some network file systems, every process gets the lock.
 
     Args:
-        path: A file to lock; it is created and kept.
-        on_wait: Called if another process is in the block.
+        path: The file, which is kept.
+        busy: What the process that holds the lock is doing, and where.
+        wait: Whether to wait for that process, with a message, instead of raising an error.
+
+    Returns:
+        The locked file.
 
     Raises:
+        EsrganError: If another process holds the lock and ``wait`` is false.
         OSError: If the file cannot be created.
     """
-    with path.open("ab") as file:
-        if fcntl:
-            with suppress(OSError):
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    on_wait()
-                    fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    file = path.open("ab")
+    if _try_lock(file) is False:
+        if not wait:
+            file.close()
+            raise EsrganError(f"{busy}; wait for it to finish, or stop it")
+        log.info("%s; waiting for it", busy)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    _locked.add(file)
+    return file
+
+
+def _try_lock(file: BinaryIO) -> bool | None:
+    """Lock a file; return False if another process has locked it, and None if its file system has no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _close_locked() -> None:
+    """Close inherited locks in a forked process, such as a loader, which may outlive the process that holds them."""
+    for file in list(_locked):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locked)
+
+
+def _sync(file: BinaryIO) -> None:
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # those file systems cannot do this
+            raise
 
 
 def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Rename a file. Without ``overwrite``, creating a hard link fails if the name exists."""
     if overwrite:
         temporary.replace(path)
-    else:
-        _rename_new(temporary, path)
-
-
-def _rename_new(temporary: Path, path: Path) -> None:
-    """Rename a file without replacing another: creating a hard link fails if the name exists."""
+        return
     try:
         os.link(temporary, path)
-    except FileExistsError as error:
-        raise _exists_error(path) from error
+    except FileExistsError:
+        raise _exists_error(path) from None
     except OSError:  # the file system has no hard links
         if os.path.lexists(path):
             raise _exists_error(path) from None
         temporary.rename(path)
 
 
-def _exists_error(path: Path) -> ImageError:
+def _exists_error(path: Path) -> FileExistsError:
     got = "a folder" if path.is_dir() else "a file"
-    return ImageError(Problem(str(path), "a new file", got, "choose another name, or allow overwriting"))
+    text = f"expected a new file, got {got}; choose another name, or allow overwriting"
+    return FileExistsError(errno.EEXIST, text, str(path))

@@ -171,7 +171,9 @@ def open_manifest(out_dir: str) -> Iterator[Callable[[ManifestRecord], None]]:
         if not storage.is_uri(manifest):
             with _explain_write_errors(manifest):
                 Path(manifest).parent.mkdir(parents=True, exist_ok=True)
-                local = stack.enter_context(files.lock(Path(manifest), "another job is writing into this folder"))
+                local = stack.enter_context(
+                    files.lock(Path(manifest), f"{manifest}: another job is writing into this folder")
+                )
         try:
             yield add
         finally:

@@ -27,7 +27,7 @@ from esrgan import images
 from esrgan.console import Console
 from esrgan.data.datasets import ImagePair, load_pair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
-from esrgan.files import atomic_write, exclusive, remove_abandoned
+from esrgan.files import atomic_write, lock, remove_abandoned
 from esrgan.machine import cpu_count
 from esrgan.text import describe_error, format_count, format_size
 
@@ -104,10 +104,9 @@ def cache_pairs(
     problems: dict[ImagePair, _Problems] = {}
     if missing := [pair for pair in dict.fromkeys(pairs) if pair not in found]:
         console = console or Console(io.StringIO())
-        waiting = f"cache {cache_dir}: waiting for another process that is decoding images"
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            with exclusive(cache_dir / ".lock", lambda: console.print(waiting)):
+            with lock(cache_dir / ".lock", f"cache {cache_dir}: another process is decoding images", wait=True):
                 remove_abandoned(cache_dir)
                 # Another process may have decoded some of them meanwhile.
                 found |= {pair: cached for pair in missing if (cached := find_cached(pair))}

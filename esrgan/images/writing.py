@@ -76,6 +76,8 @@ def write_image(
                 _write_with_vips(file, image, name, quality)
     except ImageError:
         raise
+    except FileExistsError as error:
+        raise ImageError(f"{path}: {error.strerror}") from error
     except Exception as error:
         got = describe_error(error) if isinstance(error, OSError) else native_libraries.describe_vips_error(error)
         remedy = "check the folder and its free disk space, or choose another format"

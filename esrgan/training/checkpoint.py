@@ -75,8 +75,7 @@ class RunFiles:
 
         Call this only while no other process writes files of this run.
         """
-        for path in self.folder.glob(f".{glob.escape(self.run)}_RRDB_*.tmp"):
-            path.unlink()
+        remove_abandoned(self.folder)
         remove_abandoned(self.logs)
 
     @property

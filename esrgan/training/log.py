@@ -15,7 +15,7 @@ import numpy as np
 
 from esrgan import images
 from esrgan.errors import EsrganError
-from esrgan.files import lock
+from esrgan.files import lock, write_text
 from esrgan.text import describe_error
 
 WandbMode = Literal["disabled", "offline", "online"]
@@ -58,7 +58,7 @@ class RunLog:
         self.resumed_from = resumed_from
         with self._explain_write_errors("choose another --out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
-            self.lock = lock(folder / ".lock", f"another process is training {run}")
+            self.lock = lock(folder / ".lock", f"{folder}: another process is training {run}")
             _drop_later_records(folder / "log.jsonl", *resumed_from)
             self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self.use_tensorboard = tensorboard
@@ -140,9 +140,7 @@ def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -
         is_validation = record["split"] == "validation"
         if (order.index(record["stage"]), record["step"], is_validation) <= (order.index(stage), step, is_validated):
             kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(kept))
 
 
 def _check_wandb_login() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 
 from esrgan import pretrained
 from esrgan.errors import WeightsError
+from esrgan.files import atomic_write
 from esrgan.models import RRDBNet
 from esrgan.text import one_line
 from esrgan.weights.architecture import (
@@ -215,28 +214,21 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
         WeightsError: If the file cannot be written; an existing file at ``path`` is then unchanged.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Given a name, PyTorch would store it in the file and safetensors would deny access to other users.
-        with temporary.open("wb") as file:
+        with atomic_write(path) as file:
             if path.suffix.lower() == ".safetensors":
                 metadata = {key: json.dumps(value) for key, value in content.items() if key != "params"}
                 tensors = {name: value.contiguous() for name, value in content["params"].items()}
                 file.write(safetensors.torch.save(tensors, metadata))
             else:
                 torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
         raise WeightsError(
             f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed; "
             "check the folder and its free disk space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _system_error_text(error: BaseException) -> str:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from esrgan import images
-from esrgan.console import Console
+from esrgan.console import Console, ConsoleHandler, log
 from esrgan.data import ImagePair, load_pair, read_cached_pair
 from esrgan.data import cache as cache_module
 from esrgan.data.cache import open_pair
 from esrgan.errors import DatasetError
-from esrgan.files import atomic_write, exclusive
+from esrgan.files import atomic_write, lock
 from esrgan.text import format_size
 from tests.helpers.image_pairs import (
     HEADER_BYTES,
@@ -281,18 +281,22 @@ def test_concurrent_processes_decode_each_image_once(tmp_path, cache):
 def test_waiting_for_another_process_is_reported(tmp_path, cache):
     (tmp_path / "cache").mkdir()
     output = io.StringIO()
-    with exclusive(tmp_path / "cache" / ".lock", lambda: None):
-        thread = threading.Thread(
-            target=cache, args=(write_numbered_pairs(tmp_path, 1),), kwargs={"console": Console(output)}
-        )
+    handler = ConsoleHandler(output)
+    log.addHandler(handler)
+    log.setLevel("INFO")
+    with lock(tmp_path / "cache" / ".lock", "busy"):
+        thread = threading.Thread(target=cache, args=(write_numbered_pairs(tmp_path, 1),))
         thread.start()
         for _ in range(1000):
-            if "waiting for another process" in output.getvalue():
+            if "waiting" in output.getvalue():
                 break
             time.sleep(0.01)
         assert list_names(tmp_path / "cache") == [".lock"]
     thread.join()
-    assert output.getvalue().startswith(f"cache {tmp_path / 'cache'}: waiting for another process")
+    log.removeHandler(handler)
+    log.setLevel("NOTSET")
+    place = tmp_path / "cache"
+    assert output.getvalue().startswith(f"cache {place}: another process is decoding images; waiting for it\n")
     assert len(list_names(tmp_path / "cache")) == 2
 
 

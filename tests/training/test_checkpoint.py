@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from esrgan.errors import WeightsError
+from esrgan.files import atomic_write
 from esrgan.training import loop
 from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, save_checkpoint
 from esrgan.weights import load_file, save_file
@@ -142,10 +143,10 @@ def test_a_named_run_with_only_damaged_checkpoints_is_an_error(tmp_path: Path) -
 
 
 def test_partial_files_of_a_killed_process_are_removed(tiny_config: Make, tmp_path: Path) -> None:
-    (tmp_path / ".mine_RRDB_PSNR_x4_checkpoint.pth.0f3a.tmp").write_bytes(b"half")
-    (tmp_path / ".other_RRDB_PSNR_x4.pth.0f3a.tmp").write_bytes(b"another run's")
+    (tmp_path / ".esrgan-0f3a.tmp").write_bytes(b"half a checkpoint")
     logs = tmp_path / "logs" / "mine"
     logs.mkdir(parents=True)
     (logs / ".esrgan-0f3a.tmp").write_bytes(b"half an image")
-    run(tiny_config(), tmp_path, stage="pretraining", run_name="mine", resume=True, max_steps=1)
-    assert [path.name for path in tmp_path.rglob(".*.tmp")] == [".other_RRDB_PSNR_x4.pth.0f3a.tmp"]
+    with atomic_write(tmp_path / "other_RRDB_PSNR_x4.pth") as others:  # another run writes into the same folder
+        run(tiny_config(), tmp_path, stage="pretraining", run_name="mine", resume=True, max_steps=1)
+        assert [str(path) for path in tmp_path.rglob(".*.tmp")] == [others.name]

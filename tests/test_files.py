@@ -1,0 +1,175 @@
+"""Atomic writes and locks, also on file systems that lack locks, hard links or flushing."""
+
+import errno
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from esrgan import files
+from esrgan.errors import EsrganError
+from esrgan.files import atomic_write, lock, remove_abandoned, write_bytes, write_text
+
+fcntl = pytest.importorskip("fcntl")
+LACKING = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
+
+
+def refuse(number):
+    def call(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def write(path, content, then=lambda: None, **options):
+    with atomic_write(path, **options) as file:
+        file.write(content)
+        then()
+
+
+def list_names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("number", LACKING)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_files_are_written_without_locks_links_and_flushing(tmp_path, monkeypatch, number, overwrite):
+    for module, name in ((fcntl, "flock"), (os, "link"), (os, "fsync")):
+        monkeypatch.setattr(module, name, refuse(number if name == "flock" else errno.ENOTSUP))
+    with atomic_write(tmp_path / "a", overwrite=overwrite) as file:
+        file.write(b"1")
+    assert (tmp_path / "a").read_bytes() == b"1"
+    with lock(tmp_path / ".lock", "busy"), lock(tmp_path / ".lock", "busy", wait=True):
+        pass
+    assert list_names(tmp_path) == [".lock", "a"]
+    with pytest.raises(FileExistsError, match="expected a new file, got a file"):
+        write(tmp_path / "a", b"2", overwrite=False)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_failed_flush_is_an_error(tmp_path, monkeypatch, number):
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", refuse(number))
+    with pytest.raises(EsrganError, match="cannot be written"):
+        write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert list_names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["ü" * 127 + "x", "é" * 127, os.fsdecode(b"\xff\xfe"), "a\nb", "*[x]?", "~x", "-"])
+def test_any_name_that_the_system_allows_works(tmp_path, name):
+    write_text(tmp_path / "new folder" / name, name)
+    assert (tmp_path / "new folder" / name).read_bytes() == os.fsencode(name)
+    assert list_names(tmp_path / "new folder") == [name]
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
+    with pytest.raises(FileExistsError):
+        write(tmp_path / "a", b"mine", lambda: (tmp_path / "a").write_bytes(b"theirs"), overwrite=False)
+    assert (tmp_path / "a").read_bytes() == b"theirs"
+    assert list_names(tmp_path) == ["a"]
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(EsrganError, match="expected a file to write, got a folder"):
+        write_bytes(tmp_path / "a", b"")
+
+
+def test_devices_are_written_to_instead_of_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_bytes(pipe, b"text")
+    assert os.read(reader, 10) == b"text"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_files_have_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    write_bytes(tmp_path / "a", b"")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_failing_block_leaves_nothing(tmp_path):
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a", b"x", fail)
+    assert list_names(tmp_path) == []
+
+
+def test_only_abandoned_temporary_files_are_removed(tmp_path, monkeypatch):
+    (tmp_path / ".esrgan-00.tmp").touch()
+    with atomic_write(tmp_path / "a"):
+        remove_abandoned(tmp_path)
+        assert len(list_names(tmp_path)) == 1
+    assert list_names(tmp_path) == ["a"]
+    # Without locks, another process may still be writing, unless the file is old.
+    monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOSYS))
+    for name in (".esrgan-01.tmp", ".esrgan-02.tmp"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".esrgan-02.tmp", (time.time() - files._ABANDONED_S - 10,) * 2)
+    remove_abandoned(tmp_path)
+    assert list_names(tmp_path) == [".esrgan-01.tmp", "a"]
+
+
+def test_a_lock_excludes_others_until_it_is_closed(tmp_path):
+    with lock(tmp_path / "x", "a run"), pytest.raises(EsrganError, match=r"^another run; wait for it to finish"):
+        lock(tmp_path / "x", "another run")
+    lock(tmp_path / "x", "a run").close()
+
+
+@pytest.mark.slow
+def test_waiting_for_a_lock_says_so_and_ends_with_its_holder(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from esrgan import console, files\n"
+        "with console.show_messages(): files.lock(Path(sys.argv[1]), 'it works', wait=True)"
+    )
+    with lock(tmp_path / "x", ""):
+        command = [sys.executable, "-c", code, str(tmp_path / "x")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "it works; waiting for it\n"
+        assert process.poll() is None
+    assert process.wait(10) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_forked_processes_do_not_hold_the_lock(tmp_path):
+    held, context = lock(tmp_path / "x", "a run"), multiprocessing.get_context("fork")
+    is_running, may_end = context.Event(), context.Event()
+    process = context.Process(target=lambda: (is_running.set(), may_end.wait(30)))
+    process.start()
+    assert is_running.wait(10)
+    try:
+        with pytest.raises(EsrganError):
+            lock(tmp_path / "x", "a run")  # the child has closed its copy without unlocking
+        held.close()
+        lock(tmp_path / "x", "a run").close()
+    finally:
+        may_end.set()
+        process.join()
+
+
+def test_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for path, expected in (
+        ("~/a", "/home/somebody/a"),
+        ("~", "/home/somebody"),
+        ("a/~", "a/~"),
+        ("~$b.png", "~$b.png"),
+    ):
+        assert files.expand_user(path) == Path(expected)
+    monkeypatch.delenv("ESRGAN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/c")
+    assert files.cache_dir() == Path("/home/somebody/c/esrgan")
+    monkeypatch.setenv("ESRGAN_CACHE", "~/d")
+    assert files.cache_dir() == Path("/home/somebody/d")
