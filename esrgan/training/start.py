@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from esrgan.errors import WeightsError
 from esrgan.models import RRDBNet
 from esrgan.training.checkpoint import STAGES
 from esrgan.training.options import TrainOptions
+from esrgan.training.transfer import check_architecture, take_layers
 from esrgan.weights import (
     Architecture,
     DiscriminatorArchitecture,
@@ -26,8 +26,6 @@ from esrgan.weights import (
     parse_generator,
 )
 
-# A generator that differs in these can still be started from: only layers at its ends have other shapes.
-TRANSFERABLE = ("scale_factor", "img_channels", "use_subpixel_conv", "pixel_unshuffle")
 STAGE_LABELS = {"pretraining": "PSNR", "training": "GAN"}
 
 
@@ -133,18 +131,18 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
     if isinstance(content.get("checkpoint"), dict) and file.stage:
         checkpoint = f"{path}: checkpoint of {file.stage} at step {_check_checkpoint(content, path)['step']}"
         if stage in ("all", file.stage):
-            _check_architecture(file, expected, may_differ=())
+            check_architecture(file, expected, may_differ=())
             resume = content["checkpoint"] | {"hparams": file.hparams}
             resume |= {key: content[key] for key in ("params", "params_ema")}
             description = f"{checkpoint}; resuming from there"
             return StartingPoint(file.stage, description, content["params"], resume=resume, last_stage=last)
         if stage == "pretraining":
             raise WeightsError(f"{path}: a checkpoint of training cannot resume pretraining; use --stage training")
-        layers, transfer = _take_layers(file, expected)
+        layers, transfer = take_layers(file, expected)
         description = f"{checkpoint}; the GAN stage starts from its averaged generator{transfer}"
         return StartingPoint("training", description, layers, last_stage=last)
 
-    layers, transfer = _take_layers(file, expected)
+    layers, transfer = take_layers(file, expected)
     unfinished = _unfinished_stage(content, file)
     if stage != "all":
         first = stage
@@ -177,58 +175,6 @@ def _check_checkpoint(content: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path}: incomplete checkpoint; save its generator weights to another file and start from that with -l"
         )
     return checkpoint
-
-
-def _check_architecture(file: GeneratorFile, expected: Architecture, may_differ: Collection[str]) -> list[str]:
-    """Return in what a file differs from the configured generator.
-
-    Raises:
-        WeightsError: If it may not differ in that; the message has both architectures.
-    """
-    ours, theirs = asdict(expected), asdict(file.architecture)
-    different = [key for key in ours if ours[key] != theirs[key]]
-    if set(different) <= set(may_differ):
-        return different
-    remedy = "change generator and scale_factor in the configuration to match the file"
-    if set(different) <= set(TRANSFERABLE):
-        remedy += ", or start from a model file (-l), which may have another scale, instead of a checkpoint"
-    raise WeightsError(
-        f"{file.path}: expected the generator of the configuration, {expected}, got {file.architecture}; {remedy}"
-    )
-
-
-def _take_layers(file: GeneratorFile, expected: Architecture) -> tuple[dict[str, Tensor], str]:
-    """Return the weights of a file that the configured generator can start from, and a text about them.
-
-    A generator of another scale has the same trunk. Its last layers make an image from features that are four, two or
-    one time as fine, so they are of use as well.
-
-    Raises:
-        WeightsError: If the trunk differs.
-    """
-    different = _check_architecture(file, expected, may_differ=TRANSFERABLE)
-    if not different:
-        return file.state, ""
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in expected.build().state_dict().items()}
-    # The first layer may have the shape of another meaning: four channels, or one that is folded by two.
-    is_same_input = not {"img_channels", "pixel_unshuffle"} & set(different)
-    taken = {
-        name: value
-        for name, value in file.state.items()
-        if shapes.get(name) == value.shape and (is_same_input or not name.startswith("conv_first."))
-    }
-    layers = {
-        "taken": _layer_names(taken),
-        "new": _layer_names(name for name in shapes if name not in taken),
-        "unused": _layer_names(name for name in file.state if name not in taken),
-    }
-    lists = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in layers.items() if names)
-    return taken, f", for {expected}; layers {lists}"
-
-
-def _layer_names(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(name.partition(".")[0] for name in names))
 
 
 def _unfinished_stage(content: dict[str, Any], file: GeneratorFile) -> str | None:

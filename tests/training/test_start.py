@@ -13,6 +13,7 @@ import torch
 from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend
+from esrgan.models import RRDBNet
 from esrgan.training import TrainOptions
 from esrgan.training.setup import make_networks
 from esrgan.training.start import StartingPoint, find_start, start_fresh, start_from_file
@@ -220,18 +221,19 @@ def start(path: Path, config: dict[str, Any], stage: str = "all") -> StartingPoi
 
 
 TRUNK, TAIL = "conv_first, body, conv_body", "conv_hr, conv_last"
-FOLDED = {"scale_factor": 2, "generator": {"pixel_unshuffle": True}}
+FOLDED: dict[str, Any] = {"scale_factor": 2, "generator": {"pixel_unshuffle": True}}
 
 
 @pytest.mark.parametrize(
     ("changes", "layers"),
     [
-        ({"scale_factor": 2}, f"taken: {TRUNK}, conv_up1, {TAIL}; unused: conv_up2"),
+        ({"scale_factor": 2}, f"taken: {TRUNK}, conv_up2 as conv_up1, {TAIL}; unused: conv_up1"),
         ({"scale_factor": 1}, f"taken: {TRUNK}, {TAIL}; unused: conv_up1, conv_up2"),
         ({"scale_factor": 8}, f"taken: {TRUNK}, conv_up1, conv_up2, {TAIL}; new: conv_up3"),
-        (FOLDED, f"taken: body, conv_body, conv_up1, conv_up2, {TAIL}; new: conv_first; unused: conv_first"),
+        (FOLDED, f"taken: body, conv_body, conv_up1, conv_up2, {TAIL}; adapted: conv_first"),
+        ({"img_channels": 1}, "taken: body, conv_body, conv_up1, conv_up2, conv_hr; adapted: conv_first, conv_last"),
         (
-            {"img_channels": 1},
+            {"img_channels": 4},
             "taken: body, conv_body, conv_up1, conv_up2, conv_hr; new: conv_first, conv_last; "
             "unused: conv_first, conv_last",
         ),
@@ -242,21 +244,59 @@ FOLDED = {"scale_factor": 2, "generator": {"pixel_unshuffle": True}}
     ],
 )
 @pytest.mark.parametrize("kind", ["PSNR model", "GAN model", "foreign"])
-def test_layers_of_another_scale_are_taken_where_they_fit(
+def test_layers_of_another_scale_are_named(
     start_files: dict[str, Path], tiny_config: Make, changes: dict[str, Any], layers: str, kind: str
 ) -> None:
-    given, content = start(start_files[kind], tiny_config(**changes)), load_file(start_files[kind])
+    given, scale = start(start_files[kind], tiny_config(**changes)), changes.get("scale_factor", 4)
     assert given.stages == BOTH  # what is new has to be learnt before the GAN stage
-    assert f"; the PSNR stage starts from it, for RRDBNet ×{tiny_config(**changes).get('scale_factor', 4)} 8/4/1" in (
-        given.description
-    )
+    assert f"; the PSNR stage starts from it, for RRDBNet ×{scale} 8/4/1" in given.description
     assert given.description.endswith(f"; layers {layers}")
-    generator, discriminator = make_networks(Config.model_validate(tiny_config(**changes)), torch.device("cpu"))
-    expected = {name: value.clone() for name, value in generator.state_dict().items()}
-    given.load_into(generator, discriminator)
-    assert given.generator is not None
-    expected |= {name: content.get("params", content)[name] for name in given.generator}
-    assert not find_differences(dict(generator.state_dict()), expected)
+
+
+def started(tiny_config: Make, folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[RRDBNet, RRDBNet]:
+    """Return a generator of one configuration, and one of another that has started from its file."""
+    (before, _), (after, discriminator) = (
+        make_networks(Config.model_validate(tiny_config(seed=seed, **changes)), torch.device("cpu"))
+        for seed, changes in ((1, theirs), (2, ours))
+    )
+    save_file(folder / "before.pth", {"params": dict(before.state_dict())})
+    start(folder / "before.pth", tiny_config(**ours)).load_into(after, discriminator)
+    return before, after
+
+
+def test_layers_without_a_counterpart_keep_their_initial_weights(tiny_config: Make, tmp_path: Path) -> None:
+    before, after = started(tiny_config, tmp_path, {}, {"img_channels": 4})
+    fresh, _ = make_networks(Config.model_validate(tiny_config(seed=2, img_channels=4)), torch.device("cpu"))
+    for name, value in after.state_dict().items():
+        source = fresh if name.startswith(("conv_first", "conv_last")) else before
+        assert torch.equal(value, source.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("is_subpixel", [False, True])
+def test_a_new_upsampling_layer_repeats_pixels(tiny_config: Make, tmp_path: Path, is_subpixel: bool) -> None:
+    generator = {"use_subpixel_conv": is_subpixel}
+    _, after = started(tiny_config, tmp_path, {"generator": generator}, {"scale_factor": 8, "generator": generator})
+    features = torch.rand(1, 8, 5, 6)
+    repeated = torch.nn.functional.interpolate(features, scale_factor=2, mode="nearest")
+    conv = after.get_submodule("conv_up3")
+    out = torch.nn.functional.pixel_shuffle(conv(features), 2) if is_subpixel else conv(repeated)
+    torch.testing.assert_close(out, repeated)
+
+
+def test_another_folding_starts_as_the_same_network(tiny_config: Make, tmp_path: Path) -> None:
+    image = torch.rand(1, 3, 8, 10)
+    before, after = started(tiny_config, tmp_path, {}, FOLDED)
+    torch.testing.assert_close(after(image), before(torch.nn.functional.avg_pool2d(image, 2)))
+    before, after = started(tiny_config, tmp_path, FOLDED, {})
+    torch.testing.assert_close(after(image), before(image.repeat_interleave(2, 2).repeat_interleave(2, 3)))
+
+
+def test_other_channels_start_as_the_same_network(tiny_config: Make, tmp_path: Path) -> None:
+    grey = torch.rand(1, 1, 6, 7)
+    before, after = started(tiny_config, tmp_path, {}, {"img_channels": 1})
+    torch.testing.assert_close(after(grey), before(grey.expand(-1, 3, -1, -1)).mean(1, keepdim=True))
+    before, after = started(tiny_config, tmp_path, {"img_channels": 1}, {})
+    torch.testing.assert_close(after(grey.expand(-1, 3, -1, -1)), before(grey).expand(-1, 3, -1, -1))
 
 
 def test_the_gan_stage_starts_from_another_scale_if_requested(start_files: dict[str, Path], tiny_config: Make) -> None:
@@ -280,6 +320,25 @@ def test_a_checkpoint_of_another_scale_is_not_resumed(start_files: dict[str, Pat
     remedy = "or start from a model file (-l), which may have another scale, instead of a checkpoint"
     with pytest.raises(WeightsError, match=re.escape(remedy)):
         start(start_files["PSNR checkpoint"], tiny_config(scale_factor=2))
+
+
+@pytest.mark.parametrize("scale", [2, 8])
+@pytest.mark.slow
+def test_training_at_another_scale_learns_faster_than_from_random(
+    tiny_config: Make, tmp_path: Path, scale: int
+) -> None:
+    config = tiny_config(
+        scale_factor=scale,
+        generator={"rrdb_channels": 64, "growth_channels": 32, "num_basic_blocks": 6, "small_init": "all"},
+        pretraining={"lr": 2e-4},
+        validation_interval=1000,
+        logging={"interval": 1},
+    )
+    losses = {}
+    for name, file in (("random", None), ("taken", Path("esrgan-lite-psnr"))):
+        run(config, tmp_path / name, stage="pretraining", load_checkpoint=file, max_steps=25)
+        losses[name] = [record["content_loss"] for record in read_records(tmp_path / name) if "content_loss" in record]
+    assert sum(losses["taken"][-5:]) < 0.8 * sum(losses["random"][-5:])
 
 
 # Files of the earlier framework
@@ -433,7 +492,8 @@ def test_formats_of_weights_do_not_matter(
         given = start(path, tiny_config(scale_factor=scale), "pretraining").generator
         assert given is not None
         assert given.keys() == ({k for k in state if scale == 4 or not k.startswith("conv_up2")})
-        torch.testing.assert_close(given, {name: state[name] for name in given}, rtol=0, atol=0)
+        expected = state | ({name: state[name.replace("up1", "up2")] for name in given} if scale == 2 else {})
+        torch.testing.assert_close(given, {name: expected[name] for name in given}, rtol=0, atol=0)
 
 
 def test_a_resumed_run_does_not_need_the_file_it_started_from(

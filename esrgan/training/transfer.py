@@ -1,0 +1,116 @@
+"""Start a generator from the weights of one with another scale, other channels or another kind of upsampling."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from esrgan.errors import WeightsError
+from esrgan.weights import Architecture, GeneratorFile
+
+# Generators that differ in these have the same trunk; only layers at its ends have other shapes.
+TRANSFERABLE = ("scale_factor", "img_channels", "use_subpixel_conv", "pixel_unshuffle")
+
+StateDict = dict[str, Tensor]
+
+
+def check_architecture(file: GeneratorFile, expected: Architecture, may_differ: Collection[str]) -> None:
+    """Check that a file has the configured generator, or one that differs only in some properties.
+
+    Raises:
+        WeightsError: If it differs in others; the message has both architectures.
+    """
+    ours, theirs = asdict(expected), asdict(file.architecture)
+    different = {key for key in ours if ours[key] != theirs[key]}
+    if different <= set(may_differ):
+        return
+    remedy = "change generator and scale_factor in the configuration to match the file"
+    if different <= set(TRANSFERABLE):
+        remedy += ", or start from a model file (-l), which may have another scale, instead of a checkpoint"
+    raise WeightsError(
+        f"{file.path}: expected the generator of the configuration, {expected}, got {file.architecture}; {remedy}"
+    )
+
+
+def take_layers(file: GeneratorFile, expected: Architecture) -> tuple[StateDict, str]:
+    """Return the weights that the configured generator starts from, and a text about them if it is another one.
+
+    A generator of another scale has the same trunk. The layers after the trunk are taken too: the features they see are
+    finer or coarser, but training from them is much faster; see "Weights of another scale" in docs/decisions.md.
+
+    Raises:
+        WeightsError: If the trunk differs.
+    """
+    check_architecture(file, expected, TRANSFERABLE)
+    if file.architecture == expected:
+        return file.state, ""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in expected.build().state_dict().items()}
+    ours, theirs = _layers(shapes), _layers(file.state)
+    our_ups, their_ups = ([layer for layer in layers if layer.startswith("conv_up")] for layers in (ours, theirs))
+    # The layers behind expect what the last upsampling layer puts out, so the first are left out if there are too many.
+    kept = their_ups[max(0, len(their_ups) - len(our_ups)) :]
+    sources = {layer: layer for layer in ours if layer not in our_ups} | dict(zip(our_ups, kept, strict=False))
+
+    adapted = _adapt_ends(file.state, file.architecture, expected)
+    fitting = {}
+    for name, shape in shapes.items():
+        layer, _, rest = name.partition(".")
+        value = adapted.get(name, file.state.get(f"{sources.get(layer)}.{rest}"))
+        if value is not None and value.shape == shape:
+            fitting[name] = value
+    found = _layers(fitting)
+    new = [layer for layer in ours if layer not in found]
+    lists = {
+        "taken": [
+            layer if sources[layer] == layer else f"{sources[layer]} as {layer}"
+            for layer in found
+            if layer not in _layers(adapted)
+        ],
+        "adapted": [layer for layer in found if layer in _layers(adapted)],
+        "new": new,
+        "unused": [layer for layer in theirs if layer not in [sources[layer] for layer in found]],
+    }
+    for layer in new:
+        if layer in our_ups:
+            fitting |= _pass_on(layer, shapes[f"{layer}.weight"])
+    text = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in lists.items() if names)
+    return fitting, f", for {expected}; layers {text}"
+
+
+def _layers(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
+def _adapt_ends(state: StateDict, theirs: Architecture, ours: Architecture) -> StateDict:
+    """Return the first and last layers for another folding of pixels, and for grey images instead of RGB or back.
+
+    A folded input gives each of its pixels an equal share of the weight of the one pixel in its place, and a plain one
+    the sum. Grey images count as three equal channels, and their output is the mean of three. An alpha channel has no
+    counterpart; a layer without weights is returned for it, which fits nowhere.
+    """
+    before, after = theirs.img_channels, ours.img_channels
+    first, last = "conv_first.weight", ("conv_last.weight", "conv_last.bias")
+    if before != after and 4 in (before, after):
+        return dict.fromkeys((first, "conv_first.bias", *last), torch.empty(0))
+    adapted = {}
+    folded = state[first]
+    plain = folded.reshape(folded.shape[0], before, -1, *folded.shape[2:]).sum(2)
+    if before != after:
+        plain = plain.sum(1, keepdim=True).expand(-1, after, -1, -1) / after
+        adapted = {name: state[name].mean(0, keepdim=True).expand(after, *state[name].shape[1:]) for name in last}
+    pixels = (4 // ours.scale_factor) ** 2 if ours.pixel_unshuffle else 1
+    if folded.shape[1] != after * pixels or before != after:
+        adapted[first] = plain.repeat_interleave(pixels, 1) / pixels
+    return adapted
+
+
+def _pass_on(layer: str, shape: torch.Size) -> StateDict:
+    """Return the weights of an upsampling layer that only repeats pixels, also one with sub-pixel convolution."""
+    outputs = torch.arange(shape[0])
+    weight = torch.zeros(shape)
+    weight[outputs, outputs // (shape[0] // shape[1]), 1, 1] = 1
+    return {f"{layer}.weight": weight, f"{layer}.bias": torch.zeros(shape[0])}
