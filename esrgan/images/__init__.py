@@ -2,7 +2,7 @@
 
 ``read_image`` and ``write_image`` handle images to be upscaled: any bit depth, transparency, animations and metadata.
 ``read_pixels`` and ``write_pixels`` handle images for training and evaluation: 8 bits and one frame. They refuse an
-image rather than convert it.
+image rather than change its samples.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from esrgan.images.find import find_images, find_linked_folders
+from esrgan.images.find import find_images, find_linked_folders, list_files
 from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, ImageData, check_writable
 from esrgan.images.reading import MAX_PIXELS, read_image
 from esrgan.images.writing import write_image
@@ -27,6 +27,7 @@ __all__ = [
     "check_writable",
     "find_images",
     "find_linked_folders",
+    "list_files",
     "make_contact_sheet",
     "read_image",
     "read_pixels",

@@ -8,18 +8,18 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from esrgan.errors import ImageError, Problem
-from esrgan.images.formats import DATASET_SUFFIXES
+from esrgan.images.formats import SUFFIXES
 from esrgan.text import describe_error
 
 
-def find_images(paths: Iterable[str | Path], suffixes: Collection[str] = DATASET_SUFFIXES) -> dict[Path, Path]:
+def find_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> dict[Path, Path]:
     """List the images that files, folders and glob patterns stand for.
 
     Args:
         paths: Files, folders and glob patterns (``**`` included). Files are accepted whatever their suffix. Folders
             and patterns stand for the files with one of the suffixes, sorted and without hidden files. Folders are
             searched to any depth, but symlinked folders are not followed.
-        suffixes: Suffixes in lower case; ``SUFFIXES`` for images to be upscaled.
+        suffixes: Suffixes in lower case.
 
     Returns:
         A relative path for each file, in the order of ``paths`` and without duplicates. It is relative to the given
@@ -73,12 +73,40 @@ def _is_image(path: Path, suffixes: Collection[str]) -> bool:
 
 def _images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Return the images in a folder and its subfolders, sorted and without hidden ones."""
-    return [path for path in _visible_paths_below(folder) if _is_image(path, suffixes)]
+    return [path for path in list_files(folder)[0] if _is_image(path, suffixes)]
 
 
-def _visible_paths_below(folder: Path) -> list[Path]:
-    paths = folder.rglob("*")
-    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+    """List the files in a folder and its subfolders.
+
+    Returns:
+        The files, sorted, and what is skipped, each with its kind: "hidden file", "hidden folder", "linked folder" or
+        "unreadable folder".
+
+    Raises:
+        OSError: If the folder itself cannot be read.
+    """
+    files: list[Path] = []
+    skipped: dict[Path, str] = {}
+    folders = [folder]
+    for current in folders:  # grows while subfolders are found
+        try:
+            entries = sorted(current.iterdir())
+        except OSError:
+            if current == folder:
+                raise
+            skipped[current] = "unreadable folder"
+            continue
+        for path in entries:
+            if path.name.startswith("."):
+                skipped[path] = "hidden folder" if path.is_dir() else "hidden file"
+            elif not path.is_dir():
+                files.append(path)
+            elif path.is_symlink():
+                skipped[path] = "linked folder"
+            else:
+                folders.append(path)
+    return sorted(files), skipped
 
 
 def find_linked_folders(path: str | Path) -> list[Path]:
@@ -86,4 +114,6 @@ def find_linked_folders(path: str | Path) -> list[Path]:
 
     ``find_images`` does not follow these links.
     """
-    return [link for link in _visible_paths_below(Path(path)) if link.is_symlink() and link.is_dir()]
+    path = Path(path)
+    skipped = list_files(path)[1] if path.is_dir() else {}
+    return sorted(link for link, kind in skipped.items() if kind == "linked folder")

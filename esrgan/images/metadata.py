@@ -65,6 +65,12 @@ def is_image_sequence(head: bytes) -> bool:
     return head[8:12] in _SEQUENCES
 
 
+def is_deep_avif(head: bytes) -> bool:
+    """Return whether an AVIF file with these first bytes has samples of 10 or 12 bits (AV1-ISOBMFF, §2.3.3)."""
+    position = head.find(b"av1C")
+    return 0 <= position < len(head) - 6 and bool(head[position + 6] & 0x40)
+
+
 def read_heif_colour_tag(file: BinaryIO) -> tuple[int, int] | None:
     """Read the primaries and the transfer function (ITU-T H.273) that an AVIF or HEIC file has instead of a profile."""
     file.seek(0)

@@ -1,5 +1,7 @@
 """Tests of finding images in files, folders and glob patterns."""
 
+import os
+
 import pytest
 
 from esrgan import images
@@ -48,6 +50,28 @@ def test_find_images_reports_all_missing_paths(tree):
     with pytest.raises(ImageError) as error:
         images.find_images([tree / "b.png", *(tree / name for name in asked)])
     assert [problem.place for problem in error.value.problems] == [str(tree / name) for name in asked]
-    assert "folder with images, got neither; check the path; suffixes searched for: .bmp .jpeg" in str(error.value)
+    assert "folder with images, got neither; check the path; suffixes searched for: .avif .bmp .gif" in str(error.value)
     with pytest.raises(ImageError, match="name too long"):
         images.find_images(["x" * 300])
+
+
+def test_list_files_names_what_it_skips(tree):
+    (tree / "link").symlink_to(tree / "sub", target_is_directory=True)
+    files, skipped = images.list_files(tree)
+    assert names(files, tree) == ["[x]/e.png", "a.JPG", "b.png", "notes.txt", "sub/c.webp"]
+    assert {path.relative_to(tree).as_posix(): kind for path, kind in skipped.items()} == {
+        ".hidden.png": "hidden file",
+        ".git": "hidden folder",
+        "sub/.f": "hidden folder",
+        "link": "linked folder",
+    }
+    assert names(images.find_linked_folders(tree), tree) == ["link"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read anything")
+def test_unreadable_subfolder_does_not_hide_the_rest(tree):
+    (tree / "sub").chmod(0)
+    files, skipped = images.list_files(tree)
+    (tree / "sub").chmod(0o700)
+    assert len(files) == 4
+    assert skipped[tree / "sub"] == "unreadable folder"
