@@ -27,6 +27,22 @@ class Problem:
         return f"{text}; {self.remedy}" if self.remedy else text
 
 
+def shorten(problems: Iterable[str | Problem], shown: int = 3) -> list[str | Problem]:
+    """Shorten a list of problems: of those with the same remedy in one folder, keep a few, and count the others."""
+    groups: dict[tuple[str, str], list[str | Problem]] = {}
+    for problem in problems:
+        place, _, rest = str(problem).partition(": ")
+        folder = place.rpartition("/")[0] or place
+        remedy = rest.rpartition("; ")[2]
+        groups.setdefault((folder, remedy), []).append(problem)
+    result: list[str | Problem] = []
+    for (folder, _), group in groups.items():
+        hidden = group[shown:] if len(group) > shown + 2 else []
+        result += group[: len(group) - len(hidden)]
+        result += [f"{folder}: {len(hidden):,} more with the same remedy"] if hidden else []
+    return result
+
+
 class EsrganError(Exception):
     """The base of all errors caused by input, files or machine; commands print it without a traceback and exit with 2.
 

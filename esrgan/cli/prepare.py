@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from esrgan.cli import arguments, process
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
+from esrgan.files import expand_user
 from esrgan.machine import cpu_count
 
 EXAMPLES = """\
@@ -54,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from esrgan.console import Console
+    from esrgan.console import Console, log
     from esrgan.data.archives import ARCHIVES
     from esrgan.data.datasets import default_data_root
     from esrgan.data.downscale import downscale_folder
     from esrgan.data.prepare import prepare_dataset
 
-    unknown = [name for name in args.dataset if name not in ARCHIVES and not Path(name).is_dir()]
+    unknown = [name for name in args.dataset if name not in ARCHIVES and not expand_user(name).is_dir()]
     if unknown:
         expected = f"{', '.join(ARCHIVES)} or a folder of images"
         no_files = ("a dataset that needs no preparation", "omit it")
@@ -76,12 +76,11 @@ def _prepare(args: argparse.Namespace) -> int:
                 prepare_dataset(name, args.scale, data_root, console)
                 problems: Sequence[str | Problem] = ()
             else:
-                problems = downscale_folder(Path(name), args.scale, workers, console)
+                problems = downscale_folder(expand_user(name), args.scale, workers)
         except EsrganError as error:
             problems = error.problems
-        console.clear()
         for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
+            log.error("%s", problem)
         failed += bool(problems)
     return process.SOME_FAILED if failed else process.OK
 
@@ -105,8 +104,8 @@ def _preview(args: argparse.Namespace) -> int:
     if section is None or section.degradation is None:
         remedy = 'write "degradation": {} to use the one of Real-ESRGAN'
         raise ConfigError(Problem(args.dataset[0], "a degradation in one of its stages", "null in both", remedy))
-    sources = names or [item if isinstance(item, str) else (item.hr, None) for item in section.train_datasets]
-    data_root = args.data_root or (Path(config.data_root) if config.data_root else default_data_root())
+    sources = names or [item if isinstance(item, str) else item.hr for item in section.train_datasets]
+    data_root = args.data_root or (expand_user(config.data_root) if config.data_root else default_data_root())
     pairs = find_pairs(sources, "train", scale, data_root)
     degradation = Degradation(scale, config.seed, **section.degradation.model_dump())
     sheet = preview(

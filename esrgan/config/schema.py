@@ -44,7 +44,15 @@ class FolderPair(_Section):
 
     hr: _NonEmptyStr = Field(description="Folder of HR images.")
     lr: _NonEmptyStr | None = Field(
-        default=None, description="Folder of LR images with the same names; null = downscale the HR images."
+        default=None,
+        description="Folder of the matching LR images; null = those in the folder of HR images, or downscaled ones.",
+    )
+    lr_template: _NonEmptyStr | None = Field(
+        default=None,
+        description="Names of the LR images without suffix, such as {stem}_small; null = one of the usual schemes.",
+    )
+    hr_template: _NonEmptyStr = Field(
+        default="{stem}", description="Names of the HR images without suffix, for use with lr_template."
     )
 
 

@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from esrgan.data.cache import CachedPair, cache_pairs
-from esrgan.data.datasets import DatasetSpec, ImagePair, find_pairs, find_pairs_and_problems, load_pair
+from esrgan.data.datasets import DatasetSpec, Folders, find_pairs, find_pairs_and_problems, load_pair
+from esrgan.data.pairing import ImagePair
 
 if TYPE_CHECKING:
     from esrgan.data.patches import PatchDataset, load_batches, read_cached_pair
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CachedPair",
     "DatasetSpec",
+    "Folders",
     "ImagePair",
     "PatchDataset",
     "cache_pairs",

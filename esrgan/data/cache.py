@@ -6,13 +6,11 @@ A cache file is a header, followed by the HR and LR images as raw bytes. All pro
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import mmap
 import os
 import shutil
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from esrgan import images
-from esrgan.console import Console
-from esrgan.data.datasets import ImagePair, load_pair
-from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
+from esrgan.console import log, progress
+from esrgan.data.alignment import describe_misalignment
+from esrgan.data.datasets import load_pair
+from esrgan.data.pairing import ImagePair
+from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
 from esrgan.files import atomic_write, lock, remove_abandoned
 from esrgan.machine import cpu_count
 from esrgan.text import describe_error, format_count, format_size
@@ -34,6 +34,8 @@ from esrgan.text import describe_error, format_count, format_size
 # Magic bytes; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
 _HEADER = struct.Struct("<8s5I")
 _MAGIC = b"esrgan-1"
+
+_COMPARED = 8  # pairs whose LR image is compared with its HR image
 
 _verified: set[Path] = set()  # cache files whose checksum this process has verified
 
@@ -77,12 +79,12 @@ def cache_pairs(
     channels: int,
     min_size: tuple[int, int],
     cache_dir: Path,
-    console: Console | None = None,
 ) -> list[CachedPair]:
     """Decode and check every image, and make missing LR images, unless they are in the cache.
 
     Cached images are identified by path, size and modification time. If several processes call this at once, one of
-    them decodes and the others wait. If a process is killed, the images decoded so far stay in the cache.
+    them decodes and the others wait. If a process is killed, the images decoded so far stay in the cache. A warning
+    is logged if some of the LR images do not show the same as their HR images.
 
     Args:
         pairs: Image pairs to decode.
@@ -90,20 +92,19 @@ def cache_pairs(
         channels: Number of channels that every image must have.
         min_size: Minimum (height, width) of an HR image in px.
         cache_dir: Folder for the cache files.
-        console: Receives the required disk space and the progress; None prints nothing.
 
     Returns:
         The cache files in the order of the pairs. Their sizes are correct; ``open_pair`` verifies their checksums.
 
     Raises:
         DatasetError: If images are unreadable, too small, of another number of channels, or of the wrong size for
-            their partner (all of them are listed), or if the cache cannot be written or does not fit on the disk.
+            their partner (all kinds of problems are listed), or if the cache cannot be written or does not fit on the
+            disk.
     """
     find_cached = partial(_find_cached, scale=scale, channels=channels, cache_dir=cache_dir)
     found = {pair: cached for pair in pairs if (cached := find_cached(pair))}
     problems: dict[ImagePair, _Problems] = {}
     if missing := [pair for pair in dict.fromkeys(pairs) if pair not in found]:
-        console = console or Console(io.StringIO())
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
             with lock(cache_dir / ".lock", f"cache {cache_dir}: another process is decoding images", wait=True):
@@ -111,9 +112,9 @@ def cache_pairs(
                 # Another process may have decoded some of them meanwhile.
                 found |= {pair: cached for pair in missing if (cached := find_cached(pair))}
                 missing = [pair for pair in missing if pair not in found]
-                _check_disk_space(missing, scale, cache_dir, console)
+                _check_disk_space(missing, scale, cache_dir)
                 make = partial(_cache_pair, scale=scale, channels=channels, cache_dir=cache_dir)
-                for pair, made in _map_in_threads(make, missing, console):
+                for pair, made in _map_in_threads(make, missing):
                     if isinstance(made, CachedPair):
                         found[pair] = made
                     else:
@@ -128,8 +129,20 @@ def cache_pairs(
             expected, got = f"at least {min_size[1]}×{min_size[0]} px", f"{width}×{height} px"
             problems[pair] = [Problem(str(pair.high), expected, got, remedy)]
     if problems:
-        raise DatasetError(problem for pair in dict.fromkeys(pairs) for problem in problems.get(pair, ()))
+        raise DatasetError(shorten(problem for pair in dict.fromkeys(pairs) for problem in problems.get(pair, ())))
+    _warn_of_misalignment([cached for cached in found.values() if cached.source.low])
     return [found[pair] for pair in pairs]
+
+
+def _warn_of_misalignment(pairs: Sequence[CachedPair]) -> None:
+    """Log a warning if LR images that were given do not fit their HR images; a few are compared."""
+    chosen = [pairs[len(pairs) * i // _COMPARED] for i in range(_COMPARED)] if len(pairs) > _COMPARED else pairs
+    try:
+        text = describe_misalignment([open_pair(pair) for pair in chosen], scale=chosen[0].scale) if chosen else None
+    except EsrganError:  # reported when training reads the image
+        return
+    if text:
+        log.warning("%s and other LR images: %s", chosen[0].source.low, text)
 
 
 def open_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +159,7 @@ def open_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
     try:
         return _memory_map(pair)
     except (OSError, ValueError) as error:
-        print(f"{pair.path}: {describe_error(error)}; rebuilding it from {pair.source.high}", file=sys.stderr)
+        log.warning("%s: %s; rebuilding it from %s", pair.path, describe_error(error), pair.source.high)
     try:
         pair.path.parent.mkdir(parents=True, exist_ok=True)
         made = _cache_pair(pair.source, scale=pair.scale, channels=pair.shape[2], cache_dir=pair.path.parent)
@@ -194,16 +207,16 @@ def _find_cached(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path)
 
 def _cache_path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> Path:
     """Return the path of the cache file, named by the paths, sizes and modification times of the images."""
-    text = f"{_MAGIC.decode()} x{scale} {channels} channels"
+    text = f"{_MAGIC.decode()} x{scale} {channels} channels".encode()
     for path in (pair.high, pair.low):
         if path is not None:
             status = path.stat()
-            text += f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return cache_dir / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.pair"
+            text += b"\n%b %d %d" % (os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns)
+    return cache_dir / f"{hashlib.sha256(text).hexdigest()[:32]}.pair"
 
 
-def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path, console: Console) -> None:
-    """Print the disk space the pairs need, and raise if it is not available."""
+def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path) -> None:
+    """Log the disk space the pairs need, and raise if it is not available."""
     if not pairs:
         return
     need = 0
@@ -218,20 +231,18 @@ def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path, conso
         expected = f"{format_size(need)} free for {format_count(len(pairs), 'decoded image')}"
         raise DatasetError(Problem(f"cache {cache_dir}", expected, format_size(free), remedy))
     todo = format_count(len(pairs), "image")
-    console.print(f"cache {cache_dir}: {todo} to decode, {format_size(need)} needed, {format_size(free)} free")
+    log.info(f"cache {cache_dir}: {todo} to decode, {format_size(need)} needed, {format_size(free)} free")
 
 
 def _map_in_threads(
-    make: Callable[[ImagePair], CachedPair | _Problems], pairs: list[ImagePair], console: Console
+    make: Callable[[ImagePair], CachedPair | _Problems], pairs: list[ImagePair]
 ) -> Iterator[tuple[ImagePair, CachedPair | _Problems]]:
     """Process pairs in one thread per CPU; decoding and resizing release the GIL."""
     pool = ThreadPoolExecutor(cpu_count())
     try:
         for done, result in enumerate(zip(pairs, pool.map(make, pairs), strict=True), 1):
             yield result
-            if console.is_update_due():
-                console.update(f"decoding images: {done:,} of {len(pairs):,}", keep=True)
-        console.clear()
+            progress(f"decoding images: {done:,} of {len(pairs):,}")
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -1,4 +1,7 @@
-"""Find the image pairs of datasets: named ones, any folder, or a pair of folders."""
+"""Find the image pairs of datasets: named ones, any folder, or a pair of folders.
+
+Folders are searched to any depth. ``pairing`` matches LR images to HR images; everything that is left out is counted.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,42 @@ import importlib.resources
 import os
 import shlex
 import stat
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from esrgan import extras, images, resize
+from esrgan.console import log
+from esrgan.data.pairing import ImagePair, Match, Naming, match_folders, match_within
 from esrgan.errors import DatasetError, Problem
+from esrgan.files import expand_user
+from esrgan.text import format_count
 
 Split = Literal["train", "val"]
-DatasetSpec = str | tuple[str, str | None]  # a name or folder of HR images, or (HR folder, LR folder or None)
 
 
-@dataclass(frozen=True)
-class ImagePair:
-    """An HR image and its LR image; ``low`` is None if the LR image is to be made by bicubic downscaling."""
+class Folders(NamedTuple):
+    """A dataset given as folders.
 
-    high: Path
-    low: Path | None
+    Attributes:
+        high: Folder of HR images.
+        low: Folder of LR images, possibly the same; None to use the LR images in ``high``, or to make them.
+        low_template: Names of the LR images without suffix, such as "{stem}_small"; None finds out.
+        high_template: Names of the HR images without suffix, if ``low_template`` is given.
+    """
+
+    high: str
+    low: str | None = None
+    low_template: str | None = None
+    high_template: str = "{stem}"
+
+
+DatasetSpec = str | Folders | tuple[str, str | None]  # a name, a folder of HR images, or folders
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,11 @@ _SKIMAGE_FILES: dict[Split, tuple[str, ...]] = {
     "val": ("chelsea.png", "coffee.png"),
 }
 DATASET_NAMES = (*_NAMED_DATASETS, "skimage")
+
+OUTPUT_MARKER = ".made-by-esrgan-prepare"  # in a folder of LR images that ``esrgan prepare`` made
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+_COLOURED = 4  # mean difference between the channels of a pixel from which an image is not just tinted by noise
+_logged: set[str] = set()  # lines on what is left out, which are the same for both stages of a run
 
 
 def describe_path(path: Path) -> str:
@@ -124,12 +147,49 @@ def find_pairs_and_problems(
     pairs: list[ImagePair] = []
     problems: list[Problem] = []
     for spec in datasets:
-        folders = _resolve_folders(spec, split, scale, data_root)
-        if isinstance(folders, list):
-            problems += folders
-        else:
-            _match_pairs(*folders, scale, pairs, problems)
+        match = _find(spec, split, scale, data_root)
+        pairs += match.pairs
+        problems += match.problems
     return pairs, problems
+
+
+def _find(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -> Match:
+    """Find the pairs of one dataset, and log what is left out."""
+    if spec == "skimage":
+        if "skimage" in extras.missing_modules("train"):
+            problem = Problem("dataset skimage", "the scikit-image package", "none", "pip install 'esrgan[train]'")
+            return Match(problems=[problem])
+        folder = Path(str(importlib.resources.files("skimage"))) / "data"
+        return Match([ImagePair(folder / name, None) for name in _SKIMAGE_FILES[split]])
+    folders = _resolve_folders(spec, split, scale, data_root)
+    if isinstance(folders, list):
+        return Match(problems=folders)
+    high, low, namings = folders
+    unused: dict[Path, str] = {}
+    problems: list[Problem] = []
+    highs = _list_images(high, unused, problems)
+    lows = highs if low in (None, high) else _list_images(low, unused, problems)
+    if low is not None and low != high:  # one folder may be in the other
+        if low.is_relative_to(high):
+            highs = [path for path in highs if not path.is_relative_to(low)]
+        elif high.is_relative_to(low):
+            lows = [path for path in lows if not path.is_relative_to(high)]
+    if problems:
+        return Match(problems=problems)
+    match = match_within(high, highs, scale) if low is None else match_folders(high, highs, low, lows, scale, namings)
+    unused |= match.unused
+    if unused:
+        place = spec if isinstance(spec, str) else spec[0]
+        line = f"dataset {place}: {format_count(len(match.pairs), 'image')}; left out: {_describe_unused(unused)}"
+        if line not in _logged:
+            log.info("%s", line)
+        _logged.add(line)
+    return match
+
+
+def _describe_unused(unused: dict[Path, str]) -> str:
+    counts = Counter(unused.values()).most_common()
+    return f"{', '.join(format_count(number, kind) for kind, number in counts)} (first: {min(unused)})"
 
 
 def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -155,9 +215,28 @@ def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, n
     low = images.read_pixels(pair.low, channels)
     if low.shape[:2] != (height // scale, width // scale):
         expected = f"{width // scale}×{height // scale} px, 1/{scale} of {pair.high}"
-        remedy = "recreate it, or omit the LR folder to have LR images made"
-        raise DatasetError(Problem(str(pair.low), expected, _format_dimensions(low), remedy))
+        raise DatasetError(
+            Problem(str(pair.low), expected, _format_dimensions(low), _explain_sizes(image.shape, low.shape, scale))
+        )
+    is_grey = channels > 1 and np.ptp(low) > 0 and not np.ptp(low[..., :3], axis=2).any()
+    if is_grey and np.ptp(high[..., :3], axis=2).mean() > _COLOURED:
+        expected = f"a colour image like {pair.high}"
+        raise DatasetError(Problem(str(pair.low), expected, "a grey image", "recreate it in colour"))
     return low, high
+
+
+def _explain_sizes(high: tuple[int, ...], low: tuple[int, ...], scale: int) -> str:
+    """Return what to do about an LR image (height, width, …) that does not fit the size of its HR image."""
+    if low[:2] == high[:2]:
+        return f"both folders have images of the same size; use LR images of 1/{scale}, or scale_factor 1"
+    if all(abs(a * scale - b) < scale for a, b in zip(high[:2], low[:2], strict=True)):
+        return "HR and LR are exchanged; name the folder of the larger images as hr"
+    if low[0] > high[0] and low[1] > high[1]:
+        return "the LR image is the larger one; check which folder is hr and which is lr"
+    for other in (2, 3, 4, 8):
+        if low[:2] == (high[0] // other, high[1] // other):
+            return f"the LR images are those of ×{other}; name the folder for ×{scale}, or set scale_factor to {other}"
+    return "recreate it, or omit the LR folder to have LR images made"
 
 
 def _format_dimensions(image: np.ndarray) -> str:
@@ -166,13 +245,8 @@ def _format_dimensions(image: np.ndarray) -> str:
 
 def _resolve_folders(
     spec: DatasetSpec, split: Split, scale: int, data_root: Path
-) -> tuple[list[Path] | Path, Path | None] | list[Problem]:
-    """Return the HR images (or their folder) and the LR folder of a dataset, or the problems that prevent it."""
-    if spec == "skimage":
-        if "skimage" in extras.missing_modules("train"):
-            return [Problem("dataset skimage", "the scikit-image package", "none", "pip install 'esrgan[train]'")]
-        folder = Path(str(importlib.resources.files("skimage"))) / "data"
-        return [folder / name for name in _SKIMAGE_FILES[split]], None
+) -> tuple[Path, Path | None, list[Naming]] | list[Problem]:
+    """Return the HR folder, the LR folder and the given naming of a dataset, or the problems that prevent its use."""
     if isinstance(spec, str) and spec in _NAMED_DATASETS:
         named = _NAMED_DATASETS[spec]
         if split not in named.high:
@@ -191,14 +265,51 @@ def _resolve_folders(
             if got not in ("a folder", "nothing"):
                 remedy = "fix this, or set data_root or ESRGAN_DATA to another folder"
                 return [Problem(f"dataset {spec}", f"the folder {folder}", got, remedy)]
-        return high, low if low and found[low] == "a folder" else None
-    high_name, low_name = (spec, None) if isinstance(spec, str) else spec
-    kinds = {name: describe_path(Path(name)) for name in (high_name, low_name) if name is not None}
-    if wrong := {name: got for name, got in kinds.items() if got != "a folder"}:
-        remedy = "correct the path, which is relative to the current folder"
-        expected = f"a folder of images or one of {', '.join(DATASET_NAMES)}"
-        return [Problem(f"dataset {name}", expected, got, remedy) for name, got in wrong.items()]
-    return Path(high_name), Path(low_name) if low_name else None
+        return high, low if low and found[low] == "a folder" else None, []
+    high_name, low_name, low_template, high_template = Folders(spec) if isinstance(spec, str) else Folders(*spec)
+    problems = [problem for name in (high_name, low_name) if name is not None for problem in _check_folder(name)]
+    for template in (low_template or "{stem}", high_template):
+        if (
+            template.count("{stem}") != 1
+            or "/" in template
+            or "{" in template.replace("{stem}", "").replace("{scale}", "")
+        ):
+            expected = "a file name without suffix that contains {stem} once, and {scale} or not"
+            problems.append(Problem(f"dataset {high_name}", expected, template, "such as {stem}_small"))
+    if problems:
+        return problems
+    high = expand_user(high_name)
+    low = expand_user(low_name) if low_name else None
+    if low and low.samefile(high):
+        low = high
+    if low_template is None:
+        return high, low, []
+    return high, low or high, [Naming(high_template, low_template)]
+
+
+def _check_folder(name: str) -> list[Problem]:
+    """Return the problem of a dataset's path that is not a folder: what it is, and what to name instead."""
+    path = expand_user(name)
+    got = describe_path(path)
+    if got == "a folder":
+        return []
+    suffix = path.suffix.lower()
+    remedy = "correct the path" if path.is_absolute() else f"correct the path, which is relative to {Path.cwd()}"
+    if got == "a file" and suffix in _ARCHIVES:
+        got, remedy = "an archive", "unpack it, and name the folder of the images"
+    elif got == "a file" and suffix in images.SUFFIXES:
+        got, remedy = "an image", "name its folder"
+    elif got == "a file":
+        got, remedy = (
+            f"a {suffix or 'suffixless'} file",
+            "lists of files are not read; name the folder of the images",
+        )
+    elif path != Path(name):
+        remedy = f"correct the path, which stands for {path}"
+    elif "\\" in name:
+        remedy = "separate folders by / instead of \\"
+    expected = f"a folder of images or one of {', '.join(DATASET_NAMES)}"
+    return [Problem(f"dataset {name}", expected, got, remedy)]
 
 
 def prepare_command(name: str, scale: int, data_root: Path) -> str:
@@ -208,49 +319,26 @@ def prepare_command(name: str, scale: int, data_root: Path) -> str:
     return f"esrgan prepare {name}{scale_option}{root_option}"
 
 
-def _match_pairs(
-    high: list[Path] | Path, low: Path | None, scale: int, pairs: list[ImagePair], problems: list[Problem]
-) -> None:
-    """Pair the images of two folders by stem; an LR stem may end in the scale, as in DIV2K (0001x4.png)."""
-    highs = high if isinstance(high, list) else _list_images(high, problems)
-    if low is None:
-        pairs += [ImagePair(path, None) for path in highs]
-        return
-    high_by_stem = _index_by_stem(highs, problems)
-    low_by_stem = {
-        stem if stem in high_by_stem else stem.removesuffix(f"x{scale}"): path
-        for stem, path in _index_by_stem(_list_images(low, problems), problems).items()
-    }
-    pairs += [ImagePair(path, low_by_stem[stem]) for stem, path in high_by_stem.items() if stem in low_by_stem]
-    problems += [
-        Problem(str(path), f"an image of the same name in {other}", "none", "add it or remove this one")
-        for paths, others, other in ((high_by_stem, low_by_stem, low), (low_by_stem, high_by_stem, high))
-        for stem, path in paths.items()
-        if stem not in others
-    ]
-
-
-def _index_by_stem(paths: Sequence[Path], problems: list[Problem]) -> dict[str, Path]:
-    stems: dict[str, Path] = {}
-    for path in paths:
-        first = stems.setdefault(path.stem, path)
-        if first != path:
-            got = f"{first.name} as well"
-            problems.append(Problem(str(path), "only one image of this name", got, "remove one of them"))
-    return stems
-
-
-def _list_images(folder: Path, problems: list[Problem]) -> list[Path]:
+def _list_images(folder: Path, unused: dict[Path, str], problems: list[Problem]) -> list[Path]:
+    """Return the images below a folder, and add everything else in it to ``unused``."""
     try:
-        paths = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in images.DATASET_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-        )
+        files, skipped = images.list_files(folder)
     except OSError as error:
         problems.append(Problem(f"dataset {folder}", "a readable folder", str(error.strerror), "make it readable"))
         return []
+    paths = [path for path in files if path.suffix.lower() in images.SUFFIXES]
+    others = skipped | {path: f"{path.suffix.lower() or 'suffixless'} file" for path in set(files) - set(paths)}
+    others = {path: kind for path, kind in others.items() if path.name != OUTPUT_MARKER}
+    unused |= others
     if not paths:
-        remedy = "put images directly in it; subfolders are not searched"
-        problems.append(Problem(f"dataset {folder}", "images in this folder", "none", remedy))
+        got, remedy = "none", f"put images into it: {' '.join(sorted(images.SUFFIXES))}"
+        if others:
+            got = f"only {_describe_unused(others)}"
+        if any(path.name == "data.mdb" for path in files):
+            got, remedy = "an LMDB of BasicSR", "LMDB is not read; name the folder of images that it was made from"
+        elif any(kind.split()[0] in _ARCHIVES for kind in others.values()):
+            remedy = "unpack the archives"
+        elif "linked folder" in others.values():
+            remedy = "links to folders are not followed; name the folder itself"
+        problems.append(Problem(f"dataset {folder}", "images in this folder", got, remedy))
     return paths

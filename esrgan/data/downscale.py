@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import math
 import multiprocessing
 import os
 import shutil
 import signal
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 from esrgan import images, resize
-from esrgan.console import Console
-from esrgan.data.datasets import find_pairs_and_problems
+from esrgan.console import log, progress
+from esrgan.data.datasets import OUTPUT_MARKER, find_pairs_and_problems
 from esrgan.data.prepare import check_pair_sizes
-from esrgan.errors import DatasetError, EsrganError, ImageError, Problem
+from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
 from esrgan.files import remove_abandoned
 from esrgan.text import describe_error, format_count, format_size
 
 _Problems = list[str | Problem]
-_MARKER = ".made-by-esrgan-prepare"  # folders without this file belong to the user
 
 
 @dataclass(frozen=True)
 class _Job:
     high: Path
     low: Path
-    shape: tuple[int, int, int]  # (height, width, channels) of the HR image
+    shape: tuple[int, int, int]  # (height, width, channels) of the HR image as it is read
+
+    def low_shape(self, scale: int) -> tuple[int, int, int]:
+        height, width, channels = self.shape
+        return height // scale, width // scale, channels
 
 
 def lr_folder(folder: Path, scale: int) -> Path:
@@ -41,16 +45,16 @@ def lr_folder(folder: Path, scale: int) -> Path:
     return folder.with_name(f"{folder.name}_LR_x{scale}")
 
 
-def downscale_folder(folder: Path, scale: int, workers: int, console: Console) -> _Problems:
+def downscale_folder(folder: Path, scale: int, workers: int) -> _Problems:
     """Make the LR images of a folder with MATLAB's bicubic, from HR images cropped to a multiple of the scale.
 
-    Existing LR images are kept if they have the right size and the HR image has not changed since they were made.
+    Existing LR images are kept if they have the right size and the HR image has not changed since they were made. The
+    entry for a configuration is logged if training would accept it.
 
     Args:
-        folder: Folder of HR images; subfolders are not searched.
+        folder: Folder of HR images; the LR images have the same subfolders.
         scale: Scale factor.
         workers: Number of processes.
-        console: Receives the progress and the result.
 
     Returns:
         The problems with single images. The LR images of the others have been made.
@@ -61,30 +65,30 @@ def downscale_folder(folder: Path, scale: int, workers: int, console: Console) -
     target = lr_folder(folder, scale)
     jobs, problems = _list_jobs(folder, target, scale)
     _create_output_folder(target)
-    remove_abandoned(target)
     todo = [job for job in jobs if not _is_up_to_date(job, scale)]
-    need = sum(height * width * channels for height, width, channels in (job.shape for job in todo)) // scale**2
+    need = sum(math.prod(job.low_shape(scale)) for job in todo)
     free = shutil.disk_usage(target).free
     if need > free:
         raise DatasetError(Problem(str(target), f"{format_size(need)} free", format_size(free), "free some space"))
     found = f"{format_count(len(jobs), 'image')}, {format_count(len(todo), 'LR image')} to make in {target}"
-    console.print(f"{folder}: {found}{f', up to {format_size(need)}' if todo else ''}")
+    log.info(f"{folder}: {found}{f', up to {format_size(need)}' if todo else ''}")
     with _worker_map(min(workers, len(todo))) as map_jobs:
         for done, (job, problem) in enumerate(
             zip(todo, map_jobs(partial(_downscale_image, scale=scale), todo), strict=True), 1
         ):
             problems += problem
-            if console.is_update_due() or done == len(todo):
-                console.update(f"{done}/{len(todo)} {job.high.name}", keep=True)
-    console.clear()
+            progress(f"{done}/{len(todo)} {job.high.name}", keep=done == len(todo))
     pairs, unmatched = find_pairs_and_problems([(str(folder), str(target))], "train", scale, Path())
     if not problems:  # otherwise images without an LR image have been reported
         problems += [*unmatched, *check_pair_sizes(pairs, scale)]
-    console.print(
-        f"{folder}: {format_count(len(pairs), 'pair')} for ×{scale}; "
-        f'use in a configuration: "train_datasets": [{{"hr": "{folder}", "lr": "{target}"}}]'
-    )
-    return problems
+    if problems:
+        entry = "training would refuse this folder; correct it and run the command again"
+    else:
+        dataset = json.dumps({"hr": str(folder), "lr": str(target)}, ensure_ascii=False)
+        with_alpha = ', with "img_channels": 4' if jobs[0].shape[2] == 4 else ""
+        entry = f'use in a configuration: "train_datasets": [{dataset}]{with_alpha}'
+    log.info(f"{folder}: {format_count(len(pairs), 'pair')} for ×{scale}; {entry}")
+    return shorten(problems)
 
 
 def _list_jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Problems]:
@@ -92,12 +96,15 @@ def _list_jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Pro
     pairs, missing = find_pairs_and_problems([str(folder)], "train", scale, Path())
     if missing:
         raise DatasetError(missing)
+    if any(pair.low for pair in pairs):
+        remedy = "use it in the configuration as it is"
+        raise DatasetError(Problem(str(folder), "HR images only", "a folder that has their LR images too", remedy))
     problems: _Problems = []
-    jobs: dict[str, _Job] = {}
+    jobs: dict[Path, _Job] = {}
     for pair in pairs:
-        stem = pair.high.stem
-        if stem in jobs:
-            other = jobs[stem].high.name
+        place = pair.high.relative_to(folder).with_suffix(".png")
+        if place in jobs:
+            other = jobs[place].high.name
             expected, got = "only one image of this name", f"{other} as well"
             problems.append(Problem(str(pair.high), expected, got, "rename one of them"))
             continue
@@ -110,23 +117,23 @@ def _list_jobs(folder: Path, target: Path, scale: int) -> tuple[list[_Job], _Pro
             got = f"{shape[1]}×{shape[0]} px"
             problems.append(Problem(str(pair.high), f"at least {scale}×{scale} px", got, "remove it"))
             continue
-        jobs[stem] = _Job(pair.high, target / f"{stem}.png", shape)
-    usual = Counter(job.shape[2] for job in jobs.values()).most_common(1)
-    odd = [job for job in jobs.values() if job.shape[2] != usual[0][0]]
-    for job in odd:
-        expected = f"{format_count(usual[0][0], 'channel')} like most of the others"
-        problems.append(Problem(str(job.high), expected, str(job.shape[2]), "convert it or move it away"))
-    return [job for job in jobs.values() if job not in odd], problems
+        jobs[place] = _Job(pair.high, target / place, shape)
+    # Grey images become RGB beside colour images, and alpha is dropped where it is opaque, as training does it.
+    kinds = {job.shape[2] for job in jobs.values()}
+    channels = 4 if kinds == {4} else 1 if kinds <= {1, 2} else 3
+    return [replace(job, shape=(*job.shape[:2], channels)) for job in jobs.values()], problems
 
 
 def _create_output_folder(target: Path) -> None:
     try:
-        if target.is_dir() and not (target / _MARKER).exists() and any(target.iterdir()):
+        if target.is_dir() and not (target / OUTPUT_MARKER).exists() and any(target.iterdir()):
             remedy = "use it in the configuration as it is, or move it away"
             expected, got = "an empty folder or one made by this command", "one with your own files"
             raise DatasetError(Problem(str(target), expected, got, remedy))
         target.mkdir(exist_ok=True)
-        (target / _MARKER).touch()
+        (target / OUTPUT_MARKER).touch()
+        for subfolder in (target, *(path for path in target.rglob("*") if path.is_dir())):
+            remove_abandoned(subfolder)
     except OSError as error:
         remedy = "free some space or make the folder writable"
         raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; {remedy}") from error
@@ -134,10 +141,9 @@ def _create_output_folder(target: Path) -> None:
 
 def _is_up_to_date(job: _Job, scale: int) -> bool:
     """Return whether the LR image has the right shape and the modification time of its HR image."""
-    height, width, channels = job.shape
     try:
         same_time = job.low.stat().st_mtime_ns == job.high.stat().st_mtime_ns
-        return same_time and images.read_shape(job.low) == (height // scale, width // scale, channels)
+        return same_time and images.read_shape(job.low) == job.low_shape(scale)
     except (OSError, ImageError):
         return False
 
@@ -170,6 +176,7 @@ def _worker_map(workers: int) -> Iterator[Callable[[Callable[[_Job], _Problems],
 def _downscale_image(job: _Job, scale: int) -> _Problems:
     """Make one LR image and return the problems."""
     try:
+        job.low.parent.mkdir(parents=True, exist_ok=True)
         status = job.high.stat()
         image = images.read_pixels(job.high, job.shape[2])
         height, width = (size // scale * scale for size in image.shape[:2])

@@ -8,8 +8,9 @@ from pathlib import Path
 from esrgan import images
 from esrgan.console import Console
 from esrgan.data.archives import Archive, archives_for
-from esrgan.data.datasets import ImagePair, Split, find_pairs_and_problems
+from esrgan.data.datasets import Split, find_pairs_and_problems
 from esrgan.data.download import Download, download
+from esrgan.data.pairing import ImagePair
 from esrgan.data.unpack import unpack
 from esrgan.errors import DatasetError, ImageError, Problem
 from esrgan.text import format_count, format_size
@@ -66,9 +67,7 @@ def _is_unpacked(archive: Archive, data_root: Path) -> bool:
 def _count_images(folder: Path) -> int:
     if not folder.is_dir():
         return 0
-    return sum(
-        path.suffix.lower() in images.DATASET_SUFFIXES and not path.name.startswith(".") for path in folder.iterdir()
-    )
+    return sum(path.suffix.lower() in images.SUFFIXES for path in images.list_files(folder)[0])
 
 
 def _announce_downloads(name: str, missing: list[Archive], data_root: Path, console: Console) -> None:
@@ -134,7 +133,7 @@ def _check_dataset(name: str, scale: int, data_root: Path) -> str:
 
 
 def check_pair_sizes(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
-    """Return the problems of pairs whose LR and HR images differ in channels or do not match in size."""
+    """Return the problems of pairs whose LR and HR images do not match in size, or in having colours."""
     problems: list[str | Problem] = []
     for pair in pairs:
         try:
@@ -143,8 +142,11 @@ def check_pair_sizes(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
         except ImageError as error:
             problems += error.problems
             continue
-        expected = (height // scale, width // scale, channels)
-        if low is not None and low != expected:
+        if low is None:
+            continue
+        # Grey HR images may have RGB copies as LR images, but not the other way round.
+        expected = (height // scale, width // scale, channels if low[2] < 3 <= channels else low[2])
+        if low != expected:
             remedy = "recreate it or remove both images"
             problems.append(Problem(str(pair.low), _format_shape(expected), _format_shape(low), remedy))
     return problems

@@ -15,11 +15,12 @@ from torch import nn
 
 from esrgan.config import Config, FolderPair, describe_changes
 from esrgan.console import Console
-from esrgan.data import CachedPair, DatasetSpec, PatchDataset, cache_pairs, find_pairs_and_problems
+from esrgan.data import CachedPair, DatasetSpec, Folders, PatchDataset, cache_pairs, find_pairs_and_problems
 from esrgan.data.datasets import default_data_root
 from esrgan.degradation import Degradation
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
+from esrgan.files import expand_user
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.machine import cpu_count
 from esrgan.models import RRDBNet
@@ -151,8 +152,8 @@ def load_inputs(
 def _load_stage_data(config: Config, options: TrainOptions, name: str, console: Console) -> StageData:
     section = config.pretraining if name == "pretraining" else config.training
     scale, channels = config.scale_factor, config.img_channels
-    data_root = Path(config.data_root) if config.data_root else default_data_root()
-    cache_dir = Path(config.cache_dir) if config.cache_dir else data_root / "cache"
+    data_root = expand_user(config.data_root) if config.data_root else default_data_root()
+    cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root / "cache"
     smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cropped to a multiple of the scale
     splits: dict[str, list[CachedPair]] = {}
     problems: list[str | Problem] = []
@@ -172,7 +173,6 @@ def _load_stage_data(config: Config, options: TrainOptions, name: str, console: 
                 channels=channels,
                 min_size=(section.cr_patch_size or (scale, scale)) if split == "train" else (smallest, smallest),
                 cache_dir=cache_dir,
-                console=console,
             )
         except DatasetError as error:
             problems += [problem for problem in error.problems if problem not in problems]
@@ -237,7 +237,7 @@ def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[s
 
 
 def _source(item: str | FolderPair) -> DatasetSpec:
-    return item if isinstance(item, str) else (item.hr, item.lr)
+    return item if isinstance(item, str) else Folders(item.hr, item.lr, item.lr_template, item.hr_template)
 
 
 def _check_equal_sizes(name: str, pairs: Sequence[CachedPair]) -> list[str | Problem]:

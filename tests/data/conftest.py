@@ -1,7 +1,9 @@
+import logging
 from functools import partial
 
 import pytest
 
+from esrgan.console import log
 from esrgan.data import ImagePair, cache_pairs, load_pair
 from esrgan.data import cache as cache_module
 from tests.helpers.image_pairs import SCALE, random_image, repeat_pixels, write_image
@@ -11,6 +13,19 @@ from tests.helpers.image_pairs import SCALE, random_image, repeat_pixels, write_
 def cache(tmp_path):
     """Return ``cache_pairs`` for RGB at ×4 with its own cache folder."""
     return partial(cache_pairs, scale=4, channels=3, min_size=(8, 8), cache_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+def messages():
+    """Return a list that receives the messages that the library logs from now on."""
+    found = []
+    handler, level = logging.Handler(), log.level
+    handler.emit = lambda record: found.append(record.getMessage())
+    log.addHandler(handler)
+    log.setLevel("INFO")
+    yield found
+    log.removeHandler(handler)
+    log.setLevel(level)
 
 
 @pytest.fixture

@@ -1,18 +1,18 @@
-import io
 import itertools
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from esrgan import images
-from esrgan.console import Console, ConsoleHandler, log
 from esrgan.data import ImagePair, load_pair, read_cached_pair
 from esrgan.data import cache as cache_module
 from esrgan.data.cache import open_pair
@@ -110,7 +110,7 @@ def test_every_bad_image_is_reported_at_once(tmp_path, cache):
     good = ImagePair(write_image(tmp_path / "good.png", random_image(16, 16)), None)
     # Its width is cropped to 8 px, which is less than the minimum of 12 px.
     small = ImagePair(write_image(tmp_path / "small.png", random_image(16, 11)), None)
-    grey = ImagePair(write_image(tmp_path / "grey.png", random_image(16, 16, 1)), None)
+    alpha = ImagePair(write_image(tmp_path / "alpha.png", random_image(16, 16, 4)), None)
     tiny = ImagePair(write_image(tmp_path / "tiny.png", random_image(3, 16)), None)
     truncated = ImagePair(write_image(tmp_path / "truncated.png", random_image(32, 32)), None)
     truncated.high.write_bytes(truncated.high.read_bytes()[:2000])
@@ -119,15 +119,15 @@ def test_every_bad_image_is_reported_at_once(tmp_path, cache):
     unequal = ImagePair(
         write_image(tmp_path / "hr.png", random_image(16, 20)), write_image(tmp_path / "lr.png", random_image(5, 4))
     )
-    pairs = [good, small, grey, tiny, good, truncated, text, unequal]
+    pairs = [good, small, alpha, tiny, good, truncated, text, unequal]
     with pytest.raises(DatasetError) as error:
         cache(pairs, min_size=(8, 12))
     texts = problem_texts(error)
-    bad = ["small.png", "grey.png", "tiny.png", "truncated.png", "text.png", "lr.png"]
+    bad = ["small.png", "alpha.png", "tiny.png", "truncated.png", "text.png", "lr.png"]
     assert [text.split(":")[0] for text in texts] == [str(tmp_path / name) for name in bad]
     for text, words in zip(
         texts,
-        [("12×8 px", "8×16"), ("RGB", "grey"), ("4×4 px", "16×3"), ("",), ("",), ("5×4 px", "4×5 px", "hr.png")],
+        [("12×8 px", "8×16"), ("RGB", "alpha"), ("4×4 px", "16×3"), ("",), ("",), ("5×4 px", "4×5 px", "hr.png")],
         strict=True,
     ):
         assert all(word in text for word in words), text
@@ -194,7 +194,7 @@ def raiser(error):
 @pytest.fixture
 def single_threaded(monkeypatch):
     """Decode images sequentially."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(cache_module, "cpu_count", lambda: 1)
 
 
 @pytest.mark.parametrize("call", [0, 1, 2])
@@ -278,53 +278,45 @@ def test_concurrent_processes_decode_each_image_once(tmp_path, cache):
     assert len(list_names(tmp_path / "cache")) == 1 + len(pairs)
 
 
-def test_waiting_for_another_process_is_reported(tmp_path, cache):
+def test_waiting_for_another_process_is_reported(tmp_path, cache, messages):
     (tmp_path / "cache").mkdir()
-    output = io.StringIO()
-    handler = ConsoleHandler(output)
-    log.addHandler(handler)
-    log.setLevel("INFO")
     with lock(tmp_path / "cache" / ".lock", "busy"):
         thread = threading.Thread(target=cache, args=(write_numbered_pairs(tmp_path, 1),))
         thread.start()
         for _ in range(1000):
-            if "waiting" in output.getvalue():
+            if "waiting" in "".join(messages):
                 break
             time.sleep(0.01)
         assert list_names(tmp_path / "cache") == [".lock"]
     thread.join()
-    log.removeHandler(handler)
-    log.setLevel("NOTSET")
     place = tmp_path / "cache"
-    assert output.getvalue().startswith(f"cache {place}: another process is decoding images; waiting for it\n")
+    assert messages[0] == f"cache {place}: another process is decoding images; waiting for it"
     assert len(list_names(tmp_path / "cache")) == 2
 
 
-def test_required_disk_space_is_printed_before_decoding(tmp_path, cache, monkeypatch):
+def test_required_disk_space_is_printed_before_decoding(tmp_path, cache, monkeypatch, messages):
     pairs = [
         *write_numbered_pairs(tmp_path, 3),
         ImagePair(write_image(tmp_path / "odd.png", random_image(19, 31)), None),
     ]
     broken = ImagePair(tmp_path / "broken.png", None)
     broken.high.write_text("no image")
-    output = io.StringIO()
-    console = Console(output)
     lines_then = []
     new_file = cache_module.atomic_write
 
     def watched(path, **options):
-        lines_then.append(output.getvalue())
+        lines_then.append(messages[0])
         return new_file(path, **options)
 
     monkeypatch.setattr(cache_module, "atomic_write", watched)
-    prepared = cache(pairs, console=console)
+    prepared = cache(pairs)
     size = sum(cached.path.stat().st_size for cached in prepared)
     assert lines_then[0].startswith(f"cache {tmp_path / 'cache'}: 4 images to decode, {format_size(size)} needed, ")
-    before = output.getvalue()
-    cache(pairs, console=console)
-    assert output.getvalue() == before  # everything is cached
+    messages.clear()
+    cache(pairs)
+    assert messages == []  # everything is cached
     with pytest.raises(DatasetError, match=r"broken\.png"):
-        cache([*pairs, broken], console=console)
+        cache([*pairs, broken])
 
 
 def test_insufficient_disk_space_raises_before_decoding(tmp_path, cache, monkeypatch, decoded):
@@ -340,3 +332,57 @@ def test_insufficient_disk_space_raises_before_decoding(tmp_path, cache, monkeyp
     assert decoded == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
     assert len(cache(pairs)) == 3
+
+
+def test_many_problems_of_one_kind_are_counted(tmp_path, cache):
+    pairs = write_numbered_pairs(tmp_path, 40)
+    with pytest.raises(DatasetError) as error:
+        cache(pairs, min_size=(64, 64))
+    texts = problem_texts(error)
+    assert [text.split(":")[0] for text in texts] == [*(str(pair.high) for pair in pairs[:3]), str(tmp_path)]
+    assert texts[-1] == f"{tmp_path}: 37 more with the same remedy"
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="file names are always Unicode here")
+def test_file_names_need_not_be_unicode(tmp_path, cache):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/ph\xf6to.png"))
+    write_image(path, random_image(16, 16))
+    assert np.array_equal(read_cached_pair(*cache([ImagePair(path, None)]))[1], random_image(16, 16))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_cache_is_used_as_far_as_it_goes(tmp_path, cache):
+    pairs = write_numbered_pairs(tmp_path, 2)
+    first = cache(pairs[:1])
+    (tmp_path / "cache").chmod(0o500)
+    assert cache(pairs[:1]) == first
+    with pytest.raises(DatasetError, match=r"cannot be written: Permission denied; make it writable, or set cache_dir"):
+        cache(pairs)
+    (tmp_path / "cache").chmod(0o700)
+
+
+def test_equal_exchanged_and_other_sizes_have_their_own_words(tmp_path, cache):
+    sizes = {"equal": (16, 16), "exchanged": (64, 64), "larger": (17, 17), "double": (8, 8), "odd": (3, 5)}
+    high = write_image(tmp_path / "hr" / "a.png", random_image(16, 16))
+    words = {
+        "equal": "both folders have images of the same size",
+        "exchanged": "HR and LR are exchanged",
+        "larger": "the LR image is the larger one",
+        "double": "the LR images are those of ×2",
+        "odd": "recreate it",
+    }
+    for kind, size in sizes.items():
+        low = write_image(tmp_path / kind / "a.png", random_image(*size))
+        with pytest.raises(DatasetError, match=words[kind]):
+            cache([ImagePair(high, low)])
+
+
+def test_grey_lr_image_of_a_colour_image_is_refused(tmp_path, cache):
+    high, grey = random_image(16, 16), random_image(4, 4, 1)
+    pair = ImagePair(write_image(tmp_path / "hr.png", high), write_image(tmp_path / "lr.png", grey))
+    with pytest.raises(DatasetError, match="got a grey image; recreate it in colour"):
+        cache([pair])
+    write_image(tmp_path / "hr.png", random_image(16, 16, 1))
+    low, high = read_cached_pair(*cache([pair]))
+    assert low.shape == (4, 4, 3)
+    assert np.array_equal(high, np.repeat(random_image(16, 16, 1), 3, axis=2))

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -69,17 +70,20 @@ def test_only_missing_or_outdated_lr_images_are_written(photos, capsys):
 def test_bad_images_do_not_stop_the_rest(photos, capsys):
     (photos / "bad.png").write_bytes(b"no image")
     images.write_pixels(photos / "grey.png", random_image(16, 16, 1), overwrite=True)
+    images.write_pixels(photos / "alpha.png", random_image(16, 16, 4), overwrite=True)
     images.write_pixels(photos / "small.png", random_image(3, 16), overwrite=True)
     images.write_pixels(photos / "0.jpg", random_image(16, 16), overwrite=True)
     cut = png(random_image(40, 40, seed=5))
     (photos / "cut.png").write_bytes(cut[: len(cut) // 2])
-    code, _, err = run(capsys, photos, "--workers", 1)
+    code, out, err = run(capsys, photos, "--workers", 1)
     assert code == 1
     lines = err.splitlines()
     assert len(lines) == 5
-    for name in ("bad.png", "grey.png", "small.png", "0.png", "cut.png"):
+    for name in ("bad.png", "alpha.png", "small.png", "0.png", "cut.png"):
         assert sum(name in line for line in lines) == 1, name
+    assert "train_datasets" not in out
     assert {name for name in tree(photos.with_name("photos_LR_x4")) if name.endswith("png")} == {
+        "grey.png",
         "0.png",
         "1.png",
         "2.png",
@@ -91,7 +95,8 @@ def test_lr_image_without_hr_image_is_reported(photos, capsys):
     (photos / "2.png").unlink()
     code, _, err = run(capsys, photos, "--workers", 1)
     assert code == 1
-    assert "photos_LR_x4/2.png" in err
+    assert "1 LR image without partner (2.png)" in err
+    assert "photos_LR_x4" in err
 
 
 def test_folder_not_created_by_prepare_is_not_written_to(photos, capsys):
@@ -118,6 +123,38 @@ def test_grey_and_rgba_folders_are_downscaled(tmp_path, capsys):
         images.write_pixels(folder / "a.png", random_image(17, 17, channels), overwrite=True)
         assert run(capsys, folder, "--workers", 1)[0] == 0
         assert images.read_shape(tmp_path / f"{channels}_LR_x4" / "a.png") == (4, 4, channels)
+
+
+def test_subfolders_and_mixed_kinds_make_an_entry_that_training_accepts(tmp_path, capsys):
+    folder = tmp_path / "photos"
+    opaque = np.dstack([random_image(17, 20), np.full((17, 20), 255, np.uint8)])
+    for name, image in {
+        "cat/0.png": random_image(17, 20),
+        "dog/0.png": random_image(16, 16, 1),
+        "dog/old/1.png": opaque,
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        images.write_pixels(folder / name, image)
+    code, out, err = run(capsys, folder, "--workers", 1)
+    assert (code, err) == (0, "")
+    (dataset,) = json.loads("{" + out.partition("in a configuration: ")[2] + "}")["train_datasets"]
+    pairs = find_pairs([(dataset["hr"], dataset["lr"])], "train", 4, Path())
+    assert [pair.low.relative_to(dataset["lr"]).as_posix() for pair in pairs] == [
+        "cat/0.png",
+        "dog/0.png",
+        "dog/old/1.png",
+    ]
+    for pair in pairs:
+        low, high = load_pair(pair, 4, 3)
+        assert np.array_equal(low, resize.bicubic(high, Fraction(1, 4)))
+
+
+def test_folder_that_has_lr_images_needs_no_more(tmp_path, capsys):
+    for name, size in (("a_HR", 16), ("a_LR4", 4)):
+        images.write_pixels(tmp_path / f"{name}.png", random_image(size, size))
+    code, out, err = run(capsys, tmp_path, "--workers", 1)
+    assert (code, out) == (1, "")
+    assert "got a folder that has their LR images too; use it in the configuration as it is" in err
 
 
 def test_empty_folder_is_an_error(tmp_path, capsys):

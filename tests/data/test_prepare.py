@@ -150,7 +150,7 @@ def test_folder_with_unexpected_images_is_left_untouched(server, offer_tiny_div2
         (
             HIGH,
             {"X4/1x4.png": png(random_image(4, 6)), "X4/3x4.png": png(random_image(4, 6))},
-            "an image of the same name",
+            "1 HR image without partner (2.png) and 1 LR image without partner (3x4.png)",
         ),
         (
             HIGH,

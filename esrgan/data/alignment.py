@@ -1,0 +1,70 @@
+"""Compare LR images with their HR images: shifted or unrelated pairs cannot teach a network anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from esrgan import resize
+
+_MAX_SIDE = 512  # px of the part of an HR image that is compared
+_REACH = 3  # LR pixels; larger shifts are not searched for
+_LEAST_LIKENESS = 0.5  # correlation of images of one scene: heavy noise leaves 0.8, two photographs have about 0
+_LEAST_PEAK = 0.4  # correlation of edges that makes a shift certain
+
+
+def describe_misalignment(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]], scale: int) -> str | None:
+    """Return what is wrong with most of the pairs, or None.
+
+    Args:
+        pairs: LR (H, W, C) and HR (scale·H, scale·W, C) images.
+        scale: Scale factor.
+    """
+    found = [comparison for low, high in pairs if (comparison := compare(low, high, scale))]
+    if sum(likeness < _LEAST_LIKENESS for _, _, _, likeness in found) * 2 > len(found):
+        return "do not seem to show what their HR images show; check how they are paired"
+    shifts = [(y, x) for y, x, peak, _ in found if peak >= _LEAST_PEAK]
+    if not shifts:
+        return None
+    down, right = (float(value) for value in np.median(shifts, axis=0))
+    agreeing = sum(abs(y - down) <= 1 and abs(x - right) <= 1 for y, x in shifts)
+    if max(abs(down), abs(right)) < 1 or 2 * agreeing <= len(found):
+        return None
+    return (
+        f"shifted against their HR images by {abs(down):g} px {'down' if down > 0 else 'up'} and {abs(right):g} px "
+        f"{'right' if right > 0 else 'left'}, in pixels of the HR images; align them, or results will be shifted too"
+    )
+
+
+def compare(low: NDArray[np.uint8], high: NDArray[np.uint8], scale: int) -> tuple[int, int, float, float] | None:
+    """Compare an LR image, upscaled by bicubic interpolation, with its HR image.
+
+    Returns:
+        By how many HR px the LR image is shifted (down, right), the correlation of the edges at that shift, and the
+        correlation of the images as they are; None if they are too small or have no structure.
+    """
+    side = max(_MAX_SIDE // scale, 1)
+    top, left = (max(size - side, 0) // 2 for size in low.shape[:2])
+    low = low[top : top + side, left : left + side]
+    height, width = (size * scale for size in low.shape[:2])
+    high = high[top * scale :, left * scale :][:height, :width]
+    if min(low.shape[:2]) < 2 * _REACH + 2:
+        return None
+    greys = [image[..., :3].mean(axis=2) for image in (high, resize.bicubic(low, Fraction(scale)))]
+    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
+    smooth = [uniform_filter(grey, 4 * scale + 1) for grey in greys]
+    edges = [(grey - blurred) * window for grey, blurred in zip(greys, smooth, strict=True)]
+    norm = float(np.sqrt((edges[0] ** 2).sum() * (edges[1] ** 2).sum()))
+    if min(each.std() for each in (*smooth, *edges)) < 1:
+        return None
+    spectrum = np.fft.rfft2(edges[1]) * np.conj(np.fft.rfft2(edges[0]))
+    correlation = np.fft.irfft2(spectrum, edges[0].shape) / norm
+    reach = _REACH * scale
+    near = np.roll(correlation, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+    y, x = np.unravel_index(int(near.argmax()), near.shape)
+    likeness = float(np.corrcoef(smooth[0].ravel(), smooth[1].ravel())[0, 1])
+    return int(y) - reach, int(x) - reach, float(near[y, x]), likeness

@@ -1,0 +1,246 @@
+"""Match the LR images of a folder to its HR images by the naming scheme that the folder follows."""
+
+from __future__ import annotations
+
+import os.path
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from esrgan.errors import Problem
+from esrgan.text import format_count
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """An HR image and its LR image; ``low`` is None if the LR image is to be made by bicubic downscaling."""
+
+    high: Path
+    low: Path | None
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Templates for the paths of an HR image and its LR image, without suffix.
+
+    Attributes:
+        high: Template with {stem}, and possibly {scale}; all templates may be below the same subfolder.
+        low: The same for the LR image; {variant} is one of several LR images of an HR image, 1 to 4.
+    """
+
+    high: str
+    low: str
+
+
+# One of them has to fit a whole folder. The first is preferred where several fit equally many images.
+_NAMINGS = (
+    Naming("{stem}", "{stem}"),  # also BasicSR's Set5 and Set14
+    Naming("{stem}", "{stem}x{scale}"),  # DIV2K, Flickr2K, EDSR's benchmark
+    Naming("{stem}", "{stem}x{scale}m"),  # DIV2K mild, difficult, and wild with four LR images for each HR image
+    Naming("{stem}", "{stem}x{scale}d"),
+    Naming("{stem}", "{stem}x{scale}w"),
+    Naming("{stem}", "{stem}x{scale}w{variant}"),
+    Naming("{stem}", "{stem}_x{scale}"),
+    Naming("{stem}", "{stem}_LR{scale}"),
+    Naming("{stem}", "{stem}_LRx{scale}"),
+    Naming("{stem}", "{stem}_LR_x{scale}"),
+    Naming("{stem}", "{stem}_bicLRx{scale}"),
+    Naming("{stem}", "{stem}_LRBI_x{scale}"),
+    Naming("{stem}", "{stem}_LR"),
+    Naming("{stem}_x1", "{stem}_x{scale}"),  # DRealSR
+    Naming("{stem}_HR", "{stem}_LR{scale}"),  # RealSR
+    Naming("{stem}_HR", "{stem}_LR"),
+    Naming("{stem}_HR", "{stem}_x{scale}"),
+    Naming("{stem}_SRF_{scale}_HR", "{stem}_SRF_{scale}_LR"),  # SelfExSR
+    Naming("HR/{stem}", "LR_bicubic/X{scale}/{stem}x{scale}"),  # EDSR's benchmark, given as one folder
+)
+_SCALES = (2, 3, 4, 8)
+_SUB_IMAGE = re.compile(r"_s\d{3,}$")  # BasicSR's names of crops
+# Folders whose images are not originals: LR, LR_bicubic, DIV2K_train_LR_bicubic, train_LR, LRbicx4, X4.
+_LR_FOLDER = re.compile(r"(?:.*[_-])?(?:LR|LQ)(?:[_-].*|bic.*|x?\d+)?|x[2348]", re.IGNORECASE)
+_SHOWN = 3  # names in a message
+
+Keys = dict[str, Path]  # images by their path below a folder, without suffix and in composed Unicode (NFC)
+
+
+@dataclass
+class Match:
+    """What was found in the folders of a dataset.
+
+    Attributes:
+        pairs: Image pairs, in the order of the HR images.
+        problems: What prevents the use of the dataset.
+        unused: Images that are left out, with what they are.
+    """
+
+    pairs: list[ImagePair] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unused: dict[Path, str] = field(default_factory=dict)
+
+
+def match_folders(
+    high: Path, highs: Sequence[Path], low: Path, lows: Sequence[Path], scale: int, namings: Sequence[Naming] = ()
+) -> Match:
+    """Pair the images of two folders, or of one that holds both.
+
+    Args:
+        high: Folder of HR images.
+        highs: Images below it.
+        low: Folder of LR images; may be the same.
+        lows: Images below it.
+        scale: Scale factor of the LR images.
+        namings: How the images may be named; the one that fits most is used. Empty stands for the known ones.
+    """
+    match = Match()
+    is_one_folder = low == high
+    high_keys = _index(high, highs, match.problems)
+    low_keys = high_keys if is_one_folder else _index(low, lows, match.problems)
+    best, found = _best_naming(namings or _NAMINGS, high_keys, low_keys, scale)
+    match.pairs = [ImagePair(high_path, low_path) for high_path, low_paths in found.items() for low_path in low_paths]
+    used = set(found).union(*found.values())
+    if found and not used.issuperset(low_keys.values()):
+        match.unused = dict.fromkeys(
+            _of_other_scales(high_keys, low_keys, scale, namings or _NAMINGS) - used, "other-scale image"
+        )
+    if is_one_folder:
+        marked = {key for template in (best.high, best.low) for key in _identities(high_keys, template, scale)}
+        stems = {_name(identity) for identity in _identities(high_keys, best.high, scale).values()} if found else set()
+        versions = [path for key, path in high_keys.items() if key not in marked and _is_version(key, stems)]
+        match.unused = dict.fromkeys(versions, "other version") | match.unused
+    sides = [(high_keys, "image" if is_one_folder else "HR image", high)]
+    sides += [] if is_one_folder else [(low_keys, "LR image", low)]
+    got = []
+    for keys, kind, folder in sides:
+        if lonely := [path for path in keys.values() if path not in used and path not in match.unused]:
+            got.append(f"{format_count(len(lonely), kind)} without partner ({_name_some(lonely, folder)})")
+    if got:
+        expected = f"an LR image in {low} for each HR image"
+        if found:
+            example = match.pairs[0]
+            remedy = f"add or remove images; others are paired as {example.high.name} and {example.low.name}"  # type: ignore[union-attr]
+        elif namings:
+            remedy = "correct lr_template or hr_template, which fit none of them"
+        else:
+            remedy = _explain_mismatch(high_keys, low_keys, scale)
+        match.problems.append(Problem(f"dataset {high}", expected, " and ".join(got), remedy))
+    return match
+
+
+def match_within(folder: Path, paths: Sequence[Path], scale: int) -> Match:
+    """Return the images of one folder: pairs if it holds LR images under a known naming, else HR images only."""
+    keys = _index(folder, paths, [])
+    marked = [naming for naming in _NAMINGS if naming.high != "{stem}"]
+    if any(_best_naming(marked, keys, keys, each)[1] for each in (scale, *_SCALES)):
+        best, found = _best_naming(marked, keys, keys, scale)
+        return match_folders(folder, paths, folder, paths, scale, [best] if found else ())
+    match = Match([ImagePair(path, None) for path in paths])
+    low = [path for path in paths if any(map(_LR_FOLDER.fullmatch, path.relative_to(folder).parts[:-1]))]
+    if not low or len(low) == len(paths):
+        low = sorted(_of_other_scales(keys, keys, 0, _NAMINGS))
+        if not low:
+            return match
+    got = f"{format_count(len(low), 'image')} that seem to be LR images ({_name_some(low, folder)})"
+    remedy = 'move them, or give both folders, as {"hr": …, "lr": …} or HR=LR'
+    match.problems.append(Problem(f"dataset {folder}", "HR images only", got, remedy))
+    return match
+
+
+def _index(folder: Path, paths: Sequence[Path], problems: list[Problem]) -> Keys:
+    """Return images by their keys; of several with one key, all but the first are a problem."""
+    keys: Keys = {}
+    doubles = []
+    for path in paths:
+        key = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+        if keys.setdefault(key, path) != path:
+            doubles.append(path)
+    if doubles:
+        got = f"{format_count(len(doubles), 'more image')} of the same name ({_name_some(doubles, folder)})"
+        problems.append(Problem(f"dataset {folder}", "only one image of each name", got, "remove one of them"))
+    return keys
+
+
+def _identities(keys: Iterable[str], template: str, scale: int) -> dict[str, str]:
+    """Return the identity (subfolder and stem) of each key that follows a template."""
+    text = template.replace("{scale}", str(scale))
+    end = text.rpartition("{stem}")[2].removesuffix("{variant}")
+    pattern = re.escape(text).replace(r"\{variant\}", "[1-4]").replace(r"\{stem\}", r"([^/]+)(?<!_SRF_\d)")
+    regex = re.compile(f"((?:.*/)?){pattern}", re.DOTALL)
+    # Most keys fail the first test, which is faster.
+    return {key: found[1] + found[2] for key in keys if end in key and (found := regex.fullmatch(key))}
+
+
+def _match(naming: Naming, high_keys: Keys, low_keys: Keys, scale: int, *, nested: bool) -> dict[Path, list[Path]]:
+    """Return the LR images of each HR image; ``nested`` ignores the folders that all images of a side are in."""
+    lows = _identities(low_keys, naming.low, scale)
+    if not lows:
+        return {}
+    highs = _identities((key for key in high_keys if high_keys is not low_keys or key not in lows), naming.high, scale)
+    if nested:
+        highs, lows = _strip_common_folder(highs), _strip_common_folder(lows)
+    low_paths: dict[str, list[Path]] = {}
+    for key, identity in lows.items():
+        low_paths.setdefault(identity, []).append(low_keys[key])
+    return {high_keys[key]: low_paths[identity] for key, identity in highs.items() if identity in low_paths}
+
+
+def _strip_common_folder(identities: dict[str, str]) -> dict[str, str]:
+    folders = {identity.rpartition("/")[0] for identity in identities.values()}
+    prefix = os.path.commonpath(folders) if folders and all(folders) else ""
+    return {key: identity[len(prefix) :].lstrip("/") for key, identity in identities.items()}
+
+
+def _best_naming(
+    namings: Sequence[Naming], high_keys: Keys, low_keys: Keys, scale: int
+) -> tuple[Naming, dict[Path, list[Path]]]:
+    """Return the naming that fits the most HR images, and their LR images."""
+    best: tuple[Naming, dict[Path, list[Path]]] = namings[0], {}
+    for nested in (False, True):
+        for naming in namings:
+            found = _match(naming, high_keys, low_keys, scale, nested=nested)
+            if len(found) > len(best[1]):
+                best = naming, found
+        if best[1]:
+            break
+    return best
+
+
+def _of_other_scales(high_keys: Keys, low_keys: Keys, scale: int, namings: Sequence[Naming]) -> set[Path]:
+    """Return the images whose names say that they are LR images of another scale."""
+    return {
+        path
+        for other in _SCALES
+        if other != scale
+        for naming in namings
+        if "{scale}" in naming.low
+        for paths in _match(naming, high_keys, low_keys, other, nested=high_keys is not low_keys).values()
+        for path in paths
+    }
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _is_version(key: str, stems: set[str]) -> bool:
+    """Return whether an image is a version of one with a known stem, such as img_001_SRF_4_bicubic of img_001."""
+    name = _name(key)
+    return any(name[:end] in stems for end, character in enumerate(name) if character in "_-")
+
+
+def _name_some(paths: Sequence[Path], folder: Path) -> str:
+    names = [str(path.relative_to(folder)) for path in paths[:_SHOWN]]
+    return ", ".join([*names, "…"] if len(paths) > _SHOWN else names)
+
+
+def _explain_mismatch(high_keys: Keys, low_keys: Keys, scale: int) -> str:
+    """Return what to do about folders of which no images match."""
+    for other in (each for each in _SCALES if each != scale):
+        if _best_naming(_NAMINGS, high_keys, low_keys, other)[1]:
+            return f"their names are those of ×{other}; name the folder for ×{scale}, or set scale_factor to {other}"
+    for kind, keys, others in (("HR", high_keys, low_keys), ("LR", low_keys, high_keys)):
+        whole = {_SUB_IMAGE.sub("", key): path for key, path in keys.items()}
+        if _best_naming(_NAMINGS, *((whole, others) if kind == "HR" else (others, whole)), scale)[1]:
+            return f"the {kind} images are cut into sub-images (_s001) and the others are not; cut both or neither"
+    return 'correct the folders, or describe the names with "lr_template", such as "{stem}_small"'

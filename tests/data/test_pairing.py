@@ -1,0 +1,280 @@
+"""Tests of matching LR images to HR images by their names."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+
+from esrgan.data import Folders, find_pairs
+from esrgan.errors import DatasetError
+from tests.helpers.image_pairs import problem_texts, write_image
+
+NAMES = {  # HR name and LR names at ×4, without suffix
+    "DIV2K": ("{}", ["{}x4"]),
+    "DIV2K mild": ("{}", ["{}x4m"]),
+    "DIV2K difficult": ("{}", ["{}x4d"]),
+    "DIV2K wild": ("{}", ["{}x4w1", "{}x4w2", "{}x4w3", "{}x4w4"]),
+    "underscore": ("{}", ["{}_x4"]),
+    "LR": ("{}", ["{}_LR4"]),
+    "bicubic": ("{}", ["{}_bicLRx4"]),
+    "DRealSR": ("{}_x1", ["{}_x4"]),
+    "RealSR": ("{}_HR", ["{}_LR4"]),
+    "SelfExSR": ("{}_SRF_4_HR", ["{}_SRF_4_LR"]),
+}
+STEMS = ("0001", "img_002", "DSC_x4", "ü")
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """Return a function that creates empty images and returns their folder, since pairing looks at names only."""
+
+    def create(folder, *names):
+        for name in names:
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return str(tmp_path / folder)
+
+    return create
+
+
+def names(pairs, root):
+    return [tuple(str(path.relative_to(root)) for path in (pair.high, pair.low)) for pair in pairs]
+
+
+def refusal(spec, scale=4):
+    with pytest.raises(DatasetError) as error:
+        find_pairs([spec], "train", scale, "nowhere")
+    (text,) = problem_texts(error)
+    return text
+
+
+@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("subfolder", ["", "cats/"])
+def test_published_names_are_matched(touch, tmp_path, kind, subfolder):
+    high, lows = NAMES[kind]
+    hr = touch("hr", *(f"{subfolder}{high.format(stem)}.png" for stem in STEMS))
+    lr = touch("lr", *(f"{subfolder}{low.format(stem)}.jpg" for stem in STEMS for low in lows))
+    expected = {
+        (f"hr/{subfolder}{high.format(stem)}.png", f"lr/{subfolder}{low.format(stem)}.jpg")
+        for stem in STEMS
+        for low in lows
+    }
+    found = names(find_pairs([(hr, lr)], "train", 4, tmp_path), tmp_path)
+    assert len(found) == len(expected)
+    assert set(found) == expected
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NAMES if "x4" in NAMES[kind][1][0] or "4" in NAMES[kind][1][0]])
+def test_lr_images_of_another_scale_are_never_paired(touch, kind):
+    high, lows = NAMES[kind]
+    hr = touch("hr", *(f"{high.format(stem)}.png" for stem in STEMS))
+    lr = touch("lr", *(f"{low.format(stem)}.png" for stem in STEMS for low in lows))
+    assert "their names are those of ×4; name the folder for ×2, or set scale_factor to 4" in refusal((hr, lr), 2)
+
+
+def test_same_names_in_two_classes_do_not_clash(touch, tmp_path):
+    hr = touch("hr", "cats/1.png", "dogs/1.png", "dogs/2.png")
+    lr = touch("lr", "cats/1x4.png", "dogs/1x4.png", "dogs/2x4.png")
+    assert names(find_pairs([(hr, lr)], "train", 4, tmp_path), tmp_path) == [
+        ("hr/cats/1.png", "lr/cats/1x4.png"),
+        ("hr/dogs/1.png", "lr/dogs/1x4.png"),
+        ("hr/dogs/2.png", "lr/dogs/2x4.png"),
+    ]
+    (tmp_path / "lr/cats/1x4.png").rename(tmp_path / "lr/dogs/1_x4.png")
+    assert "1 HR image without partner (cats/1.png) and 1 LR image without partner (dogs/1_x4.png)" in refusal((hr, lr))
+
+
+def test_folders_around_all_images_of_a_side_are_ignored(touch, tmp_path, messages):
+    hr = touch("hr", "DIV2K_train_HR/0001.png", "DIV2K_train_HR/0002.png")
+    lr = touch("lr", *(f"X{scale}/000{i}x{scale}.png" for scale in (2, 3, 4) for i in (1, 2)))
+    assert names(find_pairs([(hr, lr)], "train", 4, tmp_path), tmp_path) == [
+        ("hr/DIV2K_train_HR/0001.png", "lr/X4/0001x4.png"),
+        ("hr/DIV2K_train_HR/0002.png", "lr/X4/0002x4.png"),
+    ]
+    assert "2 images; left out: 4 other-scale images (first: " in messages[0]
+
+
+def test_lr_folder_may_be_in_the_hr_folder_and_the_reverse(touch, tmp_path):
+    outer, inner = touch("a", "1.png"), touch("a/small", "1x4.png")
+    assert names(find_pairs([(outer, inner)], "train", 4, tmp_path), tmp_path) == [("a/1.png", "a/small/1x4.png")]
+    outer, inner = touch("b", "1x4.png"), touch("b/large", "1.png")
+    assert names(find_pairs([(inner, outer)], "train", 4, tmp_path), tmp_path) == [("b/large/1.png", "b/1x4.png")]
+
+
+SELFEX = [f"img_00{i}_SRF_4_{kind}.png" for i in (1, 2) for kind in ("HR", "LR", "bicubic", "nearest", "SRCNN", "A+")]
+
+
+@pytest.mark.parametrize("spec", [lambda folder: folder, lambda folder: (folder, folder)])
+def test_selfexsr_folder_has_all_versions_in_one_place(touch, tmp_path, messages, spec):
+    folder = touch("image_SRF_4", *SELFEX)
+    assert names(find_pairs([spec(folder)], "val", 4, tmp_path), tmp_path) == [
+        (f"image_SRF_4/img_00{i}_SRF_4_HR.png", f"image_SRF_4/img_00{i}_SRF_4_LR.png") for i in (1, 2)
+    ]
+    assert "2 images; left out: 8 other versions (first: " in messages[0]
+    assert "their names are those of ×4" in refusal(spec(folder), 2)
+    (tmp_path / "image_SRF_4/img_002_SRF_4_LR.png").unlink()
+    assert "1 image without partner (img_002_SRF_4_HR.png)" in refusal(spec(folder))
+
+
+def test_selfexsr_root_holds_all_scales(touch, tmp_path):
+    for scale in (2, 3, 4):
+        root = touch("Set5", *(f"image_SRF_{scale}/{name.replace('_4_', f'_{scale}_')}" for name in SELFEX))
+    for scale in (2, 4):
+        assert names(find_pairs([root], "val", scale, tmp_path), tmp_path / f"Set5/image_SRF_{scale}") == [
+            (f"img_00{i}_SRF_{scale}_HR.png", f"img_00{i}_SRF_{scale}_LR.png") for i in (1, 2)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("high", "low"), [("Canon_{}_HR", "Canon_{}_LR4"), ("{}_x1", "{}_x4"), ("train_HR/{}_x1", "train_LR/{}_x4")]
+)
+def test_pairs_in_one_folder_are_found(touch, tmp_path, high, low):
+    folder = touch("photos", *(f"{name.format(i)}.png" for i in (1, 2) for name in (high, low)))
+    expected = [tuple(f"photos/{name.format(i)}.png" for name in (high, low)) for i in (1, 2)]
+    assert names(find_pairs([folder], "train", 4, tmp_path), tmp_path) == expected
+    assert names(find_pairs([(folder, folder)], "train", 4, tmp_path), tmp_path) == expected
+    touch("photos", "other.png")
+    assert "1 image without partner (other.png)" in refusal(folder)
+
+
+def test_edsr_benchmark_is_found_in_its_layout(touch, tmp_path):
+    stems = ("baby", "bird")
+    root = touch("Set5", *(f"HR/{stem}.png" for stem in stems))
+    touch("Set5", *(f"LR_bicubic/X{scale}/{stem}x{scale}.png" for scale in (2, 3, 4) for stem in stems))
+    expected = [(f"Set5/HR/{stem}.png", f"Set5/LR_bicubic/X4/{stem}x4.png") for stem in stems]
+    for low in ("LR_bicubic/X4", "LR_bicubic"):
+        pair = (str(tmp_path / "Set5/HR"), str(tmp_path / "Set5" / low))
+        assert names(find_pairs([pair], "val", 4, tmp_path), tmp_path) == expected
+    assert names(find_pairs([root], "val", 4, tmp_path), tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["1.png", "2.png", "1x4.png"],
+        ["1.png", "1_x2.png", "3.png"],
+        ["HR/1.png", "LR/1.png"],
+        ["GTmod12/1.png", "LRbicx4/1.png", "LRbicx2/1.png"],
+        ["photos/1.png", "photos_LR_x4/1.png"],
+        ["DIV2K_train_HR/1.png", "DIV2K_train_LR_unknown/X4/1x4.png"],
+    ],
+)
+def test_lr_images_are_never_taken_for_hr_images(touch, files):
+    text = refusal(touch("photos", *files))
+    assert "expected HR images only" in text
+    assert 'give both folders, as {"hr": …, "lr": …} or HR=LR' in text
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole", "words"),
+    [
+        ("hr", "lr", "the HR images are cut into sub-images (_s001) and the others are not"),
+        ("lr", "hr", "the LR images are cut into sub-images (_s001) and the others are not"),
+    ],
+)
+def test_sub_images_against_whole_images_are_one_line(touch, cut, whole, words):
+    suffix = {"hr": "", "lr": "x4"}
+    folders = {
+        cut: touch(cut, *(f"{i:04}{suffix[cut]}_s{part:03}.png" for i in range(40) for part in range(1, 26))),
+        whole: touch(whole, *(f"{i:04}{suffix[whole]}.png" for i in range(40))),
+    }
+    text = refusal((folders["hr"], folders["lr"]))
+    assert words in text
+    assert "1,000 " in text
+    assert len(text) < 600
+
+
+def test_composed_and_decomposed_names_match(touch, tmp_path):
+    hr = touch("hr", unicodedata.normalize("NFD", "café.png"))
+    lr = touch("lr", unicodedata.normalize("NFC", "caféx4.png"))
+    assert len(find_pairs([(hr, lr)], "train", 4, tmp_path)) == 1
+
+
+def test_templates_describe_other_names(touch, tmp_path):
+    hr = touch("hr", "a/1_gt.png", "2_gt.png")
+    lr = touch("lr", "a/small_1@4.png", "small_2@4.png")
+    spec = Folders(hr, lr, "small_{stem}@{scale}", "{stem}_gt")
+    assert len(find_pairs([spec], "train", 4, tmp_path)) == 2
+    assert "correct lr_template or hr_template, which fit none of them" in refusal(spec, 2)
+    assert '"lr_template", such as "{stem}_small"' in refusal((hr, lr))
+    one = Folders(touch("one", "1.png", "1_small.png"), None, "{stem}_small")
+    assert names(find_pairs([one], "train", 4, tmp_path), tmp_path) == [("one/1.png", "one/1_small.png")]
+
+
+@pytest.mark.parametrize("template", ["small", "{stem}{stem}", "{stem}/x4", "{stem}_{name}"])
+def test_unusable_templates_are_refused(touch, template):
+    folder = touch("hr", "1.png")
+    assert "that contains {stem} once" in refusal(Folders(folder, folder, template))
+
+
+def test_two_images_of_one_name_are_refused_if_they_have_lr_images(touch):
+    hr, lr = touch("hr", "1.png", "1.jpg", "2.png"), touch("lr", "1.png", "2.png")
+    assert "expected only one image of each name, got 1 more image of the same name (1.png)" in refusal((hr, lr))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["data.mdb", "lock.mdb", "meta_info.txt"], "got an LMDB of BasicSR; LMDB is not read"),
+        (["train.zip"], "got only 1 .zip file (first: "),
+        (["a.npy", "b.npy"], "got only 2 .npy files (first: "),
+    ],
+)
+def test_folders_without_images_say_what_they_hold(touch, files, words):
+    assert words in refusal(touch("folder", *files))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("meta_info.txt", "got a .txt file; lists of files are not read; name the folder of the images"),
+        ("photos.zip", "got an archive; unpack it"),
+        ("a.png", "got an image; name its folder"),
+    ],
+)
+def test_files_are_refused_by_what_they_are(touch, tmp_path, name, words):
+    touch("", name)
+    assert words in refusal(str(tmp_path / name))
+
+
+def test_home_folder_is_expanded(touch, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    touch("photos", "1.png")
+    assert len(find_pairs(["~/photos", ("~/photos", "~/photos")[:1]], "train", 4, tmp_path)) == 2
+    assert f"which stands for {tmp_path / 'none'}" in refusal("~/none")
+    assert "separate folders by / instead of" in refusal("photos\\train")
+
+
+def test_large_plain_folder_is_listed_quickly(touch, tmp_path):
+    folder = touch("photos", *(f"{i:05}.png" for i in range(2000)))
+    assert len(find_pairs([folder], "train", 4, tmp_path)) == 2000
+
+
+def test_no_datasets_are_no_pairs(tmp_path):
+    assert find_pairs([], "val", 4, tmp_path) == []
+
+
+def test_cached_pairs_of_given_lr_images_are_compared(tmp_path, cache, messages):
+    import cv2
+
+    from esrgan import resize
+
+    noise = np.random.default_rng(0).integers(0, 256, (5, 200, 200, 3), dtype=np.uint8)
+    photos = [cv2.GaussianBlur(each, (0, 0), 3) for each in noise]
+    photos = [cv2.normalize(each, None, 0, 255, cv2.NORM_MINMAX) for each in photos]
+
+    def pairs(name, lows):
+        for i, (low, high) in enumerate(zip(lows, photos, strict=True)):
+            write_image(tmp_path / name / "hr" / f"{i}.png", high[4:196, 4:196])
+            write_image(tmp_path / name / "lr" / f"{i}.png", resize.bicubic(low, 0.25))
+        folders = (str(tmp_path / name / "hr"), str(tmp_path / name / "lr"))
+        messages.clear()
+        cache(find_pairs([folders], "train", 4, tmp_path))
+        return [message for message in messages if "other LR images" in message]
+
+    assert pairs("aligned", [photo[4:196, 4:196] for photo in photos]) == []
+    (shifted,) = pairs("shifted", [photo[2:194, 5:197] for photo in photos])
+    assert "shifted against their HR images by 2 px down and 1 px left, in pixels of the HR images" in shifted
+    (unrelated,) = pairs("unrelated", [photo[4:196, 4:196] for photo in photos[::-1]])
+    assert "do not seem to show what their HR images show" in unrelated
