@@ -10,10 +10,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from esrgan.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from esrgan.config import Config as Config
     from esrgan.config import load as load_config  # noqa: F401  in __all__ under its public name
     from esrgan.errors import EsrganError as EsrganError
+    from esrgan.evaluation import EvaluationOptions as EvaluationOptions
+    from esrgan.evaluation import evaluate as evaluate
     from esrgan.inference import Upscaler as Upscaler
     from esrgan.inference import upscale_files as upscale_files
     from esrgan.interpolation import blend as blend
@@ -23,16 +27,16 @@ if TYPE_CHECKING:
     from esrgan.training import train as train
     from esrgan.weights import load_generator as load_generator
 
-__version__ = "0.1.0"
-
 # Each name is imported on first use, because importing PyTorch takes seconds.
 _LAZY_IMPORTS = {
     "Config": ("esrgan.config", "Config"),
     "EsrganError": ("esrgan.errors", "EsrganError"),
+    "EvaluationOptions": ("esrgan.evaluation", "EvaluationOptions"),
     "RRDBNet": ("esrgan.models", "RRDBNet"),
     "TrainOptions": ("esrgan.training", "TrainOptions"),
     "Upscaler": ("esrgan.inference", "Upscaler"),
     "blend": ("esrgan.interpolation", "blend"),
+    "evaluate": ("esrgan.evaluation", "evaluate"),
     "interpolate": ("esrgan.interpolation", "interpolate"),
     "load_config": ("esrgan.config", "load"),
     "load_generator": ("esrgan.weights", "load_generator"),

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import secrets
+import tempfile
 import time
 import weakref
 from collections.abc import Iterator
@@ -59,6 +60,24 @@ def cache_dir() -> Path:
     if path.parts[0] == "~":  # the system does not know this user
         raise EsrganError("no home folder found; set ESRGAN_CACHE to a folder for downloads")
     return path
+
+
+def check_output_path(path: Path) -> None:
+    """Create the folder of an output file and check that the file can be written, before hours of work.
+
+    Raises:
+        EsrganError: If it cannot be written.
+    """
+    if path.is_dir():
+        raise EsrganError(f"{path}: expected the name of a file to write, got a folder")
+    if path.exists() and not path.is_file():  # a device such as /dev/stdout
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent), suppress(FileNotFoundError):
+            path.lstat()  # fails if the name is too long
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:

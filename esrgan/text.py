@@ -9,6 +9,15 @@ def one_line(text: str, limit: int = 80) -> str:
     return f"{line[:limit]}…" if len(line) > limit else line
 
 
+def printable(text: str) -> str:
+    """Return text for display: whitespace becomes spaces, other unprintable characters U+FFFD.
+
+    Unprintable are, for example, characters that reverse the direction of text, and bytes of a file name that are not
+    UTF-8, which Python represents as surrogates.
+    """
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def describe_error(error: BaseException) -> str:
     """Return the message of an exception on one line; for a system error, without the file name."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

@@ -12,7 +12,7 @@ from esrgan import metrics
 from esrgan.metrics import learned, niqe
 
 ASSETS = Path(__file__).parent / "assets"
-NAMES = ["Config", "load_config", "TrainOptions", "train", "Upscaler", "upscale_files"]
+NAMES = ["Config", "load_config", "TrainOptions", "train", "Upscaler", "upscale_files", "evaluate"]
 NAMES += ["load_generator", "blend", "interpolate", "RRDBNet", "EsrganError"]
 PUBLIC = {name: getattr(esrgan, name) for name in NAMES}
 PUBLIC |= {f"metrics.{name}": getattr(metrics, name) for name in ("finite_mean", "measure", "psnr", "ssim", "to_y")}

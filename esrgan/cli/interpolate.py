@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from esrgan.cli import arguments, evaluation_runner, process
+from esrgan.cli import arguments, process, test
+from esrgan.console import log
 from esrgan.errors import EsrganError, Problem
 from esrgan.extras import require_extra
 from esrgan.pretrained import DEFAULT_MODEL, psnr_partner
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="evaluate N blends with alpha from 0 to 1",
     )
-    evaluation_runner.add_evaluation_options(sweep, metrics="psnr,ssim,niqe")
+    test.add_evaluation_options(sweep, metrics="psnr,ssim,niqe")
     return parser
 
 
@@ -169,31 +169,22 @@ def _blend_images(args: argparse.Namespace) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     with process.exit_on_interrupt():
-        from esrgan import images
-        from esrgan.evaluation import load_image_versions
-        from esrgan.evaluation.sweep import make_side_by_side, plot_curve
+        from esrgan.evaluation.sweep import plot_curve
         from esrgan.files import write_bytes
         from esrgan.interpolation import blend
         from esrgan.weights import load_generator
 
     psnr, gan = load_generator(args.psnr_model_path), load_generator(args.esrgan_model_path)
     alphas = {f"alpha_{i / (args.sweep - 1):.3g}": i / (args.sweep - 1) for i in range(args.sweep)}
+    shown = [name for i, name in enumerate(alphas) if i in {round(k * (args.sweep - 1) / 4) for k in range(5)}]
     blends = {name: blend(psnr, gan, alpha) for name, alpha in alphas.items()}
-    results, is_complete = evaluation_runner.evaluate_models(args, blends)
-    scale, channels = psnr.architecture.scale_factor, psnr.architecture.img_channels
-    chosen = [name for i, name in enumerate(alphas) if i in {round(k * (args.sweep - 1) / 4) for k in range(5)}]
-    for each in results:
-        assert each.out_dir is not None  # noqa: S101  for the type checker
-        for dataset_image in each.dataset_images:
-            if dataset_image.name in each.evaluation.results:
-                shown = make_side_by_side(
-                    load_image_versions(each.out_dir, dataset_image, each.evaluation.methods, scale, channels), chosen
-                )
-                images.write_pixels(each.out_dir / f"{dataset_image.name}_strip.png", shown, overwrite=True)
+    evaluation, code = test.evaluate_and_report(args, blends, strips=shown)
+    for dataset in evaluation.datasets:
+        assert dataset.out_dir is not None  # noqa: S101  for the type checker
         try:
-            write_bytes(each.out_dir / "curve.png", plot_curve(each.evaluation, alphas))
-            print(f"{each.out_dir / 'curve.png'}: curve; {each.out_dir}/*_strip.png: blends side by side")
+            write_bytes(dataset.out_dir / "curve.png", plot_curve(dataset, alphas))
+            log.info("%s: curve; %s/*_strip.png: blends side by side", dataset.out_dir / "curve.png", dataset.out_dir)
         except EsrganError as error:
-            print(f"error: {error}", file=sys.stderr)
-            is_complete = False
-    return process.OK if is_complete else process.SOME_FAILED
+            log.error("%s", error)
+            code = process.SOME_FAILED
+    return code

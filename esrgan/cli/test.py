@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from esrgan.cli import arguments, evaluation_runner, process
+from esrgan.cli import arguments, process
+from esrgan.console import log
+from esrgan.errors import EsrganError
+from esrgan.files import check_output_path, write_text
+
+if TYPE_CHECKING:
+    from esrgan.evaluation import Evaluation
+    from esrgan.weights import GeneratorFile
 
 EXAMPLES = """\
   esrgan test model.pth -d set5,set14
@@ -18,25 +27,125 @@ EXAMPLES = """\
 def make_parser() -> argparse.ArgumentParser:
     """Return the argument parser of ``esrgan test``."""
     parser = arguments.make_parser("test", "Evaluate models on datasets and compare them with bicubic.", EXAMPLES)
-    parser.add_argument(
-        "model_path", type=Path, nargs="+", help="weight files, checkpoints or model names, all of the same scale"
-    )
-    evaluation_runner.add_evaluation_options(parser)
+    parser.add_argument("model_path", nargs="+", help="weight files, checkpoints or model names, all of the same scale")
+    add_evaluation_options(parser)
     return parser
+
+
+def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "psnr,ssim") -> None:
+    """Add the options for datasets, metrics and reports; ``metrics`` is the default of ``--metrics``."""
+    parser.add_argument(
+        "-d",
+        "--datasets",
+        default="set5",
+        metavar="LIST",
+        help="comma-separated dataset names, HR folders, HR=LR folders, or =LR folders without ground truth "
+        "(default: set5)",
+    )
+    parser.add_argument(
+        "--metrics",
+        default=metrics,
+        metavar="LIST",
+        help=f"comma-separated psnr, ssim, niqe, lpips, dists, vgg16, or all (default: {metrics})",
+    )
+    parser.add_argument(
+        "-s",
+        "--show-results",
+        type=arguments.positive_int,
+        metavar="N",
+        help="list the N best and worst images, and show them in the report",
+    )
+    parser.add_argument(
+        "-o",
+        "--out-dir",
+        type=arguments.path,
+        metavar="DIR",
+        help="write upscaled images, contact sheets, report.md and report.html",
+    )
+    parser.add_argument("--json", type=arguments.path, metavar="FILE", help="write all scores to a JSON file")
+    parser.add_argument("--csv", type=arguments.path, metavar="FILE", help="write all scores to a CSV file")
+    parser.add_argument(
+        "--data-root",
+        type=arguments.path,
+        metavar="DIR",
+        help="folder of the named datasets (default: $ESRGAN_DATA or data)",
+    )
+    parser.add_argument(
+        "--vgg-weights",
+        type=arguments.path,
+        metavar="FILE",
+        help="weights for vgg16 (default: torchvision's ImageNet weights)",
+    )
+    parser.add_argument("--download", action="store_true", help="download missing weights that metrics need")
+    parser.add_argument(
+        "--no-cache", dest="use_cache", action="store_false", help="recompute all scores, and do not store them"
+    )
+    parser.add_argument(
+        "--workers",
+        type=arguments.positive_int,
+        default=2,
+        metavar="N",
+        help="threads that compute metrics (default: 2)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="fp32",
+        help="precision of the models (default: fp32 on every device)",
+    )
+    arguments.add_device(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return process.run(make_parser(), _test, argv)
+    return process.run(make_parser(), lambda args: evaluate_and_report(args, args.model_path)[1], argv)
 
 
-def _test(args: argparse.Namespace) -> int:
+def evaluate_and_report(
+    args: argparse.Namespace, models: Sequence[str] | Mapping[str, GeneratorFile], strips: Sequence[str] = ()
+) -> tuple[Evaluation, int]:
+    """Evaluate models, print the results and write the reports.
+
+    Args:
+        args: Arguments that include the options of ``add_evaluation_options``.
+        models: The models, as for ``esrgan.evaluate``.
+        strips: Names of the models in the strip of each image.
+
+    Returns:
+        The results, and the exit code: ``SOME_FAILED`` if an image or a report failed.
+
+    Raises:
+        EsrganError: If the arguments, models and datasets do not fit together, or a report could not be written.
+    """
     with process.exit_on_interrupt():
-        from esrgan.evaluation import unique_names
-        from esrgan.weights import load_generator
+        from esrgan import evaluation
 
-    files = [load_generator(path) for path in args.model_path]
-    _, is_complete = evaluation_runner.evaluate_models(
-        args, dict(zip(unique_names(args.model_path), files, strict=True))
+    out_dir: Path | None = args.out_dir
+    for path in (args.json, args.csv, out_dir and out_dir / "report.md", out_dir and out_dir / "report.html"):
+        if path:
+            check_output_path(path)
+    known = {field.name for field in fields(evaluation.EvaluationOptions)}
+    options = {name: value for name, value in vars(args).items() if name in known}
+    num_listed = args.show_results or 0
+    result = evaluation.evaluate(
+        models,
+        args.datasets.split(","),
+        args.metrics.split(","),
+        evaluation.EvaluationOptions(**options, num_shown=(num_listed or 2) if out_dir else 0, strips=strips),
     )
-    return process.OK if is_complete else process.SOME_FAILED
+    for dataset in result.datasets:
+        print(f"\n{evaluation.render_dataset(dataset, result.conventions, num_listed)}")
+
+    reports = {args.json: result.to_json, args.csv: result.to_csv}
+    if out_dir:
+        reports[out_dir / "report.md"] = lambda: evaluation.render_markdown(result, num_listed)
+        reports[out_dir / "report.html"] = lambda: evaluation.render_html(result, num_listed or 2)
+    is_complete = not result.errors
+    for path, render in reports.items():
+        try:
+            if path:
+                write_text(path, render())
+        except EsrganError as error:  # the other reports are written all the same
+            log.error("%s", error)
+            is_complete = False
+    return result, process.OK if is_complete else process.SOME_FAILED

@@ -1,33 +1,18 @@
 """Evaluate models on datasets against bicubic, with confidence intervals for the differences."""
 
-from esrgan.evaluation.cache import ResultCache
-from esrgan.evaluation.evaluate import (
-    BICUBIC,
-    BicubicMethod,
-    DatasetImage,
-    Method,
-    ModelMethod,
-    check_out_dir,
-    evaluate,
-    load_image_versions,
-    unique_names,
-)
-from esrgan.evaluation.results import Evaluation
-from esrgan.evaluation.scorers import Scorer, describe_conventions, make_scorers
+from esrgan.evaluation.html_report import render_html
+from esrgan.evaluation.markdown import render_dataset, render_markdown
+from esrgan.evaluation.results import DatasetEvaluation, Evaluation, ImageResult
+from esrgan.evaluation.run import EvaluationOptions, evaluate, unique_names
 
 __all__ = [
-    "BICUBIC",
-    "BicubicMethod",
-    "DatasetImage",
+    "DatasetEvaluation",
     "Evaluation",
-    "Method",
-    "ModelMethod",
-    "ResultCache",
-    "Scorer",
-    "check_out_dir",
-    "describe_conventions",
+    "EvaluationOptions",
+    "ImageResult",
     "evaluate",
-    "load_image_versions",
-    "make_scorers",
+    "render_dataset",
+    "render_html",
+    "render_markdown",
     "unique_names",
 ]

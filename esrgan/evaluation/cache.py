@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-import esrgan
+from esrgan.console import log
 from esrgan.errors import EsrganError
+from esrgan.evaluation.results import ImageResult
 from esrgan.files import write_text
-
-
-@dataclass(frozen=True)
-class CachedResult:
-    """The cached scores of one method on one image.
-
-    Attributes:
-        scores: Scores by the metric's cache key; None where the image is too small for the metric.
-        seconds: Upscaling time.
-        pixels: Number of pixels of the output.
-        output_digest: Digest of the output's pixels.
-    """
-
-    scores: dict[str, float | None]
-    seconds: float
-    pixels: int
-    output_digest: str
+from esrgan.metrics import Metric
+from esrgan.version import __version__
 
 
 def hash_arrays(*arrays: NDArray[Any]) -> str:
@@ -55,6 +40,13 @@ def hash_weights(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def score_key(metric: Metric) -> str:
+    """Return the name of a metric's scores in the cache, which includes a digest of the weights if it has any."""
+    if metric.network is None:
+        return metric.name
+    return f"{metric.name} of torchmetrics {version('torchmetrics')} {hash_weights(metric.network)}"
+
+
 class ResultCache:
     """A folder of scores, keyed by the images' pixels, the weights, the precision and the package versions.
 
@@ -62,25 +54,23 @@ class ResultCache:
 
     Args:
         folder: Folder of the cache; None disables it.
-        warn: Called with a message if the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path | None, warn: Callable[[str], object] = print) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self.warn = warn
 
-    def load(self, key: Mapping[str, str]) -> CachedResult | None:
-        """Return the result stored under a key, or None if there is none."""
+    def load(self, key: Mapping[str, str]) -> ImageResult | None:
+        """Return the result stored under a key, with scores by ``score_key``, or None if there is none."""
         if (folder := self.folder) is None:
             return None
         try:
             content = json.loads(self._path(folder, key).read_text(encoding="utf-8"))
             scores = {str(name): None if value is None else float(value) for name, value in content["figures"].items()}
-            return CachedResult(scores, float(content["seconds"]), int(content["pixels"]), str(content["output"]))
+            return ImageResult(scores, float(content["seconds"]), int(content["pixels"]), str(content["output"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def store(self, key: Mapping[str, str], result: CachedResult) -> None:
+    def store(self, key: Mapping[str, str], result: ImageResult) -> None:
         """Store a result under a key."""
         folder = self.folder
         if folder is None:
@@ -90,18 +80,18 @@ class ResultCache:
             "figures": result.scores,
             "seconds": result.seconds,
             "pixels": result.pixels,
-            "output": result.output_digest,
+            "output": result.digest,
         }
         try:
             write_text(self._path(folder, key), json.dumps(content))
         except EsrganError as error:
             if self.folder is not None:  # another thread may have warned already
                 self.folder = None
-                self.warn(f"results are not cached: {error}, set ESRGAN_CACHE to another folder, or pass --no-cache")
+                log.warning("results are not cached: %s, set ESRGAN_CACHE to another folder, or pass --no-cache", error)
 
     @staticmethod
     def _path(folder: Path, key: Mapping[str, str]) -> Path:
-        versions = {"esrgan": esrgan.__version__, "torch": str(torch.__version__), "numpy": np.__version__}
+        versions = {"esrgan": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
         versions["scipy"] = version("scipy")
         name = hashlib.sha256(json.dumps(dict(key) | versions, sort_keys=True).encode()).hexdigest()
         return folder / f"{name}.json"

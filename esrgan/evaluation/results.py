@@ -1,20 +1,20 @@
-"""Hold the results of a dataset, and format them as tables, text, JSON and CSV."""
+"""The results of an evaluation: scores, means, differences, speeds and errors; also as JSON and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from esrgan.errors import EsrganError
+from esrgan.evaluation.crops import ImageCrop
 from esrgan.evaluation.statistics import PairedDifference, paired_difference
-from esrgan.metrics import Metric
-
-INTERVALS_CAPTION = "Mean differences with 95 % confidence intervals (bootstrap over images)"
+from esrgan.metrics import Metric, finite_mean
 
 
 @dataclass(frozen=True)
@@ -25,190 +25,169 @@ class ImageResult:
         scores: Scores by metric; None where the image is too small for the metric.
         seconds: Upscaling time.
         pixels: Number of pixels of the output.
+        digest: Digest of the output's pixels.
     """
 
     scores: dict[str, float | None]
     seconds: float
     pixels: int
+    digest: str = ""
 
 
 @dataclass
-class Evaluation:
+class DatasetEvaluation:
     """The results of several methods on one dataset.
 
     Attributes:
         dataset: Name of the dataset.
         methods: Names of the methods; the others are compared with the first, which is bicubic.
         metrics: Metrics that were computed; the first one ranks the images.
+        num_images: Number of images of the dataset, of which some may have failed.
+        out_dir: Folder of the upscaled images; None if they were not written.
         results: Results by image, then by method.
+        errors: Errors of images that were skipped, or of output files that could not be written.
+        crops: Crops by image, of the images where the last method gains most and least over the first.
     """
 
     dataset: str
     methods: Sequence[str]
     metrics: Sequence[Metric]
+    num_images: int
+    out_dir: Path | None = None
     results: dict[str, dict[str, ImageResult]] = field(default_factory=dict)
+    errors: list[EsrganError] = field(default_factory=list)
+    crops: dict[str, ImageCrop] = field(default_factory=dict)
 
-    def scores(self) -> dict[str, dict[str, dict[str, float | None]]]:
-        """Return all scores by image, method and metric."""
-        return {
-            image: {method: result.scores for method, result in by_method.items()}
-            for image, by_method in self.results.items()
-        }
+    def scores(self, method: str, metric: Metric) -> list[float | None]:
+        """Return a method's scores in the order of the images; None where one is missing."""
+        return [by_method[method].scores.get(metric.name) for by_method in self.results.values()]
 
-    def scores_of(self, method: str, metric: str) -> list[float | None]:
-        """Return a method's scores in the order of the images."""
-        return [by_method[method].scores[metric] for by_method in self.results.values()]
+    def mean(self, method: str, metric: Metric) -> tuple[float | None, int]:
+        """Return the mean score and the number of perfect images, which it leaves out, as does ``finite_mean``."""
+        present = [score for score in self.scores(method, metric) if score is not None]
+        return finite_mean(present) if present else (None, 0)
 
-    def means(self) -> dict[str, dict[str, float | None]]:
-        """Return the mean scores by method and metric, over the images that have a score."""
-        return {
-            method: {metric.name: _mean_of_present(self.scores_of(method, metric.name)) for metric in self.metrics}
-            for method in self.methods
-        }
+    def gain(self, image: str, method: str, metric: Metric) -> float | None:
+        """Return a method's score on an image minus that of the first method; None if it is not a number."""
+        score, reference = (self.results[image][name].scores.get(metric.name) for name in (method, self.methods[0]))
+        difference = math.nan if score is None or reference is None else score - reference
+        return None if math.isnan(difference) else difference
 
-    def speeds(self) -> dict[str, tuple[float, float]]:
-        """Return seconds per image and output megapixels per second, by method."""
-        speeds = {}
-        for method in self.methods:
-            seconds = sum(by_method[method].seconds for by_method in self.results.values())
-            pixels = sum(by_method[method].pixels for by_method in self.results.values())
-            speeds[method] = seconds / len(self.results), pixels / 1e6 / seconds
-        return speeds
+    def speed(self, method: str) -> tuple[float, float]:
+        """Return a method's seconds per image and output megapixels per second."""
+        results = [by_method[method] for by_method in self.results.values()]
+        seconds = sum(result.seconds for result in results)
+        return seconds / len(results), sum(result.pixels for result in results) / 1e6 / seconds
 
-    def paired_differences(self) -> dict[tuple[str, str], dict[str, PairedDifference]]:
-        """Compare each model with bicubic and with the first model, by (model, baseline) and then by metric."""
+    @property
+    def differences(self) -> dict[tuple[str, str], dict[str, PairedDifference]]:
+        """Each model compared with bicubic and with the first model, by (model, baseline) and then by metric.
+
+        Only images on which both have a finite score count. Metrics without such images are missing.
+        """
         first, *models = self.methods
         pairs = [(model, first) for model in models] + [(model, models[0]) for model in models[1:]]
-        differences = {}
-        for model, baseline in pairs:
-            by_metric = {
-                metric.name: paired_difference(
-                    self.scores_of(model, metric.name), self.scores_of(baseline, metric.name)
-                )
+        return {
+            (model, baseline): {
+                metric.name: difference
                 for metric in self.metrics
+                if (difference := paired_difference(self.scores(model, metric), self.scores(baseline, metric)))
             }
-            differences[model, baseline] = {name: value for name, value in by_metric.items() if value is not None}
-        return differences
+            for model, baseline in pairs
+        }
 
-    def images_by_gain(self) -> list[str]:
-        """Rank the images by the gain of the last method over the first in the first metric, largest gain first.
+    def best_and_worst(self, count: int) -> tuple[list[str], list[str]]:
+        """Return the images where the last method gains most and least over the first, by the first metric.
 
-        Images on which a score is missing, or both are infinite, are left out.
+        Images without a score, or on which both are perfect, are left out. No image is in both lists.
+
+        Args:
+            count: Maximum length of each list.
+
+        Returns:
+            The best images, best first, and the worst images, worst first.
         """
         metric = self.metrics[0]
-        gains = {}
-        for image, by_method in self.results.items():
-            before, *_, after = (result.scores[metric.name] for result in by_method.values())
-            if before is not None and after is not None and not math.isnan(after - before):
-                gains[image] = after - before if metric.higher_is_better else before - after
-        return sorted(gains, key=gains.__getitem__, reverse=True)
+        gains = {image: self.gain(image, self.methods[-1], metric) for image in self.results}
+        ranked = {
+            image: gain if metric.higher_is_better else -gain for image, gain in gains.items() if gain is not None
+        }
+        names = sorted(ranked, key=ranked.__getitem__, reverse=True)
+        return names[:count], names[count:][::-1][:count]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all results as a dictionary that JSON can represent."""
-        differences = [
-            {"of": model, "from": baseline, "metric": name, **vars(value)}
-            for (model, baseline), values in self.paired_differences().items()
-            for name, value in values.items()
-        ]
-        speed = {
-            method: {"seconds_per_image": seconds, "megapixels_per_second": rate}
-            for method, (seconds, rate) in self.speeds().items()
+        means = {method: {metric.name: self.mean(method, metric) for metric in self.metrics} for method in self.methods}
+        speeds = {method: self.speed(method) for method in self.methods} if self.results else {}
+        content = {
+            "images": {
+                image: {method: result.scores for method, result in by_method.items()}
+                for image, by_method in self.results.items()
+            },
+            "mean": {method: {name: mean for name, (mean, _) in by_name.items()} for method, by_name in means.items()},
+            "perfect": {method: {name: n for name, (_, n) in by_name.items()} for method, by_name in means.items()},
+            "differences": [
+                {"of": model, "from": baseline, "metric": name, **vars(difference)}
+                for (model, baseline), by_name in self.differences.items()
+                for name, difference in by_name.items()
+            ],
+            "speed": {
+                method: {"seconds_per_image": seconds, "megapixels_per_second": rate}
+                for method, (seconds, rate) in speeds.items()
+            },
+            "errors": [str(error) for error in self.errors],
         }
-        content = {"images": self.scores(), "mean": self.means(), "differences": differences, "speed": speed}
         return {key: _replace_non_finite(value) for key, value in content.items()}
 
 
-def format_table(evaluation: Evaluation) -> str:
-    """Format the scores as a Markdown table with a row for each image and method, and the means last."""
-    metrics = evaluation.metrics
-    lines = [
-        f"| {_escape_cell(evaluation.dataset)} | method | {' | '.join(metric.label for metric in metrics)} |",
-        f"|---|---|{'---:|' * len(metrics)}",
-    ]
-    for name, methods in [*evaluation.scores().items(), ("**mean**", evaluation.means())]:
-        for method, values in methods.items():
-            scores = " | ".join(_format_score(values[metric.name], metric.digits) for metric in metrics)
-            lines.append(f"| {_escape_cell(name)} | {_escape_cell(method)} | {scores} |")
-    return "\n".join(lines)
+@dataclass
+class Evaluation:
+    """The results of models on datasets.
+
+    Attributes:
+        models: A description of each model by its name.
+        conventions: How the scores were computed, as a line of text.
+        datasets: The results of each dataset.
+        unavailable: For each requested metric that is not available, a line with the reason and the remedy.
+    """
+
+    models: Mapping[str, str]
+    conventions: str
+    datasets: list[DatasetEvaluation] = field(default_factory=list)
+    unavailable: Sequence[str] = ()
+
+    @property
+    def errors(self) -> list[EsrganError]:
+        """The errors of all datasets; empty if everything could be evaluated."""
+        return [error for each in self.datasets for error in each.errors]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The models and the conventions, for headings of reports."""
+        return {**self.models, "conventions": self.conventions}
+
+    def to_json(self) -> str:
+        """Return all results as JSON, by dataset."""
+        content = {each.dataset: {"of": self.facts, **each.to_dict()} for each in self.datasets}
+        return _to_utf8(json.dumps(content, indent=1, ensure_ascii=False))
+
+    def to_csv(self) -> str:
+        """Return all scores as CSV, with a line for each dataset, image and method."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        names = list(dict.fromkeys(metric.name for each in self.datasets for metric in each.metrics))
+        writer.writerow(["dataset", "image", "method", *names, "seconds"])
+        for each in self.datasets:
+            for image, by_method in each.results.items():
+                for method, result in by_method.items():
+                    scores = ["" if (score := result.scores.get(name)) is None else repr(score) for name in names]
+                    writer.writerow([each.dataset, image, method, *scores, f"{result.seconds:.4f}"])
+        return _to_utf8(out.getvalue())
 
 
-def format_differences(evaluation: Evaluation) -> str:
-    """Format the mean differences and their 95 % confidence intervals as a Markdown table."""
-    metrics = evaluation.metrics
-    labels = [f"{metric.label} {'↑' if metric.higher_is_better else '↓'}" for metric in metrics]
-    lines = [f"| mean difference [95 % interval] | {' | '.join(labels)} |", f"|---|{'---:|' * len(metrics)}"]
-    for (model, baseline), differences in evaluation.paired_differences().items():
-        cells = [
-            _format_difference(differences[metric.name], metric.digits) if metric.name in differences else "–"
-            for metric in metrics
-        ]
-        lines.append(f"| {_escape_cell(model)} − {_escape_cell(baseline)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def describe_differences(evaluation: Evaluation) -> list[str]:
-    """Describe the mean differences in lines of text, with their intervals and significance."""
-    lines = []
-    for (model, baseline), differences in evaluation.paired_differences().items():
-        parts = []
-        for metric in evaluation.metrics:
-            if (difference := differences.get(metric.name)) is None:
-                continue
-            text = f"{metric.label} {difference.mean:+z.{metric.digits}f}"
-            if difference.images > 1:
-                text += f" [{difference.low:+z.{metric.digits}f}, {difference.high:+z.{metric.digits}f}]"
-            parts.append(text if difference.is_significant else f"{text} (not significant)")
-        lines.append(f"{model} − {baseline}: {'; '.join(parts)}")
-    return lines
-
-
-def describe_speed(evaluation: Evaluation) -> str:
-    """Describe the speed of the methods in one line."""
-    parts = [f"{method} {s:.3g} s per image, {rate:.3g} MP/s" for method, (s, rate) in evaluation.speeds().items()]
-    return f"upscaling time (measured while metrics were computed): {'; '.join(parts)}"
-
-
-def describe_extremes(evaluation: Evaluation, count: int) -> str:
-    """List the images with the largest and the smallest gain over bicubic."""
-    names = evaluation.images_by_gain()
-    best, worst = names[:count], names[count:][::-1][:count]
-    return f"largest gain over {evaluation.methods[0]}: {', '.join(best)}\nsmallest gain: {', '.join(worst)}"
-
-
-def to_csv(evaluations: Sequence[Evaluation]) -> str:
-    """Format all scores as CSV, with a line for each image and method."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = list(dict.fromkeys(metric.name for each in evaluations for metric in each.metrics))
-    writer.writerow(["dataset", "image", "method", *names, "seconds"])
-    for evaluation in evaluations:
-        for image, by_method in evaluation.results.items():
-            for method, result in by_method.items():
-                scores = ["" if (x := result.scores.get(name)) is None else repr(x) for name in names]
-                writer.writerow([evaluation.dataset, image, method, *scores, f"{result.seconds:.4f}"])
-    return out.getvalue()
-
-
-def _mean_of_present(scores: Sequence[float | None]) -> float | None:
-    present = [score for score in scores if score is not None]
-    return float(np.mean(present)) if present else None
-
-
-def _format_score(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:z.{digits}f}"
-
-
-def _format_difference(difference: PairedDifference, digits: int) -> str:
-    """Format a difference as ``mean [low, high]``, with the mean in bold if it is significant."""
-    mean = f"{difference.mean:+z.{digits}f}"
-    if difference.images < 2:
-        return mean
-    interval = f"[{difference.low:+z.{digits}f}, {difference.high:+z.{digits}f}]"
-    return f"**{mean}** {interval}" if difference.is_significant else f"{mean} {interval}"
-
-
-def _escape_cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _to_utf8(text: str) -> str:
+    r"""Write bytes of file names that are not UTF-8 as ``\udcff``, which JSON reads as the same character again."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _replace_non_finite(value: Any) -> Any:

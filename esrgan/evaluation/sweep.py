@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,56 +12,58 @@ from numpy.typing import NDArray
 from esrgan import images
 from esrgan.errors import EsrganError
 from esrgan.evaluation.crops import ImageVersions, find_most_different_window
-from esrgan.evaluation.results import Evaluation
-from esrgan.text import format_count
+from esrgan.evaluation.results import DatasetEvaluation
+from esrgan.text import format_count, printable
 
 _CROP_ZOOM = 2  # zoom factor of the crops shown side by side
 
 
-def plot_curve(evaluation: Evaluation, alphas: Mapping[str, float]) -> bytes:
+def plot_curve(dataset: DatasetEvaluation, alphas: Mapping[str, float]) -> bytes:
     """Plot mean PSNR or SSIM against the mean of each perceptual metric, with a point for each α.
 
     Args:
-        evaluation: Evaluation of the blends; other methods in it are drawn as separate points.
+        dataset: Evaluation of the blends; other methods in it are drawn as separate points.
         alphas: α of each blend by its name in the evaluation, in the order of the curve.
 
     Returns:
         Content of a PNG file.
 
     Raises:
-        EsrganError: If no perceptual metric has a score.
+        EsrganError: If no perceptual metric has a score, or no mean of a blend is finite.
         ImportError: If matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
-    means = evaluation.means()
-    distortion = next(metric for metric in evaluation.metrics if metric.higher_is_better)
-    others = [
-        metric
-        for metric in evaluation.metrics
-        if not metric.higher_is_better and all(means[name][metric.name] is not None for name in alphas)
-    ]
-    if not others:
-        raise EsrganError(
-            f"{evaluation.dataset}: no curve, because the images are too small for the perceptual metrics"
-        )
-    figure = Figure(figsize=(5.5 * len(others), 4.5), layout="constrained")
-    for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(others))), others, strict=True):
-        points = {
-            method: (values[distortion.name], values[metric.name])
-            for method, values in means.items()
-            if values[metric.name] is not None
+    distortion = next(metric for metric in dataset.metrics if metric.higher_is_better)
+    points = {
+        metric: {
+            method: (x, y)
+            for method in dataset.methods
+            if (x := dataset.mean(method, distortion)[0]) is not None and math.isfinite(x)
+            if (y := dataset.mean(method, metric)[0]) is not None
         }
-        axes.plot(*zip(*(points[method] for method in alphas), strict=True), marker="o", color="tab:blue")
-        for method, alpha in alphas.items():
-            axes.annotate(f"α {alpha:g}", points[method], xytext=(5, 5), textcoords="offset points", fontsize=8)
-        for method in points.keys() - alphas.keys():
-            axes.plot(*points[method], marker="s", color="tab:gray", linestyle="")
-            axes.annotate(method, points[method], xytext=(5, 5), textcoords="offset points", fontsize=8)
+        for metric in dataset.metrics
+        if not metric.higher_is_better
+    }
+    points = {metric: by_method for metric, by_method in points.items() if by_method.keys() & alphas.keys()}
+    if not points:
+        raise EsrganError(
+            f"{dataset.dataset}: no curve, because the images are too small for the perceptual metrics or all perfect"
+        )
+    figure = Figure(figsize=(5.5 * len(points), 4.5), layout="constrained")
+    for axes, (metric, by_method) in zip(np.atleast_1d(figure.subplots(1, len(points))), points.items(), strict=True):
+        axes.plot(*zip(*(by_method[m] for m in alphas if m in by_method), strict=True), marker="o", color="tab:blue")
+        for method, point in by_method.items():
+            if method not in alphas:
+                axes.plot(*point, marker="s", color="tab:gray", linestyle="")
+            label = f"α {alphas[method]:g}" if method in alphas else method
+            axes.annotate(label, point, xytext=(5, 5), textcoords="offset points", fontsize=8)
         axes.set_xlabel(f"{distortion.label} {f'({distortion.unit}) ' if distortion.unit else ''}→ less distortion")
         axes.set_ylabel(f"{metric.label} → worse")
         axes.grid(alpha=0.3)
-    figure.suptitle(f"{evaluation.dataset}, mean of {format_count(len(evaluation.results), 'image')}")
+    num_images = format_count(len(dataset.results), "image")
+    title = f"{printable(dataset.dataset)}, mean of {num_images}"
+    figure.suptitle(title, parse_math=False)  # a dollar sign in a name is not a formula
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()

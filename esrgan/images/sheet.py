@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from esrgan.text import printable
+
 _LABEL_PX, _CHECKER_PX = 14, 8  # font size, and side of the checkerboard squares behind transparent parts
 
 
@@ -32,6 +34,7 @@ def make_contact_sheet(
     """
     if not rows or not labels or any(len(row) != len(labels) for row in rows):
         raise ValueError(f"expected rows of {len(labels)} images, one for each label, got {[len(row) for row in rows]}")
+    labels = [printable(label) for label in labels]
     font = ImageFont.load_default(_LABEL_PX)
     cells = [[_make_cell(image, max(len(other) for other in row)) for image in row] for row in rows]
     widths = [

@@ -1,6 +1,7 @@
-"""Compute LPIPS and DISTS, distances between two images in the feature space of a network trained on ImageNet.
+"""Compute LPIPS, DISTS and VGG16, distances between two images in the feature space of a network trained on ImageNet.
 
-torchmetrics computes them and includes their own weights. The weights of AlexNet and VGG16 come from torchvision.
+torchmetrics computes LPIPS and DISTS and includes their own weights. The weights of AlexNet and VGG16 come from
+torchvision.
 """
 
 from __future__ import annotations
@@ -8,67 +9,60 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.extras import require_extra
-from esrgan.metrics.metric import METRICS
+from esrgan.metrics.metric import METRICS, Metric, select_metrics
 from esrgan.metrics.psnr_ssim import check_pair, crop_borders
+from esrgan.models import VGGFeatures
 from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path, torchvision_weights_url
 from esrgan.text import one_line
 
 # The network of each metric, and the smallest height and width in pixels that its layers accept.
-_NETWORKS = {"lpips_alex": ("alexnet", 31), "lpips_vgg": ("vgg16", 16), "dists": ("vgg16", 1)}
+_NETWORKS = {"lpips_alex": ("alexnet", 31), "lpips_vgg": ("vgg16", 16), "dists": ("vgg16", 1), "vgg16": ("vgg16", 16)}
+_VGG16_LAYER = "conv5_3"
 _WEIGHTS_ONLY_VARIABLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's own switch
 
 
 class LearnedMetric:
-    """LPIPS (Zhang et al., 2018, v0.1) with AlexNet or VGG16, or DISTS (Ding et al., 2020).
+    """LPIPS (Zhang et al., 2018, v0.1) with AlexNet or VGG16, DISTS (Ding et al., 2020), or plain features of VGG16.
 
     Images are compared at their full size, whereas the reference code of DISTS shrinks them to 256 pixels first. The
     networks convert RGB to their own range ([-1, 1] for LPIPS). The features of both images are in memory at once,
     which takes about 3 kB per pixel with VGG16. An instance can be used by several threads.
 
     Args:
-        name: "lpips_alex", "lpips_vgg" or "dists".
+        name: "lpips_alex", "lpips_vgg", "dists" or "vgg16".
         device: Device to compute on, in float32.
+        vgg16_state: Weights for "vgg16" in torchvision's layout; None for torchvision's weights.
 
     Raises:
         EsrganError: If the packages of the extra ``metrics`` are not installed.
         WeightsError: If the network's weights are missing or damaged.
     """
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    def __init__(self, name: str, device: torch.device, vgg16_state: dict[str, Tensor] | None = None) -> None:
         network, self.min_side = _NETWORKS[name]
         require_extra("metrics")
-        from torchmetrics.functional.image.dists import DISTSNetwork
-        from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
-
-        path = torchvision_weights_path(network)
-        if not path.exists():
-            raise WeightsError(
-                f"the ImageNet weights of {network} are not on this machine; pass --download to fetch them,"
-                f" or save {torchvision_weights_url(network)} as {path}"
-            )
-        module: torch.nn.Module
-        try:
-            with _force_weights_only():
-                if name == "dists":
-                    module = DISTSNetwork()
-                else:
-                    module = LearnedPerceptualImagePatchSimilarity(name.removeprefix("lpips_")).net
-        except Exception as error:  # PyTorch raises nearly any exception for a damaged file
-            raise WeightsError(f"{path}: cannot be used: {one_line(str(error))}; download it again") from error
-        self.module = module.to(device)
-        # Both expect images in [0, 1]; LPIPS converts them to [-1, 1] if normalize is set.
-        self.distance: Callable[[Tensor, Tensor], Tensor] = (
-            module if name == "dists" else partial(module, normalize=True)
-        )
+        if vgg16_state is not None:
+            self.module: torch.nn.Module = VGGFeatures("vgg16", [_VGG16_LAYER], vgg16_state)
+        else:
+            self.module = _load_network(name, network)
+        self.module.to(device)
+        # LPIPS and DISTS expect images in [0, 1]; LPIPS converts them to [-1, 1] if normalize is set.
+        distances: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "dists": self.module,
+            "vgg16": partial(_feature_distance, self.module),
+        }
+        self.distance: Callable[[Tensor, Tensor], Tensor] = distances.get(name, partial(self.module, normalize=True))
         self.device = device
 
     def measure(self, sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> float:
@@ -94,6 +88,36 @@ class LearnedMetric:
         """Convert (H, W, 1 | 3 | 4) in [0, 255] to (1, 3, H, W) in [0, 1] on the device."""
         tensor = torch.from_numpy(image[..., :3]).to(self.device, torch.float32) / 255
         return tensor.permute(2, 0, 1)[None].expand(-1, 3, -1, -1).contiguous()
+
+
+def _feature_distance(network: torch.nn.Module, sr: Tensor, hr: Tensor) -> Tensor:
+    sr_features, hr_features = network(sr)[_VGG16_LAYER], network(hr)[_VGG16_LAYER]
+    return F.l1_loss(sr_features, hr_features)
+
+
+def _load_network(name: str, network: str) -> torch.nn.Module:
+    """Load the network of a metric with torchvision's weights."""
+    from torchmetrics.functional.image.dists import DISTSNetwork
+    from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
+
+    path = torchvision_weights_path(network)
+    if not path.exists():
+        remedy = f"pass --download to fetch them, or save {torchvision_weights_url(network)} as {path}"
+        if name == "vgg16":
+            remedy += ", or pass a file with --vgg-weights"
+        raise WeightsError(f"the ImageNet weights of {network} are not on this machine; {remedy}")
+    module: torch.nn.Module
+    try:
+        with _force_weights_only():
+            if name == "dists":
+                module = DISTSNetwork()
+            elif name == "vgg16":
+                module = VGGFeatures(network, [_VGG16_LAYER], torch.load(path, "cpu"))
+            else:
+                module = LearnedPerceptualImagePatchSimilarity(name.removeprefix("lpips_")).net
+    except Exception as error:  # PyTorch raises nearly any exception for a damaged file
+        raise WeightsError(f"{path}: cannot be used: {one_line(str(error))}; download it again") from error
+    return module
 
 
 def load_learned(
@@ -131,6 +155,40 @@ def load_learned(
             metrics[name] = LearnedMetric(name, device)
         except EsrganError as error:
             messages.append(f"{METRICS[name].label}: {error}")
+    return metrics, messages
+
+
+def load_metrics(
+    names: Iterable[str], device: torch.device, *, download: bool = False, vgg16_state: dict[str, Tensor] | None = None
+) -> tuple[list[Metric], list[str]]:
+    """Return the requested metrics that are available, each with the network it needs.
+
+    Args:
+        names: Names of ``METRICS``, groups of them such as "psnr" or "lpips", or "all".
+        device: Device to compute on.
+        download: Whether to download torchvision's weights if they are missing.
+        vgg16_state: Weights for "vgg16" in torchvision's layout; None for torchvision's weights.
+
+    Returns:
+        The metrics in the order of ``METRICS``, and for each unavailable one a line with the reason and the remedy.
+
+    Raises:
+        EsrganError: If a name is unknown, ``vgg16_state`` does not fit, or no requested metric is available.
+    """
+    names = select_metrics(names)
+    has_state = "vgg16" in names and vgg16_state is not None
+    learned, messages = load_learned([name for name in names if not has_state or name != "vgg16"], device, download)
+    if has_state:
+        learned["vgg16"] = LearnedMetric("vgg16", device, vgg16_state)
+    metrics = [
+        replace(METRICS[name], function=learned[name].measure, network=learned[name].module)
+        if name in learned
+        else METRICS[name]
+        for name in names
+        if name in learned or METRICS[name].function
+    ]
+    if not metrics:
+        raise EsrganError([*messages, "--metrics: none of the requested metrics is available"])
     return metrics, messages
 
 

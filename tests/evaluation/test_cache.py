@@ -8,38 +8,35 @@ import numpy as np
 import pytest
 import torch
 
-from esrgan.evaluation import BicubicMethod, ResultCache, evaluate, make_scorers
-from esrgan.evaluation.cache import CachedResult, hash_arrays, hash_weights
+from esrgan.console import log
+from esrgan.evaluation import ImageResult
+from esrgan.evaluation.cache import ResultCache, hash_arrays, hash_weights
+from esrgan.evaluation.measuring import Method
 from tests.helpers.evaluation import (
-    CPU,
-    PSNR_AND_SSIM,
     CountingMethod,
-    dataset_images,
     run_evaluation,
+    scores,
 )
 
 
 def test_damaged_cache_entries_are_recomputed(photos, tmp_path):
     cache = tmp_path / "cache"
-    result = run_evaluation(photos, {"bicubic": BicubicMethod(2)}, cache)
+    result = run_evaluation(photos, {"bicubic": Method.bicubic(2)}, cache)
     for content in (b"", b"{", b"[]", b'{"figures": 3}', b'{"figures": {"psnr_y": "x"}, "seconds": 1}', b"\xff"):
         for path in cache.iterdir():
             path.write_bytes(content)
-        method = CountingMethod(BicubicMethod(2))
+        method = CountingMethod(Method.bicubic(2))
         again = run_evaluation(photos, {"bicubic": method}, cache)
         assert method.calls == 3
-        assert again.scores() == result.scores()
+        assert scores(again) == scores(result)
 
 
 def test_unwritable_cache_warns_once_and_evaluation_completes(photos, tmp_path):
     (tmp_path / "file").write_text("")
-    warnings = []
-    scorers, _ = make_scorers(PSNR_AND_SSIM, device=CPU)
-    cache = ResultCache(tmp_path / "file", warn=warnings.append)
-    result = evaluate(
-        "photos", dataset_images(photos), {"bicubic": BicubicMethod(2)}, scorers, scale=2, channels=3, cache=cache,
-        on_error=pytest.fail, workers=3,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        warnings = []
+        patch.setattr(log, "warning", lambda text, *values: warnings.append(text % values))
+        result = run_evaluation(photos, {"bicubic": Method.bicubic(2)}, tmp_path / "file", workers=3)
     assert len(result.results) == 3
     assert len(warnings) == 1
     assert "cannot be written" in warnings[0]
@@ -58,7 +55,7 @@ def test_hashes_depend_on_values_shapes_and_types():
 
 def test_cached_results_round_trip(tmp_path):
     cache = ResultCache(tmp_path)
-    result = CachedResult({"a": 0.1 + 0.2, "b": None, "c": math.inf}, 1.5, 12, "digest")
+    result = ImageResult({"a": 0.1 + 0.2, "b": None, "c": math.inf}, 1.5, 12, "digest")
     cache.store({"of": "this"}, result)
     assert cache.load({"of": "this"}) == result
     assert cache.load({"of": "that"}) is None

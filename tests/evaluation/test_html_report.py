@@ -19,15 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from esrgan.evaluation.crops import ImageVersions
-from esrgan.evaluation.html_report import render_html_report
-from esrgan.evaluation.html_tables import ReportSection, select_best_and_worst
+from esrgan.errors import EsrganError
+from esrgan.evaluation import DatasetEvaluation, Evaluation, ImageResult, render_html
+from esrgan.evaluation.crops import ImageCrop, ImageVersions
 from esrgan.metrics import Metric
 from esrgan.resize import bicubic
 from tests.helpers.evaluation import make_versions
 
-PSNR = Metric("psnr", "PSNR Y", "dB", True, 2, True, "Y", "")
-LPIPS = Metric("lpips", "LPIPS", "", False, 4, True, "RGB", "")
+PSNR = Metric("psnr", "PSNR Y", "dB", True, 2, True, "")
+LPIPS = Metric("lpips", "LPIPS", "", False, 4, True, "")
+METRICS = (PSNR, LPIPS)
 VOID = {"meta", "img", "input", "link", "br", "hr"}
 HOSTILE = "<script>alert(1)</script> \"quoted\" 'x' & größe 日本 \udcff\u202e\n.png"
 HARMLESS = (
@@ -79,9 +80,11 @@ def table_cells(text, table):
     return [[html.unescape(re.sub(r"<[^>]*>", " ", cell)).split() for cell in row] for row in cells]
 
 
-def section(gains, metrics=(PSNR, LPIPS), load_versions=lambda name: make_versions(), dataset="photos", **changes):
+def section(
+    gains, versions=None, dataset="photos", scores=None, methods=("bicubic", "first", "second"), metrics=METRICS
+):
     """Return a dataset whose images gain the given PSNR with "second", and twice as much with "first"."""
-    rows = {
+    scores = scores or {
         name: {
             "bicubic": {"psnr": 20.0, "lpips": 0.5},
             "first": {"psnr": None if gain is None else 20 + 2 * gain, "lpips": 0.25},
@@ -89,18 +92,17 @@ def section(gains, metrics=(PSNR, LPIPS), load_versions=lambda name: make_versio
         }
         for name, gain in gains.items()
     }
-    means = next(iter(rows.values()), {})
-    arguments = {
-        "methods": ("bicubic", "first", "second"),
-        "scores": rows,
-        "mean_scores": means,
-        "difference_lines": ["±0"],
+    results = {
+        image: {method: ImageResult(by_method.get(method, {}), 1.0, 1) for method in methods}
+        for image, by_method in scores.items()
     }
-    return ReportSection(dataset=dataset, metrics=metrics, load_versions=load_versions, **arguments | changes)
+    crop = ImageCrop.of(versions or make_versions(models=methods[1:]))
+    crops = dict.fromkeys(results, crop)
+    return DatasetEvaluation(dataset, methods, metrics, len(results), results=results, crops=crops)
 
 
 def report(*sections, num_shown=1):
-    return render_html_report("Report", {"Date": "1 May"}, sections, num_shown)
+    return render_html(Evaluation({"Report": "1 May"}, "conventions", list(sections)), num_shown)
 
 
 def test_report_is_one_file_that_needs_no_network():
@@ -131,38 +133,38 @@ def test_report_has_a_section_per_dataset_and_valid_links():
         len([a for a in images if a["alt"]]) == len(images) - 1 == 3 * (1 + 5 + 3)
     )  # the flip view has one without text
     assert "1 May" in page.text("dd")
-    assert "±0" in page.text("li")
+    assert any(line.startswith("first − bicubic: PSNR Y") for line in page.text("li"))
 
 
 def test_tables_show_scores_differences_and_best_marks():
-    text = report(section({"a": 1.0, "b": -1.0}, load_versions=lambda name: make_versions()))
+    text = report(section({"a": 1.0, "b": -0.5}))
     assert table_cells(text, 0) == [
         [["method"], ["PSNR", "Y", "in", "dB", "↑"], ["LPIPS", "↓"]],
         [["bicubic"], ["20.00"], ["0.5000"]],
-        [["first"], ["22.00", "+2.00"], ["0.2500", "−0.2500"]],
-        [["second"], ["21.00", "+1.00"], ["0.2500", "−0.2500"]],
+        [["first"], ["20.50", "+0.50"], ["0.2500", "−0.2500"]],
+        [["second"], ["20.25", "+0.25"], ["0.2500", "−0.2500"]],
     ]
     assert table_cells(text, 1)[1:] == [
         [["a"], ["20.00"], ["22.00"], ["+2.00"], ["21.00"], ["+1.00"]],
-        [["b"], ["20.00"], ["18.00"], ["−2.00"], ["19.00"], ["−1.00"]],
+        [["b"], ["20.00"], ["19.00"], ["−1.00"], ["19.50"], ["−0.50"]],
     ]
     means = text.partition("</table>")[0]
-    assert re.findall("<strong.*?>(.*?)</strong>", means) == ["22.00", "0.2500", "0.2500"]
+    assert re.findall("<strong.*?>(.*?)</strong>", means) == ["20.50", "0.2500", "0.2500"]
     assert re.findall('<span class="(better|worse)">(.*?)<', means) == [
-        ("better", "+2.00"),
+        ("better", "+0.50"),
         ("better", "−0.2500"),
-        ("better", "+1.00"),
+        ("better", "+0.25"),
         ("better", "−0.2500"),
     ]
 
 
 def test_missing_and_infinite_scores_are_displayed():
     scores = {"a": {"bicubic": {"psnr": math.inf}, "first": {"psnr": None}, "second": {"psnr": math.inf}}}
-    text = report(section({"a": 0.0}, scores=scores, mean_scores=scores["a"]))
+    text = report(section({}, scores=scores))
     assert table_cells(text, 0)[1:] == [
-        [["bicubic"], ["∞"], ["–"]],
+        [["bicubic"], ["∞", "(1", "perfect)"], ["–"]],
         [["first"], ["–"], ["–"]],
-        [["second"], ["∞"], ["–"]],  # ∞ − ∞ is not a number
+        [["second"], ["∞", "(1", "perfect)"], ["–"]],  # ∞ − ∞ is not a number
     ]
     assert table_cells(text, 1)[1] == [["a"], ["∞"], ["–"], ["–"], ["∞"], ["–"]]
     assert 'data-value="Infinity"' in text
@@ -177,44 +179,35 @@ def test_negative_zero_has_no_sign():
 
 def test_best_and_worst_images_are_selected_by_gain():
     gains = {"a": 1.0, "b": -2.0, "c": 3.0, "d": None, "e": 0.0, "f": math.inf}
-    assert select_best_and_worst(section(gains), 2) == (["f", "c"], ["b", "e"])
-    assert select_best_and_worst(section(gains), 4) == (["f", "c", "a", "e"], ["b"])
-    assert select_best_and_worst(section({"d": None}), 2) == ([], [])
+    assert section(gains).best_and_worst(2) == (["f", "c"], ["b", "e"])
+    assert section(gains).best_and_worst(4) == (["f", "c", "a", "e"], ["b"])
+    assert section({"d": None}).best_and_worst(2) == ([], [])
 
 
 def test_ranking_respects_metrics_where_lower_is_better():
     distances = {"a": 0.9, "b": 0.1}
     rows = {name: {"bicubic": {"lpips": 0.5}, "second": {"lpips": value}} for name, value in distances.items()}
-    assert select_best_and_worst(section({}, scores=rows, metrics=[LPIPS]), 1) == (["b"], ["a"])
+    ranked = section({}, scores=rows, methods=("bicubic", "second"), metrics=[LPIPS])
+    assert ranked.best_and_worst(1) == (["b"], ["a"])
 
 
-def test_only_shown_images_are_loaded():
-    loaded = []
-
-    def load_versions(name):
-        loaded.append(name)
-        return make_versions()
-
-    report(section({"a": 1.0, "b": -1.0, "c": 0.0, "d": 2.0}, load_versions=load_versions))
-    assert loaded == ["d", "b"]
+def test_only_the_best_and_worst_images_with_crops_are_shown():
+    photos = section({"a": 1.0, "b": -1.0, "c": 0.0, "d": 2.0})
+    assert Page(report(photos)).text("h4") == ["d", "b"]
+    del photos.crops["b"]
+    assert Page(report(photos)).text("h4") == ["d"]
 
 
 def test_names_are_escaped():
-    rows = {HOSTILE: {HOSTILE: {"psnr": 20.0}, "second": {"psnr": 21.0}}}
+    rows = {HOSTILE: {HOSTILE: {HOSTILE: 20.0}, "second": {HOSTILE: 21.0}}}
     versions = make_versions(models=("second",))
     versions = ImageVersions(
         versions.low, {HOSTILE: versions.outputs["bicubic"], "second": versions.outputs["second"]}, versions.high
     )
-    hostile = ReportSection(
-        HOSTILE,
-        (HOSTILE, "second"),
-        [Metric("psnr", HOSTILE, HOSTILE, True, 2, True, "Y", "")],
-        rows,
-        {},
-        [HOSTILE],
-        lambda name: versions,
-    )
-    text = render_html_report(HOSTILE, {HOSTILE: HOSTILE}, [hostile, hostile], 1)
+    metric = Metric(HOSTILE, HOSTILE, HOSTILE, True, 2, True, "")
+    hostile = section({}, versions, HOSTILE, rows, (HOSTILE, "second"), [metric])
+    hostile.errors.append(EsrganError(HOSTILE))
+    text = render_html(Evaluation({HOSTILE: HOSTILE}, HOSTILE, [hostile, hostile]), 1)
     text.encode()
     page = Page(text)
     assert len(page.all("script")) == 1
@@ -226,17 +219,17 @@ def test_names_are_escaped():
 @given(st.text(st.characters(exclude_categories=()), min_size=1))
 @settings(max_examples=50, deadline=None)
 def test_any_text_is_escaped(name):
-    plain = Page(render_html_report("title", {"term": "fact"}, [], 1))
-    page = Page(render_html_report(name, {name: name}, [], 1))
+    plain = Page(render_html(Evaluation({"term": "fact"}, "conventions")))
+    page = Page(render_html(Evaluation({name: name}, name)))
     assert page.tags == plain.tags
-    render_html_report(name, {}, [], 1).encode()
+    render_html(Evaluation({name: name}, name)).encode()
 
 
 def test_article_shows_crops_error_maps_and_thumbnail():
     versions = make_versions((40, 50))
     versions.outputs["first"][64:104, 24:64] = 0
     versions.outputs["second"][64:104, 24:64] = 255
-    page = Page(report(section({"a": 1.0}, load_versions=lambda name: versions)))
+    page = Page(report(section({"a": 1.0}, versions=versions)))
     shown = page.decoded_images()
     assert {alt: image.size for alt, image in shown.items() if ": a" in alt} == {
         "LR: a": (32, 32),
@@ -259,14 +252,13 @@ def test_article_shows_crops_error_maps_and_thumbnail():
 @pytest.mark.parametrize("channels", [1, 4])
 def test_grey_images_are_shown_and_alpha_is_ignored(channels):
     versions = make_versions(channels=channels)
-    shown = Page(report(section({"a": 1.0}, load_versions=lambda name: versions))).decoded_images()
+    shown = Page(report(section({"a": 1.0}, versions=versions))).decoded_images()
     expected = versions.crop(versions.find_window()).outputs["first"][..., :3].squeeze()
     np.testing.assert_array_equal(np.array(shown["first: a"]), expected)
 
 
 def test_report_without_ground_truth_has_no_error_maps():
-    load_versions = lambda name: make_versions(truth=False)  # noqa: E731
-    page = Page(report(section({"a": 1.0}, load_versions=load_versions)))
+    page = Page(report(section({"a": 1.0}, versions=make_versions(truth=False))))
     assert set(page.decoded_images()) == {
         "LR: a",
         "bicubic: a",
@@ -286,7 +278,7 @@ def test_error_maps_of_known_errors():
     np.testing.assert_array_equal(
         versions.error_maps()["first"], np.repeat([[30.0], [15.0]], 8, axis=0).repeat(16, axis=1)
     )
-    text = report(section({"a": 1.0}, load_versions=lambda name: versions))
+    text = report(section({"a": 1.0}, versions=versions))
     shown = {alt: np.array(image.convert("RGB")) for alt, image in Page(text).decoded_images().items() if "map" in alt}
     assert not shown["bicubic: a, error map"].any()
     assert shown["first: a, error map"][0, 0].tolist() == [255, 242, 168]
@@ -298,7 +290,7 @@ def test_error_maps_of_known_errors():
 def test_error_colours_get_lighter():
     high = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     versions = ImageVersions(high[::4, ::4], {"bicubic": np.zeros_like(high)}, high)
-    text = report(section({"a": 1.0}, methods=["bicubic"], load_versions=lambda name: versions))
+    text = report(section({"a": 1.0}, methods=["bicubic"], versions=versions))
     colours = np.array(Page(text).decoded_images()["bicubic: a, error map"].convert("L")).ravel()
     assert (np.diff(colours.astype(int)) >= 0).all()
     assert colours[-1] - colours[0] > 200
@@ -311,7 +303,8 @@ def test_twenty_images_of_five_models_stay_below_10_mb():
     methods = ["bicubic", *(f"model {i}" for i in range(5))]
     noisy = {m: np.clip(high + generator.normal(0, 4, high.shape), 0, 255).astype(np.uint8) for m in methods[1:]}
     versions = ImageVersions(low, {"bicubic": bicubic(low, 4), **noisy}, high)
-    text = report(section({"a": 1.0}, methods=methods, load_versions=lambda name: versions))
+    rows = {"a": {method: {"psnr": 20.0 + i, "lpips": 0.5} for i, method in enumerate(methods)}}
+    text = report(section({}, versions=versions, scores=rows, methods=methods))
     assert len(text.encode()) * 20 < 10e6
 
 

@@ -2,26 +2,88 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from esrgan import Upscaler
-from esrgan.evaluation import BicubicMethod, ModelMethod, results
+from esrgan.errors import EsrganError
+from esrgan.evaluation import DatasetEvaluation, Evaluation, ImageResult, render_dataset, render_html, render_markdown
+from esrgan.evaluation.markdown import describe_differences
+from esrgan.evaluation.measuring import Method
+from esrgan.evaluation.sweep import plot_curve
+from esrgan.metrics import METRICS
 from tests.helpers.evaluation import run_evaluation
 from tests.helpers.models import make_model
 
 
 def test_models_are_compared_with_bicubic_and_with_the_first_model(photos, model, tmp_path):
     paths = {"one": model, "two": make_model(tmp_path / "2.pth", 1), "three": make_model(tmp_path / "3.pth", 2)}
-    models = {name: ModelMethod(Upscaler.from_file(path, "cpu", "fp32")) for name, path in paths.items()}
-    result = run_evaluation(photos, {"bicubic": BicubicMethod(2)} | models)
-    assert list(result.paired_differences()) == [
+    models = {name: Method.model(Upscaler.from_file(path, "cpu", "fp32")) for name, path in paths.items()}
+    result = run_evaluation(photos, {"bicubic": Method.bicubic(2)} | models)
+    assert list(result.differences) == [
         ("one", "bicubic"), ("two", "bicubic"), ("three", "bicubic"), ("two", "one"), ("three", "one")
     ]  # fmt: skip
-    expected = result.means()["two"]["ssim_y"] - result.means()["one"]["ssim_y"]
-    assert result.paired_differences()["two", "one"]["ssim_y"].mean == pytest.approx(expected)
-    assert "| two − one |" in results.format_differences(result)
-    assert len(results.describe_differences(result)) == 5
+    expected = result.mean("two", METRICS["ssim_y"])[0] - result.mean("one", METRICS["ssim_y"])[0]
+    assert result.differences["two", "one"]["ssim_y"].mean == pytest.approx(expected)
+    assert "| two − one |" in render_dataset(result, "")
+    assert len([*describe_differences(result)]) == 5
     gains = {
         name: rows["three"].scores["psnr_y"] - rows["bicubic"].scores["psnr_y"] for name, rows in result.results.items()
     }
-    assert result.images_by_gain() == sorted(gains, key=gains.get, reverse=True)
+    assert result.best_and_worst(3) == (sorted(gains, key=gains.get, reverse=True), [])
+
+
+def dataset(**psnr_y):
+    """Return a dataset with the given PSNR of bicubic and of the model, by image."""
+    rows = {
+        image: {name: ImageResult({"psnr_y": x, "niqe": 4.0}, 1.0, 1) for name, x in zip(("bicubic", "model"), values)}  # noqa: B905
+        for image, values in psnr_y.items()
+    }
+    metrics = [METRICS["psnr_y"], METRICS["niqe"]]
+    return DatasetEvaluation("photos", ("bicubic", "model"), metrics, len(rows), results=rows)
+
+
+def test_perfect_images_are_counted_and_not_part_of_means():
+    result = dataset(a=(30, 31), black=(math.inf, math.inf), b=(20, 24), better=(28, math.inf))
+    evaluation = Evaluation({"model": "a model"}, "conventions", [result])
+    data = json.loads(evaluation.to_json())["photos"]
+    assert data["mean"] == {"bicubic": {"psnr_y": 26, "niqe": 4}, "model": {"psnr_y": 27.5, "niqe": 4}}
+    assert data["perfect"] == {"bicubic": {"psnr_y": 1, "niqe": 0}, "model": {"psnr_y": 2, "niqe": 0}}
+    assert data["images"]["black"]["model"]["psnr_y"] == "inf"
+    (difference,) = (each for each in data["differences"] if each["metric"] == "psnr_y")
+    assert (difference["mean"], difference["images"]) == (2.5, 2)  # of a and b, where both are finite
+    assert result.best_and_worst(2) == (["better", "b"], ["a"])
+    text = render_dataset(result, "")
+    assert "| **mean** | bicubic | 26.00 (1 perfect) | 4.00 |" in text
+    assert "| **mean** | model | 27.50 (2 perfect) | 4.00 |" in text
+    assert "| model − bicubic | +2.50 [+1.00, +4.00] | +0.00 [+0.00, +0.00] |" in text
+    assert [line.split(",")[3] for line in evaluation.to_csv().splitlines()[3:5]] == ["inf", "inf"]
+    means = render_html(evaluation).partition("</table>")[0]
+    assert "26.00 (1 perfect)" in means
+    assert "27.50 (2 perfect)" in means
+    assert "+2.50" in means  # not the difference of means over different images
+    assert '<strong title="best">26.00' not in means
+    assert '<strong title="best">27.50' not in means
+    assert plot_curve(result, {"model": 1.0}).startswith(b"\x89PNG")
+
+
+def test_a_dataset_of_perfect_images_has_reports_but_no_curve():
+    result = dataset(a=(math.inf, math.inf))
+    evaluation = Evaluation({"model": "a model"}, "conventions", [result])
+    assert json.loads(evaluation.to_json())["photos"]["mean"]["model"]["psnr_y"] == "inf"
+    assert "| **mean** | model | inf (1 perfect) | 4.00 |" in render_dataset(result, "", 1)
+    assert "∞</strong> (1 perfect)" in render_html(evaluation)
+    with pytest.raises(EsrganError, match="photos: no curve, because"):
+        plot_curve(result, {"model": 1.0})
+
+
+def test_a_dataset_without_results_is_reported():
+    result = DatasetEvaluation("photos", ("bicubic", "model"), [METRICS["psnr_y"]], 2, errors=[EsrganError("a: bad")])
+    evaluation = Evaluation({"model": "a model"}, "conventions", [result])
+    assert evaluation.errors == result.errors
+    assert json.loads(evaluation.to_json())["photos"]["errors"] == ["a: bad"]
+    assert evaluation.to_csv() == "dataset,image,method,psnr_y,seconds\n"
+    assert "photos: 2 of 2 images failed\n\nerror: a: bad" in render_markdown(evaluation)
+    assert "<li>a: bad</li>" in render_html(evaluation)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from esrgan import images, resize
-from esrgan.evaluation import DatasetImage, ResultCache, evaluate, make_scorers
+from esrgan.evaluation import DatasetEvaluation
+from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.crops import ImageVersions
+from esrgan.evaluation.measuring import DatasetImage, Method, Setup, measure_dataset
+from esrgan.metrics.learned import load_metrics
 
 CPU = torch.device("cpu")
 PSNR_AND_SSIM = ["psnr", "ssim"]
@@ -35,24 +37,32 @@ def run_command(command, *arguments):
         return stop.code
 
 
-class CountingMethod:
+class CountingMethod(Method):
     """A method that counts the images it upscales."""
 
     def __init__(self, method):
-        self.method, self.identity, self.calls = method, method.identity, 0
+        super().__init__(self._upscale, method.identity)
+        self.__dict__.update(method=method, calls=0)  # the base class is frozen
 
-    def __call__(self, low):
-        self.calls += 1
-        return self.method(low)
+    def _upscale(self, low):
+        self.__dict__["calls"] += 1
+        return self.method.upscale(low)
 
 
 def run_evaluation(photos, methods, cache=None, metric_names=PSNR_AND_SSIM, **options):
-    scorers, _ = make_scorers(metric_names, device=CPU)
-    options = {"on_error": pytest.fail} | options
-    return evaluate(
-        "photos", options.pop("dataset_images", dataset_images(photos)), methods, scorers, scale=2, channels=3,
-        cache=ResultCache(cache), **options,
-    )  # fmt: skip
+    """Evaluate methods; errors fail the test unless ``may_fail`` is set."""
+    metrics, _ = load_metrics(metric_names, CPU)
+    chosen = options.pop("dataset_images", None) or dataset_images(photos)
+    may_fail, out_dir = options.pop("may_fail", False), options.pop("out_dir", None)
+    result = DatasetEvaluation("photos", tuple(methods), metrics, len(chosen), out_dir)
+    measure_dataset(result, chosen, Setup(methods, scale=2, channels=3, cache=ResultCache(cache), **options))
+    assert may_fail or not result.errors
+    return result
+
+
+def scores(result):
+    """Return all scores by image and method."""
+    return {image: {name: each.scores for name, each in rows.items()} for image, rows in result.results.items()}
 
 
 def make_versions(size=(40, 36), channels=3, scale=4, models=("first", "second"), truth=True, seed=0):

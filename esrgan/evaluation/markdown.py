@@ -1,0 +1,106 @@
+"""Render an evaluation as Markdown tables and lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from esrgan.evaluation.results import DatasetEvaluation, Evaluation
+from esrgan.evaluation.statistics import PairedDifference
+from esrgan.metrics import Metric
+from esrgan.text import format_count, printable
+
+INTERVALS_CAPTION = "Mean differences with 95 % confidence intervals (bootstrap over images)"
+
+
+def render_markdown(evaluation: Evaluation, num_listed: int = 0) -> str:
+    """Return the report: descriptions of the models, then the results of each dataset.
+
+    Args:
+        evaluation: The results.
+        num_listed: Number of best and number of worst images to list for each dataset.
+    """
+    parts = [f"{printable(name)}: {fact}" for name, fact in evaluation.models.items()]
+    for dataset in evaluation.datasets:
+        parts += [render_dataset(dataset, evaluation.conventions, num_listed)]
+        parts += [f"error: {printable(str(error))}" for error in dataset.errors]
+    return "\n\n".join([*parts, *evaluation.unavailable]) + "\n"
+
+
+def render_dataset(dataset: DatasetEvaluation, conventions: str, num_listed: int = 0) -> str:
+    """Return the results of a dataset: scores, differences, speed, the best and worst images, how many failed."""
+    parts = []
+    if dataset.results:
+        parts = [conventions, _render_scores(dataset), _render_differences(dataset), describe_speed(dataset)]
+        if num_listed:
+            best, worst = (", ".join(map(printable, names)) for names in dataset.best_and_worst(num_listed))
+            parts.append(f"largest gain over {dataset.methods[0]}: {best}\nsmallest gain: {worst}")
+    if missing := dataset.num_images - len(dataset.results):
+        parts.append(f"{printable(dataset.dataset)}: {missing} of {format_count(dataset.num_images, 'image')} failed")
+    return "\n\n".join(parts)
+
+
+def _render_scores(dataset: DatasetEvaluation) -> str:
+    """Return a table with a row for each image and method, and the means last."""
+    metrics = dataset.metrics
+    lines = [
+        f"| {_escape(dataset.dataset)} | method | {' | '.join(metric.label for metric in metrics)} |",
+        f"|---|---|{'---:|' * len(metrics)}",
+    ]
+    for image, by_method in dataset.results.items():
+        for method, result in by_method.items():
+            cells = " | ".join(metric.format(result.scores.get(metric.name)) for metric in metrics)
+            lines.append(f"| {_escape(image)} | {_escape(method)} | {cells} |")
+    for method in dataset.methods:
+        cells = " | ".join(" ".join(format_mean(dataset, method, metric)).strip() for metric in metrics)
+        lines.append(f"| **mean** | {_escape(method)} | {cells} |")
+    return "\n".join(lines)
+
+
+def format_mean(dataset: DatasetEvaluation, method: str, metric: Metric) -> tuple[str, str]:
+    """Return a mean, and "(2 perfect)" if it leaves out two perfect images, else an empty text."""
+    mean, num_perfect = dataset.mean(method, metric)
+    return metric.format(mean), f"({num_perfect:,} perfect)" if num_perfect else ""
+
+
+def _render_differences(dataset: DatasetEvaluation) -> str:
+    """Return a table of the mean differences and their 95 % confidence intervals; significant ones are bold."""
+    labels = [f"{metric.label} {'↑' if metric.higher_is_better else '↓'}" for metric in dataset.metrics]
+    lines = [f"| mean difference [95 % interval] | {' | '.join(labels)} |", f"|---|{'---:|' * len(labels)}"]
+    for (model, baseline), by_name in dataset.differences.items():
+        cells = []
+        for metric in dataset.metrics:
+            difference = by_name.get(metric.name)
+            mean, *interval = _format_difference(difference, metric) if difference else ["–"]
+            mean = f"**{mean}**" if difference and difference.is_significant else mean
+            cells.append(" ".join([mean, *interval]))
+        lines.append(f"| {_escape(model)} − {_escape(baseline)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def describe_differences(dataset: DatasetEvaluation) -> Iterator[str]:
+    """Yield a line of text for each two methods: the mean differences, their intervals and their significance."""
+    for (model, baseline), by_name in dataset.differences.items():
+        parts = [
+            " ".join([metric.label, *_format_difference(difference, metric)])
+            + ("" if difference.is_significant else " (not significant)")
+            for metric in dataset.metrics
+            if (difference := by_name.get(metric.name))
+        ]
+        yield f"{model} − {baseline}: {'; '.join(parts)}"
+
+
+def describe_speed(dataset: DatasetEvaluation) -> str:
+    """Return a line with the speed of each method."""
+    speeds = {method: dataset.speed(method) for method in dataset.methods}
+    parts = [f"{printable(method)} {s:.3g} s per image, {rate:.3g} MP/s" for method, (s, rate) in speeds.items()]
+    return f"upscaling time (measured while metrics were computed): {'; '.join(parts)}"
+
+
+def _format_difference(difference: PairedDifference, metric: Metric) -> list[str]:
+    """Return the mean and, if there are at least two images, the interval."""
+    mean, low, high = (metric.format(value, "+") for value in (difference.mean, difference.low, difference.high))
+    return [mean] if difference.images < 2 else [mean, f"[{low}, {high}]"]
+
+
+def _escape(text: str) -> str:
+    return printable(text).replace("|", "\\|")
