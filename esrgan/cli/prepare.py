@@ -106,7 +106,7 @@ def _preview(args: argparse.Namespace) -> int:
         raise ConfigError(Problem(args.dataset[0], "a degradation in one of its stages", "null in both", remedy))
     sources = names or [item if isinstance(item, str) else item.hr for item in section.train_datasets]
     data_root = args.data_root or (expand_user(config.data_root) if config.data_root else default_data_root())
-    pairs = find_pairs(sources, "train", scale, data_root)
+    pairs = find_pairs(sources, "train", scale, data_root, degraded=True)
     degradation = Degradation(scale, config.seed, **section.degradation.model_dump())
     sheet = preview(
         [pair.high for pair in pairs], degradation, section.cr_patch_size or (256, 256), config.img_channels

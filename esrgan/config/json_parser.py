@@ -16,6 +16,8 @@ _TOKEN = re.compile(
     r'(?P<string>"(?:[^"\\]|\\.)*+")(?P<is_key>\s*:)?|(?P<trailing>,(?=\s*[}\]]))|[{}\[\]]|[^\s{}\[\]:,"]+', re.DOTALL
 )
 
+_YAML_START = re.compile(r"(?:\s|#.*\n|---.*\n)*[\w-]+:(?:\s|$)")  # a key without quotes, after comments
+
 # The keys are how the rest of the text, or the message of json, may start.
 _SYNTAX_REMEDIES = {
     "//": "delete the comment; JSON has no comments",
@@ -109,6 +111,9 @@ def parse(raw: bytes, diagnostics: Diagnostics) -> Any:
         # Integers too large for a float become infinite, which every field rejects with its own message.
         value = json.loads(text, parse_int=lambda digits: (int if len(digits) < 300 else float)(digits))
     except json.JSONDecodeError as error:
+        if _YAML_START.match(text):
+            remedy = "docs/how_to/migrate.md lists which keys here stand for those of BasicSR and Real-ESRGAN"
+            diagnostics.fail("JSON", "YAML, the format of BasicSR and Real-ESRGAN", remedy)
         rest = diagnostics.text[error.pos :].strip().split("\n")[0]
         starts = (start for start in _SYNTAX_REMEDIES if rest.startswith(start) or error.msg.startswith(start))
         diagnostics.fail(
@@ -134,6 +139,9 @@ def _record_offsets(diagnostics: Diagnostics) -> None:
             elif path and isinstance(index := path[-1], int):
                 path[-1] = index + 1
             diagnostics.offsets.setdefault((*path,), offset)  # a value gets the offset of its key
+            if token["string"] and any(character < " " for character in (text := json.loads(token["string"]))):
+                remedy = r"\b, \f, \n, \r and \t stand for control characters; write a backslash as \\, or use / in paths"
+                diagnostics.add((*path,), "text without control characters", format_value(text), remedy, offset)
             if kind in "{[":
                 path.append("" if kind == "{" else -1)
 

@@ -119,7 +119,9 @@ def default_data_root() -> Path:
     return Path(os.environ.get("ESRGAN_DATA") or "data")
 
 
-def find_pairs(datasets: Sequence[DatasetSpec], split: Split, scale: int, data_root: Path) -> list[ImagePair]:
+def find_pairs(
+    datasets: Sequence[DatasetSpec], split: Split, scale: int, data_root: Path, *, degraded: bool = False
+) -> list[ImagePair]:
     """Return the image pairs of several datasets as one list.
 
     Args:
@@ -127,6 +129,7 @@ def find_pairs(datasets: Sequence[DatasetSpec], split: Split, scale: int, data_r
         split: Part of a named dataset: "train" or "val".
         scale: Scale factor, which selects the LR folder of a named dataset.
         data_root: Folder that holds the named datasets.
+        degraded: Whether a degradation makes the LR patches. Otherwise, scale 1 needs LR images.
 
     Returns:
         The pairs, dataset by dataset.
@@ -134,14 +137,14 @@ def find_pairs(datasets: Sequence[DatasetSpec], split: Split, scale: int, data_r
     Raises:
         DatasetError: If folders are missing or empty, or images have no partner. All of them are listed.
     """
-    pairs, problems = find_pairs_and_problems(datasets, split, scale, data_root)
+    pairs, problems = find_pairs_and_problems(datasets, split, scale, data_root, degraded=degraded)
     if problems:
         raise DatasetError(problems)
     return pairs
 
 
 def find_pairs_and_problems(
-    datasets: Sequence[DatasetSpec], split: Split, scale: int, data_root: Path
+    datasets: Sequence[DatasetSpec], split: Split, scale: int, data_root: Path, *, degraded: bool = False
 ) -> tuple[list[ImagePair], list[Problem]]:
     """Return the pairs that ``find_pairs`` finds and the problems it would raise, so that callers can add their own."""
     pairs: list[ImagePair] = []
@@ -150,6 +153,10 @@ def find_pairs_and_problems(
         match = _find(spec, split, scale, data_root)
         pairs += match.pairs
         problems += match.problems
+        if scale == 1 and not degraded and any(pair.low is None for pair in match.pairs):
+            place = f"dataset {spec if isinstance(spec, str) else spec[0]}"
+            remedy = 'name their folder too, as {"hr": …, "lr": …} or HR=LR; images made here would be the HR images'
+            problems.append(Problem(place, "LR images for scale 1", "none", remedy))
     return pairs, problems
 
 

@@ -158,7 +158,8 @@ def _load_stage_data(config: Config, options: TrainOptions, name: str, console: 
     splits: dict[str, list[CachedPair]] = {}
     problems: list[str | Problem] = []
     for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
-        pairs, found = find_pairs_and_problems([_source(item) for item in items], split, scale, data_root)  # type: ignore[arg-type]
+        sources, degraded = [_source(item) for item in items], section.degradation is not None and split == "train"
+        pairs, found = find_pairs_and_problems(sources, split, scale, data_root, degraded=degraded)  # type: ignore[arg-type]
         is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
         if found and split == "val" and is_default:
             default = f"its default, {', '.join(map(str, items))}, is not in {data_root}"
