@@ -37,7 +37,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scale", type=int, choices=(2, 4, 8), default=4, help="scale of the LR images (default: 4)")
     parser.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
+        "--data-root",
+        type=expand_user,
+        metavar="DIR",
+        help="folder of the named datasets (default: $ESRGAN_DATA or data)",
     )
     parser.add_argument(
         "--workers",

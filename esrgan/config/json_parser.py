@@ -139,9 +139,9 @@ def _record_offsets(diagnostics: Diagnostics) -> None:
             elif path and isinstance(index := path[-1], int):
                 path[-1] = index + 1
             diagnostics.offsets.setdefault((*path,), offset)  # a value gets the offset of its key
-            if token["string"] and any(character < " " for character in (text := json.loads(token["string"]))):
-                remedy = r"\b, \f, \n, \r and \t stand for control characters; write a backslash as \\, or use / in paths"
-                diagnostics.add((*path,), "text without control characters", format_value(text), remedy, offset)
+            if kind == '"' and not token["is_key"] and re.search(r"[\0-\x1f]", text := json.loads(token["string"])):
+                expected, remedy = "text without control characters", r"write a backslash as \\, or use / in paths"
+                diagnostics.add((*path,), expected, format_value(text), remedy, offset)
             if kind in "{[":
                 path.append("" if kind == "{" else -1)
 

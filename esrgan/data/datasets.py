@@ -116,7 +116,7 @@ def is_missing(name: str, data_root: Path) -> bool:
 
 def default_data_root() -> Path:
     """Return the folder that holds the named datasets: ``$ESRGAN_DATA`` if set, else ``data``."""
-    return Path(os.environ.get("ESRGAN_DATA") or "data")
+    return expand_user(os.environ.get("ESRGAN_DATA") or "data")
 
 
 def find_pairs(
@@ -168,7 +168,7 @@ def _find(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -> Match
             return Match(problems=[problem])
         folder = Path(str(importlib.resources.files("skimage"))) / "data"
         return Match([ImagePair(folder / name, None) for name in _SKIMAGE_FILES[split]])
-    folders = _resolve_folders(spec, split, scale, data_root)
+    folders = _resolve_folders(spec, split, scale, expand_user(data_root))
     if isinstance(folders, list):
         return Match(problems=folders)
     high, low, namings = folders

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from esrgan import images
 from esrgan.console import log
-from esrgan.data import find_pairs
+from esrgan.data import Folders, find_pairs
 from esrgan.data.datasets import default_data_root
 from esrgan.devices import select_device
 from esrgan.errors import DatasetError, EsrganError, WeightsError
@@ -160,10 +160,11 @@ def _load_models(
 
 
 def _find_images(dataset: str, scale: int, data_root: Path | None) -> list[DatasetImage]:
-    """Find the images of a dataset, which is given as a name, a folder, HR=LR, or =LR."""
-    high, _, low = dataset.partition("=")
+    """Find the images of a dataset, which is given as a name, a folder, HR=LR, HR=LR=TEMPLATE, or =LR."""
+    high, low, template = [*dataset.split("=", 2), "", ""][:3]
     if high:
-        pairs = find_pairs([(high, low) if low else high], "val", scale, data_root or default_data_root())
+        source = Folders(high, low, template or None) if low else high
+        pairs = find_pairs([source], "val", scale, data_root or default_data_root())
         names = unique_names(pair.high for pair in pairs)
         return [DatasetImage(name, pair.low, pair.high) for name, pair in zip(names, pairs, strict=True)]
     if not low:

@@ -28,6 +28,14 @@ MISTAKES = {
         '{"data_root": "C:\\data"}',
         'x.json:1:18: expected JSON, got "\\\\data\\"}"; write a backslash as \\\\, or use / in paths',
     ),
+    "backslash that is an escape": (
+        '{"pretraining": {"train_datasets": ["photos\\train\\new"]}}',
+        'x.json:1:37: pretraining.train_datasets[0]: expected text without control characters, got "photos\\train\\new"; write a backslash as \\\\, or use / in paths',
+    ),
+    "YAML": (
+        "# general settings\nname: run\nscale: 4\ndatasets:\n  train:\n    gt_size: 128\n",
+        "x.json:1:1: expected JSON, got YAML, the format of BasicSR and Real-ESRGAN; docs/how_to/migrate.md lists which keys here stand for those of BasicSR and Real-ESRGAN",
+    ),
     "trailing comma": ('{"seed": 1,\n}', "x.json:1:11: expected no comma before a closing bracket, got one; delete it"),
     "BOM": (b"\xef\xbb\xbf{}", "x.json:1:1: expected plain UTF-8, got a byte order mark; save the file as UTF-8 without BOM"),
     "Latin-1": (b'{\n "data_root": "\xe9"}', "x.json:2:16: expected UTF-8 text, got the byte 0xe9; save the file as UTF-8"),

@@ -37,9 +37,20 @@ def test_named_datasets_are_found_in_their_archive_layout(tmp_path, name, split,
         )
         for stem in stems
     }
-    pairs = find_pairs([name], split, scale, tmp_path)
+    pairs = find_pairs([name], split, scale, tmp_path, degraded=scale == 1)
     assert len(pairs) == 3
     assert set(pairs) == expected
+
+
+def test_scale_one_needs_lr_images_unless_patches_are_degraded(tmp_path):
+    folder = str(write_image(tmp_path / "a.png").parent)
+    with pytest.raises(DatasetError) as error:
+        find_pairs([folder], "train", 1, tmp_path)
+    (text,) = problem_texts(error)
+    assert text.startswith(f"dataset {folder}: expected LR images for scale 1, got none; ")
+    assert len(find_pairs([folder], "train", 1, tmp_path, degraded=True)) == 1
+    write_image(tmp_path / "lr" / "a.png")
+    assert len(find_pairs([(folder, str(tmp_path / "lr"))], "train", 1, tmp_path)) == 1
 
 
 @pytest.mark.parametrize("name", ["div2k", "set5"])
