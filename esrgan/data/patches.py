@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -17,12 +18,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from esrgan.data.augment import Augmentation
 from esrgan.data.cache import CachedPair, open_pair
 from esrgan.errors import EsrganError, TrainingError
+from esrgan.text import describe_error
+
+_POLL_S = 1.0  # between looks at the loader processes while no batch arrives
+_LAST_WAIT_S = 10.0  # longest wait for a batch once the run should end
 
 Batch = tuple[Tensor, Tensor]
 
@@ -83,7 +89,27 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, count)).permutation(count)
 
 
-class _BatchDataset(Dataset[Batch | EsrganError]):
+@dataclass
+class _ArrayBatch:
+    """A batch as NumPy arrays (B, H, W, C), which loader processes send through pipes.
+
+    PyTorch would send tensors through shared memory, of which containers often have only 64 MB.
+    """
+
+    low: NDArray[np.uint8]
+    high: NDArray[np.uint8]
+
+    def to_tensors(self) -> Batch:
+        """Return tensors (B, C, H, W), channels last in memory as the networks need them."""
+        return torch.from_numpy(self.low).permute(0, 3, 1, 2), torch.from_numpy(self.high).permute(0, 3, 1, 2)
+
+    def pin_memory(self) -> Batch:
+        """Return tensors in page-locked memory; PyTorch calls this in a thread."""
+        low, high = self.to_tensors()
+        return low.pin_memory(), high.pin_memory()
+
+
+class _BatchDataset(Dataset[_ArrayBatch | EsrganError]):
     """Whole batches, each indexed by the positions of its patches.
 
     An ``EsrganError`` is returned, not raised, because PyTorch would wrap it in the traceback of the loader process.
@@ -92,17 +118,12 @@ class _BatchDataset(Dataset[Batch | EsrganError]):
     def __init__(self, dataset: PatchDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, positions: Sequence[int]) -> Batch | EsrganError:
+    def __getitem__(self, positions: Sequence[int]) -> _ArrayBatch | EsrganError:
         try:
             low, high = zip(*(self.dataset[position] for position in positions), strict=True)
         except EsrganError as error:
             return error
-        return _stack(low), _stack(high)
-
-
-def _stack(patches: Sequence[Tensor]) -> Tensor:
-    """Stack (C, H, W) tensors to (B, C, H, W), keeping the channels-last memory layout that the networks need."""
-    return torch.stack([patch.permute(1, 2, 0) for patch in patches]).permute(0, 3, 1, 2)
+        return _ArrayBatch(*(np.stack([patch.permute(1, 2, 0).numpy() for patch in part]) for part in (low, high)))
 
 
 def load_batches(
@@ -116,6 +137,7 @@ def load_batches(
     world_size: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Batch]:
     """Load the batches of steps ``first_step`` (inclusive) to ``last_step`` (exclusive).
 
@@ -129,13 +151,14 @@ def load_batches(
         world_size: Number of processes that share each batch.
         num_workers: Number of loader processes; 0 loads in this process.
         pin_memory: Load into page-locked memory, for a CUDA device.
+        stop: Whether the run should end; asked while no batch arrives.
 
     Yields:
         LR (B, C, h, w) and HR (B, C, H, W), uint8, channels last in memory.
 
     Raises:
         DatasetError: If a damaged cache file cannot be rebuilt.
-        TrainingError: If a loader process dies.
+        TrainingError: If a loader process cannot start or dies, or if no batch arrives although the run should end.
     """
     local_batch_size = batch_size // world_size
     starts = (offset + step * batch_size + rank * local_batch_size for step in range(first_step, last_step))
@@ -149,11 +172,12 @@ def load_batches(
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_init_worker,
+        timeout=_POLL_S if num_workers else 0,
     )
-    for batch in _watch_workers(loader) if num_workers else loader:
+    for batch in _watch_workers(loader, stop) if num_workers else loader:
         if isinstance(batch, EsrganError):
             raise batch
-        yield batch
+        yield batch.to_tensors() if isinstance(batch, _ArrayBatch) else batch
 
 
 def _identity(batch: Any) -> Any:
@@ -167,34 +191,48 @@ def _init_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _watch_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Iterate over a loader, and raise ``TrainingError`` between two batches if one of its processes has died."""
+def _watch_workers(loader: DataLoader[Any], stop: Callable[[], bool]) -> Iterator[Any]:
+    """Iterate over a loader, and raise ``TrainingError`` if one of its processes has died or none of them answers."""
     others = multiprocessing.active_children()
     handled = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if handled else None
-    iterator = iter(loader)
+    try:
+        iterator = iter(loader)
+    except OSError as error:  # they need semaphores in /dev/shm, memory, and a number of processes that may be limited
+        remedy = "set num_workers to 0, or raise the limits of the container (--shm-size, --pids-limit)"
+        raise TrainingError(f"loader processes cannot start: {describe_error(error)}; {remedy}") from error
     if handled:
         # PyTorch's handler would raise anywhere, even while a checkpoint is being written.
         signal.signal(signal.SIGCHLD, handler)
     processes = [process for process in multiprocessing.active_children() if process not in others]
+    waits = 0
     while True:
         _check_workers_alive(processes)
         try:
             batch = next(iterator)
         except StopIteration:
             return
-        except RuntimeError:  # PyTorch checks its processes every few seconds while it waits
+        except RuntimeError as error:
             _check_workers_alive(processes)
-            raise
-        yield batch
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            waits = waits + 1 if stop() else 0
+            if waits * _POLL_S >= _LAST_WAIT_S:
+                raise TrainingError("the run was asked to stop while loader processes did not answer") from None
+        else:
+            yield batch
 
 
 def _check_workers_alive(processes: Sequence[BaseProcess]) -> None:
+    reasons = {
+        "SIGKILL": ", which the system sends when memory runs out",
+        "SIGBUS": ", which the system sends when /dev/shm is full or a file was cut while it was read",
+    }
     for process in processes:
         if (code := process.exitcode) is not None:
-            end = f"was killed by signal {-code}" if code < 0 else f"exited too early with code {code}"
-            if code == -9:
-                end += ", which the system sends when memory runs out"
+            end = f"exited too early with code {code}"
+            if code < 0:
+                end = f"was killed by signal {-code}{reasons.get(signal.Signals(-code).name, '')}"
             remedy = "lower num_workers, then resume with --resume auto"
             raise TrainingError(f"loader process {process.pid}: {end}; {remedy}")
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches
-from esrgan.errors import EsrganError
+from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches, patches
+from esrgan.errors import EsrganError, TrainingError
 from tests.helpers.image_pairs import (
     SCALE,
     assert_equal_batches,
@@ -230,3 +230,39 @@ def test_dead_worker_interrupts_the_wait_for_its_batch():
         next(loader)
     assert time.monotonic() - before < 20
     assert_reports_dead_worker(error, killed[0].pid)
+
+
+@pytest.mark.slow
+def test_request_to_stop_ends_the_wait_for_a_batch(monkeypatch):
+    monkeypatch.setattr(patches, "_POLL_S", 0.1)
+    monkeypatch.setattr(patches, "_LAST_WAIT_S", 0.5)
+    others, requested = multiprocessing.active_children(), threading.Event()
+    loader = load_batches(
+        BlockedDataset(), batch_size=1, first_step=0, last_step=10, num_workers=1, stop=requested.is_set
+    )
+    threading.Timer(1, requested.set).start()
+    with pytest.raises(TrainingError, match="asked to stop while loader processes did not answer"):
+        next(loader)
+    assert requested.is_set()
+    for process in multiprocessing.active_children():
+        if process not in others:
+            process.kill()
+
+
+def test_loader_processes_need_no_shared_memory(cached_pairs, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse)  # inherited by the loader processes
+    monkeypatch.setattr(patches, "_LAST_WAIT_S", 0.0)
+    load = partial(load_batches, patch_stream(cached_pairs), batch_size=3, first_step=0, last_step=6)
+    assert_equal_batches(load(num_workers=2, stop=lambda: True), load())
+
+
+def test_loader_processes_that_cannot_start_are_explained(cached_pairs, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    with pytest.raises(TrainingError, match="cannot start: No space left on device; set num_workers to 0, or raise"):
+        next(load_batches(patch_stream(cached_pairs), batch_size=3, first_step=0, last_step=6, num_workers=1))
