@@ -25,6 +25,7 @@ from esrgan.weights import (
     load_file,
     parse_generator,
 )
+from esrgan.weights.dialects import EARLIER_LABEL
 
 STAGE_LABELS = {"pretraining": "PSNR", "training": "GAN"}
 
@@ -178,32 +179,32 @@ def _check_checkpoint(content: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _unfinished_stage(content: dict[str, Any], file: GeneratorFile) -> str | None:
-    """Return the stage that a checkpoint of the earlier framework was written in, unless at its last epoch."""
+    """Return the stage that a checkpoint of the earlier framework was written in, unless after its last epoch."""
     has_optimiser = {"optimizer_state_dict", "g_optimizer_state_dict"} & content.keys()
-    if not has_optimiser or not file.stage or content.get("epoch_i") == _num_epoch(file):
+    if not has_optimiser or file.dialect != EARLIER_LABEL or _remaining_epochs(content, file) == 0:
         return None
     return file.stage
 
 
-def _num_epoch(file: GeneratorFile) -> int | None:
-    """Return the number of epochs of the stage that wrote a file of the earlier framework, if it records that."""
+def _remaining_epochs(content: dict[str, Any], file: GeneratorFile) -> int | None:
+    """Return how many epochs a checkpoint of the earlier framework lacks, or None if it does not tell."""
     section = file.hparams.get(file.stage or "")
     epochs = section.get("num_epoch") if isinstance(section, dict) else None
-    return epochs if isinstance(epochs, int) else None
+    epoch = content.get("epoch_i")
+    return max(0, epochs - epoch) if isinstance(epochs, int) and isinstance(epoch, int) else None
 
 
 def _continue_earlier(
     description: str, content: dict[str, Any], file: GeneratorFile, config: Config, stage: str, last: str
 ) -> StartingPoint:
     """Continue a stage of the earlier framework with its networks, but not with its epoch and optimisers."""
-    epoch, epochs = content.get("epoch_i"), _num_epoch(file)
     discriminator = None
     if isinstance(content.get("d_model_state_dict"), dict):
         architecture, state = load_discriminator(file.path, content)
         discriminator = state if architecture == _configured_discriminator(config) else None
     networks = "its generator and discriminator" if discriminator else "its generator"
-    remaining = f"; to train what remains, set {stage}.num_epoch to {epochs - epoch}" if epoch and epochs else ""
-    description += (
-        f"continues after epoch {epoch} with {networks}, counts its steps from 0 and starts new optimisers{remaining}"
-    )
+    epoch = f" after epoch {content['epoch_i']}" if isinstance(content.get("epoch_i"), int) else ""
+    description += f"continues{epoch} with {networks}, counts its steps from 0 and starts new optimisers"
+    if remaining := _remaining_epochs(content, file):
+        description += f"; to train what remains, set {stage}.num_epoch to {remaining}"
     return StartingPoint(stage, description, file.state, discriminator, last_stage=last)

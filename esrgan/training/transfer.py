@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
@@ -24,11 +25,13 @@ def check_architecture(file: GeneratorFile, expected: Architecture, may_differ: 
         WeightsError: If it differs in others; the message has both architectures.
     """
     ours, theirs = asdict(expected), asdict(file.architecture)
-    different = {key for key in ours if ours[key] != theirs[key]}
-    if different <= set(may_differ):
+    different = {key: theirs[key] for key in ours if ours[key] != theirs[key]}
+    wrong = {key: value for key, value in different.items() if key not in may_differ}
+    if not wrong:
         return
-    remedy = "change generator and scale_factor in the configuration to match the file"
-    if different <= set(TRANSFERABLE):
+    places = {key: key if key in ("scale_factor", "img_channels") else f"generator.{key}" for key in wrong}
+    remedy = f"set {', '.join(f'{places[key]} to {json.dumps(value)}' for key, value in wrong.items())}"
+    if different.keys() <= set(TRANSFERABLE):
         remedy += ", or start from a model file (-l), which may have another scale, instead of a checkpoint"
     raise WeightsError(
         f"{file.path}: expected the generator of the configuration, {expected}, got {file.architecture}; {remedy}"

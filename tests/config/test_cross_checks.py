@@ -102,6 +102,10 @@ MISTAKES = {
         '{"pretraining": {"degradation": {}, "hard_transforms": true}}',
         "x.json:1:37: pretraining.hard_transforms: expected false with a degradation, which includes JPEG compression, got true; set it to false",
     ),
+    "patch below BasicSR's discriminator": (
+        '{"discriminator": {"type": "vgg_basicsr", "vgg_blk_ch": [4, 4, 4, 4, 4, 4, 4, 4, 4, 4]}, "training": {"cr_patch_size": [16, 32]}}',
+        "x.json:1:103: training.cr_patch_size: expected at least 32 px for the vgg_basicsr discriminator, got [16, 32]; use at least [32, 32]",
+    ),
     "patch below VGG": (
         '{"training": {"cr_patch_size": [12, 64]}}',
         "x.json:1:15: training.cr_patch_size: expected at least 16 px for block 5 of vgg19, got [12, 64]; "

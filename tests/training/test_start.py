@@ -177,7 +177,7 @@ def test_a_file_of_another_architecture_is_an_error(
             run(tiny_config(**changes), tmp_path / "out", load_checkpoint=start_files[kind])
         message = str(caught.value)
         assert str(start_files[kind]) in message
-        assert f"expected the generator of the configuration, {ours}, got RRDBNet ×4 8/4/1" in message
+        assert f"expected the generator of the configuration, {ours}, got RRDBNet ×4 8/4/1; set " in message
         assert "\n" not in message
         assert not (tmp_path / "out").exists()
 
@@ -317,7 +317,9 @@ def test_grey_images_folded_by_two_are_not_taken_for_four_channels(tiny_config: 
 
 
 def test_a_checkpoint_of_another_scale_is_not_resumed(start_files: dict[str, Path], tiny_config: Make) -> None:
-    remedy = "or start from a model file (-l), which may have another scale, instead of a checkpoint"
+    remedy = (
+        "set scale_factor to 4, or start from a model file (-l), which may have another scale, instead of a checkpoint"
+    )
     with pytest.raises(WeightsError, match=re.escape(remedy)):
         start(start_files["PSNR checkpoint"], tiny_config(scale_factor=2))
 
