@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from esrgan import pretrained
 from esrgan.config import Config
 from esrgan.errors import WeightsError
+from esrgan.files import expand_user
 from esrgan.models import RRDBNet
 from esrgan.training.checkpoint import STAGES
 from esrgan.training.options import TrainOptions
@@ -75,9 +77,9 @@ def find_start(config: Config, options: TrainOptions, file: Path | None) -> Star
         WeightsError: If a file cannot be read or cannot start the requested stage.
     """
     start = start_from_file(file, config, options.stage) if file else start_fresh(options.stage)
-    path = options.load_discriminator
-    if path is None:
+    if options.load_discriminator is None:
         return start
+    path = expand_user(options.load_discriminator)
     if start.resume is not None and start.stage == "training":
         return replace(start, description=f"{start.description}; its discriminator replaces {path}")
     if "training" not in start.stages:
@@ -198,11 +200,13 @@ def _continue_earlier(
     description: str, content: dict[str, Any], file: GeneratorFile, config: Config, stage: str, last: str
 ) -> StartingPoint:
     """Continue a stage of the earlier framework with its networks, but not with its epoch and optimisers."""
-    discriminator = None
-    if isinstance(content.get("d_model_state_dict"), dict):
-        architecture, state = load_discriminator(file.path, content)
-        discriminator = state if architecture == _configured_discriminator(config) else None
-    networks = "its generator and discriminator" if discriminator else "its generator"
+    networks, discriminator = "its generator", None
+    if stage == "training":
+        networks = "its generator and a new discriminator, because its own does not fit the configuration"
+        with suppress(WeightsError):  # those of the first versions have other layers
+            architecture, state = load_discriminator(file.path, content)
+            if architecture == _configured_discriminator(config):
+                networks, discriminator = "its generator and discriminator", state
     epoch = f" after epoch {content['epoch_i']}" if isinstance(content.get("epoch_i"), int) else ""
     description += f"continues{epoch} with {networks}, counts its steps from 0 and starts new optimisers"
     if remaining := _remaining_epochs(content, file):

@@ -354,8 +354,7 @@ def save_earlier(path: Path, tiny_config: Make, **content: Any) -> StartingPoint
     generator, discriminator = make_networks(Config.model_validate(config), torch.device("cpu"))
     architecture = infer_architecture(dict(generator.state_dict()))
     networks = {"g": earlier(dict(generator.state_dict()), architecture), "d": dict(discriminator.state_dict())}
-    for key in [key for key in content if key.endswith("model_state_dict")]:
-        content[key] = networks[content[key]]
+    content = {key: networks[value] if value in ("g", "d") else value for key, value in content.items()}
     torch.save(content | {"hparams": {key: config[key] for key in ("pretraining", "training")}}, path)
     return start(path, config)
 
@@ -389,7 +388,12 @@ GAN = {"g_model_state_dict": "g", "d_model_state_dict": "d", "g_optimizer_state_
             "GAN stage; the GAN stage continues after epoch 3 with its generator and discriminator, counts its steps "
             "from 0 and starts new optimisers; to train what remains, set training.num_epoch to 5",
         ),
-        (GAN | {"epoch_i": 3}, SECOND, "the GAN stage continues after epoch 3 with its generator and discriminator"),
+        (GAN | {"epoch_i": 3}, SECOND, "the GAN stage continues after epoch 3 with its generator and discriminator,"),
+        (
+            GAN | {"d_model_state_dict": {}, "epoch_i": 3},
+            SECOND,
+            "and a new discriminator, because its own does not fit",
+        ),
     ],
 )
 def test_unfinished_stages_of_the_earlier_framework_continue(
@@ -399,7 +403,7 @@ def test_unfinished_stages_of_the_earlier_framework_continue(
     assert given.stages == stages
     assert text in given.description
     assert given.resume is None
-    assert (given.discriminator is not None) == ("discriminator" in text)
+    assert (given.discriminator is not None) == ("generator and discriminator" in text)
 
 
 @pytest.mark.parametrize("content", [GAN | {"epoch_i": 8}, {"model_state_dict": "g", "stage": "training"}])
