@@ -30,13 +30,12 @@ import torchvision
 from torch import Tensor, nn
 
 from esrgan.config import Config
-from esrgan.console import Console
 from esrgan.devices import select_device
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
-from esrgan.training import TrainOptions
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.setup import make_autocast, make_networks, make_stage
+from esrgan.training.validation import Losses
 
 STAGES = ("pretraining", "training")
 Step = Callable[[Tensor, Tensor, int], dict[str, Any]]
@@ -105,16 +104,17 @@ def make_esrgan_step(
 ) -> Step:
     """Return the training step of this project, whose losses stay on the device until they are reported."""
     device = next(networks[0].parameters()).device
-    autocast = make_autocast(config, TrainOptions(autocast=low), device, Console())
-    training_stage = make_stage(stage, config, *networks, ContentLoss(), perceptual_loss, autocast)
+    autocast = make_autocast(config, device, low_precision=low)
+    losses = Losses(ContentLoss(), perceptual_loss, autocast, device)
+    training_stage = make_stage(stage, config, *networks, losses)
     average = ExponentialMovingAverage(networks[0], config.ema_decay)
 
     def step(low: Tensor, high: Tensor, number: int) -> dict[str, Any]:
-        losses = training_stage.step(
+        values = training_stage.step(
             *(each.contiguous(memory_format=torch.channels_last) for each in (low, high)), number
         )
         average.update(number)
-        return losses
+        return values
 
     return step
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from esrgan.cli import arguments, process
@@ -46,7 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--checkpoint-interval",
         type=arguments.positive_int,
         metavar="N",
-        help="write a checkpoint every N epochs (default: every epoch, at least a minute apart)",
+        help="write a checkpoint every N epochs (default: every epoch, at least a minute apart), besides every few "
+        "minutes (checkpoint_minutes of the configuration)",
     )
     parser.add_argument(
         "-w",
@@ -80,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         choices=["auto"],
-        help="resume from this configuration's newest checkpoint in --out-dir, if there is one",
+        help="resume the run called --run-name, or the newest run of this configuration, if --out-dir has one",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, estimate time and memory, and exit")
     parser.add_argument(
@@ -127,21 +129,11 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
     if (code := _launch_on_all_gpus(args, config.batch_size // config.accumulation, argv)) is not None:
         return code
+    names = {field.name for field in fields(TrainOptions)} - {"config_name", "resume"}
     options = TrainOptions(
-        config_name=args.config_file.stem,
-        out_dir=args.out_dir,
-        run_name=args.run_name,
-        device=args.device,
-        autocast=args.autocast,
-        stage=args.stage,
-        load_checkpoint=args.load_checkpoint,
-        load_discriminator=args.load_discriminator,
+        config_name=str(args.config_file.resolve()),
         resume=args.resume == "auto",
-        checkpoint_interval=args.checkpoint_interval,
-        best_checkpoint_warmup=args.best_checkpoint_warmup,
-        store_model_interval=args.store_model_interval,
-        max_steps=args.max_steps,
-        dry_run=args.dry_run,
+        **{name: getattr(args, name) for name in names},
     )
     return process.OK if train(config, options) else process.INTERRUPTED
 
@@ -160,22 +152,27 @@ def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequenc
     """
     import torch
 
+    from esrgan.training.interrupt import STOP_SIGNALS
+
     count = max((n for n in range(1, torch.cuda.device_count() + 1) if batch_size % n == 0), default=1)
     chosen = args.no_data_parallel or args.device not in ("auto", "cuda")
     if count == 1 or chosen or torch.distributed.is_torchelastic_launched():
         return None
     print(f"training on {count} GPUs; use --no-data-parallel to train on one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # torchrun would take back what nohup has asked for
+        launcher.append("--signals-to-handle=SIGTERM,SIGINT,SIGQUIT")
     command = [sys.executable, *launcher, "-m", "esrgan", "train", *argv]
     launched = subprocess.Popen(command)  # noqa: S603  (runs this package)
     requests: list[int] = []
 
     def request(number: int, _: object) -> None:
         requests.append(number)
-        if number == signal.SIGTERM:  # a terminal sends Ctrl-C to all processes, but SIGTERM only arrives here
+        if number != signal.SIGINT:  # a terminal sends Ctrl-C to all processes, but other signals only arrive here
             launched.terminate()
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, request) for number in handled}
     try:
         code = launched.wait()  # after a signal, the processes still write a checkpoint
         # torchrun's exit code is 1 whatever those of its processes are.

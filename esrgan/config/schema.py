@@ -331,6 +331,9 @@ class Config(_Section):
         "(0.75) or a transposition (0.25); none: no augmentation.",
     )
     keep_checkpoints: _PositiveInt = Field(default=2, description="Number of newest checkpoints to keep per stage.")
+    checkpoint_minutes: _PositiveFloat = Field(
+        default=5.0, description="Minutes after which a checkpoint is written, in addition to those after epochs."
+    )
     validation_interval: _PositiveInt = Field(default=5000, description="Steps between validations.")
     pretraining: Pretraining = Field(default_factory=Pretraining, description="First stage (PSNR): content loss only.")
     training: Training = Field(

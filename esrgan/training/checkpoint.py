@@ -5,10 +5,12 @@ from __future__ import annotations
 import glob
 import time
 import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.files import remove_abandoned
@@ -16,6 +18,11 @@ from esrgan.weights import load_file, save_file
 
 STAGES = ("pretraining", "training")
 STAGE_LABELS = {"pretraining": "PSNR", "training": "ESRGAN"}
+# Keys of a configuration that do not make another run of it: lengths, validation, logs, and what differs by machine.
+NOT_IDENTIFYING = {
+    *("num_epoch", "num_steps", "val_datasets", "validation_interval", "logging"),
+    *("keep_checkpoints", "checkpoint_minutes", "data_root", "cache_dir", "num_workers", "activation_checkpointing"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,20 +40,28 @@ class RunFiles:
     scale: int
 
     @classmethod
-    def new(cls, folder: Path, scale: int, name: str | None = None) -> RunFiles:
+    def new(cls, folder: Path, scale: int, name: str | None = None, *, may_have_logs: bool = False) -> RunFiles:
         """Return the file names of a new run, which is named by the current time unless ``name`` is set.
+
+        Args:
+            folder: Folder of all the files.
+            scale: Upscaling factor.
+            name: Name of the run.
+            may_have_logs: Accept the name of a run that was killed before its first checkpoint.
 
         Raises:
             WeightsError: If the folder already has files of a run with this name.
         """
 
         def is_taken(name: str) -> bool:
-            return any(folder.glob(f"{glob.escape(name)}_RRDB_*")) or (folder / "logs" / name).exists()
+            has_logs = (folder / "logs" / name).exists() and not may_have_logs
+            return has_logs or any(folder.glob(f"{glob.escape(name)}_RRDB_*"))
 
         if name is not None and is_taken(name):
-            raise WeightsError(
-                f"{folder}: already has a run named {name}; choose another name, or resume it with --resume auto"
-            )
+            remedy = "choose another name, or resume it with --resume auto"
+            if may_have_logs:
+                remedy = "it has no checkpoint to resume; choose another name"
+            raise WeightsError(f"{folder}: already has a run named {name}; {remedy}")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
         return cls(folder, name or next(stamp for stamp in stamps if not is_taken(stamp)), scale)
@@ -84,6 +99,74 @@ class RunFiles:
         return self.folder / "logs" / self.run
 
 
+@dataclass
+class Checkpoint:
+    """Everything that a stage needs to continue as if it had not been interrupted.
+
+    Attributes:
+        stage: Name of the stage.
+        hparams: The configuration.
+        params: Weights of the generator.
+        params_ema: Their average.
+        run: Name of the run.
+        config_name: See ``TrainOptions``.
+        step: Number of completed steps.
+        timeline: ``Timeline.to_dict`` of the stage; None if it is unknown.
+        train_images: Checksums of the training images; empty if they are unknown.
+        pending_validation: None if everything that was due after the last step is done. Otherwise the validation was
+            interrupted and is to be repeated; the value is whether the step was healthy.
+        best: ``vars`` of the best validation; None if there is none.
+        interval: State of the meter.
+        recovery: State of the recovery.
+        state: State of the stage: optimisers, discriminator.
+    """
+
+    stage: str
+    hparams: dict[str, Any]
+    params: dict[str, Tensor]
+    params_ema: dict[str, Tensor]
+    run: str
+    config_name: str
+    step: int
+    timeline: dict[str, Any] | None
+    train_images: list[int]
+    pending_validation: bool | None
+    best: dict[str, Any] | None
+    interval: dict[str, Any]
+    recovery: dict[str, Any]
+    state: dict[str, Any]
+
+    def to_content(self) -> dict[str, Any]:
+        """Return the content of the file: that of a model file, ``params`` and ``checkpoint``."""
+        rest = {key: value for key, value in vars(self).items() if key not in (*_MODEL_KEYS, "state")}
+        model = {key: getattr(self, key) for key in _MODEL_KEYS}
+        return model | {"checkpoint": rest | {"stage": self.state}}
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what training changes, as ``recovery.restore_state`` takes it."""
+        return {"params_ema": self.params_ema, "params": self.params, "stage": self.state}
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], path: Path) -> Checkpoint:
+        """Return the checkpoint in the content of a file.
+
+        Raises:
+            WeightsError: If something is missing.
+        """
+        values = {"timeline": None, "train_images": [], "pending_validation": None} | content["checkpoint"]
+        try:
+            values["state"] = values["stage"]
+            values |= {key: content[key] for key in _MODEL_KEYS}
+            return cls(**{field.name: values[field.name] for field in fields(cls)})
+        except KeyError as error:
+            raise WeightsError(
+                f"{path}: incomplete checkpoint; save its generator weights to another file and start from that with -l"
+            ) from error
+
+
+_MODEL_KEYS = ("params_ema", "params", "stage", "hparams")
+
+
 def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
     """Write a checkpoint and rename the previous ones to ``…_checkpoint_1.pth``, ``…_checkpoint_2.pth``, ….
 
@@ -112,14 +195,14 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
 
 
 def find_newest_checkpoint(
-    folder: Path, config_name: str, run_name: str | None, stage: str = "all"
+    folder: Path, is_wanted: Callable[[dict[str, Any]], bool], run_name: str | None = None, stage: str = "all"
 ) -> tuple[Path | None, list[WeightsError]]:
-    """Find the newest undamaged checkpoint of a run or, without a run name, of a configuration.
+    """Find the newest undamaged checkpoint that is wanted.
 
     Args:
         folder: Folder to search.
-        config_name: Name of the configuration.
-        run_name: Name of the run; None accepts any run of the configuration.
+        is_wanted: Called with the contents of undamaged checkpoints, the newest first, until it returns True.
+        run_name: Name of the run; None accepts any.
         stage: "pretraining" ignores checkpoints of the GAN stage.
 
     Returns:
@@ -133,15 +216,37 @@ def find_newest_checkpoint(
     damaged: list[WeightsError] = []
     for path in _sort_newest_first(folder.glob(pattern)):
         try:
-            checkpoint = _load_verified(path).get("checkpoint")
+            content = _load_verified(path)
         except WeightsError as error:
             damaged.append(error)
             continue
-        if isinstance(checkpoint, dict) and (run_name or checkpoint.get("config_name") == config_name):
+        if isinstance(content.get("checkpoint"), dict) and is_wanted(content):
             return path, damaged
     if run_name and damaged:
         raise damaged[0]
     return None, damaged
+
+
+def is_same_run(content: dict[str, Any], config_name: str, hparams: dict[str, Any]) -> bool:
+    """Return whether a checkpoint belongs to the run of a configuration, which may have no name.
+
+    A configuration file may have been edited since, and moved or copied if it was not edited. Another seed is another
+    run, because one configuration can be run with several seeds.
+    """
+    earlier = content.get("hparams") or {}
+    is_same_file = content["checkpoint"].get("config_name") == config_name
+    return earlier.get("seed") == hparams["seed"] and (is_same_file or _identity(earlier) == _identity(hparams))
+
+
+def _identity(hparams: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration by which a run is recognised."""
+    return {
+        key: {name: each for name, each in value.items() if name not in NOT_IDENTIFYING}
+        if isinstance(value, dict)
+        else value
+        for key, value in hparams.items()
+        if key not in NOT_IDENTIFYING
+    }
 
 
 def _sort_newest_first(paths: Iterable[Path]) -> list[Path]:

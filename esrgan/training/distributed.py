@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -9,8 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from esrgan.console import log
 from esrgan.devices import select_local_device
 from esrgan.errors import DeviceError, LostProcessError, Problem
 from esrgan.text import one_line
@@ -71,7 +72,8 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         store = PrefixStore(key, store)
         with _translate_errors():
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size)
-        yield device
+        with _only_errors_are_shown(rank):
+            yield device
         all_reduce_sum(torch.zeros(1))  # wait for process 0, which may still be writing files
     except LostProcessError:
         raise
@@ -82,6 +84,18 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         _heartbeat.stop()
         _heartbeat = None
     dist.destroy_process_group()  # skipped after an error, because NCCL would wait for the others
+
+
+@contextmanager
+def _only_errors_are_shown(rank: int) -> Iterator[None]:
+    """Silence the messages of all processes but the first."""
+    level = log.level
+    if rank > 0:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
@@ -146,11 +160,6 @@ def average_gradients(gradients: list[Tensor]) -> None:
     torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
 
 
-def null_stream() -> TextIO:
-    """Open a stream that discards its input, for the processes that print nothing."""
-    return Path(os.devnull).open("w", encoding="utf-8")
-
-
 def all_reduce_sum(values: Tensor) -> Tensor:
     """Sum a tensor over the processes, in place."""
     if world_size() > 1:
@@ -167,6 +176,15 @@ def all_reduce_mean(values: Tensor) -> Tensor:
 def any_rank(flag: bool) -> bool:
     """Return whether the flag is set in any process, so that all of them leave a loop at the same step."""
     return flag if world_size() == 1 else bool(all_reduce_sum(torch.tensor(float(flag))).item())
+
+
+def all_reduce_max(*values: float) -> list[float]:
+    """Return the maximum of each value over the processes."""
+    if world_size() == 1:
+        return list(values)
+    with _translate_errors():
+        dist.all_reduce(tensor := torch.tensor(values), op=dist.ReduceOp.MAX)
+    return tensor.tolist()
 
 
 def all_gather(values: Tensor) -> Tensor:

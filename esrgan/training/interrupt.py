@@ -1,4 +1,4 @@
-"""Handling of signals, full disks and lack of memory during a run."""
+"""Requests to stop a run, and errors with external causes such as a full disk or a lack of memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,57 @@ import torch
 from esrgan.devices import is_out_of_memory
 from esrgan.errors import EsrganError, TrainingError
 from esrgan.text import describe_error
+
+# Ctrl-C, kill, the end of a terminal or an SSH session, and the warning that Slurm can send before its time limit.
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+
+_requested = threading.Event()
+
+
+class Interrupted(Exception):  # noqa: N818  (it is not an error)
+    """Raised in all processes when a signal has asked one of them to stop and a checkpoint is written."""
+
+
+def is_requested() -> bool:
+    """Return whether a signal has asked this process to stop."""
+    return _requested.is_set()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn stop signals into a request, after which the run finishes its step and writes a checkpoint.
+
+    A validation is aborted and repeated on resume. A second signal of the same kind ends the process at once. Signals
+    that were ignored when the process started stay ignored, as ``nohup`` asks for SIGHUP.
+    """
+    _requested.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # When another process has ended, torchrun sends SIGTERM more than once, and SIGKILL after 30 s in any case. A
+    # repeated SIGTERM is ignored so that this process can print its message first.
+    ignored = {signal.SIGTERM} if torch.distributed.is_torchelastic_launched() else set()
+
+    def handle(number: int, _: object) -> None:
+        _requested.set()
+        signal.signal(number, signal.SIG_IGN if number in ignored else previous[signal.Signals(number)])
+
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handled = [number for number in STOP_SIGNALS if previous[number] != signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, handle)
+    try:
+        yield
+    except Interrupted:
+        raise
+    except BaseException:
+        previous |= dict.fromkeys(ignored, signal.SIG_IGN)
+        raise
+    finally:
+        for number in handled:
+            signal.signal(number, previous[number])
 
 
 @contextmanager
@@ -42,34 +93,3 @@ def explain_failures(device: torch.device) -> Iterator[None]:
             f"activation_checkpointing, or use smaller patches; --dry-run estimates the memory, and --resume auto "
             f"continues from the last checkpoint"
         ) from error
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event, after which the run finishes its step and writes a checkpoint.
-
-    A validation is aborted and repeated on resume. A second signal ends the process at once.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    # When another process has ended, torchrun sends SIGTERM more than once, and SIGKILL after 30 s in any case. A
-    # repeated SIGTERM is ignored so that this process can print its message first.
-    ignored = {signal.SIGTERM} if torch.distributed.is_torchelastic_launched() else set()
-
-    def handle(number: int, _: object) -> None:
-        event.set()
-        signal.signal(number, signal.SIG_IGN if number in ignored else previous[signal.Signals(number)])
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, handle)
-    try:
-        yield event
-    except BaseException:
-        previous |= dict.fromkeys(ignored, signal.SIG_IGN)
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

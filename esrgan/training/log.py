@@ -3,22 +3,76 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
+import os
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from esrgan import images
+from esrgan.config.schema import Logging
+from esrgan.console import log
 from esrgan.errors import EsrganError
 from esrgan.files import lock, write_text
 from esrgan.text import describe_error
 
-WandbMode = Literal["disabled", "offline", "online"]
+NETWORK_TIMEOUT_S = 10
+
+
+def check_loggers(settings: Logging) -> Logging:
+    """Check that the loggers work, before a run begins.
+
+    Returns:
+        The settings, without TensorBoard if it cannot be imported, and with Weights & Biases offline if its server
+        cannot be reached. A warning says so.
+
+    Raises:
+        EsrganError: If Weights & Biases cannot be imported, or is to be online without a login.
+    """
+    changes: dict[str, Any] = {}
+    if settings.tensorboard:
+        try:
+            importlib.import_module("torch.utils.tensorboard")
+        except Exception as error:  # a broken installation can raise anything
+            log.warning(
+                "TensorBoard cannot be imported (%s): the run is logged without it; reinstall it with "
+                "pip install 'esrgan[train]', or set logging.tensorboard to false",
+                describe_error(error),
+            )
+            changes["tensorboard"] = False
+    if settings.wandb != "disabled":
+        try:
+            wandb = importlib.import_module("wandb")
+        except Exception as error:
+            remedy = "pip install wandb, or set logging.wandb to disabled"
+            raise EsrganError(f"wandb: cannot be imported ({describe_error(error)}); {remedy}") from error
+        if settings.wandb == "online":
+            if not wandb.login(prompt=False, verify=False):
+                raise EsrganError(
+                    "wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled"
+                )
+            if problem := _find_network_problem(wandb.Settings().base_url):
+                log.warning("wandb: %s; the run is logged offline and can be uploaded with `wandb sync`", problem)
+                changes["wandb"] = "offline"
+    return settings.model_copy(update=changes)
+
+
+def _find_network_problem(url: str) -> str | None:
+    try:
+        urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT_S).close()  # noqa: S310  (an address of the user)
+    except urllib.error.HTTPError:  # the server has answered
+        return None
+    except (OSError, ValueError) as error:
+        return f"{url} cannot be reached ({describe_error(getattr(error, 'reason', None) or error)})"
+    return None
 
 
 class RunLog:
@@ -28,16 +82,12 @@ class RunLog:
         folder: Folder of ``log.jsonl``, the images and TensorBoard's files.
         run: Name of the run.
         hparams: The whole configuration, for Weights & Biases.
-        tensorboard: Write TensorBoard files to ``folder/tensorboard/<stage>``.
-        wandb: "disabled", "offline" or "online".
-        wandb_project: Project on Weights & Biases.
-        wandb_entity: User or team there; None is the default of the login.
+        settings: Which logs to write, as returned by ``check_loggers``.
         resumed_from: (stage, step, whether its validation was done) of the checkpoint that the run resumes from.
             Records that were logged after it are removed.
 
     Raises:
-        EsrganError: If another process trains the run, if the folder cannot be written (also by later calls), or if
-            Weights & Biases is to be online without a login.
+        EsrganError: If another process trains the run, or if the folder cannot be written (also by later calls).
     """
 
     def __init__(
@@ -46,14 +96,9 @@ class RunLog:
         *,
         run: str,
         hparams: dict[str, Any],
-        tensorboard: bool = True,
-        wandb: WandbMode = "disabled",
-        wandb_project: str = "esrgan",
-        wandb_entity: str | None = None,
+        settings: Logging,
         resumed_from: tuple[str, int, bool] = ("pretraining", 0, True),
     ) -> None:
-        if wandb == "online":
-            _check_wandb_login()
         self.folder = folder
         self.resumed_from = resumed_from
         with self._explain_write_errors("choose another --out-dir"):
@@ -61,9 +106,9 @@ class RunLog:
             self.lock = lock(folder / ".lock", f"{folder}: another process is training {run}")
             _drop_later_records(folder / "log.jsonl", *resumed_from)
             self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
-        self.use_tensorboard = tensorboard
+        self.use_tensorboard = settings.tensorboard
         self.tensorboard_writers: dict[str, Any] = {}
-        self.wandb_run = _start_wandb(wandb, wandb_project, wandb_entity, run, folder, hparams)
+        self.wandb_run = None if settings.wandb == "disabled" else _start_wandb(settings, run, folder, hparams)
 
     def add_scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
         """Log scalars.
@@ -143,32 +188,20 @@ def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -
     write_text(path, "".join(kept))
 
 
-def _check_wandb_login() -> None:
-    import wandb
-
-    if not wandb.login(prompt=False, verify=False):
-        raise EsrganError("wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled")
-
-
-def _start_wandb(
-    mode: WandbMode, project: str, entity: str | None, run: str, folder: Path, hparams: dict[str, Any]
-) -> Any:
-    if mode == "disabled":
-        return None
+def _start_wandb(settings: Logging, run: str, folder: Path, hparams: dict[str, Any]) -> Any:
     import wandb
 
     # Runs in different folders may have the same name, so the id also depends on the folder.
-    identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    started = wandb.init(
-        project=project,
-        entity=entity,
-        name=run,
-        id=f"{run}-{identity}",
-        resume="allow",
-        dir=folder,
-        mode=mode,
-        config=hparams,
-    )
+    identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
+    arguments: dict[str, Any] = {"id": f"{run}-{identity}", "name": run, "dir": folder, "config": hparams}
+    arguments |= {"project": settings.wandb_project, "entity": settings.wandb_entity, "resume": "allow"}
+    try:
+        started = wandb.init(mode=settings.wandb, **arguments)
+    except Exception as error:
+        if settings.wandb != "online":
+            raise EsrganError(f"wandb: {describe_error(error)}; set logging.wandb to disabled") from error
+        log.warning("wandb: %s; the run is logged offline and can be uploaded with `wandb sync`", describe_error(error))
+        started = wandb.init(mode="offline", **arguments)
     for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):
         for split in ("train", "validation"):
             started.define_metric(f"{split}/{label}/*", step_metric=f"{stage}_step")

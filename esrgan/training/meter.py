@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from esrgan.training import distributed
+
+T = TypeVar("T")
 
 
 class Meter:
@@ -31,8 +34,19 @@ class Meter:
         self.data_wait_s = 0.0
         self.started_at = time.perf_counter()
 
-    def add(self, losses: dict[str, Tensor], data_wait_s: float) -> None:
-        """Add the losses and gradient norms of a step, on the device, and the seconds it waited for data.
+    def time_waits(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yield the batches, and measure the time spent waiting for each of them."""
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.data_wait_s += time.perf_counter() - before
+            yield batch
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Add the losses and gradient norms of a step, on the device.
 
         A step with a non-finite value was skipped. It is counted but not included in any mean.
         """
@@ -47,7 +61,6 @@ class Meter:
         self.finite_steps = self.finite_steps.to(values.device) + is_finite
         self.summed_steps += 1
         self.steps += 1
-        self.data_wait_s += data_wait_s
 
     def exclude(self, seconds: float) -> None:
         """Exclude seconds that were spent on something else from the rates."""

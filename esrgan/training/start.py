@@ -15,7 +15,7 @@ from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.files import expand_user
 from esrgan.models import RRDBNet
-from esrgan.training.checkpoint import STAGES
+from esrgan.training.checkpoint import STAGES, Checkpoint
 from esrgan.training.options import TrainOptions
 from esrgan.training.transfer import check_architecture, take_layers
 from esrgan.weights import (
@@ -41,7 +41,7 @@ class StartingPoint:
         description: How the files were understood, for the user.
         generator: Initial weights of the generator, or of some of its layers; None keeps the random ones.
         discriminator: Initial weights of the discriminator; None keeps the random ones.
-        resume: The contents of the checkpoint to resume; None starts the stage at its first step.
+        resume: The checkpoint to resume; None starts the stage at its first step.
         last_stage: The last stage to run.
     """
 
@@ -49,7 +49,7 @@ class StartingPoint:
     description: str
     generator: dict[str, Tensor] | None = None
     discriminator: dict[str, Tensor] | None = None
-    resume: dict[str, Any] | None = None
+    resume: Checkpoint | None = None
     last_stage: str = field(default="training", kw_only=True)
 
     @property
@@ -132,13 +132,12 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
     expected = _configured_generator(config)
     last = "training" if stage == "all" else stage
     if isinstance(content.get("checkpoint"), dict) and file.stage:
-        checkpoint = f"{path}: checkpoint of {file.stage} at step {_check_checkpoint(content, path)['step']}"
+        resume = Checkpoint.from_content(content, path)
+        checkpoint = f"{path}: checkpoint of {file.stage} at step {resume.step}"
         if stage in ("all", file.stage):
             check_architecture(file, expected, may_differ=())
-            resume = content["checkpoint"] | {"hparams": file.hparams}
-            resume |= {key: content[key] for key in ("params", "params_ema")}
             description = f"{checkpoint}; resuming from there"
-            return StartingPoint(file.stage, description, content["params"], resume=resume, last_stage=last)
+            return StartingPoint(file.stage, description, resume.params, resume=resume, last_stage=last)
         if stage == "pretraining":
             raise WeightsError(f"{path}: a checkpoint of training cannot resume pretraining; use --stage training")
         layers, transfer = take_layers(file, expected)
@@ -169,15 +168,6 @@ def _configured_generator(config: Config) -> Architecture:
         network = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
     architecture = infer_architecture(network.state_dict())
     return replace(architecture, residual_scaling=config.generator.residual_scaling)
-
-
-def _check_checkpoint(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    checkpoint: dict[str, Any] = content["checkpoint"]
-    if {"run", "step", "best", "stage"} - checkpoint.keys() or {"params", "params_ema"} - content.keys():
-        raise WeightsError(
-            f"{path}: incomplete checkpoint; save its generator weights to another file and start from that with -l"
-        )
-    return checkpoint
 
 
 def _unfinished_stage(content: dict[str, Any], file: GeneratorFile) -> str | None:

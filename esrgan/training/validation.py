@@ -1,10 +1,12 @@
-"""Validation on whole images: losses, PSNR, SSIM, and panels for visual comparison."""
+"""Validation on whole images: losses, PSNR, SSIM, panels for visual comparison, and which model is the best."""
 
 from __future__ import annotations
 
-import threading
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -14,11 +16,37 @@ from esrgan import images, metrics, resize
 from esrgan.data import CachedPair, read_cached_pair
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
-from esrgan.training import distributed
+from esrgan.training import distributed, interrupt
 from esrgan.training.stages import Autocast
 
 PANEL_SIZE = 320  # px; a panel shows at most this width and height of an HR image, from its centre
 PANEL_LABELS = ["LR (nearest)", "bicubic", "SR", "HR"]
+# Above this, errors are below a quarter of an 8-bit level. Without a cap, a single image that is perfect or nearly so,
+# such as a black one, would decide which model is the best.
+MAX_JUDGED_PSNR = 60.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses that validation measures, and how they and the generator are computed."""
+
+    content: ContentLoss
+    perceptual: PerceptualLoss | None
+    autocast: Autocast
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation of a stage so far.
+
+    Attributes:
+        score: Its score; larger is better.
+        judge: What scores depend on besides the generator: scores of different judges cannot be compared.
+    """
+
+    score: float
+    judge: dict[str, str]
 
 
 def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
@@ -33,54 +61,78 @@ def to_image(tensor: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def validate(
-    generator: RRDBNet,
-    pairs: Sequence[CachedPair],
-    content_loss: ContentLoss,
-    perceptual_loss: PerceptualLoss | None,
-    autocast: Autocast,
-    device: torch.device,
-    interrupted: threading.Event,
-) -> dict[str, float] | None:
+def validate(generator: RRDBNet, pairs: Sequence[CachedPair], losses: Losses) -> dict[str, float]:
     """Measure a generator on whole images, which are divided among the processes.
 
     Returns:
-        None if any process was interrupted. Otherwise means over all images: content_loss and, if enabled,
-        perceptual_loss of the clamped output; PSNR in dB and SSIM of 8-bit images without a border of ``scale`` px, on
-        Y (``PSNR``, ``SSIM``) and on RGB (``PSNR_RGB``, ``SSIM_RGB``).
+        Means over all images: content_loss and, if enabled, perceptual_loss of the clamped output; PSNR in dB and SSIM
+        of 8-bit images without a border of ``scale`` px, on Y (``PSNR``, ``SSIM``) and on RGB (``PSNR_RGB``,
+        ``SSIM_RGB``). The means of PSNR are over the images that are not perfect; ``perfect_images`` counts the
+        others. ``judged_psnr`` is the mean of PSNR on Y with ``MAX_JUDGED_PSNR`` as its maximum. ``colour_drift`` is
+        the mean difference of the output from HR in the channel where it is largest, in 8-bit levels.
+
+    Raises:
+        Interrupted: In all processes, if one of them was asked to stop.
     """
-    rows = []
-    for pair in pairs[distributed.rank() :: distributed.world_size()]:
-        if interrupted.is_set():
+    rows = torch.zeros((len(pairs), 6 + pairs[0].shape[2]), dtype=torch.float64)
+    for i in range(distributed.rank(), len(pairs), distributed.world_size()):
+        if interrupt.is_requested():
             break
-        low, high = read_cached_pair(pair)
-        real = to_tensor(high, device)
-        with autocast():
-            fake = generator(to_tensor(low, device)).float().clamp(0, 1)
+        low, high = read_cached_pair(pairs[i])
+        real = to_tensor(high, losses.device)
+        with losses.autocast():
+            fake = generator(to_tensor(low, losses.device)).float().clamp(0, 1)
+            perceptual = losses.perceptual(fake, real).item() if losses.perceptual is not None else 0.0
         scores = metrics.measure(to_image(fake), high, border=generator.scale_factor)
-        row = {
-            "content_loss": content_loss(fake, real).item(),
-            "PSNR": scores["psnr_y"],
-            "SSIM": scores["ssim_y"],
-            "PSNR_RGB": scores["psnr_rgb"],
-            "SSIM_RGB": scores["ssim_rgb"],
-        }
-        if perceptual_loss is not None:
-            with autocast():
-                row["perceptual_loss"] = perceptual_loss(fake, real).item()
-        rows.append(row)
-    if distributed.any_rank(interrupted.is_set()):
-        return None
-    names = ["content_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"]
-    names += ["perceptual_loss"] if perceptual_loss is not None else []
-    sums = distributed.all_reduce_sum(
-        torch.tensor([sum(row[name] for row in rows) for name in names], dtype=torch.float64)
-    )
-    return {name: value / len(pairs) for name, value in zip(names, sums.tolist(), strict=True)}
+        fidelity = [scores[name] for name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")]
+        drift = (fake - real).mean(dim=(0, 2, 3)) * 255
+        rows[i] = torch.tensor([losses.content(fake, real).item(), perceptual, *fidelity, *drift.tolist()])
+    if distributed.any_rank(interrupt.is_requested()):
+        raise interrupt.Interrupted
+    content, perceptual, psnr, ssim, psnr_rgb, ssim_rgb, *drifts = distributed.all_reduce_sum(rows).T.tolist()
+    mean_psnr, num_perfect = metrics.finite_mean(psnr)
+    values = {
+        "content_loss": fmean(content),
+        "PSNR": mean_psnr,
+        "SSIM": fmean(ssim),
+        "PSNR_RGB": metrics.finite_mean(psnr_rgb)[0],
+        "SSIM_RGB": fmean(ssim_rgb),
+        "judged_psnr": fmean(min(each, MAX_JUDGED_PSNR) for each in psnr),
+        "colour_drift": max(map(fmean, drifts), key=abs),
+        "perfect_images": num_perfect,
+    }
+    return values | ({"perceptual_loss": fmean(perceptual)} if losses.perceptual is not None else {})
+
+
+def make_judge(stage: str, pairs: Sequence[CachedPair], perceptual_loss: PerceptualLoss | None) -> dict[str, str]:
+    """Return what the best model of a stage is judged by; see ``Best``.
+
+    The PSNR stage is judged by PSNR on Y, which it optimises. The GAN stage trades PSNR for texture, so PSNR would
+    select its first steps. It is judged by the perceptual loss; without one, the newest model counts as best.
+    """
+    content = "".join(sorted(f"{pair.shape}{pair.scale}{pair.checksum:08x}" for pair in pairs))
+    validation_images = {"the validation images": hashlib.sha256(content.encode()).hexdigest()}
+    if stage == "pretraining":
+        return {"the criterion": "PSNR"} | validation_images
+    if perceptual_loss is None:
+        return {"the criterion": "newest"}
+    distance = f"{perceptual_loss} {perceptual_loss.layer_weights} {perceptual_loss.distance.distance.__name__}"
+    weights = hashlib.sha256(distance.encode())
+    for value in perceptual_loss.state_dict().values():
+        weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return {"the criterion": "perceptual loss", "the perceptual loss": weights.hexdigest()} | validation_images
+
+
+def score(values: dict[str, float], judge: dict[str, str], done: int) -> float:
+    """Return the score of a validation after ``done`` steps; larger is better."""
+    criterion = judge["the criterion"]
+    if criterion == "newest":
+        return done
+    return values["judged_psnr"] if criterion == "PSNR" else -values["perceptual_loss"]
 
 
 @torch.no_grad()
-def make_panel(generator: RRDBNet, pairs: Sequence[CachedPair], autocast: Autocast, device: torch.device) -> np.ndarray:
+def make_panel(generator: RRDBNet, pairs: Sequence[CachedPair], losses: Losses) -> np.ndarray:
     """Return a panel (H, W, 3) uint8 with LR, bicubic, SR and HR side by side, and one row per image (its centre)."""
     scale = generator.scale_factor
     rows = []
@@ -90,8 +142,8 @@ def make_panel(generator: RRDBNet, pairs: Sequence[CachedPair], autocast: Autoca
         top, left = ((extent - length) // 2 for extent, length in zip(low.shape[:2], size, strict=True))
         low = low[top : top + size[0], left : left + size[1]]
         high = high[top * scale : (top + size[0]) * scale, left * scale : (left + size[1]) * scale]
-        with autocast():
-            fake = generator(to_tensor(low, device))
+        with losses.autocast():
+            fake = generator(to_tensor(low, losses.device))
         nearest = low.repeat(scale, axis=0).repeat(scale, axis=1)
         rows.append([nearest, resize.bicubic(low, Fraction(scale)), to_image(fake), high])
     return images.make_contact_sheet(rows, PANEL_LABELS)

@@ -83,7 +83,7 @@ def test_a_finished_run_exits_with_0(config_file: Path, tmp_path: Path, capsys: 
     (path,) = out_dir.glob("*_RRDB_ESRGAN_x4_checkpoint.pth")
     content = load_file(path)
     assert content["hparams"]["seed"] == 5
-    assert content["checkpoint"]["config_name"] == "mine"
+    assert content["checkpoint"]["config_name"] == str(config_file.resolve())
 
 
 def test_a_killed_loader_worker_ends_the_run(
@@ -202,7 +202,7 @@ def test_every_option_reaches_the_trainer(
 ) -> None:
     assert train_main([str(config_file), "--device", "cpu"]) == 0
     config = Config.model_validate(tiny_config())
-    assert train_calls.pop() == (config, TrainOptions(config_name="mine", device="cpu"))
+    assert train_calls.pop() == (config, TrainOptions(config_name=str(config_file.resolve()), device="cpu"))
     line = (
         "-l in.pth -a --no-data-parallel -i 3 -w 4 -s 5 --run-name me --stage training --dry-run --seed 6 --max-steps 7"
     )
@@ -211,7 +211,7 @@ def test_every_option_reaches_the_trainer(
     assert train_calls.pop() == (
         config.model_copy(update={"seed": 6, "data_root": "photos"}),
         TrainOptions(
-            config_name="mine",
+            config_name=str(config_file.resolve()),
             out_dir=tmp_path,
             run_name="me",
             device="cpu",
@@ -226,7 +226,10 @@ def test_every_option_reaches_the_trainer(
         ),
     )
     assert train_main([str(config_file), "--resume", "auto", "--device", "cpu"]) == 0
-    assert train_calls.pop() == (config, TrainOptions(config_name="mine", device="cpu", resume=True))
+    assert train_calls.pop() == (
+        config,
+        TrainOptions(config_name=str(config_file.resolve()), device="cpu", resume=True),
+    )
 
 
 def test_the_example_in_the_readme_of_the_earlier_framework_is_understood(
@@ -236,7 +239,7 @@ def test_the_example_in_the_readme_of_the_earlier_framework_is_understood(
     expected = (
         Config.model_validate(tiny_config()),
         TrainOptions(
-            config_name="mine",
+            config_name=str(config_file.resolve()),
             device="cpu",
             autocast=True,
             load_checkpoint=Path("psnr.pth"),

@@ -19,6 +19,7 @@ DEFAULTS = {
     "accumulation": 1,
     "gradient_clip": None,
     "keep_checkpoints": 2,
+    "checkpoint_minutes": 5.0,
     "activation_checkpointing": False,
     "img_channels": 3,
     "seed": 0,

@@ -44,8 +44,10 @@ def load_run_files(out_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def comparable_content(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's content without the run's name and configuration, which may differ between identical runs."""
-    checkpoint = {key: value for key, value in content.get("checkpoint", {}).items() if key != "run"}
+    """Return a file's content without the names of run and configuration, which may differ between identical runs."""
+    checkpoint = {
+        key: value for key, value in content.get("checkpoint", {}).items() if key not in ("run", "config_name")
+    }
     return {key: value for key, value in content.items() if key != "hparams"} | {"checkpoint": checkpoint}
 
 

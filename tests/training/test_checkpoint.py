@@ -11,7 +11,7 @@ import pytest
 
 from esrgan.errors import WeightsError
 from esrgan.files import atomic_write
-from esrgan.training import loop
+from esrgan.training import loop, schedule
 from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, save_checkpoint
 from esrgan.weights import load_file, save_file
 from tests.helpers.runs import load_run_files, psnr_scores, read_records, run
@@ -45,7 +45,7 @@ def test_checkpoints_and_models_are_written_at_their_intervals(
     assert load_run_files(tmp_path / "two").keys() == {f"PSNR_x4{suffix}" for suffix in names}
     # By default there is one per epoch, but they are at least a minute apart.
     assert checkpoint_steps(config, tmp_path / "minute") == [6]
-    monkeypatch.setattr(loop, "MIN_CHECKPOINT_INTERVAL_S", -1)
+    monkeypatch.setattr(schedule, "MIN_EPOCH_CHECKPOINT_S", -1)
     assert checkpoint_steps(config, tmp_path / "each") == [2, 4, 6]
     assert load_run_files(tmp_path / "each").keys() == {"PSNR_x4", "PSNR_x4_best_model", "PSNR_x4_checkpoint"}
 
@@ -110,16 +110,19 @@ def test_the_newest_checkpoint_of_a_configuration_or_run_is_found(tmp_path: Path
     save_file(tmp_path / "zzz_RRDB_PSNR_x4.pth", {"params": {}})
     (tmp_path / "zzz_RRDB_PSNR_x4_checkpoint.pth").write_bytes(b"of another program")
 
-    def newest_of(*arguments: Any) -> Path | None:
-        return find_newest_checkpoint(tmp_path, *arguments)[0]
+    def newest_of(name: str | None, *arguments: Any) -> Path | None:
+        def is_wanted(content: dict[str, Any]) -> bool:
+            return name is None or content["checkpoint"]["config_name"] == name
+
+        return find_newest_checkpoint(tmp_path, is_wanted, *arguments)[0]
 
     assert newest_of("mine", None, "all") == newest
     assert newest_of("mine", None, "pretraining") == tmp_path / "m_RRDB_PSNR_x4_checkpoint.pth"
     assert newest_of("other", None, "training") == others
-    assert newest_of("renamed", "z", "all") == oldest
+    assert newest_of(None, "z", "all") == oldest
     assert newest_of("nobody's", None, "all") is None
-    assert newest_of("mine", "nobody's", "all") is None
-    assert find_newest_checkpoint(tmp_path / "nowhere", "mine", None, "all") == (None, [])
+    assert newest_of(None, "nobody's", "all") is None
+    assert find_newest_checkpoint(tmp_path / "nowhere", lambda _: True) == (None, [])
 
 
 def test_copied_checkpoints_are_ordered_by_name(tmp_path: Path) -> None:
@@ -129,15 +132,15 @@ def test_copied_checkpoints_are_ordered_by_name(tmp_path: Path) -> None:
         save_file(path, {"params": {}, "checkpoint": {"config_name": "mine"}})
         os.utime(path, (1_700_000_000 + i,) * 2)  # the oldest checkpoint was copied last
     for path in paths:
-        assert find_newest_checkpoint(tmp_path, "mine", None, "all")[0] == path
+        assert find_newest_checkpoint(tmp_path, lambda _: True)[0] == path
         path.unlink()
 
 
 def test_a_named_run_with_only_damaged_checkpoints_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mine_RRDB_PSNR_x4_checkpoint.pth").write_bytes(b"PK\x03\x04")
     with pytest.raises(WeightsError, match=r"mine_RRDB_PSNR_x4_checkpoint\.pth: damaged"):
-        find_newest_checkpoint(tmp_path, "tiny", "mine")
-    path, (error,) = find_newest_checkpoint(tmp_path, "tiny", None)
+        find_newest_checkpoint(tmp_path, lambda _: True, "mine")
+    path, (error,) = find_newest_checkpoint(tmp_path, lambda _: True)
     assert path is None
     assert "mine_RRDB_PSNR" in str(error)
 

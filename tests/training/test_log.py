@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from esrgan.config import Config
+from esrgan.config.schema import Logging
 from esrgan.errors import EsrganError
 from esrgan.files import lock
 from esrgan.training import TrainOptions, train
@@ -45,12 +46,13 @@ def test_meter_reports_means_and_rates_of_its_interval(monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     meter = Meter(batch_size=16)
     for value, data_wait_s in ((1.0, 0.5), (2.0, 0.25), (6.0, 0.25)):
-        meter.add({"content_loss": torch.tensor(value), "g_total_loss": torch.tensor(-value)}, data_wait_s)
+        meter.data_wait_s += data_wait_s
+        meter.add({"content_loss": torch.tensor(value), "g_total_loss": torch.tensor(-value)})
     now[0] += 4.0
     assert statistics(meter) == {"content_loss": 3.0, "g_total_loss": -3.0}
     assert meter.rates() == {"steps_per_s": 0.75, "images_per_s": 12.0, "data_wait_share": 0.25}
     meter.reset()
-    meter.add({"content_loss": torch.tensor(5.0)}, 0.0)
+    meter.add({"content_loss": torch.tensor(5.0)})
     now[0] += 0.5
     assert statistics(meter) == {"content_loss": 5.0}
     assert meter.rates() == {"steps_per_s": 2.0, "images_per_s": 32.0, "data_wait_share": 0.0}
@@ -59,15 +61,15 @@ def test_meter_reports_means_and_rates_of_its_interval(monkeypatch: pytest.Monke
 def test_meter_sums_low_precision_in_float32() -> None:
     meter = Meter(batch_size=1)
     for _ in range(1000):  # a sum in bfloat16 would stop at 256
-        meter.add({"loss": torch.tensor(1.0, dtype=torch.bfloat16)}, 0.0)
+        meter.add({"loss": torch.tensor(1.0, dtype=torch.bfloat16)})
     assert statistics(meter) == {"loss": 1.0}
 
 
 def test_meter_restarts_when_the_losses_change():
     stopped, resumed = Meter(batch_size=1), Meter(batch_size=1)
-    stopped.add({"content_loss": torch.tensor(1.0)}, 0.0)
+    stopped.add({"content_loss": torch.tensor(1.0)})
     resumed.load_state_dict(stopped.state_dict())
-    resumed.add({"content_loss": torch.tensor(3.0), "perceptual_loss": torch.tensor(5.0)}, 0.0)
+    resumed.add({"content_loss": torch.tensor(3.0), "perceptual_loss": torch.tensor(5.0)})
     assert resumed.statistics() == {"content_loss": 3.0, "perceptual_loss": 5.0, "skipped_steps": 0}
 
 
@@ -75,7 +77,9 @@ def test_meter_restarts_when_the_losses_change():
 
 
 def open_log(folder: Path, **options: Any) -> RunLog:
-    return RunLog(folder, **{"run": "r", "hparams": {}, "tensorboard": False} | options)
+    names = [name for name in ("wandb", "wandb_project") if name in options]
+    settings = Logging(**{"tensorboard": False} | {name: options.pop(name) for name in names})
+    return RunLog(folder, **{"run": "r", "hparams": {}, "settings": settings} | options)
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
@@ -252,7 +256,7 @@ def test_tensorboard_receives_the_logged_values(reference_run: Path) -> None:
         events = EventAccumulator(str(folder)).Reload()
         expected = {f"train/{label}/{name}" for name in [*losses[stage], *TIMING_KEYS[1:]]}
         scores = ("content_loss", "perceptual_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB")
-        expected |= {f"validation/{label}/{name}" for name in scores}
+        expected |= {f"validation/{label}/{name}" for name in (*scores, "colour_drift", "perfect_images")}
         assert set(events.Tags()["scalars"]) == expected
         for tag in expected:
             split, _, name = tag.split("/")

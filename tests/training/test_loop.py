@@ -117,6 +117,7 @@ def test_every_step_and_validation_is_logged(reference_run: Path) -> None:
         common = where | {"content_loss", "skipped_steps"}
         assert all(record.keys() == common | names for record in train_records.values())
         scores = {"content_loss", "perceptual_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"}
+        scores |= {"colour_drift", "perfect_images"}
         assert all(record.keys() == where | scores for record in validation.values())
     (log,) = reference_run.glob("logs/*/log.jsonl")
     for line in log.read_text(encoding="utf-8").splitlines():

@@ -20,7 +20,7 @@ from esrgan.cli.train import main as train_main
 from esrgan.errors import TrainingError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
-from esrgan.training import loop, recovery
+from esrgan.training import recovery, state
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.recovery import Recovery, capture_state
 from esrgan.training.stages import Autocast, PixelStage
@@ -142,7 +142,7 @@ def test_broken_weights_are_replaced_by_the_last_good_ones(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     kept: list[RRDBNet] = []
-    original = loop.make_stage
+    original = state.make_stage
 
     def make_stage(*arguments: Any) -> Any:
         made = original(*arguments)
@@ -153,7 +153,7 @@ def test_broken_weights_are_replaced_by_the_last_good_ones(
         with torch.no_grad():
             kept[-1].conv_last.weight[0] = math.inf
 
-    monkeypatch.setattr(loop, "make_stage", make_stage)
+    monkeypatch.setattr(state, "make_stage", make_stage)
     with after_step(stage, 3, spoil):
         config = tiny_config(validation_interval=100, **{stage: {"num_steps": 8}})
         assert run(config, tmp_path, stage=stage, checkpoint_interval=1) is True

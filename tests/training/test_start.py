@@ -101,9 +101,9 @@ def test_the_starting_point_describes_its_file(
     assert start.description == f"{path}: {description}"
     assert "\n" not in start.description
     if description.endswith(RESUMES):
-        assert start.resume["step"] == 6
+        assert start.resume.step == 6
         assert not find_differences(start.generator, content["params"])
-        assert not find_differences(start.resume["params_ema"], content["params_ema"])
+        assert not find_differences(start.resume.params_ema, content["params_ema"])
     else:
         assert start.resume is None
         state = content.get("params_ema", content.get("params", content))

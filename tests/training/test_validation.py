@@ -129,6 +129,7 @@ def best_epoch(out_dir: Path) -> int | None:
     return epoch
 
 
+WITHOUT_WEIGHTS = {"weights": None, "optional": True}
 GAN_SCORES = [
     {"PSNR": 30.0, "perceptual_loss": 3.0},
     {"PSNR": 10.0, "perceptual_loss": 1.0},
@@ -149,6 +150,7 @@ GAN_SCORES = [
         ("training", [{"PSNR": value} for value in (30.0, 20.0, 10.0)], 0, 3),  # no perceptual loss: the newest
     ],
 )
+@pytest.mark.usefixtures("no_vgg_weights")
 @pytest.mark.slow
 def test_each_stage_chooses_the_best_model_by_its_criterion(
     tiny_config: Make,
@@ -160,7 +162,8 @@ def test_each_stage_chooses_the_best_model_by_its_criterion(
     best: int | None,
 ) -> None:
     script_validation(*scores)
-    run(tiny_config(), tmp_path, stage=stage, store_model_interval=1, best_checkpoint_warmup=warm_up)
+    config = tiny_config() if "perceptual_loss" in scores[0] else tiny_config(perceptual_loss=WITHOUT_WEIGHTS)
+    run(config, tmp_path, stage=stage, store_model_interval=1, best_checkpoint_warmup=warm_up)
     assert best_epoch(tmp_path) == best
 
 

@@ -72,7 +72,7 @@ def test_autocast_keeps_losses_and_weights_in_float32(
     }
     for content in load_run_files(tmp_path).values():
         assert all(value.dtype == torch.float32 for value in content["params"].values())
-    assert "-a: this cpu emulates bfloat16; expect it to be slower than without -a" in capsys.readouterr().out
+    assert "-a: this cpu emulates bfloat16; expect it to be slower than without -a" in capsys.readouterr().err
     assert all(math.isfinite(record["content_loss"]) for record in read_records(tmp_path))
 
 

@@ -1,0 +1,217 @@
+"""The images and weights that a run reads: datasets of its stages and VGG features, with all problems at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from esrgan.config import Config, FolderPair, describe_changes
+from esrgan.console import log
+from esrgan.data import CachedPair, DatasetSpec, Folders, PatchDataset, cache_pairs, find_pairs_and_problems
+from esrgan.data.datasets import default_data_root
+from esrgan.degradation import Degradation
+from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
+from esrgan.files import expand_user
+from esrgan.losses import PerceptualLoss
+from esrgan.machine import cpu_count
+from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path
+from esrgan.training import distributed
+from esrgan.training.checkpoint import STAGES, Checkpoint
+from esrgan.training.options import TrainOptions
+from esrgan.training.schedule import Timeline
+from esrgan.weights import extract_state_dict, load_file
+
+SSIM_WINDOW = 11  # px; validation images without their border must be at least this large
+
+
+@dataclass(frozen=True)
+class StageData:
+    """Images and length of a stage.
+
+    Attributes:
+        patches: Training patches.
+        degradation: Degradation that generates the LR patches; None uses those of ``patches``.
+        validation: Whole images; may be empty.
+        timeline: Epochs and length of the stage.
+    """
+
+    patches: PatchDataset
+    degradation: Degradation | None
+    validation: Sequence[CachedPair]
+    timeline: Timeline
+
+
+def load_inputs(
+    config: Config, options: TrainOptions, stages: Sequence[str], resume: Checkpoint | None
+) -> tuple[dict[str, StageData], PerceptualLoss | None]:
+    """Load the images of the stages and the VGG weights.
+
+    Args:
+        config: Names the datasets.
+        options: Options of the run.
+        stages: Names of the stages to run.
+        resume: Checkpoint of the first stage; None if it starts at its first step.
+
+    Returns:
+        The data by stage, and the perceptual loss or None.
+
+    Raises:
+        EsrganError: If datasets or weights cannot be used; the error has all problems.
+    """
+    problems: list[str | Problem] = []
+    data: dict[str, StageData] = {}
+    for name in stages:
+        try:
+            data[name] = _load_stage_data(config, options, name, resume if name == stages[0] else None)
+        except DatasetError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    perceptual_loss = None
+    try:
+        perceptual_loss = _load_perceptual_loss(config, stages, may_download=not problems)
+    except WeightsError as error:
+        problems += error.problems
+    processes = distributed.world_size()
+    if config.batch_size % (processes * config.accumulation):
+        expected = f"a multiple of the number of processes ({processes}) × accumulation ({config.accumulation})"
+        problems.append(f"batch_size: expected {expected}, got {config.batch_size}; change one of them")
+    if problems:
+        raise EsrganError(problems)
+    return data, perceptual_loss
+
+
+def _load_stage_data(config: Config, options: TrainOptions, name: str, resume: Checkpoint | None) -> StageData:
+    section = config.pretraining if name == "pretraining" else config.training
+    train, validation = _load_images(config, name)
+    patches = PatchDataset(
+        train,
+        scale=config.scale_factor,
+        patch_size=section.cr_patch_size,
+        seed=config.seed + STAGES.index(name),
+        spatial_transforms=config.spatial_transforms,
+        hard_transforms=name == "pretraining" and config.pretraining.hard_transforms,
+    )
+    degradation = None
+    if section.degradation is not None:
+        degradation = Degradation(config.scale_factor, patches.seed, **section.degradation.model_dump())
+    timeline = Timeline(config.batch_size, max(1, len(train) // config.batch_size))
+    done = 0 if resume is None else resume.step
+    if resume is not None and resume.timeline is not None:
+        timeline = timeline.resumed_at(done, resume.timeline)
+    timeline = timeline.with_length(section.num_epoch, section.num_steps, options.max_steps, done)
+    return StageData(patches, degradation, validation, timeline)
+
+
+def _load_images(config: Config, name: str) -> tuple[list[CachedPair], list[CachedPair]]:
+    """Return the training and validation images of a stage from the cache."""
+    section = config.pretraining if name == "pretraining" else config.training
+    scale = config.scale_factor
+    data_root = expand_user(config.data_root) if config.data_root else default_data_root()
+    cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root / "cache"
+    smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cropped to a multiple of the scale
+    min_sizes = {"train": section.cr_patch_size or (scale, scale), "val": (smallest, smallest)}
+    cached: dict[str, list[CachedPair]] = {}
+    problems: list[str | Problem] = []
+    for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
+        sources, degraded = [_source(item) for item in items], section.degradation is not None and split == "train"
+        pairs, found = find_pairs_and_problems(sources, split, scale, data_root, degraded=degraded)  # type: ignore[arg-type]
+        is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
+        if found and split == "val" and is_default:
+            default = f"its default, {', '.join(map(str, items))}, is not in {data_root}"
+            remedy = "list folders of validation images there, or write [] to train without validation"
+            problems.append(f"{name}: val_datasets is not given, and {default}; {remedy}")
+            continue
+        problems += [problem for problem in found if problem not in problems]
+        try:
+            cached[split] = cache_pairs(
+                pairs, scale=scale, channels=config.img_channels, min_size=min_sizes[split], cache_dir=cache_dir
+            )
+        except DatasetError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    sizes = {pair.shape for pair in cached.get("train", ())}
+    if not problems and section.cr_patch_size is None and config.batch_size > 1 and len(sizes) > 1:
+        expected = "images of one size, because null trains on whole images"
+        remedy = "set a patch size, or batch_size to 1"
+        problems.append(Problem(f"{name}.cr_patch_size", expected, f"{len(sizes)} sizes", remedy))
+    if problems:
+        raise DatasetError(problems)
+    return cached["train"], cached["val"]
+
+
+def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[str, StageData]) -> None:
+    """Check that all processes have the same configuration, options and images; their folders may differ.
+
+    This waits for the slowest machine to read its images.
+
+    Raises:
+        EsrganError: If they differ; raised in every process, with the differences from process 0.
+    """
+    host = socket.gethostname()
+    settings = config.to_dict()
+    for key in ("data_root", "cache_dir", "num_workers"):
+        del settings[key]
+    for section, key in (("perceptual_loss", "weights"), *product(STAGES, ("train_datasets", "val_datasets"))):
+        del settings[section][key]
+    # These are decided by process 0 or may differ between processes.
+    not_compared = {"out_dir", "device", "load_checkpoint", "load_discriminator", "resume", "run_name", "config_name"}
+    settings |= {key: value for key, value in vars(options).items() if key not in not_compared}
+    for name, stage in data.items():
+        for split, pairs in (("train", stage.patches.pairs), ("val", stage.validation)):
+            sizes: dict[str, list[str]] = {}
+            for pair in pairs:  # images of different datasets may have the same name
+                sizes.setdefault(pair.source.high.name, []).append(f"{pair.shape[1]}×{pair.shape[0]} px")
+            order = " ".join(pair.source.high.name for pair in pairs)
+            settings[f"{name} {split} images"] = {image: ", ".join(size) for image, size in sizes.items()}
+            settings[f"{name} {split} order"] = hashlib.sha256(order.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if len(set(distributed.all_gather_text("digests", digest))) == 1:
+        return
+    first_host, first = distributed.broadcast_object(lambda: (host, settings))
+    changes = describe_changes(first, settings)
+    got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
+    remedy = "use the same configuration, options and images on all machines"
+    problem = (
+        str(Problem(host, f"the same settings and images as process 0 on {first_host}", got, remedy)) if changes else ""
+    )
+    raise EsrganError(list(dict.fromkeys(filter(None, distributed.all_gather_text("differences", problem)))))
+
+
+def _source(item: str | FolderPair) -> DatasetSpec:
+    return item if isinstance(item, str) else Folders(item.hr, item.lr, item.lr_template, item.hr_template)
+
+
+def _load_perceptual_loss(config: Config, stages: Sequence[str], may_download: bool) -> PerceptualLoss | None:
+    """Load the perceptual loss; return None if its weights are missing but optional or only for validation."""
+    section = config.perceptual_loss
+    path = expand_user(section.weights) if section.weights else torchvision_weights_path(section.vgg_type)
+    own_file = f"set perceptual_loss.weights to a file in torchvision's {section.vgg_type} layout"
+    if not section.weights and not path.exists():
+        how = f"{own_file}, or put torchvision's at {path}"
+        if section.optional or "training" not in stages:
+            effect = f"{'training' if 'training' in stages else 'validating'} without the perceptual loss"
+            log.info(f"no ImageNet weights of {section.vgg_type} on this machine: {effect}; to use it, {how}")
+            return None
+        if not may_download:
+            raise WeightsError(
+                f"perceptual_loss: the ImageNet weights of {section.vgg_type} (about 550 MB) are not on this machine; "
+                f"they are downloaded once the datasets are complete; or {how}"
+            )
+        log.info(f"downloading the ImageNet weights of {section.vgg_type} (about 550 MB) to {path}")
+        try:
+            path = download_torchvision_weights(section.vgg_type)
+        except WeightsError as error:
+            raise WeightsError(f"{error}, or {own_file}") from error
+    arguments = section.model_dump(exclude={"weights", "optional"})
+    return PerceptualLoss(extract_state_dict(load_file(path), str(path)), **arguments)
+
+
+def choose_num_workers(config: Config, device: torch.device) -> int:
+    """Choose the number of loader processes; on a CPU it is 0, because training itself uses all cores."""
+    if config.num_workers is not None:
+        return config.num_workers
+    return 0 if device.type == "cpu" else min(8, max(1, cpu_count() // distributed.local_world_size() - 1))

@@ -1,0 +1,85 @@
+"""What a run reports: statistics, progress, scores of validations, and warnings."""
+
+from __future__ import annotations
+
+import math
+
+from esrgan.console import log, progress
+from esrgan.text import format_count, format_duration
+from esrgan.training.setup import Run
+from esrgan.training.state import StageState
+from esrgan.training.validation import make_panel
+
+# The discriminator's loss is log 2 = 0.69 if it only guesses. Below this mean it hardly ever errs.
+MIN_DISCRIMINATOR_LOSS = 0.02
+MAX_COLOUR_DRIFT = 2.0  # 8-bit levels, averaged over the validation images
+
+
+def report_interval(run: Run, state: StageState) -> None:
+    """Log the statistics since the last report, and start a new interval."""
+    stage, done = state.stage, state.done
+    state.statistics = state.meter.statistics()
+    if run.log is not None:
+        values = state.statistics | state.meter.rates() | stage.learning_rates(done - 1)
+        run.log.add_scalars("train", stage.name, stage.label, done, values)
+    progress(_progress_line(state), keep=True)
+    state.meter.reset()
+    if (loss := state.statistics.get("d_adversarial_loss", math.inf)) < MIN_DISCRIMINATOR_LOSS:
+        _warn_once(
+            state,
+            f"the discriminator tells real from generated images nearly always (loss {loss:.2g}), so the generator "
+            f"learns little from it; lower training.d_lr",
+        )
+
+
+def report_progress(state: StageState) -> None:
+    """Show the progress within an interval."""
+    progress(_progress_line(state))
+
+
+def _progress_line(state: StageState) -> str:
+    """Describe the progress of a stage on one line."""
+    total, rates = state.data.timeline.total_steps, state.meter.rates()
+    losses = {name: value for name, value in state.statistics.items() if name.endswith("loss")}
+    shown = "".join(f" {name.removesuffix('_loss')} {value:.4g}" for name, value in losses.items())
+    learning_rate = next(iter(state.stage.learning_rates(state.done - 1).values()))
+    return (
+        f"{state.stage.name} {state.done:,}/{total:,}, "
+        f"{format_duration((total - state.done) / rates['steps_per_s'])} left, {rates['images_per_s']:.1f} images/s "
+        f"({rates['data_wait_share']:.0%} waiting for data), learning rate {learning_rate:.3g}, loss:{shown or ' …'}"
+    )
+
+
+def report_validation(run: Run, state: StageState, values: dict[str, float], *, is_best: bool) -> None:
+    """Log the scores of a validation and a panel of its first images."""
+    stage, done = state.stage, state.done
+    if run.log is None:
+        return
+    scalars = {name: value for name, value in values.items() if name != "judged_psnr"}
+    run.log.add_scalars("validation", stage.name, stage.label, done, scalars)
+    if shown := state.data.validation[: run.config.logging.num_images]:
+        run.log.add_image(stage.name, stage.label, done, make_panel(state.ema.average, shown, run.losses))
+    log.info(f"{stage.name} {done:,}: validation {_describe_scores(values)}{', best so far' if is_best else ''}")
+    drift, before, state.drift = values["colour_drift"], state.drift, values["colour_drift"]
+    if stage.name == "training" and abs(drift) > max(MAX_COLOUR_DRIFT, abs(before)):
+        _warn_once(
+            state,
+            f"the mean colour of the generated images differs from the ground truth by {drift:+.1f} of 255 levels; "
+            f"raise training.g_content_loss_scaling, or start the GAN stage from a PSNR-oriented model",
+        )
+
+
+def _describe_scores(values: dict[str, float]) -> str:
+    perfect = f" ({format_count(int(count), 'perfect image')} left out)" if (count := values["perfect_images"]) else ""
+    perceptual = f", perceptual loss {values['perceptual_loss']:.4g}" if "perceptual_loss" in values else ""
+    return (
+        f"PSNR {values['PSNR']:.3f} dB (Y), {values['PSNR_RGB']:.3f} dB (RGB){perfect}, "
+        f"SSIM {values['SSIM']:.4f} (Y){perceptual}"
+    )
+
+
+def _warn_once(state: StageState, text: str) -> None:
+    subject = text.partition(" (")[0][:30]
+    if subject not in state.warned:
+        state.warned.add(subject)
+        log.warning(f"{state.stage.name} {state.done:,}: {text}")

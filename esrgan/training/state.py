@@ -1,0 +1,149 @@
+"""A stage while it runs: its state, restored from a checkpoint if there is one, and its batches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from esrgan.console import log
+from esrgan.data import load_batches
+from esrgan.errors import WeightsError
+from esrgan.training import distributed
+from esrgan.training.checkpoint import Checkpoint
+from esrgan.training.ema import ExponentialMovingAverage
+from esrgan.training.inputs import StageData, choose_num_workers
+from esrgan.training.meter import Meter
+from esrgan.training.recovery import Recovery, capture_state, restore_state
+from esrgan.training.setup import Run, make_stage
+from esrgan.training.stages import Stage
+from esrgan.training.validation import Best, make_judge
+
+
+@dataclass
+class StageState:
+    """A stage while it runs.
+
+    Attributes:
+        stage: Networks, optimisers and losses.
+        data: Images and length.
+        ema: The averaged generator, which is validated and saved.
+        meter: Means since the last report.
+        recovery: The last good state.
+        judge: What the best model is judged by; see ``Best``.
+        best: The best validation so far.
+        done: Number of completed steps.
+        pending_validation: See ``Checkpoint``.
+        saved_at: Time of the last checkpoint.
+        statistics: Means of the last interval, shown until the next one ends.
+        drift: ``colour_drift`` of the last validation; infinite before the first.
+        warned: Warnings that have been given.
+    """
+
+    stage: Stage
+    data: StageData
+    ema: ExponentialMovingAverage
+    meter: Meter
+    recovery: Recovery
+    judge: dict[str, str]
+    best: Best | None = None
+    done: int = 0
+    pending_validation: bool | None = None
+    saved_at: float = field(default_factory=time.monotonic)
+    statistics: dict[str, float] = field(default_factory=dict)
+    drift: float = math.inf
+    warned: set[str] = field(default_factory=set)
+
+    def to_checkpoint(self, run: Run) -> Checkpoint:
+        """Return the checkpoint of the last step; a collective operation, which all processes have to call."""
+        captured = capture_state(self.stage, self.ema)
+        return Checkpoint(
+            stage=self.stage.name,
+            hparams=run.config.to_dict(),
+            run=run.files.run,
+            config_name=run.options.config_name,
+            step=self.done,
+            timeline=self.data.timeline.to_dict(),
+            train_images=[pair.checksum for pair in self.data.patches.pairs],
+            pending_validation=self.pending_validation,
+            best=None if self.best is None else vars(self.best),
+            interval=self.meter.state_dict(),
+            recovery=self.recovery.state_dict(self.done),
+            state=captured["stage"],
+            params=captured["params"],
+            params_ema=captured["params_ema"],
+        )
+
+
+def begin_stage(run: Run, name: str) -> StageState:
+    """Return the state of a stage at its first step, or at that of the checkpoint to resume."""
+    data = run.data[name]
+    ema = ExponentialMovingAverage(run.generator, run.config.ema_decay)
+    stage = make_stage(name, run.config, run.generator, run.discriminator, run.losses)
+    checkpoint = run.start.resume if name == run.start.stage else None
+    if checkpoint is not None:
+        try:
+            restore_state(checkpoint.to_state(), stage, ema)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise WeightsError(
+                f"{run.files.checkpoint(name)}: its optimiser or discriminator does not match the configuration "
+                f"({reason}); undo the change, or start a new run from a model with -l"
+            ) from error
+    # Images may be decoded differently on other machines, and all processes must choose the same best model.
+    judge = distributed.broadcast_object(lambda: make_judge(name, data.validation, run.losses.perceptual))
+    meter, recovery = Meter(run.config.batch_size), Recovery(stage, ema, checkpoint.step if checkpoint else 0)
+    state = StageState(stage, data, ema, meter, recovery, judge)
+    if checkpoint is not None:
+        meter.load_state_dict(checkpoint.interval)
+        recovery.load_state_dict(checkpoint.recovery)
+        state.done, state.pending_validation = checkpoint.step, checkpoint.pending_validation
+        _restore_best(state, checkpoint.best)
+    return state
+
+
+def _restore_best(state: StageState, best: dict[str, Any] | None) -> None:
+    """Restore the best score of a checkpoint, unless scores of this run cannot be compared with it."""
+    if best is None or "judge" not in best:
+        return
+    changed = [name for name in state.judge | best["judge"] if state.judge.get(name) != best["judge"].get(name)]
+    if not changed:
+        state.best = Best(**best)
+    elif state.data.validation:
+        what = " and ".join(changed)
+        log.info(f"{state.stage.name}: {what} changed, so the next validation starts a new search for the best model")
+
+
+def iterate_batches(run: Run, state: StageState) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Load the remaining batches of a stage, as float32 (B, C, H, W) in [0, 1] on the device.
+
+    The bytes are transferred and then converted. With a degradation, the LR patches are replaced on the device.
+
+    Yields:
+        LR, HR, and the target of the content and perceptual losses.
+    """
+    timeline, batch_size = state.data.timeline, run.config.batch_size
+    batches = load_batches(
+        state.data.patches,
+        batch_size=batch_size,
+        first_step=state.done,
+        last_step=timeline.total_steps,
+        offset=timeline.first_patch(0),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        num_workers=choose_num_workers(run.config, run.device),
+        pin_memory=run.device.type == "cuda",
+    )
+    for step, batch in enumerate(state.meter.time_waits(batches), state.done):
+        on_device = (images.to(run.device, non_blocking=True) for images in batch)
+        low, high = (images.to(torch.float32, memory_format=torch.channels_last) / 255 for images in on_device)
+        target = high
+        if state.data.degradation is not None:
+            position = timeline.first_patch(step) + distributed.rank() * len(high)
+            low, target = state.data.degradation(high, position)
+        yield low, high, target
