@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esrgan.errors import DatasetError, WeightsError
-from esrgan.files import cache_dir
+from esrgan.files import cache_dir, expand_user
 
 BUNDLED_FOLDER = Path(__file__).parent
 
@@ -169,7 +169,7 @@ def resolve(model: str | Path) -> Path:
     """
     name = str(model)
     if name not in MODELS:
-        return Path(model)
+        return expand_user(model)
     if MODELS[name].source and not is_on_disk(name):
         raise WeightsError(f"{name}: not downloaded yet; run `esrgan models {name}` first")
     return download_model(name)

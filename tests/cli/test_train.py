@@ -204,7 +204,8 @@ def test_every_option_reaches_the_trainer(
     config = Config.model_validate(tiny_config())
     assert train_calls.pop() == (config, TrainOptions(config_name=str(config_file.resolve()), device="cpu"))
     line = (
-        "-l in.pth -a --no-data-parallel -i 3 -w 4 -s 5 --run-name me --stage training --dry-run --seed 6 --max-steps 7"
+        "-l in.pth --load-discriminator d.pth -a --no-data-parallel -i 3 -w 4 -s 5 --run-name me --stage training "
+        "--dry-run --seed 6 --max-steps 7"
     )
     arguments = [*line.split(), "--out-dir", str(tmp_path), "--data-root", "photos", "--device", "cpu"]
     assert train_main([str(config_file), *arguments]) == 0
@@ -218,6 +219,7 @@ def test_every_option_reaches_the_trainer(
             autocast=True,
             stage="training",
             load_checkpoint=Path("in.pth"),
+            load_discriminator=Path("d.pth"),
             checkpoint_interval=3,
             best_checkpoint_warmup=4,
             store_model_interval=5,

@@ -170,6 +170,12 @@ def test_missing_bundled_model_is_reported(tmp_path, monkeypatch, capsys):
     assert "esrgan-lite.safetensors: this bundled model is missing; reinstall esrgan" in capsys.readouterr().err
 
 
+def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert pretrained.resolve("~/models/x.pth") == tmp_path / "models/x.pth"
+    assert pretrained.resolve(Path("~$draft.pth")) == Path("~$draft.pth")
+
+
 @pytest.mark.slow
 def test_unknown_model_name_is_reported(tmp_path):
     images.write_pixels(tmp_path / "photo.png", photograph("coffee")[1])
