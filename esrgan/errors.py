@@ -76,6 +76,10 @@ class DatasetError(EsrganError):
     """Raised for a dataset that is missing, incomplete or contains images that cannot be used for training."""
 
 
+class DownloadError(EsrganError):
+    """Raised for a file that cannot be downloaded, or whose checksum is wrong."""
+
+
 class WeightsError(EsrganError):
     """Raised for a weight file that is missing, damaged or of the wrong kind."""
 

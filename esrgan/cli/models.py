@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from esrgan.cli import arguments, process
-from esrgan.console import Console
+from esrgan.console import log
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.pretrained import MODELS, download_model, downloads_dir, is_on_disk
 from esrgan.text import format_size
@@ -55,20 +54,19 @@ def _list() -> int:
 def _download(names: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in MODELS]:
         raise WeightsError(f"{name}: expected one of {', '.join(MODELS)}" for name in unknown)
-    console = Console()
     failed = 0
     for name in names:
         source = MODELS[name].source
         try:
             if source is None:
-                console.print(f"{name}: {download_model(name)}, bundled with esrgan")
+                log.info("%s: %s, bundled with esrgan", name, download_model(name))
                 continue
-            console.print(f"{name}: {MODELS[name].licence}, from {source.url}")
-            path = download_model(name, console.download_progress(name), console.print)
+            log.info("%s: %s, from %s", name, MODELS[name].licence, source.url)
+            path = download_model(name)
         except EsrganError as error:
-            console.clear()
-            print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+            for problem in error.problems:
+                log.error("%s", problem)
             failed += 1
         else:
-            console.print(f"{name}: {path}, {format_size(path.stat().st_size)}, checksum verified")
+            log.info("%s: %s, %s, checksum verified", name, path, format_size(path.stat().st_size))
     return process.SOME_FAILED if failed else process.OK

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from esrgan.console import Console, log
+    from esrgan.console import log
     from esrgan.data.archives import ARCHIVES
     from esrgan.data.datasets import default_data_root
     from esrgan.data.downscale import downscale_folder
@@ -71,12 +71,11 @@ def _prepare(args: argparse.Namespace) -> int:
         raise DatasetError(Problem(f"dataset {name}", expected, *got[name]) for name in unknown)
     data_root = args.data_root or default_data_root()
     workers = args.workers or cpu_count()
-    console = Console()
     failed = 0
     for name in args.dataset:
         try:
             if name in ARCHIVES:
-                prepare_dataset(name, args.scale, data_root, console)
+                prepare_dataset(name, args.scale, data_root)
                 problems: Sequence[str | Problem] = ()
             else:
                 problems = downscale_folder(expand_user(name), args.scale, workers)

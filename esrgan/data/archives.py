@@ -1,7 +1,6 @@
 """The archives of the published datasets: addresses, sizes and checksums, and who recorded them.
 
-The checksums were recorded by third parties, not computed by this project. An archive without one would have
-``digest=None``; only its size and the checksums inside the archive would be verified.
+The checksums were recorded by third parties, not computed by this project.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class Archive:
         name: File name.
         url: Download address.
         size: Size in bytes; None if no source records it.
-        digest: "sha256:…" or "md5:…"; None if no source records one.
+        digest: "sha256:…" or "md5:…".
         checksum_source: Who recorded the size and the digest.
         folder: Folder that is unpacked; it has the same path inside the archive and under the data root.
         image_counts: Number of images in each folder that is unpacked. Everything else is skipped.
@@ -33,7 +32,7 @@ class Archive:
     name: str
     url: str
     size: int | None
-    digest: str | None
+    digest: str
     checksum_source: str
     folder: str
     image_counts: dict[str, int]

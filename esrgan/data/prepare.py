@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from esrgan import images
-from esrgan.console import Console
+from esrgan.console import log
 from esrgan.data.archives import Archive, archives_for
 from esrgan.data.datasets import Split, find_pairs_and_problems
-from esrgan.data.download import Download, download
 from esrgan.data.pairing import ImagePair
 from esrgan.data.unpack import unpack
+from esrgan.download import Download, download
 from esrgan.errors import DatasetError, ImageError, Problem
 from esrgan.text import format_count, format_size
 
 DOWNLOAD_FOLDER = "downloads"  # below the data root; holds archives until they are unpacked
 
 
-def prepare_dataset(name: str, scale: int, data_root: Path, console: Console) -> None:
+def prepare_dataset(name: str, scale: int, data_root: Path) -> None:
     """Download and unpack the missing archives of a published dataset, and check all of it.
 
     Args:
         name: A key of ``esrgan.data.archives.ARCHIVES``.
         scale: Scale factor, which selects the LR images.
         data_root: Folder that holds the named datasets.
-        console: Receives sizes, progress and the result.
 
     Raises:
-        DatasetError: If the dataset cannot be downloaded, or differs from the published one. Existing files stay.
+        DatasetError: If the dataset differs from the published one or does not fit on the disk. Existing files stay.
+        DownloadError: If it cannot be downloaded.
     """
     archives = archives_for(name, scale)
     missing = [archive for archive in archives if not _is_unpacked(archive, data_root)]
     if missing:
-        _announce_downloads(name, missing, data_root, console)
+        _announce_downloads(name, missing, data_root)
     for archive in missing:
         path = data_root / DOWNLOAD_FOLDER / archive.name
-        digest = _download(archive, path, console)
-        check = "checksum verified" if archive.digest else f"no published checksum to compare with {digest}"
-        console.print(f"{archive.name}: {format_size(path.stat().st_size)}, {check}")
-        _unpack(archive, path, data_root, console)
+        download(Download(archive.url, path, archive.digest, archive.size))
+        log.info("%s: %s, checksum verified", archive.name, format_size(path.stat().st_size))
+        unpack(path, data_root, archive.folder, tuple(archive.image_counts))
+        _is_unpacked(archive, data_root)
         path.unlink()
-    _remove_if_empty(data_root / DOWNLOAD_FOLDER)
-    console.print(_check_dataset(name, scale, data_root))
+    with suppress(OSError):  # it may not exist, or hold other files
+        (data_root / DOWNLOAD_FOLDER).rmdir()
+    log.info("%s", _check_dataset(name, scale, data_root))
 
 
 def _is_unpacked(archive: Archive, data_root: Path) -> bool:
@@ -70,11 +72,11 @@ def _count_images(folder: Path) -> int:
     return sum(path.suffix.lower() in images.SUFFIXES for path in images.list_files(folder)[0])
 
 
-def _announce_downloads(name: str, missing: list[Archive], data_root: Path, console: Console) -> None:
+def _announce_downloads(name: str, missing: list[Archive], data_root: Path) -> None:
     """Print the archives and the disk space they need, and raise if it is not available."""
     for archive in missing:
         size = "size unknown" if archive.size is None else format_size(archive.size)
-        console.print(f"{name}: {archive.name}, {size}, from {archive.url}")
+        log.info(f"{name}: {archive.name}, {size}, from {archive.url}")
     sizes = [archive.size or 0 for archive in missing]
     downloaded = sum(
         path.stat().st_size
@@ -89,30 +91,10 @@ def _announce_downloads(name: str, missing: list[Archive], data_root: Path, cons
         remedy = "free some space, or choose another --data-root"
         raise DatasetError(Problem(str(data_root), f"{format_size(need)} free", format_size(free), remedy))
     if 0 in sizes and not need:
-        console.print(f"{name}: size unknown until the server answers; {format_size(free)} free in {data_root}")
+        log.info(f"{name}: size unknown until the server answers; {format_size(free)} free in {data_root}")
     else:
         least = "at least " if 0 in sizes else ""
-        console.print(f"{name}: {least}{format_size(need)} needed in {data_root}, {format_size(free)} free")
-
-
-def _download(archive: Archive, path: Path, console: Console) -> str:
-    target = Download(archive.url, path, archive.size, archive.digest)
-    try:
-        return download(target, console.download_progress(archive.name), console.print)
-    finally:
-        console.clear()
-
-
-def _unpack(archive: Archive, path: Path, data_root: Path, console: Console) -> None:
-    def progress(written: int, total: int) -> None:
-        if console.is_update_due():
-            console.update(f"{archive.name}: {written / total:.0%} unpacked", keep=True)
-
-    try:
-        unpack(path, data_root, archive.folder, tuple(archive.image_counts), progress)
-    finally:
-        console.clear()
-    _is_unpacked(archive, data_root)
+        log.info(f"{name}: {least}{format_size(need)} needed in {data_root}, {format_size(free)} free")
 
 
 def _check_dataset(name: str, scale: int, data_root: Path) -> str:
@@ -160,8 +142,3 @@ def _nearest_existing_folder(path: Path) -> Path:
     """Return the path if it exists, else its nearest existing parent."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

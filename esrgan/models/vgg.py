@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from esrgan.errors import WeightsError
+from esrgan.download import Download, download
+from esrgan.errors import DownloadError, WeightsError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as torchvision defines it
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CONNECT_TIMEOUT_S = 10
 
 
 def layer_indices(vgg_type: str) -> dict[str, int]:
@@ -130,27 +127,21 @@ def torchvision_weights_url(network: str) -> str:
 
 
 def download_torchvision_weights(network: str) -> Path:
-    """Download torchvision's ImageNet weights of a network into torch.hub's cache and verify their hash.
+    """Download torchvision's ImageNet weights of a network into torch.hub's cache, or the missing rest of them.
 
-    The weights of a VGG network are about 550 MB.
+    The weights of a VGG network are about 550 MB. The name of the file contains the beginning of its checksum.
 
     Returns:
         Path of the downloaded file.
 
     Raises:
-        WeightsError: The download failed.
+        WeightsError: If the download fails.
     """
     url, path = torchvision_weights_url(network), torchvision_weights_path(network)
-    expected_hash = re.search(r"-([0-9a-f]{8,})\.pth$", url)
+    digest = path.stem.rpartition("-")[2]
     try:
-        # torch.hub has no timeout, so it would wait forever on a network that drops packets. This request fails first.
-        with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S):  # noqa: S310  an https address from torchvision
-            pass
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), expected_hash[1] if expected_hash else None)
-    except (OSError, urllib.error.URLError, RuntimeError) as error:
-        raise WeightsError(
-            f"ImageNet weights of {network}: cannot download {url} ({error}); "
-            f"download it manually and save it as {path}"
-        ) from error
+        download(Download(url, path, f"sha256:{digest}"))
+    except DownloadError as error:
+        remedy = f"set TORCH_HOME to another folder, or save the file as {path}"
+        raise WeightsError(f"ImageNet weights of {network}: cannot download {error}; {remedy}") from error
     return path

@@ -7,11 +7,10 @@ only on request, and used only if its checksum matches.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from esrgan.errors import DatasetError, WeightsError
+from esrgan.errors import DownloadError, WeightsError
 from esrgan.files import cache_dir, expand_user
 
 BUNDLED_FOLDER = Path(__file__).parent
@@ -191,17 +190,11 @@ def psnr_partner(model: str) -> str:
     return psnr
 
 
-def download_model(
-    name: str,
-    progress: Callable[[int, int | None], None] | None = None,
-    on_retry: Callable[[str], None] | None = None,
-) -> Path:
+def download_model(name: str) -> Path:
     """Download a public model, or the rest of it, unless it is complete; verify its checksum in either case.
 
     Args:
         name: A name in ``MODELS``.
-        progress: Called after each chunk with the number of bytes on disk and, if the server sends it, the total.
-        on_retry: Called before each retry with its reason.
 
     Returns:
         The path of the model's file.
@@ -209,7 +202,7 @@ def download_model(
     Raises:
         WeightsError: If the name is unknown, the checksum is wrong, the network fails or the disk is full.
     """
-    from esrgan.data.download import Download, download
+    from esrgan.download import Download, download
 
     if name not in MODELS:
         raise WeightsError(f"{name}: expected one of {', '.join(MODELS)}")
@@ -219,7 +212,7 @@ def download_model(
             raise WeightsError(f"{path}: this bundled model is missing; reinstall esrgan")
         return path
     try:
-        download(Download(source.url, path, source.size, f"sha256:{source.sha256}"), progress, on_retry)
-    except DatasetError as error:
+        download(Download(source.url, path, f"sha256:{source.sha256}", source.size))
+    except DownloadError as error:
         raise WeightsError(error.problems) from error
     return path

@@ -1,14 +1,13 @@
 import hashlib
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from esrgan import download as download_module
 from esrgan.cli import main, prepare
 from esrgan.config import Config
 from esrgan.data import datasets, find_pairs, load_pair
-from esrgan.data import download as download_module
 from esrgan.data.archives import ARCHIVES, Archive, archives_for
 from esrgan.errors import DatasetError
 from esrgan.text import format_count, format_size
@@ -33,7 +32,7 @@ def server(monkeypatch):
 def offer_tiny_div2k(server, monkeypatch):
     """Replace DIV2K by two images; return a function that replaces the files on the server."""
 
-    def offer(high=HIGH, low=LOW, checked=True):
+    def offer(high=HIGH, low=LOW):
         archives = []
         for name, folder, files, scale in (("H.zip", "HR", high, None), ("L.tgz", "LR_bicubic/X4", low, 4)):
             for split in ("train", "valid"):
@@ -43,8 +42,8 @@ def offer_tiny_div2k(server, monkeypatch):
                 )
                 address = f"{split}{name}"
                 server.files[address] = content
-                digest = f"sha256:{hashlib.sha256(content).hexdigest()}" if checked else None
-                size = len(content) if checked else None
+                digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+                size = len(content)
                 archives.append(Archive(address, server.url(address), size, digest, "here", inside, {inside: 2}, scale))
         monkeypatch.setitem(ARCHIVES, "div2k", tuple(archives))
 
@@ -95,19 +94,6 @@ def test_sizes_are_printed_and_disk_space_checked_before_download(
     code, out, _ = run(capsys, "div2k", "--data-root", root)
     assert code == 0
     assert f"div2k: {format_size(need)} needed in {root}, {format_size(need)} free\n" in out
-
-
-def test_archive_without_checksum_prints_the_computed_one(server, offer_tiny_div2k, tmp_path, capsys):
-    offer_tiny_div2k(checked=False)
-    code, out, _ = run(capsys, "div2k", "--data-root", tmp_path)
-    assert code == 0
-    assert "no published checksum" in out
-    assert hashlib.sha256(server.files["trainH.zip"]).hexdigest() in out
-    assert "size unknown" in out
-    free = r"\d+\.\d [kMG]B free"
-    assert re.search(
-        rf"^div2k: size unknown until the server answers; {free} in {re.escape(str(tmp_path))}$", out, re.M
-    )
 
 
 def test_network_failure_prints_one_line_and_next_run_resumes(server, offer_tiny_div2k, tmp_path, capsys):
@@ -195,8 +181,8 @@ def test_archive_table_matches_the_expected_dataset_folders(tmp_path):
         for archive in archives:
             assert archive.url.startswith("https://")
             assert archive.checksum_source
-            kind, _, digest = (archive.digest or "").partition(":")
-            assert len(bytes.fromhex(digest)) == {"sha256": 32, "md5": 16, "": 0}[kind]
+            kind, _, digest = archive.digest.partition(":")
+            assert len(bytes.fromhex(digest)) == {"sha256": 32, "md5": 16}[kind]
             for folder, count in archive.image_counts.items():
                 assert Path(folder).is_relative_to(archive.folder)
                 (tmp_path / folder).mkdir(parents=True)

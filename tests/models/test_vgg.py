@@ -1,5 +1,5 @@
+import hashlib
 import math
-import urllib.error
 
 import pytest
 import torch
@@ -7,9 +7,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from esrgan import download
 from esrgan.errors import WeightsError
 from esrgan.models import VGGFeatures, vgg
 from esrgan.models.vgg import layer_indices
+from tests.helpers.dataset_server import run_server
 from tests.helpers.networks import images, message
 
 # The last convolution of VGG in configurations A, B, D and E of arXiv 1409.1556.
@@ -179,17 +181,30 @@ def test_unknown_layers_are_rejected(vgg11_state):
         VGGFeatures("vgg11", ["conv5_4", "conv1_1", "conv6_1"], vgg11_state)
 
 
-@pytest.mark.parametrize(
-    "failure", [urllib.error.URLError("no network"), TimeoutError("timed out"), RuntimeError("invalid hash value")]
-)
-def test_failed_download_names_url_and_target_path(monkeypatch, tmp_path, failure):
-    def fail(*_, **__):
-        raise failure
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(vgg.urllib.request, "urlopen", fail)
+def test_failed_download_names_url_and_target_path(monkeypatch, no_vgg_weights):
     with pytest.raises(WeightsError) as error:
         vgg.download_torchvision_weights("vgg19")
     text = message(error)
-    assert str(tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth") in text
+    assert str(no_vgg_weights / "hub/checkpoints/vgg19-dcbb9e9d.pth") in text
     assert "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth" in text
+    assert "no network in tests (5 attempts" in text
+    assert "set TORCH_HOME" in text
+
+
+def test_download_resumes_and_is_verified(monkeypatch, tmp_path):
+    content = bytes(range(256)) * 40
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(download, "RETRY_DELAY_S", 0.0)
+    with run_server() as server:
+        name = f"vgg19-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+        monkeypatch.setattr(vgg, "torchvision_weights_url", lambda _: server.url(name))
+        server.files[name], server.faults = content, ["cut 5000"]
+        path = vgg.download_torchvision_weights("vgg19")
+        assert path == tmp_path / "checkpoints" / name
+        assert path.read_bytes() == content
+        assert [asked for _, asked, _ in server.requests] == [None, "bytes=5000-"]
+        path.unlink()
+        server.files[name] = content[::-1]
+        with pytest.raises(WeightsError, match="twice"):
+            vgg.download_torchvision_weights("vgg19")
+        assert not path.exists()

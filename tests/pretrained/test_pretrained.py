@@ -16,9 +16,8 @@ import skimage
 import torch
 
 from esrgan import Config, Upscaler, images, load_generator, pretrained
+from esrgan import download as downloading
 from esrgan.cli import main
-from esrgan.data import download as downloading
-from esrgan.data import http_responses
 from esrgan.errors import WeightsError
 from esrgan.metrics import measure
 from esrgan.pretrained import MODELS, catalogue
@@ -192,7 +191,7 @@ def model_server(tmp_path, monkeypatch):
     content = make_model(tmp_path / "made.pth").read_bytes()
     monkeypatch.setenv("ESRGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(downloading, "RETRY_DELAY_S", 0.0)
-    monkeypatch.setattr(http_responses, "_CHUNK", 10_000)
+    monkeypatch.setattr(downloading, "_CHUNK", 10_000)
     with run_server() as server:
         server.files["model.pth"] = content
         source = catalogue.ModelSource(
@@ -256,14 +255,14 @@ def test_damaged_download_is_detected_on_next_use(model_server, tmp_path, capsys
 
 
 def test_second_download_keeps_the_finished_one(model_server, monkeypatch):
-    lock = downloading._exclusive_lock
+    lock = downloading.lock
 
-    def slow_lock(target, file):
-        monkeypatch.setattr(downloading, "_exclusive_lock", lock)
+    def slow_lock(path, busy):
+        monkeypatch.setattr(downloading, "lock", lock)
         pretrained.download_model("public")  # stands for another process, between opening and locking
-        return lock(target, file)
+        return lock(path, busy)
 
-    monkeypatch.setattr(downloading, "_exclusive_lock", slow_lock)
+    monkeypatch.setattr(downloading, "lock", slow_lock)
     path = pretrained.download_model("public")
     assert path.read_bytes() == model_server.files["model.pth"]
     assert len(model_server.requests) == 1
@@ -280,12 +279,9 @@ def test_closed_output_pipe_prints_no_error():
 
 
 def test_missing_home_folder_is_reported_with_a_remedy(monkeypatch, capsys):
-    def homeless():
-        raise RuntimeError
-
     for variable in ("ESRGAN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user whom the system does not know
     assert main(["models"]) == 2
     assert "no home folder found; set ESRGAN_CACHE" in capsys.readouterr().err
 
