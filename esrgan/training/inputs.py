@@ -167,7 +167,7 @@ def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[s
                 sizes.setdefault(pair.source.high.name, []).append(f"{pair.shape[1]}×{pair.shape[0]} px")
             order = " ".join(pair.source.high.name for pair in pairs)
             settings[f"{name} {split} images"] = {image: ", ".join(size) for image, size in sizes.items()}
-            settings[f"{name} {split} order"] = hashlib.sha256(order.encode()).hexdigest()[:8]
+            settings[f"{name} {split} order"] = hashlib.sha256(order.encode(errors="surrogateescape")).hexdigest()[:8]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     if len(set(distributed.all_gather_text("digests", digest))) == 1:
         return
