@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 import tempfile
 import time
 import weakref
@@ -68,14 +69,16 @@ def check_output_path(path: Path) -> None:
     Raises:
         EsrganError: If it cannot be written.
     """
-    if path.is_dir():
-        raise EsrganError(f"{path}: expected the name of a file to write, got a folder")
-    if path.exists() and not path.is_file():  # a device such as /dev/stdout
-        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent), suppress(FileNotFoundError):
-            path.lstat()  # fails if the name is too long
+        with suppress(FileNotFoundError):  # any other error says why the file cannot be written
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise EsrganError(f"{path}: expected the name of a file to write, got a folder")
+            if not stat.S_ISREG(mode):  # a device such as /dev/stdout
+                return
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise write_error(path, error) from error
 

@@ -150,7 +150,7 @@ def find_pairs_and_problems(
     pairs: list[ImagePair] = []
     problems: list[Problem] = []
     for spec in datasets:
-        match = _find(spec, split, scale, data_root)
+        match = find_dataset(spec, split, scale, data_root)
         pairs += match.pairs
         problems += match.problems
         if scale == 1 and not degraded and any(pair.low is None for pair in match.pairs):
@@ -160,8 +160,8 @@ def find_pairs_and_problems(
     return pairs, problems
 
 
-def _find(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -> Match:
-    """Find the pairs of one dataset, and log what is left out."""
+def find_dataset(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -> Match:
+    """Find the pairs of one dataset and the problems that prevent its use, and log what is left out."""
     if spec == "skimage":
         if "skimage" in extras.missing_modules("train"):
             problem = Problem("dataset skimage", "the scikit-image package", "none", "pip install 'esrgan[train]'")
@@ -184,17 +184,34 @@ def _find(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -> Match
     if problems:
         return Match(problems=problems)
     match = match_within(high, highs, scale) if low is None else match_folders(high, highs, low, lows, scale, namings)
-    unused |= match.unused
-    if unused:
-        place = spec if isinstance(spec, str) else spec[0]
-        line = f"dataset {place}: {format_count(len(match.pairs), 'image')}; left out: {_describe_unused(unused)}"
-        if line not in _logged:
-            log.info("%s", line)
-        _logged.add(line)
+    match.unused = unused | match.unused
+    _note_unused(match, spec if isinstance(spec, str) else spec[0])
     return match
 
 
+def find_unpaired(name: str) -> Match:
+    """Find images without partners in a folder, or of a file or glob pattern, and log what is left out."""
+    path = expand_user(name)
+    match = Match()
+    paths = _list_images(path, match.unused, match.problems) if path.is_dir() else images.find_images([path])
+    match.pairs = [ImagePair(each, None) for each in paths]
+    _note_unused(match, name)
+    return match
+
+
+def _note_unused(match: Match, name: str) -> None:
+    """Add a line on what is left out to a match, and log it."""
+    if not match.unused:
+        return
+    counts = f"{format_count(len(match.pairs), 'image')}; left out: {_describe_unused(match.unused)}"
+    match.note = f"dataset {name}: {counts}"
+    if match.note not in _logged:
+        log.info("%s", match.note)
+    _logged.add(match.note)
+
+
 def _describe_unused(unused: dict[Path, str]) -> str:
+    """Describe files that are left out, given with what they are: their numbers, and the first of them."""
     counts = Counter(unused.values()).most_common()
     return f"{', '.join(format_count(number, kind) for kind, number in counts)} (first: {min(unused)})"
 

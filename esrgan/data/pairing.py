@@ -73,11 +73,13 @@ class Match:
         pairs: Image pairs, in the order of the HR images.
         problems: What prevents the use of the dataset.
         unused: Images that are left out, with what they are.
+        note: A line on what is left out, or empty.
     """
 
     pairs: list[ImagePair] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unused: dict[Path, str] = field(default_factory=dict)
+    note: str = ""
 
 
 def match_folders(

@@ -34,6 +34,8 @@ def render_dataset(dataset: DatasetEvaluation, conventions: str, num_listed: int
         if num_listed:
             best, worst = (", ".join(map(printable, names)) for names in dataset.best_and_worst(num_listed))
             parts.append(f"largest gain over {dataset.methods[0]}: {best}\nsmallest gain: {worst}")
+    if dataset.left_out:
+        parts.append(printable(dataset.left_out))
     if missing := dataset.num_images - len(dataset.results):
         parts.append(f"{printable(dataset.dataset)}: {missing} of {format_count(dataset.num_images, 'image')} failed")
     return "\n\n".join(parts)

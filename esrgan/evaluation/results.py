@@ -43,6 +43,7 @@ class DatasetEvaluation:
         methods: Names of the methods; the others are compared with the first, which is bicubic.
         metrics: Metrics that were computed; the first one ranks the images.
         num_images: Number of images of the dataset, of which some may have failed.
+        left_out: A line on the files of the dataset that are left out, because they are no images, or empty.
         out_dir: Folder of the upscaled images; None if they were not written.
         results: Results by image, then by method.
         errors: Errors of images that were skipped, or of output files that could not be written.
@@ -53,6 +54,7 @@ class DatasetEvaluation:
     methods: Sequence[str]
     metrics: Sequence[Metric]
     num_images: int
+    left_out: str = ""
     out_dir: Path | None = None
     results: dict[str, dict[str, ImageResult]] = field(default_factory=dict)
     errors: list[EsrganError] = field(default_factory=list)
@@ -135,6 +137,7 @@ class DatasetEvaluation:
                 method: {"seconds_per_image": seconds, "megapixels_per_second": rate}
                 for method, (seconds, rate) in speeds.items()
             },
+            "left_out": self.left_out,
             "errors": [str(error) for error in self.errors],
         }
         return {key: _replace_non_finite(value) for key, value in content.items()}

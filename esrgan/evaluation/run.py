@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from esrgan import images
 from esrgan.console import log
-from esrgan.data import Folders, find_pairs
-from esrgan.data.datasets import default_data_root
+from esrgan.data import Folders
+from esrgan.data.datasets import default_data_root, find_dataset, find_unpaired
 from esrgan.devices import select_device
 from esrgan.errors import DatasetError, EsrganError, WeightsError
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.measuring import BICUBIC, DatasetImage, Method, Setup, measure_dataset, output_path
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
-from esrgan.files import cache_dir, check_output_path
+from esrgan.files import cache_dir, check_output_path, expand_user
 from esrgan.inference import Upscaler
 from esrgan.metrics import Metric
 from esrgan.metrics.learned import load_metrics
@@ -93,24 +92,17 @@ def evaluate(
     """
     options = options or EvaluationOptions()
     files = _load_models(models)
-    kinds = {(file.architecture.scale_factor, file.architecture.img_channels) for file in files.values()}
-    if len(kinds) != 1:
-        got = ", ".join(f"{file.path}: {file.architecture}" for file in files.values()) or "none"
-        raise WeightsError(f"expected models of the same scale and number of channels, got {got}; test them separately")
-    ((scale, channels),) = kinds
-    found = {str(name): _find_images(str(name), scale, options.data_root) for name in _as_list(datasets)}
+    scale, channels = _common_kind(files)
+    found = {name: _find_images(name, scale, options.data_root) for name in _as_list(datasets)}
     folders = _choose_folders(options.out_dir, found, [BICUBIC, *files])
     available, unavailable = _load_metrics(_as_list(metrics), options)
-    for line in unavailable:
-        log.warning("%s", line)
-    results = [
-        DatasetEvaluation(name, (BICUBIC, *files), _select_usable(available, each), len(each), folders.get(name))
-        for name, each in found.items()
-    ]
-    if unmeasurable := [result.dataset for result in results if not result.metrics]:
-        raise DatasetError(
-            f"{', '.join(unmeasurable)}: no ground-truth images, which all requested metrics need; use --metrics niqe"
-        )
+    results = []
+    for name, (dataset_images, left_out) in found.items():
+        usable = [metric for metric in available if dataset_images[0].high is not None or not metric.needs_reference]
+        if not usable:
+            raise DatasetError(f"{name}: no ground-truth images, which all requested metrics need; use --metrics niqe")
+        result = DatasetEvaluation(name, (BICUBIC, *files), usable, len(dataset_images), left_out, folders.get(name))
+        results.append(result)
 
     upscalers = {name: Upscaler.from_file(file, options.device, options.precision) for name, file in files.items()}
     facts = {
@@ -123,7 +115,7 @@ def evaluate(
     methods = {BICUBIC: Method.bicubic(scale)} | {name: Method.model(each) for name, each in upscalers.items()}
     setup = Setup(methods, scale, channels, _open_cache(options), options.workers, options.num_shown, options.strips)
     for result in results:
-        measure_dataset(result, found[result.dataset], setup)
+        measure_dataset(result, found[result.dataset][0], setup)
     return evaluation
 
 
@@ -159,42 +151,62 @@ def _load_models(
     return {name: each if isinstance(each, GeneratorFile) else load_generator(each) for name, each in models.items()}
 
 
-def _find_images(dataset: str, scale: int, data_root: Path | None) -> list[DatasetImage]:
-    """Find the images of a dataset, which is given as a name, a folder, HR=LR, HR=LR=TEMPLATE, or =LR."""
+def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
+    """Return the scale and the number of channels that all models have."""
+    kinds = {(file.architecture.scale_factor, file.architecture.img_channels) for file in files.values()}
+    if len(kinds) != 1:
+        got = ", ".join(f"{file.path}: {file.architecture}" for file in files.values()) or "none"
+        raise WeightsError(f"expected models of the same scale and number of channels, got {got}; test them separately")
+    return kinds.pop()
+
+
+def _find_images(dataset: str, scale: int, data_root: Path | None) -> tuple[list[DatasetImage], str]:
+    """Find the images of a dataset (a name, a folder, HR=LR, HR=LR=TEMPLATE, or =LR), and describe what is left out."""
     high, low, template = [*dataset.split("=", 2), "", ""][:3]
+    if not high and not low:
+        raise DatasetError("--datasets: expected names, folders, HR=LR or =LR folders, got an empty entry")
     if high:
         source = Folders(high, low, template or None) if low else high
-        pairs = find_pairs([source], "val", scale, data_root or default_data_root())
-        names = unique_names(pair.high for pair in pairs)
-        return [DatasetImage(name, pair.low, pair.high) for name, pair in zip(names, pairs, strict=True)]
-    if not low:
-        raise DatasetError("--datasets: expected names, folders, HR=LR or =LR folders, got an empty entry")
-    paths = list(images.find_images([Path(low).expanduser()]))
-    return [DatasetImage(name, path, None) for name, path in zip(unique_names(paths), paths, strict=True)]
+        match = find_dataset(source, "val", scale, data_root or default_data_root())
+    else:
+        match = find_unpaired(low)
+    if match.problems:
+        raise DatasetError(match.problems)
+    names = unique_names(pair.high for pair in match.pairs)
+    found = [
+        DatasetImage(name, pair.low if high else pair.high, pair.high if high else None)
+        for name, pair in zip(names, match.pairs, strict=True)
+    ]
+    return found, match.note
 
 
 def _choose_folders(
-    out_dir: Path | None, datasets: Mapping[str, Sequence[DatasetImage]], methods: Sequence[str]
+    out_dir: Path | None, datasets: Mapping[str, tuple[list[DatasetImage], str]], methods: Sequence[str]
 ) -> dict[str, Path]:
     """Create an output folder for each dataset, named after it, after checking that outputs overwrite nothing."""
     if out_dir is None:
         return {}
-    paths = [Path(dataset.partition("=")[0] or dataset[1:]).expanduser().resolve() for dataset in datasets]
+    paths = [expand_user(dataset.partition("=")[0] or dataset[1:]).resolve() for dataset in datasets]
     names = unique_names(path.with_name(f"{path.name}.x") for path in paths)
     folders = {dataset: out_dir / name for dataset, name in zip(datasets, names, strict=True)}
-    for dataset, dataset_images in datasets.items():
-        _check_folder(folders[dataset], dataset_images, methods)
+    for dataset, (dataset_images, _) in datasets.items():
+        _check_folder(folders[dataset], dataset, dataset_images, methods)
     for folder in folders.values():
-        check_output_path(folder / "sheet.png")
+        check_output_path(folder / "image_sheet.png")
     return folders
 
 
-def _check_folder(folder: Path, dataset_images: Sequence[DatasetImage], methods: Iterable[str]) -> None:
-    """Check that the outputs would overwrite neither the evaluated images nor each other."""
-    for dataset_image in dataset_images:
-        for path in (dataset_image.low, dataset_image.high):
-            if path is not None and path.resolve().parent == folder.resolve():
-                raise EsrganError(f"{folder}: contains images to be evaluated; choose another output folder")
+def _check_folder(folder: Path, dataset: str, dataset_images: Sequence[DatasetImage], methods: Iterable[str]) -> None:
+    """Check that the outputs would overwrite neither the evaluated images nor each other, nor become part of them."""
+    places = [expand_user(name).resolve() for name in dataset.split("=")[:2] if name]
+    target = folder.resolve()
+    for path in {path for each in dataset_images for path in (each.low, each.high) if path is not None}:
+        parents = path.resolve().parents
+        if target == parents[0] or any(place in parents and target.is_relative_to(place) for place in places):
+            raise EsrganError(
+                f"{folder}: is in the folder of the images to be evaluated, so that the upscaled images would be "
+                "evaluated the next time; choose another output folder"
+            )
     names: dict[Path, str] = {}
     for dataset_image in dataset_images:
         for method in (*methods, "sheet", "strip"):
@@ -212,10 +224,6 @@ def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[lis
     if path is not None:
         state = extract_state_dict(load_file(path), str(path))
     return load_metrics(names, select_device(options.device), download=options.download, vgg16_state=state)
-
-
-def _select_usable(metrics: Sequence[Metric], dataset_images: Sequence[DatasetImage]) -> list[Metric]:
-    return [metric for metric in metrics if dataset_images[0].high is not None or not metric.needs_reference]
 
 
 def _describe_conventions(metrics: Sequence[Metric]) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from esrgan import Upscaler, images, metrics, resize
+from esrgan import Upscaler, evaluation, images, metrics, resize
 from esrgan.cli import test as test_command
+from esrgan.errors import EsrganError
 from tests.helpers.evaluation import run_command, write_photos
 from tests.helpers.models import make_model, pixels, run
 
@@ -166,3 +169,121 @@ def test_bad_evaluations_are_rejected(model, tmp_path, capsys, change, message):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_images_of_selfexsr_are_paired_and_versions_left_out(tmp_path, capsys):
+    """The folder has HR, LR and bicubic images, of which only the HR images are originals."""
+    folder, rng = tmp_path / "Set5" / "image_SRF_2", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for i in range(2):
+        high = rng.integers(0, 256, (32, 40, 3), np.uint8)
+        low = resize.bicubic(high, Fraction(1, 2))
+        for kind, image in (("HR", high), ("LR", low[::-1]), ("bicubic", high)):
+            images.write_pixels(folder / f"img_{i}_SRF_2_{kind}.png", image)
+    model, out = make_model(tmp_path / "model.pth"), tmp_path / "out"
+    assert run(test_command, model, "-d", folder, "--json", tmp_path / "f.json", "-o", out) == 0
+    data = json.loads((tmp_path / "f.json").read_text())[str(folder)]
+    assert list(data["images"]) == ["img_0_SRF_2_HR", "img_1_SRF_2_HR"]
+    high, low = (images.read_pixels(folder / f"img_0_SRF_2_{kind}.png", 3) for kind in ("HR", "LR"))
+    assert data["images"]["img_0_SRF_2_HR"]["bicubic"] == metrics.measure(resize.bicubic(low, 2), high, 2)
+    for text in (capsys.readouterr().out, (out / "report.md").read_text(), (out / "report.html").read_text()):
+        assert "2 images; left out: 2 other versions" in text
+    assert "2 other versions" in data["left_out"]
+
+
+def test_grey_images_count_in_a_colour_set(photos, model, tmp_path):
+    grey = images.read_pixels(photos / "0.png", 3)[..., :1]
+    images.write_pixels(photos / "0.png", grey, overwrite=True)
+    assert run(test_command, model, "-d", photos, "--json", tmp_path / "f.json") == 0
+    data = json.loads((tmp_path / "f.json").read_text())[str(photos)]
+    assert list(data["images"]) == ["0", "1", "2"]
+    colour = grey.repeat(3, axis=2)
+    expected = metrics.measure(resize.bicubic(resize.bicubic(colour, Fraction(1, 2)), 2), colour, 2)
+    assert data["images"]["0"]["bicubic"] == expected
+
+
+def test_files_left_out_without_ground_truth_are_counted(photos, model, capsys):
+    (photos / "notes.txt").write_text("")
+    assert run(test_command, model, "-d", f"={photos}", "--metrics", "niqe") == 0
+    assert "3 images; left out: 1 .txt file (first: " in capsys.readouterr().out
+
+
+def test_names_that_are_not_utf_8_are_in_every_report(photos, tmp_path, capsys):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff"))
+    photos.rename(odd)
+    (odd / "0.png").rename(odd / os.fsdecode(b"a\xe9.png"))
+    model = make_model(tmp_path / os.fsdecode(b"model\xfe.pth"))
+    out, json_path, csv_path = odd.with_name("out"), tmp_path / "f.json", tmp_path / "f.csv"
+    assert run(test_command, model, "-d", odd, "-o", out, "--json", json_path, "--csv", csv_path, "-s", 1) == 0
+    data = json.loads(json_path.read_text("utf-8"))[str(odd)]
+    assert list(data["images"]) == ["1", "2", "a\udce9"]
+    assert csv_path.read_text("utf-8").splitlines()[5].split(",")[1:3] == ["a\\udce9", "bicubic"]
+    for text in (capsys.readouterr().out, (out / "report.md").read_text("utf-8")):
+        assert "| a\ufffd | model\ufffd |" in text
+    assert "a\ufffd" in (out / "report.html").read_text("utf-8")
+    assert images.read_pixels(out / odd.name / "a\udce9_sheet.png", 3).shape[0] > 32
+
+
+def test_home_is_known_in_every_path(photos, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    low = tmp_path / "home" / "low"
+    low.mkdir(parents=True)
+    for path in photos.iterdir():
+        images.write_pixels(low / path.name, images.read_pixels(path, 3)[::2, ::2])
+    outputs = ["--json", "~/f.json", "--csv", "~/f.csv", "-o", "~/out"]
+    assert run(test_command, model, "-d", "photos=~/low", *outputs) == 0
+    assert run(test_command, model, "-d", "=~/low", "--metrics", "niqe", "-o", "~/out") == 0
+    assert {path.name for path in (tmp_path / "home").iterdir()} == {"low", "f.json", "f.csv", "out"}
+    assert {path.name for path in (tmp_path / "home" / "out").iterdir()} == {
+        "photos", "low", "report.md", "report.html"
+    }  # fmt: skip
+    assert run(test_command, model, "-d", "photos", "--metrics", "vgg16", "--vgg-weights", "~/none.pth") == 2
+    assert not (tmp_path / "~").exists()
+
+
+def test_outputs_are_checked_before_anything_is_measured(photos, model, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("measured"))
+    for options in (
+        ["--json", tmp_path / "file" / "f.json"],
+        ["--csv", tmp_path / f"{'x' * 300}.csv"],
+        ["-o", tmp_path / "file" / "out"],
+        ["-o", tmp_path / "out"],
+        ["-o", photos / "results"],  # would be part of the dataset the next time
+    ):
+        assert run(test_command, model, "-d", photos, *options) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_reports_are_written_although_one_fails(photos, model, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise EsrganError("disk full")
+
+    monkeypatch.setattr(evaluation, "render_markdown", fail)
+    (photos / "1.png").write_bytes(b"broken")
+    other = tmp_path / "broken"
+    other.mkdir()
+    (other / "x.png").write_bytes(b"broken")
+    out, json_path = tmp_path / "out", tmp_path / "f.json"
+    assert run(test_command, model, "-d", f"{other},{photos}", "-o", out, "--json", json_path) == 1
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 3
+    assert f"{other}: 1 of 1 image failed" in printed.out
+    assert f"{photos}: 1 of 3 images failed" in printed.out
+    data = json.loads(json_path.read_text())
+    assert data[str(other)]["images"] == {}
+    assert "x.png" in data[str(other)]["errors"][0]
+    assert list(data[str(photos)]["images"]) == ["0", "2"]
+    assert "Errors (1 of 3 images failed)" in (out / "report.html").read_text()
+    assert not (out / "report.md").exists()
+
+
+def test_a_mismatch_of_folders_is_one_message(photos, model, tmp_path, capsys):
+    low = tmp_path / "low"
+    low.mkdir()
+    for i in range(9):
+        images.write_pixels(low / f"other_{i}.png", pixels(16, 18, 3))
+    assert run(test_command, model, "-d", f"{photos}={low}") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -54,7 +54,7 @@ def run_evaluation(photos, methods, cache=None, metric_names=PSNR_AND_SSIM, **op
     metrics, _ = load_metrics(metric_names, CPU)
     chosen = options.pop("dataset_images", None) or dataset_images(photos)
     may_fail, out_dir = options.pop("may_fail", False), options.pop("out_dir", None)
-    result = DatasetEvaluation("photos", tuple(methods), metrics, len(chosen), out_dir)
+    result = DatasetEvaluation("photos", tuple(methods), metrics, len(chosen), "", out_dir)
     measure_dataset(result, chosen, Setup(methods, scale=2, channels=3, cache=ResultCache(cache), **options))
     assert may_fail or not result.errors
     return result
