@@ -41,8 +41,8 @@ def check_architecture(file: GeneratorFile, expected: Architecture, may_differ: 
 def take_layers(file: GeneratorFile, expected: Architecture) -> tuple[StateDict, str]:
     """Return the weights that the configured generator starts from, and a text about them if it is another one.
 
-    A generator of another scale has the same trunk. The layers after the trunk are taken too: the features they see are
-    finer or coarser, but training from them is much faster; see "Weights of another scale" in docs/decisions.md.
+    A generator of another scale has the same trunk. The layers after the trunk are taken too. They see finer or coarser
+    features there, but training from them is much faster; see "Weights of another scale" in docs/decisions.md.
 
     Raises:
         WeightsError: If the trunk differs.
@@ -54,7 +54,7 @@ def take_layers(file: GeneratorFile, expected: Architecture) -> tuple[StateDict,
         shapes = {name: value.shape for name, value in expected.build().state_dict().items()}
     ours, theirs = _layers(shapes), _layers(file.state)
     our_ups, their_ups = ([layer for layer in layers if layer.startswith("conv_up")] for layers in (ours, theirs))
-    # The layers behind expect what the last upsampling layer puts out, so the first are left out if there are too many.
+    # conv_hr expects the output of the last upsampling layer, so surplus layers are dropped from the front.
     kept = their_ups[max(0, len(their_ups) - len(our_ups)) :]
     sources = {layer: layer for layer in ours if layer not in our_ups} | dict(zip(our_ups, kept, strict=False))
 
@@ -91,9 +91,9 @@ def _layers(names: Iterable[str]) -> list[str]:
 def _adapt_ends(state: StateDict, theirs: Architecture, ours: Architecture) -> StateDict:
     """Return the first and last layers for another folding of pixels, and for grey images instead of RGB or back.
 
-    A folded input gives each of its pixels an equal share of the weight of the one pixel in its place, and a plain one
-    the sum. Grey images count as three equal channels, and their output is the mean of three. An alpha channel has no
-    counterpart; a layer without weights is returned for it, which fits nowhere.
+    Folding shares the weight of a pixel equally among the pixels that take its place, and unfolding sums their weights.
+    Grey images count as three equal channels, and their output is the mean of three. An alpha channel has no
+    counterpart, so empty tensors are returned for it, which fit no layer.
     """
     before, after = theirs.img_channels, ours.img_channels
     first, last = "conv_first.weight", ("conv_last.weight", "conv_last.bias")
