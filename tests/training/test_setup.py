@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,3 +185,15 @@ def test_the_requested_minimum_size_suffices(
     asked = re.search(r"at least (\d+)×\1 px", message)
     assert asked, message
     assert refusal(int(asked[1])) == ""
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names are always Unicode here")
+def test_names_that_are_not_unicode_and_equal_names_in_two_classes_train(
+    tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    write_images(folder / "colour", 2)
+    write_images(folder / "grey", 2, channels=1)
+    (folder / "grey/1.png").rename(folder / "grey" / os.fsdecode(b"caf\xe9.png"))
+    config = tiny_config(cache_dir=str(tmp_path / "cache"), pretraining={"train_datasets": [str(folder)]})
+    assert run(config, tmp_path / "out", stage="pretraining", max_steps=1)
