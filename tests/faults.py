@@ -7,6 +7,7 @@ because it forks.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import os
 import random
@@ -25,7 +26,7 @@ from typing import Any
 import torch.utils.tensorboard  # noqa: F401  (imported before the processes fork)
 
 from esrgan.config import Config
-from esrgan.console import Console
+from esrgan.console import log
 from esrgan.training import TrainOptions, loop, train
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
@@ -86,14 +87,13 @@ class Attempt:
         for moment, places in CALLS_BY_MOMENT.items():
             for owner, name in places:
                 setattr(owner, name, self._recording(getattr(owner, name), moment, "between"))
-        console_line = Console.print
 
-        def line(console: Console, text: str) -> None:
-            console_line(console, text)
-            if text.startswith("pretraining is done"):
+        def watch(record: logging.LogRecord) -> bool:
+            if record.getMessage().startswith("pretraining is done"):
                 self.moment.value = MOMENTS.index("changing the stage")
+            return True
 
-        Console.print = line
+        log.addFilter(watch)
         options = TrainOptions(
             "faults", out_dir, run_name="run", device="cpu", resume=True, checkpoint_interval=1, store_model_interval=2
         )

@@ -1,13 +1,14 @@
-"""Console output on terminals and pipes."""
+"""Messages and progress on terminals and in pipes."""
 
 from __future__ import annotations
 
 import io
+import logging
 import time
 
 import pytest
 
-from esrgan.console import Console
+from esrgan.console import PROGRESS, ConsoleHandler, log, progress, show_messages
 
 CLEAR = "\r\x1b[2K"
 
@@ -17,48 +18,103 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_pipe_gets_only_the_lines_to_keep() -> None:
+@pytest.fixture
+def attach(monkeypatch: pytest.MonkeyPatch):
+    """Return a function that sends the library's messages to a stream."""
+
+    def start(stream: io.StringIO) -> ConsoleHandler:
+        handler = ConsoleHandler(stream)
+        monkeypatch.setattr(log, "handlers", [handler])
+        monkeypatch.setattr(log, "level", PROGRESS)
+        return handler
+
+    return start
+
+
+def test_a_pipe_gets_only_the_lines_to_keep(attach) -> None:
     stream = io.StringIO()
-    console = Console(stream)
-    console.update("reading 1 of 2", keep=False)
-    console.update("step 1", keep=True)
-    console.print("done")
-    console.clear()
+    handler = attach(stream)
+    progress("reading 1 of 2")
+    progress("step 1", keep=True)
+    log.info("done")
+    handler.clear()
     assert stream.getvalue() == "step 1\ndone\n"
 
 
-def test_a_terminal_line_is_rewritten_and_cut_to_width(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_line_is_rewritten_and_cut_to_width(attach, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "12")
     stream = Terminal()
-    console = Console(stream)
-    console.update("reading 1 of 2", keep=False)
-    console.update("step 1", keep=True)
+    handler = attach(stream)
+    progress("reading 1 of 2")
+    progress("step 1", keep=True)
     assert stream.getvalue() == f"{CLEAR}reading 1 o{CLEAR}step 1"
-    console.print("a line that stays, however long")
+    log.info("a line that stays, however long")
     assert stream.getvalue().endswith(f"step 1{CLEAR}a line that stays, however long\n")
-    console.print("the next")
-    console.clear()
+    log.info("the next")
+    handler.clear()
     assert stream.getvalue().endswith("however long\nthe next\n")
 
 
-def test_an_unfinished_live_line_is_erased_at_the_end() -> None:
+def test_an_unfinished_live_line_is_erased_at_the_end(attach) -> None:
     stream = Terminal()
-    console = Console(stream)
-    console.update("step 1", keep=True)
-    console.clear()
-    console.clear()
+    handler = attach(stream)
+    progress("step 1", keep=True)
+    handler.clear()
+    handler.clear()
     assert stream.getvalue() == f"{CLEAR}step 1{CLEAR}"
 
 
-def test_progress_is_more_frequent_on_terminals_than_in_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_more_frequent_on_terminals_than_in_pipes(attach, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    terminal, pipe = Console(Terminal()), Console(io.StringIO())
-    assert (terminal.is_update_due(), pipe.is_update_due()) == (True, False)
-    for console in (terminal, pipe):
-        console.update("step 1", keep=True)
-    assert (terminal.is_update_due(), pipe.is_update_due()) == (False, False)
-    now[0] += 0.6
-    assert (terminal.is_update_due(), pipe.is_update_due()) == (True, False)
-    now[0] += 60
-    assert (terminal.is_update_due(), pipe.is_update_due()) == (True, True)
+    for stream, expected in ((Terminal(), "a c d"), (io.StringIO(), "d")):
+        now[0] = 100.0
+        attach(stream)
+        for text, seconds in (("a", 0.05), ("b", 0.55), ("c", 60), ("d", 0)):
+            progress(text)
+            now[0] += seconds
+        assert stream.getvalue().replace(CLEAR, " ").split() == expected.split()
+
+
+def test_warnings_go_to_standard_error(attach, capsys) -> None:
+    stream = Terminal()
+    attach(stream)
+    progress("step 1")
+    log.warning("too small")
+    log.error("broken")
+    assert stream.getvalue() == f"{CLEAR}step 1{CLEAR}"
+    assert capsys.readouterr().err == "warning: too small\nerror: broken\n"
+
+
+def test_unprintable_characters_of_a_file_name_are_replaced_in_progress(attach) -> None:
+    stream = Terminal()
+    attach(stream)
+    progress("a\x1b[2J\nb")
+    assert stream.getvalue() == f"{CLEAR}a?[2J?b"
+
+
+def test_a_closed_stream_is_no_error(attach) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    attach(Closed())
+    log.info("one")
+    log.info("two")
+
+
+def test_a_program_that_handles_messages_itself_receives_them(attach, capsys) -> None:
+    stream = io.StringIO()
+    attach(stream)
+    with show_messages():
+        log.info("one")
+    assert stream.getvalue() == "one\n"
+    assert capsys.readouterr().out == ""
+
+
+def test_messages_are_shown_in_the_block_only(capsys) -> None:
+    with show_messages():
+        log.info("one")
+    log.info("two")
+    assert capsys.readouterr().out == "one\n"
+    assert log.level == logging.NOTSET

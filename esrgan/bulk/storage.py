@@ -22,8 +22,10 @@ _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
 
 
 def strip_file_scheme(location: str) -> str:
-    """Convert a file:// URI to a path; return paths and other URIs unchanged."""
-    return url2pathname(urlsplit(location).path) if location.startswith("file://") else location
+    """Convert a file:// URI to a path, and replace a leading ``~`` in paths; return other URIs unchanged."""
+    if location.startswith("file://"):
+        return url2pathname(urlsplit(location).path)
+    return location if is_uri(location) else str(files.expand_user(location))
 
 
 def is_uri(location: str) -> bool:

@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from esrgan import extras
 from esrgan.cli import arguments, process, upscaling_options
+from esrgan.console import log, progress
 from esrgan.errors import DeviceError, EsrganError, Problem
 
 EXAMPLES = """\
@@ -34,7 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "images", nargs="*", help="files, folders (searched recursively), glob patterns, or URIs of files or folders"
     )
-    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with one image path or URI per line")
+    parser.add_argument(
+        "--list", type=arguments.path, metavar="FILE", help="text file with one image path or URI per line"
+    )
     parser.add_argument(
         "-o", "--out-dir", required=True, metavar="DIR", help="output folder that all machines can access, or a URI"
     )
@@ -116,7 +118,6 @@ def _bulk(args: argparse.Namespace) -> int:
     extras.require_extra("ray")
     with process.exit_on_interrupt():
         from esrgan import bulk
-        from esrgan.console import Console
         from esrgan.text import format_count, format_duration
 
     upscaling_options.check_options(args)
@@ -127,9 +128,8 @@ def _bulk(args: argparse.Namespace) -> int:
         args.images, listed, args.out_dir, f".{args.format}" if args.format else None
     )
     file, names = upscaling_options.load_model(args)
-    console = Console()
     for line in upscaling_options.describe_skipped(skipped):
-        console.print(line)
+        log.info("%s", line)
 
     begin = time.perf_counter()
     done = failed = 0
@@ -141,15 +141,14 @@ def _bulk(args: argparse.Namespace) -> int:
         done, failed = done + 1, failed + (record.status == "failed")
         megapixels += record.megapixels
         for note in record.notes:
-            console.print(f"{record.output}: {note}")
+            log.info("%s: %s", record.output, note)
         if record.error is not None:
-            console.clear()
-            print(f"error: {record.error}", file=sys.stderr)
-        elif console.is_update_due():
+            log.error("%s", record.error)
+        else:
             seconds = time.perf_counter() - begin
             left_s = seconds / done * (len(jobs) - done)
             state = f"{megapixels / seconds:.2f} megapixels/s, {format_duration(left_s)} left"
-            console.update(f"{done}/{len(jobs)} {record.output} {state}", keep=True)
+            progress(f"{done}/{len(jobs)} {record.output} {state}")
 
     if jobs:
         options = bulk.WorkerOptions(
@@ -158,9 +157,9 @@ def _bulk(args: argparse.Namespace) -> int:
         with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
             gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)
             place = f"with {gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "on CPU"
-            console.print(f"{names}: {file.describe()}; up to {format_count(workers, 'worker')} {place}")
+            log.info("%s: %s; up to %s %s", names, file.describe(), format_count(workers, "worker"), place)
             bulk.upscale_on_cluster(jobs, file, options, workers, gpus, report)
-    console.print(upscaling_options.describe_total(done - failed, existing + len(jobs), existing, failed))
+    log.info(upscaling_options.describe_total(done - failed, existing + len(jobs), existing, failed))
     return process.SOME_FAILED if failed else process.OK
 
 

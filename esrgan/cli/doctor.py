@@ -24,7 +24,10 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the argument parser of ``esrgan doctor``."""
     parser = arguments.make_parser("doctor", "Show what this machine has and what is missing.", EXAMPLES)
     parser.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
+        "--data-root",
+        type=arguments.path,
+        metavar="DIR",
+        help="folder of the named datasets (default: $ESRGAN_DATA or data)",
     )
     return parser
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from esrgan.cli import arguments, process
 from esrgan.errors import EsrganError
@@ -30,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="generator, checkpoint or model name")
     parser.add_argument(
         "out_path",
-        type=Path,
+        type=arguments.path,
         metavar="OUT",
         help=".onnx, .pt2 (torch.export), .param (ncnn, with its .bin), or weights: .safetensors, .pth, .pt",
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 from esrgan.cli import arguments, process, upscaling_options
+from esrgan.console import log, progress
 
 EXAMPLES = """\
   esrgan inference photo.jpg
@@ -32,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o",
         "--out-dir",
-        type=Path,
+        type=arguments.path,
         metavar="DIR",
         help="output folder, in which the structure of input folders is kept (default: next to each input)",
     )
@@ -66,7 +65,6 @@ def _wait_for_all_processes(processes: int) -> Iterator[None]:
 
 def _inference(args: argparse.Namespace) -> int:
     with process.exit_on_interrupt():
-        from esrgan.console import Console
         from esrgan.devices import select_local_device
         from esrgan.inference.files import FileOptions, FileResult, plan_jobs, upscale_files
         from esrgan.inference.upscaler import Upscaler
@@ -85,14 +83,12 @@ def _inference(args: argparse.Namespace) -> int:
         self_ensemble=args.self_ensemble,
         outscale=args.outscale,
     )
-    console = Console()
     if args.out_dir is not None:
         arguments.create_folder(args.out_dir)
     precision = str(upscaler.dtype).removeprefix("torch.")
-    console.print(f"{names}: {file.describe()}; on {upscaler.device} in {precision}")
-
+    log.info("%s: %s; on %s in %s", names, file.describe(), upscaler.device, precision)
     for line in upscaling_options.describe_skipped(skipped_inputs):
-        console.print(line)
+        log.info("%s", line)
 
     begin = time.perf_counter()
     done = processed = 0
@@ -102,19 +98,18 @@ def _inference(args: argparse.Namespace) -> int:
         nonlocal done, processed, megapixels
         done, processed, megapixels = done + 1, processed + (not result.is_skipped), megapixels + result.megapixels
         for note in result.notes:
-            console.print(f"{result.job.target}: {note}")
+            log.info("%s: %s", result.job.target, note)
         if result.error is not None:
-            console.clear()
-            print(f"error: {result.error}", file=sys.stderr)
+            log.error("%s", result.error)
         elif not result.is_skipped:
             seconds = time.perf_counter() - begin
             left_s = seconds / processed * (len(jobs) - done)
             state = f"{megapixels / seconds:.2f} megapixels/s, {format_duration(left_s)} left"
-            console.update(f"{done}/{len(jobs)} {result.job.target} {state}", keep=True)
+            progress(f"{done}/{len(jobs)} {result.job.target} {state}", keep=True)
 
     options = FileOptions(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
     with _wait_for_all_processes(processes):
         results = upscale_files(upscaler, jobs, options, report)
     skipped, failed = sum(item.is_skipped for item in results), sum(item.error is not None for item in results)
-    console.print(upscaling_options.describe_total(len(results) - skipped - failed, len(results), skipped, failed))
+    log.info(upscaling_options.describe_total(len(results) - skipped - failed, len(results), skipped, failed))
     return process.SOME_FAILED if failed else process.OK

@@ -52,12 +52,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="blend any number of models, one --mix for each; the shares must add up to 1",
     )
     parser.add_argument(
-        "--images", type=Path, nargs=2, metavar=("PSNR", "GAN"), help="blend two images instead of models"
+        "--images", type=arguments.path, nargs=2, metavar=("PSNR", "GAN"), help="blend two images instead of models"
     )
     parser.add_argument("--overwrite", action="store_true", help="overwrite the output file if it exists")
     parser.add_argument(
         "out_path",
-        type=Path,
+        type=arguments.path,
         nargs="?",
         metavar="FILE",
         help="output: .pth or .safetensors, or an image with --images "

@@ -26,17 +26,19 @@ EXAMPLES = """\
 def make_parser() -> argparse.ArgumentParser:
     """Return the argument parser of ``esrgan train``."""
     parser = arguments.make_parser("train", "Train an ESRGAN generator: PSNR stage, then GAN stage.", EXAMPLES)
-    parser.add_argument("config_file", type=Path, help="JSON configuration of both stages; {} trains as in the paper")
+    parser.add_argument(
+        "config_file", type=arguments.path, help="JSON configuration of both stages; {} trains as in the paper"
+    )
     parser.add_argument(
         "-l",
         "--load-checkpoint",
-        type=Path,
+        type=arguments.path,
         metavar="FILE",
         help="checkpoint or model to start from: a file, or a name listed by `esrgan models`",
     )
     parser.add_argument(
         "--load-discriminator",
-        type=Path,
+        type=arguments.path,
         metavar="FILE",
         help="discriminator that the GAN stage starts from: a file of BasicSR, Real-ESRGAN or this project",
     )
@@ -68,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o",
         "--out-dir",
-        type=Path,
+        type=arguments.path,
         default=Path("saved_models"),
         metavar="DIR",
         help="folder for models, checkpoints and logs (default: saved_models)",

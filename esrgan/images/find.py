@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from esrgan.errors import ImageError, Problem
+from esrgan.files import expand_user
 from esrgan.images.formats import SUFFIXES
 from esrgan.text import describe_error
 
@@ -30,7 +31,7 @@ def find_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXE
     """
     found: dict[Path, tuple[Path, Path]] = {}
     problems = []
-    for path in map(Path, paths):
+    for path in map(expand_user, paths):
         try:
             files, got = _expand_path(path, suffixes), "neither"
             if not files and find_linked_folders(path):
@@ -114,6 +115,6 @@ def find_linked_folders(path: str | Path) -> list[Path]:
 
     ``find_images`` does not follow these links.
     """
-    path = Path(path)
+    path = expand_user(path)
     skipped = list_files(path)[1] if path.is_dir() else {}
     return sorted(link for link, kind in skipped.items() if kind == "linked folder")

@@ -14,7 +14,7 @@ from torch import Tensor
 from esrgan.console import log
 from esrgan.data import load_batches
 from esrgan.errors import WeightsError
-from esrgan.training import distributed
+from esrgan.training import distributed, interrupt
 from esrgan.training.checkpoint import Checkpoint
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.inputs import StageData, choose_num_workers
@@ -138,6 +138,7 @@ def iterate_batches(run: Run, state: StageState) -> Iterator[tuple[Tensor, Tenso
         world_size=distributed.world_size(),
         num_workers=choose_num_workers(run.config, run.device),
         pin_memory=run.device.type == "cuda",
+        stop=interrupt.is_requested,
     )
     for step, batch in enumerate(state.meter.time_waits(batches), state.done):
         on_device = (images.to(run.device, non_blocking=True) for images in batch)
