@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import shtab
 
@@ -53,7 +52,7 @@ def _completion(args: argparse.Namespace) -> int:
             action.complete = _complete_names_and_files("datasets", DATASET_NAMES)  # type: ignore[attr-defined]
         elif action.metavar == "DIR":
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-        elif action.type is Path or not (action.option_strings or action.choices):
+        elif action.type is arguments.path or not (action.option_strings or action.choices):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, args.shell))
     return process.OK

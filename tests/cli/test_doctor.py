@@ -24,8 +24,8 @@ def test_doctor_reports_dataset_problems(tmp_path, capsys, monkeypatch, write_im
     write_images(tmp_path / "Flickr2K/Flickr2K_HR", 2)
     monkeypatch.setattr("esrgan.extras.missing_modules", lambda extra: ["skimage"])
     out = run_doctor_on_datasets(tmp_path, capsys, monkeypatch)
-    unmatched = f"{tmp_path}/DIV2K_train_HR/{names[1]}: expected an image of the same name in {low}, got none; "
-    assert f"  div2k                {unmatched}add it or remove this one (and 1 more)\n" in out
+    unmatched = f"expected an LR image in {low} for each HR image, got 2 HR images without partner ({names[1]}, "
+    assert f"  div2k                dataset {tmp_path}/DIV2K_train_HR: {unmatched}" in out
     assert f"\n{' ' * 23}expected the folder {tmp_path}/DIV2K_valid_HR, got nothing; download it with: " in out
     assert (
         f"  set5                 dataset {tmp_path}/Set5/GTmod12: expected images in this folder, got none; put" in out
