@@ -62,20 +62,13 @@ def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "p
         metavar="DIR",
         help="write upscaled images, contact sheets, report.md and report.html",
     )
-    parser.add_argument("--json", type=arguments.path, metavar="FILE", help="write all scores to a JSON file")
-    parser.add_argument("--csv", type=arguments.path, metavar="FILE", help="write all scores to a CSV file")
-    parser.add_argument(
-        "--data-root",
-        type=arguments.path,
-        metavar="DIR",
-        help="folder of the named datasets (default: $ESRGAN_DATA or data)",
-    )
-    parser.add_argument(
-        "--vgg-weights",
-        type=arguments.path,
-        metavar="FILE",
-        help="weights for vgg16 (default: torchvision's ImageNet weights)",
-    )
+    for option, metavar, text in (
+        ("--json", "FILE", "write all scores to a JSON file"),
+        ("--csv", "FILE", "write all scores to a CSV file"),
+        ("--data-root", "DIR", "folder of the named datasets (default: $ESRGAN_DATA or data)"),
+        ("--vgg-weights", "FILE", "weights for vgg16 (default: torchvision's ImageNet weights)"),
+    ):
+        parser.add_argument(option, type=arguments.path, metavar=metavar, help=text)
     parser.add_argument("--download", action="store_true", help="download missing weights that metrics need")
     parser.add_argument(
         "--no-cache", dest="use_cache", action="store_false", help="recompute all scores, and do not store them"

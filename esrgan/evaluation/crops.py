@@ -39,22 +39,11 @@ class ImageVersions:
         low: The LR image.
         outputs: Output of each method, bicubic first; all have the same multiple of the LR size.
         high: The HR image, as large as the outputs; None without ground truth.
-
-    Raises:
-        ValueError: If the sizes or types of the images do not match.
     """
 
     low: NDArray[np.uint8]
     outputs: Mapping[str, NDArray[np.uint8]]
     high: NDArray[np.uint8] | None = None
-
-    def __post_init__(self) -> None:
-        large = [*self.outputs.values(), *([] if self.high is None else [self.high])]
-        height, width, channels = self.low.shape
-        expected = (height * self.scale, width * self.scale, channels)
-        if any(image.dtype != np.uint8 for image in (self.low, *large)) or {i.shape for i in large} != {expected}:
-            got = ", ".join(f"{image.dtype} {image.shape}" for image in large)
-            raise ValueError(f"expected uint8 images of a multiple of {self.low.shape[:2]} px, got {got}")
 
     @property
     def scale(self) -> int:

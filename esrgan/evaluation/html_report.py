@@ -16,9 +16,10 @@ from esrgan.evaluation.crops import WINDOW_PX, ImageCrop, to_pil
 from esrgan.evaluation.html_tables import (
     escape_text,
     format_score,
-    render_image_table,
+    image_columns,
+    mean_columns,
     render_images_table,
-    render_means_table,
+    render_methods_table,
 )
 from esrgan.evaluation.markdown import INTERVALS_CAPTION, describe_differences, describe_speed
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
@@ -107,7 +108,7 @@ def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int) -> str
         first, last, metric = dataset.methods[0], dataset.methods[-1], dataset.metrics[0]
         lines = [INTERVALS_CAPTION, *describe_differences(dataset), describe_speed(dataset)]
         parts += [
-            render_means_table(dataset, f"Means over {format_count(len(names), 'image')}"),
+            render_methods_table(mean_columns(dataset), f"Means over {format_count(len(names), 'image')}"),
             f'<ul class="differences">{"".join(f"<li>{escape_text(line)}</li>" for line in lines)}</ul>',
             *(render_images_table(dataset, each, links) for each in dataset.metrics),
         ]
@@ -147,7 +148,7 @@ def _render_article(dataset: DatasetEvaluation, name: str, key: str) -> str:
     return (
         f'<article id="{key}" style="--width: {window.width}; --height: {window.height}"><h4>{escape_text(name)}</h4>'
         f'<div class="overview">{_render_thumbnail(crop, name)}'
-        f"{render_image_table(dataset, name, f'Scores of {name}')}</div>\n"
+        f"{render_methods_table(image_columns(dataset, name), f'Scores of {name}')}</div>\n"
         f'<div class="columns">{"".join(f"<div>{column}</div>" for column in columns)}</div></article>'
     )
 

@@ -21,29 +21,41 @@ class _Cell:
     note: str = ""
 
 
-def render_means_table(dataset: DatasetEvaluation, caption: str) -> str:
-    """Render the means, with a row for each method and a column for each metric.
-
-    Differences are means over the images on which both methods have a finite score, as everywhere.
-    """
-
-    def cell(method: str, metric: Metric) -> _Cell:
-        difference = dataset.differences.get((method, dataset.methods[0]), {}).get(metric.name)
-        mean, _ = dataset.mean(method, metric)
-        return _Cell(mean, difference.mean if difference else None, format_mean(dataset, method, metric)[1])
-
-    return _render_methods_table(
-        dataset,
-        {metric: {method: cell(method, metric) for method in dataset.methods} for metric in dataset.metrics},
-        caption,
-    )
+Columns = Mapping[Metric, Mapping[str, _Cell]]  # cells by method, of each metric
 
 
-def render_image_table(dataset: DatasetEvaluation, image: str, caption: str) -> str:
-    """Render the scores of an image, with a row for each method and a column for each metric."""
-    return _render_methods_table(
-        dataset, {metric: _image_cells(dataset, image, metric) for metric in dataset.metrics}, caption
-    )
+def mean_columns(dataset: DatasetEvaluation) -> Columns:
+    """Return the means; a change is the mean over the images on which both methods have a finite score."""
+    differences = dataset.differences
+    columns: dict[Metric, dict[str, _Cell]] = {}
+    for metric in dataset.metrics:
+        columns[metric] = {}
+        for method in dataset.methods:
+            difference = differences.get((method, dataset.methods[0]), {}).get(metric.name)
+            mean, note = dataset.mean(method, metric)[0], format_mean(dataset, method, metric)[1]
+            columns[metric][method] = _Cell(mean, difference.mean if difference else None, note)
+    return columns
+
+
+def image_columns(dataset: DatasetEvaluation, image: str) -> Columns:
+    """Return the scores of an image."""
+    return {metric: _image_cells(dataset, image, metric) for metric in dataset.metrics}
+
+
+def render_methods_table(columns: Columns, caption: str) -> str:
+    """Render a table with a row for each method and a column for each metric."""
+    head = "".join(f'<th scope="col">{_render_label(metric)}</th>' for metric in columns)
+    best = {metric: _best_score(cells, metric) for metric, cells in columns.items()}
+    rows = []
+    for index, method in enumerate(next(iter(columns.values()))):
+        row = []
+        for metric, cells in columns.items():
+            cell = cells[method]
+            text = _mark_best(format_score(cell.score, metric), best[metric])
+            change = _render_difference(cell.difference, metric) if index else ""
+            row.append(f"<td>{text}{f' {cell.note}' if cell.note else ''}<small>{change}</small></td>")
+        rows.append(f'<tr><th scope="row">{escape_text(method)}</th>{"".join(row)}</tr>')
+    return _render_table(caption, "", f'<th scope="col">method</th>{head}', rows)
 
 
 def render_images_table(dataset: DatasetEvaluation, metric: Metric, links: Mapping[str, str]) -> str:
@@ -81,23 +93,6 @@ def format_score(score: float | None, metric: Metric, sign: str = "") -> str:
 def _image_cells(dataset: DatasetEvaluation, image: str, metric: Metric) -> dict[str, _Cell]:
     scores = {method: dataset.results[image][method].scores.get(metric.name) for method in dataset.methods}
     return {method: _Cell(score, dataset.gain(image, method, metric)) for method, score in scores.items()}
-
-
-def _render_methods_table(
-    dataset: DatasetEvaluation, columns: Mapping[Metric, Mapping[str, _Cell]], caption: str
-) -> str:
-    head = "".join(f'<th scope="col">{_render_label(metric)}</th>' for metric in columns)
-    best = {metric: _best_score(cells, metric) for metric, cells in columns.items()}
-    rows = []
-    for method in dataset.methods:
-        row = []
-        for metric, cells in columns.items():
-            cell = cells[method]
-            text = _mark_best(format_score(cell.score, metric), best[metric])
-            change = "" if method == dataset.methods[0] else _render_difference(cell.difference, metric)
-            row.append(f"<td>{text}{f' {cell.note}' if cell.note else ''}<small>{change}</small></td>")
-        rows.append(f'<tr><th scope="row">{escape_text(method)}</th>{"".join(row)}</tr>')
-    return _render_table(caption, "", f'<th scope="col">method</th>{head}', rows)
 
 
 def _render_table(caption: str, kind: str, head: str, rows: Iterable[str]) -> str:

@@ -22,8 +22,10 @@ from esrgan.evaluation.results import DatasetEvaluation, ImageResult
 from esrgan.evaluation.sweep import make_side_by_side
 from esrgan.inference import Upscaler
 from esrgan.metrics.metric import Metric, Pixels
+from esrgan.text import format_count
 
 BICUBIC = "bicubic"
+_ERRORS_SHOWN = 3  # of a dataset; more are counted
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ def measure_dataset(result: DatasetEvaluation, dataset_images: Sequence[DatasetI
                 evaluator.finish(pending.popleft())
         while pending:
             evaluator.finish(pending.popleft())
+    if (num_more := len(result.errors) - _ERRORS_SHOWN) > 0:
+        log.error("%s: %s; the reports list all of them", result.dataset, format_count(num_more, "more error"))
 
 
 @contextmanager
@@ -151,8 +155,9 @@ def _collect_errors(result: DatasetEvaluation, image: str) -> Iterator[None]:
             if not is_out_of_memory(error):
                 raise
             error = EsrganError(f"{result.dataset}: {image}: not enough memory; use --device cpu or fewer --workers")
-        log.error("%s", error)
         result.errors.append(error)
+        if len(result.errors) <= _ERRORS_SHOWN:
+            log.error("%s", error)
 
 
 @dataclass(frozen=True)

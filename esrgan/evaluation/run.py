@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from esrgan.files import cache_dir, check_output_path, expand_user
 from esrgan.inference import Upscaler
 from esrgan.metrics import Metric
 from esrgan.metrics.learned import load_metrics
+from esrgan.text import describe_error
 from esrgan.weights import GeneratorFile, extract_state_dict, load_file, load_generator
 
 # These names are taken by files in the output folder and by an entry of the report.
@@ -44,11 +46,11 @@ class EvaluationOptions:
     device: str = "auto"
     precision: str = "fp32"
     workers: int = 2
-    data_root: Path | None = None
-    vgg_weights: Path | None = None
+    data_root: str | Path | None = None
+    vgg_weights: str | Path | None = None
     download: bool = False
     use_cache: bool = True
-    out_dir: Path | None = None
+    out_dir: str | Path | None = None
     num_shown: int = 0
     strips: Sequence[str] = ()
 
@@ -94,28 +96,25 @@ def evaluate(
     files = _load_models(models)
     scale, channels = _common_kind(files)
     found = {name: _find_images(name, scale, options.data_root) for name in _as_list(datasets)}
+    if unknown := {*options.strips} - files.keys():
+        raise EsrganError(f"strips: expected names of models, got {', '.join(sorted(unknown))}")
     folders = _choose_folders(options.out_dir, found, [BICUBIC, *files])
     available, unavailable = _load_metrics(_as_list(metrics), options)
-    results = []
-    for name, (dataset_images, left_out) in found.items():
-        usable = [metric for metric in available if dataset_images[0].high is not None or not metric.needs_reference]
-        if not usable:
-            raise DatasetError(f"{name}: no ground-truth images, which all requested metrics need; use --metrics niqe")
-        result = DatasetEvaluation(name, (BICUBIC, *files), usable, len(dataset_images), left_out, folders.get(name))
-        results.append(result)
-
+    results = [
+        DatasetEvaluation(
+            name, (BICUBIC, *files), _usable(available, name, each), len(each), left_out, folders.get(name)
+        )
+        for name, (each, left_out) in found.items()
+    ]
     upscalers = {name: Upscaler.from_file(file, options.device, options.precision) for name, file in files.items()}
-    facts = {
-        name: f"{files[name].describe()}; on {each.device} in {str(each.dtype).removeprefix('torch.')}"
-        for name, each in upscalers.items()
-    }
+    facts = {name: _describe_model(files[name], each) for name, each in upscalers.items()}
     evaluation = Evaluation(facts, _describe_conventions(available), results, unavailable)
     for name, fact in evaluation.facts.items():
         log.info("%s: %s", name, fact)
     methods = {BICUBIC: Method.bicubic(scale)} | {name: Method.model(each) for name, each in upscalers.items()}
     setup = Setup(methods, scale, channels, _open_cache(options), options.workers, options.num_shown, options.strips)
     for result in results:
-        measure_dataset(result, found[result.dataset][0], setup)
+        _measure(result, found[result.dataset][0], setup)
     return evaluation
 
 
@@ -160,14 +159,14 @@ def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
     return kinds.pop()
 
 
-def _find_images(dataset: str, scale: int, data_root: Path | None) -> tuple[list[DatasetImage], str]:
+def _find_images(dataset: str, scale: int, data_root: str | Path | None) -> tuple[list[DatasetImage], str]:
     """Find the images of a dataset (a name, a folder, HR=LR, HR=LR=TEMPLATE, or =LR), and describe what is left out."""
     high, low, template = [*dataset.split("=", 2), "", ""][:3]
     if not high and not low:
         raise DatasetError("--datasets: expected names, folders, HR=LR or =LR folders, got an empty entry")
     if high:
         source = Folders(high, low, template or None) if low else high
-        match = find_dataset(source, "val", scale, data_root or default_data_root())
+        match = find_dataset(source, "val", scale, expand_user(data_root or default_data_root()))
     else:
         match = find_unpaired(low)
     if match.problems:
@@ -181,14 +180,14 @@ def _find_images(dataset: str, scale: int, data_root: Path | None) -> tuple[list
 
 
 def _choose_folders(
-    out_dir: Path | None, datasets: Mapping[str, tuple[list[DatasetImage], str]], methods: Sequence[str]
+    out_dir: str | Path | None, datasets: Mapping[str, tuple[list[DatasetImage], str]], methods: Sequence[str]
 ) -> dict[str, Path]:
     """Create an output folder for each dataset, named after it, after checking that outputs overwrite nothing."""
     if out_dir is None:
         return {}
     paths = [expand_user(dataset.partition("=")[0] or dataset[1:]).resolve() for dataset in datasets]
     names = unique_names(path.with_name(f"{path.name}.x") for path in paths)
-    folders = {dataset: out_dir / name for dataset, name in zip(datasets, names, strict=True)}
+    folders = {dataset: expand_user(out_dir) / name for dataset, name in zip(datasets, names, strict=True)}
     for dataset, (dataset_images, _) in datasets.items():
         _check_folder(folders[dataset], dataset, dataset_images, methods)
     for folder in folders.values():
@@ -220,10 +219,36 @@ def _check_folder(folder: Path, dataset: str, dataset_images: Sequence[DatasetIm
 
 
 def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[list[Metric], list[str]]:
-    state, path = None, options.vgg_weights
-    if path is not None:
+    state = None
+    if options.vgg_weights is not None:
+        path = expand_user(options.vgg_weights)
         state = extract_state_dict(load_file(path), str(path))
-    return load_metrics(names, select_device(options.device), download=options.download, vgg16_state=state)
+    metrics, unavailable = load_metrics(
+        names, select_device(options.device), download=options.download, vgg16_state=state
+    )
+    for line in unavailable:
+        log.warning("%s", line)
+    return metrics, unavailable
+
+
+def _usable(metrics: Sequence[Metric], dataset: str, dataset_images: Sequence[DatasetImage]) -> list[Metric]:
+    """Return the metrics that can be measured on a dataset, which may have no ground truth."""
+    usable = [metric for metric in metrics if dataset_images[0].high is not None or not metric.needs_reference]
+    if not usable:
+        raise DatasetError(f"{dataset}: no ground-truth images, which all requested metrics need; use --metrics niqe")
+    return usable
+
+
+def _measure(result: DatasetEvaluation, dataset_images: Sequence[DatasetImage], setup: Setup) -> None:
+    try:
+        measure_dataset(result, dataset_images, setup)
+    except Exception as error:  # even a defect must not lose what was measured before
+        log.error("%s", traceback.format_exc())
+        result.errors.append(EsrganError(f"{result.dataset}: {type(error).__name__}: {describe_error(error)}"))
+
+
+def _describe_model(file: GeneratorFile, upscaler: Upscaler) -> str:
+    return f"{file.describe()}; on {upscaler.device} in {str(upscaler.dtype).removeprefix('torch.')}"
 
 
 def _describe_conventions(metrics: Sequence[Metric]) -> str:

@@ -9,7 +9,9 @@ import pytest
 import esrgan
 from esrgan import EvaluationOptions, evaluation
 from esrgan.errors import EsrganError
+from esrgan.evaluation.measuring import DatasetImage
 from esrgan.weights import load_generator
+from tests.helpers.evaluation import write_photos
 from tests.helpers.models import make_model
 
 CPU = EvaluationOptions(device="cpu")
@@ -34,6 +36,14 @@ def test_crops_for_the_report_need_no_output_folder(photos, model):
     assert result.datasets[0].out_dir is None
 
 
+def test_paths_of_the_options_may_be_text(photos, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = EvaluationOptions(device="cpu", data_root="~", out_dir="~/out", strips=["model"])
+    result = esrgan.evaluate([model], [photos], options=options)
+    assert result.datasets[0].out_dir == tmp_path / "out" / "photos"
+    assert len([*(tmp_path / "out" / "photos").iterdir()]) == 3 * 4
+
+
 def test_wrong_arguments_are_refused(photos, model, tmp_path):
     for models, message in (
         ([], "got none"),
@@ -45,9 +55,35 @@ def test_wrong_arguments_are_refused(photos, model, tmp_path):
     for dataset in ("", "="):
         with pytest.raises(EsrganError, match="got an empty entry"):
             esrgan.evaluate([model], [dataset], options=CPU)
+    with pytest.raises(EsrganError, match="strips: expected names of models, got other"):
+        esrgan.evaluate([model], [photos], options=EvaluationOptions("cpu", strips=["other"]))
     (tmp_path / "vgg.txt").write_text("no weights")
     with pytest.raises(EsrganError, match=r"vgg\.txt"):
         esrgan.evaluate([model], [photos], ["vgg16"], EvaluationOptions("cpu", vgg_weights=tmp_path / "vgg.txt"))
+
+
+def test_a_defect_in_one_dataset_does_not_lose_the_others(photos, model, tmp_path, monkeypatch, capsys):
+    other = write_photos(tmp_path / "other")
+    load = DatasetImage.load
+
+    def fail(image, *arguments):
+        return load(image, *arguments) if image.high.parent == photos else 1 / 0
+
+    monkeypatch.setattr(DatasetImage, "load", fail)
+    result = esrgan.evaluate([model], [other, photos], options=CPU)
+    assert [len(each.results) for each in result.datasets] == [0, 3]
+    assert str(result.errors[0]).endswith("other: ZeroDivisionError: division by zero")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_many_errors_are_counted(photos, model, capsys):
+    for i in range(9):
+        (photos / f"broken_{i}.png").write_bytes(b"broken")
+    result = esrgan.evaluate([model], [photos], options=CPU)
+    assert len(result.errors) == 9
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert lines[3].endswith("photos: 6 more errors; the reports list all of them")
 
 
 def test_without_a_home_folder_nothing_is_cached(photos, model, monkeypatch, capsys):
