@@ -52,6 +52,10 @@ def test_wrong_arguments_are_refused(photos, model, tmp_path):
     ):
         with pytest.raises(EsrganError, match=message):
             esrgan.evaluate(models, [photos], options=CPU)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photos").write_text("")
+    with pytest.raises(EsrganError, match="out/photos"):
+        esrgan.evaluate([model], [photos], options=EvaluationOptions("cpu", out_dir=tmp_path / "out"))
     for dataset in ("", "="):
         with pytest.raises(EsrganError, match="got an empty entry"):
             esrgan.evaluate([model], [dataset], options=CPU)
