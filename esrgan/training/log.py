@@ -59,7 +59,7 @@ def check_loggers(settings: Logging) -> Logging:
                 raise EsrganError(
                     "wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled"
                 )
-            if problem := _find_network_problem(wandb.Settings().base_url):
+            if problem := _find_network_problem(wandb.setup().settings.base_url):
                 log.warning("wandb: %s; the run is logged offline and can be uploaded with `wandb sync`", problem)
                 changes["wandb"] = "offline"
     return settings.model_copy(update=changes)

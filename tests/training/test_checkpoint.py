@@ -153,3 +153,22 @@ def test_partial_files_of_a_killed_process_are_removed(tiny_config: Make, tmp_pa
     with atomic_write(tmp_path / "other_RRDB_PSNR_x4.pth") as others:  # another run writes into the same folder
         run(tiny_config(), tmp_path, stage="pretraining", run_name="mine", resume=True, max_steps=1)
         assert [str(path) for path in tmp_path.rglob(".*.tmp")] == [others.name]
+
+
+@pytest.mark.slow
+def test_a_long_epoch_has_checkpoints_by_time(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(validation_interval=100, batch_size=1, checkpoint_minutes=1e-9)  # four steps per epoch
+    assert checkpoint_steps(config, tmp_path, checkpoint_interval=100) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_file_written_before_positions_were_kept_is_resumed(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    run(tiny_config(), tmp_path, max_steps=2, **options)
+    path = tmp_path / "mine_RRDB_PSNR_x4_checkpoint.pth"
+    content = load_file(path)
+    for key in ("timeline", "train_images", "pending_validation"):
+        del content["checkpoint"][key]
+    content["checkpoint"]["best"] = {"pretraining by PSNR": 99.0}
+    save_file(path, content)
+    assert run(tiny_config(), tmp_path, resume=True, **options) is True
+    assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["best"]["score"] < 99

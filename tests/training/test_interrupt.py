@@ -57,6 +57,27 @@ def test_ctrl_c_does_not_stop_the_loader_workers(photos: Path) -> None:
     assert len(list(loader)) == 11
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.slow
+def test_other_stop_signals_write_a_checkpoint(tiny_config: Make, tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with after_step("pretraining", 3, lambda: signal.raise_signal(number)):
+        assert run(tiny_config(), tmp_path, stage="pretraining") is False
+    assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 3
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_signals_that_were_ignored_stay_ignored(tiny_config: Make, tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)  # as nohup does
+    try:
+        with after_step("pretraining", 1, lambda: signal.raise_signal(number)):
+            assert run(tiny_config(), tmp_path, stage="pretraining", max_steps=2) is True
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
     """Limit the size of files, so that writing fails as on a full disk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import math
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -19,10 +20,11 @@ from PIL import Image
 
 from esrgan.config import Config
 from esrgan.config.schema import Logging
+from esrgan.console import show_messages
 from esrgan.errors import EsrganError
 from esrgan.files import lock
 from esrgan.training import TrainOptions, train
-from esrgan.training.log import RunLog
+from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.meter import Meter
 from tests.faults import FORK
 from tests.helpers.runs import TIMING_KEYS, records_by_step, run
@@ -236,7 +238,44 @@ def test_wandb_online_without_a_login_is_an_error(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("private_wandb")
+@pytest.mark.slow
+def test_wandb_without_a_network_logs_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("WANDB_BASE_URL", url)  # where nothing listens any more
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
+    with show_messages():
+        settings = check_loggers(Logging(tensorboard=False, wandb="online"))
+    assert settings.wandb == "offline"
+    err = capsys.readouterr().err
+    assert f"warning: wandb: {url} cannot be reached (" in err
+    assert "the run is logged offline and can be uploaded with `wandb sync`" in err
+    log = RunLog(tmp_path / "logs", run="r", hparams={}, settings=settings)
+    log.close()
+    wandb.teardown()
+    assert list((tmp_path / "logs").glob("wandb/offline-run-*"))
+
+
 # TensorBoard
+
+
+def test_broken_tensorboard_is_named_before_the_first_step(
+    tiny_config: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    config = tiny_config(logging={"tensorboard": True})
+    for dry_run in (True, False):
+        assert run(config, tmp_path, stage="pretraining", max_steps=1, dry_run=dry_run) is True
+        assert "warning: TensorBoard cannot be imported (" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("tensorboard"))
 
 
 @pytest.mark.slow

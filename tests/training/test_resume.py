@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import signal
@@ -303,3 +304,104 @@ def test_resuming_with_another_discriminator_is_an_error(
     with pytest.raises(WeightsError, match="discriminator"):
         run(tiny_config(discriminator=changes), out_dir, stage="training", resume=True)
     assert {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()} == before
+
+
+def start_and_stop(config: dict[str, Any], out_dir: Path, **options: Any) -> None:
+    with after_step("pretraining", 2, press_ctrl_c):
+        assert run(config, out_dir, stage="pretraining", **options) is False
+
+
+@pytest.mark.slow
+def test_another_configuration_of_the_same_name_is_another_run(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_and_stop(tiny_config(), tmp_path, config_name="/one/config.json")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.pth")}
+    other = tiny_config(pretraining={"lr": 5e-4})
+    options = {"stage": "pretraining", "resume": True, "config_name": "/other/config.json"}
+    assert run(other, tmp_path, **options) is True
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if "is another run of a configuration called config.json" in line]
+    assert "pretraining.lr: 0.001 → 0.0005" in line
+    assert f"no checkpoint of config.json in {tmp_path}; starting a new run" in out
+    assert {path: path.read_bytes() for path in before} == before
+    # Each of them finds its own run, also when the file was moved or copied.
+    options["config_name"] = "/moved/config.json"
+    assert run(other, tmp_path, **options) is True
+    assert "pretraining: all 6 steps are done" in capsys.readouterr().out
+    assert run(tiny_config(), tmp_path, **options) is True
+    assert "checkpoint of pretraining at step 2; resuming from there" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_another_seed_is_another_run(tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start_and_stop(tiny_config(), tmp_path)
+    assert run(tiny_config(seed=5), tmp_path, stage="pretraining", resume=True, max_steps=1) is True
+    assert "starting a new run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("difference", ["seed", "images"])
+@pytest.mark.slow
+def test_a_named_run_of_another_experiment_is_not_resumed(
+    tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path, difference: str
+) -> None:
+    out_dir = tmp_path / "out"
+    start_and_stop(tiny_config(), out_dir, run_name="mine")
+    before = {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()}
+    others = {"train_datasets": [str(write_images(tmp_path / "others", 2, (90, 80)))]}
+    changed = tiny_config(seed=5) if difference == "seed" else tiny_config(pretraining=others)
+    options = {"stage": "pretraining", "run_name": "mine"}
+    with pytest.raises(WeightsError, match=r"the run mine has .* choose another --run-name .* by -l ") as e:
+        run(changed, out_dir, resume=True, **options)
+    assert "seed" in str(e.value) if difference == "seed" else "images" in str(e.value)
+    assert {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()} == before
+    # Explicitly, it can be continued.
+    assert run(changed, out_dir, stage="pretraining", load_checkpoint=out_dir / "mine_RRDB_PSNR_x4_checkpoint.pth")
+
+
+@pytest.mark.slow
+def test_model_files_without_a_checkpoint_are_not_overwritten(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "pretraining", "run_name": "mine", "max_steps": 1}
+    assert run(tiny_config(), tmp_path, **options) is True
+    for path in tmp_path.glob("*_checkpoint*.pth"):
+        path.unlink()
+    with pytest.raises(WeightsError, match="already has a run named mine; it has no checkpoint to resume"):
+        run(tiny_config(), tmp_path, resume=True, **options)
+
+
+@pytest.mark.slow
+def test_a_finished_model_keeps_its_configuration(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    assert run(tiny_config(), tmp_path, **options) is True
+    model = tmp_path / "mine_RRDB_PSNR_x4.pth"
+    before = model.read_bytes()
+    assert run(tiny_config(pretraining={"lr": 5e-4}), tmp_path, resume=True, **options) is True
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "line", "steps"),
+    [
+        ({"batch_size": 4}, "1.5 epochs or 3 steps are done, 2 steps remain (1 per epoch)", 5),
+        ({"pretraining": {"num_epoch": None, "num_steps": 8}}, "5 steps remain", 8),
+        ({"pretraining": {"num_epoch": None, "num_steps": 2}}, "0 steps remain (2 per epoch), so it is over", 3),
+    ],
+)
+@pytest.mark.slow
+def test_a_stage_in_epochs_resumes_with_what_remains(
+    tiny_config: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    line: str,
+    steps: int,
+) -> None:
+    config = tiny_config(pretraining={"num_epoch": 3, "num_steps": None})  # of two steps
+    with after_step("pretraining", 3, press_ctrl_c):
+        assert run(config, tmp_path, stage="pretraining") is False
+    merged = copy.deepcopy(config)
+    for key, value in changes.items():
+        merged[key] = merged[key] | value if isinstance(value, dict) else value
+    assert run(merged, tmp_path, stage="pretraining", resume=True) is True
+    assert line in capsys.readouterr().out
+    assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == steps

@@ -199,3 +199,76 @@ def test_a_model_with_nan_scores_is_never_the_best(
     script_validation(*({"PSNR": 10.0, "perceptual_loss": value} for value in (1.0, math.nan, 2.0)))
     run(tiny_config(), tmp_path, stage="training", store_model_interval=1)
     assert best_epoch(tmp_path) == 1
+
+
+@pytest.mark.parametrize("change", ["validation images", "perceptual loss", "nothing"])
+@pytest.mark.slow
+def test_the_best_model_is_judged_anew_by_another_judge(
+    tiny_config: Make,
+    script_validation: Callable[..., None],
+    write_images: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+) -> None:
+    script_validation({"PSNR": 50.0, "perceptual_loss": 0.1}, {"PSNR": 50.0, "perceptual_loss": 0.1})
+    with after_step("training", 3, press_ctrl_c):
+        assert run(tiny_config(), tmp_path / "out", stage="training") is False
+    assert "best so far" in capsys.readouterr().out
+    config = tiny_config()
+    if change == "validation images":
+        config["training"]["val_datasets"] = [str(write_images(tmp_path / "others", 1, (90, 80)))]
+    elif change == "perceptual loss":
+        config["perceptual_loss"]["layer_weights"] = {"conv2_1": 30.0}
+    script_validation(*({"PSNR": 20.0, "perceptual_loss": 3.0} for _ in range(2)))
+    assert run(config, tmp_path / "out", stage="training", resume=True, max_steps=4) is True
+    out = capsys.readouterr().out
+    is_anew = change != "nothing"
+    assert (f"training: the {change} changed, so the next validation starts a new search" in out) == is_anew
+    assert ("training 4: validation PSNR 20.000 dB" in out) is True
+    assert ("best so far" in out) == is_anew
+
+
+def test_the_same_images_elsewhere_are_the_same_judge(write_images: Callable[..., Path], tmp_path: Path) -> None:
+    def judge(name: str, *numbers: int) -> dict[str, str]:
+        folder = tmp_path / name
+        write_images(folder, 3, (40, 36))
+        for number in {0, 1, 2} - {*numbers}:
+            (folder / f"{number}.png").unlink()
+        pairs = find_pairs([str(folder)], "val", 4, tmp_path)
+        cached = cache_pairs(pairs, scale=4, channels=3, min_size=(4, 4), cache_dir=tmp_path / "cache")
+        return validation.make_judge("pretraining", cached, None)
+
+    assert judge("one", 0, 1) == judge("other", 0, 1)
+    assert judge("one", 0, 1) != judge("third", 0, 2)
+
+
+@pytest.mark.slow
+def test_a_perfect_image_does_not_decide_which_model_is_best(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([(math.inf, 20.0), (90.0, 30.0), (math.inf, 25.0)])
+    current: list[float] = []
+
+    def measure(*_: object, **__: object) -> dict[str, float]:
+        current.extend([] if current else next(scores))
+        psnr = current.pop(0)
+        return {"psnr_y": psnr, "psnr_rgb": psnr, "ssim_y": 0.5, "ssim_rgb": 0.5}
+
+    monkeypatch.setattr("esrgan.metrics.measure", measure)
+    run(tiny_config(), tmp_path, stage="pretraining", store_model_interval=1)
+    assert best_epoch(tmp_path) == 2
+    records = records_by_step(tmp_path, "validation", "pretraining")
+    assert [record["PSNR"] for record in records.values()] == [20.0, 60.0, 25.0]
+    assert [record["perfect_images"] for record in records.values()] == [1, 0, 1]
+    assert "validation PSNR 20.000 dB (Y), 20.000 dB (RGB) (1 perfect image left out)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_without_validation_images_keeps_its_models(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(pretraining={"val_datasets": []}, training={"val_datasets": []})
+    assert run(config, tmp_path, max_steps=2, dry_run=True) is True
+    assert run(config, tmp_path, max_steps=2) is True
+    assert load_run_files(tmp_path).keys() == {
+        f"{kind}_x4{suffix}" for kind in ("PSNR", "ESRGAN") for suffix in ("", "_checkpoint")
+    }
