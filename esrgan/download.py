@@ -40,12 +40,14 @@ class Download:
         path: Destination. Until the download is complete, the bytes are in ``<path>.part``.
         digest: "sha256:…" or "md5:…", or the beginning of it.
         size: Size in bytes, if known.
+        setting: Option or variable of the environment that chooses another folder, for error messages.
     """
 
     url: str
     path: Path
     digest: str
     size: int | None = None
+    setting: str = "ESRGAN_CACHE"
 
     @property
     def part_path(self) -> Path:
@@ -87,7 +89,8 @@ def download(target: Download) -> None:
                 file.close()
             target.part_path.replace(target.path)
     except OSError as error:
-        place, remedy = error.filename or target.part_path, "free some space, or make the folder writable"
+        place = error.filename or target.part_path
+        remedy = f"free some space, or set {target.setting} to a folder that can be written"
         raise DownloadError(f"{place}: cannot be written: {describe_error(error)}; {remedy}") from error
 
 
@@ -203,7 +206,7 @@ def _prepare_part_file(target: Download, file: BinaryIO, response: Any) -> int |
         raise target.make_error(f"{target.size:,} bytes", f"{total:,}", remedy)
     missing, free = (total or 0) - file.seek(0, os.SEEK_END), shutil.disk_usage(target.path.parent).free
     if missing > free:
-        remedy = "free some space, or choose another folder"
+        remedy = f"free some space, or set {target.setting} to another folder"
         raise DownloadError(Problem(str(target.path.parent), f"{format_size(missing)} free", format_size(free), remedy))
     return total
 

@@ -253,7 +253,9 @@ def test_full_disk_during_download_is_not_retried(server, target, monkeypatch):
 
 def test_uncreatable_download_folder_raises(server, target, tmp_path):
     (tmp_path / "downloads").write_text("")
-    assert "cannot be written" in download_error(target)
+    text = download_error(target)
+    assert "cannot be written" in text
+    assert "set ESRGAN_CACHE to a folder that can be written" in text
 
 
 def test_concurrent_download_of_the_same_file_is_refused(server, target):

@@ -37,7 +37,7 @@ def prepare_dataset(name: str, scale: int, data_root: Path) -> None:
         _announce_downloads(name, missing, data_root)
     for archive in missing:
         path = data_root / DOWNLOAD_FOLDER / archive.name
-        download(Download(archive.url, path, archive.digest, archive.size))
+        download(Download(archive.url, path, archive.digest, archive.size, "--data-root"))
         log.info("%s: %s, checksum verified", archive.name, format_size(path.stat().st_size))
         unpack(path, data_root, archive.folder, tuple(archive.image_counts))
         _is_unpacked(archive, data_root)

@@ -140,8 +140,7 @@ def download_torchvision_weights(network: str) -> Path:
     url, path = torchvision_weights_url(network), torchvision_weights_path(network)
     digest = path.stem.rpartition("-")[2]
     try:
-        download(Download(url, path, f"sha256:{digest}"))
+        download(Download(url, path, f"sha256:{digest}", setting="TORCH_HOME"))
     except DownloadError as error:
-        remedy = f"set TORCH_HOME to another folder, or save the file as {path}"
-        raise WeightsError(f"ImageNet weights of {network}: cannot download {error}; {remedy}") from error
+        raise WeightsError(f"ImageNet weights of {network}: cannot download {error}") from error
     return path

@@ -19,7 +19,17 @@ PAGES = {
 }
 GENERATED = {f"docs/reference/{name}.md" for name in ("command_line", "configuration", "public_models")}
 SOURCES = ("esrgan/cli", "scripts", "benchmarks", "tests")
-OTHER_FLAGS = {"--help", "--max-restarts", "--standalone", "--nnodes", "--node-rank", "--nproc-per-node"}
+OTHER_FLAGS = {
+    "--cpus",
+    "--memory",
+    "--shm-size",
+    "--help",
+    "--max-restarts",
+    "--standalone",
+    "--nnodes",
+    "--node-rank",
+    "--nproc-per-node",
+}
 OTHER_FLAGS |= {"--master-addr", "--master-port"}  # of torchrun
 OTHER_FLAGS |= {"--head", "--logdir"}  # of Ray and TensorBoard
 OTHER_FLAGS |= {
