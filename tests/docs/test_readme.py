@@ -32,6 +32,7 @@ OTHER_FLAGS = {
 }
 OTHER_FLAGS |= {"--master-addr", "--master-port"}  # of torchrun
 OTHER_FLAGS |= {"--head", "--logdir"}  # of Ray and TensorBoard
+OTHER_FLAGS |= {"--signal", "--signals-to-handle"}  # of Slurm and torchrun
 OTHER_FLAGS |= {
     "--auto_resume",
     "--fp32",
