@@ -27,13 +27,7 @@ NOT_IDENTIFYING = {
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Names of a run's files, ``<run>_RRDB_<PSNR|ESRGAN>_x<scale>…`` in one folder.
-
-    Attributes:
-        folder: Folder of all the files.
-        run: Name of the run; by default the time at which it started.
-        scale: Upscaling factor.
-    """
+    """Names of a run's files, ``<run>_RRDB_<PSNR|ESRGAN>_x<scale>…`` in one folder."""
 
     folder: Path
     run: str
@@ -43,11 +37,7 @@ class RunFiles:
     def new(cls, folder: Path, scale: int, name: str | None = None, *, may_have_logs: bool = False) -> RunFiles:
         """Return the file names of a new run, which is named by the current time unless ``name`` is set.
 
-        Args:
-            folder: Folder of all the files.
-            scale: Upscaling factor.
-            name: Name of the run.
-            may_have_logs: Accept the name of a run that was killed before its first checkpoint.
+        With ``may_have_logs``, the name of a run that was killed before its first checkpoint is accepted.
 
         Raises:
             WeightsError: If the folder already has files of a run with this name.
@@ -101,40 +91,24 @@ class RunFiles:
 
 @dataclass
 class Checkpoint:
-    """Everything that a stage needs to continue as if it had not been interrupted.
-
-    Attributes:
-        stage: Name of the stage.
-        hparams: The configuration.
-        params: Weights of the generator.
-        params_ema: Their average.
-        run: Name of the run.
-        config_name: See ``TrainOptions``.
-        step: Number of completed steps.
-        timeline: ``Timeline.to_dict`` of the stage; None if it is unknown.
-        train_images: Checksums of the training images; empty if they are unknown.
-        pending_validation: None if everything that was due after the last step is done. Otherwise the validation was
-            interrupted and is to be repeated; the value is whether the step was healthy.
-        best: ``vars`` of the best validation; None if there is none.
-        interval: State of the meter.
-        recovery: State of the recovery.
-        state: State of the stage: optimisers, discriminator.
-    """
+    """Everything that a stage needs to continue as if it had not been interrupted."""
 
     stage: str
     hparams: dict[str, Any]
-    params: dict[str, Tensor]
-    params_ema: dict[str, Tensor]
+    params: dict[str, Tensor]  # weights of the generator
+    params_ema: dict[str, Tensor]  # their average
     run: str
-    config_name: str
-    step: int
-    timeline: dict[str, Any] | None
-    train_images: list[int]
+    config_name: str  # see TrainOptions
+    step: int  # number of completed steps
+    timeline: dict[str, Any] | None  # None if it is unknown
+    train_images: list[int]  # checksums; empty if they are unknown
+    # None if everything that was due after the last step is done. Otherwise the validation was interrupted and is to be
+    # repeated; the value is whether the step was healthy.
     pending_validation: bool | None
-    best: dict[str, Any] | None
-    interval: dict[str, Any]
+    best: dict[str, Any] | None  # the best validation
+    interval: dict[str, Any]  # of the meter
     recovery: dict[str, Any]
-    state: dict[str, Any]
+    state: dict[str, Any]  # optimisers and discriminator
 
     def to_content(self) -> dict[str, Any]:
         """Return the content of the file: that of a model file, ``params`` and ``checkpoint``."""
@@ -170,10 +144,7 @@ _MODEL_KEYS = ("params_ema", "params", "stage", "hparams")
 def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
     """Write a checkpoint and rename the previous ones to ``…_checkpoint_1.pth``, ``…_checkpoint_2.pth``, ….
 
-    Args:
-        path: Path of the newest checkpoint.
-        content: See ``save_file``.
-        keep: Number of checkpoints to keep, including the newest.
+    ``keep`` is the number of checkpoints to keep, including the newest.
 
     Raises:
         WeightsError: If it cannot be written; existing checkpoints are unchanged then.

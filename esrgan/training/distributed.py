@@ -39,7 +39,7 @@ _heartbeat: Heartbeat | None = None
 def process_group(device_name: str) -> Iterator[torch.device]:
     """Join the process group if torchrun started this process, and leave it at the end.
 
-    If the body fails, the other processes receive the reason.
+    If the body fails, the other processes receive the reason. All processes but the first show only errors.
 
     Args:
         device_name: See ``select_local_device``; with "auto" or "cuda", each process of a machine uses its own GPU.
@@ -59,6 +59,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         key = _agree_on_key(store, rank, world_size)
     _heartbeat = Heartbeat(store, key, rank, world_size)
+    level = log.level
     try:
         device = select_local_device(device_name)
         kinds = _heartbeat.all_gather_text("device", device.type)
@@ -72,8 +73,9 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         store = PrefixStore(key, store)
         with _translate_errors():
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size)
-        with _only_errors_are_shown(rank):
-            yield device
+        if rank > 0:
+            log.setLevel(logging.ERROR)
+        yield device
         all_reduce_sum(torch.zeros(1))  # wait for process 0, which may still be writing files
     except LostProcessError:
         raise
@@ -81,21 +83,10 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         _heartbeat.report_failure(error)
         raise
     finally:
+        log.setLevel(level)
         _heartbeat.stop()
         _heartbeat = None
     dist.destroy_process_group()  # skipped after an error, because NCCL would wait for the others
-
-
-@contextmanager
-def _only_errors_are_shown(rank: int) -> Iterator[None]:
-    """Silence the messages of all processes but the first."""
-    level = log.level
-    if rank > 0:
-        log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
@@ -173,11 +164,6 @@ def all_reduce_mean(values: Tensor) -> Tensor:
     return all_reduce_sum(values).div_(world_size())
 
 
-def any_rank(flag: bool) -> bool:
-    """Return whether the flag is set in any process, so that all of them leave a loop at the same step."""
-    return flag if world_size() == 1 else bool(all_reduce_sum(torch.tensor(float(flag))).item())
-
-
 def all_reduce_max(*values: float) -> list[float]:
     """Return the maximum of each value over the processes."""
     if world_size() == 1:
@@ -185,6 +171,11 @@ def all_reduce_max(*values: float) -> list[float]:
     with _translate_errors():
         dist.all_reduce(tensor := torch.tensor(values), op=dist.ReduceOp.MAX)
     return tensor.tolist()
+
+
+def any_rank(flag: bool) -> bool:
+    """Return whether the flag is set in any process, so that all of them leave a loop at the same step."""
+    return bool(all_reduce_max(float(flag))[0])
 
 
 def all_gather(values: Tensor) -> Tensor:
@@ -205,12 +196,7 @@ def broadcast_object(make: Callable[[], T]) -> T:
 
 
 def all_gather_text(name: str, text: str) -> list[str]:
-    """Return the texts of all processes by rank, waiting without a time limit while the others are alive.
-
-    Args:
-        name: Key of this exchange; use each name once.
-        text: Text of this process.
-    """
+    """Return the texts of all processes by rank; see ``Heartbeat.all_gather_text``."""
     return [text] if _heartbeat is None else _heartbeat.all_gather_text(name, text)
 
 

@@ -18,7 +18,6 @@ INTERVAL_S = 2.0  # between two heartbeats
 # torchrun kills the remaining processes of a machine after 30 s; this timeout is shorter, so they can report first.
 TIMEOUT_S = 20.0
 GRACE_PERIOD_S = 5.0  # for the main thread to notice the failure and exit with its own message
-_UNREACHABLE = "the machine of process 0, {}, cannot be reached"
 
 
 class Heartbeat(threading.Thread):
@@ -42,32 +41,31 @@ class Heartbeat(threading.Thread):
         # The clone has its own connection, because a shared one would block while the main thread waits.
         self.store = PrefixStore(key, store.clone())
         self.stopped = threading.Event()
-        self.last_answer_at = time.monotonic()
         self.start()
-        threading.Thread(target=self._watch_store, daemon=True).start()
 
     def run(self) -> None:
         """Send and check heartbeats until ``stop`` is called."""
         count, changed_at = 0, time.monotonic()
         while not self.stopped.wait(INTERVAL_S):
-            try:
+            # Without a network, the store neither answers nor fails, whatever its timeout.
+            watchdog = threading.Timer(TIMEOUT_S, self._exit, [_unreachable()])
+            watchdog.daemon = True
+            watchdog.start()
+            with suppress(RuntimeError):  # the store is unreachable, which failure() reports
                 self.store.add(f"heartbeat {self.rank}", 1)
                 if (newest := self.store.add(f"heartbeat {self.next_rank}", 0)) != count:
                     count, changed_at = newest, time.monotonic()
                 elif time.monotonic() - changed_at > TIMEOUT_S:
                     self._report(f"process {self.next_rank} has sent no heartbeat for {TIMEOUT_S:.0f} s")
-            except RuntimeError:  # the store is unreachable, which failure() reports
-                pass
             failure = self.failure()
-            self.last_answer_at = time.monotonic()
-            if failure and not self.stopped.wait(GRACE_PERIOD_S):
-                _exit(failure)
+            watchdog.cancel()
+            if failure:
+                self._exit(failure, GRACE_PERIOD_S)
 
-    def _watch_store(self) -> None:
-        """Exit if ``run`` is stuck: without a network, the store neither answers nor fails, whatever its timeout."""
-        while not self.stopped.wait(INTERVAL_S):
-            if time.monotonic() - self.last_answer_at > TIMEOUT_S:
-                _exit(_UNREACHABLE.format(os.environ["MASTER_ADDR"]))
+    def _exit(self, failure: str, grace_period_s: float = 0) -> None:
+        if not self.stopped.wait(grace_period_s):
+            print(f"error: {LostProcessError(failure)}", file=sys.stderr, flush=True)
+            os._exit(1)  # sys.exit would end only this thread, and the main thread may be blocked inside a library
 
     def report_failure(self, error: BaseException) -> None:
         """Send the other processes the reason why this one ends."""
@@ -84,7 +82,7 @@ class Heartbeat(threading.Thread):
         try:
             return self.store.get("failure").decode() if self.store.check(["failure"]) else ""
         except RuntimeError:
-            return _UNREACHABLE.format(os.environ["MASTER_ADDR"])
+            return _unreachable()
 
     def all_gather_text(self, name: str, text: str) -> list[str]:
         """Return the texts of all processes by rank, waiting without a time limit for the last one.
@@ -105,11 +103,10 @@ class Heartbeat(threading.Thread):
         return [self.store.get(key).decode() for key in keys]
 
     def stop(self) -> None:
-        """Stop both threads."""
+        """Stop the thread."""
         self.stopped.set()
         self.join(INTERVAL_S)  # with a timeout, because the store may never answer
 
 
-def _exit(failure: str) -> None:
-    print(f"error: {LostProcessError(failure)}", file=sys.stderr, flush=True)
-    os._exit(1)  # sys.exit would end only this thread, and the main thread may be blocked inside a library
+def _unreachable() -> str:
+    return f"the machine of process 0, {os.environ['MASTER_ADDR']}, cannot be reached"

@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from typing import Any
 
 import torch
 
@@ -32,31 +32,18 @@ SSIM_WINDOW = 11  # px; validation images without their border must be at least 
 
 @dataclass(frozen=True)
 class StageData:
-    """Images and length of a stage.
-
-    Attributes:
-        patches: Training patches.
-        degradation: Degradation that generates the LR patches; None uses those of ``patches``.
-        validation: Whole images; may be empty.
-        timeline: Epochs and length of the stage.
-    """
+    """Images and length of a stage."""
 
     patches: PatchDataset
-    degradation: Degradation | None
-    validation: Sequence[CachedPair]
+    degradation: Degradation | None  # generates the LR patches; None uses those of ``patches``
+    validation: Sequence[CachedPair]  # may be empty
     timeline: Timeline
 
 
 def load_inputs(
     config: Config, options: TrainOptions, stages: Sequence[str], resume: Checkpoint | None
 ) -> tuple[dict[str, StageData], PerceptualLoss | None]:
-    """Load the images of the stages and the VGG weights.
-
-    Args:
-        config: Names the datasets.
-        options: Options of the run.
-        stages: Names of the stages to run.
-        resume: Checkpoint of the first stage; None if it starts at its first step.
+    """Load the images of the stages, the first of which may be resumed, and the VGG weights.
 
     Returns:
         The data by stage, and the perceptual loss or None.
@@ -70,7 +57,7 @@ def load_inputs(
         try:
             data[name] = _load_stage_data(config, options, name, resume if name == stages[0] else None)
         except DatasetError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
+            problems += error.problems
     perceptual_loss = None
     try:
         perceptual_loss = _load_perceptual_loss(config, stages, may_download=not problems)
@@ -81,7 +68,7 @@ def load_inputs(
         expected = f"a multiple of the number of processes ({processes}) × accumulation ({config.accumulation})"
         problems.append(f"batch_size: expected {expected}, got {config.batch_size}; change one of them")
     if problems:
-        raise EsrganError(problems)
+        raise EsrganError(dict.fromkeys(problems))
     return data, perceptual_loss
 
 
@@ -126,13 +113,13 @@ def _load_images(config: Config, name: str) -> tuple[list[CachedPair], list[Cach
             remedy = "list folders of validation images there, or write [] to train without validation"
             problems.append(f"{name}: val_datasets is not given, and {default}; {remedy}")
             continue
-        problems += [problem for problem in found if problem not in problems]
+        problems += found
         try:
             cached[split] = cache_pairs(
                 pairs, scale=scale, channels=config.img_channels, min_size=min_sizes[split], cache_dir=cache_dir
             )
         except DatasetError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
+            problems += error.problems
     sizes = {pair.shape for pair in cached.get("train", ())}
     if not problems and section.cr_patch_size is None and config.batch_size > 1 and len(sizes) > 1:
         expected = "images of one size, because null trains on whole images"
@@ -152,11 +139,9 @@ def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[s
         EsrganError: If they differ; raised in every process, with the differences from process 0.
     """
     host = socket.gethostname()
-    settings = config.to_dict()
-    for key in ("data_root", "cache_dir", "num_workers"):
-        del settings[key]
-    for section, key in (("perceptual_loss", "weights"), *product(STAGES, ("train_datasets", "val_datasets"))):
-        del settings[section][key]
+    by_machine: dict[str, Any] = {stage: {"train_datasets", "val_datasets"} for stage in STAGES}
+    by_machine |= {"perceptual_loss": {"weights"}, "data_root": True, "cache_dir": True, "num_workers": True}
+    settings = config.model_dump(mode="json", exclude=by_machine)
     # These are decided by process 0 or may differ between processes.
     not_compared = {"out_dir", "device", "load_checkpoint", "load_discriminator", "resume", "run_name", "config_name"}
     settings |= {key: value for key, value in vars(options).items() if key not in not_compared}

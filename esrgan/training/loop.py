@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -91,8 +89,8 @@ def _run_stage(run: Run, state: StageState) -> None:
     model_path = run.files.model(stage.name)
     is_over = state.done == state.data.timeline.total_steps and state.pending_validation is None
     stage.generator.train()
-    if (was_healthy := state.pending_validation) is not None:
-        _save_what_is_due(run, state, _what_is_due(run, state), lambda: was_healthy)
+    if state.pending_validation is not None:
+        _save_what_is_due(run, state, _what_is_due(run, state), state.pending_validation)
     for low, high, target in iterate_batches(run, state):
         # Update the weights and their average.
         losses = stage.step(low, high, state.done, target)
@@ -111,7 +109,8 @@ def _run_stage(run: Run, state: StageState) -> None:
             report_progress(state)
 
         # Validate the average, and save models and checkpoints.
-        _save_what_is_due(run, state, due, partial(_is_healthy, state, due, low, high))
+        is_healthy = due.needs_health and _is_healthy(state, due, low, high)
+        _save_what_is_due(run, state, due, is_healthy)
     if not is_over or not model_path.exists():
         _save_model(run, state, model_path)
     log.info(f"{stage.name} is done: {model_path}")
@@ -139,14 +138,13 @@ def _is_healthy(state: StageState, due: Due, low: Tensor, high: Tensor) -> bool:
     return is_healthy
 
 
-def _save_what_is_due(run: Run, state: StageState, due: Due, check_health: Callable[[], bool]) -> None:
+def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -> None:
     """Validate, keep a model, and write a checkpoint, if they are due. Broken weights are not saved at intervals.
 
     Raises:
         Interrupted: If a signal asked for it, once a checkpoint is written.
     """
     files, name = run.files, state.stage.name
-    is_healthy = due.needs_health and check_health()
     is_best = False
     if due.validation and state.data.validation:
         state.pending_validation = is_healthy

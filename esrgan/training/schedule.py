@@ -51,13 +51,9 @@ class Timeline:
         return math.floor(self.epochs(done)) > math.floor(self.epochs(done - 1))
 
     def with_length(self, num_epochs: int | None, num_steps: int | None, max_steps: int | None, done: int) -> Timeline:
-        """Return a timeline with the configured length, which is at least the ``done`` steps.
+        """Return a timeline with the configured length, in epochs or steps, which is at least the ``done`` steps.
 
-        Args:
-            num_epochs: Length in epochs; None if it is given in steps.
-            num_steps: Length in steps.
-            max_steps: Number of steps after which the stage ends in any case; None is no limit.
-            done: Number of completed steps.
+        After ``max_steps`` the stage ends in any case; None is no limit.
         """
         total = num_steps or self.origin_step + math.ceil(
             ((num_epochs or 0) - self.origin_epoch) * self.steps_per_epoch
@@ -65,12 +61,7 @@ class Timeline:
         return replace(self, total_steps=max(done, total if max_steps is None else min(total, max_steps)))
 
     def resumed_at(self, done: int, earlier: dict[str, Any]) -> Timeline:
-        """Return this timeline continued from one that a checkpoint contains.
-
-        Args:
-            done: Number of completed steps.
-            earlier: ``to_dict`` of the run that wrote the checkpoint.
-        """
+        """Return this timeline continued after ``done`` steps from ``earlier``, the ``to_dict`` in a checkpoint."""
         before = Timeline(**earlier | {"origin_epoch": Fraction(earlier["origin_epoch"])})
         if (before.batch_size, before.steps_per_epoch) == (self.batch_size, self.steps_per_epoch):
             return replace(before, total_steps=self.total_steps)
@@ -90,23 +81,14 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Due:
-    """What is due after a step.
+    """What is due after a step."""
 
-    Attributes:
-        report: Log the statistics of the last interval.
-        validation: Validate the averaged generator.
-        checkpoint: Write a checkpoint.
-        model_epoch: The number of the epoch whose model file is to be kept; None if none is.
-        end: The stage has reached its length.
-        stop: A signal has asked for the end of the run.
-    """
-
-    report: bool
+    report: bool  # of the statistics of the last interval
     validation: bool
     checkpoint: bool
-    model_epoch: int | None
-    end: bool
-    stop: bool
+    model_epoch: int | None  # the epoch whose model file is to be kept
+    end: bool  # of the stage, which has reached its length
+    stop: bool  # because a signal has asked for it
 
     @property
     def needs_health(self) -> bool:
@@ -117,7 +99,7 @@ class Due:
 def what_is_due(
     done: int, timeline: Timeline, config: Config, options: TrainOptions, seconds: float, *, stop: bool = False
 ) -> Due:
-    """Return what is due after a step.
+    """Return what is due after ``done`` steps.
 
     Args:
         done: Number of completed steps.
@@ -125,7 +107,7 @@ def what_is_due(
         config: Has the intervals in steps and minutes.
         options: Have the intervals in epochs.
         seconds: Time since the last checkpoint.
-        stop: Whether a signal has asked for the end of the run.
+        stop: See ``Due``.
     """
     end = done == timeline.total_steps
     epoch = math.floor(timeline.epochs(done)) if timeline.ends_epoch(done) else 0

@@ -32,31 +32,18 @@ from esrgan.weights import DiscriminatorArchitecture
 
 @dataclass(frozen=True)
 class Run:
-    """What a run needs; ``prepare_run`` makes it.
-
-    Attributes:
-        config: The configuration.
-        options: The options.
-        device: Device of this process.
-        start: The stages, and the checkpoint to resume.
-        generator: The generator, with its initial weights.
-        discriminator: The discriminator.
-        losses: Losses of both stages, and the precision of forward passes.
-        data: Images and length of each stage.
-        files: Names of the run's files.
-        log: The logs; None in all processes but the first, and in a dry run.
-    """
+    """What a run needs; ``prepare_run`` makes it."""
 
     config: Config
     options: TrainOptions
-    device: torch.device
+    device: torch.device  # of this process
     start: StartingPoint
-    generator: RRDBNet
+    generator: RRDBNet  # with its initial weights
     discriminator: nn.Module
-    losses: Losses
-    data: dict[str, StageData]
+    losses: Losses  # of both stages
+    data: dict[str, StageData]  # by stage
     files: RunFiles
-    log: RunLog | None
+    log: RunLog | None  # None in all processes but the first, and in a dry run
 
 
 @contextmanager
@@ -67,7 +54,8 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
         EsrganError: If a dataset, weight file, logger or folder cannot be used.
     """
     # Choose the starting point. Only process 0 needs to have the file.
-    start, path, is_automatic = distributed.broadcast_object(lambda: _find_starting_point(config, options))
+    found = distributed.broadcast_object(lambda: _find_checkpoint(config, options))
+    start = distributed.broadcast_object(lambda: find_start(config, options, found or options.load_checkpoint))
     log.info(start.description)
 
     # Make the networks, and load the weights that the run starts from.
@@ -83,8 +71,8 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
         perceptual_loss.to(device)
     check_processes_agree(config, options, data)
     if start.resume is not None:
-        if is_automatic and path:
-            _check_same_experiment(config, start.resume, data[start.stage], path)
+        if found:
+            _check_same_experiment(config, start.resume, data[start.stage], found)
         _describe_resume(config, start.resume, data[start.stage])
     for name, stage_data in data.items():
         train, validation = len(stage_data.patches.pairs), len(stage_data.validation)
@@ -104,19 +92,14 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
             run_log.close()
 
 
-def _find_starting_point(config: Config, options: TrainOptions) -> tuple[StartingPoint, Path | None, bool]:
-    """Return the starting point of the run, its file if it has one, and whether ``--resume auto`` has found it."""
-    found = _find_checkpoint(config, options) if options.resume else None
-    path = found or options.load_checkpoint
-    return find_start(config, options, path), path, found is not None
-
-
 def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
-    """Return the checkpoint that ``--resume auto`` continues; say what was skipped.
+    """Return the checkpoint that ``--resume auto`` continues, or None; say what was skipped.
 
     Raises:
         WeightsError: If all checkpoints of the named run are damaged.
     """
+    if not options.resume:
+        return None
     hparams, name = config.to_dict(), Path(options.config_name).name
     others: list[tuple[str, str]] = []
 
@@ -172,23 +155,17 @@ def _check_same_experiment(config: Config, resume: Checkpoint, data: StageData, 
 def _open_files(config: Config, options: TrainOptions, start: StartingPoint) -> tuple[RunFiles, RunLog | None]:
     resume = start.resume
     loggers = distributed.broadcast_object(lambda: check_loggers(config.logging))
-    if resume is not None:
+    if resume:
         files = RunFiles(options.out_dir, resume.run, config.scale_factor)
     else:
         # A run that was killed before its first checkpoint has only logs.
+        is_resumed = options.resume and options.run_name is not None
         files = distributed.broadcast_object(
-            lambda: RunFiles.new(
-                options.out_dir,
-                config.scale_factor,
-                options.run_name,
-                may_have_logs=options.resume and options.run_name is not None,
-            )
+            lambda: RunFiles.new(options.out_dir, config.scale_factor, options.run_name, may_have_logs=is_resumed)
         )
     if distributed.rank() > 0 or options.dry_run:
         return files, None
-    position = ("pretraining", 0, True)
-    if resume is not None:
-        position = (resume.stage, resume.step, resume.pending_validation is None)
+    position = (resume.stage, resume.step, resume.pending_validation is None) if resume else ("pretraining", 0, True)
     run_log = RunLog(files.logs, run=files.run, hparams=config.to_dict(), settings=loggers, resumed_from=position)
     files.remove_abandoned()
     log.info(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")

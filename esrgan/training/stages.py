@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -26,11 +27,9 @@ class Stage(Protocol):
     Attributes:
         name: Section of the configuration: "pretraining" or "training".
         label: Name in logs: "PSNR-driven" or "GAN-based".
-        generator: Generator to train.
-        content_loss: The pixel loss.
         updaters: Updaters of all networks that the stage trains.
         autocast: Precision of the forward passes.
-        accumulation: Number of parts of a batch that are computed one after the other.
+        accumulation: Number of parts of a batch that are computed one after the other, to save memory.
     """
 
     name: str
@@ -65,21 +64,16 @@ class Stage(Protocol):
         """Restore a state of ``state_dict``."""
 
 
+@dataclass(frozen=True)
 class Autocast:
-    """Factory of context managers that run forward passes in low precision.
+    """Factory of context managers that run forward passes in bfloat16 or float16, or with None in float32."""
 
-    Args:
-        device: Device of the forward passes.
-        dtype: bfloat16 or float16; None stays in float32.
-    """
-
-    def __init__(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        self.device_type = device.type
-        self.dtype = dtype
+    device: torch.device
+    dtype: torch.dtype | None = None
 
     def __call__(self) -> torch.autocast:
         """Return a new context manager."""
-        return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     @property
     def needs_loss_scaling(self) -> bool:
@@ -87,39 +81,25 @@ class Autocast:
         return self.dtype == torch.float16
 
 
+@dataclass(eq=False)
 class PixelStage(Stage):
-    """The PSNR-oriented stage, which uses only the content loss.
+    """The PSNR-oriented stage, which uses only the content loss."""
 
-    Args:
-        generator: Generator to train.
-        content_loss: The pixel loss.
-        updater: Updater of the generator.
-        autocast: Precision of the forward passes.
-        accumulation: Number of parts of a batch that are computed one after the other, to save memory.
-    """
+    generator: RRDBNet
+    content_loss: ContentLoss
+    updater: Updater
+    autocast: Autocast
+    accumulation: int = 1
 
     name, label = "pretraining", "PSNR-driven"
 
-    def __init__(
-        self,
-        generator: RRDBNet,
-        content_loss: ContentLoss,
-        updater: Updater,
-        autocast: Autocast,
-        accumulation: int = 1,
-    ) -> None:
-        self.generator = generator
-        self.content_loss = content_loss
-        self.updater = updater
-        self.updaters: Sequence[Updater] = (updater,)
-        self.autocast = autocast
-        self.accumulation = accumulation
+    def __post_init__(self) -> None:
+        self.updaters = (self.updater,)
 
     @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         target = high if target is None else target
-        losses = [self._backward(*each) for each in _split_batch(self.accumulation, low, target)]
-        means = _mean_losses(losses)
+        means = _mean_losses([self._backward(*each) for each in _split_batch(self.accumulation, low, target)])
         return means | {"gradient_norm": self.updater.update(means["content_loss"], step)}
 
     def _backward(self, low: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -142,59 +122,36 @@ class PixelStage(Stage):
         self.updater.load_state_dict(state["generator_updater"])
 
 
+@dataclass(eq=False)
 class AdversarialStage(Stage):
     """The GAN stage: L_G = L_percep + λ·L_RaG + η·L_content for the generator, L_RaD for the discriminator.
 
     Both networks are updated from the same pass of the discriminator over real and generated images, so each is trained
-    against the other's weights from before the step.
-
-    Args:
-        generator: Pretrained generator.
-        discriminator: Discriminator that returns logits.
-        content_loss: The pixel loss.
-        perceptual_loss: The perceptual loss; None omits the term.
-        g_updater: Updater of the generator.
-        d_updater: Updater of the discriminator.
-        g_adversarial_loss_scaling: λ.
-        g_content_loss_scaling: η.
-        autocast: Precision of the forward passes.
-        accumulation: Number of parts of a batch that are computed one after the other, to save memory. The relativistic
-            means and the discriminator's batch normalisation are computed per part.
+    against the other's weights from before the step. If a batch is computed in parts (``accumulation``), the
+    relativistic means and the discriminator's batch normalisation are computed per part.
     """
+
+    generator: RRDBNet  # pretrained
+    discriminator: nn.Module  # returns logits
+    content_loss: ContentLoss
+    perceptual_loss: PerceptualLoss | None  # None omits the term
+    g_updater: Updater
+    d_updater: Updater
+    adversarial_scaling: float  # λ
+    content_scaling: float  # η
+    autocast: Autocast
+    accumulation: int = 1
 
     name, label = "training", "GAN-based"
 
-    def __init__(
-        self,
-        generator: RRDBNet,
-        discriminator: nn.Module,
-        content_loss: ContentLoss,
-        perceptual_loss: PerceptualLoss | None,
-        g_updater: Updater,
-        d_updater: Updater,
-        g_adversarial_loss_scaling: float,
-        g_content_loss_scaling: float,
-        autocast: Autocast,
-        accumulation: int = 1,
-    ) -> None:
-        self.generator = generator
-        self.discriminator = discriminator
-        self.content_loss = content_loss
-        self.perceptual_loss = perceptual_loss
-        self.adversarial_scaling = g_adversarial_loss_scaling
-        self.content_scaling = g_content_loss_scaling
-        self.g_updater = g_updater
-        self.d_updater = d_updater
-        self.updaters: Sequence[Updater] = (g_updater, d_updater)
-        self.autocast = autocast
-        self.accumulation = accumulation
+    def __post_init__(self) -> None:
+        self.updaters = (self.g_updater, self.d_updater)
 
     @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         target = high if target is None else target
         before = [buffer.clone() for buffer in self.discriminator.buffers()]
-        losses = [self._backward(*each) for each in _split_batch(self.accumulation, low, high, target)]
-        means = _mean_losses(losses)
+        means = _mean_losses([self._backward(*each) for each in _split_batch(self.accumulation, low, high, target)])
         g_norm = self.g_updater.update(means["g_total_loss"], step)
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
         # A skipped step must not change BatchNorm statistics either.
@@ -266,7 +223,6 @@ class AdversarialStage(Stage):
 
 
 def _split_batch(count: int, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Split a batch into equal parts."""
     return zip(*(each.chunk(count) for each in images), strict=True)
 
 

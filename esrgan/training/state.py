@@ -27,37 +27,21 @@ from esrgan.training.validation import Best, make_judge
 
 @dataclass
 class StageState:
-    """A stage while it runs.
-
-    Attributes:
-        stage: Networks, optimisers and losses.
-        data: Images and length.
-        ema: The averaged generator, which is validated and saved.
-        meter: Means since the last report.
-        recovery: The last good state.
-        judge: What the best model is judged by; see ``Best``.
-        best: The best validation so far.
-        done: Number of completed steps.
-        pending_validation: See ``Checkpoint``.
-        saved_at: Time of the last checkpoint.
-        statistics: Means of the last interval, shown until the next one ends.
-        drift: ``colour_drift`` of the last validation; infinite before the first.
-        warned: Warnings that have been given.
-    """
+    """A stage while it runs."""
 
     stage: Stage
     data: StageData
     ema: ExponentialMovingAverage
     meter: Meter
     recovery: Recovery
-    judge: dict[str, str]
+    judge: dict[str, str]  # what the best model is judged by; see Best
     best: Best | None = None
-    done: int = 0
-    pending_validation: bool | None = None
+    done: int = 0  # number of completed steps
+    pending_validation: bool | None = None  # see Checkpoint
     saved_at: float = field(default_factory=time.monotonic)
-    statistics: dict[str, float] = field(default_factory=dict)
-    drift: float = math.inf
-    warned: set[str] = field(default_factory=set)
+    statistics: dict[str, float] = field(default_factory=dict)  # of the last interval, shown until the next one ends
+    drift: float = math.inf  # colour_drift of the last validation
+    warned: set[str] = field(default_factory=set)  # subjects of the warnings that have been given
 
     def to_checkpoint(self, run: Run) -> Checkpoint:
         """Return the checkpoint of the last step; a collective operation, which all processes have to call."""
