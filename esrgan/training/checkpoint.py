@@ -13,7 +13,6 @@ from typing import Any
 from torch import Tensor
 
 from esrgan.errors import WeightsError
-from esrgan.files import remove_abandoned
 from esrgan.weights import load_file, save_file
 
 STAGES = ("pretraining", "training")
@@ -74,14 +73,6 @@ class RunFiles:
     def checkpoint(self, stage: str) -> Path:
         """Return the path of a stage's newest checkpoint; ``save_checkpoint`` derives those of older ones."""
         return self._path(stage, "_checkpoint")
-
-    def remove_abandoned(self) -> None:
-        """Remove temporary files of a process that was killed while writing.
-
-        Call this only while no other process writes files of this run.
-        """
-        remove_abandoned(self.folder)
-        remove_abandoned(self.logs)
 
     @property
     def logs(self) -> Path:
@@ -173,7 +164,7 @@ def find_newest_checkpoint(
     Args:
         folder: Folder to search.
         is_wanted: Called with the contents of undamaged checkpoints, the newest first, until it returns True.
-        run_name: Name of the run; None accepts any.
+        run_name: None accepts any.
         stage: "pretraining" ignores checkpoints of the GAN stage.
 
     Returns:

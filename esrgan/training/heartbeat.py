@@ -24,13 +24,8 @@ class Heartbeat(threading.Thread):
     """Thread that sends heartbeats, checks those of the next process, and exits when the run has lost a process.
 
     A process that fails reports the reason, which all others print. If a process is killed or its machine fails, the
-    process before it misses its heartbeats. A process that is alive but busy keeps sending them.
-
-    Args:
-        store: Key-value store shared by all processes of the run.
-        key: Prefix that separates this run from others in the store.
-        rank: Number of this process.
-        world_size: Number of processes.
+    process before it misses its heartbeats. A process that is alive but busy keeps sending them. In the store, which
+    all processes share, ``key`` is the prefix that separates this run from others.
     """
 
     def __init__(self, store: Store, key: str, rank: int, world_size: int) -> None:
@@ -87,9 +82,7 @@ class Heartbeat(threading.Thread):
     def all_gather_text(self, name: str, text: str) -> list[str]:
         """Return the texts of all processes by rank, waiting without a time limit for the last one.
 
-        Args:
-            name: Key of this exchange; use each name once.
-            text: Text of this process.
+        Use each name once, because it is the key of the exchange.
 
         Raises:
             LostProcessError: If another process has failed.

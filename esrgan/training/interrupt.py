@@ -69,9 +69,6 @@ def interruptible() -> Iterator[None]:
 def explain_failures(device: torch.device) -> Iterator[None]:
     """Turn errors with external causes, such as a full disk, into errors that explain how to resume.
 
-    Args:
-        device: Device of the run, for the message.
-
     Raises:
         TrainingError: For file errors and for a lack of memory.
     """

@@ -80,7 +80,7 @@ class RunLog:
 
     Args:
         folder: Folder of ``log.jsonl``, the images and TensorBoard's files.
-        run: Name of the run.
+        run: Its name.
         hparams: The whole configuration, for Weights & Biases.
         settings: Which logs to write, as returned by ``check_loggers``.
         resumed_from: (stage, step, whether its validation was done) of the checkpoint that the run resumes from.
@@ -111,14 +111,9 @@ class RunLog:
         self.wandb_run = None if settings.wandb == "disabled" else _start_wandb(settings, run, folder, hparams)
 
     def add_scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
-        """Log scalars.
+        """Log scalars after a number of completed steps in a stage.
 
-        Args:
-            split: "train" or "validation".
-            stage: "pretraining" or "training".
-            label: The stage's name in tags.
-            step: Number of completed steps in this stage.
-            values: Scalars by name; their tags are ``split/label/name``.
+        They are of the split "train" or "validation", and their tags are ``split/label/name``.
         """
         record = {"time": round(time.time(), 3), "split": split, "stage": stage, "step": step}
         finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}

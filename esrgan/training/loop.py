@@ -19,7 +19,7 @@ from esrgan.training.checkpoint import save_checkpoint
 from esrgan.training.dry_run import try_stage
 from esrgan.training.options import TrainOptions
 from esrgan.training.recovery import MAX_ROLLBACKS
-from esrgan.training.report import report_interval, report_progress, report_validation
+from esrgan.training.report import describe_progress, report_interval, report_validation
 from esrgan.training.schedule import Due, what_is_due
 from esrgan.training.setup import Run, prepare_run
 from esrgan.training.state import StageState, begin_stage, iterate_batches
@@ -106,7 +106,7 @@ def _run_stage(run: Run, state: StageState) -> None:
             if recovery.needs_rollback():
                 _roll_back(state)
         else:
-            report_progress(state)
+            progress(describe_progress(state))
 
         # Validate the average, and save models and checkpoints.
         is_healthy = due.needs_health and _is_healthy(state, due, low, high)
@@ -129,13 +129,12 @@ def _is_healthy(state: StageState, due: Due, low: Tensor, high: Tensor) -> bool:
     Raises:
         TrainingError: If the stage ends with weights that cannot be used at all.
     """
-    is_healthy = state.recovery.is_healthy(low, high)
-    if due.end and not is_healthy and not state.recovery.has_sane_output(low, high):
+    if due.end and not state.recovery.has_sane_output(low, high):
         raise TrainingError(
             f"{state.stage.name}: the final generator produces no usable image; the last good checkpoint is kept; "
             f"restart with a lower learning rate, or set gradient_clip"
         )
-    return is_healthy
+    return state.recovery.is_healthy(low, high)
 
 
 def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -> None:

@@ -36,14 +36,11 @@ class Meter:
 
     def time_waits(self, batches: Iterator[T]) -> Iterator[T]:
         """Yield the batches, and measure the time spent waiting for each of them."""
-        while True:
-            before = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
+        before = time.perf_counter()
+        for batch in batches:
             self.data_wait_s += time.perf_counter() - before
             yield batch
+            before = time.perf_counter()
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Add the losses and gradient norms of a step, on the device.

@@ -39,12 +39,8 @@ class Recovery:
     """Monitor of a stage that counts bad steps, without waiting for the device, and keeps the last good state.
 
     A step is bad if it was skipped, or if its content loss exceeds ``MAX_CONTENT_LOSS``, because a network that
-    diverged with finite numbers is as useless as one with NaN.
-
-    Args:
-        stage: Stage to monitor.
-        ema: Average of its generator.
-        step: Number of completed steps; the current state becomes the first good state.
+    diverged with finite numbers is as useless as one with NaN. The first good state is the current one, after ``step``
+    completed steps.
     """
 
     def __init__(self, stage: Stage, ema: ExponentialMovingAverage, step: int) -> None:
@@ -72,23 +68,15 @@ class Recovery:
         return distributed.any_rank(self.bad_steps.item() >= MAX_BAD_STEPS)
 
     def is_healthy(self, low: Tensor, high: Tensor) -> bool:
-        """Return whether the last step was good and has left a generator with sane output.
-
-        Args:
-            low: See ``has_sane_output``.
-            high: See ``has_sane_output``.
-        """
+        """Return whether the last step was good and has left a generator with sane output on its batch."""
         return self.has_sane_output(low, high) and not distributed.any_rank(bool(self.bad_steps > 0))
 
     @torch.no_grad()
     def has_sane_output(self, low: Tensor, high: Tensor) -> bool:
         """Return whether the generator's content loss on a batch is at most ``MAX_CONTENT_LOSS`` in all processes.
 
-        If batches are split into parts (``accumulation``), only the first part is used.
-
-        Args:
-            low: LR (B, C, h, w) in [0, 1].
-            high: HR (B, C, H, W) in [0, 1].
+        The batch is LR (B, C, h, w) and HR (B, C, H, W) in [0, 1]. If batches are split into parts (``accumulation``),
+        only the first part is used.
         """
         low, high = (each.chunk(self.stage.accumulation)[0] for each in (low, high))
         with self.stage.autocast():

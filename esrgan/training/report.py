@@ -22,22 +22,18 @@ def report_interval(run: Run, state: StageState) -> None:
     if run.log is not None:
         values = state.statistics | state.meter.rates() | stage.learning_rates(done - 1)
         run.log.add_scalars("train", stage.name, stage.label, done, values)
-    progress(_progress_line(state), keep=True)
+    progress(describe_progress(state), keep=True)
     state.meter.reset()
     if (loss := state.statistics.get("d_adversarial_loss", math.inf)) < MIN_DISCRIMINATOR_LOSS:
         _warn_once(
             state,
+            "discriminator",
             f"the discriminator tells real from generated images nearly always (loss {loss:.2g}), so the generator "
             f"learns little from it; lower training.d_lr",
         )
 
 
-def report_progress(state: StageState) -> None:
-    """Show the progress within an interval."""
-    progress(_progress_line(state))
-
-
-def _progress_line(state: StageState) -> str:
+def describe_progress(state: StageState) -> str:
     """Describe the progress of a stage on one line."""
     total, rates = state.data.timeline.total_steps, state.meter.rates()
     losses = {name: value for name, value in state.statistics.items() if name.endswith("loss")}
@@ -64,6 +60,7 @@ def report_validation(run: Run, state: StageState, values: dict[str, float], *, 
     if stage.name == "training" and abs(drift) > max(MAX_COLOUR_DRIFT, abs(before)):
         _warn_once(
             state,
+            "drift",
             f"the mean colour of the generated images differs from the ground truth by {drift:+.1f} of 255 levels; "
             f"raise training.g_content_loss_scaling, or start the GAN stage from a PSNR-oriented model",
         )
@@ -78,8 +75,7 @@ def _describe_scores(values: dict[str, float]) -> str:
     )
 
 
-def _warn_once(state: StageState, text: str) -> None:
-    subject = text.partition(" (")[0][:30]
+def _warn_once(state: StageState, subject: str, text: str) -> None:
     if subject not in state.warned:
         state.warned.add(subject)
         log.warning(f"{state.stage.name} {state.done:,}: {text}")

@@ -21,20 +21,12 @@ class Timeline:
     A run can be resumed with another batch size, another number of images, or a length in another unit. Its position
     is therefore known in all three units: it is linear from an origin, which is the start of the stage or the last
     resume that changed the slope.
-
-    Attributes:
-        batch_size: Patches per step.
-        steps_per_epoch: Number of training images // batch size, but at least 1.
-        total_steps: Length of the stage.
-        origin_step: Steps completed at the origin.
-        origin_epoch: Epochs completed at the origin.
-        origin_patch: Patches that had been used at the origin.
     """
 
-    batch_size: int
-    steps_per_epoch: int
-    total_steps: int = 0
-    origin_step: int = 0
+    batch_size: int  # patches per step
+    steps_per_epoch: int  # number of training images // batch size, but at least 1
+    total_steps: int = 0  # length of the stage
+    origin_step: int = 0  # what was completed at the origin, in each unit
     origin_epoch: Fraction = Fraction(0)
     origin_patch: int = 0
 

@@ -15,6 +15,7 @@ from esrgan.config import Config, describe_changes
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import WeightsError
+from esrgan.files import remove_abandoned
 from esrgan.losses import ContentLoss
 from esrgan.models import RRDBNet
 from esrgan.text import format_count, one_line
@@ -24,10 +25,9 @@ from esrgan.training.inputs import StageData, check_processes_agree, load_inputs
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
-from esrgan.training.start import StartingPoint, find_start
+from esrgan.training.start import StartingPoint, configured_discriminator, find_start
 from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
 from esrgan.training.validation import Losses
-from esrgan.weights import DiscriminatorArchitecture
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
     if not options.resume:
         return None
     hparams, name = config.to_dict(), Path(options.config_name).name
-    others: list[tuple[str, str]] = []
+    others: dict[str, str] = {}
 
     def is_wanted(content: dict[str, Any]) -> bool:
         checkpoint = content["checkpoint"]
@@ -109,14 +109,14 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
             return True
         if Path(str(checkpoint.get("config_name"))).name == name:
             changes = describe_changes(content.get("hparams") or {}, hparams)
-            others.append((str(checkpoint.get("run")), "; ".join(changes[:3])))
+            others[str(checkpoint.get("run"))] = "; ".join(changes[:3])
         return False
 
     path, damaged = find_newest_checkpoint(options.out_dir, is_wanted, options.run_name, options.stage)
     for error in damaged:
         log.info(f"--resume auto: skipping {error}")
     if path is None:
-        for run, changes in dict(others).items():
+        for run, changes in others.items():
             log.info(f"--resume auto: {run} is another run of a configuration called {name} ({one_line(changes, 200)})")
         log.info(f"--resume auto: no checkpoint of {options.run_name or name} in {options.out_dir}; starting a new run")
     return path
@@ -167,7 +167,8 @@ def _open_files(config: Config, options: TrainOptions, start: StartingPoint) -> 
         return files, None
     position = (resume.stage, resume.step, resume.pending_validation is None) if resume else ("pretraining", 0, True)
     run_log = RunLog(files.logs, run=files.run, hparams=config.to_dict(), settings=loggers, resumed_from=position)
-    files.remove_abandoned()
+    for folder in (files.folder, files.logs):
+        remove_abandoned(folder)  # files of a process that was killed; RunLog's lock keeps others off this run
     log.info(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
     return files, run_log
 
@@ -190,8 +191,7 @@ def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Mod
         generator.activation_checkpointing = config.activation_checkpointing
         # With a seed of its own, the discriminator does not depend on the generator's size.
         torch.manual_seed((config.seed + 1) % 2**63)
-        section = config.discriminator.model_dump()
-        discriminator = DiscriminatorArchitecture.configured(config.img_channels, section).build()
+        discriminator = configured_discriminator(config).build()
     return (
         generator.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         discriminator.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
@@ -200,7 +200,7 @@ def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Mod
 
 def make_stage(name: str, config: Config, generator: RRDBNet, discriminator: nn.Module, losses: Losses) -> Stage:
     """Create the stage "pretraining" or "training", with optimisers and schedules of the configuration."""
-    autocast = losses.autocast
+    autocast, accumulation = losses.autocast, config.accumulation
 
     def updater(network: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> Updater:
         return Updater(network, schedule, betas, autocast.needs_loss_scaling, config.gradient_clip)
@@ -208,9 +208,7 @@ def make_stage(name: str, config: Config, generator: RRDBNet, discriminator: nn.
     if name == "pretraining":
         pre = config.pretraining
         schedule = step_schedule(pre.lr, pre.sched_step, pre.sched_gamma)
-        return PixelStage(
-            generator, losses.content, updater(generator, schedule, pre.betas), autocast, config.accumulation
-        )
+        return PixelStage(generator, losses.content, updater(generator, schedule, pre.betas), autocast, accumulation)
     gan = config.training
     g_schedule = multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma)
     d_schedule = multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma)
@@ -224,15 +222,15 @@ def make_stage(name: str, config: Config, generator: RRDBNet, discriminator: nn.
         gan.g_adversarial_loss_scaling,
         gan.g_content_loss_scaling,
         autocast,
-        config.accumulation,
+        accumulation,
     )
 
 
 def describe_networks(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:
     """Describe the networks and their sizes on one line."""
-    count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("g", generator), ("d", discriminator))}
+    g_size, d_size = (sum(p.numel() for p in net.parameters()) for net in (generator, discriminator))
     g = config.generator
     return (
         f"RRDBNet ×{config.scale_factor} {g.rrdb_channels}/{g.growth_channels}/{g.num_basic_blocks}: "
-        f"{count['g']:,} parameters; {config.discriminator.type} discriminator: {count['d']:,} parameters"
+        f"{g_size:,} parameters; {config.discriminator.type} discriminator: {d_size:,} parameters"
     )

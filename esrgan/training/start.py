@@ -29,27 +29,16 @@ from esrgan.weights import (
 )
 from esrgan.weights.dialects import EARLIER_LABEL
 
-STAGE_LABELS = {"pretraining": "PSNR", "training": "GAN"}
-
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The stages a run goes through, and the weights or checkpoint it starts from.
+    """The stages a run goes through, and the weights or checkpoint it starts from."""
 
-    Attributes:
-        stage: The first stage to run.
-        description: How the files were understood, for the user.
-        generator: Initial weights of the generator, or of some of its layers; None keeps the random ones.
-        discriminator: Initial weights of the discriminator; None keeps the random ones.
-        resume: The checkpoint to resume; None starts the stage at its first step.
-        last_stage: The last stage to run.
-    """
-
-    stage: str
-    description: str
-    generator: dict[str, Tensor] | None = None
+    stage: str  # the first one
+    description: str  # how the files were understood, for the user
+    generator: dict[str, Tensor] | None = None  # weights of all or some layers; None keeps the random ones
     discriminator: dict[str, Tensor] | None = None
-    resume: Checkpoint | None = None
+    resume: Checkpoint | None = None  # None starts the stage at its first step
     last_stage: str = field(default="training", kw_only=True)
 
     @property
@@ -66,12 +55,7 @@ class StartingPoint:
 
 
 def find_start(config: Config, options: TrainOptions, file: Path | None) -> StartingPoint:
-    """Decide what a run starts from.
-
-    Args:
-        config: The configuration, whose networks the files must fit.
-        options: The stages to run, and a file for the discriminator if there is one.
-        file: The checkpoint to resume or the weight file to start from; None starts from random weights.
+    """Decide what a run starts from: a checkpoint to resume, a weight file or, without a file, random weights.
 
     Raises:
         WeightsError: If a file cannot be read or cannot start the requested stage.
@@ -85,7 +69,7 @@ def find_start(config: Config, options: TrainOptions, file: Path | None) -> Star
     if "training" not in start.stages:
         raise WeightsError(f"{path}: --load-discriminator is for the GAN stage, which --stage {options.stage} omits")
     architecture, state = load_discriminator(path)
-    expected = _configured_discriminator(config)
+    expected = configured_discriminator(config)
     if architecture != expected:
         raise WeightsError(
             f"{path}: expected the discriminator of the configuration, {expected}, got {architecture}; "
@@ -94,16 +78,13 @@ def find_start(config: Config, options: TrainOptions, file: Path | None) -> Star
     return replace(start, description=f"{start.description}; {path} for the discriminator", discriminator=state)
 
 
-def _configured_discriminator(config: Config) -> DiscriminatorArchitecture:
+def configured_discriminator(config: Config) -> DiscriminatorArchitecture:
+    """Return the discriminator of a configuration."""
     return DiscriminatorArchitecture.configured(config.img_channels, config.discriminator.model_dump())
 
 
 def start_fresh(stage: str) -> StartingPoint:
-    """Return the starting point of a run without a weight file.
-
-    Args:
-        stage: "pretraining", "training" or "all".
-    """
+    """Return the starting point of a run without a weight file."""
     first, last = ("pretraining", "training") if stage == "all" else (stage, stage)
     warning = " from random weights; for good results the GAN stage needs a pretrained generator (-l)"
     description = f"starting {first}{warning if first == 'training' else ''}"
@@ -121,7 +102,7 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
         path: Checkpoint or model file of this project, ESRGAN generator of another project, or name of a model in
             ``esrgan.pretrained``.
         config: The configuration, whose generator the file must fit.
-        stage: The requested stage: "pretraining", "training" or "all".
+        stage: "pretraining", "training" or "all".
 
     Raises:
         WeightsError: If the file cannot be read or cannot start the requested stage.
@@ -145,7 +126,10 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
         return StartingPoint("training", description, layers, last_stage=last)
 
     layers, transfer = take_layers(file, expected)
-    unfinished = _unfinished_stage(content, file)
+    # A checkpoint of the earlier framework continues its stage, unless it was written after the last epoch.
+    has_optimiser = {"optimizer_state_dict", "g_optimizer_state_dict"} & content.keys()
+    is_earlier = has_optimiser and file.dialect == EARLIER_LABEL
+    unfinished = file.stage if is_earlier and _remaining_epochs(content, file) != 0 else None
     if stage != "all":
         first = stage
     elif transfer:
@@ -156,7 +140,7 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
         )
     else:
         first = unfinished or "training"
-    description = f"{path}: {file.describe()}; the {STAGE_LABELS[first]} stage "
+    description = f"{path}: {file.describe()}; the {'PSNR' if first == 'pretraining' else 'GAN'} stage "
     if unfinished == first and not transfer:
         return _continue_earlier(description, content, file, config, first, last)
     description += "fine-tunes it" if first == file.stage == "training" else "starts from it"
@@ -168,14 +152,6 @@ def _configured_generator(config: Config) -> Architecture:
         network = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
     architecture = infer_architecture(network.state_dict())
     return replace(architecture, residual_scaling=config.generator.residual_scaling)
-
-
-def _unfinished_stage(content: dict[str, Any], file: GeneratorFile) -> str | None:
-    """Return the stage that a checkpoint of the earlier framework was written in, unless after its last epoch."""
-    has_optimiser = {"optimizer_state_dict", "g_optimizer_state_dict"} & content.keys()
-    if not has_optimiser or file.dialect != EARLIER_LABEL or _remaining_epochs(content, file) == 0:
-        return None
-    return file.stage
 
 
 def _remaining_epochs(content: dict[str, Any], file: GeneratorFile) -> int | None:
@@ -195,7 +171,7 @@ def _continue_earlier(
         networks = "its generator and a new discriminator, because its own does not fit the configuration"
         with suppress(WeightsError):  # those of the first versions have other layers
             architecture, state = load_discriminator(file.path, content)
-            if architecture == _configured_discriminator(config):
+            if architecture == configured_discriminator(config):
                 networks, discriminator = "its generator and discriminator", state
     epoch = f" after epoch {content['epoch_i']}" if isinstance(content.get("epoch_i"), int) else ""
     description += f"continues{epoch} with {networks}, counts its steps from 0 and starts new optimisers"

@@ -7,15 +7,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
 import torch
-from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.weights import Architecture, GeneratorFile
+from esrgan.weights.architecture import StateDict
 
 # Generators that differ in these have the same trunk; only layers at its ends have other shapes.
 TRANSFERABLE = ("scale_factor", "img_channels", "use_subpixel_conv", "pixel_unshuffle")
-
-StateDict = dict[str, Tensor]
 
 
 def check_architecture(file: GeneratorFile, expected: Architecture, may_differ: Collection[str]) -> None:

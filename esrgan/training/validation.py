@@ -38,15 +38,10 @@ class Losses:
 
 @dataclass(frozen=True)
 class Best:
-    """The best validation of a stage so far.
+    """The best validation of a stage so far."""
 
-    Attributes:
-        score: Its score; larger is better.
-        judge: What scores depend on besides the generator: scores of different judges cannot be compared.
-    """
-
-    score: float
-    judge: dict[str, str]
+    score: float  # larger is better
+    judge: dict[str, str]  # what scores depend on besides the generator; those of other judges cannot be compared
 
 
 def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:

@@ -201,9 +201,7 @@ def from_basicsr_names(state: StateDict, key: str, residual_scaling: float) -> S
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("body."))
     ups = sum(re.fullmatch(r"conv_up\d+\.weight", name) is not None for name in state)
     up = state.get("conv_up1.weight")
-    # A sub-pixel network has its convolution before the upsampling layer, any other network after it.
-    first = 2 if up is not None and up.shape[0] > up.shape[1] else 3
-    *numbers, hr, last = (*(first + 3 * u for u in range(ups)), 2 + 3 * ups, 4 + 3 * ups)
+    *numbers, hr, last = _tail_numbers(ups, is_subpixel=up is not None and up.shape[0] > up.shape[1])
     after_trunk = {"conv_body": f"model.1.sub.{blocks}", "conv_hr": f"model.{hr}", "conv_last": f"model.{last}"}
     after_trunk |= {f"conv_up{u}": f"model.{number}" for u, number in enumerate(numbers, start=1)}
     numbered = {}
@@ -213,22 +211,18 @@ def from_basicsr_names(state: StateDict, key: str, residual_scaling: float) -> S
     return numbered
 
 
-def _tail_numberings() -> dict[frozenset[int], tuple[int, ...]]:
-    """Return the possible numbers of the convolutions after the trunk in a flat ``nn.Sequential``, in order.
+def _tail_numbers(doublings: int, *, is_subpixel: bool) -> tuple[int, ...]:
+    """Return the numbers of the convolutions after the trunk in a flat ``nn.Sequential``, in order.
 
     The first convolution and the trunk are 0 and 1. Each doubling uses three numbers: Upsample, conv, LeakyReLU, or in
     a sub-pixel network conv, PixelShuffle, LeakyReLU. The last layers are conv, LeakyReLU, conv.
     """
-    tails = {}
-    for doublings in range(5):
-        for first in (3, 2):
-            ups = [first + 3 * u for u in range(doublings)]
-            numbers = (*ups, 2 + 3 * doublings, 4 + 3 * doublings)
-            tails[frozenset(numbers)] = numbers
-    return tails
+    ups = ((2 if is_subpixel else 3) + 3 * u for u in range(doublings))
+    return (*ups, 2 + 3 * doublings, 4 + 3 * doublings)
 
 
-TAIL_NUMBERINGS = _tail_numberings()
+_POSSIBLE_TAILS = [_tail_numbers(doublings, is_subpixel=kind) for doublings in range(5) for kind in (False, True)]
+TAIL_NUMBERINGS = {frozenset(numbers): numbers for numbers in _POSSIBLE_TAILS}
 
 
 def _resolve_tail(names: list[str], place: str) -> list[str]:

@@ -36,15 +36,10 @@ _BATCH_COUNT = "num_batches_tracked"  # an integer of BatchNorm, which older fil
 
 @dataclass(frozen=True)
 class DiscriminatorArchitecture:
-    """The network of a discriminator, by the keys of a configuration.
-
-    Attributes:
-        img_channels: Channels of the image.
-        settings: The section ``discriminator`` of a configuration with the keys that matter for its type.
-    """
+    """The network of a discriminator, by the keys of a configuration."""
 
     img_channels: int
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # the section ``discriminator`` with the keys that matter for its type
 
     @classmethod
     def configured(cls, img_channels: int, section: dict[str, Any]) -> DiscriminatorArchitecture:
