@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from esrgan.config import Config
 from esrgan.degradation import Degradation, filters, kernels
 from esrgan.degradation.filters import ImageBatch
 from esrgan.degradation.jpeg import compress
-from esrgan.training import TrainOptions, loop, train
+from esrgan.training import TrainOptions, state, train
+from esrgan.training.meter import Meter
+from esrgan.training.schedule import Timeline
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
 from tests.helpers.degradation import PUBLISHED, batch
@@ -126,19 +129,19 @@ def test_zero_probabilities_leave_only_resizing_and_jpeg() -> None:
 
 
 def test_rank_and_step_determine_the_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config.model_validate({"batch_size": 4})
     seen = []
 
-    class Data:
-        degradation = staticmethod(lambda high, position: seen.append((len(high), position)) or (high, high))
+    def degradation(high: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        seen.append((len(high), position))
+        return high, high
 
-    class Run:
-        device = torch.device("cpu")
-
-    Run.config = config
     part = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    monkeypatch.setattr(loop.distributed, "rank", lambda: 1)
-    loop._to_device((part, part), Run, Data, 7)
+    monkeypatch.setattr(state.distributed, "rank", lambda: 1)
+    monkeypatch.setattr(state, "load_batches", lambda *_, **__: iter([(part, part)]))
+    data = SimpleNamespace(patches=None, timeline=Timeline(4, 10), degradation=degradation)
+    stage = SimpleNamespace(data=data, done=7, meter=Meter(4))
+    run = SimpleNamespace(config=Config.model_validate({"batch_size": 4}), device=torch.device("cpu"))
+    assert len(list(state.iterate_batches(run, stage))) == 1
     assert seen == [(2, 7 * 4 + 2)]
 
 
