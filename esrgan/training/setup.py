@@ -81,7 +81,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
             f"steps {stage_data.timeline.total_steps:,} ({stage_data.timeline.steps_per_epoch:,} per epoch), "
             f"batch size {config.batch_size}"
         )
-    losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast, device)
+    losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast)
 
     # Open the files.
     files, run_log = _open_files(config, options, start)

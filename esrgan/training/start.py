@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from esrgan import pretrained
@@ -27,6 +27,7 @@ from esrgan.weights import (
     load_file,
     parse_generator,
 )
+from esrgan.weights.architecture import make_shapes
 from esrgan.weights.dialects import EARLIER_LABEL
 
 
@@ -148,9 +149,8 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
 
 
 def _configured_generator(config: Config) -> Architecture:
-    with torch.device("meta"):
-        network = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
-    architecture = infer_architecture(network.state_dict())
+    build = partial(RRDBNet, config.scale_factor, config.img_channels, **config.generator.model_dump())
+    architecture = infer_architecture(make_shapes(build))
     return replace(architecture, residual_scaling=config.generator.residual_scaling)
 
 

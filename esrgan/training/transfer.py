@@ -10,7 +10,7 @@ import torch
 
 from esrgan.errors import WeightsError
 from esrgan.weights import Architecture, GeneratorFile
-from esrgan.weights.architecture import StateDict
+from esrgan.weights.architecture import StateDict, make_shapes
 
 # Generators that differ in these have the same trunk; only layers at its ends have other shapes.
 TRANSFERABLE = ("scale_factor", "img_channels", "use_subpixel_conv", "pixel_unshuffle")
@@ -48,8 +48,7 @@ def take_layers(file: GeneratorFile, expected: Architecture) -> tuple[StateDict,
     check_architecture(file, expected, TRANSFERABLE)
     if file.architecture == expected:
         return file.state, ""
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in expected.build().state_dict().items()}
+    shapes = {name: value.shape for name, value in make_shapes(expected.build).items()}
     ours, theirs = _layers(shapes), _layers(file.state)
     our_ups, their_ups = ([layer for layer in layers if layer.startswith("conv_up")] for layers in (ours, theirs))
     # conv_hr expects the output of the last upsampling layer, so surplus layers are dropped from the front.

@@ -33,7 +33,6 @@ class Losses:
     content: ContentLoss
     perceptual: PerceptualLoss | None
     autocast: Autocast
-    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ def validate(generator: RRDBNet, pairs: Sequence[CachedPair], losses: Losses) ->
         if interrupt.is_requested():
             break
         low, high = read_cached_pair(pairs[i])
-        real = to_tensor(high, losses.device)
+        real = to_tensor(high, losses.autocast.device)
         with losses.autocast():
-            fake = generator(to_tensor(low, losses.device)).float().clamp(0, 1)
+            fake = generator(to_tensor(low, real.device)).float().clamp(0, 1)
             perceptual = losses.perceptual(fake, real).item() if losses.perceptual is not None else 0.0
         scores = metrics.measure(to_image(fake), high, border=generator.scale_factor)
         fidelity = [scores[name] for name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")]
@@ -138,7 +137,7 @@ def make_panel(generator: RRDBNet, pairs: Sequence[CachedPair], losses: Losses) 
         low = low[top : top + size[0], left : left + size[1]]
         high = high[top * scale : (top + size[0]) * scale, left * scale : (left + size[1]) * scale]
         with losses.autocast():
-            fake = generator(to_tensor(low, losses.device))
+            fake = generator(to_tensor(low, losses.autocast.device))
         nearest = low.repeat(scale, axis=0).repeat(scale, axis=1)
         rows.append([nearest, resize.bicubic(low, Fraction(scale)), to_image(fake), high])
     return images.make_contact_sheet(rows, PANEL_LABELS)

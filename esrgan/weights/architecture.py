@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -170,13 +171,18 @@ def _unsupported_tensor_kind(value: Tensor) -> str | None:
     return None
 
 
-def check_complete(state: StateDict, network: nn.Module, place: str) -> None:
+def make_shapes(build: Callable[[], nn.Module]) -> StateDict:
+    """Return the state dict of a network without data, so no memory is allocated for shapes that a file claims."""
+    with torch.device("meta"):
+        return build().state_dict()
+
+
+def check_complete(state: StateDict, expected: StateDict, place: str) -> None:
     """Compare the names and shapes of a state dict with those of its network.
 
     Raises:
         WeightsError: If tensors are missing, unknown or of the wrong shape; the message names the first of each.
     """
-    expected = network.state_dict()
     wrong = [
         f"{kind}: {len(names)} (first: {one_line(names[0])})"
         for kind, names in {

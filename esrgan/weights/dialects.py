@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.text import one_line
+from esrgan.weights.architecture import StateDict
 from esrgan.weights.unsupported import guess_architecture
-
-StateDict = dict[str, Tensor]
 
 DENSE_LAYER = "body.{i}.rdb{j}.conv{k}"
 TAIL_LAYER = "tail.{t}"  # a layer after the trunk, which can be named only once all of them are known

@@ -24,6 +24,7 @@ from esrgan.weights.architecture import (
     check_complete,
     check_tensors,
     infer_architecture,
+    make_shapes,
     pop_residual_scaling,
 )
 from esrgan.weights.containers import extract_state_dict, load_file
@@ -139,9 +140,7 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         beta = _configured_residual_scaling(hparams)
     if beta is not None:
         architecture = replace(architecture, residual_scaling=_to_finite_float(beta, "residual_scaling", place))
-    with torch.device("meta"):  # no memory is allocated for the shapes that a file claims
-        network = architecture.build()
-    check_complete(state, network, place)
+    check_complete(state, make_shapes(architecture.build), place)
     stage, alpha, licence = (content.get(key) for key in ("stage", "alpha", "licence"))
     if dialect == EARLIER_LABEL:
         stage = _earlier_stage(content)

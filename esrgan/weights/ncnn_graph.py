@@ -223,11 +223,10 @@ def _build_rrdbnet(graph: Graph, num_blocks: int, num_dense: int, num_convs: int
         block = x
         for _ in range(num_dense):
             features = [x]
-            for _ in range(num_convs - 1):
-                seen = graph.node_id("concat", *features) if len(features) > 1 else x
-                features.append(graph.node_id("leaky", conv(seen)))
-            seen = graph.node_id("concat", *features) if len(features) > 1 else x
-            x = graph.add_sum((1.0, x), (beta, conv(seen)))
+            for _ in range(num_convs):
+                residual = conv(graph.node_id("concat", *features) if len(features) > 1 else x)
+                features.append(graph.node_id("leaky", residual))
+            x = graph.add_sum((1.0, x), (beta, residual))
         x = graph.add_sum((1.0, block), (beta, x))
     x = graph.add_sum((1.0, shallow), (1.0, conv(x)))
     subpixel = any(key[0] == "shuffle" for key in graph.node_ids)
