@@ -49,6 +49,16 @@ def expand_user(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser() raises for a file such as ~$draft.png
 
 
+def describe_path(path: Path) -> str:
+    """Describe what exists at a path: "a folder", "a file", "nothing", or why this cannot be determined."""
+    try:
+        return "a folder" if stat.S_ISDIR(path.stat().st_mode) else "a file"
+    except (FileNotFoundError, ValueError):  # ValueError: no file can have this name
+        return "nothing"
+    except OSError as error:
+        return f"a path that cannot be read: {error.strerror}"
+
+
 def cache_dir() -> Path:
     """Return the folder for cached results and downloads: $ESRGAN_CACHE, else esrgan in the user's cache folder.
 

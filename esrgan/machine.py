@@ -9,19 +9,37 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import psutil
 
 _ROOT = Path("/")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where PyTorch's loader processes put batches
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def cpu_count(root: Path = _ROOT) -> int:
     """Return the number of CPUs that this process may use: its affinity, or a lower CPU quota, rounded up."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(affinity, math.ceil(cpu_quota(root) or affinity))
+
+
+def map_in_threads(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None
+) -> Iterator[tuple[_Item, _Result]]:
+    """Yield each item and what the function returns for it, in order; what has not begun is dropped if this is closed.
+
+    Threads suffice for images, because decoding, encoding and resizing release the GIL. The default is one per CPU.
+    """
+    pool = ThreadPoolExecutor(workers or cpu_count())
+    try:
+        yield from zip(items, pool.map(function, items), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:

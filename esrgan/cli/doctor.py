@@ -13,6 +13,7 @@ import psutil
 from esrgan import machine
 from esrgan.cli import arguments, process
 from esrgan.extras import EXTRAS, missing_modules
+from esrgan.files import describe_path
 from esrgan.text import describe_error, format_count, format_size, one_line
 
 EXAMPLES = """\
@@ -104,7 +105,6 @@ def _extras() -> Iterator[tuple[str, str]]:
 
 
 def _models() -> Iterator[tuple[str, str]]:
-    from esrgan.data.datasets import describe_path
     from esrgan.models.vgg import torchvision_weights_path
     from esrgan.pretrained import MODELS, downloads_dir, is_on_disk
 
@@ -150,8 +150,6 @@ def _datasets(data_root: Path | None) -> Iterator[tuple[str, str]]:
 
 def _describe_folder(folder: Path) -> str:
     """Describe a folder: its path, whether it exists and is writable, and the free space of its disk."""
-    from esrgan.data.datasets import describe_path
-
     folder = folder.absolute()
     existing, found = next(
         (path, found) for path in (folder, *folder.parents) if (found := describe_path(path)) != "nothing"

@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--workers",
         type=arguments.positive_int,
         metavar="N",
-        help="processes that make LR images (default: one per CPU)",
+        help="threads that make LR images (default: one per CPU)",
     )
     return parser
 

@@ -39,11 +39,19 @@ class Archive:
     scale: int | None = None
 
 
-def _div2k_archive(split: str, part: str, count: int, size: int, sha256: str) -> Archive:
-    """Return a DIV2K archive of HR images (``part`` is "HR") or of LR images (``part`` is their scale)."""
-    scale = None if part == "HR" else int(part)
-    name = f"DIV2K_{split}_HR" if scale is None else f"DIV2K_{split}_LR_bicubic_X{scale}"
-    folder = name if scale is None else f"DIV2K_{split}_LR_bicubic/X{scale}"
+_DIV2K = (  # split, scale of the LR images or None for HR images, number of images, bytes, SHA-256
+    ("train", None, 800, 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"),
+    ("valid", None, 100, 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
+    ("train", 2, 800, 925390592, "a53a424317575838dadce4bcd97cf7b744d6855f43740ed5f0245af3cf4bd850"),
+    ("valid", 2, 100, 117763600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"),
+    ("train", 4, 800, 246914039, "f006b837f4eb52b82909aa01478e6d6d199eefce932179491d0c9dbb706dde3a"),
+    ("valid", 4, 100, 31505881, "a50a5d1c4b88de4e8d300d8fb2b904c52fe93b2b298a4899697760d7cbb6d553"),
+)
+
+
+def _div2k_archive(split: str, scale: int | None, count: int, size: int, sha256: str) -> Archive:
+    name = f"DIV2K_{split}_{f'LR_bicubic_X{scale}' if scale else 'HR'}"
+    folder = f"DIV2K_{split}_LR_bicubic/X{scale}" if scale else name
     url = f"https://data.vision.ee.ethz.ch/cvl/DIV2K/{name}.zip"
     return Archive(f"{name}.zip", url, size, f"sha256:{sha256}", _TFDS, folder, {folder: count}, scale)
 
@@ -59,24 +67,7 @@ def _benchmark_archive(name: str, file_id: str, count: int, md5: str) -> Archive
 _BSDS_IMAGES = "BSR/BSDS500/data/images"
 
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
-    "div2k": (
-        _div2k_archive(
-            "train", "HR", 800, 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"
-        ),
-        _div2k_archive(
-            "valid", "HR", 100, 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"
-        ),
-        _div2k_archive(
-            "train", "2", 800, 925390592, "a53a424317575838dadce4bcd97cf7b744d6855f43740ed5f0245af3cf4bd850"
-        ),
-        _div2k_archive(
-            "valid", "2", 100, 117763600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"
-        ),
-        _div2k_archive(
-            "train", "4", 800, 246914039, "f006b837f4eb52b82909aa01478e6d6d199eefce932179491d0c9dbb706dde3a"
-        ),
-        _div2k_archive("valid", "4", 100, 31505881, "a50a5d1c4b88de4e8d300d8fb2b904c52fe93b2b298a4899697760d7cbb6d553"),
-    ),
+    "div2k": tuple(_div2k_archive(*row) for row in _DIV2K),
     "bsds500": (
         Archive(
             "BSR_bsds500.tgz",

@@ -12,8 +12,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +27,7 @@ from esrgan.data.datasets import load_pair
 from esrgan.data.pairing import ImagePair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
 from esrgan.files import atomic_write, lock, remove_abandoned
-from esrgan.machine import cpu_count
+from esrgan.machine import map_in_threads
 from esrgan.text import describe_error, format_count, format_size
 
 # Magic bytes; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
@@ -114,11 +113,12 @@ def cache_pairs(
                 missing = [pair for pair in missing if pair not in found]
                 _check_disk_space(missing, scale, cache_dir)
                 make = partial(_cache_pair, scale=scale, channels=channels, cache_dir=cache_dir)
-                for pair, made in _map_in_threads(make, missing):
+                for done, (pair, made) in enumerate(map_in_threads(make, missing), 1):
                     if isinstance(made, CachedPair):
                         found[pair] = made
                     else:
                         problems[pair] = made
+                    progress(f"decoding images: {done:,} of {len(missing):,}")
         except OSError as error:
             remedy = "make it writable, or set cache_dir to another folder"
             raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error
@@ -232,19 +232,6 @@ def _check_disk_space(pairs: list[ImagePair], scale: int, cache_dir: Path) -> No
         raise DatasetError(Problem(f"cache {cache_dir}", expected, format_size(free), remedy))
     todo = format_count(len(pairs), "image")
     log.info(f"cache {cache_dir}: {todo} to decode, {format_size(need)} needed, {format_size(free)} free")
-
-
-def _map_in_threads(
-    make: Callable[[ImagePair], CachedPair | _Problems], pairs: list[ImagePair]
-) -> Iterator[tuple[ImagePair, CachedPair | _Problems]]:
-    """Process pairs in one thread per CPU; decoding and resizing release the GIL."""
-    pool = ThreadPoolExecutor(cpu_count())
-    try:
-        for done, result in enumerate(zip(pairs, pool.map(make, pairs), strict=True), 1):
-            yield result
-            progress(f"decoding images: {done:,} of {len(pairs):,}")
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | _Problems:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import importlib.resources
 import os
 import shlex
-import stat
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,7 +21,7 @@ from esrgan import extras, images, resize
 from esrgan.console import log
 from esrgan.data.pairing import ImagePair, Match, Naming, match_folders, match_within
 from esrgan.errors import DatasetError, Problem
-from esrgan.files import expand_user
+from esrgan.files import describe_path, expand_user
 from esrgan.text import format_count
 
 Split = Literal["train", "val"]
@@ -49,39 +48,29 @@ DatasetSpec = str | Folders | tuple[str, str | None]  # a name, a folder of HR i
 
 @dataclass(frozen=True)
 class _NamedDataset:
-    """Folders of a published dataset below the data root, as its archives unpack."""
+    """Folders of a published dataset below the data root, as its archives unpack, for each split."""
 
     high: dict[Split, str]
-    low: dict[Split, str]  # with {scale} as a placeholder
-    low_scales: tuple[int, ...]
+    low: dict[Split, str] = field(default_factory=dict)  # with {scale} as a placeholder
+    low_scales: tuple[int, ...] = (2, 4)
+
+
+def _benchmark(name: str) -> _NamedDataset:
+    splits: tuple[Split, ...] = ("train", "val")
+    return _NamedDataset(dict.fromkeys(splits, f"{name}/GTmod12"), dict.fromkeys(splits, f"{name}/LRbicx{{scale}}"))
 
 
 _NAMED_DATASETS = {
     "div2k": _NamedDataset(
-        high={"train": "DIV2K_train_HR", "val": "DIV2K_valid_HR"},
-        low={"train": "DIV2K_train_LR_bicubic/X{scale}", "val": "DIV2K_valid_LR_bicubic/X{scale}"},
-        low_scales=(2, 4),
+        {"train": "DIV2K_train_HR", "val": "DIV2K_valid_HR"},
+        {"train": "DIV2K_train_LR_bicubic/X{scale}", "val": "DIV2K_valid_LR_bicubic/X{scale}"},
     ),
     "bsds500": _NamedDataset(
-        high={"train": "BSR/BSDS500/data/images/train", "val": "BSR/BSDS500/data/images/val"},
-        low={},
-        low_scales=(),
+        {"train": "BSR/BSDS500/data/images/train", "val": "BSR/BSDS500/data/images/val"}, low_scales=()
     ),
-    "set5": _NamedDataset(
-        high={"train": "Set5/GTmod12", "val": "Set5/GTmod12"},
-        low={"train": "Set5/LRbicx{scale}", "val": "Set5/LRbicx{scale}"},
-        low_scales=(2, 4),
-    ),
-    "set14": _NamedDataset(
-        high={"train": "Set14/GTmod12", "val": "Set14/GTmod12"},
-        low={"train": "Set14/LRbicx{scale}", "val": "Set14/LRbicx{scale}"},
-        low_scales=(2, 4),
-    ),
-    "flickr2k": _NamedDataset(
-        high={"train": "Flickr2K/Flickr2K_HR"},
-        low={"train": "Flickr2K/Flickr2K_LR_bicubic/X{scale}"},
-        low_scales=(2, 4),
-    ),
+    "set5": _benchmark("Set5"),
+    "set14": _benchmark("Set14"),
+    "flickr2k": _NamedDataset({"train": "Flickr2K/Flickr2K_HR"}, {"train": "Flickr2K/Flickr2K_LR_bicubic/X{scale}"}),
 }
 
 # Colour photographs in the scikit-image wheel: enough to try training without a download, too few for a useful model.
@@ -95,16 +84,6 @@ OUTPUT_MARKER = ".made-by-esrgan-prepare"  # in a folder of LR images that ``esr
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _COLOURED = 4  # mean difference between the channels of a pixel from which an image is not just tinted by noise
 _logged: set[str] = set()  # lines on what is left out, which are the same for both stages of a run
-
-
-def describe_path(path: Path) -> str:
-    """Describe what exists at a path: "a folder", "a file", "nothing", or why this cannot be determined."""
-    try:
-        return "a folder" if stat.S_ISDIR(path.stat().st_mode) else "a file"
-    except (FileNotFoundError, ValueError):  # ValueError: no file can have this name
-        return "nothing"
-    except OSError as error:
-        return f"a path that cannot be read: {error.strerror}"
 
 
 def is_missing(name: str, data_root: Path) -> bool:

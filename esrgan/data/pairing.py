@@ -38,16 +38,10 @@ class Naming:
 _NAMINGS = (
     Naming("{stem}", "{stem}"),  # also BasicSR's Set5 and Set14
     Naming("{stem}", "{stem}x{scale}"),  # DIV2K, Flickr2K, EDSR's benchmark
-    Naming("{stem}", "{stem}x{scale}m"),  # DIV2K mild, difficult, and wild with four LR images for each HR image
-    Naming("{stem}", "{stem}x{scale}d"),
-    Naming("{stem}", "{stem}x{scale}w"),
-    Naming("{stem}", "{stem}x{scale}w{variant}"),
-    Naming("{stem}", "{stem}_x{scale}"),
+    # DIV2K mild, difficult, and wild with four LR images for each HR image
+    *(Naming("{stem}", "{stem}x{scale}" + end) for end in ("m", "d", "w", "w{variant}")),
+    *(Naming("{stem}", f"{{stem}}_{kind}x{{scale}}") for kind in ("", "LR", "LR_", "bicLR", "LRBI_")),
     Naming("{stem}", "{stem}_LR{scale}"),
-    Naming("{stem}", "{stem}_LRx{scale}"),
-    Naming("{stem}", "{stem}_LR_x{scale}"),
-    Naming("{stem}", "{stem}_bicLRx{scale}"),
-    Naming("{stem}", "{stem}_LRBI_x{scale}"),
     Naming("{stem}", "{stem}_LR"),
     Naming("{stem}_x1", "{stem}_x{scale}"),  # DRealSR
     Naming("{stem}_HR", "{stem}_LR{scale}"),  # RealSR

@@ -105,7 +105,7 @@ def _check_dataset(name: str, scale: int, data_root: Path) -> str:
     for split in splits:
         pairs, found = find_pairs_and_problems([name], split, scale, data_root)
         problems += found
-        problems += check_pair_sizes(pairs, scale)
+        problems += _check_pair_sizes(pairs, scale)
         low = "with" if any(pair.low for pair in pairs) else "training makes the"
         kind = "training image" if split == "train" else "validation image"
         texts.append(f"{format_count(len(pairs), kind)} ({low} ×{scale} LR images)")
@@ -114,7 +114,7 @@ def _check_dataset(name: str, scale: int, data_root: Path) -> str:
     return f'{name}: {", ".join(texts)}; use in a configuration: "train_datasets": ["{name}"]'
 
 
-def check_pair_sizes(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
+def _check_pair_sizes(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
     """Return the problems of pairs whose LR and HR images do not match in size, or in having colours."""
     problems: list[str | Problem] = []
     for pair in pairs:

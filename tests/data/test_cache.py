@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esrgan import images
+from esrgan import images, machine
 from esrgan.data import ImagePair, load_pair, read_cached_pair
 from esrgan.data import cache as cache_module
 from esrgan.data.cache import open_pair
@@ -194,7 +194,7 @@ def raiser(error):
 @pytest.fixture
 def single_threaded(monkeypatch):
     """Decode images sequentially."""
-    monkeypatch.setattr(cache_module, "cpu_count", lambda: 1)
+    monkeypatch.setattr(machine, "cpu_count", lambda: 1)
 
 
 @pytest.mark.parametrize("call", [0, 1, 2])
