@@ -1,6 +1,8 @@
 """Upscale images: ``python inference.py --help``."""
 
-from esrgan.cli.inference import main
+import sys
+
+from esrgan.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["inference", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
 """Blend a PSNR model and a GAN model: ``python net_interpolation.py --help``."""
 
-from esrgan.cli.interpolate import main
+import sys
+
+from esrgan.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["interpolate", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
 """Measure models on datasets: ``python test.py --help``."""
 
-from esrgan.cli.test import main
+import sys
+
+from esrgan.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["test", *sys.argv[1:]]))

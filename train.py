@@ -1,6 +1,8 @@
 """Train an ESRGAN generator: ``python train.py --help``."""
 
-from esrgan.cli.train import main
+import sys
+
+from esrgan.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["train", *sys.argv[1:]]))

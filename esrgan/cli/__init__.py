@@ -64,6 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
         make_parser().parse_args(arguments)
-    module = importlib.import_module(f"esrgan.cli.{arguments[0]}")
-    code: int = module.main(arguments[1:])
-    return code
+    from esrgan.cli import process
+
+    return process.run(importlib.import_module(f"esrgan.cli.{arguments[0]}"), arguments[1:])

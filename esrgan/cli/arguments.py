@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from esrgan.errors import EsrganError
 from esrgan.files import expand_user
@@ -28,60 +30,65 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_precision(parser: argparse._ActionsContainer, default: str, text: str) -> None:
+    """Add the option ``--precision`` with a default and a help text."""
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default=default, help=text)
+
+
 def path(text: str) -> Path:
     """Parse a path, which may begin with ``~``: shells do not replace it in ``--option=~/folder`` or in quotes."""
     return expand_user(text)
 
 
-def integer(text: str, at_least: int) -> int:
-    """Parse an integer that is at least ``at_least``.
+def integer(at_least: int, at_most: int | None = None) -> Callable[[str], int]:
+    """Return a function that parses an integer in a range, for ``type`` of an argument."""
+    expected = f"an integer of at least {at_least}" if at_most is None else f"an integer from {at_least} to {at_most}"
 
-    Raises:
-        ArgumentTypeError: If it is anything else.
-    """
-    if not text.isdecimal() or int(text) < at_least:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least {at_least}, got {text}")
-    return int(text)
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < at_least or (at_most is not None and int(text) > at_most):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+        return int(text)
 
-
-def non_negative_int(text: str) -> int:
-    """Parse an integer that is at least 0."""
-    return integer(text, 0)
+    return parse
 
 
-def positive_int(text: str) -> int:
-    """Parse an integer that is at least 1."""
-    return integer(text, 1)
+def number(expected: str, is_valid: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return a function that parses a number with a property, for ``type`` of an argument."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not is_valid(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+        return value
+
+    return parse
 
 
-def positive_float(text: str, at_most: float) -> float:
-    """Parse a number above 0 and at most ``at_most``.
-
-    Raises:
-        ArgumentTypeError: If it is anything else.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= at_most:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 and at most {at_most:g}, got {text}")
-    return value
+def positive_float(at_most: float) -> Callable[[str], float]:
+    """Return a function that parses a number above 0 and at most ``at_most``."""
+    return number(f"a number above 0 and at most {at_most:g}", lambda value: 0 < value <= at_most)
 
 
-def fraction(text: str) -> float:
-    """Parse a number from 0 to 1.
+fraction = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 
-    Raises:
-        ArgumentTypeError: If it is anything else.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
-    return value
+
+def add_number(parser: argparse._ActionsContainer, *flags: str, at_least: int = 1, **settings: Any) -> None:
+    """Add an option whose value N is an integer of at least ``at_least``."""
+    parser.add_argument(*flags, type=integer(at_least), metavar="N", **settings)
+
+
+def add_path(parser: argparse._ActionsContainer, *flags: str, metavar: str = "FILE", **settings: Any) -> None:
+    """Add an option whose value is the path of a file, or of a folder if ``metavar`` is "DIR"."""
+    parser.add_argument(*flags, type=path, metavar=metavar, **settings)
+
+
+def add_data_root(parser: argparse._ActionsContainer) -> None:
+    """Add the option ``--data-root``."""
+    text = "folder of the named datasets (default: $ESRGAN_DATA or data)"
+    add_path(parser, "--data-root", metavar="DIR", help=text)
 
 
 def create_folder(path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,9 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "images", nargs="*", help="files, folders (searched recursively), glob patterns, or URIs of files or folders"
     )
-    parser.add_argument(
-        "--list", type=arguments.path, metavar="FILE", help="text file with one image path or URI per line"
-    )
+    arguments.add_path(parser, "--list", help="text file with one image path or URI per line")
     parser.add_argument(
         "-o", "--out-dir", required=True, metavar="DIR", help="output folder that all machines can access, or a URI"
     )
@@ -45,34 +43,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--address",
         help="address of a Ray cluster, or auto for the one on this machine (default: $RAY_ADDRESS, else no cluster)",
     )
-    parser.add_argument(
-        "--workers",
-        type=arguments.positive_int,
-        metavar="N",
-        help="number of workers (default: as many as there are resources for)",
-    )
+    arguments.add_number(parser, "--workers", help="number of workers (default: as many as there are resources for)")
     parser.add_argument(
         "--num-gpus-per-worker",
-        type=_gpus_per_worker,
+        type=arguments.number(
+            "0, a fraction below 1 or an integer below 1000", lambda value: 0 <= value < 1 or value in range(1, 1000)
+        ),
         metavar="X",
         help="GPUs per worker, can be a fraction such as 0.5; 0 = CPU (default: 1 if the cluster has GPUs)",
     )
     return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run this command and return its exit code."""
-    return process.run(make_parser(), _bulk, argv)
-
-
-def _gpus_per_worker(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not (0 <= value < 1 or value in range(1, 1000)):
-        raise argparse.ArgumentTypeError(f"expected 0, a fraction below 1 or an integer below 1000, got {text}")
-    return value
 
 
 @contextmanager
@@ -114,7 +94,8 @@ def _connect_to_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _bulk(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     extras.require_extra("ray")
     with process.exit_on_interrupt():
         from esrgan import bulk

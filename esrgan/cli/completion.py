@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import shtab
 
@@ -32,12 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run this command and return its exit code."""
-    return process.run(make_parser(), _completion, argv)
-
-
-def _completion(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from esrgan.cli import make_parser
     from esrgan.data.datasets import DATASET_NAMES
     from esrgan.pretrained import MODELS

@@ -7,8 +7,6 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from esrgan.cli import arguments, process
@@ -38,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-megapixels",
-        type=partial(arguments.positive_float, at_most=500),
+        type=arguments.positive_float(500),
         default=4.0,
         metavar="N",
         help="size of the largest image that may be uploaded, in megapixels (default: 4)",
@@ -48,28 +46,23 @@ def make_parser() -> argparse.ArgumentParser:
         default="127.0.0.1",
         help="address to listen on (default: 127.0.0.1, reachable only from this machine)",
     )
-    parser.add_argument("--port", type=_port, default=7860, metavar="N", help="port to listen on (default: 7860)")
+    parser.add_argument(
+        "--port",
+        type=arguments.integer(1, 65535),
+        default=7860,
+        metavar="N",
+        help="port to listen on (default: 7860)",
+    )
     arguments.add_device(parser)
     return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run this command and return its exit code."""
-    return process.run(make_parser(), _demo, argv)
-
-
-def _port(text: str) -> int:
-    value = arguments.positive_int(text)
-    if value > 65535:
-        raise argparse.ArgumentTypeError(f"expected an integer from 1 to 65535, got {text}")
-    return value
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _demo(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     require_extra("demo")
     signal.signal(signal.SIGTERM, _interrupt)
     # Uploads and outputs are in this folder, so they are deleted when the command ends.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,21 +24,12 @@ EXAMPLES = """\
 def make_parser() -> argparse.ArgumentParser:
     """Return the argument parser of ``esrgan doctor``."""
     parser = arguments.make_parser("doctor", "Show what this machine has and what is missing.", EXAMPLES)
-    parser.add_argument(
-        "--data-root",
-        type=arguments.path,
-        metavar="DIR",
-        help="folder of the named datasets (default: $ESRGAN_DATA or data)",
-    )
+    arguments.add_data_root(parser)
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run this command and return its exit code."""
-    return process.run(make_parser(), _doctor, argv)
-
-
-def _doctor(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     parts = {
         "versions": _versions(),
         "devices": _devices(),

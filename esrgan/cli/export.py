@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 from esrgan.cli import arguments, process
 from esrgan.errors import EsrganError
@@ -48,12 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    return process.run(make_parser(), _export, argv)
-
-
-def _export(args: argparse.Namespace) -> int:
     path, suffix = args.out_path, args.out_path.suffix.lower()
     if suffix not in EXPORT_SUFFIXES:
         raise EsrganError(f"{path}: expected one of {', '.join(EXPORT_SUFFIXES)}, got {path.suffix or 'no suffix'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -28,13 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
         "Upscale images. Outputs are named <name>_sr and written next to their inputs, or to the folder given with -o.",
         EXAMPLES,
     )
-    parser.add_argument(
-        "-o",
-        "--out-dir",
-        type=arguments.path,
-        metavar="DIR",
-        help="output folder, in which the structure of input folders is kept (default: next to each input)",
-    )
+    text = "output folder, in which the structure of input folders is kept (default: next to each input)"
+    arguments.add_path(parser, "-o", "--out-dir", metavar="DIR", help=text)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="overwrite existing outputs")
     existing.add_argument("--skip-existing", action="store_true", help="skip images whose output exists (resume)")
@@ -42,11 +37,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="+", help="files, folders (searched recursively) or glob patterns")
     arguments.add_device(parser)
     return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run this command and return its exit code."""
-    return process.run(make_parser(), _inference, argv)
 
 
 @contextmanager
@@ -63,7 +53,8 @@ def _wait_for_all_processes(processes: int) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def _inference(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     with process.exit_on_interrupt():
         from esrgan.devices import select_local_device
         from esrgan.inference.files import FileOptions, FileResult, plan_jobs, upscale_files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from esrgan.cli import arguments, process
@@ -26,12 +25,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    return process.run(make_parser(), _info, argv)
-
-
-def _info(args: argparse.Namespace) -> int:
     failed = 0
     for number, model in enumerate(args.models):
         try:

@@ -64,23 +64,18 @@ def make_parser() -> argparse.ArgumentParser:
         "(default: <GAN model>_alpha_<A>.pth in the current folder)",
     )
     sweep = parser.add_argument_group("evaluating blends")
-    sweep.add_argument(
-        "--sweep",
-        type=lambda text: arguments.integer(text, 2),
-        metavar="N",
-        help="evaluate N blends with alpha from 0 to 1",
-    )
+    arguments.add_number(sweep, "--sweep", at_least=2, help="evaluate N blends with alpha from 0 to 1")
     test.add_evaluation_options(sweep, metrics="psnr,ssim,niqe")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments, and explain an output file that stands where an option is missing."""
     parser = make_parser()
     args, surplus = parser.parse_known_args(argv)
     if surplus and args.psnr_model_path and args.out_path and not args.esrgan_model_path:
         parser.error(f"--esrgan-model-path is missing before {args.out_path}")
-    return process.run(parser, lambda args: _interpolate(parser, args), argv)
+    return parser.parse_args(argv)
 
 
 def _parse_mix(text: str) -> tuple[str, float]:
@@ -93,7 +88,9 @@ def _parse_mix(text: str) -> tuple[str, float]:
     raise argparse.ArgumentTypeError(f"expected FILE=SHARE, got {text}")
 
 
-def _interpolate(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    parser = make_parser()  # for its error messages
     is_pair = bool(args.psnr_model_path or args.esrgan_model_path)
     if args.psnr_model_path and not args.esrgan_model_path:
         parser.error("--esrgan-model-path is missing; --psnr-model-path needs it")

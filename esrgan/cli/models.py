@@ -29,9 +29,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    return process.run(make_parser(), lambda args: _download(args.names) if args.names else _list(), argv)
+    return _download(args.names) if args.names else _list()
 
 
 def _list() -> int:

@@ -36,24 +36,14 @@ def make_parser() -> argparse.ArgumentParser:
         "its degradation (default: Real-ESRGAN's)",
     )
     parser.add_argument("--scale", type=int, choices=(2, 4, 8), default=4, help="scale of the LR images (default: 4)")
-    parser.add_argument(
-        "--data-root",
-        type=expand_user,
-        metavar="DIR",
-        help="folder of the named datasets (default: $ESRGAN_DATA or data)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=arguments.positive_int,
-        metavar="N",
-        help="threads that make LR images (default: one per CPU)",
-    )
+    arguments.add_data_root(parser)
+    arguments.add_number(parser, "--workers", help="threads that make LR images (default: one per CPU)")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``esrgan prepare`` and return its exit code."""
-    return process.run(make_parser(), lambda args: (_preview if args.preview else _prepare)(args), argv)
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    return (_preview if args.preview else _prepare)(args)
 
 
 def _prepare(args: argparse.Namespace) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import io
 import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 
 from esrgan.console import show_messages
 from esrgan.errors import EsrganError, TrainingError
@@ -66,26 +66,27 @@ def exit_on_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
-    """Parse the arguments, run a command, and print errors meant for users without a traceback.
+def run(command: ModuleType, argv: Sequence[str]) -> int:
+    """Run a command, and print errors meant for users without a traceback.
 
     Args:
-        parser: The parser of the command.
-        work: The command; it receives the arguments and returns its exit code.
-        argv: The arguments; None takes them from ``sys.argv``.
+        command: A module of this package with ``make_parser()`` and ``run(args)``, which returns the exit code. If it
+            has ``parse_args(argv)``, that is used instead of the method of the parser.
+        argv: The arguments.
 
     Returns:
-        The exit code: that of ``work``, 1 after a TrainingError or if standard output is closed, 2 after any other
+        The exit code: that of the command, 1 after a TrainingError or if standard output is closed, 2 after any other
         EsrganError, 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid in the encoding
             stream.reconfigure(errors="backslashreplace")
-    args = parser.parse_args(argv)
+    parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
+    args = parse_args(argv)
     keep_freed_memory()
     try:
         with show_messages():
-            code = work(args)
+            code: int = command.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as after ``| head``; Python must not flush again when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

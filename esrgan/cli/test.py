@@ -48,50 +48,26 @@ def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "p
         metavar="LIST",
         help=f"comma-separated psnr, ssim, niqe, lpips, dists, vgg16, or all (default: {metrics})",
     )
-    parser.add_argument(
-        "-s",
-        "--show-results",
-        type=arguments.positive_int,
-        metavar="N",
-        help="list the N best and worst images, and show them in the report",
-    )
-    parser.add_argument(
-        "-o",
-        "--out-dir",
-        type=arguments.path,
-        metavar="DIR",
-        help="write upscaled images, contact sheets, report.md and report.html",
-    )
-    for option, metavar, text in (
-        ("--json", "FILE", "write all scores to a JSON file"),
-        ("--csv", "FILE", "write all scores to a CSV file"),
-        ("--data-root", "DIR", "folder of the named datasets (default: $ESRGAN_DATA or data)"),
-        ("--vgg-weights", "FILE", "weights for vgg16 (default: torchvision's ImageNet weights)"),
-    ):
-        parser.add_argument(option, type=arguments.path, metavar=metavar, help=text)
+    text = "list the N best and worst images, and show them in the report"
+    arguments.add_number(parser, "-s", "--show-results", help=text)
+    text = "write upscaled images, contact sheets, report.md and report.html"
+    arguments.add_path(parser, "-o", "--out-dir", metavar="DIR", help=text)
+    arguments.add_path(parser, "--json", help="write all scores to a JSON file")
+    arguments.add_path(parser, "--csv", help="write all scores to a CSV file")
+    arguments.add_data_root(parser)
+    arguments.add_path(parser, "--vgg-weights", help="weights for vgg16 (default: torchvision's ImageNet weights)")
     parser.add_argument("--download", action="store_true", help="download missing weights that metrics need")
     parser.add_argument(
         "--no-cache", dest="use_cache", action="store_false", help="recompute all scores, and do not store them"
     )
-    parser.add_argument(
-        "--workers",
-        type=arguments.positive_int,
-        default=2,
-        metavar="N",
-        help="threads that compute metrics (default: 2)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        default="fp32",
-        help="precision of the models (default: fp32 on every device)",
-    )
+    arguments.add_number(parser, "--workers", default=2, help="threads that compute metrics (default: 2)")
+    arguments.add_precision(parser, "fp32", "precision of the models (default: fp32 on every device)")
     arguments.add_device(parser)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    return process.run(make_parser(), lambda args: evaluate_and_report(args, args.model_path)[1], argv)
+    return evaluate_and_report(args, args.model_path)[1]
 
 
 def evaluate_and_report(

@@ -29,52 +29,32 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "config_file", type=arguments.path, help="JSON configuration of both stages; {} trains as in the paper"
     )
-    parser.add_argument(
+    arguments.add_path(
+        parser,
         "-l",
         "--load-checkpoint",
-        type=arguments.path,
-        metavar="FILE",
         help="checkpoint or model to start from: a file, or a name listed by `esrgan models`",
     )
-    parser.add_argument(
+    arguments.add_path(
+        parser,
         "--load-discriminator",
-        type=arguments.path,
-        metavar="FILE",
         help="discriminator that the GAN stage starts from: a file of BasicSR, Real-ESRGAN or this project",
     )
     parser.add_argument("-a", "--autocast", action="store_true", help="compute in bfloat16 or float16")
     parser.add_argument("--no-data-parallel", action="store_true", help="use one GPU even if there are several")
-    parser.add_argument(
+    arguments.add_number(
+        parser,
         "-i",
         "--checkpoint-interval",
-        type=arguments.positive_int,
-        metavar="N",
         help="write a checkpoint every N epochs (default: every epoch, at least a minute apart), besides every few "
         "minutes (checkpoint_minutes of the configuration)",
     )
-    parser.add_argument(
-        "-w",
-        "--best-checkpoint-warmup",
-        type=arguments.non_negative_int,
-        default=0,
-        metavar="N",
-        help="do not pick a best model in the first N epochs (default: 0)",
-    )
-    parser.add_argument(
-        "-s",
-        "--store-model-interval",
-        type=arguments.positive_int,
-        metavar="N",
-        help="keep a model file every N epochs (default: off)",
-    )
-    parser.add_argument(
-        "-o",
-        "--out-dir",
-        type=arguments.path,
-        default=Path("saved_models"),
-        metavar="DIR",
-        help="folder for models, checkpoints and logs (default: saved_models)",
-    )
+    text = "do not pick a best model in the first N epochs (default: 0)"
+    arguments.add_number(parser, "-w", "--best-checkpoint-warmup", at_least=0, default=0, help=text)
+    text = "keep a model file every N epochs (default: off)"
+    arguments.add_number(parser, "-s", "--store-model-interval", help=text)
+    text = "folder for models, checkpoints and logs (default: saved_models)"
+    arguments.add_path(parser, "-o", "--out-dir", metavar="DIR", default=Path("saved_models"), help=text)
     parser.add_argument(
         "--run-name", type=_parse_run_name, metavar="NAME", help="prefix of the run's files (default: timestamp)"
     )
@@ -87,24 +67,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="resume the run called --run-name, or the newest run of this configuration, if --out-dir has one",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, estimate time and memory, and exit")
-    parser.add_argument(
-        "--seed", type=arguments.non_negative_int, metavar="N", help="override the configuration's seed"
-    )
+    arguments.add_number(parser, "--seed", at_least=0, help="override the configuration's seed")
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder of the named datasets (default: $ESRGAN_DATA or data)"
     )
-    parser.add_argument("--max-steps", type=arguments.positive_int, metavar="N", help="end each stage after N steps")
+    arguments.add_number(parser, "--max-steps", help="end each stage after N steps")
     arguments.add_device(parser)
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``esrgan train`` and return its exit code."""
-    # PyTorch's warnings about a lost process fill pages. The level must be set before PyTorch is imported.
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    argv = _translate_earlier_options(sys.argv[1:] if argv is None else argv)
-    return process.run(make_parser(), lambda args: _train(args, argv), argv)
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments, which are kept as ``argv`` for other processes."""
+    argv = _translate_earlier_options(argv)
+    return make_parser().parse_args(argv, argparse.Namespace(argv=argv))
 
 
 def _translate_earlier_options(argv: Sequence[str]) -> list[str]:
@@ -118,7 +93,11 @@ def _translate_earlier_options(argv: Sequence[str]) -> list[str]:
     ]
 
 
-def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    # PyTorch's warnings about a lost process fill pages. The level must be set before PyTorch is imported.
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from esrgan import config as configuration
 
     require_extra("train")
@@ -129,7 +108,7 @@ def _train(args: argparse.Namespace, argv: Sequence[str]) -> int:
     with process.exit_on_interrupt():
         from esrgan.training import TrainOptions, train
 
-    if (code := _launch_on_all_gpus(args, config.batch_size // config.accumulation, argv)) is not None:
+    if (code := _launch_on_all_gpus(args, config.batch_size // config.accumulation)) is not None:
         return code
     names = {field.name for field in fields(TrainOptions)} - {"config_name", "resume"}
     options = TrainOptions(
@@ -146,7 +125,7 @@ def _parse_run_name(text: str) -> str:
     return text
 
 
-def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequence[str]) -> int | None:
+def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int) -> int | None:
     """Run the command again under torchrun with one process per GPU, if several GPUs can be used.
 
     Returns:
@@ -164,7 +143,7 @@ def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int, argv: Sequenc
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # torchrun would take back what nohup has asked for
         launcher.append("--signals-to-handle=SIGTERM,SIGINT,SIGQUIT")
-    command = [sys.executable, *launcher, "-m", "esrgan", "train", *argv]
+    command = [sys.executable, *launcher, "-m", "esrgan", "train", *args.argv]
     launched = subprocess.Popen(command)  # noqa: S603  (runs this package)
     requests: list[int] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,22 +36,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="A",
         help="blend -m with a PSNR model; share of -m in the blend, 0 to 1",
     )
-    parser.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        default="auto",
-        help="precision of the computation (default: auto, the fastest)",
-    )
+    arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
     parser.add_argument("--format", choices=OUTPUT_FORMATS, help="output format (default: same as input)")
     parser.add_argument(
         "--quality",
-        type=_percent,
+        type=arguments.integer(1, 100),
         metavar="Q",
         help="quality of lossy formats, 1 to 100 (default: 95); if given, WebP outputs are lossy",
     )
     parser.add_argument(
         "--outscale",
-        type=partial(arguments.positive_float, at_most=64),
+        type=arguments.positive_float(64),
         metavar="X",
         help="final upscaling factor (default: the model's)",
     )
@@ -106,10 +100,3 @@ def describe_total(upscaled: int, total: int, skipped: int, failed: int) -> str:
     if failed:
         parts.append(f"{failed:,} failed")
     return ", ".join(parts)
-
-
-def _percent(text: str) -> int:
-    value = arguments.positive_int(text)
-    if value > 100:
-        raise argparse.ArgumentTypeError(f"expected an integer from 1 to 100, got {text}")
-    return value

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from esrgan.cli import COMMANDS, main
-from esrgan.cli.train import main as train_main
 from esrgan.config import Config
 from esrgan.training import TrainOptions
 from esrgan.training.stages import PixelStage
 from esrgan.weights import load_file
+from tests.helpers.runs import train_main
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from esrgan import images, resize
+from esrgan.cli import process
 from esrgan.evaluation import DatasetEvaluation
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.crops import ImageVersions
@@ -32,7 +33,7 @@ def dataset_images(folder):
 
 def run_command(command, *arguments):
     try:
-        return command.main([*map(str, arguments)])
+        return process.run(command, [*map(str, arguments)])
     except SystemExit as stop:
         return stop.code
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from esrgan.cli import process
 from esrgan.weights import Architecture, save_file
 
 RNG = np.random.default_rng(0)
@@ -25,4 +26,4 @@ def pixels(*shape):
 
 
 def run(command, *arguments):
-    return command.main([str(argument) for argument in arguments])
+    return process.run(command, [str(argument) for argument in arguments])

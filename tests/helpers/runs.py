@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from esrgan.cli import main
 from esrgan.config import Config
 from esrgan.training import TrainOptions, train
 from esrgan.training.stages import AdversarialStage, PixelStage
@@ -36,6 +37,11 @@ def run(config: dict[str, Any], out_dir: Path, **options: Any) -> bool:
         Config.model_validate(config),
         TrainOptions(**{"config_name": "tiny", "device": "cpu"} | options, out_dir=out_dir),
     )
+
+
+def train_main(arguments: list[str]) -> int:
+    """Run ``esrgan train`` in this process and return its exit code."""
+    return main(["train", *arguments])
 
 
 def load_run_files(out_dir: Path) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,6 @@ import torch
 from torch.distributed import TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from esrgan.cli.train import main as train_main
 from esrgan.training import heartbeat
 from tests.helpers.runs import (
     after_step,
@@ -31,6 +30,7 @@ from tests.helpers.runs import (
     press_ctrl_c,
     rank_environment,
     read_records,
+    train_main,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses Linux signals")

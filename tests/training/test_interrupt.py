@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from esrgan.cli.train import main as train_main
 from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches
 from esrgan.errors import TrainingError
-from tests.helpers.runs import after_step, find_differences, load_run_files, press_ctrl_c, run
+from tests.helpers.runs import after_step, find_differences, load_run_files, press_ctrl_c, run, train_main
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
 

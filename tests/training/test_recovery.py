@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import TCPStore
 
-from esrgan.cli.train import main as train_main
 from esrgan.errors import TrainingError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
@@ -36,6 +35,7 @@ from tests.helpers.runs import (
     rank_environment,
     records_by_step,
     run,
+    train_main,
 )
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
