@@ -6,14 +6,13 @@ import argparse
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from esrgan import extras
 from esrgan.cli import arguments, process, upscaling_options
-from esrgan.console import log, progress
+from esrgan.console import log
 from esrgan.errors import DeviceError, EsrganError, Problem
 
 EXAMPLES = """\
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     extras.require_extra("ray")
     with process.exit_on_interrupt():
         from esrgan import bulk
-        from esrgan.text import format_count, format_duration
+        from esrgan.text import format_count
 
     upscaling_options.check_options(args)
     listed = _read_list(args.list) if args.list is not None else []
@@ -112,24 +111,11 @@ def run(args: argparse.Namespace) -> int:
     for line in upscaling_options.describe_skipped(skipped):
         log.info("%s", line)
 
-    begin = time.perf_counter()
-    done = failed = 0
-    megapixels = 0.0
+    shown = upscaling_options.Progress(len(jobs))
 
     def report(record: bulk.ManifestRecord) -> None:
-        nonlocal done, failed, megapixels
         add(record)
-        done, failed = done + 1, failed + (record.status == "failed")
-        megapixels += record.megapixels
-        for note in record.notes:
-            log.info("%s: %s", record.output, note)
-        if record.error is not None:
-            log.error("%s", record.error)
-        else:
-            seconds = time.perf_counter() - begin
-            left_s = seconds / done * (len(jobs) - done)
-            state = f"{megapixels / seconds:.2f} megapixels/s, {format_duration(left_s)} left"
-            progress(f"{done}/{len(jobs)} {record.output} {state}")
+        shown.add(record.output, record)
 
     if jobs:
         options = bulk.WorkerOptions(
@@ -140,8 +126,9 @@ def run(args: argparse.Namespace) -> int:
             place = f"with {gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "on CPU"
             log.info("%s: %s; up to %s %s", names, file.describe(), format_count(workers, "worker"), place)
             bulk.upscale_on_cluster(jobs, file, options, workers, gpus, report)
-    log.info(upscaling_options.describe_total(done - failed, existing + len(jobs), existing, failed))
-    return process.SOME_FAILED if failed else process.OK
+    upscaled = shown.done - shown.failed
+    log.info(upscaling_options.describe_total(upscaled, existing + len(jobs), existing, shown.failed))
+    return process.SOME_FAILED if shown.failed else process.OK
 
 
 def _read_list(path: Path) -> list[str]:

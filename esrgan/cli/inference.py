@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 from esrgan.cli import arguments, process, upscaling_options
-from esrgan.console import log, progress
+from esrgan.console import log
 
 EXAMPLES = """\
   esrgan inference photo.jpg
@@ -59,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
         from esrgan.devices import select_local_device
         from esrgan.inference.files import FileOptions, FileResult, plan_jobs, upscale_files
         from esrgan.inference.upscaler import Upscaler
-        from esrgan.text import format_duration
 
     upscaling_options.check_options(args)
     jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, f".{args.format}" if args.format else None)
@@ -81,26 +79,14 @@ def run(args: argparse.Namespace) -> int:
     for line in upscaling_options.describe_skipped(skipped_inputs):
         log.info("%s", line)
 
-    begin = time.perf_counter()
-    done = processed = 0
-    megapixels = 0.0
+    options = FileOptions(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
+    shown = upscaling_options.Progress(len(jobs))
 
     def report(result: FileResult) -> None:
-        nonlocal done, processed, megapixels
-        done, processed, megapixels = done + 1, processed + (not result.is_skipped), megapixels + result.megapixels
-        for note in result.notes:
-            log.info("%s: %s", result.job.target, note)
-        if result.error is not None:
-            log.error("%s", result.error)
-        elif not result.is_skipped:
-            seconds = time.perf_counter() - begin
-            left_s = seconds / processed * (len(jobs) - done)
-            state = f"{megapixels / seconds:.2f} megapixels/s, {format_duration(left_s)} left"
-            progress(f"{done}/{len(jobs)} {result.job.target} {state}", keep=True)
+        shown.add(result.job.target, result, is_skipped=result.is_skipped, keep=True)
 
-    options = FileOptions(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
     with _wait_for_all_processes(processes):
-        results = upscale_files(upscaler, jobs, options, report)
-    skipped, failed = sum(item.is_skipped for item in results), sum(item.error is not None for item in results)
-    log.info(upscaling_options.describe_total(len(results) - skipped - failed, len(results), skipped, failed))
-    return process.SOME_FAILED if failed else process.OK
+        upscale_files(upscaler, jobs, options, report)
+    upscaled, skipped = shown.tried - shown.failed, shown.done - shown.tried
+    log.info(upscaling_options.describe_total(upscaled, len(jobs), skipped, shown.failed))
+    return process.SOME_FAILED if shown.failed else process.OK

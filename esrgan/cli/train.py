@@ -29,17 +29,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "config_file", type=arguments.path, help="JSON configuration of both stages; {} trains as in the paper"
     )
-    arguments.add_path(
-        parser,
-        "-l",
-        "--load-checkpoint",
-        help="checkpoint or model to start from: a file, or a name listed by `esrgan models`",
-    )
-    arguments.add_path(
-        parser,
-        "--load-discriminator",
-        help="discriminator that the GAN stage starts from: a file of BasicSR, Real-ESRGAN or this project",
-    )
+    text = "checkpoint or model to start from: a file, or a name listed by `esrgan models`"
+    arguments.add_path(parser, "-l", "--load-checkpoint", help=text)
+    text = "discriminator that the GAN stage starts from: a file of BasicSR, Real-ESRGAN or this project"
+    arguments.add_path(parser, "--load-discriminator", help=text)
     parser.add_argument("-a", "--autocast", action="store_true", help="compute in bfloat16 or float16")
     parser.add_argument("--no-data-parallel", action="store_true", help="use one GPU even if there are several")
     arguments.add_number(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan.cli import arguments
+from esrgan.console import log, progress
 from esrgan.errors import EsrganError
 from esrgan.pretrained import DEFAULT_MODEL, psnr_partner
-from esrgan.text import format_count
+from esrgan.text import format_count, format_duration
 
 if TYPE_CHECKING:
+    from esrgan.bulk import ManifestRecord
+    from esrgan.inference.files import FileResult
     from esrgan.weights import GeneratorFile
 
 OUTPUT_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "heic")
@@ -100,3 +104,32 @@ def describe_total(upscaled: int, total: int, skipped: int, failed: int) -> str:
     if failed:
         parts.append(f"{failed:,} failed")
     return ", ".join(parts)
+
+
+class Progress:
+    """Log the outcome of each image, with the speed and the time that is left.
+
+    Args:
+        total: Number of images.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.tried, self.failed, self.megapixels = total, 0, 0, 0, 0.0
+        self.begin = time.perf_counter()
+
+    def add(
+        self, output: object, result: FileResult | ManifestRecord, *, is_skipped: bool = False, keep: bool = False
+    ) -> None:
+        """Add the result of one image; ``keep`` keeps its line, which otherwise the next one replaces."""
+        self.done, self.tried = self.done + 1, self.tried + (not is_skipped)
+        self.failed += result.error is not None
+        self.megapixels += result.megapixels
+        for note in result.notes:
+            log.info("%s: %s", output, note)
+        if result.error is not None:
+            log.error("%s", result.error)
+        elif not is_skipped:
+            seconds = time.perf_counter() - self.begin
+            left_s = seconds / self.tried * (self.total - self.done)
+            state = f"{self.megapixels / seconds:.2f} megapixels/s, {format_duration(left_s)} left"
+            progress(f"{self.done}/{self.total} {output} {state}", keep=keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -13,10 +14,9 @@ SPATIAL_TRANSFORMS = ("d4", "flip_or_transpose", "none")
 # A symmetry of the square: whether to transpose, then OpenCV's flip code (None: do not flip). NumPy copies a mirrored
 # colour image pixel by pixel, which takes ten times as long.
 _Symmetry = tuple[bool, int | None]
-_IDENTITY: _Symmetry = (False, None)
-_FLIPS: list[_Symmetry] = [(False, 1), (False, 0), (False, -1)]  # left to right, upside down, both
-_TRANSPOSE: _Symmetry = (True, None)
-_TRANSPOSED_FLIPS: list[_Symmetry] = [(True, 1), (True, 0), (True, -1)]
+# The identity, flips (left to right, upside down, both), the transposition, and its flips.
+_SYMMETRIES: list[_Symmetry] = list(itertools.product((False, True), (None, 1, 0, -1)))
+_IDENTITY, _FLIPS, _TRANSPOSE = _SYMMETRIES[0], _SYMMETRIES[1:4], _SYMMETRIES[4]
 
 
 class Augmentation:
@@ -37,15 +37,12 @@ class Augmentation:
         if spatial not in SPATIAL_TRANSFORMS:
             raise ValueError(f"spatial: expected one of {', '.join(SPATIAL_TRANSFORMS)}, got {spatial}")
         choices = {  # one entry is drawn uniformly
-            "d4": [_IDENTITY, *_FLIPS, *([_TRANSPOSE, *_TRANSPOSED_FLIPS] if square else [])],
+            "d4": _SYMMETRIES if square else [_IDENTITY, *_FLIPS],
             "flip_or_transpose": [*[_IDENTITY] * 4, *_FLIPS, _TRANSPOSE if square else _IDENTITY],
             "none": [_IDENTITY],
         }
         self.symmetries = choices[spatial]
-        self.jpeg_compression: Any = None
-        self.coarse_dropout: Any = None
-        if hard:
-            self.jpeg_compression, self.coarse_dropout = _make_hard_transforms()
+        self.hard_transforms = _make_hard_transforms() if hard else []
 
     def __call__(self, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return transformed copies of a pair of (H, W, C) uint8 patches.
@@ -54,12 +51,9 @@ class Augmentation:
         """
         symmetry = self.symmetries[rng.integers(len(self.symmetries))]
         low, high = _apply_symmetry(low, symmetry), _apply_symmetry(high, symmetry)
-        if self.jpeg_compression is not None:
-            self.jpeg_compression.set_random_seed(int(rng.integers(2**31)))
-            low = self.jpeg_compression(image=low)["image"]
-        if self.coarse_dropout is not None and min(low.shape[:2]) > 2:  # a hole is 2 px wide
-            self.coarse_dropout.set_random_seed(int(rng.integers(2**31)))
-            low = self.coarse_dropout(image=low)["image"]
+        for transform in self.hard_transforms if min(low.shape[:2]) > 2 else self.hard_transforms[:1]:
+            transform.set_random_seed(int(rng.integers(2**31)))
+            low = transform(image=low)["image"]
         return low, high
 
 
@@ -75,12 +69,12 @@ def _apply_symmetry(image: np.ndarray, symmetry: _Symmetry) -> np.ndarray:
     return image.reshape(*image.shape[:2], channels)  # OpenCV drops a single channel
 
 
-def _make_hard_transforms() -> tuple[Any, Any]:
-    """Return JPEG compression and coarse dropout."""
+def _make_hard_transforms() -> list[Any]:
+    """Return JPEG compression, and coarse dropout, whose holes are 2 px wide and need a larger patch."""
     # Without this, Albumentations asks its server for a newer version.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
 
     hole = {"num_holes_range": (8, 8), "hole_height_range": (2, 2), "hole_width_range": (2, 2)}
-    compress = A.Compose([A.ImageCompression(quality_range=(65, 100), p=0.25)])
-    return compress, A.Compose([A.CoarseDropout(**hole, p=0.25)])
+    transforms = (A.ImageCompression(quality_range=(65, 100), p=0.25), A.CoarseDropout(**hole, p=0.25))
+    return [A.Compose([transform]) for transform in transforms]

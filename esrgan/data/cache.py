@@ -72,12 +72,7 @@ class CachedPair:
 
 
 def cache_pairs(
-    pairs: Sequence[ImagePair],
-    *,
-    scale: int,
-    channels: int,
-    min_size: tuple[int, int],
-    cache_dir: Path,
+    pairs: Sequence[ImagePair], *, scale: int, channels: int, min_size: tuple[int, int], cache_dir: Path
 ) -> list[CachedPair]:
     """Decode and check every image, and make missing LR images, unless they are in the cache.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -258,25 +259,21 @@ def _resolve_folders(
         high = data_root / named.high[split]
         low = data_root / named.low[split].format(scale=scale) if scale in named.low_scales else None
         found = {folder: describe_path(folder) for folder in (high, low) if folder}
-        if found[high] == "nothing":
-            remedy = (
-                f"download it with: {prepare_command(spec, scale, data_root)} (or set data_root or ESRGAN_DATA to the "
-                f"folder that contains it; the dataset skimage needs no download)"
-            )
-            return [Problem(f"dataset {spec}", f"the folder {high}", found[high], remedy)]
         for folder, got in found.items():
-            if got not in ("a folder", "nothing"):
-                remedy = "fix this, or set data_root or ESRGAN_DATA to another folder"
-                return [Problem(f"dataset {spec}", f"the folder {folder}", got, remedy)]
+            if got == "a folder" or (got == "nothing" and folder == low):
+                continue
+            remedy = "fix this, or set data_root or ESRGAN_DATA to another folder"
+            if got == "nothing":
+                remedy = (
+                    f"download it with: {prepare_command(spec, scale, data_root)} (or set data_root or ESRGAN_DATA to "
+                    "the folder that contains it; the dataset skimage needs no download)"
+                )
+            return [Problem(f"dataset {spec}", f"the folder {folder}", got, remedy)]
         return high, low if low and found[low] == "a folder" else None, []
     high_name, low_name, low_template, high_template = Folders(spec) if isinstance(spec, str) else Folders(*spec)
     problems = [problem for name in (high_name, low_name) if name is not None for problem in _check_folder(name)]
     for template in (low_template or "{stem}", high_template):
-        if (
-            template.count("{stem}") != 1
-            or "/" in template
-            or "{" in template.replace("{stem}", "").replace("{scale}", "")
-        ):
+        if not re.fullmatch(r"[^{/]*\{stem\}[^{/]*", template.replace("{scale}", "")):
             expected = "a file name without suffix that contains {stem} once, and {scale} or not"
             problems.append(Problem(f"dataset {high_name}", expected, template, "such as {stem}_small"))
     if problems:
@@ -303,10 +300,8 @@ def _check_folder(name: str) -> list[Problem]:
     elif got == "a file" and suffix in images.SUFFIXES:
         got, remedy = "an image", "name its folder"
     elif got == "a file":
-        got, remedy = (
-            f"a {suffix or 'suffixless'} file",
-            "lists of files are not read; name the folder of the images",
-        )
+        got = f"a {suffix or 'suffixless'} file"
+        remedy = "lists of files are not read; name the folder of the images"
     elif path != Path(name):
         remedy = f"correct the path, which stands for {path}"
     elif "\\" in name:

@@ -31,17 +31,19 @@ def prepare_dataset(name: str, scale: int, data_root: Path) -> None:
         DatasetError: If the dataset differs from the published one or does not fit on the disk. Existing files stay.
         DownloadError: If it cannot be downloaded.
     """
-    archives = archives_for(name, scale)
-    missing = [archive for archive in archives if not _is_unpacked(archive, data_root)]
+    missing = [archive for archive in archives_for(name, scale) if not _is_unpacked(archive, data_root)]
+    downloads = [
+        Download(archive.url, data_root / DOWNLOAD_FOLDER / archive.name, archive.digest, archive.size, "--data-root")
+        for archive in missing
+    ]
     if missing:
-        _announce_downloads(name, missing, data_root)
-    for archive in missing:
-        path = data_root / DOWNLOAD_FOLDER / archive.name
-        download(Download(archive.url, path, archive.digest, archive.size, "--data-root"))
-        log.info("%s: %s, checksum verified", archive.name, format_size(path.stat().st_size))
-        unpack(path, data_root, archive.folder, tuple(archive.image_counts))
+        _announce_downloads(name, downloads, data_root)
+    for archive, target in zip(missing, downloads, strict=True):
+        download(target)
+        log.info("%s: %s, checksum verified", archive.name, format_size(target.path.stat().st_size))
+        unpack(target.path, data_root, archive.folder, tuple(archive.image_counts))
         _is_unpacked(archive, data_root)
-        path.unlink()
+        target.path.unlink()
     with suppress(OSError):  # it may not exist, or hold other files
         (data_root / DOWNLOAD_FOLDER).rmdir()
     log.info("%s", _check_dataset(name, scale, data_root))
@@ -72,18 +74,14 @@ def _count_images(folder: Path) -> int:
     return sum(path.suffix.lower() in images.SUFFIXES for path in images.list_files(folder)[0])
 
 
-def _announce_downloads(name: str, missing: list[Archive], data_root: Path) -> None:
-    """Print the archives and the disk space they need, and raise if it is not available."""
-    for archive in missing:
-        size = "size unknown" if archive.size is None else format_size(archive.size)
-        log.info(f"{name}: {archive.name}, {size}, from {archive.url}")
-    sizes = [archive.size or 0 for archive in missing]
-    downloaded = sum(
-        path.stat().st_size
-        for archive in missing
-        for path in (data_root / DOWNLOAD_FOLDER / archive.name, data_root / DOWNLOAD_FOLDER / f"{archive.name}.part")
-        if path.is_file()
-    )
+def _announce_downloads(name: str, downloads: list[Download], data_root: Path) -> None:
+    """Log the archives and the disk space they need, and raise if it is not available."""
+    for target in downloads:
+        size = "size unknown" if target.size is None else format_size(target.size)
+        log.info(f"{name}: {target.path.name}, {size}, from {target.url}")
+    sizes = [target.size or 0 for target in downloads]
+    files = (path for target in downloads for path in (target.path, target.part_path) if path.is_file())
+    downloaded = sum(path.stat().st_size for path in files)
     # Compression hardly shrinks photographs, so an archive unpacks to about its size. It is deleted after that.
     need = max(sum(sizes) + max(sizes) - downloaded, 0)
     free = shutil.disk_usage(_nearest_existing_folder(data_root)).free

@@ -57,14 +57,17 @@ def _extract(
     archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, temporary: Path, folders: tuple[str, ...]
 ) -> None:
     """Extract the files of some folders. Both formats' methods refuse or change paths that lead out of the folder."""
-    sizes: dict[str, int] = {}
     if isinstance(opened, zipfile.ZipFile):
         sizes = {info.filename: info.file_size for info in opened.infolist() if not info.is_dir()}
     else:
+        opened.extraction_filter = tarfile.data_filter
         sizes = {info.name: info.size for info in opened if not info.isdir()}
-    # .DS_Store and the like are not unpacked.
-    hidden = {name for name in sizes if any(part.startswith(".") for part in PurePosixPath(name).parts)}
-    names = [n for n in sizes if n not in hidden and any(PurePosixPath(n).is_relative_to(each) for each in folders)]
+    names = []
+    for name in sizes:
+        path = PurePosixPath(name)
+        is_hidden = any(part.startswith(".") for part in path.parts)  # .DS_Store and the like
+        if not is_hidden and any(map(path.is_relative_to, folders)):
+            names.append(name)
     total, free = sum(sizes[name] for name in names), shutil.disk_usage(temporary).free
     if total > free:
         remedy = "free some space, or choose another --data-root"
@@ -72,9 +75,6 @@ def _extract(
         raise DatasetError(Problem(str(temporary.parent), expected, format_size(free), remedy))
     written = 0
     for name in names:
-        if isinstance(opened, zipfile.ZipFile):
-            opened.extract(name, temporary)
-        else:
-            opened.extract(name, temporary, filter="data")
+        opened.extract(name, temporary)
         written += sizes[name]
         progress(f"{archive.name}: {written / max(total, 1):.0%} unpacked")

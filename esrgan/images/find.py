@@ -54,27 +54,15 @@ def _expand_path(path: Path, suffixes: Collection[str]) -> dict[Path, Path]:
     A path that exists is not treated as a pattern, even if its name contains brackets.
     """
     if path.is_dir():
-        return {file: file.relative_to(path) for file in _images_below(path, suffixes)}
-    if path.exists():
+        matches, base = [path], path
+    elif path.exists():
         return {path: Path(path.name)}
-    matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 Path.glob rejects absolute ones
-    files = [
-        file
-        for match in matches
-        for file in (_images_below(match, suffixes) if match.is_dir() else [match])
-        if _is_image(file, suffixes)
-    ]
-    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
-    return {file: file.relative_to(fixed) for file in files}
-
-
-def _is_image(path: Path, suffixes: Collection[str]) -> bool:
-    return path.suffix.lower() in suffixes and path.is_file()
-
-
-def _images_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the images in a folder and its subfolders, sorted and without hidden ones."""
-    return [path for path in list_files(folder)[0] if _is_image(path, suffixes)]
+    else:
+        # Path.glob rejects absolute patterns.
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
+    files = (file for match in matches for file in (list_files(match)[0] if match.is_dir() else [match]))
+    return {file: file.relative_to(base) for file in files if file.suffix.lower() in suffixes and file.is_file()}
 
 
 def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
