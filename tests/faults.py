@@ -34,7 +34,13 @@ from tests.helpers.images import write_images
 from tests.helpers.runs import comparable_content, find_differences, load_run_files, read_records
 
 FORK = multiprocessing.get_context("fork")  # saves the seconds of importing torch
-SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+SIGNALS = {
+    "kill -9": signal.SIGKILL,
+    "SIGTERM": signal.SIGTERM,
+    "Ctrl-C": signal.SIGINT,
+    "SIGHUP": signal.SIGHUP,
+    "SIGUSR1": signal.SIGUSR1,
+}
 MOMENTS = ("starting", "between", "step", "validation", "writing a checkpoint", "writing a model", "changing the stage")
 # The function whose call lasts for a moment, and the class or module that it is called from.
 CALLS_BY_MOMENT = {
@@ -79,7 +85,8 @@ class Attempt:
 
     def _train(self, config: dict[str, Any], out_dir: Path) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
         out_dir.mkdir(exist_ok=True)
         with (out_dir / "output.txt").open("a") as output:
             os.dup2(output.fileno(), sys.stdout.fileno())
@@ -195,7 +202,7 @@ def run_with_signals(
             attempt.process.join()
             code = attempt.process.exitcode
             finished = code == 0
-            assert code in (0, 1, 130, -signal.SIGKILL, -signal.SIGTERM), (out_dir / "output.txt").read_text()
+            assert code in (0, 1, 130, *(-number for number in SIGNALS.values())), (out_dir / "output.txt").read_text()
             check_files_readable(out_dir)
         assert not (found := compare(out_dir, reference)), found[:5]
         runs += 1
