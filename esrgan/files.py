@@ -7,13 +7,14 @@ import hashlib
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from esrgan.console import log
 from esrgan.errors import EsrganError
@@ -82,11 +83,11 @@ def check_output_path(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # any other error says why the file cannot be written
-            mode = path.stat().st_mode
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(path.stat().st_mode):
                 raise EsrganError(f"{path}: expected the name of a file to write, got a folder")
-            if not stat.S_ISREG(mode):  # a device such as /dev/stdout
-                return
+        if _is_stream(path):
+            return
+        path = Path(os.path.realpath(path))
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
@@ -143,10 +144,11 @@ def atomic_write(path: Path, *, overwrite: bool = True, sync: bool = True) -> It
     """
     if os.path.lexists(path) and (path.is_dir() or not overwrite):
         raise _exists_error(path)
-    if path.exists() and not path.is_file():  # a device such as /dev/stdout, which must not be replaced
-        with path.open("wb") as file:
+    if _is_stream(path):
+        with _open_stream(path) as file:
             yield file
         return
+    path = Path(os.path.realpath(path))  # a symbolic link stays one
     # tempfile would create a file that only its owner can read. A name of fixed length is possible for every path.
     temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
     try:
@@ -163,6 +165,27 @@ def atomic_write(path: Path, *, overwrite: bool = True, sync: bool = True) -> It
     finally:
         with suppress(OSError):  # on success it no longer exists
             temporary.unlink()
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether a path is a device, a pipe or a redirected standard stream, which must not be replaced."""
+    return path.exists() and (_standard_stream(path) is not None or not (path.is_file() or path.is_dir()))
+
+
+def _standard_stream(path: Path) -> TextIO | None:
+    """Return the standard stream that writes to the same file: /dev/stdout can be a link to a regular file."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with suppress(OSError, ValueError, AttributeError):  # a closed stream, or one without a file
+            if os.path.samestat(path.stat(), os.fstat(stream.fileno())):  # type: ignore[union-attr]
+                return stream
+    return None
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    if stream := _standard_stream(path):
+        stream.flush()
+        return os.fdopen(os.dup(stream.fileno()), "wb")  # shares the position in the file
+    return path.open("wb")
 
 
 def remove_abandoned(folder: Path) -> None:

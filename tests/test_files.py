@@ -173,3 +173,30 @@ def test_tilde_is_the_home_folder(monkeypatch):
     assert files.cache_dir() == Path("/home/somebody/c/esrgan")
     monkeypatch.setenv("ESRGAN_CACHE", "~/d")
     assert files.cache_dir() == Path("/home/somebody/d")
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    (tmp_path / "dangling").symlink_to(tmp_path / "later")
+    write_text(tmp_path / "dangling", "new")
+    assert (tmp_path / "later").read_text() == "new"
+
+
+def test_redirected_standard_output_is_written_in_order(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from esrgan.files import check_output_path, write_text\n"
+        "path = Path(sys.argv[1]); print('before'); check_output_path(path); write_text(path, 'report\\n'); print('after')"
+    )
+    link = tmp_path / "stdout"
+    link.symlink_to("/proc/self/fd/1")
+    if not link.parent.joinpath("/proc/self/fd/1").exists():
+        pytest.skip("needs /proc")
+    with (tmp_path / "out.txt").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code, str(link)], stdout=out, check=True)
+    assert (tmp_path / "out.txt").read_text() == "before\nreport\nafter\n"
+    assert link.is_symlink()

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from esrgan.data.augment import Augmentation
 from esrgan.data.cache import CachedPair, open_pair
@@ -200,6 +201,7 @@ def _watch_workers(loader: DataLoader[Any], stop: Callable[[], bool]) -> Iterato
         iterator = iter(loader)
     except OSError as error:  # they need semaphores in /dev/shm, memory, and a number of processes that may be limited
         remedy = "set num_workers to 0, or raise the limits of the container (--shm-size, --pids-limit)"
+        _MultiProcessingDataLoaderIter._shutdown = True  # otherwise its __del__ fails and prints a traceback
         raise TrainingError(f"loader processes cannot start: {describe_error(error)}; {remedy}") from error
     if handled:
         # PyTorch's handler would raise anywhere, even while a checkpoint is being written.
