@@ -90,9 +90,11 @@ def evaluate_and_report(
         from esrgan import evaluation
 
     out_dir: Path | None = args.out_dir
-    for path in (args.json, args.csv, out_dir and out_dir / "report.md", out_dir and out_dir / "report.html"):
-        if path:
-            check_output_path(path)
+    outputs = [path for path in (args.json, args.csv) if path]
+    if out_dir and out_dir.exists():  # else evaluate() creates it, unless it is in a dataset
+        outputs += [out_dir / "report.md", out_dir / "report.html"]
+    for path in outputs:
+        check_output_path(path)
     known = {field.name for field in fields(evaluation.EvaluationOptions)}
     options = {name: value for name, value in vars(args).items() if name in known}
     num_listed = args.show_results or 0
@@ -101,10 +103,8 @@ def evaluate_and_report(
         args.datasets.split(","),
         args.metrics.split(","),
         evaluation.EvaluationOptions(**options, num_shown=(num_listed or 2) if out_dir else 0, strips=strips),
+        lambda so_far: log.info("\n%s", evaluation.render_dataset(so_far.datasets[-1], so_far.conventions, num_listed)),
     )
-    for dataset in result.datasets:
-        print(f"\n{evaluation.render_dataset(dataset, result.conventions, num_listed)}")
-
     reports = {args.json: result.to_json, args.csv: result.to_csv}
     if out_dir:
         reports[out_dir / "report.md"] = lambda: evaluation.render_markdown(result, num_listed)

@@ -2,8 +2,9 @@
 
 from esrgan.evaluation.html_report import render_html
 from esrgan.evaluation.markdown import render_dataset, render_markdown
+from esrgan.evaluation.measuring import EvaluationOptions
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation, ImageResult
-from esrgan.evaluation.run import EvaluationOptions, evaluate, unique_names
+from esrgan.evaluation.run import evaluate, unique_names
 
 __all__ = [
     "DatasetEvaluation",

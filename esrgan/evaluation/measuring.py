@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 
 from esrgan import images, resize
@@ -26,6 +28,35 @@ from esrgan.text import format_count
 
 BICUBIC = "bicubic"
 _ERRORS_SHOWN = 3  # of a dataset; more are counted
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Settings of an evaluation.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps", for the models and for metrics that are networks.
+        precision: Precision of the models: "fp32", "bf16", "fp16" or "auto".
+        workers: Number of threads that read images, compute metrics and write files.
+        data_root: Folder of the named datasets; None for $ESRGAN_DATA, else ``data``.
+        vgg_weights: Weight file for the metric "vgg16", in torchvision's layout; None for torchvision's weights.
+        download: Whether to download weights that metrics need and that are missing.
+        use_cache: Whether to reuse scores of earlier evaluations, and to store the new ones.
+        out_dir: Folder for the upscaled images and contact sheets, in a folder for each dataset; None to write none.
+        num_shown: Number of best and worst images of each dataset whose crops are kept for the HTML report.
+        strips: Names of models to show side by side in a file for each image (``<image>_strip.png``) in ``out_dir``.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    workers: int = 2
+    data_root: str | Path | None = None
+    vgg_weights: str | Path | None = None
+    download: bool = False
+    use_cache: bool = True
+    out_dir: str | Path | None = None
+    num_shown: int = 0
+    strips: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -87,131 +118,112 @@ class DatasetImage:
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What all datasets of an evaluation share.
+class _Job:
+    """An image that is being processed."""
+
+    name: str
+    results: dict[str, Future[ImageResult]]
+    versions: ImageVersions
+    writing: Future[None] | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Scores methods on the images of a dataset.
 
     Attributes:
+        result: The results, to which ``run`` adds; its metrics are computed.
         methods: Methods by name; the others are compared with the first.
         scale: Upscaling factor of all methods, and the border in pixels that the metrics ignore.
         channels: Number of channels that the methods expect.
         cache: Cache of earlier scores.
-        workers: Number of threads that read images, compute metrics and write files.
-        num_shown: Number of best and worst images of each dataset whose crops are kept.
-        strips: Methods to show side by side in a file for each image; empty for no such files.
+        options: Settings; of these, ``workers``, ``num_shown`` and ``strips`` are used.
     """
 
+    result: DatasetEvaluation
     methods: Mapping[str, Method]
     scale: int
     channels: int
     cache: ResultCache
-    workers: int = 1
-    num_shown: int = 0
-    strips: Sequence[str] = ()
+    options: EvaluationOptions
 
+    def run(self, dataset_images: Sequence[DatasetImage]) -> None:
+        """Score the methods on images and add the results.
 
-@dataclass
-class _Job:
-    """An image that is being processed; the versions are kept only if files or crops are made of them."""
+        This thread upscales one image after another. Worker threads compute the metrics and write files in the
+        meantime. Images that fail are skipped, and their errors are logged and added to the results.
+        """
+        pending: deque[_Job] = deque()
+        with ThreadPoolExecutor(self.options.workers) as pool:
+            loading = (pool.submit(image.load, self.scale, self.channels) for image in dataset_images)
+            pairs = pairwise(chain(loading, [Future()]))  # the next image is read while this one is processed
+            for index, (image, (loaded, _)) in enumerate(zip(dataset_images, pairs, strict=True), 1):
+                progress(f"{self.result.dataset}: {index} of {len(dataset_images)}")
+                with self._collect_errors(image.name):
+                    pending.append(self._start(pool, image.name, *loaded.result()))
+                if len(pending) > self.options.workers:  # bounds the number of images in memory
+                    self._finish(pending.popleft())
+            while pending:
+                self._finish(pending.popleft())
+        if (num_more := len(self.result.errors) - _ERRORS_SHOWN) > 0:
+            log.error("%s: %s; the reports list all of them", self.result.dataset, format_count(num_more, "more error"))
 
-    name: str
-    results: dict[str, Future[ImageResult]]
-    versions: ImageVersions | None = None
-    writing: Future[None] | None = None
+    @contextmanager
+    def _collect_errors(self, image: str) -> Iterator[None]:
+        """Log the error that the block raises and add it to the results, if others can still be measured."""
+        try:
+            yield
+        except (EsrganError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, EsrganError):
+                if not is_out_of_memory(error):
+                    raise
+                place = f"{self.result.dataset}: {image}"
+                error = EsrganError(f"{place}: not enough memory; use --device cpu or fewer --workers")
+            self.result.errors.append(error)
+            if len(self.result.errors) <= _ERRORS_SHOWN:
+                log.error("%s", error)
 
-
-def measure_dataset(result: DatasetEvaluation, dataset_images: Sequence[DatasetImage], setup: Setup) -> None:
-    """Score the methods on the images of a dataset and add the results.
-
-    This thread upscales one image after another. Worker threads compute the metrics and write files in the meantime.
-    Images that fail are skipped, and their errors are logged and added to the results.
-
-    Args:
-        result: Where to add the results; its metrics are computed.
-        dataset_images: Images of the dataset.
-        setup: What all datasets share.
-    """
-    pending: deque[_Job] = deque()
-    with ThreadPoolExecutor(setup.workers) as pool:
-        evaluator = _ImageEvaluator(setup, result, pool, {metric.name: score_key(metric) for metric in result.metrics})
-        for index, (dataset_image, loading) in enumerate(_prefetch(pool, dataset_images, setup), 1):
-            progress(f"{result.dataset}: {index} of {len(dataset_images)}")
-            with _collect_errors(result, dataset_image.name):
-                pending.append(evaluator.start(dataset_image, *loading.result()))
-            if len(pending) > setup.workers:  # bounds the number of images in memory
-                evaluator.finish(pending.popleft())
-        while pending:
-            evaluator.finish(pending.popleft())
-    if (num_more := len(result.errors) - _ERRORS_SHOWN) > 0:
-        log.error("%s: %s; the reports list all of them", result.dataset, format_count(num_more, "more error"))
-
-
-@contextmanager
-def _collect_errors(result: DatasetEvaluation, image: str) -> Iterator[None]:
-    """Log the error that the block raises and add it to the results, if others can still be measured."""
-    try:
-        yield
-    except (EsrganError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, EsrganError):
-            if not is_out_of_memory(error):
-                raise
-            error = EsrganError(f"{result.dataset}: {image}: not enough memory; use --device cpu or fewer --workers")
-        result.errors.append(error)
-        if len(result.errors) <= _ERRORS_SHOWN:
-            log.error("%s", error)
-
-
-@dataclass(frozen=True)
-class _ImageEvaluator:
-    """Upscales and scores one image at a time, with settings that all images of a dataset share."""
-
-    setup: Setup
-    result: DatasetEvaluation
-    pool: ThreadPoolExecutor
-    score_keys: Mapping[str, str]
-
-    def start(self, dataset_image: DatasetImage, low: Pixels, high: Pixels | None) -> _Job:
+    def _start(self, pool: ThreadPoolExecutor, image: str, low: Pixels, high: Pixels | None) -> _Job:
         """Upscale an image with each method whose result is not cached, and have the outputs scored and written."""
         digests = {"low": hash_arrays(low), "high": "" if high is None else hash_arrays(high)}
-        job = _Job(dataset_image.name, {})
+        folder = self.result.out_dir
+        results: dict[str, Future[ImageResult]] = {}
         outputs: dict[str, Pixels] = {}
         files: dict[Path, Pixels] = {}
-        for name, method in self.setup.methods.items():
-            key = {**method.identity, **digests, "scale": str(self.setup.scale)}
-            path = output_path(self.result.out_dir, dataset_image.name, name) if self.result.out_dir else None
-            cached = self.setup.cache.load(key)
-            if cached and {*self.score_keys.values()} <= cached.scores.keys():
+        for name, method in self.methods.items():
+            key = {**method.identity, **digests, "scale": str(self.scale)}
+            path = output_path(folder, image, name) if folder else None
+            cached = self.cache.load(key)
+            if cached and {*self._score_keys.values()} <= cached.scores.keys():
                 earlier = self._read_earlier_output(path, cached) if path else None
                 if earlier is not None:
                     outputs[name] = earlier
-                if earlier is not None or not self._needs_outputs:
-                    job.results[name] = self.pool.submit(self._with_metric_names, cached)
+                if earlier is not None or not (folder or self.options.num_shown):
+                    results[name] = pool.submit(self._with_metric_names, cached)
                     continue
             started_at = time.perf_counter()
-            output = method.upscale(low)
+            outputs[name] = method.upscale(low)
             seconds = time.perf_counter() - started_at
-            job.results[name] = self.pool.submit(self._score, key, cached, output, high, seconds)
-            outputs[name] = output
+            results[name] = pool.submit(self._score, key, cached, outputs[name], high, seconds)
             if path:
-                files[path] = output
-        if self._needs_outputs:
-            job.versions = ImageVersions(low, outputs, high)
-        if self.result.out_dir:
-            job.writing = self.pool.submit(self._write_files, job, files)
-        return job
+                files[path] = outputs[name]
+        versions = ImageVersions(low, outputs, high)
+        writing = pool.submit(self._write_files, folder, image, versions, files) if folder else None
+        return _Job(image, results, versions, writing)
 
-    def finish(self, job: _Job) -> None:
+    def _finish(self, job: _Job) -> None:
         """Wait for the scores and files of an image, and add its results."""
-        with _collect_errors(self.result, job.name):
+        with self._collect_errors(job.name):
             self.result.results[job.name] = {method: future.result() for method, future in job.results.items()}
-            if self.setup.num_shown and job.versions:
+            if self.options.num_shown:
                 self._keep_crops(job.name, job.versions)
-        with _collect_errors(self.result, job.name):
+        with self._collect_errors(job.name):
             if job.writing:
                 job.writing.result()
 
-    @property
-    def _needs_outputs(self) -> bool:
-        return bool(self.result.out_dir or self.setup.num_shown)
+    @cached_property
+    def _score_keys(self) -> dict[str, str]:
+        return {metric.name: score_key(metric) for metric in self.result.metrics}
 
     def _score(
         self, key: Mapping[str, str], cached: ImageResult | None, output: Pixels, high: Pixels | None, seconds: float
@@ -220,19 +232,19 @@ class _ImageEvaluator:
         digest = hash_arrays(output)
         scores = dict(cached.scores) if cached and cached.digest == digest else {}
         for metric in self.result.metrics:
-            if (score := self.score_keys[metric.name]) not in scores:
-                scores[score] = _measure(metric, output, high, self.setup.scale)
+            if (score := self._score_keys[metric.name]) not in scores:
+                scores[score] = _measure(metric, output, high, self.scale)
         result = ImageResult(scores, seconds, output.shape[0] * output.shape[1], digest)
-        self.setup.cache.store(key, result)
+        self.cache.store(key, result)
         return self._with_metric_names(result)
 
     def _with_metric_names(self, cached: ImageResult) -> ImageResult:
-        return replace(cached, scores={name: cached.scores[key] for name, key in self.score_keys.items()})
+        return replace(cached, scores={name: cached.scores[key] for name, key in self._score_keys.items()})
 
     def _read_earlier_output(self, path: Path, cached: ImageResult) -> Pixels | None:
         """Return the output that an earlier run wrote, or None if there is none with the pixels that were scored."""
         try:
-            pixels = images.read_pixels(path, self.setup.channels)
+            pixels = images.read_pixels(path, self.channels)
         except EsrganError:
             return None
         return pixels if hash_arrays(pixels) == cached.digest else None
@@ -242,25 +254,20 @@ class _ImageEvaluator:
 
         An image that is among the best or worst at the end is so at any time before, so no other crop is ever needed.
         """
-        best, worst = self.result.best_and_worst(self.setup.num_shown)
+        best, worst = self.result.best_and_worst(self.options.num_shown)
         if name in best or name in worst:
             crops = {**self.result.crops, name: ImageCrop.of(versions)}
             self.result.crops = {shown: crops[shown] for shown in (*best, *worst)}
 
-    def _write_files(self, job: _Job, outputs: Mapping[Path, Pixels]) -> None:
+    def _write_files(self, folder: Path, image: str, versions: ImageVersions, outputs: Mapping[Path, Pixels]) -> None:
         """Write new outputs, the contact sheet and, if requested, the strip of an image."""
-        folder, versions = self.result.out_dir, job.versions
-        assert folder is not None  # noqa: S101  for the type checker
-        assert versions is not None  # noqa: S101
-        nearest = versions.low.repeat(self.setup.scale, axis=0).repeat(self.setup.scale, axis=1)
-        originals = {} if versions.high is None else {"HR": versions.high}
-        columns = {"LR (nearest)": nearest, **versions.outputs, **originals}
-        files = {
-            **outputs,
-            output_path(folder, job.name, "sheet"): images.make_contact_sheet([list(columns.values())], list(columns)),
-        }
-        if self.setup.strips:
-            files[output_path(folder, job.name, "strip")] = make_side_by_side(versions, self.setup.strips)
+        columns = {"LR (nearest)": versions.low, **versions.outputs}
+        if versions.high is not None:
+            columns["HR"] = versions.high
+        sheet = images.make_contact_sheet([list(columns.values())], list(columns))
+        files = {**outputs, output_path(folder, image, "sheet"): sheet}
+        if self.options.strips:
+            files[output_path(folder, image, "strip")] = make_side_by_side(versions, self.options.strips)
         for path, pixels in files.items():
             images.write_pixels(path, pixels, overwrite=True)
 
@@ -268,18 +275,6 @@ class _ImageEvaluator:
 def output_path(folder: Path, image: str, method: str) -> Path:
     """Return the path of an image's output by a method, or of its "sheet" or "strip"."""
     return folder / f"{image}_{method}.png"
-
-
-def _prefetch(
-    pool: ThreadPoolExecutor, dataset_images: Sequence[DatasetImage], setup: Setup
-) -> Iterator[tuple[DatasetImage, Future[tuple[Pixels, Pixels | None]]]]:
-    """Yield each image with its pixels, which are read while the previous image is processed."""
-    prefetched: deque[tuple[DatasetImage, Future[tuple[Pixels, Pixels | None]]]] = deque()
-    for dataset_image in dataset_images:
-        prefetched.append((dataset_image, pool.submit(dataset_image.load, setup.scale, setup.channels)))
-        if len(prefetched) > 1:
-            yield prefetched.popleft()
-    yield from prefetched
 
 
 def _measure(metric: Metric, output: Pixels, high: Pixels | None, border: int) -> float | None:

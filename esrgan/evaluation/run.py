@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from esrgan.console import log
@@ -13,7 +12,7 @@ from esrgan.data.datasets import default_data_root, find_dataset, find_unpaired
 from esrgan.devices import select_device
 from esrgan.errors import DatasetError, EsrganError, WeightsError
 from esrgan.evaluation.cache import ResultCache
-from esrgan.evaluation.measuring import BICUBIC, DatasetImage, Method, Setup, measure_dataset, output_path
+from esrgan.evaluation.measuring import BICUBIC, DatasetImage, EvaluationOptions, Measurement, Method, output_path
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.files import cache_dir, check_output_path, expand_user
 from esrgan.inference import Upscaler
@@ -22,44 +21,18 @@ from esrgan.metrics.learned import load_metrics
 from esrgan.text import describe_error
 from esrgan.weights import GeneratorFile, extract_state_dict, load_file, load_generator
 
+Models = Mapping[str, str | Path | GeneratorFile] | Sequence[str | Path | GeneratorFile]
+
 # These names are taken by files in the output folder and by an entry of the report.
 _RESERVED_NAMES = ("sheet", "strip", "conventions")
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Settings of an evaluation.
-
-    Attributes:
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps", for the models and for metrics that are networks.
-        precision: Precision of the models: "fp32", "bf16", "fp16" or "auto".
-        workers: Number of threads that read images, compute metrics and write files.
-        data_root: Folder of the named datasets; None for $ESRGAN_DATA, else ``data``.
-        vgg_weights: Weight file for the metric "vgg16", in torchvision's layout; None for torchvision's weights.
-        download: Whether to download weights that metrics need and that are missing.
-        use_cache: Whether to reuse scores of earlier evaluations, and to store the new ones.
-        out_dir: Folder for the upscaled images and contact sheets, in a folder for each dataset; None to write none.
-        num_shown: Number of best and worst images of each dataset whose crops are kept for the HTML report.
-        strips: Names of models to show side by side in a file for each image (``<image>_strip.png``) in ``out_dir``.
-    """
-
-    device: str = "auto"
-    precision: str = "fp32"
-    workers: int = 2
-    data_root: str | Path | None = None
-    vgg_weights: str | Path | None = None
-    download: bool = False
-    use_cache: bool = True
-    out_dir: str | Path | None = None
-    num_shown: int = 0
-    strips: Sequence[str] = ()
-
-
 def evaluate(
-    models: Mapping[str, str | Path | GeneratorFile] | Sequence[str | Path | GeneratorFile],
+    models: Models,
     datasets: Sequence[str | Path],
     metrics: Sequence[str] = ("psnr", "ssim"),
     options: EvaluationOptions | None = None,
+    on_dataset: Callable[[Evaluation], object] = lambda _: None,
 ) -> Evaluation:
     """Measure models and bicubic upscaling on datasets.
 
@@ -72,6 +45,7 @@ def evaluate(
         metrics: Names of ``esrgan.metrics.METRICS``, groups ("psnr", "ssim", "niqe", "lpips", "dists", "vgg16"), or
             "all". The first in the order of ``METRICS`` ranks the images.
         options: Settings; None for the defaults.
+        on_dataset: Called after each dataset with the results so far, of which ``datasets[-1]`` are new.
 
     Returns:
         Scores, means, differences with confidence intervals, speeds and errors. ``to_json`` and ``to_csv`` are its
@@ -98,23 +72,31 @@ def evaluate(
     found = {name: _find_images(name, scale, options.data_root) for name in _as_list(datasets)}
     if unknown := {*options.strips} - files.keys():
         raise EsrganError(f"strips: expected names of models, got {', '.join(sorted(unknown))}")
-    folders = _choose_folders(options.out_dir, found, [BICUBIC, *files])
+    names = (BICUBIC, *files)
+    folders = _choose_folders(options.out_dir, found, names)
     available, unavailable = _load_metrics(_as_list(metrics), options)
     results = [
-        DatasetEvaluation(
-            name, (BICUBIC, *files), _usable(available, name, each), len(each), left_out, folders.get(name)
-        )
+        DatasetEvaluation(name, names, _usable(available, name, each), len(each), left_out, folders.get(name))
         for name, (each, left_out) in found.items()
     ]
     upscalers = {name: Upscaler.from_file(file, options.device, options.precision) for name, file in files.items()}
-    facts = {name: _describe_model(files[name], each) for name, each in upscalers.items()}
-    evaluation = Evaluation(facts, _describe_conventions(available), results, unavailable)
+    descriptions = {
+        name: f"{files[name].describe()}; on {each.device} in {str(each.dtype).removeprefix('torch.')}"
+        for name, each in upscalers.items()
+    }
+    evaluation = Evaluation(descriptions, _describe_conventions(available), [], unavailable)
     for name, fact in evaluation.facts.items():
         log.info("%s: %s", name, fact)
     methods = {BICUBIC: Method.bicubic(scale)} | {name: Method.model(each) for name, each in upscalers.items()}
-    setup = Setup(methods, scale, channels, _open_cache(options), options.workers, options.num_shown, options.strips)
+    cache = _open_cache(options)
     for result in results:
-        _measure(result, found[result.dataset][0], setup)
+        try:
+            Measurement(result, methods, scale, channels, cache, options).run(found[result.dataset][0])
+        except Exception as error:  # even a defect must not lose what was measured before
+            log.error("%s", traceback.format_exc())
+            result.errors.append(EsrganError(f"{result.dataset}: {type(error).__name__}: {describe_error(error)}"))
+        evaluation.datasets.append(result)
+        on_dataset(evaluation)
     return evaluation
 
 
@@ -137,9 +119,7 @@ def _as_list(value: Sequence[str | Path] | str | Path) -> list[str]:
     return [str(each) for each in ([value] if isinstance(value, (str, Path)) else value)]
 
 
-def _load_models(
-    models: Mapping[str, str | Path | GeneratorFile] | Sequence[str | Path | GeneratorFile],
-) -> dict[str, GeneratorFile]:
+def _load_models(models: Models) -> dict[str, GeneratorFile]:
     if isinstance(models, (str, Path, GeneratorFile)):
         models = [models]
     if not isinstance(models, Mapping):
@@ -198,24 +178,21 @@ def _choose_folders(
 def _check_folder(folder: Path, dataset: str, dataset_images: Sequence[DatasetImage], methods: Iterable[str]) -> None:
     """Check that the outputs would overwrite neither the evaluated images nor each other, nor become part of them."""
     places = [expand_user(name).resolve() for name in dataset.split("=")[:2] if name]
-    target = folder.resolve()
-    for path in {path for each in dataset_images for path in (each.low, each.high) if path is not None}:
-        parents = path.resolve().parents
-        if target == parents[0] or any(place in parents and target.is_relative_to(place) for place in places):
-            raise EsrganError(
-                f"{folder}: is in the folder of the images to be evaluated, so that the upscaled images would be "
-                "evaluated the next time; choose another output folder"
-            )
-    names: dict[Path, str] = {}
-    for dataset_image in dataset_images:
+    used = {path.resolve().parent for each in dataset_images for path in (each.low, each.high) if path}
+    used |= {place for place in places if any(each.is_relative_to(place) for each in used)}
+    if any(folder.resolve().is_relative_to(each) for each in used):
+        raise EsrganError(
+            f"{folder}: is in the folder of the images to be evaluated, so that the upscaled images would be "
+            "evaluated the next time; choose another output folder"
+        )
+    owners: dict[Path, str] = {}
+    for image in dataset_images:
         for method in (*methods, "sheet", "strip"):
-            path = output_path(folder, dataset_image.name, method)
-            if path in names:
+            path = output_path(folder, image.name, method)
+            if (owner := owners.setdefault(path, image.name)) != image.name:
                 raise EsrganError(
-                    f"{path}: would be the output of both {names[path]} and {dataset_image.name}; "
-                    "rename a model or an image"
+                    f"{path}: would be the output of both {owner} and {image.name}; rename a model or an image"
                 )
-            names[path] = dataset_image.name
 
 
 def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[list[Metric], list[str]]:
@@ -237,18 +214,6 @@ def _usable(metrics: Sequence[Metric], dataset: str, dataset_images: Sequence[Da
     if not usable:
         raise DatasetError(f"{dataset}: no ground-truth images, which all requested metrics need; use --metrics niqe")
     return usable
-
-
-def _measure(result: DatasetEvaluation, dataset_images: Sequence[DatasetImage], setup: Setup) -> None:
-    try:
-        measure_dataset(result, dataset_images, setup)
-    except Exception as error:  # even a defect must not lose what was measured before
-        log.error("%s", traceback.format_exc())
-        result.errors.append(EsrganError(f"{result.dataset}: {type(error).__name__}: {describe_error(error)}"))
-
-
-def _describe_model(file: GeneratorFile, upscaler: Upscaler) -> str:
-    return f"{file.describe()}; on {upscaler.device} in {str(upscaler.dtype).removeprefix('torch.')}"
 
 
 def _describe_conventions(metrics: Sequence[Metric]) -> str:

@@ -77,12 +77,8 @@ def make_side_by_side(versions: ImageVersions, methods: Sequence[str]) -> NDArra
     """
     window = find_most_different_window([versions.outputs[method] for method in methods], versions.scale)
     crop = versions.crop(window)
-    columns = {"LR": _repeat_pixels(crop.low, versions.scale * _CROP_ZOOM)}
-    columns |= {method: _repeat_pixels(crop.outputs[method], _CROP_ZOOM) for method in methods}
-    if crop.high is not None:
-        columns["HR"] = _repeat_pixels(crop.high, _CROP_ZOOM)
-    return images.make_contact_sheet([list(columns.values())], list(columns))
-
-
-def _repeat_pixels(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+    columns = {method: crop.outputs[method] for method in methods} | ({} if crop.high is None else {"HR": crop.high})
+    zoomed = {"LR": crop.low} | {  # the sheet upscales LR to the height of the others
+        name: image.repeat(_CROP_ZOOM, axis=0).repeat(_CROP_ZOOM, axis=1) for name, image in columns.items()
+    }
+    return images.make_contact_sheet([list(zoomed.values())], list(zoomed))

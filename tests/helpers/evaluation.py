@@ -7,10 +7,10 @@ import torch
 
 from esrgan import images, resize
 from esrgan.cli import process
-from esrgan.evaluation import DatasetEvaluation
+from esrgan.evaluation import DatasetEvaluation, EvaluationOptions
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.crops import ImageVersions
-from esrgan.evaluation.measuring import DatasetImage, Method, Setup, measure_dataset
+from esrgan.evaluation.measuring import DatasetImage, Measurement, Method
 from esrgan.metrics.learned import load_metrics
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def run_evaluation(photos, methods, cache=None, metric_names=PSNR_AND_SSIM, **op
     chosen = options.pop("dataset_images", None) or dataset_images(photos)
     may_fail, out_dir = options.pop("may_fail", False), options.pop("out_dir", None)
     result = DatasetEvaluation("photos", tuple(methods), metrics, len(chosen), "", out_dir)
-    measure_dataset(result, chosen, Setup(methods, scale=2, channels=3, cache=ResultCache(cache), **options))
+    Measurement(result, methods, 2, 3, ResultCache(cache), EvaluationOptions(**options)).run(chosen)
     assert may_fail or not result.errors
     return result
 
