@@ -13,14 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from esrgan.evaluation.crops import WINDOW_PX, ImageCrop, to_pil
-from esrgan.evaluation.html_tables import (
-    escape_text,
-    format_score,
-    image_columns,
-    mean_columns,
-    render_images_table,
-    render_methods_table,
-)
+from esrgan.evaluation.html_tables import escape_text, format_score, render_images_table, render_methods_table
 from esrgan.evaluation.markdown import INTERVALS_CAPTION, describe_differences, describe_speed
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.text import format_count
@@ -30,19 +23,13 @@ _ERROR_COLOURS = ((0, 0, 0), (62, 18, 112), (172, 42, 100), (246, 124, 44), (255
 # The scale of an error map ends at this percentile, because a single outlier would darken all other pixels.
 _ERROR_PERCENTILE = 99.5
 
-_LEGEND = (
-    (
-        "Crops",
-        f"The window of up to {WINDOW_PX}×{WINDOW_PX} px where the models differ most, or where a single model differs "
-        "most from the first method. A thumbnail shows its position. Select a crop to flip between the methods: "
-        "tap it, or use ← and →. Alpha is ignored, as in the metrics.",
-    ),
-    (
-        "Error maps",
-        "Absolute difference from HR, averaged over the channels, in 8-bit levels. "
-        "All methods of an image share one scale.",
-    ),
-)
+_LEGEND = {
+    "Crops": f"The window of up to {WINDOW_PX}×{WINDOW_PX} px where the models differ most, or where a single model "
+    "differs most from the first method. A thumbnail shows its position. Select a crop to flip between the methods: "
+    "tap it, or use ← and →. Alpha is ignored, as in the metrics.",
+    "Error maps": "Absolute difference from HR, averaged over the channels, in 8-bit levels. "
+    "All methods of an image share one scale.",
+}
 
 
 def render_html(evaluation: Evaluation, num_shown: int = 2) -> str:
@@ -64,7 +51,7 @@ def render_html(evaluation: Evaluation, num_shown: int = 2) -> str:
     links = " · ".join(f'<a href="#d{i}">{escape_text(s.dataset)}</a>' for i, s in enumerate(evaluation.datasets))
     terms = "".join(
         f"<dt>{escape_text(term)}</dt><dd>{escape_text(fact)}</dd>"
-        for term, fact in [*evaluation.facts.items(), *_LEGEND]
+        for term, fact in [*evaluation.facts.items(), *_LEGEND.items()]
     )
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -108,7 +95,7 @@ def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int) -> str
         first, last, metric = dataset.methods[0], dataset.methods[-1], dataset.metrics[0]
         lines = [INTERVALS_CAPTION, *describe_differences(dataset), describe_speed(dataset)]
         parts += [
-            render_methods_table(mean_columns(dataset), f"Means over {format_count(len(names), 'image')}"),
+            render_methods_table(dataset, f"Means over {format_count(len(names), 'image')}"),
             f'<ul class="differences">{"".join(f"<li>{escape_text(line)}</li>" for line in lines)}</ul>',
             *(render_images_table(dataset, each, links) for each in dataset.metrics),
         ]
@@ -148,7 +135,7 @@ def _render_article(dataset: DatasetEvaluation, name: str, key: str) -> str:
     return (
         f'<article id="{key}" style="--width: {window.width}; --height: {window.height}"><h4>{escape_text(name)}</h4>'
         f'<div class="overview">{_render_thumbnail(crop, name)}'
-        f"{render_methods_table(image_columns(dataset, name), f'Scores of {name}')}</div>\n"
+        f"{render_methods_table(dataset, f'Scores of {name}', name)}</div>\n"
         f'<div class="columns">{"".join(f"<div>{column}</div>" for column in columns)}</div></article>'
     )
 

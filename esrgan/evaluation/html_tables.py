@@ -21,41 +21,18 @@ class _Cell:
     note: str = ""
 
 
-Columns = Mapping[Metric, Mapping[str, _Cell]]  # cells by method, of each metric
-
-
-def mean_columns(dataset: DatasetEvaluation) -> Columns:
-    """Return the means; a change is the mean over the images on which both methods have a finite score."""
-    differences = dataset.differences
-    columns: dict[Metric, dict[str, _Cell]] = {}
+def render_methods_table(dataset: DatasetEvaluation, caption: str, image: str | None = None) -> str:
+    """Render a table of the means, or of the scores of an image: a row for each method, a column for each metric."""
+    head = "".join(f'<th scope="col">{_render_label(metric)}</th>' for metric in dataset.metrics)
+    rows = {method: f'<th scope="row">{escape_text(method)}</th>' for method in dataset.methods}
     for metric in dataset.metrics:
-        columns[metric] = {}
-        for method in dataset.methods:
-            difference = differences.get((method, dataset.methods[0]), {}).get(metric.name)
-            mean, note = dataset.mean(method, metric)[0], format_mean(dataset, method, metric)[1]
-            columns[metric][method] = _Cell(mean, difference.mean if difference else None, note)
-    return columns
-
-
-def image_columns(dataset: DatasetEvaluation, image: str) -> Columns:
-    """Return the scores of an image."""
-    return {metric: _image_cells(dataset, image, metric) for metric in dataset.metrics}
-
-
-def render_methods_table(columns: Columns, caption: str) -> str:
-    """Render a table with a row for each method and a column for each metric."""
-    head = "".join(f'<th scope="col">{_render_label(metric)}</th>' for metric in columns)
-    best = {metric: _best_score(cells, metric) for metric, cells in columns.items()}
-    rows = []
-    for index, method in enumerate(next(iter(columns.values()))):
-        row = []
-        for metric, cells in columns.items():
-            cell = cells[method]
-            text = _mark_best(format_score(cell.score, metric), best[metric])
-            change = _render_difference(cell.difference, metric) if index else ""
-            row.append(f"<td>{text}{f' {cell.note}' if cell.note else ''}<small>{change}</small></td>")
-        rows.append(f'<tr><th scope="row">{escape_text(method)}</th>{"".join(row)}</tr>')
-    return _render_table(caption, "", f'<th scope="col">method</th>{head}', rows)
+        cells = _mean_cells(dataset, metric) if image is None else _image_cells(dataset, image, metric)
+        best = _best_score(cells, metric)
+        for method, cell in cells.items():
+            text = _mark_best(format_score(cell.score, metric), best) + (f" {cell.note}" if cell.note else "")
+            change = _render_difference(cell.difference, metric) if method != dataset.methods[0] else ""
+            rows[method] += f"<td>{text}<small>{change}</small></td>"
+    return _render_table(caption, "", f'<th scope="col">method</th>{head}', rows.values())
 
 
 def render_images_table(dataset: DatasetEvaluation, metric: Metric, links: Mapping[str, str]) -> str:
@@ -74,7 +51,7 @@ def render_images_table(dataset: DatasetEvaluation, metric: Metric, links: Mappi
             if method != first:
                 delta = _sort_attribute(cell.difference)
                 cells.append(f"<td{delta}>{_render_difference(cell.difference, metric) or '–'}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        rows.append("".join(cells))
     table = _render_table(f"{metric.label} by image", "sortable", head, rows)
     is_open = " open" if metric is dataset.metrics[0] else ""
     return f"<details{is_open}><summary>{_render_label(metric)} by image</summary>{table}</details>"
@@ -90,6 +67,17 @@ def format_score(score: float | None, metric: Metric, sign: str = "") -> str:
     return metric.format(score, sign).replace("inf", "∞").replace("-", "−")
 
 
+def _mean_cells(dataset: DatasetEvaluation, metric: Metric) -> dict[str, _Cell]:
+    """Return the means; a difference is the mean over the images on which both methods have a finite score."""
+    differences, first = dataset.differences, dataset.methods[0]
+    cells = {}
+    for method in dataset.methods:
+        difference = differences.get((method, first), {}).get(metric.name)
+        note = format_mean(dataset, method, metric)[1]
+        cells[method] = _Cell(dataset.mean(method, metric)[0], difference.mean if difference else None, note)
+    return cells
+
+
 def _image_cells(dataset: DatasetEvaluation, image: str, metric: Metric) -> dict[str, _Cell]:
     scores = {method: dataset.results[image][method].scores.get(metric.name) for method in dataset.methods}
     return {method: _Cell(score, dataset.gain(image, method, metric)) for method, score in scores.items()}
@@ -100,7 +88,7 @@ def _render_table(caption: str, kind: str, head: str, rows: Iterable[str]) -> st
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{escape_text(caption)}"><table class="{kind}">'
         f"<caption>{escape_text(caption)}</caption><thead><tr>{head}</tr></thead>\n"
-        f"<tbody>{''.join(row + chr(10) for row in rows)}</tbody></table></div>"
+        f"<tbody>{''.join(f'<tr>{row}</tr>{chr(10)}' for row in rows)}</tbody></table></div>"
     )
 
 

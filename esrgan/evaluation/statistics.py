@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -55,7 +56,7 @@ def paired_difference(scores: Sequence[float | None], baseline: Sequence[float |
         The difference, or None if no image has both scores.
     """
     pairs = [(a, b) for a, b in zip(scores, baseline, strict=True) if a is not None and b is not None]
-    differences = tuple(a - b for a, b in pairs if np.isfinite(a) and np.isfinite(b))
+    differences = tuple(a - b for a, b in pairs if math.isfinite(a) and math.isfinite(b))
     return _mean_and_interval(differences) if differences else None
 
 

@@ -7,10 +7,9 @@ torchvision.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -50,20 +49,9 @@ class LearnedMetric:
     """
 
     def __init__(self, name: str, device: torch.device, vgg16_state: dict[str, Tensor] | None = None) -> None:
-        network, self.min_side = _NETWORKS[name]
         require_extra("metrics")
-        if vgg16_state is not None:
-            self.module: torch.nn.Module = VGGFeatures("vgg16", [_VGG16_LAYER], vgg16_state)
-        else:
-            self.module = _load_network(name, network)
-        self.module.to(device)
-        # LPIPS and DISTS expect images in [0, 1]; LPIPS converts them to [-1, 1] if normalize is set.
-        distances: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            "dists": self.module,
-            "vgg16": partial(_feature_distance, self.module),
-        }
-        self.distance: Callable[[Tensor, Tensor], Tensor] = distances.get(name, partial(self.module, normalize=True))
-        self.device = device
+        self.name, self.device = name, device
+        self.module = _load_network(name, vgg16_state).to(device)
 
     def measure(self, sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> float:
         """Return the distance of an upscaled image from the ground truth; lower is better.
@@ -81,8 +69,13 @@ class LearnedMetric:
                 without the border.
         """
         check_pair(sr, hr)
+        a, b = map(self._to_rgb, crop_borders(sr, hr, border, _NETWORKS[self.name][1]))
         with torch.inference_mode():
-            return float(self.distance(*map(self._to_rgb, crop_borders(sr, hr, border, self.min_side))))
+            if self.name == "vgg16":
+                return float(F.l1_loss(self.module(a)[_VGG16_LAYER], self.module(b)[_VGG16_LAYER]))
+            if self.name == "dists":
+                return float(self.module(a, b))
+            return float(self.module(a, b, normalize=True))  # LPIPS converts [0, 1] to [-1, 1] if normalize is set
 
     def _to_rgb(self, image: NDArray[np.float64]) -> Tensor:
         """Convert (H, W, 1 | 3 | 4) in [0, 255] to (1, 3, H, W) in [0, 1] on the device."""
@@ -90,13 +83,12 @@ class LearnedMetric:
         return tensor.permute(2, 0, 1)[None].expand(-1, 3, -1, -1).contiguous()
 
 
-def _feature_distance(network: torch.nn.Module, sr: Tensor, hr: Tensor) -> Tensor:
-    sr_features, hr_features = network(sr)[_VGG16_LAYER], network(hr)[_VGG16_LAYER]
-    return F.l1_loss(sr_features, hr_features)
+def _load_network(name: str, vgg16_state: dict[str, Tensor] | None) -> torch.nn.Module:
+    """Load the network of a metric with torchvision's weights, or with the given ones."""
+    network, _ = _NETWORKS[name]
+    if vgg16_state is not None:
+        return VGGFeatures(network, [_VGG16_LAYER], vgg16_state)
 
-
-def _load_network(name: str, network: str) -> torch.nn.Module:
-    """Load the network of a metric with torchvision's weights."""
     from torchmetrics.functional.image.dists import DISTSNetwork
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
@@ -176,10 +168,9 @@ def load_metrics(
         EsrganError: If a name is unknown, ``vgg16_state`` does not fit, or no requested metric is available.
     """
     names = select_metrics(names)
-    has_state = "vgg16" in names and vgg16_state is not None
-    learned, messages = load_learned([name for name in names if not has_state or name != "vgg16"], device, download)
-    if has_state:
-        learned["vgg16"] = LearnedMetric("vgg16", device, vgg16_state)
+    given = {"vgg16"} & {*names} if vgg16_state is not None else set()
+    learned, messages = load_learned([name for name in names if name not in given], device, download)
+    learned |= {name: LearnedMetric(name, device, vgg16_state) for name in given}
     metrics = [
         replace(METRICS[name], function=learned[name].measure, network=learned[name].module)
         if name in learned

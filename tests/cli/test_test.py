@@ -255,6 +255,17 @@ def test_outputs_are_checked_before_anything_is_measured(photos, model, tmp_path
     ):
         assert run(test_command, model, "-d", photos, *options) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (photos / "results").exists()
+
+
+def test_outputs_in_the_folder_of_a_named_dataset_are_refused(model, photos, tmp_path, capsys):
+    folder = tmp_path / "data" / "Set5" / "GTmod12"
+    folder.parent.mkdir(parents=True)
+    photos.rename(folder)
+    options = ["-d", "set5", "--data-root", tmp_path / "data", "-o"]
+    assert run(test_command, model, *options, folder / "results") == 2
+    assert "choose another output folder" in capsys.readouterr().err
+    assert not (folder / "results").exists()
 
 
 def test_reports_are_written_although_one_fails(photos, model, tmp_path, capsys, monkeypatch):

@@ -80,6 +80,12 @@ def test_a_defect_in_one_dataset_does_not_lose_the_others(photos, model, tmp_pat
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_results_are_handed_over_after_each_dataset(photos, model, tmp_path):
+    other, seen = write_photos(tmp_path / "other"), []
+    esrgan.evaluate([model], [photos, other], "psnr", CPU, lambda result: seen.append(len(result.datasets)))
+    assert seen == [1, 2]
+
+
 def test_many_errors_are_counted(photos, model, capsys):
     for i in range(9):
         (photos / f"broken_{i}.png").write_bytes(b"broken")
