@@ -73,18 +73,10 @@ def run(args: argparse.Namespace) -> int:
 def evaluate_and_report(
     args: argparse.Namespace, models: Sequence[str] | Mapping[str, GeneratorFile], strips: Sequence[str] = ()
 ) -> tuple[Evaluation, int]:
-    """Evaluate models, print the results and write the reports.
-
-    Args:
-        args: Arguments that include the options of ``add_evaluation_options``.
-        models: The models, as for ``esrgan.evaluate``.
-        strips: Names of the models in the strip of each image.
+    """Evaluate models by the options of ``add_evaluation_options``, print the results and write the reports.
 
     Returns:
         The results, and the exit code: ``SOME_FAILED`` if an image or a report failed.
-
-    Raises:
-        EsrganError: If the arguments, models and datasets do not fit together, or a report could not be written.
     """
     with process.exit_on_interrupt():
         from esrgan import evaluation

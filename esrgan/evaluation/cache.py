@@ -64,7 +64,7 @@ class ResultCache:
         if (folder := self.folder) is None:
             return None
         try:
-            content = json.loads(self._path(folder, key).read_text(encoding="utf-8"))
+            content = json.loads((folder / _file_name(key)).read_text(encoding="utf-8"))
             scores = {str(name): None if value is None else float(value) for name, value in content["figures"].items()}
             return ImageResult(scores, float(content["seconds"]), int(content["pixels"]), str(content["output"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -72,26 +72,19 @@ class ResultCache:
 
     def store(self, key: Mapping[str, str], result: ImageResult) -> None:
         """Store a result under a key."""
-        folder = self.folder
-        if folder is None:
+        if (folder := self.folder) is None:
             return
-        content = {
-            "of": dict(key),
-            "figures": result.scores,
-            "seconds": result.seconds,
-            "pixels": result.pixels,
-            "output": result.digest,
-        }
+        content = {"of": dict(key), "figures": result.scores, "seconds": result.seconds}
+        content |= {"pixels": result.pixels, "output": result.digest}
         try:
-            write_text(self._path(folder, key), json.dumps(content))
+            write_text(folder / _file_name(key), json.dumps(content))
         except EsrganError as error:
             if self.folder is not None:  # another thread may have warned already
                 self.folder = None
                 log.warning("results are not cached: %s, set ESRGAN_CACHE to another folder, or pass --no-cache", error)
 
-    @staticmethod
-    def _path(folder: Path, key: Mapping[str, str]) -> Path:
-        versions = {"esrgan": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
-        versions["scipy"] = version("scipy")
-        name = hashlib.sha256(json.dumps(dict(key) | versions, sort_keys=True).encode()).hexdigest()
-        return folder / f"{name}.json"
+
+def _file_name(key: Mapping[str, str]) -> str:
+    versions = {"esrgan": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
+    versions["scipy"] = version("scipy")
+    return hashlib.sha256(json.dumps(dict(key) | versions, sort_keys=True).encode()).hexdigest() + ".json"

@@ -196,13 +196,10 @@ def _check_folder(folder: Path, dataset: str, dataset_images: Sequence[DatasetIm
 
 
 def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[list[Metric], list[str]]:
-    state = None
-    if options.vgg_weights is not None:
-        path = expand_user(options.vgg_weights)
-        state = extract_state_dict(load_file(path), str(path))
-    metrics, unavailable = load_metrics(
-        names, select_device(options.device), download=options.download, vgg16_state=state
-    )
+    path = None if options.vgg_weights is None else expand_user(options.vgg_weights)
+    state = extract_state_dict(load_file(path), str(path)) if path else None
+    device = select_device(options.device)
+    metrics, unavailable = load_metrics(names, device, download=options.download, vgg16_state=state)
     for line in unavailable:
         log.warning("%s", line)
     return metrics, unavailable
