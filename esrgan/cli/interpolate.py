@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from esrgan.cli import arguments, process, test
@@ -80,11 +81,9 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 
 def _parse_mix(text: str) -> tuple[str, float]:
     name, _, share = text.rpartition("=")
-    try:
+    with suppress(ValueError):
         if name:
             return name, float(share)
-    except ValueError:
-        pass
     raise argparse.ArgumentTypeError(f"expected FILE=SHARE, got {text}")
 
 
