@@ -14,7 +14,13 @@ from PIL import Image
 
 from esrgan.evaluation.crops import WINDOW_PX, ImageCrop, to_pil
 from esrgan.evaluation.html_tables import escape_text, format_score, render_images_table, render_methods_table
-from esrgan.evaluation.markdown import INTERVALS_CAPTION, describe_differences, describe_speed
+from esrgan.evaluation.markdown import (
+    INTERVALS_CAPTION,
+    describe_differences,
+    describe_failures,
+    describe_means,
+    describe_speed,
+)
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.text import format_count
 
@@ -93,7 +99,7 @@ def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int) -> str
         best, worst = ([n for n in group if n in dataset.crops] for group in dataset.best_and_worst(num_shown))
         links = {name: f"{key}-{names.index(name)}" for name in [*best, *worst]}
         first, last, metric = dataset.methods[0], dataset.methods[-1], dataset.metrics[0]
-        lines = [INTERVALS_CAPTION, *describe_differences(dataset), describe_speed(dataset)]
+        lines = [*describe_means(dataset), INTERVALS_CAPTION, *describe_differences(dataset), describe_speed(dataset)]
         parts += [
             render_methods_table(dataset, f"Means over {format_count(len(names), 'image')}"),
             f'<ul class="differences">{"".join(f"<li>{escape_text(line)}</li>" for line in lines)}</ul>',
@@ -107,10 +113,7 @@ def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int) -> str
         parts.append(f"<p>{escape_text(dataset.left_out)}</p>")
     if dataset.errors:
         errors = "".join(f"<li>{escape_text(str(error))}</li>" for error in dataset.errors)
-        failed = dataset.num_images - len(names)
-        parts.append(
-            f"<p>Errors ({failed} of {format_count(dataset.num_images, 'image')} failed):</p><ul>{errors}</ul>"
-        )
+        parts.append(f"<p>Errors ({describe_failures(dataset)}):</p><ul>{errors}</ul>")
     return "\n".join([*parts, "</section>"])
 
 

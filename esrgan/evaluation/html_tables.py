@@ -68,7 +68,7 @@ def format_score(score: float | None, metric: Metric, sign: str = "") -> str:
 
 
 def _mean_cells(dataset: DatasetEvaluation, metric: Metric) -> dict[str, _Cell]:
-    """Return the means; a difference is the mean over the images on which both methods have a finite score."""
+    """Return the means; a difference is the mean over the same images."""
     differences, first = dataset.differences, dataset.methods[0]
     cells = {}
     for method in dataset.methods:
@@ -109,7 +109,7 @@ def _render_difference(difference: float | None, metric: Metric) -> str:
 def _best_score(cells: Mapping[str, _Cell], metric: Metric) -> str:
     """Return the best score as displayed, so that all equal-looking scores are marked.
 
-    Nothing is best among fewer than two scores, or among means over different numbers of images.
+    Nothing is best among fewer than two scores, or among means beside which different numbers of images are perfect.
     """
     scores = [cell.score for cell in cells.values() if cell.score is not None]
     if len(scores) < 2 or len({cell.note for cell in cells.values()}) > 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.evaluation.statistics import PairedDifference
 from esrgan.metrics import Metric
-from esrgan.text import format_count, printable
+from esrgan.text import printable
 
 INTERVALS_CAPTION = "Mean differences with 95 % confidence intervals (bootstrap over images)"
 
@@ -30,15 +30,31 @@ def render_dataset(dataset: DatasetEvaluation, conventions: str, num_listed: int
     """Return the results of a dataset: scores, differences, speed, the best and worst images, how many failed."""
     parts = []
     if dataset.results:
-        parts = [conventions, _render_scores(dataset), _render_differences(dataset), describe_speed(dataset)]
-        if num_listed:
-            best, worst = (", ".join(map(printable, names)) for names in dataset.best_and_worst(num_listed))
-            parts.append(f"largest gain over {dataset.methods[0]}: {best}\nsmallest gain: {worst}")
+        parts = [conventions, _render_scores(dataset), *describe_means(dataset), _render_differences(dataset)]
+        parts.append(describe_speed(dataset))
+        kinds = (f"largest gain over {dataset.methods[0]}", "smallest gain")
+        groups = zip(kinds, dataset.best_and_worst(num_listed), strict=True)
+        if gains := [f"{kind}: {', '.join(map(printable, names))}" for kind, names in groups if names]:
+            parts.append("\n".join(gains))
     if dataset.left_out:
         parts.append(printable(dataset.left_out))
-    if missing := dataset.num_images - len(dataset.results):
-        parts.append(f"{printable(dataset.dataset)}: {missing} of {format_count(dataset.num_images, 'image')} failed")
+    if dataset.num_images > len(dataset.results):
+        parts.append(f"{printable(dataset.dataset)}: {describe_failures(dataset)}")
     return "\n\n".join(parts)
+
+
+def describe_failures(dataset: DatasetEvaluation) -> str:
+    """Return how many images failed."""
+    return f"{dataset.num_images - len(dataset.results):,} of {dataset.num_images:,} images failed"
+
+
+def describe_means(dataset: DatasetEvaluation) -> Iterator[str]:
+    """Yield a line of text if means are not over all images, with their numbers of images."""
+    counts = {metric.label: len(dataset.compared_images(metric)) for metric in dataset.metrics}
+    if parts := [
+        f"{label} {n:,} of {len(dataset.results):,}" for label, n in counts.items() if n < len(dataset.results)
+    ]:
+        yield f"means are over the images on which all methods have a finite score: {', '.join(parts)}"
 
 
 def _render_scores(dataset: DatasetEvaluation) -> str:
@@ -59,7 +75,7 @@ def _render_scores(dataset: DatasetEvaluation) -> str:
 
 
 def format_mean(dataset: DatasetEvaluation, method: str, metric: Metric) -> tuple[str, str]:
-    """Return a mean, and "(2 perfect)" if it leaves out two perfect images, else an empty text."""
+    """Return a mean, and "(2 perfect)" if the method is perfect on two images, else an empty text."""
     mean, num_perfect = dataset.mean(method, metric)
     return metric.format(mean), f"({num_perfect:,} perfect)" if num_perfect else ""
 

@@ -64,10 +64,30 @@ class DatasetEvaluation:
         """Return a method's scores in the order of the images; None where one is missing."""
         return [by_method[method].scores.get(metric.name) for by_method in self.results.values()]
 
+    def compared_images(self, metric: Metric) -> list[str]:
+        """Return the images over which means and differences are taken, the same ones for all methods.
+
+        These are the images on which every method has a finite score, which a perfect image has not. A method without
+        any finite score, such as one that is always perfect, does not restrict them.
+        """
+        columns = [
+            [score is not None and math.isfinite(score) for score in self.scores(method, metric)]
+            for method in self.methods
+        ]
+        rows = list(zip(*filter(any, columns), strict=True))
+        return [image for image, row in zip(self.results, rows, strict=bool(rows)) if all(row)]
+
     def mean(self, method: str, metric: Metric) -> tuple[float | None, int]:
-        """Return the mean score and the number of perfect images, which it leaves out, as does ``finite_mean``."""
-        present = [score for score in self.scores(method, metric) if score is not None]
-        return finite_mean(present) if present else (None, 0)
+        """Return the mean score over ``compared_images``, and the number of images on which the method is perfect.
+
+        The mean is infinite if all of the method's scores are, and None if there is no image to compare.
+        """
+        present = {name: by[method].scores.get(metric.name) for name, by in self.results.items()}
+        scores = {name: score for name, score in present.items() if score is not None}
+        num_perfect = sum(map(math.isinf, scores.values()))
+        if num_perfect < len(scores):
+            scores = {name: scores[name] for name in self.compared_images(metric) if name in scores}
+        return (finite_mean(scores.values())[0] if scores else None), num_perfect
 
     def gain(self, image: str, method: str, metric: Metric) -> float | None:
         """Return a method's score on an image minus that of the first method; None if it is not a number."""
@@ -85,18 +105,19 @@ class DatasetEvaluation:
     def differences(self) -> dict[tuple[str, str], dict[str, PairedDifference]]:
         """Each model compared with bicubic and with the first model, by (model, baseline) and then by metric.
 
-        Only images on which both have a finite score count. Metrics without such images are missing.
+        Only ``compared_images`` count, so that a difference equals that of the means. Metrics without such images are
+        missing.
         """
         first, *models = self.methods
         pairs = [(model, first) for model in models] + [(model, models[0]) for model in models[1:]]
-        return {
-            (model, baseline): {
-                metric.name: difference
-                for metric in self.metrics
-                if (difference := paired_difference(self.scores(model, metric), self.scores(baseline, metric)))
-            }
-            for model, baseline in pairs
-        }
+        found: dict[tuple[str, str], dict[str, PairedDifference]] = {pair: {} for pair in pairs}
+        for metric in self.metrics:
+            rows = [self.results[image] for image in self.compared_images(metric)]
+            for pair in pairs:
+                a, b = ([row[method].scores.get(metric.name) for row in rows] for method in pair)
+                if difference := paired_difference(a, b):
+                    found[pair][metric.name] = difference
+        return found
 
     def best_and_worst(self, count: int) -> tuple[list[str], list[str]]:
         """Return the images where the last method gains most and least over the first, by the first metric.
@@ -127,6 +148,7 @@ class DatasetEvaluation:
                 for image, by_method in self.results.items()
             },
             "mean": {method: {name: mean for name, (mean, _) in by_name.items()} for method, by_name in means.items()},
+            "compared_images": {metric.name: len(self.compared_images(metric)) for metric in self.metrics},
             "perfect": {method: {name: n for name, (_, n) in by_name.items()} for method, by_name in means.items()},
             "differences": [
                 {"of": model, "from": baseline, "metric": name, **vars(difference)}

@@ -281,7 +281,7 @@ def test_reports_are_written_although_one_fails(photos, model, tmp_path, capsys,
     assert run(test_command, model, "-d", f"{other},{photos}", "-o", out, "--json", json_path) == 1
     printed = capsys.readouterr()
     assert len(printed.err.splitlines()) == 3
-    assert f"{other}: 1 of 1 image failed" in printed.out
+    assert f"{other}: 1 of 1 images failed" in printed.out
     assert f"{photos}: 1 of 3 images failed" in printed.out
     data = json.loads(json_path.read_text())
     assert data[str(other)]["images"] == {}
