@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 log = logging.getLogger("esrgan")
@@ -55,7 +55,8 @@ class ConsoleHandler(logging.Handler):
             return
         self.clear()
         if record.levelno >= logging.WARNING:
-            print(f"{record.levelname.lower()}: {text}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # the terminal may have gone
+                print(f"{record.levelname.lower()}: {text}", file=sys.stderr, flush=True)
         else:
             self._write(text + "\n")
 
@@ -89,12 +90,16 @@ class ConsoleHandler(logging.Handler):
 
 @contextmanager
 def show_messages() -> Iterator[None]:
-    """Show messages and progress of the block on the console, unless this program already has a handler for them."""
-    if log.hasHandlers():
+    """Show messages and progress of the block on the console, unless this program has configured its logging for them.
+
+    A handler of the root logger does not suffice, because notebooks have one. It must let messages of level INFO pass.
+    """
+    if log.handlers or (log.hasHandlers() and log.isEnabledFor(logging.INFO)):
         yield
         return
     handler, level = ConsoleHandler(), log.level
     log.addHandler(handler)
+    log.propagate = False
     if level == logging.NOTSET:  # a level set by the user is kept, such as WARNING for quiet training in a notebook
         log.setLevel(PROGRESS)
     try:
@@ -103,3 +108,4 @@ def show_messages() -> Iterator[None]:
         handler.clear()
         log.removeHandler(handler)
         log.setLevel(level)
+        log.propagate = True

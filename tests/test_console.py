@@ -118,3 +118,31 @@ def test_messages_are_shown_in_the_block_only(capsys) -> None:
     log.info("two")
     assert capsys.readouterr().out == "one\n"
     assert log.level == logging.NOTSET
+
+
+def test_a_closed_error_stream_is_ignored(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, _):
+            raise OSError("no terminal")
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    with show_messages():
+        log.warning("nobody reads this")
+
+
+def test_programs_that_configure_logging_get_records(capsys, monkeypatch):
+    root, records = logging.getLogger(), []
+    handler = logging.Handler()
+    handler.emit = records.append
+    monkeypatch.setattr(root, "handlers", [handler])
+    monkeypatch.setattr(root, "level", logging.WARNING)  # as in notebooks, whose root logger has a handler
+    with show_messages():
+        log.info("shown")
+    assert capsys.readouterr().out == "shown\n"
+    assert not records
+    monkeypatch.setattr(root, "level", logging.INFO)
+    log.manager._clear_cache()
+    with show_messages():
+        log.info("logged")
+    assert capsys.readouterr().out == ""
+    assert [record.getMessage() for record in records] == ["logged"]

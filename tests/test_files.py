@@ -190,7 +190,8 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_redirected_standard_output_is_written_in_order(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from esrgan.files import check_output_path, write_text\n"
-        "path = Path(sys.argv[1]); print('before'); check_output_path(path); write_text(path, 'report\\n'); print('after')"
+        "path = Path(sys.argv[1]); print('before'); check_output_path(path)\n"
+        "write_text(path, 'report\\n'); print('after')"
     )
     link = tmp_path / "stdout"
     link.symlink_to("/proc/self/fd/1")

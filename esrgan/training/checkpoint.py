@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from esrgan.errors import WeightsError
 from esrgan.weights import load_file, save_file
 
 STAGES = ("pretraining", "training")
+MAX_RUN_NAME = 200  # bytes; names of files may have 255 and end in "_RRDB_ESRGAN_x4_checkpoint_1.pth"
 STAGE_LABELS = {"pretraining": "PSNR", "training": "ESRGAN"}
 # Keys of a configuration that do not make another run of it: lengths, validation, logs, and what differs by machine.
 NOT_IDENTIFYING = {
@@ -44,8 +46,10 @@ class RunFiles:
 
         def is_taken(name: str) -> bool:
             has_logs = (folder / "logs" / name).exists() and not may_have_logs
-            return has_logs or any(folder.glob(f"{glob.escape(name)}_RRDB_*"))
+            return has_logs or any(folder.glob(f"{glob.escape(name)}_RRDB_[PE]*_x[0-9]*"))
 
+        if name is not None and (Path(name).name != name or len(os.fsencode(name)) > MAX_RUN_NAME):
+            raise WeightsError(f"run name {name}: expected a part of a file name of at most {MAX_RUN_NAME} bytes")
         if name is not None and is_taken(name):
             remedy = "choose another name, or resume it with --resume auto"
             if may_have_logs:
@@ -118,7 +122,9 @@ class Checkpoint:
         Raises:
             WeightsError: If something is missing.
         """
-        values = {"timeline": None, "train_images": [], "pending_validation": None} | content["checkpoint"]
+        # Files of earlier versions lack these.
+        unvalidated = True if content["checkpoint"].get("unvalidated") else None
+        values = {"timeline": None, "train_images": [], "pending_validation": unvalidated} | content["checkpoint"]
         try:
             values["state"] = values["stage"]
             values |= {key: content[key] for key in _MODEL_KEYS}
@@ -196,7 +202,7 @@ def is_same_run(content: dict[str, Any], config_name: str, hparams: dict[str, An
     run, because one configuration can be run with several seeds.
     """
     earlier = content.get("hparams") or {}
-    is_same_file = content["checkpoint"].get("config_name") == config_name
+    is_same_file = Path(config_name).is_absolute() and content["checkpoint"].get("config_name") == config_name
     return earlier.get("seed") == hparams["seed"] and (is_same_file or _identity(earlier) == _identity(hparams))
 
 
@@ -218,7 +224,11 @@ def _sort_newest_first(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         run, _, rest = path.stem.rpartition("_RRDB_")
         age = rest.partition("_checkpoint")[2].removeprefix("_")
-        order[path] = (run, rest.startswith(STAGE_LABELS["pretraining"]), int(age) if age.isdecimal() else 0)
+        order[path] = (
+            run,
+            rest.startswith(STAGE_LABELS["pretraining"]),
+            int(age) if age.isdecimal() else -1 if age else 0,
+        )
         times[run] = max(times.get(run, 0), path.stat().st_mtime_ns)
     return sorted(order, key=lambda path: (-times[order[path][0]], order[path]))
 

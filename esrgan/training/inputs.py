@@ -88,8 +88,10 @@ def _load_stage_data(config: Config, options: TrainOptions, name: str, resume: C
         degradation = Degradation(config.scale_factor, patches.seed, **section.degradation.model_dump())
     timeline = Timeline(config.batch_size, max(1, len(train) // config.batch_size))
     done = 0 if resume is None else resume.step
-    if resume is not None and resume.timeline is not None:
-        timeline = timeline.resumed_at(done, resume.timeline)
+    if resume is not None:
+        old_batch_size = resume.hparams["batch_size"]  # of a checkpoint of an earlier version, which has no timeline
+        old = Timeline(old_batch_size, max(1, len(train) // old_batch_size))
+        timeline = timeline.resumed_at(done, resume.timeline or old.to_dict())
     timeline = timeline.with_length(section.num_epoch, section.num_steps, options.max_steps, done)
     return StageData(patches, degradation, validation, timeline)
 

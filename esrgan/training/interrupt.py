@@ -34,35 +34,35 @@ def is_requested() -> bool:
 def interruptible() -> Iterator[None]:
     """Turn stop signals into a request, after which the run finishes its step and writes a checkpoint.
 
-    A validation is aborted and repeated on resume. A second signal of the same kind ends the process at once. Signals
-    that were ignored when the process started stay ignored, as ``nohup`` asks for SIGHUP.
+    A validation is aborted and repeated on resume. A second Ctrl-C ends the process at once. Other signals may be
+    repeated: a closed terminal and torchrun send theirs more than once. Signals that were ignored when the process
+    started stay ignored, as ``nohup`` asks for SIGHUP.
     """
     _requested.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # When another process has ended, torchrun sends SIGTERM more than once, and SIGKILL after 30 s in any case. A
-    # repeated SIGTERM is ignored so that this process can print its message first.
-    ignored = {signal.SIGTERM} if torch.distributed.is_torchelastic_launched() else set()
 
     def handle(number: int, _: object) -> None:
         _requested.set()
-        signal.signal(number, signal.SIG_IGN if number in ignored else previous[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, previous[signal.SIGINT])
 
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    handled = [number for number in STOP_SIGNALS if previous[number] != signal.SIG_IGN]
-    for number in handled:
-        signal.signal(number, handle)
+    for number, handler in previous.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield
     except Interrupted:
         raise
     except BaseException:
-        previous |= dict.fromkeys(ignored, signal.SIG_IGN)
+        if torch.distributed.is_torchelastic_launched():  # it repeats SIGTERM, before the message can be printed
+            previous[signal.SIGTERM] = signal.SIG_IGN
         raise
     finally:
-        for number in handled:
-            signal.signal(number, previous[number])
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

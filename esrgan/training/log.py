@@ -49,19 +49,21 @@ def check_loggers(settings: Logging) -> Logging:
             )
             changes["tensorboard"] = False
     if settings.wandb != "disabled":
+        is_online = settings.wandb == "online"
         try:
             wandb = importlib.import_module("wandb")
+            is_logged_in = wandb.login(prompt=False, verify=False) if is_online else True
+            url = wandb.setup().settings.base_url
         except Exception as error:
-            remedy = "pip install wandb, or set logging.wandb to disabled"
-            raise EsrganError(f"wandb: cannot be imported ({describe_error(error)}); {remedy}") from error
-        if settings.wandb == "online":
-            if not wandb.login(prompt=False, verify=False):
-                raise EsrganError(
-                    "wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled"
-                )
-            if problem := _find_network_problem(wandb.setup().settings.base_url):
-                log.warning("wandb: %s; the run is logged offline and can be uploaded with `wandb sync`", problem)
-                changes["wandb"] = "offline"
+            remedy = "pip install wandb, check WANDB_API_KEY and WANDB_BASE_URL, or set logging.wandb to disabled"
+            raise EsrganError(f"wandb: cannot be used ({describe_error(error)}); {remedy}") from error
+        if not is_logged_in:
+            raise EsrganError(
+                "wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled"
+            )
+        if is_online and (problem := _find_network_problem(url)):
+            log.warning("wandb: %s; the run is logged offline and can be uploaded with `wandb sync`", problem)
+            changes["wandb"] = "offline"
     return settings.model_copy(update=changes)
 
 

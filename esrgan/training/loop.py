@@ -87,7 +87,6 @@ def _run_stage(run: Run, state: StageState) -> None:
     """
     stage, ema, meter, recovery = state.stage, state.ema, state.meter, state.recovery
     model_path = run.files.model(stage.name)
-    is_over = state.done == state.data.timeline.total_steps and state.pending_validation is None
     stage.generator.train()
     if state.pending_validation is not None:
         _save_what_is_due(run, state, _what_is_due(run, state), state.pending_validation)
@@ -111,7 +110,7 @@ def _run_stage(run: Run, state: StageState) -> None:
         # Validate the average, and save models and checkpoints.
         is_healthy = due.needs_health and _is_healthy(state, due, low, high)
         _save_what_is_due(run, state, due, is_healthy)
-    if not is_over or not model_path.exists():
+    if not model_path.exists():  # the stage was resumed at its end
         _save_model(run, state, model_path)
     log.info(f"{stage.name} is done: {model_path}")
 
@@ -155,6 +154,8 @@ def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -
 
     if due.model_epoch is not None and is_healthy:
         _save_model(run, state, files.epoch(name, due.model_epoch))
+    if due.end:  # before the checkpoint, after which the stage counts as finished
+        _save_model(run, state, files.model(name))
     # A model always comes with a checkpoint to resume from.
     is_good_state = is_healthy and (due.checkpoint or due.model_epoch is not None or is_best or due.end)
     if is_good_state:

@@ -11,7 +11,8 @@ class TrainOptions:
     """Options of a run that are not part of its configuration; the arguments of ``esrgan train``.
 
     Attributes:
-        config_name: What identifies the configuration for ``resume``: the path of its file, or any name.
+        config_name: Identifies the configuration for ``resume``: the absolute path of its file, which may have been
+            edited since. With any other name, only its content counts.
         out_dir: Folder for models, checkpoints and logs.
         run_name: Name of the run and prefix of its files; None uses the current time.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".

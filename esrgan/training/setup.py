@@ -84,7 +84,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast)
 
     # Open the files.
-    files, run_log = _open_files(config, options, start)
+    files, run_log = _open_files(config, options, start, found)
     try:
         yield Run(config, options, device, start, generator, discriminator, losses, data, files, run_log)
     finally:
@@ -152,25 +152,38 @@ def _check_same_experiment(config: Config, resume: Checkpoint, data: StageData, 
     )
 
 
-def _open_files(config: Config, options: TrainOptions, start: StartingPoint) -> tuple[RunFiles, RunLog | None]:
-    resume = start.resume
+def _open_files(
+    config: Config, options: TrainOptions, start: StartingPoint, found: Path | None
+) -> tuple[RunFiles, RunLog | None]:
     loggers = distributed.broadcast_object(lambda: check_loggers(config.logging))
-    if resume:
-        files = RunFiles(options.out_dir, resume.run, config.scale_factor)
-    else:
-        # A run that was killed before its first checkpoint has only logs.
-        is_resumed = options.resume and options.run_name is not None
-        files = distributed.broadcast_object(
-            lambda: RunFiles.new(options.out_dir, config.scale_factor, options.run_name, may_have_logs=is_resumed)
-        )
+    files = distributed.broadcast_object(lambda: _choose_files(config, options, start.resume, found))
     if distributed.rank() > 0 or options.dry_run:
         return files, None
-    position = (resume.stage, resume.step, resume.pending_validation is None) if resume else ("pretraining", 0, True)
+    resume = start.resume
+    position = (start.stage, resume.step, resume.pending_validation is None) if resume else (start.stage, 0, True)
     run_log = RunLog(files.logs, run=files.run, hparams=config.to_dict(), settings=loggers, resumed_from=position)
     for folder in (files.folder, files.logs):
         remove_abandoned(folder)  # files of a process that was killed; RunLog's lock keeps others off this run
     log.info(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
     return files, run_log
+
+
+def _choose_files(config: Config, options: TrainOptions, resume: Checkpoint | None, found: Path | None) -> RunFiles:
+    """Return the names of the run's files: those of the run that continues, or new ones.
+
+    Raises:
+        WeightsError: If a new run has the name of another run in its folder.
+    """
+    name, path = options.run_name, found or options.load_checkpoint
+    if path is not None and (found or resume):
+        earlier = path.name.rpartition("_RRDB_")[0] or (resume.run if resume else None)
+        is_in_its_folder = path.resolve().parent == options.out_dir.resolve()
+        if earlier and is_in_its_folder and name in (None, earlier):
+            return RunFiles(options.out_dir, earlier, config.scale_factor)
+        name = name or earlier
+    # A named run that was killed before its first checkpoint has only logs.
+    may_have_logs = options.resume and options.run_name is not None
+    return RunFiles.new(options.out_dir, config.scale_factor, name, may_have_logs=may_have_logs)
 
 
 def make_autocast(config: Config, device: torch.device, *, low_precision: bool) -> Autocast:

@@ -93,14 +93,15 @@ def begin_stage(run: Run, name: str) -> StageState:
 
 def _restore_best(state: StageState, best: dict[str, Any] | None) -> None:
     """Restore the best score of a checkpoint, unless scores of this run cannot be compared with it."""
-    if best is None or "judge" not in best:
+    if not best:
         return
-    changed = [name for name in state.judge | best["judge"] if state.judge.get(name) != best["judge"].get(name)]
-    if not changed:
+    before: dict[str, str] = best.get("judge", {})  # earlier versions did not store it
+    changed = [name for name in state.judge | before if state.judge.get(name) != before.get(name)]
+    if before and not (changed and state.data.validation):  # without images, it is kept for a later resume
         state.best = Best(**best)
     elif state.data.validation:
-        what = " and ".join(changed)
-        log.info(f"{state.stage.name}: {what} changed, so the next validation starts a new search for the best model")
+        what = f"{' and '.join(changed)} {'changed' if before else 'may have changed'}"
+        log.info(f"{state.stage.name}: {what}, so the next validation starts a new search for the best model")
 
 
 def iterate_batches(run: Run, state: StageState) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -35,7 +35,7 @@ def run(config: dict[str, Any], out_dir: Path, **options: Any) -> bool:
     """Train on the CPU."""
     return train(
         Config.model_validate(config),
-        TrainOptions(**{"config_name": "tiny", "device": "cpu"} | options, out_dir=out_dir),
+        TrainOptions(**{"config_name": "/configs/tiny.json", "device": "cpu"} | options, out_dir=out_dir),
     )
 
 

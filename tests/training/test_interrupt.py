@@ -66,6 +66,18 @@ def test_other_stop_signals_write_a_checkpoint(tiny_config: Make, tmp_path: Path
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.slow
+def test_repeated_signals_still_write_a_checkpoint(tiny_config: Make, tmp_path: Path, number: signal.Signals) -> None:
+    def send_twice() -> None:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+
+    with after_step("pretraining", 3, send_twice):
+        assert run(tiny_config(), tmp_path, stage="pretraining") is False
+    assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_signals_that_were_ignored_stay_ignored(tiny_config: Make, tmp_path: Path, number: signal.Signals) -> None:
     before = signal.signal(number, signal.SIG_IGN)  # as nohup does

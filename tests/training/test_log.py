@@ -249,6 +249,7 @@ def test_wandb_without_a_network_logs_offline(
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("WANDB_BASE_URL", url)  # where nothing listens any more
     monkeypatch.setattr(wandb, "login", lambda **_: True)
+    wandb.teardown()  # an earlier test has set wandb up with another server
     with show_messages():
         settings = check_loggers(Logging(tensorboard=False, wandb="online"))
     assert settings.wandb == "offline"

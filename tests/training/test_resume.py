@@ -17,7 +17,7 @@ from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.training import loop
 from esrgan.training.checkpoint import save_checkpoint
-from esrgan.weights import load_file
+from esrgan.weights import load_file, save_file
 from tests.faults import compare
 from tests.helpers.runs import (
     Killed,
@@ -229,7 +229,7 @@ def test_with_nothing_to_resume_a_new_run_starts(
 ) -> None:
     assert run(tiny_config(), tmp_path, stage="pretraining", resume=True, max_steps=1) is True
     out = capsys.readouterr().out
-    assert f"no checkpoint of tiny in {tmp_path}; starting a new run" in out
+    assert f"no checkpoint of tiny.json in {tmp_path}; starting a new run" in out
     assert "starting pretraining" in out
 
 
@@ -405,3 +405,93 @@ def test_a_stage_in_epochs_resumes_with_what_remains(
     assert run(merged, tmp_path, stage="pretraining", resume=True) is True
     assert line in capsys.readouterr().out
     assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == steps
+
+
+@pytest.mark.slow
+def test_the_model_is_written_before_the_stage_counts_as_finished(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    run(tiny_config(), tmp_path, max_steps=3, **options)
+    model = tmp_path / "mine_RRDB_PSNR_x4.pth"
+    before = model.read_bytes()
+
+    def fail(path: Path, content: dict[str, Any]) -> None:
+        if path == model:
+            kill()
+        save_file(path, content)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "save_file", fail)
+        run(tiny_config(), tmp_path, resume=True, **options)
+    assert model.read_bytes() == before
+    assert run(tiny_config(), tmp_path, resume=True, **options) is True
+    files = load_run_files(tmp_path)
+    assert not find_differences(files["PSNR_x4"]["params"], files["PSNR_x4_checkpoint"]["params_ema"])
+
+
+@pytest.mark.slow
+def test_a_loaded_checkpoint_never_takes_over_another_run(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("a", "b"):
+        run(tiny_config(), tmp_path / folder, stage="pretraining", run_name="mine", max_steps=2)
+    before = {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()}
+    checkpoint = tmp_path / "a" / "mine_RRDB_PSNR_x4_checkpoint.pth"
+    options = {"stage": "pretraining", "load_checkpoint": checkpoint}
+    with pytest.raises(WeightsError, match="already has a run named mine"):
+        run(tiny_config(), tmp_path / "b", **options)
+    assert {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()} == before
+    # Another name makes a copy of the run, in any folder.
+    original = (tmp_path / "a" / "mine_RRDB_PSNR_x4.pth").read_bytes()
+    for folder in ("a", "b"):
+        assert run(tiny_config(), tmp_path / folder, run_name="fork", **options) is True
+        assert (tmp_path / folder / "fork_RRDB_PSNR_x4.pth").exists()
+    assert (tmp_path / "a" / "mine_RRDB_PSNR_x4.pth").read_bytes() == original
+
+
+@pytest.mark.slow
+def test_the_gan_stage_continues_a_named_run(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("mine", None):
+        out_dir = tmp_path / str(name)
+        assert run(tiny_config(), out_dir, stage="pretraining", run_name=name, max_steps=2) is True
+        assert run(tiny_config(), out_dir, stage="training", run_name=name, resume=True, max_steps=2) is True
+        assert {"PSNR_x4", "ESRGAN_x4"} <= load_run_files(out_dir).keys()
+        assert len({path.name.partition("_RRDB_")[0] for path in out_dir.glob("*.pth")}) == 1
+        assert {record["stage"] for record in read_records(out_dir)} == {"pretraining", "training"}
+
+
+@pytest.mark.slow
+def test_library_runs_without_a_file_are_told_apart_by_content(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"stage": "pretraining", "resume": True, "config_name": "esrgan", "max_steps": 1}
+    for learning_rate in (1e-3, 1e-2):
+        assert run(tiny_config(pretraining={"lr": learning_rate}), tmp_path, **options) is True
+        assert "starting a new run" in capsys.readouterr().out
+    assert run(tiny_config(), tmp_path, **options) is True
+    assert "resuming from there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a/b", "x" * 201])
+def test_run_names_that_cannot_name_files_are_refused(tiny_config: Make, tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match="expected a part of a file name of at most 200 bytes"):
+        run(tiny_config(), tmp_path, stage="pretraining", run_name=name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_old_checkpoint_continues_with_another_batch_size(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(pretraining={"num_epoch": 3, "num_steps": None})
+    options = {"stage": "pretraining", "run_name": "mine"}
+    run(config, tmp_path, max_steps=2, **options)
+    path = tmp_path / "mine_RRDB_PSNR_x4_checkpoint.pth"
+    content = load_file(path)
+    del content["checkpoint"]["timeline"]  # as earlier versions wrote it
+    save_file(path, content)
+    assert run(config | {"batch_size": 4}, tmp_path, resume=True, **options) is True
+    assert "1 epochs or 2 steps are done, 2 steps remain (1 per epoch)" in capsys.readouterr().out

@@ -272,3 +272,16 @@ def test_a_run_without_validation_images_keeps_its_models(tiny_config: Make, tmp
     assert load_run_files(tmp_path).keys() == {
         f"{kind}_x4{suffix}" for kind in ("PSNR", "ESRGAN") for suffix in ("", "_checkpoint")
     }
+
+
+@pytest.mark.slow
+def test_the_best_score_survives_a_part_without_validation(
+    tiny_config: Make, script_validation: Callable[..., None], tmp_path: Path
+) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    script_validation(*psnr_scores(50.0))
+    run(tiny_config(), tmp_path, max_steps=2, **options)
+    run(tiny_config(pretraining={"val_datasets": []}), tmp_path, max_steps=4, resume=True, **options)
+    script_validation(*psnr_scores(20.0))
+    run(tiny_config(), tmp_path, resume=True, **options)
+    assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["best"]["score"] == 50.0
