@@ -408,9 +408,7 @@ def test_a_stage_in_epochs_resumes_with_what_remains(
 
 
 @pytest.mark.slow
-def test_the_model_is_written_before_the_stage_counts_as_finished(
-    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_is_written_before_the_stage_counts_as_finished(tiny_config: Make, tmp_path: Path) -> None:
     options = {"stage": "pretraining", "run_name": "mine"}
     run(tiny_config(), tmp_path, max_steps=3, **options)
     model = tmp_path / "mine_RRDB_PSNR_x4.pth"
@@ -421,9 +419,10 @@ def test_the_model_is_written_before_the_stage_counts_as_finished(
             kill()
         save_file(path, content)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save_file", fail)
-        run(tiny_config(), tmp_path, resume=True, **options)
+        with pytest.raises(Killed):
+            run(tiny_config(), tmp_path, resume=True, **options)
     assert model.read_bytes() == before
     assert run(tiny_config(), tmp_path, resume=True, **options) is True
     files = load_run_files(tmp_path)
