@@ -157,16 +157,21 @@ def find_dataset(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -
     highs = _list_images(high, unused, problems)
     lows = highs if low in (None, high) else _list_images(low, unused, problems)
     if low is not None and low != high:  # one folder may be in the other
-        if low.is_relative_to(high):
-            highs = [path for path in highs if not path.is_relative_to(low)]
-        elif high.is_relative_to(low):
-            lows = [path for path in lows if not path.is_relative_to(high)]
+        highs, lows = _remove_below(highs, high, low), _remove_below(lows, low, high)
     if problems:
         return Match(problems=problems)
     match = match_within(high, highs, scale) if low is None else match_folders(high, highs, low, lows, scale, namings)
     match.unused = unused | match.unused
     _note_unused(match, spec if isinstance(spec, str) else spec[0])
     return match
+
+
+def _remove_below(paths: list[Path], folder: Path, other: Path) -> list[Path]:
+    """Return the images of a folder without those of another folder that is in it."""
+    if not other.resolve().is_relative_to(folder.resolve()):
+        return paths
+    inner = folder / other.resolve().relative_to(folder.resolve())
+    return [path for path in paths if not path.is_relative_to(inner)]
 
 
 def find_unpaired(name: str) -> Match:
@@ -181,7 +186,7 @@ def find_unpaired(name: str) -> Match:
 
 def _note_unused(match: Match, name: str) -> None:
     """Add a line on what is left out to a match, and log it."""
-    if not match.unused:
+    if not match.unused or not match.pairs:
         return
     counts = f"{format_count(len(match.pairs), 'image')}; left out: {_describe_unused(match.unused)}"
     match.note = f"dataset {name}: {counts}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os.path
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from esrgan.data.mixtures import LR_NAME, SCALES, find_lr_image, size_ratio
 from esrgan.errors import Problem
 from esrgan.text import format_count
 
@@ -34,26 +36,23 @@ class Naming:
     low: str
 
 
+_HIGH_ENDS = ("", "_HR", "-HR", "_gt")
+_LOW_ENDS = (
+    "",  # also BasicSR's Set5 and Set14
+    *("x{scale}", "_x{scale}", "-x{scale}"),  # DIV2K, Flickr2K, EDSR's benchmark
+    *("x{scale}m", "x{scale}d", "x{scale}w", "x{scale}w{variant}"),  # DIV2K mild, difficult, wild with four LR images
+    *("_LR", "-LR", "_LR{scale}", "_LRx{scale}", "_LR_x{scale}", "_bicLRx{scale}", "_LRBI_x{scale}", "_lq"),
+)
 # One of them has to fit a whole folder. The first is preferred where several fit equally many images.
 _NAMINGS = (
-    Naming("{stem}", "{stem}"),  # also BasicSR's Set5 and Set14
-    Naming("{stem}", "{stem}x{scale}"),  # DIV2K, Flickr2K, EDSR's benchmark
-    # DIV2K mild, difficult, and wild with four LR images for each HR image
-    *(Naming("{stem}", "{stem}x{scale}" + end) for end in ("m", "d", "w", "w{variant}")),
-    *(Naming("{stem}", f"{{stem}}_{kind}x{{scale}}") for kind in ("", "LR", "LR_", "bicLR", "LRBI_")),
-    Naming("{stem}", "{stem}_LR{scale}"),
-    Naming("{stem}", "{stem}_LR"),
+    *(Naming("{stem}" + high, "{stem}" + low) for high in _HIGH_ENDS for low in _LOW_ENDS),  # RealSR: _HR, _LR4
     Naming("{stem}_x1", "{stem}_x{scale}"),  # DRealSR
-    Naming("{stem}_HR", "{stem}_LR{scale}"),  # RealSR
-    Naming("{stem}_HR", "{stem}_LR"),
-    Naming("{stem}_HR", "{stem}_x{scale}"),
     Naming("{stem}_SRF_{scale}_HR", "{stem}_SRF_{scale}_LR"),  # SelfExSR
     Naming("HR/{stem}", "LR_bicubic/X{scale}/{stem}x{scale}"),  # EDSR's benchmark, given as one folder
 )
-_SCALES = (2, 3, 4, 8)
 _SUB_IMAGE = re.compile(r"_s\d{3,}$")  # BasicSR's names of crops
-# Folders whose images are not originals: LR, LR_bicubic, DIV2K_train_LR_bicubic, train_LR, LRbicx4, X4.
-_LR_FOLDER = re.compile(r"(?:.*[_-])?(?:LR|LQ)(?:[_-].*|bic.*|x?\d+)?|x[2348]", re.IGNORECASE)
+# Results of other methods for an HR image, which are as large as it.
+_VERSION = re.compile(r"_SRF_\d_[^/]+$|[_-](?:bicubic|bilinear|nearest|lanczos)$", re.IGNORECASE)
 _SHOWN = 3  # names in a message
 
 Keys = dict[str, Path]  # images by their path below a folder, without suffix and in composed Unicode (NFC)
@@ -97,13 +96,14 @@ def match_folders(
     match.pairs = [ImagePair(high_path, low_path) for high_path, low_paths in found.items() for low_path in low_paths]
     used = set(found).union(*found.values())
     if found and not used.issuperset(low_keys.values()):
-        match.unused = dict.fromkeys(
-            _of_other_scales(high_keys, low_keys, scale, namings or _NAMINGS) - used, "other-scale image"
-        )
+        others = _of_other_scales(high_keys, low_keys, scale, namings or _NAMINGS)
+        folders = {path.parent for path in used}  # an HR image there lacks its LR image
+        highs_of_others = {path for path in others.values() if is_one_folder and path.parent not in folders}
+        match.unused = dict.fromkeys((others.keys() | highs_of_others) - used, "other-scale image")
     if is_one_folder:
         marked = {key for template in (best.high, best.low) for key in _identities(high_keys, template, scale)}
         stems = {_name(identity) for identity in _identities(high_keys, best.high, scale).values()} if found else set()
-        versions = [path for key, path in high_keys.items() if key not in marked and _is_version(key, stems)]
+        versions = [path for key, path in high_keys.items() if key not in marked and _original_of(_name(key)) in stems]
         match.unused = dict.fromkeys(versions, "other version") | match.unused
     sides = [(high_keys, "image" if is_one_folder else "HR image", high)]
     sides += [] if is_one_folder else [(low_keys, "LR image", low)]
@@ -125,22 +125,30 @@ def match_folders(
 
 
 def match_within(folder: Path, paths: Sequence[Path], scale: int) -> Match:
-    """Return the images of one folder: pairs if it holds LR images under a known naming, else HR images only."""
+    """Return the images of one folder: pairs if a known naming explains most of them, else HR images only."""
     keys = _index(folder, paths, [])
-    marked = [naming for naming in _NAMINGS if naming.high != "{stem}"]
-    if any(_best_naming(marked, keys, keys, each)[1] for each in (scale, *_SCALES)):
-        best, found = _best_naming(marked, keys, keys, scale)
-        return match_folders(folder, paths, folder, paths, scale, [best] if found else ())
-    match = Match([ImagePair(path, None) for path in paths])
-    low = [path for path in paths if any(map(_LR_FOLDER.fullmatch, path.relative_to(folder).parts[:-1]))]
-    if not low or len(low) == len(paths):
-        low = sorted(_of_other_scales(keys, keys, 0, _NAMINGS))
-        if not low:
-            return match
-    got = f"{format_count(len(low), 'image')} that seem to be LR images ({_name_some(low, folder)})"
-    remedy = 'move them, or give both folders, as {"hr": …, "lr": …} or HR=LR'
-    match.problems.append(Problem(f"dataset {folder}", "HR images only", got, remedy))
-    return match
+    marked = [naming for naming in _NAMINGS if "{stem}" not in (naming.high, naming.low)]
+    for each in (scale, *SCALES):
+        best, found = _best_naming(marked, keys, keys, each)
+        # Names like those of DRealSR may be the positions of tiles, which have one size.
+        if not found or ("_x1" in best.high and all(size_ratio(high, lows[0]) == 1 for high, lows in found.items())):
+            continue
+        match = match_folders(folder, paths, folder, paths, each, [best])
+        explained = match.unused.keys() | {path for pair in match.pairs for path in (pair.high, pair.low)}
+        if 2 * len(explained) >= len(paths):
+            return match if each == scale else match_folders(folder, paths, folder, paths, scale)
+    got = remedy = ""
+    low = [path for path in paths if any(map(LR_NAME.fullmatch, path.relative_to(folder).parts[:-1]))]
+    if 0 < len(low) < len(paths):
+        got = f"{format_count(len(low), 'image')} that seem to be LR images ({_name_some(low, folder)})"
+    elif found_lr := find_lr_image(folder, keys):
+        got, remedy = f"images that seem to be LR images, such as {found_lr[0]}", found_lr[1]
+    if got:
+        remedy = 'move them, or give both folders, as {"hr": …, "lr": …} or HR=LR' + remedy
+        return Match(problems=[Problem(f"dataset {folder}", "HR images only", got, remedy)])
+    versions = [path for key, path in keys.items() if _original_of(key) in keys]
+    unused = dict.fromkeys(versions, "other version")
+    return Match([ImagePair(path, None) for path in paths if path not in unused], unused=unused)
 
 
 def _index(folder: Path, paths: Sequence[Path], problems: list[Problem]) -> Keys:
@@ -158,27 +166,35 @@ def _index(folder: Path, paths: Sequence[Path], problems: list[Problem]) -> Keys
 
 
 def _identities(keys: Iterable[str], template: str, scale: int) -> dict[str, str]:
-    """Return the identity (subfolder and stem) of each key that follows a template."""
+    """Return the identity (subfolder and stem) of each key that follows a template, in upper or lower case."""
     text = template.replace("{scale}", str(scale))
-    end = text.rpartition("{stem}")[2].removesuffix("{variant}")
+    end = text.rpartition("{stem}")[2].removesuffix("{variant}").lower()
     pattern = re.escape(text).replace(r"\{variant\}", "[1-4]").replace(r"\{stem\}", r"([^/]+)(?<!_SRF_\d)")
-    regex = re.compile(f"((?:.*/)?){pattern}", re.DOTALL)
+    regex = re.compile(f"((?:.*/)?){pattern}", re.DOTALL | re.IGNORECASE)
     # Most keys fail the first test, which is faster.
-    return {key: found[1] + found[2] for key in keys if end in key and (found := regex.fullmatch(key))}
+    return {key: found[1] + found[2] for key in keys if end in key.lower() and (found := regex.fullmatch(key))}
 
 
-def _match(naming: Naming, high_keys: Keys, low_keys: Keys, scale: int, *, nested: bool) -> dict[Path, list[Path]]:
-    """Return the LR images of each HR image; ``nested`` ignores the folders that all images of a side are in."""
-    lows = _identities(low_keys, naming.low, scale)
-    if not lows:
-        return {}
-    highs = _identities((key for key in high_keys if high_keys is not low_keys or key not in lows), naming.high, scale)
-    if nested:
-        highs, lows = _strip_common_folder(highs), _strip_common_folder(lows)
-    low_paths: dict[str, list[Path]] = {}
-    for key, identity in lows.items():
-        low_paths.setdefault(identity, []).append(low_keys[key])
-    return {high_keys[key]: low_paths[identity] for key, identity in highs.items() if identity in low_paths}
+def _matches(
+    namings: Sequence[Naming], high_keys: Keys, low_keys: Keys, scale: int, *, nested: bool
+) -> Iterator[tuple[Naming, dict[Path, list[Path]]]]:
+    """Yield each naming that fits some images, and their LR images; ``nested`` ignores folders around a whole side."""
+    all_highs = cache(lambda template: _identities(high_keys, template, scale))
+    all_lows = cache(lambda template: _identities(low_keys, template, scale))
+    for naming in namings:
+        lows = all_lows(naming.low)
+        if not lows:
+            continue
+        highs = {
+            key: each for key, each in all_highs(naming.high).items() if high_keys is not low_keys or key not in lows
+        }
+        if nested:
+            highs, lows = _strip_common_folder(highs), _strip_common_folder(lows)
+        low_paths: dict[str, list[Path]] = {}
+        for key, identity in lows.items():
+            low_paths.setdefault(identity, []).append(low_keys[key])
+        if found := {high_keys[key]: low_paths[each] for key, each in highs.items() if each in low_paths}:
+            yield naming, found
 
 
 def _strip_common_folder(identities: dict[str, str]) -> dict[str, str]:
@@ -191,27 +207,22 @@ def _best_naming(
     namings: Sequence[Naming], high_keys: Keys, low_keys: Keys, scale: int
 ) -> tuple[Naming, dict[Path, list[Path]]]:
     """Return the naming that fits the most HR images, and their LR images."""
-    best: tuple[Naming, dict[Path, list[Path]]] = namings[0], {}
     for nested in (False, True):
-        for naming in namings:
-            found = _match(naming, high_keys, low_keys, scale, nested=nested)
-            if len(found) > len(best[1]):
-                best = naming, found
-        if best[1]:
-            break
-    return best
+        if fits := list(_matches(namings, high_keys, low_keys, scale, nested=nested)):
+            return max(fits, key=lambda fit: len(fit[1]))
+    return namings[0], {}
 
 
-def _of_other_scales(high_keys: Keys, low_keys: Keys, scale: int, namings: Sequence[Naming]) -> set[Path]:
-    """Return the images whose names say that they are LR images of another scale."""
+def _of_other_scales(high_keys: Keys, low_keys: Keys, scale: int, namings: Sequence[Naming]) -> dict[Path, Path]:
+    """Return the images whose names say that they are LR images of another scale, with their HR images."""
+    scaled = [naming for naming in namings if "{scale}" in naming.low]
     return {
-        path
-        for other in _SCALES
+        low: high
+        for other in SCALES
         if other != scale
-        for naming in namings
-        if "{scale}" in naming.low
-        for paths in _match(naming, high_keys, low_keys, other, nested=high_keys is not low_keys).values()
-        for path in paths
+        for _, found in _matches(scaled, high_keys, low_keys, other, nested=high_keys is not low_keys)
+        for high, lows in found.items()
+        for low in lows
     }
 
 
@@ -219,10 +230,10 @@ def _name(key: str) -> str:
     return key.rpartition("/")[2]
 
 
-def _is_version(key: str, stems: set[str]) -> bool:
-    """Return whether an image is a version of one with a known stem, such as img_001_SRF_4_bicubic of img_001."""
-    name = _name(key)
-    return any(name[:end] in stems for end, character in enumerate(name) if character in "_-")
+def _original_of(key: str) -> str | None:
+    """Return the key of the image of which another is a version, such as img_001 of img_001_SRF_4_bicubic."""
+    found = _VERSION.search(key)
+    return key[: found.start()] if found else None
 
 
 def _name_some(paths: Sequence[Path], folder: Path) -> str:
@@ -232,7 +243,7 @@ def _name_some(paths: Sequence[Path], folder: Path) -> str:
 
 def _explain_mismatch(high_keys: Keys, low_keys: Keys, scale: int) -> str:
     """Return what to do about folders of which no images match."""
-    for other in (each for each in _SCALES if each != scale):
+    for other in (each for each in SCALES if each != scale):
         if _best_naming(_NAMINGS, high_keys, low_keys, other)[1]:
             return f"their names are those of ×{other}; name the folder for ×{scale}, or set scale_factor to {other}"
     for kind, keys, others in (("HR", high_keys, low_keys), ("LR", low_keys, high_keys)):

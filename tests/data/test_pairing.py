@@ -7,7 +7,7 @@ import pytest
 
 from esrgan.data import Folders, find_pairs
 from esrgan.errors import DatasetError
-from tests.helpers.image_pairs import problem_texts, write_image
+from tests.helpers.image_pairs import problem_texts, random_image, write_image
 
 NAMES = {  # HR name and LR names at ×4, without suffix
     "DIV2K": ("{}", ["{}x4"]),
@@ -95,9 +95,13 @@ def test_folders_around_all_images_of_a_side_are_ignored(touch, tmp_path, messag
     assert "2 images; left out: 4 other-scale images (first: " in messages[0]
 
 
-def test_lr_folder_may_be_in_the_hr_folder_and_the_reverse(touch, tmp_path):
+def test_lr_folder_may_be_in_the_hr_folder_and_the_reverse(touch, tmp_path, monkeypatch):
     outer, inner = touch("a", "1.png"), touch("a/small", "1x4.png")
     assert names(find_pairs([(outer, inner)], "train", 4, tmp_path), tmp_path) == [("a/1.png", "a/small/1x4.png")]
+    monkeypatch.chdir(tmp_path)  # one path is absolute, the other is not, or leads through a link
+    (tmp_path / "link").symlink_to(tmp_path / "a/small")
+    for low in ("a/small", "link", "a/../a/small"):
+        assert [pair.high.name for pair in find_pairs([(outer, low)], "train", 4, tmp_path)] == ["1.png"]
     outer, inner = touch("b", "1x4.png"), touch("b/large", "1.png")
     assert names(find_pairs([(inner, outer)], "train", 4, tmp_path), tmp_path) == [("b/large/1.png", "b/1x4.png")]
 
@@ -278,3 +282,105 @@ def test_cached_pairs_of_given_lr_images_are_compared(tmp_path, cache, messages)
     assert "shifted against their HR images by 2 px down and 1 px left, in pixels of the HR images" in shifted
     (unrelated,) = pairs("unrelated", [photo[4:196, 4:196] for photo in photos[::-1]])
     assert "do not seem to show what their HR images show" in unrelated
+
+
+@pytest.fixture
+def paint(tmp_path):
+    """Return a function that writes images of given sizes into a folder, and returns it."""
+
+    def create(sizes):
+        for name, size in sizes.items():
+            write_image(tmp_path / "photos" / f"{name}.png", random_image(size, size * 5 // 4))
+        return str(tmp_path / "photos")
+
+    return create
+
+
+COUPLES = {  # names of an HR image and its LR image, of which a folder of HR images holds several
+    "sub-images": ("DF2K_HR_sub/{}_s001", "DF2K_bicLRx4_sub/{}_s001"),
+    "resolutions": ("Raw Data/high_res/{}", "Raw Data/low_res/{}"),
+    "targets": ("target/{}", "input/{}"),
+    "method": ("HR/{}", "bicubic/{}"),
+    "frames": ("HR/{}/0001/im1", "small/{}/0001/im1"),
+    "deep": ("data/HR/{}", "data/down/by/four/{}"),
+    "LR": ("{}", "{}_LR"),
+    "lr": ("{}", "{}_lr"),
+    "end": ("{}", "{}_bicubic"),
+    "two ends": ("{}_large", "{}_small"),
+    "x4": ("{}", "{}x4"),
+}
+
+
+@pytest.mark.parametrize("kind", COUPLES)
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+def test_smaller_versions_are_never_taken_for_hr_images(paint, kind, factor):
+    high, low = COUPLES[kind]
+    sizes = {name.format(i): (33 + 8 * i) // part for i in range(3) for name, part in ((high, 1), (low, factor))}
+    text = refusal(paint(sizes))
+    assert "expected HR images only" in text
+    assert f"{low.format(0)}.png ({33 // factor * 5 // 4}×{33 // factor} px) of {high.format(0)}.png (41×33 px)" in text
+    assert 'give both folders, as {"hr": …, "lr": …} or HR=LR' in text
+
+
+def test_remedy_for_pairs_in_one_folder_is_accepted(paint):
+    folder = paint({"1_large": 32, "1_small": 8, "2_large": 40, "2_small": 10})
+    assert 'HR=LR (this folder twice) with lr_template "{stem}_small" and hr_template "{stem}_large"' in refusal(folder)
+    assert len(find_pairs([Folders(folder, folder, "{stem}_small", "{stem}_large")], "train", 4, folder)) == 2
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {f"IMG_{i}": 32 + i % 2 * 32 for i in range(6)},  # numbers are no versions
+        {"cat_red": 32, "cat_blue": 64, "dog": 24, "dog_big": 48, "bird_x2": 20},  # one couple is chance
+        {f"{animal}/{i}": 32 + 8 * i + 5 * (animal == "dog") for animal in ("cat", "dog") for i in range(5)},
+        {"cat/1": 32, "dog/1": 64, "dog/2": 20, "dog/3": 24},
+        {f"im_x{i}": 32 for i in range(1, 6)},  # positions of tiles
+        {f"{i:04}_s{part:03}": 32 for i in range(3) for part in range(1, 5)},
+        {"lake": 32, "lake_LR": 32, "sea": 40},  # edited by a program
+    ],
+)
+def test_folders_of_originals_are_used_as_they_are(paint, tmp_path, sizes):
+    pairs = find_pairs([paint(sizes)], "train", 4, tmp_path)
+    assert {pair.high.relative_to(tmp_path / "photos").with_suffix("").as_posix() for pair in pairs} == sizes.keys()
+    assert all(pair.low is None for pair in pairs)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("low", [8, 32])
+def test_few_pairs_among_originals_do_not_remove_the_originals(paint, number, low):
+    originals = {f"{name}_{i}": 32 for name in ("lake", "sea") for i in range(number * 2)}
+    pairs = {f"{name}_{end}": size for name in ("lake", "sea")[:number] for end, size in (("HR", 32), ("LR", low))}
+    assert "lake_LR.png" in refusal(paint(originals | pairs))
+
+
+def test_results_of_other_methods_are_left_out_and_counted(paint, tmp_path, messages):
+    folder = paint({"1": 32, "1_bicubic": 32, "2": 40, "2_bicubic": 40, "by_bicubic": 40})
+    pairs = find_pairs([folder], "train", 4, tmp_path)
+    assert [pair.high.stem for pair in pairs] == ["1", "2", "by_bicubic"]
+    assert "3 images; left out: 2 other versions (first: " in messages[0]
+
+
+@pytest.mark.parametrize("spec", [lambda folder: folder, lambda folder: (folder, folder)])
+def test_realsr_root_holds_all_scales(touch, tmp_path, messages, spec):
+    places = [(f"{part}/{scale}", scale) for part in ("Train", "Test") for scale in (2, 3, 4)]
+    for place, scale in places:
+        touch(f"Canon/{place}", *(f"Canon_{i}_{kind}.png" for i in (1, 2) for kind in ("HR", f"LR{scale}")))
+    for scale in (2, 3, 4):
+        assert names(find_pairs([spec(str(tmp_path / "Canon"))], "train", scale, tmp_path), tmp_path / "Canon") == [
+            (f"{part}/{scale}/Canon_{i}_HR.png", f"{part}/{scale}/Canon_{i}_LR{scale}.png")
+            for part in ("Test", "Train")
+            for i in (1, 2)
+        ]
+    assert "4 images; left out: 16 other-scale images (first: " in messages[0]
+    (tmp_path / "Canon/Train/4/Canon_1_LR4.png").unlink()
+    assert "1 image without partner (Train/4/Canon_1_HR.png)" in refusal(spec(str(tmp_path / "Canon")))
+
+
+@pytest.mark.parametrize(
+    ("high", "low"),
+    [("{}_HR", "{}x4"), ("{}_HR", "{}_LR_x4"), ("{}_gt", "{}_lq"), ("{}", "{}X4"), ("{}", "{}-x4"), ("{}-HR", "{}-LR")],
+)
+def test_other_common_names_are_matched(touch, tmp_path, high, low):
+    hr, lr = (touch(side, *(f"{name.format(i)}.png" for i in (1, 2))) for side, name in (("hr", high), ("lr", low)))
+    assert len(find_pairs([(hr, lr)], "train", 4, tmp_path)) == 2
