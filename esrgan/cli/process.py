@@ -66,6 +66,14 @@ def exit_on_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def interrupt_on_termination() -> None:
+    """Make SIGTERM and SIGHUP, which a closed terminal sends, interrupt this process as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # it may be ignored, as below nohup
+            signal.signal(number, signal.default_int_handler)
+
+
 def run(command: ModuleType, argv: Sequence[str]) -> int:
     """Run a command, and print errors meant for users without a traceback.
 

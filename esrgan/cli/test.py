@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,32 +83,50 @@ def evaluate_and_report(
     with process.exit_on_interrupt():
         from esrgan import evaluation
 
-    out_dir: Path | None = args.out_dir
-    outputs = [path for path in (args.json, args.csv) if path]
-    if out_dir and out_dir.exists():  # else evaluate() creates it, unless it is in a dataset
-        outputs += [out_dir / "report.md", out_dir / "report.html"]
-    for path in outputs:
-        check_output_path(path)
+    num_listed = args.show_results or 0
+    renderers: dict[Path | None, Callable[[Evaluation], str]] = {
+        args.json: evaluation.Evaluation.to_json,
+        args.csv: evaluation.Evaluation.to_csv,
+    }
+    if args.out_dir:
+        renderers[args.out_dir / "report.md"] = lambda result: evaluation.render_markdown(result, num_listed)
+        renderers[args.out_dir / "report.html"] = lambda result: evaluation.render_html(result, num_listed or 2)
+    _check_outputs(args)
     known = {field.name for field in fields(evaluation.EvaluationOptions)}
     options = {name: value for name, value in vars(args).items() if name in known}
-    num_listed = args.show_results or 0
-    result = evaluation.evaluate(
-        models,
-        args.datasets.split(","),
-        args.metrics.split(","),
-        evaluation.EvaluationOptions(**options, num_shown=(num_listed or 2) if out_dir else 0, strips=strips),
-        lambda so_far: log.info("\n%s", evaluation.render_dataset(so_far.datasets[-1], so_far.conventions, num_listed)),
-    )
-    reports = {args.json: result.to_json, args.csv: result.to_csv}
-    if out_dir:
-        reports[out_dir / "report.md"] = lambda: evaluation.render_markdown(result, num_listed)
-        reports[out_dir / "report.html"] = lambda: evaluation.render_html(result, num_listed or 2)
-    is_complete = not result.errors
-    for path, render in reports.items():
-        try:
-            if path:
-                write_text(path, render())
-        except EsrganError as error:  # the other reports are written all the same
-            log.error("%s", error)
-            is_complete = False
-    return result, process.OK if is_complete else process.SOME_FAILED
+    options |= {"num_shown": (num_listed or 2) if args.out_dir else 0, "strips": strips}
+    measured: list[Evaluation] = []
+
+    def show(result: Evaluation) -> None:
+        log.info("\n%s", evaluation.render_dataset(result.datasets[-1], result.conventions, num_listed))
+        measured[:] = [result]
+
+    is_complete = True
+    process.interrupt_on_termination()
+    try:
+        datasets, metrics = args.datasets.split(","), args.metrics.split(",")
+        evaluation.evaluate(models, datasets, metrics, evaluation.EvaluationOptions(**options), show)
+    finally:  # also if this is interrupted, for the datasets before
+        for path, render in renderers.items():
+            try:
+                if path and measured:
+                    write_text(path, render(measured[0]))
+            except EsrganError as error:  # the other reports are written all the same
+                log.error("%s", error)
+                is_complete = False
+    (result,) = measured
+    return result, process.OK if is_complete and not result.errors else process.SOME_FAILED
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Check that the reports can be written, each to a file of its own."""
+    out_dir: Path | None = args.out_dir
+    outputs = [path for path in (args.json, args.csv) if path]
+    reports = [out_dir / "report.md", out_dir / "report.html"] if out_dir else []
+    for one, other in combinations([path.resolve() for path in (*outputs, *reports) if str(path) != os.devnull], 2):
+        if one == other or one in other.parents or other in one.parents:
+            raise EsrganError(f"{one}: cannot be written, because {other} is an output too; choose different names")
+    if out_dir and out_dir.exists():  # else evaluate() creates it, unless it is in a dataset
+        outputs += reports
+    for path in outputs:
+        check_output_path(path)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from esrgan import Upscaler, evaluation, images, metrics, resize
 from esrgan.cli import test as test_command
 from esrgan.errors import EsrganError
+from esrgan.evaluation.measuring import DatasetImage
 from tests.helpers.evaluation import run_command, write_photos
 from tests.helpers.models import make_model, pixels, run
 
@@ -256,6 +258,48 @@ def test_outputs_are_checked_before_anything_is_measured(photos, model, tmp_path
         assert run(test_command, model, "-d", photos, *options) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (photos / "results").exists()
+
+
+def test_two_outputs_at_one_path_are_refused(photos, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("measured"))
+    monkeypatch.chdir(tmp_path)
+    for options in (
+        "--json x --csv ./x",
+        "--json out/report.md -o out",
+        "--csv out/../out/report.html -o out",
+        "--json out -o out",
+        "--json x --csv x/y",
+    ):
+        assert run(test_command, model, "-d", photos, *options.split()) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith("is an output too; choose different names")
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "model.pth"}
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interruption_keeps_what_was_measured(photos, model, tmp_path, capsys, monkeypatch, name):
+    other, load = write_photos(tmp_path / "other"), DatasetImage.load
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # whatever pytest's parent process ignores
+
+    def interrupt(image, *arguments):
+        if image.high.parent == other:
+            os.kill(os.getpid(), getattr(signal, name))
+        return load(image, *arguments)
+
+    monkeypatch.setattr(DatasetImage, "load", interrupt)
+    out, json_path, csv_path = tmp_path / "out", tmp_path / "f.json", tmp_path / "f.csv"
+    datasets = ["-d", f"{photos},{other}"]
+    assert run(test_command, model, *datasets, "-o", out, "--json", json_path, "--csv", csv_path) == 130
+    assert f"| {photos} | method |" in capsys.readouterr().out
+    assert list(json.loads(json_path.read_text())) == [str(photos)]
+    assert len(csv_path.read_text().splitlines()) == 1 + 3 * 2
+    for report in ("report.md", "report.html"):
+        assert str(photos) in (out / report).read_text()
+    json_path.unlink()
+    assert run(test_command, model, "-d", other, "--json", json_path) == 130
+    assert not json_path.exists()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def test_outputs_in_the_folder_of_a_named_dataset_are_refused(model, photos, tmp_path, capsys):
