@@ -134,8 +134,13 @@ def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int) -> int | None
         return None
     print(f"training on {count} GPUs; use --no-data-parallel to train on one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # torchrun would take back what nohup has asked for
-        launcher.append("--signals-to-handle=SIGTERM,SIGINT,SIGQUIT")
+    if (
+        hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    ):  # torchrun would take back what nohup has asked for
+        from torch.distributed.run import get_args_parser
+
+        if "--signals-to-handle" in get_args_parser().format_help():  # older versions of PyTorch lack it
+            launcher.append("--signals-to-handle=SIGTERM,SIGINT,SIGQUIT")
     command = [sys.executable, *launcher, "-m", "esrgan", "train", *args.argv]
     launched = subprocess.Popen(command)  # noqa: S603  (runs this package)
     requests: list[int] = []

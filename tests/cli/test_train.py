@@ -347,7 +347,21 @@ def test_one_process_trains_when_requested(
     assert not (folder / "arguments").exists()
 
 
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_torchrun_respects_nohup(tiny_config: Make, torchrun: Callable[[str], Path]) -> None:
+    config_file = torchrun("") / "mine.json"
+    config_file.write_text(json.dumps(tiny_config(batch_size=6)), encoding="utf-8")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        train_main([str(config_file)])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "--signals-to-handle=SIGTERM,SIGINT,SIGQUIT" in (config_file.parent / "arguments").read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, False), (signal.SIGUSR1, False)],
+)
 @pytest.mark.slow
 def test_an_interrupt_waits_for_the_checkpoint(
     config_file: Path, torchrun: Callable[[str], Path], number: int, group: bool
