@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from esrgan import resize
+from esrgan.errors import EsrganError
 
+PairT = TypeVar("PairT")
+
+_COMPARED = 8  # pairs
 _MAX_SIDE = 512  # px of the part of an HR image that is compared
 _REACH = 3  # LR pixels; larger shifts are not searched for
 _LEAST_LIKENESS = 0.5  # correlation of images of one scene: heavy noise leaves 0.8, two photographs have about 0
 _LEAST_PEAK = 0.4  # correlation of edges that makes a shift certain
 
 
-def describe_misalignment(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]], scale: int) -> str | None:
-    """Return what is wrong with most of the pairs, or None.
+def describe_misalignment(
+    pairs: Sequence[PairT], load: Callable[[PairT], tuple[NDArray[np.uint8], NDArray[np.uint8]]], scale: int
+) -> str | None:
+    """Compare a few of the pairs and return what is wrong with most of these, or None.
 
     Args:
-        pairs: LR (H, W, C) and HR (scale·H, scale·W, C) images.
+        pairs: Image pairs.
+        load: Function from a pair to LR (H, W, C) and HR (scale·H, scale·W, C). If it raises, the pair is skipped,
+            because the error is reported when the pair is used.
         scale: Scale factor.
     """
-    found = [comparison for low, high in pairs if (comparison := compare(low, high, scale))]
+    found = []
+    for pair in [pairs[len(pairs) * i // _COMPARED] for i in range(_COMPARED)] if len(pairs) > _COMPARED else pairs:
+        with suppress(EsrganError, MemoryError):
+            if comparison := compare(*load(pair), scale):
+                found.append(comparison)
     if sum(likeness < _LEAST_LIKENESS for _, _, _, likeness in found) * 2 > len(found):
         return "do not seem to show what their HR images show; check how they are paired"
     shifts = [(y, x) for y, x, peak, _ in found if peak >= _LEAST_PEAK]

@@ -34,8 +34,6 @@ from esrgan.text import describe_error, format_count, format_size
 _HEADER = struct.Struct("<8s5I")
 _MAGIC = b"esrgan-1"
 
-_COMPARED = 8  # pairs whose LR image is compared with its HR image
-
 _verified: set[Path] = set()  # cache files whose checksum this process has verified
 
 _Problems = list[str | Problem]
@@ -125,19 +123,10 @@ def cache_pairs(
             problems[pair] = [Problem(str(pair.high), expected, got, remedy)]
     if problems:
         raise DatasetError(shorten(problem for pair in dict.fromkeys(pairs) for problem in problems.get(pair, ())))
-    _warn_of_misalignment([cached for cached in found.values() if cached.source.low])
+    given = [cached for cached in found.values() if cached.source.low]
+    if text := describe_misalignment(given, open_pair, scale):
+        log.warning("%s and other LR images: %s", given[0].source.low, text)
     return [found[pair] for pair in pairs]
-
-
-def _warn_of_misalignment(pairs: Sequence[CachedPair]) -> None:
-    """Log a warning if LR images that were given do not fit their HR images; a few are compared."""
-    chosen = [pairs[len(pairs) * i // _COMPARED] for i in range(_COMPARED)] if len(pairs) > _COMPARED else pairs
-    try:
-        text = describe_misalignment([open_pair(pair) for pair in chosen], scale=chosen[0].scale) if chosen else None
-    except EsrganError:  # reported when training reads the image
-        return
-    if text:
-        log.warning("%s and other LR images: %s", chosen[0].source.low, text)
 
 
 def open_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:

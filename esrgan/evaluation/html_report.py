@@ -109,8 +109,7 @@ def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int) -> str
             if group:
                 gain = f"gain of {escape_text(last)} over {escape_text(first)} in {escape_text(metric.label)}"
                 parts += [f"<h3>{heading} {gain}</h3>", *(_render_article(dataset, n, links[n]) for n in group)]
-    if dataset.left_out:
-        parts.append(f"<p>{escape_text(dataset.left_out)}</p>")
+    parts += [f"<p>{escape_text(line)}</p>" for line in (dataset.left_out, dataset.misalignment) if line]
     if dataset.errors:
         errors = "".join(f"<li>{escape_text(str(error))}</li>" for error in dataset.errors)
         parts.append(f"<p>Errors ({describe_failures(dataset)}):</p><ul>{errors}</ul>")

@@ -36,8 +36,7 @@ def render_dataset(dataset: DatasetEvaluation, conventions: str, num_listed: int
         groups = zip(kinds, dataset.best_and_worst(num_listed), strict=True)
         if gains := [f"{kind}: {', '.join(map(printable, names))}" for kind, names in groups if names]:
             parts.append("\n".join(gains))
-    if dataset.left_out:
-        parts.append(printable(dataset.left_out))
+    parts += [printable(line) for line in (dataset.left_out, dataset.misalignment) if line]
     if dataset.num_images > len(dataset.results):
         parts.append(f"{printable(dataset.dataset)}: {describe_failures(dataset)}")
     return "\n\n".join(parts)

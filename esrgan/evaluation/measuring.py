@@ -16,6 +16,7 @@ from pathlib import Path
 from esrgan import images, resize
 from esrgan.console import log, progress
 from esrgan.data import ImagePair, load_pair
+from esrgan.data.alignment import describe_misalignment
 from esrgan.devices import is_out_of_memory
 from esrgan.errors import EsrganError
 from esrgan.evaluation.cache import ResultCache, hash_arrays, hash_weights, score_key
@@ -153,11 +154,15 @@ class Measurement:
         This thread upscales one image after another. Worker threads compute the metrics and write files in the
         meantime. Images that fail are skipped, and their errors are logged and added to the results.
         """
+        pairs = [ImagePair(each.high, each.low) for each in dataset_images if each.low and each.high]
+        if text := describe_misalignment(pairs, lambda pair: load_pair(pair, self.scale, self.channels), self.scale):
+            self.result.misalignment = f"{pairs[0].low} and other LR images: {text}"
+            log.warning("%s", self.result.misalignment)
         pending: deque[_Job] = deque()
         with ThreadPoolExecutor(self.options.workers) as pool:
             loading = (pool.submit(image.load, self.scale, self.channels) for image in dataset_images)
-            pairs = pairwise(chain(loading, [Future()]))  # the next image is read while this one is processed
-            for index, (image, (loaded, _)) in enumerate(zip(dataset_images, pairs, strict=True), 1):
+            twos = pairwise(chain(loading, [Future()]))  # the next image is read while this one is processed
+            for index, (image, (loaded, _)) in enumerate(zip(dataset_images, twos, strict=True), 1):
                 progress(f"{self.result.dataset}: {index} of {len(dataset_images)}")
                 with self._collect_errors(image.name):
                     pending.append(self._start(pool, image.name, *loaded.result()))

@@ -48,6 +48,7 @@ class DatasetEvaluation:
         results: Results by image, then by method.
         errors: Errors of images that were skipped, or of output files that could not be written.
         crops: Crops by image, of the images where the last method gains most and least over the first.
+        misalignment: A line on LR images that do not fit their HR images, or empty.
     """
 
     dataset: str
@@ -59,6 +60,7 @@ class DatasetEvaluation:
     results: dict[str, dict[str, ImageResult]] = field(default_factory=dict)
     errors: list[EsrganError] = field(default_factory=list)
     crops: dict[str, ImageCrop] = field(default_factory=dict)
+    misalignment: str = ""
 
     def scores(self, method: str, metric: Metric) -> list[float | None]:
         """Return a method's scores in the order of the images; None where one is missing."""
@@ -160,6 +162,7 @@ class DatasetEvaluation:
                 for method, (seconds, rate) in speeds.items()
             },
             "left_out": self.left_out,
+            "misalignment": self.misalignment,
             "errors": [str(error) for error in self.errors],
         }
         return {key: _replace_non_finite(value) for key, value in content.items()}

@@ -335,6 +335,33 @@ def test_reports_are_written_although_one_fails(photos, model, tmp_path, capsys,
     assert not (out / "report.md").exists()
 
 
+def test_pairs_that_do_not_fit_are_named_in_every_report(tmp_path, capsys):
+    """The LR images are rotated; a broken one does not prevent the comparison."""
+    model, out = make_model(tmp_path / "model.pth"), tmp_path / "out"
+    high, low = tmp_path / "high", tmp_path / "low"
+    for folder in (high, low):
+        folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        image = np.rint(resize.bicubic(rng.random((8, 8, 3)), 16).clip(0, 1) * 255).astype(np.uint8)
+        images.write_pixels(high / f"{i}.png", image)
+        images.write_pixels(low / f"{i}.png", np.rot90(image[::2, ::2]))
+    options = ["-d", f"{high}={low}", "--metrics", "psnr", "--json", tmp_path / "f.json", "-o", out]
+    (low / "2.png").write_bytes(b"broken")
+    assert run(test_command, model, *options) == 1
+    printed, text = capsys.readouterr(), f"{low / '0.png'} and other LR images: do not seem to show"
+    assert printed.err.startswith(f"warning: {text}")
+    data = json.loads((tmp_path / "f.json").read_text())[f"{high}={low}"]
+    assert data["misalignment"].startswith(text)
+    for report in (printed.out, (out / "report.md").read_text(), (out / "report.html").read_text()):
+        assert text in report
+    for i in range(3):
+        images.write_pixels(low / f"{i}.png", images.read_pixels(high / f"{i}.png", 3)[::2, ::2], overwrite=True)
+    capsys.readouterr()
+    assert run(test_command, model, *options) == 0
+    assert not capsys.readouterr().err
+
+
 def test_a_mismatch_of_folders_is_one_message(photos, model, tmp_path, capsys):
     low = tmp_path / "low"
     low.mkdir()
