@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -89,7 +90,8 @@ def _run_stage(run: Run, state: StageState) -> None:
     model_path = run.files.model(stage.name)
     stage.generator.train()
     if state.pending_validation is not None:
-        _save_what_is_due(run, state, _what_is_due(run, state), state.pending_validation)
+        due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
+        _save_what_is_due(run, state, due, state.pending_validation)
     for low, high, target in iterate_batches(run, state):
         # Update the weights and their average.
         losses = stage.step(low, high, state.done, target)
