@@ -134,9 +134,8 @@ def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int) -> int | None
         return None
     print(f"training on {count} GPUs; use --no-data-parallel to train on one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    if (
-        hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    ):  # torchrun would take back what nohup has asked for
+    # torchrun would take back what nohup has asked for.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         from torch.distributed.run import get_args_parser
 
         if "--signals-to-handle" in get_args_parser().format_help():  # older versions of PyTorch lack it
