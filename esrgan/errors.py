@@ -31,9 +31,11 @@ def shorten(problems: Iterable[str | Problem], shown: int = 3) -> list[str | Pro
     """Shorten a list of problems: of those with the same remedy in one folder, keep a few, and count the others."""
     groups: dict[tuple[str, str], list[str | Problem]] = {}
     for problem in problems:
-        place, _, rest = str(problem).partition(": ")
+        if isinstance(problem, Problem):
+            place, remedy = problem.place, problem.remedy
+        else:
+            place, remedy = problem.partition(": cannot ")[0], problem.rpartition("; ")[2]
         folder = place.rpartition("/")[0] or place
-        remedy = rest.rpartition("; ")[2]
         groups.setdefault((folder, remedy), []).append(problem)
     result: list[str | Problem] = []
     for (folder, _), group in groups.items():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -84,7 +83,6 @@ DATASET_NAMES = (*_NAMED_DATASETS, "skimage")
 OUTPUT_MARKER = ".made-by-esrgan-prepare"  # in a folder of LR images that ``esrgan prepare`` made
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _COLOURED = 4  # mean difference between the channels of a pixel from which an image is not just tinted by noise
-_logged: set[str] = set()  # lines on what is left out, which are the same for both stages of a run
 
 
 def is_missing(name: str, data_root: Path) -> bool:
@@ -190,9 +188,7 @@ def _note_unused(match: Match, name: str) -> None:
         return
     counts = f"{format_count(len(match.pairs), 'image')}; left out: {_describe_unused(match.unused)}"
     match.note = f"dataset {name}: {counts}"
-    if match.note not in _logged:
-        log.info("%s", match.note)
-    _logged.add(match.note)
+    log.info("%s", match.note)
 
 
 def _describe_unused(unused: dict[Path, str]) -> str:
@@ -278,8 +274,9 @@ def _resolve_folders(
     high_name, low_name, low_template, high_template = Folders(spec) if isinstance(spec, str) else Folders(*spec)
     problems = [problem for name in (high_name, low_name) if name is not None for problem in _check_folder(name)]
     for template in (low_template or "{stem}", high_template):
-        if not re.fullmatch(r"[^{/]*\{stem\}[^{/]*", template.replace("{scale}", "")):
-            expected = "a file name without suffix that contains {stem} once, and {scale} or not"
+        names = template.replace("{stem}", "", 1).replace("{scale}", "")
+        if "{stem}" not in template or set(names) & set("/{}") or Path(template).suffix.lower() in images.SUFFIXES:
+            expected = "a file name without suffix (.png) that contains {stem} once, and {scale} or not"
             problems.append(Problem(f"dataset {high_name}", expected, template, "such as {stem}_small"))
     if problems:
         return problems

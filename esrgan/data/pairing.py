@@ -182,9 +182,9 @@ def _matches(
     all_highs = cache(lambda template: _identities(high_keys, template, scale))
     all_lows = cache(lambda template: _identities(low_keys, template, scale))
     for naming in namings:
-        lows = all_lows(naming.low)
-        if not lows:
+        if not all_highs(naming.high) or not all_lows(naming.low):
             continue
+        lows = all_lows(naming.low)
         highs = {
             key: each for key, each in all_highs(naming.high).items() if high_keys is not low_keys or key not in lows
         }
@@ -246,8 +246,11 @@ def _explain_mismatch(high_keys: Keys, low_keys: Keys, scale: int) -> str:
     for other in (each for each in SCALES if each != scale):
         if _best_naming(_NAMINGS, high_keys, low_keys, other)[1]:
             return f"their names are those of ×{other}; name the folder for ×{scale}, or set scale_factor to {other}"
+    if high_keys is low_keys:
+        return 'name it once to have LR images made, or describe the names with "lr_template", such as "{stem}_small"'
     for kind, keys, others in (("HR", high_keys, low_keys), ("LR", low_keys, high_keys)):
         whole = {_SUB_IMAGE.sub("", key): path for key, path in keys.items()}
         if _best_naming(_NAMINGS, *((whole, others) if kind == "HR" else (others, whole)), scale)[1]:
             return f"the {kind} images are cut into sub-images (_s001) and the others are not; cut both or neither"
-    return 'correct the folders, or describe the names with "lr_template", such as "{stem}_small"'
+    example = '"lr_template", such as "{stem}_small", and "hr_template", if the HR images have more than a stem as well'
+    return f"correct the folders, or describe the names with {example}"

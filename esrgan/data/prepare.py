@@ -9,11 +9,11 @@ from pathlib import Path
 from esrgan import images
 from esrgan.console import log
 from esrgan.data.archives import Archive, archives_for
-from esrgan.data.datasets import Split, find_pairs_and_problems
+from esrgan.data.datasets import Split, find_pairs_and_problems, load_pair
 from esrgan.data.pairing import ImagePair
 from esrgan.data.unpack import unpack
 from esrgan.download import Download, download
-from esrgan.errors import DatasetError, ImageError, Problem
+from esrgan.errors import DatasetError, EsrganError, Problem
 from esrgan.text import format_count, format_size
 
 DOWNLOAD_FOLDER = "downloads"  # below the data root; holds archives until they are unpacked
@@ -103,7 +103,7 @@ def _check_dataset(name: str, scale: int, data_root: Path) -> str:
     for split in splits:
         pairs, found = find_pairs_and_problems([name], split, scale, data_root)
         problems += found
-        problems += _check_pair_sizes(pairs, scale)
+        problems += check_pairs(pairs, scale)
         low = "with" if any(pair.low for pair in pairs) else "training makes the"
         kind = "training image" if split == "train" else "validation image"
         texts.append(f"{format_count(len(pairs), kind)} ({low} ×{scale} LR images)")
@@ -112,28 +112,17 @@ def _check_dataset(name: str, scale: int, data_root: Path) -> str:
     return f'{name}: {", ".join(texts)}; use in a configuration: "train_datasets": ["{name}"]'
 
 
-def _check_pair_sizes(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
-    """Return the problems of pairs whose LR and HR images do not match in size, or in having colours."""
+def check_pairs(pairs: list[ImagePair], scale: int) -> list[str | Problem]:
+    """Return the problems that training would have with pairs; only those with unexpected headers are decoded."""
     problems: list[str | Problem] = []
     for pair in pairs:
         try:
             height, width, channels = images.read_shape(pair.high)
-            low = None if pair.low is None else images.read_shape(pair.low)
-        except ImageError as error:
+            if pair.low and images.read_shape(pair.low) != (height // scale, width // scale, channels):
+                load_pair(pair, scale, channels=3)
+        except EsrganError as error:
             problems += error.problems
-            continue
-        if low is None:
-            continue
-        # Grey HR images may have RGB copies as LR images, but not the other way round.
-        expected = (height // scale, width // scale, channels if low[2] < 3 <= channels else low[2])
-        if low != expected:
-            remedy = "recreate it or remove both images"
-            problems.append(Problem(str(pair.low), _format_shape(expected), _format_shape(low), remedy))
     return problems
-
-
-def _format_shape(shape: tuple[int, int, int]) -> str:
-    return f"{shape[1]}×{shape[0]} px with {format_count(shape[2], 'channel')}"
 
 
 def _nearest_existing_folder(path: Path) -> Path:

@@ -63,7 +63,11 @@ def read_pixels(path: str | Path, channels: int) -> NDArray[np.uint8]:
     if (actual, channels) == (1, 3):
         return pixels.repeat(3, axis=2)
     if actual != channels:
-        remedy = "convert it" if actual == 2 else f"convert it, or set img_channels to {actual} for training"
+        remedy = (
+            "convert it"
+            if actual == 2
+            else f"convert it, or set img_channels to {actual} for training if all images are alike"
+        )
         raise ImageError(Problem(str(path), _KIND_NAMES[channels], _KIND_NAMES[actual], remedy))
     return np.ascontiguousarray(pixels)
 

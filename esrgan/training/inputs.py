@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,9 +54,10 @@ def load_inputs(
     """
     problems: list[str | Problem] = []
     data: dict[str, StageData] = {}
+    find = cache(find_pairs_and_problems)  # stages often have the same folders, which are listed and described once
     for name in stages:
         try:
-            data[name] = _load_stage_data(config, options, name, resume if name == stages[0] else None)
+            data[name] = _load_stage_data(config, options, name, resume if name == stages[0] else None, find)
         except DatasetError as error:
             problems += error.problems
     perceptual_loss = None
@@ -72,9 +74,11 @@ def load_inputs(
     return data, perceptual_loss
 
 
-def _load_stage_data(config: Config, options: TrainOptions, name: str, resume: Checkpoint | None) -> StageData:
+def _load_stage_data(
+    config: Config, options: TrainOptions, name: str, resume: Checkpoint | None, find: Callable[..., Any]
+) -> StageData:
     section = config.pretraining if name == "pretraining" else config.training
-    train, validation = _load_images(config, name)
+    train, validation = _load_images(config, name, find)
     patches = PatchDataset(
         train,
         scale=config.scale_factor,
@@ -96,8 +100,8 @@ def _load_stage_data(config: Config, options: TrainOptions, name: str, resume: C
     return StageData(patches, degradation, validation, timeline)
 
 
-def _load_images(config: Config, name: str) -> tuple[list[CachedPair], list[CachedPair]]:
-    """Return the training and validation images of a stage from the cache."""
+def _load_images(config: Config, name: str, find: Callable[..., Any]) -> tuple[list[CachedPair], list[CachedPair]]:
+    """Return the training and validation images of a stage from the cache; ``find`` finds their pairs."""
     section = config.pretraining if name == "pretraining" else config.training
     scale = config.scale_factor
     data_root = expand_user(config.data_root) if config.data_root else default_data_root()
@@ -107,8 +111,8 @@ def _load_images(config: Config, name: str) -> tuple[list[CachedPair], list[Cach
     cached: dict[str, list[CachedPair]] = {}
     problems: list[str | Problem] = []
     for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
-        sources, degraded = [_source(item) for item in items], section.degradation is not None and split == "train"
-        pairs, found = find_pairs_and_problems(sources, split, scale, data_root, degraded=degraded)  # type: ignore[arg-type]
+        sources, degraded = tuple(map(_source, items)), section.degradation is not None and split == "train"
+        pairs, found = find(sources, split, scale, data_root, degraded=degraded)
         is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
         if found and split == "val" and is_default:
             default = f"its default, {', '.join(map(str, items))}, is not in {data_root}"

@@ -343,6 +343,17 @@ def test_many_problems_of_one_kind_are_counted(tmp_path, cache):
     assert texts[-1] == f"{tmp_path}: 37 more with the same remedy"
 
 
+def test_names_with_colons_do_not_confuse_the_count(tmp_path, cache):
+    folder = tmp_path / "a: b; c"
+    with pytest.raises(DatasetError) as error:
+        cache(write_numbered_pairs(folder, 40), min_size=(64, 64))
+    assert problem_texts(error)[-1] == f"{folder}: 37 more with the same remedy"
+    missing = [ImagePair(folder / "none" / f"{i}: x.png", None) for i in range(40)]
+    with pytest.raises(DatasetError) as error:
+        cache(missing)
+    assert problem_texts(error)[-1] == f"{folder / 'none'}: 37 more with the same remedy"
+
+
 @pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="file names are always Unicode here")
 def test_file_names_need_not_be_unicode(tmp_path, cache):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/ph\xf6to.png"))

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from esrgan import images, resize
-from esrgan.data import ImagePair, find_pairs, load_pair
+from esrgan.data import ImagePair, find_pairs, load_pair, prepare
 from esrgan.data.datasets import default_data_root
 from esrgan.errors import DatasetError
 from tests.helpers.image_pairs import problem_texts, random_image, write_image
@@ -82,11 +83,11 @@ def test_folder_lists_only_files_with_an_image_suffix(tmp_path, messages):
         pairs = find_pairs([source], "val", 4, tmp_path)
         assert {pair.high for pair in pairs} == wanted
         assert {pair.low for pair in pairs} == {None}
-    (line,) = messages
-    assert line == (
+    assert len(messages) == 2  # every search says so
+    assert set(messages) == {
         f"dataset {tmp_path}: 13 images; left out: 3 .tga files, 1 hidden file, 1 linked folder, 1 .txt file "
         f"(first: {tmp_path / '.hidden.png'})"
-    )
+    }
 
 
 def test_same_stem_in_two_formats_is_never_dropped_silently(tmp_path):
@@ -187,3 +188,20 @@ def test_existing_lr_images_are_used_unchanged(tmp_path):
     low, high = load_pair(pair, 4, 3)
     assert np.array_equal(low, reduced)
     assert np.array_equal(high, image[:16, :24])
+
+
+def test_prepare_and_training_refuse_the_same_pairs(tmp_path):
+    photo, grey = random_image(16, 16), random_image(16, 16, 1)
+    tinted = grey.repeat(3, axis=2)
+    tinted[0, 0] = (1, 2, 3)
+    lows = {"same": (photo, random_image(4, 4)), "tinted": (tinted, grey[::4, ::4]), "copy": (grey, tinted[::4, ::4])}
+    lows |= {"grey": (photo, grey[::4, ::4]), "size": (photo, random_image(4, 5))}
+    pairs = {
+        name: ImagePair(write_image(tmp_path / "hr" / f"{name}.png", high), write_image(tmp_path / f"{name}.png", low))
+        for name, (high, low) in lows.items()
+    }
+    refused = [name for name, pair in pairs.items() if prepare.check_pairs([pair], 4)]
+    assert refused == ["grey", "size"]
+    for name, pair in pairs.items():
+        with pytest.raises(DatasetError) if name in refused else nullcontext():
+            load_pair(pair, 4, 3)

@@ -206,10 +206,16 @@ def test_templates_describe_other_names(touch, tmp_path):
     assert names(find_pairs([one], "train", 4, tmp_path), tmp_path) == [("one/1.png", "one/1_small.png")]
 
 
-@pytest.mark.parametrize("template", ["small", "{stem}{stem}", "{stem}/x4", "{stem}_{name}"])
+@pytest.mark.parametrize("template", ["small", "{stem}{stem}", "{stem}/x4", "{stem}_{name}", "{stem}}", "{stem}.png"])
 def test_unusable_templates_are_refused(touch, template):
     folder = touch("hr", "1.png")
     assert "that contains {stem} once" in refusal(Folders(folder, folder, template))
+
+
+def test_folder_given_twice_without_lr_images_says_so(touch):
+    folder = touch("hr", "1.png", "2_s001.png")
+    text = refusal((folder, folder))
+    assert "2 images without partner (1.png, 2_s001.png); name it once to have LR images made" in text
 
 
 def test_two_images_of_one_name_are_refused_if_they_have_lr_images(touch):

@@ -141,12 +141,12 @@ def test_folder_with_unexpected_images_is_left_untouched(server, offer_tiny_div2
         (
             HIGH,
             {"X4/1x4.png": png(random_image(5, 6)), "X4/2x4.png": png(random_image(4, 6))},
-            "expected 6×4 px with 3 channels",
+            "expected 6×4 px, 1/4 of ",
         ),
         (
             HIGH,
             {"X4/1x4.png": png(random_image(4, 6, 1)), "X4/2x4.png": png(random_image(4, 6))},
-            "got 6×4 px with 1 channel",
+            "got a grey image; recreate it in colour",
         ),
         (HIGH | {"1.png": b"no image"}, LOW, "damaged"),
     ],
