@@ -166,10 +166,8 @@ def find_dataset(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -
 
 def _remove_below(paths: list[Path], folder: Path, other: Path) -> list[Path]:
     """Return the images of a folder without those of another folder that is in it."""
-    if not other.resolve().is_relative_to(folder.resolve()):
-        return paths
-    inner = folder / other.resolve().relative_to(folder.resolve())
-    return [path for path in paths if not path.is_relative_to(inner)]
+    below = os.path.relpath(other.resolve(), folder.resolve())  # begins with .. if it is not in it
+    return [path for path in paths if not path.is_relative_to(folder / below)]
 
 
 def find_unpaired(name: str) -> Match:

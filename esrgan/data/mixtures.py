@@ -22,13 +22,13 @@ _COMPARED = 5  # couples of images whose sizes are compared, and versions of an 
 def find_lr_image(folder: Path, keys: Mapping[str, Path]) -> tuple[str, str] | None:
     """Find an LR image among the images of one folder, given by their paths below it without suffix.
 
-    Two images may be versions of one if their paths differ only in the end of the name, or only in folders. They are
-    HR and LR image if most couples with the same two ends, or in the same two folders, differ by a scale factor.
+    Two images may be versions of one if their paths differ only in folders and the end of the name. They are HR and LR
+    image if most couples with the same two ends, or in the same two folders, differ by a scale factor.
 
     Returns:
         The LR image and its HR image as text, and the templates of their names as text; None if there is no LR image.
     """
-    for is_end, parts, couples in _find_couples(keys):
+    for (is_end, *parts), couples in _find_couples(keys):
         is_low = [is_end and bool(LR_NAME.fullmatch(part.lstrip("_-"))) for part in parts]
         is_marked = any(is_low) and any(part.lstrip("_-").upper() in ("HR", "GT") for part in parts)
         if len(couples) == 1 and len(keys) > 2 and not any(is_low):
@@ -49,37 +49,32 @@ def find_lr_image(folder: Path, keys: Mapping[str, Path]) -> tuple[str, str] | N
 def size_ratio(one: Path, two: Path) -> int | None:
     """Return the scale factor between the sizes of two images; 0 if there is none, None if they cannot be read."""
     low, high = sorted(map(_read_size, (one, two)))
-    if not low:
-        return None
     fits = (scale for scale in (1, *SCALES) if all(abs(a * scale - b) < scale for a, b in zip(low, high, strict=True)))
-    return next(fits, 0)
+    return next(fits, 0) if low else None
 
 
-def _find_couples(keys: Mapping[str, Path]) -> list[tuple[bool, tuple[str, str], list[tuple[Path, Path]]]]:
-    """Return whether images differ in the ends of their names, the two ends or folders, and the couples that do so."""
-    groups: dict[tuple[str, ...], dict[str, Path]] = {}
-    for key in list(keys)[:: max(len(keys) // _SAMPLE, 1)]:
-        groups |= {group: {} for group, _ in _split(key)}
+def _find_couples(keys: Mapping[str, Path]) -> list[tuple[tuple[bool, str, str], list[tuple[Path, Path]]]]:
+    """Return couples of images by whether the ends of their names differ, and their two ends or folders."""
+    chosen = list(keys)[:: max(len(keys) // _SAMPLE, 1)]
+    groups: dict[tuple[str, ...], dict[str, Path]] = {group: {} for key in chosen for group, _ in _split(key)}
     for key, path in keys.items():
         for group, part in _split(key):
             if group in groups:
                 groups[group][part] = path
-    kinds: dict[tuple[bool, tuple[str, str]], list[tuple[Path, Path]]] = {}
+    kinds: dict[tuple[bool, str, str], list[tuple[Path, Path]]] = {}
     for group, paths in groups.items():
         for one, two in combinations(sorted(paths)[:_COMPARED], 2):
-            kinds.setdefault((group[0] == "end", (one, two)), []).append((paths[one], paths[two]))
-    most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))[:_KINDS]
-    return [(is_end, parts, couples) for (is_end, parts), couples in most]
+            kinds.setdefault((group[0] == "end", one, two), []).append((paths[one], paths[two]))
+    return sorted(kinds.items(), key=lambda kind: -len(kind[1]))[:_KINDS]
 
 
 def _split(key: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield what the paths of versions of an image have in common, and in what they differ: the end, or folders."""
+    """Yield what the paths of versions of an image share, and in what they differ: the end, folders, or both."""
     *folders, name = key.split("/")
-    yield ("end", *folders, name), ""
-    for end in (found.start() for found in _END.finditer(name, 1)):
-        if any(map(str.isalpha, name[end:])):  # not numbered photos
+    for end in (len(name), *(found.start() for found in _END.finditer(name, 1))):
+        if end == len(name) or any(map(str.isalpha, name[end:])):  # not numbered photos
             yield ("end", *folders, name[:end]), name[end:]
-    yield ("folder", name), "/".join(folders)
+        yield ("folder", name[:end]), "/".join([*folders, *([f"*{name[end:]}"] if name[end:] else [])])
     for place, folder in enumerate(folders if len(folders) > 1 else []):
         yield ("folder", *folders[:place], "*", *folders[place + 1 :], name), folder
 

@@ -52,7 +52,7 @@ _NAMINGS = (
 )
 _SUB_IMAGE = re.compile(r"_s\d{3,}$")  # BasicSR's names of crops
 # Results of other methods for an HR image, which are as large as it.
-_VERSION = re.compile(r"_SRF_\d_[^/]+$|[_-](?:bicubic|bilinear|nearest|lanczos)$", re.IGNORECASE)
+_VERSION = re.compile(r"_SRF_\d_(?!(?:HR|LR)$)[^/]+$|[_-](?:bicubic|bilinear|nearest|lanczos)$", re.IGNORECASE)
 _SHOWN = 3  # names in a message
 
 Keys = dict[str, Path]  # images by their path below a folder, without suffix and in composed Unicode (NFC)
@@ -97,14 +97,13 @@ def match_folders(
     used = set(found).union(*found.values())
     if found and not used.issuperset(low_keys.values()):
         others = _of_other_scales(high_keys, low_keys, scale, namings or _NAMINGS)
-        folders = {path.parent for path in used}  # an HR image there lacks its LR image
-        highs_of_others = {path for path in others.values() if is_one_folder and path.parent not in folders}
-        match.unused = dict.fromkeys((others.keys() | highs_of_others) - used, "other-scale image")
-    if is_one_folder:
-        marked = {key for template in (best.high, best.low) for key in _identities(high_keys, template, scale)}
-        stems = {_name(identity) for identity in _identities(high_keys, best.high, scale).values()} if found else set()
-        versions = [path for key, path in high_keys.items() if key not in marked and _original_of(_name(key)) in stems]
-        match.unused = dict.fromkeys(versions, "other version") | match.unused
+        folders = {path.parent for path in used}  # another HR image there lacks its LR image
+        of_others = [path for path in others.values() if "{scale}" in best.high or path.parent not in folders]
+        versions = [path for key, path in high_keys.items() if _VERSION.search(key)]
+        match.unused = dict.fromkeys(others, "other-scale image")
+        if is_one_folder:
+            match.unused |= dict.fromkeys(of_others, "other-scale image") | dict.fromkeys(versions, "other version")
+        match.unused = {path: kind for path, kind in match.unused.items() if path not in used}
     sides = [(high_keys, "image" if is_one_folder else "HR image", high)]
     sides += [] if is_one_folder else [(low_keys, "LR image", low)]
     got = []
@@ -146,7 +145,7 @@ def match_within(folder: Path, paths: Sequence[Path], scale: int) -> Match:
     if got:
         remedy = 'move them, or give both folders, as {"hr": …, "lr": …} or HR=LR' + remedy
         return Match(problems=[Problem(f"dataset {folder}", "HR images only", got, remedy)])
-    versions = [path for key, path in keys.items() if _original_of(key) in keys]
+    versions = [path for key, path in keys.items() if (end := _VERSION.search(key)) and key[: end.start()] in keys]
     unused = dict.fromkeys(versions, "other version")
     return Match([ImagePair(path, None) for path in paths if path not in unused], unused=unused)
 
@@ -224,16 +223,6 @@ def _of_other_scales(high_keys: Keys, low_keys: Keys, scale: int, namings: Seque
         for high, lows in found.items()
         for low in lows
     }
-
-
-def _name(key: str) -> str:
-    return key.rpartition("/")[2]
-
-
-def _original_of(key: str) -> str | None:
-    """Return the key of the image of which another is a version, such as img_001 of img_001_SRF_4_bicubic."""
-    found = _VERSION.search(key)
-    return key[: found.start()] if found else None
 
 
 def _name_some(paths: Sequence[Path], folder: Path) -> str:

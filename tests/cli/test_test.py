@@ -193,6 +193,13 @@ def test_images_of_selfexsr_are_paired_and_versions_left_out(tmp_path, capsys):
     assert "2 other versions" in data["left_out"]
 
 
+def test_lr_images_among_originals_are_refused(photos, model, capsys):
+    for path in list(photos.iterdir()):
+        images.write_pixels(path.with_name(f"{path.stem}_lr.png"), images.read_pixels(path, 3)[::2, ::2])
+    assert run(test_command, model, "-d", photos) == 2
+    assert "images that seem to be LR images, such as 0_lr.png" in capsys.readouterr().err
+
+
 def test_grey_images_count_in_a_colour_set(photos, model, tmp_path):
     grey = images.read_pixels(photos / "0.png", 3)[..., :1]
     images.write_pixels(photos / "0.png", grey, overwrite=True)

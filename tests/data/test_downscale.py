@@ -90,6 +90,16 @@ def test_bad_images_do_not_stop_the_rest(photos, capsys):
     }
 
 
+def test_lr_images_among_originals_are_refused(photos, capsys):
+    (photos / "low").mkdir()
+    images.write_pixels(photos / "low/0.png", images.read_pixels(photos / "0.png", 3)[::4, ::4])
+    images.write_pixels(photos / "low/1.png", images.read_pixels(photos / "1.png", 3)[::4, ::4])
+    code, _, err = run(capsys, photos)
+    assert code == 1
+    assert "images that seem to be LR images, such as low/0.png" in err
+    assert not photos.with_name("photos_LR_x4").exists()
+
+
 def test_lr_image_without_hr_image_is_reported(photos, capsys):
     run(capsys, photos, "--workers", 1)
     (photos / "2.png").unlink()

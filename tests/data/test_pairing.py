@@ -308,6 +308,8 @@ COUPLES = {  # names of an HR image and its LR image, of which a folder of HR im
     "targets": ("target/{}", "input/{}"),
     "method": ("HR/{}", "bicubic/{}"),
     "frames": ("HR/{}/0001/im1", "small/{}/0001/im1"),
+    "folder and end": ("high res/{}", "low res/{}_4"),
+    "folder and x4": ("DIV2K/HR/{}", "DIV2K/bicubic/{}x4"),
     "deep": ("data/HR/{}", "data/down/by/four/{}"),
     "LR": ("{}", "{}_LR"),
     "lr": ("{}", "{}_lr"),
@@ -338,6 +340,8 @@ def test_remedy_for_pairs_in_one_folder_is_accepted(paint):
     "sizes",
     [
         {f"IMG_{i}": 32 + i % 2 * 32 for i in range(6)},  # numbers are no versions
+        {f"{animal}/IMG_{i}": 32 + i % 3 * 32 for animal in ("cat", "dog") for i in range(6)},
+        {f"{animal}/{animal}_{i}": 64 if animal == "cat" else 32 for animal in ("cat", "dog") for i in range(6)},
         {"cat_red": 32, "cat_blue": 64, "dog": 24, "dog_big": 48, "bird_x2": 20},  # one couple is chance
         {f"{animal}/{i}": 32 + 8 * i + 5 * (animal == "dog") for animal in ("cat", "dog") for i in range(5)},
         {"cat/1": 32, "dog/1": 64, "dog/2": 20, "dog/3": 24},

@@ -96,12 +96,22 @@ def test_palette_images_have_the_channels_of_their_palette(tmp_path, image, chan
     ("mode", "wanted", "expected"),
     [
         ("L", 4, "got a grey image; convert it, or set img_channels to 1 for training if all images are alike"),
-        ("RGBA", 3, "got an RGB image with alpha; convert it, or set img_channels to 4 for training if all images are alike"),
-        ("RGB", 1, "expected a grey image, got an RGB image; convert it, or set img_channels to 3 for training if all images are alike"),
+        (
+            "RGBA",
+            3,
+            "got an RGB image with alpha; convert it, or set img_channels to 4 for training if all images are alike",
+        ),
+        (
+            "RGB",
+            1,
+            "expected a grey image, got an RGB image; "
+            "convert it, or set img_channels to 3 for training if all images are alike",
+        ),
         (
             "RGB",
             4,
-            "expected an RGB image with alpha, got an RGB image; convert it, or set img_channels to 3 for training if all images are alike",
+            "expected an RGB image with alpha, got an RGB image; "
+            "convert it, or set img_channels to 3 for training if all images are alike",
         ),
         ("LA", 3, "got a grey image with alpha; convert it"),
     ],

@@ -197,3 +197,15 @@ def test_names_that_are_not_unicode_and_equal_names_in_two_classes_train(
     (folder / "grey/1.png").rename(folder / "grey" / os.fsdecode(b"caf\xe9.png"))
     config = tiny_config(cache_dir=str(tmp_path / "cache"), pretraining={"train_datasets": [str(folder)]})
     assert run(config, tmp_path / "out", stage="pretraining", max_steps=1)
+
+
+def test_files_left_out_are_reported_once_by_each_run(
+    tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "photos", 2)
+    (folder / "notes.txt").touch()
+    section = {"train_datasets": [str(folder)]}
+    config = tiny_config(cache_dir=str(tmp_path / "cache"), pretraining=section, training=section)
+    for name in ("first", "second"):
+        run(config, tmp_path / name, dry_run=True)
+        assert capsys.readouterr().out.count("2 images; left out: 1 .txt file") == 1
