@@ -123,7 +123,8 @@ def write_error(path: Path, error: OSError) -> EsrganError:
     """Return an error for users about a file that could not be written with ``atomic_write``."""
     if isinstance(error, FileExistsError) and Path(error.filename).is_dir():
         return EsrganError(f"{error.filename}: expected a file to write, got a folder; choose another name")
-    return EsrganError(f"{path}: cannot be written: {describe_error(error)}; check the folder and its free disk space")
+    remedy = "use shorter names" if error.errno == errno.ENAMETOOLONG else "check the folder and its free disk space"
+    return EsrganError(f"{path}: cannot be written: {describe_error(error)}; {remedy}")
 
 
 @contextmanager

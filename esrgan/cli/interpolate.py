@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
             parser.error(
                 "--sweep plots PSNR or SSIM against a perceptual metric; pass both, such as --metrics psnr,niqe"
             )
-        if any(dataset.startswith("=") for dataset in args.datasets.split(",")):
+        if any(dataset.startswith("=") for dataset in args.datasets):
             parser.error(
                 "--sweep needs datasets with ground truth, which =LR does not have; use HR=LR or a folder of HR images"
             )

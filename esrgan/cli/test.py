@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from esrgan.cli import arguments, process
 from esrgan.console import log
 from esrgan.errors import EsrganError
-from esrgan.files import check_output_path, write_text
+from esrgan.files import check_output_path, describe_path, expand_user, write_text
 
 if TYPE_CHECKING:
     from esrgan.evaluation import Evaluation
@@ -39,6 +39,7 @@ def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "p
     parser.add_argument(
         "-d",
         "--datasets",
+        type=_split_datasets,
         default="set5",
         metavar="LIST",
         help="comma-separated dataset names, HR folders, HR=LR or HR=LR=TEMPLATE folders, or =LR folders without "
@@ -65,6 +66,25 @@ def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "p
     arguments.add_number(parser, "--workers", default=2, help="threads that compute metrics (default: 2)")
     arguments.add_precision(parser, "fp32", "precision of the models (default: fp32 on every device)")
     arguments.add_device(parser)
+
+
+def _split_datasets(text: str) -> list[str]:
+    """Split a list at its commas, except for commas in the names of existing folders."""
+    parts, datasets = text.split(","), []
+    while parts:
+        starts = [",".join(parts[:n]) for n in range(len(parts), 1, -1)]
+        found = (name for start in starts for name in (start, start.strip()) if _are_folders(name))
+        datasets.append(next(found, parts[0] if _are_folders(parts[0]) else parts[0].strip()))
+        del parts[: datasets[-1].count(",") + 1]
+    return datasets
+
+
+def _are_folders(name: str) -> bool:
+    """Return whether a folder of this name exists, or the folders of HR=LR."""
+    return any(
+        all(describe_path(expand_user(each)) == "a folder" for each in names if each)
+        for names in ([name], name.split("=", 2)[:2])
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,8 +124,8 @@ def evaluate_and_report(
     is_complete = True
     process.interrupt_on_termination()
     try:
-        datasets, metrics = args.datasets.split(","), args.metrics.split(",")
-        evaluation.evaluate(models, datasets, metrics, evaluation.EvaluationOptions(**options), show)
+        metrics = args.metrics.split(",")
+        evaluation.evaluate(models, args.datasets, metrics, evaluation.EvaluationOptions(**options), show)
     finally:  # also if this is interrupted, for the datasets before
         for path, render in renderers.items():
             try:

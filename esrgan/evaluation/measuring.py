@@ -183,7 +183,7 @@ class Measurement:
                 if not is_out_of_memory(error):
                     raise
                 place = f"{self.result.dataset}: {image}"
-                error = EsrganError(f"{place}: not enough memory; use --device cpu or fewer --workers")
+                error = EsrganError(f"{place}: not enough memory; use the CPU or fewer workers")
             self.result.errors.append(error)
             if len(self.result.errors) <= _ERRORS_SHOWN:
                 log.error("%s", error)

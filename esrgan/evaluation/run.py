@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from esrgan.console import log
 from esrgan.data import Folders
@@ -14,23 +16,25 @@ from esrgan.errors import DatasetError, EsrganError, WeightsError
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.measuring import BICUBIC, DatasetImage, EvaluationOptions, Measurement, Method, output_path
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
-from esrgan.files import cache_dir, check_output_path, expand_user
+from esrgan.files import cache_dir, check_output_path, describe_path, expand_user
 from esrgan.inference import Upscaler
-from esrgan.metrics import Metric
+from esrgan.inference.upscaler import PRECISIONS
+from esrgan.metrics import Metric, select_metrics
 from esrgan.metrics.learned import load_metrics
 from esrgan.text import describe_error
 from esrgan.weights import GeneratorFile, extract_state_dict, load_file, load_generator
 
-Models = Mapping[str, str | Path | GeneratorFile] | Sequence[str | Path | GeneratorFile]
+Model = str | os.PathLike[str] | GeneratorFile
+Dataset = str | os.PathLike[str] | Folders | tuple[str | os.PathLike[str], ...]
 
 # These names are taken by files in the output folder and by an entry of the report.
 _RESERVED_NAMES = ("sheet", "strip", "conventions")
 
 
 def evaluate(
-    models: Models,
-    datasets: Sequence[str | Path],
-    metrics: Sequence[str] = ("psnr", "ssim"),
+    models: Model | Iterable[Model] | Mapping[str, Model],
+    datasets: Dataset | Iterable[Dataset],
+    metrics: str | Iterable[str] = ("psnr", "ssim"),
     options: EvaluationOptions | None = None,
     on_dataset: Callable[[Evaluation], object] = lambda _: None,
 ) -> Evaluation:
@@ -39,9 +43,10 @@ def evaluate(
     Progress and errors are logged. An image that cannot be measured does not stop the others.
 
     Args:
-        models: Weight files, checkpoints, model names or loaded generators, all of the same scale and number of
-            channels: a list, or a dictionary with the names that they have in the results.
-        datasets: Dataset names, HR folders, "HR=LR" pairs of folders, or "=LR" folders without ground truth.
+        models: Weight files, checkpoints, model names or loaded generators (``GeneratorFile``), all of the same scale
+            and number of channels: a list, or a dictionary with the names that they have in the results.
+        datasets: Dataset names, HR folders, "HR=LR" pairs of folders, or "=LR" folders without ground truth. In a
+            ``Path`` or a tuple of HR and LR folders, "=" is part of the name.
         metrics: Names of ``esrgan.metrics.METRICS``, groups ("psnr", "ssim", "niqe", "lpips", "dists", "vgg16"), or
             "all". The first in the order of ``METRICS`` ranks the images.
         options: Settings; None for the defaults.
@@ -66,15 +71,22 @@ def evaluate(
         >>> print(esrgan.evaluation.render_markdown(evaluation))
         esrgan-lite-psnr: RRDBNet ×4 ...
     """
-    options = options or EvaluationOptions()
+    options = EvaluationOptions() if options is None else options
+    _check_options(options)
+    specs = _as_list("datasets", datasets, (str, os.PathLike, tuple), "names, folders, or tuples of folders")
+    sources: dict[str, str | Folders] = {}
+    for name, source in map(_parse_dataset, specs):
+        if sources.setdefault(name, source) != source:
+            raise DatasetError(f"datasets: two different ones are called {name}; give the path of a folder from /")
+    names_of_metrics = select_metrics(_as_list("metrics", metrics, (str,), "names of metrics"))
     files = _load_models(models)
     scale, channels = _common_kind(files)
-    found = {name: _find_images(name, scale, options.data_root) for name in _as_list(datasets)}
+    found = {name: _find_images(source, scale, options.data_root) for name, source in sources.items()}
     if unknown := {*options.strips} - files.keys():
         raise EsrganError(f"strips: expected names of models, got {', '.join(sorted(unknown))}")
     names = (BICUBIC, *files)
-    folders = _choose_folders(options.out_dir, found, names)
-    available, unavailable = _load_metrics(_as_list(metrics), options)
+    folders = _choose_folders(options.out_dir, sources, found, names)
+    available, unavailable = _load_metrics(names_of_metrics, options)
     results = [
         DatasetEvaluation(name, names, _usable(available, name, each), len(each), left_out, folders.get(name))
         for name, (each, left_out) in found.items()
@@ -114,20 +126,57 @@ def unique_names(paths: Iterable[str | Path]) -> list[str]:
     return names
 
 
-def _as_list(value: Sequence[str | Path] | str | Path) -> list[str]:
-    """Return a list of names, also for a single one, which would otherwise be taken for a list of letters."""
-    return [str(each) for each in ([value] if isinstance(value, (str, Path)) else value)]
+def _check_options(options: EvaluationOptions) -> None:
+    if not isinstance(options, EvaluationOptions):
+        raise EsrganError(f"options: expected EvaluationOptions, got {type(options).__name__}")
+    for name, least in (("workers", 1), ("num_shown", 0)):
+        value = getattr(options, name)
+        if not isinstance(value, int) or value < least:
+            raise EsrganError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    if options.precision not in ("auto", *PRECISIONS):
+        raise EsrganError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {options.precision!r}")
 
 
-def _load_models(models: Models) -> dict[str, GeneratorFile]:
-    if isinstance(models, (str, Path, GeneratorFile)):
-        models = [models]
-    if not isinstance(models, Mapping):
-        names = unique_names(each.path if isinstance(each, GeneratorFile) else each for each in models)
-        models = dict(zip(names, models, strict=True))
-    if reserved := {BICUBIC, *_RESERVED_NAMES} & models.keys():
-        raise WeightsError(f"{', '.join(sorted(reserved))}: these names are reserved; give the models other names")
-    return {name: each if isinstance(each, GeneratorFile) else load_generator(each) for name, each in models.items()}
+def _as_list(argument: str, value: Any, kinds: tuple[type, ...], expected: str) -> list[Any]:
+    """Return a list of values, also for a single one, which could otherwise be taken for a list of letters."""
+    is_single = isinstance(value, (*kinds, bytes)) and type(value) is not tuple
+    is_single |= not isinstance(value, Iterable)
+    values = [value] if is_single else list(value)
+    got = next((type(each).__name__ for each in values if not isinstance(each, kinds)), None if values else "none")
+    if got:
+        raise EsrganError(f"{argument}: expected {expected}, got {got}")
+    return values
+
+
+def _load_models(models: Model | Iterable[Model] | Mapping[str, Model]) -> dict[str, GeneratorFile]:
+    values = models.values() if isinstance(models, Mapping) else models
+    kinds, expected = (str, os.PathLike, GeneratorFile), "weight files, names of models or GeneratorFile objects"
+    values = _as_list("models", values, kinds, expected)
+    if isinstance(models, Mapping):
+        names = _as_list("models", models.keys(), (str,), "names that are texts")
+    else:
+        names = unique_names(each.path if isinstance(each, GeneratorFile) else each for each in values)
+    if reserved := [name for name in names if name in (BICUBIC, *_RESERVED_NAMES, "")]:
+        raise WeightsError(f"{', '.join(reserved) or 'no name'}: these names are reserved; give the models other names")
+    files = (each if isinstance(each, GeneratorFile) else load_generator(each) for each in values)
+    return dict(zip(names, files, strict=True))
+
+
+def _parse_dataset(dataset: Dataset) -> tuple[str, str | Folders]:
+    """Return a dataset's name in the results, and the dataset: a name or folders, without HR for "=LR"."""
+    if isinstance(dataset, tuple):
+        try:
+            folders = Folders(*(part and os.fspath(part) for part in dataset))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise DatasetError(f"datasets: expected a tuple of HR and LR folders, got {dataset!r}") from error
+        return "=".join(part or "" for part in folders[:3]).rstrip("="), folders
+    name = os.fspath(dataset)
+    if not isinstance(dataset, str) or ("=" in name and describe_path(expand_user(name)) == "a folder"):
+        return name, Folders(name)
+    high, low, template = [*name.split("=", 2), "", ""][:3]
+    if not high and not low:
+        raise DatasetError("datasets: expected names, folders, HR=LR or =LR folders, got an empty entry")
+    return name, Folders(high, low or None, template or None) if low or template else high
 
 
 def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
@@ -139,45 +188,56 @@ def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
     return kinds.pop()
 
 
-def _find_images(dataset: str, scale: int, data_root: str | Path | None) -> tuple[list[DatasetImage], str]:
-    """Find the images of a dataset (a name, a folder, HR=LR, HR=LR=TEMPLATE, or =LR), and describe what is left out."""
-    high, low, template = [*dataset.split("=", 2), "", ""][:3]
-    if not high and not low:
-        raise DatasetError("--datasets: expected names, folders, HR=LR or =LR folders, got an empty entry")
-    if high:
-        source = Folders(high, low, template or None) if low else high
-        match = find_dataset(source, "val", scale, expand_user(data_root or default_data_root()))
+def _find_images(source: str | Folders, scale: int, data_root: str | Path | None) -> tuple[list[DatasetImage], str]:
+    """Find the images of a dataset, and describe what is left out."""
+    if is_unpaired := isinstance(source, Folders) and not source.high:
+        match = find_unpaired(source[1] or "")
     else:
-        match = find_unpaired(low)
+        match = find_dataset(source, "val", scale, expand_user(data_root or default_data_root()))
     if match.problems:
         raise DatasetError(match.problems)
     names = unique_names(pair.high for pair in match.pairs)
     found = [
-        DatasetImage(name, pair.low if high else pair.high, pair.high if high else None)
+        DatasetImage(name, pair.high, None) if is_unpaired else DatasetImage(name, pair.low, pair.high)
         for name, pair in zip(names, match.pairs, strict=True)
     ]
     return found, match.note
 
 
 def _choose_folders(
-    out_dir: str | Path | None, datasets: Mapping[str, tuple[list[DatasetImage], str]], methods: Sequence[str]
+    out_dir: str | Path | None,
+    sources: Mapping[str, str | Folders],
+    found: Mapping[str, tuple[list[DatasetImage], str]],
+    methods: Sequence[str],
 ) -> dict[str, Path]:
     """Create an output folder for each dataset, named after it, after checking that outputs overwrite nothing."""
     if out_dir is None:
         return {}
-    paths = [expand_user(dataset.partition("=")[0] or dataset[1:]).resolve() for dataset in datasets]
-    names = unique_names(path.with_name(f"{path.name}.x") for path in paths)
-    folders = {dataset: expand_user(out_dir) / name for dataset, name in zip(datasets, names, strict=True)}
-    for dataset, (dataset_images, _) in datasets.items():
-        _check_folder(folders[dataset], dataset, dataset_images, methods)
-    for folder in folders.values():
-        check_output_path(folder / "image_sheet.png")
+    if unusable := [method for method in methods if "/" in method or "\0" in method]:
+        raise EsrganError(f"{unusable[0]!r}: output files cannot have this name of a model; choose another one")
+    places = {
+        name: [expand_user(each).resolve() for each in ([source] if isinstance(source, str) else source[:2]) if each]
+        for name, source in sources.items()
+    }
+    names = unique_names(paths[0].with_name(f"{paths[0].name}.x") for paths in places.values())
+    folders = {dataset: expand_user(out_dir) / name for dataset, name in zip(sources, names, strict=True)}
+    longest = [
+        _check_folder(folders[dataset], places[dataset], dataset_images, methods)
+        for dataset, (dataset_images, _) in found.items()
+    ]
+    for path in longest:
+        check_output_path(path)
     return folders
 
 
-def _check_folder(folder: Path, dataset: str, dataset_images: Sequence[DatasetImage], methods: Iterable[str]) -> None:
-    """Check that the outputs would overwrite neither the evaluated images nor each other, nor become part of them."""
-    places = [expand_user(name).resolve() for name in dataset.split("=")[:2] if name]
+def _check_folder(
+    folder: Path, places: Iterable[Path], dataset_images: Sequence[DatasetImage], methods: Iterable[str]
+) -> Path:
+    """Check that the outputs would overwrite neither the evaluated images nor each other, nor become part of them.
+
+    Returns:
+        The output with the longest name.
+    """
     used = {path.resolve().parent for each in dataset_images for path in (each.low, each.high) if path}
     used |= {place for place in places if any(each.is_relative_to(place) for each in used)}
     if any(folder.resolve().is_relative_to(each) for each in used):
@@ -193,6 +253,7 @@ def _check_folder(folder: Path, dataset: str, dataset_images: Sequence[DatasetIm
                 raise EsrganError(
                     f"{path}: would be the output of both {owner} and {image.name}; rename a model or an image"
                 )
+    return max(owners, key=lambda path: len(os.fsencode(path)))
 
 
 def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[list[Metric], list[str]]:
@@ -209,7 +270,7 @@ def _usable(metrics: Sequence[Metric], dataset: str, dataset_images: Sequence[Da
     """Return the metrics that can be measured on a dataset, which may have no ground truth."""
     usable = [metric for metric in metrics if dataset_images[0].high is not None or not metric.needs_reference]
     if not usable:
-        raise DatasetError(f"{dataset}: no ground-truth images, which all requested metrics need; use --metrics niqe")
+        raise DatasetError(f"{dataset}: no ground-truth images, which all requested metrics need; use the metric niqe")
     return usable
 
 

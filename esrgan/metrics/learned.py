@@ -94,7 +94,8 @@ def _load_network(name: str, vgg16_state: dict[str, Tensor] | None) -> torch.nn.
 
     path = torchvision_weights_path(network)
     if not path.exists():
-        remedy = f"pass --download to fetch them, or save {torchvision_weights_url(network)} as {path}"
+        remedy = "download them with --download, or download=True in Python, "
+        remedy += f"or save {torchvision_weights_url(network)} as {path}"
         if name == "vgg16":
             remedy += ", or pass a file with --vgg-weights"
         raise WeightsError(f"the ImageNet weights of {network} are not on this machine; {remedy}")
@@ -179,7 +180,7 @@ def load_metrics(
         if name in learned or METRICS[name].function
     ]
     if not metrics:
-        raise EsrganError([*messages, "--metrics: none of the requested metrics is available"])
+        raise EsrganError([*messages, "metrics: none of the requested metrics is available"])
     return metrics, messages
 
 

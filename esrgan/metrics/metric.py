@@ -111,7 +111,7 @@ def select_metrics(requested: Iterable[str]) -> list[str]:
     groups = dict.fromkeys(name.partition("_")[0] for name in METRICS)
     for each in requested:
         if each not in ("all", *groups, *METRICS):
-            raise EsrganError(f"--metrics: expected all, {', '.join(groups)}, got {each!r}")
+            raise EsrganError(f"metrics: expected all, {', '.join(groups)}, got {each!r}")
     return [name for name in METRICS if {"all", name, name.partition("_")[0]} & {*requested}]
 
 

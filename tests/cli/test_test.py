@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -265,6 +266,36 @@ def test_outputs_are_checked_before_anything_is_measured(photos, model, tmp_path
         assert run(test_command, model, "-d", photos, *options) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (photos / "results").exists()
+
+
+def test_lists_of_datasets_may_have_blanks_and_names_with_commas(photos, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("eq=,comma", "a,b", " blank", "c"):
+        shutil.copytree(photos, name)
+    for text, names in (
+        ("c, photos ", ["c", "photos"]),
+        (" blank", [" blank"]),
+        ("photos, eq=,comma,c", ["photos", "eq=,comma", "c"]),
+        ("photos,a,b=c,none", ["photos", "a,b=c", "none"]),
+        ("a,b", ["a,b"]),
+        ("b,a", ["b", "a"]),
+        ("=a,b,,", ["=a,b", "", ""]),
+        (",".join("x" * 300), ["x"] * 300),
+    ):
+        assert test_command.make_parser().parse_args(["model", "-d", text]).datasets == names
+    assert test_command.make_parser().parse_args(["model"]).datasets == ["set5"]
+    out = tmp_path / "f.json"
+    assert run(test_command, model, "-d", "eq=,comma, a,b", "--metrics", "psnr, ssim", "--json", out) == 0
+    assert list(json.loads(out.read_text())) == ["eq=,comma", "a,b"]
+
+
+def test_names_that_become_too_long_are_found_before_measuring(photos, tmp_path, capsys, monkeypatch):
+    model = make_model(tmp_path / f"{'m' * 200}.pth")
+    (photos / "1.png").rename(photos / f"{'ä' * 30}.png")
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("measured"))
+    assert run(test_command, model, "-d", photos, "-o", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("File name too long; use shorter names")
 
 
 def test_two_outputs_at_one_path_are_refused(photos, model, tmp_path, capsys, monkeypatch):

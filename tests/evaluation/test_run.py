@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import esrgan
-from esrgan import EvaluationOptions, evaluation
+from esrgan import EvaluationOptions, Upscaler, evaluation, images
+from esrgan.data import Folders
 from esrgan.errors import EsrganError
 from esrgan.evaluation.measuring import DatasetImage
 from esrgan.weights import load_generator
@@ -64,6 +66,69 @@ def test_wrong_arguments_are_refused(photos, model, tmp_path):
     (tmp_path / "vgg.txt").write_text("no weights")
     with pytest.raises(EsrganError, match=r"vgg\.txt"):
         esrgan.evaluate([model], [photos], ["vgg16"], EvaluationOptions("cpu", vgg_weights=tmp_path / "vgg.txt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": None}, "models: expected weight files, .*, got NoneType"),
+        ({"models": [Upscaler]}, "models: expected weight files, .*, got type"),
+        ({"models": b"model.pth"}, "models: expected weight files, .*, got bytes"),
+        ({"models": {1: "esrgan-lite"}}, "models: expected names that are texts, got int"),
+        ({"models": {"": "esrgan-lite"}}, "no name: these names are reserved"),
+        ({"models": {"a/b": "esrgan-lite"}, "options": EvaluationOptions("cpu", out_dir="out")}, "'a/b': output files"),
+        ({"datasets": []}, "datasets: expected names, .*, got none"),
+        ({"datasets": [None]}, "datasets: expected names, .*, got NoneType"),
+        ({"datasets": [("hr", 3)]}, "datasets: expected a tuple of HR and LR folders"),
+        ({"datasets": [()]}, "datasets: expected a tuple of HR and LR folders"),
+        ({"datasets": ["skimage", Path("skimage")]}, "datasets: two different ones are called skimage"),
+        ({"metrics": ()}, "metrics: expected names of metrics, got none"),
+        ({"metrics": 3}, "metrics: expected names of metrics, got int"),
+        ({"metrics": ["psrn"]}, "metrics: expected all, psnr"),
+        ({"options": {"device": "cpu"}}, "options: expected EvaluationOptions, got dict"),
+        ({"options": EvaluationOptions("cpu", workers=0)}, "workers: expected an integer of at least 1, got 0"),
+        ({"options": EvaluationOptions("cpu", num_shown=-1)}, "num_shown: expected an integer of at least 0"),
+        ({"options": EvaluationOptions("cpu", precision="int8")}, "precision: expected auto, fp32"),
+    ],
+)
+def test_wrong_arguments_are_one_error_before_anything_is_measured(photos, model, monkeypatch, arguments, message):
+    monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("measured"))
+    with pytest.raises(EsrganError, match=message) as caught:
+        esrgan.evaluate(**({"models": [model], "datasets": [photos], "options": CPU} | arguments))
+    assert len(caught.value.problems) == 1
+    assert not Path("out").exists()
+
+
+def test_arguments_may_be_generators(photos, model):
+    result = esrgan.evaluate(*((each for each in [value]) for value in (model, photos, "psnr")), CPU)
+    assert [each.dataset for each in result.datasets] == [str(photos)]
+    assert result.datasets[0].methods == ("bicubic", "model")
+    assert len(result.datasets[0].metrics) == 2
+
+
+def test_paths_and_tuples_are_not_parsed(photos, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos = photos.rename("set5")  # a name of a dataset
+    odd, low = Path("a=b, c"), Path("=low")
+    shutil.copytree(photos, odd)
+    low.mkdir()
+    for path in odd.iterdir():
+        images.write_pixels(low / path.name, images.read_pixels(path, 3)[::2, ::2])
+    datasets = [photos, odd, (odd, low), Folders(str(odd), str(low), "{stem}"), (str(odd), None), ("", low)]
+    options = EvaluationOptions("cpu", out_dir="out", use_cache=False)
+    result = esrgan.evaluate(model, datasets, ["psnr", "niqe"], options)
+    assert [(each.dataset, each.metrics[0].name, len(each.results)) for each in result.datasets] == [
+        ("set5", "psnr_y", 3), ("a=b, c", "psnr_y", 3), ("a=b, c==low", "psnr_y", 3),
+        ("a=b, c==low={stem}", "psnr_y", 3), ("==low", "niqe", 3)
+    ]  # fmt: skip
+    psnr = [each.mean("bicubic", each.metrics[0])[0] for each in result.datasets]
+    assert psnr[0] == psnr[1] != psnr[2] == psnr[3]  # these LR images are no bicubic ones
+    assert {path.name for path in Path("out").iterdir()} == {"set5", "a=b, c", "a=b, c-2", "a=b, c-3", "=low"}
+    assert not result.errors
+    assert (
+        esrgan.evaluate(model, "a=b, c", "psnr", CPU).datasets[0].mean("bicubic", result.datasets[0].metrics[0])[0]
+        == psnr[1]
+    )
 
 
 def test_a_defect_in_one_dataset_does_not_lose_the_others(photos, model, tmp_path, monkeypatch, capsys):

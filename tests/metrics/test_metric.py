@@ -62,7 +62,7 @@ def test_unavailable_metrics_are_explained_and_the_others_returned(monkeypatch, 
     assert [metric.name for metric in metrics] == ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "niqe"]
     assert [line.partition(":")[0] for line in missing] == ["LPIPS (AlexNet)", "LPIPS (VGG)", "DISTS", "VGG16 conv5_3"]
     assert all("\n" not in line and "--download" in line for line in missing)
-    with pytest.raises(EsrganError, match="--metrics: none of the requested metrics is available"):
+    with pytest.raises(EsrganError, match="metrics: none of the requested metrics is available"):
         load_metrics(["lpips"], CPU)
     with pytest.raises(EsrganError, match="expected all, psnr, ssim, niqe, lpips, dists, vgg16, got 'pnsr'"):
         load_metrics(["pnsr"], CPU)
