@@ -325,7 +325,8 @@ def _list_images(folder: Path, unused: dict[Path, str], problems: list[Problem])
         problems.append(Problem(f"dataset {folder}", "a readable folder", str(error.strerror), "make it readable"))
         return []
     paths = [path for path in files if path.suffix.lower() in images.SUFFIXES]
-    others = skipped | {path: f"{path.suffix.lower() or 'suffixless'} file" for path in set(files) - set(paths)}
+    rest = [path for path in files if path.suffix.lower() not in images.SUFFIXES]
+    others = skipped | {path: f"{path.suffix.lower() or 'suffixless'} file" for path in rest}
     others = {path: kind for path, kind in others.items() if path.name != OUTPUT_MARKER}
     unused |= others
     if not paths:
