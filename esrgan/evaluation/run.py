@@ -133,6 +133,8 @@ def _check_options(options: EvaluationOptions) -> None:
         value = getattr(options, name)
         if not isinstance(value, int) or value < least:
             raise EsrganError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    if isinstance(options.strips, str):
+        raise EsrganError(f"strips: expected a list of names of models, got {options.strips!r}")
     if options.precision not in ("auto", *PRECISIONS):
         raise EsrganError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {options.precision!r}")
 

@@ -88,6 +88,10 @@ def test_wrong_arguments_are_refused(photos, model, tmp_path):
         ({"options": {"device": "cpu"}}, "options: expected EvaluationOptions, got dict"),
         ({"options": EvaluationOptions("cpu", workers=0)}, "workers: expected an integer of at least 1, got 0"),
         ({"options": EvaluationOptions("cpu", num_shown=-1)}, "num_shown: expected an integer of at least 0"),
+        (
+            {"options": EvaluationOptions("cpu", strips="model")},
+            "strips: expected a list of names of models, got 'model'",
+        ),
         ({"options": EvaluationOptions("cpu", precision="int8")}, "precision: expected auto, fp32"),
     ],
 )
