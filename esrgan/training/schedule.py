@@ -68,7 +68,8 @@ class Timeline:
         epochs = f"{float(self.epochs(done)):.1f}".removesuffix(".0")
         rest = format_count(self.total_steps - done, "step")
         done_steps = format_count(done, "step")
-        return f"{epochs} epochs or {done_steps} are done, {rest} remain ({self.steps_per_epoch} per epoch)"
+        unit = "epoch" if epochs == "1" else "epochs"
+        return f"{epochs} {unit} or {done_steps} are done, {rest} remain ({self.steps_per_epoch} per epoch)"
 
 
 @dataclass(frozen=True)

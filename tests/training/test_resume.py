@@ -493,4 +493,4 @@ def test_an_old_checkpoint_continues_with_another_batch_size(
     del content["checkpoint"]["timeline"]  # as earlier versions wrote it
     save_file(path, content)
     assert run(config | {"batch_size": 4}, tmp_path, resume=True, **options) is True
-    assert "1 epochs or 2 steps are done, 2 steps remain (1 per epoch)" in capsys.readouterr().out
+    assert "1 epoch or 2 steps are done, 2 steps remain (1 per epoch)" in capsys.readouterr().out
