@@ -15,7 +15,7 @@ from esrgan.config import Config, describe_changes
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import WeightsError
-from esrgan.files import remove_abandoned
+from esrgan.files import expand_user, remove_abandoned
 from esrgan.losses import ContentLoss
 from esrgan.models import RRDBNet
 from esrgan.text import format_count, one_line
@@ -177,7 +177,7 @@ def _choose_files(config: Config, options: TrainOptions, resume: Checkpoint | No
     name, path = options.run_name, found or options.load_checkpoint
     if path is not None and (found or resume):
         earlier = path.name.rpartition("_RRDB_")[0] or (resume.run if resume else None)
-        is_in_its_folder = path.resolve().parent == options.out_dir.resolve()
+        is_in_its_folder = expand_user(path).resolve().parent == options.out_dir.resolve()
         if earlier and is_in_its_folder and name in (None, earlier):
             return RunFiles(options.out_dir, earlier, config.scale_factor)
         name = name or earlier

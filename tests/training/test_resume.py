@@ -431,7 +431,7 @@ def test_the_model_is_written_before_the_stage_counts_as_finished(tiny_config: M
 
 @pytest.mark.slow
 def test_a_loaded_checkpoint_never_takes_over_another_run(
-    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("a", "b"):
         run(tiny_config(), tmp_path / folder, stage="pretraining", run_name="mine", max_steps=2)
@@ -441,6 +441,10 @@ def test_a_loaded_checkpoint_never_takes_over_another_run(
     with pytest.raises(WeightsError, match="already has a run named mine"):
         run(tiny_config(), tmp_path / "b", **options)
     assert {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()} == before
+    # In its own folder, however that is written, the run continues.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = {"stage": "pretraining", "load_checkpoint": Path("~/a") / checkpoint.name, "max_steps": 2}
+    assert run(tiny_config(), tmp_path / "a", **home) is True
     # Another name makes a copy of the run, in any folder.
     original = (tmp_path / "a" / "mine_RRDB_PSNR_x4.pth").read_bytes()
     for folder in ("a", "b"):
