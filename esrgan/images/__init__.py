@@ -11,7 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from esrgan.images.find import find_images, find_linked_folders, list_files
-from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, ImageData, check_writable
+from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, check_writable
+from esrgan.images.image import ImageData
 from esrgan.images.reading import MAX_PIXELS, read_image
 from esrgan.images.writing import write_image
 

@@ -1,4 +1,4 @@
-"""Define image data and the limits of each file format."""
+"""Define the limits of each file format."""
 
 from __future__ import annotations
 
@@ -7,59 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from esrgan.errors import ImageError, Problem
 from esrgan.images import native_libraries
-
-Dpi = tuple[float, float] | None  # resolution (x, y) in pixels per inch
-
-
-@dataclass(frozen=True, eq=False)
-class ImageData:
-    """The frames of an image, animation or multi-page file, with its metadata.
-
-    Attributes:
-        frames: One or more upright arrays of the same shape (H, W, C) and type. C is 1 for grey, 2 for grey with
-            alpha, 3 for RGB and 4 for RGB with alpha. The type is uint8 in [0, 255], uint16 in [0, 65535], or float32
-            with the values of the file, nominally in [0, 1]. Alpha is not premultiplied.
-        file_format: A name in ``FILE_FORMATS``, detected from the content of the file and not from its suffix.
-        bits: 10 or 12 for samples of that many bits, which are stored as uint16; otherwise 0.
-        lossless: Whether the file is compressed without loss.
-        compression: Compression of a TIFF file, as libvips names it.
-        delays_ms: How long each frame of an animation is shown.
-        loop: How many times an animation is played; 0 means endlessly.
-        icc_profile: The embedded colour profile.
-        exif: The EXIF block, starting with its TIFF header.
-        xmp: The XMP packet.
-        iptc: The IPTC block.
-        dpi: Resolution (x, y) in pixels per inch.
-        png_chunks: Name and content of a PNG file's colour and text chunks.
-        notes: Messages for the user about what reading changed or dropped.
-    """
-
-    frames: tuple[NDArray[Any], ...]
-    file_format: str = "PNG"
-    bits: int = 0
-    lossless: bool = True
-    compression: str = "deflate"
-    delays_ms: tuple[int, ...] = ()
-    loop: int = 0
-    icc_profile: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    iptc: bytes | None = None
-    dpi: Dpi = None
-    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        first = self.frames[0] if self.frames else np.empty(0)
-        is_uniform = all(frame.shape == first.shape and frame.dtype == first.dtype for frame in self.frames)
-        if not is_uniform or first.ndim != 3 or not 1 <= first.shape[2] <= 4 or 0 in first.shape:
-            raise ValueError(f"expected frames of one shape (H, W, 1 to 4), got {[f.shape for f in self.frames]}")
-        if first.dtype not in (np.uint8, np.uint16, np.float32):
-            raise ValueError(f"expected frames of uint8, uint16 or float32, got {first.dtype}")
+from esrgan.images.image import effective_bits
 
 
 @dataclass(frozen=True)
@@ -173,9 +125,3 @@ def check_writable(
         got = "float samples" if depth == 32 else f"{depth} bits per sample"
         remedy = f"write {'.tif' if depth == 32 else '.png or .tif'}, or pass reduce_depth=True in Python"
         refuse(f"at most {max(limits.bit_depths)} bits per sample", got, remedy)
-
-
-def effective_bits(dtype: np.dtype[Any], bits: int) -> int:
-    """Return how many bits of each sample are used: all of the array's type, unless the file had fewer."""
-    dtype_bits = dtype.itemsize * 8
-    return bits if 0 < bits < dtype_bits else dtype_bits

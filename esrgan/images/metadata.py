@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from esrgan.images.formats import Dpi, ImageData
+from esrgan.images.image import Dpi, ImageData
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The chunks of PNG 3rd edition, §11.3.2, that define colour, except iCCP, and the text chunks of §11.3.3.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from esrgan.errors import ImageError, Problem
 from esrgan.images import metadata, native_libraries, tiff
-from esrgan.images.formats import ImageData
+from esrgan.images.image import ImageData
 from esrgan.text import describe_error
 
 MAX_PIXELS = 2**29

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from esrgan.errors import ImageError
 from esrgan.files import atomic_write
 from esrgan.images import metadata, native_libraries, tiff
-from esrgan.images.formats import FILE_FORMATS, ImageData, check_writable, effective_bits, format_for_suffix
+from esrgan.images.formats import FILE_FORMATS, check_writable, format_for_suffix
+from esrgan.images.image import ImageData, effective_bits
 from esrgan.text import describe_error
 
 DEFAULT_QUALITY = 95  # for lossy formats, on a scale of 1 to 100

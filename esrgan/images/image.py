@@ -1,0 +1,116 @@
+"""Define an image in memory: its samples and everything else that its file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Dpi = tuple[float, float] | None  # resolution (x, y) in pixels per inch
+
+
+@dataclass(frozen=True)
+class NativeBlock:
+    """Metadata that only the file format it was read from can store.
+
+    Attributes:
+        label: What it is, as users are told when another format cannot store it, such as "comment".
+        key: How the format identifies it, such as a PNG file's chunk name.
+        content: Its content, in a form that only the module of the format knows.
+    """
+
+    label: str
+    key: Any
+    content: Any
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """The frames of an image, animation or multi-page file, with its metadata.
+
+    The metadata describes the image as it was read. ``write_image`` adjusts it to the size of the frames.
+
+    Attributes:
+        frames: One or more upright arrays (H, W, C) of the same C and type. Only the pages of a TIFF file may differ in
+            height and width. The channels are grey or RGB, then alpha if there is one, then ``extra_bands``. The type
+            is uint8 in [0, 255], uint16 in [0, 65535], or float32 with the values of the file, nominally in [0, 1].
+            Alpha is not premultiplied.
+        file_format: A name in ``FILE_FORMATS``, detected from the content of the file and not from its suffix.
+        extra_bands: How many of the last channels are neither colour nor alpha, such as near infrared. Without them
+            there are 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha) channels.
+        no_data: The value of samples that were not measured; None if the file names none.
+        read_size: Height and width of the first frame when it was read; None if the image does not come from a file.
+        bits: 10 or 12 for samples of that many bits, which are stored as uint16; otherwise 0.
+        lossless: Whether the file is compressed without loss.
+        compression: Compression of a TIFF file, as libvips names it.
+        delays_ms: How long each frame of an animation is shown.
+        loop: How many times an animation is played; 0 means endlessly.
+        icc_profile: The embedded colour profile.
+        exif: The EXIF block, starting with its TIFF header.
+        xmp: The XMP packet.
+        iptc: The IPTC block.
+        dpi: Resolution (x, y) in pixels per inch.
+        pixel_aspect: Width and height of a pixel in relation to each other, if they differ.
+        png_chunks: Name and content of a PNG file's colour and text chunks.
+        native_blocks: Metadata that only ``file_format`` can store.
+        changes: Messages for the user about samples that reading changed, such as a converted colour space.
+        notes: Messages for the user about what else reading left out.
+    """
+
+    frames: tuple[NDArray[Any], ...]
+    file_format: str = "PNG"
+    extra_bands: int = 0
+    no_data: float | None = None
+    read_size: tuple[int, int] | None = None
+    bits: int = 0
+    lossless: bool = True
+    compression: str = "deflate"
+    delays_ms: tuple[int, ...] = ()
+    loop: int = 0
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: Dpi = None
+    pixel_aspect: tuple[int, int] | None = None
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    native_blocks: tuple[NativeBlock, ...] = ()
+    changes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        first = self.frames[0] if self.frames else np.empty(0)
+        shapes = [frame.shape for frame in self.frames]
+        is_uniform = all(frame.shape[2:] == first.shape[2:] and frame.dtype == first.dtype for frame in self.frames)
+        if not is_uniform or first.ndim != 3 or not 1 <= self.base_channels <= 4 or any(0 in shape for shape in shapes):
+            raise ValueError(
+                f"expected frames (H, W, C) of the same C, of which 1 to 4 are grey or RGB and alpha, "
+                f"got {shapes} with {self.extra_bands} extra bands"
+            )
+        if first.dtype not in (np.uint8, np.uint16, np.float32):
+            raise ValueError(f"expected frames of uint8, uint16 or float32, got {first.dtype}")
+
+    @property
+    def base_channels(self) -> int:
+        """The number of channels without ``extra_bands``: 1 (grey), 2 (with alpha), 3 (RGB) or 4 (with alpha)."""
+        return int(self.frames[0].shape[2]) - self.extra_bands
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether one of the channels is alpha."""
+        return self.base_channels in (2, 4)
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """How many times the height and the width of the first frame are those of the image that was read."""
+        height, width = self.frames[0].shape[:2]
+        read_height, read_width = self.read_size or (height, width)
+        return height / read_height, width / read_width
+
+
+def effective_bits(dtype: np.dtype[Any], bits: int) -> int:
+    """Return how many bits of each sample are used: all of the array's type, unless the file had fewer."""
+    dtype_bits = dtype.itemsize * 8
+    return bits if 0 < bits < dtype_bits else dtype_bits
