@@ -12,7 +12,7 @@ class Problem:
 
     Attributes:
         place: The file and, if it applies, line, column and key: ``configs/x.json:3:5: training.g_lr``.
-        expected: What is accepted there.
+        expected: What is accepted there; empty if ``got`` is what failed: ``cannot be written: Permission denied``.
         got: What was found instead.
         remedy: How to fix it; may be empty if ``expected`` is enough.
     """
@@ -23,8 +23,15 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.place}: expected {self.expected}, got {self.got}"
+        text = (
+            f"{self.place}: expected {self.expected}, got {self.got}" if self.expected else f"{self.place}: {self.got}"
+        )
         return f"{text}; {self.remedy}" if self.remedy else text
+
+    @classmethod
+    def failure(cls, place: object, what: str, remedy: str = "") -> Problem:
+        """Return the problem that something failed, for reasons other than the content of the input."""
+        return cls(str(place), "", what, remedy)
 
 
 def shorten(problems: Iterable[str | Problem], shown: int = 3) -> list[str | Problem]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from esrgan.console import log
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, Problem
 from esrgan.text import describe_error
 
 try:
@@ -50,10 +50,14 @@ def expand_user(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser() raises for a file such as ~$draft.png
 
 
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+_KINDS |= dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")
+
+
 def describe_path(path: Path) -> str:
-    """Describe what exists at a path: "a folder", "a file", "nothing", or why this cannot be determined."""
+    """Describe what exists at a path: "a folder", "a file", "a device", "nothing", or why this cannot be determined."""
     try:
-        return "a folder" if stat.S_ISDIR(path.stat().st_mode) else "a file"
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "a file")
     except (FileNotFoundError, ValueError):  # ValueError: no file can have this name
         return "nothing"
     except OSError as error:
@@ -92,6 +96,55 @@ def check_output_path(path: Path) -> None:
             pass
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder for outputs and its parents, unless they exist.
+
+    Raises:
+        EsrganError: If it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EsrganError(_describe_folder_error(folder, "cannot create this folder", error)) from error
+
+
+def find_folder_problem(folder: Path) -> Problem | None:
+    """Return why no files can be created in a folder, without creating it; None if they can.
+
+    Only trying shows a read-only medium, and what access control lists and network file systems allow.
+    """
+    existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return None
+    except OSError as error:
+        what = "files cannot be created in this folder" if folder.is_dir() else "cannot create this folder"
+        return _describe_folder_error(folder, what, error)
+
+
+def _describe_folder_error(folder: Path, what: str, error: OSError) -> Problem:
+    return Problem.failure(
+        folder, f"{what}: {describe_error(error)}", "choose another folder or change the permissions"
+    )
+
+
+def find_name_problem(path: Path) -> Problem | None:
+    """Return why no file can have a path on its disk, such as a name that is too long; None if one can.
+
+    Disks limit the bytes of a name or its characters, to 255 or fewer, so they are asked.
+    """
+    existing = next((folder for folder in path.parents if folder.is_dir()), path.parent)
+    try:
+        for place in (path, existing / path.name):
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                place.lstat()
+    except (OSError, ValueError) as error:
+        length = len(os.fsencode(path.name))
+        what = f"no file can have this name of {length} bytes: {describe_error(error)}"
+        return Problem.failure(path, what, "rename the input to a shorter name, or choose another folder")
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

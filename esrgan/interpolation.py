@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.images import ImageData
+from esrgan.pretrained import psnr_partner
 from esrgan.text import format_count, one_line
-from esrgan.weights import GeneratorFile
+from esrgan.weights import GeneratorFile, load_generator
 
 _MAX_LISTED_LAYERS = 6  # in the error about different architectures
 
@@ -81,6 +83,34 @@ def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFil
     share = None if psnr.alpha is not None else alpha * (1 if gan.alpha is None else gan.alpha)
     hparams, licence = gan.hparams or psnr.hparams, _common_licence([psnr, gan])
     return replace(gan, state=state, stage="training", alpha=share, hparams=hparams, licence=licence)
+
+
+def load_blend(
+    model: str | Path,
+    psnr: str | Path | None = None,
+    alpha: float | None = None,
+    load: Callable[[str | Path], GeneratorFile] = load_generator,
+) -> GeneratorFile:
+    """Load a generator, or its blend with a PSNR-oriented one.
+
+    Args:
+        model: A weight file or the name of a model.
+        psnr: The generator to blend it with; None stands for the model's partner in the catalogue.
+        alpha: The share of ``model``, as for ``blend``; None loads it alone.
+        load: Reads a file; a function that keeps files in memory avoids that they are read again.
+
+    Returns:
+        The generator.
+
+    Raises:
+        WeightsError: If a file is not a generator, the model has no partner, or the two cannot be blended.
+        ValueError: If α is not within [0, 1], or ``psnr`` is given without it.
+    """
+    if alpha is None and psnr is not None:
+        raise ValueError("expected alpha, the share of the model in its blend with psnr, got none")
+    if alpha is None:
+        return load(model)
+    return blend(load(psnr or psnr_partner(str(model))), load(model), alpha)
 
 
 def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFile:

@@ -201,3 +201,21 @@ def test_redirected_standard_output_is_written_in_order(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", code, str(link)], stdout=out, check=True)
     assert (tmp_path / "out.txt").read_text() == "before\nreport\nafter\n"
     assert link.is_symlink()
+
+
+def test_folder_problem_is_found_without_creating_it(tmp_path):
+    assert files.find_folder_problem(tmp_path / "new/deep") is None
+    assert list_names(tmp_path) == []
+    (tmp_path / "file").touch()
+    assert "cannot create this folder: Not a directory" in str(files.find_folder_problem(tmp_path / "file/sub"))
+
+
+def test_read_only_disk_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse(errno.EROFS))
+    assert "files cannot be created in this folder: Read-only file system" in str(files.find_folder_problem(tmp_path))
+
+
+def test_too_long_names_are_found_on_the_disk(tmp_path):
+    for name, is_possible in (("x" * 255, True), ("x" * 256, False), ("ü" * 127, True), ("ü" * 128, False)):
+        for folder in (tmp_path, tmp_path / "new"):
+            assert (files.find_name_problem(folder / name) is None) == is_possible

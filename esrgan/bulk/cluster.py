@@ -10,15 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from esrgan import files, images
 from esrgan.bulk import storage
-from esrgan.errors import EsrganError, ImageError
-from esrgan.inference import FileJob, FileOptions, FileResult, Upscaler, upscale_files
-from esrgan.inference.files import name_outputs
+from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.inference import FileJob, FileOptions, FileResult, Job, Upscaler, name_outputs, upscale_files
 from esrgan.text import describe_error
 from esrgan.weights import GeneratorFile
 
@@ -30,18 +29,8 @@ MAX_ATTEMPTS = 4  # limit for a task whose workers are lost again and again
 
 
 @dataclass(frozen=True)
-class BulkJob:
-    """An image and the place of its output, each an absolute path or a URI.
-
-    Attributes:
-        source: The image.
-        target: The place of the output.
-        conflict: Another image whose output would have the same place; then both images fail. None if there is none.
-    """
-
-    source: str
-    target: str
-    conflict: str | None = None
+class BulkJob(Job[str]):
+    """An image and the place of its output, each an absolute path or a URI."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +66,13 @@ class WorkerOptions:
         precision: Precision, as for ``Upscaler.from_file``.
         self_ensemble: Average over flips and quarter turns, as for ``Upscaler``.
         outscale: Final upscaling factor, as for ``Upscaler``.
-        quality: Quality of lossy formats, as for ``FileOptions``.
-        reduce_depth: Allow fewer bits per sample, as for ``FileOptions``.
+        files: How to read images and write outputs.
     """
 
     precision: str = "auto"
     self_ensemble: bool = False
     outscale: float | None = None
-    quality: int | None = None
-    reduce_depth: bool = False
+    files: FileOptions = field(default_factory=FileOptions)
 
 
 def find_pending_jobs(
@@ -102,20 +89,21 @@ def find_pending_jobs(
 
     Returns:
         The jobs, the number of outputs that already exist, and a mapping from each path that is skipped to the reason.
+        An input that matches no image becomes a job with a ``problem``.
 
     Raises:
-        ImageError: If an input matches no image, or a file system cannot be reached.
+        ImageError: If no input matches an image, or a file system cannot be reached.
     """
     inputs, listed = [[*map(storage.strip_file_scheme, paths)] for paths in (inputs, listed)]
     out_dir = storage.strip_file_scheme(out_dir)
     local = [path for path in inputs if not storage.is_uri(path)]
-    relative_paths = {path.absolute(): place for path, place in images.find_images(local, images.SUFFIXES).items()}
-    skipped = {
-        link: "symlinked folders are not followed" for path in local for link in images.find_linked_folders(path)
-    }
+    search = images.search_images(local, images.SUFFIXES)
+    relative_paths = {path.absolute(): place for path, place in search.files.items()}
     sources = {path: str(path) for path in relative_paths}
     for uri in filter(storage.is_uri, inputs):
         found = {storage.local_stand_in(file): (file, place) for file, place in storage.list_images(uri).items()}
+        if not found:
+            search.problems.append(Problem(uri, "an image or a folder with images", "none", "check the address"))
         relative_paths |= {path: Path(place) for path, (_, place) in found.items()}
         sources |= {path: file for path, (file, _) in found.items()}
     if listed:
@@ -123,19 +111,22 @@ def find_pending_jobs(
         root = os.path.commonpath([path.parent for path in named])
         relative_paths |= {path: path.relative_to(root) for path in named}
         sources |= {path: file if storage.is_uri(file) else str(path) for path, file in named.items()}
+    if search.problems and not sources:
+        raise ImageError(search.problems)
 
     out = storage.local_stand_in(out_dir)
     local_jobs, previous_outputs = name_outputs(relative_paths, out, suffix)
     root = out_dir.rstrip("/") if storage.is_uri(out_dir) else str(out)
     with storage.open_filesystem(root) as (system, folder):
         existing = set(system.find(folder))
-    jobs = []
+    jobs = [BulkJob(problem.place, root, problem=problem) for problem in search.problems]
+    missing = len(jobs)
     for job in local_jobs:
         place = job.target.relative_to(out).as_posix()
         if f"{folder}/{place}" not in existing:
             conflict = None if job.conflict is None else sources[job.conflict]
             jobs.append(BulkJob(sources[job.source], f"{root}/{place}", conflict))
-    return jobs, len(local_jobs) - len(jobs), skipped | previous_outputs
+    return jobs, missing + len(local_jobs) - len(jobs), search.skipped | previous_outputs
 
 
 @contextmanager
@@ -198,9 +189,10 @@ def upscale_on_cluster(
     options: WorkerOptions,
     workers: int,
     gpus_per_worker: float,
-    report: Callable[[ManifestRecord], None],
-) -> list[ManifestRecord]:
+) -> Iterator[ManifestRecord]:
     """Upscale images on the Ray cluster that this process is connected to.
+
+    This is a generator: nothing happens until it is iterated.
 
     If a worker is lost, other workers take over its images, except those that it had finished: outputs are written
     completely or not at all, and a worker skips an image whose output exists. An image whose task is lost
@@ -213,10 +205,9 @@ def upscale_on_cluster(
         options: How each worker upscales.
         workers: Maximum number of workers; they wait until the cluster has room for them.
         gpus_per_worker: GPUs per worker, may be fractional; 0 uses one CPU core per worker.
-        report: Called with the record of each image as soon as it is known.
 
-    Returns:
-        The records that were passed to ``report``, in the same order.
+    Yields:
+        The record of each image as soon as it is known.
 
     Raises:
         EsrganError: If no worker can start.
@@ -227,14 +218,10 @@ def upscale_on_cluster(
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # unlimited, because images without a record are retried or marked as failed below
     model = ray.put(file)
-    pending = {job.source: job for job in jobs}
-    records: list[ManifestRecord] = []
-
-    def finish(record: ManifestRecord) -> None:
-        if pending.pop(record.source, None) is not None:  # Ray repeats a task whose result it has lost
-            records.append(record)
-            report(record)
-
+    pending = {job.source: job for job in jobs if job.obstacle is None}
+    for job in jobs:
+        if job.obstacle is not None:
+            yield ManifestRecord(job.source, job.target, "failed", error=str(job.obstacle))
     for max_images in (MAX_IMAGES_PER_TASK, 1):
         if not pending:
             break
@@ -251,17 +238,18 @@ def upscale_on_cluster(
         )
         try:
             for row in results.iter_rows():
-                finish(ManifestRecord(**json.loads(row["record"])))
+                record = ManifestRecord(**json.loads(row["record"]))
+                if pending.pop(record.source, None) is not None:  # Ray repeats a task whose result it has lost
+                    yield record
         except ray.exceptions.RayError as error:  # such as workers that cannot start
             *_, last = type(error).__name__, *str(error).splitlines()
             remedy = "fix this and run the same command again to resume"
             raise EsrganError(f"the Ray job failed: {last.strip()}; {remedy}") from error
     reason = f"its worker was lost or failed up to {MAX_ATTEMPTS} times; check the free memory and the temporary folder"
-    for job in [*pending.values()]:
-        finish(ManifestRecord(job.source, job.target, "failed", error=f"{job.source}: {reason}"))
+    for job in pending.values():
+        yield ManifestRecord(job.source, job.target, "failed", error=f"{job.source}: {reason}")
     for folder in {Path(job.target).parent for job in jobs if not storage.is_uri(job.target)}:
         files.remove_abandoned(folder)
-    return records
 
 
 def _start_attempt_counter() -> Any:
@@ -296,7 +284,7 @@ class Worker:
 
         self.attempts = attempts
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.options = FileOptions(quality=options.quality, reduce_depth=options.reduce_depth)
+        self.options = options.files
         self.upscaler = Upscaler.from_file(
             ray.get(model),
             "cuda" if ray.get_gpu_ids() else "cpu",
@@ -316,15 +304,12 @@ class Worker:
             staged = {_make_local_job(job, Path(folder, str(i))): job for i, job in enumerate(jobs)}
             records = [*pool.map(_download_source, staged.values(), staged)]
             uploads: list[Future[ManifestRecord]] = []
-            begin = time.perf_counter()
-
-            def report(result: FileResult) -> None:
-                nonlocal begin
-                begin, seconds = time.perf_counter(), time.perf_counter() - begin
-                uploads.append(pool.submit(self._upload_output, staged[result.job], result, round(seconds, 3)))
-
             local_jobs = [job for job, record in zip(staged, records, strict=True) if record is None]
-            upscale_files(self.upscaler, local_jobs, self.options, report)
+            begin = time.perf_counter()
+            for result in upscale_files(self.upscaler, local_jobs, self.options):
+                seconds = round(time.perf_counter() - begin, 3)
+                begin += seconds
+                uploads.append(pool.submit(self._upload_output, staged[result.job], result, seconds))
             done = [record for record in records if record is not None] + [future.result() for future in uploads]
         return {"record": [json.dumps(asdict(record)) for record in done]}
 
@@ -332,18 +317,16 @@ class Worker:
         """Copy an output to its place and return the record."""
         try:
             if result.error is not None:
-                raise ImageError(result.error)
+                # Users know the image and its output by their own places, not by those of the local copies.
+                places = {str(result.job.source): job.source, str(result.job.target): job.target}
+                raise ImageError(replace(result.error, place=places.get(result.error.place, result.error.place)))
             storage.upload(result.job.target, job.target)
             result.job.target.unlink()
         except EsrganError as error:
             with suppress(EsrganError):  # if the place cannot be reached, the first error is reported
                 if storage.exists(job.target):  # by a worker that was taken for lost but had continued
                     return ManifestRecord(job.source, job.target, "recovered")
-            text = str(error).replace(str(result.job.source), job.source)
-            text = text.replace(str(result.job.target), job.target)
-            if job.conflict:
-                text = text.replace(str(result.job.conflict), job.conflict)
-            return ManifestRecord(job.source, job.target, "failed", seconds, self.name, text)
+            return ManifestRecord(job.source, job.target, "failed", seconds, self.name, str(error))
         size, notes = round(result.megapixels, 6), list(result.notes)
         return ManifestRecord(job.source, job.target, "upscaled", seconds, self.name, None, size, notes)
 
@@ -352,7 +335,7 @@ def _make_local_job(job: BulkJob, folder: Path) -> FileJob:
     """Choose the local files that ``upscale_files`` reads and writes for a job."""
     folder.mkdir()
     source = folder / f"source{Path(job.source).suffix}" if storage.is_uri(job.source) else Path(job.source)
-    return FileJob(source, folder / f"result{Path(job.target).suffix}", Path(job.conflict) if job.conflict else None)
+    return FileJob(source, folder / f"result{Path(job.target).suffix}")
 
 
 def _download_source(job: BulkJob, local_job: FileJob) -> ManifestRecord | None:

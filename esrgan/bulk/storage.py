@@ -76,20 +76,17 @@ def list_images(uri: str) -> dict[str, PurePosixPath]:
     """List the images below a URI, each with its path relative to it; they are recognised by suffix only.
 
     Raises:
-        ImageError: If there are no images.
+        ImageError: If the file system cannot be reached.
     """
     if PurePosixPath(uri).suffix.lower() in images.SUFFIXES:
         return {uri: PurePosixPath(PurePosixPath(uri).name)}
     with open_filesystem(uri) as (system, root):
         relative_paths = [PurePosixPath(path.removeprefix(f"{root}/")) for path in sorted(system.find(root))]
-    found = {
+    return {
         f"{uri.rstrip('/')}/{path}": path
         for path in relative_paths
         if path.suffix.lower() in images.SUFFIXES and not any(part.startswith(".") for part in path.parts)
     }
-    if not found:
-        raise ImageError(Problem(uri, "an image or a folder with images", "none", "check the address"))
-    return found
 
 
 def exists(location: str) -> bool:

@@ -91,20 +91,6 @@ def add_data_root(parser: argparse._ActionsContainer) -> None:
     add_path(parser, "--data-root", metavar="DIR", help=text)
 
 
-def create_folder(path: Path) -> None:
-    """Create a folder for outputs, if it does not exist.
-
-    Raises:
-        EsrganError: If it cannot be created.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EsrganError(
-            f"{path}: cannot create this folder: {error.strerror}; choose another folder or change the permissions"
-        ) from error
-
-
 def check_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Check that output files may be written.
 

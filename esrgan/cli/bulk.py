@@ -98,34 +98,32 @@ def run(args: argparse.Namespace) -> int:
     extras.require_extra("ray")
     with process.exit_on_interrupt():
         from esrgan import bulk
+        from esrgan.interpolation import load_blend
         from esrgan.text import format_count
 
-    upscaling_options.check_options(args)
+    names = upscaling_options.name_models(args)
     listed = _read_list(args.list) if args.list is not None else []
     if not args.images and not listed:
         raise EsrganError("esrgan bulk: no images to upscale; name images, or pass a --list that is not empty")
     jobs, existing, skipped = bulk.find_pending_jobs(
         args.images, listed, args.out_dir, f".{args.format}" if args.format else None
     )
-    file, names = upscaling_options.load_model(args)
+    file = load_blend(args.model_path, args.psnr_model_path, args.alpha)
     for line in upscaling_options.describe_skipped(skipped):
         log.info("%s", line)
 
     shown = upscaling_options.Progress(len(jobs))
-
-    def report(record: bulk.ManifestRecord) -> None:
-        add(record)
-        shown.add(record.output, record)
-
     if jobs:
         options = bulk.WorkerOptions(
-            args.precision, args.self_ensemble, args.outscale, args.quality, reduce_depth=args.format is not None
+            args.precision, args.self_ensemble, args.outscale, upscaling_options.file_options(args)
         )
         with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
             gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)
             place = f"with {gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "on CPU"
             log.info("%s: %s; up to %s %s", names, file.describe(), format_count(workers, "worker"), place)
-            bulk.upscale_on_cluster(jobs, file, options, workers, gpus, report)
+            for record in bulk.upscale_on_cluster(jobs, file, options, workers, gpus):
+                add(record)
+                shown.add(record.output, record)
     upscaled = shown.done - shown.failed
     log.info(upscaling_options.describe_total(upscaled, existing + len(jobs), existing, shown.failed))
     return process.SOME_FAILED if shown.failed else process.OK

@@ -13,6 +13,7 @@ from esrgan.console import log
 
 EXAMPLES = """\
   esrgan inference photo.jpg
+  esrgan inference photo.jpg -o result.png
   esrgan inference -m saved_models/20261121-120000_RRDB_ESRGAN_x4.pth photo.jpg
   esrgan inference -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o upscaled --skip-existing
   esrgan inference --alpha 0.5 photo.jpg
@@ -27,7 +28,10 @@ def make_parser() -> argparse.ArgumentParser:
         "Upscale images. Outputs are named <name>_sr and written next to their inputs, or to the folder given with -o.",
         EXAMPLES,
     )
-    text = "output folder, in which the structure of input folders is kept (default: next to each input)"
+    text = (
+        "output folder, in which the structure of input folders is kept, or the output file of a single image, such "
+        "as result.png (default: next to each input)"
+    )
     arguments.add_path(parser, "-o", "--out-dir", metavar="DIR", help=text)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="overwrite existing outputs")
@@ -55,16 +59,17 @@ def _wait_for_all_processes(processes: int) -> Iterator[None]:
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     with process.exit_on_interrupt():
+        from esrgan import files
         from esrgan.devices import select_local_device
-        from esrgan.inference.files import FileOptions, FileResult, plan_jobs, upscale_files
-        from esrgan.inference.upscaler import Upscaler
+        from esrgan.inference import Upscaler, is_output_file, plan_jobs, upscale_files
+        from esrgan.interpolation import load_blend
 
-    upscaling_options.check_options(args)
+    names = upscaling_options.name_models(args)
     jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, f".{args.format}" if args.format else None)
     # Under torchrun each process upscales its share of the files.
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     jobs = jobs[rank::processes]
-    file, names = upscaling_options.load_model(args)
+    file = load_blend(args.model_path, args.psnr_model_path, args.alpha)
     upscaler = Upscaler.from_file(
         file,
         str(select_local_device(args.device)),
@@ -72,21 +77,24 @@ def run(args: argparse.Namespace) -> int:
         self_ensemble=args.self_ensemble,
         outscale=args.outscale,
     )
-    if args.out_dir is not None:
-        arguments.create_folder(args.out_dir)
+    is_file = args.out_dir is not None and is_output_file(args.out_dir)
+    if args.out_dir is not None and not is_file:
+        files.create_folder(args.out_dir)
     precision = str(upscaler.dtype).removeprefix("torch.")
     log.info("%s: %s; on %s in %s", names, file.describe(), upscaler.device, precision)
     for line in upscaling_options.describe_skipped(skipped_inputs):
         log.info("%s", line)
 
-    options = FileOptions(args.overwrite, args.skip_existing, args.quality, reduce_depth=args.format is not None)
+    options = upscaling_options.file_options(
+        args,
+        overwrite=args.overwrite,
+        skip_existing=args.skip_existing,
+        reduce_depth=args.format is not None or is_file,
+    )
     shown = upscaling_options.Progress(len(jobs))
-
-    def report(result: FileResult) -> None:
-        shown.add(result.job.target, result, is_skipped=result.is_skipped, keep=True)
-
     with _wait_for_all_processes(processes):
-        upscale_files(upscaler, jobs, options, report)
+        for result in upscale_files(upscaler, jobs, options):
+            shown.add(result.job.target, result, is_skipped=result.is_skipped, keep=True)
     upscaled, skipped = shown.tried - shown.failed, shown.done - shown.tried
     log.info(upscaling_options.describe_total(upscaled, len(jobs), skipped, shown.failed))
     return process.SOME_FAILED if shown.failed else process.OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -95,9 +96,6 @@ def run(args: argparse.Namespace) -> int:
         parser.error("--esrgan-model-path is missing; --psnr-model-path needs it")
     if is_pair + bool(args.mix) + bool(args.images) > 1:
         parser.error("expected either --psnr-model-path and --esrgan-model-path, or --mix, or --images")
-    if not args.mix and not args.images:
-        args.esrgan_model_path = args.esrgan_model_path or DEFAULT_MODEL
-        args.psnr_model_path = args.psnr_model_path or psnr_partner(args.esrgan_model_path)
     if args.sweep:
         if args.mix or args.images or args.alpha is not None or args.out_path or not args.out_dir:
             parser.error("--sweep needs -o, and cannot be combined with --mix, --images, --alpha or an output file")
@@ -119,17 +117,17 @@ def run(args: argparse.Namespace) -> int:
             "--alpha is required, except with --mix, which does not allow it; "
             "--mix and --images also need an output file"
         )
-    if not args.out_path:
-        args.out_path = Path(f"{Path(args.esrgan_model_path).stem}_alpha_{args.alpha:g}.pth")
-    arguments.check_overwrite([args.out_path], overwrite=args.overwrite)
+    gan = args.esrgan_model_path or DEFAULT_MODEL
+    out_path = args.out_path or Path(f"{Path(gan).stem}_alpha_{args.alpha:g}.pth")
+    arguments.check_overwrite([out_path], overwrite=args.overwrite)
     if args.images:
         return _blend_images(args)
-    if args.out_path.suffix.lower() not in WEIGHT_SUFFIXES:
-        expected, got = f"one of {', '.join(WEIGHT_SUFFIXES)}", args.out_path.suffix or "no suffix"
-        raise EsrganError(Problem(str(args.out_path), expected, got, "esrgan export converts a blend to other formats"))
+    if out_path.suffix.lower() not in WEIGHT_SUFFIXES:
+        expected, got = f"one of {', '.join(WEIGHT_SUFFIXES)}", out_path.suffix or "no suffix"
+        raise EsrganError(Problem(str(out_path), expected, got, "esrgan export converts a blend to other formats"))
 
     with process.exit_on_interrupt():
-        from esrgan.interpolation import blend, mix
+        from esrgan.interpolation import load_blend, mix
         from esrgan.weights import load_generator, save_file
 
     if args.mix:
@@ -139,11 +137,11 @@ def run(args: argparse.Namespace) -> int:
         except ValueError as error:
             raise EsrganError(f"--mix: {error}") from error
     else:
-        names, shares = [args.psnr_model_path, args.esrgan_model_path], [1 - args.alpha, args.alpha]
-        result = blend(load_generator(names[0]), load_generator(names[1]), args.alpha)
-    save_file(args.out_path, result.to_dict())
+        names, shares = [args.psnr_model_path or psnr_partner(gan), gan], [1 - args.alpha, args.alpha]
+        result = load_blend(gan, args.psnr_model_path, args.alpha)
+    save_file(out_path, result.to_dict())
     terms = " + ".join(f"{share:g} × {name}" for share, name in zip(shares, names, strict=True))
-    print(f"{args.out_path}: {result.architecture}, {terms}")
+    print(f"{out_path}: {result.architecture}, {terms}")
     return process.OK
 
 
@@ -167,13 +165,13 @@ def _sweep(args: argparse.Namespace) -> int:
     with process.exit_on_interrupt():
         from esrgan.evaluation.sweep import plot_curve
         from esrgan.files import write_bytes
-        from esrgan.interpolation import blend
+        from esrgan.interpolation import load_blend
         from esrgan.weights import load_generator
 
-    psnr, gan = load_generator(args.psnr_model_path), load_generator(args.esrgan_model_path)
+    gan, psnr, load = args.esrgan_model_path or DEFAULT_MODEL, args.psnr_model_path, functools.cache(load_generator)
     alphas = {f"alpha_{i / (args.sweep - 1):.3g}": i / (args.sweep - 1) for i in range(args.sweep)}
     shown = [name for i, name in enumerate(alphas) if i in {round(k * (args.sweep - 1) / 4) for k in range(5)}]
-    blends = {name: blend(psnr, gan, alpha) for name, alpha in alphas.items()}
+    blends = {name: load_blend(gan, psnr, alpha, load) for name, alpha in alphas.items()}
     evaluation, code = test.evaluate_and_report(args, blends, strips=shown)
     for dataset in evaluation.datasets:
         assert dataset.out_dir is not None  # noqa: S101  for the type checker

@@ -16,8 +16,7 @@ from esrgan.text import format_count, format_duration
 
 if TYPE_CHECKING:
     from esrgan.bulk import ManifestRecord
-    from esrgan.inference.files import FileResult
-    from esrgan.weights import GeneratorFile
+    from esrgan.inference import FileOptions, FileResult
 
 OUTPUT_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "heic")
 
@@ -59,34 +58,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_options(args: argparse.Namespace) -> None:
-    """Check combinations of options, and set ``psnr_model_path`` to the model's PSNR partner if only alpha is set.
+def name_models(args: argparse.Namespace) -> str:
+    """Return the name of the model, or of the two that are blended, for messages.
 
     Raises:
-        EsrganError: If the combination is invalid, or the model has no PSNR partner.
+        EsrganError: If the options contradict each other, or the model has no PSNR partner.
     """
-    if args.alpha is None and args.psnr_model_path is not None:
-        raise EsrganError("--psnr-model-path: needs --alpha, the share of -m in the blend")
-    if args.alpha is not None and args.psnr_model_path is None:
-        args.psnr_model_path = psnr_partner(args.model_path)
-
-
-def load_model(args: argparse.Namespace) -> tuple[GeneratorFile, str]:
-    """Load the model, or blend two models if alpha is set.
-
-    Returns:
-        The generator, and the name of the model or models for messages.
-
-    Raises:
-        WeightsError: If a file is not a generator, or the two cannot be blended.
-    """
-    from esrgan.interpolation import blend
-    from esrgan.weights import load_generator
-
     if args.alpha is None:
-        return load_generator(args.model_path), args.model_path
-    psnr, gan = load_generator(args.psnr_model_path), load_generator(args.model_path)
-    return blend(psnr, gan, args.alpha), f"{args.model_path} and {args.psnr_model_path}"
+        if args.psnr_model_path is not None:
+            raise EsrganError("--psnr-model-path: needs --alpha, the share of -m in the blend")
+        return str(args.model_path)
+    return f"{args.model_path} and {args.psnr_model_path or psnr_partner(args.model_path)}"
+
+
+def file_options(args: argparse.Namespace, **settings: bool) -> FileOptions:
+    """Return how to read inputs and write outputs. A chosen format may store fewer bits than the input has."""
+    from esrgan.inference import FileOptions
+
+    return FileOptions(quality=args.quality, **{"reduce_depth": args.format is not None, **settings})
 
 
 def describe_skipped(skipped: Mapping[Path, str]) -> Iterator[str]:

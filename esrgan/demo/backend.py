@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from esrgan.devices import select_device
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.inference import FileOptions, Upscaler, plan_jobs, upscale_files
 from esrgan.inference.tiling import ProgressCallback
-from esrgan.interpolation import blend
+from esrgan.interpolation import load_blend
 from esrgan.pretrained import MODELS, is_on_disk
 from esrgan.weights import load_generator
 
@@ -87,9 +86,7 @@ class DemoModels:
         return self._get_cached_upscaler(model, alpha)
 
     def _make_upscaler(self, model: str, alpha: float) -> Upscaler:
-        file = self._load_cached(model)
-        if (psnr := self.psnr_partner(model)) is not None and alpha < 1:
-            file = blend(self._load_cached(psnr), file, alpha)
+        file = load_blend(model, alpha=alpha if alpha < 1 else None, load=self._load_cached)
         return Upscaler.from_file(file, str(self.device))
 
 
@@ -136,11 +133,10 @@ def upscale_file(
     """
     begin = time.perf_counter()
     jobs, _ = plan_jobs([str(source)], folder / secrets.token_hex(8))
-    (result,) = upscale_files(upscaler, jobs, FileOptions(max_pixels=max_pixels), lambda _: None, progress)
-    target = result.job.target
+    (result,) = upscale_files(upscaler, jobs, FileOptions(max_pixels=max_pixels), progress)
     if result.error is not None:
-        raise EsrganError(result.error.replace(f"{source.parent}{os.sep}", "").replace(f"{target.parent}{os.sep}", ""))
-    return UpscaledImage(source, target, time.perf_counter() - begin, result.notes)
+        raise EsrganError(replace(result.error, place=Path(result.error.place).name))
+    return UpscaledImage(source, result.job.target, time.perf_counter() - begin, result.notes)
 
 
 def render_overview(upscaled: UpscaledImage) -> tuple[Image.Image, Image.Image]:

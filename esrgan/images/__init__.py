@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from esrgan.images.find import find_images, find_linked_folders, list_files
+from esrgan.images.find import find_images, list_files, search_images
 from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, check_writable
 from esrgan.images.image import ImageData
 from esrgan.images.reading import MAX_PIXELS, read_image
@@ -27,12 +27,12 @@ __all__ = [
     "ImageData",
     "check_writable",
     "find_images",
-    "find_linked_folders",
     "list_files",
     "make_contact_sheet",
     "read_image",
     "read_pixels",
     "read_shape",
+    "search_images",
     "write_image",
     "write_pixels",
 ]

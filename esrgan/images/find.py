@@ -5,15 +5,60 @@ from __future__ import annotations
 import glob
 import itertools
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from esrgan.errors import ImageError, Problem
-from esrgan.files import expand_user
+from esrgan.files import describe_path, expand_user
 from esrgan.images.formats import SUFFIXES
 from esrgan.text import describe_error
 
+# Suffixes of images and films that people expect to be upscaled. Those that are not supported are counted as skipped.
+_FAMILIAR = """
+.tga .icb .dds .ppm .pgm .pbm .pnm .pam .pfm .jp2 .j2k .jpf .jpx .j2c .jxl .jxr .wdp .qoi .ico .cur .pcx .sgi .ras
+.xbm .xpm .svg .svgz .eps .wmf .emf .psd .psb .xcf .kra .ora .exr .hdr .fits .fit .fts .xisf .dcm .heics .avifs .apng
+.mng .jng .hif
+.3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2
+.srf .srw .x3f
+.mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .mts .m2ts .y4m .ogv .mxf
+"""
+FAMILIAR_SUFFIXES = frozenset(_FAMILIAR.split())
+_REASONS = {"linked folder": "symlinked folders are not followed", "unreadable folder": "folders that cannot be read"}
+
+
+@dataclass
+class ImageSearch:
+    """What files, folders and glob patterns stand for.
+
+    Attributes:
+        files: A relative path for each image, in the order of the search and without duplicates. It is relative to the
+            given folder or to the part of the pattern before its first wildcard. For a single file it is the name.
+        skipped: What folders and patterns also contain, each with the reason why it is not in ``files``: symlinked
+            folders, folders that cannot be read, and images and films of formats that are not supported.
+        problems: The paths that contain no image.
+    """
+
+    files: dict[Path, Path] = field(default_factory=dict)
+    skipped: dict[Path, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
 
 def find_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> dict[Path, Path]:
+    """List the images that files, folders and glob patterns stand for, as ``search_images`` does.
+
+    Returns:
+        A relative path for each file, as in ``ImageSearch.files``.
+
+    Raises:
+        ImageError: Some of the paths contain no image; the error lists all of them.
+    """
+    search = search_images(paths, suffixes)
+    if search.problems:
+        raise ImageError(search.problems)
+    return search.files
+
+
+def search_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXES) -> ImageSearch:
     """List the images that files, folders and glob patterns stand for.
 
     Args:
@@ -21,48 +66,65 @@ def find_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFIXE
             and patterns stand for the files with one of the suffixes, sorted and without hidden files. Folders are
             searched to any depth, but symlinked folders are not followed.
         suffixes: Suffixes in lower case.
-
-    Returns:
-        A relative path for each file, in the order of ``paths`` and without duplicates. It is relative to the given
-        folder or to the part of the pattern before its first wildcard. For a single file it is the name.
-
-    Raises:
-        ImageError: Some of the paths contain no image; the error lists all of them.
     """
+    result = ImageSearch()
     found: dict[Path, tuple[Path, Path]] = {}
-    problems = []
     for path in map(expand_user, paths):
         try:
-            files, got = _expand_path(path, suffixes), "neither"
-            if not files and find_linked_folders(path):
-                got = "only links to folders, which are not followed"
+            files, skipped = _expand_path(path, suffixes)
         except OSError as error:  # for example, a folder without permission to enter it
-            files, got = {}, describe_error(error)
+            files, skipped, got = {}, {}, describe_error(error)
+        else:
+            got = _describe_rest(path, skipped)
         if not files:
             remedy = f"check the path; suffixes searched for: {' '.join(sorted(suffixes))}"
-            problems.append(Problem(str(path), "an image file or a folder with images", got, remedy))
+            result.problems.append(Problem(str(path), "an image file or a folder with images", got, remedy))
         for file, relative_path in files.items():
             found.setdefault(file.parent.resolve() / file.name, (file, relative_path))
-    if problems:
-        raise ImageError(problems)
-    return dict(found.values())
+        result.skipped |= skipped
+    result.files = dict(found.values())
+    return result
 
 
-def _expand_path(path: Path, suffixes: Collection[str]) -> dict[Path, Path]:
-    """Return the relative path of each file that one path stands for.
+def _expand_path(path: Path, suffixes: Collection[str]) -> tuple[dict[Path, Path], dict[Path, str]]:
+    """Return the relative path of each file that one path stands for, and what is skipped with the reason.
 
     A path that exists is not treated as a pattern, even if its name contains brackets.
     """
     if path.is_dir():
         matches, base = [path], path
     elif path.exists():
-        return {path: Path(path.name)}
+        return ({path: Path(path.name)} if path.is_file() else {}), {}
     else:
         # Path.glob rejects absolute patterns.
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
         base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
-    files = (file for match in matches for file in (list_files(match)[0] if match.is_dir() else [match]))
-    return {file: file.relative_to(base) for file in files if file.suffix.lower() in suffixes and file.is_file()}
+    files: dict[Path, Path] = {}
+    skipped: dict[Path, str] = {}
+    for match in matches:
+        listed, others = list_files(match) if match.is_dir() else ([match], {})
+        skipped |= {other: _REASONS[kind] for other, kind in others.items() if kind in _REASONS}
+        for file in listed:
+            suffix = file.suffix.lower()
+            if suffix not in suffixes:
+                if suffix in FAMILIAR_SUFFIXES:
+                    skipped[file] = f"not a supported format: {suffix}"
+            elif file.is_file():
+                files[file] = file.relative_to(base)
+            else:
+                skipped[file] = "broken links" if not file.exists() else "not regular files"
+    return files, skipped
+
+
+def _describe_rest(path: Path, skipped: dict[Path, str]) -> str:
+    """Describe a path that contains no images."""
+    reasons = sorted({*skipped.values()})
+    if reasons == [_REASONS["linked folder"]]:
+        return "only links to folders, which are not followed"
+    if reasons:
+        return f"only files and folders that are skipped ({'; '.join(reasons)})"
+    kind = describe_path(path)
+    return "neither" if kind in ("nothing", "a folder") else kind
 
 
 def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
@@ -96,13 +158,3 @@ def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
             else:
                 folders.append(path)
     return sorted(files), skipped
-
-
-def find_linked_folders(path: str | Path) -> list[Path]:
-    """List the links to folders in a folder and its subfolders, sorted and without hidden ones.
-
-    ``find_images`` does not follow these links.
-    """
-    path = expand_user(path)
-    skipped = list_files(path)[1] if path.is_dir() else {}
-    return sorted(link for link, kind in skipped.items() if kind == "linked folder")

@@ -1,6 +1,17 @@
 """Upscaling images and files with a trained generator."""
 
-from esrgan.inference.files import FileJob, FileOptions, FileResult, plan_jobs, upscale_files
+from esrgan.inference.files import FileOptions, FileResult, upscale_files
+from esrgan.inference.jobs import FileJob, Job, is_output_file, name_outputs, plan_jobs
 from esrgan.inference.upscaler import Upscaler
 
-__all__ = ["FileJob", "FileOptions", "FileResult", "Upscaler", "plan_jobs", "upscale_files"]
+__all__ = [
+    "FileJob",
+    "FileOptions",
+    "FileResult",
+    "Job",
+    "Upscaler",
+    "is_output_file",
+    "name_outputs",
+    "plan_jobs",
+    "upscale_files",
+]

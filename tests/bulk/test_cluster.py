@@ -160,12 +160,12 @@ def test_unreachable_store_is_the_reported_error(run_worker, bucket, write_image
     assert [record.status for record in run_worker(jobs)] == ["upscaled", "upscaled"]
 
 
-def test_conflicting_uris_are_reported_in_full(run_worker, bucket, write_images, tmp_path):
+def test_conflicting_uris_are_reported_in_full(bucket, write_images, tmp_path):
     write_images(tmp_path / "in", 1)
     for folder in ("x", "y"):
         bucket.put(str(tmp_path / "in/0.png"), f"memory://{folder}/0.png")
     jobs, _, _ = bulk.find_pending_jobs(["memory://x", "memory://y"], [], "memory://out")
-    errors = [record.error for record in run_worker(jobs)]
+    errors = [str(job.obstacle) for job in jobs]
     assert "would also be the output of memory://y/0.png" in errors[0]
     assert "would also be the output of memory://x/0.png" in errors[1]
 

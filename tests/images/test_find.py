@@ -65,7 +65,7 @@ def test_list_files_names_what_it_skips(tree):
         "sub/.f": "hidden folder",
         "link": "linked folder",
     }
-    assert names(images.find_linked_folders(tree), tree) == ["link"]
+    assert names(images.search_images([tree]).skipped, tree) == ["link"]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read anything")

@@ -1,12 +1,16 @@
+import errno
+import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from esrgan import Upscaler, images
+from esrgan import Upscaler, files, images
 from esrgan.cli import inference as inference_command
-from esrgan.errors import ImageError
-from esrgan.inference.files import FileJob, FileOptions, FileResult, _is_case_insensitive, plan_jobs, upscale_files
+from esrgan.errors import ImageError, Problem
+from esrgan.inference import FileJob, FileOptions, FileResult, plan_jobs, upscale_files
+from esrgan.inference.jobs import _is_case_insensitive
 from tests.helpers.image_folders import read_files, write_files
 from tests.helpers.models import make_model, run
 
@@ -167,7 +171,7 @@ def test_full_names_are_used_only_on_conflict(tmp_path):
 
 @pytest.mark.parametrize("ignores_case", [False, True])
 def test_names_differing_in_case_conflict_if_disk_ignores_case(tmp_path, monkeypatch, ignores_case):
-    monkeypatch.setattr("esrgan.inference.files._is_case_insensitive", lambda folder: ignores_case)
+    monkeypatch.setattr("esrgan.inference.jobs._is_case_insensitive", lambda folder: ignores_case)
     for name in ("1/a.png", "2/A.png", "1/straße.png", "2/strasse.png"):
         write_files(tmp_path / name)
     jobs, _ = plan_jobs([str(tmp_path / "1"), str(tmp_path / "2")], tmp_path / "out")
@@ -229,15 +233,13 @@ def test_every_failure_becomes_the_result_of_its_file(model, tmp_path, monkeypat
     monkeypatch.setattr(images, "read_image", broken_read)
     monkeypatch.setattr(images, "write_image", broken_write)
     monkeypatch.setattr(Upscaler, "__call__", broken_upscale)
-    reported = []
-    results = upscale_files(upscaler, plan_jobs([str(tmp_path / "?.png")], None)[0], FileOptions(), reported.append)
-    assert results == reported
+    results = [*upscale_files(upscaler, plan_jobs([str(tmp_path / "?.png")], None)[0])]
     assert [result.job.source.name for result in results] == names
-    assert [result.error for result in results] == [
+    assert [result.error and str(result.error) for result in results] == [
         None,
         f"{tmp_path}/1.png: unexpected error: ZeroDivisionError: surprise",
         None,
-        "disk full",
+        f"{tmp_path}/3.png: disk full",
         f"{tmp_path}/4.png: unexpected error: RuntimeError: broken device",
         None,
     ]
@@ -263,7 +265,7 @@ def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch
     monkeypatch.setattr(images, "read_image", timed("read", images.read_image, 0.05))
     monkeypatch.setattr(images, "write_image", timed("write", images.write_image, 0.05))
     monkeypatch.setattr(Upscaler, "__call__", timed("compute", Upscaler.__call__, 0.1))
-    upscale_files(upscaler, plan_jobs([str(tmp_path)], None)[0], FileOptions(), lambda _: None)
+    assert len([*upscale_files(upscaler, plan_jobs([str(tmp_path)], None)[0])]) == 4
 
     def overlap(one, other):
         return min(one[1], other[1]) > max(one[0], other[0])
@@ -277,6 +279,104 @@ def test_uncreatable_output_folder_fails_only_its_file(model, tmp_path):
     write_files(tmp_path / "a.png")
     (tmp_path / "file").write_bytes(b"")
     job = FileJob(tmp_path / "a.png", tmp_path / "file/a_sr.png")
-    (result,) = upscale_files(Upscaler.from_file(model, "cpu"), [job], FileOptions(), lambda _: None)
+    (result,) = upscale_files(Upscaler.from_file(model, "cpu"), [job], FileOptions())
     assert isinstance(result, FileResult)
-    assert "file: cannot create this folder: " in result.error
+    assert "file: cannot create this folder: " in str(result.error)
+
+
+def test_nothing_happens_until_the_results_are_iterated(model, tmp_path):
+    write_files(*(tmp_path / f"{i}.png" for i in range(4)))
+    jobs, _ = plan_jobs([str(tmp_path)], tmp_path / "out")
+    results = upscale_files(Upscaler.from_file(model, "cpu"), jobs)
+    assert not (tmp_path / "out").exists()
+    threads = threading.active_count()
+    assert next(results).error is None
+    results.close()
+    assert threading.active_count() == threads
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["0_sr.png", "1_sr.png"]  # the second was being written
+    assert all(images.read_image(tmp_path / "out" / name) for name in written)
+
+
+def test_missing_paths_do_not_stop_the_others(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    arguments = (tmp_path / "gone.png", tmp_path / "pipe.png", tmp_path / "a.png")
+    assert run(inference_command, "-m", model, *arguments) == 1
+    printed = capsys.readouterr()
+    assert [line.partition("; ")[0] for line in printed.err.splitlines()] == [
+        f"error: {tmp_path}/gone.png: expected an image file or a folder with images, got neither",
+        f"error: {tmp_path}/pipe.png: expected an image file or a folder with images, got a named pipe",
+    ]
+    assert "1 of 3 images upscaled, 2 failed" in printed.out
+    assert (tmp_path / "a_sr.png").is_file()
+
+
+def test_other_formats_in_folders_are_counted(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png")
+    for name in ("b.psd", "c.PSD", "sub/d.psd", "film.mp4", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert run(inference_command, "-m", model, tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("skipped")] == [
+        f"skipped (not a supported format: .psd): {tmp_path}/b.psd and 2 more",
+        f"skipped (not a supported format: .mp4): {tmp_path}/film.mp4",
+        f"skipped (broken links): {tmp_path}/gone.png",
+        f"skipped (not regular files): {tmp_path}/pipe.png",
+    ]
+
+
+def test_output_can_be_one_named_file(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png", tmp_path / "b.png")
+    out = tmp_path / "new/result.jpg"
+    assert run(inference_command, "-m", model, "-o", out, tmp_path / "a.png") == 0
+    assert images.read_image(out).file_format == "JPEG"
+    assert run(inference_command, "-m", model, "-o", out, tmp_path / "a.png") == 1
+    assert "result.jpg: already exists; use --overwrite" in capsys.readouterr().err
+    for arguments, message in (
+        ([tmp_path / "a.png", tmp_path / "b.png"], "a single input file for this output file, got several inputs"),
+        ([tmp_path], "got a folder or pattern"),
+        (["--format", "png", tmp_path / "a.png"], "expected a name that ends with .png, got .jpg"),
+    ):
+        assert run(inference_command, "-m", model, "-o", tmp_path / "r.jpg", *arguments) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "folder.png").mkdir()
+    assert run(inference_command, "-m", model, "-o", tmp_path / "folder.png", tmp_path / "a.png") == 0
+    assert (tmp_path / "folder.png/a_sr.png").is_file()
+
+
+def test_impossible_outputs_are_reported_before_the_first_image(model, tmp_path, monkeypatch):
+    long = "ü" * 125 + ".png"  # 254 bytes, and three more are needed
+    write_files(tmp_path / "a.png", tmp_path / long, tmp_path / "locked/b.png")
+    refuse = {tmp_path / "locked": Problem.failure(tmp_path / "locked", "Read-only file system")}
+    monkeypatch.setattr(files, "find_folder_problem", refuse.get)
+    results = upscale_files(Upscaler.from_file(model, "cpu"), plan_jobs([str(tmp_path)], None)[0])
+    monkeypatch.setattr(images, "read_image", lambda *_: pytest.fail("an image was read"))
+    errors = [str(next(results).error) for _ in range(2)]
+    assert any("locked: Read-only file system" in error for error in errors)
+    assert any("no file can have this name of 257 bytes: File name too long; rename" in error for error in errors)
+    results.close()
+
+
+def test_full_disk_fails_its_file_and_leaves_nothing(model, tmp_path, monkeypatch):
+    write_files(tmp_path / "a.png", tmp_path / "b.png")
+    write = images.write_image
+
+    def write_or_fail(path, *arguments, **options):
+        if path.name == "a_sr.png":
+            monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        try:
+            return write(path, *arguments, **options)
+        finally:
+            monkeypatch.setattr(os, "fsync", lambda _: None)
+
+    monkeypatch.setattr(images, "write_image", write_or_fail)
+    first, second = upscale_files(Upscaler.from_file(model, "cpu"), plan_jobs([str(tmp_path)], None)[0][:2])
+    assert "a_sr.png: cannot be written" in str(first.error)
+    assert "No space left" in str(first.error)
+    assert second.error is None
+    assert sorted(path.name for path in tmp_path.glob("*_sr*")) == ["b_sr.png"]
+    assert not [*tmp_path.glob(".esrgan*")]

@@ -1,0 +1,173 @@
+"""Find the images to upscale and choose the paths of their outputs."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from esrgan import images
+from esrgan.errors import ImageError, Problem
+from esrgan.files import expand_user
+from esrgan.images.find import FAMILIAR_SUFFIXES
+from esrgan.images.formats import format_for_suffix
+
+OUTPUT_SUFFIX = "_sr"  # appended to the stem of each output's name
+Location = TypeVar("Location", Path, str)
+
+
+@dataclass(frozen=True)
+class Job(Generic[Location]):
+    """An input and the place of its output, as paths, or as strings that are paths or URIs.
+
+    Attributes:
+        source: The input.
+        target: The place of the output.
+        conflict: Another input whose output would have the same place; then both inputs fail. None if there is none.
+        problem: Why there is no such input; None if there is one.
+    """
+
+    source: Location
+    target: Location
+    conflict: Location | None = None
+    problem: Problem | None = None
+
+    @property
+    def obstacle(self) -> Problem | None:
+        """Why the job cannot be done, as far as its names show."""
+        if self.conflict is None:
+            return self.problem
+        what = f"its output {self.target} would also be the output of {self.conflict}"
+        return Problem.failure(self.source, what, "upscale them into different folders")
+
+
+@dataclass(frozen=True)
+class FileJob(Job[Path]):
+    """An input file and the path of its output."""
+
+
+def plan_jobs(
+    paths: Sequence[str], out: Path | None, suffix: str | None = None
+) -> tuple[list[FileJob], dict[Path, str]]:
+    """Find the images and choose their outputs: ``<stem>_sr<suffix>``, next to each input or in the folder ``out``.
+
+    The folder mirrors those that are searched. If two outputs would have the same name, both are named after the full
+    name of their input (``a.png_sr.webp``).
+
+    Args:
+        paths: Files, folders and glob patterns.
+        out: Folder for the outputs; None writes each one next to its input. For a single input file this can also be
+            the name of the output file, if ``is_output_file`` takes it for one.
+        suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each input.
+
+    Returns:
+        The jobs, and a mapping from each path that is skipped to the reason. A path that matches no image becomes a
+        job with a ``problem``. Outputs of earlier runs (in any format), files in ``out``, symlinked folders, and images
+        and films of formats that are not supported are skipped.
+
+    Raises:
+        ImageError: If no path matches an image, or ``out`` is a file and does not fit the inputs.
+    """
+    search = images.search_images(paths, images.SUFFIXES)
+    if search.problems and not search.files:
+        raise ImageError(search.problems)
+    if out is not None and is_output_file(out):
+        return [FileJob(_find_only_file(paths, out, suffix), out)], {}
+    jobs, skipped = name_outputs(search.files, out, suffix)
+    missing = [_make_job_without_input(problem, out, suffix) for problem in search.problems]
+    return missing + jobs, search.skipped | skipped
+
+
+def is_output_file(out: Path) -> bool:
+    """Return whether the path of the outputs is that of a file: it ends like one, and no such folder exists."""
+    return out.suffix.lower() in images.SUFFIXES | FAMILIAR_SUFFIXES and not out.is_dir()
+
+
+def _find_only_file(paths: Sequence[str], out: Path, suffix: str | None) -> Path:
+    """Return the only input, whose output is the file ``out``."""
+    if len(paths) > 1 or not expand_user(paths[0]).is_file():
+        got = "several inputs" if len(paths) > 1 else "a folder or pattern"
+        remedy = f"choose a folder for the outputs, or create one named {out.name} first"
+        raise ImageError(Problem(str(out), "a single input file for this output file", got, remedy))
+    if suffix is not None and format_for_suffix(Path(f"x{suffix}")) != format_for_suffix(out):
+        raise ImageError(Problem(str(out), f"a name that ends with {suffix}", out.suffix, "leave out the format"))
+    format_for_suffix(out)
+    return expand_user(paths[0])
+
+
+def _make_job_without_input(problem: Problem, out: Path | None, suffix: str | None) -> FileJob:
+    source = Path(problem.place)
+    target = (source.parent if out is None else out) / _name_output(source, source.stem, suffix)
+    return FileJob(source, target, problem=problem)
+
+
+def name_outputs(
+    relative_paths: Mapping[Path, Path], out_dir: Path | None, suffix: str | None = None
+) -> tuple[list[FileJob], dict[Path, str]]:
+    """Choose the outputs of images that were already found, as ``plan_jobs`` does.
+
+    Args:
+        relative_paths: The images, each with its path relative to the folder that was searched, as returned by
+            ``images.search_images``.
+        out_dir: Folder for the outputs; None writes each one next to its input.
+        suffix: Suffix of the outputs; None keeps the suffix of each input.
+
+    Returns:
+        The jobs, and a mapping from each image that is skipped to the reason.
+    """
+    is_case_insensitive = functools.cache(_is_case_insensitive)
+
+    def target(source: Path, stem: str) -> Path:
+        folder = source.parent if out_dir is None else out_dir / relative_paths[source].parent
+        return folder / _name_output(source, stem, suffix)
+
+    def identity(path: Path) -> Path:
+        folder = _resolve(path.parent)
+        return folder / (path.name.lower() if is_case_insensitive(folder) else path.name)
+
+    out = None if out_dir is None else _resolve(out_dir)
+    skipped: dict[Path, str] = {}
+    outputs: set[Path] = set()  # without suffix
+    # An output has a longer name than its input, so shorter names come first.
+    for source in sorted(relative_paths, key=lambda source: len(source.stem)):
+        folder, asked_for = _resolve(source.parent), _resolve(source.parents[len(relative_paths[source].parts) - 1])
+        is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
+        if is_in_out or identity(source.with_name(source.stem)) in outputs:
+            skipped[source] = "output of an earlier run"
+        else:
+            outputs |= {identity(target(source, stem).with_suffix("")) for stem in (source.stem, source.name)}
+    sources = [source for source in relative_paths if source not in skipped]
+    with_full_name: set[Path] = set()
+    while True:
+        targets = {
+            source: target(source, source.name if source in with_full_name else source.stem) for source in sources
+        }
+        users: dict[Path, list[Path]] = {}
+        for source in sources:
+            users.setdefault(identity(targets[source]), []).append(source)
+        clashes = [same for same in users.values() if len(same) > 1]
+        conflicts = {source: next(other for other in same if other != source) for same in clashes for source in same}
+        if conflicts.keys() <= with_full_name:
+            return [FileJob(source, targets[source], conflicts.get(source)) for source in sources], skipped
+        with_full_name |= conflicts.keys()
+
+
+def _name_output(source: Path, stem: str, suffix: str | None) -> str:
+    return f"{stem}{OUTPUT_SUFFIX}{suffix or source.suffix}"
+
+
+def _resolve(folder: Path) -> Path:
+    """Resolve symlinks as far as possible; ``Path.resolve`` would raise on a symlink loop."""
+    return Path(os.path.realpath(folder))
+
+
+def _is_case_insensitive(folder: Path) -> bool:
+    """Return whether the file system of a folder, which may not exist yet, ignores the case of names."""
+    for path in (folder, *folder.parents):
+        other = path.with_name(path.name.swapcase()) if path.name else path
+        if path.exists() and other != path:
+            return other.exists() and other.samefile(path)
+    return False
