@@ -42,6 +42,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
     parser.add_argument("--format", choices=OUTPUT_FORMATS, help="output format (default: same as input)")
     parser.add_argument(
+        "--background",
+        type=_colour,
+        metavar="COLOUR",
+        help="place transparent images on this colour, such as white or '#ffffff' (default: keep transparency)",
+    )
+    parser.add_argument(
         "--quality",
         type=arguments.integer(1, 100),
         metavar="Q",
@@ -56,6 +62,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--self-ensemble", action="store_true", help="average 8 flips and rotations; takes 8 times as long"
     )
+
+
+def _colour(text: str) -> str:
+    """Check a colour, for ``type`` of an argument."""
+    from esrgan.images.flatten import parse_colour
+
+    try:
+        parse_colour(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an opaque colour such as white or #ffffff, got {text}") from None
+    return text
 
 
 def name_models(args: argparse.Namespace) -> str:
@@ -75,7 +92,8 @@ def file_options(args: argparse.Namespace, **settings: bool) -> FileOptions:
     """Return how to read inputs and write outputs. A chosen format may store fewer bits than the input has."""
     from esrgan.inference import FileOptions
 
-    return FileOptions(quality=args.quality, **{"reduce_depth": args.format is not None, **settings})
+    settings = {"reduce_depth": args.format is not None} | settings
+    return FileOptions(quality=args.quality, background=args.background, **settings)
 
 
 def describe_skipped(skipped: Mapping[Path, str]) -> Iterator[str]:

@@ -115,7 +115,7 @@ def check_writable(
         others = ".tif" if np.dtype(dtype) != np.uint8 else ".webp, .gif or .tif"
         refuse("one image", f"{frames} frames", f"write {others}")
     if channels in (2, 4) and not limits.supports_alpha:
-        refuse("no transparency", "an alpha channel", "write .png, .webp or .tif")
+        refuse("no transparency", "an alpha channel", "write .png, .webp or .tif, or choose a --background")
     if max(height, width) > limits.max_side:
         refuse(f"at most {limits.max_side} pixels per side", f"{width}×{height}", "write .png or .tif")
     if name == "BMP" and height * (width * channels + 3) > _MAX_BMP_BYTES:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from esrgan.errors import ImageError
 from esrgan.files import atomic_write
 from esrgan.images import metadata, native_libraries, tiff
+from esrgan.images.flatten import fit_alpha
 from esrgan.images.formats import FILE_FORMATS, check_writable, format_for_suffix
 from esrgan.images.image import ImageData, effective_bits
 from esrgan.text import describe_error
@@ -60,12 +61,13 @@ def write_image(
     path = Path(path)
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1 to 100, got {quality}")
+    name = format_for_suffix(path)
+    image = fit_alpha(image, supports_alpha=FILE_FORMATS[name].supports_alpha)
     frame = image.frames[0]
     height, width, channels = frame.shape
     check_writable(
         path, height, width, channels, frame.dtype, len(image.frames), bits=image.bits, reduce_depth=reduce_depth
     )
-    name = format_for_suffix(path)
     image, notes = _fit_to_format(image, name)
     try:
         with atomic_write(path, overwrite=overwrite) as file:

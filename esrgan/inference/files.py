@@ -8,17 +8,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from esrgan import files, images
-from esrgan.errors import EsrganError, Problem
+from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.images import ImageData
+from esrgan.images.flatten import fit_alpha, parse_colour
+from esrgan.images.formats import FILE_FORMATS, format_for_suffix
 from esrgan.inference.jobs import FileJob
 from esrgan.inference.tiling import ProgressCallback, subprogress
 from esrgan.inference.upscaler import Upscaler
-from esrgan.text import describe_error
+from esrgan.text import describe_error, format_size
 
 # An output with more bytes than this is written before the next image is upscaled, so memory never holds two of them.
 LARGE_OUTPUT_BYTES = 1 << 28
@@ -54,9 +58,11 @@ class FileOptions:
         reduce_depth: Allow the output to have fewer bits per sample where its format requires it. Commands set this
             when the user has chosen the format.
         max_pixels: Limit for one input, all frames together; None uses ``images.MAX_PIXELS``.
+        background: A colour to place transparent images on, as a name (white) or a code (#ffffff), before they are
+            upscaled; None keeps alpha, except that opaque alpha is dropped where the format of the output has none.
 
     Raises:
-        ValueError: If ``quality`` is out of range.
+        ValueError: If ``quality`` is out of range, or ``background`` is no colour.
     """
 
     overwrite: bool = False
@@ -64,10 +70,13 @@ class FileOptions:
     quality: int | None = None
     reduce_depth: bool = False
     max_pixels: int | None = None
+    background: str | None = None
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f"quality: expected 1 to 100, got {self.quality}")
+        if self.background is not None:
+            parse_colour(self.background)
 
 
 def upscale_files(
@@ -178,11 +187,33 @@ def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions) -> Image
     if result is not None:
         return result
     image = images.read_image(job.source, options.max_pixels)
+    background = None if options.background is None else parse_colour(options.background)
+    supports_alpha = FILE_FORMATS[format_for_suffix(job.target)].supports_alpha
+    image = fit_alpha(image, supports_alpha=supports_alpha, background=background)
     height, width, channels = image.frames[0].shape
     size = (*upscaler.output_size(height, width), channels)
     dtype, frames = image.frames[0].dtype, len(image.frames)
     images.check_writable(job.target, *size, dtype, frames, bits=image.bits, reduce_depth=options.reduce_depth)
+    _check_space(job, image, upscaler)
     return image
+
+
+def _check_space(job: FileJob, image: ImageData, upscaler: Upscaler) -> None:
+    """Check that the disk has room for the least that an output needs.
+
+    That is every sample if the format does not compress, and otherwise a hundredth: the smallest JPEG of an image needs
+    about that, and so does a PNG of a page of text.
+
+    Raises:
+        ImageError: If there is too little space.
+    """
+    is_packed = FILE_FORMATS[format_for_suffix(job.target)] is not FILE_FORMATS["BMP"]
+    least = _output_bytes(upscaler, image) // (100 if is_packed else 1)
+    folder = next((folder for folder in job.target.parents if folder.is_dir()), job.target.parent)
+    with suppress(OSError):  # some disks do not say
+        if (free := shutil.disk_usage(folder).free) < least:
+            got = f"too little space: at least {format_size(least)} are needed, {format_size(free)} are free"
+            raise ImageError(Problem.failure(job.target, got, "free some space or choose another folder"))
 
 
 def _upscale_frames(image: ImageData, upscaler: Upscaler, progress: ProgressCallback) -> ImageData:

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -380,3 +381,17 @@ def test_full_disk_fails_its_file_and_leaves_nothing(model, tmp_path, monkeypatc
     assert second.error is None
     assert sorted(path.name for path in tmp_path.glob("*_sr*")) == ["b_sr.png"]
     assert not [*tmp_path.glob(".esrgan*")]
+
+
+@pytest.mark.parametrize(("suffix", "free", "fits"), [("bmp", 359, False), ("bmp", 360, True), ("png", 2, False)])
+def test_too_little_space_is_reported_before_upscaling(model, tmp_path, monkeypatch, suffix, free, fits):
+    """The output has 12 × 10 pixels of three bytes."""
+    write_files(tmp_path / "a.png")
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    if not fits:
+        monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("the image was upscaled"))
+    jobs, _ = plan_jobs([str(tmp_path / "a.png")], None, f".{suffix}")
+    (result,) = upscale_files(Upscaler.from_file(model, "cpu"), jobs)
+    assert (result.error is None) == fits
+    assert fits or "too little space: at least 0." in str(result.error)

@@ -1,0 +1,72 @@
+"""Remove alpha: where it is opaque everywhere, or by placing an image on a background."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esrgan.images.image import ImageData
+
+Colour = tuple[int, int, int]  # red, green and blue from 0 to 255
+_BLOCK_ROWS = 256  # how many rows are converted at once, so that large images need no large temporary arrays
+
+
+def parse_colour(text: str) -> Colour:
+    """Return the colour that a name (white) or a code (#ffffff) stands for.
+
+    Raises:
+        ValueError: If it stands for none, or for a transparent one.
+    """
+    from PIL import ImageColor
+
+    colour = ImageColor.getcolor(text, "RGBA")
+    if not isinstance(colour, tuple) or len(colour) != 4 or colour[3] != 255:
+        raise ValueError(f"expected an opaque colour, got {text}")
+    return colour[0], colour[1], colour[2]
+
+
+def fit_alpha(image: ImageData, *, supports_alpha: bool, background: Colour | None = None) -> ImageData:
+    """Return an image with no more alpha than wanted.
+
+    Args:
+        image: The image.
+        supports_alpha: Whether its alpha can be stored. If not, it is dropped where it is opaque in every pixel of
+            every frame; otherwise the image is returned unchanged.
+        background: The colour to place the image on, whatever can be stored; None keeps it transparent. It is taken in
+            the colour space of the image.
+    """
+    if not image.has_alpha:
+        return image
+    if background is not None:
+        return _flatten(image, background)
+    channel = image.base_channels - 1
+    if supports_alpha or any(frame[..., channel].min() < _peak(frame) for frame in image.frames):
+        return image
+    return replace(image, frames=tuple(np.delete(frame, channel, axis=2) for frame in image.frames))
+
+
+def _flatten(image: ImageData, background: Colour) -> ImageData:
+    """Place every frame on a colour. Grey becomes RGB if the colour is not grey."""
+    colours = image.base_channels - 1
+    count = 1 if colours == 1 and len({*background}) == 1 else 3
+    frames = []
+    for frame in image.frames:
+        peak = _peak(frame)
+        flat = np.empty((*frame.shape[:2], count + image.extra_bands), frame.dtype)
+        ground = np.array(background[:count]) * (peak / 255)
+        for top in range(0, len(frame), _BLOCK_ROWS):
+            block = frame[top : top + _BLOCK_ROWS]
+            alpha = block[..., colours : colours + 1] / peak
+            mixed = block[..., :colours] * alpha + ground * (1 - alpha)
+            rows = slice(top, top + len(block))
+            flat[rows, :, :count] = mixed if frame.dtype.kind == "f" else np.rint(mixed)
+            flat[rows, :, count:] = block[..., colours + 1 :]
+        frames.append(flat)
+    return replace(image, frames=tuple(frames))
+
+
+def _peak(frame: NDArray[Any]) -> float:
+    return 1.0 if frame.dtype.kind == "f" else float(np.iinfo(frame.dtype).max)

@@ -1,0 +1,63 @@
+"""Opaque alpha is dropped where a format has none, and --background removes the rest."""
+
+import numpy as np
+import pytest
+
+from esrgan import Upscaler, images
+from esrgan.cli import inference as inference_command
+from esrgan.errors import ImageError
+from esrgan.images.flatten import fit_alpha, parse_colour
+from tests.helpers.models import make_model, pixels, run
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("extra", [0, 2])
+def test_background_is_mixed_by_alpha(dtype, colours, extra):
+    peak = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    frame = (pixels(5, 4, colours + 1 + extra) * (peak / 255)).astype(dtype)
+    flat = fit_alpha(images.ImageData((frame,), extra_bands=extra), supports_alpha=True, background=(255, 0, 51))
+    alpha = frame[..., colours : colours + 1] / peak
+    expected = frame[..., :colours] * alpha + np.array([1, 0, 0.2]) * peak * (1 - alpha)
+    np.testing.assert_allclose(flat.frames[0][..., :3], expected, atol=peak * 1e-6 if peak == 1 else 0.5001)
+    np.testing.assert_array_equal(flat.frames[0][..., 3:], frame[..., colours + 1 :])
+    assert flat.frames[0].dtype == dtype
+    assert flat.extra_bands == extra
+
+
+def test_grey_stays_grey_on_a_grey_background():
+    frame = pixels(3, 4, 2)
+    frame[0, :, 1] = 0
+    flat = fit_alpha(images.ImageData((frame,)), supports_alpha=False, background=parse_colour("white"))
+    assert flat.frames[0].shape == (3, 4, 1)
+    assert (flat.frames[0][0] == 255).all()
+
+
+def test_opaque_alpha_is_dropped_only_where_the_format_has_none(tmp_path):
+    frame = pixels(6, 5, 4)
+    frame[..., 3] = 255
+    for suffix, channels in ((".jpg", 3), (".bmp", 3), (".png", 4)):
+        images.write_image(tmp_path / f"a{suffix}", images.ImageData((frame,)))
+        assert images.read_image(tmp_path / f"a{suffix}").frames[0].shape[2] == channels
+    frame[5, 4, 3] = 254
+    with pytest.raises(ImageError, match=r"an alpha channel; .*--background"):
+        images.write_image(tmp_path / "b.jpg", images.ImageData((frame,)))
+
+
+def test_transparent_images_are_refused_before_the_work_or_placed_on_a_background(tmp_path, capsys, monkeypatch):
+    model, frame = make_model(tmp_path / "model.pth"), pixels(6, 5, 4)
+    images.write_image(tmp_path / "a.png", images.ImageData((frame,)))
+    frame[..., 3] = 255
+    images.write_image(tmp_path / "opaque.png", images.ImageData((frame,)))
+    arguments = ("-m", model, "--device", "cpu", "--format", "jpg")
+    assert run(inference_command, *arguments, tmp_path / "opaque.png") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("the image was upscaled"))
+        assert run(inference_command, *arguments, tmp_path / "a.png") == 1
+        assert "or choose a --background" in capsys.readouterr().err
+    assert run(inference_command, *arguments, "--background", "#fff", tmp_path / "a.png") == 0
+    assert images.read_image(tmp_path / "a_sr.jpg").frames[0].shape == (12, 10, 3)
+    for colour in ("whyte", "#ffffff80", ""):
+        with pytest.raises(SystemExit):
+            run(inference_command, *arguments, "--background", colour, tmp_path / "a.png")
+        assert "expected an opaque colour such as white" in capsys.readouterr().err
