@@ -48,12 +48,17 @@ def select_device(name: str) -> torch.device:
 
 
 def _limit_threads() -> None:
-    """Use no more threads than a container's CPU quota, of which PyTorch does not know, unless the user set a number.
+    """Use no more threads than a container's CPU quota, unless the user set a number.
+
+    PyTorch and libvips, which reads this variable when it is loaded, know only the CPUs of the machine.
 
     More of them would spend the quota in a fraction of each period and then all wait for the next one.
     """
     quota = cpu_quota()
-    if quota is not None and "OMP_NUM_THREADS" not in os.environ:
+    if quota is None:
+        return
+    os.environ.setdefault("VIPS_CONCURRENCY", str(math.ceil(quota)))
+    if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), math.ceil(quota)))
 
 

@@ -96,7 +96,7 @@ def _check_pixel_count(pixels: int, max_pixels: int | None) -> None:
         raise _UnsupportedImageError(f"at most {expected}", got, "make it smaller, or cut it into parts")
     if pixels > MAX_PIXELS:
         expected = f"at most {MAX_PIXELS} pixels (a guard against decompression bombs)"
-        remedy = "cut it into parts, or raise esrgan.images.reading.MAX_PIXELS if you trust the file"
+        remedy = "cut it into parts and upscale these"
         raise _UnsupportedImageError(expected, f"{pixels}", remedy)
 
 

@@ -22,10 +22,12 @@ from esrgan.images.formats import FILE_FORMATS, format_for_suffix
 from esrgan.inference.jobs import FileJob
 from esrgan.inference.tiling import ProgressCallback, subprogress
 from esrgan.inference.upscaler import Upscaler
+from esrgan.machine import memory_limit
 from esrgan.text import describe_error, format_size
 
-# An output with more bytes than this is written before the next image is upscaled, so memory never holds two of them.
-LARGE_OUTPUT_BYTES = 1 << 28
+# An output with more bytes than this, or with more than this share of the memory, is written before the next image is
+# upscaled, so memory never holds two of them.
+LARGE_OUTPUT_BYTES, LARGE_OUTPUT_SHARE = 1 << 28, 1 / 8
 
 
 @dataclass(frozen=True)
@@ -129,14 +131,18 @@ def upscale_files(
         behind: tuple[FileJob, Future[FileResult]] | None = None
         for i, job in enumerate(ready):
             reading = ahead or reader.submit(_read_input, job, upscaler, options)
-            ahead = reader.submit(_read_input, ready[i + 1], upscaler, options) if i + 1 < len(ready) else None
+            is_large, is_huge = _compare_with_memory(reading, upscaler)
+            ahead = None
+            if i + 1 < len(ready) and not is_huge:
+                ahead = reader.submit(_read_input, ready[i + 1], upscaler, options)
             writing: Future[FileResult] = Future()
             try:
                 image = reading.result()
+                del reading
                 if isinstance(image, FileResult):
                     writing.set_result(image)
                 else:
-                    if behind is not None and _output_bytes(upscaler, image) > LARGE_OUTPUT_BYTES:
+                    if behind is not None and is_large:
                         yield _wait(*behind)
                         behind = None
                     image = _upscale_frames(image, upscaler, progress)
@@ -149,6 +155,15 @@ def upscale_files(
             behind = job, writing
         if behind is not None:
             yield _wait(*behind)
+
+
+def _compare_with_memory(reading: Future[ImageData | FileResult], upscaler: Upscaler) -> tuple[bool, bool]:
+    """Wait for an input, and return whether its output is large, and whether it leaves no room for the next input."""
+    if reading.exception() is not None or isinstance(image := reading.result(), FileResult):
+        return False, False
+    size = _output_bytes(upscaler, image)
+    limit = memory_limit()
+    return size > min(LARGE_OUTPUT_BYTES, limit * LARGE_OUTPUT_SHARE), size > limit / 3
 
 
 def _wait(job: FileJob, work: Future[FileResult]) -> FileResult:
@@ -194,6 +209,9 @@ def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions) -> Image
     size = (*upscaler.output_size(height, width), channels)
     dtype, frames = image.frames[0].dtype, len(image.frames)
     images.check_writable(job.target, *size, dtype, frames, bits=image.bits, reduce_depth=options.reduce_depth)
+    if (least := _output_bytes(upscaler, image)) > (most := memory_limit()):
+        got = f"its output needs {format_size(least)} of memory, and this process can have {format_size(most)}"
+        raise ImageError(Problem.failure(job.source, got, "cut it into parts, or use a smaller --outscale"))
     _check_space(job, image, upscaler)
     return image
 

@@ -395,3 +395,31 @@ def test_too_little_space_is_reported_before_upscaling(model, tmp_path, monkeypa
     (result,) = upscale_files(Upscaler.from_file(model, "cpu"), jobs)
     assert (result.error is None) == fits
     assert fits or "too little space: at least 0." in str(result.error)
+
+
+@pytest.mark.parametrize(("limit", "error"), [(359, "its output needs 0.4 kB of memory"), (1000, None)])
+def test_memory_limits_refuse_or_serialise_outputs(model, tmp_path, monkeypatch, limit, error):
+    """Each output needs 360 bytes. If it is a third of the memory, the next input is read after it was computed."""
+    write_files(tmp_path / "a.png", tmp_path / "b.png")
+    monkeypatch.setattr("esrgan.inference.files.memory_limit", lambda: limit)
+    events = []
+    read, upscale, write = images.read_image, Upscaler.__call__, images.write_image
+
+    def note(name, function):
+        def call(*arguments, **options):
+            result = function(*arguments, **options)
+            events.append(name)
+            return result
+
+        return call
+
+    monkeypatch.setattr(images, "read_image", note("read", read))
+    monkeypatch.setattr(Upscaler, "__call__", note("upscale", upscale))
+    monkeypatch.setattr(images, "write_image", note("write", write))
+    results = [*upscale_files(Upscaler.from_file(model, "cpu"), plan_jobs([str(tmp_path)], None)[0])]
+    assert [result.error and str(result.error).partition(": ")[2].partition(",")[0] for result in results] == [
+        error
+    ] * 2
+    if error is None:
+        assert [event for event in events if event != "write"] == ["read", "upscale"] * 2
+        assert events.index("write") < len(events) - 1 - events[::-1].index("upscale")
