@@ -143,7 +143,7 @@ def find_name_problem(path: Path) -> Problem | None:
     except (OSError, ValueError) as error:
         length = len(os.fsencode(path.name))
         what = f"no file can have this name of {length} bytes: {describe_error(error)}"
-        return Problem.failure(path, what, "rename the input to a shorter name, or choose another folder")
+        return Problem.failure(path, what, "use a shorter name or folder")
     return None
 
 

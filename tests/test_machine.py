@@ -122,9 +122,12 @@ def test_torch_respects_the_quota(monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(devices, "cpu_quota", lambda: 2.5)
+    monkeypatch.setenv("VIPS_CONCURRENCY", "7")  # so that it is restored after the test
+    monkeypatch.delenv("VIPS_CONCURRENCY")
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     devices.select_device("cpu")
     assert chosen == []  # the user decides
+    assert os.environ["VIPS_CONCURRENCY"] == "3"
     monkeypatch.delenv("OMP_NUM_THREADS")
     devices.select_device("cpu")
     assert chosen == [3]

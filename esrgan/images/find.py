@@ -17,7 +17,7 @@ from esrgan.text import describe_error
 _FAMILIAR = """
 .tga .icb .dds .ppm .pgm .pbm .pnm .pam .pfm .jp2 .j2k .jpf .jpx .j2c .jxl .jxr .wdp .qoi .ico .cur .pcx .sgi .ras
 .xbm .xpm .svg .svgz .eps .wmf .emf .psd .psb .xcf .kra .ora .exr .hdr .fits .fit .fts .xisf .dcm .heics .avifs .apng
-.mng .jng .hif
+.mng .jng
 .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2
 .srf .srw .x3f
 .mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .mts .m2ts .y4m .ogv .mxf

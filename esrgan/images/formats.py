@@ -35,13 +35,18 @@ class FileFormat:
 
 FILE_FORMATS = {
     "PNG": FileFormat((".png",), (8, 16), 2**31 - 1),
-    "JPEG": FileFormat((".jpg", ".jpeg", ".jfif"), (8,), 65500, supports_alpha=False),  # JPEG_MAX_DIMENSION of libjpeg
+    "JPEG": FileFormat(
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+        (8,),
+        65500,
+        supports_alpha=False,  # JPEG_MAX_DIMENSION of libjpeg
+    ),
     "WEBP": FileFormat((".webp",), (8,), 16383, supports_frames=True),  # WEBP_MAX_DIMENSION of libwebp
     "GIF": FileFormat((".gif",), (8,), 65535, supports_frames=True),
     "TIFF": FileFormat((".tif", ".tiff"), (8, 16, 32), 2**31 - 1, supports_frames=True),
-    "BMP": FileFormat((".bmp",), (8,), 2**31 - 1, supports_alpha=False),
+    "BMP": FileFormat((".bmp", ".dib"), (8,), 2**31 - 1, supports_alpha=False),
     "AVIF": FileFormat((".avif",), (8, 10, 12), 16384),  # the limit of libvips
-    "HEIC": FileFormat((".heic", ".heif"), (8, 10), 16384),
+    "HEIC": FileFormat((".heic", ".heif", ".hif"), (8, 10), 16384),
 }
 _MAX_BMP_BYTES = 2**32 - 2048  # of all rows; the header stores the file size in 32 bits
 # All suffixes are in lower case.

@@ -201,6 +201,8 @@ def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions) -> Image
     result = _check_output(job, options)  # another process may have written it meanwhile
     if result is not None:
         return result
+    if (kind := files.describe_path(job.source)) in ("a named pipe", "a socket", "a device"):  # could block for ever
+        raise ImageError(Problem(str(job.source), "an image file", kind, "save its content as a file first"))
     image = images.read_image(job.source, options.max_pixels)
     background = None if options.background is None else parse_colour(options.background)
     supports_alpha = FILE_FORMATS[format_for_suffix(job.target)].supports_alpha

@@ -313,6 +313,13 @@ def test_missing_paths_do_not_stop_the_others(model, tmp_path, capsys):
     assert (tmp_path / "a_sr.png").is_file()
 
 
+def test_pipes_as_inputs_never_block(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    job = FileJob(tmp_path / "pipe.png", tmp_path / "a.png")
+    (result,) = upscale_files(Upscaler.from_file(model, "cpu"), [job])
+    assert "pipe.png: expected an image file, got a named pipe; save its content" in str(result.error)
+
+
 def test_other_formats_in_folders_are_counted(model, tmp_path, capsys):
     write_files(tmp_path / "a.png")
     for name in ("b.psd", "c.PSD", "sub/d.psd", "film.mp4", "notes.txt"):
@@ -358,7 +365,9 @@ def test_impossible_outputs_are_reported_before_the_first_image(model, tmp_path,
     monkeypatch.setattr(images, "read_image", lambda *_: pytest.fail("an image was read"))
     errors = [str(next(results).error) for _ in range(2)]
     assert any("locked: Read-only file system" in error for error in errors)
-    assert any("no file can have this name of 257 bytes: File name too long; rename" in error for error in errors)
+    assert any(
+        "no file can have this name of 257 bytes: File name too long; use a shorter name" in error for error in errors
+    )
     results.close()
 
 
