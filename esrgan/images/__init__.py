@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from esrgan.images.find import find_images, list_files, search_images
 from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, check_writable
 from esrgan.images.image import ImageData
-from esrgan.images.reading import MAX_PIXELS, read_image
-from esrgan.images.writing import write_image
+from esrgan.images.reading import read_image, read_pixels, read_shape
+from esrgan.images.source import MAX_PIXELS
+from esrgan.images.writing import write_image, write_pixels
 
 if TYPE_CHECKING:
-    from esrgan.images.pixels import read_pixels, read_shape, write_pixels
     from esrgan.images.sheet import make_contact_sheet
 
 __all__ = [
@@ -37,14 +37,11 @@ __all__ = [
     "write_pixels",
 ]
 
-# These names are imported when they are first used, because they need Pillow. ``read`` and ``write`` are older names.
+# ``make_contact_sheet`` is imported when it is first used, because it needs Pillow. The others are older names.
 _LAZY_IMPORTS = {
     "make_contact_sheet": ("esrgan.images.sheet", "make_contact_sheet"),
-    "read": ("esrgan.images.pixels", "read_pixels"),
-    "read_pixels": ("esrgan.images.pixels", "read_pixels"),
-    "read_shape": ("esrgan.images.pixels", "read_shape"),
-    "write": ("esrgan.images.pixels", "write_pixels"),
-    "write_pixels": ("esrgan.images.pixels", "write_pixels"),
+    "read": ("esrgan.images.reading", "read_pixels"),
+    "write": ("esrgan.images.writing", "write_pixels"),
 }
 
 if not TYPE_CHECKING:  # otherwise type checkers would accept any name

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from esrgan.errors import ImageError, Problem
-from esrgan.images import native_libraries
-from esrgan.images.image import effective_bits
+from esrgan.images.image import ImageData, effective_bits
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class FileFormat:
     """The limits of a file format.
 
     Attributes:
+        module: The module in ``esrgan.images`` that reads and writes it.
         suffixes: File suffixes in lower case.
         bit_depths: Numbers of bits that a sample may have; 32 means float.
         max_side: Largest height or width in pixels.
@@ -26,6 +30,7 @@ class FileFormat:
         supports_frames: Whether a file can hold several images.
     """
 
+    module: str
     suffixes: tuple[str, ...]
     bit_depths: tuple[int, ...]
     max_side: int
@@ -34,38 +39,41 @@ class FileFormat:
 
 
 FILE_FORMATS = {
-    "PNG": FileFormat((".png",), (8, 16), 2**31 - 1),
+    "PNG": FileFormat("png", (".png",), (8, 16), 2**31 - 1),
     "JPEG": FileFormat(
+        "jpeg",
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
         (8,),
         65500,
         supports_alpha=False,  # JPEG_MAX_DIMENSION of libjpeg
     ),
-    "WEBP": FileFormat((".webp",), (8,), 16383, supports_frames=True),  # WEBP_MAX_DIMENSION of libwebp
-    "GIF": FileFormat((".gif",), (8,), 65535, supports_frames=True),
-    "TIFF": FileFormat((".tif", ".tiff"), (8, 16, 32), 2**31 - 1, supports_frames=True),
-    "BMP": FileFormat((".bmp", ".dib"), (8,), 2**31 - 1, supports_alpha=False),
-    "AVIF": FileFormat((".avif",), (8, 10, 12), 16384),  # the limit of libvips
-    "HEIC": FileFormat((".heic", ".heif", ".hif"), (8, 10), 16384),
+    "WEBP": FileFormat("webp", (".webp",), (8,), 16383, supports_frames=True),  # WEBP_MAX_DIMENSION of libwebp
+    "GIF": FileFormat("gif", (".gif",), (8,), 65535, supports_frames=True),
+    "TIFF": FileFormat("tiff", (".tif", ".tiff"), (8, 16, 32), 2**31 - 1, supports_frames=True),
+    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, supports_alpha=False),
+    "AVIF": FileFormat("heif", (".avif",), (8, 10, 12), 16384),  # the limit of libvips
+    "HEIC": FileFormat("heif", (".heic", ".heif", ".hif"), (8, 10), 16384),
 }
 _MAX_BMP_BYTES = 2**32 - 2048  # of all rows; the header stores the file size in 32 bits
 # All suffixes are in lower case.
 SUFFIXES = frozenset(suffix for file_format in FILE_FORMATS.values() for suffix in file_format.suffixes)
 
-_JPEG = ("JPEG", {"quality": 95, "subsampling": "4:4:4"})
-_TIFF = ("TIFF", {"compression": "tiff_lzw"})
-# Pillow's format name and options for each suffix of a dataset image. Compression is lossless where the format allows
-# it. For WebP that also keeps the resolution of the colours, which its lossy mode would halve.
-PILLOW_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".png": ("PNG", {}),
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-    ".webp": ("WEBP", {"lossless": True, "exact": True}),
-    ".bmp": ("BMP", {}),
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-}
-DATASET_SUFFIXES: frozenset[str] = frozenset(PILLOW_FORMATS)
+# The suffixes of datasets: formats that are lossless, or that everybody uses.
+DATASET_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def load_module(name: str) -> ModuleType:
+    """Return the module that reads and writes a format."""
+    return importlib.import_module(f"esrgan.images.{FILE_FORMATS[name].module}")
+
+
+def load_writer(name: str) -> Callable[[BinaryIO, ImageData, int | None], None]:
+    """Return the function that writes a format, given an open file, the image and the quality."""
+    module = load_module(name)
+    writer: Callable[[BinaryIO, ImageData, int | None], None] = (
+        getattr(module, f"write_{name.lower()}", None) or module.write
+    )
+    return writer
 
 
 def format_for_suffix(path: Path) -> str:
@@ -114,7 +122,7 @@ def check_writable(
     def refuse(expected: str, got: str, remedy: str) -> None:
         raise ImageError(Problem(str(path), f"{expected} for {name}", got, remedy))
 
-    if name == "HEIC" and native_libraries.load_heif() is None:
+    if name == "HEIC" and find_spec("pillow_heif") is None:
         refuse("pillow-heif", "none", "pip install pillow-heif, or write .avif, .png or .tif")
     if frames > 1 and not limits.supports_frames:
         others = ".tif" if np.dtype(dtype) != np.uint8 else ".webp, .gif or .tif"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+DEFAULT_QUALITY = 95  # of lossy formats, on a scale of 1 to 100
 Dpi = tuple[float, float] | None  # resolution (x, y) in pixels per inch
 
 

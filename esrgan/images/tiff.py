@@ -1,249 +1,93 @@
-"""Read and write the directories of TIFF files and EXIF blocks (TIFF 6.0, §2; BigTIFF) that libvips does not handle."""
+"""Read and write TIFF files (TIFF 6.0)."""
 
 from __future__ import annotations
 
-import io
-import os
-import struct
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import BinaryIO, Union
+from typing import Any, BinaryIO
 
 import numpy as np
 
-# The bytes of a value of each field type, and of the words that it consists of where they are smaller.
-_FIELD_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_WORD_BYTES = {5: 4, 10: 4}
-_SHORT, _LONG, _RATIONAL = 3, 4, 5
+from esrgan.images import samples, vips
+from esrgan.images import tiff_directories as tags
+from esrgan.images.image import ImageData
+from esrgan.images.source import Source, UnsupportedImageError
 
-SUBFILE_TYPE, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, DNG_VERSION = 254, 258, 259, 262, 339, 50706
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-_OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)  # the tags for strips and for tiles
-SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 277, 338
-# The numbers are ImageWidth (256) and ImageLength (257).
-LAYOUT_TAGS = (256, 257, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT)
-_EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
-# The tags of Exif 2.32, §4.6.4, that do not define the structure of a TIFF file, and those that Windows adds.
-_DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, *range(40091, 40096), _EXIF, _GPS}
-
-_MAX_VALUE_BYTES = 1 << 26
-_MAX_PAGES = 10_000
+_TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 32773: "packbits"}  # TIFF 6.0, §8 Compression; all others become deflate
+# Beyond this many bytes of pixels a TIFF file becomes a BigTIFF. The margin is for directories and for data that grows
+# a little when it is compressed.
+_MAX_TIFF_BYTES = 0.98 * 2**32
 
 
-@dataclass(frozen=True)
-class TagValue:
-    """The field type and the little-endian content of a tag."""
-
-    field_type: int
-    content: bytes
-
-    def to_numbers(self) -> list[float]:
-        """Return the content as numbers, or an empty list if its type is not numeric."""
-        if self.field_type == _RATIONAL:
-            pairs = np.frombuffer(self.content, "<u4").reshape(-1, 2)
-            return [int(top) / int(bottom) if bottom else 0.0 for top, bottom in pairs]
-        code = {1: "<u1", 3: "<u2", 4: "<u4", 16: "<u8"}.get(self.field_type)
-        return [int(number) for number in np.frombuffer(self.content, code)] if code else []
-
-
-Directory = dict[int, Union[TagValue, "Directory"]]
-
-
-@dataclass(frozen=True)
-class _ByteLayout:
-    order: str
-    is_big: bool
-
-    @property
-    def count(self) -> str:
-        return self.order + ("Q" if self.is_big else "H")
-
-    @property
-    def pointer(self) -> str:
-        return self.order + ("Q" if self.is_big else "I")
-
-    @property
-    def entry(self) -> str:
-        return self.order + ("HHQ8s" if self.is_big else "HHI4s")
+def read(source: Source) -> ImageData:
+    """Read a TIFF file."""
+    changes: list[str] = []
+    notes: list[str] = []
+    known, count = _read_tiff_metadata(source.file, changes, notes)
+    decoded = vips.decode(source, "tiff", n=count)
+    if count != len(decoded.frames):
+        raise ValueError(f"only {len(decoded.frames)} of {count} images can be read")
+    frames = decoded.frames
+    if "palette" in decoded.fields:
+        frames = samples.drop_colour_if_grey(frames)
+    if frames[0].dtype == np.float32:
+        lowest, highest = min(float(frame.min()) for frame in frames), max(float(frame.max()) for frame in frames)
+        if not np.isfinite(highest - lowest):
+            got = f"samples from {lowest:g} to {highest:g}"
+            raise UnsupportedImageError("finite samples", got, "replace NaN and infinite samples")
+        if lowest < 0 or highest > 1:
+            notes.append(f"float samples range from {lowest:g} to {highest:g}; values outside 0 to 1 may be clipped")
+    return ImageData(
+        tuple(samples.turn_upright(frames, decoded.fields.get("orientation", 1))),
+        "TIFF",
+        changes=(*changes, *decoded.changes),
+        notes=(*notes, *decoded.notes),
+        **(decoded.metadata | known),
+    )
 
 
-def _read_byte_layout(file: BinaryIO) -> tuple[_ByteLayout, int]:
-    """Return the layout of a file or block and the position of the pointer to its first directory."""
-    file.seek(0)
-    head = file.read(4)
-    order = ">" if head[:2] == b"MM" else "<"
-    is_big = struct.unpack(f"{order}H", head[2:])[0] == 43
-    return _ByteLayout(order, is_big), 8 if is_big else 4
+def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
+    """Write a TIFF file, as a BigTIFF if it is large."""
+    size = sum(frame.nbytes for frame in image.frames)
+    options: dict[str, Any] = {"compression": image.compression, "bigtiff": size > _MAX_TIFF_BYTES, "resunit": "inch"}
+    if image.compression in ("lzw", "deflate"):
+        options["predictor"] = "float" if image.frames[0].dtype == np.float32 else "horizontal"
+    vips.encode(file, image, "TIFF", "tiff", keep=vips.KEEP_XMP | vips.KEEP_IPTC | vips.KEEP_ICC, **options)
+    tags.write_metadata(file, image.exif, image.dpi)
 
 
-def _read_number(file: BinaryIO, code: str) -> int:
-    return int(struct.unpack(code, file.read(struct.calcsize(code)))[0])
-
-
-def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[Directory, int, int]:
-    """Return a directory, the offset of the next one, and the position where that offset is stored."""
-    file.seek(offset)
-    count = _read_number(file, layout.count)
-    size = struct.calcsize(layout.entry)
-    entries = file.read(count * size)
-    link = file.tell()
-    following = _read_number(file, layout.pointer)
-    directory: Directory = {}
-    for tag, field_type, number, field in struct.iter_unpack(layout.entry, entries):
-        length = _FIELD_BYTES.get(field_type, 0) * number
-        if not 0 < length <= _MAX_VALUE_BYTES:
-            continue
-        content = field[:length]
-        if length > len(field):
-            file.seek(struct.unpack(layout.pointer, field)[0])
-            content = file.read(length)
-        if len(content) == length:
-            directory[tag] = TagValue(field_type, _convert_byte_order(content, field_type, layout.order, "<"))
-    return directory, following, link
-
-
-def _convert_byte_order(content: bytes, field_type: int, source: str, target: str) -> bytes:
-    word = _WORD_BYTES.get(field_type, _FIELD_BYTES[field_type])
-    return np.frombuffer(content, f"{source}u{word}").astype(f"{target}u{word}").tobytes()
-
-
-def _pack_directory(directory: Directory, layout: _ByteLayout, offset: int, following: int = 0) -> bytes:
-    """Return the bytes of a directory at an offset, followed by its values."""
-    size = struct.calcsize(layout.entry)
-    position = offset + struct.calcsize(layout.count) + len(directory) * size + struct.calcsize(layout.pointer)
-    entries, values = b"", b""
-    for tag, value in sorted(directory.items()):
-        value_position = position + len(values)
-        field = struct.pack(layout.pointer, value_position)
-        if isinstance(value, dict):
-            content, field_type, number = _pack_directory(value, layout, value_position), _LONG, 1
-            field = struct.pack(f"{layout.order}I", value_position).ljust(len(field), b"\0")
-        else:
-            content, field_type = (
-                _convert_byte_order(value.content, value.field_type, "<", layout.order),
-                value.field_type,
-            )
-            number = len(content) // _FIELD_BYTES[field_type]
-            if len(content) <= len(field):
-                field, content = content.ljust(len(field), b"\0"), b""
-        entries += struct.pack(layout.entry, tag, field_type, number, field)
-        values += content + b"\0" * (len(content) % 2)
-    return struct.pack(layout.count, len(directory)) + entries + struct.pack(layout.pointer, following) + values
-
-
-def read_directories(file: BinaryIO) -> Iterator[Directory]:
-    """Yield the directories of a TIFF file, one per page.
-
-    Raises:
-        ValueError: The file ends within the directories, or their chain loops or is too long.
-    """
-    try:
-        layout, position = _read_byte_layout(file)
-        file.seek(position)
-        offset = _read_number(file, layout.pointer)
-        seen: set[int] = set()
-        while offset:
-            if offset in seen or len(seen) >= _MAX_PAGES:
-                raise ValueError("its list of pages loops or is too long")
-            seen.add(offset)
-            directory, offset, _ = _read_directory(file, layout, offset)
-            yield directory
-    except struct.error as error:
-        raise ValueError("the file is truncated") from error
-
-
-def check_complete(file: BinaryIO, pages: Iterable[Directory]) -> None:
-    """Check that a file contains all strips or tiles of its pages, because libvips makes missing tiles black.
-
-    Raises:
-        ValueError: The file is truncated.
-    """
-    size = file.seek(0, os.SEEK_END)
-    for page in pages:
-        offsets, counts = (
-            [number for tag in tags for number in get_numbers(page, tag)] for tags in (_OFFSETS, _BYTE_COUNTS)
+def _read_tiff_metadata(file: BinaryIO, changes: list[str], notes: list[str]) -> tuple[dict[str, Any], int]:
+    directories = list(tags.read_directories(file))
+    if not directories:
+        raise UnsupportedImageError("a TIFF image", "a damaged file", "replace it")
+    is_reduced = [bool(int((tags.get_numbers(page, tags.SUBFILE_TYPE) or [0])[0]) & 1) for page in directories]
+    if is_reduced[0] or tags.DNG_VERSION in directories[0]:
+        raise UnsupportedImageError("an image", "a camera raw file", "develop it to a .tif or .png")
+    depth, sample_format, meaning = (
+        int((tags.get_numbers(directories[0], tag) or [default])[0])
+        for tag, default in (
+            (tags.BITS_PER_SAMPLE, 1),
+            (tags.SAMPLE_FORMAT, 1),
+            (tags.PHOTOMETRIC, 1),
         )
-        ends = [offset + count for offset, count in zip(offsets, counts, strict=False)]
-        if not offsets or len(offsets) != len(counts) or max(ends) > size:
-            raise ValueError("the file is truncated")
-
-
-def get_numbers(directory: Directory, tag: int) -> list[float]:
-    """Return the numbers of a tag, or an empty list if the directory does not have it."""
-    value = directory.get(tag)
-    return value.to_numbers() if isinstance(value, TagValue) else []
-
-
-def read_dpi(directory: Directory) -> tuple[float, float] | None:
-    """Return the resolution (x, y) in pixels per inch, or None if the directory does not define one."""
-    unit = {2: 1.0, 3: 2.54}.get(int((get_numbers(directory, RESOLUTION_UNIT) or [2])[0]))
-    x, y = get_numbers(directory, X_RESOLUTION), get_numbers(directory, Y_RESOLUTION)
-    return (x[0] * unit, y[0] * unit) if unit and x and y and x[0] and y[0] else None
-
-
-def _read_descriptive_tags(file: BinaryIO) -> Directory:
-    """Return the descriptive tags in the first directory of a TIFF file or EXIF block, including nested directories."""
-    layout, position = _read_byte_layout(file)
-    file.seek(position)
-
-    def expand(directory: Directory) -> Directory:
-        for tag in (_EXIF, _GPS, _INTEROPERABILITY):
-            offset = [int(number) for number in get_numbers(directory, tag)]
-            directory.pop(tag, None)
-            if offset:
-                with suppress(struct.error):
-                    inner = _read_directory(file, layout, offset[0])[0]
-                    inner = expand(inner) if tag == _EXIF else inner
-                    if inner:
-                        directory[tag] = inner
-        return directory
-
-    first = expand(_read_directory(file, layout, _read_number(file, layout.pointer))[0])
-    return {tag: value for tag, value in first.items() if tag in _DESCRIPTIVE_TAGS}
-
-
-def read_exif(file: BinaryIO) -> bytes | None:
-    """Return the descriptive tags of a TIFF file as an EXIF block, or None if it has none."""
-    with suppress(struct.error):
-        if found := _read_descriptive_tags(file):
-            return b"II*\0\x08\0\0\0" + _pack_directory(found, _ByteLayout("<", False), 8)
-    return None
-
-
-def write_metadata(file: BinaryIO, exif: bytes | None, resolution: tuple[float, float] | None) -> None:
-    """Write EXIF and resolution into a TIFF file.
-
-    Changed directories are appended to the file; the pixels are not moved.
-
-    Args:
-        file: The TIFF file, open for reading and writing.
-        exif: An EXIF block, starting with its TIFF header.
-        resolution: Resolution (x, y) in pixels per inch; None removes the one that libvips has invented.
-    """
-    found: Directory = {}
-    if exif:
-        with suppress(struct.error):
-            found = _read_descriptive_tags(io.BytesIO(exif))
-    layout, link = _read_byte_layout(file)
-    file.seek(link)
-    offset = _read_number(file, layout.pointer)
-    while offset:
-        directory, following, _ = _read_directory(file, layout, offset)
-        for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):
-            directory.pop(tag, None)
-        if resolution:
-            for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), resolution, strict=True):
-                ratio = Fraction(value).limit_denominator(10_000)
-                directory[tag] = TagValue(_RATIONAL, struct.pack("<II", ratio.numerator, ratio.denominator))
-            directory[RESOLUTION_UNIT] = TagValue(_SHORT, struct.pack("<H", 2))
-        directory.update(found)
-        found = {}  # Only the first page gets EXIF.
-        end = file.seek(0, os.SEEK_END)
-        position = end + end % 2
-        file.write(b"\0" * (end % 2) + _pack_directory(directory, layout, position, following))
-        file.seek(link)
-        file.write(struct.pack(layout.pointer, position))
-        link = position + struct.calcsize(layout.count) + len(directory) * struct.calcsize(layout.entry)
-        offset = following
+    )
+    if depth not in ((16, 32) if sample_format == 3 else (1, 2, 4, 8, 16)):
+        expected = "integers of 1, 2, 4, 8 or 16 bits, or floats of 16 or 32 bits"
+        got = f"{'floats' if sample_format == 3 else 'integers'} of {depth} bits"
+        raise UnsupportedImageError(expected, got, "convert it to 16 bits or float")
+    if meaning in (8, 9, 10):
+        raise UnsupportedImageError("grey, RGB or CMYK", "Lab", "convert it to RGB")
+    count = is_reduced.index(True) if True in is_reduced else len(directories)
+    kinds = {str([tags.get_numbers(page, tag) for tag in tags.LAYOUT_TAGS]) for page in directories[:count]}
+    if len(kinds) > 1 or not all(is_reduced[count:]):
+        raise UnsupportedImageError("pages of one size and kind", "pages that differ", "save each page as a file")
+    if count < len(directories):
+        notes.append("reduced-size copies in the file not kept")
+    if tags.get_numbers(directories[0], tags.EXTRA_SAMPLES) == [0]:
+        changes.append("channel of unspecified meaning treated as alpha")
+    tags.check_complete(file, directories[:count])
+    compression = int((tags.get_numbers(directories[0], tags.COMPRESSION) or [1])[0])
+    known = {
+        "dpi": tags.read_dpi(directories[0]),
+        "exif": tags.read_exif(file),
+        "compression": _TIFF_COMPRESSIONS.get(compression, "deflate"),
+    }
+    return known, count

@@ -18,8 +18,8 @@ from torch import Tensor
 from esrgan import images, pretrained
 from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
-from esrgan.images.metadata import reset_exif_orientation
-from esrgan.images.reading import drop_colour_if_grey
+from esrgan.images.exif import reset_exif_orientation
+from esrgan.images.samples import drop_colour_if_grey
 from esrgan.inference.tiling import ProgressCallback, WriteRegion, subprogress, upscale_tiled
 from esrgan.models import RRDBNet
 from esrgan.weights import GeneratorFile, load_generator

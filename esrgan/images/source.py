@@ -1,0 +1,46 @@
+"""Define the file that an image is read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+MAX_PIXELS = 2**29
+"""Largest number of pixels in a file, all frames together (23,000 × 23,000): a guard against decompression bombs."""
+
+
+class UnsupportedImageError(Exception):
+    """An image cannot be used. The arguments are those of ``Problem`` after the place: expected, got and remedy."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open image file and how it is to be read.
+
+    Attributes:
+        path: Path of the file.
+        file: The open file.
+        max_pixels: Largest accepted number of pixels, all frames together; None means ``MAX_PIXELS``.
+        is_strict: Whether samples must be returned exactly as they are decoded, with all channels of the file.
+        header_only: Whether only the shape of the frames matters; their samples may then be left at 0.
+    """
+
+    path: Path
+    file: BinaryIO
+    max_pixels: int | None = None
+    is_strict: bool = False
+    header_only: bool = False
+
+    def check_pixel_count(self, pixels: int) -> None:
+        """Check the number of pixels, all frames together, before they are decoded.
+
+        Raises:
+            UnsupportedImageError: There are too many.
+        """
+        if self.max_pixels is not None and pixels > self.max_pixels:
+            expected, got = (f"{number / 1e6:.3g} megapixels" for number in (self.max_pixels, pixels))
+            raise UnsupportedImageError(f"at most {expected}", got, "make it smaller, or cut it into parts")
+        if pixels > MAX_PIXELS:
+            expected = f"at most {MAX_PIXELS} pixels (a guard against decompression bombs)"
+            raise UnsupportedImageError(expected, f"{pixels}", "cut it into parts and upscale these")

@@ -1,0 +1,246 @@
+"""Decode and encode images with libvips, which is loaded when it is first needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esrgan.images.formats import FILE_FORMATS
+from esrgan.images.image import ImageData, effective_bits
+from esrgan.images.source import Source, UnsupportedImageError
+
+KEEP_EXIF, KEEP_XMP, KEEP_IPTC, KEEP_ICC = 1, 2, 4, 8  # VipsForeignKeep
+_GREY_AND_RGB = ("b-w", "grey16", "srgb", "rgb16", "scrgb")  # interpretations in libvips
+# The fields of an image in libvips, by their names in ImageData.
+_METADATA_FIELDS = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data"}
+_OTHER_FIELDS = ("orientation", "palette", "bits-per-sample", "page-height", "delay", "loop", "n-pages")
+_DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
+_VIPS_FORMATS = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+
+
+def load_vips() -> Any:
+    """Return the module pyvips; its warnings are not printed to stderr if logging is not configured."""
+    logger = logging.getLogger("pyvips")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return import_module("pyvips")
+
+
+def describe_vips_error(error: Exception) -> str:
+    """Return the cause of an error from libvips on one line.
+
+    It is the last line that states a cause, because libvips' error buffer may still contain older errors.
+    """
+    lines = [line.strip() for line in str(getattr(error, "detail", error)).splitlines()]
+    causes = [line for line in lines if line and "bad seek" not in line]
+    return causes[-1] if causes else "unknown reason"
+
+
+@dataclass
+class Decoded:
+    """What libvips has decoded.
+
+    Attributes:
+        frames: Arrays (H, W, C) of uint8, uint16 or float32, neither turned upright nor copied.
+        fields: Further properties, by their names in libvips.
+        metadata: ``icc_profile``, ``exif``, ``xmp`` and ``iptc`` where the file has them, for ``ImageData``.
+        changes: Messages about samples that were changed.
+        notes: Messages about metadata that was left out.
+    """
+
+    frames: list[NDArray[Any]]
+    fields: dict[str, Any]
+    metadata: dict[str, Any]
+    changes: list[str]
+    notes: list[str]
+
+
+def decode(source: Source, loader: str, **options: Any) -> Decoded:
+    """Decode an image.
+
+    CMYK is converted to sRGB. An RGB profile of a grey image is left out.
+
+    Args:
+        source: The file to read.
+        loader: Name of the libvips loader without its ending, such as "png".
+        options: Options of the loader, such as ``n=-1`` for all frames.
+
+    Raises:
+        UnsupportedImageError: The image has too many pixels, or samples or channels that cannot be upscaled.
+    """
+    changes, notes = [], []
+    image = _open(source, loader, options)
+    source.check_pixel_count(image.width * image.height)
+    if image.interpretation == "cmyk" and image.bands == 4:
+        image = _convert_cmyk_to_rgb(image)
+        changes.append("CMYK converted to RGB")
+    if image.interpretation not in _GREY_AND_RGB or not 1 <= image.bands <= 4:
+        got = f"{image.bands} channels ({image.interpretation})"
+        raise UnsupportedImageError("grey, RGB or CMYK", got, "convert it to RGB")
+    if image.format not in _DTYPES:
+        raise UnsupportedImageError(
+            "samples of 8 or 16 bits or float", f"samples of type {image.format}", "convert it to 16 bits or float"
+        )
+    # Only the fields that are needed are read, because texts in others may not be valid UTF-8.
+    fields = {name: image.get(name) for name in _OTHER_FIELDS if image.get_typeof(name)}
+    metadata = {
+        name: block
+        for name, field in _METADATA_FIELDS.items()
+        if image.get_typeof(field) and (block := image.get(field))
+    }
+    if image.bands < 3 and metadata.get("icc_profile", bytes(20))[16:20] == b"RGB ":
+        del metadata["icc_profile"]
+        notes.append("RGB colour profile of a grey image not kept")
+    return Decoded(_to_frames(image, source, fields), fields, metadata, changes, notes)
+
+
+def _open(source: Source, loader: str, options: dict[str, Any]) -> Any:
+    """Open an image lazily, as a source because libvips would look up a file name in its cache."""
+    pyvips = load_vips()
+    # The path is passed as bytes because file names are not always valid UTF-8.
+    vips_source = pyvips.Source.new_from_file(str(source.path).encode("utf-8", "surrogateescape"))
+    # fail_on="truncated" would accept truncated TIFF files, and "warning" would refuse intact ones that contain a text
+    # without its terminator.
+    load = getattr(pyvips.Image, f"{loader}load_source")
+    return load(vips_source, access="sequential", fail_on="error", **options)
+
+
+def _to_frames(image: Any, source: Source, fields: dict[str, Any]) -> list[NDArray[Any]]:
+    """Decode an opened image, unless only its shape is needed."""
+    page_height = fields.get("page-height", image.height)
+    shape = (image.height // page_height, page_height, image.width, image.bands)
+    if source.header_only and "palette" not in fields:
+        return list(np.broadcast_to(np.zeros(1, _DTYPES[image.format]), shape))
+    pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
+    return list(pixels.reshape(-1, *shape[1:]))
+
+
+def _convert_cmyk_to_rgb(image: Any) -> Any:
+    """Convert a CMYK image to sRGB and attach the sRGB profile.
+
+    If the image has no CMYK profile, the one that comes with libvips is used.
+    """
+    profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else b""
+    depth = 16 if image.format == "ushort" else 8
+    source = {"embedded": True} if profile[16:20] == b"CMYK" else {"input_profile": "cmyk"}
+    return image.icc_transform("srgb", depth=depth, intent="relative", black_point_compensation=True, **source)
+
+
+def encode(
+    file: BinaryIO,
+    image: ImageData,
+    name: str,
+    saver: str,
+    *,
+    keep: int = 0,
+    head_length: int = 0,
+    edit: Callable[[bytes], bytes] = bytes,
+    **options: Any,
+) -> None:
+    """Encode an image without copying its frames.
+
+    Args:
+        file: The file to write, open for reading and writing.
+        image: The image.
+        name: Name of the format in ``FILE_FORMATS``.
+        saver: Name of the libvips saver without its ending, such as "png".
+        keep: The metadata that libvips writes, as flags of VipsForeignKeep.
+        head_length: How many of the first bytes of the file are edited before they are written.
+        edit: Return what is written instead of the first bytes.
+        options: Options of the saver.
+    """
+    target = _Target(file, head_length, edit)
+    save = getattr(to_vips_image(image, name), f"{saver}save_target")
+    try:
+        save(target.target, keep=keep, **options)
+    except Exception as error:
+        raise (target.error or error) from error
+    if target.error:
+        raise target.error
+
+
+def to_vips_image(image: ImageData, name: str) -> Any:
+    """Return a libvips image with the bit depth of a format and the frames stacked vertically, without copying them."""
+    pyvips = load_vips()
+    frames = []
+    for frame in map(np.ascontiguousarray, image.frames):
+        height, width, bands = frame.shape
+        frames.append(pyvips.Image.new_from_memory(frame, width, height, bands, _VIPS_FORMATS[frame.dtype]))
+    vips_image = frames[0] if len(frames) == 1 else pyvips.Image.arrayjoin(frames, across=1)
+    vips_image = _convert_depth(vips_image, image, name)
+    grey, colour = {"uchar": ("b-w", "srgb"), "ushort": ("grey16", "rgb16"), "float": ("b-w", "scrgb")}[
+        vips_image.format
+    ]
+    channels = image.base_channels
+    if channels < 3 and image.icc_profile and image.icc_profile[16:20] == b"RGB ":
+        vips_image, channels = vips_image[0].bandjoin([vips_image[0], *vips_image.bandsplit()]), channels + 2
+    vips_image = vips_image.copy(interpretation=grey if channels < 3 else colour)
+    types = pyvips.GValue
+    blocks = {"icc-profile-data": image.icc_profile, "xmp-data": image.xmp, "iptc-data": image.iptc}
+    if name == "AVIF":
+        blocks["exif-data"] = image.exif
+    for field, block in blocks.items():
+        if block:
+            vips_image.set_type(types.blob_type, field, block)
+    if len(frames) > 1:
+        vips_image.set_type(types.gint_type, "page-height", image.frames[0].shape[0])
+        if image.delays_ms:
+            vips_image.set_type(types.array_int_type, "delay", list(image.delays_ms))
+            vips_image.set_type(types.gint_type, "loop", image.loop)
+    return vips_image
+
+
+def output_bits(image: ImageData, name: str) -> int:
+    """Return the bits per sample in the file: the fewest of the format's bit depths that suffice, or else the most."""
+    wanted, depths = effective_bits(image.frames[0].dtype, image.bits), FILE_FORMATS[name].bit_depths
+    return min((depth for depth in depths if depth >= wanted), default=max(depths))
+
+
+def _convert_depth(vips_image: Any, image: ImageData, name: str) -> Any:
+    """Round the samples to the bit depth of the file; 10 and 12 bits are stored as the upper bits of 16."""
+    dtype, bits = image.frames[0].dtype, output_bits(image, name)
+    peak = {8: 255, 16: 65535}.get(dtype.itemsize * 8, 1)
+    if bits == 32 or peak == 2**bits - 1:
+        return vips_image
+    unit = vips_image.clamp(min=0, max=1) if peak == 1 else vips_image
+    # In float32, some halves of 65535 would be rounded to the wrong side.
+    scaled = (unit.cast("double") * ((2**bits - 1) / peak)).rint()
+    return scaled.cast("uchar") if bits == 8 else (scaled * 2 ** (16 - bits)).cast("ushort")
+
+
+class _Target:
+    """A target for libvips that writes to an open file after editing the first bytes."""
+
+    def __init__(self, file: BinaryIO, head_length: int, edit: Callable[[bytes], bytes]) -> None:
+        self.error: BaseException | None = None
+        self._file, self._missing, self._edit = file, head_length, edit
+        self._head = b""
+        self.target = load_vips().TargetCustom()
+        self.target.on_write(self._write)
+        self.target.on_read(self._file.read)
+        self.target.on_seek(self._seek)
+
+    def _write(self, data: Any) -> int:
+        try:
+            rest = memoryview(data)
+            if self._missing:
+                self._head += bytes(rest[: self._missing])
+                taken = min(len(rest), self._missing)
+                self._missing -= taken
+                rest = rest[taken:]
+                if not self._missing:
+                    self._file.write(self._edit(self._head))
+            self._file.write(rest)
+        except BaseException as error:  # exceptions must not propagate through C code
+            self.error = error
+            return -1
+        return len(data)
+
+    def _seek(self, offset: int, whence: int) -> int:
+        return self._file.seek(offset, whence)
