@@ -16,7 +16,9 @@ def read(source: Source) -> ImageData:
     decoded = vips.decode(source, "gif", n=-1)
     if count != len(decoded.frames):
         raise ValueError(f"only {len(decoded.frames)} of {count} images can be read")
-    frames = samples.drop_colour_if_grey(samples.drop_alpha_if_opaque(decoded.frames))
+    frames = samples.drop_alpha_if_opaque(decoded.frames)
+    if not source.is_strict:
+        frames = samples.drop_colour_if_grey(frames)
     is_animation = len(frames) > 1
     return ImageData(
         tuple(frames),

@@ -25,23 +25,31 @@ def load_heif() -> Any | None:
 def read(source: Source) -> ImageData:
     """Read an AVIF or HEIC file."""
     source.file.seek(0)
-    head = source.file.read(512)
+    head = source.file.read(4096)
     if is_image_sequence(head):
         raise UnsupportedImageError("one image", "an image sequence", "extract one of its frames, or save it as .webp")
-    return _read_avif(source) if detect_format(head) == "AVIF" else _read_heic(source)
+    if detect_format(head) != "AVIF":
+        return _read_heic(source)
+    if source.is_strict and _is_deep(head):
+        raise UnsupportedImageError("samples of 8 bits", "more than 8 bits per sample", "convert it to 8 bits")
+    return _read_avif(source)
+
+
+def _is_deep(head: bytes) -> bool:
+    """Return whether an AVIF file with these first bytes has samples of 10 or 12 bits (AV1-ISOBMFF, §2.3.3)."""
+    position = head.find(b"av1C")
+    return 0 <= position < len(head) - 6 and bool(head[position + 6] & 0x40)
 
 
 def _read_avif(source: Source) -> ImageData:
     decoded = vips.decode(source, "heif")
-    if (images := decoded.fields["n-pages"]) > 1:
+    if (images := decoded.fields.get("n-pages", 1)) > 1:
         raise UnsupportedImageError("one image", f"{images} images", "extract one of them")
     bits = decoded.fields["bits-per-sample"] if decoded.frames[0].dtype == np.uint16 else 0
     frames = [samples.expand_to_full_range(frame, bits) for frame in decoded.frames] if bits else decoded.frames
     if not source.is_strict:
         # Conversion to YCbCr and back changes grey by at most one step of 10 bits.
         frames = samples.drop_colour_if_grey(frames, 64 if bits else 1)
-    if block := decoded.metadata.get("exif"):
-        decoded.metadata["exif"] = exif.strip_exif_prefix(block)
     return ImageData(
         tuple(samples.turn_upright(frames, decoded.fields.get("orientation", 1))),
         "AVIF",

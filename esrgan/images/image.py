@@ -56,8 +56,8 @@ class ImageData:
         pixel_aspect: Width and height of a pixel in relation to each other, if they differ.
         png_chunks: Name and content of a PNG file's colour and text chunks.
         native_blocks: Metadata that only ``file_format`` can store.
-        changes: Messages for the user about samples that reading changed, such as a converted colour space.
-        notes: Messages for the user about what else reading left out.
+        changes: Those of the notes that are about changed samples, such as a converted colour space.
+        notes: Messages for the user about what reading changed or left out.
     """
 
     frames: tuple[NDArray[Any], ...]

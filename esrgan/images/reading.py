@@ -88,17 +88,10 @@ def _read_strictly(path: Path, *, header_only: bool = False) -> ImageData:
     """Read one frame of 8 bits, and refuse an image whose samples would have to be changed for that."""
     image = _read(path, is_strict=True, header_only=header_only)
     problem = None
-    if len(image.frames) > 1:
-        kind = "several pages" if image.file_format == "TIFF" else "an animation"
-        problem = ("one image", f"{kind} ({len(image.frames)})", "extract one of them")
-    elif image.frames[0].dtype != np.uint8:
-        kind = "floating-point samples" if image.frames[0].dtype == np.float32 else "samples of more than 8 bits"
-        problem = ("samples of 8 bits", kind, "convert it to 8 bits")
-    elif image.extra_bands:
-        got = f"{image.frames[0].shape[2]} bands, {image.extra_bands} of them neither colour nor alpha"
-        problem = ("grey or RGB, with or without alpha", got, "write the bands to train on as grey or RGB")
+    if image.frames[0].dtype != np.uint8:
+        problem = ("samples of 8 bits", f"more than 8 bits per sample ({image.bits or 16})", "convert it to 8 bits")
     elif image.changes:
-        problem = ("grey or RGB", ", ".join(image.changes), "convert it to RGB")
+        problem = ("an image whose samples can be used as they are", ", ".join(image.changes), "convert it to RGB")
     if problem:
         raise ImageError(Problem(str(path), *problem))
     return image
@@ -116,9 +109,10 @@ def _read(
                 raise UnsupportedImageError(
                     _READABLE, detect.guess_file_kind(head), "replace it or convert it to one of these formats"
                 )
-            file_source = Source(path, file, max_pixels, is_strict=is_strict, header_only=header_only)
+            file_source = Source(path, file, name, max_pixels, is_strict=is_strict, header_only=header_only)
             image: ImageData = formats.load_module(name).read(file_source)
-            return dataclasses.replace(image, read_size=image.frames[0].shape[:2])
+            notes = (*image.changes, *image.notes)
+            return dataclasses.replace(image, read_size=image.frames[0].shape[:2], notes=notes)
     except UnsupportedImageError as error:
         raise ImageError(Problem(str(path), *error.args)) from error
     except OSError as error:

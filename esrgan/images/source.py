@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
 
 MAX_PIXELS = 2**29
 """Largest number of pixels in a file, all frames together (23,000 × 23,000): a guard against decompression bombs."""
@@ -21,13 +23,15 @@ class Source:
     Attributes:
         path: Path of the file.
         file: The open file.
+        file_format: A name in ``FILE_FORMATS``.
         max_pixels: Largest accepted number of pixels, all frames together; None means ``MAX_PIXELS``.
         is_strict: Whether samples must be returned exactly as they are decoded, with all channels of the file.
-        header_only: Whether only the shape of the frames matters; their samples may then be left at 0.
+        header_only: Whether only the shape of the frames matters. Their samples are then 0 in strict reading.
     """
 
     path: Path
     file: BinaryIO
+    file_format: str
     max_pixels: int | None = None
     is_strict: bool = False
     header_only: bool = False
@@ -43,4 +47,23 @@ class Source:
             raise UnsupportedImageError(f"at most {expected}", got, "make it smaller, or cut it into parts")
         if pixels > MAX_PIXELS:
             expected = f"at most {MAX_PIXELS} pixels (a guard against decompression bombs)"
-            raise UnsupportedImageError(expected, f"{pixels}", "cut it into parts and upscale these")
+            raise UnsupportedImageError(expected, f"{pixels} pixels", "cut it into parts")
+
+
+@dataclass
+class Decoded:
+    """What a decoder returns.
+
+    Attributes:
+        frames: Arrays (H, W, C) of uint8, uint16 or float32, not turned upright.
+        fields: Further properties, by their names in libvips, such as orientation.
+        metadata: ``icc_profile``, ``exif``, ``xmp`` and ``iptc`` where the file has them, for ``ImageData``.
+        changes: Messages about samples that were changed.
+        notes: Messages about metadata that was left out.
+    """
+
+    frames: list[NDArray[Any]]
+    fields: dict[str, Any]
+    metadata: dict[str, Any]
+    changes: list[str]
+    notes: list[str]

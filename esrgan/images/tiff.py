@@ -11,6 +11,7 @@ from esrgan.images import tiff_directories as tags
 from esrgan.images.image import ImageData
 from esrgan.images.source import Source, UnsupportedImageError
 
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # colours of a pixel by PhotometricInterpretation (TIFF 6.0, §8)
 _TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 32773: "packbits"}  # TIFF 6.0, §8 Compression; all others become deflate
 # Beyond this many bytes of pixels a TIFF file becomes a BigTIFF. The margin is for directories and for data that grows
 # a little when it is compressed.
@@ -21,6 +22,8 @@ def read(source: Source) -> ImageData:
     """Read a TIFF file."""
     changes: list[str] = []
     notes: list[str] = []
+    if source.is_strict:
+        _check_strictly(source.file)
     known, count = _read_tiff_metadata(source.file, changes, notes)
     decoded = vips.decode(source, "tiff", n=count)
     if count != len(decoded.frames):
@@ -91,3 +94,37 @@ def _read_tiff_metadata(file: BinaryIO, changes: list[str], notes: list[str]) ->
         "compression": _TIFF_COMPRESSIONS.get(compression, "deflate"),
     }
     return known, count
+
+
+def _check_strictly(file: BinaryIO) -> None:
+    """Refuse a TIFF image that Pillow would change, by what it is: deep or signed samples, extra bands, pages."""
+    pages = list(tags.read_directories(file))
+    if not pages:
+        raise UnsupportedImageError("a TIFF image of 8 bits", "a damaged file", "replace it")
+    bits, sample_format, colours, samples, subfile = (
+        int(max(tags.get_numbers(pages[0], tag) or [default]))
+        for tag, default in (
+            (tags.BITS_PER_SAMPLE, 1),
+            (tags.SAMPLE_FORMAT, 1),
+            (tags.PHOTOMETRIC, 1),
+            (tags.SAMPLES_PER_PIXEL, 1),
+            (tags.SUBFILE_TYPE, 0),
+        )
+    )
+    if subfile & 1 or tags.DNG_VERSION in pages[0]:
+        raise UnsupportedImageError("an image", "a camera raw file", "develop it to a .tif or .png of 8 bits")
+    if bits > 8:
+        kind = "floating-point samples" if sample_format == 3 else "samples"
+        raise UnsupportedImageError(
+            "a TIFF image of 8 bits", f"{kind} of more than 8 bits ({bits})", "convert it to 8 bits"
+        )
+    if sample_format != 1:
+        raise UnsupportedImageError(
+            "a TIFF image of 8 bits", "signed samples", "convert it to unsigned samples of 8 bits"
+        )
+    extra = tags.get_numbers(pages[0], tags.EXTRA_SAMPLES)
+    if samples > _COLOURS.get(colours, samples) and extra not in ([1], [2]):  # associated or unassociated alpha
+        got = f"{samples} bands, {samples - _COLOURS[colours]} of them neither colour nor alpha"
+        raise UnsupportedImageError(
+            "grey or RGB, with or without alpha", got, "write the bands to train on as grey or RGB"
+        )

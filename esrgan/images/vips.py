@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from esrgan.images.exif import strip_exif_prefix
 from esrgan.images.formats import FILE_FORMATS
 from esrgan.images.image import ImageData, effective_bits
-from esrgan.images.source import Source, UnsupportedImageError
+from esrgan.images.source import Decoded, Source, UnsupportedImageError
 
 KEEP_EXIF, KEEP_XMP, KEEP_IPTC, KEEP_ICC = 1, 2, 4, 8  # VipsForeignKeep
 _GREY_AND_RGB = ("b-w", "grey16", "srgb", "rgb16", "scrgb")  # interpretations in libvips
@@ -23,9 +24,19 @@ _OTHER_FIELDS = ("orientation", "palette", "bits-per-sample", "page-height", "de
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _VIPS_FORMATS = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
+_process_ids: dict[str, int] = {}
+
 
 def load_vips() -> Any:
-    """Return the module pyvips; its warnings are not printed to stderr if logging is not configured."""
+    """Return the module pyvips; its warnings are not printed to stderr if logging is not configured.
+
+    Raises:
+        RuntimeError: This process was forked from one that has used libvips; it would wait for ever.
+    """
+    if os.getpid() != _process_ids.setdefault("first", os.getpid()):
+        raise RuntimeError(
+            "libvips cannot be used in a process forked from one that has used it; start it by the method spawn"
+        )
     logger = logging.getLogger("pyvips")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
@@ -42,27 +53,8 @@ def describe_vips_error(error: Exception) -> str:
     return causes[-1] if causes else "unknown reason"
 
 
-@dataclass
-class Decoded:
-    """What libvips has decoded.
-
-    Attributes:
-        frames: Arrays (H, W, C) of uint8, uint16 or float32, neither turned upright nor copied.
-        fields: Further properties, by their names in libvips.
-        metadata: ``icc_profile``, ``exif``, ``xmp`` and ``iptc`` where the file has them, for ``ImageData``.
-        changes: Messages about samples that were changed.
-        notes: Messages about metadata that was left out.
-    """
-
-    frames: list[NDArray[Any]]
-    fields: dict[str, Any]
-    metadata: dict[str, Any]
-    changes: list[str]
-    notes: list[str]
-
-
 def decode(source: Source, loader: str, **options: Any) -> Decoded:
-    """Decode an image.
+    """Decode an image, with Pillow if reading is strict.
 
     CMYK is converted to sRGB. An RGB profile of a grey image is left out.
 
@@ -74,6 +66,8 @@ def decode(source: Source, loader: str, **options: Any) -> Decoded:
     Raises:
         UnsupportedImageError: The image has too many pixels, or samples or channels that cannot be upscaled.
     """
+    if source.is_strict:
+        return import_module("esrgan.images.pillow").decode(source, options.get("n", -1))  # type: ignore[no-any-return]
     changes, notes = [], []
     image = _open(source, loader, options)
     source.check_pixel_count(image.width * image.height)
@@ -94,10 +88,12 @@ def decode(source: Source, loader: str, **options: Any) -> Decoded:
         for name, field in _METADATA_FIELDS.items()
         if image.get_typeof(field) and (block := image.get(field))
     }
+    if "exif" in metadata:
+        metadata["exif"] = strip_exif_prefix(metadata["exif"])
     if image.bands < 3 and metadata.get("icc_profile", bytes(20))[16:20] == b"RGB ":
         del metadata["icc_profile"]
         notes.append("RGB colour profile of a grey image not kept")
-    return Decoded(_to_frames(image, source, fields), fields, metadata, changes, notes)
+    return Decoded(_to_frames(image, fields), fields, metadata, changes, notes)
 
 
 def _open(source: Source, loader: str, options: dict[str, Any]) -> Any:
@@ -111,14 +107,10 @@ def _open(source: Source, loader: str, options: dict[str, Any]) -> Any:
     return load(vips_source, access="sequential", fail_on="error", **options)
 
 
-def _to_frames(image: Any, source: Source, fields: dict[str, Any]) -> list[NDArray[Any]]:
-    """Decode an opened image, unless only its shape is needed."""
-    page_height = fields.get("page-height", image.height)
-    shape = (image.height // page_height, page_height, image.width, image.bands)
-    if source.header_only and "palette" not in fields:
-        return list(np.broadcast_to(np.zeros(1, _DTYPES[image.format]), shape))
+def _to_frames(image: Any, fields: dict[str, Any]) -> list[NDArray[Any]]:
+    """Decode an opened image."""
     pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
-    return list(pixels.reshape(-1, *shape[1:]))
+    return list(pixels.reshape(-1, fields.get("page-height", image.height), image.width, image.bands))
 
 
 def _convert_cmyk_to_rgb(image: Any) -> Any:

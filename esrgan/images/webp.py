@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from esrgan.images import exif, samples, vips
+from esrgan.images import samples, vips
 from esrgan.images.image import DEFAULT_QUALITY, ImageData
 from esrgan.images.source import Source
 
@@ -20,8 +20,6 @@ def read(source: Source) -> ImageData:
         frames = samples.drop_alpha_if_opaque(frames)
     if not source.is_strict:
         frames = samples.drop_colour_if_grey(frames)
-    if block := decoded.metadata.get("exif"):
-        decoded.metadata["exif"] = exif.strip_exif_prefix(block)
     return ImageData(
         tuple(samples.turn_upright(frames, decoded.fields.get("orientation", 1))),
         "WEBP",

@@ -45,7 +45,7 @@ def test_size_limits_match_the_encoders(tmp_path):
 
 def test_image_data_refuses_invalid_frames():
     for frames in ((), (noise(3), noise(1)), (noise(5),), (noise(3)[:0],), (noise(3)[..., 0],)):
-        with pytest.raises(ValueError, match="frames of one shape"):
+        with pytest.raises(ValueError, match=r"frames \(H, W, C\) of the same C"):
             images.ImageData(frames)
     with pytest.raises(ValueError, match="uint8, uint16 or float32, got float64"):
         images.ImageData((RNG.random((4, 4, 3)),))

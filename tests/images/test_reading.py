@@ -70,7 +70,7 @@ def test_pixels_survive_reading_and_writing(tmp_path, kind):
 
 def test_unreadable_frames_are_detected(tmp_path, monkeypatch):
     path, _ = make_file(tmp_path, "GIF animation")
-    monkeypatch.setattr("esrgan.images.metadata.count_gif_frames", lambda _: 4)
+    monkeypatch.setattr("esrgan.images.gif.count_gif_frames", lambda _: 4)
     with pytest.raises(ImageError, match="only 3 of 4 images can be read"):
         images.read_image(path)
 
@@ -196,8 +196,8 @@ def test_heic_without_pillow_heif(tmp_path, monkeypatch):
 def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
     for kind in ("PNG RGB", "BMP RGB", "HEIC 10-bit RGB", "GIF animation"):
         path, _ = make_file(tmp_path, kind)
-        monkeypatch.setattr("esrgan.images.reading.MAX_PIXELS", HEIGHT * WIDTH - 1)
-        with pytest.raises(ImageError, match=r"at most 125 pixels.*; cut it into parts and upscale these"):
+        monkeypatch.setattr("esrgan.images.source.MAX_PIXELS", HEIGHT * WIDTH - 1)
+        with pytest.raises(ImageError, match=r"at most 125 pixels.*; cut it into parts"):
             images.read_image(path)
 
 

@@ -8,7 +8,7 @@ import tifffile
 
 from esrgan import images
 from esrgan.errors import ImageError
-from esrgan.images import writing
+from esrgan.images import tiff
 from tests.helpers.image_files import (
     PROFILE,
     UPRIGHT_XMP,
@@ -24,7 +24,7 @@ def test_byte_orders_and_bigtiff_round_trip(tmp_path, monkeypatch, options):
         for page in pixels:
             tags = [(271, 2, 6, "Maker", True), (700, 1, len(UPRIGHT_XMP), UPRIGHT_XMP, True)]
             writer.write(page, photometric="rgb", extratags=tags, resolution=(300.5, 150), resolutionunit="INCH")
-    monkeypatch.setattr(writing, "_MAX_TIFF_BYTES", 0 if "bigtiff" in options else 2**32)
+    monkeypatch.setattr(tiff, "_MAX_TIFF_BYTES", 0 if "bigtiff" in options else 2**32)
     image_data = images.read_image(path)
     np.testing.assert_array_equal(image_data.frames, pixels)
     images.write_image(tmp_path / "b.tif", dataclasses.replace(image_data, icc_profile=PROFILE))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from esrgan import images
 from esrgan.errors import ImageError
-from esrgan.images import writing
+from esrgan.images import png
 from tests.helpers.image_files import max_difference, message, noise, read_independently, smooth
 
 
@@ -101,13 +101,13 @@ def test_existing_files_are_kept_unless_overwriting(tmp_path):
 
 @pytest.mark.parametrize("has_links", [True, False])
 def test_file_created_during_writing_is_kept(tmp_path, monkeypatch, has_links):
-    path, write = tmp_path / "a.png", writing._write_with_vips
+    path, write = tmp_path / "a.png", png.write
 
     def slow(*arguments):
         write(*arguments)
         path.write_bytes(b"another's")
 
-    monkeypatch.setattr(writing, "_write_with_vips", slow)
+    monkeypatch.setattr(png, "write", slow)
     if not has_links:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links")))
     with pytest.raises(ImageError, match="got a file"):

@@ -1,0 +1,77 @@
+"""Decode 8-bit images with Pillow, for training.
+
+libvips cannot be used in a forked process, such as a loader of PyTorch, if its parent has used it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from esrgan.images.source import Decoded, Source, UnsupportedImageError
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+def decode(source: Source, pages: int) -> Decoded:
+    """Decode an image of one frame whose samples have 8 bits.
+
+    Args:
+        source: The file to read.
+        pages: Number of pages of a TIFF file; -1 for other files.
+
+    Raises:
+        UnsupportedImageError: The image has too many pixels, several frames, or samples that would have to be changed.
+    """
+    source.file.seek(0)
+    Image.init()
+    # Image.open would apply Pillow's own, lower limit of pixels.
+    image = Image.OPEN[source.file_format][0](source.file, b"")
+    source.check_pixel_count(image.width * image.height)
+    # Phones write MPO: a JPEG file with a preview or a depth map after the photograph.
+    frames = 1 if image.format == "MPO" else pages if pages > 0 else getattr(image, "n_frames", 1)
+    if frames > 1:
+        kind = f"several pages ({frames})" if image.format == "TIFF" else f"an animation of {frames} frames"
+        raise UnsupportedImageError("one image", kind, "extract one of them")
+    if _has_deep_samples(image):
+        raise UnsupportedImageError("samples of 8 bits", "more than 8 bits per sample", "convert it to 8 bits")
+    if image.mode not in ("1", "P", *_MODES.values()):
+        raise UnsupportedImageError("grey or RGB", f"colour mode {image.mode}", "convert it to RGB")
+    channels = _count_channels(image)
+    if source.header_only:
+        pixels = np.broadcast_to(np.uint8(0), (image.height, image.width, channels))
+    else:
+        pixels = _to_array(image, _MODES[channels])
+    return Decoded([pixels], {"orientation": _pending_orientation(image)}, {}, [], [])
+
+
+def _to_array(image: Image.Image, mode: str) -> NDArray[np.uint8]:
+    pixels = np.array(image if image.mode == mode else image.convert(mode), np.uint8)
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _has_deep_samples(image: Image.Image) -> bool:
+    """Return whether samples have more than 8 bits.
+
+    Pillow's mode only shows this for grey images, because Pillow reduces 16-bit RGB to 8 bits.
+    """
+    return image.mode[0] in "IF" or (image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile))  # type: ignore[attr-defined]
+
+
+def _count_channels(image: Image.Image) -> int:
+    if image.mode != "P":
+        return len(image.getbands()) + ("transparency" in image.info and image.mode in ("L", "RGB"))
+    if "transparency" in image.info:
+        return 4
+    palette = np.array(image.getpalette("RGB")).reshape(-1, 3)  # This decodes the image, but palette images are rare.
+    return 1 if np.all(palette == palette[:, :1]) else 3
+
+
+def _pending_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation that has yet to be applied to an opened image."""
+    if image.format == "TIFF":
+        return 1  # Pillow has already applied it.
+    # For a PNG file without EXIF before the pixels, image.getexif() would decode the whole image.
+    orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    return orientation if isinstance(orientation, int) else 1
