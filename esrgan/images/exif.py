@@ -13,6 +13,19 @@ def strip_exif_prefix(block: bytes) -> bytes | None:
     return block if len(block) > 8 and block[:4] in (b"II*\0", b"MM\0*") else None
 
 
+def read_orientation(block: bytes) -> int:
+    """Return the orientation in an EXIF block that starts with its TIFF header, or 1 if it has none that is valid."""
+    order = ">" if block[:2] == b"MM" else "<"
+    with suppress(struct.error):
+        (directory,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, entry)
+            if tag == 0x112 and kind == 3:
+                return int(value) if 1 <= value <= 8 else 1
+    return 1
+
+
 def reset_exif_orientation(block: bytes, width: int, height: int) -> bytes:
     """Return an EXIF block for an upright image of a new size; everything else in the block stays in place.
 

@@ -17,7 +17,8 @@ class NativeBlock:
     """Metadata that only the file format it was read from can store.
 
     Attributes:
-        label: What it is, as users are told when another format cannot store it, such as "comment".
+        label: What it is, as users are told when another format cannot store it, such as "comment". It is empty for
+            what other formats need not store.
         key: How the format identifies it, such as a PNG file's chunk name.
         content: Its content, in a form that only the module of the format knows.
     """
@@ -54,7 +55,6 @@ class ImageData:
         iptc: The IPTC block.
         dpi: Resolution (x, y) in pixels per inch.
         pixel_aspect: Width and height of a pixel in relation to each other, if they differ.
-        png_chunks: Name and content of a PNG file's colour and text chunks.
         native_blocks: Metadata that only ``file_format`` can store.
         changes: Those of the notes that are about changed samples, such as a converted colour space.
         notes: Messages for the user about what reading changed or left out.
@@ -76,7 +76,6 @@ class ImageData:
     iptc: bytes | None = None
     dpi: Dpi = None
     pixel_aspect: tuple[int, int] | None = None
-    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     native_blocks: tuple[NativeBlock, ...] = ()
     changes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -17,7 +17,6 @@ from esrgan.images.flatten import fit_alpha
 from esrgan.images.formats import DATASET_SUFFIXES, FILE_FORMATS, check_writable, format_for_suffix
 from esrgan.images.image import ImageData, effective_bits
 from esrgan.images.jpeg import MAX_JPEG_EXIF_BYTES
-from esrgan.images.png import is_unlike_srgb
 from esrgan.images.xmp import reset_xmp_orientation
 from esrgan.text import describe_error
 
@@ -76,8 +75,11 @@ def write_image(
 
 
 # The metadata that a format can store. Formats that are not listed can store all of it.
-_SUPPORTED_METADATA = {"BMP": ("dpi",), "GIF": (), "PNG": ("icc_profile", "exif", "xmp", "dpi")}
+_BLOCKS = ("icc_profile", "exif", "xmp")
+_SUPPORTED_METADATA = {"BMP": ("dpi",), "GIF": (), "PNG": (*_BLOCKS, "dpi", "pixel_aspect")}
+_SUPPORTED_METADATA |= {"WEBP": _BLOCKS, "AVIF": _BLOCKS, "HEIC": _BLOCKS}
 _METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
+_METADATA_NAMES |= {"dpi": "resolution", "pixel_aspect": "pixel aspect ratio"}
 
 
 def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, ...]]:
@@ -99,13 +101,14 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     }
     if image.exif and name == "JPEG" and len(image.exif) > MAX_JPEG_EXIF_BYTES:
         lost.add("exif")
-    if lost:
-        notes.append(f"{name} cannot store {', '.join(_METADATA_NAMES[field] for field in sorted(lost))}")
+    labels = [_METADATA_NAMES[field] for field in sorted(lost)]
+    if image.file_format != name:
+        labels += dict.fromkeys(block.label for block in image.native_blocks if block.label)
+    if labels:
+        notes.append(f"{name} cannot store {', '.join(labels)}")
     if image.icc_profile and channels >= 3 and image.icc_profile[16:20] == b"GRAY":
         lost.add("icc_profile")
         notes.append("grey colour profile of an RGB image not kept")
-    if name != "PNG" and not image.icc_profile and is_unlike_srgb(image.png_chunks):
-        notes.append("gamma or colour space of the PNG not kept")
     cleared: dict[str, Any] = dict.fromkeys(lost)
     image = dataclasses.replace(image, **cleared)
     exif = strip_exif_prefix(image.exif or b"")
