@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.errors import ImageError, Problem
+from esrgan.files import describe_path
 from esrgan.images import detect, formats, vips
 from esrgan.images.image import ImageData
 from esrgan.images.source import Source, UnsupportedImageError
@@ -102,13 +104,14 @@ def _read(
 ) -> ImageData:
     """Read an image and raise any error as an ``ImageError``."""
     try:
+        if (kind := describe_path(path)) in ("a folder", "a named pipe", "a socket", "a device"):
+            raise UnsupportedImageError(_READABLE, kind, "save the data to a file first")
         with path.open("rb") as file:
-            head = file.read(512)
-            name = detect.detect_format(head.ljust(32, b"\0"))
+            head, suffix = file.read(detect.HEAD_BYTES), path.suffix.lower()
+            file.seek(max(file.seek(0, os.SEEK_END) - len(detect.TGA_FOOTER), 0))
+            name = detect.detect_format(head.ljust(32, b"\0"), file.read(), suffix)
             if name is None:
-                raise UnsupportedImageError(
-                    _READABLE, detect.guess_file_kind(head), "replace it or convert it to one of these formats"
-                )
+                raise UnsupportedImageError(_READABLE, *detect.guess_file_kind(head, suffix))
             file_source = Source(path, file, name, max_pixels, is_strict=is_strict, header_only=header_only)
             image: ImageData = formats.load_module(name).read(file_source)
             notes = (*image.changes, *image.notes)

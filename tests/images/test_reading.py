@@ -141,9 +141,9 @@ UNSUPPORTED = {
     "uneven pages": (uneven_pages(), "pages of one size"),
     "empty": (b"", "got an empty file"),
     "web page": (b"\n<!DOCTYPE html><html></html>", "got a web page"),
-    "drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "got SVG"),
-    "postscript": (encoded(STILLS[0], "EPS"), "got PostScript"),
-    "text": (b"not an image", "got an unknown format"),
+    "drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "got a drawing (SVG)"),
+    "postscript": (encoded(STILLS[0], "EPS"), "got a PostScript document"),
+    "text": (b"not an image", "got a text file"),
 }
 
 
@@ -177,7 +177,7 @@ def test_unreadable_file(tmp_path):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(ImageError, match="No such file"):
         images.read_image(tmp_path / "none.png")
-    with pytest.raises(ImageError, match="directory"):
+    with pytest.raises(ImageError, match="got a folder"):
         images.read_image(tmp_path)
 
 
