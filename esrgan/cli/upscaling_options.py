@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from esrgan.bulk import ManifestRecord
     from esrgan.inference import FileOptions, FileResult
 
-OUTPUT_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "avif", "heic")
+OUTPUT_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "tga", "dds", "ppm", "avif", "heic")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

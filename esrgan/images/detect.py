@@ -39,6 +39,13 @@ def detect_format(head: bytes, tail: bytes = b"", suffix: str = "") -> str | Non
             return "AVIF"
         if brands & set(_HEIF_BRANDS):
             return "HEIC"
+    if head.startswith(b"DDS "):
+        return "DDS"
+    if re.match(rb"P[1-6][\s#]", head):
+        return "PPM"
+    is_tga = suffix in _TGA_SUFFIXES or tail == TGA_FOOTER
+    if is_tga and head[1] < 2 and head[2] in (1, 2, 3, 9, 10, 11) and any(head[12:14]) and any(head[14:16]):
+        return "TGA"
     return None
 
 
@@ -86,10 +93,8 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"v/1\x01", "an OpenEXR image", "convert it to a .tif of float samples"),
     (rb"#\?(RADIANCE|RGBE)", "a Radiance HDR image", "convert it to a .tif of float samples"),
     (rb"P[Ff]\s", "a PFM image", "convert it to a .tif of float samples"),
-    (rb"P[1-6][\s#]", "a PPM, PGM or PBM image", _IMAGE),
     (rb"P7\n", "a PAM image", _IMAGE),
     (rb"SDPX|XPDS", "a DPX image", "convert it to a .tif of 16 bits"),
-    (rb"DDS ", "a DDS texture", _IMAGE),
     (rb"\xabKTX ", "a KTX texture", _IMAGE),
     (rb"VTF\0", "a VTF texture", _IMAGE),
     (rb"BLP[12]", "a BLP texture", _IMAGE),

@@ -51,6 +51,9 @@ FILE_FORMATS = {
     "GIF": FileFormat("gif", (".gif",), (8,), 65535, supports_frames=True),
     "TIFF": FileFormat("tiff", (".tif", ".tiff"), (8, 16, 32), 2**31 - 1, supports_frames=True),
     "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, supports_alpha=False),
+    "TGA": FileFormat("pillow_formats", (".tga", ".icb", ".vda", ".vst"), (8,), 65535),
+    "DDS": FileFormat("pillow_formats", (".dds",), (8,), 16384),  # the limit of Direct3D
+    "PPM": FileFormat("pillow_formats", (".ppm", ".pgm", ".pnm"), (8, 16), 2**31 - 1, supports_alpha=False),
     "AVIF": FileFormat("heif", (".avif",), (8, 10, 12), 16384),  # the limit of libvips
     "HEIC": FileFormat("heif", (".heic", ".heif", ".hif"), (8, 10), 16384),
 }

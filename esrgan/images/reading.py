@@ -16,7 +16,7 @@ from esrgan.images.image import ImageData
 from esrgan.images.source import Source, UnsupportedImageError
 from esrgan.text import describe_error
 
-_READABLE = "a PNG, JPEG, WebP, GIF, TIFF, BMP, AVIF or HEIC image"
+_READABLE = "a PNG, JPEG, WebP, GIF, TIFF, BMP, TGA, DDS, PPM, AVIF or HEIC image"
 _KIND_NAMES = {1: "a grey image", 2: "a grey image with alpha", 3: "an RGB image", 4: "an RGB image with alpha"}
 
 

@@ -78,8 +78,14 @@ def write_image(
 _BLOCKS = ("icc_profile", "exif", "xmp")
 _SUPPORTED_METADATA = {"BMP": ("dpi",), "GIF": (), "PNG": (*_BLOCKS, "dpi", "pixel_aspect")}
 _SUPPORTED_METADATA |= {"WEBP": _BLOCKS, "AVIF": _BLOCKS, "HEIC": _BLOCKS}
+_SUPPORTED_METADATA |= {"TGA": (), "DDS": (), "PPM": ()}
 _METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 _METADATA_NAMES |= {"dpi": "resolution", "pixel_aspect": "pixel aspect ratio"}
+
+_LIMITS = {
+    "GIF": "GIF stores 256 colours per frame and no partial transparency",
+    "DDS": "DDS is written without compression and mipmaps",
+}
 
 
 def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, ...]]:
@@ -92,8 +98,8 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     had, bits = effective_bits(image.frames[0].dtype, image.bits), vips.output_bits(image, name)
     if had > bits:
         notes.append(f"{'float' if had == 32 else f'{had}-bit'} samples reduced to {bits} bits")
-    if name == "GIF":
-        notes.append("GIF stores 256 colours per frame and no partial transparency")
+    if name in _LIMITS:
+        notes.append(_LIMITS[name])
     lost = {
         field
         for field in _METADATA_NAMES

@@ -50,7 +50,7 @@ def test_find_images_reports_all_missing_paths(tree):
     with pytest.raises(ImageError) as error:
         images.find_images([tree / "b.png", *(tree / name for name in asked)])
     assert [problem.place for problem in error.value.problems] == [str(tree / name) for name in asked]
-    assert "folder with images, got neither; check the path; suffixes searched for: .avif .bmp .dib .gif" in str(
+    assert "folder with images, got neither; check the path; suffixes searched for: .avif .bmp .dds .dib .gif" in str(
         error.value
     )
     with pytest.raises(ImageError, match="name too long"):
