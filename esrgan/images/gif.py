@@ -2,61 +2,145 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import BinaryIO
 
 from esrgan.images import samples, vips
-from esrgan.images.image import ImageData
+from esrgan.images.image import ImageData, NativeBlock
 from esrgan.images.source import Source
+
+_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+_XMP, _ICC = b"XMP DataXMP", b"ICCRGBG1012"
+_XMP_TRAILER = bytes([1, *range(255, -1, -1), 0])  # XMP specification, part 3: leads readers to the end of the packet
 
 
 def read(source: Source) -> ImageData:
     """Read a GIF file."""
     source.file.seek(0)
-    count = count_gif_frames(source.file.read())
+    data = source.file.read()
+    found = _Inventory(data)
     decoded = vips.decode(source, "gif", n=-1)
-    if count != len(decoded.frames):
-        raise ValueError(f"only {len(decoded.frames)} of {count} images can be read")
+    if found.frames != len(decoded.frames):
+        raise ValueError(f"only {len(decoded.frames)} of {found.frames} images can be read")
     frames = samples.drop_alpha_if_opaque(decoded.frames)
     if not source.is_strict:
         frames = samples.drop_colour_if_grey(frames)
     is_animation = len(frames) > 1
+    aspect = Fraction(data[12] + 15, 64) if data[12] else Fraction(1)
     return ImageData(
         tuple(frames),
         "GIF",
-        delays_ms=tuple(decoded.fields.get("delay", ())) if is_animation else (),
+        delays_ms=tuple(found.delays_ms) if is_animation else (),
         loop=decoded.fields.get("loop", 0) if is_animation else 0,
-        notes=tuple(decoded.notes),
-        **decoded.metadata,
+        pixel_aspect=aspect.as_integer_ratio() if aspect != 1 else None,
+        native_blocks=tuple(NativeBlock("comment", "comment", text) for text in found.comments),
+        notes=(*decoded.notes, *found.notes),
+        **(decoded.metadata | found.metadata),
     )
 
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     """Write a GIF file."""
-    keep = vips.KEEP_XMP | vips.KEEP_IPTC | vips.KEEP_ICC
-    vips.encode(file, image, "GIF", "gif", keep=keep, keep_duplicate_frames=True, effort=7)
+    vips.encode(file, image, "GIF", "gif", keep_duplicate_frames=True, effort=7)
+    file.seek(0)
+    data = file.read()
+    places = [start + 2 for kind, start, _ in _walk_gif(data) if kind == 0xF9]
+    for place, delay in zip(places, image.delays_ms, strict=False):
+        file.seek(place)
+        file.write(min(round(delay / 10), 0xFFFF).to_bytes(2, "little"))
+    if image.pixel_aspect:
+        width, height = image.pixel_aspect
+        file.seek(12)
+        file.write(bytes([min(max(round(64 * width / height) - 15, 1), 255)]))
+    blocks = image.native_blocks if image.file_format == "GIF" else ()
+    extensions = [b"!\xfe" + _split(block.content) for block in blocks]
+    if image.icc_profile:
+        extensions.append(b"!\xff\x0b" + _ICC + _split(image.icc_profile))
+    if image.xmp:
+        extensions.append(b"!\xff\x0b" + _XMP + image.xmp + _XMP_TRAILER)
+    file.seek(len(data) - 1)
+    file.write(b"".join(extensions) + b";")
 
 
-def count_gif_frames(data: bytes) -> int:
-    """Return the number of frames in a GIF file.
+class _Inventory:
+    """What a GIF file holds.
+
+    Attributes:
+        frames: The number of images.
+        delays_ms: How long each of them is shown.
+        comments: Its comments.
+        metadata: ``icc_profile`` and ``xmp``, if it has them.
+        notes: Messages about what is left out.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.frames, self.delays_ms = 0, list[int]()
+        self.comments, self.metadata, self.notes = list[bytes](), dict[str, bytes](), list[str]()
+        delay, left_out = 0, dict[str, None]()
+        for kind, start, end in _walk_gif(data):
+            if kind == "image":
+                self.frames += 1
+                self.delays_ms.append(delay)
+                delay = 0
+            elif kind == 0xF9:
+                delay = 10 * int.from_bytes(data[start + 2 : start + 4], "little")
+            elif kind == 0xFE:
+                self.comments.append(_join(data[start:end]))
+            elif kind == 0xFF and data[start + 1 : start + 12] == _XMP:
+                self.metadata["xmp"] = data[start + 12 : end].removesuffix(_XMP_TRAILER)
+            elif kind == 0xFF and data[start + 1 : start + 12] == _ICC:
+                self.metadata["icc_profile"] = _join(data[start + 12 : end])
+            elif kind == 0xFF and data[start + 1 : start + 12] not in _LOOPS:
+                left_out[f"extension {data[start + 1 : start + 12].decode('ascii', 'backslashreplace')}"] = None
+            elif kind == 0x01:
+                left_out["plain text"] = None
+            elif kind not in (0xFF, "end"):
+                left_out[f"extension {kind}"] = None
+        if left_out:
+            self.notes.append(f"GIF {', '.join(left_out)} not kept")
+        if behind := len(data) - end:
+            self.notes.append(f"{behind} bytes behind the image not kept")
+
+
+def _walk_gif(data: bytes) -> Iterator[tuple[int | str, int, int]]:
+    """Yield "image", the number of an extension, or "end", with the place of its content.
 
     Raises:
         ValueError: The file ends within a frame.
     """
-    frames = 0
     try:
         position = 13 + _gif_palette_bytes(data[10])
         while position < len(data) and data[position] != 0x3B:
+            kind: int | str = data[position + 1]
             if data[position] == 0x2C:
-                frames += 1
+                kind = "image"
                 position += 11 + _gif_palette_bytes(data[position + 9])
             else:  # an extension
                 position += 2
+            start = position
             while data[position]:
                 position += 1 + data[position]
             position += 1
+            yield kind, start, position
     except IndexError as error:
         raise ValueError("the file is truncated") from error
-    return frames
+    yield "end", position, min(position + 1, len(data))
+
+
+def _join(blocks: bytes) -> bytes:
+    """Return the content of sub-blocks, each of which starts with its length."""
+    position, parts = 0, []
+    while position < len(blocks) and blocks[position]:
+        parts.append(blocks[position + 1 : position + 1 + blocks[position]])
+        position += 1 + blocks[position]
+    return b"".join(parts)
+
+
+def _split(content: bytes) -> bytes:
+    """Return content as sub-blocks, each of which starts with its length."""
+    parts = [content[start : start + 255] for start in range(0, len(content), 255)]
+    return b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
 
 
 def _gif_palette_bytes(flags: int) -> int:

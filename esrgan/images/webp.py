@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from esrgan.images import samples, vips
-from esrgan.images.image import DEFAULT_QUALITY, ImageData
+from esrgan.images.image import DEFAULT_QUALITY, ImageData, NativeBlock
 from esrgan.images.source import Source
+
+_KNOWN_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
+_SHORTEST_MS = 11  # libvips changes shorter delays to 100 ms
 
 
 def read(source: Source) -> ImageData:
@@ -20,13 +25,18 @@ def read(source: Source) -> ImageData:
         frames = samples.drop_alpha_if_opaque(frames)
     if not source.is_strict:
         frames = samples.drop_colour_if_grey(frames)
+    chunks = list(_read_riff_chunks(source.file))
+    delays = [_read_duration(source.file, position) for name, position, _ in chunks if name == b"ANMF"]
+    if is_animation and len(delays) != len(frames):
+        raise ValueError(f"only {len(frames)} of {len(delays)} frames can be read")
     return ImageData(
         tuple(samples.turn_upright(frames, decoded.fields.get("orientation", 1))),
         "WEBP",
         lossless=is_webp_lossless(source.file),
-        delays_ms=tuple(decoded.fields.get("delay", ())) if is_animation else (),
+        delays_ms=tuple(delays) if is_animation else (),
         loop=decoded.fields.get("loop", 0) if is_animation else 0,
-        notes=tuple(decoded.notes),
+        native_blocks=tuple(_read_background(source.file)) if is_animation else (),
+        notes=(*decoded.notes, *_describe_rest(source.file)),
         **decoded.metadata,
     )
 
@@ -37,18 +47,67 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     options: dict[str, Any] = {"Q": quality or DEFAULT_QUALITY, "smart_subsample": True}
     if image.lossless and quality is None:
         options = {"lossless": True, "exact": True}
-    vips.encode(file, image, "WEBP", "webp", keep=keep, **options)
+    longer = tuple(delay + _SHORTEST_MS for delay in image.delays_ms)
+    vips.encode(file, dataclasses.replace(image, delays_ms=longer), "WEBP", "webp", keep=keep, **options)
     if image.exif:
         replace_webp_exif(file, image.exif)
+    if image.delays_ms and len(image.frames) > 1:
+        _restore_animation(file, image)
 
 
 def _read_riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, position and length of a WebP file's chunks."""
     position = 12
-    while file.seek(position) == position and len(head := file.read(8)) == 8:
+    file.seek(4)
+    end = 8 + int.from_bytes(file.read(4), "little")
+    while position < end and file.seek(position) == position and len(head := file.read(8)) == 8:
         name, length = struct.unpack("<4sI", head)
         yield name, position, length
         position += 8 + length + length % 2
+
+
+def _read_duration(file: BinaryIO, position: int) -> int:
+    """Return how many milliseconds the frame in the ANMF chunk at a position is shown."""
+    file.seek(position + 8 + 12)
+    return int.from_bytes(file.read(3), "little")
+
+
+def _read_background(file: BinaryIO) -> Iterator[NativeBlock]:
+    """Yield the background colour of an animation, which viewers need not show."""
+    for name, position, _ in _read_riff_chunks(file):
+        if name == b"ANIM":
+            file.seek(position + 8)
+            yield NativeBlock("", "background", file.read(4))
+
+
+def _describe_rest(file: BinaryIO) -> list[str]:
+    """Return messages about chunks and bytes that are left out."""
+    names = {name for name, _, _ in _read_riff_chunks(file)} - set(_KNOWN_CHUNKS)
+    labels = ", ".join(sorted(name.decode("ascii", "backslashreplace").strip() for name in names))
+    notes = [f"WebP chunks {labels} not kept"] if names else []
+    file.seek(4)
+    length = int.from_bytes(file.read(4), "little")
+    behind = file.seek(0, os.SEEK_END) - 8 - length - length % 2
+    return [*notes, f"{behind} bytes behind the image not kept"] if behind > 0 else notes
+
+
+def _restore_animation(file: BinaryIO, image: ImageData) -> None:
+    """Write the delays and the background colour that libvips would have changed.
+
+    Equal frames may have become one, which is shown for the sum of their delays.
+    """
+    delays = iter(image.delays_ms)
+    background = [block.content for block in image.native_blocks if block.key == "background"]
+    for name, position, _ in list(_read_riff_chunks(file)):
+        if name == b"ANIM" and background and image.file_format == "WEBP":
+            file.seek(position + 8)
+            file.write(background[0])
+        elif name == b"ANMF":
+            total, written = 0, _read_duration(file, position)
+            while written > 0 and (delay := next(delays, None)) is not None:
+                total, written = total + delay, written - delay - _SHORTEST_MS
+            file.seek(position + 8 + 12)
+            file.write(total.to_bytes(3, "little"))
 
 
 def is_webp_lossless(file: BinaryIO) -> bool:

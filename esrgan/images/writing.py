@@ -76,9 +76,17 @@ def write_image(
 
 # The metadata that a format can store. Formats that are not listed can store all of it.
 _BLOCKS = ("icc_profile", "exif", "xmp")
-_SUPPORTED_METADATA = {"BMP": ("dpi",), "GIF": (), "PNG": (*_BLOCKS, "dpi", "pixel_aspect")}
-_SUPPORTED_METADATA |= {"WEBP": _BLOCKS, "AVIF": _BLOCKS, "HEIC": _BLOCKS}
-_SUPPORTED_METADATA |= {"TGA": (), "DDS": (), "PPM": ()}
+_SUPPORTED_METADATA: dict[str, tuple[str, ...]] = {
+    "PNG": (*_BLOCKS, "dpi", "pixel_aspect"),
+    "WEBP": _BLOCKS,
+    "GIF": ("icc_profile", "xmp", "pixel_aspect"),
+    "BMP": ("dpi",),
+    "TGA": (),
+    "DDS": (),
+    "PPM": (),
+    "AVIF": _BLOCKS,
+    "HEIC": _BLOCKS,
+}
 _METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 _METADATA_NAMES |= {"dpi": "resolution", "pixel_aspect": "pixel aspect ratio"}
 
@@ -100,6 +108,8 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
         notes.append(f"{'float' if had == 32 else f'{had}-bit'} samples reduced to {bits} bits")
     if name in _LIMITS:
         notes.append(_LIMITS[name])
+    if name == "GIF" and any(delay % 10 for delay in image.delays_ms):
+        notes.append("delays rounded to hundredths of a second")
     lost = {
         field
         for field in _METADATA_NAMES

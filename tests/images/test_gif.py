@@ -1,0 +1,78 @@
+"""Tests of GIF files."""
+
+import pytest
+from PIL import Image
+
+from esrgan import images
+from tests.helpers.image_files import PROFILE, double_size, noise
+from tests.images.test_webp import read_durations
+
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
+XMP_TRAILER = bytes([1, *range(255, -1, -1), 0])
+
+
+def make_gif(path, *extensions, behind=b"", **options):
+    frames = [Image.fromarray(noise(3) // 128 * 255) for _ in range(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    path.write_bytes(path.read_bytes()[:-1] + b"".join(extensions) + b";" + behind)
+
+
+def convert(folder):
+    image = images.read_image(folder / "a.gif")
+    notes = images.write_image(folder / "b.gif", double_size(image))
+    assert notes == ("GIF stores 256 colours per frame and no partial transparency",)
+    return image, (folder / "b.gif").read_bytes()
+
+
+@pytest.mark.parametrize("durations", [[0, 10, 20], [10, 10, 10], [50, 0, 655350]])
+def test_short_delays_are_kept(tmp_path, durations):
+    make_gif(tmp_path / "a.gif", duration=durations, loop=3)
+    image, _ = convert(tmp_path)
+    assert list(image.delays_ms) == durations
+    assert list(images.read_image(tmp_path / "b.gif").delays_ms) == durations
+    assert read_durations(tmp_path / "b.gif") == durations
+
+
+def test_comments_profile_and_xmp_are_kept(tmp_path):
+    profile = b"".join(
+        bytes([len(part)]) + part for part in (PROFILE[i : i + 255] for i in range(0, len(PROFILE), 255))
+    )
+    make_gif(
+        tmp_path / "a.gif",
+        b"!\xfe\5hello\3 me\0",
+        b"!\xff\x0bXMP DataXMP" + XMP + XMP_TRAILER,
+        b"!\xff\x0bICCRGBG1012" + profile + b"\0",
+        duration=20,
+    )
+    image, data = convert(tmp_path)
+    assert image.notes == ()
+    assert (image.xmp, image.icc_profile) == (XMP, PROFILE)
+    assert b"!\xfe\x08hello me\0" in data
+    assert b"XMP DataXMP" + XMP + XMP_TRAILER in data
+    again = images.read_image(tmp_path / "b.gif")
+    assert (again.xmp, again.icc_profile, len(again.frames)) == (XMP, PROFILE, 3)
+    assert "comment" in images.write_image(tmp_path / "b.webp", image)[0]
+
+
+def test_pixel_aspect_is_kept(tmp_path):
+    make_gif(tmp_path / "a.gif", duration=20)
+    data = bytearray((tmp_path / "a.gif").read_bytes())
+    data[12] = 17  # 32/64
+    (tmp_path / "a.gif").write_bytes(data)
+    image, written = convert(tmp_path)
+    assert image.pixel_aspect == (1, 2)
+    assert written[12] == 17
+
+
+def test_what_is_left_out_is_named(tmp_path):
+    make_gif(
+        tmp_path / "a.gif",
+        b"!\xff\x0bMAGIC GAME1\1x\0",
+        b"!\x01\x0c" + bytes(12) + b"\2hi\0",
+        behind=b"secret",
+        duration=20,
+    )
+    assert images.read_image(tmp_path / "a.gif").notes == (
+        "GIF extension MAGIC GAME1, plain text not kept",
+        "6 bytes behind the image not kept",
+    )
