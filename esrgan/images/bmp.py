@@ -3,57 +3,230 @@
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from esrgan.images import samples, vips
+from esrgan.images import samples
 from esrgan.images.image import Dpi, ImageData
+from esrgan.images.pillow_formats import to_eight_bits
 from esrgan.images.source import Source, UnsupportedImageError
 
 _METRES_PER_INCH = 0.0254
 _BMP_ROWS = 256
+_RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 1, 2, 3, 6
+_PACKED = {4: "JPEG", 5: "PNG"}
+_XRGB = (0xFF0000, 0xFF00, 0xFF, 0)
 
 
 def read(source: Source) -> ImageData:
     """Read a BMP file."""
+    header = _Header.of(source.file)
+    source.check_pixel_count(header.width * header.height)
+    if header.compression in _PACKED:
+        kind = _PACKED[header.compression]
+        raise UnsupportedImageError("pixels", f"a BMP that contains a {kind}", f"extract the {kind}")
+    notes = header.notes
+    is_packed = header.compression in (_BITFIELDS, _ALPHA_BITFIELDS) or (header.bits, header.compression) == (32, 0)
+    if is_packed and header.bits in (16, 32):
+        pixels = _read_packed(source, header, notes)
+        is_palette = False
+    elif header.compression in (_RLE8, _RLE4):
+        pixels, is_palette = _read_rle(source.file, header), True
+    else:
+        pixels, is_palette = _read_with_pillow(source)
+    frames = samples.drop_colour_if_grey([pixels]) if is_palette else [pixels]
+    if behind := header.count_bytes_behind(source.file):
+        notes.append(f"{behind} bytes behind the image not kept")
+    profile = header.read_profile(source.file)
+    if profile and frames[0].shape[2] < 3 and profile[16:20] == b"RGB ":
+        profile = None
+        notes.append("RGB colour profile of a grey image not kept")
+    return ImageData(tuple(frames), "BMP", dpi=header.dpi, icc_profile=profile, notes=tuple(notes))
+
+
+@dataclass
+class _Header:
+    """The headers of a BMP file (wingdi.h: BITMAPFILEHEADER, BITMAPCOREHEADER, BITMAPINFOHEADER, BITMAPV5HEADER)."""
+
+    start: int  # of the pixels in the file
+    width: int
+    height: int
+    bits: int
+    is_top_down: bool
+    compression: int
+    masks: tuple[int, ...]
+    palette: bytes  # blue, green, red and a byte that is not used
+    dpi: Dpi
+    profile: tuple[int, int]  # start and length
+    notes: list[str]
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> _Header:
+        """Read the headers of a file."""
+        file.seek(0)
+        head = file.read(138).ljust(138, b"\0")
+        start, size = struct.unpack("<II", head[10:18])
+        if size == 12:
+            width, height, _, bits = struct.unpack("<HHHH", head[18:26])
+            return cls(start, width, height, bits, False, 0, _XRGB, b"", None, (0, 0), [])
+        if size < 40:
+            raise UnsupportedImageError("a BMP of Windows", f"one with a header of {size} bytes", "convert it to .png")
+        width, height, _, bits, compression, _, x, y, colours = struct.unpack("<iiHHIIiiI", head[18:50])
+        dpi = (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if x > 0 and y > 0 else None
+        masks: tuple[int, ...] = struct.unpack("<4I", head[54:70])
+        if size == 40 and compression != _ALPHA_BITFIELDS:
+            masks = (*masks[:3], 0)
+        file.seek(14 + size)
+        palette = file.read(4 * min(colours or 256, 256))
+        profile, notes = (0, 0), []
+        if size >= 108 and head[70:74] == b"\0\0\0\0" and any(head[74:122]):  # LCS_CALIBRATED_RGB
+            notes.append("calibrated colours of the BMP not kept")
+        if size >= 124 and head[70:74] == b"DEBM":  # PROFILE_EMBEDDED
+            profile = struct.unpack("<II", head[126:134])
+        elif size >= 124 and head[70:74] == b"KNIL":  # PROFILE_LINKED
+            notes.append("link to a colour profile not kept")
+        if not 0 < width < 2**31 or not height:
+            raise ValueError("it states no size")
+        return cls(start, width, abs(height), bits, height < 0, compression, masks, palette, dpi, profile, notes)
+
+    @property
+    def stride(self) -> int:
+        """How many bytes a row has, unless it is compressed."""
+        return (self.width * self.bits + 31) // 32 * 4
+
+    def read_profile(self, file: BinaryIO) -> bytes | None:
+        """Return the embedded colour profile."""
+        start, length = self.profile
+        file.seek(14 + start)
+        return file.read(length) or None if length else None
+
+    def count_bytes_behind(self, file: BinaryIO) -> int:
+        """Return how many bytes there are behind the pixels and the profile, not counting zeros."""
+        end = self.start + self.stride * self.height
+        if self.compression in (_RLE8, _RLE4):
+            return 0
+        if self.profile[1]:
+            end = max(end, 14 + sum(self.profile))
+        file.seek(end)
+        rest = file.read()
+        return len(rest) if rest.strip(b"\0") else 0
+
+
+def _read_packed(source: Source, header: _Header, notes: list[str]) -> NDArray[np.uint8]:
+    """Read pixels of 16 or 32 bits, of which masks tell the channels."""
+    masks = header.masks if header.compression else _XRGB
+    if not any(masks):
+        masks = (*_XRGB[:3], 0xFF000000)
+    if any(mask // (mask & -mask) > 255 for mask in masks if mask):
+        raise UnsupportedImageError("samples of 8 bits", "a BMP of more than 8 bits", "convert it to a .png of 16 bits")
+    if not all(masks[:3]):
+        raise UnsupportedImageError("RGB", "a BMP without some of the colours", "convert it to .png")
+    if source.header_only and not masks[3]:
+        return np.broadcast_to(np.uint8(0), (header.height, header.width, 3))
+    source.file.seek(header.start)
+    data = source.file.read(header.stride * header.height)
+    words = np.frombuffer(data, f"<u{header.bits // 8}").reshape(header.height, -1)[:, : header.width]
+    words = words if header.is_top_down else words[::-1]
+    pixels = np.empty((*words.shape, 4 if masks[3] else 3), np.uint8)
+    for channel, mask in enumerate(masks[: pixels.shape[2]]):
+        unit = mask & -mask
+        pixels[..., channel] = np.rint(np.arange(mask // unit + 1) * (255 / (mask // unit))).astype(np.uint8)[
+            (words & words.dtype.type(mask)) // words.dtype.type(unit)
+        ]
+    if header.bits == 32 and not header.compression and np.ptp(words >> 24):
+        notes.append("fourth byte of each pixel not kept, because the file does not call it alpha")
+    if masks[3] and not pixels[..., 3].any():
+        notes.append("alpha that is 0 everywhere not kept")
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    return pixels
+
+
+def _read_rle(file: BinaryIO, header: _Header) -> NDArray[np.uint8]:
+    """Read pixels with run-length encoding; those that are left out have the first colour of the palette."""
+    file.seek(header.start)
+    data, position, x, y = file.read(), 0, 0, 0
+    rows = np.zeros((header.height, header.width), np.uint8)
+    is_half = header.compression == _RLE4
+
+    def put(values: bytes, count: int) -> None:
+        nonlocal x
+        if y >= header.height:
+            raise ValueError("more rows than it states")
+        if is_half:
+            values = bytes(half for value in values for half in (value >> 4, value & 15))
+        part = np.frombuffer(values[:count], np.uint8)[: max(header.width - x, 0)]
+        rows[y, x : x + len(part)] = part
+        x += count
+
+    while True:
+        if position + 2 > len(data):
+            raise ValueError("the file is truncated")
+        count, value = data[position], data[position + 1]
+        position += 2
+        if count:
+            put(bytes([value]) * count, count)
+        elif value == 0:
+            x, y = 0, y + 1
+        elif value == 1:
+            break
+        elif value == 2:
+            x, y = x + data[position], y + data[position + 1]
+            position += 2
+        else:
+            length = (value + 1) // 2 if is_half else value
+            put(data[position : position + length], value)
+            position += length + length % 2
+    palette = np.frombuffer(header.palette.ljust(1024, b"\0"), np.uint8).reshape(256, 4)[:, 2::-1]
+    return np.ascontiguousarray(palette[rows if header.is_top_down else rows[::-1]])
+
+
+def _read_with_pillow(source: Source) -> tuple[NDArray[Any], bool]:
+    """Return the pixels, and whether they come from a palette."""
     from PIL.BmpImagePlugin import BmpImageFile  # The pixel limit of Image.open would be too low here.
 
     source.file.seek(0)
-    image = BmpImageFile(source.file)
-    source.check_pixel_count(image.width * image.height)
-    mode = image.mode if image.mode in ("L", "RGB", "RGBA") else {"1": "L", "P": "RGB"}.get(image.mode)
-    if mode is None:
+    try:
+        image = BmpImageFile(source.file)
+    except OSError as error:
+        raise UnsupportedImageError("a usual BMP", str(error), "convert it to .png") from error
+    mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
+    if mode not in ("L", "RGB"):
         raise UnsupportedImageError("grey or RGB", f"Pillow mode {image.mode}", "convert it to RGB")
     if source.header_only and mode == image.mode:
-        pixels = np.broadcast_to(np.uint8(0), (image.height, image.width, len(mode)))
-    else:
+        return np.broadcast_to(np.uint8(0), (image.height, image.width, len(mode))), False
+    try:
         pixels = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
-    frames = samples.drop_colour_if_grey([pixels]) if image.mode == "P" else [pixels]
-    return ImageData(tuple(frames), "BMP", dpi=image.info.get("dpi"))
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    return pixels, image.mode == "P"
 
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     """Write a BMP file in blocks of rows, because Pillow would copy the whole image first."""
-    pixels = image.frames[0]
-    if pixels.dtype != np.uint8:
-        vips_image = vips.to_vips_image(image, "BMP")
-        pixels = np.frombuffer(vips_image.write_to_memory(), np.uint8).reshape(pixels.shape)
-    file.write(make_bmp_header(pixels.shape, image.dpi))
+    pixels, profile = to_eight_bits(image, "BMP"), image.icc_profile or b""
+    file.write(make_bmp_header(pixels.shape, image.dpi, len(profile)))
     padding = -pixels[0].size % 4
     for end in range(len(pixels), 0, -_BMP_ROWS):  # BMP stores rows from the bottom up and blue first
         rows = pixels[max(end - _BMP_ROWS, 0) : end][::-1, :, ::-1]
         file.write(np.pad(rows.reshape(len(rows), -1), ((0, 0), (0, padding))).tobytes())
+    file.write(profile)
 
 
-def make_bmp_header(shape: tuple[int, ...], dpi: Dpi) -> bytes:
+def make_bmp_header(shape: tuple[int, ...], dpi: Dpi, profile_length: int = 0) -> bytes:
     """Return the start of a BMP file, up to its rows of grey or RGB pixels.
 
-    It has a file header, a BITMAPINFOHEADER and, for grey images, a palette of greys.
+    It has a file header, a BITMAPINFOHEADER, or a BITMAPV5HEADER if a colour profile follows the pixels, and, for grey
+    images, a palette of greys.
     """
     height, width, channels = shape
     palette = b"".join(bytes([level, level, level, 0]) for level in range(256)) if channels == 1 else b""
-    size, start = height * (-(-width * channels // 4) * 4), 54 + len(palette)
+    header = 124 if profile_length else 40
+    size, start = height * (-(-width * channels // 4) * 4), 14 + header + len(palette)
     x, y = (round(value / _METRES_PER_INCH) for value in dpi or (0, 0))
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8 * channels, 0, size, x, y, len(palette) // 4, 0)
-    return struct.pack("<2sIII", b"BM", start + size, 0, start) + info + palette
+    info = struct.pack("<IiiHHIIiiII", header, width, height, 1, 8 * channels, 0, size, x, y, len(palette) // 4, 0)
+    if profile_length:  # LCS_GM_IMAGES is 4
+        info += bytes(16) + b"DEBM" + bytes(48) + struct.pack("<4I", 4, start - 14 + size, profile_length, 0)
+    return struct.pack("<2sIII", b"BM", start + size + profile_length, 0, start) + info + palette

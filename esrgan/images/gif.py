@@ -19,10 +19,10 @@ def read(source: Source) -> ImageData:
     """Read a GIF file."""
     source.file.seek(0)
     data = source.file.read()
-    found = _Inventory(data)
+    count, found = count_gif_frames(data), _Inventory(data)
     decoded = vips.decode(source, "gif", n=-1)
-    if found.frames != len(decoded.frames):
-        raise ValueError(f"only {len(decoded.frames)} of {found.frames} images can be read")
+    if count != len(decoded.frames):
+        raise ValueError(f"only {len(decoded.frames)} of {count} images can be read")
     frames = samples.drop_alpha_if_opaque(decoded.frames)
     if not source.is_strict:
         frames = samples.drop_colour_if_grey(frames)
@@ -67,20 +67,18 @@ class _Inventory:
     """What a GIF file holds.
 
     Attributes:
-        frames: The number of images.
-        delays_ms: How long each of them is shown.
+        delays_ms: How long each image is shown.
         comments: Its comments.
         metadata: ``icc_profile`` and ``xmp``, if it has them.
         notes: Messages about what is left out.
     """
 
     def __init__(self, data: bytes) -> None:
-        self.frames, self.delays_ms = 0, list[int]()
+        self.delays_ms = list[int]()
         self.comments, self.metadata, self.notes = list[bytes](), dict[str, bytes](), list[str]()
         delay, left_out = 0, dict[str, None]()
         for kind, start, end in _walk_gif(data):
             if kind == "image":
-                self.frames += 1
                 self.delays_ms.append(delay)
                 delay = 0
             elif kind == 0xF9:
@@ -101,6 +99,15 @@ class _Inventory:
             self.notes.append(f"GIF {', '.join(left_out)} not kept")
         if behind := len(data) - end:
             self.notes.append(f"{behind} bytes behind the image not kept")
+
+
+def count_gif_frames(data: bytes) -> int:
+    """Return the number of frames in a GIF file.
+
+    Raises:
+        ValueError: The file ends within a frame.
+    """
+    return sum(kind == "image" for kind, _, _ in _walk_gif(data))
 
 
 def _walk_gif(data: bytes) -> Iterator[tuple[int | str, int, int]]:

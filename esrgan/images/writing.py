@@ -80,7 +80,7 @@ _SUPPORTED_METADATA: dict[str, tuple[str, ...]] = {
     "PNG": (*_BLOCKS, "dpi", "pixel_aspect"),
     "WEBP": _BLOCKS,
     "GIF": ("icc_profile", "xmp", "pixel_aspect"),
-    "BMP": ("dpi",),
+    "BMP": ("icc_profile", "dpi"),
     "TGA": (),
     "DDS": (),
     "PPM": (),
