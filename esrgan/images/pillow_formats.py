@@ -15,7 +15,6 @@ from esrgan.images.image import ImageData, NativeBlock
 from esrgan.images.source import Source, UnsupportedImageError
 
 _MODES = {"1": "L", "I;16": "I", "I;16B": "I"}  # in Pillow, and what they are converted to
-_FLOAT_DDS = "samples of float or 10 bits"
 
 
 def read(source: Source) -> ImageData:
@@ -160,11 +159,11 @@ def _read_ppm(source: Source) -> ImageData:
     if not found:
         raise ValueError("its header is not complete")
     kind, width, height, peak = (int(number or 1) for number in found.groups())
-    notes = ["comment not kept"] if b"#" in found[0] else []
+    notes, changes = ["comment not kept"] if b"#" in found[0] else [], []
     if kind in (1, 4):
         peak = 1
     elif peak not in (255, 65535):
-        notes.append(f"samples of 0 to {peak} changed to 0 to {255 if peak < 255 else 65535}")
+        changes.append(f"samples of 0 to {peak} changed to 0 to {255 if peak < 255 else 65535}")
     if kind == 3 and peak > 255:
         raise UnsupportedImageError("binary samples", "16-bit samples as text", "convert it to a .png of 16 bits")
     if kind == 6 and peak > 255:  # Pillow would reduce it to 8 bits
@@ -178,7 +177,7 @@ def _read_ppm(source: Source) -> ImageData:
     behind = source.file.seek(0, 2) - found.end() - 1 - frame.nbytes
     if kind > 4 and behind > 0:
         notes.append(f"{behind} bytes behind the image not kept")
-    return ImageData((frame,), "PPM", notes=tuple(notes))
+    return ImageData((frame,), "PPM", changes=tuple(changes), notes=tuple(notes))
 
 
 def write_ppm(file: BinaryIO, image: ImageData, quality: int | None) -> None:

@@ -105,7 +105,8 @@ def _read(
     """Read an image and raise any error as an ``ImageError``."""
     try:
         if (kind := describe_path(path)) in ("a folder", "a named pipe", "a socket", "a device"):
-            raise UnsupportedImageError(_READABLE, kind, "save the data to a file first")
+            remedy = "choose one of its files" if kind == "a folder" else "save the data to a file first"
+            raise UnsupportedImageError(_READABLE, kind, remedy)
         with path.open("rb") as file:
             head, suffix = file.read(detect.HEAD_BYTES), path.suffix.lower()
             file.seek(max(file.seek(0, os.SEEK_END) - len(detect.TGA_FOOTER), 0))

@@ -237,8 +237,8 @@ UNSUPPORTED = {
     "pages": (encoded(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]), "several pages"),
     "cmyk": (encoded(Image.new("CMYK", (4, 4)), "JPEG"), "mode CMYK; convert it to RGB"),
     "cmyk tiff": (encoded(Image.new("CMYK", (4, 4)), "TIFF"), "mode CMYK; convert it to RGB"),
-    "postscript": (encoded(FRAMES[0], "EPS"), "got PostScript"),
-    "text": (b"not an image", "an unknown format"),
+    "postscript": (encoded(FRAMES[0], "EPS"), "got a PostScript document"),
+    "text": (b"not an image", "a text file"),
     "empty": (b"", "got an empty file"),
 }
 
@@ -278,7 +278,7 @@ def test_missing_file_and_folder(tmp_path):
     assert "No such file" in message(error)
     with pytest.raises(ImageError) as error:
         images.read_pixels(tmp_path, 3)
-    assert "directory" in message(error)
+    assert "got a folder" in message(error)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
