@@ -42,6 +42,8 @@ def read(source: Source) -> ImageData:
     metadata = decoded.metadata | found.take_blocks()
     if "icc_profile" not in metadata and b"iCCP" in found.names and not decoded.notes:
         decoded.notes.append("unreadable colour profile not kept")
+    if b"tRNS" in found.names and frames[0].shape[2] in (1, 3):
+        decoded.notes.append("misplaced transparency not kept")
     orientation = exif.read_orientation(metadata.get("exif") or b"")
     frames = samples.turn_upright(frames, orientation)
     resolution = found.take_resolution()

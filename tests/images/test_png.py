@@ -115,6 +115,8 @@ def test_what_is_left_out_is_named(tmp_path):
         "6 bytes behind the image not kept",
         "text exif:Orientation not kept, because it describes the old image",
     )
+    _, notes = convert(tmp_path, behind=chunk(b"tRNS", bytes(6)) + END)
+    assert notes == ("misplaced transparency not kept",)
     _, notes = convert(tmp_path, behind=b"")
     assert notes == ("the file ends too early; what follows the pixels is missing",)
 
