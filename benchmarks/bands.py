@@ -22,11 +22,9 @@ def upscale_in_bands(bands: int) -> torch.Tensor:
     """
     high = torch.zeros(1, 3, low.shape[2] * network.scale_factor, low.shape[3] * network.scale_factor)
 
-    def write(part: torch.Tensor, top: int, left: int) -> None:
-        high[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
-
     tiling.choose_tiling = lambda *_: tiling.Tiling(lines=64, bands=bands)
-    tiling.upscale_tiled(network, *low.shape[2:], lambda rows, columns: low[:, :, rows, columns], write)
+    for part in tiling.upscale_tiled(network, low):
+        part.copy_to(high)
     return (high.clamp(0, 1) * 255).round()
 
 

@@ -66,12 +66,14 @@ class WorkerOptions:
         precision: Precision, as for ``Upscaler.from_file``.
         self_ensemble: Average over flips and quarter turns, as for ``Upscaler``.
         outscale: Final upscaling factor, as for ``Upscaler``.
+        transparency: What alpha means, as for ``Upscaler``.
         files: How to read images and write outputs.
     """
 
     precision: str = "auto"
     self_ensemble: bool = False
     outscale: float | None = None
+    transparency: str = "colour"
     files: FileOptions = field(default_factory=FileOptions)
 
 
@@ -291,6 +293,7 @@ class Worker:
             options.precision,
             self_ensemble=options.self_ensemble,
             outscale=options.outscale,
+            transparency=options.transparency,
         )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:

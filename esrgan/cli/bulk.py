@@ -115,7 +115,11 @@ def run(args: argparse.Namespace) -> int:
     shown = upscaling_options.Progress(len(jobs))
     if jobs:
         options = bulk.WorkerOptions(
-            args.precision, args.self_ensemble, args.outscale, upscaling_options.file_options(args)
+            args.precision,
+            args.self_ensemble,
+            args.outscale,
+            args.transparency,
+            upscaling_options.file_options(args),
         )
         with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
             gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)

@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         args.precision,
         self_ensemble=args.self_ensemble,
         outscale=args.outscale,
+        transparency=args.transparency,
     )
     is_file = args.out_dir is not None and is_output_file(args.out_dir)
     if args.out_dir is not None and not is_file:

@@ -48,6 +48,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="place transparent images on this colour, such as white or '#ffffff' (default: keep transparency)",
     )
     parser.add_argument(
+        "--transparency",
+        choices=("colour", "data", "hard"),
+        default="colour",
+        help="what alpha means: see-through (colour, the default), a channel of its own, as in textures that pack data "
+        "into it (data), or cut out with hard edges (hard)",
+    )
+    parser.add_argument(
         "--quality",
         type=arguments.integer(1, 100),
         metavar="Q",

@@ -1,6 +1,7 @@
 """Upscaling images and files with a trained generator."""
 
 from esrgan.inference.files import FileOptions, FileResult, upscale_files
+from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob, Job, is_output_file, name_outputs, plan_jobs
 from esrgan.inference.upscaler import Upscaler
 
@@ -14,4 +15,5 @@ __all__ = [
     "name_outputs",
     "plan_jobs",
     "upscale_files",
+    "upscale_image",
 ]

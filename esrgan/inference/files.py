@@ -5,7 +5,6 @@ While one image is upscaled, the next one is read and the previous one is writte
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import shutil
@@ -19,8 +18,9 @@ from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.images import ImageData
 from esrgan.images.flatten import fit_alpha, parse_colour
 from esrgan.images.formats import FILE_FORMATS, format_for_suffix
+from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob
-from esrgan.inference.tiling import ProgressCallback, subprogress
+from esrgan.inference.tiling import ProgressCallback
 from esrgan.inference.upscaler import Upscaler
 from esrgan.machine import memory_limit
 from esrgan.text import describe_error, format_size
@@ -145,7 +145,7 @@ def upscale_files(
                     if behind is not None and is_large:
                         yield _wait(*behind)
                         behind = None
-                    image = _upscale_frames(image, upscaler, progress)
+                    image = upscale_image(upscaler, image, progress)
                     writing = writer.submit(_write_output, job, image, options)
                 del image
             except Exception as error:
@@ -236,16 +236,10 @@ def _check_space(job: FileJob, image: ImageData, upscaler: Upscaler) -> None:
             raise ImageError(Problem.failure(job.target, got, "free some space or choose another folder"))
 
 
-def _upscale_frames(image: ImageData, upscaler: Upscaler, progress: ProgressCallback) -> ImageData:
-    count = len(image.frames)
-    frames = tuple(upscaler(frame, subprogress(progress, i, count)) for i, frame in enumerate(image.frames))
-    return dataclasses.replace(image, frames=frames)
-
-
 def _output_bytes(upscaler: Upscaler, image: ImageData) -> int:
+    sizes = (upscaler.output_size(*frame.shape[:2]) for frame in image.frames)
     first = image.frames[0]
-    height, width = upscaler.output_size(*first.shape[:2])
-    return int(height * width * first.shape[2] * first.itemsize * len(image.frames))
+    return int(sum(height * width for height, width in sizes) * first.shape[2] * first.itemsize)
 
 
 def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileResult:
@@ -257,5 +251,5 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
         quality=options.quality,
         reduce_depth=options.reduce_depth,
     )
-    pixels = image.frames[0].shape[0] * image.frames[0].shape[1] * len(image.frames)
+    pixels = sum(frame.shape[0] * frame.shape[1] for frame in image.frames)
     return FileResult(job, megapixels=pixels / 1e6, notes=(*image.notes, *lost))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,28 @@ ALLOCATOR_OVERHEAD = 2.0
 # for full strips are cut into bands; docs/decisions.md states the error.
 BAND_OVERLAP_PX = 64
 
-ReadRegion = Callable[[slice, slice], Tensor]
-WriteRegion = Callable[[Tensor, int, int], None]
 ProgressCallback = Callable[[float], None]
+
+
+class Part(NamedTuple):
+    """A part of the output.
+
+    Attributes:
+        pixels: float32 (B, C, h, w), about [0, 1], on the network's device.
+        top: Row of its upper left corner.
+        left: Column of its upper left corner.
+        done: The fraction of the image that is complete with this part, up to 1.
+    """
+
+    pixels: Tensor
+    top: int
+    left: int
+    done: float
+
+    def copy_to(self, image: Tensor) -> None:
+        """Copy the pixels to their place in a tensor (B, C, H, W)."""
+        rows = slice(self.top, self.top + self.pixels.shape[2])
+        image[:, :, rows, self.left : self.left + self.pixels.shape[3]] = self.pixels
 
 
 @dataclass(frozen=True)
@@ -43,30 +63,34 @@ class Tiling:
     bands: int = 1
 
 
-@torch.inference_mode()
-def upscale_tiled(
-    network: RRDBNet,
-    height: int,
-    width: int,
-    read: ReadRegion,
-    write: WriteRegion,
-    progress: ProgressCallback = lambda _: None,
-) -> None:
-    """Upscale an image in parts, with the same result as for the whole image at once.
+def upscale_tiled(network: RRDBNet, low: Tensor, peak: float = 1.0) -> Iterator[Part]:
+    """Upscale images in parts, with the same result as for the whole images at once.
 
     Args:
         network: The generator, on its device. In float32 on a CPU, full strips are bit-identical to the whole image.
-        height: Height of the low-resolution image in pixels.
-        width: Width of the low-resolution image in pixels.
-        read: Returns the given rows and columns as float32 (B, C, h, w) in [0, 1] on the network's device.
-        write: Called with a part of the output, float32 (B, C, h, w), about [0, 1], and with the row and column of its
-            upper left corner. If memory runs out, the work starts again with smaller parts, so a region may be
-            written more than once.
-        progress: Called after each part with the fraction of the image that is written, up to 1.
+        low: (B, C, H, W) in [0, peak], of any type and on any device, with the network's number of channels.
+        peak: The value of white.
+
+    Yields:
+        The parts of the output. If memory runs out, the work starts again with smaller parts, and parts of the same
+        place follow one another; the last of them counts.
 
     Raises:
         DeviceError: If memory is too small even for the smallest parts.
     """
+    parts = _upscale_with_fallbacks(network, low, peak)
+    while True:
+        # These apply while a part is computed, and not to what the caller does between two parts.
+        with torch.inference_mode(), torch.autocast(network.conv_first.weight.device.type, enabled=False):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+
+
+def _upscale_with_fallbacks(network: RRDBNet, low: Tensor, peak: float) -> Iterator[Part]:
+    """Yield all parts of the output; if memory runs out, start again with smaller parts."""
+    height, width = low.shape[2:]
     factor = network.unshuffle_factor
     weight = next(network.body.parameters())  # has the precision of most of the work
     short_side, long_side = sorted((math.ceil(height / factor), math.ceil(width / factor)))
@@ -75,12 +99,10 @@ def upscale_tiled(
     tiling = choose_tiling(network, long_side, short_side)
     while True:
         try:
-            with torch.autocast(weight.device.type, enabled=False):  # the caller may have enabled it
-                if is_small:
-                    write(network(read(slice(0, height), slice(0, width))), 0, 0)
-                    progress(1.0)
-                else:
-                    _upscale_tiles(network, height, width, read, write, tiling, progress)
+            if is_small:
+                yield Part(network(_read(network, low, peak, slice(None), slice(None))), 0, 0, 1.0)
+            else:
+                yield from _upscale_tiles(network, low, peak, tiling)
             return
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -100,16 +122,15 @@ def upscale_tiled(
             ) from out_of_memory
 
 
-def _upscale_tiles(
-    network: RRDBNet,
-    height: int,
-    width: int,
-    read: ReadRegion,
-    write: WriteRegion,
-    tiling: Tiling,
-    progress: ProgressCallback,
-) -> None:
-    """Upscale the image with one tiling; raise if memory runs out."""
+def _read(network: RRDBNet, low: Tensor, peak: float, rows: slice, columns: slice) -> Tensor:
+    """Return a region of an image as float32 in [0, 1] on the network's device."""
+    region = low[:, :, rows, columns].to(network.conv_first.weight.device, torch.float32) / peak
+    return region.contiguous(memory_format=torch.channels_last)
+
+
+def _upscale_tiles(network: RRDBNet, low: Tensor, peak: float, tiling: Tiling) -> Iterator[Part]:
+    """Yield all parts of the output with one tiling; raise if memory runs out."""
+    height, width = low.shape[2:]
     dim = 2 if height >= width else 3
     long_side, short_side = (height, width) if dim == 2 else (width, height)
     factor, scale = network.unshuffle_factor, network.scale_factor
@@ -119,7 +140,8 @@ def _upscale_tiles(
         def strips(band: slice = slice(padded_first, padded_last)) -> Iterator[Tensor]:
             for start in range(0, long_side, lines):
                 strip = slice(start, min(start + lines, long_side))
-                yield network.unshuffle(read(strip, band) if dim == 2 else read(band, strip))
+                region = (strip, band) if dim == 2 else (band, strip)
+                yield network.unshuffle(_read(network, low, peak, *region))
 
         position = 0
         for part in upscale_strips(network, strips(), dim, tiling.lines):
@@ -127,9 +149,9 @@ def _upscale_tiles(
             thickness = min(part.shape[dim], long_side * scale - position)
             inner = part.narrow(5 - dim, (first - padded_first) * scale, (last - first) * scale)
             offset = (position, first * scale) if dim == 2 else (first * scale, position)
-            write(inner.narrow(dim, 0, thickness), *offset)
             position += thickness
-            progress((first + (last - first) * position / (long_side * scale)) / short_side)
+            done = (first + (last - first) * position / (long_side * scale)) / short_side
+            yield Part(inner.narrow(dim, 0, thickness), *offset, done)
 
 
 def _split_into_bands(short_side: int, bands: int, factor: int) -> Iterator[tuple[int, int, int, int]]:

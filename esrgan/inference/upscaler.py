@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor
 
 from esrgan import images, pretrained
@@ -20,10 +19,12 @@ from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
 from esrgan.images.exif import reset_exif_orientation
 from esrgan.images.samples import drop_colour_if_grey
-from esrgan.inference.tiling import ProgressCallback, WriteRegion, subprogress, upscale_tiled
+from esrgan.inference.samples import fill, harden, is_grey, is_visible, peak_value
+from esrgan.inference.tiling import Part, ProgressCallback, subprogress, upscale_tiled
 from esrgan.models import RRDBNet
 from esrgan.weights import GeneratorFile, load_generator
 
+TRANSPARENCIES = ("colour", "data", "hard")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 # How many low-resolution pixels of a batch are processed at once, by device type; other types use the GPU's value.
@@ -44,6 +45,10 @@ class Upscaler:
         outscale: Final upscaling factor; the network's output is resized to it by bicubic interpolation with
             antialiasing. None uses the scale of the network. ``outscale`` and ``self_ensemble`` keep float32 copies
             of the output in memory, which is not necessary without them.
+        transparency: What alpha means. "colour": the pixel is see-through; colours under invisible pixels are
+            continued from visible ones. "data": alpha is a fourth channel of its own, as in game textures that pack
+            gloss or height into it; neither it nor the colours affect each other. "hard": as "colour", and every
+            sample of the upscaled alpha becomes 0 or opaque, as for leaves and fences that are cut out.
 
     Attributes:
         network: The generator in float32.
@@ -52,7 +57,7 @@ class Upscaler:
         description: The network and the file it was loaded from, for people to read.
 
     Raises:
-        ValueError: If ``outscale`` is out of range.
+        ValueError: If ``outscale`` is out of range, or ``transparency`` unknown.
 
     Example:
         >>> from esrgan import Upscaler
@@ -71,13 +76,16 @@ class Upscaler:
         *,
         self_ensemble: bool = False,
         outscale: float | None = None,
+        transparency: str = "colour",
     ) -> None:
         if outscale is not None and not 0 < outscale <= 64:
             raise ValueError(f"outscale: expected a number above 0 and at most 64, got {outscale}")
+        if transparency not in TRANSPARENCIES:
+            raise ValueError(f"transparency: expected {', '.join(TRANSPARENCIES)}, got {transparency}")
         network = copy.deepcopy(network).eval().requires_grad_(False)
         self.network: RRDBNet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype = device, dtype
-        self.self_ensemble, self.outscale = self_ensemble, outscale
+        self.self_ensemble, self.outscale, self.transparency = self_ensemble, outscale, transparency
         self.description = f"a network, ×{network.scale_factor}"
         self._fast_network = self.network if dtype == torch.float32 else copy.deepcopy(self.network)
         self._fast_network.body.to(dtype)
@@ -91,6 +99,7 @@ class Upscaler:
         *,
         self_ensemble: bool = False,
         outscale: float | None = None,
+        transparency: str = "colour",
     ) -> Upscaler:
         """Load a generator.
 
@@ -102,6 +111,7 @@ class Upscaler:
                 other devices it is bf16 where the hardware supports it, otherwise fp32.
             self_ensemble: Average over flips and quarter turns, as described for the class.
             outscale: Final upscaling factor, as described for the class.
+            transparency: What alpha means, as described for the class.
 
         Returns:
             The upscaler; its ``repr`` names the model, the device and the precision.
@@ -122,7 +132,9 @@ class Upscaler:
             if dtype == torch.float16 and place.type == "cpu":
                 raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
         file = path if isinstance(path, GeneratorFile) else load_generator(path)
-        upscaler = cls(file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale)
+        upscaler = cls(
+            file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale, transparency=transparency
+        )
         upscaler.description = f"{path if isinstance(path, (str, Path)) else file.path}: {file.describe()}"
         return upscaler
 
@@ -227,8 +239,17 @@ class Upscaler:
             else:
                 self._upscale_into(high[..., colours:], alpha, subprogress(progress, 0, 2))
                 progress = subprogress(progress, 1, 2)
-                pixels = _fill_transparent(pixels[..., :colours], alpha[..., 0] > _peak(image.dtype) / 255)
-        self._upscale_into(high[..., :colours], pixels[..., :colours], progress)
+                pixels = pixels[..., :colours]
+                if self.transparency != "data":
+                    visible = is_visible(alpha[..., 0])
+                    pixels = fill(pixels, ~visible, visible)
+        if self.transparency == "hard" and channels in (2, 4):
+            harden(high[..., colours:])
+        if colours == 3 and is_grey(pixels):  # the network would tint it
+            self._upscale_into(high[..., :1], pixels[..., :1], progress)
+            high[..., 1:3] = high[..., :1]
+        else:
+            self._upscale_into(high[..., :colours], pixels[..., :colours], progress)
         return high[..., 0] if image.ndim == 2 else high
 
     def _upscale_into(self, high: NDArray[Any], image: NDArray[Any], progress: ProgressCallback) -> None:
@@ -236,18 +257,18 @@ class Upscaler:
         # PyTorch warns about read-only arrays, although it only reads here.
         writable = np.require(image, requirements=["C", "W"])
         low = torch.from_numpy(writable).permute(2, 0, 1)[None]
-        peak = _peak(image.dtype)
-
-        def write(part: Tensor, top: int, left: int) -> None:
-            values = part[0].clamp(0, 1).permute(1, 2, 0)
-            values = (values * peak).round() if peak > 1 else values
-            place = high[top : top + part.shape[2], left : left + part.shape[3]]
-            np.copyto(place, values.cpu().numpy(), casting="unsafe")
-
+        peak = peak_value(image.dtype)
         if self.outscale is None and not self.self_ensemble:  # needs no memory besides the output
-            self._run_network(low, peak, write, progress)
+            parts = self._run_network(low, peak)
         else:
-            write(self._upscale_to_float(low, progress, peak), 0, 0)
+            parts = iter([Part(self._upscale_to_float(low, progress, peak), 0, 0, 1.0)])
+            progress = lambda _: None  # noqa: E731  # it has reached 1 already
+        for part in parts:
+            values = part.pixels[0].clamp(0, 1).permute(1, 2, 0)
+            values = (values * peak).round() if peak > 1 else values
+            place = high[part.top : part.top + values.shape[0], part.left : part.left + values.shape[1]]
+            np.copyto(place, values.cpu().numpy(), casting="unsafe")
+            progress(part.done)
 
     def _upscale_to_float(self, low: Tensor, progress: ProgressCallback, peak: float = 1.0) -> Tensor:
         """Upscale (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), roughly in [0, 1], on the input's device."""
@@ -262,11 +283,8 @@ class Upscaler:
             canvas = torch.empty_like(torch.rot90(high, turns, (2, 3)))
             batch_size = max(BATCH_PIXELS.get(self.device.type, GPU_BATCH_PIXELS) // view[0, 0].numel(), 1)
             for batch, place in zip(torch.split(view, batch_size), torch.split(canvas, batch_size), strict=True):
-
-                def write(part: Tensor, top: int, left: int, place: Tensor = place) -> None:
-                    place[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
-
-                self._run_network(batch, peak, write)
+                for part in self._run_network(batch, peak):
+                    part.copy_to(place)
             canvas = torch.rot90(canvas, -turns, (2, 3))
             high += (canvas.flip(3) if mirror else canvas) / len(views)
             progress((i + 1) / len(views))
@@ -274,44 +292,44 @@ class Upscaler:
             high = F.interpolate(high.clamp(0, 1), size, mode="bicubic", antialias=True)
         return high
 
-    def _run_network(
-        self, low: Tensor, peak: float, write: WriteRegion, progress: ProgressCallback = lambda _: None
-    ) -> None:
-        """Upscale (B, C, H, W) in [0, peak] once; convert its channels to those of the network and back."""
-        batch, image_channels, height, width = low.shape
-        network_channels = self.network.conv_last.out_channels
+    def _run_network(self, low: Tensor, peak: float) -> Iterator[Part]:
+        """Upscale (B, C, H, W) in [0, peak] once, in parts of C channels."""
+        adapted = self._to_network_channels(low, peak)
+        if self._fast_network is not self.network:
+            # Half precision overflows with some weights and on some GPUs; then the image is upscaled again in float32.
+            try:
+                yield from self._run(self._fast_network, adapted, low, peak)
+                return
+            except WeightsError:
+                pass
+        yield from self._run(self.network, adapted, low, peak)
 
-        def read(rows: slice, columns: slice) -> Tensor:
-            part = low[:, :, rows, columns].to(self.device, torch.float32) / peak
-            if image_channels != network_channels and network_channels == 1:  # upscale channels separately
-                part = part.reshape(-1, 1, *part.shape[2:])
-            elif image_channels != network_channels:
-                part = part.expand(-1, 3, -1, -1)
-                if network_channels == 4:
-                    part = torch.cat([part, torch.ones_like(part[:, :1])], 1)
-            return part.contiguous(memory_format=torch.channels_last)
-
-        def adapt(part: Tensor) -> Tensor:
-            if image_channels != network_channels and network_channels == 1:
-                return part.reshape(batch, image_channels, *part.shape[2:])
-            if image_channels == 1 and network_channels > 1:
-                return part[:, :3].mean(1, keepdim=True)
-            return part[:, :image_channels]
-
-        def check_and_write(part: Tensor, top: int, left: int) -> None:
-            if not torch.isfinite(part).all():
+    def _run(self, network: RRDBNet, adapted: Tensor, low: Tensor, peak: float) -> Iterator[Part]:
+        for part in upscale_tiled(network, adapted, peak):
+            if not torch.isfinite(part.pixels).all():
                 raise WeightsError(
                     "the network's output contains NaN or infinity; "
                     "its weights are damaged, or the image contains such values"
                 )
-            write(adapt(part), top, left)
+            yield part._replace(pixels=self._to_image_channels(part.pixels, *low.shape[:2]))
 
-        if self._fast_network is not self.network:
-            # Half precision overflows with some weights and on some GPUs; then the image is upscaled again in float32.
-            with contextlib.suppress(WeightsError):
-                upscale_tiled(self._fast_network, height, width, read, check_and_write, progress)
-                return
-        upscale_tiled(self.network, height, width, read, check_and_write, progress)
+    def _to_network_channels(self, low: Tensor, peak: float) -> Tensor:
+        batch, image_channels, height, width = low.shape
+        network_channels = self.network.conv_last.out_channels
+        if image_channels == network_channels:
+            return low
+        if network_channels == 1:  # upscale channels separately
+            return low.reshape(batch * image_channels, 1, height, width)
+        low = low.expand(-1, 3, -1, -1)
+        return torch.cat([low, torch.full_like(low[:, :1], peak)], 1) if network_channels == 4 else low
+
+    def _to_image_channels(self, high: Tensor, batch: int, image_channels: int) -> Tensor:
+        network_channels = self.network.conv_last.out_channels
+        if image_channels != network_channels and network_channels == 1:
+            return high.reshape(batch, image_channels, *high.shape[2:])
+        if image_channels == 1 and network_channels > 1:
+            return high[:, :3].mean(1, keepdim=True)
+        return high[:, :image_channels]
 
 
 def _read_pil(path: Path) -> Image.Image:
@@ -327,25 +345,3 @@ def _read_pil(path: Path) -> Image.Image:
     metadata = {"icc_profile": data.icc_profile, "exif": exif, "dpi": data.dpi}
     image.info |= {key: value for key, value in metadata.items() if value}
     return image
-
-
-def _peak(dtype: np.dtype[Any]) -> float:
-    """Return the value of white, and of opaque alpha, in arrays of a type."""
-    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-
-
-def _fill_transparent(colours: NDArray[Any], is_visible: NDArray[np.bool_]) -> NDArray[Any]:
-    """Fill invisible pixels with the colour of the nearest visible one.
-
-    Args:
-        colours: (H, W, C) of any type.
-        is_visible: (H, W).
-
-    Returns:
-        (H, W, C); ``colours`` itself if no pixel is visible.
-    """
-    if not is_visible.any():
-        return colours
-    nearest = ndimage.distance_transform_edt(~is_visible, return_distances=False, return_indices=True)
-    filled: NDArray[Any] = colours[tuple(nearest)]
-    return filled

@@ -24,15 +24,10 @@ def upscale_in_parts(network, low, chosen=None):
     scale, parts = network.scale_factor, []
     high = torch.full((*low.shape[:2], low.shape[2] * scale, low.shape[3] * scale), torch.nan)
 
-    def read(rows, columns):
-        return low[:, :, rows, columns].contiguous(memory_format=torch.channels_last)
-
-    def write(part, top, left):
-        parts.append(tuple(part.shape[2:]))
-        high[:, :, top : top + part.shape[2], left : left + part.shape[3]] = part
-
     with pytest.MonkeyPatch.context() as patch:
         if chosen is not None:
             patch.setattr(tiling, "choose_tiling", lambda *_: chosen)
-        tiling.upscale_tiled(network, *low.shape[2:], read, write)
+        for part in tiling.upscale_tiled(network, low):
+            parts.append(tuple(part.pixels.shape[2:]))
+            part.copy_to(high)
     return high, parts

@@ -211,7 +211,16 @@ def test_max_pixels_is_checked_before_decoding(tmp_path, kind):
 
 
 SAMPLES = ["PNG RGB", "JPEG RGB", "WebP lossless RGB", "WebP animation", "GIF", "GIF animation", "TIFF RGB, LZW"]
-SAMPLES += ["TGA RGB", "DDS RGB with alpha", "PPM RGB", "TIFF 16-bit RGB, pages", "BMP RGB", "AVIF RGB", "HEIC 10-bit RGB", "PNG palette with transparency"]
+SAMPLES += [
+    "TGA RGB",
+    "DDS RGB with alpha",
+    "PPM RGB",
+    "TIFF 16-bit RGB, pages",
+    "BMP RGB",
+    "AVIF RGB",
+    "HEIC 10-bit RGB",
+    "PNG palette with transparency",
+]
 
 
 @pytest.mark.parametrize("kind", SAMPLES)

@@ -8,7 +8,7 @@ import torch
 
 from esrgan.errors import DeviceError
 from esrgan.inference import streaming, tiling
-from esrgan.inference.tiling import Tiling, estimate_memory
+from esrgan.inference.tiling import Part, Tiling, estimate_memory
 from tests.helpers.tiling import make_network, upscale_in_parts, upscale_whole
 
 
@@ -16,21 +16,13 @@ def test_progress_equals_the_fraction_written():
     network, low, reported = make_network(), torch.rand(1, 3, 60, 130), []
     for chosen in (Tiling(16), Tiling(16, bands=2)):
         reported.clear()
-        written = torch.zeros(60 * network.scale_factor, 130 * network.scale_factor)
-
-        def write(part, top, left, written=written):
-            written[top : top + part.shape[2], left : left + part.shape[3]] = 1
+        written = torch.zeros(1, 1, 60 * network.scale_factor, 130 * network.scale_factor)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tiling, "choose_tiling", lambda *_, chosen=chosen: chosen)
-            tiling.upscale_tiled(
-                network,
-                60,
-                130,
-                lambda rows, columns: low[:, :, rows, columns],
-                write,
-                lambda share, written=written: reported.append((share, written.mean().item())),
-            )
+            for part in tiling.upscale_tiled(network, low):
+                part._replace(pixels=torch.ones_like(part.pixels[:, :1])).copy_to(written)
+                reported.append((part.done, written.mean().item()))
         assert len(reported) > 8 * chosen.bands
         assert reported[-1][0] == 1
         assert all(share == pytest.approx(area) for share, area in reported)
@@ -52,12 +44,12 @@ def fail_until_small_enough(monkeypatch, is_small_enough, error):
     tilings = []
     real = tiling._upscale_tiles
 
-    def run(network, height, width, read, write, used, progress):
+    def run(network, low, peak, used):
         tilings.append(used)
         if not is_small_enough(used):
-            write(torch.zeros(1, 3, 8, 8), 0, 0)
+            yield Part(torch.zeros(1, 3, 8, 8), 0, 0, 0.1)
             raise error
-        real(network, height, width, read, write, used, progress)
+        yield from real(network, low, peak, used)
 
     monkeypatch.setattr(tiling, "_upscale_tiles", run)
     return tilings
@@ -96,7 +88,7 @@ def test_memory_is_freed_before_the_next_attempt(monkeypatch):
     def run(*arguments):
         alive.append([each() for each in buffers if each() is not None])
         buffers.clear()
-        real(*arguments)
+        yield from real(*arguments)
 
     buffers = []
     init = streaming._LineBuffer.__init__
@@ -113,15 +105,13 @@ def test_memory_is_freed_before_the_next_attempt(monkeypatch):
     assert alive == [[], []]
 
 
-def test_out_of_memory_on_a_small_image_raises():
-    network = make_network()
-    low = torch.rand(1, 3, 4, 4)
-
-    def read(rows, columns):
+def test_out_of_memory_on_a_small_image_raises(monkeypatch):
+    def read(*_):
         raise torch.OutOfMemoryError
 
+    monkeypatch.setattr(tiling, "_read", read)
     with pytest.raises(DeviceError, match="not enough memory to upscale 4×4 px"):
-        tiling.upscale_tiled(network, *low.shape[2:], read, lambda *_: None)
+        list(tiling.upscale_tiled(make_network(), torch.rand(1, 3, 4, 4)))
 
 
 def test_hopeless_memory_raises_and_other_errors_propagate(monkeypatch):
@@ -170,10 +160,11 @@ torch.set_num_threads(1)
 across, length, lines = map(int, sys.argv[1:])
 network = make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6)
 tiling.choose_tiling = lambda *_: tiling.Tiling(lines)
-read = lambda *at: torch.zeros([1, 3, *(each.stop - each.start for each in at)])
+low = torch.zeros(1, 1, 1, 1).expand(1, 3, length, across)
 gc.freeze()  # existing tensors are not counted
 before = process.memory_info().rss
-tiling.upscale_tiled(network, length, across, read, lambda *_: None)
+for _ in tiling.upscale_tiled(network, low):
+    pass
 print(max(tensors), max(resident) - before)
 """
 

@@ -1,0 +1,138 @@
+"""Tests of upscaling the frames of a file: bands, value ranges, missing samples, grey and alpha as data."""
+
+import numpy as np
+import pytest
+import torch
+
+from esrgan import Upscaler
+from esrgan.images import ImageData
+from esrgan.inference import upscale_image
+from tests.helpers.models import make_model, pixels
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def upscaler(tmp_path):
+    return Upscaler.from_file(make_model(tmp_path / "model.pth"), "cpu", "fp32")
+
+
+def floats(channels, lowest, highest):
+    unit = RNG.random((6, 7, channels), np.float32)
+    unit.flat[:2] = 0, 1
+    return (unit * (np.float64(highest) - lowest) + lowest).astype(np.float32)
+
+
+@pytest.mark.parametrize(("base", "extra"), [(1, 1), (1, 3), (3, 1), (3, 4), (4, 2)])
+def test_extra_bands_are_upscaled_as_grey(upscaler, base, extra):
+    frame = pixels(6, 7, base + extra)
+    (high,) = upscale_image(upscaler, ImageData((frame,), extra_bands=extra)).frames
+    np.testing.assert_array_equal(high[..., :base], upscaler(frame[..., :base]))
+    for band in range(base, base + extra):
+        np.testing.assert_array_equal(high[..., band], upscaler(np.ascontiguousarray(frame[..., band])))
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(6600, 54500), (-3, 0.5), (-3e38, 3e38), (0, 1.5), (-1e-30, 0)])
+def test_float_range_is_scaled_and_back(upscaler, lowest, highest):
+    frame = floats(3, lowest, highest)
+    result = upscale_image(upscaler, ImageData((frame,)))
+    unit = ((frame.astype(np.float64) - frame.min()) / (np.float64(frame.max()) - frame.min())).astype(np.float32)
+    expected = upscaler(unit) * (np.float64(frame.max()) - frame.min()) + frame.min()
+    tolerance = 1e-6 * (np.float64(frame.max()) - frame.min())
+    np.testing.assert_allclose(result.frames[0], expected, rtol=0, atol=tolerance)
+    assert result.notes[0].startswith("float samples from ")
+
+
+def test_float_range_is_that_of_all_frames_and_one_for_each_extra_band(upscaler):
+    frames = floats(4, 0, 1) * [1, 1, 1, 1000], floats(4, 0, 1) * [9, 9, 9, 1]
+    frames = tuple(frame.astype(np.float32) for frame in frames)
+    result = upscale_image(upscaler, ImageData(frames, extra_bands=1))
+    top = max(frame[..., :3].max() for frame in frames)
+    low = min(frame[..., :3].min() for frame in frames)
+    for frame, high in zip(frames, result.frames, strict=True):
+        expected = upscaler((frame[..., :3] - low) / (top - low)) * (top - low) + low
+        np.testing.assert_allclose(high[..., :3], expected, rtol=0, atol=1e-4)
+    assert len(result.notes) == 2
+    assert "of band 4" in result.notes[1]
+
+
+def test_float_image_within_0_to_1_is_upscaled_as_it_is(upscaler):
+    frame = floats(3, 0.2, 0.7)
+    result = upscale_image(upscaler, ImageData((frame,)))
+    np.testing.assert_array_equal(result.frames[0], upscaler(frame))
+    assert result.notes == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -9999.0])
+def test_missing_float_samples_are_put_back(upscaler, value):
+    frame = floats(1, 200, 900)
+    frame[2:4, 3:5] = value
+    result = upscale_image(upscaler, ImageData((frame,), no_data=-9999.0))
+    (high,), scale = result.frames, upscaler.scale
+    expected = np.zeros(high.shape, bool)
+    expected[2 * scale : 4 * scale, 3 * scale : 5 * scale] = True
+    np.testing.assert_array_equal(high == value if np.isfinite(value) else ~np.isfinite(high), expected)
+    assert high[~expected].min() >= 200
+    assert "samples without data filled in for the network and put back" in result.notes
+
+
+def test_missing_integers_are_put_back_and_do_not_multiply(upscaler):
+    frame = pixels(6, 7, 3)
+    frame[1, 1] = 0
+    (high,) = upscale_image(upscaler, ImageData((frame,), no_data=0)).frames
+    scale = upscaler.scale
+    is_missing = (high == 0).all(axis=2)
+    assert is_missing[scale : 2 * scale, scale : 2 * scale].all()
+    assert is_missing.sum() == scale**2
+
+
+def test_image_without_any_data_stays_as_it_is(upscaler):
+    frame = np.full((4, 5, 1), np.nan, np.float32)
+    (high,) = upscale_image(upscaler, ImageData((frame,))).frames
+    assert np.isnan(high).all()
+
+
+def test_pages_of_different_sizes(upscaler):
+    frames = pixels(6, 7, 3), pixels(4, 9, 3)
+    result = upscale_image(upscaler, ImageData(frames, "TIFF"))
+    for frame, high in zip(frames, result.frames, strict=True):
+        np.testing.assert_array_equal(high, upscaler(frame))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_grey_stored_as_rgb_stays_grey(upscaler, dtype):
+    grey = RNG.random((6, 7, 1), np.float32)
+    if dtype != np.float32:
+        grey = (grey * np.iinfo(dtype).max).astype(dtype)
+    np.testing.assert_array_equal(upscaler(grey.repeat(3, axis=2)), upscaler(grey).repeat(3, axis=2))
+
+
+def test_one_coloured_pixel_makes_an_image_coloured(upscaler):
+    image = pixels(6, 7, 1).repeat(3, axis=2)
+    image[2, 3, 0] ^= 1
+    low = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    expected = (upscaler(low)[0].permute(1, 2, 0).clamp(0, 1) * 255).round().numpy()
+    np.testing.assert_array_equal(upscaler(image), expected.astype(np.uint8))
+
+
+def test_alpha_as_data_leaves_colours_alone(upscaler):
+    image = pixels(6, 7, 4)
+    image[..., 3] = np.where(image[..., 3] > 99, 255, 0)
+    data = Upscaler(upscaler.network, upscaler.device, transparency="data")
+    np.testing.assert_array_equal(data(image)[..., :3], upscaler(np.ascontiguousarray(image[..., :3])))
+    np.testing.assert_array_equal(data(image)[..., 3], upscaler(np.ascontiguousarray(image[..., 3])))
+    assert not np.array_equal(upscaler(image)[..., :3], data(image)[..., :3])
+
+
+def test_hard_alpha_has_two_values(upscaler):
+    image = pixels(6, 7, 4)
+    image[..., 3] = np.where(image[..., 3] > 99, 255, 0)
+    hard, soft = Upscaler(upscaler.network, upscaler.device, transparency="hard")(image), upscaler(image)
+    assert set(np.unique(hard[..., 3])) == {0, 255}
+    np.testing.assert_array_equal(hard[..., 3] == 255, soft[..., 3] >= 127.5)
+    np.testing.assert_array_equal(hard[..., :3], soft[..., :3])
+
+
+def test_unknown_transparency_is_refused(upscaler):
+    with pytest.raises(ValueError, match="transparency: expected colour, data, hard, got none"):
+        Upscaler(upscaler.network, upscaler.device, transparency="none")
