@@ -72,7 +72,7 @@ class _Header:
         if size == 12:
             width, height, _, bits = struct.unpack("<HHHH", head[18:26])
             return cls(start, width, height, bits, False, 0, _XRGB, b"", None, (0, 0), [])
-        if size < 40:
+        if size < 40 or (size == 64 and head[30] > _RLE4):  # OS/2
             raise UnsupportedImageError("a BMP of Windows", f"one with a header of {size} bytes", "convert it to .png")
         width, height, _, bits, compression, _, x, y, colours = struct.unpack("<iiHHIIiiI", head[18:50])
         dpi = (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if x > 0 and y > 0 else None

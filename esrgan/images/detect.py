@@ -30,7 +30,7 @@ def detect_format(head: bytes, tail: bytes = b"", suffix: str = "") -> str | Non
         return "WEBP"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
-    if head.startswith(b"BM"):
+    if head.startswith(b"BM") and head[15:18] == bytes(3):  # the size of the second header
         return "BMP"
     if head[4:8] == b"ftyp":
         end = min(int.from_bytes(head[:4]), len(head)) - 3
@@ -41,7 +41,7 @@ def detect_format(head: bytes, tail: bytes = b"", suffix: str = "") -> str | Non
             return "HEIC"
     if head.startswith(b"DDS "):
         return "DDS"
-    if re.match(rb"P[1-6][\s#]", head):
+    if re.match(rb"P[1-6](\s|#[^\r\n]*[\r\n])+\d", head):
         return "PPM"
     is_tga = suffix in _TGA_SUFFIXES or tail == TGA_FOOTER
     if is_tga and head[1] < 2 and head[2] in (1, 2, 3, 9, 10, 11) and any(head[12:14]) and any(head[14:16]):

@@ -48,7 +48,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     places = [start + 2 for kind, start, _ in _walk_gif(data) if kind == 0xF9]
     for place, delay in zip(places, image.delays_ms, strict=False):
         file.seek(place)
-        file.write(min(round(delay / 10), 0xFFFF).to_bytes(2, "little"))
+        file.write(min((delay + 5) // 10, 0xFFFF).to_bytes(2, "little"))
     if image.pixel_aspect:
         width, height = image.pixel_aspect
         file.seek(12)

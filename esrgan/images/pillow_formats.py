@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from typing import Any, BinaryIO
@@ -14,6 +15,8 @@ from esrgan.images.detect import TGA_FOOTER
 from esrgan.images.image import ImageData, NativeBlock
 from esrgan.images.source import Source, UnsupportedImageError
 
+_LINEAR_DXGI = {72: 71, 75: 74, 78: 77}  # BC1 to BC3 marked as sRGB, which Pillow does not know
+_SRGB_DXGI = (29, *_LINEAR_DXGI, 99)
 _MODES = {"1": "L", "I;16": "I", "I;16B": "I"}  # in Pillow, and what they are converted to
 
 
@@ -21,29 +24,40 @@ def read(source: Source) -> ImageData:
     """Read a TGA, DDS, PPM or PGM file."""
     source.file.seek(0)
     head = source.file.read(148)
-    if head.startswith(b"DDS "):
+    if source.file_format == "DDS":
         return _read_dds(source, head.ljust(148, b"\0"))
-    return _read_ppm(source) if re.match(rb"P[1-6][\s#]", head) else _read_tga(source, head)
+    return _read_ppm(source) if source.file_format == "PPM" else _read_tga(source, head)
 
 
-def _decode(source: Source, plugin: str) -> tuple[Any, NDArray[Any]]:
-    """Return an image of Pillow and its pixels (H, W, C), or zeros if only its shape is needed."""
+def _decode(source: Source, plugin: str, head: bytes | None = None) -> tuple[Any, NDArray[Any]]:
+    """Return an image of Pillow and its pixels (H, W, C), or zeros if only its shape is needed and alpha cannot be.
+
+    Args:
+        source: The file to read.
+        plugin: Name of the format in Pillow.
+        head: What is to be read instead of the bytes before the current position; None to read the file as it is.
+    """
     from PIL import DdsImagePlugin, PpmImagePlugin, TgaImagePlugin
 
-    source.file.seek(0)
     files = {
         "DDS": DdsImagePlugin.DdsImageFile,
         "PPM": PpmImagePlugin.PpmImageFile,
         "TGA": TgaImagePlugin.TgaImageFile,
     }
-    image = files[plugin](source.file)  # the pixel limit of Image.open would be too low here
+    data = source.file if head is None else io.BytesIO(head + source.file.read())
+    if head is None:
+        source.file.seek(0)
+    try:
+        image = files[plugin](data)  # the pixel limit of Image.open would be too low here
+    except OSError as error:
+        raise UnsupportedImageError(f"a usual {plugin} image", str(error), "convert it to .png") from error
     source.check_pixel_count(image.width * image.height)
     mode = _MODES.get(image.mode, image.mode)
     try:
         if mode == "P":
             mode = image.palette.mode if image.palette else "L"
             pixels = np.array(image.convert(mode))
-        elif source.header_only:
+        elif source.header_only and mode in ("L", "I", "RGB"):
             pixels = np.broadcast_to(np.uint8(0), (image.height, image.width, 1 if mode == "I" else len(mode)))
         else:
             pixels = np.array(image.convert(mode))
@@ -75,7 +89,7 @@ def _save(file: BinaryIO, image: ImageData, name: str, **options: Any) -> None:
 def _read_tga(source: Source, head: bytes) -> ImageData:
     image, pixels = _decode(source, "TGA")
     alpha_bits, notes = head[17] & 15, []
-    if pixels.shape[2] in (2, 4) and not source.header_only:
+    if pixels.shape[2] in (2, 4):
         alpha = pixels[..., -1]
         is_opaque = alpha_bits == 0 and (alpha.min() == 255 or head[16] == 16)
         if not alpha.any() or is_opaque:  # many programs leave the fourth byte at 0
@@ -136,14 +150,18 @@ def _read_dds(source: Source, head: bytes) -> ImageData:
         raise UnsupportedImageError("samples of 8 bits", "a DDS texture of more than 8 bits", "convert it to .tif")
     if code in (b"BC5S", b"BC4S") or dx10 in (81, 84):
         raise UnsupportedImageError("samples from 0", "a DDS texture of signed samples", "convert it to .png")
+    if dx10 in _LINEAR_DXGI:
+        head = head[:128] + struct.pack("<I", _LINEAR_DXGI[dx10]) + head[132:]
+    source.file.seek(148)
     try:
-        _, pixels = _decode(source, "DDS")
+        _, pixels = _decode(source, "DDS", head if dx10 in _LINEAR_DXGI else None)
     except NotImplementedError as error:
         kind = f"format {dx10}" if dx10 else repr(code.decode("latin-1")) if code.strip(b"\0") else f"{bits} bits"
         raise UnsupportedImageError("a usual DDS texture", f"one of {kind}", "convert it to .png") from error
     is_dxt1 = code == b"DXT1" or dx10 in (70, 71, 72)
-    frames = samples.drop_alpha_if_opaque([pixels]) if is_dxt1 and not source.header_only else [pixels]
-    return ImageData(tuple(frames), "DDS")
+    frames = samples.drop_alpha_if_opaque([pixels]) if is_dxt1 else [pixels]
+    notes = ["mark of sRGB in the DDS not kept"] if dx10 in _SRGB_DXGI else []
+    return ImageData(tuple(frames), "DDS", notes=tuple(notes))
 
 
 def write_dds(file: BinaryIO, image: ImageData, quality: int | None) -> None:

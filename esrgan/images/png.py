@@ -40,7 +40,7 @@ def read(source: Source) -> ImageData:
     decoded = vips.decode(source, "png")
     frames = samples.drop_colour_if_grey(decoded.frames) if "palette" in decoded.fields else decoded.frames
     metadata = decoded.metadata | found.take_blocks()
-    if "icc_profile" not in metadata and b"iCCP" in found.names and not decoded.notes:
+    if b"iCCP" in found.names and not (metadata.get("icc_profile") or decoded.notes or source.is_strict):
         decoded.notes.append("unreadable colour profile not kept")
     if b"tRNS" in found.names and frames[0].shape[2] in (1, 3):
         decoded.notes.append("misplaced transparency not kept")

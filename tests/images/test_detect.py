@@ -57,6 +57,8 @@ FILES = {
     "emf": (b"\1\0\0\0" + bytes(36) + b" EMF", "a drawing (EMF)"),
     "xcf": (b"gimp xcf v011\0", "a GIMP document (XCF)"),
     "kra": (b"PK\3\4" + bytes(26) + b"mimetypeapplication/x-krita", "a Krita document (KRA)"),
+    "bm": (b"BMW is a car\n        ", "a text file"),
+    "p1": (b"P1 is a part\n", "a text file"),
     "zeros": (bytes(600), "a file of zeros"),
     "macos": (b"\0\x05\x16\x07\0\2\0\0Mac OS X", "what macOS stores about another file"),
     "unknown": (b"\x91\x02\xfe\x00\x81\x07", "an unknown format"),

@@ -84,6 +84,24 @@ def test_dds_with_compression(tmp_path, codec, channels):
     assert images.read_image(tmp_path / "a.dds").frames[0].shape == (8, 8, channels)
 
 
+def test_dds_marked_as_srgb(tmp_path):
+    to_pillow(noise(4, height=8, width=8)).save(tmp_path / "a.dds", pixel_format="BC3")
+    data = (tmp_path / "a.dds").read_bytes()
+    linear = images.read_image(tmp_path / "a.dds")
+    (tmp_path / "a.dds").write_bytes(data[:128] + struct.pack("<I", 78) + data[132:])
+    image = images.read_image(tmp_path / "a.dds")
+    np.testing.assert_array_equal(image.frames[0], linear.frames[0])
+    assert image.notes == ("mark of sRGB in the DDS not kept",)
+
+
+def test_shape_is_that_of_the_pixels(tmp_path):
+    for name, channels in (("a.tga", 3), ("b.tga", 4), ("c.tga", 1), ("d.dds", 4), ("e.ppm", 3)):
+        to_pillow(noise(channels)).save(tmp_path / name)
+        pixels = images.read_image(tmp_path / name).frames[0]
+        assert images.read_shape(tmp_path / name) == pixels.shape
+        np.testing.assert_array_equal(images.read_pixels(tmp_path / name, channels), pixels)
+
+
 def test_dds_that_cannot_be_kept_is_refused(tmp_path):
     to_pillow(noise(3)).save(tmp_path / "a.dds")
     whole = (tmp_path / "a.dds").read_bytes()
