@@ -64,7 +64,7 @@ def read_jpeg_header(file: BinaryIO) -> tuple[Dpi, bool]:
 
 def insert_jpeg_metadata(head: bytes, image: ImageData) -> bytes:
     """Return the first 2 bytes of a JPEG file with a JFIF header and the image's EXIF added."""
-    x, y = (min(round(value), 0xFFFF) for value in image.dpi or (1, 1))
+    x, y = (min(round(value), 0xFFFF) for value in image.dpi or (image.pixel_aspect or (1, 1))[::-1])
     jfif = b"\xff\xe0" + struct.pack(">H5sHBHHBB", 16, b"JFIF\0", 0x0102, 1 if image.dpi else 0, x, y, 0, 0)
     block = b"Exif\0\0" + image.exif if image.exif else b""
     app1 = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block if block else b""

@@ -138,7 +138,9 @@ class _Inventory:
             else:
                 self.others.append(f"unreadable {kind.upper()} not kept")
         self.chunks += texts
-        blocks["exif"] = [block for found in blocks["exif"] if (block := exif.strip_exif_prefix(found))]
+        valid = [block for found in blocks["exif"] if (block := exif.strip_exif_prefix(found))]
+        self.others += ["unreadable EXIF not kept"] if len(valid) < len(blocks["exif"]) else []
+        blocks["exif"] = valid
         self.others += [f"a second {kind.upper()} not kept" for kind, found in blocks.items() if len(set(found)) > 1]
         return {kind: found[0] for kind, found in blocks.items() if found}
 

@@ -78,6 +78,7 @@ def write_image(
 _BLOCKS = ("icc_profile", "exif", "xmp")
 _SUPPORTED_METADATA: dict[str, tuple[str, ...]] = {
     "PNG": (*_BLOCKS, "dpi", "pixel_aspect"),
+    "TIFF": (*_BLOCKS, "iptc", "dpi"),
     "WEBP": _BLOCKS,
     "GIF": ("icc_profile", "xmp", "pixel_aspect"),
     "BMP": ("icc_profile", "dpi"),

@@ -82,6 +82,12 @@ def test_pixel_aspect_is_kept(tmp_path):
     assert images.read_image(tmp_path / "b.png").pixel_aspect == (1, 2)
     assert found[b"pHYs"] == struct.pack(">IIB", 2, 1, 0)
     assert notes == ()
+    _, notes = convert(tmp_path, (b"pHYs", struct.pack(">IIB", 4, 2, 0)), suffix=".jpg")
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert (image.info["jfif_unit"], image.info["jfif_density"]) == (0, (2, 1))
+    assert notes == ()
+    _, notes = convert(tmp_path, (b"pHYs", struct.pack(">IIB", 4, 2, 0)), suffix=".tif")
+    assert notes == ("TIFF cannot store pixel aspect ratio",)
 
 
 def test_background_and_significant_bits(tmp_path):
@@ -146,6 +152,8 @@ def test_exif_in_a_text_becomes_exif(tmp_path):
     assert b"tEXt" not in found
     assert notes == ()
     _, notes = convert(tmp_path, (b"tEXt", b"Raw profile type exif\0\nexif\n 3\nxyz"), behind=END)
+    assert notes == ("unreadable EXIF not kept",)
+    _, notes = convert(tmp_path, (b"eXIf", b"what?"))
     assert notes == ("unreadable EXIF not kept",)
 
 
