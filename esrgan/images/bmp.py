@@ -127,7 +127,11 @@ def _read_packed(source: Source, header: _Header, notes: list[str]) -> NDArray[n
     if source.header_only and not masks[3]:
         return np.broadcast_to(np.uint8(0), (header.height, header.width, 3))
     source.file.seek(header.start)
-    data = source.file.read(header.stride * header.height)
+    size = header.stride * header.height
+    data = source.file.read(size)
+    if len(data) < size - 3:  # the padding of the last row may be missing
+        raise ValueError("the file is truncated")
+    data = data.ljust(size, b"\0")
     words = np.frombuffer(data, f"<u{header.bits // 8}").reshape(header.height, -1)[:, : header.width]
     words = words if header.is_top_down else words[::-1]
     pixels = np.empty((*words.shape, 4 if masks[3] else 3), np.uint8)

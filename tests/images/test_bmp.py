@@ -45,6 +45,14 @@ def test_alpha_is_read_where_the_file_says_so(tmp_path):
     assert notes == ("alpha that is 0 everywhere not kept",)
 
 
+@pytest.mark.parametrize("bits", [16, 32])
+def test_missing_rows_are_detected(tmp_path, bits):
+    path = make_bmp(tmp_path / "a.bmp", [[1] * 4] * 2, bits, 3, (0xF800, 0x7E0, 0x1F, 0))
+    path.write_bytes(path.read_bytes()[: -bits // 8 * 4])
+    with pytest.raises(ImageError, match="truncated"):
+        images.read_image(path)
+
+
 def test_opaque_alpha_is_dropped_when_written(tmp_path):
     image = images.read_image(make_bmp(tmp_path / "a.bmp", [[0xFF112233] * 2] * 2, 32, 3, MASKS))
     images.write_image(tmp_path / "b.bmp", double_size(image))
