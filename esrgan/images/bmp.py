@@ -134,12 +134,7 @@ def _read_packed(source: Source, header: _Header, notes: list[str]) -> NDArray[n
     data = data.ljust(size, b"\0")
     words = np.frombuffer(data, f"<u{header.bits // 8}").reshape(header.height, -1)[:, : header.width]
     words = words if header.is_top_down else words[::-1]
-    pixels = np.empty((*words.shape, 4 if masks[3] else 3), np.uint8)
-    for channel, mask in enumerate(masks[: pixels.shape[2]]):
-        unit = mask & -mask
-        pixels[..., channel] = np.rint(np.arange(mask // unit + 1) * (255 / (mask // unit))).astype(np.uint8)[
-            (words & words.dtype.type(mask)) // words.dtype.type(unit)
-        ]
+    pixels = samples.unpack_channels(words, masks if masks[3] else masks[:3])
     if header.bits == 32 and not header.compression and np.ptp(words >> 24):
         notes.append("fourth byte of each pixel not kept, because the file does not call it alpha")
     if masks[3] and not pixels[..., 3].any():

@@ -154,7 +154,10 @@ def _read_dds(source: Source, head: bytes) -> ImageData:
         head = head[:128] + struct.pack("<I", _LINEAR_DXGI[dx10]) + head[132:]
     source.file.seek(148)
     try:
-        _, pixels = _decode(source, "DDS", head if dx10 in _LINEAR_DXGI else None)
+        if flags & 0x40:
+            pixels = _read_dds_words(source, head)
+        else:
+            _, pixels = _decode(source, "DDS", head if dx10 in _LINEAR_DXGI else None)
     except NotImplementedError as error:
         kind = f"format {dx10}" if dx10 else repr(code.decode("latin-1")) if code.strip(b"\0") else f"{bits} bits"
         raise UnsupportedImageError("a usual DDS texture", f"one of {kind}", "convert it to .png") from error
@@ -162,6 +165,21 @@ def _read_dds(source: Source, head: bytes) -> ImageData:
     frames = samples.drop_alpha_if_opaque([pixels]) if is_dxt1 else [pixels]
     notes = ["mark of sRGB in the DDS not kept"] if dx10 in _SRGB_DXGI else []
     return ImageData(tuple(frames), "DDS", notes=tuple(notes))
+
+
+def _read_dds_words(source: Source, head: bytes) -> NDArray[np.uint8]:
+    """Read pixels without compression, for which Pillow takes minutes."""
+    height, width = struct.unpack("<II", head[12:20])
+    flags, _, bits, *masks = struct.unpack("<I4sI4I", head[80:108])
+    source.check_pixel_count(width * height)
+    if bits not in (8, 16, 24, 32):
+        raise NotImplementedError
+    source.file.seek(128)
+    data = np.frombuffer(source.file.read(height * width * bits // 8), np.uint8).reshape(height, width, bits // 8)
+    words = np.zeros((height, width), np.uint32)
+    for byte in range(bits // 8):
+        words |= data[..., byte].astype(np.uint32) << np.uint32(8 * byte)
+    return samples.unpack_channels(words, masks if flags & 1 else masks[:3])
 
 
 def write_dds(file: BinaryIO, image: ImageData, quality: int | None) -> None:

@@ -27,7 +27,7 @@ def read_image(path: str | Path, max_pixels: int | None = None) -> ImageData:
     AVIF and palette images are returned as grey if all their colours are grey.
 
     Args:
-        path: Path of a PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF file, or of a HEIC file if ``pillow-heif`` is installed.
+        path: Path of a file of one of the formats in ``FILE_FORMATS``; HEIC needs ``pillow-heif``.
         max_pixels: Largest accepted number of pixels, all frames together, which is checked before decoding; None
             means ``MAX_PIXELS``.
 
@@ -48,7 +48,7 @@ def read_pixels(path: str | Path, channels: int) -> NDArray[np.uint8]:
     1 or 3.
 
     Args:
-        path: Path of a PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF file, or of a HEIC file if ``pillow-heif`` is installed.
+        path: Path of a file of one of the formats in ``FILE_FORMATS``; HEIC needs ``pillow-heif``.
         channels: Required channels: 1 for grey, 3 for RGB, 4 for RGB with alpha. A palette image has the channels
             of the colours in its palette.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,17 @@ def drop_colour_if_grey(frames: list[NDArray[Any]], tolerance: int = 0) -> list[
     if frames[0].shape[2] < 3 or any(np.ptp(frame[..., :3], axis=2).max() > tolerance for frame in frames):
         return frames
     return [np.ascontiguousarray(frame[..., [1, *range(3, frame.shape[2])]]) for frame in frames]
+
+
+def unpack_channels(words: NDArray[Any], masks: Sequence[int]) -> NDArray[np.uint8]:
+    """Return the channels of uint8 in unsigned integers (H, W), given which bits, 8 at most, hold each of them."""
+    pixels = np.zeros((*words.shape, len(masks)), np.uint8)
+    for channel, mask in enumerate(masks):
+        if mask:
+            unit = mask & -mask
+            levels = np.rint(np.arange(mask // unit + 1) * (255 / (mask // unit))).astype(np.uint8)
+            pixels[..., channel] = levels[(words & words.dtype.type(mask)) // words.dtype.type(unit)]
+    return pixels
 
 
 def expand_to_full_range(frame: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:

@@ -77,6 +77,17 @@ def test_dds_without_compression(tmp_path, channels):
     assert notes == ("DDS is written without compression and mipmaps",)
 
 
+def test_dds_of_sixteen_bits(tmp_path):
+    to_pillow(noise(3, height=1, width=2)).save(tmp_path / "a.dds")
+    data = bytearray((tmp_path / "a.dds").read_bytes()[:128])
+    data[88:104] = struct.pack("<4I", 16, 0xF800, 0x7E0, 0x1F)
+    (tmp_path / "a.dds").write_bytes(data + struct.pack("<HH", 0xF800, 0x1F))
+    assert images.read_image(tmp_path / "a.dds").frames[0].tolist() == [[[255, 0, 0], [0, 0, 255]]]
+    (tmp_path / "a.dds").write_bytes(data + b"\0\0\0")
+    with pytest.raises(ImageError):
+        images.read_image(tmp_path / "a.dds")
+
+
 @pytest.mark.parametrize(("codec", "channels"), [("DXT1", 3), ("DXT5", 4), ("BC3", 4), ("BC5", 3)])
 def test_dds_with_compression(tmp_path, codec, channels):
     pixels = np.full((8, 8, 3), (255, 0, 0), np.uint8)
