@@ -106,6 +106,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"qoif", "a QOI image", _IMAGE),
     (rb"BPG\xfb", "a BPG image", _IMAGE),
     (rb"FLIF", "a FLIF image", _IMAGE),
+    (rb"/\* XPM \*/|#define \w+_width ", "an XPM or XBM image", _IMAGE),
     (rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]", "a PCX image", _IMAGE),
     (rb"\x01\xda[\0\x01][\x01\x02]", "an SGI image", _IMAGE),
     (rb"\x59\xa6\x6a\x95", "a Sun raster image", _IMAGE),
@@ -122,7 +123,8 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"AT&TFORM", "a DjVu document", _DRAWING),
     (rb"\xd7\xcd\xc6\x9a", "a drawing (WMF)", _DRAWING),
     (rb"\x01\0\0\0.{36} EMF", "a drawing (EMF)", _DRAWING),
-    (rb"\x80\x02(\x8a\x0a|\}|c)|PK\x03\x04.{26}[^/]{1,99}/(data\.pkl|\.format_version)", "a PyTorch model", _MODEL),
+    (rb"\x80\x02\x8a\x0a|PK\x03\x04.{26}[^/]{1,99}/(data\.pkl|\.format_version)", "a PyTorch model", _MODEL),
+    (rb"\x80[\x02-\x05].{0,9}[\x00-\x1f\]\[}c]", "a pickle of Python, perhaps a model", _MODEL),
     (rb".{5}\0\0\0\{\s*\"", "a model (safetensors)", _MODEL),
     (rb"7767517\s", "a model (ncnn)", _MODEL),
     (rb"GGUF", "a model (GGUF)", _MODEL),
@@ -130,7 +132,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"PK\x03\x04.{26}[^/]{1,99}\.npy", "NumPy arrays (.npz)", "save them as .png or .tif"),
     (rb"\x89HDF\r\n", "data in HDF5", _SCIENCE),
     (rb"CDF[\x01\x02\x05]", "data in NetCDF", _SCIENCE),
-    (rb"MATLAB 5", "data of MATLAB", _SCIENCE),
+    (rb"MATLAB [57]", "data of MATLAB", _SCIENCE),
     (rb"SQLite format 3", "an SQLite database", _OTHER),
     (rb"PK\x03\x04.{26}\[Content_Types\]", "an Office document", "export its images"),
     (rb"PK(\x03\x04|\x05\x06)", "a ZIP archive", _ARCHIVE),
@@ -147,7 +149,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"ID3|fLaC|RIFF....WAVE", "a sound file", _OTHER),
 )
 _TEXT_KINDS = (
-    (rb"<svg|<\?xml.*<svg|<!doctype svg", "a drawing (SVG)", _DRAWING),
+    (rb"<svg|<(\?xml|!--).*<svg|<!doctype svg", "a drawing (SVG)", _DRAWING),
     (rb"<!doctype html|<html|<head|<\?xml.*<html", "a web page", "download the image itself"),
     (rb"<\?xml", "an XML file", _OTHER),
 )

@@ -75,9 +75,9 @@ def test_folder_lists_only_files_with_an_image_suffix(tmp_path, messages):
     wanted |= {write_image(tmp_path / name / "a.png") for name in ("cats", "dogs", "dogs/young/brown")}
     write_image(tmp_path / ".hidden.png")
     (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / "tga").mkdir()
+    (tmp_path / "exr").mkdir()
     for i in range(3):
-        (tmp_path / "tga" / f"{i}.tga").touch()
+        (tmp_path / "exr" / f"{i}.exr").touch()
     (tmp_path / "link").symlink_to(tmp_path / "cats", target_is_directory=True)
     for source in (str(tmp_path), (str(tmp_path), None)):
         pairs = find_pairs([source], "val", 4, tmp_path)
@@ -85,7 +85,7 @@ def test_folder_lists_only_files_with_an_image_suffix(tmp_path, messages):
         assert {pair.low for pair in pairs} == {None}
     assert len(messages) == 2  # every search says so
     assert set(messages) == {
-        f"dataset {tmp_path}: 13 images; left out: 3 .tga files, 1 hidden file, 1 linked folder, 1 .txt file "
+        f"dataset {tmp_path}: 13 images; left out: 3 .exr files, 1 hidden file, 1 linked folder, 1 .txt file "
         f"(first: {tmp_path / '.hidden.png'})"
     }
 

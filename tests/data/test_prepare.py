@@ -148,7 +148,7 @@ def test_folder_with_unexpected_images_is_left_untouched(server, offer_tiny_div2
             {"X4/1x4.png": png(random_image(4, 6, 1)), "X4/2x4.png": png(random_image(4, 6))},
             "got a grey image; recreate it in colour",
         ),
-        (HIGH | {"1.png": b"no image"}, LOW, "unknown format"),
+        (HIGH | {"1.png": b"no image"}, LOW, "got a text file"),
     ],
 )
 def test_dataset_that_differs_from_the_published_one_is_reported(
