@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,16 +18,20 @@ import numpy as np
 _FIELD_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WORD_BYTES = {5: 4, 10: 4}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
+# NumPy's types of the numeric field types; 13 (IFD) and 18 (IFD8) are pointers, as libtiff writes them.
+_NUMBER_CODES = {1: "<u1", 3: "<u2", 4: "<u4", 11: "<f4", 12: "<f8", 13: "<u4", 16: "<u8", 18: "<u8"}
 
 SUBFILE_TYPE, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, DNG_VERSION = 254, 258, 259, 262, 339, 50706
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+DESCRIPTION = 270
 _OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)  # the tags for strips and for tiles
 SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 277, 338
-# The numbers are ImageWidth (256) and ImageLength (257).
-LAYOUT_TAGS = (256, 257, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT)
+ORIENTATION = 274
+SIZE_TAGS = (256, 257)  # ImageWidth and ImageLength
+LAYOUT_TAGS = (BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT)
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 # The tags of Exif 2.32, §4.6.4, that do not define the structure of a TIFF file, and those that Windows adds.
-_DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, *range(40091, 40096), _EXIF, _GPS}
+DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, *range(40091, 40096), _EXIF, _GPS}
 
 _MAX_VALUE_BYTES = 1 << 26
 _MAX_PAGES = 10_000
@@ -44,8 +49,8 @@ class TagValue:
         if self.field_type == _RATIONAL:
             pairs = np.frombuffer(self.content, "<u4").reshape(-1, 2)
             return [int(top) / int(bottom) if bottom else 0.0 for top, bottom in pairs]
-        code = {1: "<u1", 3: "<u2", 4: "<u4", 16: "<u8"}.get(self.field_type)
-        return [int(number) for number in np.frombuffer(self.content, code)] if code else []
+        code = _NUMBER_CODES.get(self.field_type)
+        return np.frombuffer(self.content, code).tolist() if code else []
 
 
 Directory = dict[int, Union[TagValue, "Directory"]]
@@ -166,7 +171,8 @@ def check_complete(file: BinaryIO, pages: Iterable[Directory]) -> None:
             [number for tag in tags for number in get_numbers(page, tag)] for tags in (_OFFSETS, _BYTE_COUNTS)
         )
         ends = [offset + count for offset, count in zip(offsets, counts, strict=False)]
-        if not offsets or len(offsets) != len(counts) or max(ends) > size:
+        # Files without counts are read too; libtiff estimates them.
+        if not offsets or max(offsets) >= size or (counts and (len(offsets) != len(counts) or max(ends) > size)):
             raise ValueError("the file is truncated")
 
 
@@ -201,18 +207,23 @@ def _read_descriptive_tags(file: BinaryIO) -> Directory:
         return directory
 
     first = expand(_read_directory(file, layout, _read_number(file, layout.pointer))[0])
-    return {tag: value for tag, value in first.items() if tag in _DESCRIPTIVE_TAGS}
+    return {tag: value for tag, value in first.items() if tag in DESCRIPTIVE_TAGS}
 
 
-def read_exif(file: BinaryIO) -> bytes | None:
+def read_exif(file: BinaryIO, *, with_description: bool) -> bytes | None:
     """Return the descriptive tags of a TIFF file as an EXIF block, or None if it has none."""
     with suppress(struct.error):
-        if found := _read_descriptive_tags(file):
+        found = _read_descriptive_tags(file)
+        if not with_description:
+            found.pop(DESCRIPTION, None)
+        if found:
             return b"II*\0\x08\0\0\0" + _pack_directory(found, _ByteLayout("<", False), 8)
     return None
 
 
-def write_metadata(file: BinaryIO, exif: bytes | None, resolution: tuple[float, float] | None) -> None:
+def write_metadata(
+    file: BinaryIO, exif: bytes | None, resolution: tuple[float, float] | None, pages: Sequence[Directory] = ()
+) -> None:
     """Write EXIF and resolution into a TIFF file.
 
     Changed directories are appended to the file; the pixels are not moved.
@@ -221,6 +232,7 @@ def write_metadata(file: BinaryIO, exif: bytes | None, resolution: tuple[float, 
         file: The TIFF file, open for reading and writing.
         exif: An EXIF block, starting with its TIFF header.
         resolution: Resolution (x, y) in pixels per inch; None removes the one that libvips has invented.
+        pages: Further tags of each page, which replace those of the same number.
     """
     found: Directory = {}
     if exif:
@@ -229,7 +241,9 @@ def write_metadata(file: BinaryIO, exif: bytes | None, resolution: tuple[float, 
     layout, link = _read_byte_layout(file)
     file.seek(link)
     offset = _read_number(file, layout.pointer)
-    while offset:
+    for page in itertools.count():
+        if not offset:
+            break
         directory, following, _ = _read_directory(file, layout, offset)
         for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):
             directory.pop(tag, None)
@@ -239,6 +253,7 @@ def write_metadata(file: BinaryIO, exif: bytes | None, resolution: tuple[float, 
                 directory[tag] = TagValue(_RATIONAL, struct.pack("<II", ratio.numerator, ratio.denominator))
             directory[RESOLUTION_UNIT] = TagValue(_SHORT, struct.pack("<H", 2))
         directory.update(found)
+        directory.update(pages[page] if page < len(pages) else {})
         found = {}  # Only the first page gets EXIF.
         end = file.seek(0, os.SEEK_END)
         position = end + end % 2

@@ -74,7 +74,8 @@ def decode(source: Source, loader: str, **options: Any) -> Decoded:
     if image.interpretation == "cmyk" and image.bands == 4:
         image = _convert_cmyk_to_rgb(image)
         changes.append("CMYK converted to RGB")
-    if image.interpretation not in _GREY_AND_RGB or not 1 <= image.bands <= 4:
+    is_known = image.interpretation in _GREY_AND_RGB and 1 <= image.bands <= 4
+    if not is_known and not (loader == "tiff" and image.interpretation in (*_GREY_AND_RGB, "multiband")):
         got = f"{image.bands} channels ({image.interpretation})"
         raise UnsupportedImageError("grey, RGB or CMYK", got, "convert it to RGB")
     if image.format not in _DTYPES:

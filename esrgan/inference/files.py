@@ -18,6 +18,7 @@ from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.images import ImageData
 from esrgan.images.flatten import fit_alpha, parse_colour
 from esrgan.images.formats import FILE_FORMATS, format_for_suffix
+from esrgan.images.sidecars import read_sidecars
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob
 from esrgan.inference.tiling import ProgressCallback
@@ -251,5 +252,12 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
         quality=options.quality,
         reduce_depth=options.reduce_depth,
     )
+    texts, notes = read_sidecars(job.source, image.factors)
+    for suffix, text in texts.items():
+        path = job.target.with_suffix(suffix)
+        if path.exists() and not options.overwrite:
+            notes.append(f"{path.name} exists already and is kept")
+        else:
+            files.write_text(path, text)
     pixels = sum(frame.shape[0] * frame.shape[1] for frame in image.frames)
-    return FileResult(job, megapixels=pixels / 1e6, notes=(*image.notes, *lost))
+    return FileResult(job, megapixels=pixels / 1e6, notes=(*image.notes, *lost, *notes))

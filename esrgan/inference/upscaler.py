@@ -17,7 +17,7 @@ from torch import Tensor
 from esrgan import images, pretrained
 from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
-from esrgan.images.exif import reset_exif_orientation
+from esrgan.images.exif import adjust_exif
 from esrgan.images.samples import drop_colour_if_grey
 from esrgan.inference.samples import fill, harden, is_grey, is_visible, peak_value
 from esrgan.inference.tiling import Part, ProgressCallback, subprogress, upscale_tiled
@@ -341,7 +341,7 @@ def _read_pil(path: Path) -> Image.Image:
         remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.images.read_image returns"
         raise ImageError(Problem(str(path), "an image that PIL can represent", got, remedy))
     image = Image.fromarray(pixels[..., 0] if is_grey else pixels)
-    exif = reset_exif_orientation(data.exif, image.width, image.height) if data.exif else None
+    exif = adjust_exif(data.exif, pixels, (1, 1)) if data.exif else None
     metadata = {"icc_profile": data.icc_profile, "exif": exif, "dpi": data.dpi}
     image.info |= {key: value for key, value in metadata.items() if value}
     return image

@@ -41,18 +41,11 @@ def test_byte_orders_and_bigtiff_round_trip(tmp_path, monkeypatch, options):
 
 def test_reduced_copies_are_skipped(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
-        writer.write(noise(3), photometric="rgb")
-        writer.write(noise(3, height=4, width=7), photometric="rgb", subfiletype=1)
+        writer.write(noise(3), photometric="rgb", metadata=None)
+        writer.write(noise(3, height=4, width=7), photometric="rgb", subfiletype=1, metadata=None)
     image_data = images.read_image(tmp_path / "a.tif")
     assert image_data.notes == ("reduced-size copies in the file not kept",)
     assert len(image_data.frames) == 1
-
-
-def test_unspecified_extra_channel_is_reported_as_alpha(tmp_path):
-    note = "channel of unspecified meaning treated as alpha"
-    for meaning, notes in (("unspecified", (note,)), ("unassalpha", ())):
-        tifffile.imwrite(tmp_path / "a.tif", noise(4), photometric="rgb", extrasamples=[meaning])
-        assert images.read_image(tmp_path / "a.tif").notes == notes
 
 
 def test_many_pages(tmp_path):
