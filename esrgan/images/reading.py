@@ -117,6 +117,8 @@ def _read(
             image: ImageData = formats.load_module(name).read(file_source)
             notes = (*image.changes, *image.notes)
             return dataclasses.replace(image, read_size=image.frames[0].shape[:2], notes=notes)
+    except ImageError:
+        raise
     except UnsupportedImageError as error:
         raise ImageError(Problem(str(path), *error.args)) from error
     except OSError as error:

@@ -28,6 +28,8 @@ def read(source: Source) -> ImageData:
     if source.is_strict:
         _check_strictly(source.file)
     pages, numbers = _find_pages(source.file, notes)
+    if source.is_strict and len(pages) > 1:
+        raise UnsupportedImageError("one image", f"several pages ({len(pages)})", "extract one of them")
     frames, decoded = _decode(source, pages, numbers)
     if "palette" in decoded.fields:
         frames = samples.drop_colour_if_grey(frames)

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from esrgan.errors import ImageError
 from esrgan.images.exif import strip_exif_prefix
 from esrgan.images.formats import FILE_FORMATS
 from esrgan.images.image import ImageData, effective_bits
@@ -31,11 +32,12 @@ def load_vips() -> Any:
     """Return the module pyvips; its warnings are not printed to stderr if logging is not configured.
 
     Raises:
-        RuntimeError: This process was forked from one that has used libvips; it would wait for ever.
+        ImageError: This process was forked from one that has used libvips; it would wait for ever.
     """
     if os.getpid() != _process_ids.setdefault("first", os.getpid()):
-        raise RuntimeError(
-            "libvips cannot be used in a process forked from one that has used it; start it by the method spawn"
+        raise ImageError(
+            "libvips, which reads and writes images, cannot be used in a process forked from one that has used it; "
+            "start the process by the method spawn"
         )
     logger = logging.getLogger("pyvips")
     if not logger.handlers:

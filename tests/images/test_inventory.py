@@ -129,6 +129,8 @@ def test_transparency_masks_and_pages_of_different_sizes(tmp_path):
         file.write(first, photometric="rgb", metadata=None)
         file.write(first[..., 0] > 99, photometric=4, subfiletype=4, metadata=None)
         file.write(second, photometric="rgb", metadata=None)
+    with pytest.raises(ImageError, match=r"several pages \(2\)"):
+        images.read_pixels(tmp_path / "a.tif", 3)
     target, notes = upscale(tmp_path / "a.tif")
     assert notes == ("transparency mask in the file not kept",)
     with tifffile.TiffFile(target) as file:

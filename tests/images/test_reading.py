@@ -1,6 +1,7 @@
 """Tests of reading image files that were written by other libraries."""
 
 import io
+import multiprocessing
 import os
 import struct
 import sys
@@ -284,3 +285,25 @@ def test_unusual_file_names(tmp_path, name):
     if path.suffix:
         images.write_image(path, images.ImageData((smooth(1),)), overwrite=True)
         assert images.read_image(path).frames[0].shape == (HEIGHT, WIDTH, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX forks")
+def test_a_forked_process_reads_strictly_and_refuses_otherwise(tmp_path):
+    """libvips would wait for ever for the threads of the parent."""
+    Image.fromarray(noise(3)).save(tmp_path / "a.png")
+    images.read_image(tmp_path / "a.png")
+
+    def read(results):
+        results.put(images.read_pixels(tmp_path / "a.png", 3).shape)
+        try:
+            images.read_image(tmp_path / "a.png")
+        except ImageError as error:
+            results.put(str(error))
+
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=read, args=(results,))
+    process.start()
+    assert results.get(timeout=30) == noise(3).shape
+    assert "start the process by the method spawn" in results.get(timeout=30)
+    process.join()
