@@ -1,16 +1,26 @@
-"""Decode 8-bit images with Pillow, for training.
+"""Decode and encode 8-bit images with Pillow, for training.
 
 libvips cannot be used in a forked process, such as a loader of PyTorch, if its parent has used it.
 """
 
 from __future__ import annotations
 
+from typing import Any, BinaryIO
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from esrgan.images.image import DEFAULT_QUALITY
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 
+# How dataset images are written: without loss where the format allows it. For WebP that also keeps the resolution of
+# the colours, which its lossy mode would halve.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": DEFAULT_QUALITY, "subsampling": "4:4:4"},
+    "WEBP": {"lossless": True, "exact": True},
+    "TIFF": {"compression": "tiff_lzw"},
+}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -75,3 +85,8 @@ def _pending_orientation(image: Image.Image) -> int:
     # For a PNG file without EXIF before the pixels, image.getexif() would decode the whole image.
     orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) else 1
+
+
+def encode(file: BinaryIO, pixels: NDArray[np.uint8], name: str) -> None:
+    """Write an image (H, W, 1, 3 or 4) in the format of a name in ``FILE_FORMATS``."""
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, name, **_OPTIONS.get(name, {}))

@@ -81,7 +81,7 @@ def read_blocks(pages: Sequence[Directory], *, is_turned: bool) -> tuple[list[Na
                 label = "map coordinates" if tag in _GEOGRAPHIC else _name(tag)
                 blocks.append(NativeBlock(label, (number, tag), value))
             elif tag == tags.DESCRIPTION:
-                left_out.add(f"description of {kind}")
+                left_out |= {f"description of {kind}"} if kind else set()  # EXIF holds the caption of the first page
             elif tag not in _WRITTEN_ANEW:
                 left_out.add(f"tag {tag} ({_name(tag)})")
     return blocks, [f"not kept: {', '.join(sorted(left_out))}"] if left_out else []

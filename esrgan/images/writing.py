@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,17 +62,7 @@ def write_image(
         path, height, width, channels, frame.dtype, len(image.frames), bits=image.bits, reduce_depth=reduce_depth
     )
     image, notes = _fit_to_format(image, name)
-    try:
-        with atomic_write(path, overwrite=overwrite) as file:
-            formats.load_writer(name)(file, image, quality)
-    except ImageError:
-        raise
-    except FileExistsError as error:
-        raise ImageError(f"{path}: {error.strerror}") from error
-    except Exception as error:
-        got = describe_error(error) if isinstance(error, OSError) else vips.describe_vips_error(error)
-        remedy = "check the folder and its free disk space, or choose another format"
-        raise ImageError(f"{path}: cannot be written as {name}: {got}; {remedy}") from error
+    _write_atomically(path, name, lambda file: formats.load_writer(name)(file, image, quality), overwrite=overwrite)
     return notes
 
 
@@ -157,4 +149,23 @@ def write_pixels(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool 
     if path.suffix.lower() not in DATASET_SUFFIXES:
         expected = f"one of the suffixes {' '.join(sorted(DATASET_SUFFIXES))}"
         raise ImageError(Problem(str(path), expected, repr(path.suffix), "use another suffix"))
-    write_image(path, ImageData((image,), compression="lzw"), overwrite=overwrite)
+    name = format_for_suffix(path)
+    height, width, channels = image.shape
+    check_writable(path, height, width, channels, image.dtype)
+    pillow = importlib.import_module("esrgan.images.pillow")
+    _write_atomically(path, name, lambda file: pillow.encode(file, image, name), overwrite=overwrite)
+
+
+def _write_atomically(path: Path, name: str, write: Callable[[BinaryIO], None], *, overwrite: bool) -> None:
+    """Write a file of a format, and raise any error as an ``ImageError``."""
+    try:
+        with atomic_write(path, overwrite=overwrite) as file:
+            write(file)
+    except ImageError:
+        raise
+    except FileExistsError as error:
+        raise ImageError(f"{path}: {error.strerror}") from error
+    except Exception as error:
+        got = describe_error(error) if isinstance(error, OSError) else vips.describe_vips_error(error)
+        remedy = "check the folder and its free disk space, or choose another format"
+        raise ImageError(f"{path}: cannot be written as {name}: {got}; {remedy}") from error

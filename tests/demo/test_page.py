@@ -78,7 +78,7 @@ def bad_uploads(folder):
     jpeg = io.BytesIO()
     photograph(jpeg, format="JPEG")
     contents = {
-        "paper.pdf": (b"%PDF-1.7\n1 0 obj", "got PDF"),
+        "paper.pdf": (b"%PDF-1.7\n1 0 obj", "got a PDF document"),
         "bomb.png": (
             b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b""),
             "expected at most 0.5 megapixels, got 100 megapixels; make it smaller",

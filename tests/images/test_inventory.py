@@ -116,6 +116,16 @@ def test_stacks_open_as_stacks_in_their_programs(tmp_path, kind):
             assert notes == (f"not kept: description of {'ImageJ' if kind == 'imagej' else 'tifffile'}",)
 
 
+def test_captions_are_kept(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for text in ("first", "second"):
+            file.write(noise(3), photometric="rgb", description=text, metadata=None)
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes == ()
+    with tifffile.TiffFile(target) as file:
+        assert [page.description for page in file.pages] == ["first", "second"]
+
+
 def test_imagej_stack_with_one_directory_is_refused(tmp_path):
     stack = np.zeros((5, 8, 9), np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, truncate=True, metadata={"axes": "ZYX"})

@@ -16,7 +16,7 @@ from PIL import Image
 
 from esrgan import images
 from esrgan.errors import ImageError
-from esrgan.images import png, source
+from esrgan.images import pillow, source
 from tests.helpers.image_files import message
 
 RNG = np.random.default_rng(0)
@@ -351,7 +351,7 @@ def test_failed_write_keeps_existing_file(tmp_path, monkeypatch, failure):
         file.write(b"half")
         raise failure
 
-    monkeypatch.setattr(png, "write", write)
+    monkeypatch.setattr(pillow, "encode", write)
     with pytest.raises(KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else ImageError) as error:
         images.write_pixels(path, 255 - RGB, overwrite=True)
     if isinstance(failure, OSError):
@@ -361,13 +361,13 @@ def test_failed_write_keeps_existing_file(tmp_path, monkeypatch, failure):
 
 
 def test_target_appears_only_when_complete(tmp_path, monkeypatch):
-    seen, write = [], png.write
+    seen, write = [], pillow.encode
 
     def spy(*arguments):
         write(*arguments)
         seen.extend(tmp_path.iterdir())
 
-    monkeypatch.setattr(png, "write", spy)
+    monkeypatch.setattr(pillow, "encode", spy)
     images.write_pixels(tmp_path / "a.png", RGB)
     assert len(seen) == 1
     assert seen[0].name.startswith(".")

@@ -294,7 +294,8 @@ def test_a_forked_process_reads_strictly_and_refuses_otherwise(tmp_path):
     images.read_image(tmp_path / "a.png")
 
     def read(results):
-        results.put(images.read_pixels(tmp_path / "a.png", 3).shape)
+        images.write_pixels(tmp_path / "b.png", images.read_pixels(tmp_path / "a.png", 3))
+        results.put(images.read_pixels(tmp_path / "b.png", 3).shape)
         try:
             images.read_image(tmp_path / "a.png")
         except ImageError as error:
