@@ -413,3 +413,10 @@ def test_unwritable_targets_are_refused(tmp_path, name, shape, expected):
 def test_invalid_arrays_are_refused(tmp_path, image):
     with pytest.raises(ValueError, match="expected a uint8 image"):
         images.write_pixels(tmp_path / "a.png", image)
+
+
+def test_samples_that_reading_would_scale_are_refused(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 2 100\n" + bytes([0, 50, 100, 100]))
+    images.read_image(tmp_path / "a.pgm")
+    with pytest.raises(ImageError, match="whose samples can be used as they are"):
+        images.read_pixels(tmp_path / "a.pgm", 1)
