@@ -18,6 +18,7 @@ from esrgan.images.source import MAX_PIXELS
 from esrgan.images.writing import write_image, write_pixels
 
 if TYPE_CHECKING:
+    from esrgan.images.pillow import has_pil_mode, to_pil
     from esrgan.images.sheet import make_contact_sheet
 
 __all__ = [
@@ -27,20 +28,24 @@ __all__ = [
     "ImageData",
     "check_writable",
     "find_images",
+    "has_pil_mode",
     "list_files",
     "make_contact_sheet",
     "read_image",
     "read_pixels",
     "read_shape",
     "search_images",
+    "to_pil",
     "write_image",
     "write_pixels",
 ]
 
-# ``make_contact_sheet`` is imported when it is first used, because it needs Pillow. The others are older names.
+# What needs Pillow is imported when it is first used. ``read`` and ``write`` are older names.
 _LAZY_IMPORTS = {
+    "has_pil_mode": ("esrgan.images.pillow", "has_pil_mode"),
     "make_contact_sheet": ("esrgan.images.sheet", "make_contact_sheet"),
     "read": ("esrgan.images.reading", "read_pixels"),
+    "to_pil": ("esrgan.images.pillow", "to_pil"),
     "write": ("esrgan.images.writing", "write_pixels"),
 }
 

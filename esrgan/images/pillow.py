@@ -1,4 +1,4 @@
-"""Decode and encode 8-bit images with Pillow, for training.
+"""Decode and encode 8-bit images with Pillow, for training, and convert images to Pillow's class.
 
 libvips cannot be used in a forked process, such as a loader of PyTorch, if its parent has used it.
 """
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from esrgan.images.image import DEFAULT_QUALITY
+from esrgan.images.exif import adjust_exif
+from esrgan.images.image import DEFAULT_QUALITY, ImageData
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 
 # How dataset images are written: without loss where the format allows it. For WebP that also keeps the resolution of
@@ -90,3 +91,20 @@ def _pending_orientation(image: Image.Image) -> int:
 def encode(file: BinaryIO, pixels: NDArray[np.uint8], name: str) -> None:
     """Write an image (H, W, 1, 3 or 4) in the format of a name in ``FILE_FORMATS``."""
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, name, **_OPTIONS.get(name, {}))
+
+
+def has_pil_mode(image: ImageData) -> bool:
+    """Return whether Pillow's class can hold an image: one frame of 8 bits or of 16-bit grey, without extra bands."""
+    (_, _, channels), dtype = image.frames[0].shape, image.frames[0].dtype
+    is_deep_grey = dtype == np.uint16 and channels == 1
+    return len(image.frames) == 1 and not image.extra_bands and (dtype == np.uint8 or is_deep_grey)
+
+
+def to_pil(image: ImageData) -> Image.Image:
+    """Convert an image of which ``has_pil_mode`` is true, with its colour profile, EXIF and resolution."""
+    (pixels,) = image.frames
+    result = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    exif = adjust_exif(image.exif, pixels, image.factors) if image.exif else None
+    metadata = {"icc_profile": image.icc_profile, "exif": exif, "dpi": image.dpi}
+    result.info |= {key: value for key, value in metadata.items() if value}
+    return result

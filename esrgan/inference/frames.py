@@ -4,34 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from esrgan.images import ImageData
-from esrgan.inference.samples import (
-    Mask,
-    Pixels,
-    avoid_value,
-    fill,
-    find_missing,
-    find_range,
-    from_unit,
-    put_back,
-    to_unit,
-)
+from esrgan.inference import samples
+from esrgan.inference.samples import Mask, Pixels, Range
 from esrgan.inference.tiling import ProgressCallback, subprogress
-from esrgan.inference.upscaler import Upscaler
 
-Range = tuple[float, float]
+if TYPE_CHECKING:
+    from esrgan.inference.upscaler import Upscaler
+
+_MAX_NAMED_BANDS = 4
 
 
 def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallback = lambda _: None) -> ImageData:
     """Upscale all frames of an image, and keep its metadata.
 
     Colour and alpha are upscaled as ``Upscaler`` does with arrays, and each extra band by itself as a grey image.
-    Float samples outside 0 to 1 are scaled to 0–1 by their range in the whole file, colours together and each extra
-    band by itself, and back. Samples without data are filled from the nearest ones with data, and put back into the
-    output; so are NaN and infinity.
+    Float samples outside 0 to 1 are scaled to 0–1 by their range in the whole file, colours together and each other
+    band by itself, and back; the output does not exceed the range. Samples without data are filled from the nearest
+    ones with data, and put back into the output; so are NaN and infinity. Pixels of integers have no data if all of
+    their colours have the value ``no_data``; floats are compared one by one, and alpha is not compared.
 
     Args:
         upscaler: The upscaler.
@@ -52,71 +47,117 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
         >>> high.frames[0].shape
         (288, 384, 3)
     """
-    groups = [slice(0, image.base_channels)]
-    groups += [slice(band, band + 1) for band in range(image.base_channels, image.frames[0].shape[2])]
-    missing = [[find_missing(frame[..., group], image.no_data) for group in groups] for frame in image.frames]
-    ranges = _find_ranges(image, groups, missing)
+    plan = _Plan(upscaler, image)
     frames = []
     for i, frame in enumerate(image.frames):
-        high = np.empty((*upscaler.output_size(*frame.shape[:2]), frame.shape[2]), frame.dtype)
-        for j, group in enumerate(groups):
-            part = subprogress(subprogress(progress, i, len(image.frames)), j, len(groups))
-            pixels, mask, limits = frame[..., group], missing[i][j], ranges[j]
-            if mask is None and limits is None and len(groups) == 1:
-                high = upscaler(pixels, part)  # needs no memory besides the output
-            else:
-                high[..., group] = _upscale_group(upscaler, pixels, mask, limits, image.no_data, part)
+        low = plan.prepare(i)
+        part = subprogress(progress, i, len(image.frames))
+        if len(plan.passes) == 1:
+            high = upscaler(low, part)
+        else:
+            high = np.empty((*upscaler.output_size(*frame.shape[:2]), frame.shape[2]), frame.dtype)
+            for j, together in enumerate(plan.passes):
+                upscaler(low[..., together], subprogress(part, j, len(plan.passes)), high[..., together])
+        plan.restore(i, high)
         frames.append(high)
-    return replace(image, frames=tuple(frames), notes=(*image.notes, *_describe(image, missing, ranges)))
+    return replace(image, frames=tuple(frames), notes=(*image.notes, *plan.describe()))
 
 
-def _find_ranges(image: ImageData, groups: list[slice], missing: list[list[Mask | None]]) -> list[Range | None]:
-    """Return the range of each group's samples in all frames, or None where it needs no scaling."""
-    if image.frames[0].dtype != np.float32:
-        return [None] * len(groups)
-    ranges: list[Range | None] = []
-    for j, group in enumerate(groups):
-        colours = slice(group.start, group.stop - (j == 0 and image.has_alpha))
-        found = [
-            limits
-            for frame, masks in zip(image.frames, missing, strict=True)
-            if (limits := find_range(frame[..., colours], None if (mask := masks[j]) is None else ~mask[..., None]))
+class _Plan:
+    """What has to be done with the samples of an image before and after the network.
+
+    Attributes:
+        bands: The channels that share a range: the colours, alpha if there is one, and each extra band.
+        passes: The channels that are upscaled together.
+        missing: For each frame and band, which samples (H, W, C) have no data; None if all have data.
+        ranges: For each band, the range from which it is scaled to 0–1; None if it needs no scaling.
+    """
+
+    def __init__(self, upscaler: Upscaler, image: ImageData) -> None:
+        self.image, self.base = image, image.base_channels
+        self.colours = self.base - image.has_alpha
+        singles = [slice(band, band + 1) for band in range(self.colours, image.frames[0].shape[2])]
+        self.bands = [slice(0, self.colours), *singles]
+        self.sees_alpha = image.has_alpha and upscaler.transparency != "data"
+        self.passes = [slice(0, self.base), *singles[1:]] if self.sees_alpha else self.bands
+        self.is_hard = self.sees_alpha and upscaler.transparency == "hard"
+        # A network with four channels was trained with the colours of invisible pixels.
+        self.ignores_invisible = self.sees_alpha and not upscaler.processes_alpha_with(self.colours)
+        self.missing = [
+            [samples.find_missing(frame[..., band], self._no_data(band)) for band in self.bands]
+            for frame in image.frames
         ]
-        lowest, highest = min((low for low, _ in found), default=0), max((high for _, high in found), default=0)
-        ranges.append((lowest, highest) if lowest < 0 or highest > 1 else None)
-    return ranges
+        self.ranges: list[Range | None] = [None] * len(self.bands)
+        if image.frames[0].dtype == np.float32:
+            for j in reversed(range(len(self.bands))):  # the range of alpha decides which colours are visible
+                self.ranges[j] = self._find_range(j)
 
+    def _is_alpha(self, band: slice) -> bool:
+        return self.sees_alpha and band.start == self.colours
 
-def _upscale_group(
-    upscaler: Upscaler,
-    pixels: Pixels,
-    missing: Mask | None,
-    limits: Range | None,
-    no_data: float | None,
-    progress: ProgressCallback,
-) -> Pixels:
-    """Upscale colours with alpha, or one extra band."""
-    low = pixels if missing is None else fill(pixels, missing, ~missing)
-    if missing is not None and missing.all():
-        low = np.zeros_like(pixels)
-    colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
-    if limits is not None:
-        low = np.concatenate([to_unit(low[..., :colours], *limits), low[..., colours:]], axis=2)
-    high: Pixels = upscaler(np.ascontiguousarray(low), progress)
-    if limits is not None:
-        from_unit(high[..., :colours], *limits)
-    if missing is not None:
-        if no_data is not None and np.isfinite(no_data):
-            avoid_value(high[..., :colours], missing, high.dtype.type(no_data))
-        for channel in range(colours):
-            put_back(high[..., channel], pixels[..., channel], missing)
-    return high
+    def _no_data(self, band: slice) -> float | None:
+        return None if self._is_alpha(band) else self.image.no_data
 
+    def _find_usable(self, i: int, j: int) -> Mask | None:
+        """Return which samples (H, W, 1 or C) of a band count; None if all do."""
+        missing = self.missing[i][j]
+        usable = None if missing is None else ~missing
+        if j == 0 and self.ignores_invisible:
+            alpha = self.image.frames[i][..., self.colours : self.base]
+            lowest, highest = self.ranges[1] or (0, samples.peak_value(alpha.dtype))
+            visible: Mask = alpha > lowest + (highest - lowest) / 255
+            both = visible if usable is None else visible & usable
+            return both if both.any() else usable
+        return usable
 
-def _describe(image: ImageData, missing: list[list[Mask | None]], ranges: list[Range | None]) -> Iterator[str]:
-    for j, limits in enumerate(ranges):
-        if limits is not None:
-            band = f" of band {image.base_channels + j}" if j else ""
-            yield f"float samples{band} from {limits[0]:g} to {limits[1]:g} scaled to 0–1 for the network and back"
-    if any(mask is not None for masks in missing for mask in masks):
-        yield "samples without data filled in for the network and put back"
+    def _find_range(self, j: int) -> Range | None:
+        band = self.bands[j]
+        frames = self.image.frames
+        found = [samples.find_range(frame[..., band], self._find_usable(i, j)) for i, frame in enumerate(frames)]
+        lowest = min((limits[0] for limits in found if limits), default=0.0)
+        highest = max((limits[1] for limits in found if limits), default=0.0)
+        if lowest >= 0 and highest <= 1:
+            return None
+        return (min(lowest, 0.0), max(highest, 1.0)) if self._is_alpha(band) else (lowest, highest)
+
+    def prepare(self, i: int) -> Pixels:
+        """Return a frame with samples that a network can process."""
+        frame = low = self.image.frames[i]
+        for j, band in enumerate(self.bands):
+            missing, limits = self.missing[i][j], self.ranges[j]
+            if missing is None and limits is None:
+                continue
+            if low is frame:
+                low = frame.copy()
+            if missing is not None:
+                samples.fill_missing(low[..., band], missing, self._find_usable(i, j))
+            if limits is not None:
+                low[..., band] = samples.to_unit(low[..., band], *limits)
+        return low
+
+    def restore(self, i: int, high: Pixels) -> None:
+        """Put the ranges and the samples without data of a frame into its upscaled version."""
+        for j, band in enumerate(self.bands):
+            if (limits := self.ranges[j]) is not None:
+                samples.from_unit(high[..., band], *limits)
+            no_data = self._no_data(band)
+            samples.put_back(high[..., band], self.image.frames[i][..., band], self.missing[i][j], no_data)
+
+    def describe(self) -> Iterator[str]:
+        """Yield notes about samples that were changed for the network."""
+        scaled = [(band, limits) for band, limits in zip(self.bands, self.ranges, strict=True) if limits is not None]
+        if len(scaled) > _MAX_NAMED_BANDS:
+            lowest, highest = min(limits[0] for _, limits in scaled), max(limits[1] for _, limits in scaled)
+            yield (
+                f"float samples from {lowest:g} to {highest:g} scaled to 0–1 for the network and back, "
+                f"{len(scaled)} bands each by its own range"
+            )
+        else:
+            for band, (lowest, highest) in scaled:
+                name = " of alpha" if self._is_alpha(band) else f" of band {band.start + 1}" if band.start else ""
+                yield f"float samples{name} from {lowest:g} to {highest:g} scaled to 0–1 for the network and back"
+        if any(mask is not None for masks in self.missing for mask in masks):
+            yield "samples without data filled in for the network and put back"
+        alpha = slice(self.colours, self.base)
+        if self.is_hard and any(samples.is_partial(frame[..., alpha]) for frame in self.image.frames):
+            yield "partial transparency made hard"

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
+Range = tuple[float, float]
 BLOCK_SAMPLES = 1 << 20  # how many samples are converted at once, so that large images need no large temporary arrays
 
 
@@ -47,6 +48,13 @@ def harden(alpha: Pixels) -> None:
         block[...] = np.where(block >= peak / 2, np.asarray(peak, alpha.dtype), np.asarray(0, alpha.dtype))
 
 
+def is_partial(alpha: Pixels) -> bool:
+    """Return whether alpha varies and has values between 0 and the peak."""
+    peak = peak_value(alpha.dtype)
+    has_between = any(((block != 0) & (block != peak)).any() for block in row_blocks(alpha))
+    return bool(has_between and alpha.min() < alpha.max())
+
+
 def fill(pixels: Pixels, is_missing: Mask, is_usable: Mask) -> Pixels:
     """Replace missing pixels by the nearest usable ones.
 
@@ -66,46 +74,80 @@ def fill(pixels: Pixels, is_missing: Mask, is_usable: Mask) -> Pixels:
     return filled
 
 
-def put_back(high: Pixels, low: Pixels, is_missing: Mask) -> None:
-    """Copy the missing samples of an image to their places in its upscaled version, by nearest neighbour.
+def fill_missing(pixels: Pixels, missing: Mask, usable: Mask | None) -> None:
+    """Replace missing samples by the nearest usable ones of their channel, in place.
 
     Args:
-        high: (H', W'), changed in place.
-        low: (H, W), the samples as they were read.
-        is_missing: (H, W), which of them to copy.
+        pixels: (H, W, C) of any type.
+        missing: (H, W, C), which samples to replace.
+        usable: (H, W, 1 or C), which may replace them; where a channel has none, the missing samples become 0.
     """
-    if not is_missing.any():
+    usable = np.broadcast_to(~missing if usable is None else usable, missing.shape)
+    for channel in range(pixels.shape[2]):
+        values, is_missing = pixels[..., channel], missing[..., channel]
+        if usable[..., channel].any():
+            values[...] = fill(values, is_missing, usable[..., channel])
+        else:
+            values[is_missing] = 0
+
+
+def put_back(high: Pixels, low: Pixels, missing: Mask | None, no_data: float | None) -> None:
+    """Copy the missing samples of an image to their places in its upscaled version, by nearest neighbour.
+
+    Others that happen to have the value ``no_data``, by the rule of ``find_missing``, get the next value, so that no
+    more samples are missing than before.
+
+    Args:
+        high: (H', W', C), changed in place.
+        low: (H, W, C), the samples as they were read.
+        missing: (H, W, C), which of them to copy; None if there are none.
+        no_data: The value for missing samples; None if there is none.
+    """
+    value = _as_sample(no_data, high.dtype)
+    if missing is None and value is None:
         return
     rows, columns = (
         ((np.arange(size) + 0.5) * (old / size)).astype(int).clip(0, old - 1)
-        for size, old in zip(high.shape, low.shape, strict=True)
+        for size, old in zip(high.shape[:2], low.shape[:2], strict=True)
     )
     first = 0
     for block in row_blocks(high):
         place = np.ix_(rows[first : first + len(block)], columns)
-        np.copyto(block, low[place], where=is_missing[place])
+        if value is not None:
+            marked = _find_value(block, value)
+            block[marked if missing is None else marked & ~missing[place]] = _next_value(value)
+        if missing is not None:
+            np.copyto(block, low[place], where=missing[place])
         first += len(block)
 
 
-def avoid_value(high: Pixels, is_missing: Mask, value: Any) -> None:
-    """Move measured samples that happen to have the value for missing samples to the nearest other value.
-
-    Args:
-        high: (H', W', C), changed in place. A pixel is moved if all of its channels have the value.
-        is_missing: (H, W), which pixels of the low-resolution image have the value.
-        value: The value, of the type of ``high``.
-    """
-    if np.issubdtype(high.dtype, np.integer):
-        other = value + 1 if value == 0 else value - 1
-    else:
-        other = np.nextafter(value, high.dtype.type(0 if value else 1))
-    places = np.ones(high.shape[:2], np.bool_)
-    put_back(places, np.zeros_like(is_missing), is_missing)
-    places &= (high == value).all(axis=2)
-    high[places] = other
+def _as_sample(value: float | None, dtype: np.dtype[Any]) -> Any:
+    """Return a value in the type of the samples; None if no finite sample can have it."""
+    if value is None or not np.isfinite(value):
+        return None
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            sample = dtype.type(value)
+        return sample if np.isfinite(sample) else None
+    return dtype.type(value) if value == int(value) and 0 <= value <= np.iinfo(dtype).max else None
 
 
-def find_range(pixels: Pixels, is_usable: Mask | None = None) -> tuple[float, float] | None:
+def _next_value(value: Any) -> Any:
+    """Return the next value towards 0, or from 0 towards 1."""
+    if value.dtype.kind == "f":
+        return np.nextafter(value, value.dtype.type(0 if value else 1))
+    return value - value.dtype.type(1) if value else value.dtype.type(1)
+
+
+def _find_value(pixels: Pixels, value: Any) -> Mask:
+    """Return which samples (H, W, C) have a value; in integers, only those of pixels that have it in all channels."""
+    marked: Mask = pixels == value
+    if pixels.dtype.kind != "f":
+        marked[...] = marked.all(axis=2, keepdims=True)
+    return marked
+
+
+def find_range(pixels: Pixels, is_usable: Mask | None = None) -> Range | None:
     """Return the lowest and highest of the usable finite samples; None if there are none."""
     lowest, highest = np.inf, -np.inf
     first = 0
@@ -136,16 +178,18 @@ def from_unit(unit: Pixels, lowest: float, highest: float) -> None:
 
 
 def find_missing(pixels: Pixels, no_data: float | None) -> Mask | None:
-    """Return which pixels (H, W) of an image (H, W, C) have no data; None if all have.
+    """Return which samples of an image (H, W, C) have no data; None if all have.
 
-    These are the pixels whose channels all have the value ``no_data``, or of which one is NaN or infinite.
+    These are NaN, infinity and ``no_data``. In integers, where 0 is often both black and the value for missing samples,
+    all channels of a pixel must have the value ``no_data``.
     """
-    missing: Mask | None = None
-    if pixels.dtype.kind == "f" and not all(np.isfinite(block).all() for block in row_blocks(pixels)):
-        missing = np.asarray(~np.isfinite(pixels).all(axis=2))
-    if no_data is not None and np.isfinite(no_data):
-        value = np.float32(no_data) if pixels.dtype.kind == "f" else no_data
-        marked: Mask = np.asarray((pixels == value).all(axis=2))
-        if marked.any():
-            missing = marked if missing is None else missing | marked
-    return missing
+    value = _as_sample(no_data, pixels.dtype)
+    if value is None and pixels.dtype.kind != "f":
+        return None
+    missing = np.zeros(pixels.shape, np.bool_)
+    for block, place in zip(row_blocks(pixels), row_blocks(missing), strict=True):
+        if value is not None:
+            place |= _find_value(block, value)
+        if pixels.dtype.kind == "f":
+            place |= ~np.isfinite(block)
+    return missing if missing.any() else None

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from esrgan import images, pretrained
+from esrgan import pretrained
 from esrgan.devices import has_native_bfloat16, select_device
-from esrgan.errors import DeviceError, ImageError, Problem, WeightsError
-from esrgan.images.exif import adjust_exif
-from esrgan.images.samples import drop_colour_if_grey
+from esrgan.errors import DeviceError, WeightsError
+from esrgan.inference import pil
 from esrgan.inference.samples import fill, harden, is_grey, is_visible, peak_value
 from esrgan.inference.tiling import Part, ProgressCallback, subprogress, upscale_tiled
 from esrgan.models import RRDBNet
@@ -48,7 +47,9 @@ class Upscaler:
         transparency: What alpha means. "colour": the pixel is see-through; colours under invisible pixels are
             continued from visible ones. "data": alpha is a fourth channel of its own, as in game textures that pack
             gloss or height into it; neither it nor the colours affect each other. "hard": as "colour", and every
-            sample of the upscaled alpha becomes 0 or opaque, as for leaves and fences that are cut out.
+            sample of the upscaled alpha becomes 0 or opaque, whichever is nearer, as for leaves and fences that are
+            cut out. An alpha that is the same everywhere is always kept. A network with four channels processes RGB
+            and alpha together, except as "data".
 
     Attributes:
         network: The generator in float32.
@@ -151,12 +152,17 @@ class Upscaler:
         factor = self.scale if self.outscale is None else self.outscale
         return max(round(height * factor), 1), max(round(width * factor), 1)
 
-    def __call__(self, image: ImageT | str | Path, progress: ProgressCallback = lambda _: None) -> Any:
+    def __call__(
+        self,
+        image: ImageT | str | Path,
+        progress: ProgressCallback = lambda _: None,
+        out: NDArray[Any] | None = None,
+    ) -> Any:
         """Upscale an image and return the result in the type of the input.
 
-        Grey images stay grey. Alpha is upscaled as a separate grey image. Under transparent pixels (alpha of at most
-        1/255) colours are filled in from the nearest visible pixel, so hidden colours do not bleed into visible ones.
-        A network with four channels processes RGB and alpha together.
+        Grey images stay grey, also if they are stored as RGB. Alpha is upscaled as a separate grey image. Under
+        transparent pixels (alpha of at most 1/255) colours are filled in from the nearest visible pixel, so hidden
+        colours do not bleed into visible ones. A network with four channels processes RGB and alpha together.
 
         Args:
             image: One of
@@ -172,6 +178,7 @@ class Upscaler:
 
             progress: Called after each part with the fraction of the work that is done, up to 1. If memory runs
                 out, the work starts again with smaller parts.
+            out: For arrays only: an array of the output's shape and type to write to.
 
         Returns:
             The upscaled image.
@@ -183,35 +190,14 @@ class Upscaler:
             ValueError: If the image is none of the above.
         """
         if isinstance(image, (str, Path)):
-            return self._upscale_pil(_read_pil(Path(image)), progress)
+            return pil.upscale_file(self, Path(image), progress)
         if isinstance(image, Image.Image):
-            return self._upscale_pil(image, progress)
+            return pil.upscale_pil(self, image, progress)
         if isinstance(image, Tensor):
             return self._upscale_tensor(image, progress)
         if isinstance(image, np.ndarray):
-            return self._upscale_array(image, progress)
+            return self._upscale_array(image, progress, out)
         raise ValueError(f"expected a path, PIL image, array or tensor, got a {type(image).__name__}")
-
-    def _upscale_pil(self, image: Image.Image, progress: ProgressCallback) -> Image.Image:
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise ValueError(
-                f"expected one image, got {getattr(image, 'n_frames', 1)} frames; upscale a copy of each frame"
-            )
-        if image.mode == "I;16" and image.has_transparency_data:
-            remedy = 'delete image.info["transparency"], or upscale the array that esrgan.images.read_image returns'
-            raise ValueError(f"expected 16-bit grey without a transparent colour (PIL has no 16-bit alpha); {remedy}")
-        mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
-        if mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
-            raise ValueError(f"expected a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16, got {image.mode}")
-        if image.has_transparency_data:
-            mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
-        pixels = np.asarray(image.convert(mode))
-        if image.mode == "P":
-            (pixels,) = drop_colour_if_grey([pixels])
-            pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        high = Image.fromarray(self._upscale_array(pixels, progress))
-        high.info |= {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
-        return high
 
     def _upscale_tensor(self, low: Tensor, progress: ProgressCallback) -> Tensor:
         if low.is_meta or low.layout != torch.strided:
@@ -223,37 +209,43 @@ class Upscaler:
             raise ValueError(f"expected {channels} channels, got {low.shape[1]}")
         return self._upscale_to_float(low, progress).to(low.dtype)
 
-    def _upscale_array(self, image: NDArray[Any], progress: ProgressCallback) -> NDArray[Any]:
+    def processes_alpha_with(self, colours: int) -> bool:
+        """Return whether the network processes alpha together with that number of colour channels."""
+        return self.transparency != "data" and colours + 1 == self.network.conv_last.out_channels
+
+    def _upscale_array(self, image: NDArray[Any], progress: ProgressCallback, out: NDArray[Any] | None) -> NDArray[Any]:
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
         if channels not in (1, 2, 3, 4) or 0 in image.shape:
             raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
         if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
             raise ValueError(f"expected an array of uint8, uint16 or float, got {image.dtype}")
-        pixels = image[..., None] if image.ndim == 2 else image
-        high = np.empty((*self.output_size(*image.shape[:2]), channels), image.dtype)
-        colours = channels if channels == self.network.conv_last.out_channels else {2: 1, 4: 3}.get(channels, channels)
-        if colours < channels:
-            alpha = pixels[..., colours:]
-            if alpha.min() == alpha.max():
-                high[..., colours:] = alpha.min()
-            else:
-                self._upscale_into(high[..., colours:], alpha, subprogress(progress, 0, 2))
-                progress = subprogress(progress, 1, 2)
-                pixels = pixels[..., :colours]
-                if self.transparency != "data":
-                    visible = is_visible(alpha[..., 0])
-                    pixels = fill(pixels, ~visible, visible)
-        if self.transparency == "hard" and channels in (2, 4):
-            harden(high[..., colours:])
-        if colours == 3 and is_grey(pixels):  # the network would tint it
-            self._upscale_into(high[..., :1], pixels[..., :1], progress)
-            high[..., 1:3] = high[..., :1]
-        else:
+        if out is None:
+            out = np.empty((*self.output_size(*image.shape[:2]), *image.shape[2:]), image.dtype)
+        pixels, high = (image[..., None], out[..., None]) if image.ndim == 2 else (image, out)
+        colours = channels - (channels in (2, 4))
+        alpha, high_alpha = pixels[..., colours:], high[..., colours:]
+        is_constant = colours == channels or alpha.min() == alpha.max()
+        if colours == channels or self.processes_alpha_with(colours):
+            self._upscale_into(high, pixels, progress)
+        elif is_constant:
+            high_alpha[...] = alpha.min()
             self._upscale_into(high[..., :colours], pixels[..., :colours], progress)
-        return high[..., 0] if image.ndim == 2 else high
+        else:
+            self._upscale_into(high_alpha, alpha, subprogress(progress, 0, 2))
+            low = pixels[..., :colours]
+            if self.transparency != "data":
+                visible = is_visible(alpha[..., 0])
+                low = fill(low, ~visible, visible)
+            self._upscale_into(high[..., :colours], low, subprogress(progress, 1, 2))
+        if self.transparency == "hard" and not is_constant:
+            harden(high_alpha)
+        return out
 
     def _upscale_into(self, high: NDArray[Any], image: NDArray[Any], progress: ProgressCallback) -> None:
-        """Upscale an array (H, W, C) of any type that ``__call__`` accepts into ``high``."""
+        """Upscale an array (H, W, C) of any type that a call accepts into ``high``; grey stays grey."""
+        is_tintable = image.shape[2] >= 3 and is_grey(image)  # the network would make it coloured
+        if is_tintable and image.shape[2] == 3:
+            image = image[..., :1]
         # PyTorch warns about read-only arrays, although it only reads here.
         writable = np.require(image, requirements=["C", "W"])
         low = torch.from_numpy(writable).permute(2, 0, 1)[None]
@@ -264,10 +256,13 @@ class Upscaler:
             parts = iter([Part(self._upscale_to_float(low, progress, peak), 0, 0, 1.0)])
             progress = lambda _: None  # noqa: E731  # it has reached 1 already
         for part in parts:
-            values = part.pixels[0].clamp(0, 1).permute(1, 2, 0)
+            values = part.pixels[0]
+            if is_tintable and len(values) > 3:
+                values = torch.cat([values[:3].mean(0, keepdim=True).expand(3, -1, -1), values[3:]])
+            values = values.clamp(0, 1).permute(1, 2, 0)
             values = (values * peak).round() if peak > 1 else values
             place = high[part.top : part.top + values.shape[0], part.left : part.left + values.shape[1]]
-            np.copyto(place, values.cpu().numpy(), casting="unsafe")
+            np.copyto(place, values.cpu().numpy(), casting="unsafe")  # repeats grey
             progress(part.done)
 
     def _upscale_to_float(self, low: Tensor, progress: ProgressCallback, peak: float = 1.0) -> Tensor:
@@ -330,18 +325,3 @@ class Upscaler:
         if image_channels == 1 and network_channels > 1:
             return high[:, :3].mean(1, keepdim=True)
         return high[:, :image_channels]
-
-
-def _read_pil(path: Path) -> Image.Image:
-    data = images.read_image(path)
-    pixels = data.frames[0]
-    is_grey, dtype = pixels.shape[2] == 1, pixels.dtype
-    if len(data.frames) > 1 or not (dtype == np.uint8 or (dtype == np.uint16 and is_grey)):
-        got = f"{len(data.frames)} frames of {dtype}"
-        remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.images.read_image returns"
-        raise ImageError(Problem(str(path), "an image that PIL can represent", got, remedy))
-    image = Image.fromarray(pixels[..., 0] if is_grey else pixels)
-    exif = adjust_exif(data.exif, pixels, (1, 1)) if data.exif else None
-    metadata = {"icc_profile": data.icc_profile, "exif": exif, "dpi": data.dpi}
-    image.info |= {key: value for key, value in metadata.items() if value}
-    return image

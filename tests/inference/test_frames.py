@@ -136,3 +136,154 @@ def test_hard_alpha_has_two_values(upscaler):
 def test_unknown_transparency_is_refused(upscaler):
     with pytest.raises(ValueError, match="transparency: expected colour, data, hard, got none"):
         Upscaler(upscaler.network, upscaler.device, transparency="none")
+
+
+def alpha_image(*values):
+    """Return an RGB image whose alpha has the given values in columns."""
+    image = pixels(8, 8, 4)
+    image[..., 3] = np.resize(values, 8)
+    return image
+
+
+def with_options(upscaler, **options):
+    return Upscaler(upscaler.network, upscaler.device, **options)
+
+
+def test_float_no_data_in_one_channel_does_not_affect_the_range(upscaler):
+    frame = floats(3, 200, 900)
+    frame[2, 3, 1] = -9999
+    result = upscale_image(upscaler, ImageData((frame,), no_data=-9999.0))
+    (high,), scale = result.frames, upscaler.scale
+    expected = np.zeros(high.shape, bool)
+    expected[2 * scale : 3 * scale, 3 * scale : 4 * scale, 1] = True
+    np.testing.assert_array_equal(high == -9999, expected)
+    assert high[~expected].min() >= 200
+    assert result.notes[0] == "float samples from 200 to 900 scaled to 0–1 for the network and back"
+
+
+def test_invisible_float_colours_do_not_affect_the_range(upscaler):
+    frame = floats(4, 2, 9)
+    frame[..., 3] = 1
+    frame[:3, :, 3] = 0
+    frame[3:, 0, :2] = 2, 9  # the range of the visible colours
+    result = upscale_image(upscaler, ImageData((frame,)))
+    frame[:3, :, :3] = 1e30
+    hidden = upscale_image(upscaler, ImageData((frame,)))
+    assert hidden.notes == result.notes == ("float samples from 2 to 9 scaled to 0–1 for the network and back",)
+    np.testing.assert_array_equal(hidden.frames[0], result.frames[0])
+
+
+def test_float_alpha_above_1_is_scaled_by_itself(upscaler):
+    frame = floats(4, 0, 1)
+    frame[0, :2, 3] = 0, 1
+    high = upscale_image(upscaler, ImageData((frame,))).frames[0]
+    frame[..., 3] *= 255
+    result = upscale_image(upscaler, ImageData((frame,)))
+    np.testing.assert_allclose(result.frames[0], high * [1, 1, 1, 255], rtol=1e-4, atol=1e-4)
+    assert result.notes == ("float samples of alpha from 0 to 255 scaled to 0–1 for the network and back",)
+
+
+def test_missing_alpha_is_put_back(upscaler):
+    frame = floats(4, 0, 1)
+    frame[1, 2, 3] = np.nan
+    (high,), scale = upscale_image(upscaler, ImageData((frame,))).frames, upscaler.scale
+    assert np.isnan(high[scale : 2 * scale, 2 * scale : 3 * scale, 3]).all()
+    assert np.isnan(high).sum() == scale**2
+
+
+@pytest.mark.parametrize("value", [7.5, 3e38, -3e38, 1e-40])
+def test_constant_float_images_stay_constant(upscaler, value):
+    frame = np.full((6, 7, 1), value, np.float32)
+    (high,) = upscale_image(upscaler, ImageData((frame,))).frames
+    if not 0 <= value <= 1:
+        assert np.all(high == np.float32(value))
+    assert np.isfinite(high).all()
+
+
+def test_missing_samples_follow_outscale(upscaler):
+    frame = floats(1, 200, 900)
+    frame[:3] = np.nan
+    (high,) = upscale_image(with_options(upscaler, outscale=1.5), ImageData((frame,))).frames
+    assert high.shape == (9, 10, 1)
+    np.testing.assert_array_equal(np.isnan(high).all(axis=(1, 2)), [True] * 4 + [False] * 5)
+
+
+@pytest.mark.parametrize("no_data", [-9999.0, 0.5, np.nan, 65536.0, -1.7976931348623157e308])
+def test_no_data_values_that_samples_cannot_have_change_nothing(upscaler, no_data):
+    frame = pixels(6, 7, 3)
+    result = upscale_image(upscaler, ImageData((frame,), no_data=no_data))
+    np.testing.assert_array_equal(result.frames[0], upscaler(frame))
+    assert result.notes == ()
+
+
+def test_measured_samples_never_become_no_data(upscaler):
+    """Even an image without missing samples must not get any."""
+    frame = pixels(12, 12, 1)
+    values, counts = np.unique(upscaler(frame), return_counts=True)
+    value = values[counts.argmax()]
+    frame[frame == value] = value - 1
+    assert (upscaler(frame) == value).any()
+    assert not (upscale_image(upscaler, ImageData((frame,), no_data=float(value))).frames[0] == value).any()
+
+
+def test_ranges_of_many_bands_are_one_note(upscaler):
+    frame = floats(8, 3, 90)
+    result = upscale_image(upscaler, ImageData((frame,), extra_bands=7))
+    assert result.notes == (
+        f"float samples from {frame.min():g} to {frame.max():g} scaled to 0–1 for the network and back, "
+        "8 bands each by its own range",
+    )
+
+
+@pytest.mark.parametrize("transparency", ["colour", "data", "hard"])
+def test_extra_bands_do_not_need_more_memory_than_the_output(upscaler, transparency):
+    """Each band is written to its place in the output."""
+    frame, places = pixels(6, 7, 6), []
+    call = Upscaler.__call__
+
+    def noted(self, image, progress, out=None):
+        places.append(out)
+        return call(self, image, progress, out)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Upscaler, "__call__", noted)
+        result = upscale_image(with_options(upscaler, transparency=transparency), ImageData((frame,), extra_bands=2))
+    assert all(place.base is result.frames[0] for place in places)
+    assert sum(place.shape[2] for place in places) == 6
+
+
+@pytest.mark.parametrize("transparency", ["colour", "data", "hard"])
+def test_constant_alpha_is_kept_whatever_it_means(upscaler, transparency):
+    high = with_options(upscaler, transparency=transparency)(alpha_image(77))
+    assert np.all(high[..., 3] == 77)
+
+
+def test_partial_alpha_made_hard_is_noted(upscaler):
+    hard = with_options(upscaler, transparency="hard")
+    result = upscale_image(hard, ImageData((alpha_image(0, 99, 255),)))
+    assert set(np.unique(result.frames[0][..., 3])) == {0, 255}
+    assert result.notes == ("partial transparency made hard",)
+    assert upscale_image(hard, ImageData((alpha_image(0, 255),))).notes == ()
+    assert upscale_image(hard, ImageData((alpha_image(99),))).notes == ()
+
+
+@pytest.fixture
+def rgba_upscaler(tmp_path):
+    return Upscaler.from_file(make_model(tmp_path / "rgba.pth", channels=4), "cpu", "fp32")
+
+
+def test_network_with_alpha_keeps_grey_and_makes_alpha_hard(rgba_upscaler):
+    image = alpha_image(0, 99, 200, 255)
+    image[..., :3] = image[..., :1]
+    high = with_options(rgba_upscaler, transparency="hard")(image)
+    assert set(np.unique(high[..., 3])) <= {0, 255}
+    np.testing.assert_array_equal(high[..., :3], high[..., :1].repeat(3, axis=2))
+    np.testing.assert_array_equal(high[..., :3], rgba_upscaler(image)[..., :3])
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_alpha_as_data_is_independent_of_colours_in_networks_with_alpha(rgba_upscaler, as_file):
+    image, data = alpha_image(0, 99, 200, 255), with_options(rgba_upscaler, transparency="data")
+    high = upscale_image(data, ImageData((image,))).frames[0] if as_file else data(image)
+    np.testing.assert_array_equal(high[..., :3], rgba_upscaler(np.ascontiguousarray(image[..., :3])))
+    np.testing.assert_array_equal(high[..., 3], rgba_upscaler(np.ascontiguousarray(image[..., 3])))

@@ -341,6 +341,14 @@ def test_exif_orientation_is_applied_once(upscaler, tmp_path):
     assert ImageOps.exif_transpose(high).size == high.size == (12, 16)
 
 
+def test_exif_of_a_file_states_the_new_size(upscaler, tmp_path):
+    exif = Image.Exif()
+    exif[0x0100], exif[0x0101] = 8, 6  # ImageWidth and ImageLength
+    Image.fromarray(pixels(6, 8, 3)).save(tmp_path / "a.jpg", exif=exif)
+    block = upscaler(tmp_path / "a.jpg").getexif()
+    assert (block[0x0100], block[0x0101]) == (16, 12)
+
+
 def test_threads_can_share_an_upscaler(upscaler):
     batch = [pixels(30 + i, 40, 3) for i in range(6)]
     with ThreadPoolExecutor(3) as pool:
