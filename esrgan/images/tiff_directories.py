@@ -6,35 +6,36 @@ import io
 import itertools
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO, Union
+from typing import BinaryIO, Literal, Union
 
 import numpy as np
 
 # The bytes of a value of each field type, and of the words that it consists of where they are smaller.
 _FIELD_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WORD_BYTES = {5: 4, 10: 4}
-_SHORT, _LONG, _RATIONAL = 3, 4, 5
+_SHORT, _LONG, _RATIONAL, _LONG8 = 3, 4, 5, 16
 # NumPy's types of the numeric field types; 13 (IFD) and 18 (IFD8) are pointers, as libtiff writes them.
 _NUMBER_CODES = {1: "<u1", 3: "<u2", 4: "<u4", 11: "<f4", 12: "<f8", 13: "<u4", 16: "<u8", 18: "<u8"}
 
 SUBFILE_TYPE, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, DNG_VERSION = 254, 258, 259, 262, 339, 50706
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 DESCRIPTION = 270
-_OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)  # the tags for strips and for tiles
+WIDTH, HEIGHT, PLANAR, PREDICTOR = 256, 257, 284, 317
+STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_BYTE_COUNTS = 273, 278, 279
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
 SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 277, 338
-ORIENTATION = 274
-SIZE_TAGS = (256, 257)  # ImageWidth and ImageLength
+ORIENTATION, SUB_DIRECTORIES, SUBSAMPLING = 274, 330, 530
 LAYOUT_TAGS = (BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT)
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 # The tags of Exif 2.32, §4.6.4, that do not define the structure of a TIFF file, and those that Windows adds.
 DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, *range(40091, 40096), _EXIF, _GPS}
 
 _MAX_VALUE_BYTES = 1 << 26
-_MAX_PAGES = 10_000
+MAX_PAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def read_directories(file: BinaryIO) -> Iterator[Directory]:
         offset = _read_number(file, layout.pointer)
         seen: set[int] = set()
         while offset:
-            if offset in seen or len(seen) >= _MAX_PAGES:
+            if offset in seen or len(seen) >= MAX_PAGES:
                 raise ValueError("its list of pages loops or is too long")
             seen.add(offset)
             directory, offset, _ = _read_directory(file, layout, offset)
@@ -159,27 +160,60 @@ def read_directories(file: BinaryIO) -> Iterator[Directory]:
         raise ValueError("the file is truncated") from error
 
 
-def check_complete(file: BinaryIO, pages: Iterable[Directory]) -> None:
-    """Check that a file contains all strips or tiles of its pages, because libvips makes missing tiles black.
-
-    Raises:
-        ValueError: The file is truncated.
-    """
-    size = file.seek(0, os.SEEK_END)
-    for page in pages:
-        offsets, counts = (
-            [number for tag in tags for number in get_numbers(page, tag)] for tags in (_OFFSETS, _BYTE_COUNTS)
-        )
-        ends = [offset + count for offset, count in zip(offsets, counts, strict=False)]
-        # Files without counts are read too; libtiff estimates them.
-        if not offsets or max(offsets) >= size or (counts and (len(offsets) != len(counts) or max(ends) > size)):
-            raise ValueError("the file is truncated")
-
-
 def get_numbers(directory: Directory, tag: int) -> list[float]:
     """Return the numbers of a tag, or an empty list if the directory does not have it."""
     value = directory.get(tag)
     return value.to_numbers() if isinstance(value, TagValue) else []
+
+
+def get_integer(directory: Directory, tag: int, default: int) -> int:
+    """Return the first number of a tag, or a default if the directory does not have it."""
+    return int((get_numbers(directory, tag) or [default])[0])
+
+
+def make_integers(*numbers: int) -> TagValue:
+    """Return a value of the smallest type that holds all numbers."""
+    field_type = _SHORT if max(numbers) < 2**16 else _LONG if max(numbers) < 2**32 else _LONG8
+    return TagValue(field_type, np.array(numbers, _NUMBER_CODES[field_type]).tobytes())
+
+
+class EditedFile:
+    """A TIFF file as it would be with other directories; the file itself stays as it is."""
+
+    def __init__(self, file: BinaryIO, pages: Sequence[Directory]) -> None:
+        layout, link = _read_byte_layout(file)
+        self.order: Literal["<", ">"] = ">" if layout.order == ">" else "<"
+        self._file, self._position = file, 0
+        self._size = file.seek(0, os.SEEK_END)
+        start = self._size + self._size % 2
+        tail = [bytes(self._size % 2)]
+        position = start
+        for number, page in enumerate(pages, 1):
+            length = len(_pack_directory(page, layout, position))
+            following = position + length if number < len(pages) else 0
+            tail.append(_pack_directory(page, layout, position, following))
+            position += length
+        file.seek(0)
+        self._head, self._tail = file.read(link) + struct.pack(layout.pointer, start), b"".join(tail)
+
+    def read(self, length: int) -> bytes:
+        """Return at most this many of the next bytes; fewer where unchanged bytes meet others."""
+        start, behind = self._position, self._position - self._size
+        if start < len(self._head):
+            data = self._head[start : start + length]
+        elif behind >= 0:
+            data = self._tail[behind : behind + length]
+        else:
+            self._file.seek(start)
+            data = self._file.read(min(length, -behind))
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position and return it."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size + len(self._tail)}[whence]
+        self._position = base + offset
+        return self._position
 
 
 def read_dpi(directory: Directory) -> tuple[float, float] | None:

@@ -60,11 +60,12 @@ _PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _NO_DATA = 33550, 33922, 34264, 4211
 _GEOGRAPHIC = {_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, 34735, 34736, 34737}
 
 
-def read_blocks(pages: Sequence[Directory], *, is_turned: bool) -> tuple[list[NativeBlock], list[str]]:
+def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> tuple[list[NativeBlock], list[str]]:
     """Return the tags that only TIFF can store, and notes on those that are left out.
 
     Args:
         pages: The directories of the pages that are read.
+        images: How many images they hold; a stack can have a single directory.
         is_turned: Whether the image is turned upright; where it lies on a map is then left out.
     """
     blocks, left_out = [], set()
@@ -98,15 +99,6 @@ def describe_structure(value: object) -> str | None:
         # Such a description can name other files, or say that the pixels are within itself.
         return "OME-XML in several files" if b"<UUID" in text or b"<BinData" in text else "OME-XML"
     return None
-
-
-def count_imagej_images(page: Directory) -> int:
-    """Return how many images the description by ImageJ announces; 1 without one."""
-    value = page.get(tags.DESCRIPTION)
-    match = re.match(
-        rb"ImageJ=.*?^images=(\d+)", value.content if isinstance(value, TagValue) else b"", re.DOTALL | re.M
-    )
-    return int(match[1]) if match else 1
 
 
 def read_no_data(page: Directory) -> float | None:

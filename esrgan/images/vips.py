@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from esrgan.images.formats import FILE_FORMATS
 from esrgan.images.image import ImageData, effective_bits
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 
+if TYPE_CHECKING:
+    from esrgan.images.tiff_directories import EditedFile
+
 KEEP_EXIF, KEEP_XMP, KEEP_IPTC, KEEP_ICC = 1, 2, 4, 8  # VipsForeignKeep
 _GREY_AND_RGB = ("b-w", "grey16", "srgb", "rgb16", "scrgb")  # interpretations in libvips
 # The fields of an image in libvips, by their names in ImageData.
@@ -24,6 +27,7 @@ _METADATA_FIELDS = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp
 _OTHER_FIELDS = ("orientation", "palette", "bits-per-sample", "page-height", "delay", "loop", "n-pages")
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _VIPS_FORMATS = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_OTHER_DTYPES = {"char": np.int8, "short": np.int16, "int": np.int32, "uint": np.uint32}
 
 _process_ids: dict[str, int] = {}
 
@@ -55,14 +59,16 @@ def describe_vips_error(error: Exception) -> str:
     return causes[-1] if causes else "unknown reason"
 
 
-def decode(source: Source, loader: str, **options: Any) -> Decoded:
+def decode(source: Source, loader: str, *, edited: EditedFile | None = None, **options: Any) -> Decoded:
     """Decode an image, with Pillow if reading is strict.
 
-    CMYK is converted to sRGB. An RGB profile of a grey image is left out.
+    CMYK is converted to sRGB. An RGB profile of a grey image is left out. Samples of TIFF files can also be signed
+    or have 32 bits.
 
     Args:
         source: The file to read.
         loader: Name of the libvips loader without its ending, such as "png".
+        edited: What to read instead of the file; its pixels have already been counted.
         options: Options of the loader, such as ``n=-1`` for all frames.
 
     Raises:
@@ -71,8 +77,12 @@ def decode(source: Source, loader: str, **options: Any) -> Decoded:
     if source.is_strict:
         return import_module("esrgan.images.pillow").decode(source, options.get("n", -1))  # type: ignore[no-any-return]
     changes, notes = [], []
-    image = _open(source, loader, options)
-    source.check_pixel_count(image.width * image.height)
+    data = _open(source, edited)
+    # fail_on="truncated" would accept truncated TIFF files, and "warning" would refuse intact ones that contain a text
+    # without its terminator.
+    image = getattr(load_vips().Image, f"{loader}load_source")(data, access="sequential", fail_on="error", **options)
+    if edited is None:
+        source.check_pixel_count(image.width * image.height)
     if image.interpretation == "cmyk" and image.bands == 4:
         image = _convert_cmyk_to_rgb(image)
         changes.append("CMYK converted to RGB")
@@ -80,7 +90,7 @@ def decode(source: Source, loader: str, **options: Any) -> Decoded:
     if not is_known and not (loader == "tiff" and image.interpretation in (*_GREY_AND_RGB, "multiband")):
         got = f"{image.bands} channels ({image.interpretation})"
         raise UnsupportedImageError("grey, RGB or CMYK", got, "convert it to RGB")
-    if image.format not in _DTYPES:
+    if image.format not in _DTYPES and not (loader == "tiff" and image.format in _OTHER_DTYPES):
         raise UnsupportedImageError(
             "samples of 8 or 16 bits or float", f"samples of type {image.format}", "convert it to 16 bits or float"
         )
@@ -99,20 +109,21 @@ def decode(source: Source, loader: str, **options: Any) -> Decoded:
     return Decoded(_to_frames(image, fields), fields, metadata, changes, notes)
 
 
-def _open(source: Source, loader: str, options: dict[str, Any]) -> Any:
-    """Open an image lazily, as a source because libvips would look up a file name in its cache."""
+def _open(source: Source, edited: EditedFile | None) -> Any:
+    """Return a source for libvips; a file is opened as one because libvips would look up its name in a cache."""
     pyvips = load_vips()
-    # The path is passed as bytes because file names are not always valid UTF-8.
-    vips_source = pyvips.Source.new_from_file(str(source.path).encode("utf-8", "surrogateescape"))
-    # fail_on="truncated" would accept truncated TIFF files, and "warning" would refuse intact ones that contain a text
-    # without its terminator.
-    load = getattr(pyvips.Image, f"{loader}load_source")
-    return load(vips_source, access="sequential", fail_on="error", **options)
+    if edited is None:
+        # The path is passed as bytes because file names are not always valid UTF-8.
+        return pyvips.Source.new_from_file(str(source.path).encode("utf-8", "surrogateescape"))
+    custom = pyvips.SourceCustom()
+    custom.on_read(edited.read)
+    custom.on_seek(edited.seek)
+    return custom
 
 
 def _to_frames(image: Any, fields: dict[str, Any]) -> list[NDArray[Any]]:
     """Decode an opened image."""
-    pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
+    pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), (_DTYPES | _OTHER_DTYPES)[image.format])
     return list(pixels.reshape(-1, fields.get("page-height", image.height), image.width, image.bands))
 
 

@@ -10,7 +10,6 @@ import tifffile
 from PIL import Image
 
 from esrgan import images
-from esrgan.errors import ImageError
 from esrgan.images import tiff_directories
 from esrgan.images.exif import adjust_exif
 from esrgan.images.sidecars import read_sidecars
@@ -124,46 +123,6 @@ def test_captions_are_kept(tmp_path):
     assert notes == ()
     with tifffile.TiffFile(target) as file:
         assert [page.description for page in file.pages] == ["first", "second"]
-
-
-def test_imagej_stack_with_one_directory_is_refused(tmp_path):
-    stack = np.zeros((5, 8, 9), np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, truncate=True, metadata={"axes": "ZYX"})
-    with pytest.raises(ImageError, match="an ImageJ stack of 5 images with one directory"):
-        images.read_image(tmp_path / "a.tif")
-
-
-def test_transparency_masks_and_pages_of_different_sizes(tmp_path):
-    first, second = noise(3), noise(3, height=5, width=4)
-    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
-        file.write(first, photometric="rgb", metadata=None)
-        file.write(first[..., 0] > 99, photometric=4, subfiletype=4, metadata=None)
-        file.write(second, photometric="rgb", metadata=None)
-    with pytest.raises(ImageError, match=r"several pages \(2\)"):
-        images.read_pixels(tmp_path / "a.tif", 3)
-    target, notes = upscale(tmp_path / "a.tif")
-    assert notes == ("transparency mask in the file not kept",)
-    with tifffile.TiffFile(target) as file:
-        for page, pixels in zip(file.pages, (first, second), strict=True):
-            np.testing.assert_array_equal(page.asarray()[::4, ::4], pixels)
-
-
-@pytest.mark.parametrize("compression", ["zstd", "lzma"])
-def test_compressions_that_libvips_lacks(tmp_path, compression):
-    pixels = noise(3)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", compression=compression, metadata=None)
-    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], pixels)
-
-
-def test_missing_codec_is_named(tmp_path, monkeypatch):
-    tifffile.imwrite(tmp_path / "a.tif", noise(3), photometric="rgb", compression="zstd", metadata=None)
-
-    def fail(_):
-        raise ValueError("requires the imagecodecs package")
-
-    monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
-    with pytest.raises(ImageError, match="got ZSTD compression; pip install imagecodecs"):
-        images.read_image(tmp_path / "a.tif")
 
 
 def test_strips_without_byte_counts_are_read(tmp_path):

@@ -1,0 +1,204 @@
+"""Find the pages of a TIFF file, and mend what their directories say about where the pixels lie."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from esrgan.images import tiff_directories as tags
+from esrgan.images.source import UnsupportedImageError
+from esrgan.images.tiff_directories import Directory, TagValue
+
+_LAYOUT_TAGS = (tags.BITS_PER_SAMPLE, tags.PHOTOMETRIC, tags.SAMPLES_PER_PIXEL, tags.SAMPLE_FORMAT)
+_REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
+# PhotometricInterpretations that are not converted to RGB (TIFF 6.0, §23; TIFF Technical Note on LogLuv; TIFF/EP).
+_COLOUR_SPACES = {8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogLuv", 32845: "LogLuv"}
+_RAW_SENSOR = (32803, 34892)
+
+
+@dataclass
+class Page:
+    """A page to read.
+
+    Attributes:
+        number: Its number in the file, or that of the page that the whole stack starts with.
+        directory: Its directory; what was invalid about strips, tiles and orientation is put right.
+        mask: The directory of its transparency mask, if it has one.
+        mask_number: The number of the mask in the file.
+        is_stored: Whether the file has this directory as it is.
+    """
+
+    number: int
+    directory: Directory
+    mask: Directory | None = None
+    mask_number: int = 0
+    is_stored: bool = False
+
+
+def find_pages(file: BinaryIO, notes: list[str]) -> list[Page]:
+    """Return the pages of a file, without reduced copies.
+
+    Raises:
+        UnsupportedImageError: Pages differ in kind, or are none that can be read.
+        ValueError: The file is truncated.
+    """
+    directories = list(tags.read_directories(file))
+    if not directories:
+        raise UnsupportedImageError("a TIFF image", "a file without pages", "export it again")
+    kinds = [tags.get_integer(page, tags.SUBFILE_TYPE, 0) for page in directories]
+    has_full = any(not kind & _REDUCED for kind in kinds)
+    is_raw = kinds[0] & _REDUCED and (tags.SUB_DIRECTORIES in directories[0] or not has_full)
+    photometric = tags.get_integer(directories[0], tags.PHOTOMETRIC, 1)
+    if is_raw or tags.DNG_VERSION in directories[0] or photometric in _RAW_SENSOR:
+        raise UnsupportedImageError("an image", "a camera raw file", "develop it to a .tif or .png")
+    size = file.seek(0, os.SEEK_END)
+    full = []
+    for number, page in enumerate(directories):
+        if not kinds[number] & _REDUCED:
+            mended = _mend(page, size)
+            full.append(Page(number, mended, is_stored=mended == page))
+            if tags.ORIENTATION in page.keys() - mended.keys():
+                notes.append("an orientation that does not exist is ignored")
+    # A file of nothing but masks has them as images.
+    pages = [page for page in full if not kinds[page.number] & _MASK] or full
+    if len(pages) < len(full):
+        _assign_masks(pages, [page for page in full if kinds[page.number] & _MASK], notes)
+    if has_full != all(not kind & _REDUCED for kind in kinds):
+        notes.append("reduced-size copies in the file not kept")
+    if len({str([tags.get_numbers(page.directory, tag) for tag in _LAYOUT_TAGS]) for page in pages}) > 1:
+        raise UnsupportedImageError("pages of one kind", "pages that differ", "save each page as a file")
+    _check_kind(pages[0].directory)
+    return _expand_stack(pages[0], size, notes) if len(pages) == 1 else pages
+
+
+def _assign_masks(pages: list[Page], masks: list[Page], notes: list[str]) -> None:
+    """Give each page its transparency mask, which is behind it, or before the first one, and of its size."""
+    for mask in masks:
+        page = next((page for page in reversed(pages) if page.number < mask.number), pages[0])
+        if page.mask is None and get_size(page.directory) == get_size(mask.directory):
+            page.mask, page.mask_number = mask.directory, mask.number
+    used = sum(page.mask is not None for page in pages)
+    # Alpha, if there is one already, says more than a mask.
+    takes_alpha = tags.get_integer(pages[0].directory, tags.SAMPLES_PER_PIXEL, 1) in (1, 3)
+    if used == len(pages) and takes_alpha:
+        notes.append("transparency mask read as alpha")
+    else:
+        for page in pages:
+            page.mask = None
+    if used < len(masks) or not takes_alpha or used < len(pages):
+        notes.append("transparency mask in the file not kept")
+
+
+def get_size(page: Directory) -> tuple[int, int]:
+    """Return width and height of a page."""
+    return tags.get_integer(page, tags.WIDTH, 0), tags.get_integer(page, tags.HEIGHT, 0)
+
+
+def _check_kind(page: Directory) -> None:
+    photometric = tags.get_integer(page, tags.PHOTOMETRIC, 1)
+    if photometric in _COLOUR_SPACES:
+        raise UnsupportedImageError("grey, RGB or CMYK", _COLOUR_SPACES[photometric], "convert it to RGB")
+    if tags.get_integer(page, tags.SAMPLE_FORMAT, 1) in (5, 6):
+        raise UnsupportedImageError("real numbers", "complex numbers", "save their magnitude")
+    if len(set(tags.get_numbers(page, tags.BITS_PER_SAMPLE))) > 1:
+        raise UnsupportedImageError("samples of one size", "samples of different sizes", "convert it to 8 or 16 bits")
+
+
+def _mend(page: Directory, file_size: int) -> Directory:
+    """Return a directory that libtiff accepts wherever all pixels are in the file.
+
+    Byte counts that are missing, zero or, without compression, wrong are replaced, and an orientation that does not
+    exist is left out.
+
+    Raises:
+        ValueError: The file is truncated.
+    """
+    mended = dict(page)
+    if tags.get_integer(page, tags.ORIENTATION, 1) not in range(1, 9):
+        del mended[tags.ORIENTATION]
+    is_tiled = tags.TILE_OFFSETS in page or tags.TILE_WIDTH in page
+    offset_tag = tags.TILE_OFFSETS if tags.TILE_OFFSETS in page else tags.STRIP_OFFSETS
+    count_tag = tags.TILE_BYTE_COUNTS if tags.TILE_BYTE_COUNTS in page else tags.STRIP_BYTE_COUNTS
+    offsets, stated = ([int(number) for number in tags.get_numbers(page, tag)] for tag in (offset_tag, count_tag))
+    if not offsets or max(offsets) >= file_size:
+        raise ValueError("the file is truncated")
+    counts = stated[: len(offsets)] + [0] * (len(offsets) - len(stated))
+    sizes = _segment_sizes(page, is_tiled=is_tiled)
+    starts = sorted({*offsets, file_size})
+    following = dict(itertools.pairwise(starts))
+    for i, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
+        if not offset:  # a tile that GDAL has left out because it is empty
+            continue
+        if sizes and i < len(sizes):
+            counts[i] = sizes[i]
+            if count < sizes[i] > following[offset] - offset and following[offset] < file_size:
+                raise ValueError("strips or tiles are shorter than the image")
+        elif not count:
+            counts[i] = following[offset] - offset
+        if offset + counts[i] > file_size:
+            raise ValueError("the file is truncated")
+    if counts != stated:
+        mended[count_tag] = tags.make_integers(*counts)
+    return mended
+
+
+def _segment_sizes(page: Directory, *, is_tiled: bool) -> list[int]:
+    """Return the bytes of each strip or tile without compression; an empty list if they cannot be known."""
+    width, height = get_size(page)
+    samples, bits = tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1), tags.get_integer(page, tags.BITS_PER_SAMPLE, 1)
+    is_subsampled = tags.get_integer(page, tags.PHOTOMETRIC, 1) == 6 and samples == 3
+    if tags.get_integer(page, tags.COMPRESSION, 1) != 1 or is_subsampled or not (width and height):
+        return []
+    planes = samples if tags.get_integer(page, tags.PLANAR, 1) == 2 else 1
+    bits *= samples // planes
+    if is_tiled:
+        wide, high = (tags.get_integer(page, tag, 0) for tag in (tags.TILE_WIDTH, tags.TILE_HEIGHT))
+        if not (wide and high):
+            return []
+        return [math.ceil(wide * bits / 8) * high] * (math.ceil(width / wide) * math.ceil(height / high) * planes)
+    rows = min(tags.get_integer(page, tags.ROWS_PER_STRIP, height) or height, height)
+    return [math.ceil(width * bits / 8) * min(rows, height - top) for top in range(0, height, rows)] * planes
+
+
+def _expand_stack(page: Page, file_size: int, notes: list[str]) -> list[Page]:
+    """Return the images of a stack whose only directory is that of the first image; the others lie behind it."""
+    images, program = _count_images(page.directory)
+    offsets = [int(number) for number in tags.get_numbers(page.directory, tags.STRIP_OFFSETS)]
+    sizes = _segment_sizes(page.directory, is_tiled=False)
+    if images < 2 or not sizes or len(sizes) != len(offsets):
+        return [page]
+    if any(start + size != end for start, size, end in zip(offsets, sizes, offsets[1:], strict=False)):
+        return [page]
+    total = sum(sizes)
+    if offsets[0] + 2 * total > file_size:
+        notes.append(f"the description by {program} speaks of {images} images, but the file has one")
+        return [page]
+    if offsets[0] + images * total > file_size:
+        raise ValueError("the file is truncated")
+    if images > tags.MAX_PAGES:
+        raise UnsupportedImageError(f"at most {tags.MAX_PAGES} pages", f"{images} pages", "save it in parts")
+    return [
+        Page(page.number, {**page.directory, tags.STRIP_OFFSETS: tags.make_integers(*(o + i * total for o in offsets))})
+        for i in range(images)
+    ]
+
+
+def _count_images(page: Directory) -> tuple[int, str]:
+    """Return how many images of one directory a description of ImageJ or tifffile announces, and whose it is."""
+    value = page.get(tags.DESCRIPTION)
+    text = value.content.rstrip(b"\0") if isinstance(value, TagValue) else b""
+    if match := re.match(rb"ImageJ=.*?^images=(\d+)", text, re.DOTALL | re.M):
+        return int(match[1]), "ImageJ"
+    if text.startswith(b'{"shape"'):
+        try:
+            shape = json.loads(text)["shape"]
+            width, height = get_size(page)
+            return math.prod(shape) // (width * height * tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)), "tifffile"
+        except (ValueError, TypeError, ArithmeticError):
+            return 1, "tifffile"
+    return 1, ""
