@@ -88,7 +88,7 @@ def check_output_path(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # any other error says why the file cannot be written
             if stat.S_ISDIR(path.stat().st_mode):
-                raise EsrganError(f"{path}: expected the name of a file to write, got a folder")
+                raise EsrganError(Problem(str(path), "the name of a file to write", "a folder"))
         if _is_stream(path):
             return
         path = Path(os.path.realpath(path))
@@ -174,10 +174,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_error(path: Path, error: OSError) -> EsrganError:
     """Return an error for users about a file that could not be written with ``atomic_write``."""
-    if isinstance(error, FileExistsError) and Path(error.filename).is_dir():
-        return EsrganError(f"{error.filename}: expected a file to write, got a folder; choose another name")
+    return EsrganError(describe_write_error(path, error))
+
+
+def describe_write_error(path: Path, error: OSError) -> Problem:
+    """Return why a file could not be written with ``atomic_write``."""
+    if isinstance(error, FileExistsError):
+        if Path(error.filename).is_dir():
+            return Problem(str(error.filename), "a file to write", "a folder", "choose another name")
+        return Problem(str(path), "a new file", "a file", "choose another name, or allow overwriting")
     remedy = "use shorter names" if error.errno == errno.ENAMETOOLONG else "check the folder and its free disk space"
-    return EsrganError(f"{path}: cannot be written: {describe_error(error)}; {remedy}")
+    return Problem.failure(path, f"cannot be written: {describe_error(error)}", remedy)
 
 
 @contextmanager

@@ -17,8 +17,17 @@ from typing import Any
 from esrgan import files, images
 from esrgan.bulk import storage
 from esrgan.errors import EsrganError, ImageError, Problem
-from esrgan.inference import FileJob, FileOptions, FileResult, Job, Upscaler, name_outputs, upscale_files
-from esrgan.text import describe_error
+from esrgan.images.sidecars import world_file_suffixes
+from esrgan.inference import (
+    FileJob,
+    FileOptions,
+    FileResult,
+    Job,
+    Upscaler,
+    is_output_file,
+    name_outputs,
+    upscale_files,
+)
 from esrgan.weights import GeneratorFile
 
 MANIFEST_NAME = "esrgan-bulk.jsonl"
@@ -94,10 +103,14 @@ def find_pending_jobs(
         An input that matches no image becomes a job with a ``problem``.
 
     Raises:
-        ImageError: If no input matches an image, or a file system cannot be reached.
+        ImageError: If no input matches an image, ``out_dir`` has the name of an image, or a file system cannot be
+            reached.
     """
     inputs, listed = [[*map(storage.strip_file_scheme, paths)] for paths in (inputs, listed)]
     out_dir = storage.strip_file_scheme(out_dir)
+    if is_output_file(Path(out_dir)):
+        remedy = "choose another name, or create a folder with this name first"
+        raise ImageError(Problem(out_dir, "an output folder", "the name of an image file", remedy))
     local = [path for path in inputs if not storage.is_uri(path)]
     search = images.search_images(local, images.SUFFIXES)
     relative_paths = {path.absolute(): place for path, place in search.files.items()}
@@ -155,14 +168,14 @@ def open_manifest(out_dir: str) -> Iterator[Callable[[ManifestRecord], None]]:
         if local is None:
             lines.append(line)
             return
-        with _explain_write_errors(manifest):
+        with _explain_write_errors(Path(manifest)):
             local.write(line)
             local.flush()
 
     with ExitStack() as stack:
         local = None
         if not storage.is_uri(manifest):
-            with _explain_write_errors(manifest):
+            with _explain_write_errors(Path(manifest)):
                 Path(manifest).parent.mkdir(parents=True, exist_ok=True)
                 local = stack.enter_context(
                     files.lock(Path(manifest), f"{manifest}: another job is writing into this folder")
@@ -177,12 +190,11 @@ def open_manifest(out_dir: str) -> Iterator[Callable[[ManifestRecord], None]]:
 
 
 @contextmanager
-def _explain_write_errors(location: str) -> Iterator[None]:
+def _explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "check the folder and its free disk space"
-        raise EsrganError(f"{location}: cannot be written: {describe_error(error)}; {remedy}") from error
+        raise files.write_error(path, error) from error
 
 
 def upscale_on_cluster(
@@ -247,9 +259,10 @@ def upscale_on_cluster(
             *_, last = type(error).__name__, *str(error).splitlines()
             remedy = "fix this and run the same command again to resume"
             raise EsrganError(f"the Ray job failed: {last.strip()}; {remedy}") from error
-    reason = f"its worker was lost or failed up to {MAX_ATTEMPTS} times; check the free memory and the temporary folder"
+    reason = f"its worker was lost or failed up to {MAX_ATTEMPTS} times"
+    remedy = "check the free memory and the temporary folder"
     for job in pending.values():
-        yield ManifestRecord(job.source, job.target, "failed", error=f"{job.source}: {reason}")
+        yield ManifestRecord(job.source, job.target, "failed", error=str(Problem.failure(job.source, reason, remedy)))
     for folder in {Path(job.target).parent for job in jobs if not storage.is_uri(job.target)}:
         files.remove_abandoned(folder)
 
@@ -278,7 +291,7 @@ def _start_attempt_counter() -> Any:
 class Worker:
     """An actor that keeps the model in memory and upscales the images of one task after the other.
 
-    Images and outputs pass through a temporary folder, because ``upscale_files`` reads and writes local files.
+    What is in object stores passes through a temporary folder, because ``upscale_files`` reads and writes local files.
     """
 
     def __init__(self, model: Any, options: WorkerOptions, attempts: Any) -> None:
@@ -286,7 +299,7 @@ class Worker:
 
         self.attempts = attempts
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.options = options.files
+        self.options = replace(options.files, keep_abandoned=True)  # the folders may be large
         self.upscaler = Upscaler.from_file(
             ray.get(model),
             "cuda" if ray.get_gpu_ids() else "cpu",
@@ -323,22 +336,38 @@ class Worker:
                 # Users know the image and its output by their own places, not by those of the local copies.
                 places = {str(result.job.source): job.source, str(result.job.target): job.target}
                 raise ImageError(replace(result.error, place=places.get(result.error.place, result.error.place)))
-            storage.upload(result.job.target, job.target)
-            result.job.target.unlink()
+            notes = _upload_files(result.job.target, job.target) if storage.is_uri(job.target) else []
         except EsrganError as error:
             with suppress(EsrganError):  # if the place cannot be reached, the first error is reported
                 if storage.exists(job.target):  # by a worker that was taken for lost but had continued
                     return ManifestRecord(job.source, job.target, "recovered")
             return ManifestRecord(job.source, job.target, "failed", seconds, self.name, str(error))
-        size, notes = round(result.megapixels, 6), list(result.notes)
+        size, notes = round(result.megapixels, 6), [*result.notes, *notes]
         return ManifestRecord(job.source, job.target, "upscaled", seconds, self.name, None, size, notes)
 
 
 def _make_local_job(job: BulkJob, folder: Path) -> FileJob:
     """Choose the local files that ``upscale_files`` reads and writes for a job."""
     folder.mkdir()
-    source = folder / f"source{Path(job.source).suffix}" if storage.is_uri(job.source) else Path(job.source)
-    return FileJob(source, folder / f"result{Path(job.target).suffix}")
+    source, target = (
+        folder / f"{name}{Path(place).suffix}" if storage.is_uri(place) else Path(place)
+        for name, place in (("source", job.source), ("result", job.target))
+    )
+    return FileJob(source, target)
+
+
+def _upload_files(output: Path, uri: str) -> list[str]:
+    """Move an output and its world files, which lie beside it, to a store, and return messages about the latter."""
+    storage.upload(output, uri)
+    output.unlink()
+    notes = []
+    for path in output.parent.glob(f"{output.stem}.*"):
+        place = uri.removesuffix(output.suffix) + path.suffix
+        if storage.exists(place):
+            notes.append(f"{place} exists already and is kept")
+        else:
+            storage.upload(path, place)
+    return notes
 
 
 def _download_source(job: BulkJob, local_job: FileJob) -> ManifestRecord | None:
@@ -348,6 +377,13 @@ def _download_source(job: BulkJob, local_job: FileJob) -> ManifestRecord | None:
             return ManifestRecord(job.source, job.target, "recovered")
         if storage.is_uri(job.source):
             storage.download(job.source, local_job.source)
+            for suffix in world_file_suffixes(local_job.source.suffix):
+                place = job.source.removesuffix(local_job.source.suffix) + suffix
+                is_there = False
+                with suppress(EsrganError):  # some stores forbid to ask for files that do not exist
+                    is_there = storage.exists(place)
+                if is_there:
+                    storage.download(place, local_job.source.with_suffix(suffix))
     except EsrganError as error:
         return ManifestRecord(job.source, job.target, "failed", error=str(error))
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,7 @@ def strip_file_scheme(location: str) -> str:
     """Convert a file:// URI to a path, and replace a leading ``~`` in paths; return other URIs unchanged."""
     if location.startswith("file://"):
         return url2pathname(urlsplit(location).path)
-    return location if is_uri(location) else str(files.expand_user(location))
+    return location if not location or is_uri(location) else str(files.expand_user(location))
 
 
 def is_uri(location: str) -> bool:
@@ -109,20 +108,14 @@ def download(uri: str, path: Path) -> None:
         system.get_file(name, str(path))
 
 
-def upload(path: Path, location: str) -> None:
-    """Copy a file from this machine to a path or URI, completely or not at all.
-
-    At a path, an existing file is never overwritten.
+def upload(path: Path, uri: str) -> None:
+    """Copy a file from this machine to a URI, completely or not at all.
 
     Raises:
         ImageError: If the file cannot be written.
     """
-    with open_filesystem(location) as (system, name):
-        if not is_uri(location):
-            Path(location).parent.mkdir(parents=True, exist_ok=True)
-            with path.open("rb") as content, files.atomic_write(Path(location), overwrite=False) as file:
-                shutil.copyfileobj(content, file)
-        elif _OBJECT_STORES.isdisjoint([system.protocol] if isinstance(system.protocol, str) else system.protocol):
+    with open_filesystem(uri) as (system, name):
+        if _OBJECT_STORES.isdisjoint([system.protocol] if isinstance(system.protocol, str) else system.protocol):
             folder, _, last = name.rpartition("/")
             system.makedirs(folder, exist_ok=True)
             temporary = f"{folder}/.{secrets.token_hex(4)}-{last}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, Problem
 from esrgan.files import expand_user
 
 
@@ -35,9 +35,16 @@ def add_precision(parser: argparse._ActionsContainer, default: str, text: str) -
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default=default, help=text)
 
 
+def location(text: str) -> str:
+    """Check that the text of a path or URI is not empty, as the value of a variable that is not set would be."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty text")
+    return text
+
+
 def path(text: str) -> Path:
     """Parse a path, which may begin with ``~``: shells do not replace it in ``--option=~/folder`` or in quotes."""
-    return expand_user(text)
+    return expand_user(location(text))
 
 
 def integer(at_least: int, at_most: int | None = None) -> Callable[[str], int]:
@@ -99,6 +106,6 @@ def check_overwrite(paths: Iterable[Path], *, overwrite: bool) -> None:
     """
     for path in paths:
         if path.is_dir():
-            raise EsrganError(f"{path}: is a folder; give the name of a file")
+            raise EsrganError(Problem.failure(path, "is a folder", "give the name of a file"))
         if os.path.lexists(path) and not overwrite:
-            raise EsrganError(f"{path}: already exists; use --overwrite to replace it")
+            raise EsrganError(Problem.failure(path, "already exists", "use --overwrite to replace it"))

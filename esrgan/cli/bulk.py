@@ -14,6 +14,7 @@ from esrgan import extras
 from esrgan.cli import arguments, process, upscaling_options
 from esrgan.console import log
 from esrgan.errors import DeviceError, EsrganError, Problem
+from esrgan.text import describe_error
 
 EXAMPLES = """\
   esrgan bulk holiday/ scans/ -o upscaled
@@ -35,7 +36,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     arguments.add_path(parser, "--list", help="text file with one image path or URI per line")
     parser.add_argument(
-        "-o", "--out-dir", required=True, metavar="DIR", help="output folder that all machines can access, or a URI"
+        "-o",
+        "--out-dir",
+        required=True,
+        type=arguments.location,
+        metavar="DIR",
+        help="output folder that all machines can access, or a URI",
     )
     upscaling_options.add_options(parser)
     parser.add_argument(
@@ -137,7 +143,10 @@ def _read_list(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError as error:
-        raise EsrganError(f"{path}: cannot be read: {error.strerror}; check the path of --list") from error
+        got = f"cannot be read: {describe_error(error)}"
+        raise EsrganError(Problem.failure(path, got, "check the path of --list")) from error
+    if any("\0" in line for line in lines):
+        raise EsrganError(Problem(str(path), "a text file with one path or URI per line", "a binary file"))
     return [line.removesuffix("\r") for line in lines if line.strip()]
 
 

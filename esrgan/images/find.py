@@ -17,7 +17,7 @@ from esrgan.text import describe_error
 _FAMILIAR = """
 .tga .icb .dds .ppm .pgm .pbm .pnm .pam .pfm .jp2 .j2k .jpf .jpx .j2c .jxl .jxr .wdp .qoi .ico .cur .pcx .sgi .ras
 .xbm .xpm .svg .svgz .eps .wmf .emf .psd .psb .xcf .kra .ora .exr .hdr .fits .fit .fts .xisf .dcm .heics .avifs .apng
-.mng .jng
+.mng .jng .jps .insp .icns .dpx .cin .ktx .ktx2 .vtf .blp .iff .lbm .ai .cdr .djvu .nii .mrc .jls .flif .bpg .afphoto
 .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2
 .srf .srw .x3f
 .mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .mts .m2ts .y4m .ogv .mxf
@@ -69,7 +69,16 @@ def search_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFI
     """
     result = ImageSearch()
     found: dict[Path, tuple[Path, Path]] = {}
-    for path in map(expand_user, paths):
+    expected = "an image file or a folder with images"
+    for given in paths:
+        if not str(given):  # such as a variable that is not set; it must not mean the current folder
+            result.problems.append(Problem("''", expected, "an empty text", "check the path"))
+            continue
+        if "://" in str(given):
+            remedy = "download it first, or use esrgan bulk"
+            result.problems.append(Problem(str(given), expected, "an address", remedy))
+            continue
+        path = expand_user(given)
         try:
             files, skipped = _expand_path(path, suffixes)
         except OSError as error:  # for example, a folder without permission to enter it
@@ -78,7 +87,7 @@ def search_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFI
             got = _describe_rest(path, skipped)
         if not files:
             remedy = f"check the path; suffixes searched for: {' '.join(sorted(suffixes))}"
-            result.problems.append(Problem(str(path), "an image file or a folder with images", got, remedy))
+            result.problems.append(Problem(str(path), expected, got, remedy))
         for file, relative_path in files.items():
             found.setdefault(file.parent.resolve() / file.name, (file, relative_path))
         result.skipped |= skipped

@@ -1,46 +1,78 @@
-"""Files beside an image that say where it lies on a map."""
+"""Files beside an image that say where it lies on a map, or hold something else about it."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-# Besides the first and the last letter of the suffix with a w (.pgw for .png), and the whole suffix with a w (.pngw).
-_WORLD_FILE_SUFFIX = ".wld"
-_OTHER_SUFFIXES = (".aux.xml", ".prj", ".ovr", ".points")
+from esrgan.files import atomic_write
+from esrgan.text import describe_error
+
+# Ends of the names of other files that hold coordinates, georeferencing, masks, overviews or edits of an image.
+_OTHER_ENDS = (".aux.xml", ".prj", ".points", ".tab", ".rpb", "_rpc.txt", ".ovr", ".msk", ".xmp", ".aae", ".pp3")
+_MAX_WORLD_FILE_BYTES = 1000
 
 
-def read_sidecars(source: Path, factors: tuple[float, float]) -> tuple[dict[str, str], list[str]]:
-    """Return the world files that the output of an image needs, and notes on other files beside the image.
+def world_file_suffixes(suffix: str) -> tuple[str, ...]:
+    """Return the suffixes, in lower case, that the world file of an image can have: of .png .pgw, .pnw, .pngw, .wld."""
+    suffix = suffix.lower()
+    own = (f".{suffix[1]}{suffix[-1]}w", f"{suffix[:3]}w", f"{suffix}w") if len(suffix) > 2 else ()
+    return (".wld", *own)
+
+
+def copy_sidecars(source: Path, target: Path, factors: tuple[float, float], *, overwrite: bool = False) -> list[str]:
+    """Write the world files that the output of an image needs, and describe the other files beside the image.
 
     A world file has six lines (Esri): the width of a pixel, two rotations, the height of a pixel, and the coordinates
-    of the centre of the upper left pixel.
+    of the centre of the upper left pixel. That of an output has the suffix that belongs to the format of the output.
 
     Args:
         source: The image.
+        target: Its output, which exists already.
         factors: How many times larger the height and the width of the output are.
+        overwrite: Replace existing files.
 
     Returns:
-        The text of each world file by its suffix, and notes.
+        Messages for the user about files that are not kept or cannot be written.
     """
-    suffix = source.suffix
-    names = [source.with_suffix(end) for end in (f".{suffix[1:2]}{suffix[-1:]}w", f"{suffix}w", _WORLD_FILE_SUFFIX)]
-    texts, notes = {}, []
-    for path in names:
-        if not path.is_file():
+    notes = []
+    suffixes = world_file_suffixes(source.suffix), world_file_suffixes(target.suffix)
+    for suffix, new_suffix in zip(*suffixes, strict=False):
+        path = _find(source, source.stem, suffix)
+        if path is None:
             continue
-        try:
-            numbers = [float(line) for line in path.read_text().split()]
-            if len(numbers) != 6:
-                raise ValueError
-        except (ValueError, OSError):
+        if (numbers := _read_world_file(path)) is None:
             notes.append(f"{path.name} is no world file, not kept")
             continue
-        texts[path.suffix] = _adjust(numbers, factors)
-    others = [source.with_name(f"{source.name}{end}") for end in _OTHER_SUFFIXES]
-    others += [source.with_suffix(end) for end in _OTHER_SUFFIXES]
-    if found := sorted({path.name for path in others if path.is_file()}):
+        place = target.with_suffix(new_suffix.upper() if path.suffix.isupper() else new_suffix)
+        try:
+            with atomic_write(place, overwrite=overwrite) as file:
+                file.write(_adjust(numbers, factors).encode())
+        except FileExistsError:
+            notes.append(f"{place.name} exists already and is kept")
+        except OSError as error:
+            notes.append(f"{place.name} cannot be written: {describe_error(error)}")
+    others = {_find(source, start, end) for start in (source.name, source.stem) for end in _OTHER_ENDS}
+    if found := sorted(path.name for path in others if path is not None):
         notes.append(f"files beside it not kept: {', '.join(found)}")
-    return texts, notes
+    return notes
+
+
+def _find(source: Path, start: str, end: str) -> Path | None:
+    """Return the file beside an image whose name has an end, in lower or upper case."""
+    paths = (source.with_name(f"{start}{each}") for each in (end, end.upper()))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_world_file(path: Path) -> list[float] | None:
+    """Return the six numbers of a world file, which may have decimal commas; None if it is something else."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_WORLD_FILE_BYTES).decode("utf-8-sig")
+        numbers = [float(word.replace(",", ".")) for word in text.split()]
+    except (ValueError, OSError):
+        return None
+    return numbers if len(numbers) == 6 and all(map(math.isfinite, numbers)) else None
 
 
 def _adjust(numbers: list[float], factors: tuple[float, float]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.errors import ImageError, Problem
-from esrgan.files import atomic_write
+from esrgan.files import atomic_write, describe_write_error
 from esrgan.images import formats, vips
 from esrgan.images.exif import adjust_exif, strip_exif_prefix
 from esrgan.images.flatten import fit_alpha
@@ -164,8 +164,8 @@ def _write_atomically(path: Path, name: str, write: Callable[[BinaryIO], None], 
     except ImageError:
         raise
     except FileExistsError as error:
-        raise ImageError(f"{path}: {error.strerror}") from error
+        raise ImageError(describe_write_error(path, error)) from error
     except Exception as error:
         got = describe_error(error) if isinstance(error, OSError) else vips.describe_vips_error(error)
         remedy = "check the folder and its free disk space, or choose another format"
-        raise ImageError(f"{path}: cannot be written as {name}: {got}; {remedy}") from error
+        raise ImageError(Problem.failure(path, f"cannot be written as {name}: {got}", remedy)) from error

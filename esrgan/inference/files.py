@@ -18,7 +18,7 @@ from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.images import ImageData
 from esrgan.images.flatten import fit_alpha, parse_colour
 from esrgan.images.formats import FILE_FORMATS, format_for_suffix
-from esrgan.images.sidecars import read_sidecars
+from esrgan.images.sidecars import copy_sidecars
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob
 from esrgan.inference.tiling import ProgressCallback
@@ -63,6 +63,8 @@ class FileOptions:
         max_pixels: Limit for one input, all frames together; None uses ``images.MAX_PIXELS``.
         background: A colour to place transparent images on, as a name (white) or a code (#ffffff), before they are
             upscaled; None keeps alpha, except that opaque alpha is dropped where the format of the output has none.
+        keep_abandoned: Do not look for temporary files of killed processes in the folders of the outputs. A caller that
+            upscales the files of a large folder in many calls does that once.
 
     Raises:
         ValueError: If ``quality`` is out of range, or ``background`` is no colour.
@@ -74,6 +76,7 @@ class FileOptions:
     reduce_depth: bool = False
     max_pixels: int | None = None
     background: str | None = None
+    keep_abandoned: bool = False
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
@@ -115,7 +118,7 @@ def upscale_files(
         ...     print(result.job.target, result.error)
         upscaled/photo_sr.png None
     """
-    for folder in {job.target.parent for job in jobs}:
+    for folder in () if options.keep_abandoned else {job.target.parent for job in jobs}:
         files.remove_abandoned(folder)
     find_folder_problem = functools.cache(files.find_folder_problem)
     ready = []
@@ -252,12 +255,6 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
         quality=options.quality,
         reduce_depth=options.reduce_depth,
     )
-    texts, notes = read_sidecars(job.source, image.factors)
-    for suffix, text in texts.items():
-        path = job.target.with_suffix(suffix)
-        if path.exists() and not options.overwrite:
-            notes.append(f"{path.name} exists already and is kept")
-        else:
-            files.write_text(path, text)
+    notes = copy_sidecars(job.source, job.target, image.factors, overwrite=options.overwrite)
     pixels = sum(frame.shape[0] * frame.shape[1] for frame in image.frames)
     return FileResult(job, megapixels=pixels / 1e6, notes=(*image.notes, *lost, *notes))

@@ -14,8 +14,7 @@ pytest.importorskip("pyarrow")
 
 import ray
 
-from esrgan import bulk, load_generator
-from esrgan.bulk import storage
+from esrgan import bulk, images, load_generator
 from esrgan.bulk.cluster import Worker
 from esrgan.cli import bulk as bulk_command
 from esrgan.cli import inference as inference_command
@@ -127,16 +126,53 @@ def test_objects_match_inference_output_and_are_written_once(run_worker, bucket,
 def test_output_written_meanwhile_is_not_overwritten(run_worker, write_images, tmp_path, monkeypatch):
     write_images(tmp_path / "in", 1)
     jobs, _, _ = bulk.find_pending_jobs([str(tmp_path / "in")], [], str(tmp_path / "out"))
-    upload = storage.upload
+    write = images.write_image
 
-    def late(path, place):
-        Path(place).parent.mkdir()
-        Path(place).write_bytes(b"the other's")
-        upload(path, place)
+    def late(path, *arguments, **options):
+        path.write_bytes(b"the other's")
+        return write(path, *arguments, **options)
 
-    monkeypatch.setattr(storage, "upload", late)
+    monkeypatch.setattr(images, "write_image", late)
     assert [record.status for record in run_worker(jobs)] == ["recovered"]
     assert read_files(tmp_path / "out") == {"0_sr.png": b"the other's"}
+
+
+def test_full_disk_is_reported_and_leaves_no_file(run_worker, write_images, tmp_path, monkeypatch):
+    write_images(tmp_path / "in", 1)
+    jobs, _, _ = bulk.find_pending_jobs([str(tmp_path / "in")], [], str(tmp_path / "out"))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    (record,) = run_worker(jobs)
+    assert "0_sr.png: cannot be written as PNG: No space left on device; check the folder" in record.error
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_world_files_accompany_the_outputs(run_worker, bucket, write_images, tmp_path, is_remote):
+    write_images(tmp_path / "in", 2)
+    for name in ("0.pgw", "1.wld"):
+        (tmp_path / "in" / name).write_text("4\n0\n0\n-4\n100\n200\n")
+    source, out = str(tmp_path / "in"), str(tmp_path / "out")
+    if is_remote:
+        bucket.pipe({f"memory://in/{path.name}": path.read_bytes() for path in (tmp_path / "in").iterdir()})
+        bucket.pipe_file("memory://out/1_sr.wld", b"the user's")
+        source, out = "memory://in", "memory://out"
+    first, second = run_worker(bulk.find_pending_jobs([source], [], out)[0])
+    assert first.status == second.status == "upscaled"
+    if is_remote:
+        assert bucket.cat_file("memory://out/0_sr.pgw").split()[:4] == [b"2.0", b"0.0", b"0.0", b"-2.0"]
+        assert bucket.cat_file("memory://out/1_sr.wld") == b"the user's"
+        assert second.notes == ["memory://out/1_sr.wld exists already and is kept"]
+    else:
+        assert {path.name for path in tmp_path.glob("out/*.*")} == {"0_sr.png", "0_sr.pgw", "1_sr.png", "1_sr.wld"}
+
+
+def test_output_folder_named_like_an_image_is_refused(write_images, tmp_path):
+    write_images(tmp_path / "in", 1)
+    for out in (tmp_path / "r.png", tmp_path / "in/0.png", "memory://b/r.tif"):
+        with pytest.raises(ImageError, match="expected an output folder, got the name of an image file; choose"):
+            bulk.find_pending_jobs([str(tmp_path / "in")], [], str(out))
+    (tmp_path / "r.png").mkdir()
+    assert bulk.find_pending_jobs([str(tmp_path / "in")], [], str(tmp_path / "r.png"))[0]
 
 
 def test_unreachable_store_is_the_reported_error(run_worker, bucket, write_images, tmp_path, monkeypatch):
@@ -179,6 +215,8 @@ def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
         ([], "no images to upscale"),
         (["--list", tmp_path / "empty.txt"], "no images to upscale"),
         (["--list", tmp_path / "no.txt"], "cannot be read"),
+        (["--list", tmp_path / "in/0.png"], "expected a text file with one path or URI per line, got a binary file"),
+        ([""], "got an empty text; check the path"),
         ([tmp_path / "in", "--psnr-model-path", model], "--psnr-model-path: needs --alpha, the share of -m"),
         ([tmp_path / "in", "--address", "127.0.0.1:9"], "a Ray cluster"),
     ):

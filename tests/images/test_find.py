@@ -77,3 +77,18 @@ def test_unreadable_subfolder_does_not_hide_the_rest(tree):
     (tree / "sub").chmod(0o700)
     assert len(files) == 4
     assert skipped[tree / "sub"] == "unreadable folder"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "'': expected an image file or a folder with images, got an empty text; check the path"),
+        ("s3://a/b.png", "s3://a/b.png: expected an image file or a folder with images, got an address; download it"),
+    ],
+)
+def test_empty_texts_and_addresses_stand_for_nothing(path, message, tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    monkeypatch.chdir(tmp_path)
+    search = images.search_images([path, "."])
+    assert str(search.problems[0]).startswith(message)
+    assert len(search.problems) == 1

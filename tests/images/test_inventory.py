@@ -12,7 +12,7 @@ from PIL import Image
 from esrgan import images
 from esrgan.images import tiff_directories
 from esrgan.images.exif import adjust_exif
-from esrgan.images.sidecars import read_sidecars
+from esrgan.images.sidecars import copy_sidecars
 from esrgan.images.xmp import adjust_xmp
 from tests.helpers.image_files import noise
 
@@ -234,18 +234,56 @@ def test_exif_thumbnail_is_made_anew(behind):
     assert np.abs(np.asarray(thumbnail).astype(int) - 200).max() < 3
 
 
-@pytest.mark.parametrize("suffix", [".pgw", ".pngw", ".wld"])
-def test_world_files_follow_the_size(tmp_path, suffix):
+SUFFIXES_OF_WORLD_FILES = [
+    (".pgw", "b.png", ".pgw"),
+    (".pngw", "b.png", ".pngw"),
+    (".wld", "b.webp", ".wld"),
+    (".PGW", "b.PNG", ".PGW"),
+    (".pgw", "b.tif", ".tfw"),
+    (".PNGW", "b.jpeg", ".JPEGW"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "target", "new_suffix"), SUFFIXES_OF_WORLD_FILES)
+def test_world_files_follow_the_size(tmp_path, suffix, target, new_suffix):
     (tmp_path / f"a{suffix}").write_text("10\n1\n2\n-20\n500005\n5399990\n")
     (tmp_path / "a.png.aux.xml").touch()
-    texts, notes = read_sidecars(tmp_path / "a.png", (4, 2))
-    a, d, b, e, c, f = map(float, texts[suffix].split())
+    notes = copy_sidecars(tmp_path / "a.png", tmp_path / target, (4, 2))
+    a, d, b, e, c, f = map(float, (tmp_path / f"b{new_suffix}").read_text().split())
     assert notes == ["files beside it not kept: a.png.aux.xml"]
     for old, new in (((-0.5, -0.5), (-0.5, -0.5)), ((9.5, 5.5), (19.5, 23.5))):  # corners of 10 × 6 and 20 × 24 pixels
         x, y = 10 * old[0] + 2 * old[1] + 500005, 1 * old[0] - 20 * old[1] + 5399990
         assert (a * new[0] + b * new[1] + c, d * new[0] + e * new[1] + f) == pytest.approx((x, y))
 
 
-def test_other_file_in_the_place_of_a_world_file_is_named(tmp_path):
-    (tmp_path / "a.wld").write_text("hello")
-    assert read_sidecars(tmp_path / "a.png", (4, 4)) == ({}, ["a.wld is no world file, not kept"])
+def test_world_file_may_have_a_mark_decimal_commas_and_two_byte_line_ends(tmp_path):
+    (tmp_path / "a.tfw").write_bytes(b"\xef\xbb\xbf0,5\r\n0\r\n0\r\n-0,5\r\n100,25\r\n1e3\r\n")
+    assert copy_sidecars(tmp_path / "a.TIF", tmp_path / "b.TIF", (1, 1)) == []
+    assert [*map(float, (tmp_path / "b.tfw").read_text().split())] == [0.5, 0, 0, -0.5, 100.25, 1000]
+
+
+@pytest.mark.parametrize("content", ["hello", "1 2 3 4 5", "1 2 3 4 5 nan", "1 2 3 4 5 6 7", "\xff" * 2000])
+def test_other_file_in_the_place_of_a_world_file_is_named(tmp_path, content):
+    (tmp_path / "a.wld").write_text(content)
+    assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4)) == ["a.wld is no world file, not kept"]
+    assert not (tmp_path / "b.wld").exists()
+
+
+def test_existing_world_file_is_replaced_only_if_asked(tmp_path):
+    (tmp_path / "a.wld").write_text("1 0 0 -1 0 0")
+    (tmp_path / "b.wld").write_text("the user's")
+    assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4)) == ["b.wld exists already and is kept"]
+    assert (tmp_path / "b.wld").read_text() == "the user's"
+    assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4), overwrite=True) == []
+    assert (tmp_path / "b.wld").read_text().startswith("0.25\n")
+    (tmp_path / "no").touch()
+    assert copy_sidecars(tmp_path / "a.png", tmp_path / "no/b.png", (4, 4)) == [
+        "b.wld cannot be written: Not a directory"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.xmp", "a.jpg.xmp", "a.AAE", "a.jpg.aux.xml", "a.prj", "a.jpg.ovr", "a_rpc.txt"])
+def test_files_beside_an_image_that_describe_it_are_named(tmp_path, name):
+    for other in (name, "a.txt", "b.xmp", "a.png"):
+        (tmp_path / other).touch()
+    assert copy_sidecars(tmp_path / "a.jpg", tmp_path / "b.jpg", (4, 4)) == [f"files beside it not kept: {name}"]
