@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_EXIF_DIRECTORY, _INTEROPERABILITY = 0x8769, 0xA005
+_SUBJECTS = (0x9214, 0xA214)  # SubjectArea, SubjectLocation
+_CODES = {3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 13: "I"}  # types of numbers, as the module struct names them
+# Tags of a thumbnail without compression that one in JPEG does not have (Exif 2.32, §4.6.8, table 21).
+_STRIP_TAGS = (0x100, 0x101, 0x102, 0x106, 0x111, 0x115, 0x116, 0x117, 0x11C)
 
 
 def strip_exif_prefix(block: bytes) -> bytes | None:
@@ -23,78 +30,180 @@ def read_orientation(block: bytes) -> int:
     order = ">" if block[:2] == b"MM" else "<"
     with suppress(struct.error):
         (directory,) = struct.unpack_from(f"{order}I", block, 4)
-        (count,) = struct.unpack_from(f"{order}H", block, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, entry)
-            if tag == 0x112 and kind == 3:
-                return int(value) if 1 <= value <= 8 else 1
+        for tag, place in _find_entries(block, order, directory):
+            if tag == 0x112:
+                _, _, values = _read_numbers(block, order, place)
+                return values[0] if len(values) == 1 and 1 <= values[0] <= 8 else 1
     return 1
 
 
-def adjust_exif(block: bytes, frame: NDArray[Any], factors: tuple[float, float]) -> bytes:
+def adjust_exif(
+    block: bytes, frame: NDArray[Any], factors: tuple[float, float], max_bytes: int | None = None
+) -> tuple[bytes | None, list[str]]:
     """Return an EXIF block for an upright image of a new size; everything else in the block stays in place.
 
-    Orientation and size are set, the focal plane's pixels per unit multiplied, and a thumbnail is made anew.
+    Orientation and size are set, the focal plane's pixels per unit are multiplied, the place of the subject follows
+    the size, resolutions are exchanged if the image was turned on its side, and a thumbnail is made anew.
 
     Args:
         block: The EXIF block, starting with its TIFF header.
         frame: The image (H, W, C).
-        factors: How many times larger height and width are than those of the image that was read.
+        factors: How many times larger height and width are than those of the upright image that was read.
+        max_bytes: Largest size of a block; the thumbnail is left out, or else the whole block, if it is larger.
+
+    Returns:
+        The block, or None if it is too large, and notes on what was left out.
     """
-    height, width = frame.shape[:2]
-    # The tags are Orientation, ImageWidth and ImageLength (TIFF 6.0, §8), and PixelXDimension and PixelYDimension
-    # (Exif 2.32, §4.6).
-    values = {0x112: 1, 0x100: width, 0x101: height, 0xA002: width, 0xA003: height}
+    result, notes = bytearray(block), []
     order = ">" if block[:2] == b"MM" else "<"
-    result = bytearray(block)
-
-    def update(directory: int, depth: int) -> int:
-        (count,) = struct.unpack_from(f"{order}H", block, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, kind, _, offset = struct.unpack_from(f"{order}HHII", block, entry)
-            code = {3: "H", 4: "I"}.get(kind)
-            if tag in values and code and (code == "I" or values[tag] <= 0xFFFF):
-                struct.pack_into(f"{order}{code}", result, entry + 8, values[tag])
-            elif tag in (0xA20E, 0xA20F) and kind == 5:  # FocalPlaneXResolution and FocalPlaneYResolution
-                top = round(struct.unpack_from(f"{order}I", block, offset)[0] * factors[tag == 0xA20E])
-                struct.pack_into(f"{order}I", result, offset, min(top, 2**32 - 1))
-            elif tag == 0x8769 and depth == 0:
-                update(offset, depth + 1)
-        return int(directory + 2 + 12 * count)
-
     with suppress(struct.error):  # no reader finds an orientation in a damaged block either
-        following = update(struct.unpack_from(f"{order}I", block, 4)[0], 0)
-        if thumbnails := struct.unpack_from(f"{order}I", block, following)[0]:
-            _replace_thumbnail(result, order, thumbnails, frame)
-    return bytes(result)
+        _adjust_directories(result, order, frame.shape[:2], factors)
+    with suppress(struct.error):
+        (first,) = struct.unpack_from(f"{order}I", block, 4)
+        link = first + 2 + 12 * struct.unpack_from(f"{order}H", block, first)[0]
+        if struct.unpack_from(f"{order}I", block, link)[0]:
+            notes += _replace_thumbnail(result, order, link, frame)
+            if max_bytes is not None and len(result) > max_bytes:
+                _clear_thumbnail(result, order, struct.unpack_from(f"{order}I", block, link)[0])
+                del result[len(block) :]
+                struct.pack_into(f"{order}I", result, link, 0)
+                notes.append("thumbnail in EXIF not kept, because EXIF would be too large")
+    if max_bytes is not None and len(result) > max_bytes:
+        return None, [f"EXIF not kept, because it has more than {max_bytes} bytes"]
+    return bytes(result), notes
 
 
-def _replace_thumbnail(block: bytearray, order: str, directory: int, frame: NDArray[Any]) -> None:
-    """Put a small JPEG of the image at the end of a block, and clear the thumbnail in it (Exif 2.32, §4.5.5)."""
+def adjust_subject(
+    values: Sequence[int], orientation: int, size: tuple[int, ...], factors: tuple[float, float]
+) -> list[int]:
+    """Return the place of the subject in the upright image, given the one in the image as it is stored.
+
+    Args:
+        values: x and y of the centre, and possibly a diameter or width and height (Exif 2.32, §4.6.5, SubjectArea).
+        orientation: The orientation of the stored image.
+        size: Height and width of the upright image.
+        factors: How many times larger height and width are than those of the upright image that was read.
+    """
+    height, width = (round(side / factor) for side, factor in zip(size, factors, strict=True))
+    right, bottom = (height, width)[orientation < 5] - 1, (width, height)[orientation < 5] - 1
+    x, y = turn_point(values[0], values[1], orientation, right, bottom)
+    extent = list(values[2:])
+    if orientation >= 5:
+        extent.reverse()
+    return [round(value * factors[1 - number % 2]) for number, value in enumerate([x, y, *extent])]
+
+
+def turn_point(x: float, y: float, orientation: int, right: float, bottom: float) -> tuple[float, float]:
+    """Return where a point of a stored image is in the upright one; the last point is at ``right`` and ``bottom``."""
+    x = right - x if orientation in (2, 3, 7, 8) else x
+    y = bottom - y if orientation in (3, 4, 6, 7) else y
+    return (y, x) if orientation >= 5 else (x, y)
+
+
+def _find_entries(block: bytes | bytearray, order: str, directory: int) -> Iterator[tuple[int, int]]:
+    """Yield tag and place of each entry of a directory."""
     (count,) = struct.unpack_from(f"{order}H", block, directory)
-    entries = {}
-    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHII", block, entry)
-        entries[tag] = entry, kind, value
-    if 0x201 not in entries or 0x202 not in entries:
+    for place in range(directory + 2, directory + 2 + 12 * count, 12):
+        yield struct.unpack_from(f"{order}H", block, place)[0], place
+
+
+def _read_numbers(block: bytes | bytearray, order: str, place: int) -> tuple[str, int, tuple[Any, ...]]:
+    """Return format, place and values of an entry's numbers; fractions are pairs, and other types have no values."""
+    kind, count, offset = struct.unpack_from(f"{order}HII", block, place + 2)
+    layout = order + _CODES.get(kind, "") * min(count, len(block))
+    start = place + 8 if struct.calcsize(layout) <= 4 else offset
+    return layout, start, struct.unpack_from(layout, block, start)
+
+
+def _adjust_directories(block: bytearray, order: str, size: tuple[int, ...], factors: tuple[float, float]) -> None:
+    """Adjust the numbers in the main directory, in EXIF's, and in that of interoperability."""
+    height, width = size
+    # The tags are Orientation, ImageWidth and ImageLength (TIFF 6.0, §8), PixelXDimension and PixelYDimension
+    # (Exif 2.32, §4.6.5), and RelatedImageWidth and RelatedImageLength (DCF 2.0, §3.3.4).
+    values = {0x112: 1, 0x100: width, 0x101: height, 0xA002: width, 0xA003: height, 0x1001: width, 0x1002: height}
+    orientation = read_orientation(bytes(block))
+    (directory,) = struct.unpack_from(f"{order}I", block, 4)
+    for pointer in (_EXIF_DIRECTORY, _INTEROPERABILITY, None):
+        entries = dict(_find_entries(block, order, directory))
+        for tag, place in entries.items():
+            if tag in values:
+                _set_number(block, order, place, values[tag])
+            elif tag in _SUBJECTS:
+                layout, start, numbers = _read_numbers(block, order, place)
+                if 2 <= len(numbers) <= 4:
+                    numbers = tuple(adjust_subject(numbers, orientation, size, factors))
+                    top = 0xFFFF if "H" in layout else 2**32 - 1
+                    struct.pack_into(layout, block, start, *(min(max(number, 0), top) for number in numbers))
+        # XResolution and YResolution, which tell how large to print, and those of the focal plane
+        for x_tag, y_tag, (y_factor, x_factor) in ((0x11A, 0x11B, (1, 1)), (0xA20E, 0xA20F, factors)):
+            places = [(entries.get(x_tag), x_factor), (entries.get(y_tag), y_factor)]
+            _adjust_resolutions(block, order, places, is_turned=orientation >= 5)
+        if pointer not in entries:
+            return
+        (directory,) = struct.unpack_from(f"{order}I", block, entries[pointer] + 8)
+
+
+def _set_number(block: bytearray, order: str, place: int, value: int) -> None:
+    """Set the only number of an entry, which gets a larger type if it needs one."""
+    kind, count = struct.unpack_from(f"{order}HI", block, place + 2)
+    if kind in (3, 4) and count == 1:
+        kind = kind if value <= 0xFFFF else 4
+        struct.pack_into(f"{order}HI{'H2x' if kind == 3 else 'I'}", block, place + 2, kind, 1, value)
+
+
+def _adjust_resolutions(
+    block: bytearray, order: str, places: Sequence[tuple[int | None, float]], *, is_turned: bool
+) -> None:
+    """Multiply the fractions at two places, each by its factor, after exchanging them if the image was turned."""
+    found = [(_read_numbers(block, order, place), factor) for place, factor in places if place is not None]
+    layouts = {layout for (layout, _, _), _ in found}
+    if len(layouts) != 1 or not layouts <= {f"{order}{code}" for code in ("II", "f", "d")}:
         return
-    old, length = entries[0x201][2], entries[0x202][2]
-    data, (width, height) = _make_thumbnail(frame)
-    block[old : old + length] = bytes(min(length, max(len(block) - old, 0)))
-    if old + length >= len(block):
-        del block[old:]
-    else:
-        block += bytes(len(block) % 2)
-        old = len(block)
-    block += data
-    values = {0x201: old, 0x202: len(data), 0x112: 1, 0x100: width, 0x101: height}
-    for tag, value in values.items():
+    values = [numbers for (_, _, numbers), _ in found][:: -1 if is_turned else 1]
+    for ((layout, start, _), factor), (top, *bottom) in zip(found, values, strict=True):
+        scaled = round(top * factor) if bottom else top * factor
+        while bottom and scaled >= 2**32:
+            scaled, bottom = scaled // 2, [max(bottom[0] // 2, 1)]
+        struct.pack_into(layout, block, start, scaled, *bottom)
+
+
+def _replace_thumbnail(block: bytearray, order: str, link: int, frame: NDArray[Any]) -> list[str]:
+    """Put a small JPEG of the image at the end of a block, in place of the thumbnail in it (Exif 2.32, §4.5.5)."""
+    (directory,) = struct.unpack_from(f"{order}I", block, link)
+    entries = {tag: bytes(block[place : place + 12]) for tag, place in _find_entries(block, order, directory)}
+    end = directory + 2 + 12 * struct.unpack_from(f"{order}H", block, directory)[0]
+    notes = ["further images in EXIF not kept"] if struct.unpack_from(f"{order}I", block, end)[0] else []
+    if not _clear_thumbnail(block, order, directory):
+        return []
+    data, (width, height) = make_thumbnail(frame)
+    if 0x201 not in entries:
+        entries = {tag: entry for tag, entry in entries.items() if tag not in _STRIP_TAGS}
+    for tag, value in {0x103: 6, 0x112: 1, 0x100: width, 0x101: height}.items():
         if tag in entries:
-            entry, kind, _ = entries[tag]
-            struct.pack_into(f"{order}{'H' if kind == 3 else 'I'}", block, entry + 8, value)
+            entries[tag] = struct.pack(f"{order}HHIH2x", tag, 3, 1, value)
+    block += bytes(len(block) % 2)
+    for tag, value in {0x201: len(block), 0x202: len(data)}.items():
+        entries[tag] = struct.pack(f"{order}HHII", tag, 4, 1, value)
+    table = struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+    block[directory : end + 4] = table.ljust(end + 4 - directory, b"\0")
+    block += data
+    return notes
 
 
-def _make_thumbnail(frame: NDArray[Any]) -> tuple[bytes, tuple[int, int]]:
+def _clear_thumbnail(block: bytearray, order: str, directory: int) -> bool:
+    """Clear the data of a thumbnail, and return whether there was one; at the end of a block it is cut off."""
+    places = dict(_find_entries(block, order, directory))
+    for start_tag, length_tag in ((0x201, 0x202), (0x111, 0x117)):
+        if start_tag in places and length_tag in places:
+            starts, lengths = (_read_numbers(block, order, places[tag])[2] for tag in (start_tag, length_tag))
+            for start, length in sorted(zip(starts, lengths, strict=False), reverse=True):
+                if start >= 8 and not start <= directory < start + length:
+                    block[start : start + length] = bytes(length) if start + length < len(block) else b""
+            return True
+    return False
+
+
+def make_thumbnail(frame: NDArray[Any]) -> tuple[bytes, tuple[int, int]]:
     """Return a JPEG of at most 160 × 160 pixels of an image, and its width and height."""
     from PIL import Image
 

@@ -2,49 +2,78 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from esrgan.images import samples, vips
+from esrgan.images import photoshop, samples, vips
+from esrgan.images.exif import read_orientation, strip_exif_prefix
 from esrgan.images.image import DEFAULT_QUALITY, Dpi, ImageData, NativeBlock
-from esrgan.images.source import Source
+from esrgan.images.jpeg_segments import EXTRA_IMAGES, describe_rest, find_segments
+from esrgan.images.source import Decoded, Source, UnsupportedImageError
+from esrgan.images.xmp import join_xmp
 
-MAX_JPEG_XMP_BYTES = 0xFFFF - 2 - 29  # the largest segment, less its length field and its name
-MAX_JPEG_EXIF_BYTES = 0xFFFF - 2 - 6  # the largest segment, less its length field and "Exif\0\0"
+_COMMENT, _APP0, _APP1, _APP2, _APP13, _APP14 = 0xFE, 0xE0, 0xE1, 0xE2, 0xED, 0xEE
+_MAX_SEGMENT_BYTES = 0xFFFF - 2  # without the field that holds the length
+_EXIF, _PROFILE, _PHOTOSHOP = b"Exif\0\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0"
+_XMP, _EXTENDED_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+MAX_JPEG_EXIF_BYTES = _MAX_SEGMENT_BYTES - len(_EXIF)
+# A packet that only says that there is more (XMP specification, part 3, §1.1.3.1).
+_MAIN_XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="%s"/>'
+    b"</rdf:RDF></x:xmpmeta>"
+)
+_CODINGS = {
+    **dict.fromkeys((0xC3, 0xCB), "lossless "),
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical "),
+    **dict.fromkeys((0xC9, 0xCA), "arithmetic-coded "),
+}
+_JPEG_LS = 0xF7
+_FRAME_HEADERS = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
 
 
 @dataclass
 class _Inventory:
-    """What a JPEG file holds besides pixels, EXIF, XMP, IPTC and its colour profile."""
+    """What a JPEG file holds besides pixels.
 
-    dpi: Dpi = None
-    pixel_aspect: tuple[int, int] | None = None
-    comments: list[bytes] = field(default_factory=list)
+    Attributes:
+        segments: Contents of the segments that are understood, by their names.
+        coding: Marker of the frame, and bits per sample.
+        left_out: What is not kept.
+    """
+
+    segments: dict[bytes, list[bytes]] = field(default_factory=dict)
+    coding: tuple[int, int] = (0xC0, 8)
     left_out: list[str] = field(default_factory=list)
 
 
 def read(source: Source) -> ImageData:
     """Read a JPEG file."""
     found = _take_inventory(source.file)
-    decoded = vips.decode(source, "jpeg")
-    frames = samples.turn_upright(decoded.frames, decoded.fields.get("orientation", 1))
-    aspect = found.pixel_aspect
-    if aspect and decoded.fields.get("orientation", 1) >= 5:
-        aspect = aspect[::-1]
-    left_out = [f"{', '.join(dict.fromkeys(found.left_out))} not kept"] if found.left_out else []
+    exif = _take_exif(found)
+    orientation = read_orientation(exif or b"")
+    resources = photoshop.read_resources(b"".join(found.segments.get(_PHOTOSHOP, [])), orientation)
+    dpi, aspect = _read_resolution(found.segments.get(b"JFIF\0", []), is_turned=orientation >= 5)
+    metadata: dict[str, Any] = {"exif": exif, "xmp": _take_xmp(found), "iptc": resources.iptc}
+    decoded = _decode(source, found.coding)
+    if _PROFILE in found.segments and not (decoded.metadata.get("icc_profile") or decoded.notes or source.is_strict):
+        decoded.notes.append("unreadable colour profile not kept")
+    left_out = dict.fromkeys([*found.left_out, *resources.left_out])
+    comments = [NativeBlock("comment", "comment", text) for text in found.segments.get(b"", [])]
     return ImageData(
-        tuple(frames),
+        tuple(samples.turn_upright(decoded.frames, orientation)),
         "JPEG",
         lossless=False,
-        dpi=found.dpi,
+        dpi=dpi,
         pixel_aspect=aspect,
-        native_blocks=tuple(NativeBlock("comment", "comment", text) for text in found.comments),
+        native_blocks=(*comments, *resources.kept),
         changes=tuple(decoded.changes),
-        notes=(*decoded.notes, *left_out),
-        **decoded.metadata,
+        notes=(*decoded.notes, *([f"{', '.join(left_out)} not kept"] if left_out else [])),
+        **decoded.metadata | metadata,
     )
 
 
@@ -56,7 +85,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
         image,
         "JPEG",
         "jpeg",
-        keep=vips.KEEP_XMP | vips.KEEP_IPTC | vips.KEEP_ICC,
+        keep=vips.KEEP_ICC,
         head_length=2,
         edit=partial(insert_jpeg_metadata, image=image),
         Q=quality or DEFAULT_QUALITY,
@@ -64,73 +93,127 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     )
 
 
+def _decode(source: Source, coding: tuple[int, int]) -> Decoded:
+    """Decode the pixels, and name the kind of a JPEG file that cannot be decoded because it is rare."""
+    try:
+        return vips.decode(source, "jpeg")
+    except UnsupportedImageError:
+        raise
+    except Exception as error:
+        marker, bits = coding
+        kind = _CODINGS.get(marker, "") + ("JPEG-LS" if marker == _JPEG_LS else "JPEG")
+        kind += f" of {bits} bits per sample" if bits != 8 else ""
+        if kind == "JPEG" or "premature end" in str(error) or "truncated" in str(error):
+            raise
+        remedy = "convert it to PNG or TIFF with the program that it comes from"
+        raise UnsupportedImageError("a baseline or progressive JPEG of 8 bits", f"a {kind}", remedy) from error
+
+
 def _take_inventory(file: BinaryIO) -> _Inventory:
     """Account for every segment of a JPEG file, and for what follows the image (CIPA DC-007)."""
     file.seek(0)
     data = file.read()
     found = _Inventory()
-    position = 2
-    while match := _MARKER.search(data, position):
-        marker, position = data[match.start() + 1], match.end()
-        if marker == _END:
-            break
-        if marker in _WITHOUT_LENGTH or position + 2 > len(data):
-            continue
-        end = position + int.from_bytes(data[position : position + 2])
-        _add_segment(found, marker, data[position + 2 : end])
-        position = end
-    rest = data[position:].strip(b"\0")
-    if rest and (kind := _describe_rest(rest)) not in found.left_out:
-        found.left_out.append(kind)
+    segments, end = find_segments(data, 2)
+    for marker, content in segments:
+        name = next((name for kind, name in _KNOWN_SEGMENTS if kind == marker and content.startswith(name)), None)
+        if marker in _FRAME_HEADERS:
+            found.coding = (marker, content[0] if content else 8)
+        elif name is not None:
+            found.segments.setdefault(name, []).append(content[len(name) :])
+        elif marker == _APP2 and content.startswith(b"MPF\0"):
+            found.left_out.append(EXTRA_IMAGES)
+        elif _APP0 <= marker <= _APP0 + 15:
+            text = re.match(rb"[ -~]*", content)
+            found.left_out.append(f"segment APP{marker - _APP0} {text[0][:40].decode() if text else ''}".rstrip())
+    found.left_out += describe_rest(data[end:]) if end else []
     return found
 
 
-_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # in compressed data, 0 follows a byte of 255
-_END, _COMMENT, _APP0 = 0xD9, 0xFE, 0xE0
-_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
-_EXTRA_IMAGES = "extra images after the photograph (a phone's preview, depth map or gain map)"
-# The application segments whose content ImageData holds or that only describe how the pixels are stored.
-_KNOWN_SEGMENTS = {
-    0xE1: (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"),
-    0xE2: (b"ICC_PROFILE\0",),
-    0xED: (b"Photoshop 3.0\0",),
-    0xEE: (b"Adobe",),
-}
+# The segments whose content ImageData holds, or that only describe how the pixels are stored.
+_KNOWN_SEGMENTS = [(_COMMENT, b""), (_APP0, b"JFIF\0"), (_APP1, b"Exif\0"), (_APP1, _XMP), (_APP1, _EXTENDED_XMP)]
+_KNOWN_SEGMENTS += [(_APP2, _PROFILE), (_APP13, _PHOTOSHOP), (_APP14, b"Adobe")]
 
 
-def _add_segment(found: _Inventory, marker: int, content: bytes) -> None:
-    if marker == _COMMENT:
-        found.comments.append(content)
-    elif marker == _APP0 and content.startswith(b"JFIF\0") and len(content) >= 12:
-        unit, x, y = struct.unpack_from(">BHH", content, 7)
+def _take_exif(found: _Inventory) -> bytes | None:
+    """Return the EXIF block; one that is too large for a segment continues in the next one."""
+    blocks: list[bytes] = []
+    for content in found.segments.get(b"Exif\0", []):
+        block = strip_exif_prefix(content[1:])
+        if block:
+            blocks.append(block)
+        elif blocks:
+            blocks[-1] += content[1:]
+        else:
+            found.left_out.append("unreadable EXIF")
+    if len(set(blocks)) > 1:
+        found.left_out.append("a second EXIF")
+    return blocks[0] if blocks else None
+
+
+def _take_xmp(found: _Inventory) -> bytes | None:
+    """Return the XMP packet, with the properties of its extension (XMP specification, part 3, §1.1.3.1)."""
+    packets = found.segments.get(_XMP, [])
+    packet = packets[0] if packets else None
+    if len(set(packets)) > 1:
+        found.left_out.append("a second XMP")
+    extensions: dict[tuple[bytes, int], dict[int, bytes]] = {}
+    for content in found.segments.get(_EXTENDED_XMP, []):
+        offset = int.from_bytes(content[36:40])
+        extensions.setdefault((content[:32], int.from_bytes(content[32:36])), {})[offset] = content[40:]
+    for (name, length), parts in extensions.items():
+        extension = b"".join(parts[offset] for offset in sorted(parts))
+        joined = None
+        if packet and re.search(rb"HasExtendedXMP\W+%s" % re.escape(name), packet) and len(extension) == length:
+            joined = join_xmp(packet, extension)
+        if joined is None:
+            found.left_out.append("extended XMP")
+        packet = joined or packet
+    return packet
+
+
+def _read_resolution(headers: list[bytes], *, is_turned: bool) -> tuple[Dpi, tuple[int, int] | None]:
+    """Return resolution and pixel aspect ratio of the upright image, given the contents of JFIF headers."""
+    for content in headers:
+        if len(content) < 7:
+            continue
+        unit, x, y = struct.unpack_from(">BHH", content, 2)
+        if is_turned:
+            x, y = y, x
         inches = {1: 1.0, 2: 2.54}.get(unit)
-        found.dpi = (x * inches, y * inches) if inches and x and y else None
         # Without a unit these are densities: the wider a pixel, the fewer there are.
-        found.pixel_aspect = (y, x) if unit == 0 and x and y and x != y else None
-    elif marker == 0xE2 and content.startswith(b"MPF\0"):
-        found.left_out.append(_EXTRA_IMAGES)
-    elif marker == 0xE1 and content.startswith(b"http://ns.adobe.com/xmp/extension/\0"):
-        found.left_out.append("extended XMP")
-    elif _APP0 <= marker <= 0xEF and not content.startswith(_KNOWN_SEGMENTS.get(marker, ())):
-        name = re.match(rb"[ -~]*", content)
-        found.left_out.append(f"segment APP{marker - _APP0} {name[0][:40].decode() if name else ''}".rstrip())
-
-
-def _describe_rest(rest: bytes) -> str:
-    """Return what the bytes behind the image are."""
-    if b"ftyp" in rest[: 1 << 16]:
-        return "the video of a motion photo"
-    if rest.startswith(b"\xff\xd8"):
-        return _EXTRA_IMAGES
-    return f"{len(rest)} bytes behind the image"
+        aspect = (y, x) if unit == 0 and x and y and x != y else None
+        return (x * inches, y * inches) if inches and x and y else None, aspect
+    return None, None
 
 
 def insert_jpeg_metadata(head: bytes, image: ImageData) -> bytes:
-    """Return the first 2 bytes of a JPEG file with a JFIF header and the image's EXIF added."""
+    """Return the first 2 bytes of a JPEG file with a JFIF header and the image's metadata added."""
     x, y = (min(round(value), 0xFFFF) for value in image.dpi or (image.pixel_aspect or (1, 1))[::-1])
-    jfif = b"\xff\xe0" + struct.pack(">H5sHBHHBB", 16, b"JFIF\0", 0x0102, 1 if image.dpi else 0, x, y, 0, 0)
-    block = b"Exif\0\0" + image.exif if image.exif else b""
-    app1 = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block if block else b""
-    texts = [each.content for each in image.native_blocks if image.file_format == "JPEG"]
-    comments = b"".join(b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text for text in texts)
-    return head[:2] + jfif + app1 + comments + head[2:]
+    jfif = struct.pack(">5sHBHHBB", b"JFIF\0", 0x0102, 1 if image.dpi else 0, x, y, 0, 0)
+    parts = [head[:2], _pack(_APP0, b"", jfif), _pack(_APP1, _EXIF, image.exif or b""), _pack_xmp(image.xmp or b"")]
+    parts.append(_pack(_APP13, _PHOTOSHOP, photoshop.write_resources(image)))
+    if image.file_format == "JPEG":
+        parts += [_pack(_COMMENT, b"", block.content) for block in image.native_blocks if block.key == "comment"]
+    return b"".join([*parts, head[2:]])
+
+
+def _pack(marker: int, header: bytes, content: bytes) -> bytes:
+    """Return content in as many segments as it needs, each with the same header."""
+    size = _MAX_SEGMENT_BYTES - len(header)
+    parts = [header + content[start : start + size] for start in range(0, len(content), size)]
+    return b"".join(struct.pack(">BBH", 0xFF, marker, len(part) + 2) + part for part in parts)
+
+
+def _pack_xmp(packet: bytes) -> bytes:
+    """Return an XMP packet in one segment, or as an extension if it is too large."""
+    if len(_XMP + packet) <= _MAX_SEGMENT_BYTES:
+        return _pack(_APP1, _XMP, packet)
+    extension = re.sub(rb"<\?xpacket[^>]*\?>", b"", packet).strip(b"\0\r\n\t ")
+    name = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper().encode()
+    result = _pack(_APP1, _XMP, _MAIN_XMP % name)
+    size = 65000
+    for start in range(0, len(extension), size):
+        header = _EXTENDED_XMP + name + struct.pack(">II", len(extension), start)
+        result += _pack(_APP1, header, extension[start : start + size])
+    return result

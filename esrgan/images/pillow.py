@@ -104,7 +104,7 @@ def to_pil(image: ImageData) -> Image.Image:
     """Convert an image of which ``has_pil_mode`` is true, with its colour profile, EXIF and resolution."""
     (pixels,) = image.frames
     result = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    exif = adjust_exif(image.exif, pixels, image.factors) if image.exif else None
+    exif = adjust_exif(image.exif, pixels, image.factors)[0] if image.exif else None
     metadata = {"icc_profile": image.icc_profile, "exif": exif, "dpi": image.dpi}
     result.info |= {key: value for key, value in metadata.items() if value}
     return result

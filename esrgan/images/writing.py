@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from esrgan.errors import ImageError, Problem
 from esrgan.files import atomic_write, describe_write_error
 from esrgan.images import formats, vips
-from esrgan.images.exif import adjust_exif, strip_exif_prefix
+from esrgan.images.exif import adjust_exif, read_orientation, strip_exif_prefix
 from esrgan.images.flatten import fit_alpha
 from esrgan.images.formats import DATASET_SUFFIXES, FILE_FORMATS, check_writable, format_for_suffix
 from esrgan.images.image import ImageData, effective_bits
-from esrgan.images.jpeg import MAX_JPEG_EXIF_BYTES, MAX_JPEG_XMP_BYTES
+from esrgan.images.jpeg import MAX_JPEG_EXIF_BYTES
 from esrgan.images.xmp import adjust_xmp
 from esrgan.text import describe_error
 
@@ -108,10 +108,6 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
         for field in _METADATA_NAMES
         if getattr(image, field) and field not in _SUPPORTED_METADATA.get(name, _METADATA_NAMES)
     }
-    if image.exif and name == "JPEG" and len(image.exif) > MAX_JPEG_EXIF_BYTES:
-        lost.add("exif")
-    if image.xmp and name == "JPEG" and len(image.xmp) > MAX_JPEG_XMP_BYTES:
-        lost.add("xmp")
     labels = [_METADATA_NAMES[field] for field in sorted(lost)]
     if image.file_format != name:
         labels += dict.fromkeys(block.label for block in image.native_blocks if block.label)
@@ -120,11 +116,15 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     if image.icc_profile and channels >= 3 and image.icc_profile[16:20] == b"GRAY":
         lost.add("icc_profile")
         notes.append("grey colour profile of an RGB image not kept")
+    orientation = read_orientation(image.exif or b"")
     cleared: dict[str, Any] = dict.fromkeys(lost)
     image = dataclasses.replace(image, **cleared)
     exif = strip_exif_prefix(image.exif or b"")
-    exif = adjust_exif(exif, image.frames[0], image.factors) if exif else None
-    xmp, note = adjust_xmp(image.xmp, height, width, image.factors) if image.xmp else (None, None)
+    if exif:
+        limit = MAX_JPEG_EXIF_BYTES if name == "JPEG" else None
+        exif, more = adjust_exif(exif, image.frames[0], image.factors, limit)
+        notes += more
+    xmp, note = adjust_xmp(image.xmp, height, width, image.factors, orientation) if image.xmp else (None, None)
     notes += [note] if note else []
     return dataclasses.replace(image, exif=exif, xmp=xmp), tuple(notes)
 

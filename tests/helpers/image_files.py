@@ -13,6 +13,8 @@ import tifffile
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+from esrgan import images
+
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 9, 14
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -48,6 +50,19 @@ def smooth(channels, dtype=np.uint8):
     rows, columns = np.indices((HEIGHT, WIDTH))[..., None] / [[[[HEIGHT]]], [[[WIDTH]]]]
     unit = np.concatenate([rows, columns, 1 - rows, columns][:channels], axis=2)
     return np.rint(unit * np.iinfo(dtype).max).astype(dtype)
+
+
+def enlarge(image, factor=4):
+    frames = tuple(frame.repeat(factor, axis=0).repeat(factor, axis=1) for frame in image.frames)
+    return dataclasses.replace(image, frames=frames)
+
+
+def upscale(path):
+    """Read a file, enlarge it four times, write it, and return the new path and all messages."""
+    image = images.read_image(path)
+    target = path.with_name(f"b{path.suffix}")
+    notes = images.write_image(target, enlarge(image), overwrite=True)
+    return target, (*image.notes, *notes)
 
 
 def message(error):

@@ -1,6 +1,5 @@
-"""Tests that what a TIFF or JPEG file holds is kept, adjusted to the new size, or named as left out."""
+"""Tests that what a TIFF file holds is kept, adjusted to the new size, or named as left out; and of world files."""
 
-import dataclasses
 import io
 import struct
 
@@ -11,10 +10,8 @@ from PIL import Image
 
 from esrgan import images
 from esrgan.images import tiff_directories
-from esrgan.images.exif import adjust_exif
 from esrgan.images.sidecars import copy_sidecars
-from esrgan.images.xmp import adjust_xmp
-from tests.helpers.image_files import noise
+from tests.helpers.image_files import noise, upscale
 
 GEOGRAPHIC = [
     (33550, "d", 3, (10.0, 20.0, 0.0), True),
@@ -22,19 +19,6 @@ GEOGRAPHIC = [
     (34735, "H", 8, (1, 1, 0, 1, 1024, 0, 1, 1), True),
     (42113, "s", 0, "-9999", True),
 ]
-
-
-def enlarge(image, factor=4):
-    frames = tuple(frame.repeat(factor, axis=0).repeat(factor, axis=1) for frame in image.frames)
-    return dataclasses.replace(image, frames=frames)
-
-
-def upscale(path):
-    """Read a file, enlarge it four times, write it, and return the new path and all messages."""
-    image = images.read_image(path)
-    target = path.with_name(f"b{path.suffix}")
-    notes = images.write_image(target, enlarge(image), overwrite=True)
-    return target, (*image.notes, *notes)
 
 
 @pytest.mark.parametrize(
@@ -149,89 +133,6 @@ def test_pointers_of_type_ifd_are_followed(tmp_path):
     target, _ = upscale(tmp_path / "a.tif")
     assert Image.open(target).getexif().get_ifd(0x8769)[0x9003] == "2026:01:02 03:04:05"
     assert tiff_directories.read_exif(io.BytesIO(bytes(data)), with_description=True)
-
-
-def jpeg_file(path, *segments, behind=b""):
-    memory = io.BytesIO()
-    Image.fromarray(noise(3)).save(memory, "JPEG", quality=95)
-    data = memory.getvalue()
-    parts = [b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content for marker, content in segments]
-    path.write_bytes(data[:2] + b"".join(parts) + data[2:] + behind)
-    return path
-
-
-def test_jpeg_comments_and_pixel_shape_are_kept(tmp_path):
-    path = jpeg_file(tmp_path / "a.jpg", (0xFE, b"album of 1931"))
-    data = bytearray(path.read_bytes())
-    place = data.index(b"JFIF\0")
-    struct.pack_into(">BHH", data, place + 7, 0, 16, 11)
-    path.write_bytes(data)
-    target, notes = upscale(path)
-    after = target.read_bytes()
-    assert b"album of 1931" in after
-    assert struct.unpack_from(">BHH", after, after.index(b"JFIF\0") + 7) == (0, 16, 11)
-    assert notes == ()
-    assert images.write_image(tmp_path / "c.png", images.read_image(path)) == ("PNG cannot store comment",)
-
-
-def test_what_a_jpeg_has_besides_is_named(tmp_path):
-    path = jpeg_file(
-        tmp_path / "a.jpg", (0xEB, b"JP\0\1"), (0xEC, b"Ducky\0\1"), behind=b"\0\0\0\x18ftypmp42" + bytes(99)
-    )
-    _, notes = upscale(path)
-    assert notes == ("segment APP11 JP, segment APP12 Ducky, the video of a motion photo not kept",)
-    _, notes = upscale(jpeg_file(tmp_path / "a.jpg", behind=b"SEFH"))
-    assert notes == ("4 bytes behind the image not kept",)
-
-
-PACKET = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
-<rdf:Description rdf:about="" xmlns:GCamera="http://ns.google.com/photos/1.0/camera/"
- xmlns:Container="http://ns.google.com/photos/1.0/container/" xmlns:dc="http://purl.org/dc/elements/1.1/"
- xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"
- GPano:CroppedAreaLeftPixels="10" GPano:PoseHeadingDegrees="30" tiff:Orientation="6" %s>
-<GPano:FullPanoHeightPixels>50</GPano:FullPanoHeightPixels><dc:title>kept</dc:title>%s</rdf:Description></rdf:RDF></x:xmpmeta>"""
-
-
-def test_xmp_follows_the_size_and_announces_nothing_that_is_gone():
-    motion = b'GCamera:MotionPhoto="1"', b"<Container:Directory><rdf:Seq/></Container:Directory>"
-    for gone in ((b"", b""), motion):
-        adjusted, note = adjust_xmp(PACKET % gone, 100, 200, (4, 2))
-        assert b'GPano:CroppedAreaLeftPixels="20"' in adjusted
-        assert b">200</GPano:FullPanoHeightPixels>" in adjusted
-        assert b'GPano:PoseHeadingDegrees="30"' in adjusted
-        assert b'tiff:Orientation="1"' in adjusted
-        assert b"kept</dc:title>" in adjusted
-        assert b"MotionPhoto" not in adjusted
-        assert b"Directory" not in adjusted
-        assert (note is None) == (gone is not motion)
-
-
-def test_unreadable_xmp_that_may_be_stale_is_left_out():
-    assert adjust_xmp(PACKET[:-9] % (b'GCamera:MotionPhoto="1"', b""), 1, 1, (1, 1)) == (
-        None,
-        "unreadable XMP not kept",
-    )
-    bomb = b'<!DOCTYPE a [<!ENTITY b "c">]>' + PACKET % (b'GCamera:MotionPhoto="1"', b"")
-    assert adjust_xmp(bomb, 1, 1, (1, 1))[0] is None
-
-
-@pytest.mark.parametrize("behind", [b"", b"other data"])
-def test_exif_thumbnail_is_made_anew(behind):
-    small = io.BytesIO()
-    Image.fromarray(noise(3, height=12, width=16)).save(small, "JPEG")
-    first = struct.pack("<HHHII", 1, 0x112, 3, 1, 6)
-    start = 8 + len(first) + 4
-    place = start + 2 + 36 + 4
-    second = struct.pack("<HHHII", 3, 0x103, 3, 1, 6) + struct.pack("<HHII", 0x201, 4, 1, place)
-    second += struct.pack("<HHII", 0x202, 4, 1, len(small.getvalue())) + bytes(4)
-    block = b"II*\0\x08\0\0\0" + first + struct.pack("<I", start) + second + small.getvalue() + behind
-    frame = np.full((64, 48, 3), 200, np.uint8)
-    after = adjust_exif(block, frame, (4, 4))
-    assert after.count(b"\xff\xd8\xff") == 1
-    assert behind in after
-    thumbnail = Image.open(io.BytesIO(after[after.index(b"\xff\xd8\xff") :]))
-    assert thumbnail.size == (48, 64)
-    assert np.abs(np.asarray(thumbnail).astype(int) - 200).max() < 3
 
 
 SUFFIXES_OF_WORLD_FILES = [

@@ -1,0 +1,83 @@
+"""Find the segments of a JPEG file (ITU-T T.81, annex B), and what follows its image."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+EXTRA_IMAGES = "extra images after the photograph (a phone's preview, depth map or gain map)"
+_FILM = "the video of a motion photo"
+_END = 0xD9
+# In compressed data, 0 follows a byte of 255. Markers of restarts and of a start have no length.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
+_KNOWN_START = re.compile(rb"\xff\xd8\xff|....ftyp", re.DOTALL)
+_BOX = re.compile(rb"(....)[ -~]{4}", re.DOTALL)
+
+
+def find_segments(data: bytes, position: int) -> tuple[list[tuple[int, bytes]], int | None]:
+    """Return marker and content of the segments from a position on, and where the image ends; None if it does not."""
+    segments: list[tuple[int, bytes]] = []
+    while match := _MARKER.search(data, position):
+        marker, position = data[match.start() + 1], match.end()
+        if marker == _END:
+            return segments, position
+        end = position + int.from_bytes(data[position : position + 2])
+        segments.append((marker, data[position + 2 : end]))
+        position = end
+    return segments, None
+
+
+def describe_rest(rest: bytes) -> list[str]:
+    """Return what the bytes behind the image are; bytes of 0 only fill."""
+    rest, found = _split_samsung_trailer(rest)
+    position = unknown = 0
+    while position < len(rest):
+        match = _KNOWN_START.search(rest, position)
+        start = match.start() if match else len(rest)
+        unknown += len(rest[position:start].strip(b"\0"))
+        position = start
+        if match and match[0].startswith(b"\xff"):
+            found.append(EXTRA_IMAGES)
+            _, end = find_segments(rest, start + 2)
+            following = _KNOWN_START.search(rest, start + 2)
+            position = end or (following.start() if following else len(rest))
+        elif match:
+            found.append(_FILM)
+            position = _find_end_of_boxes(rest, start)
+    return [*found, *([f"{unknown} bytes behind the image"] if unknown else [])]
+
+
+def _find_end_of_boxes(data: bytes, position: int) -> int:
+    """Return where a film ends, which consists of boxes (ISO/IEC 14496-12, §4.2)."""
+    while match := _BOX.match(data, position):
+        size = int.from_bytes(match[1])
+        if size == 1:
+            size = int.from_bytes(data[position + 8 : position + 16])
+        if size == 0:
+            return len(data)
+        if size < 8:
+            break
+        position += size
+    return min(position, len(data))
+
+
+def _split_samsung_trailer(rest: bytes) -> tuple[bytes, list[str]]:
+    """Return what is before the trailer of Samsung's cameras, and what the trailer holds.
+
+    It consists of blocks, a directory that begins with SEFH, the size of the directory, and SEFT.
+    """
+    data = rest.rstrip(b"\0")
+    if not data.endswith(b"SEFT") or len(data) < 20:
+        return rest, []
+    directory = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    if directory < 0 or data[directory : directory + 4] != b"SEFH":
+        return rest, []
+    start, names = directory, []
+    for place in range(directory + 12, len(data) - 8 - 11, 12):
+        block = directory - struct.unpack_from("<I", data, place + 4)[0]
+        if 0 <= block <= directory - 8:
+            start = min(start, block)
+            length = struct.unpack_from("<I", data, block + 4)[0]
+            names.append(data[block + 8 : block + 8 + min(length, 40)].decode("ascii", "replace"))
+    film = [_FILM] if any(name.startswith("MotionPhoto") for name in names) else []
+    return data[:start], [*film, f"Samsung's trailer ({', '.join(names)})"]
