@@ -41,12 +41,17 @@ def read(source: Source) -> ImageData:
     stored = list({page.number: page.directory for page in pages}.values())
     compression = tags.get_integer(first, tags.COMPRESSION, 1)
     blocks, left_out = tiff_metadata.read_blocks(stored, len(pages), is_turned=orientation in range(2, 9))
+    no_data = stated = tiff_metadata.read_no_data(first)
+    if decoded.changes and no_data is not None:
+        no_data = tiff_decoding.convert_value(first, no_data)
+        if no_data != stated:
+            blocks = tiff_metadata.replace_no_data(blocks, no_data)
     is_caption = tiff_metadata.describe_structure(first.get(tags.DESCRIPTION)) is None
     return ImageData(
         tuple(samples.turn_upright(frames, orientation)),
         "TIFF",
         extra_bands=extra_bands,
-        no_data=tiff_metadata.read_no_data(first),
+        no_data=no_data,
         compression=_TIFF_COMPRESSIONS.get(compression, "deflate"),
         native_blocks=tuple(blocks),
         changes=tuple(decoded.changes),
@@ -55,6 +60,7 @@ def read(source: Source) -> ImageData:
             decoded.metadata
             | {"dpi": tags.read_dpi(first), "exif": tags.read_exif(source.file, with_description=is_caption)}
         ),
+        pixel_aspect=tiff_metadata.read_pixel_aspect(first),
     )
 
 
@@ -90,8 +96,8 @@ def _count_extra_bands(page: Directory, channels: int) -> int:
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     """Write a TIFF file, as a BigTIFF if it is large."""
-    if len({frame.shape for frame in image.frames}) > 1:
-        _write_different_pages(file, image)
+    if len({frame.shape for frame in image.frames}) > 1 or tiff_metadata.is_imagej_stack(image):
+        _write_with_tifffile(file, image)
         return
     size = sum(frame.nbytes for frame in image.frames)
     options: dict[str, Any] = {"compression": image.compression, "bigtiff": size > _MAX_TIFF_BYTES, "resunit": "inch"}
@@ -101,26 +107,27 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     tags.write_metadata(file, image.exif, image.dpi, tiff_metadata.adjust_blocks(image))
 
 
-def _write_different_pages(file: BinaryIO, image: ImageData) -> None:
-    """Write pages that differ in size, which libvips cannot."""
+def _write_with_tifffile(file: BinaryIO, image: ImageData) -> None:
+    """Write pages that differ in size, or that lie one behind the other without compression, which libvips cannot."""
     import tifffile
 
-    compression = None if image.compression == "none" else "zlib"
-    is_grey = image.base_channels < 3
-    with tifffile.TiffWriter(file) as writer:
-        for frame in image.frames:
-            extra = [2] * image.has_alpha + [0] * image.extra_bands
-            writer.write(
-                frame[..., 0] if frame.shape[2] == 1 else frame,
-                photometric="minisblack" if is_grey else "rgb",
-                planarconfig=None if frame.shape[2] == 1 else "contig",
-                extrasamples=extra or None,
-                compression=compression,
-                iccprofile=image.icc_profile,
-                extratags=[(700, 1, len(image.xmp), image.xmp, True)] if image.xmp else (),
-                metadata=None,
-                software=False,
-            )
+    frames = [frame[..., 0] if frame.shape[2] == 1 else frame for frame in image.frames]
+    options: dict[str, Any] = {
+        "photometric": "minisblack" if image.base_channels < 3 else "rgb",
+        "planarconfig": None if frames[0].ndim == 2 else "contig",
+        "extrasamples": [2] * image.has_alpha + [0] * image.extra_bands or None,
+        "iccprofile": image.icc_profile,
+        "extratags": [(700, 1, len(image.xmp), image.xmp, True)] if image.xmp else (),
+        "metadata": None,
+        "software": False,
+    }
+    is_big = sum(frame.nbytes for frame in frames) > _MAX_TIFF_BYTES
+    with tifffile.TiffWriter(file, bigtiff=is_big) as writer:
+        if tiff_metadata.is_imagej_stack(image):
+            writer.write(iter(frames), shape=(len(frames), *frames[0].shape), dtype=frames[0].dtype, **options)
+        else:
+            for frame in frames:
+                writer.write(frame, compression=None if image.compression == "none" else "zlib", **options)
     tags.write_metadata(file, image.exif, image.dpi, tiff_metadata.adjust_blocks(image))
 
 

@@ -249,6 +249,19 @@ def _convert(frame: NDArray[Any], layout: _Layout, changes: list[str]) -> NDArra
     return converted
 
 
+def convert_value(page: Directory, value: float) -> float | None:
+    """Return what becomes of a value of samples of a page; None if they cannot have it."""
+    layout = _Layout.of(page)
+    kind = {_SIGNED: "i", _FLOAT: "f"}.get(layout.sample_format, "u")
+    sizes = (2, 4, 8) if kind == "f" else (1, 2, 4, 8)
+    dtype = np.dtype(f"{kind}{next(size for size in (*sizes, 8) if layout.bits <= size * 8 or size == 8)}")
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        if value % 1 or not limits.min <= value <= min(int(limits.max), 2**layout.bits - 1):  # this includes NaN
+            return None
+    return float(_convert(np.full((1, 1, 1), value, dtype), layout, [])[0, 0, 0])
+
+
 def _is_premultiplied(page: Directory) -> bool:
     return tags.get_numbers(page, tags.EXTRA_SAMPLES)[:1] == [1]
 

@@ -177,6 +177,16 @@ def make_integers(*numbers: int) -> TagValue:
     return TagValue(field_type, np.array(numbers, _NUMBER_CODES[field_type]).tobytes())
 
 
+def make_rational(*numbers: float) -> TagValue:
+    """Return a value of fractions that are close to some numbers of at least 0."""
+    content = b""
+    for number in numbers:
+        largest = int(min(max((2**32 - 1) / max(number, 1), 1), 1e6))
+        ratio = Fraction(min(number, 2**32 - 1)).limit_denominator(largest)
+        content += struct.pack("<II", ratio.numerator, ratio.denominator)
+    return TagValue(_RATIONAL, content)
+
+
 class EditedFile:
     """A TIFF file as it would be with other directories; the file itself stays as it is."""
 
@@ -283,9 +293,8 @@ def write_metadata(
             directory.pop(tag, None)
         if resolution:
             for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), resolution, strict=True):
-                ratio = Fraction(value).limit_denominator(10_000)
-                directory[tag] = TagValue(_RATIONAL, struct.pack("<II", ratio.numerator, ratio.denominator))
-            directory[RESOLUTION_UNIT] = TagValue(_SHORT, struct.pack("<H", 2))
+                directory[tag] = make_rational(value)
+            directory[RESOLUTION_UNIT] = make_integers(2)
         directory.update(found)
         directory.update(pages[page] if page < len(pages) else {})
         found = {}  # Only the first page gets EXIF.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -54,10 +57,17 @@ _WRITTEN_ANEW |= {
     34675,
     34853,
 }
-# DocumentName, PageName, PageNumber, GeoTIFF's keys (34735 to 34737), and GDAL's metadata and value for no data.
-_KEPT = {269, 285, 297, 34735, 34736, 34737, 42112, 42113}
-_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _NO_DATA = 33550, 33922, 34264, 42113  # GeoTIFF 1.1, §7.1; GDAL
-_GEOGRAPHIC = {_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, 34735, 34736, 34737}
+# DocumentName, PageName, PageNumber, GeoTIFF's keys (34735 to 34737), and GDAL's value for no data.
+_KEPT = {269, 285, 297, 34735, 34736, 34737, 42113}
+_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735  # GeoTIFF 1.1, §7.1
+_GDAL_METADATA, _NO_DATA = 42112, 42113
+_RPC = 50844  # rational polynomial coefficients (NGA STDI-0002)
+_GEOGRAPHIC = {_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _RPC, 34735, 34736, 34737}
+_RESOLUTION = (tags.X_RESOLUTION, tags.Y_RESOLUTION, tags.RESOLUTION_UNIT)
+_IMAGEJ_COUNTS, _IMAGEJ_DATA = 50838, 50839
+# What ImageJ stores beside its description and how wide its words are: texts, labels, properties, ranges, tables of
+# colours. Everything else there, such as regions of interest, has places in pixels.
+_IMAGEJ_WORDS = {b"info": 2, b"labl": 2, b"prop": 2, b"rang": 8, b"luts": 1}
 
 
 def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> tuple[list[NativeBlock], list[str]]:
@@ -68,23 +78,38 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
         images: How many images they hold; a stack can have a single directory.
         is_turned: Whether the image is turned upright; where it lies on a map is then left out.
     """
-    blocks, left_out = [], set()
+    blocks, left_out = [], set[str]()
+    program = None if is_turned else _find_program(pages[0], images)
     for number, page in enumerate(pages):
         for tag, value in page.items():
-            is_kept = tag in _KEPT or (tag in _GEOGRAPHIC and not is_turned)
-            is_kept = is_kept or (number > 0 and tag in tags.DESCRIPTIVE_TAGS and tag != tags.DESCRIPTION)
-            if tag == tags.DESCRIPTION:
+            label = "map coordinates" if tag in _GEOGRAPHIC else _name(tag) if tag not in _RESOLUTION else ""
+            is_kept = tag in _KEPT or (number > 0 and tag in tags.DESCRIPTIVE_TAGS and tag != tags.DESCRIPTION)
+            if tag in _GEOGRAPHIC:
+                is_kept = not is_turned
+            elif tag == tags.DESCRIPTION:
                 kind = describe_structure(value)
-                is_kept = kind == "OME-XML" or (kind is None and number > 0)
+                is_kept = kind is None if number > 0 else program is not None
+                label = f"description of {kind}" if kind else label
+            elif tag in _RESOLUTION:
+                unit = tags.get_integer(page, tags.RESOLUTION_UNIT, 2)
+                is_other = any(page.get(each) != pages[0].get(each) for each in _RESOLUTION)
+                is_kept = unit == 1 or is_other or (program == "ImageJ" and number == 0)
+            elif tag == tags.EXTRA_SAMPLES:  # alpha behind another band counts as a band, but keeps its meaning
+                is_kept, label = bool({1, 2} & {*tags.get_numbers(page, tag)[1:]}), ""
             elif number == 0 and tag in tags.DESCRIPTIVE_TAGS:
                 continue
-            if is_kept:
-                label = "map coordinates" if tag in _GEOGRAPHIC else _name(tag)
+            if tag in (_GDAL_METADATA, tags.DESCRIPTION) and isinstance(value, TagValue):
+                value = TagValue(value.field_type, _drop_stale_parts(value.content, left_out))
+            if is_kept or tag == _GDAL_METADATA:
                 blocks.append(NativeBlock(label, (number, tag), value))
             elif tag == tags.DESCRIPTION:
-                left_out |= {f"description of {kind}"} if kind else set()  # EXIF holds the caption of the first page
+                left_out |= {label} if kind else set()  # EXIF holds the caption of the first page
+            elif program == "ImageJ" and tag in (_IMAGEJ_COUNTS, _IMAGEJ_DATA):
+                continue
             elif tag not in _WRITTEN_ANEW:
                 left_out.add(f"tag {tag} ({_name(tag)})")
+    if program == "ImageJ" and _IMAGEJ_DATA in pages[0]:
+        blocks += _read_imagej_data(pages[0], left_out)
     return blocks, [f"not kept: {', '.join(sorted(left_out))}"] if left_out else []
 
 
@@ -95,10 +120,88 @@ def describe_structure(value: object) -> str | None:
         return "ImageJ"
     if text.startswith(b'{"shape"'):
         return "tifffile"
-    if b"<OME" in text[:1000]:
+    if b"<OME" in text[:1000] or b":OME" in text[:1000]:
         # Such a description can name other files, or say that the pixels are within itself.
-        return "OME-XML in several files" if b"<UUID" in text or b"<BinData" in text else "OME-XML"
+        return "OME-XML in several files" if b"<UUID" in text or b"BinData" in text else "OME-XML"
     return None
+
+
+def _find_program(page: Directory, images: int) -> str | None:
+    """Return whose description of the structure can be kept because it is true of the images, also when written."""
+    value, channels = page.get(tags.DESCRIPTION), tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
+    kind = describe_structure(value)
+    if kind == "ImageJ" and isinstance(value, TagValue):
+        count = re.search(rb"^images=(\d+)", value.content, re.M)
+        is_true = (int(count[1]) if count else 1) == images and channels in (1, 3)
+        # ImageJ looks for the images one behind the other, which they can only be without compression.
+        return kind if is_true and (images == 1 or tags.get_integer(page, tags.COMPRESSION, 1) == 1) else None
+    if kind == "OME-XML" and isinstance(value, TagValue):
+        planes = 0
+        for element in re.findall(rb"<(?:\w+:)?Pixels\b[^>]*>", value.content):
+            sizes = dict(re.findall(rb"\bSize([CZT])=[\"'](\d+)[\"']", element))
+            planes += math.prod(int(size) for size in sizes.values())
+        if planes == images * channels or planes == images:
+            return kind
+    return None
+
+
+def _drop_stale_parts(text: bytes, left_out: set[str]) -> bytes:
+    """Return a description or GDAL's metadata without statistics and places in pixels, which are named."""
+    for pattern, label in (
+        (rb"<Item\b[^>]*\bname=[\"']STATISTICS_[^>]*>.*?</Item>\s*", "statistics in the metadata of GDAL"),
+        (rb"<((?:\w+:)?ROI)\b[^>]*>.*?</\1>|<(?:\w+:)?ROIRef\b[^>]*/>", "regions of interest in OME-XML"),
+    ):
+        shorter = re.sub(pattern, b"", text, flags=re.DOTALL) if text.lstrip().startswith(b"<") else text
+        left_out |= {label} if shorter != text else set()
+        text = shorter
+    return text
+
+
+def _read_imagej_data(page: Directory, left_out: set[str]) -> list[NativeBlock]:
+    """Return ImageJ's labels and other texts in the byte order of this machine, without what has places in pixels."""
+    value, lengths = page[_IMAGEJ_DATA], iter(int(count) for count in tags.get_numbers(page, _IMAGEJ_COUNTS))
+    data = value.content if isinstance(value, TagValue) else b""
+    order, head, body = ">" if data[:4] == b"IJIJ" else "<", b"", b""
+    counts = [0]
+    try:
+        position = size = next(lengths)
+        for entry in range(4, size, 8):
+            kind, number = struct.unpack_from(f"{order}II", data, entry)
+            name = kind.to_bytes(4, "big")
+            word, parts = _IMAGEJ_WORDS.get(name), [next(lengths) for _ in range(number)]
+            if word is None:
+                left_out.add("regions of interest and overlays of ImageJ")
+            else:
+                head += struct.pack("=II", kind, number)
+                counts += parts
+                content = np.frombuffer(data[position : position + sum(parts)], f"{order}u{word}")
+                body += content.astype(f"=u{word}").tobytes()
+            position += sum(parts)
+    except (StopIteration, ValueError, struct.error):
+        left_out.add("labels of ImageJ")
+        return []
+    counts[0] = 4 + len(head)
+    joined = struct.pack("=I", 0x494A494A) + head + body
+    values = {_IMAGEJ_COUNTS: TagValue(4, np.array(counts, "<u4").tobytes()), _IMAGEJ_DATA: TagValue(1, joined)}
+    return [NativeBlock("labels of ImageJ", (0, tag), value) for tag, value in values.items()] if body else []
+
+
+def read_pixel_aspect(page: Directory) -> tuple[int, int] | None:
+    """Return width and height of a pixel if the resolution of a page has no unit and differs in its directions."""
+    x, y = tags.get_numbers(page, tags.X_RESOLUTION), tags.get_numbers(page, tags.Y_RESOLUTION)
+    if tags.get_integer(page, tags.RESOLUTION_UNIT, 2) != 1 or not (x and y and x[0] and y[0]) or x == y:
+        return None
+    ratio = Fraction(y[0] / x[0]).limit_denominator(1000)
+    return (ratio.numerator, ratio.denominator) if ratio else None
+
+
+def is_imagej_stack(image: ImageData) -> bool:
+    """Return whether the pages of the output must lie one behind the other, as ImageJ expects them."""
+    return len(image.frames) > 1 and any(
+        block.key == (0, tags.DESCRIPTION) and describe_structure(block.content) == "ImageJ"
+        for block in image.native_blocks
+        if image.file_format == "TIFF"
+    )
 
 
 def read_no_data(page: Directory) -> float | None:
@@ -110,42 +213,85 @@ def read_no_data(page: Directory) -> float | None:
         return None
 
 
+def replace_no_data(blocks: Sequence[NativeBlock], value: float | None) -> list[NativeBlock]:
+    """Return blocks with another value of samples without data, or none."""
+    others = [block for block in blocks if block.key[1] != _NO_DATA]
+    content = TagValue(2, repr(value).encode() + b"\0")
+    return [*others, NativeBlock(_name(_NO_DATA), (0, _NO_DATA), content)] if value is not None else others
+
+
 def adjust_blocks(image: ImageData) -> list[Directory]:
     """Return the tags of each page of the output, adjusted to its size."""
-    vertical, horizontal = image.factors
     pages: list[Directory] = [{} for _ in image.frames]
     alpha = [2] if image.has_alpha else []  # unassociated alpha (TIFF 6.0, §18)
     extra = np.array(alpha + [0] * image.extra_bands, "<u2")
     for page in pages:
         if len(extra):
             page[tags.EXTRA_SAMPLES] = TagValue(3, extra.tobytes())
-    for block in image.native_blocks if image.file_format == "TIFF" else ():
-        number, tag = block.key
-        if number >= len(pages):
+        if image.pixel_aspect and not image.dpi:
+            width, height = image.pixel_aspect
+            page |= {tags.X_RESOLUTION: tags.make_rational(height), tags.Y_RESOLUTION: tags.make_rational(width)}
+            page[tags.RESOLUTION_UNIT] = tags.make_integers(1)
+    blocks = {block.key: block.content for block in image.native_blocks} if image.file_format == "TIFF" else {}
+    is_imagej = describe_structure(blocks.get((0, tags.DESCRIPTION))) == "ImageJ"
+    for (number, tag), value in blocks.items():
+        if number >= len(pages) or (tag == tags.EXTRA_SAMPLES and len(value.to_numbers()) != len(extra)):
             continue
-        value: TagValue = block.content
-        numbers = np.array(value.to_numbers())
-        if tag == _PIXEL_SCALE and len(numbers) >= 2:
-            numbers[:2] /= horizontal, vertical
-            value = TagValue(12, numbers.astype("<f8").tobytes())
-        elif tag == _TIE_POINTS and len(numbers) % 6 == 0:
-            numbers = numbers.reshape(-1, 6)
-            numbers[:, :2] *= horizontal, vertical
-            value = TagValue(12, numbers.astype("<f8").tobytes())
-        elif tag == _TRANSFORMATION and len(numbers) == 16:
-            numbers = numbers.reshape(4, 4)
-            numbers[:, 0] /= horizontal
-            numbers[:, 1] /= vertical
-            value = TagValue(12, numbers.astype("<f8").tobytes())
+        if tag in (_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _RPC):
+            value = _adjust_place(tag, value, image.factors, is_point=_is_point(blocks.get((number, _GEO_KEYS))))
+        elif tag in _RESOLUTION[:2] and is_imagej and number == 0:
+            factor = image.factors[1 if tag == tags.X_RESOLUTION else 0]
+            value = tags.make_rational(*(number * factor for number in value.to_numbers()))
+        elif tag == tags.DESCRIPTION and is_imagej:
+            value = TagValue(2, _adjust_imagej(value.content, image.factors))
         elif tag == tags.DESCRIPTION and describe_structure(value):
-            value = TagValue(2, _adjust_ome(value.content, horizontal, vertical))
+            value = TagValue(2, _adjust_ome(value.content, image))
         pages[number][tag] = value
     return pages
 
 
-def _adjust_ome(text: bytes, horizontal: float, vertical: float) -> bytes:
-    """Return OME-XML with sizes in pixels multiplied, and the sizes of a pixel divided."""
+def _is_point(value: object) -> bool:
+    """Return whether integer coordinates stand for centres of pixels (GTRasterTypeGeoKey; GeoTIFF 1.1, §7.2.2)."""
+    keys = np.array(value.to_numbers() if isinstance(value, TagValue) else [])
+    keys = keys[4 : len(keys) // 4 * 4].reshape(-1, 4)
+    return bool(((keys[:, 0] == 1025) & (keys[:, 3] == 2)).any())
+
+
+def _adjust_place(tag: int, value: TagValue, factors: tuple[float, float], *, is_point: bool) -> TagValue:
+    """Return where an image lies on a map, for an image of another size."""
+    numbers = np.array(value.to_numbers())
+    factor = np.array(factors[::-1])  # columns, rows
+    # Where centres of pixels have integer coordinates, the corner of the image is at -0.5. RPCs are always like that.
+    corner = 0.5 if is_point or tag == _RPC else 0.0
+    if tag == _PIXEL_SCALE and len(numbers) >= 2:
+        numbers[:2] /= factor
+    elif tag == _TIE_POINTS and len(numbers) % 6 == 0:
+        points = numbers.reshape(-1, 6)
+        points[:, :2] = (points[:, :2] + corner) * factor - corner
+    elif tag == _TRANSFORMATION and len(numbers) == 16:
+        matrix = numbers.reshape(4, 4)
+        matrix[:3, 3] += matrix[:3, :2] @ (corner / factor - corner)
+        matrix[:3, :2] /= factor
+    elif tag == _RPC and len(numbers) >= 9:
+        numbers[[3, 2]] = (numbers[[3, 2]] + corner) * factor - corner  # offsets of samples and lines
+        numbers[[8, 7]] *= factor  # and their scales
+    return TagValue(12, numbers.astype("<f8").tobytes())
+
+
+def _adjust_imagej(text: bytes, factors: tuple[float, float]) -> bytes:
+    """Return ImageJ's description with its origin, which is in pixels, multiplied; sizes are in other tags."""
+
+    def adjust(match: re.Match[bytes]) -> bytes:
+        return b"%sorigin=%s" % (match[1], repr(float(match[2]) * factors[match[1] == b"x"]).encode())
+
+    return re.sub(rb"^([xy])origin=([\d.eE+-]+)", adjust, text, flags=re.M)
+
+
+def _adjust_ome(text: bytes, image: ImageData) -> bytes:
+    """Return OME-XML with sizes in pixels multiplied, the sizes of a pixel divided, and the type of the samples."""
+    vertical, horizontal = image.factors
     factors = {b"X": horizontal, b"Y": vertical}
+    sample_type = {"uint8": b"uint8", "uint16": b"uint16", "float32": b"float"}[image.frames[0].dtype.name]
 
     def adjust(match: re.Match[bytes]) -> bytes:
         name, axis, value = match.groups()
@@ -153,7 +299,11 @@ def _adjust_ome(text: bytes, horizontal: float, vertical: float) -> bytes:
             return b'Size%s="%d"' % (axis, round(int(value) * factors[axis]))
         return b'PhysicalSize%s="%s"' % (axis, repr(float(value) / factors[axis]).encode())
 
-    return re.sub(rb'\b(Size|PhysicalSize)([XY])="([\d.eE+-]+)"', adjust, text)
+    def adjust_pixels(match: re.Match[bytes]) -> bytes:
+        element = re.sub(rb"\b(Size|PhysicalSize)([XY])=[\"']([\d.eE+-]+)[\"']", adjust, match[0])
+        return re.sub(rb"\bType=[\"']\w+[\"']", b'Type="%s"' % sample_type, element)
+
+    return re.sub(rb"<(?:\w+:)?Pixels\b[^>]*>", adjust_pixels, text)
 
 
 def _name(tag: int) -> str:

@@ -70,7 +70,7 @@ def write_image(
 _BLOCKS = ("icc_profile", "exif", "xmp")
 _SUPPORTED_METADATA: dict[str, tuple[str, ...]] = {
     "PNG": (*_BLOCKS, "dpi", "pixel_aspect"),
-    "TIFF": (*_BLOCKS, "iptc", "dpi"),
+    "TIFF": (*_BLOCKS, "iptc", "dpi", "pixel_aspect"),
     "WEBP": _BLOCKS,
     "GIF": ("icc_profile", "xmp", "pixel_aspect"),
     "BMP": ("icc_profile", "dpi"),
