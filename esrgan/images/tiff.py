@@ -47,6 +47,9 @@ def read(source: Source) -> ImageData:
         if no_data != stated:
             blocks = tiff_metadata.replace_no_data(blocks, no_data)
     is_caption = tiff_metadata.describe_structure(first.get(tags.DESCRIPTION)) is None
+    dpi, aspect = tags.read_dpi(first), tiff_metadata.read_pixel_aspect(first)
+    if orientation >= 5:
+        dpi, aspect = dpi and dpi[::-1], aspect and aspect[::-1]
     return ImageData(
         tuple(samples.turn_upright(frames, orientation)),
         "TIFF",
@@ -58,9 +61,11 @@ def read(source: Source) -> ImageData:
         notes=(*notes, *decoded.notes, *left_out),
         **(
             decoded.metadata
-            | {"dpi": tags.read_dpi(first), "exif": tags.read_exif(source.file, with_description=is_caption)}
+            | {"exif": tags.read_exif(source.file, with_description=is_caption, orientation=orientation)}
+            | {"iptc": tags.read_iptc(first)}
         ),
-        pixel_aspect=tiff_metadata.read_pixel_aspect(first),
+        dpi=dpi,
+        pixel_aspect=aspect,
     )
 
 
@@ -103,7 +108,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     options: dict[str, Any] = {"compression": image.compression, "bigtiff": size > _MAX_TIFF_BYTES, "resunit": "inch"}
     if image.compression in ("lzw", "deflate"):
         options["predictor"] = "float" if image.frames[0].dtype == np.float32 else "horizontal"
-    vips.encode(file, image, "TIFF", "tiff", keep=vips.KEEP_XMP | vips.KEEP_IPTC | vips.KEEP_ICC, **options)
+    vips.encode(file, image, "TIFF", "tiff", keep=vips.KEEP_XMP | vips.KEEP_ICC, **options)
     tags.write_metadata(file, image.exif, image.dpi, tiff_metadata.adjust_blocks(image))
 
 

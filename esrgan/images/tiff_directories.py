@@ -23,7 +23,7 @@ _NUMBER_CODES = {1: "<u1", 3: "<u2", 4: "<u4", 11: "<f4", 12: "<f8", 13: "<u4", 
 
 SUBFILE_TYPE, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT, DNG_VERSION = 254, 258, 259, 262, 339, 50706
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-DESCRIPTION = 270
+DESCRIPTION, IPTC = 270, 33723
 WIDTH, HEIGHT, PLANAR, PREDICTOR = 256, 257, 284, 317
 STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_BYTE_COUNTS = 273, 278, 279
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
@@ -254,13 +254,24 @@ def _read_descriptive_tags(file: BinaryIO) -> Directory:
     return {tag: value for tag, value in first.items() if tag in DESCRIPTIVE_TAGS}
 
 
-def read_exif(file: BinaryIO, *, with_description: bool) -> bytes | None:
-    """Return the descriptive tags of a TIFF file as an EXIF block, or None if it has none."""
+def read_iptc(directory: Directory) -> bytes | None:
+    """Return the IPTC block of a directory; some programs store its bytes as numbers of 32 bits."""
+    value = directory.get(IPTC)
+    content = value.content if isinstance(value, TagValue) else b""
+    if content[:1] != b"\x1c" and content[3:4] == b"\x1c":
+        content = np.frombuffer(content[: len(content) // 4 * 4], "<u4").byteswap().tobytes()
+    return content or None
+
+
+def read_exif(file: BinaryIO, *, with_description: bool, orientation: int = 1) -> bytes | None:
+    """Return the descriptive tags of a TIFF file as an EXIF block with an orientation, or None if it has none."""
     with suppress(struct.error):
         found = _read_descriptive_tags(file)
         if not with_description:
             found.pop(DESCRIPTION, None)
         if found:
+            if orientation > 1:
+                found[ORIENTATION] = TagValue(_SHORT, struct.pack("<H", orientation))
             return b"II*\0\x08\0\0\0" + _pack_directory(found, _ByteLayout("<", False), 8)
     return None
 

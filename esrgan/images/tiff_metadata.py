@@ -52,7 +52,7 @@ _WRITTEN_ANEW |= {
     531,
     532,
     700,
-    33723,
+    tags.IPTC,
     34665,
     34675,
     34853,
@@ -223,6 +223,8 @@ def replace_no_data(blocks: Sequence[NativeBlock], value: float | None) -> list[
 def adjust_blocks(image: ImageData) -> list[Directory]:
     """Return the tags of each page of the output, adjusted to its size."""
     pages: list[Directory] = [{} for _ in image.frames]
+    if image.iptc:
+        pages[0][tags.IPTC] = TagValue(7, image.iptc)  # libvips would write a quarter of it
     alpha = [2] if image.has_alpha else []  # unassociated alpha (TIFF 6.0, §18)
     extra = np.array(alpha + [0] * image.extra_bands, "<u2")
     for page in pages:

@@ -134,3 +134,16 @@ def test_damaged_blocks_stay_blocks():
             block[place] = random.integers(256)
         after, _ = adjust_exif(bytes(block), FRAME, (4, 4), 65000)
         assert after is None or after[:4] == b"II*\0"
+
+
+def test_exif_and_resolution_of_tiff_are_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    exif.get_ifd(0x8769)[0xA214] = (10, 20)
+    pixels = noise(3, height=64, width=48)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", exif=exif.tobytes(), dpi=(300, 150))
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes == ()
+    with Image.open(target) as image:
+        assert image.info["dpi"] == (150, 300)
+        assert image.getexif().get_ifd(0x8769)[0xA214] == (172, 40)

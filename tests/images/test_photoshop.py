@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from esrgan import images
@@ -72,12 +73,20 @@ def test_many_resources_are_written_in_several_segments(tmp_path):
     assert [block.content[1] for block in blocks] == [bytes([number]) * 40000 for number in range(3)]
 
 
-@pytest.mark.parametrize("suffix", ["jpg"])
+@pytest.mark.parametrize("suffix", ["tif", "jpg"])
 def test_iptc_survives_format_changes(tmp_path, suffix):
     path = jpeg_file(tmp_path / "a.jpg", segment(resource(1028, IPTC)))
     images.write_image(tmp_path / f"b.{suffix}", images.read_image(path))
     images.write_image(tmp_path / "c.jpg", images.read_image(tmp_path / f"b.{suffix}"))
     assert Image.open(tmp_path / "c.jpg").info["photoshop"][1028].rstrip(b"\0") == IPTC
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_iptc_of_tiff_may_be_stored_as_numbers(tmp_path, order):
+    block = IPTC.ljust(12, b"\0")
+    tag = (33723, 4, 3, struct.unpack(f"{order}3I", block), True)
+    tifffile.imwrite(tmp_path / "a.tif", noise(3), photometric="rgb", byteorder=order, extratags=[tag], metadata=None)
+    assert images.read_image(tmp_path / "a.tif").iptc == block
 
 
 def test_damaged_resources_are_named(tmp_path):
