@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,7 @@ class FileFormat:
         max_side: Largest height or width in pixels.
         supports_alpha: Whether the format stores transparency.
         supports_frames: Whether a file can hold several images.
+        is_compressed: Whether samples are written compressed; in TIFF they are if they were in the input.
     """
 
     module: str
@@ -36,10 +37,12 @@ class FileFormat:
     max_side: int
     supports_alpha: bool = True
     supports_frames: bool = False
+    is_compressed: bool = True
 
 
+_MAX_VIPS_ROWS = 100_000_000  # of all frames, which libvips stacks (VIPS_MAX_COORD)
 FILE_FORMATS = {
-    "PNG": FileFormat("png", (".png",), (8, 16), 2**31 - 1),
+    "PNG": FileFormat("png", (".png",), (8, 16), _MAX_VIPS_ROWS),
     "JPEG": FileFormat(
         "jpeg",
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -49,11 +52,18 @@ FILE_FORMATS = {
     ),
     "WEBP": FileFormat("webp", (".webp",), (8,), 16383, supports_frames=True),  # WEBP_MAX_DIMENSION of libwebp
     "GIF": FileFormat("gif", (".gif",), (8,), 65535, supports_frames=True),
-    "TIFF": FileFormat("tiff", (".tif", ".tiff"), (8, 16, 32), 2**31 - 1, supports_frames=True),
-    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, supports_alpha=False),
+    "TIFF": FileFormat("tiff", (".tif", ".tiff"), (8, 16, 32), _MAX_VIPS_ROWS, supports_frames=True),
+    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, supports_alpha=False, is_compressed=False),
     "TGA": FileFormat("pillow_formats", (".tga", ".icb", ".vda", ".vst"), (8,), 65535),
-    "DDS": FileFormat("pillow_formats", (".dds",), (8,), 16384),  # the limit of Direct3D
-    "PPM": FileFormat("pillow_formats", (".ppm", ".pgm", ".pnm"), (8, 16), 2**31 - 1, supports_alpha=False),
+    "DDS": FileFormat("pillow_formats", (".dds",), (8,), 16384, is_compressed=False),  # the limit of Direct3D
+    "PPM": FileFormat(
+        "pillow_formats",
+        (".ppm", ".pgm", ".pnm"),
+        (8, 16),
+        2**31 - 1,
+        supports_alpha=False,
+        is_compressed=False,
+    ),
     "AVIF": FileFormat("heif", (".avif",), (8, 10, 12), 16384),  # the limit of libvips
     "HEIC": FileFormat("heif", (".heic", ".heif", ".hif"), (8, 10), 16384),
 }
@@ -132,6 +142,8 @@ def check_writable(
         refuse("one image", f"{frames} frames", f"write {others}")
     if channels in (2, 4) and not limits.supports_alpha:
         refuse("no transparency", "an alpha channel", "write .png, .webp or .tif, or choose a --background")
+    if frames * height > _MAX_VIPS_ROWS:
+        refuse(f"at most {_MAX_VIPS_ROWS:,} rows", f"{frames} frames of {height}", "write its frames one by one")
     if max(height, width) > limits.max_side:
         refuse(f"at most {limits.max_side} pixels per side", f"{width}×{height}", "write .png or .tif")
     if name == "BMP" and height * (width * channels + 3) > _MAX_BMP_BYTES:
@@ -141,3 +153,29 @@ def check_writable(
         got = "float samples" if depth == 32 else f"{depth} bits per sample"
         remedy = f"write {'.tif' if depth == 32 else '.png or .tif'}, or pass reduce_depth=True in Python"
         refuse(f"at most {max(limits.bit_depths)} bits per sample", got, remedy)
+
+
+def check_image_writable(
+    path: str | Path, image: ImageData, sizes: Sequence[tuple[int, int]], *, reduce_depth: bool = False
+) -> None:
+    """Check, as ``check_writable`` does, that a file format can store an image whose frames have certain sizes.
+
+    Args:
+        path: Path of the output; the suffix chooses the format.
+        image: The image.
+        sizes: Height and width of each frame in the output.
+        reduce_depth: Allow fewer bits per sample if the format cannot store as many as the image has.
+
+    Raises:
+        ImageError: The suffix is unknown, or the format cannot store the image.
+    """
+    height, width = map(max, zip(*sizes, strict=True))
+    channels, dtype = image.base_channels, image.frames[0].dtype
+    check_writable(path, height, width, channels, dtype, len(sizes), bits=image.bits, reduce_depth=reduce_depth)
+    if (name := format_for_suffix(Path(path))) == "TIFF":
+        return
+    if image.extra_bands:
+        got = f"{image.extra_bands} more band{'s' * (image.extra_bands > 1)}"
+        raise ImageError(Problem(str(path), f"only colour and transparency for {name}", got, "write .tif"))
+    if len({*sizes}) > 1:
+        raise ImageError(Problem(str(path), f"frames of one size for {name}", "pages that differ", "write .tif"))

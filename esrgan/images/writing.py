@@ -16,7 +16,13 @@ from esrgan.files import atomic_write, describe_write_error
 from esrgan.images import formats, vips
 from esrgan.images.exif import adjust_exif, read_orientation, strip_exif_prefix
 from esrgan.images.flatten import fit_alpha
-from esrgan.images.formats import DATASET_SUFFIXES, FILE_FORMATS, check_writable, format_for_suffix
+from esrgan.images.formats import (
+    DATASET_SUFFIXES,
+    FILE_FORMATS,
+    check_image_writable,
+    check_writable,
+    format_for_suffix,
+)
 from esrgan.images.image import ImageData, effective_bits
 from esrgan.images.jpeg import MAX_JPEG_EXIF_BYTES
 from esrgan.images.xmp import adjust_xmp
@@ -56,14 +62,22 @@ def write_image(
         raise ValueError(f"quality: expected 1 to 100, got {quality}")
     name = format_for_suffix(path)
     image = fit_alpha(image, supports_alpha=FILE_FORMATS[name].supports_alpha)
-    frame = image.frames[0]
-    height, width, channels = frame.shape
-    check_writable(
-        path, height, width, channels, frame.dtype, len(image.frames), bits=image.bits, reduce_depth=reduce_depth
-    )
+    check_image_writable(path, image, [frame.shape[:2] for frame in image.frames], reduce_depth=reduce_depth)
     image, notes = _fit_to_format(image, name)
     _write_atomically(path, name, lambda file: formats.load_writer(name)(file, image, quality), overwrite=overwrite)
     return notes
+
+
+def least_file_size(path: Path, image: ImageData, pixels: int) -> int:
+    """Return the least bytes that a file with a number of pixels needs, where the suffix chooses the format.
+
+    That is every sample if they are not compressed, and otherwise a hundredth: the smallest JPEG of an image needs
+    about that, and so does a PNG of a page of text.
+    """
+    name = format_for_suffix(path)
+    size = pixels * int(image.frames[0].shape[2]) * -(-vips.output_bits(image, name) // 8)
+    is_compressed = image.compression != "none" if name == "TIFF" else FILE_FORMATS[name].is_compressed
+    return size // 100 if is_compressed else size
 
 
 # The metadata that a format can store. Formats that are not listed can store all of it.

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from esrgan import files, images
 from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.images import ImageData
 from esrgan.images.flatten import fit_alpha, parse_colour
-from esrgan.images.formats import FILE_FORMATS, format_for_suffix
+from esrgan.images.formats import FILE_FORMATS, check_image_writable, format_for_suffix
 from esrgan.images.sidecars import copy_sidecars
+from esrgan.images.writing import least_file_size
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob
 from esrgan.inference.tiling import ProgressCallback
@@ -211,33 +213,26 @@ def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions) -> Image
     background = None if options.background is None else parse_colour(options.background)
     supports_alpha = FILE_FORMATS[format_for_suffix(job.target)].supports_alpha
     image = fit_alpha(image, supports_alpha=supports_alpha, background=background)
-    height, width, channels = image.frames[0].shape
-    size = (*upscaler.output_size(height, width), channels)
-    dtype, frames = image.frames[0].dtype, len(image.frames)
-    images.check_writable(job.target, *size, dtype, frames, bits=image.bits, reduce_depth=options.reduce_depth)
+    sizes = [upscaler.output_size(*frame.shape[:2]) for frame in image.frames]
+    check_image_writable(job.target, image, sizes, reduce_depth=options.reduce_depth)
     if (least := _output_bytes(upscaler, image)) > (most := memory_limit()):
         got = f"its output needs {format_size(least)} of memory, and this process can have {format_size(most)}"
         raise ImageError(Problem.failure(job.source, got, "cut it into parts, or use a smaller --outscale"))
-    _check_space(job, image, upscaler)
+    _check_space(job.target, least_file_size(job.target, image, sum(height * width for height, width in sizes)))
     return image
 
 
-def _check_space(job: FileJob, image: ImageData, upscaler: Upscaler) -> None:
-    """Check that the disk has room for the least that an output needs.
-
-    That is every sample if the format does not compress, and otherwise a hundredth: the smallest JPEG of an image needs
-    about that, and so does a PNG of a page of text.
+def _check_space(target: Path, least: int) -> None:
+    """Check that the disk has room for the least bytes that an output needs.
 
     Raises:
         ImageError: If there is too little space.
     """
-    is_packed = FILE_FORMATS[format_for_suffix(job.target)] is not FILE_FORMATS["BMP"]
-    least = _output_bytes(upscaler, image) // (100 if is_packed else 1)
-    folder = next((folder for folder in job.target.parents if folder.is_dir()), job.target.parent)
+    folder = next((folder for folder in target.parents if folder.is_dir()), target.parent)
     with suppress(OSError):  # some disks do not say
         if (free := shutil.disk_usage(folder).free) < least:
             got = f"too little space: at least {format_size(least)} are needed, {format_size(free)} are free"
-            raise ImageError(Problem.failure(job.target, got, "free some space or choose another folder"))
+            raise ImageError(Problem.failure(target, got, "free some space or choose another folder"))
 
 
 def _output_bytes(upscaler: Upscaler, image: ImageData) -> int:

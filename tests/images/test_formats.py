@@ -27,6 +27,7 @@ from tests.helpers.image_files import RNG, message, noise
         ("a.jpg", (65501, 4, 3, np.uint8), "at most 65500 pixels per side for JPEG"),
         ("a.bmp", (40000, 40000, 3, np.uint8), "expected at most 4 GiB for BMP, got 40000×40000 pixels"),
         ("a.avif", (4, 16385, 3, np.uint8), "at most 16384 pixels per side for AVIF"),
+        ("a.tif", (10**6, 4, 3, np.uint8, 101), "expected at most 100,000,000 rows for TIFF, got 101 frames of"),
     ],
 )
 def test_check_writable_refuses_images_beyond_the_format(tmp_path, name, arguments, expected):
@@ -34,6 +35,25 @@ def test_check_writable_refuses_images_beyond_the_format(tmp_path, name, argumen
         images.check_writable(tmp_path / name, *arguments)
     assert message(error).startswith(f"{tmp_path / name}: expected ")
     assert expected in message(error)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.dds", "a.ppm"])
+@pytest.mark.parametrize(("channels", "extra"), [(2, 1), (4, 1), (5, 2), (6, 2)])
+def test_only_tiff_stores_bands_that_are_neither_colour_nor_alpha(tmp_path, name, channels, extra):
+    image = images.ImageData((np.full((8, 8, channels), 255, np.uint8),), extra_bands=extra)
+    with pytest.raises(
+        ImageError, match=r"expected only colour and transparency for \w+, got \d more bands?; write .tif"
+    ):
+        images.write_image(tmp_path / name, image)
+    images.write_image(tmp_path / "a.tif", image)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_only_tiff_stores_pages_that_differ_in_size(tmp_path, name):
+    image = images.ImageData(tuple(np.zeros((side, 8, 3), np.uint8) for side in (8, 16)))
+    with pytest.raises(ImageError, match=r"expected frames of one size for \w+, got pages that differ; write .tif"):
+        images.write_image(tmp_path / name, image)
 
 
 def test_size_limits_match_the_encoders(tmp_path):

@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from esrgan import Upscaler, files, images
@@ -392,7 +393,17 @@ def test_full_disk_fails_its_file_and_leaves_nothing(model, tmp_path, monkeypatc
     assert not [*tmp_path.glob(".esrgan*")]
 
 
-@pytest.mark.parametrize(("suffix", "free", "fits"), [("bmp", 359, False), ("bmp", 360, True), ("png", 2, False)])
+@pytest.mark.parametrize(
+    ("suffix", "free", "fits"),
+    [
+        ("bmp", 359, False),
+        ("bmp", 360, True),
+        ("ppm", 359, False),
+        ("dds", 359, False),
+        ("tif", 359, True),
+        ("png", 2, False),
+    ],
+)
 def test_too_little_space_is_reported_before_upscaling(model, tmp_path, monkeypatch, suffix, free, fits):
     """The output has 12 × 10 pixels of three bytes."""
     write_files(tmp_path / "a.png")
@@ -404,6 +415,29 @@ def test_too_little_space_is_reported_before_upscaling(model, tmp_path, monkeypa
     (result,) = upscale_files(Upscaler.from_file(model, "cpu"), jobs)
     assert (result.error is None) == fits
     assert fits or "too little space: at least 0." in str(result.error)
+
+
+def test_uncompressed_tiff_needs_space_for_all_samples(model, tmp_path, monkeypatch):
+    """Each of two pages becomes one of 12 × 10 pixels of three samples of two bytes."""
+    low = images.ImageData((np.ones((5, 6, 3), np.uint16),) * 2, compression="none")
+    images.write_image(tmp_path / "a.tif", low)
+    for free, fits in ((1439, False), (1440, True)):
+        usage = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, usage=usage: usage)
+        (result,) = upscale_files(Upscaler.from_file(model, "cpu"), plan_jobs([str(tmp_path / "a.tif")], None)[0])
+        assert (result.error is None) == fits
+
+
+@pytest.mark.parametrize(
+    ("suffix", "outscale", "fits"), [("webp", None, False), ("webp", 1, True), ("png", None, True)]
+)
+def test_size_limit_of_the_format_counts_for_the_final_size(model, tmp_path, monkeypatch, suffix, outscale, fits):
+    images.write_image(tmp_path / "a.png", images.ImageData((np.ones((1, 8192, 3), np.uint8),)))
+    if not fits:
+        monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("the image was upscaled"))
+    jobs, _ = plan_jobs([str(tmp_path / "a.png")], None, f".{suffix}")
+    (result,) = upscale_files(Upscaler.from_file(model, "cpu", outscale=outscale), jobs)
+    assert result.error is None if fits else "at most 16383 pixels per side for WEBP, got 16384×2" in str(result.error)
 
 
 @pytest.mark.parametrize(("limit", "error"), [(359, "its output needs 0.4 kB of memory"), (1000, None)])
