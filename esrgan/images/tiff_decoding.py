@@ -13,13 +13,16 @@ from esrgan.images import tiff_directories as tags
 from esrgan.images import vips
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 from esrgan.images.tiff_directories import Directory, EditedFile, TagValue
-from esrgan.images.tiff_pages import Page, get_size
+from esrgan.images.tiff_metadata import read_no_data
+from esrgan.images.tiff_pages import JPEG, Page, find_gaps, get_size
 
+_OLD_JPEG = 6
 # The compressions of libtiff that are always there. libvips makes tiles of all others black, without an error.
-_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32766, 32771, 32773, 32809, 32909, 32946, 34676, 34677}
+_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32766, 32771, 32773, 32809, 32946}
 _METADATA_TAGS = {"icc_profile": 34675, "xmp": 700, "iptc": 33723}
+_STRIPS = (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # SampleFormat (TIFF 6.0, §19)
-_MASK = 4  # PhotometricInterpretation
+_MASK, _YCBCR = 4, 6  # PhotometricInterpretation
 _ROWS_AT_ONCE = 256
 
 
@@ -36,20 +39,23 @@ class _Layout:
     is_planar: bool
     tile_width: int
     predictor: int
+    is_ycbcr: bool
 
     @classmethod
     def of(cls, page: Directory) -> _Layout:
         channels = tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
         sample_format = tags.get_integer(page, tags.SAMPLE_FORMAT, _UNSIGNED)
+        photometric = tags.get_integer(page, tags.PHOTOMETRIC, 1)
         return cls(
             *get_size(page),
             bits=tags.get_integer(page, tags.BITS_PER_SAMPLE, 1),
             channels=channels,
             sample_format=sample_format if sample_format in (_SIGNED, _FLOAT) else _UNSIGNED,
-            photometric=tags.get_integer(page, tags.PHOTOMETRIC, 1),
+            photometric=photometric,
             is_planar=tags.get_integer(page, tags.PLANAR, 1) == 2 and channels > 1,
             tile_width=tags.get_integer(page, tags.TILE_WIDTH, 0),
             predictor=tags.get_integer(page, tags.PREDICTOR, 1),
+            is_ycbcr=photometric == _YCBCR and tags.get_integer(page, tags.COMPRESSION, 1) not in JPEG,
         )
 
     @property
@@ -67,7 +73,7 @@ class _Layout:
     @property
     def has_single_planes(self) -> bool:
         """Whether each plane is decoded by itself, because libvips takes the first for all, or knows no tiled ones."""
-        return self.is_planar and (self.photometric in (0, 1, 2, 4) or self.tile_width > 0)
+        return self.is_planar and (self.photometric in (0, 1, 2, 4) or self.is_ycbcr or self.tile_width > 0)
 
     @property
     def row_bits(self) -> int:
@@ -88,6 +94,9 @@ def decode(source: Source, pages: list[Page]) -> Decoded:
     is_stored = all(page.is_stored for page in pages) and numbers == list(range(len(pages)))
     decoded = _decode_directories(source, [page.directory for page in pages], numbers, is_stored=is_stored)
     layout = _Layout.of(pages[0].directory)
+    if layout.is_ycbcr:
+        decoded.frames = [_convert_ycbcr(frame, pages[0].directory) for frame in decoded.frames]
+        decoded.changes.append("YCbCr converted to RGB")
     if layout.is_inverted:
         decoded.notes.append("0 is white in the file; its values are kept, but 0 is black in the output")
     if _is_premultiplied(pages[0].directory):
@@ -129,7 +138,8 @@ def _decode_directories(
         frames.append(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
     if layout.is_raw or layout.has_single_planes:
         decoded = Decoded(frames, {}, _read_metadata(directories[0], layout), decoded.changes, [])
-    decoded.frames = [_convert(frame, layout, decoded.changes) for frame in frames]
+    frames = [_convert(frame, layout, decoded.changes) for frame in frames]
+    decoded.frames = [_fill_gaps(frame, page) for frame, page in zip(frames, directories, strict=True)]
     decoded.changes = list(dict.fromkeys(decoded.changes))
     return decoded
 
@@ -150,8 +160,17 @@ def _make_views(page: Directory) -> list[Directory]:
     """Return the directories that libvips is shown for a page: one, or one for each plane."""
     layout = _Layout.of(page)
     view = dict(page)
+    gaps = find_gaps(page)
+    if gaps and tags.STRIP_OFFSETS in page:
+        offsets, counts = ([int(number) for number in tags.get_numbers(page, tag)] for tag in _STRIPS)
+        largest = counts.index(max(counts))
+        for i in gaps:  # libtiff would fail; what it decodes instead is overwritten
+            offsets[i], counts[i] = offsets[largest], counts[largest]
+        view |= {tag: tags.make_integers(*numbers) for tag, numbers in zip(_STRIPS, (offsets, counts), strict=True)}
     if layout.is_inverted or layout.photometric == _MASK:
         view[tags.PHOTOMETRIC] = tags.make_integers(1)
+    if layout.is_ycbcr:
+        view[tags.PHOTOMETRIC] = tags.make_integers(2)
     if _is_premultiplied(page):  # libvips would round down, and make colours without alpha black
         extra = [int(kind) for kind in tags.get_numbers(page, tags.EXTRA_SAMPLES)]
         view[tags.EXTRA_SAMPLES] = tags.make_integers(2, *extra[1:])
@@ -249,6 +268,43 @@ def _convert(frame: NDArray[Any], layout: _Layout, changes: list[str]) -> NDArra
     return converted
 
 
+def _convert_ycbcr(frame: NDArray[Any], page: Directory) -> NDArray[np.uint8]:
+    """Convert YCbCr of 8 bits to RGB (TIFF 6.0, §20 and §21)."""
+    red, green, blue = tags.get_numbers(page, tags.YCBCR_COEFFICIENTS) or [0.299, 0.587, 0.114]
+    limits = tags.get_numbers(page, tags.REFERENCE_BLACK_WHITE) or [0, 255, 128, 255, 128, 255]
+    black, white = np.array(limits).reshape(3, 2).T
+    result = np.empty_like(frame)
+    for top in range(0, len(frame), _ROWS_AT_ONCE):
+        luma, cb, cr = np.moveaxis(
+            (frame[top : top + _ROWS_AT_ONCE] - black) * ([255, 127, 127] / (white - black)), 2, 0
+        )
+        r, b = luma + cr * (2 - 2 * red), luma + cb * (2 - 2 * blue)
+        rgb = np.stack([r, (luma - blue * b - red * r) / green, b], axis=2)
+        result[top : top + _ROWS_AT_ONCE] = rgb.round().clip(0, 255)
+    return result
+
+
+def _fill_gaps(frame: NDArray[Any], page: Directory) -> NDArray[Any]:
+    """Return a frame with the value for no data in strips and tiles that GDAL has not written."""
+    gaps = find_gaps(page)
+    if not gaps:
+        return frame
+    stated = read_no_data(page)
+    value = 0.0 if stated is None else convert_value(page, stated) or 0.0
+    height, width, channels = frame.shape
+    layout = _Layout.of(page)
+    rows = tags.get_integer(page, tags.TILE_HEIGHT if layout.tile_width else tags.ROWS_PER_STRIP, height)
+    columns = layout.tile_width or width
+    across, down = math.ceil(width / columns), math.ceil(height / rows)
+    filled = frame.copy()
+    for gap in gaps:
+        plane, place = divmod(gap, across * down)
+        top, left = place // across * rows, place % across * columns
+        bands = slice(plane, plane + 1) if layout.is_planar else slice(channels)
+        filled[top : top + rows, left : left + columns, bands] = value
+    return filled
+
+
 def convert_value(page: Directory, value: float) -> float | None:
     """Return what becomes of a value of samples of a page; None if they cannot have it."""
     layout = _Layout.of(page)
@@ -296,17 +352,30 @@ def _read_metadata(page: Directory, layout: _Layout) -> dict[str, bytes]:
     return blocks
 
 
+def _decode_with_pillow(source: Source, number: int) -> NDArray[np.uint8]:
+    """Decode a page of JPEG as TIFF 6.0 had it, which only Pillow's libtiff knows."""
+    from PIL import TiffImagePlugin
+
+    with TiffImagePlugin.TiffImageFile(source.path) as image:
+        image.seek(number)
+        pixels = np.array(image if image.mode == "L" else image.convert("RGB"))
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
 def _decode_with_tifffile(source: Source, directories: list[Directory], numbers: list[int]) -> Decoded:
     """Decode grey or RGB pages whose compression libtiff may not know; most need the package imagecodecs."""
     import tifffile
 
     layout, changes, frames = _Layout.of(directories[0]), list[str](), []
     compression = tags.get_integer(directories[0], tags.COMPRESSION, 1)
+    if compression == _OLD_JPEG:
+        frames = [_decode_with_pillow(source, number) for number in numbers]
+        return Decoded(frames, {}, _read_metadata(directories[0], layout), [], [])
     names = {int(member): f"{member.name} compression" for member in tifffile.COMPRESSION}
     got = names.get(compression, f"compression {compression}")
     remedy = "pip install imagecodecs, or convert it to deflate, for example by `gdal_translate -co COMPRESS=DEFLATE`"
     problem = UnsupportedImageError("a compression that can be read", got, remedy)
-    if layout.photometric not in (0, 1, 2, 4, 6) or (layout.photometric == 0 and layout.channels > 1):
+    if layout.photometric not in (0, 1, 2, 4) or (layout.photometric == 0 and layout.channels > 1):
         raise problem
     with tifffile.TiffFile(source.path) as file:
         for number in numbers:

@@ -18,6 +18,8 @@ _LAYOUT_TAGS = (tags.BITS_PER_SAMPLE, tags.PHOTOMETRIC, tags.SAMPLES_PER_PIXEL, 
 _REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
 # PhotometricInterpretations that are not converted to RGB (TIFF 6.0, §23; TIFF Technical Note on LogLuv; TIFF/EP).
 _COLOUR_SPACES = {8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogLuv", 32845: "LogLuv"}
+_SEPARATED, _YCBCR = 5, 6
+JPEG = (6, 7)  # compressions whose decoder converts YCbCr to RGB
 _RAW_SENSOR = (32803, 34892)
 
 
@@ -105,6 +107,22 @@ def _check_kind(page: Directory) -> None:
         raise UnsupportedImageError("grey, RGB or CMYK", _COLOUR_SPACES[photometric], "convert it to RGB")
     if tags.get_integer(page, tags.SAMPLE_FORMAT, 1) in (5, 6):
         raise UnsupportedImageError("real numbers", "complex numbers", "save their magnitude")
+    bits, is_float = tags.get_integer(page, tags.BITS_PER_SAMPLE, 1), tags.get_integer(page, tags.SAMPLE_FORMAT, 1) == 3
+    if photometric == _SEPARATED:
+        channels, is_planar = (
+            tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1),
+            tags.get_integer(page, tags.PLANAR, 1) == 2,
+        )
+        if channels != 4 or bits not in (8, 16) or is_float or (is_planar and tags.TILE_WIDTH in page):
+            got = f"{channels} {'float ' * is_float}inks of {bits} bits{', in planes' * is_planar}"
+            raise UnsupportedImageError("grey, RGB or CMYK of 8 or 16 bits", got, "convert it to RGB")
+    is_subsampled = (tags.get_numbers(page, tags.SUBSAMPLING) or [2, 2]) != [1, 1]
+    if (
+        photometric == _YCBCR
+        and tags.get_integer(page, tags.COMPRESSION, 1) not in JPEG
+        and (is_subsampled or bits != 8)
+    ):
+        raise UnsupportedImageError("grey, RGB or CMYK", "YCbCr without JPEG compression", "convert it to RGB")
     if len(set(tags.get_numbers(page, tags.BITS_PER_SAMPLE))) > 1:
         raise UnsupportedImageError("samples of one size", "samples of different sizes", "convert it to 8 or 16 bits")
 
@@ -127,6 +145,8 @@ def _mend(page: Directory, file_size: int) -> Directory:
     offsets, stated = ([int(number) for number in tags.get_numbers(page, tag)] for tag in (offset_tag, count_tag))
     if not offsets or max(offsets) >= file_size:
         raise ValueError("the file is truncated")
+    if not any(offsets):
+        raise UnsupportedImageError("an image", "a file without any pixels", "fill it first")
     counts = stated[: len(offsets)] + [0] * (len(offsets) - len(stated))
     sizes = _segment_sizes(page, is_tiled=is_tiled)
     starts = sorted({*offsets, file_size})
@@ -145,6 +165,12 @@ def _mend(page: Directory, file_size: int) -> Directory:
     if counts != stated:
         mended[count_tag] = tags.make_integers(*counts)
     return mended
+
+
+def find_gaps(page: Directory) -> list[int]:
+    """Return which strips or tiles are not in the file, as GDAL leaves out empty ones."""
+    offsets = tags.get_numbers(page, tags.TILE_OFFSETS) or tags.get_numbers(page, tags.STRIP_OFFSETS)
+    return [i for i, offset in enumerate(offsets) if not offset]
 
 
 def _segment_sizes(page: Directory, *, is_tiled: bool) -> list[int]:

@@ -1,0 +1,128 @@
+"""Tests of kinds of TIFF files that other programs write: YCbCr, old JPEG, bit orders, tiles that are left out."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from esrgan import images
+from esrgan.errors import ImageError
+from tests.helpers.image_files import noise
+
+PLAIN = {"metadata": None, "software": False}
+CODES = {"H": 3, "I": 4}
+
+
+def make_tiff(path, pixels, tags):
+    """Write a TIFF file by hand: one strip of these bytes, and tags as (number, struct code, values)."""
+    entries = [*tags, (273, "I", [0]), (279, "I", [len(pixels)])]
+    end = 8 + 2 + 12 * len(entries) + 4
+    position = end + sum(8 * len(values) for _, _, values in entries)
+    directory, extra = struct.pack("<H", len(entries)), b""
+    for tag, code, values in sorted(entries):
+        content = struct.pack(f"<{len(values)}{code}", *(values if tag not in (273, 513) else [position]))
+        place = content.ljust(4, b"\0") if len(content) <= 4 else struct.pack("<I", end + len(extra))
+        extra += content if len(content) > 4 else b""
+        directory += struct.pack("<HHI", tag, CODES[code], len(values)) + place
+    path.write_bytes((b"II*\0\x08\0\0\0" + directory + bytes(4) + extra).ljust(position, b"\0") + pixels)
+    return path
+
+
+def size_tags(pixels, bits, photometric, compression):
+    height, width, channels = pixels.shape
+    numbers = {256: width, 257: height, 259: compression, 262: photometric, 277: channels, 278: height}
+    return [(258, "H", [bits] * channels), *((tag, "H", [number]) for tag, number in numbers.items())]
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"planarconfig": "separate"}])
+def test_ycbcr_without_jpeg_is_converted(tmp_path, options):
+    pixels = noise(3, height=20, width=33)
+    stored = np.moveaxis(pixels, -1, 0) if "planarconfig" in options else pixels
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="ycbcr", **options, **PLAIN)
+    image = images.read_image(tmp_path / "a.tif")
+    expected = np.array(Image.fromarray(pixels, "YCbCr").convert("RGB"), int)
+    assert np.abs(image.frames[0] - expected).max() <= 1
+    assert image.changes == ("YCbCr converted to RGB",)
+
+
+def test_ycbcr_with_fewer_colours_is_refused_by_name(tmp_path):
+    make_tiff(tmp_path / "a.tif", bytes(16 * 16 * 3 // 2), size_tags(np.zeros((16, 16, 3)), 8, 6, 1))
+    with pytest.raises(ImageError, match="YCbCr without JPEG compression; convert it to RGB"):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_old_jpeg_is_read(tmp_path):
+    memory = io.BytesIO()
+    smooth = Image.fromarray(noise(3, height=4, width=6)).resize((48, 32), Image.Resampling.BICUBIC)
+    smooth.save(memory, "JPEG", quality=95, subsampling=0)
+    data = memory.getvalue()
+    tags = [*size_tags(np.zeros((32, 48, 3)), 8, 6, 6), (512, "H", [1]), (513, "I", [0]), (514, "I", [len(data)])]
+    make_tiff(tmp_path / "a.tif", data, [*tags, (530, "H", [1, 1])])
+    expected = np.array(Image.open(memory), int)
+    assert np.abs(images.read_image(tmp_path / "a.tif").frames[0] - expected).max() <= 1
+
+
+def test_reversed_bits_are_read(tmp_path):
+    mask = noise(1, height=8, width=16) > 99
+    data = np.packbits(mask[..., 0], axis=1, bitorder="little").tobytes()
+    make_tiff(tmp_path / "a.tif", data, [*size_tags(mask, 1, 1, 1), (266, "H", [2])])
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], mask * 255)
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "options", "got"),
+    [
+        (5, np.uint8, {"extrasamples": [2], "planarconfig": "contig"}, "5 inks of 8 bits"),
+        (4, np.float32, {"planarconfig": "contig"}, "4 float inks of 32 bits"),
+        (4, np.uint8, {"planarconfig": "separate", "tile": (16, 16)}, "4 inks of 8 bits, in planes"),
+    ],
+)
+def test_inks_that_are_not_converted_are_named(tmp_path, channels, dtype, options, got):
+    pixels = noise(channels, dtype)
+    stored = np.moveaxis(pixels, -1, 0) if options["planarconfig"] == "separate" else pixels
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="separated", **options, **PLAIN)
+    with pytest.raises(ImageError, match=got):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_samples_of_different_sizes_are_named(tmp_path):
+    tags = [tag for tag in size_tags(np.zeros((4, 4, 3)), 8, 2, 1) if tag[0] != 258]
+    make_tiff(tmp_path / "a.tif", bytes(32), [*tags, (258, "H", [5, 6, 5])])
+    with pytest.raises(ImageError, match="samples of different sizes"):
+        images.read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", [1, 34661, 32909, 12345])
+def test_compressions_that_nothing_reads_are_named(tmp_path, compression):
+    make_tiff(tmp_path / "a.tif", bytes(16), size_tags(np.zeros((4, 4, 1)), 8, 1, compression))
+    if compression == 1:
+        assert images.read_image(tmp_path / "a.tif").frames[0].shape == (4, 4, 1)
+        return
+    names = {34661: "JBIG compression", 32909: "PIXARLOG compression", 12345: "compression 12345"}
+    with pytest.raises(ImageError, match=f"got {names[compression]}; pip install imagecodecs"):
+        images.read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("no_data", [None, "7"])
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 16}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_strips_and_tiles_that_gdal_leaves_out(tmp_path, no_data, layout, compression, planes):
+    pixels = noise(2, height=40, width=33)
+    stored = np.moveaxis(pixels, -1, 0) if planes == "separate" else pixels
+    options = {"photometric": "minisblack", "planarconfig": planes, "compression": compression, **layout}
+    extra = [(42113, "s", 0, no_data, True)] if no_data else []
+    tifffile.imwrite(tmp_path / "a.tif", stored, extratags=extra, **options, **PLAIN)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        tags = file.pages[0].tags
+        for tag in (324, 325) if "tile" in layout else (273, 279):
+            code = {3: "H", 4: "I"}[int(tags[tag].dtype)]
+            struct.pack_into(f"<{code}", data, tags[tag].valueoffset, 0)  # the first one
+    (tmp_path / "a.tif").write_bytes(data)
+    expected = pixels.copy()
+    expected[:16, : 16 if "tile" in layout else None, : 1 if planes == "separate" else None] = int(no_data or 0)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], expected)
