@@ -69,6 +69,17 @@ def available_memory(root: Path = _ROOT) -> int:
     return min([psutil.virtual_memory().available, *free])
 
 
+def obtainable_memory(root: Path = _ROOT) -> int:
+    """Return the bytes of memory that this process can still get below every limit, on Linux with free swap space.
+
+    Other systems make room for a process as it grows, so there that is the memory of the machine.
+    """
+    swap = re.search(r"^SwapFree:\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE)
+    machine = psutil.virtual_memory()
+    most = machine.available + int(swap[1]) * 1024 if swap else machine.total
+    return min([most, *(max(limit - used, 0) for limit, used in _memory_limits(root))])
+
+
 def free_shared_memory() -> int | None:
     """Return the free bytes of shared memory in /dev/shm, or None if the system has no such folder."""
     try:

@@ -134,3 +134,13 @@ def test_torch_respects_the_quota(monkeypatch):
     monkeypatch.setattr(devices, "cpu_quota", lambda: None)
     devices.select_device("cpu")
     assert chosen == [3]
+
+
+def test_obtainable_memory_counts_swap_space_but_not_beyond_limits(fake_root):
+    root = fake_root(["0::/"], [V2.format(root="/", place="/cg")], {"proc/meminfo": f"SwapFree:  {4 * GB // 1024} kB"})
+    assert machine.obtainable_memory(root) == 54 * GB
+    (root / "cg").mkdir()
+    (root / "cg/memory.max").write_text(f"{2 * GB}")
+    (root / "cg/memory.current").write_text(f"{GB}")
+    assert machine.obtainable_memory(root) == GB
+    assert machine.obtainable_memory(root / "nothing") == 64 * GB

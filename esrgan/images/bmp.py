@@ -24,7 +24,7 @@ _XRGB = (0xFF0000, 0xFF00, 0xFF, 0)
 def read(source: Source) -> ImageData:
     """Read a BMP file."""
     header = _Header.of(source.file)
-    source.check_pixel_count(header.width * header.height)
+    source.check_pixel_count(header.width * header.height, max(header.bits // 8, 1))
     if header.compression in _PACKED:
         kind = _PACKED[header.compression]
         raise UnsupportedImageError("pixels", f"a BMP that contains a {kind}", f"extract the {kind}")

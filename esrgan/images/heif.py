@@ -70,7 +70,7 @@ def _read_heic(source: Source) -> ImageData:
         raise UnsupportedImageError("one image", f"{len(container)} images", "extract one of them")
     image = container[0]
     width, height = image.size
-    source.check_pixel_count(width * height)
+    source.check_pixel_count(width * height, 3)
     pixels = np.ascontiguousarray(np.asarray(image)).reshape(height, width, -1)
     info = image.info
     bits = int(info["bit_depth"]) if pixels.dtype == np.uint16 else 0

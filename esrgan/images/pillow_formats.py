@@ -51,7 +51,7 @@ def _decode(source: Source, plugin: str, head: bytes | None = None) -> tuple[Any
         image = files[plugin](data)  # the pixel limit of Image.open would be too low here
     except OSError as error:
         raise UnsupportedImageError(f"a usual {plugin} image", str(error), "convert it to .png") from error
-    source.check_pixel_count(image.width * image.height)
+    source.check_pixel_count(image.width * image.height, len(image.getbands()))
     mode = _MODES.get(image.mode, image.mode)
     try:
         if mode == "P":
@@ -203,7 +203,7 @@ def _read_ppm(source: Source) -> ImageData:
     if kind == 3 and peak > 255:
         raise UnsupportedImageError("binary samples", "16-bit samples as text", "convert it to a .png of 16 bits")
     if kind == 6 and peak > 255:  # Pillow would reduce it to 8 bits
-        source.check_pixel_count(width * height)
+        source.check_pixel_count(width * height, 6)
         source.file.seek(found.end() + 1)
         data = np.frombuffer(source.file.read(6 * width * height), ">u2").reshape(height, width, 3)
         pixels = data.astype(np.uint16) if peak == 65535 else np.rint(data * (65535 / peak)).clip(0, 65535)

@@ -20,7 +20,7 @@ _READABLE = "a PNG, JPEG, WebP, GIF, TIFF, BMP, TGA, DDS, PPM, AVIF or HEIC imag
 _KIND_NAMES = {1: "a grey image", 2: "a grey image with alpha", 3: "an RGB image", 4: "an RGB image with alpha"}
 
 
-def read_image(path: str | Path, max_pixels: int | None = None) -> ImageData:
+def read_image(path: str | Path, max_pixels: int | None = None, max_bytes: int | None = None) -> ImageData:
     """Read an image of any kind that can be upscaled; the format is detected from its content.
 
     The image is turned upright. CMYK becomes RGB, and 1-bit and palette images become 8-bit grey or RGB. WebP, GIF,
@@ -30,6 +30,7 @@ def read_image(path: str | Path, max_pixels: int | None = None) -> ImageData:
         path: Path of a file of one of the formats in ``FILE_FORMATS``; HEIC needs ``pillow-heif``.
         max_pixels: Largest accepted number of pixels, all frames together, which is checked before decoding; None
             means ``MAX_PIXELS``.
+        max_bytes: Largest accepted number of bytes of all samples, which is checked before decoding; None means any.
 
     Returns:
         The frames and metadata of the file, with notes for the user about what could not be kept.
@@ -38,7 +39,7 @@ def read_image(path: str | Path, max_pixels: int | None = None) -> ImageData:
         ImageError: The file is missing, damaged, truncated, not of a supported kind (see
             ``docs/reference/image_formats.md``), or has too many pixels.
     """
-    return _read(Path(path), max_pixels=max_pixels)
+    return _read(Path(path), max_pixels, max_bytes)
 
 
 def read_pixels(path: str | Path, channels: int) -> NDArray[np.uint8]:
@@ -100,7 +101,12 @@ def _read_strictly(path: Path, *, header_only: bool = False) -> ImageData:
 
 
 def _read(
-    path: Path, *, max_pixels: int | None = None, is_strict: bool = False, header_only: bool = False
+    path: Path,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    *,
+    is_strict: bool = False,
+    header_only: bool = False,
 ) -> ImageData:
     """Read an image and raise any error as an ``ImageError``."""
     try:
@@ -113,7 +119,7 @@ def _read(
             name = detect.detect_format(head.ljust(32, b"\0"), file.read(), suffix)
             if name is None:
                 raise UnsupportedImageError(_READABLE, *detect.guess_file_kind(head, suffix))
-            file_source = Source(path, file, name, max_pixels, is_strict=is_strict, header_only=header_only)
+            file_source = Source(path, file, name, max_pixels, max_bytes, is_strict=is_strict, header_only=header_only)
             image: ImageData = formats.load_module(name).read(file_source)
             notes = (*image.changes, *image.notes)
             return dataclasses.replace(image, read_size=image.frames[0].shape[:2], notes=notes)

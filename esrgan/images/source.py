@@ -8,6 +8,8 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
+from esrgan.text import format_size
+
 MAX_PIXELS = 2**29
 """Largest number of pixels in a file, all frames together (23,000 × 23,000): a guard against decompression bombs."""
 
@@ -25,6 +27,7 @@ class Source:
         file: The open file.
         file_format: A name in ``FILE_FORMATS``.
         max_pixels: Largest accepted number of pixels, all frames together; None means ``MAX_PIXELS``.
+        max_bytes: Largest accepted number of bytes of all samples; None means any.
         is_strict: Whether samples must be returned exactly as they are decoded, with all channels of the file.
         header_only: Whether only the shape of the frames matters. Their samples are then 0 in strict reading.
     """
@@ -33,11 +36,16 @@ class Source:
     file: BinaryIO
     file_format: str
     max_pixels: int | None = None
+    max_bytes: int | None = None
     is_strict: bool = False
     header_only: bool = False
 
-    def check_pixel_count(self, pixels: int) -> None:
+    def check_pixel_count(self, pixels: int, bytes_per_pixel: int = 1) -> None:
         """Check the number of pixels, all frames together, before they are decoded.
+
+        Args:
+            pixels: The number of pixels.
+            bytes_per_pixel: How many bytes each of them has when it is decoded; at least one.
 
         Raises:
             UnsupportedImageError: There are too many.
@@ -48,6 +56,9 @@ class Source:
         if pixels > MAX_PIXELS:
             expected = f"at most {MAX_PIXELS} pixels (a guard against decompression bombs)"
             raise UnsupportedImageError(expected, f"{pixels} pixels", "cut it into parts")
+        if self.max_bytes is not None and (size := pixels * bytes_per_pixel) > self.max_bytes:
+            expected = f"at most {format_size(self.max_bytes)} of pixels, half of the memory that this process can have"
+            raise UnsupportedImageError(expected, format_size(size), "cut it into parts, or free some memory")
 
 
 @dataclass

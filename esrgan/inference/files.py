@@ -25,7 +25,7 @@ from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob
 from esrgan.inference.tiling import ProgressCallback
 from esrgan.inference.upscaler import Upscaler
-from esrgan.machine import memory_limit
+from esrgan.machine import memory_limit, obtainable_memory
 from esrgan.text import describe_error, format_size
 
 # An output with more bytes than this, or with more than this share of the memory, is written before the next image is
@@ -122,6 +122,7 @@ def upscale_files(
     """
     for folder in () if options.keep_abandoned else {job.target.parent for job in jobs}:
         files.remove_abandoned(folder)
+    memory = min(memory_limit(), obtainable_memory())
     find_folder_problem = functools.cache(files.find_folder_problem)
     ready = []
     for job in jobs:
@@ -136,11 +137,11 @@ def upscale_files(
         ahead: Future[ImageData | FileResult] | None = None
         behind: tuple[FileJob, Future[FileResult]] | None = None
         for i, job in enumerate(ready):
-            reading = ahead or reader.submit(_read_input, job, upscaler, options)
+            reading = ahead or reader.submit(_read_input, job, upscaler, options, memory)
             is_large, is_huge = _compare_with_memory(reading, upscaler)
             ahead = None
             if i + 1 < len(ready) and not is_huge:
-                ahead = reader.submit(_read_input, ready[i + 1], upscaler, options)
+                ahead = reader.submit(_read_input, ready[i + 1], upscaler, options, memory)
             writing: Future[FileResult] = Future()
             try:
                 image = reading.result()
@@ -202,21 +203,25 @@ def _check_output(job: FileJob, options: FileOptions) -> FileResult | None:
     return FileResult(job, Problem.failure(job.target, "already exists", remedy))
 
 
-def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions) -> ImageData | FileResult:
-    """Read an input and check that its output can be written; return the result if there is nothing to upscale."""
+def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions, memory: int) -> ImageData | FileResult:
+    """Read an input and check that its output can be written; return the result if there is nothing to upscale.
+
+    Decoding may need as much memory again as the pixels, so these may have half of ``memory``.
+    """
     result = _check_output(job, options)  # another process may have written it meanwhile
     if result is not None:
         return result
     if (kind := files.describe_path(job.source)) in ("a named pipe", "a socket", "a device"):  # could block for ever
         raise ImageError(Problem(str(job.source), "an image file", kind, "save its content as a file first"))
-    image = images.read_image(job.source, options.max_pixels)
+    image = images.read_image(job.source, options.max_pixels, memory // 2)
     background = None if options.background is None else parse_colour(options.background)
     supports_alpha = FILE_FORMATS[format_for_suffix(job.target)].supports_alpha
     image = fit_alpha(image, supports_alpha=supports_alpha, background=background)
     sizes = [upscaler.output_size(*frame.shape[:2]) for frame in image.frames]
     check_image_writable(job.target, image, sizes, reduce_depth=options.reduce_depth)
-    if (least := _output_bytes(upscaler, image)) > (most := memory_limit()):
-        got = f"its output needs {format_size(least)} of memory, and this process can have {format_size(most)}"
+    memory -= sum(frame.nbytes for frame in image.frames)
+    if (least := _output_bytes(upscaler, image) + _work_bytes(upscaler, image)) > memory:
+        got = f"its output needs {format_size(least)} of memory, and this process can have {format_size(memory)}"
         raise ImageError(Problem.failure(job.source, got, "cut it into parts, or use a smaller --outscale"))
     _check_space(job.target, least_file_size(job.target, image, sum(height * width for height, width in sizes)))
     return image
@@ -233,6 +238,14 @@ def _check_space(target: Path, least: int) -> None:
         if (free := shutil.disk_usage(folder).free) < least:
             got = f"too little space: at least {format_size(least)} are needed, {format_size(free)} are free"
             raise ImageError(Problem.failure(target, got, "free some space or choose another folder"))
+
+
+def _work_bytes(upscaler: Upscaler, image: ImageData) -> int:
+    """Return the bytes of the two float32 copies of the largest output before resizing, if they are needed."""
+    if upscaler.outscale is None and not upscaler.self_ensemble:
+        return 0
+    pixels = max(frame.shape[0] * frame.shape[1] for frame in image.frames) * upscaler.scale**2
+    return int(pixels * min(image.base_channels, 3) * 8)
 
 
 def _output_bytes(upscaler: Upscaler, image: ImageData) -> int:

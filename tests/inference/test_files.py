@@ -440,6 +440,25 @@ def test_size_limit_of_the_format_counts_for_the_final_size(model, tmp_path, mon
     assert result.error is None if fits else "at most 16383 pixels per side for WEBP, got 16384×2" in str(result.error)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.ppm", "a.bmp", "a.tga"])
+def test_inputs_beyond_half_of_the_memory_are_not_decoded(model, tmp_path, monkeypatch, name):
+    """It has 5 × 6 pixels of three bytes."""
+    images.write_image(tmp_path / name, images.ImageData((np.arange(90, dtype=np.uint8).reshape(5, 6, 3),)))
+    monkeypatch.setattr("esrgan.inference.files.obtainable_memory", lambda: 179)
+    (result,) = upscale_files(Upscaler.from_file(model, "cpu"), plan_jobs([str(tmp_path / name)], None)[0])
+    assert "expected at most 0.1 kB of pixels, half of the memory that this process can have" in str(result.error)
+
+
+def test_memory_for_resizing_counts(model, tmp_path, monkeypatch):
+    """The input has 90 bytes, the output too, and the network's output of 12 × 10 float pixels is copied once."""
+    write_files(tmp_path / "a.png")
+    for memory, fits in ((3059, False), (3060, True)):
+        monkeypatch.setattr("esrgan.inference.files.obtainable_memory", lambda memory=memory: memory)
+        jobs, _ = plan_jobs([str(tmp_path / "a.png")], None)
+        (result,) = upscale_files(Upscaler.from_file(model, "cpu", outscale=1), jobs)
+        assert (result.error is None) == fits
+
+
 @pytest.mark.parametrize(("limit", "error"), [(359, "its output needs 0.4 kB of memory"), (1000, None)])
 def test_memory_limits_refuse_or_serialise_outputs(model, tmp_path, monkeypatch, limit, error):
     """Each output needs 360 bytes. If it is a third of the memory, the next input is read after it was computed."""
