@@ -10,7 +10,6 @@ _FILM = "the video of a motion photo"
 _END = 0xD9
 # In compressed data, 0 follows a byte of 255. Markers of restarts and of a start have no length.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
-_KNOWN_START = re.compile(rb"\xff\xd8\xff|....ftyp", re.DOTALL)
 _BOX = re.compile(rb"(....)[ -~]{4}", re.DOTALL)
 
 
@@ -32,19 +31,23 @@ def describe_rest(rest: bytes) -> list[str]:
     rest, found = _split_samsung_trailer(rest)
     position = unknown = 0
     while position < len(rest):
-        match = _KNOWN_START.search(rest, position)
-        start = match.start() if match else len(rest)
+        start = _find_start(rest, position)
         unknown += len(rest[position:start].strip(b"\0"))
         position = start
-        if match and match[0].startswith(b"\xff"):
+        if rest.startswith(b"\xff\xd8", start):
             found.append(EXTRA_IMAGES)
             _, end = find_segments(rest, start + 2)
-            following = _KNOWN_START.search(rest, start + 2)
-            position = end or (following.start() if following else len(rest))
-        elif match:
+            position = end or _find_start(rest, start + 2)
+        elif start < len(rest):
             found.append(_FILM)
             position = _find_end_of_boxes(rest, start)
     return [*found, *([f"{unknown} bytes behind the image"] if unknown else [])]
+
+
+def _find_start(data: bytes, position: int) -> int:
+    """Return where the next image or film starts, or the length of the data."""
+    starts = data.find(b"\xff\xd8\xff", position), data.find(b"ftyp", position + 4) - 4
+    return min((start for start in starts if start >= 0), default=len(data))
 
 
 def _find_end_of_boxes(data: bytes, position: int) -> int:

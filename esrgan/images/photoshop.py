@@ -71,8 +71,8 @@ def read_resources(data: bytes, orientation: int) -> Resources:
 
 def write_resources(image: ImageData) -> bytes:
     """Return the resources of an image, adjusted to its size."""
-    blocks = [block for block in image.native_blocks if isinstance(block.key, int)]
-    parts = [(block.key, *block.content) for block in blocks]
+    blocks = image.native_blocks if image.file_format == "JPEG" else ()
+    parts = [(block.key, *block.content) for block in blocks if block.key != "comment"]
     if image.iptc:
         parts.insert(0, (_IPTC, b"8BIM" + struct.pack(">HH", _IPTC, 0), image.iptc))
     return b"".join(_pack(head, _adjust(number, content, image)) for number, head, content in parts)

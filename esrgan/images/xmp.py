@@ -14,6 +14,10 @@ from esrgan.images.exif import adjust_subject, turn_point
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns# "
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/ ", "http://ns.adobe.com/exif/1.0/ "
 _DIMENSIONS, _AREA = "http://ns.adobe.com/xap/1.0/sType/Dimensions# ", "http://ns.adobe.com/xmp/sType/Area# "
+_BOUNDARY, _RECTANGLE = (
+    "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ rb",
+    "http://ns.microsoft.com/photo/1.2/t/Region# Rectangle",
+)
 _APPLIED_TO = "http://www.metadataworkinggroup.com/schemas/regions/ AppliedToDimensions"
 _EXTENDED = "http://ns.adobe.com/xmp/note/ HasExtendedXMP"
 # What announces or holds images and films besides the photograph, which upscaling leaves out: namespace and name.
@@ -23,11 +27,17 @@ _GONE = re.compile(
     r"|http://ns\.adobe\.com/hdr-gain-map/1\.0/ .*|http://ns\.apple\.com/HDRGainMap/1\.0/ .*"
     rf"|http://ns\.adobe\.com/xap/1\.0/ Thumbnails|{_EXTENDED}"
 )
-_PANORAMA = re.compile(r"http://ns\.google\.com/photos/1\.0/panorama/ \w+(Width|Left|Height|Top)(?:Pixels)?")
+# Numbers of pixels across and down: of panoramas, and what photogrammetry is told by DJI's drones.
+_PANORAMA, _DJI = (
+    r"http://ns\.google\.com/photos/1\.0/panorama/ \w+",
+    r"http://www\.dji\.com/drone-dji/1\.0/ Calibrated",
+)
+_ACROSS = re.compile(rf"{_PANORAMA}(Width|Left)(Pixels)?|{_DJI}(FocalLength|OpticalCenterX)")
+_DOWN = re.compile(rf"{_PANORAMA}(Height|Top)(Pixels)?|{_DJI}OpticalCenterY")
 # The texts without which a packet needs no change.
 _CLUES = re.compile(
     rb"/photos/1\.0/|/photos/dd/|hdr-gain-map|HDRGainMap|Thumbnails|HasExtendedXMP|ns\.adobe\.com/(?:tiff|exif)/1\.0/"
-    rb"|AppliedToDimensions"
+    rb"|AppliedToDimensions|sType/Area#|Iptc4xmpExt|photo/1\.2/t/Region#|drone-dji"
 )
 _ATTRIBUTE = re.compile(rb"\s([^\s=]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
 _START_TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
@@ -217,8 +227,8 @@ def _adjust_values(path: list[str], values: list[_Value], image: _Image) -> Iter
     for name, value in by_name.items():
         if name in sizes:
             yield value, str(sizes[name])
-        elif match := _PANORAMA.fullmatch(name):
-            yield value, _multiply(value.text, horizontal if match[1] in ("Width", "Left") else vertical)
+        elif _ACROSS.fullmatch(name) or _DOWN.fullmatch(name):
+            yield value, _multiply(value.text, horizontal if _ACROSS.fullmatch(name) else vertical)
     pairs = [(_TIFF, "XResolution", "YResolution", 1.0, 1.0)]
     pairs += [(_EXIF, "FocalPlaneXResolution", "FocalPlaneYResolution", horizontal, vertical)]
     if _APPLIED_TO in path and by_name.get(f"{_DIMENSIONS}unit", _Value("", 0, 0, "pixel")).text == "pixel":
@@ -234,23 +244,48 @@ def _adjust_values(path: list[str], values: list[_Value], image: _Image) -> Iter
         if 2 <= len(numbers) == len(values) <= 4:
             place = adjust_subject(numbers, image.orientation, (image.height, image.width), image.factors)
             yield from zip(values, map(str, place), strict=True)
-    area = {value.name.removeprefix(_AREA): value for value in values if value.name.startswith(_AREA)}
     with suppress(ValueError):
-        yield from _turn_area(area, image.orientation)
+        yield from _adjust_regions(by_name, image)
 
 
-def _turn_area(area: dict[str, _Value], orientation: int) -> Iterator[tuple[_Value, str]]:
-    """Yield the values of a region, whose numbers are parts of the image's sides, and their new texts."""
-    if "x" in area and "y" in area and orientation > 1:
-        x, y = turn_point(float(area["x"].text), float(area["y"].text), orientation, 1, 1)
-        yield area["x"], f"{x:.9g}"
-        yield area["y"], f"{y:.9g}"
-    if "w" in area and "h" in area and orientation >= 5:
-        yield area["w"], area["h"].text
-        yield area["h"], area["w"].text
+def _adjust_regions(values: dict[str, _Value], image: _Image) -> Iterator[tuple[_Value, str]]:
+    """Yield the values of a region that belong to an element, and their new texts."""
+    if _RECTANGLE in values and image.orientation > 1:
+        box = [float(number) for number in values[_RECTANGLE].text.split(",")]
+        yield values[_RECTANGLE], ", ".join(f"{number:.9g}" for number in _turn_box(box, image.orientation, 1, 1))
+    for space, is_centre in ((_AREA, True), (_BOUNDARY, False)):
+        sides = [values.get(f"{space}{side}") for side in ("xywh" if is_centre else "XYWH")]
+        x, y, width, height = (float(value.text) if value else 0.0 for value in sides)
+        if is_centre:
+            x, y = x - width / 2, y - height / 2
+        unit = values.get(f"{space}{'unit' if is_centre else 'Unit'}")  # the corners of a polygon have none
+        is_pixels = unit.text == "pixel" if unit else max(x, y, width, height) > 1
+        across, down = (image.width / image.factors[1], image.height / image.factors[0]) if is_pixels else (1.0, 1.0)
+        if image.orientation >= 5:
+            across, down = down, across
+        x, y, width, height = _turn_box([x, y, width, height], image.orientation, across, down)
+        if is_centre:
+            x, y = x + width / 2, y + height / 2
+        factors = image.factors[::-1] * 2 if is_pixels else (1.0,) * 4
+        for value, number, factor in zip(sides, (x, y, width, height), factors, strict=True):
+            if value and (is_pixels or image.orientation > 1):
+                yield value, f"{number * factor:.9g}"
+        if (radius := values.get(f"{space}Rx")) and is_pixels:
+            yield radius, _multiply(radius.text, factors[0])
+
+
+def _turn_box(box: list[float], orientation: int, right: float, bottom: float) -> list[float]:
+    """Return left, top, width and height of a box in the upright image, given those in the stored one."""
+    x, y, width, height = box
+    left, top = turn_point(x, y, orientation, right, bottom)
+    end, floor = turn_point(x + width, y + height, orientation, right, bottom)
+    return [min(left, end), min(top, floor), abs(end - left), abs(floor - top)]
 
 
 def _multiply(text: str, factor: float) -> str:
     """Return a number, or the number above a fraction bar, multiplied."""
     match = re.fullmatch(r"(\d+(?:\.\d*)?)(/\d+)?", text)
-    return f"{round(float(match[1]) * factor)}{match[2] or ''}" if match and factor != 1 else text
+    if not match or factor == 1:
+        return text
+    number = float(match[1]) * factor
+    return f"{number if '.' in match[1] else round(number)}{match[2] or ''}"

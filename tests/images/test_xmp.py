@@ -78,6 +78,32 @@ def test_regions_follow_the_image():
     assert b'stArea:x="0.75" stArea:y="0.1" stArea:w="0.3" stArea:h="0.2"' in adjusted
 
 
+@pytest.mark.parametrize(
+    ("orientation", "pixels", "relative", "rectangle"),
+    [
+        (1, (20, 40, 6, 16), (0.1, 0.2, 0.3, 0.4), "0.1, 0.2, 0.3, 0.4"),
+        (3, (174, 44, 6, 16), (0.6, 0.4, 0.3, 0.4), "0.6, 0.4, 0.3, 0.4"),
+        (6, (172, 40, 8, 12), (0.4, 0.1, 0.4, 0.3), "0.4, 0.1, 0.4, 0.3"),
+    ],
+)
+def test_other_kinds_of_regions_follow_the_image(orientation, pixels, relative, rectangle):
+    """The upright image had 25 rows of 100 pixels."""
+    box = b'<e:RegionBoundary xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" %s/>'
+    text = 'e:rbX="{}" e:rbY="{}" e:rbW="{}" e:rbH="{}"'
+    inside = box % text.format(10, 10, 3, 4).encode() + box % text.format(0.1, 0.2, 0.3, 0.4).encode()
+    inside += b'<m:li xmlns:m="http://ns.microsoft.com/photo/1.2/t/Region#" m:Rectangle="0.1, 0.2, 0.3, 0.4"/>'
+    adjusted, _ = adjust(elements=inside, orientation=orientation)
+    assert text.format(*pixels).encode() in adjusted
+    assert text.format(*relative).encode() in adjusted
+    assert f'm:Rectangle="{rectangle}"'.encode() in adjusted
+
+
+def test_what_photogrammetry_is_told_follows_the_size():
+    values = b'd:CalibratedFocalLength="3666.5" d:CalibratedOpticalCenterX="9" d:CalibratedOpticalCenterY="10.25"'
+    adjusted, _ = adjust(values + b' xmlns:d="http://www.dji.com/drone-dji/1.0/"')
+    assert b'FocalLength="7333.0" d:CalibratedOpticalCenterX="18" d:CalibratedOpticalCenterY="41.0"' in adjusted
+
+
 def test_dimensions_of_other_things_are_kept():
     page = b'<xmpTPg:MaxPageSize xmlns:xmpTPg="http://ns.adobe.com/xap/1.0/t/pg/" stDim:w="8" stDim:h="11"/>'
     assert page in adjust(elements=page)[0]
