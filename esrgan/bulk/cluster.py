@@ -88,7 +88,7 @@ class WorkerOptions:
 
 def find_pending_jobs(
     inputs: Sequence[str], listed: Sequence[str], out_dir: str, suffix: str | None = None
-) -> tuple[list[BulkJob], int, dict[Path, str]]:
+) -> tuple[list[BulkJob], int, dict[str, str]]:
     """Find the images whose output does not exist yet; outputs are named as by ``esrgan.inference.plan_jobs``.
 
     Args:
@@ -99,8 +99,8 @@ def find_pending_jobs(
         suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each image.
 
     Returns:
-        The jobs, the number of outputs that already exist, and a mapping from each path that is skipped to the reason.
-        An input that matches no image becomes a job with a ``problem``.
+        The jobs, the number of outputs that already exist, and a mapping from each path or URI that is skipped to the
+        reason. An input that matches no image becomes a job with a ``problem``.
 
     Raises:
         ImageError: If no input matches an image, ``out_dir`` has the name of an image, or a file system cannot be
@@ -115,8 +115,11 @@ def find_pending_jobs(
     search = images.search_images(local, images.SUFFIXES)
     relative_paths = {path.absolute(): place for path, place in search.files.items()}
     sources = {path: str(path) for path in relative_paths}
+    skipped = {str(path): reason for path, reason in search.skipped.items()}
     for uri in filter(storage.is_uri, inputs):
-        found = {storage.local_stand_in(file): (file, place) for file, place in storage.list_images(uri).items()}
+        listed_images, others = storage.list_images(uri)
+        skipped |= others
+        found = {storage.local_stand_in(file): (file, place) for file, place in listed_images.items()}
         if not found:
             search.problems.append(Problem(uri, "an image or a folder with images", "none", "check the address"))
         relative_paths |= {path: Path(place) for path, (_, place) in found.items()}
@@ -141,7 +144,8 @@ def find_pending_jobs(
         if f"{folder}/{place}" not in existing:
             conflict = None if job.conflict is None else sources[job.conflict]
             jobs.append(BulkJob(sources[job.source], f"{root}/{place}", conflict))
-    return jobs, missing + len(local_jobs) - len(jobs), search.skipped | previous_outputs
+    skipped |= {sources[path]: reason for path, reason in previous_outputs.items()}
+    return jobs, missing + len(local_jobs) - len(jobs), skipped
 
 
 @contextmanager

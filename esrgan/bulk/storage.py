@@ -14,6 +14,7 @@ import fsspec
 
 from esrgan import files, images
 from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.images.find import FAMILIAR_SUFFIXES
 from esrgan.text import describe_error
 
 # Protocols whose uploads are atomic. On other file systems a complete file is renamed; object stores would copy it.
@@ -71,21 +72,28 @@ def open_filesystem(location: str) -> Iterator[tuple[Any, str]]:
         raise ImageError(Problem(location, expected, got, remedy)) from error
 
 
-def list_images(uri: str) -> dict[str, PurePosixPath]:
-    """List the images below a URI, each with its path relative to it; they are recognised by suffix only.
+def list_images(uri: str) -> tuple[dict[str, PurePosixPath], dict[str, str]]:
+    """List the images below a URI; they are recognised by suffix only.
+
+    Returns:
+        The path of each image relative to the URI, and the reason for each image or film that is skipped.
 
     Raises:
         ImageError: If the file system cannot be reached.
     """
     if PurePosixPath(uri).suffix.lower() in images.SUFFIXES:
-        return {uri: PurePosixPath(PurePosixPath(uri).name)}
+        return {uri: PurePosixPath(PurePosixPath(uri).name)}, {}
     with open_filesystem(uri) as (system, root):
         relative_paths = [PurePosixPath(path.removeprefix(f"{root}/")) for path in sorted(system.find(root))]
-    return {
-        f"{uri.rstrip('/')}/{path}": path
-        for path in relative_paths
-        if path.suffix.lower() in images.SUFFIXES and not any(part.startswith(".") for part in path.parts)
-    }
+    found, skipped = {}, {}
+    for path in relative_paths:
+        if any(part.startswith(".") for part in path.parts):
+            continue
+        if (suffix := path.suffix.lower()) in images.SUFFIXES:
+            found[f"{uri.rstrip('/')}/{path}"] = path
+        elif suffix in FAMILIAR_SUFFIXES:
+            skipped[f"{uri.rstrip('/')}/{path}"] = f"not a supported format: {suffix}"
+    return found, skipped
 
 
 def exists(location: str) -> bool:

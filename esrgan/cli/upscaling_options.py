@@ -103,7 +103,7 @@ def file_options(args: argparse.Namespace, **settings: bool) -> FileOptions:
     return FileOptions(quality=args.quality, background=args.background, **settings)
 
 
-def describe_skipped(skipped: Mapping[Path, str]) -> Iterator[str]:
+def describe_skipped(skipped: Mapping[Path, str] | Mapping[str, str]) -> Iterator[str]:
     """Yield one line for each reason to skip inputs, with the first of its files and the number of the others."""
     for reason in dict.fromkeys(skipped.values()):
         first, *others = (path for path, why in skipped.items() if why == reason)

@@ -75,8 +75,10 @@ def test_listed_files_mirror_folders_without_lookup(tmp_path):
 def test_finds_images_and_existing_outputs_in_a_bucket(bucket):
     for name in ("in/a.png", "in/b/c.jpg", "in/b/c.png", "in/.hidden/d.png", "in/text.txt", "out/a_sr.png"):
         bucket.pipe_file(f"memory://{name}", b"x")
-    jobs, existing, _ = bulk.find_pending_jobs(["memory://in"], [], "memory://out/")
+    bucket.pipe({"memory://in/b/d.PSD": b"x", "memory://in/._e.jxl": b"x"})
+    jobs, existing, skipped = bulk.find_pending_jobs(["memory://in"], [], "memory://out/")
     assert existing == 1
+    assert skipped == {"memory://in/b/d.PSD": "not a supported format: .psd"}
     assert [(job.source, job.target) for job in jobs] == [
         ("memory://in/b/c.jpg", "memory://out/b/c_sr.jpg"),
         ("memory://in/b/c.png", "memory://out/b/c_sr.png"),

@@ -57,3 +57,10 @@ def test_json_escapes_bytes_that_are_not_utf8(home, capsys):
     out = capsys.readouterr().out
     assert out.isascii()
     assert os.fsencode(json.loads(out)["model"]).endswith(b"caf\xe9.pth")
+
+
+@pytest.mark.parametrize("command", ["inference", "bulk"])
+def test_empty_output_folder_is_refused(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "a.png", "-o", ""])
+    assert "argument -o/--out-dir: expected a path, got an empty text" in capsys.readouterr().err
