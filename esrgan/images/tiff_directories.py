@@ -89,9 +89,16 @@ def _read_number(file: BinaryIO, code: str) -> int:
     return int(struct.unpack(code, file.read(struct.calcsize(code)))[0])
 
 
+def _seek(file: BinaryIO, offset: int) -> None:
+    try:
+        file.seek(offset)
+    except (OSError, OverflowError) as error:  # no file is that long
+        raise struct.error(f"there is nothing at {offset}") from error
+
+
 def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[Directory, int, int]:
     """Return a directory, the offset of the next one, and the position where that offset is stored."""
-    file.seek(offset)
+    _seek(file, offset)
     count = _read_number(file, layout.count)
     size = struct.calcsize(layout.entry)
     entries = file.read(count * size)
@@ -104,7 +111,7 @@ def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[D
             continue
         content = field[:length]
         if length > len(field):
-            file.seek(struct.unpack(layout.pointer, field)[0])
+            _seek(file, struct.unpack(layout.pointer, field)[0])
             content = file.read(length)
         if len(content) == length:
             directory[tag] = TagValue(field_type, _convert_byte_order(content, field_type, layout.order, "<"))

@@ -79,7 +79,7 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
         is_turned: Whether the image is turned upright; where it lies on a map is then left out.
     """
     blocks, left_out = [], set[str]()
-    program = None if is_turned else _find_program(pages[0], images)
+    program = None if is_turned else _find_program(pages, images)
     for number, page in enumerate(pages):
         for tag, value in page.items():
             label = "map coordinates" if tag in _GEOGRAPHIC else _name(tag) if tag not in _RESOLUTION else ""
@@ -126,8 +126,11 @@ def describe_structure(value: object) -> str | None:
     return None
 
 
-def _find_program(page: Directory, images: int) -> str | None:
+def _find_program(pages: Sequence[Directory], images: int) -> str | None:
     """Return whose description of the structure can be kept because it is true of the images, also when written."""
+    page = pages[0]
+    if any(page.get(tag) != other.get(tag) for other in pages for tag in (tags.WIDTH, tags.HEIGHT)):
+        return None
     value, channels = page.get(tags.DESCRIPTION), tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
     kind = describe_structure(value)
     if kind == "ImageJ" and isinstance(value, TagValue):

@@ -148,7 +148,7 @@ def _mend(page: Directory, file_size: int) -> Directory:
     if not any(offsets):
         raise UnsupportedImageError("an image", "a file without any pixels", "fill it first")
     counts = stated[: len(offsets)] + [0] * (len(offsets) - len(stated))
-    sizes = _segment_sizes(page, is_tiled=is_tiled)
+    sizes = _segment_sizes(page, len(offsets), is_tiled=is_tiled)
     starts = sorted({*offsets, file_size})
     following = dict(itertools.pairwise(starts))
     for i, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
@@ -173,29 +173,30 @@ def find_gaps(page: Directory) -> list[int]:
     return [i for i, offset in enumerate(offsets) if not offset]
 
 
-def _segment_sizes(page: Directory, *, is_tiled: bool) -> list[int]:
-    """Return the bytes of each strip or tile without compression; an empty list if they cannot be known."""
+def _segment_sizes(page: Directory, most: int, *, is_tiled: bool) -> list[int]:
+    """Return the bytes of each strip or tile without compression, up to a number of them; none if they are unknown."""
     width, height = get_size(page)
     samples, bits = tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1), tags.get_integer(page, tags.BITS_PER_SAMPLE, 1)
-    is_subsampled = tags.get_integer(page, tags.PHOTOMETRIC, 1) == 6 and samples == 3
-    if tags.get_integer(page, tags.COMPRESSION, 1) != 1 or is_subsampled or not (width and height):
-        return []
-    planes = samples if tags.get_integer(page, tags.PLANAR, 1) == 2 else 1
-    bits *= samples // planes
     if is_tiled:
         wide, high = (tags.get_integer(page, tag, 0) for tag in (tags.TILE_WIDTH, tags.TILE_HEIGHT))
-        if not (wide and high):
-            return []
-        return [math.ceil(wide * bits / 8) * high] * (math.ceil(width / wide) * math.ceil(height / high) * planes)
-    rows = min(tags.get_integer(page, tags.ROWS_PER_STRIP, height) or height, height)
-    return [math.ceil(width * bits / 8) * min(rows, height - top) for top in range(0, height, rows)] * planes
+    else:
+        wide, high = width, min(tags.get_integer(page, tags.ROWS_PER_STRIP, height) or height, height)
+    is_subsampled = tags.get_integer(page, tags.PHOTOMETRIC, 1) == _YCBCR and samples == 3
+    is_compressed = tags.get_integer(page, tags.COMPRESSION, 1) != 1
+    if is_compressed or is_subsampled or not (width and height and wide and high):
+        return []
+    planes = samples if tags.get_integer(page, tags.PLANAR, 1) == 2 else 1
+    row = math.ceil(wide * bits * (samples // planes) / 8)
+    each = math.ceil(width / wide) * math.ceil(height / high)  # of a plane
+    last = 0 if is_tiled else each * high - height  # how many rows the last strip lacks
+    return [row * (high - last * ((i + 1) % each == 0)) for i in range(min(each * planes, most))]
 
 
 def _expand_stack(page: Page, file_size: int, notes: list[str]) -> list[Page]:
     """Return the images of a stack whose only directory is that of the first image; the others lie behind it."""
     images, program = _count_images(page.directory)
     offsets = [int(number) for number in tags.get_numbers(page.directory, tags.STRIP_OFFSETS)]
-    sizes = _segment_sizes(page.directory, is_tiled=False)
+    sizes = _segment_sizes(page.directory, len(offsets) + 1, is_tiled=False)
     if images < 2 or not sizes or len(sizes) != len(offsets):
         return [page]
     if any(start + size != end for start, size, end in zip(offsets, sizes, offsets[1:], strict=False)):

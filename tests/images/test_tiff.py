@@ -1,6 +1,7 @@
 """Tests of TIFF files."""
 
 import dataclasses
+import struct
 
 import numpy as np
 import pytest
@@ -81,3 +82,27 @@ def test_text_without_terminator_is_accepted(tmp_path):
         path = tmp_path / "a.tif"
         path.write_bytes(path.read_bytes().replace(b"Maker\0", b"Maker!"))
         np.testing.assert_array_equal(images.read_image(path).frames[0], pixels)
+
+
+def test_places_outside_of_any_file_are_truncation(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(3), photometric="rgb", bigtiff=True, description="x" * 99, metadata=None)
+    data = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages[0].tags[270]
+    for place in (8, tag.offset + 12):  # of the first directory, and of the description
+        path.write_bytes(data[:place] + b"\xff" * 8 + data[place + 8 :])
+        with pytest.raises(ImageError, match="the file is truncated"):
+            images.read_image(path)
+
+
+def test_many_announced_strips_take_no_time(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", noise(3), photometric="rgb", rowsperstrip=4, metadata=None)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        height, rows = file.pages[0].tags[257], file.pages[0].tags[278]
+    for tag, value in ((height, 2**31), (rows, 1)):
+        struct.pack_into("<HII", data, tag.offset + 2, 4, 1, value)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ImageError, match="pixels"):
+        images.read_image(tmp_path / "a.tif")
