@@ -89,11 +89,12 @@ def decode(source: Source, pages: list[Page]) -> Decoded:
         UnsupportedImageError: They have too many pixels, a compression that cannot be read, or unknown samples.
         ValueError: They are damaged.
     """
-    source.check_pixel_count(sum(math.prod(get_size(page.directory)) for page in pages))
+    layout = _Layout.of(pages[0].directory)
+    bytes_per_pixel = layout.channels * math.ceil(layout.bits / 8)
+    source.check_pixel_count(sum(math.prod(get_size(page.directory)) for page in pages), bytes_per_pixel)
     numbers = [page.number for page in pages]
     is_stored = all(page.is_stored for page in pages) and numbers == list(range(len(pages)))
     decoded = _decode_directories(source, [page.directory for page in pages], numbers, is_stored=is_stored)
-    layout = _Layout.of(pages[0].directory)
     if layout.is_ycbcr:
         decoded.frames = [_convert_ycbcr(frame, pages[0].directory) for frame in decoded.frames]
         decoded.changes.append("YCbCr converted to RGB")

@@ -92,7 +92,7 @@ def _read_number(file: BinaryIO, code: str) -> int:
 def _seek(file: BinaryIO, offset: int) -> None:
     try:
         file.seek(offset)
-    except (OSError, OverflowError) as error:  # no file is that long
+    except (OSError, OverflowError, ValueError) as error:  # no file is that long
         raise struct.error(f"there is nothing at {offset}") from error
 
 
@@ -111,8 +111,10 @@ def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[D
             continue
         content = field[:length]
         if length > len(field):
-            _seek(file, struct.unpack(layout.pointer, field)[0])
-            content = file.read(length)
+            content = b""
+            with suppress(struct.error):
+                _seek(file, struct.unpack(layout.pointer, field)[0])
+                content = file.read(length)
         if len(content) == length:
             directory[tag] = TagValue(field_type, _convert_byte_order(content, field_type, layout.order, "<"))
     return directory, following, link

@@ -83,7 +83,7 @@ def decode(source: Source, loader: str, *, edited: EditedFile | None = None, **o
     image = getattr(load_vips().Image, f"{loader}load_source")(data, access="sequential", fail_on="error", **options)
     if edited is None:
         bytes_per_sample = np.dtype((_DTYPES | _OTHER_DTYPES).get(image.format, np.uint8)).itemsize
-    source.check_pixel_count(image.width * image.height, image.bands * bytes_per_sample)
+        source.check_pixel_count(image.width * image.height, image.bands * bytes_per_sample)
     if image.interpretation == "cmyk" and image.bands == 4:
         image = _convert_cmyk_to_rgb(image)
         changes.append("CMYK converted to RGB")

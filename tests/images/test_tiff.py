@@ -84,16 +84,17 @@ def test_text_without_terminator_is_accepted(tmp_path):
         np.testing.assert_array_equal(images.read_image(path).frames[0], pixels)
 
 
-def test_places_outside_of_any_file_are_truncation(tmp_path):
+def test_places_outside_of_any_file(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(3), photometric="rgb", bigtiff=True, description="x" * 99, metadata=None)
     data = path.read_bytes()
     with tifffile.TiffFile(path) as file:
         tag = file.pages[0].tags[270]
-    for place in (8, tag.offset + 12):  # of the first directory, and of the description
-        path.write_bytes(data[:place] + b"\xff" * 8 + data[place + 8 :])
-        with pytest.raises(ImageError, match="the file is truncated"):
-            images.read_image(path)
+    path.write_bytes(data[:8] + b"\xff" * 8 + data[16:])
+    with pytest.raises(ImageError, match="the file is truncated"):
+        images.read_image(path)
+    path.write_bytes(data[: tag.offset + 12] + b"\xff" * 8 + data[tag.offset + 20 :])
+    assert images.read_image(path).exif is None
 
 
 def test_many_announced_strips_take_no_time(tmp_path):
