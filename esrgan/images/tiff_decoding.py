@@ -24,6 +24,7 @@ _STRIPS = (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # SampleFormat (TIFF 6.0, §19)
 _MASK, _YCBCR = 4, 6  # PhotometricInterpretation
 _ROWS_AT_ONCE = 256
+_MAX_PADDING = 1 << 24  # pixels of tiles outside of an image
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class _Layout:
     photometric: int
     is_planar: bool
     tile_width: int
+    tile_height: int
     predictor: int
     is_ycbcr: bool
 
@@ -54,6 +56,7 @@ class _Layout:
             photometric=photometric,
             is_planar=tags.get_integer(page, tags.PLANAR, 1) == 2 and channels > 1,
             tile_width=tags.get_integer(page, tags.TILE_WIDTH, 0),
+            tile_height=tags.get_integer(page, tags.TILE_HEIGHT, 0),
             predictor=tags.get_integer(page, tags.PREDICTOR, 1),
             is_ycbcr=photometric == _YCBCR and tags.get_integer(page, tags.COMPRESSION, 1) not in JPEG,
         )
@@ -72,14 +75,20 @@ class _Layout:
 
     @property
     def has_single_planes(self) -> bool:
-        """Whether each plane is decoded by itself, because libvips takes the first for all, or knows no tiled ones."""
-        return self.is_planar and (self.photometric in (0, 1, 2, 4) or self.is_ycbcr or self.tile_width > 0)
+        """Whether each plane is decoded by itself, because libvips takes the first for all."""
+        return self.is_planar and (self.photometric in (0, 1, 2, 4) or self.is_ycbcr)
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """How many tiles are one below the other, and side by side; (0, 0) without tiles."""
+        if not (self.tile_width and self.tile_height):
+            return 0, 0
+        return math.ceil(self.height / self.tile_height), math.ceil(self.width / self.tile_width)
 
     @property
     def row_bits(self) -> int:
-        """The bits of a row, or of a row of all tiles side by side."""
-        width = math.ceil(self.width / self.tile_width) * self.tile_width if self.tile_width else self.width
-        return width * self.bits * (1 if self.is_planar else self.channels)
+        """The bits of a row of the page, or of a tile."""
+        return (self.tile_width or self.width) * self.bits * (1 if self.is_planar else self.channels)
 
 
 def decode(source: Source, pages: list[Page]) -> Decoded:
@@ -139,7 +148,10 @@ def _decode_directories(
         frames.append(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
     if layout.is_raw or layout.has_single_planes:
         decoded = Decoded(frames, {}, _read_metadata(directories[0], layout), decoded.changes, [])
-    frames = [_convert(frame, layout, decoded.changes) for frame in frames]
+    frames = [
+        _convert(_join_tiles(frame, _Layout.of(page)), layout, decoded.changes)
+        for frame, page in zip(frames, directories, strict=True)
+    ]
     decoded.frames = [_fill_gaps(frame, page) for frame, page in zip(frames, directories, strict=True)]
     decoded.changes = list(dict.fromkeys(decoded.changes))
     return decoded
@@ -160,10 +172,10 @@ def _decode_views(source: Source, sizes: list[tuple[int, int]], edited: EditedFi
 def _make_views(page: Directory) -> list[Directory]:
     """Return the directories that libvips is shown for a page: one, or one for each plane."""
     layout = _Layout.of(page)
-    view = dict(page)
+    view = _stack_tiles(page, layout)
     gaps = find_gaps(page)
-    if gaps and tags.STRIP_OFFSETS in page:
-        offsets, counts = ([int(number) for number in tags.get_numbers(page, tag)] for tag in _STRIPS)
+    if gaps:
+        offsets, counts = ([int(number) for number in tags.get_numbers(view, tag)] for tag in _STRIPS)
         largest = counts.index(max(counts))
         for i in gaps:  # libtiff would fail; what it decodes instead is overwritten
             offsets[i], counts[i] = offsets[largest], counts[largest]
@@ -178,9 +190,6 @@ def _make_views(page: Directory) -> list[Directory]:
     if layout.is_raw:
         view[tags.PHOTOMETRIC] = tags.make_integers(1)
         view[tags.WIDTH] = tags.make_integers(math.ceil(layout.row_bits / 8))
-        if layout.tile_width:
-            per_pixel = layout.bits * (1 if layout.is_planar else layout.channels)
-            view[tags.TILE_WIDTH] = tags.make_integers(math.ceil(layout.tile_width * per_pixel / 8))
         view[tags.BITS_PER_SAMPLE] = tags.make_integers(8)
         for tag in (tags.SAMPLE_FORMAT, tags.PREDICTOR):
             view.pop(tag, None)
@@ -197,12 +206,41 @@ def _make_views(page: Directory) -> list[Directory]:
     for number, plane in enumerate(planes):
         if layout.photometric != 0 or number > 0:
             plane[tags.PHOTOMETRIC] = tags.make_integers(1)
-        for tag in (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS, tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS):
-            if tag in view:
-                values = [int(value) for value in tags.get_numbers(view, tag)]
-                share = len(values) // layout.channels
-                plane[tag] = tags.make_integers(*values[number * share : (number + 1) * share])
+        for tag in _STRIPS:
+            values = [int(value) for value in tags.get_numbers(view, tag)]
+            share = len(values) // layout.channels
+            plane[tag] = tags.make_integers(*values[number * share : (number + 1) * share])
     return planes
+
+
+def _stack_tiles(page: Directory, layout: _Layout) -> Directory:
+    """Return a page with its tiles as strips, because libvips makes tiles black that it cannot decode."""
+    view, (down, across) = dict(page), layout.tiles
+    if not down:
+        return view
+    height, area = layout.tile_height * down * across, layout.width * layout.height
+    planes = layout.channels if layout.is_planar else 1
+    offsets, counts = (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS) if tags.TILE_OFFSETS in page else _STRIPS
+    if (
+        height * layout.tile_width > 8 * area + _MAX_PADDING
+        or len(tags.get_numbers(page, offsets)) < planes * down * across
+    ):
+        raise ValueError("tiles that do not fit the image")
+    moved = {tag: page[source] for tag, source in zip(_STRIPS, (offsets, counts), strict=True)}
+    for tag in (tags.TILE_WIDTH, tags.TILE_HEIGHT, tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS):
+        view.pop(tag, None)
+    sizes = {tags.WIDTH: layout.tile_width, tags.HEIGHT: height, tags.ROWS_PER_STRIP: layout.tile_height}
+    return view | moved | {tag: tags.make_integers(size) for tag, size in sizes.items()}
+
+
+def _join_tiles(frame: NDArray[Any], layout: _Layout) -> NDArray[Any]:
+    """Return tiles that lie one below the other side by side."""
+    down, across = layout.tiles
+    if not down:
+        return frame
+    tiles = frame.reshape(down, across, layout.tile_height, layout.tile_width, -1)
+    joined = tiles.swapaxes(1, 2).reshape(down * layout.tile_height, across * layout.tile_width, -1)
+    return joined[: layout.height, : layout.width]
 
 
 def _unpack(rows: NDArray[np.uint8], layout: _Layout, order: Literal["<", ">"]) -> NDArray[Any]:
@@ -212,17 +250,14 @@ def _unpack(rows: NDArray[np.uint8], layout: _Layout, order: Literal["<", ">"]) 
     if bits in (8, 16, 32, 64):
         dtype = np.dtype({_SIGNED: "i", _FLOAT: "f"}.get(layout.sample_format, "u") + str(bits // 8))
         if layout.predictor == 3:
-            samples = _undo_float_predictor(rows, layout, channels, dtype)
+            samples = _undo_float_predictor(rows, channels, dtype)
         else:
             samples = rows.view(dtype.newbyteorder(order)).astype(dtype)
         samples = samples.reshape(height, -1, channels)
         if layout.predictor == 2:
-            wide = layout.tile_width or layout.width
             whole = samples.view(f"u{dtype.itemsize}")
-            for left in range(0, whole.shape[1], wide):
-                part = whole[:, left : left + wide]
-                np.cumsum(part, axis=1, dtype=whole.dtype, out=part)
-        return samples[:, : layout.width]
+            np.cumsum(whole, axis=1, dtype=whole.dtype, out=whole)
+        return samples
     if bits > 32 or layout.sample_format != _UNSIGNED:
         got = f"{'floats' if layout.sample_format == _FLOAT else 'integers'} of {bits} bits"
         raise UnsupportedImageError("samples of common sizes", got, "convert it to 16 bits or float")
@@ -231,21 +266,14 @@ def _unpack(rows: NDArray[np.uint8], layout: _Layout, order: Literal["<", ">"]) 
     for top in range(0, height, _ROWS_AT_ONCE):
         part = np.unpackbits(rows[top : top + _ROWS_AT_ONCE], axis=1)[:, : layout.row_bits]
         samples[top : top + len(part)] = part.reshape(len(part), -1, bits) @ weights
-    return samples.reshape(height, -1, channels)[:, : layout.width]
+    return samples.reshape(height, -1, channels)
 
 
-def _undo_float_predictor(
-    rows: NDArray[np.uint8], layout: _Layout, channels: int, dtype: np.dtype[Any]
-) -> NDArray[Any]:
+def _undo_float_predictor(rows: NDArray[np.uint8], channels: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Sum up the differences of the floating-point predictor and join each sample's bytes (TIFF Technical Note 3)."""
-    wide = (layout.tile_width or layout.width) * channels * dtype.itemsize
-    result: NDArray[Any] = np.empty_like(rows)
-    for left in range(0, rows.shape[1], wide):
-        part = rows[:, left : left + wide].reshape(len(rows), -1, channels).cumsum(axis=1, dtype=np.uint8)
-        result[:, left : left + wide] = (
-            part.reshape(len(rows), dtype.itemsize, -1).swapaxes(1, 2).reshape(len(rows), -1)
-        )
-    samples: NDArray[Any] = result.view(dtype.newbyteorder(">")).astype(dtype)
+    summed = rows.reshape(len(rows), -1, channels).cumsum(axis=1, dtype=np.uint8)
+    joined = np.ascontiguousarray(summed.reshape(len(rows), dtype.itemsize, -1).swapaxes(1, 2))
+    samples: NDArray[Any] = joined.view(dtype.newbyteorder(">")).astype(dtype)
     return samples
 
 

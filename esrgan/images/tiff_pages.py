@@ -108,14 +108,10 @@ def _check_kind(page: Directory) -> None:
     if tags.get_integer(page, tags.SAMPLE_FORMAT, 1) in (5, 6):
         raise UnsupportedImageError("real numbers", "complex numbers", "save their magnitude")
     bits, is_float = tags.get_integer(page, tags.BITS_PER_SAMPLE, 1), tags.get_integer(page, tags.SAMPLE_FORMAT, 1) == 3
-    if photometric == _SEPARATED:
-        channels, is_planar = (
-            tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1),
-            tags.get_integer(page, tags.PLANAR, 1) == 2,
-        )
-        if channels != 4 or bits not in (8, 16) or is_float or (is_planar and tags.TILE_WIDTH in page):
-            got = f"{channels} {'float ' * is_float}inks of {bits} bits{', in planes' * is_planar}"
-            raise UnsupportedImageError("grey, RGB or CMYK of 8 or 16 bits", got, "convert it to RGB")
+    channels = tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
+    if photometric == _SEPARATED and (channels != 4 or bits not in (8, 16) or is_float):
+        got = f"{channels} {'float ' * is_float}inks of {bits} bits"
+        raise UnsupportedImageError("grey, RGB or CMYK of 8 or 16 bits", got, "convert it to RGB")
     is_subsampled = (tags.get_numbers(page, tags.SUBSAMPLING) or [2, 2]) != [1, 1]
     if (
         photometric == _YCBCR

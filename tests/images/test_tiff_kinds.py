@@ -73,18 +73,39 @@ def test_reversed_bits_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("channels", "dtype", "options", "got"),
-    [
-        (5, np.uint8, {"extrasamples": [2], "planarconfig": "contig"}, "5 inks of 8 bits"),
-        (4, np.float32, {"planarconfig": "contig"}, "4 float inks of 32 bits"),
-        (4, np.uint8, {"planarconfig": "separate", "tile": (16, 16)}, "4 inks of 8 bits, in planes"),
-    ],
+    ("channels", "dtype", "got"), [(5, np.uint8, "5 inks of 8 bits"), (4, np.float32, "4 float inks of 32 bits")]
 )
-def test_inks_that_are_not_converted_are_named(tmp_path, channels, dtype, options, got):
-    pixels = noise(channels, dtype)
-    stored = np.moveaxis(pixels, -1, 0) if options["planarconfig"] == "separate" else pixels
-    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="separated", **options, **PLAIN)
+def test_inks_that_are_not_converted_are_named(tmp_path, channels, dtype, got):
+    options = {"photometric": "separated", "planarconfig": "contig", "extrasamples": [2] * (channels - 4)}
+    tifffile.imwrite(tmp_path / "a.tif", noise(channels, dtype), **options, **PLAIN)
     with pytest.raises(ImageError, match=got):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_layout_of_cmyk_does_not_matter(tmp_path):
+    pixels, found = noise(4, height=20, width=33), []
+    for planes in ("contig", "separate"):
+        for tile in (None, (16, 16)):
+            stored = np.moveaxis(pixels, -1, 0) if planes == "separate" else pixels
+            options = {"photometric": "separated", "planarconfig": planes, "tile": tile}
+            tifffile.imwrite(tmp_path / "a.tif", stored, **options, **PLAIN)
+            found.append(images.read_image(tmp_path / "a.tif").frames[0])
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "jpeg"])
+def test_damaged_tiles_are_not_black(tmp_path, compression):
+    pixels = noise(3, height=40, width=33)
+    options = {"photometric": "rgb", "tile": (16, 16), "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options, **PLAIN)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        start, length = file.pages[0].dataoffsets[4], file.pages[0].databytecounts[4]
+        expected = file.pages[0].asarray()
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], expected)
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(data[:start] + b"\xff" * length + data[start + length :])
+    with pytest.raises(ImageError, match="damaged"):
         images.read_image(tmp_path / "a.tif")
 
 
