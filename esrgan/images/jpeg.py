@@ -144,8 +144,6 @@ def _take_exif(found: _Inventory) -> bytes | None:
             blocks.append(block)
         elif blocks:
             blocks[-1] += content[1:]
-        else:
-            found.left_out.append("unreadable EXIF")
     if len(set(blocks)) > 1:
         found.left_out.append("a second EXIF")
     return blocks[0] if blocks else None

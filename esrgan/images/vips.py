@@ -104,6 +104,7 @@ def decode(source: Source, loader: str, *, edited: EditedFile | None = None, **o
     }
     if "exif" in metadata:
         metadata["exif"] = strip_exif_prefix(metadata["exif"])
+        notes += [] if metadata["exif"] else ["unreadable EXIF not kept"]
     if image.bands < 3 and metadata.get("icc_profile", bytes(20))[16:20] == b"RGB ":
         del metadata["icc_profile"]
         notes.append("RGB colour profile of a grey image not kept")

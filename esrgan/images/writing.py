@@ -130,17 +130,19 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     if image.icc_profile and channels >= 3 and image.icc_profile[16:20] == b"GRAY":
         lost.add("icc_profile")
         notes.append("grey colour profile of an RGB image not kept")
-    orientation = read_orientation(image.exif or b"")
+    exif = strip_exif_prefix(image.exif or b"")
+    orientation = read_orientation(exif or b"")
     cleared: dict[str, Any] = dict.fromkeys(lost)
     image = dataclasses.replace(image, **cleared)
-    exif = strip_exif_prefix(image.exif or b"")
-    if exif:
+    if image.exif and exif:
         limit = MAX_JPEG_EXIF_BYTES if name == "JPEG" else None
         exif, more = adjust_exif(exif, image.frames[0], image.factors, limit)
         notes += more
+    elif image.exif:
+        notes.append("unreadable EXIF not kept")
     xmp, note = adjust_xmp(image.xmp, height, width, image.factors, orientation) if image.xmp else (None, None)
     notes += [note] if note else []
-    return dataclasses.replace(image, exif=exif, xmp=xmp), tuple(notes)
+    return dataclasses.replace(image, exif=exif if image.exif else None, xmp=xmp), tuple(notes)
 
 
 def write_pixels(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool = False) -> None:

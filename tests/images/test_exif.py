@@ -147,3 +147,12 @@ def test_exif_and_resolution_of_tiff_are_turned(tmp_path):
     with Image.open(target) as image:
         assert image.info["dpi"] == (150, 300)
         assert image.getexif().get_ifd(0x8769)[0xA214] == (172, 40)
+
+
+@pytest.mark.parametrize("suffix", ["webp", "jpg"])
+def test_unreadable_exif_is_named(tmp_path, suffix):
+    Image.fromarray(noise(3)).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0no EXIF at all")
+    _, notes = upscale(tmp_path / f"a.{suffix}")
+    assert notes == ("unreadable EXIF not kept",)
+    image = images.ImageData((noise(3),), exif=b"no EXIF at all")
+    assert images.write_image(tmp_path / f"c.{suffix}", image) == ("unreadable EXIF not kept",)
