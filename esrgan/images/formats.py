@@ -29,6 +29,7 @@ class FileFormat:
         supports_alpha: Whether the format stores transparency.
         supports_frames: Whether a file can hold several images.
         is_compressed: Whether samples are written compressed; in TIFF they are if they were in the input.
+        encoder_copies: How many times the samples of a frame its encoder holds in memory at least, as measured.
     """
 
     module: str
@@ -38,6 +39,7 @@ class FileFormat:
     supports_alpha: bool = True
     supports_frames: bool = False
     is_compressed: bool = True
+    encoder_copies: int = 0
 
 
 _MAX_VIPS_ROWS = 100_000_000  # of all frames, which libvips stacks (VIPS_MAX_COORD)
@@ -50,12 +52,16 @@ FILE_FORMATS = {
         65500,
         supports_alpha=False,  # JPEG_MAX_DIMENSION of libjpeg
     ),
-    "WEBP": FileFormat("webp", (".webp",), (8,), 16383, supports_frames=True),  # WEBP_MAX_DIMENSION of libwebp
+    "WEBP": FileFormat(
+        "webp", (".webp",), (8,), 16383, supports_frames=True, encoder_copies=5
+    ),  # WEBP_MAX_DIMENSION of libwebp
     "GIF": FileFormat("gif", (".gif",), (8,), 65535, supports_frames=True),
     "TIFF": FileFormat("tiff", (".tif", ".tiff"), (8, 16, 32), _MAX_VIPS_ROWS, supports_frames=True),
     "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, supports_alpha=False, is_compressed=False),
-    "TGA": FileFormat("pillow_formats", (".tga", ".icb", ".vda", ".vst"), (8,), 65535),
-    "DDS": FileFormat("pillow_formats", (".dds",), (8,), 16384, is_compressed=False),  # the limit of Direct3D
+    "TGA": FileFormat("pillow_formats", (".tga", ".icb", ".vda", ".vst"), (8,), 65535, encoder_copies=1),
+    "DDS": FileFormat(
+        "pillow_formats", (".dds",), (8,), 16384, is_compressed=False, encoder_copies=1
+    ),  # the limit of Direct3D
     "PPM": FileFormat(
         "pillow_formats",
         (".ppm", ".pgm", ".pnm"),
@@ -64,8 +70,8 @@ FILE_FORMATS = {
         supports_alpha=False,
         is_compressed=False,
     ),
-    "AVIF": FileFormat("heif", (".avif",), (8, 10, 12), 16384),  # the limit of libvips
-    "HEIC": FileFormat("heif", (".heic", ".heif", ".hif"), (8, 10), 16384),
+    "AVIF": FileFormat("heif", (".avif",), (8, 10, 12), 16384, encoder_copies=5),  # the limit of libvips
+    "HEIC": FileFormat("heif", (".heic", ".heif", ".hif"), (8, 10), 16384, encoder_copies=5),
 }
 _MAX_BMP_BYTES = 2**32 - 2048  # of all rows; the header stores the file size in 32 bits
 # All suffixes are in lower case.

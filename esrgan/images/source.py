@@ -57,7 +57,9 @@ class Source:
             expected = f"at most {MAX_PIXELS} pixels (a guard against decompression bombs)"
             raise UnsupportedImageError(expected, f"{pixels} pixels", "cut it into parts")
         if self.max_bytes is not None and (size := pixels * bytes_per_pixel) > self.max_bytes:
-            expected = f"at most {format_size(self.max_bytes)} of pixels, half of the memory that this process can have"
+            expected = (
+                f"at most {format_size(self.max_bytes)} of pixels, a fifth of the memory that this process can have"
+            )
             raise UnsupportedImageError(expected, format_size(size), "cut it into parts, or free some memory")
 
 

@@ -11,8 +11,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from esrgan import files, images
 from esrgan.errors import EsrganError, ImageError, Problem
@@ -122,7 +124,7 @@ def upscale_files(
     """
     for folder in () if options.keep_abandoned else {job.target.parent for job in jobs}:
         files.remove_abandoned(folder)
-    memory = min(memory_limit(), obtainable_memory())
+    memory = obtainable_memory()
     find_folder_problem = functools.cache(files.find_folder_problem)
     ready = []
     for job in jobs:
@@ -206,21 +208,21 @@ def _check_output(job: FileJob, options: FileOptions) -> FileResult | None:
 def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions, memory: int) -> ImageData | FileResult:
     """Read an input and check that its output can be written; return the result if there is nothing to upscale.
 
-    Decoding may need as much memory again as the pixels, so these may have half of ``memory``.
+    Decoders need up to five times the memory of the pixels, so these may have a fifth of ``memory``.
     """
     result = _check_output(job, options)  # another process may have written it meanwhile
     if result is not None:
         return result
     if (kind := files.describe_path(job.source)) in ("a named pipe", "a socket", "a device"):  # could block for ever
         raise ImageError(Problem(str(job.source), "an image file", kind, "save its content as a file first"))
-    image = images.read_image(job.source, options.max_pixels, memory // 2)
+    image = images.read_image(job.source, options.max_pixels, memory // 5)
     background = None if options.background is None else parse_colour(options.background)
     supports_alpha = FILE_FORMATS[format_for_suffix(job.target)].supports_alpha
     image = fit_alpha(image, supports_alpha=supports_alpha, background=background)
     sizes = [upscaler.output_size(*frame.shape[:2]) for frame in image.frames]
     check_image_writable(job.target, image, sizes, reduce_depth=options.reduce_depth)
-    memory -= sum(frame.nbytes for frame in image.frames)
-    if (least := _output_bytes(upscaler, image) + _work_bytes(upscaler, image)) > memory:
+    memory = min(memory, memory_limit()) - sum(frame.nbytes for frame in image.frames)
+    if (least := _output_bytes(upscaler, image) + _work_bytes(upscaler, image, job.target)) > memory:
         got = f"its output needs {format_size(least)} of memory, and this process can have {format_size(memory)}"
         raise ImageError(Problem.failure(job.source, got, "cut it into parts, or use a smaller --outscale"))
     _check_space(job.target, least_file_size(job.target, image, sum(height * width for height, width in sizes)))
@@ -240,12 +242,15 @@ def _check_space(target: Path, least: int) -> None:
             raise ImageError(Problem.failure(target, got, "free some space or choose another folder"))
 
 
-def _work_bytes(upscaler: Upscaler, image: ImageData) -> int:
-    """Return the bytes of the two float32 copies of the largest output before resizing, if they are needed."""
+def _work_bytes(upscaler: Upscaler, image: ImageData, target: Path) -> int:
+    """Return the bytes that are needed besides the output: for resizing it in float32, or by its encoder."""
+    largest = max(image.frames, key=np.size)
+    copies = FILE_FORMATS[format_for_suffix(target)].encoder_copies
+    encoding = _output_bytes(upscaler, replace(image, frames=(largest,))) * copies
     if upscaler.outscale is None and not upscaler.self_ensemble:
-        return 0
-    pixels = max(frame.shape[0] * frame.shape[1] for frame in image.frames) * upscaler.scale**2
-    return int(pixels * min(image.base_channels, 3) * 8)
+        return encoding
+    pixels = largest.shape[0] * largest.shape[1] * upscaler.scale**2
+    return int(max(encoding, pixels * min(image.base_channels, 3) * 8))
 
 
 def _output_bytes(upscaler: Upscaler, image: ImageData) -> int:

@@ -441,12 +441,12 @@ def test_size_limit_of_the_format_counts_for_the_final_size(model, tmp_path, mon
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.ppm", "a.bmp", "a.tga"])
-def test_inputs_beyond_half_of_the_memory_are_not_decoded(model, tmp_path, monkeypatch, name):
+def test_inputs_beyond_a_fifth_of_the_memory_are_not_decoded(model, tmp_path, monkeypatch, name):
     """It has 5 × 6 pixels of three bytes."""
     images.write_image(tmp_path / name, images.ImageData((np.arange(90, dtype=np.uint8).reshape(5, 6, 3),)))
-    monkeypatch.setattr("esrgan.inference.files.obtainable_memory", lambda: 179)
+    monkeypatch.setattr("esrgan.inference.files.obtainable_memory", lambda: 449)
     (result,) = upscale_files(Upscaler.from_file(model, "cpu"), plan_jobs([str(tmp_path / name)], None)[0])
-    assert "expected at most 0.1 kB of pixels, half of the memory that this process can have" in str(result.error)
+    assert "expected at most 0.1 kB of pixels, a fifth of the memory that this process can have" in str(result.error)
 
 
 def test_memory_for_resizing_counts(model, tmp_path, monkeypatch):
@@ -456,6 +456,16 @@ def test_memory_for_resizing_counts(model, tmp_path, monkeypatch):
         monkeypatch.setattr("esrgan.inference.files.obtainable_memory", lambda memory=memory: memory)
         jobs, _ = plan_jobs([str(tmp_path / "a.png")], None)
         (result,) = upscale_files(Upscaler.from_file(model, "cpu", outscale=1), jobs)
+        assert (result.error is None) == fits
+
+
+def test_memory_of_the_encoder_counts(model, tmp_path, monkeypatch):
+    """The input has 90 bytes, the output 360, and the encoder of WebP needs five times as much."""
+    write_files(tmp_path / "a.png")
+    for memory, fits in ((90 + 6 * 360 - 1, False), (90 + 6 * 360, True)):
+        monkeypatch.setattr("esrgan.inference.files.obtainable_memory", lambda memory=memory: memory)
+        jobs, _ = plan_jobs([str(tmp_path / "a.png")], None, ".webp")
+        (result,) = upscale_files(Upscaler.from_file(model, "cpu"), jobs)
         assert (result.error is None) == fits
 
 
