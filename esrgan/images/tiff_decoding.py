@@ -239,8 +239,13 @@ def _join_tiles(frame: NDArray[Any], layout: _Layout) -> NDArray[Any]:
     if not down:
         return frame
     tiles = frame.reshape(down, across, layout.tile_height, layout.tile_width, -1)
-    joined = tiles.swapaxes(1, 2).reshape(down * layout.tile_height, across * layout.tile_width, -1)
-    return joined[: layout.height, : layout.width]
+    joined = np.empty((layout.height, layout.width, frame.shape[2]), frame.dtype)
+    for i in range(down):
+        rows = joined[i * layout.tile_height : (i + 1) * layout.tile_height]
+        for j in range(across):
+            part = rows[:, j * layout.tile_width : (j + 1) * layout.tile_width]
+            part[...] = tiles[i, j, : part.shape[0], : part.shape[1]]
+    return joined
 
 
 def _unpack(rows: NDArray[np.uint8], layout: _Layout, order: Literal["<", ">"]) -> NDArray[Any]:
