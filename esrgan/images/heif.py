@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import dataclasses
 from importlib import import_module
 from typing import Any, BinaryIO
 
@@ -10,8 +10,19 @@ import numpy as np
 
 from esrgan.images import exif, samples, vips
 from esrgan.images.detect import detect_format, is_image_sequence
-from esrgan.images.image import DEFAULT_QUALITY, ImageData
+from esrgan.images.heif_boxes import LIGHT, Inventory
+from esrgan.images.image import DEFAULT_QUALITY, ImageData, NativeBlock
 from esrgan.images.source import Source, UnsupportedImageError
+
+# ITU-T H.273: BT.709, unspecified, BT.601, sRGB
+_USUAL_TRANSFERS = (1, 2, 6, 13)
+_HDR = {16: ", PQ of HDR", 18: ", HLG of HDR"}
+_LIGHT_FIELDS = (  # as pillow-heif names them
+    "content_light_level",
+    "mastering_display_colour_volume",
+    "ambient_viewing_environment",
+    "nominal_diffuse_white_luminance",
+)
 
 
 def load_heif() -> Any | None:
@@ -28,36 +39,46 @@ def read(source: Source) -> ImageData:
     head = source.file.read(4096)
     if is_image_sequence(head):
         raise UnsupportedImageError("one image", "an image sequence", "extract one of its frames, or save it as .webp")
-    if detect_format(head) != "AVIF":
-        return _read_heic(source)
-    if source.is_strict and _is_deep(head):
-        raise UnsupportedImageError("samples of 8 bits", "more than 8 bits per sample", "convert it to 8 bits")
-    return _read_avif(source)
-
-
-def _is_deep(head: bytes) -> bool:
-    """Return whether an AVIF file with these first bytes has samples of 10 or 12 bits (AV1-ISOBMFF, §2.3.3)."""
-    position = head.find(b"av1C")
-    return 0 <= position < len(head) - 6 and bool(head[position + 6] & 0x40)
+    found = Inventory.of(source.file)
+    images, left_out = found.sort_items()
+    if images > 1:
+        raise UnsupportedImageError("one image", f"{images} images", "extract one of them")
+    if found.is_premultiplied:
+        raise UnsupportedImageError("colours without alpha", "colours multiplied with alpha", "save it as .png")
+    source.check_pixel_count(found.pixels)
+    is_heic = detect_format(head) != "AVIF"
+    if source.is_strict and not is_heic:
+        if found.is_deep_av1:
+            raise UnsupportedImageError("samples of 8 bits", "more than 8 bits per sample", "convert it to 8 bits")
+        if b"clap" in found.properties:  # Pillow does not cut it
+            raise UnsupportedImageError("an image without a cut (clap)", "one with it", "convert it to .png")
+    image = _read_heic(source) if is_heic else _read_avif(source)
+    blocks = list(image.native_blocks)
+    notes = list(image.notes)
+    if any(block.key == LIGHT for block in blocks):
+        left_out = [name for name in left_out if name != LIGHT]
+    tag = found.colour_tag
+    if tag and (tag[0] not in (1, 2) or tag[1] not in _USUAL_TRANSFERS):
+        label = f"colour tag (primaries {tag[0]}, transfer {tag[1]}{_HDR.get(tag[1], '')})"
+        blocks += [NativeBlock(label, "colour tag", tag)] if is_heic and not image.icc_profile else []
+        notes += [] if is_heic and not image.icc_profile else [f"{label} not kept"]
+    if left_out:
+        notes.append(f"{', '.join(left_out)} not kept")
+    if found.bytes_behind:
+        notes.append(f"{found.bytes_behind} bytes behind the image not kept")
+    return dataclasses.replace(image, native_blocks=tuple(blocks), notes=tuple(notes), pixel_aspect=found.pixel_aspect)
 
 
 def _read_avif(source: Source) -> ImageData:
     decoded = vips.decode(source, "heif")
-    if (images := decoded.fields.get("n-pages", 1)) > 1:
-        raise UnsupportedImageError("one image", f"{images} images", "extract one of them")
     bits = decoded.fields["bits-per-sample"] if decoded.frames[0].dtype == np.uint16 else 0
     frames = [samples.expand_to_full_range(frame, bits) for frame in decoded.frames] if bits else decoded.frames
     if not source.is_strict:
         # Conversion to YCbCr and back changes grey by at most one step of 10 bits.
         frames = samples.drop_colour_if_grey(frames, 64 if bits else 1)
-    return ImageData(
-        tuple(samples.turn_upright(frames, decoded.fields.get("orientation", 1))),
-        "AVIF",
-        bits=bits,
-        lossless=False,
-        notes=(*decoded.notes, *_describe_lost_colour_tag(source.file)),
-        **decoded.metadata,
-    )
+    frames = samples.turn_upright(frames, decoded.fields.get("orientation", 1))
+    notes = tuple(decoded.notes)
+    return ImageData(tuple(frames), "AVIF", bits=bits, lossless=False, notes=notes, **decoded.metadata)
 
 
 def _read_heic(source: Source) -> ImageData:
@@ -66,11 +87,8 @@ def _read_heic(source: Source) -> ImageData:
         raise UnsupportedImageError("pillow-heif for HEIC", "none", "pip install pillow-heif, or convert it")
     source.file.seek(0)
     container = heif.open_heif(source.file, convert_hdr_to_8bit=False)
-    if len(container) > 1:
-        raise UnsupportedImageError("one image", f"{len(container)} images", "extract one of them")
-    image = container[0]
+    image = container[container.primary_index]
     width, height = image.size
-    source.check_pixel_count(width * height, 3)
     pixels = np.ascontiguousarray(np.asarray(image)).reshape(height, width, -1)
     info = image.info
     bits = int(info["bit_depth"]) if pixels.dtype == np.uint16 else 0
@@ -78,6 +96,7 @@ def _read_heic(source: Source) -> ImageData:
         pixels = samples.expand_to_full_range(pixels, bits)
     if not source.is_strict:
         (pixels,) = samples.drop_colour_if_grey([pixels], 64 if bits else 1)
+    light = {name: info[name] for name in _LIGHT_FIELDS if name in info}
     return ImageData(
         (pixels,),
         "HEIC",
@@ -86,22 +105,8 @@ def _read_heic(source: Source) -> ImageData:
         icc_profile=info.get("icc_profile"),
         exif=exif.strip_exif_prefix(info.get("exif") or b""),
         xmp=info.get("xmp"),
-        notes=tuple(_describe_lost_colour_tag(source.file)),
+        native_blocks=(NativeBlock(LIGHT, LIGHT, light),) if light else (),
     )
-
-
-def _describe_lost_colour_tag(file: BinaryIO) -> list[str]:
-    """Return a note if the file has a colour tag, which is not kept, that differs from sRGB."""
-    primaries, transfer = read_heif_colour_tag(file) or (1, 13)
-    is_usual = primaries in (1, 2) and transfer in (1, 2, 6, 13)  # ITU-T H.273: BT.709, unspecified, BT.601, sRGB
-    return [] if is_usual else [f"colour tag (primaries {primaries}, transfer {transfer}) not kept"]
-
-
-def read_heif_colour_tag(file: BinaryIO) -> tuple[int, int] | None:
-    """Read the primaries and the transfer function (ITU-T H.273) that an AVIF or HEIC file has instead of a profile."""
-    file.seek(0)
-    position = (head := file.read(1 << 16)).find(b"colrnclx")
-    return struct.unpack_from(">HH", head, position + 8) if 0 <= position <= len(head) - 12 else None
 
 
 def write_avif(file: BinaryIO, image: ImageData, quality: int | None) -> None:
@@ -127,7 +132,10 @@ def write_heic(file: BinaryIO, image: ImageData, quality: int | None) -> None:
         pixels = np.rint(pixels.clip(0, 1) * 65535).astype(np.uint16)
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]] + (";16" if pixels.dtype == np.uint16 else "")
     heif_image = heif.from_bytes(mode, (pixels.shape[1], pixels.shape[0]), np.ascontiguousarray(pixels).tobytes())
-    blocks = {"icc_profile": image.icc_profile, "exif": image.exif, "xmp": image.xmp}
-    heif_image.save(
-        file, quality=quality or DEFAULT_QUALITY, chroma=444, **{key: block for key, block in blocks.items() if block}
-    )
+    blocks: dict[str, Any] = {"icc_profile": image.icc_profile, "exif": image.exif, "xmp": image.xmp}
+    blocks["pixel_aspect_ratio"] = image.pixel_aspect
+    options = {key: block for key, block in blocks.items() if block}
+    for block in image.native_blocks if image.file_format == "HEIC" else ():
+        names = ("color_primaries", "transfer_characteristics")
+        options |= block.content if block.key == LIGHT else dict(zip(names, block.content, strict=True))
+    heif_image.save(file, quality=quality or DEFAULT_QUALITY, chroma=444, **options)

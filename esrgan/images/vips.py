@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -28,6 +29,7 @@ _OTHER_FIELDS = ("orientation", "palette", "bits-per-sample", "page-height", "de
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _VIPS_FORMATS = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _OTHER_DTYPES = {"char": np.int8, "short": np.int16, "int": np.int32, "uint": np.uint32}
+_NUMBER = re.compile(r"\([\d.]+\)")  # of an error in libheif, on a line of its own
 
 _process_ids: dict[str, int] = {}
 
@@ -55,7 +57,7 @@ def describe_vips_error(error: Exception) -> str:
     It is the last line that states a cause, because libvips' error buffer may still contain older errors.
     """
     lines = [line.strip() for line in str(getattr(error, "detail", error)).splitlines()]
-    causes = [line for line in lines if line and "bad seek" not in line]
+    causes = [line for line in lines if line and "bad seek" not in line and not _NUMBER.fullmatch(line)]
     return causes[-1] if causes else "unknown reason"
 
 

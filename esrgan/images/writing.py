@@ -92,7 +92,7 @@ _SUPPORTED_METADATA: dict[str, tuple[str, ...]] = {
     "DDS": (),
     "PPM": (),
     "AVIF": _BLOCKS,
-    "HEIC": _BLOCKS,
+    "HEIC": (*_BLOCKS, "pixel_aspect"),
 }
 _METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 _METADATA_NAMES |= {"dpi": "resolution", "pixel_aspect": "pixel aspect ratio"}

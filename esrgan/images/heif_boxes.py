@@ -1,0 +1,256 @@
+"""Account for the boxes and items of an AVIF or HEIC file (ISO/IEC 14496-12, ISO/IEC 23008-12)."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+_MAX_CONTENT = 2**16  # bytes of a property that are read
+_FILE_BOXES = (b"ftyp", b"meta", b"mdat", b"free", b"skip", b"wide")
+_META_BOXES = (b"hdlr", b"pitm", b"iloc", b"iinf", b"iref", b"iprp", b"idat", b"dinf", b"grpl", b"free", b"skip")
+# Properties that tell how an image is decoded, and those that are kept.
+_PROPERTIES = frozenset(
+    b"ispe pixi colr nclx nclc prof rICC irot imir clap pasp auxC av1C a1op a1lx lsel hvcC vvcC avcC jpgC".split()
+)
+LIGHT = "HDR light levels"
+_LIGHT_LEVELS = (b"clli", b"mdcv", b"amve", b"ndwt")
+_IMAGES = (b"hvc1", b"av01", b"vvc1", b"avc1", b"jpeg", b"j2k1", b"unci", b"grid", b"iovl", b"iden")
+_KEPT = (b"Exif", b"mime application/rdf+xml")
+_ALPHA, _DEPTH = (":auxiliary:alpha", "2015:auxid:1"), (":auxiliary:depth", "2015:auxid:2")
+_NAMES = {b"moov": "image sequence", b"mpvd": "film", b"udes": "description", b"altt": "alternative text"}
+_NAMES |= {b"tmap": "HDR gain map", b"Exif": "EXIF", b"mime application/rdf+xml": "XMP", b"uri ": "data with a URI"}
+
+
+@dataclass
+class Inventory:
+    """What a file holds.
+
+    Attributes:
+        primary: Number of the image that is shown.
+        items: Kind of each item by its number, followed by its type if it is a MIME type.
+        hidden: Numbers of the items that are not shown on their own.
+        references: Kind, origin and targets of each reference between items.
+        groups: Kind and members of each group of items.
+        definitions: Kind and content of each property.
+        associations: Indices of the properties of each item, from 1.
+        left_out: Names of boxes and items that are not kept.
+        bytes_behind: How many bytes are behind the last box.
+    """
+
+    primary: int = 0
+    items: dict[int, bytes] = field(default_factory=dict)
+    hidden: set[int] = field(default_factory=set)
+    references: list[tuple[bytes, int, tuple[int, ...]]] = field(default_factory=list)
+    groups: list[tuple[bytes, tuple[int, ...]]] = field(default_factory=list)
+    definitions: list[tuple[bytes, bytes]] = field(default_factory=list)
+    associations: dict[int, list[int]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    bytes_behind: int = 0
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> Inventory:
+        """Read the boxes of a file.
+
+        Raises:
+            ValueError: The boxes are damaged.
+        """
+        found, end = cls(), 0
+        seen: set[bytes] = set()
+        size = file.seek(0, os.SEEK_END)
+        for kind, start, stop in _walk(file, 0, size):
+            if kind == b"ftyp" and seen:  # a film behind a photograph
+                break
+            end = stop
+            if kind not in _FILE_BOXES or (kind == b"meta" and kind in seen):
+                found.left_out.append(_name("box", kind))
+            elif kind == b"meta":
+                try:
+                    found._read_meta(file, start + 4, stop)
+                except (struct.error, IndexError) as error:
+                    raise ValueError("its boxes are damaged") from error
+            seen.add(kind)
+        found.bytes_behind = size - end
+        return found
+
+    @property
+    def properties(self) -> dict[bytes, bytes]:
+        """The properties of the image that is shown; the colour tag (nclx) and the profile have names of their own.
+
+        Where it is made of tiles, these may have the colour tag and the depth of AV1.
+        """
+        result: dict[bytes, bytes] = {}
+        for item in [self.primary, *sorted(self._with_parts({self.primary}))]:
+            for index in self.associations.get(item, ()):
+                if 0 < index <= len(self.definitions):
+                    kind, content = self.definitions[index - 1]
+                    if item == self.primary or kind in (b"colr", b"av1C"):
+                        result.setdefault(content[:4] if kind == b"colr" else kind, content)
+        return result
+
+    @property
+    def pixel_aspect(self) -> tuple[int, int] | None:
+        """Width and height of a pixel of the upright image, if they differ."""
+        found = self.properties
+        x, y = struct.unpack(">II", found[b"pasp"]) if len(found.get(b"pasp", b"")) == 8 else (0, 0)
+        if x == y or not x or not y:
+            return None
+        pair = x // math.gcd(x, y), y // math.gcd(x, y)
+        return pair[::-1] if found.get(b"irot", b"\0")[0] & 1 else pair
+
+    @property
+    def colour_tag(self) -> tuple[int, int] | None:
+        """The primaries and the transfer function (ITU-T H.273)."""
+        content = self.properties.get(b"nclx", b"")
+        return (int.from_bytes(content[4:6]), int.from_bytes(content[6:8])) if len(content) >= 8 else None
+
+    @property
+    def is_deep_av1(self) -> bool:
+        """Whether the samples of an AV1 image have 10 or 12 bits (AV1-ISOBMFF, §2.3.3)."""
+        return any(flags & 0x40 for flags in self.properties.get(b"av1C", b"")[2:3])
+
+    @property
+    def pixels(self) -> int:
+        """The number of pixels that the file states, before the image is cut."""
+        return math.prod(struct.unpack(">II", self.properties.get(b"ispe", b"")[4:12].ljust(8, b"\0")))
+
+    @property
+    def is_premultiplied(self) -> bool:
+        """Whether the colours of the image are multiplied with alpha."""
+        return any(kind == b"prem" and self.primary in (origin, *to) for kind, origin, to in self.references)
+
+    def sort_items(self) -> tuple[int, list[str]]:
+        """Return how many images are shown, and the names of boxes, items and properties that are left out."""
+        used = self._with_parts({self.primary, *(item for item in self.items if self._auxiliary_kind(item) == "alpha")})
+        others = sorted(set(self.items) - used)
+        parts = {part for item in others for part in self._targets(item, b"dimg")}
+        images, kept, names = 1, set(), []
+        for item in others:
+            kind, described = self.items[item], self._targets(item, b"cdsc")
+            is_own = not described or not described.isdisjoint(used)  # what describes another image is a part of it
+            if kind in _IMAGES and item not in parts:
+                name = self._describe_image(item)
+                images += not name
+                names += [name] if name else []
+            elif kind in _KEPT and is_own:
+                name = _name("item", kind)
+                names += [f"a second {name}"] if kind in kept else [] if described else [f"{name} of no image"]
+                kept |= {kind} if described else set()
+            elif kind not in _IMAGES and is_own:
+                names.append(_name("item", kind))
+        unknown = [kind for kind in self.properties if kind not in _PROPERTIES]
+        names += [LIGHT if kind in _LIGHT_LEVELS else _name("property", kind) for kind in unknown]
+        return images, list(dict.fromkeys([*self.left_out, *names]))
+
+    def _targets(self, item: int, kind: bytes) -> set[int]:
+        """Return the items that an item refers to."""
+        return {target for name, origin, to in self.references if (name, origin) == (kind, item) for target in to}
+
+    def _with_parts(self, items: set[int]) -> set[int]:
+        """Return images and the images that they are made of."""
+        found, new = set(items), set(items)
+        while new:
+            new = {part for item in new for part in self._targets(item, b"dimg")} - found
+            found |= new
+        return found
+
+    def _auxiliary_kind(self, item: int) -> str:
+        """Return what an auxiliary image is, or nothing if the item is none."""
+        if not (targets := self._targets(item, b"auxl")):
+            return ""
+        indices = [index for index in self.associations.get(item, ()) if 0 < index <= len(self.definitions)]
+        contents = [content for kind, content in (self.definitions[index - 1] for index in indices) if kind == b"auxC"]
+        urn = contents[0][4:].split(b"\0")[0].decode("ascii", "replace") if contents else ""
+        if urn.endswith(_ALPHA):
+            return "alpha of another image" if targets.isdisjoint(self._with_parts({self.primary})) else "alpha"
+        if urn.endswith(_DEPTH):
+            return "depth map"
+        return "gain map" if "gainmap" in urn.lower() else f"auxiliary image {urn.rpartition(':')[2]}".strip()
+
+    def _describe_image(self, item: int) -> str:
+        """Return what an image besides the one that is shown is, or nothing if it is shown too."""
+        if name := self._auxiliary_kind(item):
+            return name
+        if self._targets(item, b"thmb"):
+            return "thumbnail"
+        if any(kind == b"altr" and {item, self.primary} <= set(members) for kind, members in self.groups):
+            return "alternative image"
+        return "hidden image" if item in self.hidden else ""
+
+    def _read_meta(self, file: BinaryIO, start: int, end: int) -> None:
+        for kind, begin, stop in _walk(file, start, end):
+            file.seek(begin)
+            version = file.read(4)[:1] != b"\0"
+            if kind == b"pitm":
+                self.primary = int.from_bytes(file.read(4 if version else 2))
+            elif kind == b"iinf":
+                for _, inner, last in _walk(file, begin + (8 if version else 6), stop):
+                    self._read_item(_read(file, inner, last))
+            elif kind == b"iref":
+                for name, inner, last in _walk(file, begin + 4, stop):
+                    data, code = _read(file, inner, last, 2**20), "I" if version else "H"
+                    (origin, count), size = struct.unpack_from(f">{code}H", data), struct.calcsize(code)
+                    self.references.append((name, origin, struct.unpack_from(f">{count}{code}", data, size + 2)))
+            elif kind == b"iprp":
+                self._read_properties(file, begin, stop)
+            elif kind == b"grpl":
+                for name, inner, last in _walk(file, begin, stop):
+                    data = _read(file, inner, last)
+                    (count,) = struct.unpack_from(">I", data, 8)
+                    self.groups.append((name, struct.unpack_from(f">{min(count, len(data))}I", data, 12)))
+            elif kind not in _META_BOXES:
+                self.left_out.append(_name("box", kind))
+
+    def _read_item(self, data: bytes) -> None:
+        """Read the information on an item."""
+        start = 6 if data[0] > 2 else 4
+        number, kind = int.from_bytes(data[4 : 4 + start - 2]), data[4 + start : 8 + start]
+        if kind == b"mime":
+            kind += b" " + data[8 + start :].split(b"\0")[1]
+        self.items[number] = kind
+        if data[3] & 1:
+            self.hidden.add(number)
+
+    def _read_properties(self, file: BinaryIO, start: int, end: int) -> None:
+        for kind, begin, stop in _walk(file, start, end):
+            if kind == b"ipco":
+                self.definitions += [(name, _read(file, *place)) for name, *place in _walk(file, begin, stop)]
+            elif kind == b"ipma":
+                data = _read(file, begin, stop, 2**22)
+                code, layout, bits = "I" if data[0] else "H", "H" if data[3] & 1 else "B", 15 if data[3] & 1 else 7
+                (entries,), position = struct.unpack_from(">I", data, 4), 8
+                for _ in range(entries):
+                    number, count = struct.unpack_from(f">{code}B", data, position)
+                    position += struct.calcsize(code) + 1
+                    indices = struct.unpack_from(f">{count}{layout}", data, position)
+                    position += count * struct.calcsize(layout)
+                    self.associations.setdefault(number, []).extend(index & (2**bits - 1) for index in indices)
+
+
+def _walk(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start of the content, and end of the boxes in a part of a file, up to what is no box."""
+    while start + 8 <= end:
+        file.seek(start)
+        head = file.read(16).ljust(16, b"\0")
+        size, kind = struct.unpack(">I4s", head[:8])
+        begin = start + (16 if size == 1 else 8)
+        stop = start + int.from_bytes(head[8:]) if size == 1 else start + size if size else end
+        if stop < begin or stop > end or not re.fullmatch(rb"[ -~\xa9]{4}", kind):
+            return
+        yield kind, begin, stop
+        start = stop
+
+
+def _read(file: BinaryIO, start: int, end: int, limit: int = _MAX_CONTENT) -> bytes:
+    file.seek(start)
+    return file.read(min(end - start, limit))
+
+
+def _name(what: str, kind: bytes) -> str:
+    """Return what users know a box, item or property as."""
+    label = kind.removeprefix(b"mime ").decode("latin-1").strip()
+    return _NAMES.get(kind, f"{'data of type' if kind.startswith(b'mime ') else what} {label}")
