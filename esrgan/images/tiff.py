@@ -78,6 +78,13 @@ def _decode_strictly(source: Source, pages: list[Page]) -> Decoded:
         raise UnsupportedImageError("grey or RGB", "a transparency mask", "save it without, or as alpha")
     if page.number:
         raise UnsupportedImageError("an image on the first page", f"one on page {page.number + 1}", "save it alone")
+    photometric, compression = (
+        tags.get_integer(page.directory, tag, 1) for tag in (tags.PHOTOMETRIC, tags.COMPRESSION)
+    )
+    if photometric == tiff_pages.YCBCR and compression not in tiff_pages.JPEG:
+        raise UnsupportedImageError("grey or RGB", "YCbCr without JPEG compression", "convert it to RGB")
+    if tiff_pages.find_gaps(page.directory):
+        raise UnsupportedImageError("an image without gaps", "one with empty strips or tiles", "fill them")
     decoded = vips.decode(source, "tiff", n=1)
     frame = decoded.frames[0]
     is_premultiplied = tags.get_numbers(page.directory, tags.EXTRA_SAMPLES)[:1] == [1]

@@ -14,7 +14,7 @@ from esrgan.images import vips
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 from esrgan.images.tiff_directories import Directory, EditedFile, TagValue
 from esrgan.images.tiff_metadata import read_no_data
-from esrgan.images.tiff_pages import JPEG, Page, find_gaps, get_size
+from esrgan.images.tiff_pages import JPEG, YCBCR, Page, find_gaps, get_size
 
 _OLD_JPEG = 6
 # The compressions of libtiff that are always there. libvips makes tiles of all others black, without an error.
@@ -22,7 +22,7 @@ _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32766, 32771, 32773, 32809, 32946}
 _METADATA_TAGS = {"icc_profile": 34675, "xmp": 700, "iptc": 33723}
 _STRIPS = (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # SampleFormat (TIFF 6.0, §19)
-_MASK, _YCBCR = 4, 6  # PhotometricInterpretation
+_MASK = 4  # PhotometricInterpretation
 _ROWS_AT_ONCE = 256
 _MAX_PADDING = 1 << 24  # pixels of tiles outside of an image
 
@@ -58,7 +58,7 @@ class _Layout:
             tile_width=tags.get_integer(page, tags.TILE_WIDTH, 0),
             tile_height=tags.get_integer(page, tags.TILE_HEIGHT, 0),
             predictor=tags.get_integer(page, tags.PREDICTOR, 1),
-            is_ycbcr=photometric == _YCBCR and tags.get_integer(page, tags.COMPRESSION, 1) not in JPEG,
+            is_ycbcr=photometric == YCBCR and tags.get_integer(page, tags.COMPRESSION, 1) not in JPEG,
         )
 
     @property

@@ -18,7 +18,7 @@ _LAYOUT_TAGS = (tags.BITS_PER_SAMPLE, tags.PHOTOMETRIC, tags.SAMPLES_PER_PIXEL, 
 _REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
 # PhotometricInterpretations that are not converted to RGB (TIFF 6.0, §23; TIFF Technical Note on LogLuv; TIFF/EP).
 _COLOUR_SPACES = {8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogLuv", 32845: "LogLuv"}
-_SEPARATED, _YCBCR = 5, 6
+_SEPARATED, YCBCR = 5, 6
 JPEG = (6, 7)  # compressions whose decoder converts YCbCr to RGB
 _RAW_SENSOR = (32803, 34892)
 
@@ -114,7 +114,7 @@ def _check_kind(page: Directory) -> None:
         raise UnsupportedImageError("grey, RGB or CMYK of 8 or 16 bits", got, "convert it to RGB")
     is_subsampled = (tags.get_numbers(page, tags.SUBSAMPLING) or [2, 2]) != [1, 1]
     if (
-        photometric == _YCBCR
+        photometric == YCBCR
         and tags.get_integer(page, tags.COMPRESSION, 1) not in JPEG
         and (is_subsampled or bits != 8)
     ):
@@ -177,7 +177,7 @@ def _segment_sizes(page: Directory, most: int, *, is_tiled: bool) -> list[int]:
         wide, high = (tags.get_integer(page, tag, 0) for tag in (tags.TILE_WIDTH, tags.TILE_HEIGHT))
     else:
         wide, high = width, min(tags.get_integer(page, tags.ROWS_PER_STRIP, height) or height, height)
-    is_subsampled = tags.get_integer(page, tags.PHOTOMETRIC, 1) == _YCBCR and samples == 3
+    is_subsampled = tags.get_integer(page, tags.PHOTOMETRIC, 1) == YCBCR and samples == 3
     is_compressed = tags.get_integer(page, tags.COMPRESSION, 1) != 1
     if is_compressed or is_subsampled or not (width and height and wide and high):
         return []

@@ -46,6 +46,8 @@ def test_ycbcr_without_jpeg_is_converted(tmp_path, options):
     expected = np.array(Image.fromarray(pixels, "YCbCr").convert("RGB"), int)
     assert np.abs(image.frames[0] - expected).max() <= 1
     assert image.changes == ("YCbCr converted to RGB",)
+    with pytest.raises(ImageError, match="YCbCr without JPEG compression"):
+        images.read_pixels(tmp_path / "a.tif", 3)
 
 
 def test_ycbcr_with_fewer_colours_is_refused_by_name(tmp_path):
@@ -147,3 +149,16 @@ def test_strips_and_tiles_that_gdal_leaves_out(tmp_path, no_data, layout, compre
     expected = pixels.copy()
     expected[:16, : 16 if "tile" in layout else None, : 1 if planes == "separate" else None] = int(no_data or 0)
     np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], expected)
+
+
+def test_training_refuses_images_with_gaps(tmp_path):
+    tags = size_tags(np.zeros((8, 16, 1)), 8, 1, 1)
+    path = make_tiff(tmp_path / "a.tif", bytes(8 * 16), [tag for tag in tags if tag[0] != 278])
+    assert images.read_pixels(path, 1).shape == (8, 16, 1)
+    tifffile.imwrite(path, noise(1, height=8, width=16)[..., 0], rowsperstrip=4, **PLAIN)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        struct.pack_into("<I", data, file.pages[0].tags[273].valueoffset, 0)
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="empty strips or tiles"):
+        images.read_pixels(path, 1)
