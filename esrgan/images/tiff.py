@@ -61,7 +61,7 @@ def read(source: Source) -> ImageData:
         notes=(*notes, *decoded.notes, *left_out),
         **(
             decoded.metadata
-            | {"exif": tags.read_exif(source.file, with_description=is_caption, orientation=orientation)}
+            | {"exif": tags.read_exif(source.file, first, with_description=is_caption, orientation=orientation)}
             | {"iptc": tags.read_iptc(first)}
         ),
         dpi=dpi,

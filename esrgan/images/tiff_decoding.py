@@ -19,7 +19,7 @@ from esrgan.images.tiff_pages import JPEG, YCBCR, Page, find_gaps, get_size
 _OLD_JPEG = 6
 # The compressions of libtiff that are always there. libvips makes tiles of all others black, without an error.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32766, 32771, 32773, 32809, 32946}
-_METADATA_TAGS = {"icc_profile": 34675, "xmp": 700, "iptc": 33723}
+_METADATA_TAGS = {"icc_profile": 34675, "xmp": 700}  # IPTC is read by tiff_directories
 _STRIPS = (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # SampleFormat (TIFF 6.0, §19)
 _MASK = 4  # PhotometricInterpretation

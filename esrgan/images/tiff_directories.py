@@ -243,10 +243,9 @@ def read_dpi(directory: Directory) -> tuple[float, float] | None:
     return (x[0] * unit, y[0] * unit) if unit and x and y and x[0] and y[0] else None
 
 
-def _read_descriptive_tags(file: BinaryIO) -> Directory:
-    """Return the descriptive tags in the first directory of a TIFF file or EXIF block, including nested directories."""
+def _read_descriptive_tags(file: BinaryIO, page: Directory | None = None) -> Directory:
+    """Return the descriptive tags of a page, or of the first directory of an EXIF block, with nested directories."""
     layout, position = _read_byte_layout(file)
-    file.seek(position)
 
     def expand(directory: Directory) -> Directory:
         for tag in (_EXIF, _GPS, _INTEROPERABILITY):
@@ -260,8 +259,10 @@ def _read_descriptive_tags(file: BinaryIO) -> Directory:
                         directory[tag] = inner
         return directory
 
-    first = expand(_read_directory(file, layout, _read_number(file, layout.pointer))[0])
-    return {tag: value for tag, value in first.items() if tag in DESCRIPTIVE_TAGS}
+    if page is None:
+        file.seek(position)
+        page = _read_directory(file, layout, _read_number(file, layout.pointer))[0]
+    return {tag: value for tag, value in expand(dict(page)).items() if tag in DESCRIPTIVE_TAGS}
 
 
 def read_iptc(directory: Directory) -> bytes | None:
@@ -273,10 +274,10 @@ def read_iptc(directory: Directory) -> bytes | None:
     return content or None
 
 
-def read_exif(file: BinaryIO, *, with_description: bool, orientation: int = 1) -> bytes | None:
-    """Return the descriptive tags of a TIFF file as an EXIF block with an orientation, or None if it has none."""
+def read_exif(file: BinaryIO, page: Directory, *, with_description: bool, orientation: int = 1) -> bytes | None:
+    """Return the descriptive tags of a page as an EXIF block with an orientation, or None if it has none."""
     with suppress(struct.error):
-        found = _read_descriptive_tags(file)
+        found = _read_descriptive_tags(file, page)
         if not with_description:
             found.pop(DESCRIPTION, None)
         if found:

@@ -132,7 +132,9 @@ def test_pointers_of_type_ifd_are_followed(tmp_path):
     (tmp_path / "a.tif").write_bytes(data)
     target, _ = upscale(tmp_path / "a.tif")
     assert Image.open(target).getexif().get_ifd(0x8769)[0x9003] == "2026:01:02 03:04:05"
-    assert tiff_directories.read_exif(io.BytesIO(bytes(data)), with_description=True)
+    file = io.BytesIO(bytes(data))
+    page = next(tiff_directories.read_directories(file))
+    assert tiff_directories.read_exif(file, page, with_description=True)
 
 
 SUFFIXES_OF_WORLD_FILES = [

@@ -125,7 +125,11 @@ def test_transparency_mask_becomes_alpha(tmp_path, bands, dtype, is_first):
             if is_mask:
                 file.write(mask, photometric=4, subfiletype=4, compression="zlib", **PLAIN)
             else:
-                file.write(pixels.squeeze(), photometric="rgb" if bands == 3 else "minisblack", **PLAIN)
+                options = {
+                    "photometric": "rgb" if bands == 3 else "minisblack",
+                    "extratags": [(271, "s", 0, "Maker", True)],
+                }
+                file.write(pixels.squeeze(), **options, **PLAIN)
     image = images.read_image(tmp_path / "a.tif")
     peak = 1 if dtype == np.float32 else np.iinfo(dtype).max
     assert image.has_alpha
@@ -135,6 +139,7 @@ def test_transparency_mask_becomes_alpha(tmp_path, bands, dtype, is_first):
     with tifffile.TiffFile(round_trip(tmp_path / "a.tif")) as file:
         assert len(file.pages) == 1
         assert file.pages[0].extrasamples == (2,)
+        assert file.pages[0].tags["Make"].value == "Maker"
     with pytest.raises(ImageError, match=r"transparency mask|more than 8 bits"):
         images.read_pixels(tmp_path / "a.tif", 3)
 
