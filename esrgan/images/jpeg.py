@@ -27,10 +27,11 @@ _MAIN_XMP = (
     b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="%s"/>'
     b"</rdf:RDF></x:xmpmeta>"
 )
+_ARITHMETIC = "arithmetic-coded "
 _CODINGS = {
     **dict.fromkeys((0xC3, 0xCB), "lossless "),
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical "),
-    **dict.fromkeys((0xC9, 0xCA), "arithmetic-coded "),
+    **dict.fromkeys((0xC9, 0xCA), _ARITHMETIC),
 }
 _JPEG_LS = 0xF7
 _FRAME_HEADERS = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
@@ -43,11 +44,13 @@ class _Inventory:
     Attributes:
         segments: Contents of the segments that are understood, by their names.
         coding: Marker of the frame, and bits per sample.
+        is_complete: Whether the image has an end.
         left_out: What is not kept.
     """
 
     segments: dict[bytes, list[bytes]] = field(default_factory=dict)
     coding: tuple[int, int] = (0xC0, 8)
+    is_complete: bool = True
     left_out: list[str] = field(default_factory=list)
 
 
@@ -60,6 +63,8 @@ def read(source: Source) -> ImageData:
     dpi, aspect = _read_resolution(found.segments.get(b"JFIF\0", []), is_turned=orientation >= 5)
     metadata: dict[str, Any] = {"exif": exif, "xmp": _take_xmp(found), "iptc": resources.iptc}
     decoded = _decode(source, found.coding)
+    if not found.is_complete and _CODINGS.get(found.coding[0]) == _ARITHMETIC:
+        raise ValueError("premature end of JPEG image")  # libjpeg fills in what an arithmetic code lacks
     if _PROFILE in found.segments and not (decoded.metadata.get("icc_profile") or decoded.notes or source.is_strict):
         decoded.notes.append("unreadable colour profile not kept")
     left_out = dict.fromkeys([*found.left_out, *resources.left_out])
@@ -126,6 +131,7 @@ def _take_inventory(file: BinaryIO) -> _Inventory:
         elif _APP0 <= marker <= _APP0 + 15:
             text = re.match(rb"[ -~]*", content)
             found.left_out.append(f"segment APP{marker - _APP0} {text[0][:40].decode() if text else ''}".rstrip())
+    found.is_complete = end is not None
     found.left_out += describe_rest(data[end:]) if end else []
     return found
 

@@ -162,7 +162,7 @@ class _Editor:
         self._parser.EndElementHandler = self._end
         self._parser.StartDoctypeDeclHandler = self._refuse
         try:
-            self._parser.Parse(packet.rstrip(b"\0"), True)
+            self._parser.Parse(packet, True)
         except expat.ExpatError:
             if len(self._open) > 1 or not self._open[0].content:  # padding may follow the only element
                 raise

@@ -114,6 +114,7 @@ def samsung_trailer(**entries):
         (b"text" + bytes(9) + FILM, "the video of a motion photo, 4 bytes behind the image"),
         (bytes(100000) + FILM + b"rest", "the video of a motion photo, 4 bytes behind the image"),
         (encode() + bytes(99) + encode(exif=make_exif(3)) + FILM, f"{EXTRA}, the video of a motion photo"),
+        (encode() + b"rest", f"{EXTRA}, 4 bytes behind the image"),
         (b"\xff\xd8\xff\xe0" + FILM, f"{EXTRA}, the video of a motion photo"),
         (samsung_trailer(Image_UTC_Data=b"1"), "Samsung's trailer (Image_UTC_Data)"),
         (
@@ -169,16 +170,17 @@ def test_extended_xmp_is_joined(tmp_path):
     note = b'dc:title="mine" xmlns:n="http://ns.adobe.com/xmp/note/" n:HasExtendedXMP="%s"' % name
     parts = [
         (0xE1, EXTENSION_NAME + name + struct.pack(">II", len(extension), start) + extension[start:end])
-        for start, end in ((50, None), (0, 50))
+        for start, end in ((50, None), (0, 50), (0, -4))
     ]
-    target, notes = upscale(jpeg_file(tmp_path / "a.jpg", (0xE1, XMP_NAME + RDF % note), *parts))
+    target, notes = upscale(jpeg_file(tmp_path / "a.jpg", (0xE1, XMP_NAME + RDF % note), *parts[:2]))
     assert notes == ()
     main, extension = read_xmp(target)
     assert b'dc:title="mine"' in main
     assert b'dc:rights="ours"' in main
     assert b"HasExtendedXMP" not in main
-    _, notes = upscale(jpeg_file(tmp_path / "a.jpg", (0xE1, XMP_NAME + RDF % note), parts[0]))
-    assert notes == ("extended XMP not kept",)
+    for part in parts:
+        _, notes = upscale(jpeg_file(tmp_path / "a.jpg", (0xE1, XMP_NAME + RDF % note), part))
+        assert notes == ("extended XMP not kept",)
 
 
 @pytest.mark.parametrize(
@@ -197,3 +199,10 @@ def test_rare_kinds_of_jpeg_are_named(tmp_path, data, kind):
     for read in (images.read_image, lambda path: images.read_pixels(path, 1)):
         with pytest.raises(ImageError, match=f"got a {kind}; convert it to PNG or TIFF"):
             read(tmp_path / "a.jpg")
+
+
+def test_cut_off_file_of_a_rare_kind_is_called_so(tmp_path):
+    data = encode(noise(3, height=99, width=99)).replace(b"\xff\xc0", b"\xff\xc9", 1)
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match="premature end"):
+        images.read_image(tmp_path / "a.jpg")

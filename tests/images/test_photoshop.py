@@ -1,5 +1,6 @@
 """Tests that Photoshop's resources in JPEG files are kept, adjusted to the image, or named as left out."""
 
+import dataclasses
 import io
 import struct
 
@@ -47,14 +48,16 @@ def test_resources_follow_the_size(tmp_path):
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "JPEG")
     path = jpeg_file(tmp_path / "a.jpg", segment(small, resource(1032, GUIDES)), data=data.getvalue())
-    target, notes = upscale(path)
-    assert notes == ()
-    found = Image.open(target).info["photoshop"]
-    assert found[1032] == struct.pack(">4IiBiB", 1, 576, 576, 2, 1280, 0, 256, 1)
+    image = images.read_image(path)
+    assert image.notes == ()
+    image = dataclasses.replace(image, frames=tuple(frame.repeat(4, 0).repeat(8, 1) for frame in image.frames))
+    assert images.write_image(tmp_path / "b.jpg", image) == ()
+    found = Image.open(tmp_path / "b.jpg").info["photoshop"]
+    assert found[1032] == struct.pack(">4IiBiB", 1, 576, 576, 2, 2560, 0, 256, 1)
     kind, width, height, row, size, length, bits, planes = struct.unpack_from(">6I2H", found[1036])
-    assert (kind, width, height, row, size, bits, planes) == (1, 160, 80, 480, 38400, 24, 1)
+    assert (kind, width, height, row, size, bits, planes) == (1, 160, 40, 480, 19200, 24, 1)
     thumbnail = Image.open(io.BytesIO(found[1036][28:]))
-    assert (thumbnail.size, thumbnail.mode, length) == ((160, 80), "RGB", len(found[1036]) - 28)
+    assert (thumbnail.size, thumbnail.mode, length) == ((160, 40), "RGB", len(found[1036]) - 28)
     assert np.abs(np.asarray(thumbnail).astype(int) - 200).max() < 3
 
 

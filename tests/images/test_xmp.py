@@ -33,6 +33,12 @@ def test_xmp_follows_the_size_and_announces_nothing_that_is_gone(gone):
     assert note == (NOTE if gone is MOTION else None)
 
 
+def test_values_inside_of_removed_entries_do_not_disturb():
+    inside = b'<Container:Directory tiff:ImageWidth="5"><tiff:ImageLength>7</tiff:ImageLength></Container:Directory>'
+    adjusted, _ = adjust(elements=inside + b"<tiff:ImageWidth>50</tiff:ImageWidth>")
+    assert b"</dc:title><tiff:ImageWidth>200</tiff:ImageWidth></rdf:Description>" in adjusted
+
+
 def test_entries_on_the_photograph_itself_are_kept():
     adjusted, note = adjust(b'GCamera:BurstID="x" GCamera:SpecialTypeID="portrait"')
     assert b'GCamera:BurstID="x" GCamera:SpecialTypeID="portrait"' in adjusted
