@@ -115,8 +115,14 @@ class Inventory:
 
     @property
     def pixels(self) -> int:
-        """The number of pixels that the file states, before the image is cut."""
-        return math.prod(struct.unpack(">II", self.properties.get(b"ispe", b"")[4:12].ljust(8, b"\0")))
+        """The number of pixels that the file states; encoders often cut what they have padded (clap)."""
+        found = self.properties
+        if len(cut := found.get(b"clap", b"")) == 32:
+            width, width_unit, height, height_unit = struct.unpack(">4I", cut[:16])
+        else:
+            width, height = struct.unpack(">II", found.get(b"ispe", b"")[4:12].ljust(8, b"\0"))
+            width_unit = height_unit = 1
+        return int(width // max(width_unit, 1)) * int(height // max(height_unit, 1))
 
     @property
     def is_premultiplied(self) -> bool:

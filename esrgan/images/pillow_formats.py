@@ -175,7 +175,10 @@ def _read_dds_words(source: Source, head: bytes) -> NDArray[np.uint8]:
     if bits not in (8, 16, 24, 32):
         raise NotImplementedError
     source.file.seek(128)
-    data = np.frombuffer(source.file.read(height * width * bits // 8), np.uint8).reshape(height, width, bits // 8)
+    data = np.frombuffer(source.file.read(height * width * bits // 8), np.uint8)
+    if len(data) < height * width * bits // 8:
+        raise ValueError("the file is truncated")
+    data = data.reshape(height, width, bits // 8)
     words = np.zeros((height, width), np.uint32)
     for byte in range(bits // 8):
         words |= data[..., byte].astype(np.uint32) << np.uint32(8 * byte)

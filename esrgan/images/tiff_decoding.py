@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -400,6 +401,9 @@ def _decode_with_tifffile(source: Source, directories: list[Directory], numbers:
     """Decode grey or RGB pages whose compression libtiff may not know; most need the package imagecodecs."""
     import tifffile
 
+    logger = logging.getLogger("tifffile")
+    if not logger.handlers:  # its warnings on damaged tags would be printed to stderr
+        logger.addHandler(logging.NullHandler())
     layout, changes, frames = _Layout.of(directories[0]), list[str](), []
     compression = tags.get_integer(directories[0], tags.COMPRESSION, 1)
     if compression == _OLD_JPEG:

@@ -252,6 +252,32 @@ def test_damaged_files_raise_only_image_errors(tmp_path, kind, changes, is_in_he
         images.write_image(path.with_name(f"b{path.suffix}"), image_data, overwrite=True)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.sampled_from([*SAMPLES, "TIFF float RGB", "JPEG CMYK", "WebP lossy RGB"]),
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=3, max_size=3),
+    st.sampled_from(["shuffled", "repeated", "removed", "length"]),
+)
+@pytest.mark.slow
+def test_files_with_misplaced_parts_raise_only_image_errors(tmp_path, kind, places, change):
+    path, _ = make_file(tmp_path, kind)
+    data = path.read_bytes()
+    first, second, third = sorted(int(place * len(data)) // 4 * 4 for place in places)
+    parts = {
+        "shuffled": (data[:first], data[second:third], data[first:second], data[third:]),
+        "repeated": (data[:second], data[first:]),
+        "removed": (data[:first], data[second:]),
+        "length": (data[: first % 600], b"\xff\xff\xff\x7f", data[first % 600 + 4 :]),
+    }
+    path.write_bytes(b"".join(parts[change]))
+    with suppress(ImageError):
+        images.read_pixels(path, 3)
+    with suppress(ImageError):
+        image_data = images.read_image(path)
+        images.write_image(path.with_name(f"b{path.suffix}"), image_data, overwrite=True)
+
+
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"II*\0", b"BM"]), st.binary(max_size=99)
