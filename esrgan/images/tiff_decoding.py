@@ -146,6 +146,8 @@ def _decode_directories(
         planes = [next(flat) for _ in page]
         if layout.is_raw and edited:
             planes = [_unpack(plane[..., 0], layout, edited.order) for plane in planes]
+        elif layout.has_single_planes and layout.photometric == 0 and not layout.is_inverted:
+            planes[0] = np.iinfo(planes[0].dtype).max - planes[0]
         frames.append(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
     if layout.is_raw or layout.has_single_planes:
         decoded = Decoded(frames, {}, _read_metadata(directories[0], layout), decoded.changes, [])
@@ -203,10 +205,9 @@ def _make_views(page: Directory) -> list[Directory]:
     for tag in (tags.BITS_PER_SAMPLE, tags.SAMPLE_FORMAT):
         if tag in view:
             view[tag] = tags.make_integers(tags.get_integer(view, tag, 1))
+    view[tags.PHOTOMETRIC] = tags.make_integers(1)
     planes = [dict(view) for _ in range(layout.channels)]
     for number, plane in enumerate(planes):
-        if layout.photometric != 0 or number > 0:
-            plane[tags.PHOTOMETRIC] = tags.make_integers(1)
         for tag in _STRIPS:
             values = [int(value) for value in tags.get_numbers(view, tag)]
             share = len(values) // layout.channels

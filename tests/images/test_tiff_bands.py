@@ -240,3 +240,20 @@ def test_file_without_pages_is_not_called_damaged(tmp_path):
     (tmp_path / "a.tif").write_bytes(b"II*\0\0\0\0\0")
     with pytest.raises(ImageError, match="a file without pages"):
         images.read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_only_the_grey_band_is_inverted_where_white_is_zero(tmp_path, planes):
+    pixels = noise(2)
+    stored = np.moveaxis(pixels, -1, 0) if planes == "separate" else pixels
+    image = read(tmp_path, stored, photometric="miniswhite", planarconfig=planes, extrasamples=[0])
+    np.testing.assert_array_equal(image.frames[0], np.dstack([255 - pixels[..., 0], pixels[..., 1]]))
+    with tifffile.TiffFile(round_trip(tmp_path / "a.tif")) as file:
+        assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
+
+
+def test_floats_of_which_the_lowest_is_white_keep_their_values(tmp_path):
+    pixels = noise(1, np.float32)[..., 0]
+    image = read(tmp_path, pixels, photometric="miniswhite")
+    np.testing.assert_array_equal(image.frames[0][..., 0], pixels)
+    assert "0 is black in the output" in image.notes[0]
