@@ -11,10 +11,10 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError, Problem, WeightsError
 from esrgan.files import atomic_write, write_bytes, write_error
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 from esrgan.text import describe_error, one_line
 from esrgan.weight_formats import DIALECT_KEYS
-from esrgan.weights import Architecture, GeneratorFile, save_file
+from esrgan.weights import GeneratorFile, RRDBNetArchitecture, save_file
 from esrgan.weights.dialects import from_basicsr_names
 from esrgan.weights.ncnn_writer import to_ncnn
 
@@ -158,22 +158,27 @@ def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basics
         path: The file to write: ``.safetensors``, or any other suffix for PyTorch's format. In the dialect "basicsr" it
             is a model file with stage and configuration (except β), in the others a bare state dict, as other programs
             expect.
-        dialect: One of ``DIALECT_KEYS``.
+        dialect: One of ``DIALECT_KEYS``; SRVGGNetCompact has only the names of "basicsr".
         half: Use float16.
 
     Raises:
-        WeightsError: If the dialect is unknown, a weight exceeds the range of float16, or the file cannot be written.
+        WeightsError: If the dialect is unknown or has no names for the network, a weight exceeds the range of float16,
+            or the file cannot be written.
     """
     path = Path(path)
     if dialect not in DIALECT_KEYS:
         raise WeightsError(Problem("dialect", f"one of {', '.join(DIALECT_KEYS)}", dialect))
+    architecture = file.architecture
+    if not isinstance(architecture, RRDBNetArchitecture) and dialect != "basicsr":
+        raise WeightsError(Problem("dialect", f"basicsr for {architecture}", dialect))
     if dialect != "earlier":
         file = _with_default_scaling(file)
     state = _to_float16(file.state, file.path) if half else file.state
     if dialect == "basicsr":
         save_file(path, file.to_dict() | {"params": state})
         return
-    state = from_basicsr_names(state, dialect, file.architecture.residual_scaling)
+    beta = architecture.residual_scaling if isinstance(architecture, RRDBNetArchitecture) else 1.0
+    state = from_basicsr_names(state, dialect, beta)
     save_file(path, {"params": state} if path.suffix.lower() == ".safetensors" else state)
 
 
@@ -184,10 +189,10 @@ def _with_default_scaling(file: GeneratorFile) -> GeneratorFile:
     blocks, so g must be scaled by k too. The last dense block does this: its f is scaled by k once more, and the
     centres of the kernels of its last convolution add the missing (k − 1) times the dense block's own input x.
     """
-    architecture, default = file.architecture, Architecture.residual_scaling
-    k = architecture.residual_scaling / default
-    if k == 1:
+    architecture, default = file.architecture, RRDBNetArchitecture.residual_scaling
+    if not isinstance(architecture, RRDBNetArchitecture) or architecture.residual_scaling == default:
         return file
+    k = architecture.residual_scaling / default
     state, channels = dict(file.state), torch.arange(architecture.rrdb_channels)
     for i in range(architecture.num_basic_blocks):
         for j in range(1, architecture.num_dense_blocks + 1):
@@ -214,19 +219,19 @@ def _to_float16(state: dict[str, Tensor], place: Path) -> dict[str, Tensor]:
     return halved
 
 
-def _prepare_trace(file: GeneratorFile, half: bool) -> tuple[RRDBNet, Tensor, dict[int, Any]]:
+def _prepare_trace(file: GeneratorFile, half: bool) -> tuple[Generator, Tensor, dict[int, Any]]:
     """Return the network, an input to trace it with, and the axes of the input that may have any size."""
     if half:
         _to_float16(file.state, file.path)  # only for its error, before outputs become NaN
     network = file.build().requires_grad_(False)
-    low = _random_image((2, file.architecture.img_channels, 24, 20))
+    low = _random_image((2, file.architecture.in_channels, 24, 20))
     sizes: dict[int, Any] = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     return (network.half(), low.half(), sizes) if half else (network, low, sizes)
 
 
 def _comparison_images(file: GeneratorFile, dtype: torch.dtype) -> list[Tensor]:
     """Return test images whose sizes are multiples of every pixel-unshuffle factor, as exported programs require."""
-    channels = file.architecture.img_channels
+    channels = file.architecture.in_channels
     return [_random_image(shape).to(dtype) for shape in ((1, channels, 16, 36), (3, channels, 8, 12))]
 
 

@@ -201,25 +201,35 @@ class Training(_Stage):
 
 
 class Generator(_Section):
-    """The generator, an RRDBNet."""
+    """The generator: RRDBNet or the small SRVGGNetCompact."""
 
-    rrdb_channels: _PositiveInt = Field(default=64, description="Feature channels of the trunk.")
+    type: Literal["rrdb", "compact"] = Field(
+        default="rrdb",
+        description="rrdb: RRDBNet, the network of ESRGAN; compact: SRVGGNetCompact, small and fast.",
+    )
+    rrdb_channels: _PositiveInt = Field(default=64, description="rrdb: feature channels of the trunk.")
     growth_channels: _PositiveInt = Field(
-        default=32, description="Channels that each convolution of a dense block adds."
+        default=32, description="rrdb: channels that each convolution of a dense block adds."
     )
-    num_basic_blocks: _PositiveInt = Field(default=23, description="Number of RRDBs.")
-    num_dense_blocks: _PositiveInt = Field(default=3, description="Residual dense blocks per RRDB.")
-    num_residual_blocks: _PositiveInt = Field(default=5, description="Convolutions per residual dense block.")
-    residual_scaling: _PositiveFloat = Field(default=0.2, description="Factor on every residual branch (β).")
-    use_subpixel_conv: bool = Field(default=False, description="Upsample by PixelShuffle instead of nearest neighbour.")
+    num_basic_blocks: _PositiveInt = Field(default=23, description="rrdb: number of RRDBs.")
+    num_dense_blocks: _PositiveInt = Field(default=3, description="rrdb: residual dense blocks per RRDB.")
+    num_residual_blocks: _PositiveInt = Field(default=5, description="rrdb: convolutions per residual dense block.")
+    residual_scaling: _PositiveFloat = Field(default=0.2, description="rrdb: factor on every residual branch (β).")
+    use_subpixel_conv: bool = Field(
+        default=False, description="rrdb: upsample by PixelShuffle instead of nearest neighbour."
+    )
     pixel_unshuffle: bool = Field(
-        default=False, description="For scale 1 and 2: fold pixels into channels first, then upsample by 4."
+        default=False, description="rrdb, for scale 1 and 2: fold pixels into channels first, then upsample by 4."
     )
+    plus: bool = Field(default=False, description="rrdb: use the dense blocks of ESRGAN+.")
     small_init: Literal["all", "trunk"] = Field(
         default="all",
-        description="Convolutions whose initial weights are scaled by 0.1: all of them (all) or only those of the "
-        "RRDBs (trunk).",
+        description="rrdb: convolutions whose initial weights are scaled by 0.1: all of them (all) or only those of "
+        "the RRDBs (trunk).",
     )
+    num_feat: _PositiveInt = Field(default=64, description="compact: channels of the features.")
+    num_conv: _NonNegativeInt = Field(default=16, description="compact: number of inner convolutions.")
+    act_type: Literal["prelu", "relu", "leakyrelu"] = Field(default="prelu", description="compact: the activation.")
 
 
 class Discriminator(_Section):
@@ -339,9 +349,7 @@ class Config(_Section):
     training: Training = Field(
         default_factory=Training, description="Second stage (GAN): content, perceptual and adversarial loss."
     )
-    generator: Generator = Field(
-        default_factory=Generator, description="Generator (RRDBNet), the network that upscales."
-    )
+    generator: Generator = Field(default_factory=Generator, description="Generator, the network that upscales.")
     discriminator: Discriminator = Field(default_factory=Discriminator, description="Discriminator of the GAN stage.")
     content_loss: ContentLoss = Field(default_factory=ContentLoss, description="Pixel loss.")
     perceptual_loss: PerceptualLoss = Field(default_factory=PerceptualLoss, description="VGG feature loss.")

@@ -47,6 +47,8 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
         >>> high.frames[0].shape
         (288, 384, 3)
     """
+    if upscaler.is_colouriser and image.base_channels < 3:
+        image = replace(image, frames=tuple(samples.repeat_grey(frame) for frame in image.frames))
     plan = _Plan(upscaler, image)
     frames = []
     for i, frame in enumerate(image.frames):

@@ -30,6 +30,12 @@ def is_grey(pixels: Pixels) -> bool:
     )
 
 
+def repeat_grey(pixels: Pixels) -> Pixels:
+    """Return an image (H, W), (H, W, 1) or (H, W, 2 and more) as RGB, followed by the channels after the first."""
+    grey = np.atleast_3d(pixels)
+    return np.concatenate([grey[..., :1].repeat(3, axis=2), grey[..., 1:]], axis=2)
+
+
 def peak_value(dtype: np.dtype[Any]) -> float:
     """Return the value of white, and of opaque alpha, in arrays of a type."""
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)

@@ -4,7 +4,8 @@ Images are cut across their longer side into strips of lines: rows of tall image
 convolution needs the line before and the line after those that it computes, so each convolution keeps the last two
 lines of its input, and its output lags one line behind. Zero padding is added only at the true ends of the image, as
 it would be for the whole image. A skip connection waits in a queue until its branch has caught up: 5 lines per dense
-block, 15 per RRDB, and the lag of all blocks for the long skip. Nothing is computed twice and nothing is blended.
+block, 15 per RRDB, and the lag of all blocks for the long skip. SRVGGNetCompact is a plain sequence of convolutions
+with one long skip. Nothing is computed twice and nothing is blended.
 
 In float32 on the CPU the result is bit-identical to that for the whole image. Memory holds a few strips, two lines for
 each convolution and the queues, so it does not depend on the length of the image.
@@ -13,15 +14,16 @@ each convolution and the queues, so it does not depend on the length of the imag
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esrgan.models import RRDBNet
-from esrgan.models.generator import NEGATIVE_SLOPE, RRDB, ResidualDenseBlock
+from esrgan.models import Generator, RRDBNet, SRVGGNetCompact
+from esrgan.models.rrdbnet import NEGATIVE_SLOPE, RRDB, ResidualDenseBlock
 
 # For convolutions with at most this many input elements PyTorch does not use oneDNN, and rounds differently. Strips of
 # larger images must always use oneDNN to match the whole image. Images below the limit are not worth streaming.
@@ -39,13 +41,13 @@ class _Layer(Protocol):
         """
 
 
-def upscale_strips(network: RRDBNet, strips: Iterable[Tensor], dim: int, lines: int) -> Iterator[Tensor]:
+def upscale_strips(network: Generator, strips: Iterable[Tensor], dim: int, lines: int) -> Iterator[Tensor]:
     """Upscale a batch of images that is read in strips.
 
     Args:
         network: The generator. Convolutions are computed in the precision of their weights, residuals in float32.
         strips: float32 (B, C, H, W): consecutive parts of the images along ``dim``, after pixel unshuffle where the
-            network has it (``RRDBNet.unshuffle``). Each image needs more than ``SMALL_INPUT_ELEMENTS`` elements.
+            network has it (``Generator.unshuffle``). Each image needs more than ``SMALL_INPUT_ELEMENTS`` elements.
         dim: 2 for strips of rows, 3 for strips of columns.
         lines: How many lines to compute at once, at every resolution.
 
@@ -67,22 +69,73 @@ def upscale_strips(network: RRDBNet, strips: Iterable[Tensor], dim: int, lines: 
                 waiting.extend(reversed(marked))
 
 
-def _build_layers(network: RRDBNet, dim: int) -> list[_Layer]:
-    """Return the forward pass of ``RRDBNet`` as a list of layers."""
+def estimate_kept_bytes(network: Generator) -> int:
+    """Return how many bytes are kept between strips for each pixel of a line of the first layer's input."""
+    total = lag = channels = 0
+    resolution = 1
+    started: dict[_SkipQueue, int] = {}
+    for layer in _build_layers(network, 2):
+        if isinstance(layer, _SkipStart):
+            started[layer.skip] = lag
+        elif isinstance(layer, _SkipEnd):
+            total += (lag - started[layer.skip]) * channels * 4 * resolution
+        elif isinstance(layer, (_Convolution, _DenseBlock)):
+            resolution *= 2 if isinstance(layer, _NearestUpsampling) else 1
+            kept = sum(2 * each.conv.in_channels * each.conv.weight.element_size() for each in layer.buffers)
+            total += kept * resolution
+            lag += len(layer.buffers)
+            channels = layer.buffers[-1].conv.out_channels
+            if isinstance(layer, _DenseBlock):
+                total += len(layer.buffers) * channels * 4
+            resolution *= 2 if isinstance(layer, _SubPixelUpsampling) else 1
+    return total
+
+
+def _build_layers(network: Generator, dim: int) -> list[_Layer]:
+    """Return the forward pass of a network as a list of layers."""
+    if isinstance(network, RRDBNet):
+        return _build_rrdbnet(network, dim)
+    if isinstance(network, SRVGGNetCompact):
+        return _build_compact(network, dim)
+    raise TypeError(f"expected RRDBNet or SRVGGNetCompact, got {type(network).__name__}")
+
+
+def _build_compact(network: SRVGGNetCompact, dim: int) -> list[_Layer]:
+    skip, factor = _SkipQueue(dim), network.scale_factor
+    *inner, last = network.body
+    layers: list[_Layer] = [_SkipStart(skip, copies=factor**2)]
+    layers += [
+        _Convolution(conv, dim, partial(_activate, activation))
+        for conv, activation in zip(inner[::2], inner[1::2], strict=True)
+    ]
+    return [*layers, _Convolution(last, dim), _SkipEnd(skip, 1.0), _PixelShuffle(factor)]
+
+
+def _activate(activation: nn.Module, lines: Tensor) -> Tensor:
+    if isinstance(activation, nn.PReLU):  # its weights may have another precision than the convolution before it
+        return F.prelu(lines, activation.weight.to(lines.dtype))
+    activated: Tensor = activation(lines)
+    return activated
+
+
+def _leaky_relu(lines: Tensor) -> Tensor:
+    return F.leaky_relu(lines, NEGATIVE_SLOPE, inplace=True)
+
+
+def _build_rrdbnet(network: RRDBNet, dim: int) -> list[_Layer]:
     trunk = _SkipQueue(dim)
-    layers: list[_Layer] = [_Convolution(network.conv_first, dim, activate=False), _SkipStart(trunk)]
+    layers: list[_Layer] = [_Convolution(network.conv_first, dim), _SkipStart(trunk)]
     for block in network.body:
         assert isinstance(block, RRDB)  # noqa: S101  tells the type checker
         skip = _SkipQueue(dim)
         dense = [_DenseBlock(each, dim) for each in block.children()]
         layers += [_SkipStart(skip), *dense, _SkipEnd(skip, block.residual_scaling)]
-    layers += [_Convolution(network.conv_body, dim, activate=False), _SkipEnd(trunk, 1.0)]
+    layers += [_Convolution(network.conv_body, dim), _SkipEnd(trunk, 1.0)]
     for i in range(network.num_upsamplings):
         conv = network.get_submodule(f"conv_up{i + 1}")
         upsampling = _SubPixelUpsampling if network.use_subpixel_conv else _NearestUpsampling
-        layers.append(upsampling(conv, dim, activate=True))
-    layers += [_Convolution(network.conv_hr, dim, activate=True), _Convolution(network.conv_last, dim, activate=False)]
-    return layers
+        layers.append(upsampling(conv, dim, _leaky_relu))
+    return [*layers, _Convolution(network.conv_hr, dim, _leaky_relu), _Convolution(network.conv_last, dim)]
 
 
 def _mark_last(strips: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
@@ -167,13 +220,13 @@ class _SkipQueue:
 
 
 class _SkipStart:
-    """Puts the lines that pass through into the queue of a skip connection."""
+    """Puts the lines that pass through into the queue of a skip connection, each channel the given number of times."""
 
-    def __init__(self, skip: _SkipQueue) -> None:
-        self.skip = skip
+    def __init__(self, skip: _SkipQueue, copies: int = 1) -> None:
+        self.skip, self.copies = skip, copies
 
     def push(self, strip: Tensor, is_last: bool) -> Tensor:
-        self.skip.strips.append(strip)
+        self.skip.strips.append(strip.repeat_interleave(self.copies, 1) if self.copies > 1 else strip)
         return strip
 
 
@@ -188,14 +241,14 @@ class _SkipEnd:
 
 
 class _Convolution:
-    def __init__(self, conv: nn.Module, dim: int, activate: bool) -> None:
-        self.buffer, self.activate = _LineBuffer(conv, dim), activate
+    def __init__(self, conv: nn.Module, dim: int, activate: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.buffers, self.activate = [_LineBuffer(conv, dim)], activate
 
     def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
-        if (window := self.buffer.push([strip], is_last)) is None:
+        if (window := self.buffers[0].push([strip], is_last)) is None:
             return None
-        lines = self.buffer.convolve(window)
-        return F.leaky_relu(lines, NEGATIVE_SLOPE, inplace=True) if self.activate else lines
+        lines = self.buffers[0].convolve(window)
+        return self.activate(lines) if self.activate else lines
 
 
 class _NearestUpsampling(_Convolution):
@@ -216,23 +269,43 @@ class _SubPixelUpsampling(_Convolution):
         return lines if lines is None else F.pixel_shuffle(lines, 2).contiguous(memory_format=torch.channels_last)
 
 
+class _PixelShuffle:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def push(self, strip: Tensor, is_last: bool) -> Tensor:
+        return F.pixel_shuffle(strip, self.factor)
+
+
 class _DenseBlock:
     def __init__(self, block: nn.Module, dim: int) -> None:
         assert isinstance(block, ResidualDenseBlock)  # noqa: S101  tells the type checker
-        self.dim, self.scaling = dim, block.residual_scaling
-        self.buffers = [_LineBuffer(conv, dim) for conv in block.children()]
+        self.dim, self.scaling, self.conv1x1 = dim, block.residual_scaling, block.conv1x1
+        self.buffers = [_LineBuffer(conv, dim) for conv in block.convs]
         self.skip = _SkipQueue(dim)
 
     def push(self, strip: Tensor, is_last: bool) -> Tensor | None:
         self.skip.strips.append(strip)
         *buffers, last = self.buffers
         parts = [strip]
-        for each in buffers:
+        for k, each in enumerate(buffers, start=1):
             if (window := each.push(parts, is_last)) is None:
                 return None
             # The input of this convolution, delayed by one line to line up with its output.
             inside = window.narrow(self.dim, 1, window.shape[self.dim] - 2)
-            parts = [inside, F.leaky_relu(each.convolve(window), NEGATIVE_SLOPE, inplace=True)]
+            feature = _leaky_relu(each.convolve(window))
+            if self.conv1x1 is not None and k in (2, 4):
+                feature = feature + self._residual(self.conv1x1, k, inside)
+            parts = [inside, feature]
         if (window := last.push(parts, is_last)) is None:
             return None
         return self.skip.add_to(last.convolve(window), self.scaling)
+
+    def _residual(self, conv: nn.Conv2d, k: int, inputs: Tensor) -> Tensor:
+        """Return what ESRGAN+ adds to the output of the second or the fourth convolution, from the latter's inputs."""
+        if k == 4:  # the output of the second
+            return inputs.narrow(1, conv.in_channels + conv.out_channels, conv.out_channels)
+        x = inputs.narrow(1, 0, conv.in_channels).contiguous(memory_format=torch.channels_last)
+        if x.device.type == "cpu" and x.dtype == torch.float32 and _HAS_ONEDNN:
+            return torch.mkldnn_convolution(x, conv.weight, None, (0, 0), (1, 1), (1, 1), 1)
+        return F.conv2d(x, conv.weight)

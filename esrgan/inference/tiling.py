@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from esrgan.devices import is_out_of_memory
 from esrgan.errors import DeviceError
-from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS, upscale_strips
+from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS, estimate_kept_bytes, upscale_strips
 from esrgan.machine import available_memory
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 
 # Limit of low-resolution pixels in a strip on a CPU. The features of such a strip mostly fit into the caches.
 CPU_STRIP_PIXELS = 1 << 15
@@ -63,7 +63,7 @@ class Tiling:
     bands: int = 1
 
 
-def upscale_tiled(network: RRDBNet, low: Tensor, peak: float = 1.0) -> Iterator[Part]:
+def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0) -> Iterator[Part]:
     """Upscale images in parts, with the same result as for the whole images at once.
 
     Args:
@@ -81,21 +81,20 @@ def upscale_tiled(network: RRDBNet, low: Tensor, peak: float = 1.0) -> Iterator[
     parts = _upscale_with_fallbacks(network, low, peak)
     while True:
         # These apply while a part is computed, and not to what the caller does between two parts.
-        with torch.inference_mode(), torch.autocast(network.conv_first.weight.device.type, enabled=False):
+        with torch.inference_mode(), torch.autocast(network.device.type, enabled=False):
             part = next(parts, None)
         if part is None:
             return
         yield part
 
 
-def _upscale_with_fallbacks(network: RRDBNet, low: Tensor, peak: float) -> Iterator[Part]:
+def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float) -> Iterator[Part]:
     """Yield all parts of the output; if memory runs out, start again with smaller parts."""
     height, width = low.shape[2:]
     factor = network.unshuffle_factor
-    weight = next(network.body.parameters())  # has the precision of most of the work
     short_side, long_side = sorted((math.ceil(height / factor), math.ceil(width / factor)))
-    channels = min(network.conv_first.weight.shape[:2])
-    is_small = weight.dtype == torch.float32 and long_side * short_side * channels <= SMALL_INPUT_ELEMENTS
+    channels = min(conv.in_channels for conv in _convolutions(network))
+    is_small = network.trunk_dtype == torch.float32 and long_side * short_side * channels <= SMALL_INPUT_ELEMENTS
     tiling = choose_tiling(network, long_side, short_side)
     while True:
         try:
@@ -109,7 +108,7 @@ def _upscale_with_fallbacks(network: RRDBNet, low: Tensor, peak: float) -> Itera
                 raise
             out_of_memory = error.with_traceback(None)  # the traceback would keep the tensors in memory
         is_small = False
-        if weight.device.type == "cuda":
+        if network.device.type == "cuda":
             torch.cuda.empty_cache()
         if tiling.lines > 1:
             tiling = Tiling(tiling.lines // 2, tiling.bands)
@@ -117,18 +116,18 @@ def _upscale_with_fallbacks(network: RRDBNet, low: Tensor, peak: float) -> Itera
             tiling = Tiling(tiling.lines, tiling.bands * 2)
         else:
             raise DeviceError(
-                f"{weight.device}: not enough memory to upscale {width}×{height} px even in small parts; "
+                f"{network.device}: not enough memory to upscale {width}×{height} px even in small parts; "
                 f"close other programs or use another device"
             ) from out_of_memory
 
 
-def _read(network: RRDBNet, low: Tensor, peak: float, rows: slice, columns: slice) -> Tensor:
+def _read(network: Generator, low: Tensor, peak: float, rows: slice, columns: slice) -> Tensor:
     """Return a region of an image as float32 in [0, 1] on the network's device."""
-    region = low[:, :, rows, columns].to(network.conv_first.weight.device, torch.float32) / peak
+    region = low[:, :, rows, columns].to(network.device, torch.float32) / peak
     return region.contiguous(memory_format=torch.channels_last)
 
 
-def _upscale_tiles(network: RRDBNet, low: Tensor, peak: float, tiling: Tiling) -> Iterator[Part]:
+def _upscale_tiles(network: Generator, low: Tensor, peak: float, tiling: Tiling) -> Iterator[Part]:
     """Yield all parts of the output with one tiling; raise if memory runs out."""
     height, width = low.shape[2:]
     dim = 2 if height >= width else 3
@@ -166,7 +165,7 @@ def _split_into_bands(short_side: int, bands: int, factor: int) -> Iterator[tupl
         yield first, last, max(0, first - BAND_OVERLAP_PX), min(short_side, last + BAND_OVERLAP_PX)
 
 
-def choose_tiling(network: RRDBNet, long_side: int, short_side: int) -> Tiling:
+def choose_tiling(network: Generator, long_side: int, short_side: int) -> Tiling:
     """Choose the largest strips, and as few bands as possible, that fit into the free memory.
 
     Args:
@@ -174,7 +173,7 @@ def choose_tiling(network: RRDBNet, long_side: int, short_side: int) -> Tiling:
         long_side: Longer side of the image, after pixel unshuffle where the network has it.
         short_side: Shorter side, after pixel unshuffle where the network has it.
     """
-    device = network.conv_first.weight.device
+    device = network.device
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         budget = int((torch.cuda.mem_get_info(device)[0] + cached) * MEMORY_FRACTION)
@@ -196,7 +195,7 @@ def subprogress(progress: ProgressCallback, index: int, count: int) -> ProgressC
     return lambda share: progress((index + share) / count)
 
 
-def estimate_memory(network: RRDBNet, short_side: int) -> tuple[int, int]:
+def estimate_memory(network: Generator, short_side: int) -> tuple[int, int]:
     """Estimate the memory that streaming an image needs.
 
     Args:
@@ -206,23 +205,12 @@ def estimate_memory(network: RRDBNet, short_side: int) -> tuple[int, int]:
     Returns:
         Bytes that are kept between strips, and bytes for each line of a strip.
     """
-    weight = next(network.body.parameters())
-    sample = weight.element_size()
-    channels = network.conv_first.out_channels
-    kept_samples = lag = 0
-    for block in network.body:
-        dense = [
-            [conv.in_channels for conv in each.children() if isinstance(conv, nn.Conv2d)] for each in block.children()
-        ]
-        block_lag = sum(map(len, dense))
-        lag += block_lag
-        kept_samples += 2 * sum(map(sum, dense))
-        # The skip connections of the RRDB and of its dense blocks are in float32.
-        kept_samples += 2 * block_lag * channels * 4 // sample
-    kept_samples += lag * channels * 4 // sample
-    upsampling: int = 2**network.num_upsamplings
-    kept_samples += 2 * channels * (2 * upsampling + 2)
-    widest = max(each.shape[1] for each in network.parameters() if each.ndim == 4)
+    sample, convs = network.trunk_dtype.itemsize, _convolutions(network)
+    widest = max(max(conv.in_channels, conv.out_channels) for conv in convs)
     # A window, its output and the next window, which has twice the lines where an upsampling comes between them.
-    line_bytes = max(4 * widest * sample, 9 * channels * upsampling * 4)
-    return int(kept_samples * short_side * sample * ALLOCATOR_OVERHEAD), line_bytes * short_side
+    line_bytes = max(4 * widest * sample, 9 * convs[0].out_channels * network.upsampling * 4)
+    return int(estimate_kept_bytes(network) * short_side * ALLOCATOR_OVERHEAD), line_bytes * short_side
+
+
+def _convolutions(network: Generator) -> list[nn.Conv2d]:
+    return [module for module in network.modules() if isinstance(module, nn.Conv2d)]

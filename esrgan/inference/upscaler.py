@@ -18,9 +18,9 @@ from esrgan import pretrained
 from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, WeightsError
 from esrgan.inference import pil
-from esrgan.inference.samples import fill, harden, is_grey, is_visible, peak_value
+from esrgan.inference.samples import fill, harden, is_grey, is_visible, peak_value, repeat_grey
 from esrgan.inference.tiling import Part, ProgressCallback, subprogress, upscale_tiled
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 from esrgan.weights import GeneratorFile, load_generator
 
 TRANSPARENCIES = ("colour", "data", "hard")
@@ -29,6 +29,7 @@ ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 # How many low-resolution pixels of a batch are processed at once, by device type; other types use the GPU's value.
 BATCH_PIXELS = {"cpu": 1 << 15}
 GPU_BATCH_PIXELS = 1 << 19
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 class Upscaler:
@@ -37,7 +38,7 @@ class Upscaler:
     Args:
         network: The generator in float32; it is copied.
         device: The device to compute on.
-        dtype: Precision of the convolutions in the RRDBs, which are nine tenths of the work. Everything else is
+        dtype: Precision of the network's trunk, which is most of the work. Everything else is
             computed in float32, because rounding errors are most visible there.
         self_ensemble: Average the outputs for the eight flips and quarter turns of the image (EDSR §3.3, arXiv
             1707.02921). This is eight times the work and gains a few tenths of a dB.
@@ -54,7 +55,7 @@ class Upscaler:
     Attributes:
         network: The generator in float32.
         device: The device that computes.
-        dtype: Precision of the convolutions in the RRDBs.
+        dtype: Precision of the network's trunk.
         description: The network and the file it was loaded from, for people to read.
 
     Raises:
@@ -71,7 +72,7 @@ class Upscaler:
 
     def __init__(
         self,
-        network: RRDBNet,
+        network: Generator,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         *,
@@ -84,12 +85,13 @@ class Upscaler:
         if transparency not in TRANSPARENCIES:
             raise ValueError(f"transparency: expected {', '.join(TRANSPARENCIES)}, got {transparency}")
         network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.network: RRDBNet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: Generator = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype = device, dtype
         self.self_ensemble, self.outscale, self.transparency = self_ensemble, outscale, transparency
         self.description = f"a network, ×{network.scale_factor}"
         self._fast_network = self.network if dtype == torch.float32 else copy.deepcopy(self.network)
-        self._fast_network.body.to(dtype)
+        for layer in self._fast_network.trunk:
+            layer.to(dtype)
 
     @classmethod
     def from_file(
@@ -111,7 +113,7 @@ class Upscaler:
             precision: "fp32", "bf16", "fp16" or "auto". On a CUDA GPU, auto is fp16, which rounds less than bf16. On
                 other devices it is bf16 where the hardware supports it, otherwise fp32.
             self_ensemble: Average over flips and quarter turns, as described for the class.
-            outscale: Final upscaling factor, as described for the class.
+            outscale: Final upscaling factor, as described for the class; None uses that of the file.
             transparency: What alpha means, as described for the class.
 
         Returns:
@@ -133,6 +135,7 @@ class Upscaler:
             if dtype == torch.float16 and place.type == "cpu":
                 raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
         file = path if isinstance(path, GeneratorFile) else load_generator(path)
+        outscale = file.outscale if outscale is None else outscale
         upscaler = cls(
             file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale, transparency=transparency
         )
@@ -147,6 +150,11 @@ class Upscaler:
         """The upscaling factor of the network, before any resizing to ``outscale``."""
         return self.network.scale_factor
 
+    @property
+    def is_colouriser(self) -> bool:
+        """Whether the network makes colour images of grey ones."""
+        return self.network.in_channels == 1 and self.network.out_channels == 3
+
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width of the output for an image of the given height and width in pixels."""
         factor = self.scale if self.outscale is None else self.outscale
@@ -160,7 +168,8 @@ class Upscaler:
     ) -> Any:
         """Upscale an image and return the result in the type of the input.
 
-        Grey images stay grey, also if they are stored as RGB. Alpha is upscaled as a separate grey image. Under
+        Grey images stay grey, also if they are stored as RGB, unless the network colours grey images: it sees only the
+        luma of colour images, and returns RGB. Alpha is upscaled as a separate grey image. Under
         transparent pixels (alpha of at most 1/255) colours are filled in from the nearest visible pixel, so hidden
         colours do not bleed into visible ones. A network with four channels processes RGB and alpha together.
 
@@ -204,14 +213,16 @@ class Upscaler:
             raise ValueError(f"expected a dense tensor with data, got {low.layout} on {low.device}")
         if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
             raise ValueError(f"expected a float tensor (B, C, H, W), got {low.dtype} {tuple(low.shape)}")
-        channels = self.network.conv_last.out_channels
+        channels = self.network.out_channels
         if low.shape[1] not in (1, 3, channels):
             raise ValueError(f"expected {channels} channels, got {low.shape[1]}")
+        if self.is_colouriser and low.shape[1] == 1:
+            low = low.expand(-1, 3, -1, -1)
         return self._upscale_to_float(low, progress).to(low.dtype)
 
     def processes_alpha_with(self, colours: int) -> bool:
         """Return whether the network processes alpha together with that number of colour channels."""
-        return self.transparency != "data" and colours + 1 == self.network.conv_last.out_channels
+        return self.transparency != "data" and colours + 1 == self.network.out_channels
 
     def _upscale_array(self, image: NDArray[Any], progress: ProgressCallback, out: NDArray[Any] | None) -> NDArray[Any]:
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
@@ -219,6 +230,9 @@ class Upscaler:
             raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
         if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
             raise ValueError(f"expected an array of uint8, uint16 or float, got {image.dtype}")
+        if self.is_colouriser and channels < 3:
+            image = repeat_grey(image)
+            channels += 2
         if out is None:
             out = np.empty((*self.output_size(*image.shape[:2]), *image.shape[2:]), image.dtype)
         pixels, high = (image[..., None], out[..., None]) if image.ndim == 2 else (image, out)
@@ -243,7 +257,8 @@ class Upscaler:
 
     def _upscale_into(self, high: NDArray[Any], image: NDArray[Any], progress: ProgressCallback) -> None:
         """Upscale an array (H, W, C) of any type that a call accepts into ``high``; grey stays grey."""
-        is_tintable = image.shape[2] >= 3 and is_grey(image)  # the network would make it coloured
+        # The network would make it coloured.
+        is_tintable = image.shape[2] >= 3 and not self.is_colouriser and is_grey(image)
         if is_tintable and image.shape[2] == 3:
             image = image[..., :1]
         # PyTorch warns about read-only arrays, although it only reads here.
@@ -299,7 +314,7 @@ class Upscaler:
                 pass
         yield from self._run(self.network, adapted, low, peak)
 
-    def _run(self, network: RRDBNet, adapted: Tensor, low: Tensor, peak: float) -> Iterator[Part]:
+    def _run(self, network: Generator, adapted: Tensor, low: Tensor, peak: float) -> Iterator[Part]:
         for part in upscale_tiled(network, adapted, peak):
             if not torch.isfinite(part.pixels).all():
                 raise WeightsError(
@@ -310,16 +325,19 @@ class Upscaler:
 
     def _to_network_channels(self, low: Tensor, peak: float) -> Tensor:
         batch, image_channels, height, width = low.shape
-        network_channels = self.network.conv_last.out_channels
+        network_channels = self.network.in_channels
         if image_channels == network_channels:
             return low
+        if self.is_colouriser:
+            weights = torch.tensor(LUMA_WEIGHTS, dtype=torch.float32, device=low.device)
+            return (low.float() * weights[:, None, None]).sum(1, keepdim=True)
         if network_channels == 1:  # upscale channels separately
             return low.reshape(batch * image_channels, 1, height, width)
         low = low.expand(-1, 3, -1, -1)
         return torch.cat([low, torch.full_like(low[:, :1], peak)], 1) if network_channels == 4 else low
 
     def _to_image_channels(self, high: Tensor, batch: int, image_channels: int) -> Tensor:
-        network_channels = self.network.conv_last.out_channels
+        network_channels = self.network.out_channels
         if image_channels != network_channels and network_channels == 1:
             return high.reshape(batch, image_channels, *high.shape[2:])
         if image_channels == 1 and network_channels > 1:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from esrgan.models.generator import NEGATIVE_SLOPE
+from esrgan.models.rrdbnet import NEGATIVE_SLOPE
 
 # Side in px of the linear layers' input for patches of any size: that of VGG (arXiv 1409.1556), and BasicSR's.
 POOLED_SIZE, BASICSR_POOLED_SIZE = 7, 4

@@ -1,177 +1,56 @@
-"""The generator RRDBNet, a network of residual-in-residual dense blocks (ESRGAN §3.1, arXiv 1809.00219)."""
+"""The base class of generators, the networks that upscale."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# All LeakyReLUs of the generator and the discriminators have this slope in the authors' released code.
-NEGATIVE_SLOPE = 0.2
-# ESRGAN §3.1 scales Kaiming initialisation down ("smaller initialization"); 0.1 is from the authors' released code.
-INIT_SCALE = 0.1
 
-
-def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-
-
-class ResidualDenseBlock(nn.Module):
-    """Dense block: each convolution sees the concatenation of the input and all earlier outputs.
-
-    The output of the last convolution is the residual, which is added to the input.
+class Generator(nn.Module):
+    """A network that upscales images of any size.
 
     Args:
-        channels: Channels of the input and output.
-        growth_channels: Channels that each convolution except the last adds to the concatenation.
-        num_residual_blocks: Number of convolutions.
-        residual_scaling: β, the factor on the residual before it is added to the input.
+        scale_factor: Upscaling factor.
+        in_channels: Channels of the input images.
+        out_channels: Channels of the output images.
+        unshuffle_factor: How many pixels, in each direction, are folded into channels before the first layer.
+
+    Attributes:
+        upsampling: How many times larger than the input of the first layer the largest features are.
+        activation_checkpointing: Whether training stores only the input of each block of the trunk and recomputes the
+            rest in the backward pass.
     """
 
-    def __init__(self, channels: int, growth_channels: int, num_residual_blocks: int, residual_scaling: float) -> None:
+    def __init__(self, scale_factor: int, in_channels: int, out_channels: int, unshuffle_factor: int = 1) -> None:
         super().__init__()
-        self.residual_scaling = residual_scaling
-        for k in range(num_residual_blocks):
-            is_last = k == num_residual_blocks - 1
-            self.add_module(
-                f"conv{k + 1}", _conv(channels + k * growth_channels, channels if is_last else growth_channels)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        *convs, last = self.children()
-        features = [x]
-        for conv in convs:
-            features.append(F.leaky_relu(conv(torch.cat(features, 1)), NEGATIVE_SLOPE, inplace=True))
-        return torch.add(x, last(torch.cat(features, 1)), alpha=self.residual_scaling)
-
-
-class RRDB(nn.Module):
-    """Residual-in-residual dense block: a sequence of dense blocks whose result is scaled by β and added to the input.
-
-    Args:
-        channels: Channels of the input and output.
-        growth_channels: Channels that each convolution of a dense block except its last adds to the concatenation.
-        num_dense_blocks: Number of dense blocks.
-        num_residual_blocks: Number of convolutions in a dense block.
-        residual_scaling: β, the scaling factor.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        growth_channels: int,
-        num_dense_blocks: int,
-        num_residual_blocks: int,
-        residual_scaling: float,
-    ) -> None:
-        super().__init__()
-        self.residual_scaling = residual_scaling
-        for j in range(num_dense_blocks):
-            block = ResidualDenseBlock(channels, growth_channels, num_residual_blocks, residual_scaling)
-            self.add_module(f"rdb{j + 1}", block)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        out = x
-        for block in self.children():
-            out = block(out)
-        return torch.add(x, out, alpha=self.residual_scaling)
-
-
-class RRDBNet(nn.Module):
-    """The ESRGAN generator, with the parameter names of BasicSR and Real-ESRGAN.
-
-    The defaults define the paper's ×4 network with 16,697,987 parameters.
-
-    Args:
-        scale_factor: Upscaling factor: 1, 2, 4 or 8.
-        img_channels: Channels of the image: 1 for grey, 3 for RGB, 4 for RGBA.
-        rrdb_channels: Channels of the trunk.
-        growth_channels: Channels that each convolution of a dense block adds.
-        num_basic_blocks: Number of RRDBs.
-        num_dense_blocks: Dense blocks per RRDB.
-        num_residual_blocks: Convolutions per dense block.
-        residual_scaling: β of §3.1.
-        use_subpixel_conv: Upsample by convolution to 4× the channels and pixel shuffle (arXiv 1609.05158) instead
-            of nearest-neighbour upsampling and convolution.
-        pixel_unshuffle: Fold the input by 4 (scale 1) or 2 (scale 2) into channels and upsample by 4, so that the
-            trunk processes fewer pixels (Real-ESRGAN §4.1, arXiv 2107.10833).
-        small_init: Convolutions that start with a tenth of the Kaiming weights: "all", or "trunk" for only those of
-            the RRDBs, for which §3.1 motivates it. With "all", the signal also vanishes in the other layers, and
-            training needs a few hundred steps to learn the colours.
-
-    Raises:
-        ValueError: The scale or ``small_init`` is not one of the above, or ``pixel_unshuffle`` is set for scale 4 or 8.
-
-    Example:
-        >>> import torch
-        >>> from esrgan import RRDBNet
-        >>> network = RRDBNet(scale_factor=2, num_basic_blocks=1)
-        >>> network(torch.rand(1, 3, 24, 32)).shape
-        torch.Size([1, 3, 48, 64])
-    """
-
-    def __init__(
-        self,
-        scale_factor: int = 4,
-        img_channels: int = 3,
-        rrdb_channels: int = 64,
-        growth_channels: int = 32,
-        num_basic_blocks: int = 23,
-        num_dense_blocks: int = 3,
-        num_residual_blocks: int = 5,
-        residual_scaling: float = 0.2,
-        use_subpixel_conv: bool = False,
-        pixel_unshuffle: bool = False,
-        small_init: str = "all",
-    ) -> None:
-        super().__init__()
-        if scale_factor not in (1, 2, 4, 8):
-            raise ValueError(f"scale_factor: expected 1, 2, 4 or 8, got {scale_factor}")
-        if small_init not in ("all", "trunk"):
-            raise ValueError(f"small_init: expected all or trunk, got {small_init}")
-        if pixel_unshuffle and scale_factor > 2:
-            raise ValueError(f"pixel_unshuffle: expected scale_factor 1 or 2, got {scale_factor}")
         self.scale_factor = scale_factor
-        self.use_subpixel_conv = use_subpixel_conv
-        # If it is set, training stores only the input of each RRDB and recomputes the rest in the backward pass.
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.unshuffle_factor = unshuffle_factor
+        self.upsampling = scale_factor * unshuffle_factor
         self.activation_checkpointing = False
-        self.unshuffle_factor = 4 // scale_factor if pixel_unshuffle else 1
-        self.num_upsamplings = round(math.log2(scale_factor * self.unshuffle_factor))
 
-        self.conv_first = _conv(img_channels * self.unshuffle_factor**2, rrdb_channels)
-        self.body = nn.Sequential(
-            *(
-                RRDB(rrdb_channels, growth_channels, num_dense_blocks, num_residual_blocks, residual_scaling)
-                for _ in range(num_basic_blocks)
-            )
-        )
-        self.conv_body = _conv(rrdb_channels, rrdb_channels)
-        for i in range(self.num_upsamplings):
-            self.add_module(f"conv_up{i + 1}", _conv(rrdb_channels, rrdb_channels * (4 if use_subpixel_conv else 1)))
-        self.conv_hr = _conv(rrdb_channels, rrdb_channels)
-        self.conv_last = _conv(rrdb_channels, img_channels)
-        self._initialise(small_init)
+    @property
+    def trunk(self) -> list[nn.Module]:
+        """The layers in their order that do most of the work and may have half precision, unlike all others."""
+        raise NotImplementedError
 
-    def _initialise(self, small_init: str) -> None:
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in")
-                assert module.bias is not None  # noqa: S101  every convolution has a bias; only mypy needs this
-                with torch.no_grad():
-                    if small_init == "all" or name.startswith("body."):
-                        module.weight.mul_(INIT_SCALE)
-                    module.bias.zero_()
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def trunk_dtype(self) -> torch.dtype:
+        """The precision of the trunk's weights."""
+        return next((weight.dtype for layer in self.trunk for weight in layer.parameters()), torch.float32)
 
     def unshuffle(self, low: Tensor) -> Tensor:
-        """Return the input of the first convolution for images (B, C, H, W).
+        """Return the input of the first layer for images (B, C, H, W).
 
-        With ``pixel_unshuffle`` it is (B, C·f², ⌈H/f⌉, ⌈W/f⌉), where f is the folding factor. Sizes that are not a
-        multiple of f are padded by repeating the last row and column. Without it, the images are returned unchanged.
+        With an unshuffle factor f it is (B, C·f², ⌈H/f⌉, ⌈W/f⌉). Sizes that are not a multiple of f are padded by
+        repeating the last row and column. Without one, the images are returned unchanged.
         """
         factor = self.unshuffle_factor
         if factor == 1:
@@ -179,32 +58,19 @@ class RRDBNet(nn.Module):
         right, bottom = -low.shape[3] % factor, -low.shape[2] % factor
         return F.pixel_unshuffle(F.pad(low, (0, right, 0, bottom), mode="replicate"), factor)
 
-    def _trunk(self, x: Tensor) -> Tensor:
-        if not (self.activation_checkpointing and torch.is_grad_enabled()):
-            trunk: Tensor = self.body(x)
-            return trunk
-        for block in self.body:
-            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+    def _run_trunk(self, x: Tensor) -> Tensor:
+        is_checkpointed = self.activation_checkpointing and torch.is_grad_enabled()
+        for layer in self.trunk:
+            x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False) if is_checkpointed else layer(x)
         return x
 
     def forward(self, low: Tensor) -> Tensor:
         """Upscale images.
 
         Args:
-            low: Images (B, C, H, W) in [0, 1] of any size from 1×1 px.
+            low: Images (B, C, H, W) in [0, 1] of any size from 1×1 px, with ``in_channels`` channels.
 
         Returns:
-            Images (B, C, scale·H, scale·W), approximately in [0, 1] but not clamped.
+            Images (B, C', scale·H, scale·W) with ``out_channels`` channels, approximately in [0, 1] but not clamped.
         """
-        height, width = low.shape[-2:]
-        shallow = self.conv_first(self.unshuffle(low))
-        x = shallow + self.conv_body(self._trunk(shallow))  # the long skip connection is not scaled by β
-        for i in range(self.num_upsamplings):
-            conv = self.get_submodule(f"conv_up{i + 1}")
-            if self.use_subpixel_conv:
-                x = F.pixel_shuffle(conv(x), 2)
-            else:
-                x = conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-            x = F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
-        high: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(x), NEGATIVE_SLOPE, inplace=True))
-        return high[..., : height * self.scale_factor, : width * self.scale_factor]
+        raise NotImplementedError

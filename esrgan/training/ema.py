@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 
 # The decay is (1 + t) / (10 + t) until it reaches its configured value.
 WARM_UP_STEPS = 10
@@ -23,10 +23,10 @@ class ExponentialMovingAverage:
         decay: Weight of the previous average at each step; 0 copies the network.
     """
 
-    def __init__(self, network: RRDBNet, decay: float) -> None:
+    def __init__(self, network: Generator, decay: float) -> None:
         self.network = network
         self.decay = decay
-        self.average: RRDBNet = copy.deepcopy(network).eval().requires_grad_(False)
+        self.average: Generator = copy.deepcopy(network).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, step: int) -> None:

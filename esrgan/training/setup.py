@@ -17,7 +17,7 @@ from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import WeightsError
 from esrgan.files import expand_user, remove_abandoned
 from esrgan.losses import ContentLoss
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 from esrgan.text import format_count, one_line
 from esrgan.training import distributed
 from esrgan.training.checkpoint import Checkpoint, RunFiles, find_newest_checkpoint, is_same_run
@@ -25,7 +25,7 @@ from esrgan.training.inputs import StageData, check_processes_agree, load_inputs
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
-from esrgan.training.start import StartingPoint, configured_discriminator, find_start
+from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
 from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
 from esrgan.training.validation import Losses
 
@@ -38,7 +38,7 @@ class Run:
     options: TrainOptions
     device: torch.device  # of this process
     start: StartingPoint
-    generator: RRDBNet  # with its initial weights
+    generator: Generator  # with its initial weights
     discriminator: nn.Module
     losses: Losses  # of both stages
     data: dict[str, StageData]  # by stage
@@ -196,11 +196,11 @@ def make_autocast(config: Config, device: torch.device, *, low_precision: bool) 
     return Autocast(device, dtype)
 
 
-def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Module]:
+def make_networks(config: Config, device: torch.device) -> tuple[Generator, nn.Module]:
     """Create generator and discriminator with weights that depend on the seed only, not on the stages to run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed % 2**63)  # PyTorch's range; the configuration allows any integer
-        generator = RRDBNet(config.scale_factor, config.img_channels, **config.generator.model_dump())
+        generator = configured_generator(config).build(config.generator.small_init)
         generator.activation_checkpointing = config.activation_checkpointing
         # With a seed of its own, the discriminator does not depend on the generator's size.
         torch.manual_seed((config.seed + 1) % 2**63)
@@ -211,7 +211,7 @@ def make_networks(config: Config, device: torch.device) -> tuple[RRDBNet, nn.Mod
     )
 
 
-def make_stage(name: str, config: Config, generator: RRDBNet, discriminator: nn.Module, losses: Losses) -> Stage:
+def make_stage(name: str, config: Config, generator: Generator, discriminator: nn.Module, losses: Losses) -> Stage:
     """Create the stage "pretraining" or "training", with optimisers and schedules of the configuration."""
     autocast, accumulation = losses.autocast, config.accumulation
 
@@ -242,8 +242,7 @@ def make_stage(name: str, config: Config, generator: RRDBNet, discriminator: nn.
 def describe_networks(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:
     """Describe the networks and their sizes on one line."""
     g_size, d_size = (sum(p.numel() for p in net.parameters()) for net in (generator, discriminator))
-    g = config.generator
     return (
-        f"RRDBNet ×{config.scale_factor} {g.rrdb_channels}/{g.growth_channels}/{g.num_basic_blocks}: "
-        f"{g_size:,} parameters; {config.discriminator.type} discriminator: {d_size:,} parameters"
+        f"{configured_generator(config)}: {g_size:,} parameters; "
+        f"{config.discriminator.type} discriminator: {d_size:,} parameters"
     )

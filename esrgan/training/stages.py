@@ -17,7 +17,7 @@ from esrgan.losses import (
     relativistic_generator_loss,
 )
 from esrgan.losses.content import at_least_float32
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 from esrgan.training.updater import Updater
 
 
@@ -34,7 +34,7 @@ class Stage(Protocol):
 
     name: str
     label: str
-    generator: RRDBNet
+    generator: Generator
     content_loss: ContentLoss
     updaters: Sequence[Updater]
     autocast: Autocast
@@ -85,7 +85,7 @@ class Autocast:
 class PixelStage(Stage):
     """The PSNR-oriented stage, which uses only the content loss."""
 
-    generator: RRDBNet
+    generator: Generator
     content_loss: ContentLoss
     updater: Updater
     autocast: Autocast
@@ -131,7 +131,7 @@ class AdversarialStage(Stage):
     relativistic means and the discriminator's batch normalisation are computed per part.
     """
 
-    generator: RRDBNet  # pretrained
+    generator: Generator  # pretrained
     discriminator: nn.Module  # returns logits
     content_loss: ContentLoss
     perceptual_loss: PerceptualLoss | None  # None omits the term

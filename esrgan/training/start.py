@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from esrgan import pretrained
 from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.files import expand_user
-from esrgan.models import RRDBNet
 from esrgan.training.checkpoint import STAGES, Checkpoint
 from esrgan.training.options import TrainOptions
 from esrgan.training.transfer import check_architecture, take_layers
@@ -22,12 +20,11 @@ from esrgan.weights import (
     Architecture,
     DiscriminatorArchitecture,
     GeneratorFile,
-    infer_architecture,
+    configured_architecture,
     load_discriminator,
     load_file,
     parse_generator,
 )
-from esrgan.weights.architecture import make_shapes
 from esrgan.weights.dialects import EARLIER_LABEL
 
 
@@ -111,7 +108,7 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
     path = pretrained.resolve(path)
     content = load_file(path)
     file = parse_generator(content, path)
-    expected = _configured_generator(config)
+    expected = configured_generator(config)
     last = "training" if stage == "all" else stage
     if isinstance(content.get("checkpoint"), dict) and file.stage:
         resume = Checkpoint.from_content(content, path)
@@ -148,10 +145,9 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
     return StartingPoint(first, description + transfer, layers, last_stage=last)
 
 
-def _configured_generator(config: Config) -> Architecture:
-    build = partial(RRDBNet, config.scale_factor, config.img_channels, **config.generator.model_dump())
-    architecture = infer_architecture(make_shapes(build))
-    return replace(architecture, residual_scaling=config.generator.residual_scaling)
+def configured_generator(config: Config) -> Architecture:
+    """Return the generator of a configuration."""
+    return configured_architecture(config.scale_factor, config.img_channels, config.generator.model_dump())
 
 
 def _remaining_epochs(content: dict[str, Any], file: GeneratorFile) -> int | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from esrgan.errors import WeightsError
-from esrgan.weights import Architecture, GeneratorFile
+from esrgan.weights import Architecture, CompactArchitecture, GeneratorFile, RRDBNetArchitecture
 from esrgan.weights.architecture import StateDict, make_shapes
 
 # Generators that differ in these have the same trunk; only layers at its ends have other shapes.
@@ -22,18 +23,26 @@ def check_architecture(file: GeneratorFile, expected: Architecture, may_differ: 
     Raises:
         WeightsError: If it differs in others; the message has both architectures.
     """
-    ours, theirs = asdict(expected), asdict(file.architecture)
-    different = {key: theirs[key] for key in ours if ours[key] != theirs[key]}
+    ours, theirs = _arguments(expected), _arguments(file.architecture)
+    different = {key: value for key, value in theirs.items() if ours.get(key) != value}
     wrong = {key: value for key, value in different.items() if key not in may_differ}
     if not wrong:
         return
     places = {key: key if key in ("scale_factor", "img_channels") else f"generator.{key}" for key in wrong}
     remedy = f"set {', '.join(f'{places[key]} to {json.dumps(value)}' for key, value in wrong.items())}"
-    if different.keys() <= set(TRANSFERABLE):
+    if "is_colouriser" in wrong or type(wrong.get("pixel_unshuffle", False)) is not bool:
+        remedy = "this network cannot be trained here"
+    elif different.keys() <= set(TRANSFERABLE):
         remedy += ", or start from a model file (-l), which may have another scale, instead of a checkpoint"
     raise WeightsError(
         f"{file.path}: expected the generator of the configuration, {expected}, got {file.architecture}; {remedy}"
     )
+
+
+def _arguments(architecture: Architecture) -> dict[str, Any]:
+    """Return the keys and values of a configuration that define a generator."""
+    kind = "compact" if isinstance(architecture, CompactArchitecture) else "rrdb"
+    return {"type": kind, **asdict(architecture)}
 
 
 def take_layers(file: GeneratorFile, expected: Architecture) -> tuple[StateDict, str]:
@@ -48,6 +57,8 @@ def take_layers(file: GeneratorFile, expected: Architecture) -> tuple[StateDict,
     check_architecture(file, expected, TRANSFERABLE)
     if file.architecture == expected:
         return file.state, ""
+    if not (isinstance(expected, RRDBNetArchitecture) and isinstance(file.architecture, RRDBNetArchitecture)):
+        return _take_compact_layers(file.state, expected)
     shapes = {name: value.shape for name, value in make_shapes(expected.build).items()}
     ours, theirs = _layers(shapes), _layers(file.state)
     our_ups, their_ups = ([layer for layer in layers if layer.startswith("conv_up")] for layers in (ours, theirs))
@@ -81,11 +92,24 @@ def take_layers(file: GeneratorFile, expected: Architecture) -> tuple[StateDict,
     return fitting, f", for {expected}; layers {text}"
 
 
+def _take_compact_layers(state: StateDict, expected: Architecture) -> tuple[StateDict, str]:
+    """Return the layers of SRVGGNetCompact whose shape is the same.
+
+    A new last layer starts with zeros, so that the network enlarges by nearest neighbour at first.
+    """
+    shapes = {name: value.shape for name, value in make_shapes(expected.build).items()}
+    fitting = {name: state[name] for name, shape in shapes.items() if state[name].shape == shape}
+    last = list(shapes)[-1].rpartition(".")[0]
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items() if name.startswith(f"{last}.")}
+    new = list(dict.fromkeys(name.rpartition(".")[0] for name in shapes if name not in fitting))
+    return zeros | fitting, f", for {expected}; new layers: {', '.join(new)}"
+
+
 def _layers(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.partition(".")[0] for name in names))
 
 
-def _adapt_ends(state: StateDict, theirs: Architecture, ours: Architecture) -> StateDict:
+def _adapt_ends(state: StateDict, theirs: RRDBNetArchitecture, ours: RRDBNetArchitecture) -> StateDict:
     """Return the first and last layers for another folding of pixels, and for grey images instead of RGB or back.
 
     Folding shares the weight of a pixel equally among the pixels that take its place, and unfolding sums their weights.
@@ -102,7 +126,7 @@ def _adapt_ends(state: StateDict, theirs: Architecture, ours: Architecture) -> S
     if before != after:
         plain = plain.sum(1, keepdim=True).expand(-1, after, -1, -1) / after
         adapted = {name: state[name].mean(0, keepdim=True).expand(after, *state[name].shape[1:]) for name in last}
-    pixels = (4 // ours.scale_factor) ** 2 if ours.pixel_unshuffle else 1
+    pixels = ours.unshuffle_factor**2
     if folded.shape[1] != after * pixels or before != after:
         adapted[first] = plain.repeat_interleave(pixels, 1) / pixels
     return adapted

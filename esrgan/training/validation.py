@@ -15,7 +15,7 @@ from torch import Tensor
 from esrgan import images, metrics, resize
 from esrgan.data import CachedPair, read_cached_pair
 from esrgan.losses import ContentLoss, PerceptualLoss
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 from esrgan.training import distributed, interrupt
 from esrgan.training.stages import Autocast
 
@@ -55,7 +55,7 @@ def to_image(tensor: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def validate(generator: RRDBNet, pairs: Sequence[CachedPair], losses: Losses) -> dict[str, float]:
+def validate(generator: Generator, pairs: Sequence[CachedPair], losses: Losses) -> dict[str, float]:
     """Measure a generator on whole images, which are divided among the processes.
 
     Returns:
@@ -126,7 +126,7 @@ def score(values: dict[str, float], judge: dict[str, str], done: int) -> float:
 
 
 @torch.no_grad()
-def make_panel(generator: RRDBNet, pairs: Sequence[CachedPair], losses: Losses) -> np.ndarray:
+def make_panel(generator: Generator, pairs: Sequence[CachedPair], losses: Losses) -> np.ndarray:
     """Return a panel (H, W, 3) uint8 with LR, bicubic, SR and HR side by side, and one row per image (its centre)."""
     scale = generator.scale_factor
     rows = []

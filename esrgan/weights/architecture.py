@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from esrgan.errors import WeightsError
-from esrgan.models import RRDBNet
+from esrgan.models import Generator, RRDBNet, SRVGGNetCompact
+from esrgan.models.rrdbnet import get_unshuffle_factor
 from esrgan.text import one_line
 from esrgan.weights.unsupported import guess_architecture
 
@@ -19,38 +22,101 @@ StateDict = dict[str, Tensor]
 
 DENSE_CONV = re.compile(r"body\.(\d{1,4})\.rdb(\d{1,4})\.conv(\d{1,4})\.weight")
 
-# The pairs of pixel-unshuffle factor and upscaling factor that RRDBNet supports.
-GEOMETRIES = {(1, 1), (1, 2), (1, 4), (1, 8), (2, 2), (4, 1)}
+_COMPACT_LAYER = re.compile(r"body\.(\d{1,4})\.(?:weight|bias)")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The arguments of ``RRDBNet``, as far as a state dict reveals them.
+    """A generator's network, as far as a state dict reveals it.
 
-    Most weight files do not store ``residual_scaling``; every published ESRGAN uses the paper's 0.2.
+    Attributes:
+        scale_factor: Upscaling factor.
+        img_channels: Channels of the output.
     """
 
     scale_factor: int
     img_channels: int
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input."""
+        return self.img_channels
+
+    def build(self, small_init: str = "all") -> Generator:
+        """Return a newly initialised generator of this architecture; ``small_init`` is that of ``RRDBNet``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RRDBNetArchitecture(Architecture):
+    """The arguments of ``RRDBNet``.
+
+    Most weight files do not store ``residual_scaling``; every published ESRGAN uses the paper's 0.2.
+    """
+
     rrdb_channels: int
     growth_channels: int
     num_basic_blocks: int
     num_dense_blocks: int
     num_residual_blocks: int
     use_subpixel_conv: bool
-    pixel_unshuffle: bool
+    pixel_unshuffle: bool | int  # True is the usual factor for the scale
     residual_scaling: float = 0.2
+    plus: bool = False
+    is_colouriser: bool = False
 
-    def build(self) -> RRDBNet:
-        """Return a newly initialised generator of this architecture."""
-        return RRDBNet(**asdict(self))
+    def __post_init__(self) -> None:
+        if self.scale_factor <= 2 and self.pixel_unshuffle == 4 // self.scale_factor:
+            object.__setattr__(self, "pixel_unshuffle", True)
+
+    @property
+    @override
+    def in_channels(self) -> int:
+        return 1 if self.is_colouriser else self.img_channels
+
+    @property
+    def unshuffle_factor(self) -> int:
+        """By how much the input is folded into channels, in each direction."""
+        return get_unshuffle_factor(self.scale_factor, self.pixel_unshuffle)
+
+    @override
+    def build(self, small_init: str = "all") -> RRDBNet:
+        arguments = asdict(self)
+        del arguments["is_colouriser"]
+        return RRDBNet(**arguments, small_init=small_init, in_channels=self.in_channels)
 
     def __str__(self) -> str:
         size = f"{self.rrdb_channels}/{self.growth_channels}/{self.num_basic_blocks}"
         usual = {"img_channels": 3, "num_dense_blocks": 3, "num_residual_blocks": 5, "residual_scaling": 0.2}
         usual |= {"use_subpixel_conv": False, "pixel_unshuffle": False}
         extras = [f"{name} {getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
-        return ", ".join([f"RRDBNet ×{self.scale_factor} {size}", *extras])
+        extras += ["colours grey images"] if self.is_colouriser else []
+        return ", ".join([f"{'ESRGAN+' if self.plus else 'RRDBNet'} ×{self.scale_factor} {size}", *extras])
+
+
+@dataclass(frozen=True)
+class CompactArchitecture(Architecture):
+    """The arguments of ``SRVGGNetCompact``. Weight files do not tell "relu" and "leakyrelu" apart."""
+
+    num_feat: int
+    num_conv: int
+    act_type: str = "prelu"
+
+    @override
+    def build(self, small_init: str = "all") -> SRVGGNetCompact:
+        return SRVGGNetCompact(**asdict(self))
+
+    def __str__(self) -> str:
+        usual = {"img_channels": 3, "act_type": "prelu"}
+        extras = [f"{name} {getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join([f"SRVGGNetCompact ×{self.scale_factor} {self.num_feat}/{self.num_conv}", *extras])
+
+
+def configured_architecture(scale_factor: int, img_channels: int, section: dict[str, Any]) -> Architecture:
+    """Return the generator of a configuration with this section ``generator``."""
+    kind = CompactArchitecture if section["type"] == "compact" else RRDBNetArchitecture
+    names = {field.name for field in fields(kind)} & section.keys()
+    return kind(scale_factor, img_channels, **{name: section[name] for name in names})
 
 
 def infer_architecture(state: StateDict, place: str = "state dict") -> Architecture:
@@ -64,13 +130,45 @@ def infer_architecture(state: StateDict, place: str = "state dict") -> Architect
         The architecture, with the paper's residual scaling, which tensors do not show.
 
     Raises:
-        WeightsError: If the tensors are not a complete RRDBNet; the message states what they seem to be or what is
+        WeightsError: If the tensors are not a complete generator; the message states what they seem to be or what is
             missing.
     """
+    if any(DENSE_CONV.fullmatch(name) for name in state):
+        return _infer_rrdbnet(state, place)
+    if is_compact(state):
+        return _infer_compact(state, place)
+    raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
+
+
+def is_compact(state: StateDict) -> bool:
+    """Return whether the tensors seem to be those of ``SRVGGNetCompact``."""
+    first = state.get("body.0.weight")
+    return first is not None and first.ndim == 4 and all(_COMPACT_LAYER.fullmatch(name) for name in state)
+
+
+def _infer_compact(state: StateDict, place: str) -> CompactArchitecture:
+    convs = sorted(int(name.split(".")[1]) for name, value in state.items() if value.ndim == 4)
+    first, last = state["body.0.weight"], state[f"body.{convs[-1]}.weight"]
+    if convs != list(range(0, convs[-1] + 1, 2)) or len(convs) < 2 or 0 in (*first.shape, *last.shape):
+        got = ", ".join(f"body.{number}" for number in convs[:8])
+        raise WeightsError(
+            f"{place}: expected the convolutions of SRVGGNetCompact, body.0, body.2, body.4 and so on, got {got}; "
+            "the file is damaged or an unknown variant"
+        )
+    channels = first.shape[1]
+    scale = math.isqrt(last.shape[0] // channels)
+    if last.shape[0] != channels * scale**2:
+        raise WeightsError(
+            f"{place}: no SRVGGNetCompact has {channels} input channels and {last.shape[0]} channels before the last "
+            "pixel shuffle"
+        )
+    act_type = "prelu" if "body.1.weight" in state else "relu"
+    return CompactArchitecture(scale, channels, num_feat=first.shape[0], num_conv=len(convs) - 2, act_type=act_type)
+
+
+def _infer_rrdbnet(state: StateDict, place: str) -> RRDBNetArchitecture:
     ends = ["conv_first", "body.0.rdb1.conv1", "conv_body", "conv_hr", "conv_last"]
     convs = [tuple(map(int, match.groups())) for name in state if (match := DENSE_CONV.fullmatch(name))]
-    if not convs:
-        raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {guess_architecture(state)}")
     if missing := [f"{name}.weight" for name in ends if f"{name}.weight" not in state]:
         raise WeightsError(f"{place}: the ESRGAN generator lacks {' and '.join(missing)}; the file is damaged")
     num_basic_blocks = 1 + max(i for i, _, _ in convs)
@@ -86,18 +184,20 @@ def infer_architecture(state: StateDict, place: str = "state dict") -> Architect
         raise WeightsError(f"{place}: expected {odd[0]} to have the shape of a convolution's weights, got {shape}")
     out_channels = state["conv_last.weight"].shape[0]
     rrdb_channels, in_channels = state["conv_first.weight"].shape[:2]
-    unshuffle = math.isqrt(in_channels // out_channels)
-    scale = 2 ** len(ups) / unshuffle if unshuffle else 0
-    if in_channels != out_channels * unshuffle**2 or (unshuffle, scale) not in GEOMETRIES:
+    is_colouriser = (in_channels, out_channels) == (1, 3)
+    unshuffle = 1 if is_colouriser else math.isqrt(in_channels // out_channels)
+    scale, rest = divmod(2 ** len(ups), unshuffle) if unshuffle else (0, 0)
+    widening = state[ups[0]].shape[0] / rrdb_channels if ups else 1
+    if widening == 9:
+        raise WeightsError(f"{place}: expected a scale of 1, 2, 4, 8 or 16, got sub-pixel upsampling by 3")
+    fits = is_colouriser or in_channels == out_channels * unshuffle**2
+    if not fits or rest or unshuffle not in (1, 2, 4) or scale not in (1, 2, 4, 8, 16):
         raise WeightsError(
             f"{place}: no ESRGAN generator has these numbers: input channels {in_channels}, "
             f"output channels {out_channels}, upsampling layers {len(ups)}"
         )
-    widening = state[ups[0]].shape[0] / rrdb_channels if ups else 1
-    if widening == 9:
-        raise WeightsError(f"{place}: expected a scale of 1, 2, 4 or 8, got sub-pixel upsampling by 3")
-    return Architecture(
-        scale_factor=int(scale),
+    return RRDBNetArchitecture(
+        scale_factor=scale,
         img_channels=out_channels,
         rrdb_channels=rrdb_channels,
         growth_channels=state["body.0.rdb1.conv1.weight"].shape[0] if num_residual_blocks > 1 else 1,
@@ -105,7 +205,9 @@ def infer_architecture(state: StateDict, place: str = "state dict") -> Architect
         num_dense_blocks=num_dense_blocks,
         num_residual_blocks=num_residual_blocks,
         use_subpixel_conv=widening == 4,
-        pixel_unshuffle=unshuffle > 1,
+        pixel_unshuffle=unshuffle if unshuffle > 1 else False,
+        plus="body.0.rdb1.conv1x1.weight" in state,
+        is_colouriser=is_colouriser,
     )
 
 

@@ -30,6 +30,7 @@ MAX_INFLATION = 10  # unpacked size / file size; weights hardly compress, and Py
 # The first bytes of files that are not weight files, what such a file is, and what to do.
 UNSUPPORTED_SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` to fetch the file"),
+    (b'<?xml version="1.0"?>\n<net ', "an OpenVINO model", "use the PyTorch file it was made from"),
     (b"<", "a web page", "download it again"),
     (b"{", "JSON text", "pass the file that contains the weights"),
     (b"\x89PNG", "a PNG image", "pass the model first, then the images"),
@@ -55,7 +56,8 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     """Return the state dict in the content of a weight file.
 
     Args:
-        content: A bare state dict, or one under any of ``STATE_DICT_KEYS``, which may be nested.
+        content: A bare state dict, or one under any of ``STATE_DICT_KEYS``, which may be nested, or under the only key
+            that has tensors.
         place: Name of the file for error messages.
 
     Returns:
@@ -66,6 +68,9 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     """
     for _ in range(3):  # no trainer nests deeper, and a dictionary may contain itself
         inner = next((content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict)), None)
+        if inner is None and not _has_tensors(content):
+            others = [value for value in content.values() if isinstance(value, dict) and _has_tensors(value)]
+            inner = others[0] if len(others) == 1 else None
         if inner is None:
             break
         content = inner
@@ -75,6 +80,10 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def _has_tensors(content: dict[str, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in content.values())
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -94,7 +103,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if pair := ncnn.find_pair(path):
-        return {"params": ncnn.read_pair(*pair)}
+        return ncnn.read_pair(*pair)
     try:
         with path.open("rb") as file:
             head = file.read(512)

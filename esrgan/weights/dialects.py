@@ -1,7 +1,8 @@
 """Translate between the tensor names of ESRGAN generators from different programs, by tables.
 
 This package uses BasicSR's names: ``conv_first``, ``body.{i}.rdb{j}.conv{k}``, ``conv_body``, ``conv_up{u}``,
-``conv_hr``, ``conv_last``, where i counts from 0 and j, k and u from 1.
+``conv_hr``, ``conv_last``, where i counts from 0 and j, k and u from 1. SRVGGNetCompact has the same names,
+``body.{i}``, in all programs.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import torch
 
 from esrgan.errors import WeightsError
 from esrgan.text import one_line
-from esrgan.weights.architecture import StateDict
+from esrgan.weights.architecture import StateDict, is_compact
 from esrgan.weights.unsupported import guess_architecture
 
 DENSE_LAYER = "body.{i}.rdb{j}.conv{k}"
+PLUS_LAYER = "body.{i}.rdb{j}.conv1x1"  # of ESRGAN+
 TAIL_LAYER = "tail.{t}"  # a layer after the trunk, which can be named only once all of them are known
+# Entries that programs which count operations leave in a state dict.
+COUNTERS = ("total_ops", "total_params")
 NUMBER_REGEX = "(0|[1-9][0-9]{0,3})"  # a file that claims more than 9999 blocks is an attack, not a network
 
 
@@ -88,7 +92,7 @@ EARLIER_LABEL = "names of the earlier framework"
 BASICSR = Dialect(
     "basicsr",
     "BasicSR names",
-    {name: name for name in ("conv_first", DENSE_LAYER, "conv_body", "conv_up{u}", "conv_hr", "conv_last")},
+    {name: name for name in ("conv_first", DENSE_LAYER, PLUS_LAYER, "conv_body", "conv_up{u}", "conv_hr", "conv_last")},
 )
 DIALECTS = (
     BASICSR,
@@ -98,6 +102,7 @@ DIALECTS = (
         {
             "conv_first": "conv_first",
             "RRDB_trunk.{i}.RDB{j}.conv{k}": DENSE_LAYER,
+            "RRDB_trunk.{i}.RDB{j}.conv1x1": PLUS_LAYER,
             "trunk_conv": "conv_body",
             "upconv{u}": "conv_up{u}",
             "HRconv": "conv_hr",
@@ -110,6 +115,7 @@ DIALECTS = (
         {
             "model.0": "conv_first",
             "model.1.sub.{i}.RDB{j}.conv{k}.0": DENSE_LAYER,
+            "model.1.sub.{i}.RDB{j}.conv1x1": PLUS_LAYER,
             "model.1.sub.{n}": "conv_body{n}",
             "model.{t}": TAIL_LAYER,
         },
@@ -151,22 +157,25 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     Raises:
         WeightsError: If there is no generator or more than one, or if the generator is incomplete.
     """
-    found = {
+    state = {name: value for name, value in state.items() if name.rpartition(".")[2] not in COUNTERS}
+    found: dict[tuple[str, str], Dialect | None] = {
         (match[1], dialect.label): dialect
         for name in state
         for dialect in DIALECTS
         if (match := dialect.dense_block_pattern.fullmatch(name))
     }
+    found = found or {(prefix, _COMPACT_LABELS.get(prefix, BASICSR.label)): None for prefix in _find_compact(state)}
     averaged = {key: dialect for key, dialect in found.items() if "ema" in key[0]}
     chosen = averaged or found
-    is_esrgan_plus = any(".conv1x1." in name for name in state)
-    if is_esrgan_plus or not chosen:
-        raise WeightsError(f"{place}: expected an ESRGAN generator (RRDBNet), got {guess_architecture(state)}")
+    if not chosen:
+        raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
     if len(chosen) > 1:
         prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])
         raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save only one of them")
     ((prefix, label), dialect) = next(iter(chosen.items()))
     theirs = [name for name in state if name.startswith(prefix)]
+    if dialect is None:
+        return {name.removeprefix(prefix): state[name] for name in theirs}, label
     names = [dialect.to_basicsr(name.removeprefix(prefix)) for name in theirs]
     names = _resolve_conv_body(_resolve_tail(names, place), place)
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -175,6 +184,20 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     ours = {name: state[key] for key, name in zip(theirs, names, strict=True)}
     _check_upsampling(ours, f"{prefix}model.2.weight" in state and "conv_up1.weight" in ours, label, place)
     return ours, label
+
+
+_COMPACT_LABELS = {"ncnn:": "ncnn"}
+
+
+def _find_compact(state: StateDict) -> list[str]:
+    """Return what comes before the names of each SRVGGNetCompact in a state dict."""
+    first = "body.0.weight"
+    prefixes = [name.removesuffix(first) for name in state if name.endswith(first)]
+    return [
+        prefix
+        for prefix in prefixes
+        if is_compact({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+    ]
 
 
 def from_basicsr_names(state: StateDict, key: str, residual_scaling: float) -> StateDict:
@@ -219,7 +242,7 @@ def _tail_numbers(doublings: int, *, is_subpixel: bool) -> tuple[int, ...]:
     return (*ups, 2 + 3 * doublings, 4 + 3 * doublings)
 
 
-_POSSIBLE_TAILS = [_tail_numbers(doublings, is_subpixel=kind) for doublings in range(5) for kind in (False, True)]
+_POSSIBLE_TAILS = [_tail_numbers(doublings, is_subpixel=kind) for doublings in range(7) for kind in (False, True)]
 TAIL_NUMBERINGS = {frozenset(numbers): numbers for numbers in _POSSIBLE_TAILS}
 
 

@@ -16,10 +16,12 @@ import torch
 from esrgan import pretrained
 from esrgan.errors import WeightsError
 from esrgan.files import atomic_write
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 from esrgan.text import one_line
 from esrgan.weights.architecture import (
     Architecture,
+    CompactArchitecture,
+    RRDBNetArchitecture,
     StateDict,
     check_complete,
     check_tensors,
@@ -44,6 +46,8 @@ class GeneratorFile:
         hparams: The training configuration as parsed JSON; empty if unknown.
         dialect: Label of the naming scheme in the file; our names are BasicSR's.
         licence: Licence of the weights; None if the file does not record it.
+        outscale: The upscaling factor that the file intends, if it is not the network's: some ncnn files reduce the
+            network's output in a last layer.
     """
 
     path: Path
@@ -54,8 +58,9 @@ class GeneratorFile:
     hparams: dict[str, Any]
     dialect: str = BASICSR.label
     licence: str | None = None
+    outscale: float | None = None
 
-    def build(self) -> RRDBNet:
+    def build(self) -> Generator:
         """Return the generator with these weights, on the CPU, in evaluation mode."""
         network = self.architecture.build()
         network.load_state_dict(self.state)
@@ -64,14 +69,14 @@ class GeneratorFile:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of a model file, for ``save_file``.
 
-        The hparams record β if it would otherwise be read back differently.
+        The hparams record what the tensors do not show (β, or the activation) if it would be read back differently.
         """
-        hparams, beta = self.hparams, self.architecture.residual_scaling
-        configured = _configured_residual_scaling(hparams)
-        if (Architecture.residual_scaling if configured is None else configured) != beta:
-            generator = hparams.get("generator")
-            rest = generator if isinstance(generator, dict) else {}
-            hparams = hparams | {"generator": rest | {"residual_scaling": beta}}
+        hparams = self.hparams
+        for key, value in _hidden_arguments(self.architecture).items():
+            if _configured(hparams, key, DEFAULTS[key]) != value:
+                generator = hparams.get("generator")
+                rest = generator if isinstance(generator, dict) else {}
+                hparams = hparams | {"generator": rest | {key: value}}
         licence = {"licence": self.licence} if self.licence else {}
         return {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": hparams, **licence}
 
@@ -86,7 +91,8 @@ class GeneratorFile:
     def describe(self) -> str:
         """Return the architecture, the naming scheme if it is not ours, and the origin as one short text."""
         ours = self.stage and self.dialect == BASICSR.label
-        return ", ".join([str(self.architecture), *([] if ours else [self.dialect]), self.origin])
+        reduced = [f"reduced to ×{self.outscale:g}"] if self.outscale else []
+        return ", ".join([str(self.architecture), *reduced, *([] if ours else [self.dialect]), self.origin])
 
 
 def load_generator(path: str | Path) -> GeneratorFile:
@@ -136,10 +142,12 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
     architecture = infer_architecture(state, place)
     hparams = content.get("hparams")
     hparams = hparams if isinstance(hparams, dict) else {}
-    if beta is None:
-        beta = _configured_residual_scaling(hparams)
-    if beta is not None:
+    if isinstance(architecture, RRDBNetArchitecture):
+        beta = _configured(hparams, "residual_scaling", architecture.residual_scaling) if beta is None else beta
         architecture = replace(architecture, residual_scaling=_to_finite_float(beta, "residual_scaling", place))
+    elif isinstance(architecture, CompactArchitecture) and architecture.act_type != "prelu":
+        act_type = _configured(hparams, "act_type", architecture.act_type)
+        architecture = replace(architecture, act_type="leakyrelu" if act_type == "leakyrelu" else "relu")
     check_complete(state, make_shapes(architecture.build), place)
     stage, alpha, licence = (content.get(key) for key in ("stage", "alpha", "licence"))
     if dialect == EARLIER_LABEL:
@@ -153,6 +161,7 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         hparams=hparams if _is_json_serialisable(hparams) else {},
         dialect=dialect,
         licence=licence if isinstance(licence, str) else None,
+        outscale=content["outscale"] if isinstance(content.get("outscale"), float) else None,
     )
 
 
@@ -164,11 +173,22 @@ def _earlier_stage(content: dict[str, Any]) -> str | None:
     return "training" if stage is None and "g_model_state_dict" in content else stage
 
 
-def _configured_residual_scaling(hparams: dict[str, Any]) -> float | None:
-    """Return β from a configuration, or None if it is not set there."""
+# The arguments of a network that its tensors do not show, with their usual values.
+DEFAULTS = {"residual_scaling": RRDBNetArchitecture.residual_scaling, "act_type": "relu"}
+
+
+def _hidden_arguments(architecture: Architecture) -> dict[str, Any]:
+    """Return the arguments of a network that its tensors do not show."""
+    return {
+        key: value for key in DEFAULTS if (value := getattr(architecture, key, None)) is not None and value != "prelu"
+    }
+
+
+def _configured(hparams: dict[str, Any], key: str, default: Any) -> Any:
+    """Return an argument of the generator from a configuration, or the default if none of its type is set there."""
     generator = hparams.get("generator")
-    beta = generator.get("residual_scaling") if isinstance(generator, dict) else None
-    return beta if isinstance(beta, (int, float)) else None
+    value = generator.get(key) if isinstance(generator, dict) else None
+    return value if isinstance(value, (int, float) if isinstance(default, float) else str) else default
 
 
 def _is_json_serialisable(value: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.text import one_line
-from esrgan.weights.ncnn_graph import Convolution, Graph, name_convolutions
+from esrgan.weights.ncnn_graph import Convolution, Graph, Slopes, name_weights
 
 MAGIC = b"7767517"  # the first line of every .param text
 FLOAT16, FLOAT32 = 0x01306B47, 0  # the flag before the weights of a convolution in the .bin
@@ -55,7 +55,7 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
     return (param, path) if is_weights else None
 
 
-def read_pair(param: Path, weights: Path) -> dict[str, Tensor]:
+def read_pair(param: Path, weights: Path) -> dict[str, Any]:
     """Read the tensors of a generator from an ncnn model.
 
     Args:
@@ -63,19 +63,32 @@ def read_pair(param: Path, weights: Path) -> dict[str, Tensor]:
         weights: The ``.bin`` file, in float16 or float32.
 
     Returns:
-        Tensors under our names with the prefix ``ncnn:``, and the residual scaling as ``ncnn:residual_scaling``.
+        The content of a model file: under "params" tensors under our names with the prefix ``ncnn:``, under "hparams"
+        what they do not show, and under "outscale" the factor of the output if a last layer resizes it.
 
     Raises:
-        WeightsError: If the network is not RRDBNet or the two files do not match; the message is one line.
+        WeightsError: If the network is not RRDBNet or SRVGGNetCompact, or the two files do not match; the message is
+            one line.
     """
     graph = Graph(str(param))
     for number, line in enumerate(_read_layers(param), start=3):
         graph.add_layer(line.split(), number)
-    names, beta = name_convolutions(graph)
-    tensors = _read_weights(weights, graph.convolutions)
-    state = {f"ncnn:{name}.{kind}": next(tensors) for name in names for kind in ("weight", "bias")}
+    names, hidden = name_weights(graph)
+    tensors = _read_weights(weights, graph.weighted)
+    state: dict[str, Any] = {}
+    for name, layer in zip(names, graph.weighted, strict=True):
+        state[f"ncnn:{name}.weight"] = next(tensors)
+        if isinstance(layer, Convolution) and layer.side == 3:
+            state[f"ncnn:{name}.bias"] = next(tensors)
     next(tensors, None)  # runs the check that the file ends here
-    return state | {"ncnn:residual_scaling": torch.tensor(beta, dtype=torch.float64)}
+    if "residual_scaling" in hidden:
+        state["ncnn:residual_scaling"] = torch.tensor(hidden["residual_scaling"], dtype=torch.float64)
+    content: dict[str, Any] = {"params": state}
+    if "act_type" in hidden:
+        content["hparams"] = {"generator": {"act_type": hidden["act_type"]}}
+    if graph.final_factor != 1:
+        content["outscale"] = max(graph.upsamplings, default=1) * graph.final_factor
+    return content
 
 
 def _read_layers(param: Path) -> list[str]:
@@ -90,8 +103,11 @@ def _read_layers(param: Path) -> list[str]:
     return lines
 
 
-def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tensor]:
-    """Yield weight and bias of each convolution, without allocating more memory than the file holds."""
+def _read_weights(path: Path, layers: list[Convolution | Slopes]) -> Iterator[Tensor]:
+    """Yield the weight and bias of each convolution and the slopes of each PReLU.
+
+    No more memory is allocated than the file holds.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -108,22 +124,26 @@ def _read_weights(path: Path, convolutions: list[Convolution]) -> Iterator[Tenso
             )
         return np.frombuffer(content, dtype, count, start)
 
-    for convolution in convolutions:
-        shape = (convolution.out_channels, convolution.in_channels, 3, 3)
+    for layer in layers:
+        if isinstance(layer, Slopes):
+            yield torch.from_numpy(take(layer.channels, "<f4", layer.name).copy())
+            continue
+        shape = (layer.out_channels, layer.in_channels, layer.side, layer.side)
         count = math.prod(shape)
-        flag = int(take(1, "<u4", convolution.name)[0])
+        flag = int(take(1, "<u4", layer.name)[0])
         if flag == FLOAT16:
-            values = take(count, "<f2", convolution.name)
+            values = take(count, "<f2", layer.name)
             position += position % 4  # padding to a multiple of 4 bytes
         elif flag in (FLOAT32, RAW_FLOAT32):
-            values = take(count, "<f4", convolution.name)
+            values = take(count, "<f4", layer.name)
         else:
             raise WeightsError(
-                f"{path}: expected float16 or float32 weights in {convolution.name}, got flag {flag:#010x}; it has "
+                f"{path}: expected float16 or float32 weights in {layer.name}, got flag {flag:#010x}; it has "
                 "8-bit weights or does not belong to its .param; use the model before quantisation"
             )
         yield torch.from_numpy(values.reshape(shape).copy())
-        yield torch.from_numpy(take(convolution.out_channels, "<f4", convolution.name).copy())
+        if layer.side == 3:
+            yield torch.from_numpy(take(layer.out_channels, "<f4", layer.name).copy())
     if position != len(content):
         raise WeightsError(
             f"{path}: expected {position:,} bytes, got {len(content):,}; it does not belong to its .param; "

@@ -8,31 +8,29 @@ from typing import Any
 
 from esrgan.text import one_line
 
-ONLY_RRDBNET = "; only RRDBNet is supported"
+ONLY_ESRGAN = "; only RRDBNet and SRVGGNetCompact are supported"
 ADVISE_GENERATOR = "; pass the generator's file"
 ADVISE_OPTION = f"{ADVISE_GENERATOR} (esrgan train takes this one with --load-discriminator)"
 
 # Each network with patterns that must all match one of its tensor names. The first network that fits is reported.
 NETWORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (f"ESRGAN+, which has 1×1 convolutions in its dense blocks{ONLY_RRDBNET}", (r"\.conv1x1\.",)),
     ("a LoRA adapter of a diffusion model", (r"lora_(up|down|A|B)\b",)),
     ("a Stable Diffusion checkpoint", (r"^(model\.diffusion_model|cond_stage_model|conditioner)\.",)),
     ("a diffusion model", (r"^(down_blocks|double_blocks)\.0\.",)),
-    (f"HAT{ONLY_RRDBNET}", (r"\.overlap_attn\.",)),
-    (f"ATD{ONLY_RRDBNET}", (r"\.attn_atd\.",)),
-    (f"DRCT{ONLY_RRDBNET}", (r"^layers\.0\.swin1\.",)),
-    (f"DAT{ONLY_RRDBNET}", (r"^before_RG\.",)),
-    (f"Swin2SR{ONLY_RRDBNET}", (r"\.residual_group\.blocks\.0\.attn\.logit_scale$",)),
-    (f"SwinIR{ONLY_RRDBNET}", (r"^layers\.0\.residual_group\.blocks\.0\.",)),
-    (f"Real-CUGAN or waifu2x{ONLY_RRDBNET}", (r"^unet1\.conv1\.",)),
-    (f"SPAN{ONLY_RRDBNET}", (r"^block_1\.c1_r\.",)),
-    (f"PLKSR{ONLY_RRDBNET}", (r"^feats\.1\.lk\.",)),
-    (f"OmniSR{ONLY_RRDBNET}", (r"^residual_layer\.0\.residual_layer\.",)),
-    (f"GFPGAN, which restores faces{ONLY_RRDBNET}", (r"^stylegan_decoder\.",)),
-    (f"RCAN{ONLY_RRDBNET}", (r"^body\.0\.body\.0\.body\.3\.conv_du\.|^body\.0\.residual_group\.0\.rcab\.",)),
-    (f"EDSR{ONLY_RRDBNET}", (r"^head\.0\.weight$", r"^body\.0\.body\.0\.weight$")),
-    (f"EDSR or SRResNet{ONLY_RRDBNET}", (r"^conv_first\.weight$", r"^body\.0\.conv1\.weight$")),
-    (f"SRVGGNetCompact, the small network of Real-ESRGAN{ONLY_RRDBNET}", (r"^body\.0\.weight$", r"^body\.1\.weight$")),
+    (f"HAT{ONLY_ESRGAN}", (r"\.overlap_attn\.",)),
+    (f"ATD{ONLY_ESRGAN}", (r"\.attn_atd\.",)),
+    (f"DRCT{ONLY_ESRGAN}", (r"^layers\.0\.swin1\.",)),
+    (f"DAT{ONLY_ESRGAN}", (r"^before_RG\.",)),
+    (f"Swin2SR{ONLY_ESRGAN}", (r"\.residual_group\.blocks\.0\.attn\.logit_scale$",)),
+    (f"SwinIR{ONLY_ESRGAN}", (r"^layers\.0\.residual_group\.blocks\.0\.",)),
+    (f"Real-CUGAN or waifu2x{ONLY_ESRGAN}", (r"^unet1\.conv1\.",)),
+    (f"SPAN{ONLY_ESRGAN}", (r"^block_1\.c1_r\.",)),
+    (f"PLKSR{ONLY_ESRGAN}", (r"^feats\.1\.lk\.",)),
+    (f"OmniSR{ONLY_ESRGAN}", (r"^residual_layer\.0\.residual_layer\.",)),
+    (f"GFPGAN, which restores faces{ONLY_ESRGAN}", (r"^stylegan_decoder\.",)),
+    (f"RCAN{ONLY_ESRGAN}", (r"^body\.0\.body\.0\.body\.3\.conv_du\.|^body\.0\.residual_group\.0\.rcab\.",)),
+    (f"EDSR{ONLY_ESRGAN}", (r"^head\.0\.weight$", r"^body\.0\.body\.0\.weight$")),
+    (f"EDSR or SRResNet{ONLY_ESRGAN}", (r"^conv_first\.weight$", r"^body\.0\.conv1\.weight$")),
     (f"a U-Net discriminator{ADVISE_OPTION}", (r"^conv0\.weight$", r"^conv9\.weight$")),
     (f"a VGG discriminator{ADVISE_OPTION}", (r"^features\.block_0\.conv\.|^conv0_0\.weight$",)),
     (f"a VGG discriminator{ADVISE_GENERATOR}", (r"^features\.0\.weight$", r"^classifier\.2\.weight$")),

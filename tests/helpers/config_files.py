@@ -61,6 +61,7 @@ DEFAULTS = {
         "g_content_loss_scaling": 0.01,
     },
     "generator": {
+        "type": "rrdb",
         "rrdb_channels": 64,
         "growth_channels": 32,
         "num_basic_blocks": 23,
@@ -69,7 +70,11 @@ DEFAULTS = {
         "residual_scaling": 0.2,
         "use_subpixel_conv": False,
         "pixel_unshuffle": False,
+        "plus": False,
         "small_init": "all",
+        "num_feat": 64,
+        "num_conv": 16,
+        "act_type": "prelu",
     },
     "discriminator": {
         "type": "vgg",

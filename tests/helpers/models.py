@@ -4,14 +4,14 @@ import numpy as np
 import torch
 
 from esrgan.cli import process
-from esrgan.weights import Architecture, save_file
+from esrgan.weights import RRDBNetArchitecture, save_file
 
 RNG = np.random.default_rng(0)
 
 
 def make_model(path, seed=0, channels=3, scale=2, blocks=1, **content):
     torch.manual_seed(seed)
-    architecture = Architecture(scale, channels, 8, 4, blocks, 3, 5, False, False)
+    architecture = RRDBNetArchitecture(scale, channels, 8, 4, blocks, 3, 5, False, False)
     network = architecture.build()
     with torch.no_grad():
         for parameter in network.parameters():

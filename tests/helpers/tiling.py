@@ -22,7 +22,7 @@ def upscale_whole(network, low):
 def upscale_in_parts(network, low, chosen=None):
     """Upscale with the chosen tiling, or the automatic one; return the output and the sizes of its parts."""
     scale, parts = network.scale_factor, []
-    high = torch.full((*low.shape[:2], low.shape[2] * scale, low.shape[3] * scale), torch.nan)
+    high = torch.full((len(low), network.out_channels, low.shape[2] * scale, low.shape[3] * scale), torch.nan)
 
     with pytest.MonkeyPatch.context() as patch:
         if chosen is not None:

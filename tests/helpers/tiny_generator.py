@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 from esrgan.errors import WeightsError
 from esrgan.models import RRDBNet
-from esrgan.weights import Architecture, load_generator
+from esrgan.weights import RRDBNetArchitecture, load_generator
 
 TINY = {
     "rrdb_channels": 4,
@@ -15,7 +15,7 @@ TINY = {
     "num_dense_blocks": 2,
     "num_residual_blocks": 3,
 }
-TINY_ARCHITECTURE = Architecture(
+TINY_ARCHITECTURE = RRDBNetArchitecture(
     scale_factor=4, img_channels=3, **TINY, use_subpixel_conv=False, pixel_unshuffle=False, residual_scaling=0.2
 )
 SUFFIXES = [".pth", ".pt", ".safetensors"]

@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 
-from esrgan.models import RRDBNet
-from esrgan.weights import Architecture
+from esrgan.weights import RRDBNetArchitecture
 
-TINY = Architecture(
+TINY = RRDBNetArchitecture(
     scale_factor=4,
     img_channels=3,
     rrdb_channels=4,
@@ -22,7 +21,7 @@ TINY = Architecture(
 def random_state(architecture, seed=0):
     """Return weights that float16 represents exactly, large enough for different networks to differ in output."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {name: value.shape for name, value in RRDBNet(**vars(architecture)).state_dict().items()}
+    shapes = {name: value.shape for name, value in architecture.build().state_dict().items()}
     return {name: (torch.randn(shape, generator=generator) * 0.3).half().float() for name, shape in shapes.items()}
 
 

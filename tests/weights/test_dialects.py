@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend
-from esrgan.weights import Architecture, load_generator, save_file, to_basicsr_names
+from esrgan.weights import RRDBNetArchitecture, load_generator, save_file, to_basicsr_names
 from tests.helpers.weight_files import DIALECT_WRITERS, NcnnWriter, earlier, esrgan_new, esrgan_old, random_state
 
 TINY = {"rrdb_channels": 4, "growth_channels": 2, "num_basic_blocks": 2, "num_dense_blocks": 3}
@@ -17,11 +17,11 @@ TINY |= {"num_residual_blocks": 3, "img_channels": 3, "use_subpixel_conv": False
 
 
 def tiny_architecture(**changes):
-    return Architecture(**{**TINY, "scale_factor": 4, **changes})
+    return RRDBNetArchitecture(**{**TINY, "scale_factor": 4, **changes})
 
 
 ARCHITECTURES = st.builds(
-    Architecture,
+    RRDBNetArchitecture,
     scale_factor=st.sampled_from([1, 2, 4, 8]),
     img_channels=st.sampled_from([1, 3, 4]),
     rrdb_channels=st.integers(1, 5),

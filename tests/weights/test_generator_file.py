@@ -9,7 +9,7 @@ import torch
 
 from esrgan.errors import WeightsError
 from esrgan.models import RRDBNet
-from esrgan.weights import Architecture, load_file, load_generator, save_file
+from esrgan.weights import RRDBNetArchitecture, load_file, load_generator, save_file
 from tests.helpers.tiny_generator import (
     OTHER,
     STATE,
@@ -36,7 +36,7 @@ def test_model_files_are_read_back(tmp_path, suffix, stage):
     assert file.stage == stage
     assert file.alpha == 0.8
     assert file.hparams == hparams
-    assert file.architecture == Architecture(**{**vars(TINY_ARCHITECTURE), "residual_scaling": 0.35})
+    assert file.architecture == RRDBNetArchitecture(**{**vars(TINY_ARCHITECTURE), "residual_scaling": 0.35})
     network = file.build()
     assert isinstance(network, RRDBNet)
     assert not network.training

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esrgan.errors import WeightsError
-from esrgan.weights import Architecture, load_generator
+from esrgan.weights import RRDBNetArchitecture, load_generator
 from tests.helpers.weight_files import TINY, NcnnWriter, random_state
 
 STATE = random_state(TINY)
@@ -55,7 +55,7 @@ def test_pair_is_loaded_from_either_file_or_common_name(tmp_path, name, half, fu
     "changes", [{"img_channels": 1, "rrdb_channels": 3, "growth_channels": 1}, {"img_channels": 4}]
 )
 def test_weights_are_padded_to_four_bytes(tmp_path, changes):
-    architecture = Architecture(**{**vars(TINY), **changes, "rrdb_channels": 3, "growth_channels": 1})
+    architecture = RRDBNetArchitecture(**{**vars(TINY), **changes, "rrdb_channels": 3, "growth_channels": 1})
     state = random_state(architecture)
     NcnnWriter(state, architecture).write(tmp_path / "net")
     read = load_generator(tmp_path / "net.bin").state
@@ -115,11 +115,12 @@ def test_weights_that_are_not_finite_are_rejected(pair):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (r"^ReLU|^Split ", "PReLU ", "got PReLU split2, as in SRVGGNetCompact, the small network of Real-ESRGAN"),
+        (r"^ReLU|^Split ", "PReLU ", "split2, where RRDBNet has body.0.rdb1.conv1, is connected, activated or scaled"),
         (r"^Split ", "Deconvolution ", "as in waifu2x and Real-CUGAN"),
-        (r"^Split ", "Softmax ", "expected the layers of RRDBNet, got Softmax split2; only RRDBNet is supported"),
+        (r"^Split ", "Softmax ", "got Softmax split2; only RRDBNet and SRVGGNetCompact are supported"),
         (r"2\.000000e-01$", "1.000000e-01", "expected LeakyReLU with slope 0.2, got slope 0.1"),
-        (r" 9=2 -23310=1,2\.000000e-01", " 9=1", "expected LeakyReLU with slope 0.2, got another activation"),
+        (r" 9=2 -23310=1,2\.000000e-01", " 9=1", "expected LeakyReLU with slope 0.2, got slope 0"),
+        (r" 9=2 -23310=1,2\.000000e-01", " 9=5", "expected LeakyReLU with slope 0.2, got another activation"),
         (r" 9=2 -23310=1,2\.000000e-01", "", "where RRDBNet has body.0.rdb1.conv2, is connected, activated or scaled"),
         (r"1=3 4=1", "1=1 4=0", "expected a 3×3 convolution of stride 1 with a bias, got Convolution_1 of 1×1"),
         (r"1=3 4=1", "1=3 3=2 4=1", "or with other stride, padding"),
@@ -164,14 +165,14 @@ def test_missing_long_skip_is_rejected(pair):
 
 def test_mismatched_pair_is_rejected(tmp_path):
     NcnnWriter(STATE, TINY).write(tmp_path / "a")
-    other = Architecture(**{**vars(TINY), "num_basic_blocks": 1})
+    other = RRDBNetArchitecture(**{**vars(TINY), "num_basic_blocks": 1})
     _, weights = NcnnWriter(random_state(other), other).write(tmp_path / "b")
     (tmp_path / "a.bin").write_bytes(weights.read_bytes())
     assert "does not belong to its .param" in error_text(tmp_path / "a.param")
 
 
 def test_pixel_unshuffle_must_fit_the_channels(tmp_path):
-    architecture = Architecture(**{**vars(TINY), "scale_factor": 2, "pixel_unshuffle": True})
+    architecture = RRDBNetArchitecture(**{**vars(TINY), "scale_factor": 2, "pixel_unshuffle": True})
     pair = NcnnWriter(random_state(architecture), architecture).write(tmp_path / "net")
     assert load_generator(pair[1]).architecture == architecture
     assert "input channels (12) and output channels (3) do not fit pixel unshuffle by 3" in error_after_edit(

@@ -7,6 +7,7 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 
 from esrgan.errors import WeightsError
 from esrgan.models import UNetDiscriminator, VGGDiscriminator
-from esrgan.weights import Architecture, load_generator, save_file
+from esrgan.weights import RRDBNetArchitecture, load_generator, save_file
 from tests.helpers.tiny_generator import load_error
 from tests.helpers.weight_files import TINY, earlier, esrgan_old, random_state
 
@@ -38,27 +39,22 @@ def error_text(path):
 
 # Other networks, recognised by their tensor names
 
-ONLY_RRDBNET = "; only RRDBNet is supported"
+ONLY_ESRGAN = "; only RRDBNet and SRVGGNetCompact are supported"
 NETWORKS = {
-    "SRVGGNetCompact, the small network of Real-ESRGAN" + ONLY_RRDBNET: [
-        "body.0.weight",
-        "body.1.weight",
-        "body.2.weight",
-    ],
-    "SwinIR" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.residual_group.blocks.0.norm1.weight", "conv_last.weight"],
-    "Swin2SR" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.residual_group.blocks.0.attn.logit_scale"],
-    "HAT" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.residual_group.overlap_attn.qkv.weight", "conv_last.weight"],
-    "DAT" + ONLY_RRDBNET: ["conv_first.weight", "before_RG.1.weight", "layers.0.blocks.0.attn.qkv.weight"],
-    "ATD" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.residual_group.layers.0.attn_atd.wq.weight"],
-    "DRCT" + ONLY_RRDBNET: ["conv_first.weight", "layers.0.swin1.norm1.weight"],
-    "Real-CUGAN or waifu2x" + ONLY_RRDBNET: ["unet1.conv1.conv.0.weight", "unet2.conv1.conv.0.weight"],
-    "SPAN" + ONLY_RRDBNET: ["conv_1.sk.weight", "block_1.c1_r.sk.weight"],
-    "PLKSR" + ONLY_RRDBNET: ["feats.0.weight", "feats.1.lk.conv.weight"],
-    "OmniSR" + ONLY_RRDBNET: ["residual_layer.0.residual_layer.0.layer.0.fn.0.weight", "input.weight"],
-    "RCAN" + ONLY_RRDBNET: ["head.0.weight", "body.0.body.0.body.0.weight", "body.0.body.0.body.3.conv_du.0.weight"],
-    "EDSR" + ONLY_RRDBNET: ["head.0.weight", "body.0.body.0.weight", "tail.1.weight"],
-    "EDSR or SRResNet" + ONLY_RRDBNET: ["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"],
-    "GFPGAN, which restores faces" + ONLY_RRDBNET: ["stylegan_decoder.style_mlp.1.weight"],
+    "SwinIR" + ONLY_ESRGAN: ["conv_first.weight", "layers.0.residual_group.blocks.0.norm1.weight", "conv_last.weight"],
+    "Swin2SR" + ONLY_ESRGAN: ["conv_first.weight", "layers.0.residual_group.blocks.0.attn.logit_scale"],
+    "HAT" + ONLY_ESRGAN: ["conv_first.weight", "layers.0.residual_group.overlap_attn.qkv.weight", "conv_last.weight"],
+    "DAT" + ONLY_ESRGAN: ["conv_first.weight", "before_RG.1.weight", "layers.0.blocks.0.attn.qkv.weight"],
+    "ATD" + ONLY_ESRGAN: ["conv_first.weight", "layers.0.residual_group.layers.0.attn_atd.wq.weight"],
+    "DRCT" + ONLY_ESRGAN: ["conv_first.weight", "layers.0.swin1.norm1.weight"],
+    "Real-CUGAN or waifu2x" + ONLY_ESRGAN: ["unet1.conv1.conv.0.weight", "unet2.conv1.conv.0.weight"],
+    "SPAN" + ONLY_ESRGAN: ["conv_1.sk.weight", "block_1.c1_r.sk.weight"],
+    "PLKSR" + ONLY_ESRGAN: ["feats.0.weight", "feats.1.lk.conv.weight"],
+    "OmniSR" + ONLY_ESRGAN: ["residual_layer.0.residual_layer.0.layer.0.fn.0.weight", "input.weight"],
+    "RCAN" + ONLY_ESRGAN: ["head.0.weight", "body.0.body.0.body.0.weight", "body.0.body.0.body.3.conv_du.0.weight"],
+    "EDSR" + ONLY_ESRGAN: ["head.0.weight", "body.0.body.0.weight", "tail.1.weight"],
+    "EDSR or SRResNet" + ONLY_ESRGAN: ["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"],
+    "GFPGAN, which restores faces" + ONLY_ESRGAN: ["stylegan_decoder.style_mlp.1.weight"],
     "a ResNet image classifier": ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight"],
     "LPIPS, an image metric": ["lin0.model.1.weight", "lin1.model.1.weight"],
     "a LoRA adapter of a diffusion model": ["lora_unet_mid_block_attn.lora_down.weight"],
@@ -79,7 +75,7 @@ def test_other_networks_are_named_in_the_error(tmp_path, kind, suffix):
     path = tmp_path / f"a{suffix}"
     state = {name: torch.zeros(1) for name in NETWORKS[kind]}
     torch.save({"params": state}, path) if suffix == ".pth" else safetensors.torch.save_file(state, path)
-    assert error_text(path) == f"expected an ESRGAN generator (RRDBNet), got {kind}"
+    assert error_text(path) == f"expected a generator of the ESRGAN family, got {kind}"
 
 
 def vgg():
@@ -98,7 +94,7 @@ def vgg():
 )
 def test_real_networks_are_named_in_the_error(tmp_path, make, kind):
     torch.save({f"module.{name}": value for name, value in make().items()}, tmp_path / "a.pth")
-    assert error_text(tmp_path / "a.pth") == f"expected an ESRGAN generator (RRDBNet), got {kind}"
+    assert error_text(tmp_path / "a.pth") == f"expected a generator of the ESRGAN family, got {kind}"
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -116,16 +112,13 @@ def test_discriminators_and_vgg_are_named_in_the_error(tmp_path, suffix):
         save_file(path, {"params": state})
         text = load_error(path)
         assert kind in text
-        assert "expected an ESRGAN generator" in text
+        assert "expected a generator of the ESRGAN family" in text
 
 
-def test_esrgan_plus_is_distinguished_from_esrgan(tmp_path):
+def test_esrgan_plus_needs_its_1x1_convolution_in_every_dense_block(tmp_path):
     plus = esrgan_old(STATE, TINY) | {"model.1.sub.0.RDB1.conv1x1.weight": torch.zeros(2, 4, 1, 1)}
     torch.save(plus, tmp_path / "a.pth")
-    assert error_text(tmp_path / "a.pth") == (
-        "expected an ESRGAN generator (RRDBNet), got ESRGAN+, which has 1×1 convolutions in its dense blocks"
-        + ONLY_RRDBNET
-    )
+    assert "missing tensors: 3 (first: body.0.rdb2.conv1x1.weight)" in error_text(tmp_path / "a.pth")
 
 
 # Content without weights
@@ -351,10 +344,10 @@ def test_old_names_of_impossible_scales_are_rejected(tmp_path):
 
 
 def test_sub_pixel_upsampling_by_three_is_rejected(tmp_path):
-    state = random_state(Architecture(**{**vars(TINY), "scale_factor": 2, "use_subpixel_conv": True}))
+    state = random_state(RRDBNetArchitecture(**{**vars(TINY), "scale_factor": 2, "use_subpixel_conv": True}))
     state |= {"conv_up1.weight": torch.zeros(36, 4, 3, 3), "conv_up1.bias": torch.zeros(36)}
-    torch.save(esrgan_old(state, Architecture(**{**vars(TINY), "use_subpixel_conv": True})), tmp_path / "a.pth")
-    assert error_text(tmp_path / "a.pth") == "expected a scale of 1, 2, 4 or 8, got sub-pixel upsampling by 3"
+    torch.save(esrgan_old(state, RRDBNetArchitecture(**{**vars(TINY), "use_subpixel_conv": True})), tmp_path / "a.pth")
+    assert error_text(tmp_path / "a.pth") == "expected a scale of 1, 2, 4, 8 or 16, got sub-pixel upsampling by 3"
 
 
 # Claims larger than the file
@@ -368,7 +361,9 @@ def resident_mb():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_shapes_without_data_are_rejected_before_allocation(tmp_path, dtype):
     with torch.device("meta"):  # a complete and consistent network of 16 GB
-        shapes = Architecture(**{**vars(TINY), "rrdb_channels": 10_000, "growth_channels": 1000}).build().state_dict()
+        shapes = (
+            RRDBNetArchitecture(**{**vars(TINY), "rrdb_channels": 10_000, "growth_channels": 1000}).build().state_dict()
+        )
     torch.save({name: torch.zeros(1, dtype=dtype).expand(v.shape) for name, v in shapes.items()}, tmp_path / "a.pth")
     before = resident_mb()
     assert "its shapes claim" in error_text(tmp_path / "a.pth")

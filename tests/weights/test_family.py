@@ -1,0 +1,143 @@
+"""The networks of the family besides RRDBNet ×1 to ×8 are read, described and written in every format."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from esrgan.errors import WeightsError
+from esrgan.export import export_ncnn, export_weights
+from esrgan.interpolation import blend
+from esrgan.weights import CompactArchitecture, load_generator, save_file
+from tests.helpers.weight_files import TINY, esrgan_old, random_state
+
+COMPACT = CompactArchitecture(scale_factor=4, img_channels=3, num_feat=5, num_conv=2)
+PLUS = replace(TINY, plus=True, num_residual_blocks=5)
+FAMILY = {
+    "compact": (COMPACT, "SRVGGNetCompact ×4 5/2"),
+    "compact x3": (replace(COMPACT, scale_factor=3, num_conv=0), "SRVGGNetCompact ×3 5/0"),
+    "compact grey": (replace(COMPACT, scale_factor=1, img_channels=1), "SRVGGNetCompact ×1 5/2, img_channels 1"),
+    "compact relu": (replace(COMPACT, act_type="relu"), "SRVGGNetCompact ×4 5/2, act_type relu"),
+    "plus": (PLUS, "ESRGAN+ ×4 4/2/2, num_dense_blocks 2"),
+    "x16": (replace(TINY, scale_factor=16), "RRDBNet ×16 4/2/2, num_dense_blocks 2, num_residual_blocks 3"),
+    "colouriser": (
+        replace(TINY, scale_factor=1, is_colouriser=True),
+        "RRDBNet ×1 4/2/2, num_dense_blocks 2, num_residual_blocks 3, colours grey images",
+    ),
+} | {
+    f"x{scale} fold {fold}": (
+        replace(TINY, scale_factor=scale, pixel_unshuffle=fold),
+        f"RRDBNet ×{scale} 4/2/2, num_dense_blocks 2, num_residual_blocks 3, pixel_unshuffle {shown}",
+    )
+    for scale, fold, shown in ((1, 2, 2), (1, 4, True), (2, 2, True), (2, 4, 4), (4, 2, 2))
+}
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_architecture_is_inferred_from_the_tensors(tmp_path, kind, suffix):
+    architecture, description = FAMILY[kind]
+    state = random_state(architecture)
+    save_file(tmp_path / f"a{suffix}", {"params": state})
+    file = load_generator(tmp_path / f"a{suffix}")
+    assert file.architecture == architecture
+    assert str(file.architecture) == description
+    assert all(torch.equal(file.build().state_dict()[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_ncnn_pairs_are_written_and_read_back(tmp_path, kind):
+    architecture, _ = FAMILY[kind]
+    state = random_state(architecture)
+    save_file(tmp_path / "a.pth", {"params": state})
+    file = replace(load_generator(tmp_path / "a.pth"), architecture=architecture)
+    for half in (False, True):
+        export_ncnn(file, tmp_path / "b.param", half=half)
+        read = load_generator(tmp_path / "b.param")
+        assert read.architecture == architecture
+        assert read.dialect == "ncnn"
+        assert all(torch.equal(read.state[name], value) for name, value in state.items())
+
+
+def test_a_leaky_activation_survives_a_model_file_and_ncnn(tmp_path):
+    architecture = replace(COMPACT, act_type="leakyrelu")
+    save_file(tmp_path / "a.pth", {"params": random_state(architecture)})
+    assert load_generator(tmp_path / "a.pth").architecture.act_type == "relu"  # the tensors are the same
+    file = replace(load_generator(tmp_path / "a.pth"), architecture=architecture)
+    export_ncnn(file, tmp_path / "b.param")
+    export_weights(file, tmp_path / "c.safetensors")
+    assert load_generator(tmp_path / "b.param").architecture == architecture
+    assert load_generator(tmp_path / "c.safetensors").architecture == architecture
+
+
+def test_an_ncnn_file_that_reduces_the_output_says_its_scale(tmp_path):
+    save_file(tmp_path / "a.pth", {"params": random_state(COMPACT)})
+    export_ncnn(load_generator(tmp_path / "a.pth"), tmp_path / "b.param")
+    text = (tmp_path / "b.param").read_text().rstrip().replace(" output ", " sum ")
+    head, counts, *layers = text.split("\n")
+    counts = f"{len(layers) + 1} {int(counts.split()[1]) + 1}"
+    layers.append("Interp reduce 1 1 sum output 0=3 1=7.5e-01 2=7.5e-01")
+    (tmp_path / "b.param").write_text("\n".join([head, counts, *layers, ""]))
+    file = load_generator(tmp_path / "b.param")
+    assert (file.architecture, file.outscale) == (COMPACT, 3)
+    assert file.describe() == "SRVGGNetCompact ×4 5/2, reduced to ×3, ncnn, of unknown training"
+
+
+def test_wrappers_counters_and_other_keys_are_understood(tmp_path):
+    for number, architecture in enumerate((COMPACT, TINY)):
+        state = random_state(architecture)
+        counters = {"total_ops": torch.tensor(5), "body.0.total_params": torch.tensor(1.0, dtype=torch.float64)}
+        for key, prefix in (("params-ema", ""), ("net", "module."), ("weights", "netG.")):
+            path = tmp_path / f"{key}{number}.pth"
+            torch.save({key: {f"{prefix}{name}": value for name, value in {**state, **counters}.items()}}, path)
+            assert load_generator(path).architecture == architecture
+
+
+def test_two_unknown_keys_with_tensors_are_not_guessed_at(tmp_path):
+    torch.save({"a": random_state(TINY), "b": random_state(TINY)}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"a dictionary with no tensors \(keys: a, b\)"):
+        load_generator(tmp_path / "a.pth")
+
+
+def test_esrgan_plus_has_old_names(tmp_path):
+    state = random_state(PLUS)
+    one = {name: value for name, value in state.items() if "conv1x1" not in name}
+    old = esrgan_old(one, PLUS) | {
+        name.replace("body.", "model.1.sub.").replace("rdb", "RDB"): value
+        for name, value in state.items()
+        if "conv1x1" in name
+    }
+    torch.save(old, tmp_path / "a.pth")
+    file = load_generator(tmp_path / "a.pth")
+    assert file.architecture == PLUS
+    assert all(torch.equal(file.state[name], value) for name, value in state.items())
+    export_weights(file, tmp_path / "b.pth", "esrgan-old")
+    again = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert again.keys() == old.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"body.2.weight": None}, "expected the convolutions of SRVGGNetCompact, body.0, body.2, body.4 and so on"),
+        ({"body.6.weight": torch.zeros(47, 5, 3, 3)}, "no SRVGGNetCompact has 3 input channels and 47 channels"),
+        ({"body.3.weight": None}, r"missing tensors: 1 \(first: body.3.weight\)"),
+        ({"body.3.weight": torch.zeros(4)}, r"tensors of the wrong shape: 1 \(first: body.3.weight\)"),
+    ],
+)
+def test_damaged_compact_networks_are_refused(tmp_path, changes, message):
+    state = random_state(COMPACT) | changes
+    torch.save({name: value for name, value in state.items() if value is not None}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=message):
+        load_generator(tmp_path / "a.pth")
+
+
+def test_compact_networks_are_blended_and_have_one_dialect(tmp_path):
+    for seed in (0, 1):
+        save_file(tmp_path / f"{seed}.pth", {"params": random_state(COMPACT, seed)})
+    one, other = (load_generator(tmp_path / f"{seed}.pth") for seed in (0, 1))
+    mixed = blend(one, other, 0.25)
+    name = "body.2.weight"
+    torch.testing.assert_close(mixed.state[name], 0.75 * one.state[name] + 0.25 * other.state[name])
+    with pytest.raises(WeightsError, match="expected basicsr for SRVGGNetCompact"):
+        export_weights(one, tmp_path / "c.pth", "esrgan-old")
