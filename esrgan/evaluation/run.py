@@ -12,7 +12,7 @@ from esrgan.console import log
 from esrgan.data import Folders
 from esrgan.data.datasets import default_data_root, find_dataset, find_unpaired
 from esrgan.devices import select_device
-from esrgan.errors import DatasetError, EsrganError, WeightsError
+from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.measuring import BICUBIC, DatasetImage, EvaluationOptions, Measurement, Method, output_path
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
@@ -183,6 +183,10 @@ def _parse_dataset(dataset: Dataset) -> tuple[str, str | Folders]:
 
 def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
     """Return the scale and the number of channels that all models have."""
+    for file in files.values():
+        if file.architecture.in_channels != file.architecture.img_channels:
+            got = f"{file.architecture}, whose output has no reference"
+            raise WeightsError(Problem(str(file.path), "a network for images with the same channels", got))
     kinds = {(file.architecture.scale_factor, file.architecture.img_channels) for file in files.values()}
     if len(kinds) != 1:
         got = ", ".join(f"{file.path}: {file.architecture}" for file in files.values()) or "none"

@@ -185,15 +185,20 @@ class _LineBuffer:
         return window if shape[self.dim] > 2 else None
 
     def convolve(self, window: Tensor) -> Tensor:
-        """Compute the lines inside a window; the other dimension gets zero padding."""
-        conv, padding = self.conv, (0, 1) if self.dim == 2 else (1, 0)
-        if window.device.type == "cpu" and window.dtype == torch.float32 and _HAS_ONEDNN:
-            one, width = (1, 1), window.shape[3]  # stride and dilation
-            if conv.in_channels == 1 and self.dim == 3:
-                window = F.pad(window, (0, max(MIN_GREY_COLUMNS - width, 0)))
-            lines = torch.mkldnn_convolution(window, conv.weight, conv.bias, padding, one, one, 1)
-            return lines if window.shape[3] == width else lines[..., : width - 2]
-        return F.conv2d(window, conv.weight, conv.bias, padding=padding)
+        """Compute the lines inside a window."""
+        return _convolve(window, self.conv.weight, self.conv.bias, self.dim)
+
+
+def _convolve(window: Tensor, weight: Tensor, bias: Tensor | None, dim: int) -> Tensor:
+    """Compute the lines inside a window; the other dimension gets zero padding."""
+    padding = (0, 1) if dim == 2 else (1, 0)
+    if window.device.type == "cpu" and window.dtype == torch.float32 and _HAS_ONEDNN:
+        one, width = (1, 1), window.shape[3]  # stride and dilation
+        if weight.shape[1] == 1 and dim == 3:
+            window = F.pad(window, (0, max(MIN_GREY_COLUMNS - width, 0)))
+        lines = torch.mkldnn_convolution(window, weight, bias, padding, one, one, 1)
+        return lines if window.shape[3] == width else lines[..., : width - 2]
+    return F.conv2d(window, weight, bias, padding=padding)
 
 
 class _SkipQueue:
@@ -280,7 +285,8 @@ class _PixelShuffle:
 class _DenseBlock:
     def __init__(self, block: nn.Module, dim: int) -> None:
         assert isinstance(block, ResidualDenseBlock)  # noqa: S101  tells the type checker
-        self.dim, self.scaling, self.conv1x1 = dim, block.residual_scaling, block.conv1x1
+        self.dim, self.scaling = dim, block.residual_scaling
+        self.kernel1x1 = None if block.conv1x1 is None else block.kernel1x1
         self.buffers = [_LineBuffer(conv, dim) for conv in block.convs]
         self.skip = _SkipQueue(dim)
 
@@ -294,18 +300,14 @@ class _DenseBlock:
             # The input of this convolution, delayed by one line to line up with its output.
             inside = window.narrow(self.dim, 1, window.shape[self.dim] - 2)
             feature = _leaky_relu(each.convolve(window))
-            if self.conv1x1 is not None and k in (2, 4):
-                feature = feature + self._residual(self.conv1x1, k, inside)
+            if self.kernel1x1 is not None and k in (2, 4):  # ESRGAN+
+                growth, channels = self.kernel1x1.shape[:2]
+                if k == 2:
+                    x = window.narrow(1, 0, channels).contiguous(memory_format=torch.channels_last)
+                    feature = feature + _convolve(x, self.kernel1x1, None, self.dim)
+                else:  # the output of the second
+                    feature = feature + inside.narrow(1, channels + growth, growth)
             parts = [inside, feature]
         if (window := last.push(parts, is_last)) is None:
             return None
         return self.skip.add_to(last.convolve(window), self.scaling)
-
-    def _residual(self, conv: nn.Conv2d, k: int, inputs: Tensor) -> Tensor:
-        """Return what ESRGAN+ adds to the output of the second or the fourth convolution, from the latter's inputs."""
-        if k == 4:  # the output of the second
-            return inputs.narrow(1, conv.in_channels + conv.out_channels, conv.out_channels)
-        x = inputs.narrow(1, 0, conv.in_channels).contiguous(memory_format=torch.channels_last)
-        if x.device.type == "cpu" and x.dtype == torch.float32 and _HAS_ONEDNN:
-            return torch.mkldnn_convolution(x, conv.weight, None, (0, 0), (1, 1), (1, 1), 1)
-        return F.conv2d(x, conv.weight)

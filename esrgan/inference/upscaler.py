@@ -88,6 +88,7 @@ class Upscaler:
         self.network: Generator = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype = device, dtype
         self.self_ensemble, self.outscale, self.transparency = self_ensemble, outscale, transparency
+        self.antialias = True  # when resizing to outscale; False as ncnn does in the last layer of a file
         self.description = f"a network, ×{network.scale_factor}"
         self._fast_network = self.network if dtype == torch.float32 else copy.deepcopy(self.network)
         for layer in self._fast_network.trunk:
@@ -113,7 +114,8 @@ class Upscaler:
             precision: "fp32", "bf16", "fp16" or "auto". On a CUDA GPU, auto is fp16, which rounds less than bf16. On
                 other devices it is bf16 where the hardware supports it, otherwise fp32.
             self_ensemble: Average over flips and quarter turns, as described for the class.
-            outscale: Final upscaling factor, as described for the class; None uses that of the file.
+            outscale: Final upscaling factor, as described for the class. None uses the network's, or that of the
+                ncnn file if its last layer resizes the output, which is then done as there, without antialiasing.
             transparency: What alpha means, as described for the class.
 
         Returns:
@@ -135,10 +137,15 @@ class Upscaler:
             if dtype == torch.float16 and place.type == "cpu":
                 raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
         file = path if isinstance(path, GeneratorFile) else load_generator(path)
-        outscale = file.outscale if outscale is None else outscale
         upscaler = cls(
-            file.build(), place, dtype, self_ensemble=self_ensemble, outscale=outscale, transparency=transparency
+            file.build(),
+            place,
+            dtype,
+            self_ensemble=self_ensemble,
+            outscale=file.outscale if outscale is None else outscale,
+            transparency=transparency,
         )
+        upscaler.antialias = outscale is not None
         upscaler.description = f"{path if isinstance(path, (str, Path)) else file.path}: {file.describe()}"
         return upscaler
 
@@ -299,7 +306,8 @@ class Upscaler:
             high += (canvas.flip(3) if mirror else canvas) / len(views)
             progress((i + 1) / len(views))
         if (size := self.output_size(*low.shape[2:])) != high.shape[2:]:
-            high = F.interpolate(high.clamp(0, 1), size, mode="bicubic", antialias=True)
+            high = high.clamp(0, 1) if self.antialias else high
+            high = F.interpolate(high, size, mode="bicubic", antialias=self.antialias)
         return high
 
     def _run_network(self, low: Tensor, peak: float) -> Iterator[Part]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import time
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
+from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.weights import load_file, save_file
 
 STAGES = ("pretraining", "training")
-MAX_RUN_NAME = 200  # bytes; names of files may have 255 and end in "_RRDB_ESRGAN_x4_checkpoint_1.pth"
+MAX_RUN_NAME = 200  # bytes; names of files may have 255 and end in "_Compact_ESRGAN_x4_checkpoint_1.pth"
 STAGE_LABELS = {"pretraining": "PSNR", "training": "ESRGAN"}
+NETWORK_LABELS = {"rrdb": "RRDB", "compact": "Compact"}
+_FILE_STEM = re.compile(rf"(.+)_(?:{'|'.join(NETWORK_LABELS.values())})_(.+)")  # the run, and stage, scale and so on
 # Keys of a configuration that do not make another run of it: lengths, validation, logs, and what differs by machine.
 NOT_IDENTIFYING = {
     *("num_epoch", "num_steps", "val_datasets", "validation_interval", "logging"),
@@ -28,14 +34,23 @@ NOT_IDENTIFYING = {
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Names of a run's files, ``<run>_RRDB_<PSNR|ESRGAN>_x<scale>…`` in one folder."""
+    """Names of a run's files, ``<run>_<RRDB|Compact>_<PSNR|ESRGAN>_x<scale>…`` in one folder."""
 
     folder: Path
     run: str
     scale: int
+    network: str = "rrdb"
 
     @classmethod
-    def new(cls, folder: Path, scale: int, name: str | None = None, *, may_have_logs: bool = False) -> RunFiles:
+    def new(
+        cls,
+        folder: Path,
+        scale: int,
+        name: str | None = None,
+        *,
+        network: str = "rrdb",
+        may_have_logs: bool = False,
+    ) -> RunFiles:
         """Return the file names of a new run, which is named by the current time unless ``name`` is set.
 
         With ``may_have_logs``, the name of a run that was killed before its first checkpoint is accepted.
@@ -46,7 +61,8 @@ class RunFiles:
 
         def is_taken(name: str) -> bool:
             has_logs = (folder / "logs" / name).exists() and not may_have_logs
-            return has_logs or any(folder.glob(f"{glob.escape(name)}_RRDB_[PE]*_x[0-9]*"))
+            patterns = (f"{glob.escape(name)}_{label}_[PE]*_x[0-9]*" for label in NETWORK_LABELS.values())
+            return has_logs or any(path for pattern in patterns for path in folder.glob(pattern))
 
         if name is not None and (Path(name).name != name or len(os.fsencode(name)) > MAX_RUN_NAME):
             raise WeightsError(f"run name {name}: expected a part of a file name of at most {MAX_RUN_NAME} bytes")
@@ -57,10 +73,12 @@ class RunFiles:
             raise WeightsError(f"{folder}: already has a run named {name}; {remedy}")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
-        return cls(folder, name or next(stamp for stamp in stamps if not is_taken(stamp)), scale)
+        return cls(folder, name or next(stamp for stamp in stamps if not is_taken(stamp)), scale, network)
 
     def _path(self, stage: str, suffix: str) -> Path:
-        return self.folder / f"{self.run}_RRDB_{STAGE_LABELS[stage]}_x{self.scale}{suffix}.pth"
+        return (
+            self.folder / f"{self.run}_{NETWORK_LABELS[self.network]}_{STAGE_LABELS[stage]}_x{self.scale}{suffix}.pth"
+        )
 
     def model(self, stage: str) -> Path:
         """Return the path of the model file that a finished stage writes."""
@@ -180,9 +198,10 @@ def find_newest_checkpoint(
         WeightsError: If ``run_name`` is set and all checkpoints of that run are damaged.
     """
     kind = STAGE_LABELS["pretraining"] if stage == "pretraining" else "*"
-    pattern = f"{glob.escape(run_name) if run_name else '*'}_RRDB_{kind}_x*_checkpoint*.pth"
+    start = glob.escape(run_name) if run_name else "*"
+    patterns = [f"{start}_{label}_{kind}_x*_checkpoint*.pth" for label in NETWORK_LABELS.values()]
     damaged: list[WeightsError] = []
-    for path in _sort_newest_first(folder.glob(pattern)):
+    for path in _sort_newest_first(path for pattern in patterns for path in folder.glob(pattern)):
         try:
             content = _load_verified(path)
         except WeightsError as error:
@@ -195,6 +214,12 @@ def find_newest_checkpoint(
     return None, damaged
 
 
+def split_run(name: str) -> tuple[str, str]:
+    """Split the name of a run's file into the run, which is empty for other files, and what follows the network."""
+    match = _FILE_STEM.fullmatch(name.removesuffix(".pth"))
+    return (match[1], match[2]) if match else ("", name)
+
+
 def is_same_run(content: dict[str, Any], config_name: str, hparams: dict[str, Any]) -> bool:
     """Return whether a checkpoint belongs to the run of a configuration, which may have no name.
 
@@ -202,6 +227,8 @@ def is_same_run(content: dict[str, Any], config_name: str, hparams: dict[str, An
     run, because one configuration can be run with several seeds.
     """
     earlier = content.get("hparams") or {}
+    with suppress(ValidationError):  # an earlier version did not know every key
+        earlier = Config.model_validate(earlier).to_dict()
     is_same_file = Path(config_name).is_absolute() and content["checkpoint"].get("config_name") == config_name
     return earlier.get("seed") == hparams["seed"] and (is_same_file or _identity(earlier) == _identity(hparams))
 
@@ -222,7 +249,7 @@ def _sort_newest_first(paths: Iterable[Path]) -> list[Path]:
     times: dict[str, int] = {}
     order: dict[Path, tuple[str, bool, int]] = {}
     for path in paths:
-        run, _, rest = path.stem.rpartition("_RRDB_")
+        run, rest = split_run(path.name)
         age = rest.partition("_checkpoint")[2].removeprefix("_")
         order[path] = (
             run,

@@ -20,7 +20,7 @@ from esrgan.losses import ContentLoss
 from esrgan.models import Generator
 from esrgan.text import format_count, one_line
 from esrgan.training import distributed
-from esrgan.training.checkpoint import Checkpoint, RunFiles, find_newest_checkpoint, is_same_run
+from esrgan.training.checkpoint import Checkpoint, RunFiles, find_newest_checkpoint, is_same_run, split_run
 from esrgan.training.inputs import StageData, check_processes_agree, load_inputs
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
@@ -176,14 +176,16 @@ def _choose_files(config: Config, options: TrainOptions, resume: Checkpoint | No
     """
     name, path = options.run_name, found or options.load_checkpoint
     if path is not None and (found or resume):
-        earlier = path.name.rpartition("_RRDB_")[0] or (resume.run if resume else None)
+        earlier = split_run(path.name)[0] or (resume.run if resume else None)
         is_in_its_folder = expand_user(path).resolve().parent == options.out_dir.resolve()
         if earlier and is_in_its_folder and name in (None, earlier):
-            return RunFiles(options.out_dir, earlier, config.scale_factor)
+            return RunFiles(options.out_dir, earlier, config.scale_factor, config.generator.type)
         name = name or earlier
     # A named run that was killed before its first checkpoint has only logs.
     may_have_logs = options.resume and options.run_name is not None
-    return RunFiles.new(options.out_dir, config.scale_factor, name, may_have_logs=may_have_logs)
+    return RunFiles.new(
+        options.out_dir, config.scale_factor, name, network=config.generator.type, may_have_logs=may_have_logs
+    )
 
 
 def make_autocast(config: Config, device: torch.device, *, low_precision: bool) -> Autocast:

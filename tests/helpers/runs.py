@@ -16,6 +16,7 @@ from torch import Tensor
 from esrgan.cli import main
 from esrgan.config import Config
 from esrgan.training import TrainOptions, train
+from esrgan.training.checkpoint import split_run
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
 
@@ -46,7 +47,7 @@ def train_main(arguments: list[str]) -> int:
 
 def load_run_files(out_dir: Path) -> dict[str, dict[str, Any]]:
     """Return the contents of the files of the only run in a folder, by name without the run's prefix."""
-    return {path.name.partition("_RRDB_")[2].removesuffix(".pth"): load_file(path) for path in out_dir.glob("*.pth")}
+    return {split_run(path.name)[1]: load_file(path) for path in out_dir.glob("*.pth")}
 
 
 def comparable_content(content: dict[str, Any]) -> dict[str, Any]:

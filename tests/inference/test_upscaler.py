@@ -9,8 +9,10 @@ from PIL import Image, ImageOps
 
 from esrgan import Upscaler, images, resize
 from esrgan.errors import DeviceError, ImageError, WeightsError
+from esrgan.images import ImageData
+from esrgan.inference import upscale_image
 from esrgan.inference.samples import fill
-from esrgan.weights import infer_architecture, load_generator
+from esrgan.weights import RRDBNetArchitecture, infer_architecture, load_generator, save_file
 from tests.helpers.models import make_model, pixels
 
 RNG = np.random.default_rng(0)
@@ -124,6 +126,29 @@ def test_networks_with_other_channel_counts_accept_colour(tmp_path, network_chan
     assert upscaler(pixels(4, 5)).shape == (8, 10)
     assert upscaler(pixels(4, 5, 4)).shape == (8, 10, 4)
     assert upscaler(pixels(4, 5, 2)).shape == (8, 10, 2)
+
+
+@pytest.fixture
+def colouriser(tmp_path):
+    torch.manual_seed(0)
+    architecture = RRDBNetArchitecture(1, 3, 8, 4, 1, 1, 3, False, False, is_colouriser=True)
+    save_file(tmp_path / "colour.pth", {"params": architecture.build("trunk").state_dict()})
+    return Upscaler.from_file(tmp_path / "colour.pth", "cpu", "fp32")
+
+
+def test_a_network_that_colours_sees_luma_and_returns_colour(colouriser):
+    grey = pixels(9, 11)
+    coloured = colouriser(grey)
+    assert coloured.shape == (9, 11, 3)
+    assert np.ptp(coloured.astype(int), axis=2).max() > 0
+    np.testing.assert_array_equal(colouriser(grey[..., None].repeat(3, 2)), coloured)
+    alpha = pixels(9, 11)
+    np.testing.assert_array_equal(colouriser(np.dstack([grey, alpha]))[..., :3].shape, (9, 11, 3))
+    low = torch.rand(1, 3, 9, 11)
+    luma = (low * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    torch.testing.assert_close(colouriser(low), colouriser(luma))
+    assert colouriser(Image.fromarray(grey)).mode == "RGB"
+    assert upscale_image(colouriser, ImageData((grey[..., None],))).frames[0].shape == (9, 11, 3)
 
 
 def test_one_channel_network_upscales_channels_separately(tmp_path):

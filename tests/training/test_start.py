@@ -13,7 +13,7 @@ import torch
 from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.interpolation import blend
-from esrgan.models import RRDBNet
+from esrgan.models import Generator
 from esrgan.training import TrainOptions
 from esrgan.training.setup import make_networks
 from esrgan.training.start import StartingPoint, find_start, start_fresh, start_from_file
@@ -253,7 +253,9 @@ def test_layers_of_another_scale_are_named(
     assert given.description.endswith(f"; layers {layers}")
 
 
-def started(tiny_config: Make, folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[RRDBNet, RRDBNet]:
+def started(
+    tiny_config: Make, folder: Path, theirs: dict[str, Any], ours: dict[str, Any]
+) -> tuple[Generator, Generator]:
     """Return a generator of one configuration, and one of another that has started from its file."""
     (before, _), (after, discriminator) = (
         make_networks(Config.model_validate(tiny_config(seed=seed, **changes)), torch.device("cpu"))
@@ -297,6 +299,27 @@ def test_other_channels_start_as_the_same_network(tiny_config: Make, tmp_path: P
     torch.testing.assert_close(after(grey), before(grey.expand(-1, 3, -1, -1)).mean(1, keepdim=True))
     before, after = started(tiny_config, tmp_path, {"img_channels": 1}, {})
     torch.testing.assert_close(after(grey.expand(-1, 3, -1, -1)), before(grey).expand(-1, 3, -1, -1))
+
+
+COMPACT = {"generator": {"type": "compact", "num_feat": 8, "num_conv": 2}}
+
+
+@pytest.mark.parametrize("scale", [2, 8])
+def test_a_compact_network_of_another_scale_starts_as_nearest_neighbour(
+    tiny_config: Make, tmp_path: Path, scale: int
+) -> None:
+    before, after = started(tiny_config, tmp_path, COMPACT, COMPACT | {"scale_factor": scale})
+    names = [name for name in after.state_dict() if not name.startswith("body.6.")]
+    assert all(torch.equal(after.state_dict()[name], before.state_dict()[name]) for name in names)
+    low = torch.rand(1, 3, 5, 6)
+    assert torch.equal(after(low), torch.nn.functional.interpolate(low, scale_factor=scale, mode="nearest"))
+    description = start(tmp_path / "before.pth", tiny_config(**COMPACT, scale_factor=scale)).description
+    assert description.endswith(f", for SRVGGNetCompact ×{scale} 8/2; new layers: body.6")
+
+
+def test_a_compact_network_is_no_start_for_an_rrdbnet(tiny_config: Make, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r'set generator\.type to "compact", generator\.num_feat to 8'):
+        started(tiny_config, tmp_path, COMPACT, {})
 
 
 def test_the_gan_stage_starts_from_another_scale_if_requested(start_files: dict[str, Path], tiny_config: Make) -> None:

@@ -152,6 +152,22 @@ def test_pixel_unshuffle_with_unet_discriminator_trains_and_resumes(tiny_config:
 
 
 @pytest.mark.slow
+def test_a_compact_network_trains_in_both_stages_and_resumes(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(generator={"type": "compact", "num_feat": 8, "num_conv": 2}, activation_checkpointing=True)
+    assert run(config, tmp_path / "whole", max_steps=4) is True
+    with after_step("training", 3, press_ctrl_c):
+        assert run(config, tmp_path / "stopped", max_steps=4) is False
+    assert run(config, tmp_path / "stopped", max_steps=4, resume=True) is True
+    files, reference = load_run_files(tmp_path / "stopped"), load_run_files(tmp_path / "whole")
+    assert files.keys() == reference.keys() >= {"PSNR_x4", "ESRGAN_x4"}
+    assert all(
+        not find_differences(comparable_content(files[name]), comparable_content(reference[name])) for name in files
+    )
+    (path,) = (tmp_path / "whole").glob("*_Compact_ESRGAN_x4.pth")
+    assert load_generator(path).describe() == "SRVGGNetCompact ×4 8/2, GAN stage"
+
+
+@pytest.mark.slow
 def test_loader_workers_do_not_change_the_result(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
     run(tiny_config(num_workers=1), tmp_path, stage="pretraining")
     assert not find_differences(

@@ -7,7 +7,6 @@ import struct
 import tarfile
 import warnings
 import zipfile
-from dataclasses import replace
 
 import numpy as np
 import pytest
