@@ -30,24 +30,28 @@ def describe_rest(rest: bytes) -> list[str]:
     """Return what the bytes behind the image are; bytes of 0 only fill."""
     rest, found = _split_samsung_trailer(rest)
     position = unknown = 0
+    image = film = -1
     while position < len(rest):
-        start = _find_start(rest, position)
+        image = image if image >= position else _find(rest, b"\xff\xd8\xff", position)
+        film = film if film >= position else _find(rest, b"ftyp", position + 4) - 4
+        start = min(image, film, len(rest))
         unknown += len(rest[position:start].strip(b"\0"))
-        position = start
-        if rest.startswith(b"\xff\xd8", start):
+        if start == image:
             found.append(EXTRA_IMAGES)
             _, end = find_segments(rest, start + 2)
-            position = end or _find_start(rest, start + 2)
-        elif start < len(rest):
+            position = end or film  # without an end, it is not known what else is a part of it
+        elif start == film:
             found.append(_FILM)
-            position = _find_end_of_boxes(rest, start)
+            position = max(_find_end_of_boxes(rest, start), start + 8)
+        else:
+            break
     return [*found, *([f"{unknown} bytes behind the image"] if unknown else [])]
 
 
-def _find_start(data: bytes, position: int) -> int:
-    """Return where the next image or film starts, or the length of the data."""
-    starts = data.find(b"\xff\xd8\xff", position), data.find(b"ftyp", position + 4) - 4
-    return min((start for start in starts if start >= 0), default=len(data))
+def _find(data: bytes, text: bytes, position: int) -> int:
+    """Return where a text is next, or a place behind the data."""
+    place = data.find(text, position)
+    return place if place >= 0 else len(data) + 9
 
 
 def _find_end_of_boxes(data: bytes, position: int) -> int:

@@ -115,6 +115,10 @@ def samsung_trailer(**entries):
         (bytes(100000) + FILM + b"rest", "the video of a motion photo, 4 bytes behind the image"),
         (encode() + bytes(99) + encode(exif=make_exif(3)) + FILM, f"{EXTRA}, the video of a motion photo"),
         (encode() + b"rest", f"{EXTRA}, 4 bytes behind the image"),
+        (b"\xff\xd8\xff" * 300_000, EXTRA),
+        (b"\xff\xd8\xff\xd9" * 300_000, EXTRA),
+        (b"\0\0\0\3ftypmp42", "the video of a motion photo, 4 bytes behind the image"),
+        (FILM[:24] * 50_000, "the video of a motion photo"),
         (b"\xff\xd8\xff\xe0" + FILM, f"{EXTRA}, the video of a motion photo"),
         (samsung_trailer(Image_UTC_Data=b"1"), "Samsung's trailer (Image_UTC_Data)"),
         (
