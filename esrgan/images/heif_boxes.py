@@ -34,7 +34,7 @@ class Inventory:
         primary: Number of the image that is shown.
         items: Kind of each item by its number, followed by its type if it is a MIME type.
         hidden: Numbers of the items that are not shown on their own.
-        references: Kind, origin and targets of each reference between items.
+        references: Targets of the references between items, by their kind and origin.
         groups: Kind and members of each group of items.
         definitions: Kind and content of each property.
         associations: Indices of the properties of each item, from 1.
@@ -45,7 +45,7 @@ class Inventory:
     primary: int = 0
     items: dict[int, bytes] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
-    references: list[tuple[bytes, int, tuple[int, ...]]] = field(default_factory=list)
+    references: dict[tuple[bytes, int], set[int]] = field(default_factory=dict)
     groups: list[tuple[bytes, tuple[int, ...]]] = field(default_factory=list)
     definitions: list[tuple[bytes, bytes]] = field(default_factory=list)
     associations: dict[int, list[int]] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Inventory:
     @property
     def is_premultiplied(self) -> bool:
         """Whether the colours of the image are multiplied with alpha."""
-        return any(kind == b"prem" and self.primary in (origin, *to) for kind, origin, to in self.references)
+        return any(kind == b"prem" and self.primary in (origin, *to) for (kind, origin), to in self.references.items())
 
     def sort_items(self) -> tuple[int, list[str]]:
         """Return how many images are shown, and the names of boxes, items and properties that are left out."""
@@ -154,7 +154,7 @@ class Inventory:
 
     def _targets(self, item: int, kind: bytes) -> set[int]:
         """Return the items that an item refers to."""
-        return {target for name, origin, to in self.references if (name, origin) == (kind, item) for target in to}
+        return self.references.get((kind, item), set())
 
     def _with_parts(self, items: set[int]) -> set[int]:
         """Return images and the images that they are made of."""
@@ -200,7 +200,8 @@ class Inventory:
                 for name, inner, last in _walk(file, begin + 4, stop):
                     data, code = _read(file, inner, last, 2**20), "I" if version else "H"
                     (origin, count), size = struct.unpack_from(f">{code}H", data), struct.calcsize(code)
-                    self.references.append((name, origin, struct.unpack_from(f">{count}{code}", data, size + 2)))
+                    targets = struct.unpack_from(f">{count}{code}", data, size + 2)
+                    self.references.setdefault((name, origin), set()).update(targets)
             elif kind == b"iprp":
                 self._read_properties(file, begin, stop)
             elif kind == b"grpl":
