@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.images import samples
+from esrgan.images.flatten import fit_alpha
 from esrgan.images.image import Dpi, ImageData
 from esrgan.images.pillow_formats import to_eight_bits
 from esrgan.images.source import Source, UnsupportedImageError
@@ -204,28 +205,38 @@ def _read_with_pillow(source: Source) -> tuple[NDArray[Any], bool]:
 
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
-    """Write a BMP file in blocks of rows, because Pillow would copy the whole image first."""
+    """Write a BMP file in blocks of rows, because Pillow would copy the whole image first.
+
+    Alpha that is opaque everywhere is left out, because many programs do not read it.
+    """
+    image = fit_alpha(image, supports_alpha=False)
     pixels, profile = to_eight_bits(image, "BMP"), image.icc_profile or b""
-    file.write(make_bmp_header(pixels.shape, image.dpi, len(profile)))
-    padding = -pixels[0].size % 4
-    for end in range(len(pixels), 0, -_BMP_ROWS):  # BMP stores rows from the bottom up and blue first
-        rows = pixels[max(end - _BMP_ROWS, 0) : end][::-1, :, ::-1]
+    order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]  # blue first
+    file.write(make_bmp_header((*pixels.shape[:2], len(order)), image.dpi, len(profile)))
+    padding = -pixels.shape[1] * len(order) % 4
+    for end in range(len(pixels), 0, -_BMP_ROWS):  # BMP stores rows from the bottom up
+        rows = pixels[max(end - _BMP_ROWS, 0) : end][::-1, :, order]
         file.write(np.pad(rows.reshape(len(rows), -1), ((0, 0), (0, padding))).tobytes())
     file.write(profile)
 
 
 def make_bmp_header(shape: tuple[int, ...], dpi: Dpi, profile_length: int = 0) -> bytes:
-    """Return the start of a BMP file, up to its rows of grey or RGB pixels.
+    """Return the start of a BMP file, up to its rows of grey, RGB or RGBA pixels.
 
-    It has a file header, a BITMAPINFOHEADER, or a BITMAPV5HEADER if a colour profile follows the pixels, and, for grey
-    images, a palette of greys.
+    It has a file header, a BITMAPINFOHEADER, or a BITMAPV5HEADER if there is alpha or a colour profile follows the
+    pixels, and, for grey images, a palette of greys.
     """
     height, width, channels = shape
     palette = b"".join(bytes([level, level, level, 0]) for level in range(256)) if channels == 1 else b""
-    header = 124 if profile_length else 40
+    header = 124 if profile_length or channels == 4 else 40
     size, start = height * (-(-width * channels // 4) * 4), 14 + header + len(palette)
     x, y = (round(value / _METRES_PER_INCH) for value in dpi or (0, 0))
-    info = struct.pack("<IiiHHIIiiII", header, width, height, 1, 8 * channels, 0, size, x, y, len(palette) // 4, 0)
-    if profile_length:  # LCS_GM_IMAGES is 4
-        info += bytes(16) + b"DEBM" + bytes(48) + struct.pack("<4I", 4, start - 14 + size, profile_length, 0)
+    packing = _BITFIELDS if channels == 4 else 0
+    info = struct.pack(
+        "<IiiHHIIiiII", header, width, height, 1, 8 * channels, packing, size, x, y, len(palette) // 4, 0
+    )
+    if header == 124:  # LCS_GM_IMAGES is 4; "BGRs" stands for sRGB and "DEBM" for an embedded profile
+        info += struct.pack("<4I", *_XRGB[:3], 0xFF000000) if channels == 4 else bytes(16)
+        info += (b"DEBM" if profile_length else b"BGRs") + bytes(48)
+        info += struct.pack("<4I", 4, start - 14 + size if profile_length else 0, profile_length, 0)
     return struct.pack("<2sIII", b"BM", start + size + profile_length, 0, start) + info + palette

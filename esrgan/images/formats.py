@@ -57,7 +57,7 @@ FILE_FORMATS = {
     ),  # WEBP_MAX_DIMENSION of libwebp
     "GIF": FileFormat("gif", (".gif",), (8,), 65535, supports_frames=True),
     "TIFF": FileFormat("tiff", (".tif", ".tiff"), (8, 16, 32), _MAX_VIPS_ROWS, supports_frames=True),
-    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, supports_alpha=False, is_compressed=False),
+    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, is_compressed=False),
     "TGA": FileFormat("pillow_formats", (".tga", ".icb", ".vda", ".vst"), (8,), 65535, encoder_copies=1),
     "DDS": FileFormat(
         "pillow_formats", (".dds",), (8,), 16384, is_compressed=False, encoder_copies=1
@@ -152,7 +152,7 @@ def check_writable(
         refuse(f"at most {_MAX_VIPS_ROWS:,} rows", f"{frames} frames of {height}", "write its frames one by one")
     if max(height, width) > limits.max_side:
         refuse(f"at most {limits.max_side} pixels per side", f"{width}×{height}", "write .png or .tif")
-    if name == "BMP" and height * (width * channels + 3) > _MAX_BMP_BYTES:
+    if name == "BMP" and height * (width * (4 if channels == 2 else channels) + 3) > _MAX_BMP_BYTES:
         refuse("at most 4 GiB", f"{width}×{height} pixels", "write .png or .tif")
     depth = effective_bits(np.dtype(dtype), bits)
     if depth > max(limits.bit_depths) and not reduce_depth:

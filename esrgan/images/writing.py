@@ -168,6 +168,8 @@ def write_pixels(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool 
     name = format_for_suffix(path)
     height, width, channels = image.shape
     check_writable(path, height, width, channels, image.dtype)
+    if name == "BMP" and channels == 4:
+        raise ImageError(Problem(str(path), "no transparency for BMP", "an alpha channel", "write .png, .webp or .tif"))
     pillow = importlib.import_module("esrgan.images.pillow")
     _write_atomically(path, name, lambda file: pillow.encode(file, image, name), overwrite=overwrite)
 

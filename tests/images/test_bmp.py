@@ -59,6 +59,20 @@ def test_opaque_alpha_is_dropped_when_written(tmp_path):
     assert images.read_image(tmp_path / "b.bmp").frames[0].shape == (4, 4, 3)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("profile", [None, PROFILE])
+def test_alpha_is_written(tmp_path, channels, profile):
+    pixels = noise(channels)
+    assert images.write_image(tmp_path / "a.bmp", images.ImageData((pixels,), "BMP", icc_profile=profile)) == ()
+    again = images.read_image(tmp_path / "a.bmp")
+    expected = pixels if channels == 4 else pixels[..., [0, 0, 0, 1]]
+    np.testing.assert_array_equal(again.frames[0], expected)
+    assert again.notes == ()
+    assert again.icc_profile == profile
+    with Image.open(tmp_path / "a.bmp") as image:
+        np.testing.assert_array_equal(np.array(image), expected)
+
+
 @pytest.mark.parametrize(
     ("masks", "word", "expected"),
     [

@@ -13,7 +13,7 @@ from tests.helpers.image_files import RNG, message, noise
     [
         ("a.xyz", (4, 4, 3, np.uint8), "expected one of the suffixes .avif .bmp"),
         ("a.jpg", (4, 4, 4, np.uint8), "expected no transparency for JPEG, got an alpha channel; write .png"),
-        ("a.bmp", (4, 4, 2, np.uint8), "no transparency for BMP"),
+        ("a.ppm", (4, 4, 2, np.uint8), "no transparency for PPM"),
         (
             "a.jpg",
             (4, 4, 3, np.uint16),
