@@ -175,6 +175,27 @@ def test_premultiplied_alpha_at_its_limits(tmp_path):
     np.testing.assert_array_equal(images.read_pixels(tmp_path / "a.tif", 3), opaque[..., :3])
 
 
+@pytest.mark.parametrize(("channels", "extra"), [(1, []), (2, [2]), (3, []), (4, [2]), (5, [0, 0])])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_pages_of_different_sizes_are_written(tmp_path, channels, extra, compression):
+    pages = [noise(channels, np.uint16, *size) for size in ((20, 33), (5, 4), (20, 32))]
+    photometric = "rgb" if channels >= 3 else "minisblack"
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for page in pages:
+            pixels = page[..., 0] if channels == 1 else page
+            options = {"planarconfig": "contig", "extrasamples": extra} if channels > 1 else {}
+            tags = [(271, 2, 6, "Maker", True)]
+            file.write(pixels, photometric=photometric, compression=compression, extratags=tags, **options, **PLAIN)
+    with pytest.raises(ImageError, match=r"several pages \(3\)|more than 8 bits"):
+        images.read_pixels(tmp_path / "a.tif", 3)
+    with tifffile.TiffFile(round_trip(tmp_path / "a.tif")) as file:
+        for page, pixels in zip(file.pages, pages, strict=True):
+            np.testing.assert_array_equal(np.atleast_3d(page.asarray())[::2, ::2], pixels)
+            assert [int(kind) for kind in page.extrasamples] == extra
+            assert (int(page.compression) == 1) == (compression is None)
+        assert file.pages[0].tags["Make"].value == "Maker"
+
+
 @pytest.mark.parametrize("change", [lambda n: n + 7, lambda n: 0, lambda n: n - 3])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 def test_wrong_byte_counts_without_compression_do_not_matter(tmp_path, change, tile):

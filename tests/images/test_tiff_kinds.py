@@ -1,5 +1,6 @@
 """Tests of kinds of TIFF files that other programs write: YCbCr, old JPEG, bit orders, tiles that are left out."""
 
+import importlib
 import io
 import struct
 
@@ -127,6 +128,34 @@ def test_compressions_that_nothing_reads_are_named(tmp_path, compression):
     names = {34661: "JBIG compression", 32909: "PIXARLOG compression", 12345: "compression 12345"}
     with pytest.raises(ImageError, match=f"got {names[compression]}; pip install imagecodecs"):
         images.read_image(tmp_path / "a.tif")
+
+
+@pytest.fixture
+def without_imagecodecs(monkeypatch):
+    """Let tifffile find only its own decoders, as where the package imagecodecs is not installed."""
+    monkeypatch.setattr(tifffile.tifffile, "imagecodecs", importlib.import_module("tifffile._imagecodecs"))
+    monkeypatch.setattr(tifffile.TIFF.DECOMPRESSORS, "_codecs", {})
+
+
+@pytest.mark.parametrize(("compression", "name"), [("webp", "WEBP"), ("lerc", "LERC"), ("jpegxl", "JPEGXL")])
+def test_compression_without_imagecodecs_is_named(tmp_path, request, compression, name):
+    pixels = noise(3, height=20, width=33)
+    options = {"photometric": "rgb", "compression": compression, "compressionargs": {"level": 0}}
+    if compression != "lerc":
+        options["compressionargs"] = {"lossless": True}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options, **PLAIN)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], pixels)
+    request.getfixturevalue("without_imagecodecs")
+    expected = f"got {name} compression; pip install imagecodecs, or convert it to deflate"
+    with pytest.raises(ImageError, match=expected):
+        images.read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.usefixtures("without_imagecodecs")
+def test_lzma_needs_no_imagecodecs(tmp_path):
+    pixels = noise(3, height=20, width=33)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", compression="lzma", **PLAIN)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], pixels)
 
 
 @pytest.mark.parametrize("no_data", [None, "7"])
