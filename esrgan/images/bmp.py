@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from esrgan.images import samples
 from esrgan.images.flatten import fit_alpha
-from esrgan.images.image import Dpi, ImageData
+from esrgan.images.image import Dpi, ImageData, describe_left_out, profile_space
 from esrgan.images.pillow_formats import to_eight_bits
 from esrgan.images.source import Source, UnsupportedImageError
 
@@ -39,10 +39,9 @@ def read(source: Source) -> ImageData:
     else:
         pixels, is_palette = _read_with_pillow(source)
     frames = samples.drop_colour_if_grey([pixels]) if is_palette else [pixels]
-    if behind := header.count_bytes_behind(source.file):
-        notes.append(f"{behind} bytes behind the image not kept")
+    notes += describe_left_out((), header.count_bytes_behind(source.file))
     profile = header.read_profile(source.file)
-    if profile and frames[0].shape[2] < 3 and profile[16:20] == b"RGB ":
+    if frames[0].shape[2] < 3 and profile_space(profile) == "RGB":
         profile = None
         notes.append("RGB colour profile of a grey image not kept")
     return ImageData(tuple(frames), "BMP", dpi=header.dpi, icc_profile=profile, notes=tuple(notes))

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esrgan.images.samples import peak_value, squeeze_grey
+
 _EXIF_DIRECTORY, _INTEROPERABILITY = 0x8769, 0xA005
 _SUBJECTS = (0x9214, 0xA214)  # SubjectArea, SubjectLocation
 _CODES = {3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 13: "I"}  # types of numbers, as the module struct names them
@@ -209,9 +211,8 @@ def make_thumbnail(frame: NDArray[Any]) -> tuple[bytes, tuple[int, int]]:
 
     step = max(max(frame.shape[:2]) // 640, 1)
     pixels = frame[::step, ::step, : 3 if frame.shape[2] >= 3 else 1]
-    peak = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
-    pixels = (np.nan_to_num(pixels / peak).clip(0, 1) * 255).round().astype(np.uint8)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    pixels = (np.nan_to_num(pixels / peak_value(pixels.dtype)).clip(0, 1) * 255).round().astype(np.uint8)
+    image = Image.fromarray(squeeze_grey(pixels))
     image.thumbnail((160, 160))
     memory = io.BytesIO()
     image.save(memory, "JPEG", quality=80)

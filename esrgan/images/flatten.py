@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esrgan.images.image import ImageData
+from esrgan.images.samples import peak_value
 
 Colour = tuple[int, int, int]  # red, green and blue from 0 to 255
 _BLOCK_ROWS = 256  # how many rows are converted at once, so that large images need no large temporary arrays
@@ -43,7 +42,7 @@ def fit_alpha(image: ImageData, *, supports_alpha: bool, background: Colour | No
     if background is not None:
         return _flatten(image, background)
     channel = image.base_channels - 1
-    if supports_alpha or any(frame[..., channel].min() < _peak(frame) for frame in image.frames):
+    if supports_alpha or any(frame[..., channel].min() < peak_value(frame.dtype) for frame in image.frames):
         return image
     return replace(image, frames=tuple(np.delete(frame, channel, axis=2) for frame in image.frames))
 
@@ -54,7 +53,7 @@ def _flatten(image: ImageData, background: Colour) -> ImageData:
     count = 1 if colours == 1 and len({*background}) == 1 else 3
     frames = []
     for frame in image.frames:
-        peak = _peak(frame)
+        peak = peak_value(frame.dtype)
         flat = np.empty((*frame.shape[:2], count + image.extra_bands), frame.dtype)
         ground = np.array(background[:count]) * (peak / 255)
         for top in range(0, len(frame), _BLOCK_ROWS):
@@ -66,7 +65,3 @@ def _flatten(image: ImageData, background: Colour) -> ImageData:
             flat[rows, :, count:] = block[..., colours + 1 :]
         frames.append(flat)
     return replace(image, frames=tuple(frames))
-
-
-def _peak(frame: NDArray[Any]) -> float:
-    return 1.0 if frame.dtype.kind == "f" else float(np.iinfo(frame.dtype).max)

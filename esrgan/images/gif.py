@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import BinaryIO
 
 from esrgan.images import samples, vips
-from esrgan.images.image import ImageData, NativeBlock
+from esrgan.images.image import ImageData, NativeBlock, describe_left_out
 from esrgan.images.source import Source
 
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
@@ -75,7 +75,7 @@ class _Inventory:
 
     def __init__(self, data: bytes) -> None:
         self.delays_ms = list[int]()
-        self.comments, self.metadata, self.notes = list[bytes](), dict[str, bytes](), list[str]()
+        self.comments, self.metadata = list[bytes](), dict[str, bytes]()
         delay, left_out = 0, dict[str, None]()
         for kind, start, end in _walk_gif(data):
             if kind == "image":
@@ -95,10 +95,8 @@ class _Inventory:
                 left_out["plain text"] = None
             elif kind not in (0xFF, "end"):
                 left_out[f"extension {kind}"] = None
-        if left_out:
-            self.notes.append(f"GIF {', '.join(left_out)} not kept")
-        if behind := len(data) - end:
-            self.notes.append(f"{behind} bytes behind the image not kept")
+        names = [f"GIF {', '.join(left_out)}"] if left_out else []
+        self.notes = describe_left_out(names, len(data) - end)
 
 
 def count_gif_frames(data: bytes) -> int:

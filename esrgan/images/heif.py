@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from esrgan.images import exif, samples, vips
-from esrgan.images.detect import detect_format, is_image_sequence
+from esrgan.images.detect import is_image_sequence
 from esrgan.images.heif_boxes import LIGHT, Inventory
-from esrgan.images.image import DEFAULT_QUALITY, ImageData, NativeBlock
+from esrgan.images.image import DEFAULT_QUALITY, ImageData, NativeBlock, describe_left_out
 from esrgan.images.source import Source, UnsupportedImageError
 
 # ITU-T H.273: BT.709, unspecified, BT.601, sRGB
@@ -46,7 +46,7 @@ def read(source: Source) -> ImageData:
     if found.is_premultiplied:
         raise UnsupportedImageError("colours without alpha", "colours multiplied with alpha", "save it as .png")
     source.check_pixel_count(found.pixels)
-    is_heic = detect_format(head) != "AVIF"
+    is_heic = source.file_format == "HEIC"
     if source.is_strict and not is_heic:
         if found.is_deep_av1:
             raise UnsupportedImageError("samples of 8 bits", "more than 8 bits per sample", "convert it to 8 bits")
@@ -62,10 +62,7 @@ def read(source: Source) -> ImageData:
         label = f"colour tag (primaries {tag[0]}, transfer {tag[1]}{_HDR.get(tag[1], '')})"
         blocks += [NativeBlock(label, "colour tag", tag)] if is_heic and not image.icc_profile else []
         notes += [] if is_heic and not image.icc_profile else [f"{label} not kept"]
-    if left_out:
-        notes.append(f"{', '.join(left_out)} not kept")
-    if found.bytes_behind:
-        notes.append(f"{found.bytes_behind} bytes behind the image not kept")
+    notes += describe_left_out(left_out, found.bytes_behind)
     return dataclasses.replace(image, native_blocks=tuple(blocks), notes=tuple(notes), pixel_aspect=found.pixel_aspect)
 
 

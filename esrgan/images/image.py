@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,18 @@ class ImageData:
         height, width = self.frames[0].shape[:2]
         read_height, read_width = self.read_size or (height, width)
         return height / read_height, width / read_width
+
+
+def profile_space(profile: bytes | None) -> str:
+    """Return the colour space of an ICC profile (ICC.1, §7.2.6), such as "RGB", or nothing without a profile."""
+    return (profile or b"")[16:20].decode("latin-1").rstrip()
+
+
+def describe_left_out(names: Iterable[str], bytes_behind: int = 0) -> list[str]:
+    """Return messages that parts of a file, and bytes behind its image, are not kept."""
+    parts = ", ".join(dict.fromkeys(names))
+    notes = [f"{parts} not kept"] if parts else []
+    return [*notes, f"{bytes_behind} bytes behind the image not kept"] if bytes_behind > 0 else notes
 
 
 def effective_bits(dtype: np.dtype[Any], bits: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from esrgan.images import photoshop, samples, vips
 from esrgan.images.exif import read_orientation, strip_exif_prefix
-from esrgan.images.image import DEFAULT_QUALITY, Dpi, ImageData, NativeBlock
+from esrgan.images.image import DEFAULT_QUALITY, Dpi, ImageData, NativeBlock, describe_left_out
 from esrgan.images.jpeg_segments import EXTRA_IMAGES, describe_rest, find_segments
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 from esrgan.images.xmp import join_xmp
@@ -67,7 +67,6 @@ def read(source: Source) -> ImageData:
         raise ValueError("premature end of JPEG image")  # libjpeg fills in what an arithmetic code lacks
     if _PROFILE in found.segments and not (decoded.metadata.get("icc_profile") or decoded.notes or source.is_strict):
         decoded.notes.append("unreadable colour profile not kept")
-    left_out = dict.fromkeys([*found.left_out, *resources.left_out])
     comments = [NativeBlock("comment", "comment", text) for text in found.segments.get(b"", [])]
     return ImageData(
         tuple(samples.turn_upright(decoded.frames, orientation)),
@@ -77,7 +76,7 @@ def read(source: Source) -> ImageData:
         pixel_aspect=aspect,
         native_blocks=(*comments, *resources.kept),
         changes=tuple(decoded.changes),
-        notes=(*decoded.notes, *([f"{', '.join(left_out)} not kept"] if left_out else [])),
+        notes=(*decoded.notes, *describe_left_out([*found.left_out, *resources.left_out])),
         **decoded.metadata | metadata,
     )
 

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from esrgan.images.exif import adjust_exif
 from esrgan.images.image import DEFAULT_QUALITY, ImageData
+from esrgan.images.samples import squeeze_grey
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 
 # How dataset images are written: without loss where the format allows it. For WebP that also keeps the resolution of
@@ -90,7 +91,7 @@ def _pending_orientation(image: Image.Image) -> int:
 
 def encode(file: BinaryIO, pixels: NDArray[np.uint8], name: str) -> None:
     """Write an image (H, W, 1, 3 or 4) in the format of a name in ``FILE_FORMATS``."""
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, name, **_OPTIONS.get(name, {}))
+    Image.fromarray(squeeze_grey(pixels)).save(file, name, **_OPTIONS.get(name, {}))
 
 
 def has_pil_mode(image: ImageData) -> bool:
@@ -103,7 +104,7 @@ def has_pil_mode(image: ImageData) -> bool:
 def to_pil(image: ImageData) -> Image.Image:
     """Convert an image of which ``has_pil_mode`` is true, with its colour profile, EXIF and resolution."""
     (pixels,) = image.frames
-    result = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    result = Image.fromarray(squeeze_grey(pixels))
     exif = adjust_exif(image.exif, pixels, image.factors)[0] if image.exif else None
     metadata = {"icc_profile": image.icc_profile, "exif": exif, "dpi": image.dpi}
     result.info |= {key: value for key, value in metadata.items() if value}

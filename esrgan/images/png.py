@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from esrgan.images import exif, samples, vips
 from esrgan.images.detect import PNG_SIGNATURE
-from esrgan.images.image import ImageData, NativeBlock
+from esrgan.images.image import ImageData, NativeBlock, describe_left_out
 from esrgan.images.source import Source, UnsupportedImageError
 
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
@@ -104,8 +104,8 @@ class _Inventory:
                 found.not_kept.add(name.decode("ascii", "backslashreplace"))
         if b"IEND" not in found.names:
             found.others.append("the file ends too early; what follows the pixels is missing")
-        elif behind := file.seek(0, os.SEEK_END) - end:
-            found.others.append(f"{behind} bytes behind the image not kept")
+        else:
+            found.others += describe_left_out((), file.seek(0, os.SEEK_END) - end)
         return found
 
     def notes(self) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
-"""Change the layout of decoded samples: orientation, grey, opaque alpha."""
+"""Examine decoded samples and change their layout: orientation, grey, opaque alpha."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+BLOCK_SAMPLES = 1 << 20  # how many samples are converted at once, so that large images need no large temporary arrays
 
 # Exif 2.32, §4.6.4: the transform that makes an image with this Orientation upright. From 5 on it swaps the sides.
 _ORIENTATION_TRANSFORMS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -18,6 +20,33 @@ _ORIENTATION_TRANSFORMS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda frame: frame[::-1, ::-1].swapaxes(0, 1),
     8: lambda frame: frame[:, ::-1].swapaxes(0, 1),
 }
+
+
+def peak_value(dtype: np.dtype[Any]) -> float:
+    """Return the value of white, and of opaque alpha, in arrays of a type."""
+    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+
+
+def row_blocks(pixels: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield views of consecutive rows that together have about ``BLOCK_SAMPLES`` samples."""
+    rows = max(BLOCK_SAMPLES * len(pixels) // max(pixels.size, 1), 1)
+    for top in range(0, len(pixels), rows):
+        yield pixels[top : top + rows]
+
+
+def is_grey(pixels: NDArray[Any], tolerance: int = 0) -> bool:
+    """Return whether red, green and blue of an image (H, W, C ≥ 3) differ by at most ``tolerance`` in every pixel."""
+    if tolerance:
+        return all(np.ptp(block[..., :3], axis=2).max() <= tolerance for block in row_blocks(pixels))
+    return all(
+        np.array_equal(block[..., 0], block[..., 1]) and np.array_equal(block[..., 0], block[..., 2])
+        for block in row_blocks(pixels)
+    )
+
+
+def squeeze_grey(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return a grey image (H, W, 1) as (H, W), as Pillow and tifffile expect it; others are returned unchanged."""
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 
 def turn_upright(frames: list[NDArray[Any]], orientation: int) -> list[NDArray[Any]]:
@@ -40,7 +69,7 @@ def drop_colour_if_grey(frames: list[NDArray[Any]], tolerance: int = 0) -> list[
         frames: Frames (H, W, C) with at least 3 channels; frames with fewer are returned unchanged.
         tolerance: Largest difference between the channels of a pixel that counts as grey.
     """
-    if frames[0].shape[2] < 3 or any(np.ptp(frame[..., :3], axis=2).max() > tolerance for frame in frames):
+    if frames[0].shape[2] < 3 or not all(is_grey(frame, tolerance) for frame in frames):
         return frames
     return [np.ascontiguousarray(frame[..., [1, *range(3, frame.shape[2])]]) for frame in frames]
 

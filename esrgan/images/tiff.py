@@ -94,8 +94,7 @@ def _decode_strictly(source: Source, pages: list[Page]) -> Decoded:
 
 
 def _append_mask(frame: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
-    peak = 1 if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max
-    return np.concatenate([frame, (mask * (peak / 255)).astype(frame.dtype)], axis=2)
+    return np.concatenate([frame, (mask * (samples.peak_value(frame.dtype) / 255)).astype(frame.dtype)], axis=2)
 
 
 def _count_extra_bands(page: Directory, channels: int) -> int:
@@ -123,7 +122,7 @@ def _write_with_tifffile(file: BinaryIO, image: ImageData) -> None:
     """Write pages that differ in size, or that lie one behind the other without compression, which libvips cannot."""
     import tifffile
 
-    frames = [frame[..., 0] if frame.shape[2] == 1 else frame for frame in image.frames]
+    frames = [samples.squeeze_grey(frame) for frame in image.frames]
     options: dict[str, Any] = {
         "photometric": "minisblack" if image.base_channels < 3 else "rgb",
         "planarconfig": None if frames[0].ndim == 2 else "contig",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from esrgan.images import tiff_directories as tags
 from esrgan.images import vips
+from esrgan.images.samples import peak_value
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 from esrgan.images.tiff_directories import Directory, EditedFile, TagValue
 from esrgan.images.tiff_metadata import read_no_data
@@ -360,7 +361,7 @@ def _is_premultiplied(page: Directory) -> bool:
 
 def _unpremultiply(frame: NDArray[Any], colours: int, changes: list[str]) -> NDArray[Any]:
     """Divide colours by alpha, which is behind them; where alpha is 0 they stay."""
-    peak = 1.0 if frame.dtype.kind == "f" else float(np.iinfo(frame.dtype).max)
+    peak = peak_value(frame.dtype)
     alpha = frame[..., colours : colours + 1]
     if alpha.min() >= peak:
         return frame

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from esrgan.errors import ImageError
 from esrgan.images.exif import strip_exif_prefix
 from esrgan.images.formats import FILE_FORMATS
-from esrgan.images.image import ImageData, effective_bits
+from esrgan.images.image import ImageData, effective_bits, profile_space
+from esrgan.images.samples import peak_value
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def decode(source: Source, loader: str, *, edited: EditedFile | None = None, **o
     if "exif" in metadata:
         metadata["exif"] = strip_exif_prefix(metadata["exif"])
         notes += [] if metadata["exif"] else ["unreadable EXIF not kept"]
-    if image.bands < 3 and metadata.get("icc_profile", bytes(20))[16:20] == b"RGB ":
+    if image.bands < 3 and profile_space(metadata.get("icc_profile")) == "RGB":
         del metadata["icc_profile"]
         notes.append("RGB colour profile of a grey image not kept")
     return Decoded(_to_frames(image, fields), fields, metadata, changes, notes)
@@ -136,9 +137,9 @@ def _convert_cmyk_to_rgb(image: Any) -> Any:
 
     If the image has no CMYK profile, the one that comes with libvips is used.
     """
-    profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else b""
+    profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
     depth = 16 if image.format == "ushort" else 8
-    source = {"embedded": True} if profile[16:20] == b"CMYK" else {"input_profile": "cmyk"}
+    source = {"embedded": True} if profile_space(profile) == "CMYK" else {"input_profile": "cmyk"}
     return image.icc_transform("srgb", depth=depth, intent="relative", black_point_compensation=True, **source)
 
 
@@ -188,7 +189,7 @@ def to_vips_image(image: ImageData, name: str) -> Any:
         vips_image.format
     ]
     channels = image.base_channels
-    if channels < 3 and image.icc_profile and image.icc_profile[16:20] == b"RGB ":
+    if channels < 3 and profile_space(image.icc_profile) == "RGB":
         vips_image, channels = vips_image[0].bandjoin([vips_image[0], *vips_image.bandsplit()]), channels + 2
     vips_image = vips_image.copy(interpretation=grey if channels < 3 else colour)
     types = pyvips.GValue
@@ -215,7 +216,7 @@ def output_bits(image: ImageData, name: str) -> int:
 def _convert_depth(vips_image: Any, image: ImageData, name: str) -> Any:
     """Round the samples to the bit depth of the file; 10 and 12 bits are stored as the upper bits of 16."""
     dtype, bits = image.frames[0].dtype, output_bits(image, name)
-    peak = {8: 255, 16: 65535}.get(dtype.itemsize * 8, 1)
+    peak = peak_value(dtype)
     if bits == 32 or peak == 2**bits - 1:
         return vips_image
     unit = vips_image.clamp(min=0, max=1) if peak == 1 else vips_image

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from esrgan.images import samples, vips
-from esrgan.images.image import DEFAULT_QUALITY, ImageData, NativeBlock
+from esrgan.images.image import DEFAULT_QUALITY, ImageData, NativeBlock, describe_left_out
 from esrgan.images.source import Source
 
 _KNOWN_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
@@ -84,11 +84,10 @@ def _describe_rest(file: BinaryIO) -> list[str]:
     """Return messages about chunks and bytes that are left out."""
     names = {name for name, _, _ in _read_riff_chunks(file)} - set(_KNOWN_CHUNKS)
     labels = ", ".join(sorted(name.decode("ascii", "backslashreplace").strip() for name in names))
-    notes = [f"WebP chunks {labels} not kept"] if names else []
     file.seek(4)
     length = int.from_bytes(file.read(4), "little")
     behind = file.seek(0, os.SEEK_END) - 8 - length - length % 2
-    return [*notes, f"{behind} bytes behind the image not kept"] if behind > 0 else notes
+    return describe_left_out([f"WebP chunks {labels}"] if names else [], behind)
 
 
 def _restore_animation(file: BinaryIO, image: ImageData) -> None:

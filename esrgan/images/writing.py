@@ -23,7 +23,7 @@ from esrgan.images.formats import (
     check_writable,
     format_for_suffix,
 )
-from esrgan.images.image import ImageData, effective_bits
+from esrgan.images.image import ImageData, effective_bits, profile_space
 from esrgan.images.jpeg import MAX_JPEG_EXIF_BYTES
 from esrgan.images.xmp import adjust_xmp
 from esrgan.text import describe_error
@@ -127,7 +127,7 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
         labels += dict.fromkeys(block.label for block in image.native_blocks if block.label)
     if labels:
         notes.append(f"{name} cannot store {', '.join(labels)}")
-    if image.icc_profile and channels >= 3 and image.icc_profile[16:20] == b"GRAY":
+    if channels >= 3 and profile_space(image.icc_profile) == "GRAY":
         lost.add("icc_profile")
         notes.append("grey colour profile of an RGB image not kept")
     exif = strip_exif_prefix(image.exif or b"")

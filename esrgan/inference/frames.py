@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esrgan.images import ImageData
+from esrgan.images.samples import peak_value
 from esrgan.inference import samples
 from esrgan.inference.samples import Mask, Pixels, Range
 from esrgan.inference.tiling import ProgressCallback, subprogress
@@ -106,7 +107,7 @@ class _Plan:
         usable = None if missing is None else ~missing
         if j == 0 and self.ignores_invisible:
             alpha = self.image.frames[i][..., self.colours : self.base]
-            lowest, highest = self.ranges[1] or (0, samples.peak_value(alpha.dtype))
+            lowest, highest = self.ranges[1] or (0, peak_value(alpha.dtype))
             visible: Mask = alpha > lowest + (highest - lowest) / 255
             both = visible if usable is None else visible & usable
             return both if both.any() else usable

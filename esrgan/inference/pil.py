@@ -10,7 +10,7 @@ from PIL import Image
 
 from esrgan import images
 from esrgan.errors import ImageError, Problem
-from esrgan.inference import samples
+from esrgan.images.samples import is_grey
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.tiling import ProgressCallback
 
@@ -51,7 +51,7 @@ def upscale_pil(upscaler: Upscaler, image: Image.Image, progress: ProgressCallba
     if image.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
     pixels = np.asarray(image.convert(mode))
-    if image.mode == "P" and samples.is_grey(pixels):
+    if image.mode == "P" and is_grey(pixels):
         pixels = pixels[..., [0, 3]] if mode == "RGBA" else pixels[..., 0]
     high = Image.fromarray(upscaler(pixels, progress))
     high.info |= {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from esrgan.images.samples import peak_value, row_blocks
+
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 Range = tuple[float, float]
-BLOCK_SAMPLES = 1 << 20  # how many samples are converted at once, so that large images need no large temporary arrays
-
-
-def row_blocks(pixels: Pixels) -> Iterator[Pixels]:
-    """Yield views of consecutive rows that together have about ``BLOCK_SAMPLES`` samples."""
-    rows = max(BLOCK_SAMPLES * len(pixels) // max(pixels.size, 1), 1)
-    for top in range(0, len(pixels), rows):
-        yield pixels[top : top + rows]
-
-
-def is_grey(pixels: Pixels) -> bool:
-    """Return whether an image (H, W, C ≥ 3) is grey: red, green and blue are equal in every pixel."""
-    return all(
-        np.array_equal(block[..., 0], block[..., 1]) and np.array_equal(block[..., 0], block[..., 2])
-        for block in row_blocks(pixels)
-    )
 
 
 def repeat_grey(pixels: Pixels) -> Pixels:
     """Return an image (H, W), (H, W, 1) or (H, W, 2 and more) as RGB, followed by the channels after the first."""
     grey = np.atleast_3d(pixels)
     return np.concatenate([grey[..., :1].repeat(3, axis=2), grey[..., 1:]], axis=2)
-
-
-def peak_value(dtype: np.dtype[Any]) -> float:
-    """Return the value of white, and of opaque alpha, in arrays of a type."""
-    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
 def is_visible(alpha: Pixels) -> Mask:

@@ -17,8 +17,9 @@ from torch import Tensor
 from esrgan import pretrained
 from esrgan.devices import has_native_bfloat16, select_device
 from esrgan.errors import DeviceError, WeightsError
+from esrgan.images.samples import is_grey, peak_value
 from esrgan.inference import pil
-from esrgan.inference.samples import fill, harden, is_grey, is_visible, peak_value, repeat_grey
+from esrgan.inference.samples import fill, harden, is_visible, repeat_grey
 from esrgan.inference.tiling import Part, ProgressCallback, subprogress, upscale_tiled
 from esrgan.models import Generator
 from esrgan.weights import GeneratorFile, load_generator
