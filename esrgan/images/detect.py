@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+from esrgan.images.formats import FILE_FORMATS
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEAD_BYTES = 1024
 TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 _SEQUENCES = (b"avis", b"hevc", b"hevx", b"msf1")  # ISO/IEC 23008-12: major brands of image sequences
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", *_SEQUENCES)
-_TGA_SUFFIXES = (".tga", ".icb", ".vda", ".vst")
 
 
 def detect_format(head: bytes, tail: bytes = b"", suffix: str = "") -> str | None:
@@ -43,7 +44,7 @@ def detect_format(head: bytes, tail: bytes = b"", suffix: str = "") -> str | Non
         return "DDS"
     if re.match(rb"P[1-6](\s|#[^\r\n]*[\r\n])+\d", head):
         return "PPM"
-    is_tga = suffix in _TGA_SUFFIXES or tail == TGA_FOOTER
+    is_tga = suffix in FILE_FORMATS["TGA"].suffixes or tail == TGA_FOOTER
     if is_tga and head[1] < 2 and head[2] in (1, 2, 3, 9, 10, 11) and any(head[12:14]) and any(head[14:16]):
         return "TGA"
     return None

@@ -30,6 +30,8 @@ class FileFormat:
         supports_frames: Whether a file can hold several images.
         is_compressed: Whether samples are written compressed; in TIFF they are if they were in the input.
         encoder_copies: How many times the samples of a frame its encoder holds in memory at least, as measured.
+        metadata: The fields of ``ImageData`` that the format stores, of those in ``METADATA_NAMES``.
+        limitation: A note for the user on every file of the format.
     """
 
     module: str
@@ -40,28 +42,61 @@ class FileFormat:
     supports_frames: bool = False
     is_compressed: bool = True
     encoder_copies: int = 0
+    metadata: tuple[str, ...] = ()
+    limitation: str | None = None
 
 
+_BLOCKS = ("icc_profile", "exif", "xmp")
+METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
+METADATA_NAMES |= {"dpi": "resolution", "pixel_aspect": "pixel aspect ratio"}
 _MAX_VIPS_ROWS = 100_000_000  # of all frames, which libvips stacks (VIPS_MAX_COORD)
 FILE_FORMATS = {
-    "PNG": FileFormat("png", (".png",), (8, 16), _MAX_VIPS_ROWS),
+    "PNG": FileFormat("png", (".png",), (8, 16), _MAX_VIPS_ROWS, metadata=(*_BLOCKS, "dpi", "pixel_aspect")),
     "JPEG": FileFormat(
         "jpeg",
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
         (8,),
-        65500,
-        supports_alpha=False,  # JPEG_MAX_DIMENSION of libjpeg
+        65500,  # JPEG_MAX_DIMENSION of libjpeg
+        supports_alpha=False,
+        metadata=tuple(METADATA_NAMES),
     ),
     "WEBP": FileFormat(
-        "webp", (".webp",), (8,), 16383, supports_frames=True, encoder_copies=5
-    ),  # WEBP_MAX_DIMENSION of libwebp
-    "GIF": FileFormat("gif", (".gif",), (8,), 65535, supports_frames=True),
-    "TIFF": FileFormat("tiff", (".tif", ".tiff"), (8, 16, 32), _MAX_VIPS_ROWS, supports_frames=True),
-    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, is_compressed=False),
+        "webp",
+        (".webp",),
+        (8,),
+        16383,  # WEBP_MAX_DIMENSION of libwebp
+        supports_frames=True,
+        encoder_copies=5,
+        metadata=_BLOCKS,
+    ),
+    "GIF": FileFormat(
+        "gif",
+        (".gif",),
+        (8,),
+        65535,
+        supports_frames=True,
+        metadata=("icc_profile", "xmp", "pixel_aspect"),
+        limitation="GIF stores 256 colours per frame and no partial transparency",
+    ),
+    "TIFF": FileFormat(
+        "tiff",
+        (".tif", ".tiff"),
+        (8, 16, 32),
+        _MAX_VIPS_ROWS,
+        supports_frames=True,
+        metadata=tuple(METADATA_NAMES),
+    ),
+    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, is_compressed=False, metadata=("icc_profile", "dpi")),
     "TGA": FileFormat("pillow_formats", (".tga", ".icb", ".vda", ".vst"), (8,), 65535, encoder_copies=1),
     "DDS": FileFormat(
-        "pillow_formats", (".dds",), (8,), 16384, is_compressed=False, encoder_copies=1
-    ),  # the limit of Direct3D
+        "pillow_formats",
+        (".dds",),
+        (8,),
+        16384,  # the limit of Direct3D
+        is_compressed=False,
+        encoder_copies=1,
+        limitation="DDS is written without compression and mipmaps",
+    ),
     "PPM": FileFormat(
         "pillow_formats",
         (".ppm", ".pgm", ".pnm"),
@@ -70,8 +105,11 @@ FILE_FORMATS = {
         supports_alpha=False,
         is_compressed=False,
     ),
-    "AVIF": FileFormat("heif", (".avif",), (8, 10, 12), 16384, encoder_copies=5),  # the limit of libvips
-    "HEIC": FileFormat("heif", (".heic", ".heif", ".hif"), (8, 10), 16384, encoder_copies=5),
+    # The limits of sides are those of libvips.
+    "AVIF": FileFormat("heif", (".avif",), (8, 10, 12), 16384, encoder_copies=5, metadata=_BLOCKS),
+    "HEIC": FileFormat(
+        "heif", (".heic", ".heif", ".hif"), (8, 10), 16384, encoder_copies=5, metadata=(*_BLOCKS, "pixel_aspect")
+    ),
 }
 _MAX_BMP_BYTES = 2**32 - 2048  # of all rows; the header stores the file size in 32 bits
 # All suffixes are in lower case.

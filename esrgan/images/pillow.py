@@ -55,7 +55,7 @@ def decode(source: Source, pages: int) -> Decoded:
         pixels = np.broadcast_to(np.uint8(0), (image.height, image.width, channels))
     else:
         pixels = _to_array(image, _MODES[channels])
-    return Decoded([pixels], {"orientation": _pending_orientation(image)}, {}, [], [])
+    return Decoded([pixels], {"orientation": _pending_orientation(image)})
 
 
 def _to_array(image: Image.Image, mode: str) -> NDArray[np.uint8]:

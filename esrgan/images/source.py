@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,7 +76,7 @@ class Decoded:
     """
 
     frames: list[NDArray[Any]]
-    fields: dict[str, Any]
-    metadata: dict[str, Any]
-    changes: list[str]
-    notes: list[str]
+    fields: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

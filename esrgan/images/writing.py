@@ -19,6 +19,7 @@ from esrgan.images.flatten import fit_alpha
 from esrgan.images.formats import (
     DATASET_SUFFIXES,
     FILE_FORMATS,
+    METADATA_NAMES,
     check_image_writable,
     check_writable,
     format_for_suffix,
@@ -80,29 +81,6 @@ def least_file_size(path: Path, image: ImageData, pixels: int) -> int:
     return size // 100 if is_compressed else size
 
 
-# The metadata that a format can store. Formats that are not listed can store all of it.
-_BLOCKS = ("icc_profile", "exif", "xmp")
-_SUPPORTED_METADATA: dict[str, tuple[str, ...]] = {
-    "PNG": (*_BLOCKS, "dpi", "pixel_aspect"),
-    "TIFF": (*_BLOCKS, "iptc", "dpi", "pixel_aspect"),
-    "WEBP": _BLOCKS,
-    "GIF": ("icc_profile", "xmp", "pixel_aspect"),
-    "BMP": ("icc_profile", "dpi"),
-    "TGA": (),
-    "DDS": (),
-    "PPM": (),
-    "AVIF": _BLOCKS,
-    "HEIC": (*_BLOCKS, "pixel_aspect"),
-}
-_METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
-_METADATA_NAMES |= {"dpi": "resolution", "pixel_aspect": "pixel aspect ratio"}
-
-_LIMITS = {
-    "GIF": "GIF stores 256 colours per frame and no partial transparency",
-    "DDS": "DDS is written without compression and mipmaps",
-}
-
-
 def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, ...]]:
     """Return the image with the metadata that the format can store, and notes for the user about the rest.
 
@@ -113,16 +91,12 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     had, bits = effective_bits(image.frames[0].dtype, image.bits), vips.output_bits(image, name)
     if had > bits:
         notes.append(f"{'float' if had == 32 else f'{had}-bit'} samples reduced to {bits} bits")
-    if name in _LIMITS:
-        notes.append(_LIMITS[name])
+    if limitation := FILE_FORMATS[name].limitation:
+        notes.append(limitation)
     if name == "GIF" and any(delay % 10 for delay in image.delays_ms):
         notes.append("delays rounded to hundredths of a second")
-    lost = {
-        field
-        for field in _METADATA_NAMES
-        if getattr(image, field) and field not in _SUPPORTED_METADATA.get(name, _METADATA_NAMES)
-    }
-    labels = [_METADATA_NAMES[field] for field in sorted(lost)]
+    lost = {field for field in METADATA_NAMES if getattr(image, field) and field not in FILE_FORMATS[name].metadata}
+    labels = [METADATA_NAMES[field] for field in sorted(lost)]
     if image.file_format != name:
         labels += dict.fromkeys(block.label for block in image.native_blocks if block.label)
     if labels:
