@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from esrgan.images import samples
+from esrgan.images import pillow, samples, vips
 from esrgan.images.flatten import fit_alpha
 from esrgan.images.image import Dpi, ImageData, describe_left_out, profile_space
-from esrgan.images.pillow_formats import to_eight_bits
 from esrgan.images.source import Source, UnsupportedImageError
 
 _METRES_PER_INCH = 0.0254
@@ -37,7 +36,8 @@ def read(source: Source) -> ImageData:
     elif header.compression in (_RLE8, _RLE4):
         pixels, is_palette = _read_rle(source.file, header), True
     else:
-        pixels, is_palette = _read_with_pillow(source)
+        image, pixels = pillow.decode_any(source, "BMP")
+        is_palette = image.mode == "P"
     frames = samples.drop_colour_if_grey([pixels]) if is_palette else [pixels]
     notes += describe_left_out((), header.count_bytes_behind(source.file))
     profile = header.read_profile(source.file)
@@ -182,34 +182,13 @@ def _read_rle(file: BinaryIO, header: _Header) -> NDArray[np.uint8]:
     return np.ascontiguousarray(palette[rows if header.is_top_down else rows[::-1]])
 
 
-def _read_with_pillow(source: Source) -> tuple[NDArray[Any], bool]:
-    """Return the pixels, and whether they come from a palette."""
-    from PIL.BmpImagePlugin import BmpImageFile  # The pixel limit of Image.open would be too low here.
-
-    source.file.seek(0)
-    try:
-        image = BmpImageFile(source.file)
-    except OSError as error:
-        raise UnsupportedImageError("a usual BMP", str(error), "convert it to .png") from error
-    mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
-    if mode not in ("L", "RGB"):
-        raise UnsupportedImageError("grey or RGB", f"Pillow mode {image.mode}", "convert it to RGB")
-    if source.header_only and mode == image.mode:
-        return np.broadcast_to(np.uint8(0), (image.height, image.width, len(mode))), False
-    try:
-        pixels = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
-    except OSError as error:
-        raise ValueError(str(error)) from error
-    return pixels, image.mode == "P"
-
-
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     """Write a BMP file in blocks of rows, because Pillow would copy the whole image first.
 
     Alpha that is opaque everywhere is left out, because many programs do not read it.
     """
     image = fit_alpha(image, supports_alpha=False)
-    pixels, profile = to_eight_bits(image, "BMP"), image.icc_profile or b""
+    pixels, profile = vips.convert_samples(image, "BMP"), image.icc_profile or b""
     order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]  # blue first
     file.write(make_bmp_header((*pixels.shape[:2], len(order)), image.dpi, len(profile)))
     padding = -pixels.shape[1] * len(order) % 4

@@ -87,9 +87,9 @@ FILE_FORMATS = {
         metadata=tuple(METADATA_NAMES),
     ),
     "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, is_compressed=False, metadata=("icc_profile", "dpi")),
-    "TGA": FileFormat("pillow_formats", (".tga", ".icb", ".vda", ".vst"), (8,), 65535, encoder_copies=1),
+    "TGA": FileFormat("tga", (".tga", ".icb", ".vda", ".vst"), (8,), 65535, encoder_copies=1),
     "DDS": FileFormat(
-        "pillow_formats",
+        "dds",
         (".dds",),
         (8,),
         16384,  # the limit of Direct3D
@@ -98,7 +98,7 @@ FILE_FORMATS = {
         limitation="DDS is written without compression and mipmaps",
     ),
     "PPM": FileFormat(
-        "pillow_formats",
+        "ppm",
         (".ppm", ".pgm", ".pnm"),
         (8, 16),
         2**31 - 1,

@@ -1,10 +1,11 @@
-"""Decode and encode 8-bit images with Pillow, for training, and convert images to Pillow's class.
+"""Decode images with Pillow, for training and of formats that libvips lacks, and convert images to Pillow's class.
 
 libvips cannot be used in a forked process, such as a loader of PyTorch, if its parent has used it.
 """
 
 from __future__ import annotations
 
+import io
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -58,6 +59,44 @@ def decode(source: Source, pages: int) -> Decoded:
     return Decoded([pixels], {"orientation": _pending_orientation(image)})
 
 
+def decode_any(source: Source, plugin: str, head: bytes | None = None) -> tuple[Any, NDArray[Any]]:
+    """Decode an image of a format that libvips lacks.
+
+    Args:
+        source: The file to read.
+        plugin: Name of the format in Pillow.
+        head: What is to be read instead of the bytes before the current position; None to read the file as it is.
+
+    Returns:
+        The image of Pillow, and its pixels (H, W, C) of uint8 or uint16, or zeros if only its shape is needed and it
+        cannot have alpha.
+
+    Raises:
+        UnsupportedImageError: It has too many pixels, or is of a kind that Pillow does not know.
+        ValueError: It is damaged.
+    """
+    if head is None:
+        source.file.seek(0)
+    data = source.file if head is None else io.BytesIO(head + source.file.read())
+    Image.init()
+    try:
+        image: Any = Image.OPEN[plugin][0](data, b"")  # Image.open would apply Pillow's own, lower limit of pixels
+    except OSError as error:
+        raise UnsupportedImageError(f"a usual {plugin} image", str(error), "convert it to .png") from error
+    source.check_pixel_count(image.width * image.height, len(image.getbands()))
+    mode = {"1": "L", "I;16": "I", "I;16B": "I"}.get(image.mode, image.mode)
+    if mode == "P":
+        mode = image.palette.mode if image.palette else "L"
+    elif source.header_only and mode in ("L", "I", "RGB"):
+        return image, np.broadcast_to(np.uint8(0), (image.height, image.width, 1 if mode == "I" else len(mode)))
+    try:
+        pixels = np.array(image.convert(mode))
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    pixels = pixels.astype(np.uint16) if mode == "I" else pixels
+    return image, pixels.reshape(image.height, image.width, -1)
+
+
 def _to_array(image: Image.Image, mode: str) -> NDArray[np.uint8]:
     pixels = np.array(image if image.mode == mode else image.convert(mode), np.uint8)
     return pixels.reshape(*pixels.shape[:2], -1)
@@ -89,9 +128,10 @@ def _pending_orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
-def encode(file: BinaryIO, pixels: NDArray[np.uint8], name: str) -> None:
-    """Write an image (H, W, 1, 3 or 4) in the format of a name in ``FILE_FORMATS``."""
-    Image.fromarray(squeeze_grey(pixels)).save(file, name, **_OPTIONS.get(name, {}))
+def encode(file: BinaryIO, pixels: NDArray[np.uint8], name: str, **options: Any) -> None:
+    """Write an image (H, W, 1 to 4) in the format of a name in ``FILE_FORMATS``, with options of Pillow's."""
+    pixels = np.ascontiguousarray(squeeze_grey(pixels))
+    Image.fromarray(pixels).save(file, name, **_OPTIONS.get(name, {}), **options)
 
 
 def has_pil_mode(image: ImageData) -> bool:

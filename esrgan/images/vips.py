@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
@@ -205,6 +206,15 @@ def to_vips_image(image: ImageData, name: str) -> Any:
             vips_image.set_type(types.array_int_type, "delay", list(image.delays_ms))
             vips_image.set_type(types.gint_type, "loop", image.loop)
     return vips_image
+
+
+def convert_samples(image: ImageData, name: str) -> NDArray[Any]:
+    """Return the first frame (H, W, C) with the samples of uint8 or uint16 that a format stores."""
+    pixels = image.frames[0]
+    if pixels.dtype.kind == "u" and pixels.itemsize * 8 == output_bits(image, name):
+        return pixels
+    vips_image = to_vips_image(dataclasses.replace(image, icc_profile=None), name)
+    return np.frombuffer(vips_image.write_to_memory(), _DTYPES[vips_image.format]).reshape(pixels.shape)
 
 
 def output_bits(image: ImageData, name: str) -> int:

@@ -349,3 +349,19 @@ def read_metadata_independently(path):
         info["xmp"] = info.get("xmp", info.get("XML:com.adobe.xmp"))
         tags = dict(exif) | dict(exif.get_ifd(0x8769)) | dict(exif.get_ifd(0x8825))
         return info | {"exif": info.get("exif") or tags.get(0x010F), "tags": tags}
+
+
+def to_pillow(pixels):
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def check_round_trip(folder, name, expected):
+    """Check that a file is read as expected, and that a second program reads the same from what is written."""
+    image = images.read_image(folder / name)
+    np.testing.assert_array_equal(image.frames[0], expected)
+    target = folder / f"b.{name.split('.')[1]}"
+    notes = (*image.notes, *images.write_image(target, double_size(image), overwrite=True))
+    with Image.open(target) as written:
+        large = expected.repeat(2, 0).repeat(2, 1)
+        np.testing.assert_array_equal(np.array(written).reshape(large.shape), large)
+    return target.read_bytes(), notes

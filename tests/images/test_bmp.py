@@ -143,3 +143,12 @@ def test_what_is_left_out_is_named(tmp_path):
 def test_unusual_masks_are_refused(tmp_path, masks):
     with pytest.raises(ImageError, match=r"got a BMP (of more than 8 bits|without some)"):
         images.read_image(make_bmp(tmp_path / "a.bmp", [[1, 1]] * 2, 32, 3, masks))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_grey_with_an_rgb_profile_is_written(tmp_path, dtype):
+    image = images.ImageData((noise(1, dtype),), icc_profile=PROFILE)
+    images.write_image(tmp_path / "a.bmp", image, reduce_depth=True)
+    with Image.open(tmp_path / "a.bmp") as written:
+        peak = 1 if dtype == np.float32 else np.iinfo(dtype).max
+        np.testing.assert_array_equal(np.array(written), np.rint(image.frames[0][..., 0] * (255 / peak)))

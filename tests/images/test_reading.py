@@ -31,6 +31,7 @@ from tests.helpers.image_files import (
     noise,
     read_independently,
     smooth,
+    to_pillow,
 )
 
 NOT_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read every file")
@@ -330,3 +331,11 @@ def test_a_forked_process_reads_strictly_and_refuses_otherwise(tmp_path):
     assert results.get(timeout=30) == noise(3).shape
     assert "start the process by the method spawn" in results.get(timeout=30)
     process.join()
+
+
+def test_shape_is_that_of_the_pixels(tmp_path):
+    for name, channels in (("a.tga", 3), ("b.tga", 4), ("c.tga", 1), ("d.dds", 4), ("e.ppm", 3)):
+        to_pillow(noise(channels)).save(tmp_path / name)
+        pixels = images.read_image(tmp_path / name).frames[0]
+        assert images.read_shape(tmp_path / name) == pixels.shape
+        np.testing.assert_array_equal(images.read_pixels(tmp_path / name, channels), pixels)

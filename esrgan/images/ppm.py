@@ -1,0 +1,52 @@
+"""Read and write PPM, PGM and PBM files (Netpbm)."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esrgan.images import pillow, vips
+from esrgan.images.image import ImageData, describe_left_out
+from esrgan.images.source import Source, UnsupportedImageError
+
+
+def read(source: Source) -> ImageData:
+    """Read a PPM, PGM or PBM file."""
+    source.file.seek(0)
+    start = source.file.read(4096)
+    space = rb"(?:\s|#[^\r\n]*[\r\n])+"
+    found = re.match(rb"P([1-6])" + space + rb"(\d+)" + space + rb"(\d+)(?:" + space + rb"(\d+))?", start)
+    if not found:
+        raise ValueError("its header is not complete")
+    kind, width, height, peak = (int(number or 1) for number in found.groups())
+    notes, changes = ["comment not kept"] if b"#" in found[0] else [], []
+    if kind in (1, 4):
+        peak = 1
+    elif peak not in (255, 65535):
+        changes.append(f"samples of 0 to {peak} changed to 0 to {255 if peak < 255 else 65535}")
+    if kind == 3 and peak > 255:
+        raise UnsupportedImageError("binary samples", "16-bit samples as text", "convert it to a .png of 16 bits")
+    if kind == 6 and peak > 255:  # Pillow would reduce it to 8 bits
+        source.check_pixel_count(width * height, 6)
+        source.file.seek(found.end() + 1)
+        data = np.frombuffer(source.file.read(6 * width * height), ">u2").reshape(height, width, 3)
+        pixels = data.astype(np.uint16) if peak == 65535 else np.rint(data * (65535 / peak)).clip(0, 65535)
+        frame: NDArray[Any] = pixels.astype(np.uint16)
+    else:
+        frame = pillow.decode_any(source, "PPM")[1]
+    if kind > 4:
+        notes += describe_left_out((), source.file.seek(0, os.SEEK_END) - found.end() - 1 - frame.nbytes)
+    return ImageData((frame,), "PPM", changes=tuple(changes), notes=tuple(notes))
+
+
+def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
+    """Write a PPM or, of a grey image, a PGM file."""
+    pixels = vips.convert_samples(image, "PPM")
+    height, width, channels = pixels.shape
+    peak, order = (255, "u1") if pixels.dtype == np.uint8 else (65535, ">u2")
+    file.write(f"P{5 if channels == 1 else 6}\n{width} {height}\n{peak}\n".encode())
+    file.write(np.ascontiguousarray(pixels, order).data)

@@ -1,0 +1,49 @@
+"""Tests of TGA files."""
+
+import struct
+
+import pytest
+
+from esrgan import images
+from tests.helpers.image_files import check_round_trip, noise, to_pillow
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("rle", [False, True])
+@pytest.mark.parametrize("orientation", [1, -1])
+def test_tga_keeps_its_layout(tmp_path, channels, rle, orientation):
+    pixels = noise(channels)
+    to_pillow(pixels).save(tmp_path / "a.tga", rle=rle, orientation=orientation, id_section=b"name")
+    data = bytearray((tmp_path / "a.tga").read_bytes())
+    data[8:12] = struct.pack("<HH", 5, 7)
+    (tmp_path / "a.tga").write_bytes(data[:-26])  # without a footer, as in version 1
+    written, notes = check_round_trip(tmp_path, "a.tga", pixels)
+    assert (written[2] > 8) == rle
+    assert bool(written[17] & 0x20) == (orientation > 0)
+    assert struct.unpack("<HH", written[8:12]) == (10, 14)
+    assert written[18:22] == b"name"
+    assert notes == ()
+
+
+def test_tga_alpha_that_is_not_used_is_dropped(tmp_path):
+    pixels = noise(4)
+    pixels[..., 3] = 0
+    to_pillow(pixels).save(tmp_path / "a.tga")
+    data = bytearray((tmp_path / "a.tga").read_bytes())
+    data[17] &= 0xF0
+    (tmp_path / "a.tga").write_bytes(data)
+    check_round_trip(tmp_path, "a.tga", pixels[..., :3])
+
+
+def test_tga_is_known_by_its_footer(tmp_path):
+    to_pillow(noise(3)).save(tmp_path / "a.tga")
+    (tmp_path / "a.tga").rename(tmp_path / "a.png")
+    assert images.read_image(tmp_path / "a.png").file_format == "TGA"
+
+
+def test_tga_areas_are_named(tmp_path):
+    to_pillow(noise(3)).save(tmp_path / "a.tga")
+    data = (tmp_path / "a.tga").read_bytes()
+    data = data[:-26] + bytes(495) + struct.pack("<II", len(data) - 26, 0) + data[-18:]
+    (tmp_path / "a.tga").write_bytes(data)
+    assert "TGA extension area" in images.read_image(tmp_path / "a.tga").notes[0]
