@@ -14,7 +14,7 @@ each convolution and the queues, so it does not depend on the length of the imag
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -31,6 +31,7 @@ SMALL_INPUT_ELEMENTS = 20480
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 # oneDNN sums narrow grey images in another order than wide ones. 10 columns are wide enough; this leaves some margin.
 MIN_GREY_COLUMNS = 32
+REPORTS_PER_STRIP = 16  # how often the work on a strip is reported, about
 
 
 class _Layer(Protocol):
@@ -41,7 +42,9 @@ class _Layer(Protocol):
         """
 
 
-def upscale_strips(network: Generator, strips: Iterable[Tensor], dim: int, lines: int) -> Iterator[Tensor]:
+def upscale_strips(
+    network: Generator, strips: Iterable[Tensor], dim: int, lines: int
+) -> Iterator[tuple[Tensor | None, float]]:
     """Upscale a batch of images that is read in strips.
 
     Args:
@@ -52,9 +55,14 @@ def upscale_strips(network: Generator, strips: Iterable[Tensor], dim: int, lines
         lines: How many lines to compute at once, at every resolution.
 
     Yields:
-        float32 (B, C, scale·H, scale·W): consecutive parts of the output along ``dim``, of varying thickness.
+        float32 (B, C, scale·H, scale·W): consecutive parts of the output along ``dim``, of varying thickness, or None
+        while no part is complete; and the work since the last time, in lines of the input. The work of all lines adds
+        up to their number. It is reported in small steps, because the first part may come late: the output lags
+        behind the input by hundreds of lines with a deep network.
     """
     layers = _build_layers(network, dim)
+    works = list(_work_per_line(layers))
+    work = 0.0
     for strip, is_last in _mark_last(strips):
         # Depth first: each piece passes through all layers before the next one starts, so few are in memory at once.
         # After the last strip every layer adds the lines it kept, so pieces grow and are split again.
@@ -62,11 +70,34 @@ def upscale_strips(network: Generator, strips: Iterable[Tensor], dim: int, lines
         while waiting:
             depth, piece, is_last_piece = waiting.pop()
             if depth == len(layers):
-                yield piece
+                yield piece, work
+                work = 0.0
             elif (done := layers[depth].push(piece, is_last_piece)) is not None:
+                work += works[depth] * done.shape[dim]
+                if work * REPORTS_PER_STRIP >= lines:
+                    yield None, work
+                    work = 0.0
                 pieces = torch.split(done, lines, dim) if done.shape[dim] * 2 > lines * 3 else (done,)
                 marked = [(depth + 1, each, is_last_piece and each is pieces[-1]) for each in pieces]
                 waiting.extend(reversed(marked))
+
+
+def _work_per_line(layers: Sequence[_Layer]) -> Iterator[float]:
+    """Yield for each layer the share of its work for one line of its output in all work for one line of the input."""
+    resolution = 1
+    costs: list[tuple[int, int]] = []  # multiplications for a pixel of the input, and lines for one of the input
+    for layer in layers:
+        weights = 0
+        if isinstance(layer, (_Convolution, _DenseBlock)):
+            weights = sum(each.conv.weight.numel() for each in layer.buffers)
+            resolution *= 2 if isinstance(layer, _NearestUpsampling) else 1
+        cost = weights * resolution**2
+        resolution *= 2 if isinstance(layer, _SubPixelUpsampling) else 1
+        resolution *= layer.factor if isinstance(layer, _PixelShuffle) else 1
+        costs.append((cost, resolution))
+    total = sum(cost for cost, _ in costs)
+    for cost, lines in costs:
+        yield cost / total / lines
 
 
 def estimate_kept_bytes(network: Generator) -> int:

@@ -33,10 +33,11 @@ class Part(NamedTuple):
     """A part of the output.
 
     Attributes:
-        pixels: float32 (B, C, h, w), about [0, 1], on the network's device.
+        pixels: float32 (B, C, h, w), about [0, 1], on the network's device; without lines and on the CPU if only the
+            work has advanced.
         top: Row of its upper left corner.
         left: Column of its upper left corner.
-        done: The fraction of the image that is complete with this part, up to 1.
+        done: The fraction of the work on the image that is done, up to 1.
     """
 
     pixels: Tensor
@@ -142,14 +143,20 @@ def _upscale_tiles(network: Generator, low: Tensor, peak: float, tiling: Tiling)
                 region = (strip, band) if dim == 2 else (band, strip)
                 yield network.unshuffle(_read(network, low, peak, *region))
 
-        position = 0
-        for part in upscale_strips(network, strips(), dim, tiling.lines):
+        position, work, total = 0, 0.0, math.ceil(long_side / factor)
+        for part, more in upscale_strips(network, strips(), dim, tiling.lines):
+            work += more
+            done = (first + (last - first) * min(work / total, 1.0)) / short_side
+            if part is None:
+                yield Part(torch.empty(len(low), network.out_channels, 0, 0), 0, 0, done)
+                continue
             # Lines beyond the true size come from padding for pixel unshuffle; those outside the band are its overlap.
             thickness = min(part.shape[dim], long_side * scale - position)
             inner = part.narrow(5 - dim, (first - padded_first) * scale, (last - first) * scale)
             offset = (position, first * scale) if dim == 2 else (first * scale, position)
             position += thickness
-            done = (first + (last - first) * position / (long_side * scale)) / short_side
+            if position == long_side * scale:  # in spite of rounding
+                done = last / short_side
             yield Part(inner.narrow(dim, 0, thickness), *offset, done)
 
 

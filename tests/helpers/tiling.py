@@ -28,6 +28,7 @@ def upscale_in_parts(network, low, chosen=None):
         if chosen is not None:
             patch.setattr(tiling, "choose_tiling", lambda *_: chosen)
         for part in tiling.upscale_tiled(network, low):
-            parts.append(tuple(part.pixels.shape[2:]))
+            if part.pixels.numel():
+                parts.append(tuple(part.pixels.shape[2:]))
             part.copy_to(high)
     return high, parts
