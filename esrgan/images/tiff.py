@@ -11,7 +11,7 @@ from esrgan.images import samples, tiff_decoding, tiff_metadata, tiff_pages, vip
 from esrgan.images import tiff_directories as tags
 from esrgan.images.image import ImageData
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
-from esrgan.images.tiff_directories import Directory
+from esrgan.images.tiff_layout import find_gaps
 from esrgan.images.tiff_pages import Page
 
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # colours of a pixel by PhotometricInterpretation (TIFF 6.0, §8)
@@ -25,28 +25,25 @@ _MAX_TIFF_BYTES = 0.98 * 2**32
 def read(source: Source) -> ImageData:
     """Read a TIFF file."""
     notes: list[str] = []
-    if source.is_strict:
-        _check_strictly(source.file)
     pages = tiff_pages.find_pages(source.file, notes)
-    decoded = (_decode_strictly if source.is_strict else tiff_decoding.decode)(source, pages)
-    frames = decoded.frames
-    first = pages[0].directory
-    if tags.get_integer(first, tags.PHOTOMETRIC, 1) == _PALETTE:
+    decoded = _decode_strictly(source, pages) if source.is_strict else tiff_decoding.decode(source, pages)
+    first, layout, frames = pages[0].directory, pages[0].layout, decoded.frames
+    if layout.photometric == _PALETTE:
         frames = samples.drop_colour_if_grey(frames)
-    extra_bands = _count_extra_bands(first, frames[0].shape[2])
+    has_alpha = layout.extra[:1] in ((1,), (2,))
+    extra_bands = max(frames[0].shape[2] - layout.colours - has_alpha, 0)
     if all(page.mask for page in pages):
         masks = tiff_decoding.decode_masks(source, pages)
         frames = [_append_mask(frame, mask) for frame, mask in zip(frames, masks, strict=True)]
     orientation = 1 if source.is_strict else tags.get_integer(first, tags.ORIENTATION, 1)
     stored = list({page.number: page.directory for page in pages}.values())
-    compression = tags.get_integer(first, tags.COMPRESSION, 1)
     blocks, left_out = tiff_metadata.read_blocks(stored, len(pages), is_turned=orientation in range(2, 9))
     no_data = stated = tiff_metadata.read_no_data(first)
     if decoded.changes and no_data is not None:
-        no_data = tiff_decoding.convert_value(first, no_data)
+        no_data = tiff_decoding.convert_value(layout, no_data)
         if no_data != stated:
             blocks = tiff_metadata.replace_no_data(blocks, no_data)
-    is_caption = tiff_metadata.describe_structure(first.get(tags.DESCRIPTION)) is None
+    is_caption = tiff_metadata.describe_structure(tags.get_content(first, tags.DESCRIPTION)) is None
     dpi, aspect = tags.read_dpi(first), tiff_metadata.read_pixel_aspect(first)
     if orientation >= 5:
         dpi, aspect = dpi and dpi[::-1], aspect and aspect[::-1]
@@ -55,54 +52,52 @@ def read(source: Source) -> ImageData:
         "TIFF",
         extra_bands=extra_bands,
         no_data=no_data,
-        compression=_TIFF_COMPRESSIONS.get(compression, "deflate"),
+        compression=_TIFF_COMPRESSIONS.get(layout.compression, "deflate"),
+        icc_profile=decoded.metadata.get("icc_profile"),
+        exif=tags.read_exif(source.file, first, with_description=is_caption, orientation=orientation),
+        xmp=decoded.metadata.get("xmp"),
+        iptc=tags.read_iptc(first),
+        dpi=dpi,
+        pixel_aspect=aspect,
         native_blocks=tuple(blocks),
         changes=tuple(decoded.changes),
         notes=(*notes, *decoded.notes, *left_out),
-        **(
-            decoded.metadata
-            | {"exif": tags.read_exif(source.file, first, with_description=is_caption, orientation=orientation)}
-            | {"iptc": tags.read_iptc(first)}
-        ),
-        dpi=dpi,
-        pixel_aspect=aspect,
     )
 
 
 def _decode_strictly(source: Source, pages: list[Page]) -> Decoded:
-    """Decode one page with Pillow."""
+    """Decode one page with Pillow, and refuse those that Pillow would change."""
+    page, layout = pages[0], pages[0].layout
+    expected = "a TIFF image of 8 bits"
+    if layout.bits > 8:
+        kind = "floating-point samples" if layout.kind == "f" else "samples"
+        got = f"{kind} of more than 8 bits ({layout.bits})"
+        raise UnsupportedImageError(expected, got, "convert it to 8 bits")
+    if layout.sample_format != 1:
+        raise UnsupportedImageError(expected, "signed samples", "convert it to unsigned samples of 8 bits")
+    more = layout.channels - _COLOURS.get(layout.photometric, layout.channels)
+    if more > 0 and layout.extra not in ((1,), (2,)):
+        got = f"{layout.channels} bands, {more} of them neither colour nor alpha"
+        remedy = "write the bands to train on as grey or RGB"
+        raise UnsupportedImageError("grey or RGB, with or without alpha", got, remedy)
     if len(pages) > 1:
         raise UnsupportedImageError("one image", f"several pages ({len(pages)})", "extract one of them")
-    (page,) = pages
     if page.mask:
         raise UnsupportedImageError("grey or RGB", "a transparency mask", "save it without, or as alpha")
     if page.number:
         raise UnsupportedImageError("an image on the first page", f"one on page {page.number + 1}", "save it alone")
-    photometric, compression = (
-        tags.get_integer(page.directory, tag, 1) for tag in (tags.PHOTOMETRIC, tags.COMPRESSION)
-    )
-    if photometric == tiff_pages.YCBCR and compression not in tiff_pages.JPEG:
+    if layout.is_ycbcr:
         raise UnsupportedImageError("grey or RGB", "YCbCr without JPEG compression", "convert it to RGB")
-    if tiff_pages.find_gaps(page.directory):
+    if find_gaps(page.directory):
         raise UnsupportedImageError("an image without gaps", "one with empty strips or tiles", "fill them")
     decoded = vips.decode(source, "tiff", n=1)
-    frame = decoded.frames[0]
-    is_premultiplied = tags.get_numbers(page.directory, tags.EXTRA_SAMPLES)[:1] == [1]
-    if is_premultiplied and not source.header_only and frame[..., -1].min() < 255:
+    if layout.is_premultiplied and not source.header_only and decoded.frames[0][..., -1].min() < 255:
         decoded.changes.append("premultiplied alpha")
     return decoded
 
 
 def _append_mask(frame: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([frame, (mask * (samples.peak_value(frame.dtype) / 255)).astype(frame.dtype)], axis=2)
-
-
-def _count_extra_bands(page: Directory, channels: int) -> int:
-    """Return how many of the channels are neither colour nor alpha, by what the tags say."""
-    meaning = int((tags.get_numbers(page, tags.PHOTOMETRIC) or [1])[0])
-    has_alpha = any(kind in (1, 2) for kind in tags.get_numbers(page, tags.EXTRA_SAMPLES)[:1])
-    colours = 1 if meaning in (0, 1) else 3
-    return max(channels - colours - has_alpha, 0)
 
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
@@ -140,37 +135,3 @@ def _write_with_tifffile(file: BinaryIO, image: ImageData) -> None:
             for frame in frames:
                 writer.write(frame, compression=None if image.compression == "none" else "zlib", **options)
     tags.write_metadata(file, image.exif, image.dpi, tiff_metadata.adjust_blocks(image))
-
-
-def _check_strictly(file: BinaryIO) -> None:
-    """Refuse a TIFF image that Pillow would change, by what it is: deep or signed samples, extra bands, pages."""
-    pages = list(tags.read_directories(file))
-    if not pages:
-        raise UnsupportedImageError("a TIFF image of 8 bits", "a damaged file", "replace it")
-    bits, sample_format, colours, samples, subfile = (
-        int(max(tags.get_numbers(pages[0], tag) or [default]))
-        for tag, default in (
-            (tags.BITS_PER_SAMPLE, 1),
-            (tags.SAMPLE_FORMAT, 1),
-            (tags.PHOTOMETRIC, 1),
-            (tags.SAMPLES_PER_PIXEL, 1),
-            (tags.SUBFILE_TYPE, 0),
-        )
-    )
-    if subfile & 1 or tags.DNG_VERSION in pages[0]:
-        raise UnsupportedImageError("an image", "a camera raw file", "develop it to a .tif or .png of 8 bits")
-    if bits > 8:
-        kind = "floating-point samples" if sample_format == 3 else "samples"
-        raise UnsupportedImageError(
-            "a TIFF image of 8 bits", f"{kind} of more than 8 bits ({bits})", "convert it to 8 bits"
-        )
-    if sample_format != 1:
-        raise UnsupportedImageError(
-            "a TIFF image of 8 bits", "signed samples", "convert it to unsigned samples of 8 bits"
-        )
-    extra = tags.get_numbers(pages[0], tags.EXTRA_SAMPLES)
-    if samples > _COLOURS.get(colours, samples) and extra not in ([1], [2]):  # associated or unassociated alpha
-        got = f"{samples} bands, {samples - _COLOURS[colours]} of them neither colour nor alpha"
-        raise UnsupportedImageError(
-            "grey or RGB, with or without alpha", got, "write the bands to train on as grey or RGB"
-        )

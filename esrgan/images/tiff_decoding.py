@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,85 +11,21 @@ from numpy.typing import NDArray
 
 from esrgan.images import tiff_directories as tags
 from esrgan.images import vips
+from esrgan.images.image import profile_space
 from esrgan.images.samples import peak_value
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
-from esrgan.images.tiff_directories import Directory, EditedFile, TagValue
+from esrgan.images.tiff_directories import Directory, EditedFile
+from esrgan.images.tiff_layout import STRIPS, Layout, find_gaps, find_segment_tags
 from esrgan.images.tiff_metadata import read_no_data
-from esrgan.images.tiff_pages import JPEG, YCBCR, Page, find_gaps, get_size
+from esrgan.images.tiff_pages import Page
 
 _OLD_JPEG = 6
 # The compressions of libtiff that are always there. libvips makes tiles of all others black, without an error.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32766, 32771, 32773, 32809, 32946}
 _METADATA_TAGS = {"icc_profile": 34675, "xmp": 700}  # IPTC is read by tiff_directories
-_STRIPS = (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
-_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # SampleFormat (TIFF 6.0, §19)
 _MASK = 4  # PhotometricInterpretation
 _ROWS_AT_ONCE = 256
 _MAX_PADDING = 1 << 24  # pixels of tiles outside of an image
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How the samples of a page are stored."""
-
-    width: int
-    height: int
-    bits: int
-    channels: int
-    sample_format: int
-    photometric: int
-    is_planar: bool
-    tile_width: int
-    tile_height: int
-    predictor: int
-    is_ycbcr: bool
-
-    @classmethod
-    def of(cls, page: Directory) -> _Layout:
-        channels = tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
-        sample_format = tags.get_integer(page, tags.SAMPLE_FORMAT, _UNSIGNED)
-        photometric = tags.get_integer(page, tags.PHOTOMETRIC, 1)
-        return cls(
-            *get_size(page),
-            bits=tags.get_integer(page, tags.BITS_PER_SAMPLE, 1),
-            channels=channels,
-            sample_format=sample_format if sample_format in (_SIGNED, _FLOAT) else _UNSIGNED,
-            photometric=photometric,
-            is_planar=tags.get_integer(page, tags.PLANAR, 1) == 2 and channels > 1,
-            tile_width=tags.get_integer(page, tags.TILE_WIDTH, 0),
-            tile_height=tags.get_integer(page, tags.TILE_HEIGHT, 0),
-            predictor=tags.get_integer(page, tags.PREDICTOR, 1),
-            is_ycbcr=photometric == YCBCR and tags.get_integer(page, tags.COMPRESSION, 1) not in JPEG,
-        )
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether libvips can only decompress the samples, but not tell what they are."""
-        known = (16, 24, 32) if self.sample_format == _FLOAT else (8, 16, 32)
-        is_known = self.bits in known or (self.bits in (1, 2, 4) and self.channels == 1)
-        return not is_known and self.photometric in (0, 1, 2, 4)
-
-    @property
-    def is_inverted(self) -> bool:
-        """Whether white is 0 in samples that have no peak."""
-        return self.photometric == 0 and (self.sample_format != _UNSIGNED or self.bits > 16)
-
-    @property
-    def has_single_planes(self) -> bool:
-        """Whether each plane is decoded by itself, because libvips takes the first for all."""
-        return self.is_planar and (self.photometric in (0, 1, 2, 4) or self.is_ycbcr)
-
-    @property
-    def tiles(self) -> tuple[int, int]:
-        """How many tiles are one below the other, and side by side; (0, 0) without tiles."""
-        if not (self.tile_width and self.tile_height):
-            return 0, 0
-        return math.ceil(self.height / self.tile_height), math.ceil(self.width / self.tile_width)
-
-    @property
-    def row_bits(self) -> int:
-        """The bits of a row of the page, or of a tile."""
-        return (self.tile_width or self.width) * self.bits * (1 if self.is_planar else self.channels)
 
 
 def decode(source: Source, pages: list[Page]) -> Decoded:
@@ -100,97 +35,98 @@ def decode(source: Source, pages: list[Page]) -> Decoded:
         UnsupportedImageError: They have too many pixels, a compression that cannot be read, or unknown samples.
         ValueError: They are damaged.
     """
-    layout = _Layout.of(pages[0].directory)
+    layout = pages[0].layout
     bytes_per_pixel = layout.channels * math.ceil(layout.bits / 8)
-    source.check_pixel_count(sum(math.prod(get_size(page.directory)) for page in pages), bytes_per_pixel)
-    numbers = [page.number for page in pages]
-    is_stored = all(page.is_stored for page in pages) and numbers == list(range(len(pages)))
-    decoded = _decode_directories(source, [page.directory for page in pages], numbers, is_stored=is_stored)
+    source.check_pixel_count(sum(page.layout.width * page.layout.height for page in pages), bytes_per_pixel)
+    decoded = _decode_pages(source, pages)
     if layout.is_ycbcr:
         decoded.frames = [_convert_ycbcr(frame, pages[0].directory) for frame in decoded.frames]
         decoded.changes.append("YCbCr converted to RGB")
     if layout.is_inverted:
         decoded.notes.append("0 is white in the file; its values are kept, but 0 is black in the output")
-    if _is_premultiplied(pages[0].directory):
-        colours = 1 if layout.photometric in (0, 1) else 3
-        decoded.frames = [_unpremultiply(frame, colours, decoded.changes) for frame in decoded.frames]
+    if layout.is_premultiplied:
+        decoded.frames = [_unpremultiply(frame, layout.colours, decoded.changes) for frame in decoded.frames]
     return decoded
 
 
 def decode_masks(source: Source, pages: list[Page]) -> list[NDArray[Any]]:
     """Decode the transparency masks of pages to arrays (H, W, 1) of uint8."""
-    masks = [page.mask for page in pages if page.mask]
-    frames = _decode_directories(source, masks, [page.mask_number for page in pages], is_stored=False).frames
+    frames = _decode_pages(source, [page.mask for page in pages if page.mask]).frames
     if frames[0].dtype != np.uint8 or frames[0].shape[2] != 1:
         raise UnsupportedImageError("a mask of 1 or 8 bits", f"one of type {frames[0].dtype}", "save it as alpha")
     return frames
 
 
-def _decode_directories(
-    source: Source, directories: list[Directory], numbers: list[int], *, is_stored: bool
-) -> Decoded:
-    """Decode directories; the numbers are those of their pages in the file."""
-    layout = _Layout.of(directories[0])
+def _decode_pages(source: Source, pages: list[Page]) -> Decoded:
+    """Decode pages as they are stored, with samples of types that ``ImageData`` has."""
+    layout = pages[0].layout
     if layout.is_raw and layout.bits > 64:
         raise UnsupportedImageError("samples of at most 64 bits", f"{layout.bits} bits", "convert it to 16 bits")
-    if any(tags.get_integer(directory, tags.COMPRESSION, 1) not in _COMPRESSIONS for directory in directories):
-        return _decode_with_tifffile(source, directories, numbers)
-    views = [_make_views(directory) for directory in directories]
-    is_stored = is_stored and all(page == [directory] for page, directory in zip(views, directories, strict=True))
-    shown = [view for page in views for view in page]
+    if any(page.layout.compression not in _COMPRESSIONS for page in pages):
+        return _decode_with_tifffile(source, pages)
+    views = [_make_views(page) for page in pages]
+    shown = [view for views_of_page in views for view in views_of_page]
+    is_stored = all(
+        page.is_stored and page.number == i and [page.directory] == views[i] for i, page in enumerate(pages)
+    )
     edited = None if is_stored else EditedFile(source.file, shown)
-    decoded = _decode_views(source, [get_size(view) for view in shown], edited)
-    flat = iter(decoded.frames)
-    frames = []
-    for directory, page in zip(directories, views, strict=True):
-        layout = _Layout.of(directory)
-        planes = [next(flat) for _ in page]
+    decoded = _decode_views(source, shown, edited)
+    flat, frames = iter(decoded.frames), []
+    for page, views_of_page in zip(pages, views, strict=True):
+        planes = [next(flat) for _ in views_of_page]
         if layout.is_raw and edited:
-            planes = [_unpack(plane[..., 0], layout, edited.order) for plane in planes]
+            planes = [_unpack(plane[..., 0], page.layout, edited.order) for plane in planes]
         elif layout.has_single_planes and layout.photometric == 0 and not layout.is_inverted:
             planes[0] = np.iinfo(planes[0].dtype).max - planes[0]
-        frames.append(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
+        frame = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        frame = _convert(_join_tiles(frame, page.layout), layout, decoded.changes)
+        frames.append(_fill_gaps(frame, page))
     if layout.is_raw or layout.has_single_planes:
-        decoded = Decoded(frames, {}, _read_metadata(directories[0], layout), decoded.changes, [])
-    frames = [
-        _convert(_join_tiles(frame, _Layout.of(page)), layout, decoded.changes)
-        for frame, page in zip(frames, directories, strict=True)
-    ]
-    decoded.frames = [_fill_gaps(frame, page) for frame, page in zip(frames, directories, strict=True)]
-    decoded.changes = list(dict.fromkeys(decoded.changes))
+        return _join_metadata(pages[0], frames, decoded.changes)
+    decoded.frames, decoded.changes = frames, list(dict.fromkeys(decoded.changes))
     return decoded
 
 
-def _decode_views(source: Source, sizes: list[tuple[int, int]], edited: EditedFile | None) -> Decoded:
+def _join_metadata(page: Page, frames: list[NDArray[Any]], changes: list[str]) -> Decoded:
+    """Return frames that libvips has not decoded as what they are, with the colour profile and XMP of their page."""
+    metadata = {name: tags.get_content(page.directory, tag) for name, tag in _METADATA_TAGS.items()}
+    metadata = {name: content for name, content in metadata.items() if content}
+    notes = []
+    if page.layout.colours == 1 and profile_space(metadata.get("icc_profile")) == "RGB":
+        del metadata["icc_profile"]
+        notes.append("RGB colour profile of a grey image not kept")
+    return Decoded(frames, {}, metadata, list(dict.fromkeys(changes)), notes)
+
+
+def _decode_views(source: Source, views: list[Directory], edited: EditedFile | None) -> Decoded:
     """Decode all directories of a file, at once if they are of one size."""
-    if len(set(sizes)) == 1:
-        decoded = vips.decode(source, "tiff", edited=edited, n=len(sizes))
-        if len(sizes) != len(decoded.frames):
-            raise ValueError(f"only {len(decoded.frames)} of {len(sizes)} images can be read")
+    sizes = {(tags.get_integer(view, tags.WIDTH, 0), tags.get_integer(view, tags.HEIGHT, 0)) for view in views}
+    if len(sizes) == 1:
+        decoded = vips.decode(source, "tiff", edited=edited, n=len(views))
+        if len(views) != len(decoded.frames):
+            raise ValueError(f"only {len(decoded.frames)} of {len(views)} images can be read")
         return decoded
-    each = [vips.decode(source, "tiff", edited=edited, n=1, page=number) for number in range(len(sizes))]
+    each = [vips.decode(source, "tiff", edited=edited, n=1, page=number) for number in range(len(views))]
     each[0].frames = [page.frames[0] for page in each]
     return each[0]
 
 
-def _make_views(page: Directory) -> list[Directory]:
+def _make_views(page: Page) -> list[Directory]:
     """Return the directories that libvips is shown for a page: one, or one for each plane."""
-    layout = _Layout.of(page)
-    view = _stack_tiles(page, layout)
-    gaps = find_gaps(page)
-    if gaps:
-        offsets, counts = ([int(number) for number in tags.get_numbers(view, tag)] for tag in _STRIPS)
+    layout = page.layout
+    view = _stack_tiles(page)
+    if gaps := find_gaps(page.directory):
+        offsets, counts = (tags.get_integers(view, tag) for tag in STRIPS)
         largest = counts.index(max(counts))
         for i in gaps:  # libtiff would fail; what it decodes instead is overwritten
             offsets[i], counts[i] = offsets[largest], counts[largest]
-        view |= {tag: tags.make_integers(*numbers) for tag, numbers in zip(_STRIPS, (offsets, counts), strict=True)}
+        view |= {tag: tags.make_integers(*numbers) for tag, numbers in zip(STRIPS, (offsets, counts), strict=True)}
     if layout.is_inverted or layout.photometric == _MASK:
         view[tags.PHOTOMETRIC] = tags.make_integers(1)
     if layout.is_ycbcr:
         view[tags.PHOTOMETRIC] = tags.make_integers(2)
-    if _is_premultiplied(page):  # libvips would round down, and make colours without alpha black
-        extra = [int(kind) for kind in tags.get_numbers(page, tags.EXTRA_SAMPLES)]
-        view[tags.EXTRA_SAMPLES] = tags.make_integers(2, *extra[1:])
+    if layout.is_premultiplied:  # libvips would round down, and make colours without alpha black
+        view[tags.EXTRA_SAMPLES] = tags.make_integers(2, *layout.extra[1:])
     if layout.is_raw:
         view[tags.PHOTOMETRIC] = tags.make_integers(1)
         view[tags.WIDTH] = tags.make_integers(math.ceil(layout.row_bits / 8))
@@ -209,38 +145,41 @@ def _make_views(page: Directory) -> list[Directory]:
     view[tags.PHOTOMETRIC] = tags.make_integers(1)
     planes = [dict(view) for _ in range(layout.channels)]
     for number, plane in enumerate(planes):
-        for tag in _STRIPS:
-            values = [int(value) for value in tags.get_numbers(view, tag)]
+        for tag in STRIPS:
+            values = tags.get_integers(view, tag)
             share = len(values) // layout.channels
             plane[tag] = tags.make_integers(*values[number * share : (number + 1) * share])
     return planes
 
 
-def _stack_tiles(page: Directory, layout: _Layout) -> Directory:
+def _stack_tiles(page: Page) -> Directory:
     """Return a page with its tiles as strips, because libvips makes tiles black that it cannot decode."""
-    view, (down, across) = dict(page), layout.tiles
-    if not down:
+    view, layout = dict(page.directory), page.layout
+    if not layout.tile_width:
         return view
+    across, down = layout.segments
     height, area = layout.tile_height * down * across, layout.width * layout.height
     planes = layout.channels if layout.is_planar else 1
-    offsets, counts = (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS) if tags.TILE_OFFSETS in page else _STRIPS
-    if (
-        height * layout.tile_width > 8 * area + _MAX_PADDING
-        or len(tags.get_numbers(page, offsets)) < planes * down * across
-    ):
+    places = dict(zip(STRIPS, find_segment_tags(page.directory), strict=True))
+    count = len(tags.get_numbers(page.directory, places[tags.STRIP_OFFSETS]))
+    most = 8 * area + _MAX_PADDING
+    if not height or height * layout.tile_width > most or count < planes * down * across:
         raise ValueError("tiles that do not fit the image")
-    moved = {tag: page[source] for tag, source in zip(_STRIPS, (offsets, counts), strict=True)}
     for tag in (tags.TILE_WIDTH, tags.TILE_HEIGHT, tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS):
         view.pop(tag, None)
     sizes = {tags.WIDTH: layout.tile_width, tags.HEIGHT: height, tags.ROWS_PER_STRIP: layout.tile_height}
-    return view | moved | {tag: tags.make_integers(size) for tag, size in sizes.items()}
+    return (
+        view
+        | {tag: page.directory[source] for tag, source in places.items()}
+        | {tag: tags.make_integers(n) for tag, n in sizes.items()}
+    )
 
 
-def _join_tiles(frame: NDArray[Any], layout: _Layout) -> NDArray[Any]:
+def _join_tiles(frame: NDArray[Any], layout: Layout) -> NDArray[Any]:
     """Return tiles that lie one below the other side by side."""
-    down, across = layout.tiles
-    if not down:
+    if not layout.tile_width:
         return frame
+    across, down = layout.segments
     tiles = frame.reshape(down, across, layout.tile_height, layout.tile_width, -1)
     joined = np.empty((layout.height, layout.width, frame.shape[2]), frame.dtype)
     for i in range(down):
@@ -251,12 +190,12 @@ def _join_tiles(frame: NDArray[Any], layout: _Layout) -> NDArray[Any]:
     return joined
 
 
-def _unpack(rows: NDArray[np.uint8], layout: _Layout, order: Literal["<", ">"]) -> NDArray[Any]:
+def _unpack(rows: NDArray[np.uint8], layout: Layout, order: Literal["<", ">"]) -> NDArray[Any]:
     """Return the samples (H, W, C) in decompressed rows of bytes."""
     channels = 1 if layout.is_planar else layout.channels
     height, bits = len(rows), layout.bits
     if bits in (8, 16, 32, 64):
-        dtype = np.dtype({_SIGNED: "i", _FLOAT: "f"}.get(layout.sample_format, "u") + str(bits // 8))
+        dtype = np.dtype(f"{layout.kind}{bits // 8}")
         if layout.predictor == 3:
             samples = _undo_float_predictor(rows, channels, dtype)
         else:
@@ -266,8 +205,8 @@ def _unpack(rows: NDArray[np.uint8], layout: _Layout, order: Literal["<", ">"]) 
             whole = samples.view(f"u{dtype.itemsize}")
             np.cumsum(whole, axis=1, dtype=whole.dtype, out=whole)
         return samples
-    if bits > 32 or layout.sample_format != _UNSIGNED:
-        got = f"{'floats' if layout.sample_format == _FLOAT else 'integers'} of {bits} bits"
+    if bits > 32 or layout.kind != "u":
+        got = f"{'floats' if layout.kind == 'f' else 'integers'} of {bits} bits"
         raise UnsupportedImageError("samples of common sizes", got, "convert it to 16 bits or float")
     samples = np.empty((height, layout.row_bits // bits), np.uint32)
     weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.uint32)
@@ -285,10 +224,10 @@ def _undo_float_predictor(rows: NDArray[np.uint8], channels: int, dtype: np.dtyp
     return samples
 
 
-def _convert(frame: NDArray[Any], layout: _Layout, changes: list[str]) -> NDArray[Any]:
+def _convert(frame: NDArray[Any], layout: Layout, changes: list[str]) -> NDArray[Any]:
     """Return samples as uint8, uint16 or float32, with a message if they were converted."""
-    bits, kind = layout.bits, layout.sample_format
-    if kind == _UNSIGNED and layout.is_raw and bits < 16:
+    bits, kind = layout.bits, layout.kind
+    if kind == "u" and layout.is_raw and bits < 16:
         peak = 255 if bits < 8 else 65535
         changes.append(f"{bits}-bit samples scaled to {8 if bits < 8 else 16} bits")
         values = 2**bits - 1 - frame if layout.photometric == 0 else frame
@@ -297,10 +236,10 @@ def _convert(frame: NDArray[Any], layout: _Layout, changes: list[str]) -> NDArra
     if frame.dtype in (np.uint8, np.uint16, np.float32):
         return np.ascontiguousarray(frame)
     limits = np.finfo(np.float32)
-    values = frame.clip(limits.min, limits.max, where=np.isfinite(frame), out=frame.copy()) if kind == _FLOAT else frame
+    values = frame.clip(limits.min, limits.max, where=np.isfinite(frame), out=frame.copy()) if kind == "f" else frame
     converted = np.ascontiguousarray(values, np.float32)
     is_exact = bool(((converted == frame) | (frame != frame)).all())
-    name = f"{bits}-bit {'float' if kind == _FLOAT else 'signed' if kind == _SIGNED else 'integer'} samples"
+    name = f"{bits}-bit {'float' if kind == 'f' else 'signed' if kind == 'i' else 'integer'} samples"
     changes.append(f"{name} {'stored as' if is_exact else 'rounded to'} 32-bit float{', exactly' if is_exact else ''}")
     return converted
 
@@ -321,42 +260,32 @@ def _convert_ycbcr(frame: NDArray[Any], page: Directory) -> NDArray[np.uint8]:
     return result
 
 
-def _fill_gaps(frame: NDArray[Any], page: Directory) -> NDArray[Any]:
+def _fill_gaps(frame: NDArray[Any], page: Page) -> NDArray[Any]:
     """Return a frame with the value for no data in strips and tiles that GDAL has not written."""
-    gaps = find_gaps(page)
+    gaps = find_gaps(page.directory)
     if not gaps:
         return frame
-    stated = read_no_data(page)
-    value = 0.0 if stated is None else convert_value(page, stated) or 0.0
-    height, width, channels = frame.shape
-    layout = _Layout.of(page)
-    rows = tags.get_integer(page, tags.TILE_HEIGHT if layout.tile_width else tags.ROWS_PER_STRIP, height)
-    columns = layout.tile_width or width
-    across, down = math.ceil(width / columns), math.ceil(height / rows)
+    layout, stated = page.layout, read_no_data(page.directory)
+    value = 0.0 if stated is None else convert_value(layout, stated) or 0.0
+    (columns, rows), (across, down) = layout.segment_size, layout.segments
     filled = frame.copy()
     for gap in gaps:
         plane, place = divmod(gap, across * down)
         top, left = place // across * rows, place % across * columns
-        bands = slice(plane, plane + 1) if layout.is_planar else slice(channels)
+        bands = slice(plane, plane + 1) if layout.is_planar else slice(None)
         filled[top : top + rows, left : left + columns, bands] = value
     return filled
 
 
-def convert_value(page: Directory, value: float) -> float | None:
-    """Return what becomes of a value of samples of a page; None if they cannot have it."""
-    layout = _Layout.of(page)
-    kind = {_SIGNED: "i", _FLOAT: "f"}.get(layout.sample_format, "u")
-    sizes = (2, 4, 8) if kind == "f" else (1, 2, 4, 8)
-    dtype = np.dtype(f"{kind}{next(size for size in (*sizes, 8) if layout.bits <= size * 8 or size == 8)}")
+def convert_value(layout: Layout, value: float) -> float | None:
+    """Return what becomes of a value of samples; None if they cannot have it."""
+    size = next((size for size in (1, 2, 4) if layout.bits <= size * 8 and f"{layout.kind}{size}" != "f1"), 8)
+    dtype = np.dtype(f"{layout.kind}{size}")
     if dtype.kind != "f":
         limits = np.iinfo(dtype)
         if value % 1 or not limits.min <= value <= min(int(limits.max), 2**layout.bits - 1):  # this includes NaN
             return None
     return float(_convert(np.full((1, 1, 1), value, dtype), layout, [])[0, 0, 0])
-
-
-def _is_premultiplied(page: Directory) -> bool:
-    return tags.get_numbers(page, tags.EXTRA_SAMPLES)[:1] == [1]
 
 
 def _unpremultiply(frame: NDArray[Any], colours: int, changes: list[str]) -> NDArray[Any]:
@@ -380,15 +309,6 @@ def _unpremultiply(frame: NDArray[Any], colours: int, changes: list[str]) -> NDA
     return result
 
 
-def _read_metadata(page: Directory, layout: _Layout) -> dict[str, bytes]:
-    """Return the blocks of a directory that every format has, by their names in ImageData."""
-    values = {name: page.get(tag) for name, tag in _METADATA_TAGS.items()}
-    blocks = {name: value.content for name, value in values.items() if isinstance(value, TagValue)}
-    if layout.photometric in (0, 1) and blocks.get("icc_profile", b"")[16:20] == b"RGB ":
-        del blocks["icc_profile"]
-    return blocks
-
-
 def _decode_with_pillow(source: Source, number: int) -> NDArray[np.uint8]:
     """Decode a page of JPEG as TIFF 6.0 had it, which only Pillow's libtiff knows."""
     from PIL import TiffImagePlugin
@@ -399,26 +319,25 @@ def _decode_with_pillow(source: Source, number: int) -> NDArray[np.uint8]:
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _decode_with_tifffile(source: Source, directories: list[Directory], numbers: list[int]) -> Decoded:
+def _decode_with_tifffile(source: Source, pages: list[Page]) -> Decoded:
     """Decode grey or RGB pages whose compression libtiff may not know; most need the package imagecodecs."""
     import tifffile
 
     logger = logging.getLogger("tifffile")
     if not logger.handlers:  # its warnings on damaged tags would be printed to stderr
         logger.addHandler(logging.NullHandler())
-    layout, changes, frames = _Layout.of(directories[0]), list[str](), []
-    compression = tags.get_integer(directories[0], tags.COMPRESSION, 1)
-    if compression == _OLD_JPEG:
-        frames = [_decode_with_pillow(source, number) for number in numbers]
-        return Decoded(frames, {}, _read_metadata(directories[0], layout), [], [])
+    layout, changes = pages[0].layout, list[str]()
+    if layout.compression == _OLD_JPEG:
+        return _join_metadata(pages[0], [_decode_with_pillow(source, page.number) for page in pages], changes)
     names = {int(member): f"{member.name} compression" for member in tifffile.COMPRESSION}
-    got = names.get(compression, f"compression {compression}")
+    got = names.get(layout.compression, f"compression {layout.compression}")
     remedy = "pip install imagecodecs, or convert it to deflate, for example by `gdal_translate -co COMPRESS=DEFLATE`"
     problem = UnsupportedImageError("a compression that can be read", got, remedy)
-    if layout.photometric not in (0, 1, 2, 4) or (layout.photometric == 0 and layout.channels > 1):
+    if not layout.is_grey_or_rgb or (layout.photometric == 0 and layout.channels > 1):
         raise problem
+    frames = []
     with tifffile.TiffFile(source.path) as file:
-        for number in numbers:
+        for number in (page.number for page in pages):
             page = file.pages[number]
             try:
                 pixels = page.asarray()
@@ -433,4 +352,4 @@ def _decode_with_tifffile(source: Source, directories: list[Directory], numbers:
                 pixels = np.iinfo(pixels.dtype).max - pixels
             pixels = pixels.astype(np.float32) if pixels.dtype == np.float16 else pixels
             frames.append(_convert(pixels, layout, changes))
-    return Decoded(frames, {}, _read_metadata(directories[0], layout), list(dict.fromkeys(changes)), [])
+    return _join_metadata(pages[0], frames, changes)

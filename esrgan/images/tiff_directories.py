@@ -176,6 +176,17 @@ def get_numbers(directory: Directory, tag: int) -> list[float]:
     return value.to_numbers() if isinstance(value, TagValue) else []
 
 
+def get_integers(directory: Directory, tag: int) -> list[int]:
+    """Return the numbers of a tag as integers, or an empty list if the directory does not have it."""
+    return [int(number) for number in get_numbers(directory, tag)]
+
+
+def get_content(directory: Directory, tag: int) -> bytes:
+    """Return the bytes of a tag, or none if the directory does not have it."""
+    value = directory.get(tag)
+    return value.content if isinstance(value, TagValue) else b""
+
+
 def get_integer(directory: Directory, tag: int, default: int) -> int:
     """Return the first number of a tag, or a default if the directory does not have it."""
     return int((get_numbers(directory, tag) or [default])[0])
@@ -238,7 +249,7 @@ class EditedFile:
 
 def read_dpi(directory: Directory) -> tuple[float, float] | None:
     """Return the resolution (x, y) in pixels per inch, or None if the directory does not define one."""
-    unit = {2: 1.0, 3: 2.54}.get(int((get_numbers(directory, RESOLUTION_UNIT) or [2])[0]))
+    unit = {2: 1.0, 3: 2.54}.get(get_integer(directory, RESOLUTION_UNIT, 2))
     x, y = get_numbers(directory, X_RESOLUTION), get_numbers(directory, Y_RESOLUTION)
     return (x[0] * unit, y[0] * unit) if unit and x and y and x[0] and y[0] else None
 
@@ -249,7 +260,7 @@ def _read_descriptive_tags(file: BinaryIO, page: Directory | None = None) -> Dir
 
     def expand(directory: Directory) -> Directory:
         for tag in (_EXIF, _GPS, _INTEROPERABILITY):
-            offset = [int(number) for number in get_numbers(directory, tag)]
+            offset = get_integers(directory, tag)
             directory.pop(tag, None)
             if offset:
                 with suppress(struct.error):
@@ -267,8 +278,7 @@ def _read_descriptive_tags(file: BinaryIO, page: Directory | None = None) -> Dir
 
 def read_iptc(directory: Directory) -> bytes | None:
     """Return the IPTC block of a directory; some programs store its bytes as numbers of 32 bits."""
-    value = directory.get(IPTC)
-    content = value.content if isinstance(value, TagValue) else b""
+    content = get_content(directory, IPTC)
     if content[:1] != b"\x1c" and content[3:4] == b"\x1c":
         content = np.frombuffer(content[: len(content) // 4 * 4], "<u4").byteswap().tobytes()
     return content or None

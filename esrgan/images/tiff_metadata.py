@@ -6,6 +6,7 @@ import math
 import re
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 
 import numpy as np
@@ -87,7 +88,7 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
             if tag in _GEOGRAPHIC:
                 is_kept = not is_turned
             elif tag == tags.DESCRIPTION:
-                kind = describe_structure(value)
+                kind = describe_structure(tags.get_content(page, tag))
                 is_kept = kind is None if number > 0 else program is not None
                 label = f"description of {kind}" if kind else label
             elif tag in _RESOLUTION:
@@ -113,9 +114,8 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
     return blocks, [f"not kept: {', '.join(sorted(left_out))}"] if left_out else []
 
 
-def describe_structure(value: object) -> str | None:
+def describe_structure(text: bytes) -> str | None:
     """Return what program's description of the file's structure an ImageDescription is; None if it is a caption."""
-    text = value.content.rstrip(b"\0") if isinstance(value, TagValue) else b""
     if text.startswith(b"ImageJ="):
         return "ImageJ"
     if text.startswith(b'{"shape"'):
@@ -131,16 +131,16 @@ def _find_program(pages: Sequence[Directory], images: int) -> str | None:
     page = pages[0]
     if any(page.get(tag) != other.get(tag) for other in pages for tag in (tags.WIDTH, tags.HEIGHT)):
         return None
-    value, channels = page.get(tags.DESCRIPTION), tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
-    kind = describe_structure(value)
-    if kind == "ImageJ" and isinstance(value, TagValue):
-        count = re.search(rb"^images=(\d+)", value.content, re.M)
+    text, channels = tags.get_content(page, tags.DESCRIPTION), tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
+    kind = describe_structure(text)
+    if kind == "ImageJ":
+        count = re.search(rb"^images=(\d+)", text, re.M)
         is_true = (int(count[1]) if count else 1) == images and channels in (1, 3)
         # ImageJ looks for the images one behind the other, which they can only be without compression.
         return kind if is_true and (images == 1 or tags.get_integer(page, tags.COMPRESSION, 1) == 1) else None
-    if kind == "OME-XML" and isinstance(value, TagValue):
+    if kind == "OME-XML":
         planes = 0
-        for element in re.findall(rb"<(?:\w+:)?Pixels\b[^>]*>", value.content):
+        for element in re.findall(rb"<(?:\w+:)?Pixels\b[^>]*>", text):
             sizes = dict(re.findall(rb"\bSize([CZT])=[\"'](\d+)[\"']", element))
             planes += math.prod(int(size) for size in sizes.values())
         if planes == images * channels or planes == images:
@@ -162,8 +162,7 @@ def _drop_stale_parts(text: bytes, left_out: set[str]) -> bytes:
 
 def _read_imagej_data(page: Directory, left_out: set[str]) -> list[NativeBlock]:
     """Return ImageJ's labels and other texts in the byte order of this machine, without what has places in pixels."""
-    value, lengths = page[_IMAGEJ_DATA], iter(int(count) for count in tags.get_numbers(page, _IMAGEJ_COUNTS))
-    data = value.content if isinstance(value, TagValue) else b""
+    data, lengths = tags.get_content(page, _IMAGEJ_DATA), iter(tags.get_integers(page, _IMAGEJ_COUNTS))
     order, head, body = ">" if data[:4] == b"IJIJ" else "<", b"", b""
     counts = [0]
     try:
@@ -200,20 +199,24 @@ def read_pixel_aspect(page: Directory) -> tuple[int, int] | None:
 
 def is_imagej_stack(image: ImageData) -> bool:
     """Return whether the pages of the output must lie one behind the other, as ImageJ expects them."""
-    return len(image.frames) > 1 and any(
-        block.key == (0, tags.DESCRIPTION) and describe_structure(block.content) == "ImageJ"
-        for block in image.native_blocks
-        if image.file_format == "TIFF"
-    )
+    return len(image.frames) > 1 and _is_for_imagej(_get_native_tags(image))
+
+
+def _get_native_tags(image: ImageData) -> dict[tuple[int, int], TagValue]:
+    """Return the kept tags of an image that was a TIFF file, each by the number of its page and its own."""
+    return {block.key: block.content for block in image.native_blocks} if image.file_format == "TIFF" else {}
+
+
+def _is_for_imagej(native: dict[tuple[int, int], TagValue]) -> bool:
+    description = native.get((0, tags.DESCRIPTION))
+    return description is not None and describe_structure(description.content) == "ImageJ"
 
 
 def read_no_data(page: Directory) -> float | None:
     """Return GDAL's value of samples without data, or None if there is none."""
-    value = page.get(_NO_DATA)
-    try:
-        return float(value.content.rstrip(b"\0 ")) if isinstance(value, TagValue) else None
-    except ValueError:
-        return None
+    with suppress(ValueError):
+        return float(tags.get_content(page, _NO_DATA).rstrip(b"\0 "))
+    return None
 
 
 def replace_no_data(blocks: Sequence[NativeBlock], value: float | None) -> list[NativeBlock]:
@@ -237,8 +240,8 @@ def adjust_blocks(image: ImageData) -> list[Directory]:
             width, height = image.pixel_aspect
             page |= {tags.X_RESOLUTION: tags.make_rational(height), tags.Y_RESOLUTION: tags.make_rational(width)}
             page[tags.RESOLUTION_UNIT] = tags.make_integers(1)
-    blocks = {block.key: block.content for block in image.native_blocks} if image.file_format == "TIFF" else {}
-    is_imagej = describe_structure(blocks.get((0, tags.DESCRIPTION))) == "ImageJ"
+    blocks = _get_native_tags(image)
+    is_imagej = _is_for_imagej(blocks)
     for (number, tag), value in blocks.items():
         if number >= len(pages) or (tag == tags.EXTRA_SAMPLES and len(value.to_numbers()) != len(extra)):
             continue
@@ -249,7 +252,7 @@ def adjust_blocks(image: ImageData) -> list[Directory]:
             value = tags.make_rational(*(number * factor for number in value.to_numbers()))
         elif tag == tags.DESCRIPTION and is_imagej:
             value = TagValue(2, _adjust_imagej(value.content, image.factors))
-        elif tag == tags.DESCRIPTION and describe_structure(value):
+        elif tag == tags.DESCRIPTION and describe_structure(value.content):
             value = TagValue(2, _adjust_ome(value.content, image))
         pages[number][tag] = value
     return pages

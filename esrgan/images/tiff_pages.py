@@ -8,18 +8,18 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO
 
 from esrgan.images import tiff_directories as tags
 from esrgan.images.source import UnsupportedImageError
-from esrgan.images.tiff_directories import Directory, TagValue
+from esrgan.images.tiff_directories import Directory
+from esrgan.images.tiff_layout import Layout, find_segment_sizes, find_segment_tags
 
-_LAYOUT_TAGS = (tags.BITS_PER_SAMPLE, tags.PHOTOMETRIC, tags.SAMPLES_PER_PIXEL, tags.SAMPLE_FORMAT)
 _REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
 # PhotometricInterpretations that are not converted to RGB (TIFF 6.0, §23; TIFF Technical Note on LogLuv; TIFF/EP).
 _COLOUR_SPACES = {8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogLuv", 32845: "LogLuv"}
-_SEPARATED, YCBCR = 5, 6
-JPEG = (6, 7)  # compressions whose decoder converts YCbCr to RGB
+_SEPARATED = 5
 _RAW_SENSOR = (32803, 34892)
 
 
@@ -30,16 +30,19 @@ class Page:
     Attributes:
         number: Its number in the file, or that of the page that the whole stack starts with.
         directory: Its directory; what was invalid about strips, tiles and orientation is put right.
-        mask: The directory of its transparency mask, if it has one.
-        mask_number: The number of the mask in the file.
+        mask: Its transparency mask, if it has one.
         is_stored: Whether the file has this directory as it is.
     """
 
     number: int
     directory: Directory
-    mask: Directory | None = None
-    mask_number: int = 0
+    mask: Page | None = None
     is_stored: bool = False
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How its samples are stored."""
+        return Layout.of(self.directory)
 
 
 def find_pages(file: BinaryIO, notes: list[str]) -> list[Page]:
@@ -72,9 +75,9 @@ def find_pages(file: BinaryIO, notes: list[str]) -> list[Page]:
         _assign_masks(pages, [page for page in full if kinds[page.number] & _MASK], notes)
     if has_full != all(not kind & _REDUCED for kind in kinds):
         notes.append("reduced-size copies in the file not kept")
-    if len({str([tags.get_numbers(page.directory, tag) for tag in _LAYOUT_TAGS]) for page in pages}) > 1:
+    if len({str([tags.get_numbers(page.directory, tag) for tag in tags.LAYOUT_TAGS]) for page in pages}) > 1:
         raise UnsupportedImageError("pages of one kind", "pages that differ", "save each page as a file")
-    _check_kind(pages[0].directory)
+    _check_kind(pages[0])
     return _expand_stack(pages[0], size, notes) if len(pages) == 1 else pages
 
 
@@ -82,11 +85,12 @@ def _assign_masks(pages: list[Page], masks: list[Page], notes: list[str]) -> Non
     """Give each page its transparency mask, which is behind it, or before the first one, and of its size."""
     for mask in masks:
         page = next((page for page in reversed(pages) if page.number < mask.number), pages[0])
-        if page.mask is None and get_size(page.directory) == get_size(mask.directory):
-            page.mask, page.mask_number = mask.directory, mask.number
+        sizes = {(each.layout.width, each.layout.height) for each in (page, mask)}
+        if page.mask is None and len(sizes) == 1:
+            page.mask = mask
     used = sum(page.mask is not None for page in pages)
     # Alpha, if there is one already, says more than a mask.
-    takes_alpha = tags.get_integer(pages[0].directory, tags.SAMPLES_PER_PIXEL, 1) in (1, 3)
+    takes_alpha = pages[0].layout.channels in (1, 3)
     if used == len(pages) and takes_alpha:
         notes.append("transparency mask read as alpha")
     else:
@@ -96,30 +100,20 @@ def _assign_masks(pages: list[Page], masks: list[Page], notes: list[str]) -> Non
         notes.append("transparency mask in the file not kept")
 
 
-def get_size(page: Directory) -> tuple[int, int]:
-    """Return width and height of a page."""
-    return tags.get_integer(page, tags.WIDTH, 0), tags.get_integer(page, tags.HEIGHT, 0)
-
-
-def _check_kind(page: Directory) -> None:
-    photometric = tags.get_integer(page, tags.PHOTOMETRIC, 1)
+def _check_kind(page: Page) -> None:
+    layout = page.layout
+    bits, photometric = layout.bits, layout.photometric
     if photometric in _COLOUR_SPACES:
         raise UnsupportedImageError("grey, RGB or CMYK", _COLOUR_SPACES[photometric], "convert it to RGB")
-    if tags.get_integer(page, tags.SAMPLE_FORMAT, 1) in (5, 6):
+    if layout.sample_format in (5, 6):
         raise UnsupportedImageError("real numbers", "complex numbers", "save their magnitude")
-    bits, is_float = tags.get_integer(page, tags.BITS_PER_SAMPLE, 1), tags.get_integer(page, tags.SAMPLE_FORMAT, 1) == 3
-    channels = tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
-    if photometric == _SEPARATED and (channels != 4 or bits not in (8, 16) or is_float):
-        got = f"{channels} {'float ' * is_float}inks of {bits} bits"
+    if photometric == _SEPARATED and (layout.channels != 4 or bits not in (8, 16) or layout.kind == "f"):
+        got = f"{layout.channels} {'float ' * (layout.kind == 'f')}inks of {bits} bits"
         raise UnsupportedImageError("grey, RGB or CMYK of 8 or 16 bits", got, "convert it to RGB")
-    is_subsampled = (tags.get_numbers(page, tags.SUBSAMPLING) or [2, 2]) != [1, 1]
-    if (
-        photometric == YCBCR
-        and tags.get_integer(page, tags.COMPRESSION, 1) not in JPEG
-        and (is_subsampled or bits != 8)
-    ):
+    is_subsampled = (tags.get_integers(page.directory, tags.SUBSAMPLING) or [2, 2]) != [1, 1]
+    if layout.is_ycbcr and (is_subsampled or bits != 8):
         raise UnsupportedImageError("grey, RGB or CMYK", "YCbCr without JPEG compression", "convert it to RGB")
-    if len(set(tags.get_numbers(page, tags.BITS_PER_SAMPLE))) > 1:
+    if len(set(tags.get_numbers(page.directory, tags.BITS_PER_SAMPLE))) > 1:
         raise UnsupportedImageError("samples of one size", "samples of different sizes", "convert it to 8 or 16 bits")
 
 
@@ -135,16 +129,14 @@ def _mend(page: Directory, file_size: int) -> Directory:
     mended = dict(page)
     if tags.get_integer(page, tags.ORIENTATION, 1) not in range(1, 9):
         del mended[tags.ORIENTATION]
-    is_tiled = tags.TILE_OFFSETS in page or tags.TILE_WIDTH in page
-    offset_tag = tags.TILE_OFFSETS if tags.TILE_OFFSETS in page else tags.STRIP_OFFSETS
-    count_tag = tags.TILE_BYTE_COUNTS if tags.TILE_BYTE_COUNTS in page else tags.STRIP_BYTE_COUNTS
-    offsets, stated = ([int(number) for number in tags.get_numbers(page, tag)] for tag in (offset_tag, count_tag))
+    segment_tags = find_segment_tags(page)
+    offsets, stated = (tags.get_integers(page, tag) for tag in segment_tags)
     if not offsets or max(offsets) >= file_size:
         raise ValueError("the file is truncated")
     if not any(offsets):
         raise UnsupportedImageError("an image", "a file without any pixels", "fill it first")
     counts = stated[: len(offsets)] + [0] * (len(offsets) - len(stated))
-    sizes = _segment_sizes(page, len(offsets), is_tiled=is_tiled)
+    sizes = find_segment_sizes(Layout.of(page), len(offsets))
     starts = sorted({*offsets, file_size})
     following = dict(itertools.pairwise(starts))
     for i, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
@@ -159,40 +151,15 @@ def _mend(page: Directory, file_size: int) -> Directory:
         if offset + counts[i] > file_size:
             raise ValueError("the file is truncated")
     if counts != stated:
-        mended[count_tag] = tags.make_integers(*counts)
+        mended[segment_tags[1]] = tags.make_integers(*counts)
     return mended
-
-
-def find_gaps(page: Directory) -> list[int]:
-    """Return which strips or tiles are not in the file, as GDAL leaves out empty ones."""
-    offsets = tags.get_numbers(page, tags.TILE_OFFSETS) or tags.get_numbers(page, tags.STRIP_OFFSETS)
-    return [i for i, offset in enumerate(offsets) if not offset]
-
-
-def _segment_sizes(page: Directory, most: int, *, is_tiled: bool) -> list[int]:
-    """Return the bytes of each strip or tile without compression, up to a number of them; none if they are unknown."""
-    width, height = get_size(page)
-    samples, bits = tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1), tags.get_integer(page, tags.BITS_PER_SAMPLE, 1)
-    if is_tiled:
-        wide, high = (tags.get_integer(page, tag, 0) for tag in (tags.TILE_WIDTH, tags.TILE_HEIGHT))
-    else:
-        wide, high = width, min(tags.get_integer(page, tags.ROWS_PER_STRIP, height) or height, height)
-    is_subsampled = tags.get_integer(page, tags.PHOTOMETRIC, 1) == YCBCR and samples == 3
-    is_compressed = tags.get_integer(page, tags.COMPRESSION, 1) != 1
-    if is_compressed or is_subsampled or not (width and height and wide and high):
-        return []
-    planes = samples if tags.get_integer(page, tags.PLANAR, 1) == 2 else 1
-    row = math.ceil(wide * bits * (samples // planes) / 8)
-    each = math.ceil(width / wide) * math.ceil(height / high)  # of a plane
-    last = 0 if is_tiled else each * high - height  # how many rows the last strip lacks
-    return [row * (high - last * ((i + 1) % each == 0)) for i in range(min(each * planes, most))]
 
 
 def _expand_stack(page: Page, file_size: int, notes: list[str]) -> list[Page]:
     """Return the images of a stack whose only directory is that of the first image; the others lie behind it."""
-    images, program = _count_images(page.directory)
-    offsets = [int(number) for number in tags.get_numbers(page.directory, tags.STRIP_OFFSETS)]
-    sizes = _segment_sizes(page.directory, len(offsets) + 1, is_tiled=False)
+    images, program = _count_images(page)
+    offsets = tags.get_integers(page.directory, tags.STRIP_OFFSETS)
+    sizes = find_segment_sizes(page.layout, len(offsets) + 1)
     if images < 2 or not sizes or len(sizes) != len(offsets):
         return [page]
     if any(start + size != end for start, size, end in zip(offsets, sizes, offsets[1:], strict=False)):
@@ -211,17 +178,15 @@ def _expand_stack(page: Page, file_size: int, notes: list[str]) -> list[Page]:
     ]
 
 
-def _count_images(page: Directory) -> tuple[int, str]:
+def _count_images(page: Page) -> tuple[int, str]:
     """Return how many images of one directory a description of ImageJ or tifffile announces, and whose it is."""
-    value = page.get(tags.DESCRIPTION)
-    text = value.content.rstrip(b"\0") if isinstance(value, TagValue) else b""
+    text, layout = tags.get_content(page.directory, tags.DESCRIPTION).rstrip(b"\0"), page.layout
     if match := re.match(rb"ImageJ=.*?^images=(\d+)", text, re.DOTALL | re.M):
         return int(match[1]), "ImageJ"
     if text.startswith(b'{"shape"'):
         try:
-            shape = json.loads(text)["shape"]
-            width, height = get_size(page)
-            return math.prod(shape) // (width * height * tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)), "tifffile"
+            samples = math.prod(json.loads(text)["shape"])
+            return samples // (layout.width * layout.height * layout.channels), "tifffile"
         except (ValueError, TypeError, ArithmeticError):
             return 1, "tifffile"
     return 1, ""

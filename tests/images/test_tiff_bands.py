@@ -9,7 +9,7 @@ import tifffile
 
 from esrgan import images
 from esrgan.errors import ImageError
-from tests.helpers.image_files import noise
+from tests.helpers.image_files import PROFILE, noise
 
 RNG = np.random.default_rng(0)
 PLAIN = {"metadata": None, "software": False}
@@ -278,3 +278,24 @@ def test_floats_of_which_the_lowest_is_white_keep_their_values(tmp_path):
     image = read(tmp_path, pixels, photometric="miniswhite")
     np.testing.assert_array_equal(image.frames[0][..., 0], pixels)
     assert "0 is black in the output" in image.notes[0]
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd", None])
+@pytest.mark.parametrize("bits", [16, 64])
+def test_rgb_profile_of_a_grey_image_is_named(tmp_path, compression, bits):
+    tags = [(34675, 7, len(PROFILE), PROFILE, True)]
+    image = read(tmp_path, noise(1, np.dtype(f"u{bits // 8}"))[..., 0], compression=compression, extratags=tags)
+    assert image.icc_profile is None
+    assert image.notes[-1] == "RGB colour profile of a grey image not kept"
+
+
+@pytest.mark.parametrize("compression", ["zlib", None])
+def test_missing_byte_counts_of_tiles_are_found(tmp_path, compression):
+    pixels = noise(3, height=40, width=33)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=(16, 16), compression=compression, **PLAIN)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        entry = file.pages[0].tags[325]
+        data = bytearray((tmp_path / "a.tif").read_bytes())
+    struct.pack_into("<H", data, entry.offset, 326)  # another tag
+    (tmp_path / "a.tif").write_bytes(data)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], pixels)

@@ -1,0 +1,150 @@
+"""Define how the samples of a page of a TIFF file are stored (TIFF 6.0)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from esrgan.images import tiff_directories as tags
+from esrgan.images.tiff_directories import Directory
+
+_YCBCR = 6  # PhotometricInterpretation
+_JPEG = (6, 7)  # compressions whose decoder converts YCbCr to RGB
+_KINDS = {2: "i", 3: "f"}  # of NumPy, by SampleFormat (TIFF 6.0, §19); all others are read as unsigned integers
+STRIPS = (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
+_TILES = (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the samples of a page are stored.
+
+    Attributes:
+        width: Width in pixels.
+        height: Height in pixels.
+        bits: Bits per sample.
+        channels: Samples per pixel.
+        sample_format: SampleFormat (TIFF 6.0, §19).
+        photometric: PhotometricInterpretation (TIFF 6.0, §8).
+        compression: Compression (TIFF 6.0, §8).
+        predictor: Predictor (TIFF 6.0, §14).
+        extra: Meanings of the samples behind the colours (TIFF 6.0, §18): 1 is premultiplied alpha, 2 other alpha.
+        is_planar: Whether the channels are in planes of their own.
+        tile_width: Width of a tile; 0 in strips.
+        tile_height: Height of a tile; 0 in strips.
+        rows_per_strip: Height of a strip.
+    """
+
+    width: int
+    height: int
+    bits: int
+    channels: int
+    sample_format: int
+    photometric: int
+    compression: int
+    predictor: int
+    extra: tuple[int, ...]
+    is_planar: bool
+    tile_width: int
+    tile_height: int
+    rows_per_strip: int
+
+    @classmethod
+    def of(cls, page: Directory) -> Layout:
+        """Read the tags of a page."""
+        height, channels = tags.get_integer(page, tags.HEIGHT, 0), tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
+        return cls(
+            width=tags.get_integer(page, tags.WIDTH, 0),
+            height=height,
+            bits=tags.get_integer(page, tags.BITS_PER_SAMPLE, 1),
+            channels=channels,
+            sample_format=tags.get_integer(page, tags.SAMPLE_FORMAT, 1),
+            photometric=tags.get_integer(page, tags.PHOTOMETRIC, 1),
+            compression=tags.get_integer(page, tags.COMPRESSION, 1),
+            predictor=tags.get_integer(page, tags.PREDICTOR, 1),
+            extra=tuple(tags.get_integers(page, tags.EXTRA_SAMPLES)),
+            is_planar=tags.get_integer(page, tags.PLANAR, 1) == 2 and channels > 1,
+            tile_width=tags.get_integer(page, tags.TILE_WIDTH, 0),
+            tile_height=tags.get_integer(page, tags.TILE_HEIGHT, 0),
+            rows_per_strip=min(tags.get_integer(page, tags.ROWS_PER_STRIP, height) or height, height),
+        )
+
+    @property
+    def kind(self) -> str:
+        """NumPy's kind of the samples: "u", "i" or "f"."""
+        return _KINDS.get(self.sample_format, "u")
+
+    @property
+    def colours(self) -> int:
+        """How many of the channels of a decoded page are colours."""
+        return 1 if self.photometric in (0, 1, 4) else 3
+
+    @property
+    def is_grey_or_rgb(self) -> bool:
+        """Whether the samples are those of grey, RGB or a mask, and need no conversion."""
+        return self.photometric in (0, 1, 2, 4)
+
+    @property
+    def is_ycbcr(self) -> bool:
+        """Whether the samples are YCbCr, which no decoder of a compression converts."""
+        return self.photometric == _YCBCR and self.compression not in _JPEG
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether libvips can only decompress the samples, but not tell what they are."""
+        known = (16, 24, 32) if self.kind == "f" else (8, 16, 32)
+        is_known = self.bits in known or (self.bits in (1, 2, 4) and self.channels == 1)
+        return not is_known and self.is_grey_or_rgb
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether white is 0 in samples that have no peak."""
+        return self.photometric == 0 and (self.kind != "u" or self.bits > 16)
+
+    @property
+    def is_premultiplied(self) -> bool:
+        """Whether the colours are multiplied with alpha."""
+        return self.extra[:1] == (1,)
+
+    @property
+    def has_single_planes(self) -> bool:
+        """Whether each plane is decoded by itself, because libvips takes the first for all."""
+        return self.is_planar and (self.is_grey_or_rgb or self.is_ycbcr)
+
+    @property
+    def segment_size(self) -> tuple[int, int]:
+        """Width and height of a strip or tile; the last strip may be less high."""
+        return (self.tile_width, self.tile_height) if self.tile_width else (self.width, self.rows_per_strip)
+
+    @property
+    def segments(self) -> tuple[int, int]:
+        """How many strips or tiles of a plane are side by side, and one below the other; (0, 0) if a size is 0."""
+        across, down = self.segment_size
+        return (math.ceil(self.width / across), math.ceil(self.height / down)) if across and down else (0, 0)
+
+    @property
+    def row_bits(self) -> int:
+        """The bits of a row of a strip or tile."""
+        return self.segment_size[0] * self.bits * (1 if self.is_planar else self.channels)
+
+
+def find_segment_tags(page: Directory) -> tuple[int, int]:
+    """Return the tags that state the places and the byte counts of the strips or tiles of a page."""
+    return _TILES if tags.TILE_OFFSETS in page else STRIPS
+
+
+def find_gaps(page: Directory) -> list[int]:
+    """Return which strips or tiles are not in the file, as GDAL leaves out empty ones."""
+    return [i for i, offset in enumerate(tags.get_integers(page, find_segment_tags(page)[0])) if not offset]
+
+
+def find_segment_sizes(layout: Layout, most: int) -> list[int]:
+    """Return the bytes of each strip or tile without compression, up to a number of them; none if they are unknown."""
+    across, down = layout.segments
+    is_subsampled = layout.photometric == _YCBCR and layout.channels == 3
+    if layout.compression != 1 or is_subsampled or not across or not down:
+        return []
+    planes = layout.channels if layout.is_planar else 1
+    row, rows = math.ceil(layout.row_bits / 8), layout.segment_size[1]
+    missing = 0 if layout.tile_width else down * rows - layout.height  # rows of the last strip
+    return [row * (rows - missing * ((i + 1) % (across * down) == 0)) for i in range(min(across * down * planes, most))]
