@@ -247,9 +247,10 @@ def _work_bytes(upscaler: Upscaler, image: ImageData, target: Path) -> int:
     largest = max(image.frames, key=np.size)
     copies = FILE_FORMATS[format_for_suffix(target)].encoder_copies
     encoding = _output_bytes(upscaler, replace(image, frames=(largest,))) * copies
-    if upscaler.outscale is None and not upscaler.self_ensemble:
+    height, width = largest.shape[:2]
+    if not upscaler.keeps_float_copies(height, width):
         return encoding
-    pixels = largest.shape[0] * largest.shape[1] * upscaler.scale**2
+    pixels = height * width * upscaler.computed_scale(height, width) ** 2
     return int(max(encoding, pixels * min(image.base_channels, 3) * 8))
 
 

@@ -81,9 +81,9 @@ class _Plan:
         self.colours = self.base - image.has_alpha
         singles = [slice(band, band + 1) for band in range(self.colours, image.frames[0].shape[2])]
         self.bands = [slice(0, self.colours), *singles]
-        self.sees_alpha = image.has_alpha and upscaler.transparency != "data"
+        self.sees_alpha = image.has_alpha and upscaler.options.transparency != "data"
         self.passes = [slice(0, self.base), *singles[1:]] if self.sees_alpha else self.bands
-        self.is_hard = self.sees_alpha and upscaler.transparency == "hard"
+        self.is_hard = self.sees_alpha and upscaler.options.transparency == "hard"
         # A network with four channels was trained with the colours of invisible pixels.
         self.ignores_invisible = self.sees_alpha and not upscaler.processes_alpha_with(self.colours)
         self.missing = [

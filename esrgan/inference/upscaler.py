@@ -1,9 +1,10 @@
-"""Upscale arrays, tensors, PIL images and image files with a generator."""
+"""Upscale arrays, tensors, PIL images and image files with a generator, or with several after one another."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,51 +17,49 @@ from torch import Tensor
 
 from esrgan import pretrained
 from esrgan.devices import has_native_bfloat16, select_device
-from esrgan.errors import DeviceError, WeightsError
+from esrgan.errors import DeviceError
 from esrgan.images.samples import is_grey, peak_value
 from esrgan.inference import pil
+from esrgan.inference.color_fix import fix_colors
+from esrgan.inference.network import Network, receptive_field
+from esrgan.inference.options import UpscaleOptions, count_passes
 from esrgan.inference.samples import fill, harden, is_visible, repeat_grey
-from esrgan.inference.tiling import Part, ProgressCallback, subprogress, upscale_tiled
+from esrgan.inference.tiling import Part, ProgressCallback, subprogress
 from esrgan.models import Generator
 from esrgan.weights import GeneratorFile, load_generator
 
-TRANSPARENCIES = ("colour", "data", "hard")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 # How many low-resolution pixels of a batch are processed at once, by device type; other types use the GPU's value.
 BATCH_PIXELS = {"cpu": 1 << 15}
 GPU_BATCH_PIXELS = 1 << 19
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
+_Model = str | Path | GeneratorFile
 
 
 class Upscaler:
     """A generator on a device that upscales images of any size. Threads may share one upscaler.
 
+    Several generators are applied one after the other, without rounding in between, and their factors multiplied.
+
     Args:
-        network: The generator in float32; it is copied.
+        network: The generator in float32, or several; they are copied.
         device: The device to compute on.
-        dtype: Precision of the network's trunk, which is most of the work. Everything else is
-            computed in float32, because rounding errors are most visible there.
-        self_ensemble: Average the outputs for the eight flips and quarter turns of the image (EDSR §3.3, arXiv
-            1707.02921). This is eight times the work and gains a few tenths of a dB.
-        outscale: Final upscaling factor; the network's output is resized to it by bicubic interpolation with
-            antialiasing. None uses the scale of the network. ``outscale`` and ``self_ensemble`` keep float32 copies
-            of the output in memory, which is not necessary without them.
-        transparency: What alpha means. "colour": the pixel is see-through; colours under invisible pixels are
-            continued from visible ones. "data": alpha is a fourth channel of its own, as in game textures that pack
-            gloss or height into it; neither it nor the colours affect each other. "hard": as "colour", and every
-            sample of the upscaled alpha becomes 0 or opaque, whichever is nearer, as for leaves and fences that are
-            cut out. An alpha that is the same everywhere is always kept. A network with four channels processes RGB
-            and alpha together, except as "data".
+        dtype: Precision of the networks' trunks, which are most of the work. Everything else is computed in float32,
+            because rounding errors are most visible there.
+        **options: Those of ``UpscaleOptions``. If the size of the output is not the networks', it is resized by bicubic
+            interpolation with antialiasing; a size beyond theirs is reached by applying them again. Resizing,
+            ``self_ensemble`` and ``color_fix`` keep float32 copies of the output in memory.
 
     Attributes:
-        network: The generator in float32.
+        networks: The generators in float32, in the order in which they are applied.
         device: The device that computes.
-        dtype: Precision of the network's trunk.
-        description: The network and the file it was loaded from, for people to read.
+        dtype: Precision of the networks' trunks.
+        options: The options.
+        description: The networks and the files they were loaded from, for people to read.
 
     Raises:
-        ValueError: If ``outscale`` is out of range, or ``transparency`` unknown.
+        ValueError: If an option is out of range, or several sizes are set.
+        TypeError: If an option is unknown.
 
     Example:
         >>> from esrgan import Upscaler
@@ -73,51 +72,40 @@ class Upscaler:
 
     def __init__(
         self,
-        network: Generator,
+        network: Generator | Sequence[Generator],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        *,
-        self_ensemble: bool = False,
-        outscale: float | None = None,
-        transparency: str = "colour",
+        **options: Any,
     ) -> None:
-        if outscale is not None and not 0 < outscale <= 64:
-            raise ValueError(f"outscale: expected a number above 0 and at most 64, got {outscale}")
-        if transparency not in TRANSPARENCIES:
-            raise ValueError(f"transparency: expected {', '.join(TRANSPARENCIES)}, got {transparency}")
-        network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.network: Generator = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.options = UpscaleOptions(**options)
+        networks = [network] if isinstance(network, Generator) else network
+        self._runners = [Network(each, device, dtype) for each in networks]
+        self.networks = tuple(runner.generator for runner in self._runners)
         self.device, self.dtype = device, dtype
-        self.self_ensemble, self.outscale, self.transparency = self_ensemble, outscale, transparency
-        self.antialias = True  # when resizing to outscale; False as ncnn does in the last layer of a file
-        self.description = f"a network, ×{network.scale_factor}"
-        self._fast_network = self.network if dtype == torch.float32 else copy.deepcopy(self.network)
-        for layer in self._fast_network.trunk:
-            layer.to(dtype)
+        self.antialias = True  # when resizing; False as ncnn does in the last layer of a file
+        self.description = f"a network, ×{self.scale}"
+        if self.options.outscale is not None:
+            count_passes(self.scale, self.options.outscale)
 
     @classmethod
     def from_file(
         cls,
-        path: str | Path | GeneratorFile = pretrained.DEFAULT_MODEL,
+        path: _Model | Sequence[_Model] = pretrained.DEFAULT_MODEL,
         device: str = "auto",
         precision: str = "auto",
-        *,
-        self_ensemble: bool = False,
-        outscale: float | None = None,
-        transparency: str = "colour",
+        **options: Any,
     ) -> Upscaler:
-        """Load a generator.
+        """Load a generator, or several that are applied one after the other.
 
         Args:
             path: A weight file or the name of a model, as in ``esrgan.weights.load_generator`` and listed by
-                ``esrgan models``, or a generator that is already loaded. The default is the bundled GAN model.
+                ``esrgan models``, a generator that is already loaded, or a list of these. The default is the bundled
+                GAN model.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
             precision: "fp32", "bf16", "fp16" or "auto". On a CUDA GPU, auto is fp16, which rounds less than bf16. On
                 other devices it is bf16 where the hardware supports it, otherwise fp32.
-            self_ensemble: Average over flips and quarter turns, as described for the class.
-            outscale: Final upscaling factor, as described for the class. None uses the network's, or that of the
-                ncnn file if its last layer resizes the output, which is then done as there, without antialiasing.
-            transparency: What alpha means, as described for the class.
+            **options: Those of ``UpscaleOptions``. Without a size, an ncnn file whose last layer resizes the output
+                sets it, and this resizing is done as there, without antialiasing.
 
         Returns:
             The upscaler; its ``repr`` names the model, the device and the precision.
@@ -125,7 +113,8 @@ class Upscaler:
         Raises:
             WeightsError: If the file is not an ESRGAN generator, or the model has not been downloaded.
             DeviceError: If the device is not available or does not support the precision.
-            ValueError: If the precision is unknown, or ``outscale`` is out of range.
+            ValueError: If the precision is unknown, or an option is out of range.
+            TypeError: If an option is unknown.
         """
         if precision not in ("auto", *PRECISIONS):
             raise ValueError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {precision}")
@@ -137,36 +126,54 @@ class Upscaler:
             dtype = PRECISIONS[precision]
             if dtype == torch.float16 and place.type == "cpu":
                 raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
-        file = path if isinstance(path, GeneratorFile) else load_generator(path)
-        upscaler = cls(
-            file.build(),
-            place,
-            dtype,
-            self_ensemble=self_ensemble,
-            outscale=file.outscale if outscale is None else outscale,
-            transparency=transparency,
-        )
-        upscaler.antialias = outscale is not None
-        upscaler.description = f"{path if isinstance(path, (str, Path)) else file.path}: {file.describe()}"
+        paths = [path] if isinstance(path, (str, Path, GeneratorFile)) else path
+        loaded = [each if isinstance(each, GeneratorFile) else load_generator(each) for each in paths]
+        upscaler = cls([file.build() for file in loaded], place, dtype, **options)
+        if not upscaler.options.has_size and any(file.outscale for file in loaded):
+            outscale = math.prod(file.outscale or file.architecture.scale_factor for file in loaded)
+            upscaler.options = replace(upscaler.options, outscale=outscale)
+            upscaler.antialias = False
+        names = [each.path if isinstance(each, GeneratorFile) else each for each in paths]
+        described = [f"{name}: {file.describe()}" for name, file in zip(names, loaded, strict=True)]
+        upscaler.description = "; then ".join(described)
         return upscaler
 
     def __repr__(self) -> str:
         return f"Upscaler({self.description}; on {self.device} in {str(self.dtype).removeprefix('torch.')})"
 
     @property
+    def network(self) -> Generator:
+        """The first of the networks, which is the only one in most cases."""
+        return self.networks[0]
+
+    @property
     def scale(self) -> int:
-        """The upscaling factor of the network, before any resizing to ``outscale``."""
-        return self.network.scale_factor
+        """The upscaling factor of the networks, before any resizing."""
+        return math.prod(network.scale_factor for network in self.networks)
 
     @property
     def is_colouriser(self) -> bool:
-        """Whether the network makes colour images of grey ones."""
-        return self.network.in_channels == 1 and self.network.out_channels == 3
+        """Whether one of the networks makes colour images of grey ones."""
+        return any(runner.is_colouriser for runner in self._runners)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width of the output for an image of the given height and width in pixels."""
-        factor = self.scale if self.outscale is None else self.outscale
-        return max(round(height * factor), 1), max(round(width * factor), 1)
+        return self.options.output_size(height, width, self.scale)
+
+    def computed_scale(self, height: int, width: int) -> int:
+        """Return the factor by which the networks enlarge an image, before it is resized to the size of the output.
+
+        Raises:
+            EsrganError: If the networks cannot reach the size of the output.
+        """
+        high = self.output_size(height, width)
+        return int(self.scale ** count_passes(self.scale, max(high[0] / height, high[1] / width)))
+
+    def keeps_float_copies(self, height: int, width: int) -> bool:
+        """Return whether the work on an image needs float32 copies of the output of the networks."""
+        scale = self.computed_scale(height, width)
+        is_resized = self.output_size(height, width) != (height * scale, width * scale)
+        return is_resized or self.options.self_ensemble or self.options.color_fix is not None
 
     def __call__(
         self,
@@ -221,16 +228,19 @@ class Upscaler:
             raise ValueError(f"expected a dense tensor with data, got {low.layout} on {low.device}")
         if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
             raise ValueError(f"expected a float tensor (B, C, H, W), got {low.dtype} {tuple(low.shape)}")
-        channels = self.network.out_channels
-        if low.shape[1] not in (1, 3, channels):
-            raise ValueError(f"expected {channels} channels, got {low.shape[1]}")
+        if self.options.seamless or self.options.color_fix:
+            raise ValueError("expected an array, a PIL image or a path with seamless or color_fix, got a tensor")
+        channels = {network.out_channels for network in self.networks}
+        if low.shape[1] not in {1, 3} | (channels if len(channels) == 1 else set()):
+            raise ValueError(f"expected {' or '.join(map(str, sorted(channels)))} channels, got {low.shape[1]}")
         if self.is_colouriser and low.shape[1] == 1:
             low = low.expand(-1, 3, -1, -1)
         return self._upscale_to_float(low, progress).to(low.dtype)
 
     def processes_alpha_with(self, colours: int) -> bool:
-        """Return whether the network processes alpha together with that number of colour channels."""
-        return self.transparency != "data" and colours + 1 == self.network.out_channels
+        """Return whether the networks process alpha together with that number of colour channels."""
+        channels = {network.out_channels for network in self.networks}
+        return self.options.transparency != "data" and channels == {colours + 1}
 
     def _upscale_array(self, image: NDArray[Any], progress: ProgressCallback, out: NDArray[Any] | None) -> NDArray[Any]:
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
@@ -244,111 +254,163 @@ class Upscaler:
         if out is None:
             out = np.empty((*self.output_size(*image.shape[:2]), *image.shape[2:]), image.dtype)
         pixels, high = (image[..., None], out[..., None]) if image.ndim == 2 else (image, out)
+        margins = self._find_margins(pixels.shape[:2], high.shape[:2])
+        if margins != (0, 0):
+            mode: Any = "symmetric" if self.options.seamless == "mirror" else "wrap"
+            pixels = np.pad(pixels, [(margin, margin) for margin in margins] + [(0, 0)], mode=mode)
         colours = channels - (channels in (2, 4))
         alpha, high_alpha = pixels[..., colours:], high[..., colours:]
         is_constant = colours == channels or alpha.min() == alpha.max()
         if colours == channels or self.processes_alpha_with(colours):
-            self._upscale_into(high, pixels, progress)
+            self._upscale_into(high, pixels, margins, progress, colours)
         elif is_constant:
             high_alpha[...] = alpha.min()
-            self._upscale_into(high[..., :colours], pixels[..., :colours], progress)
+            self._upscale_into(high[..., :colours], pixels[..., :colours], margins, progress, colours)
         else:
-            self._upscale_into(high_alpha, alpha, subprogress(progress, 0, 2))
+            self._upscale_into(high_alpha, alpha, margins, subprogress(progress, 0, 2))
             low = pixels[..., :colours]
-            if self.transparency != "data":
+            if self.options.transparency != "data":
                 visible = is_visible(alpha[..., 0])
                 low = fill(low, ~visible, visible)
-            self._upscale_into(high[..., :colours], low, subprogress(progress, 1, 2))
-        if self.transparency == "hard" and not is_constant:
+            self._upscale_into(high[..., :colours], low, margins, subprogress(progress, 1, 2), colours)
+        if self.options.transparency == "hard" and not is_constant:
             harden(high_alpha)
         return out
 
-    def _upscale_into(self, high: NDArray[Any], image: NDArray[Any], progress: ProgressCallback) -> None:
-        """Upscale an array (H, W, C) of any type that a call accepts into ``high``; grey stays grey."""
+    def _find_margins(self, low: tuple[int, int], high: tuple[int, int]) -> tuple[int, int]:
+        """Return by how many rows and columns an image is continued on each side, so that the output is seamless.
+
+        They are as many as a pixel of the output depends on, so that no edge of the continued image affects it, and
+        whole numbers of pixels in the output.
+        """
+        seamless = self.options.seamless
+        if seamless is None:
+            return 0, 0
+        reach, scale = 0.0, 1
+        for network in self.networks * count_passes(self.scale, max(high[0] / low[0], high[1] / low[1])):
+            reach += receptive_field(network) / scale
+            scale *= network.scale_factor
+        reach += 4 * max(1, low[0] / high[0])  # for resizing
+        step = math.lcm(*(network.unshuffle_factor for network in self.networks))
+
+        def margin(old: int, new: int) -> int:
+            unit = math.lcm(step, old // math.gcd(old, new))
+            return math.ceil(reach / unit) * unit
+
+        rows = 0 if seamless == "wrap-x" else margin(low[0], high[0])
+        return rows, 0 if seamless == "wrap-y" else margin(low[1], high[1])
+
+    def _upscale_into(
+        self,
+        high: NDArray[Any],
+        image: NDArray[Any],
+        margins: tuple[int, int],
+        progress: ProgressCallback,
+        colours: int = 0,
+    ) -> None:
+        """Upscale an array (H, W, C) of any type that a call accepts into ``high``; grey stays grey.
+
+        Args:
+            high: (H', W', C), the output.
+            image: The input, which may have been continued beyond its edges.
+            margins: How many rows and columns of the input on each side are not part of the output.
+            progress: Called after each part.
+            colours: How many of the channels are colours, whose drift may be removed; 0 for alpha.
+        """
         # The network would make it coloured.
         is_tintable = image.shape[2] >= 3 and not self.is_colouriser and is_grey(image)
         if is_tintable and image.shape[2] == 3:
-            image = image[..., :1]
+            image, colours = image[..., :1], min(colours, 1)
         # PyTorch warns about read-only arrays, although it only reads here.
         writable = np.require(image, requirements=["C", "W"])
         low = torch.from_numpy(writable).permute(2, 0, 1)[None]
         peak = peak_value(image.dtype)
-        if self.outscale is None and not self.self_ensemble:  # needs no memory besides the output
-            parts = self._run_network(low, peak)
+        inside = [side - 2 * margin for side, margin in zip(image.shape[:2], margins, strict=True)]
+        factors = high.shape[0] / inside[0], high.shape[1] / inside[1]
+        size = round(low.shape[2] * factors[0]), round(low.shape[3] * factors[1])
+        offset = round(margins[0] * factors[0]), round(margins[1] * factors[1])
+        passes = count_passes(self.scale, max(factors))
+        scale = self.scale**passes
+        is_resized = size != (low.shape[2] * scale, low.shape[3] * scale)
+        color_fix = self.options.color_fix if colours else None
+        if not (is_resized or self.options.self_ensemble or color_fix):  # needs no memory besides the output
+            parts = self._run_chain(low, peak, passes, progress)
         else:
-            parts = iter([Part(self._upscale_to_float(low, progress, peak), 0, 0, 1.0)])
-            progress = lambda _: None  # noqa: E731  # it has reached 1 already
+            whole = self._upscale_to_float(low, progress, peak, size)
+            if color_fix:
+                rows, columns = slice(offset[0], offset[0] + high.shape[0]), slice(offset[1], offset[1] + high.shape[1])
+                low_rows, low_columns = (
+                    slice(margin, margin + side) for margin, side in zip(margins, inside, strict=True)
+                )
+                source = low[0, :colours, low_rows, low_columns].to(whole.device, torch.float32) / peak
+                fix_colors(whole[0, :colours, rows, columns], source, color_fix, self.options.pad_mode)
+            parts = iter([Part(whole, 0, 0, 1.0)])
         for part in parts:
             values = part.pixels[0]
             if is_tintable and len(values) > 3:
                 values = torch.cat([values[:3].mean(0, keepdim=True).expand(3, -1, -1), values[3:]])
             values = values.clamp(0, 1).permute(1, 2, 0)
             values = (values * peak).round() if peak > 1 else values
-            place = high[part.top : part.top + values.shape[0], part.left : part.left + values.shape[1]]
-            np.copyto(place, values.cpu().numpy(), casting="unsafe")  # repeats grey
-            progress(part.done)
+            _paste(high, values.cpu().numpy(), part.top - offset[0], part.left - offset[1])
 
-    def _upscale_to_float(self, low: Tensor, progress: ProgressCallback, peak: float = 1.0) -> Tensor:
+    def _upscale_to_float(
+        self, low: Tensor, progress: ProgressCallback, peak: float = 1.0, size: tuple[int, int] | None = None
+    ) -> Tensor:
         """Upscale (B, C, H, W) in [0, peak] to float32 (B, C, H', W'), roughly in [0, 1], on the input's device."""
+        size = size or self.output_size(*low.shape[2:])
         # The dihedral group: quarter turns of the image and of its mirror image.
-        views = (
-            [(turns, mirror) for mirror in (False, True) for turns in range(4)] if self.self_ensemble else [(0, False)]
-        )
-        shape = (*low.shape[:2], *(side * self.scale for side in low.shape[2:]))
+        turns_and_mirrors = [(turns, mirror) for mirror in (False, True) for turns in range(4)]
+        views = turns_and_mirrors if self.options.self_ensemble else [(0, False)]
+        passes = count_passes(self.scale, max(size[0] / low.shape[2], size[1] / low.shape[3]))
+        shape = (*low.shape[:2], *(side * self.scale**passes for side in low.shape[2:]))
         high = torch.zeros(shape, dtype=torch.float32, device=low.device)
         for i, (turns, mirror) in enumerate(views):
             view = torch.rot90(low.flip(3) if mirror else low, turns, (2, 3))
             canvas = torch.empty_like(torch.rot90(high, turns, (2, 3)))
             batch_size = max(BATCH_PIXELS.get(self.device.type, GPU_BATCH_PIXELS) // view[0, 0].numel(), 1)
-            for batch, place in zip(torch.split(view, batch_size), torch.split(canvas, batch_size), strict=True):
-                for part in self._run_network(batch, peak):
+            batches = list(zip(torch.split(view, batch_size), torch.split(canvas, batch_size), strict=True))
+            for j, (batch, place) in enumerate(batches):
+                share = subprogress(progress, i * len(batches) + j, len(views) * len(batches))
+                for part in self._run_chain(batch, peak, passes, share):
                     part.copy_to(place)
             canvas = torch.rot90(canvas, -turns, (2, 3))
             high += (canvas.flip(3) if mirror else canvas) / len(views)
-            progress((i + 1) / len(views))
-        if (size := self.output_size(*low.shape[2:])) != high.shape[2:]:
+        if size != high.shape[2:]:
             high = high.clamp(0, 1) if self.antialias else high
             high = F.interpolate(high, size, mode="bicubic", antialias=self.antialias)
         return high
 
-    def _run_network(self, low: Tensor, peak: float) -> Iterator[Part]:
-        """Upscale (B, C, H, W) in [0, peak] once, in parts of C channels."""
-        adapted = self._to_network_channels(low, peak)
-        if self._fast_network is not self.network:
-            # Half precision overflows with some weights and on some GPUs; then the image is upscaled again in float32.
-            try:
-                yield from self._run(self._fast_network, adapted, low, peak)
-                return
-            except WeightsError:
-                pass
-        yield from self._run(self.network, adapted, low, peak)
+    def _run_chain(self, low: Tensor, peak: float, passes: int, progress: ProgressCallback) -> Iterator[Part]:
+        """Apply all networks, the given number of times, to (B, C, H, W) in [0, peak]; yield the parts of the output.
 
-    def _run(self, network: Generator, adapted: Tensor, low: Tensor, peak: float) -> Iterator[Part]:
-        for part in upscale_tiled(network, adapted, peak):
-            if not torch.isfinite(part.pixels).all():
-                raise WeightsError(
-                    "the network's output contains NaN or infinity; "
-                    "its weights are damaged, or the image contains such values"
-                )
-            yield part._replace(pixels=self._to_image_channels(part.pixels, *low.shape[:2]))
+        The output of each network but the last is kept as a whole, in float32.
+        """
+        runners = self._runners * passes
+        work, scale = [], 1
+        for runner in runners:
+            work.append(runner.work_per_pixel * scale**2)
+            scale *= runner.generator.scale_factor
+        done = 0.0
+        for i, (runner, share) in enumerate(zip(runners, (each / sum(work) for each in work), strict=True)):
+            factor, canvas = runner.generator.scale_factor, None
+            if i < len(runners) - 1:
+                shape = (*low.shape[:2], low.shape[2] * factor, low.shape[3] * factor)
+                canvas = torch.empty(shape, dtype=torch.float32, device=low.device)
+            for part in runner.run(low, peak):
+                if canvas is None:
+                    yield part
+                else:
+                    part.copy_to(canvas)
+                progress(min(done + share * part.done, 1.0))
+            done += share
+            if canvas is not None:
+                low, peak = canvas.clamp_(0, 1), 1.0
 
-    def _to_network_channels(self, low: Tensor, peak: float) -> Tensor:
-        batch, image_channels, height, width = low.shape
-        network_channels = self.network.in_channels
-        if image_channels == network_channels:
-            return low
-        if self.is_colouriser:
-            weights = torch.tensor(LUMA_WEIGHTS, dtype=torch.float32, device=low.device)
-            return (low.float() * weights[:, None, None]).sum(1, keepdim=True)
-        if network_channels == 1:  # upscale channels separately
-            return low.reshape(batch * image_channels, 1, height, width)
-        low = low.expand(-1, 3, -1, -1)
-        return torch.cat([low, torch.full_like(low[:, :1], peak)], 1) if network_channels == 4 else low
 
-    def _to_image_channels(self, high: Tensor, batch: int, image_channels: int) -> Tensor:
-        network_channels = self.network.out_channels
-        if image_channels != network_channels and network_channels == 1:
-            return high.reshape(batch, image_channels, *high.shape[2:])
-        if image_channels == 1 and network_channels > 1:
-            return high[:, :3].mean(1, keepdim=True)
-        return high[:, :image_channels]
+def _paste(image: NDArray[Any], part: NDArray[Any], top: int, left: int) -> None:
+    """Copy what lies inside of an image (H, W, C) from a part of it whose corner may lie outside; grey is repeated."""
+    rows = slice(max(top, 0), max(top + part.shape[0], 0))
+    columns = slice(max(left, 0), max(left + part.shape[1], 0))
+    place = image[rows, columns]
+    inside = part[max(-top, 0) :, max(-left, 0) :][: place.shape[0], : place.shape[1]]
+    np.copyto(place, inside, casting="unsafe")
