@@ -179,9 +179,9 @@ def write_error(path: Path, error: OSError) -> EsrganError:
 
 def describe_write_error(path: Path, error: OSError) -> Problem:
     """Return why a file could not be written with ``atomic_write``."""
-    if isinstance(error, FileExistsError):
-        if Path(error.filename).is_dir():
-            return Problem(str(error.filename), "a file to write", "a folder", "choose another name")
+    if isinstance(error, FileExistsError) and Path(error.filename).is_dir():
+        return Problem(str(error.filename), "a file to write", "a folder", "choose another name")
+    if isinstance(error, FileExistsError) and Path(error.filename) == path:  # and not a file in place of its folder
         return Problem(str(path), "a new file", "a file", "choose another name, or allow overwriting")
     remedy = "use shorter names" if error.errno == errno.ENAMETOOLONG else "check the folder and its free disk space"
     return Problem.failure(path, f"cannot be written: {describe_error(error)}", remedy)

@@ -73,16 +73,12 @@ class WorkerOptions:
 
     Attributes:
         precision: Precision, as for ``Upscaler.from_file``.
-        self_ensemble: Average over flips and quarter turns, as for ``Upscaler``.
-        outscale: Final upscaling factor, as for ``Upscaler``.
-        transparency: What alpha means, as for ``Upscaler``.
+        upscaling: Those of ``UpscaleOptions``, by name.
         files: How to read images and write outputs.
     """
 
     precision: str = "auto"
-    self_ensemble: bool = False
-    outscale: float | None = None
-    transparency: str = "colour"
+    upscaling: Mapping[str, Any] = field(default_factory=dict)
     files: FileOptions = field(default_factory=FileOptions)
 
 
@@ -203,7 +199,7 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
 
 def upscale_on_cluster(
     jobs: Sequence[BulkJob],
-    file: GeneratorFile,
+    models: Sequence[GeneratorFile],
     options: WorkerOptions,
     workers: int,
     gpus_per_worker: float,
@@ -219,7 +215,7 @@ def upscale_on_cluster(
 
     Args:
         jobs: The jobs, as returned by ``find_pending_jobs``.
-        file: The generator; workers get it from this process.
+        models: The generators to apply one after the other; workers get them from this process.
         options: How each worker upscales.
         workers: Maximum number of workers; they wait until the cluster has room for them.
         gpus_per_worker: GPUs per worker, may be fractional; 0 uses one CPU core per worker.
@@ -235,7 +231,7 @@ def upscale_on_cluster(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # unlimited, because images without a record are retried or marked as failed below
-    model = ray.put(file)
+    model = ray.put(models)
     pending = {job.source: job for job in jobs if job.obstacle is None}
     for job in jobs:
         if job.obstacle is not None:
@@ -308,9 +304,7 @@ class Worker:
             ray.get(model),
             "cuda" if ray.get_gpu_ids() else "cpu",
             options.precision,
-            self_ensemble=options.self_ensemble,
-            outscale=options.outscale,
-            transparency=options.transparency,
+            **options.upscaling,
         )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:

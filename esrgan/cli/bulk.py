@@ -104,7 +104,6 @@ def run(args: argparse.Namespace) -> int:
     extras.require_extra("ray")
     with process.exit_on_interrupt():
         from esrgan import bulk
-        from esrgan.interpolation import load_blend
         from esrgan.text import format_count
 
     names = upscaling_options.name_models(args)
@@ -114,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     jobs, existing, skipped = bulk.find_pending_jobs(
         args.images, listed, args.out_dir, f".{args.format}" if args.format else None
     )
-    file = load_blend(args.model_path, args.psnr_model_path, args.alpha)
+    models = upscaling_options.load_models(args)
     for line in upscaling_options.describe_skipped(skipped):
         log.info("%s", line)
 
@@ -122,16 +121,15 @@ def run(args: argparse.Namespace) -> int:
     if jobs:
         options = bulk.WorkerOptions(
             args.precision,
-            args.self_ensemble,
-            args.outscale,
-            args.transparency,
+            upscaling_options.upscale_settings(args),
             upscaling_options.file_options(args),
         )
         with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
             gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)
             place = f"with {gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "on CPU"
-            log.info("%s: %s; up to %s %s", names, file.describe(), format_count(workers, "worker"), place)
-            for record in bulk.upscale_on_cluster(jobs, file, options, workers, gpus):
+            described = upscaling_options.describe_models(models)
+            log.info("%s: %s; up to %s %s", names, described, format_count(workers, "worker"), place)
+            for record in bulk.upscale_on_cluster(jobs, models, options, workers, gpus):
                 add(record)
                 shown.add(record.output, record)
     upscaled = shown.done - shown.failed

@@ -17,6 +17,8 @@ EXAMPLES = """\
   esrgan inference -m saved_models/20261121-120000_RRDB_ESRGAN_x4.pth photo.jpg
   esrgan inference -m RealESRGAN_x4plus.pth holiday/ scans/*.png -o upscaled --skip-existing
   esrgan inference --alpha 0.5 photo.jpg
+  esrgan inference -m 1x-dejpeg.pth -m 4x.pth --long-side 3840 holiday/ -o upscaled
+  esrgan inference -m 4x.pth --seamless wrap --transparency data textures/ -o upscaled
   esrgan inference -m gan.pth --psnr-model-path psnr.pth --alpha 0.8 photo.jpg
   torchrun --nproc-per-node 4 -m esrgan inference -m model.pth holiday/ -o upscaled"""
 
@@ -62,27 +64,21 @@ def run(args: argparse.Namespace) -> int:
         from esrgan import files
         from esrgan.devices import select_local_device
         from esrgan.inference import Upscaler, is_output_file, plan_jobs, upscale_files
-        from esrgan.interpolation import load_blend
 
     names = upscaling_options.name_models(args)
     jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, f".{args.format}" if args.format else None)
     # Under torchrun each process upscales its share of the files.
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     jobs = jobs[rank::processes]
-    file = load_blend(args.model_path, args.psnr_model_path, args.alpha)
-    upscaler = Upscaler.from_file(
-        file,
-        str(select_local_device(args.device)),
-        args.precision,
-        self_ensemble=args.self_ensemble,
-        outscale=args.outscale,
-        transparency=args.transparency,
-    )
+    models = upscaling_options.load_models(args)
+    device = str(select_local_device(args.device))
+    upscaler = Upscaler.from_file(models, device, args.precision, **upscaling_options.upscale_settings(args))
     is_file = args.out_dir is not None and is_output_file(args.out_dir)
     if args.out_dir is not None and not is_file:
         files.create_folder(args.out_dir)
     precision = str(upscaler.dtype).removeprefix("torch.")
-    log.info("%s: %s; on %s in %s", names, file.describe(), upscaler.device, precision)
+    described = upscaling_options.describe_models(models)
+    log.info("%s: %s; on %s in %s", names, described, upscaler.device, precision)
     for line in upscaling_options.describe_skipped(skipped_inputs):
         log.info("%s", line)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esrgan.cli import arguments
 from esrgan.console import log, progress
@@ -17,6 +17,7 @@ from esrgan.text import format_count, format_duration
 if TYPE_CHECKING:
     from esrgan.bulk import ManifestRecord
     from esrgan.inference import FileOptions, FileResult
+    from esrgan.weights import GeneratorFile
 
 OUTPUT_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "tga", "dds", "ppm", "avif", "heic")
 
@@ -26,18 +27,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m",
         "--model-path",
-        default=DEFAULT_MODEL,
+        action="append",
         metavar="FILE",
-        help=f"generator, checkpoint, or a name listed by `esrgan models` (default: {DEFAULT_MODEL})",
+        help="generator, checkpoint, or a name listed by `esrgan models`; repeat it to apply several models one after "
+        f"the other (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
-        "--psnr-model-path", metavar="FILE", help="PSNR model to blend -m with (default: the PSNR partner of -m)"
+        "--psnr-model-path", metavar="FILE", help="PSNR model to blend the last -m with (default: its PSNR partner)"
     )
     parser.add_argument(
         "--alpha",
         type=arguments.fraction,
         metavar="A",
-        help="blend -m with a PSNR model; share of -m in the blend, 0 to 1",
+        help="blend the last -m with a PSNR model; share of -m in the blend, 0 to 1",
     )
     arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
     parser.add_argument("--format", choices=OUTPUT_FORMATS, help="output format (default: same as input)")
@@ -60,11 +62,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="Q",
         help="quality of lossy formats, 1 to 100 (default: 95); if given, WebP outputs are lossy",
     )
-    parser.add_argument(
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
         "--outscale",
         type=arguments.positive_float(64),
         metavar="X",
-        help="final upscaling factor (default: the model's)",
+        help="upscaling factor of the output (default: the model's). An output that the model makes too large is "
+        "reduced; a factor beyond the model's applies the model again",
+    )
+    for flag, text in (("--width", "width"), ("--height", "height"), ("--long-side", "longer side")):
+        arguments.add_number(size, flag, help=f"{text} of the output in pixels; the other side follows")
+    size.add_argument(
+        "--megapixels", type=arguments.positive_float(100_000), metavar="X", help="millions of pixels of the output"
+    )
+    parser.add_argument(
+        "--seamless",
+        choices=("wrap", "wrap-x", "wrap-y", "mirror"),
+        help="make outputs that can be repeated without seams, as for textures: continue the image by its opposite "
+        "edge (wrap; only sideways: wrap-x; only downwards: wrap-y) or by its mirror image",
+    )
+    parser.add_argument(
+        "--color-fix",
+        choices=("mean", "low"),
+        help="remove the drift of the model's colours: give the output the mean colour of the input, or its coarse "
+        "colours (low)",
     )
     parser.add_argument(
         "--self-ensemble", action="store_true", help="average 8 flips and rotations; takes 8 times as long"
@@ -83,16 +104,41 @@ def _colour(text: str) -> str:
 
 
 def name_models(args: argparse.Namespace) -> str:
-    """Return the name of the model, or of the two that are blended, for messages.
+    """Return the names of the models for messages.
 
     Raises:
         EsrganError: If the options contradict each other, or the model has no PSNR partner.
     """
-    if args.alpha is None:
-        if args.psnr_model_path is not None:
-            raise EsrganError("--psnr-model-path: needs --alpha, the share of -m in the blend")
-        return str(args.model_path)
-    return f"{args.model_path} and {args.psnr_model_path or psnr_partner(args.model_path)}"
+    *first, last = args.model_path or [DEFAULT_MODEL]
+    if args.alpha is not None:
+        last = f"{last} and {args.psnr_model_path or psnr_partner(last)}"
+    elif args.psnr_model_path is not None:
+        raise EsrganError("--psnr-model-path: needs --alpha, the share of -m in the blend")
+    return ", then ".join([*first, last])
+
+
+def load_models(args: argparse.Namespace) -> list[GeneratorFile]:
+    """Load the models to apply one after the other; the last one may be a blend.
+
+    Raises:
+        WeightsError: If a file is not a generator, or two cannot be blended.
+    """
+    from esrgan.interpolation import load_blend
+
+    *first, last = args.model_path or [DEFAULT_MODEL]
+    return [*map(load_blend, first), load_blend(last, args.psnr_model_path, args.alpha)]
+
+
+def describe_models(files: Sequence[GeneratorFile]) -> str:
+    """Describe the networks of models in one line."""
+    return "; then ".join(file.describe() for file in files)
+
+
+def upscale_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of ``Upscaler``."""
+    names = ["outscale", "width", "height", "long_side", "megapixels"]
+    names += ["self_ensemble", "transparency", "seamless", "color_fix"]
+    return {name: getattr(args, name) for name in names}
 
 
 def file_options(args: argparse.Namespace, **settings: bool) -> FileOptions:

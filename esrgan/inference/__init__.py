@@ -3,6 +3,7 @@
 from esrgan.inference.files import FileOptions, FileResult, upscale_files
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob, Job, is_output_file, name_outputs, plan_jobs
+from esrgan.inference.options import UpscaleOptions
 from esrgan.inference.upscaler import Upscaler
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "FileOptions",
     "FileResult",
     "Job",
+    "UpscaleOptions",
     "Upscaler",
     "is_output_file",
     "name_outputs",

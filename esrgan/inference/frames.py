@@ -63,7 +63,10 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
                 upscaler(low[..., together], subprogress(part, j, len(plan.passes)), high[..., together])
         plan.restore(i, high)
         frames.append(high)
-    return replace(image, frames=tuple(frames), notes=(*image.notes, *plan.describe()))
+    notes = [*image.notes, *plan.describe()]
+    if (computed := upscaler.computed_scale(*image.frames[0].shape[:2])) > upscaler.scale:
+        notes.append(f"the model was applied repeatedly (×{computed}) and its output reduced")
+    return replace(image, frames=tuple(frames), notes=tuple(notes))
 
 
 class _Plan:

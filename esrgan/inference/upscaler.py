@@ -24,6 +24,7 @@ from esrgan.inference.color_fix import fix_colors
 from esrgan.inference.network import Network, receptive_field
 from esrgan.inference.options import UpscaleOptions, count_passes
 from esrgan.inference.samples import fill, harden, is_visible, repeat_grey
+from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS
 from esrgan.inference.tiling import Part, ProgressCallback, subprogress
 from esrgan.models import Generator
 from esrgan.weights import GeneratorFile, load_generator
@@ -281,7 +282,8 @@ class Upscaler:
         """Return by how many rows and columns an image is continued on each side, so that the output is seamless.
 
         They are as many as a pixel of the output depends on, so that no edge of the continued image affects it, and
-        whole numbers of pixels in the output.
+        whole numbers of pixels in the output. Small images are continued further, because PyTorch rounds them in
+        another way (see ``SMALL_INPUT_ELEMENTS``), which depends on the place of a pixel.
         """
         seamless = self.options.seamless
         if seamless is None:
@@ -297,8 +299,12 @@ class Upscaler:
             unit = math.lcm(step, old // math.gcd(old, new))
             return math.ceil(reach / unit) * unit
 
-        rows = 0 if seamless == "wrap-x" else margin(low[0], high[0])
-        return rows, 0 if seamless == "wrap-y" else margin(low[1], high[1])
+        while True:
+            rows = 0 if seamless == "wrap-x" else margin(low[0], high[0])
+            columns = 0 if seamless == "wrap-y" else margin(low[1], high[1])
+            if (low[0] + 2 * rows) * (low[1] + 2 * columns) > SMALL_INPUT_ELEMENTS * step**2:
+                return rows, columns
+            reach *= 2
 
     def _upscale_into(
         self,

@@ -1,0 +1,251 @@
+"""Chains of models, sizes of the output, seamless textures, and removal of colour drift."""
+
+import numpy as np
+import pytest
+import torch
+
+from esrgan import EsrganError, Upscaler
+from esrgan.cli import inference
+from esrgan.images import ImageData, read_image, write_image
+from esrgan.inference import FileOptions, UpscaleOptions, plan_jobs, upscale_files, upscale_image
+from esrgan.inference.network import receptive_field
+from esrgan.models import RRDBNet, SRVGGNetCompact
+from tests.helpers.models import make_model, pixels, run
+
+CPU = torch.device("cpu")
+
+
+def networks(*scales):
+    """Return small networks with large weights."""
+    torch.manual_seed(0)
+    made = [SRVGGNetCompact(scale, 3, num_feat=8, num_conv=1) for scale in scales]
+    for network in made:
+        for weight in network.parameters():
+            weight.data.mul_(2)
+    return made
+
+
+def test_models_are_applied_one_after_the_other_without_rounding():
+    first, second = networks(1, 2)
+    image = pixels(12, 10, 3)
+    high = Upscaler([first, second], CPU)(image)
+    assert high.shape == (24, 20, 3)
+    low = torch.from_numpy(image / np.float32(255)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = second(first(low).clamp(0, 1)).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(high, np.rint(expected * 255).astype(np.uint8))
+
+
+def test_chain_keeps_depth_alpha_and_grey():
+    chain = Upscaler(networks(2, 2), CPU)
+    assert chain.scale == 4
+    for shape in ((6, 5), (6, 5, 2), (6, 5, 4)):
+        assert chain(pixels(*shape)).shape == (24, 20, *shape[2:])
+    deep = chain(pixels(6, 5, 3).astype(np.uint16) * 257)
+    assert deep.dtype == np.uint16
+    assert len(np.unique(deep % 257)) > 9
+    grey = chain(pixels(6, 5, 1).repeat(3, 2))
+    np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+
+
+def test_progress_of_a_chain_rises_to_1():
+    seen = []
+    Upscaler(networks(1, 2, 2), CPU)(pixels(150, 130, 3), seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(1)
+    assert len(seen) > 6
+
+
+def test_command_applies_several_models(tmp_path):
+    models = [make_model(tmp_path / f"{i}.pth", seed=i) for i in range(2)]
+    write_image(tmp_path / "a.png", ImageData((pixels(6, 7, 3),)))
+    assert run(inference, tmp_path / "a.png", "-m", models[0], "-m", models[1], "--precision", "fp32") == 0
+    (frame,) = read_image(tmp_path / "a_sr.png").frames
+    expected = Upscaler.from_file(models, "cpu", "fp32")(read_image(tmp_path / "a.png").frames[0])
+    np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"outscale": 1.5}, (30, 60)),
+        ({"width": 100}, (50, 100)),
+        ({"height": 10}, (10, 20)),
+        ({"long_side": 70}, (35, 70)),
+        ({"megapixels": 0.0032}, (40, 80)),
+        ({}, (40, 80)),
+    ],
+)
+def test_size_of_the_output_is_chosen(options, size):
+    upscaler = Upscaler(networks(2), CPU, **options)
+    assert upscaler.output_size(20, 40) == size
+    assert upscaler(pixels(20, 40, 3)).shape == (*size, 3)
+
+
+def test_reduced_output_is_antialiased():
+    upscaler = Upscaler(networks(4), CPU, long_side=16)
+    stripes = np.tile(np.array([0, 255], np.uint8), (16, 8))  # finer than half the output could show
+    with torch.no_grad():
+        for weight in upscaler.network.body[-1].parameters():
+            weight.zero_()  # the network repeats pixels
+    assert np.ptp(upscaler(stripes)) > 150
+    coarse = Upscaler([upscaler.network], CPU, long_side=8)(stripes)
+    assert abs(coarse[:, 1:-1].astype(int) - 127).max() <= 2
+
+
+def test_size_beyond_the_model_applies_it_again():
+    upscaler = Upscaler(networks(2), CPU, outscale=5)
+    assert upscaler.computed_scale(6, 7) == 8
+    high = upscale_image(upscaler, ImageData((pixels(6, 7, 3),)))
+    assert high.frames[0].shape == (30, 35, 3)
+    assert high.notes == ("the model was applied repeatedly (×8) and its output reduced",)
+    thrice = Upscaler(networks(2) * 3, CPU, outscale=5)
+    image = pixels(6, 7, 3)
+    np.testing.assert_array_equal(upscaler(image), thrice(image))
+
+
+def test_a_model_that_does_not_enlarge_cannot_reach_a_larger_size(tmp_path):
+    with pytest.raises(EsrganError, match="a ×1 model cannot enlarge by 2; add a model that upscales"):
+        Upscaler(networks(1), CPU, outscale=2)
+    write_image(tmp_path / "a.png", ImageData((pixels(6, 7, 3),)))
+    jobs, _ = plan_jobs([str(tmp_path)], None)
+    (result,) = upscale_files(Upscaler(networks(1), CPU, width=70), jobs)
+    assert str(result.error) == f"{tmp_path / 'a.png'}: a ×1 model cannot enlarge by 10; add a model that upscales"
+    (result,) = upscale_files(Upscaler(networks(2), CPU, width=7000), jobs, FileOptions())
+    assert "an enlargement by 1e+03 is beyond the limit of 64" in str(result.error)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 5, "height": 5}, "expected one size, got width and height"),
+        ({"outscale": 2, "megapixels": 5}, "expected one size, got outscale and megapixels"),
+        ({"long_side": 0}, "long_side: expected a number above 0"),
+        ({"outscale": 65}, "at most 64"),
+        ({"seamless": "x"}, "seamless: expected wrap, wrap-x, wrap-y, mirror, got x"),
+        ({"color_fix": "x"}, "color_fix: expected mean, low, got x"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        UpscaleOptions(**options)
+
+
+def test_command_refuses_two_sizes(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(inference, tmp_path, "--width", 5, "--outscale", 2)
+    assert "not allowed with argument --width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("options", [{}, {"outscale": 1}])
+def test_wrapped_image_is_shifted_with_its_input(channels, dtype, options):
+    upscaler = Upscaler(networks(1, 2), CPU, seamless="wrap", **options)
+    image = pixels(40, 36, channels)
+    image[..., -1] = np.where(image[..., -1] > 200, 0, image[..., -1])
+    image = image if dtype == np.uint8 else (image / np.float32(255)).astype(dtype)
+    factor = upscaler.output_size(40, 36)[0] // 40
+    high = upscaler(image)
+    for rows, columns in ((20, 0), (0, 18), (1, 35)):
+        shifted = upscaler(np.roll(image, (rows, columns), (0, 1)))
+        np.testing.assert_array_equal(shifted, np.roll(high, (rows * factor, columns * factor), (0, 1)))
+
+
+def test_rrdbnet_and_folded_networks_wrap_too():
+    torch.manual_seed(0)
+    for network in (RRDBNet(4, 3, 8, 4, 1, 2, 3), RRDBNet(2, 3, 8, 4, 1, 2, 3, pixel_unshuffle=True)):
+        upscaler = Upscaler(network, CPU, seamless="wrap")
+        image = pixels(20, 24, 3)
+        shifted = upscaler(np.roll(image, (10, 4), (0, 1)))
+        scale = network.scale_factor
+        np.testing.assert_array_equal(shifted, np.roll(upscaler(image), (10 * scale, 4 * scale), (0, 1)))
+
+
+def test_wrapping_can_be_limited_to_one_direction():
+    image = pixels(30, 34, 3)
+    plain = Upscaler(networks(2), CPU)(image)
+    for seamless, axis in (("wrap-x", 1), ("wrap-y", 0)):
+        upscaler = Upscaler(networks(2), CPU, seamless=seamless)
+        high = upscaler(image)
+        np.testing.assert_array_equal(upscaler(np.roll(image, 10, axis)), np.roll(high, 20, axis))
+        inner = np.s_[:, 20:-20] if axis else np.s_[20:-20]
+        np.testing.assert_array_equal(high[inner], plain[inner])  # the other edges are those of the plain image
+        assert not np.array_equal(high, plain)
+
+
+def test_mirrored_image_continues_itself():
+    image = pixels(24, 20, 3)
+    (network,) = networks(2)
+    both = np.pad(image, [(24, 24), (20, 20), (0, 0)], mode="symmetric")
+    inner = Upscaler(network, CPU)(both)[48:96, 40:80]
+    np.testing.assert_array_equal(Upscaler(network, CPU, seamless="mirror")(image), inner)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [RRDBNet(4, 3, 8, 4, 1, 2, 3), RRDBNet(2, 3, 8, 4, 1, 1, 2, pixel_unshuffle=True), SRVGGNetCompact(2, 3, 8, 2)],
+)
+def test_nothing_beyond_the_receptive_field_matters(network):
+    reach = receptive_field(network)
+    low = torch.rand(1, 3, 2 * reach + 8, 8, dtype=torch.float64, requires_grad=True)
+    high = network.double()(low)
+    row = (reach + 4) * network.scale_factor
+    high[:, :, row].sum().backward()
+    (rows,) = low.grad.abs().sum((0, 1, 3)).nonzero(as_tuple=True)
+    assert reach - 3 * network.unshuffle_factor <= int((rows - reach - 4).abs().max()) <= reach
+
+
+@pytest.mark.parametrize("method", ["mean", "low"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_color_fix_gives_the_mean_of_the_input(method, dtype):
+    (network,) = networks(2)
+    with torch.no_grad():
+        network.body[-1].bias += torch.tensor([0.05, -0.04, 0.03]).repeat_interleave(4)
+    peak = np.iinfo(dtype).max
+    image = (pixels(60, 50, 3).astype(np.float64) / 255 * 0.6 * peak + 0.2 * peak).astype(dtype)
+    plain, fixed = (Upscaler(network, CPU, color_fix=fix)(image) for fix in (None, method))
+    drift = [np.abs(high.mean((0, 1)) - image.mean((0, 1))).max() / peak * 255 for high in (plain, fixed)]
+    assert drift[0] > 5
+    assert drift[1] < 0.2
+
+
+def test_color_fix_of_the_low_band_removes_patches():
+    (network,) = networks(1)
+    with torch.no_grad():
+        for weight in network.body[-1].parameters():
+            weight.zero_()
+    image = np.full((128, 128, 3), 100, np.uint8)
+
+    class Patchy(SRVGGNetCompact):
+        def forward(self, low):
+            high = super().forward(low)
+            high[..., :64] += 0.1
+            return high
+
+    patchy = Patchy(1, 3, 8, 1)
+    patchy.load_state_dict(network.state_dict())
+    from esrgan.inference.color_fix import fix_colors
+
+    low = torch.from_numpy(image / np.float32(255)).permute(2, 0, 1)
+    high = patchy(low[None])[0].detach()
+    for method, most in (("mean", 13), ("low", 1.5)):
+        fixed = high.clone()
+        fix_colors(fixed, low, method)
+        assert (fixed - low).abs()[..., 8:40].max() * 255 < most
+    assert (high - low).abs()[..., 8:40].max() * 255 > 25
+
+
+def test_color_fix_does_not_change_alpha_and_details():
+    (network,) = networks(2)
+    image = pixels(30, 40, 4)
+    plain, fixed = (Upscaler(network, CPU, color_fix=fix)(image) for fix in (None, "mean"))
+    np.testing.assert_array_equal(plain[..., 3], fixed[..., 3])
+    inside = (plain[..., 0] > 30) & (plain[..., 0] < 225)
+    assert np.ptp(fixed[..., 0][inside].astype(int) - plain[..., 0][inside]) <= 1
+
+
+def test_tensors_have_no_edges_and_colours():
+    for options in ({"seamless": "wrap"}, {"color_fix": "mean"}):
+        with pytest.raises(ValueError, match="with seamless or color_fix, got a tensor"):
+            Upscaler(networks(2), CPU, **options)(torch.rand(1, 3, 5, 5))
