@@ -76,7 +76,7 @@ def list_images(uri: str) -> tuple[dict[str, PurePosixPath], dict[str, str]]:
     """List the images below a URI; they are recognised by suffix only.
 
     Returns:
-        The path of each image relative to the URI, and the reason for each image or film that is skipped.
+        The path of each image relative to the URI, and the reason for each image or video that is skipped.
 
     Raises:
         ImageError: If the file system cannot be reached.

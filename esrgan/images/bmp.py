@@ -104,7 +104,7 @@ class _Header:
         return file.read(length) or None if length else None
 
     def count_bytes_behind(self, file: BinaryIO) -> int:
-        """Return how many bytes there are behind the pixels and the profile, not counting zeros."""
+        """Return how many bytes follow the pixels and the profile, not counting zeros."""
         end = self.start + self.stride * self.height
         if self.compression in (_RLE8, _RLE4):
             return 0
@@ -116,7 +116,7 @@ class _Header:
 
 
 def _read_packed(source: Source, header: _Header, notes: list[str]) -> NDArray[np.uint8]:
-    """Read pixels of 16 or 32 bits, of which masks tell the channels."""
+    """Read pixels of 16 or 32 bits, whose channels are given by masks."""
     masks = header.masks if header.compression else _XRGB
     if not any(masks):
         masks = (*_XRGB[:3], 0xFF000000)

@@ -42,7 +42,7 @@ def read(source: Source) -> ImageData:
             _, pixels = pillow.decode_any(source, "DDS", head if dx10 in _LINEAR_DXGI else None)
     except NotImplementedError as error:
         kind = f"format {dx10}" if dx10 else repr(code.decode("latin-1")) if code.strip(b"\0") else f"{bits} bits"
-        raise UnsupportedImageError("a usual DDS texture", f"one of {kind}", "convert it to .png") from error
+        raise UnsupportedImageError("a common kind of DDS texture", f"one of {kind}", "convert it to .png") from error
     is_dxt1 = code == b"DXT1" or dx10 in (70, 71, 72)
     frames = samples.drop_alpha_if_opaque([pixels]) if is_dxt1 else [pixels]
     notes = ["mark of sRGB in the DDS not kept"] if dx10 in _SRGB_DXGI else []

@@ -1,4 +1,4 @@
-"""Tell what a file is from its first bytes."""
+"""Detect the format of a file from its first bytes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def detect_format(head: bytes, tail: bytes = b"", suffix: str = "") -> str | Non
 
     Args:
         head: The first 32 bytes or more.
-        tail: The last 18 bytes, by which some TGA files can be told.
-        suffix: Suffix of the file in lower case, by which the other TGA files can be told.
+        tail: The last 18 bytes, which identify some TGA files.
+        suffix: Suffix of the file in lower case, which identifies the other TGA files.
     """
     if head.startswith(PNG_SIGNATURE):
         return "PNG"
@@ -55,7 +55,7 @@ def is_image_sequence(head: bytes) -> bool:
     return head[8:12] in _SEQUENCES
 
 
-_FILM = "extract its frames, for example with ffmpeg, and upscale these"
+_VIDEO = "extract its frames, for example with ffmpeg, and upscale these"
 _RAW = "develop it to a .tif or .png in a raw converter"
 _SCIENCE = "export it as a .tif of 16 bits or float"
 _IMAGE = "convert it to .png or .tif"
@@ -66,20 +66,20 @@ _OTHER = "replace it or convert it to one of these formats"
 
 # What files are: pattern of the first bytes, name, and remedy. The first that fits counts.
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
-    (rb"YUV4MPEG2", "a film (Y4M)", _FILM),
-    (rb"\x1aE\xdf\xa3", "a film (Matroska or WebM)", _FILM),
-    (rb"RIFF....AVI ", "a film (AVI)", _FILM),
-    (rb"FLV\x01", "a film (Flash Video)", _FILM),
-    (rb"0&\xb2u\x8ef\xcf\x11", "a film (Windows Media)", _FILM),
-    (rb"OggS", "a film or sound (Ogg)", _FILM),
-    (rb"\0\0\x01[\xba\xb3]", "a film (MPEG)", _FILM),
-    (rb"G.{187}G.{187}G", "a film (MPEG transport stream)", _FILM),
-    (rb".{4}G.{191}G.{191}G", "a film (MPEG transport stream)", _FILM),
-    (rb"\x06\x0e\x2b\x34", "a film (MXF)", _FILM),
+    (rb"YUV4MPEG2", "a video (Y4M)", _VIDEO),
+    (rb"\x1aE\xdf\xa3", "a video (Matroska or WebM)", _VIDEO),
+    (rb"RIFF....AVI ", "a video (AVI)", _VIDEO),
+    (rb"FLV\x01", "a video (Flash Video)", _VIDEO),
+    (rb"0&\xb2u\x8ef\xcf\x11", "a video (Windows Media)", _VIDEO),
+    (rb"OggS", "a video or audio file (Ogg)", _VIDEO),
+    (rb"\0\0\x01[\xba\xb3]", "a video (MPEG)", _VIDEO),
+    (rb"G.{187}G.{187}G", "a video (MPEG transport stream)", _VIDEO),
+    (rb".{4}G.{191}G.{191}G", "a video (MPEG transport stream)", _VIDEO),
+    (rb"\x06\x0e\x2b\x34", "a video (MXF)", _VIDEO),
     (rb"....ftypcrx ", "a camera raw file (Canon CR3)", _RAW),
-    (rb"....ftyp(M4A|M4B)", "a sound file (MPEG-4)", _OTHER),
-    (rb"....ftyp", "a film (MP4 or QuickTime)", _FILM),
-    (rb"....(moov|mdat|wide|free|skip|pnot)", "a film (QuickTime)", _FILM),
+    (rb"....ftyp(M4A|M4B)", "an audio file (MPEG-4)", _OTHER),
+    (rb"....ftyp", "a video (MP4 or QuickTime)", _VIDEO),
+    (rb"....(moov|mdat|wide|free|skip|pnot)", "a video (QuickTime)", _VIDEO),
     (rb"II.{4}HEAPCCDR", "a camera raw file (Canon CRW)", _RAW),
     (rb"FUJIFILMCCD-RAW", "a camera raw file (Fujifilm RAF)", _RAW),
     (rb"IIR[OS]|MMOR", "a camera raw file (Olympus ORF)", _RAW),
@@ -102,7 +102,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image", _IMAGE),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image", _IMAGE),
     (rb"II\xbc", "a JPEG XR image", _IMAGE),
-    (rb"\x8a(MNG)", "an animation (MNG)", _FILM),
+    (rb"\x8a(MNG)", "an animation (MNG)", _VIDEO),
     (rb"\x8bJNG", "a JNG image", _IMAGE),
     (rb"qoif", "a QOI image", _IMAGE),
     (rb"BPG\xfb", "a BPG image", _IMAGE),
@@ -147,7 +147,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"MZ.{62}|\x7fELF|\xcf\xfa\xed\xfe", "a program", _OTHER),
     (rb"\0\x05\x16\x07", "what macOS stores about another file (a name with ._)", "upscale that other file"),
     (rb"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file with git lfs pull"),
-    (rb"ID3|fLaC|RIFF....WAVE", "a sound file", _OTHER),
+    (rb"ID3|fLaC|RIFF....WAVE", "an audio file", _OTHER),
 )
 _TEXT_KINDS = (
     (rb"<svg|<(\?xml|!--).*<svg|<!doctype svg", "a drawing (SVG)", _DRAWING),

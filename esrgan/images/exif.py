@@ -45,7 +45,8 @@ def adjust_exif(
     """Return an EXIF block for an upright image of a new size; everything else in the block stays in place.
 
     Orientation and size are set, the focal plane's pixels per unit are multiplied, the place of the subject follows
-    the size, resolutions are exchanged if the image was turned on its side, and a thumbnail is made anew.
+    the size, resolutions are exchanged if the image was turned on its side, and a thumbnail is replaced by one of the
+    new image.
 
     Args:
         block: The EXIF block, starting with its TIFF header.
@@ -136,7 +137,7 @@ def _adjust_directories(block: bytearray, order: str, size: tuple[int, ...], fac
                     numbers = tuple(adjust_subject(numbers, orientation, size, factors))
                     top = 0xFFFF if "H" in layout else 2**32 - 1
                     struct.pack_into(layout, block, start, *(min(max(number, 0), top) for number in numbers))
-        # XResolution and YResolution, which tell how large to print, and those of the focal plane
+        # XResolution and YResolution, which define the size in print, and those of the focal plane
         for x_tag, y_tag, (y_factor, x_factor) in ((0x11A, 0x11B, (1, 1)), (0xA20E, 0xA20F, factors)):
             places = [(entries.get(x_tag), x_factor), (entries.get(y_tag), y_factor)]
             _adjust_resolutions(block, order, places, is_turned=orientation >= 5)

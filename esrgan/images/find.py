@@ -13,7 +13,7 @@ from esrgan.files import describe_path, expand_user
 from esrgan.images.formats import SUFFIXES
 from esrgan.text import describe_error
 
-# Suffixes of images and films that people expect to be upscaled. Those that are not supported are counted as skipped.
+# Suffixes of images and videos that people expect to be upscaled. Those that are not supported are counted as skipped.
 _FAMILIAR = """
 .tga .icb .dds .ppm .pgm .pbm .pnm .pam .pfm .jp2 .j2k .jpf .jpx .j2c .jxl .jxr .wdp .qoi .ico .cur .pcx .sgi .ras
 .xbm .xpm .svg .svgz .eps .wmf .emf .psd .psb .xcf .kra .ora .exr .hdr .fits .fit .fts .xisf .dcm .heics .avifs .apng
@@ -34,7 +34,7 @@ class ImageSearch:
         files: A relative path for each image, in the order of the search and without duplicates. It is relative to the
             given folder or to the part of the pattern before its first wildcard. For a single file it is the name.
         skipped: What folders and patterns also contain, each with the reason why it is not in ``files``: symlinked
-            folders, folders that cannot be read, and images and films of formats that are not supported.
+            folders, folders that cannot be read, and images and videos of formats that are not supported.
         problems: The paths that contain no image.
     """
 

@@ -113,7 +113,7 @@ def write_avif(file: BinaryIO, image: ImageData, quality: int | None) -> None:
         image,
         "AVIF",
         "heif",
-        keep=vips.KEEP_XMP | vips.KEEP_IPTC | vips.KEEP_ICC | (vips.KEEP_EXIF if image.exif else 0),
+        keep=vips.KEEP_XMP | vips.KEEP_ICC | (vips.KEEP_EXIF if image.exif else 0),
         compression="av1",
         Q=quality or DEFAULT_QUALITY,
         subsample_mode="off",

@@ -13,7 +13,7 @@ from typing import BinaryIO
 _MAX_CONTENT = 2**16  # bytes of a property that are read
 _FILE_BOXES = (b"ftyp", b"meta", b"mdat", b"free", b"skip", b"wide")
 _META_BOXES = (b"hdlr", b"pitm", b"iloc", b"iinf", b"iref", b"iprp", b"idat", b"dinf", b"grpl", b"free", b"skip")
-# Properties that tell how an image is decoded, and those that are kept.
+# Properties that define how an image is decoded, and those that are kept.
 _PROPERTIES = frozenset(
     b"ispe pixi colr nclx nclc prof rICC irot imir clap pasp auxC av1C a1op a1lx lsel hvcC vvcC avcC jpgC".split()
 )
@@ -22,7 +22,7 @@ _LIGHT_LEVELS = (b"clli", b"mdcv", b"amve", b"ndwt")
 _IMAGES = (b"hvc1", b"av01", b"vvc1", b"avc1", b"jpeg", b"j2k1", b"unci", b"grid", b"iovl", b"iden")
 _KEPT = (b"Exif", b"mime application/rdf+xml")
 _ALPHA, _DEPTH = (":auxiliary:alpha", "2015:auxid:1"), (":auxiliary:depth", "2015:auxid:2")
-_NAMES = {b"moov": "image sequence", b"mpvd": "film", b"udes": "description", b"altt": "alternative text"}
+_NAMES = {b"moov": "image sequence", b"mpvd": "video", b"udes": "description", b"altt": "alternative text"}
 _NAMES |= {b"tmap": "HDR gain map", b"Exif": "EXIF", b"mime application/rdf+xml": "XMP", b"uri ": "data with a URI"}
 
 
@@ -39,7 +39,7 @@ class Inventory:
         definitions: Kind and content of each property.
         associations: Indices of the properties of each item, from 1.
         left_out: Names of boxes and items that are not kept.
-        bytes_behind: How many bytes are behind the last box.
+        bytes_behind: How many bytes follow the last box.
     """
 
     primary: int = 0
@@ -63,7 +63,7 @@ class Inventory:
         seen: set[bytes] = set()
         size = file.seek(0, os.SEEK_END)
         for kind, start, stop in _walk(file, 0, size):
-            if kind == b"ftyp" and seen:  # a film behind a photograph
+            if kind == b"ftyp" and seen:  # a video after a photograph
                 break
             end = stop
             if kind not in _FILE_BOXES or (kind == b"meta" and kind in seen):
@@ -178,7 +178,7 @@ class Inventory:
         return "gain map" if "gainmap" in urn.lower() else f"auxiliary image {urn.rpartition(':')[2]}".strip()
 
     def _describe_image(self, item: int) -> str:
-        """Return what an image besides the one that is shown is, or nothing if it is shown too."""
+        """Return what an image other than the primary one is, or nothing if it is shown too."""
         if name := self._auxiliary_kind(item):
             return name
         if self._targets(item, b"thmb"):

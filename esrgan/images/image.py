@@ -18,7 +18,7 @@ class NativeBlock:
     """Metadata that only the file format it was read from can store.
 
     Attributes:
-        label: What it is, as users are told when another format cannot store it, such as "comment". It is empty for
+        label: What it is, for messages that another format cannot store it, such as "comment". It is empty for
             what other formats need not store.
         key: How the format identifies it, such as a PNG file's chunk name.
         content: Its content, in a form that only the module of the format knows.
@@ -117,10 +117,10 @@ def profile_space(profile: bytes | None) -> str:
 
 
 def describe_left_out(names: Iterable[str], bytes_behind: int = 0) -> list[str]:
-    """Return messages that parts of a file, and bytes behind its image, are not kept."""
+    """Return messages that parts of a file, and bytes after its image, are not kept."""
     parts = ", ".join(dict.fromkeys(names))
     notes = [f"{parts} not kept"] if parts else []
-    return [*notes, f"{bytes_behind} bytes behind the image not kept"] if bytes_behind > 0 else notes
+    return [*notes, f"{bytes_behind} bytes after the image not kept"] if bytes_behind > 0 else notes
 
 
 def effective_bits(dtype: np.dtype[Any], bits: int) -> int:

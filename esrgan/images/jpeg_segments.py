@@ -6,7 +6,7 @@ import re
 import struct
 
 EXTRA_IMAGES = "extra images after the photograph (a phone's preview, depth map or gain map)"
-_FILM = "the video of a motion photo"
+_VIDEO = "the video of a motion photo"
 _END = 0xD9
 # In compressed data, 0 follows a byte of 255. Markers of restarts and of a start have no length.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
@@ -27,35 +27,35 @@ def find_segments(data: bytes, position: int) -> tuple[list[tuple[int, bytes]], 
 
 
 def describe_rest(rest: bytes) -> list[str]:
-    """Return what the bytes behind the image are; bytes of 0 only fill."""
+    """Return what the bytes after the image are; bytes of 0 only pad."""
     rest, found = _split_samsung_trailer(rest)
     position = unknown = 0
-    image = film = -1
+    image = video = -1
     while position < len(rest):
         image = image if image >= position else _find(rest, b"\xff\xd8\xff", position)
-        film = film if film >= position else _find(rest, b"ftyp", position + 4) - 4
-        start = min(image, film, len(rest))
+        video = video if video >= position else _find(rest, b"ftyp", position + 4) - 4
+        start = min(image, video, len(rest))
         unknown += len(rest[position:start].strip(b"\0"))
         if start == image:
             found.append(EXTRA_IMAGES)
             _, end = find_segments(rest, start + 2)
-            position = end or film  # without an end, it is not known what else is a part of it
-        elif start == film:
-            found.append(_FILM)
+            position = end or video  # without an end, anything up to the next video may be a part of it
+        elif start == video:
+            found.append(_VIDEO)
             position = max(_find_end_of_boxes(rest, start), start + 8)
         else:
             break
-    return [*found, *([f"{unknown} bytes behind the image"] if unknown else [])]
+    return [*found, *([f"{unknown} bytes after the image"] if unknown else [])]
 
 
 def _find(data: bytes, text: bytes, position: int) -> int:
-    """Return where a text is next, or a place behind the data."""
+    """Return where a text is next, or a position after the end of the data."""
     place = data.find(text, position)
     return place if place >= 0 else len(data) + 9
 
 
 def _find_end_of_boxes(data: bytes, position: int) -> int:
-    """Return where a film ends, which consists of boxes (ISO/IEC 14496-12, §4.2)."""
+    """Return where a video ends, which consists of boxes (ISO/IEC 14496-12, §4.2)."""
     while match := _BOX.match(data, position):
         size = int.from_bytes(match[1])
         if size == 1:
@@ -86,5 +86,5 @@ def _split_samsung_trailer(rest: bytes) -> tuple[bytes, list[str]]:
             start = min(start, block)
             length = struct.unpack_from("<I", data, block + 4)[0]
             names.append(data[block + 8 : block + 8 + min(length, 40)].decode("ascii", "replace"))
-    film = [_FILM] if any(name.startswith("MotionPhoto") for name in names) else []
-    return data[:start], [*film, f"Samsung's trailer ({', '.join(names)})"]
+    video = [_VIDEO] if any(name.startswith("MotionPhoto") for name in names) else []
+    return data[:start], [*video, f"Samsung's trailer ({', '.join(names)})"]

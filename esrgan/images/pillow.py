@@ -82,7 +82,7 @@ def decode_any(source: Source, plugin: str, head: bytes | None = None) -> tuple[
     try:
         image: Any = Image.OPEN[plugin][0](data, b"")  # Image.open would apply Pillow's own, lower limit of pixels
     except OSError as error:
-        raise UnsupportedImageError(f"a usual {plugin} image", str(error), "convert it to .png") from error
+        raise UnsupportedImageError(f"a common kind of {plugin} image", str(error), "convert it to .png") from error
     source.check_pixel_count(image.width * image.height, len(image.getbands()))
     mode = {"1": "L", "I;16": "I", "I;16B": "I"}.get(image.mode, image.mode)
     if mode == "P":

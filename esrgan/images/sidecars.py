@@ -1,4 +1,4 @@
-"""Files beside an image that say where it lies on a map, or hold something else about it."""
+"""Handle the files next to an image that state its place on a map, or hold something else about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def world_file_suffixes(suffix: str) -> tuple[str, ...]:
 
 
 def copy_sidecars(source: Path, target: Path, factors: tuple[float, float], *, overwrite: bool = False) -> list[str]:
-    """Write the world files that the output of an image needs, and describe the other files beside the image.
+    """Write the world files that the output of an image needs, and describe the other files next to the image.
 
     A world file has six lines (Esri): the width of a pixel, two rotations, the height of a pixel, and the coordinates
     of the centre of the upper left pixel. That of an output has the suffix that belongs to the format of the output.
@@ -54,12 +54,12 @@ def copy_sidecars(source: Path, target: Path, factors: tuple[float, float], *, o
             notes.append(f"{place.name} cannot be written: {describe_error(error)}")
     others = {_find(source, start, end) for start in (source.name, source.stem) for end in _OTHER_ENDS}
     if found := sorted(path.name for path in others if path is not None):
-        notes.append(f"files beside it not kept: {', '.join(found)}")
+        notes.append(f"files next to it not kept: {', '.join(found)}")
     return notes
 
 
 def _find(source: Path, start: str, end: str) -> Path | None:
-    """Return the file beside an image whose name has an end, in lower or upper case."""
+    """Return the file next to an image whose name has an end, in lower or upper case."""
     paths = (source.with_name(f"{start}{each}") for each in (end, end.upper()))
     return next((path for path in paths if path.is_file()), None)
 

@@ -36,7 +36,7 @@ def read(source: Source) -> ImageData:
 
 
 def _describe_areas(file: BinaryIO) -> list[str]:
-    """Return messages about what a TGA file of version 2 states behind its pixels.
+    """Return messages about what a TGA file of version 2 states after its pixels.
 
     Raises:
         UnsupportedImageError: The colours are multiplied with alpha.

@@ -114,7 +114,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
 
 
 def _write_with_tifffile(file: BinaryIO, image: ImageData) -> None:
-    """Write pages that differ in size, or that lie one behind the other without compression, which libvips cannot."""
+    """Write pages that differ in size, or that follow one another without compression, which libvips cannot."""
     import tifffile
 
     frames = [samples.squeeze_grey(frame) for frame in image.frames]

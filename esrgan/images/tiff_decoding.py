@@ -289,7 +289,7 @@ def convert_value(layout: Layout, value: float) -> float | None:
 
 
 def _unpremultiply(frame: NDArray[Any], colours: int, changes: list[str]) -> NDArray[Any]:
-    """Divide colours by alpha, which is behind them; where alpha is 0 they stay."""
+    """Divide colours by alpha, the channel after them; where alpha is 0 they stay."""
     peak = peak_value(frame.dtype)
     alpha = frame[..., colours : colours + 1]
     if alpha.min() >= peak:

@@ -28,7 +28,7 @@ class Layout:
         photometric: PhotometricInterpretation (TIFF 6.0, §8).
         compression: Compression (TIFF 6.0, §8).
         predictor: Predictor (TIFF 6.0, §14).
-        extra: Meanings of the samples behind the colours (TIFF 6.0, §18): 1 is premultiplied alpha, 2 other alpha.
+        extra: Meanings of the samples after the colours (TIFF 6.0, §18): 1 is premultiplied alpha, 2 other alpha.
         is_planar: Whether the channels are in planes of their own.
         tile_width: Width of a tile; 0 in strips.
         tile_height: Height of a tile; 0 in strips.
@@ -91,7 +91,7 @@ class Layout:
 
     @property
     def is_raw(self) -> bool:
-        """Whether libvips can only decompress the samples, but not tell what they are."""
+        """Whether libvips can only decompress the samples, but does not know what they mean."""
         known = (16, 24, 32) if self.kind == "f" else (8, 16, 32)
         is_known = self.bits in known or (self.bits in (1, 2, 4) and self.channels == 1)
         return not is_known and self.is_grey_or_rgb

@@ -15,59 +15,21 @@ from esrgan.images import tiff_directories as tags
 from esrgan.images.image import ImageData, NativeBlock
 from esrgan.images.tiff_directories import Directory, TagValue
 
-# Tags that the writer makes anew (TIFF 6.0; TIFF Technical Notes), or that ImageData holds: XMP, IPTC, ICC and EXIF.
-_WRITTEN_ANEW = {
-    254,
-    255,
-    256,
-    257,
-    258,
-    259,
-    262,
-    266,
-    273,
-    274,
-    277,
-    278,
-    279,
-    282,
-    283,
-    284,
-    292,
-    293,
-    296,
-    317,
-    320,
-}
-_WRITTEN_ANEW |= {
-    322,
-    323,
-    324,
-    325,
-    338,
-    339,
-    347,
-    *range(512, 522),
-    529,
-    530,
-    531,
-    532,
-    700,
-    tags.IPTC,
-    34665,
-    34675,
-    34853,
-}
-# DocumentName, PageName, PageNumber, GeoTIFF's keys (34735 to 34737), and GDAL's value for no data.
-_KEPT = {269, 285, 297, 34735, 34736, 34737, 42113}
+# Tags that define how pixels are stored, which the writer sets (TIFF 6.0; TIFF Technical Notes).
+_STRUCTURE = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320}
+_STRUCTURE |= {*range(322, 326), 338, 339, 347, *range(512, 522), *range(529, 533)}
+_HELD = {700, tags.IPTC, 34665, 34675, 34853}  # which ImageData has: XMP, IPTC, EXIF, the colour profile and GPS
+# DocumentName, PageName, PageNumber, and GDAL's metadata and value for no data.
+_KEPT = {269, 285, 297, 42112, 42113}
 _PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735  # GeoTIFF 1.1, §7.1
 _GDAL_METADATA, _NO_DATA = 42112, 42113
 _RPC = 50844  # rational polynomial coefficients (NGA STDI-0002)
 _GEOGRAPHIC = {_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _RPC, 34735, 34736, 34737}
 _RESOLUTION = (tags.X_RESOLUTION, tags.Y_RESOLUTION, tags.RESOLUTION_UNIT)
+_UNNAMED = (*_RESOLUTION, tags.EXTRA_SAMPLES)  # which other formats need not store
 _IMAGEJ_COUNTS, _IMAGEJ_DATA = 50838, 50839
-# What ImageJ stores beside its description and how wide its words are: texts, labels, properties, ranges, tables of
-# colours. Everything else there, such as regions of interest, has places in pixels.
+# What ImageJ stores in addition to its description, and how wide its words are: texts, labels, properties, ranges,
+# tables of colours. Everything else there, such as regions of interest, has places in pixels.
 _IMAGEJ_WORDS = {b"info": 2, b"labl": 2, b"prop": 2, b"rang": 8, b"luts": 1}
 
 
@@ -83,35 +45,48 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
     program = None if is_turned else _find_program(pages, images)
     for number, page in enumerate(pages):
         for tag, value in page.items():
-            label = "map coordinates" if tag in _GEOGRAPHIC else _name(tag) if tag not in _RESOLUTION else ""
-            is_kept = tag in _KEPT or (number > 0 and tag in tags.DESCRIPTIVE_TAGS and tag != tags.DESCRIPTION)
-            if tag in _GEOGRAPHIC:
-                is_kept = not is_turned
-            elif tag == tags.DESCRIPTION:
-                kind = describe_structure(tags.get_content(page, tag))
-                is_kept = kind is None if number > 0 else program is not None
-                label = f"description of {kind}" if kind else label
-            elif tag in _RESOLUTION:
-                unit = tags.get_integer(page, tags.RESOLUTION_UNIT, 2)
-                is_other = any(page.get(each) != pages[0].get(each) for each in _RESOLUTION)
-                is_kept = unit == 1 or is_other or (program == "ImageJ" and number == 0)
-            elif tag == tags.EXTRA_SAMPLES:  # alpha behind another band counts as a band, but keeps its meaning
-                is_kept, label = bool({1, 2} & {*tags.get_numbers(page, tag)[1:]}), ""
-            elif number == 0 and tag in tags.DESCRIPTIVE_TAGS:
-                continue
+            if number == 0 and tag in tags.DESCRIPTIVE_TAGS and tag != tags.DESCRIPTION:
+                continue  # in EXIF
+            structure = describe_structure(tags.get_content(page, tag)) if tag == tags.DESCRIPTION else None
             if tag in (_GDAL_METADATA, tags.DESCRIPTION) and isinstance(value, TagValue):
                 value = TagValue(value.field_type, _drop_stale_parts(value.content, left_out))
-            if is_kept or tag == _GDAL_METADATA:
-                blocks.append(NativeBlock(label, (number, tag), value))
-            elif tag == tags.DESCRIPTION:
-                left_out |= {label} if kind else set()  # EXIF holds the caption of the first page
+            if _is_kept(tag, number, pages, program, is_turned=is_turned):
+                label = "map coordinates" if tag in _GEOGRAPHIC else "" if tag in _UNNAMED else _name(tag)
+                blocks.append(NativeBlock(f"description of {structure}" if structure else label, (number, tag), value))
+            elif structure:
+                left_out.add(f"description of {structure}")
             elif program == "ImageJ" and tag in (_IMAGEJ_COUNTS, _IMAGEJ_DATA):
-                continue
-            elif tag not in _WRITTEN_ANEW:
+                continue  # kept below
+            elif tag not in _STRUCTURE | _HELD and tag != tags.DESCRIPTION:  # EXIF holds the caption of the first page
                 left_out.add(f"tag {tag} ({_name(tag)})")
     if program == "ImageJ" and _IMAGEJ_DATA in pages[0]:
         blocks += _read_imagej_data(pages[0], left_out)
     return blocks, [f"not kept: {', '.join(sorted(left_out))}"] if left_out else []
+
+
+def _is_kept(tag: int, number: int, pages: Sequence[Directory], program: str | None, *, is_turned: bool) -> bool:
+    """Return whether a tag of a page is written to the output.
+
+    Args:
+        tag: The tag.
+        number: The number of its page.
+        pages: The directories of all pages.
+        program: Whose description of the file's structure is kept.
+        is_turned: Whether the image is turned upright.
+    """
+    page = pages[number]
+    if tag in _GEOGRAPHIC:
+        return not is_turned
+    if tag == tags.DESCRIPTION:
+        if number == 0:
+            return program is not None
+        return describe_structure(tags.get_content(page, tag)) is None
+    if tag in _RESOLUTION:  # ImageData has the resolution of the first page if it has a unit
+        is_other = any(page.get(each) != pages[0].get(each) for each in _RESOLUTION)
+        return tags.get_integer(page, tags.RESOLUTION_UNIT, 2) == 1 or is_other or (program, number) == ("ImageJ", 0)
+    if tag == tags.EXTRA_SAMPLES:  # alpha after another band counts as a band, but keeps its meaning
+        return bool({1, 2} & {*tags.get_integers(page, tag)[1:]})
+    return tag in _KEPT or (number > 0 and tag in tags.DESCRIPTIVE_TAGS)
 
 
 def describe_structure(text: bytes) -> str | None:
@@ -136,7 +111,7 @@ def _find_program(pages: Sequence[Directory], images: int) -> str | None:
     if kind == "ImageJ":
         count = re.search(rb"^images=(\d+)", text, re.M)
         is_true = (int(count[1]) if count else 1) == images and channels in (1, 3)
-        # ImageJ looks for the images one behind the other, which they can only be without compression.
+        # ImageJ expects each image right after the one before, which is only possible without compression.
         return kind if is_true and (images == 1 or tags.get_integer(page, tags.COMPRESSION, 1) == 1) else None
     if kind == "OME-XML":
         planes = 0
@@ -198,7 +173,7 @@ def read_pixel_aspect(page: Directory) -> tuple[int, int] | None:
 
 
 def is_imagej_stack(image: ImageData) -> bool:
-    """Return whether the pages of the output must lie one behind the other, as ImageJ expects them."""
+    """Return whether the pages of the output must follow one another in the file, as ImageJ expects."""
     return len(image.frames) > 1 and _is_for_imagej(_get_native_tags(image))
 
 

@@ -82,7 +82,7 @@ def find_pages(file: BinaryIO, notes: list[str]) -> list[Page]:
 
 
 def _assign_masks(pages: list[Page], masks: list[Page], notes: list[str]) -> None:
-    """Give each page its transparency mask, which is behind it, or before the first one, and of its size."""
+    """Give each page its transparency mask, which follows it, or comes before the first one, and has its size."""
     for mask in masks:
         page = next((page for page in reversed(pages) if page.number < mask.number), pages[0])
         sizes = {(each.layout.width, each.layout.height) for each in (page, mask)}
@@ -156,7 +156,7 @@ def _mend(page: Directory, file_size: int) -> Directory:
 
 
 def _expand_stack(page: Page, file_size: int, notes: list[str]) -> list[Page]:
-    """Return the images of a stack whose only directory is that of the first image; the others lie behind it."""
+    """Return the images of a stack whose only directory is that of the first image; the others follow it."""
     images, program = _count_images(page)
     offsets = tags.get_integers(page.directory, tags.STRIP_OFFSETS)
     sizes = find_segment_sizes(page.layout, len(offsets) + 1)
@@ -166,7 +166,7 @@ def _expand_stack(page: Page, file_size: int, notes: list[str]) -> list[Page]:
         return [page]
     total = sum(sizes)
     if offsets[0] + 2 * total > file_size:
-        notes.append(f"the description by {program} speaks of {images} images, but the file has one")
+        notes.append(f"the description by {program} announces {images} images, but the file has one")
         return [page]
     if offsets[0] + images * total > file_size:
         raise ValueError("the file is truncated")

@@ -23,7 +23,7 @@ from esrgan.images.source import Decoded, Source, UnsupportedImageError
 if TYPE_CHECKING:
     from esrgan.images.tiff_directories import EditedFile
 
-KEEP_EXIF, KEEP_XMP, KEEP_IPTC, KEEP_ICC = 1, 2, 4, 8  # VipsForeignKeep
+KEEP_EXIF, KEEP_XMP, KEEP_ICC = 1, 2, 8  # VipsForeignKeep
 _GREY_AND_RGB = ("b-w", "grey16", "srgb", "rgb16", "scrgb")  # interpretations in libvips
 # The fields of an image in libvips, by their names in ImageData.
 _METADATA_FIELDS = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data"}
@@ -194,7 +194,7 @@ def to_vips_image(image: ImageData, name: str) -> Any:
         vips_image, channels = vips_image[0].bandjoin([vips_image[0], *vips_image.bandsplit()]), channels + 2
     vips_image = vips_image.copy(interpretation=grey if channels < 3 else colour)
     types = pyvips.GValue
-    blocks = {"icc-profile-data": image.icc_profile, "xmp-data": image.xmp, "iptc-data": image.iptc}
+    blocks = {"icc-profile-data": image.icc_profile, "xmp-data": image.xmp}
     if name == "AVIF":
         blocks["exif-data"] = image.exif
     for field, block in blocks.items():

@@ -43,7 +43,7 @@ def read(source: Source) -> ImageData:
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     """Write a WebP file, lossless if the image was lossless and no quality is given."""
-    keep = vips.KEEP_XMP | vips.KEEP_IPTC | vips.KEEP_ICC | (vips.KEEP_EXIF if image.exif else 0)
+    keep = vips.KEEP_XMP | vips.KEEP_ICC | (vips.KEEP_EXIF if image.exif else 0)
     options: dict[str, Any] = {"Q": quality or DEFAULT_QUALITY, "smart_subsample": True}
     if image.lossless and quality is None:
         options = {"lossless": True, "exact": True}

@@ -20,14 +20,14 @@ _BOUNDARY, _RECTANGLE = (
 )
 _APPLIED_TO = "http://www.metadataworkinggroup.com/schemas/regions/ AppliedToDimensions"
 _EXTENDED = "http://ns.adobe.com/xmp/note/ HasExtendedXMP"
-# What announces or holds images and films besides the photograph, which upscaling leaves out: namespace and name.
+# What announces or holds images and videos other than the photograph, which upscaling leaves out: namespace and name.
 _GONE = re.compile(
     r"http://ns\.\w+\.com/photos/1\.0/camera/ (MotionPhoto|MicroVideo|OLivePhoto|VideoLength).*"
     r"|http://ns\.google\.com/photos/1\.0/(container|depthmap|image)/.*|http://ns\.google\.com/photos/dd/1\.0/.*"
     r"|http://ns\.adobe\.com/hdr-gain-map/1\.0/ .*|http://ns\.apple\.com/HDRGainMap/1\.0/ .*"
     rf"|http://ns\.adobe\.com/xap/1\.0/ Thumbnails|{_EXTENDED}"
 )
-# Numbers of pixels across and down: of panoramas, and what photogrammetry is told by DJI's drones.
+# Numbers of pixels across and down: of panoramas, and of the camera, as DJI's drones state them for photogrammetry.
 _PANORAMA, _DJI = (
     r"http://ns\.google\.com/photos/1\.0/panorama/ \w+",
     r"http://www\.dji\.com/drone-dji/1\.0/ Calibrated",
@@ -90,7 +90,7 @@ def adjust_xmp(
     """Return an XMP packet for an upright image of a new size; everything else in the packet stays as it is.
 
     Orientation and sizes are set, sizes of panoramas are multiplied, regions follow the image, and entries that
-    announce images or films which are left out are removed.
+    announce images or videos which are left out are removed.
 
     Args:
         packet: The packet, in UTF-8, UTF-16 or UTF-32. It is returned in UTF-8.
@@ -110,7 +110,7 @@ def adjust_xmp(
     except (expat.ExpatError, LookupError, ValueError) as error:
         is_definition = isinstance(error, _DefinitionError)
         return None, f"{'XMP with definitions of entities' if is_definition else 'unreadable XMP'} not kept"
-    note = "XMP entries on images or films that are left out not kept" if editor.gone - {_EXTENDED} else None
+    note = "XMP entries on images or videos that are left out not kept" if editor.gone - {_EXTENDED} else None
     return editor.result(), note
 
 

@@ -66,7 +66,7 @@ def plan_jobs(
     Returns:
         The jobs, and a mapping from each path that is skipped to the reason. A path that matches no image becomes a
         job with a ``problem``. Outputs of earlier runs (in any format), files in ``out``, symlinked folders, and images
-        and films of formats that are not supported are skipped.
+        and videos of formats that are not supported are skipped.
 
     Raises:
         ImageError: If no path matches an image, or ``out`` is a file and does not fit the inputs.

@@ -128,7 +128,7 @@ def test_profile_is_kept(tmp_path):
 
 def test_what_is_left_out_is_named(tmp_path):
     _, notes = read(make_bmp(tmp_path / "a.bmp", [[1, 1], [2, 2]], 32, behind=b"secret"))
-    assert notes == ("6 bytes behind the image not kept",)
+    assert notes == ("6 bytes after the image not kept",)
     data = bytearray((tmp_path / "a.bmp").read_bytes()[:-6])
     data[70:78] = bytes(4) + b"\1\0\0\0"
     (tmp_path / "a.bmp").write_bytes(data)

@@ -9,12 +9,12 @@ from esrgan import images
 from esrgan.errors import ImageError
 
 FILES = {
-    "y4m": (b"YUV4MPEG2 W4 H4 F25:1\nFRAME\n", "a film (Y4M); extract its frames"),
-    "mp4": (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a film (MP4 or QuickTime); extract its frames"),
-    "mov": (b"\0\0\0\x08wide\0\0\0\0mdat", "a film (QuickTime)"),
-    "mkv": (b"\x1aE\xdf\xa3\x01", "a film (Matroska or WebM)"),
-    "avi": (b"RIFF\0\0\0\0AVI LIST", "a film (AVI)"),
-    "ts": ((b"G" + bytes(187)) * 4, "a film (MPEG transport stream)"),
+    "y4m": (b"YUV4MPEG2 W4 H4 F25:1\nFRAME\n", "a video (Y4M); extract its frames"),
+    "mp4": (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video (MP4 or QuickTime); extract its frames"),
+    "mov": (b"\0\0\0\x08wide\0\0\0\0mdat", "a video (QuickTime)"),
+    "mkv": (b"\x1aE\xdf\xa3\x01", "a video (Matroska or WebM)"),
+    "avi": (b"RIFF\0\0\0\0AVI LIST", "a video (AVI)"),
+    "ts": ((b"G" + bytes(187)) * 4, "a video (MPEG transport stream)"),
     "fits": (b"SIMPLE  =                    T".ljust(80), "an astronomical image (FITS); export it as a .tif"),
     "xisf": (b"XISF0100\0\0", "an astronomical image (XISF)"),
     "dcm": (bytes(128) + b"DICM", "a medical image (DICOM)"),

@@ -74,5 +74,5 @@ def test_what_is_left_out_is_named(tmp_path):
     )
     assert images.read_image(tmp_path / "a.gif").notes == (
         "GIF extension MAGIC GAME1, plain text not kept",
-        "6 bytes behind the image not kept",
+        "6 bytes after the image not kept",
     )

@@ -178,7 +178,7 @@ CASES = {
     "description": ({"properties": [(0, box(b"udes", bytes(4), b"en\0name\0text\0tag\0"))]}, "description"),
     "unknown property": ({"properties": [(0, box(b"zzzz", b"1234"))]}, "property zzzz"),
     "box": ({"behind": box(b"uuid", bytes(16))}, "box uuid"),
-    "film": ({"behind": box(b"mpvd", bytes(16))}, "film"),
+    "video": ({"behind": box(b"mpvd", bytes(16))}, "video"),
     "sequence": ({"behind": box(b"moov", bytes(16))}, "image sequence"),
 }
 
@@ -196,11 +196,9 @@ def test_what_is_left_out_is_named(tmp_path, case, suffix):
 
 @pytest.mark.parametrize("suffix", ["avif", "heic"])
 def test_bytes_and_films_behind_the_image_are_counted(tmp_path, suffix):
-    film = box(b"ftyp", b"mp42", bytes(4)) + box(b"moov", bytes(8))
-    for behind in (b"12345", bytes(9), film):
-        assert read(tmp_path, make(suffix) + behind, suffix).notes == (
-            f"{len(behind)} bytes behind the image not kept",
-        )
+    video = box(b"ftyp", b"mp42", bytes(4)) + box(b"moov", bytes(8))
+    for behind in (b"12345", bytes(9), video):
+        assert read(tmp_path, make(suffix) + behind, suffix).notes == (f"{len(behind)} bytes after the image not kept",)
 
 
 @pytest.mark.parametrize("suffix", ["avif", "heic"])

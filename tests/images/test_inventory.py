@@ -153,7 +153,7 @@ def test_world_files_follow_the_size(tmp_path, suffix, target, new_suffix):
     (tmp_path / "a.png.aux.xml").touch()
     notes = copy_sidecars(tmp_path / "a.png", tmp_path / target, (4, 2))
     a, d, b, e, c, f = map(float, (tmp_path / f"b{new_suffix}").read_text().split())
-    assert notes == ["files beside it not kept: a.png.aux.xml"]
+    assert notes == ["files next to it not kept: a.png.aux.xml"]
     for old, new in (((-0.5, -0.5), (-0.5, -0.5)), ((9.5, 5.5), (19.5, 23.5))):  # corners of 10 × 6 and 20 × 24 pixels
         x, y = 10 * old[0] + 2 * old[1] + 500005, 1 * old[0] - 20 * old[1] + 5399990
         assert (a * new[0] + b * new[1] + c, d * new[0] + e * new[1] + f) == pytest.approx((x, y))
@@ -189,4 +189,4 @@ def test_existing_world_file_is_replaced_only_if_asked(tmp_path):
 def test_files_beside_an_image_that_describe_it_are_named(tmp_path, name):
     for other in (name, "a.txt", "b.xmp", "a.png"):
         (tmp_path / other).touch()
-    assert copy_sidecars(tmp_path / "a.jpg", tmp_path / "b.jpg", (4, 4)) == [f"files beside it not kept: {name}"]
+    assert copy_sidecars(tmp_path / "a.jpg", tmp_path / "b.jpg", (4, 4)) == [f"files next to it not kept: {name}"]

@@ -109,15 +109,15 @@ def samsung_trailer(**entries):
 @pytest.mark.parametrize(
     ("behind", "names"),
     [
-        (b"SEFH", "4 bytes behind the image"),
+        (b"SEFH", "4 bytes after the image"),
         (bytes(2000), None),
-        (b"text" + bytes(9) + FILM, "the video of a motion photo, 4 bytes behind the image"),
-        (bytes(100000) + FILM + b"rest", "the video of a motion photo, 4 bytes behind the image"),
+        (b"text" + bytes(9) + FILM, "the video of a motion photo, 4 bytes after the image"),
+        (bytes(100000) + FILM + b"rest", "the video of a motion photo, 4 bytes after the image"),
         (encode() + bytes(99) + encode(exif=make_exif(3)) + FILM, f"{EXTRA}, the video of a motion photo"),
-        (encode() + b"rest", f"{EXTRA}, 4 bytes behind the image"),
+        (encode() + b"rest", f"{EXTRA}, 4 bytes after the image"),
         (b"\xff\xd8\xff" * 300_000, EXTRA),
         (b"\xff\xd8\xff\xd9" * 300_000, EXTRA),
-        (b"\0\0\0\3ftypmp42", "the video of a motion photo, 4 bytes behind the image"),
+        (b"\0\0\0\3ftypmp42", "the video of a motion photo, 4 bytes after the image"),
         (FILM[:24] * 50_000, "the video of a motion photo"),
         (b"\xff\xd8\xff\xe0" + FILM, f"{EXTRA}, the video of a motion photo"),
         (samsung_trailer(Image_UTC_Data=b"1"), "Samsung's trailer (Image_UTC_Data)"),
@@ -125,7 +125,7 @@ def samsung_trailer(**entries):
             encode() + samsung_trailer(MotionPhoto_Data=FILM, Image_UTC_Data=b"1"),
             f"the video of a motion photo, Samsung's trailer (MotionPhoto_Data, Image_UTC_Data), {EXTRA}",
         ),
-        (b"\0\0SEFH\0\0\0\0\xff\xff\xff\xffSEFT", "16 bytes behind the image"),
+        (b"\0\0SEFH\0\0\0\0\xff\xff\xff\xffSEFT", "16 bytes after the image"),
     ],
 )
 def test_all_that_follows_the_image_is_named(tmp_path, behind, names):

@@ -119,7 +119,7 @@ def test_what_is_left_out_is_named(tmp_path):
     )
     assert notes == (
         "PNG chunks caBX, hIST, sTER, tEXt, zzZz not kept",
-        "6 bytes behind the image not kept",
+        "6 bytes after the image not kept",
         "text exif:Orientation not kept, because it describes the old image",
     )
     _, notes = convert(tmp_path, behind=chunk(b"tRNS", bytes(6)) + END)

@@ -28,7 +28,7 @@ def test_ppm(tmp_path, channels, dtype):
 
 def test_ppm_variants(tmp_path):
     for content, expected, notes in (
-        (b"P6\n# x\n1 1\n255\n\1\2\3rest", [1, 2, 3], ("comment not kept", "4 bytes behind the image not kept")),
+        (b"P6\n# x\n1 1\n255\n\1\2\3rest", [1, 2, 3], ("comment not kept", "4 bytes after the image not kept")),
         (b"P6\n1 1\n1023\n\3\xff\0\0\0\1", [65535, 0, 64], ("samples of 0 to 1023 changed to 0 to 65535",)),
         (b"P5\n1 1\n1023\n\3\xff", [65535], ("samples of 0 to 1023 changed to 0 to 65535",)),
         (b"P2\n1 1\n15\n15\n", [255], ("samples of 0 to 15 changed to 0 to 255",)),

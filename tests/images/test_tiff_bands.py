@@ -244,7 +244,7 @@ def test_stacks_with_one_directory_are_read(tmp_path, program, byteorder):
     (tmp_path / "a.tif").write_bytes(whole[: -8 * 9 * 2 * 4])  # the description has outlived its stack
     image = images.read_image(tmp_path / "a.tif")
     assert len(image.frames) == 1
-    assert "speaks of 5 images" in image.notes[0]
+    assert "announces 5 images" in image.notes[0]
 
 
 def test_reduced_copy_before_the_image(tmp_path):

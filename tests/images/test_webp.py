@@ -45,5 +45,5 @@ def test_what_is_left_out_is_named(tmp_path):
     (tmp_path / "a.webp").write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:] + b"secret")
     assert images.read_image(tmp_path / "a.webp").notes == (
         "WebP chunks what not kept",
-        "6 bytes behind the image not kept",
+        "6 bytes after the image not kept",
     )

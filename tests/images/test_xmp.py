@@ -16,7 +16,7 @@ PACKET = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.
  GPano:CroppedAreaLeftPixels="10" GPano:PoseHeadingDegrees="30" tiff:Orientation="6" %s>
 <GPano:FullPanoHeightPixels>50</GPano:FullPanoHeightPixels><dc:title>kept</dc:title>%s</rdf:Description></rdf:RDF></x:xmpmeta>"""
 MOTION = b'GCamera:MotionPhoto="1"', b"<Container:Directory><rdf:Seq/></Container:Directory>"
-NOTE = "XMP entries on images or films that are left out not kept"
+NOTE = "XMP entries on images or videos that are left out not kept"
 
 
 def adjust(attributes=b"", elements=b"", orientation=1):
