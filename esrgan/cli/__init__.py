@@ -13,6 +13,7 @@ COMMANDS = {
     "test": "evaluate models on datasets",
     "inference": "upscale images",
     "bulk": "upscale images on a cluster",
+    "compare": "show what several models make of an image",
     "interpolate": "blend a PSNR model and a GAN model",
     "models": "list available models, download public ones",
     "demo": "serve a web page for trying models",

@@ -1,5 +1,6 @@
 """Upscaling images and files with a trained generator."""
 
+from esrgan.inference.compare import compare_models
 from esrgan.inference.files import FileOptions, FileResult, upscale_files
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob, Job, is_output_file, name_outputs, plan_jobs
@@ -13,6 +14,7 @@ __all__ = [
     "Job",
     "UpscaleOptions",
     "Upscaler",
+    "compare_models",
     "is_output_file",
     "name_outputs",
     "plan_jobs",

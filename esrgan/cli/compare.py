@@ -1,0 +1,67 @@
+"""``esrgan compare``: show what several models make of the same images."""
+
+from __future__ import annotations
+
+import argparse
+
+from esrgan.cli import arguments, process
+from esrgan.console import log
+
+EXAMPLES = """\
+  esrgan compare photo.jpg -m esrgan-lite esrgan-full realesrgan-x4plus
+  esrgan compare scans/ -m models/*.pth -o sheets"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the argument parser of ``esrgan compare``."""
+    parser = arguments.make_parser(
+        "compare",
+        "Show the most detailed parts of images, upscaled by several models, on one sheet for each image.\n"
+        "Sheets are named <name>_compare.png and written next to the images, or to the folder given with -o.",
+        EXAMPLES,
+    )
+    parser.add_argument("images", nargs="+", help="files, folders (searched recursively) or glob patterns")
+    parser.add_argument(
+        "-m",
+        "--model-paths",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="generators, checkpoints, or names listed by `esrgan models`",
+    )
+    arguments.add_path(parser, "-o", "--out-dir", metavar="DIR", help="folder for the sheets (default: next to images)")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing sheets")
+    arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
+    arguments.add_device(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    with process.exit_on_interrupt():
+        from esrgan import images
+        from esrgan.errors import EsrganError, Problem
+        from esrgan.files import create_folder
+        from esrgan.inference import Upscaler, compare_models, is_output_file, plan_jobs
+
+    if args.out_dir is not None and is_output_file(args.out_dir):
+        raise EsrganError(Problem(str(args.out_dir), "a folder for the sheets", "the name of an image"))
+    jobs, _ = plan_jobs(args.images, args.out_dir, ".png")
+    names = dict.fromkeys(args.model_paths)
+    upscalers = {name: Upscaler.from_file(name, args.device, args.precision) for name in names}
+    failed = 0
+    for number, job in enumerate(jobs, start=1):
+        target = job.target.with_name(job.target.name.removesuffix("_sr.png") + "_compare.png")
+        try:
+            if job.obstacle is not None:
+                raise EsrganError(job.obstacle)
+            arguments.check_overwrite([target], overwrite=args.overwrite)
+            sheet = compare_models(upscalers, images.read_image(job.source))
+            create_folder(target.parent)
+            images.write_image(target, images.ImageData((sheet,)), overwrite=args.overwrite)
+        except EsrganError as error:
+            log.error("%s", error)
+            failed += 1
+            continue
+        log.info("%d/%d %s", number, len(jobs), target)
+    return process.SOME_FAILED if failed else process.OK

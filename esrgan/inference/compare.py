@@ -1,0 +1,70 @@
+"""Compare models on the most detailed parts of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esrgan.images import ImageData
+from esrgan.images.samples import peak_value
+from esrgan.images.sheet import make_contact_sheet
+from esrgan.inference.upscaler import Upscaler
+
+CROP_PX, MAX_CROPS = 96, 3
+CONTEXT_PX = 32  # around each crop, so that its edges are those of a larger image
+
+
+def compare_models(upscalers: Mapping[str, Upscaler], image: ImageData) -> NDArray[np.uint8]:
+    """Return a sheet of parts of an image, with a column for the input and one for each model.
+
+    Args:
+        upscalers: The upscalers by their headings; they must keep colour and alpha apart, as is the default.
+        image: The image; only its first frame is shown, as 8-bit grey or RGB, with alpha.
+
+    Returns:
+        The sheet (H, W, 3), uint8, with a row for each of up to ``MAX_CROPS`` parts of ``CROP_PX`` pixels.
+
+    Example:
+        >>> from esrgan import Upscaler, images
+        >>> from esrgan.inference import compare_models
+        >>> upscalers = {name: Upscaler.from_file(name) for name in ("esrgan-lite", "esrgan-lite-psnr")}
+        >>> sheet = compare_models(upscalers, images.read_image("photo.png"))
+        >>> sheet.shape
+        (436, 1208, 3)
+    """
+    pixels = image.frames[0][..., : image.base_channels]
+    levels = pixels if pixels.dtype == np.uint8 else np.nan_to_num(pixels / peak_value(pixels.dtype)).clip(0, 1) * 255
+    pixels = np.rint(levels).astype(np.uint8)
+    if pixels.shape[2] == 2:
+        pixels = pixels[..., [0, 0, 0, 1]]
+    rows = []
+    for top, left in _find_crops(pixels):
+        first, second = max(top - CONTEXT_PX, 0), max(left - CONTEXT_PX, 0)
+        low = pixels[first : top + CROP_PX + CONTEXT_PX, second : left + CROP_PX + CONTEXT_PX]
+        cells = [pixels[top : top + CROP_PX, left : left + CROP_PX]]
+        height, width = cells[0].shape[:2]
+        for upscaler in upscalers.values():
+            high = upscaler(low)
+            scale = high.shape[0] // low.shape[0]
+            y, x = (top - first) * scale, (left - second) * scale
+            cells.append(high[y : y + height * scale, x : x + width * scale])
+        rows.append(cells)
+    return make_contact_sheet(rows, ["input", *upscalers])
+
+
+def _find_crops(pixels: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
+    """Yield the corners of parts that do not overlap, the most detailed first; the image itself if it is small."""
+    light = pixels[..., : 3 if pixels.shape[2] >= 3 else 1].mean(axis=2)
+    corners = [
+        (top, left)
+        for top in range(0, max(light.shape[0] - CROP_PX, 0) + 1, CROP_PX)
+        for left in range(0, max(light.shape[1] - CROP_PX, 0) + 1, CROP_PX)
+    ]
+
+    def detail(corner: tuple[int, int]) -> float:
+        part = light[corner[0] : corner[0] + CROP_PX, corner[1] : corner[1] + CROP_PX]
+        return sum(float(np.abs(np.diff(part, axis=axis)).mean()) for axis in (0, 1) if part.shape[axis] > 1)
+
+    yield from sorted(corners, key=detail, reverse=True)[:MAX_CROPS]

@@ -1,0 +1,54 @@
+"""A sheet shows the most detailed parts of an image, upscaled by several models."""
+
+import numpy as np
+import pytest
+
+from esrgan import Upscaler
+from esrgan.cli import compare
+from esrgan.images import ImageData, read_image, write_image
+from esrgan.inference import compare_models
+from tests.helpers.models import make_model, pixels, run
+
+
+@pytest.fixture
+def models(tmp_path):
+    return [make_model(tmp_path / f"{i}.pth", seed=i) for i in range(2)]
+
+
+def find_on(sheet, part):
+    """Return whether a part is somewhere on a sheet."""
+    rows, columns = np.nonzero((sheet[: -len(part) + 1, : -part.shape[1] + 1] == part[0, 0]).all(2))
+    places = zip(rows, columns, strict=True)
+    return any(np.array_equal(sheet[y : y + len(part), x : x + part.shape[1]], part) for y, x in places)
+
+
+def test_sheet_shows_what_each_model_makes_of_the_most_detailed_part(models):
+    image = np.full((300, 200, 3), 128, np.uint8)
+    image[192:288, 96:192] = pixels(96, 96, 3)
+    upscalers = {path.name: Upscaler.from_file(path, "cpu", "fp32") for path in models}
+    sheet = compare_models(upscalers, ImageData((image,)))
+    for upscaler in upscalers.values():
+        # What is 32 pixels away does not matter to these networks, which see 20 pixels.
+        assert find_on(sheet, upscaler(image)[384:576, 192:384])
+
+
+@pytest.mark.parametrize(
+    "frame", [pixels(20, 30, 1), pixels(20, 30, 2), pixels(20, 30, 4), pixels(90, 210, 3).astype(np.uint16) * 257]
+)
+def test_any_image_can_be_compared(models, frame):
+    sheet = compare_models({"a": Upscaler.from_file(models[0], "cpu")}, ImageData((frame,)))
+    assert sheet.dtype == np.uint8
+    assert sheet.shape[2] == 3
+
+
+def test_command_writes_a_sheet_for_each_image(models, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name, ImageData((pixels(20, 30, 3),)))
+    assert run(compare, tmp_path / "in", "-m", *models, "-o", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_compare.png", "b_compare.png"]
+    assert read_image(tmp_path / "out/a_compare.png").frames[0].shape[1] > 3 * 60
+    assert run(compare, tmp_path / "in", tmp_path / "none.png", "-m", models[0], "-o", tmp_path / "out") == 1
+    text = capsys.readouterr().err
+    assert "a_compare.png: already exists; use --overwrite to replace it" in text
+    assert "none.png" in text
