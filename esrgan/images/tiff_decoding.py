@@ -338,14 +338,12 @@ def _decode_with_tifffile(source: Source, pages: list[Page]) -> Decoded:
     frames = []
     with tifffile.TiffFile(source.path) as file:
         for number in (page.number for page in pages):
-            page = file.pages[number]
             try:
-                pixels = page.asarray()
+                pixels, is_complete = _read_segments(file.pages[number])
             except ValueError as error:  # it says which codec is missing
                 raise problem from error
-            if isinstance(page, tifffile.TiffPage) and page.axes.startswith("S"):
-                pixels = np.moveaxis(pixels, 0, -1)
-            pixels = pixels.reshape(*pixels.shape[:2], -1)
+            if not is_complete:
+                raise ValueError("strips or tiles are shorter than the image")
             if pixels.dtype == np.bool_:
                 pixels = pixels.astype(np.uint8) * 255
             if layout.photometric == 0 and not layout.is_inverted and not layout.is_raw:
@@ -353,3 +351,17 @@ def _decode_with_tifffile(source: Source, pages: list[Page]) -> Decoded:
             pixels = pixels.astype(np.float32) if pixels.dtype == np.float16 else pixels
             frames.append(_convert(pixels, layout, changes))
     return _join_metadata(pages[0], frames, changes)
+
+
+def _read_segments(page: Any) -> tuple[NDArray[Any], bool]:
+    """Return the samples (H, W, C) of a page of tifffile, and whether its strips and tiles cover all of them.
+
+    ``asarray`` of tifffile would not say so, and leave what is in memory where they do not.
+    """
+    pixels, covered = np.zeros(page.shaped, page.dtype), 0  # (planes, depth, H, W, C)
+    for segment, (plane, depth, top, left, _), shape in page.segments(_fullsize=False):
+        place = pixels[plane, depth : depth + shape[0], top : top + shape[1], left : left + shape[2]]
+        place[...] = page.nodata if segment is None else segment[tuple(map(slice, place.shape))]
+        covered += place.size
+    joined = pixels[0, 0] if len(pixels) == 1 else np.moveaxis(pixels[:, 0, ..., 0], 0, -1)
+    return joined, covered >= pixels.size

@@ -57,6 +57,15 @@ def test_tiles_of_rare_compressions_are_not_black(tmp_path, compression, planes)
     np.testing.assert_array_equal(image.frames[0], pixels)
 
 
+@pytest.mark.parametrize("compression", ["zstd", "lzma"])
+def test_short_tiles_of_rare_compressions_are_refused(tmp_path, compression):
+    options = {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16), "compression": compression}
+    read(tmp_path, noise(3, height=20, width=33).transpose(2, 0, 1), **options)
+    patch_tag(tmp_path / "a.tif", 284, [6])  # so that each tile seems to need three times the samples
+    with pytest.raises(ImageError, match="shorter than the image"):
+        images.read_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("layout", [{}, {"tile": (16, 16), "compression": "zlib"}, {"compression": "zlib"}])
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32, np.int64, np.uint64, np.float64])
 @pytest.mark.parametrize("byteorder", "<>")

@@ -160,7 +160,7 @@ def test_lzma_needs_no_imagecodecs(tmp_path):
 
 @pytest.mark.parametrize("no_data", [None, "7"])
 @pytest.mark.parametrize("layout", [{"rowsperstrip": 16}, {"tile": (16, 16)}])
-@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("compression", [None, "zlib", "zstd"])
 @pytest.mark.parametrize("planes", ["contig", "separate"])
 def test_strips_and_tiles_that_gdal_leaves_out(tmp_path, no_data, layout, compression, planes):
     pixels = noise(2, height=40, width=33)
