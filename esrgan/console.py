@@ -1,7 +1,8 @@
 """Progress and messages of the library, through the logger "esrgan", and how commands show them.
 
-``log.info`` is a line that stays, ``log.warning`` and ``log.error`` go to standard error, and ``progress`` is a line
-that the next one replaces. A program that configures logging itself receives all of them as log records.
+``log.info`` is a line that stays, on standard output. ``log.warning`` and ``log.error`` go to standard error, and so
+does ``progress``, a line that the next one replaces. A program that configures logging itself receives all of them as
+log records.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import shutil
 import sys
 import time
@@ -16,11 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from esrgan.text import cut_to_width
+
 log = logging.getLogger("esrgan")
 
 PROGRESS = logging.INFO - 5  # the level of progress lines
 LIVE_INTERVAL_S = 0.1  # between updates of the live line on a terminal
 PLAIN_INTERVAL_S = 60.0  # between progress lines elsewhere
+CLEAR_LINE = "\r\x1b[2K"
 
 
 def progress(text: str, *, keep: bool = False) -> None:
@@ -28,7 +33,8 @@ def progress(text: str, *, keep: bool = False) -> None:
 
     Args:
         text: The line; a terminal shows as much as fits into its width.
-        keep: Whether to show it in any case, however short the time since the last one.
+        keep: Whether to show it in any case, however short the time since the last one. If standard output is no
+            terminal, the line stays there.
     """
     log.log(PROGRESS, "%s", text, extra={"keep": keep})
 
@@ -37,13 +43,15 @@ class ConsoleHandler(logging.Handler):
     """A log handler that rewrites one line for progress on a terminal, and prints plain lines elsewhere.
 
     Args:
-        stream: Where progress and messages go; None is standard output. Warnings and errors go to standard error.
+        stream: Where messages go, and progress that is kept; None is standard output.
+        progress_stream: Where other progress goes; None is standard error. Warnings and errors go to standard error.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, progress_stream: TextIO | None = None) -> None:
         super().__init__()
         self.stream = stream or sys.stdout
-        self.is_live = self.stream.isatty()
+        self.progress_stream = progress_stream or sys.stderr
+        self.is_live = self.progress_stream.isatty() and os.environ.get("TERM") != "dumb"
         self.has_live_line = False
         self.shown_at = -math.inf if self.is_live else time.monotonic()
 
@@ -65,18 +73,27 @@ class ConsoleHandler(logging.Handler):
         if not keep and elapsed < (LIVE_INTERVAL_S if self.is_live else PLAIN_INTERVAL_S):
             return
         text = "".join(c if c.isprintable() else "?" for c in text)  # file names may contain control characters
-        if self.is_live:
-            self._write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
+        if keep and not (self.is_live and self.stream.isatty()):
+            self.clear()
+            self._write(text + "\n")
+        elif self.is_live:
+            self._write_progress(f"{CLEAR_LINE}{cut_to_width(text, self._columns() - 1)}")
             self.has_live_line = True
         else:
-            self._write(text + "\n")
+            self._write_progress(text + "\n")
         self.shown_at = time.monotonic()
 
     def clear(self) -> None:
         """Erase the live line, if there is one."""
         if self.has_live_line:
-            self._write("\r\x1b[2K")
+            self._write_progress(CLEAR_LINE)
             self.has_live_line = False
+
+    def _columns(self) -> int:
+        columns, lines = 80, 24
+        with suppress(OSError, ValueError):  # the terminal may have gone, or be simulated
+            columns, lines = os.get_terminal_size(self.progress_stream.fileno())
+        return shutil.get_terminal_size((columns or 80, lines)).columns  # some terminals do not know their size
 
     def _write(self, text: str) -> None:
         """Write and flush. If the reader has gone, as after ``| head``, discard all further output."""
@@ -85,7 +102,14 @@ class ConsoleHandler(logging.Handler):
             self.stream.flush()
         except OSError:
             self.stream = io.StringIO()
-            self.is_live = False
+
+    def _write_progress(self, text: str) -> None:
+        """Write and flush progress. If the terminal has gone, discard all further progress."""
+        try:
+            self.progress_stream.write(text)
+            self.progress_stream.flush()
+        except OSError:
+            self.progress_stream, self.is_live = io.StringIO(), False
 
 
 @contextmanager

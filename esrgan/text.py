@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 def one_line(text: str, limit: int = 80) -> str:
     """Return the first line of untrusted text, with unprintable characters replaced and cut to ``limit`` characters."""
@@ -16,6 +20,23 @@ def printable(text: str) -> str:
     UTF-8, which Python represents as surrogates.
     """
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def cut_to_width(text: str, columns: int) -> str:
+    """Return the beginning of a text that fits into the columns of a terminal; some characters take two or none."""
+    used = 0
+    for i, c in enumerate(text):
+        used += 0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        if used > columns:
+            return text[:i]
+    return text
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return "did you mean x?" for the choice that is most like a word, whatever their case; "" if none is like it."""
+    known = {choice.lower().replace("_", "-"): choice for choice in choices}
+    found = get_close_matches(word.lower().replace("_", "-"), known, 1)
+    return f"did you mean {known[found[0]]}?" if found else ""
 
 
 def describe_error(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from esrgan.console import PROGRESS, ConsoleHandler, log, progress, show_messages
+from esrgan.text import cut_to_width
 
 CLEAR = "\r\x1b[2K"
 
@@ -22,10 +23,12 @@ class Terminal(io.StringIO):
 def attach(monkeypatch: pytest.MonkeyPatch):
     """Return a function that sends the library's messages to a stream."""
 
-    def start(stream: io.StringIO) -> ConsoleHandler:
-        handler = ConsoleHandler(stream)
+    def start(stream: io.StringIO, progress_stream: io.StringIO | None = None) -> ConsoleHandler:
+        monkeypatch.setenv("TERM", "xterm")
+        handler = ConsoleHandler(stream, progress_stream or stream)
         monkeypatch.setattr(log, "handlers", [handler])
         monkeypatch.setattr(log, "level", PROGRESS)
+        log.manager._clear_cache()
         return handler
 
     return start
@@ -91,6 +94,36 @@ def test_unprintable_characters_of_a_file_name_are_replaced_in_progress(attach) 
     attach(stream)
     progress("a\x1b[2J\nb")
     assert stream.getvalue() == f"{CLEAR}a?[2J?b"
+
+
+def test_standard_output_gets_no_passing_progress(attach) -> None:
+    """With output to a file, lines to keep go there, and the terminal shows the others."""
+    stream, terminal = io.StringIO(), Terminal()
+    handler = attach(stream, terminal)
+    progress("a 10%")
+    progress("a is done", keep=True)
+    log.info("total")
+    progress("b 10%", keep=False)
+    handler.clear()
+    assert stream.getvalue() == "a is done\ntotal\n"
+    assert terminal.getvalue() == f"{CLEAR}a 10%{CLEAR}"
+
+
+def test_a_dumb_terminal_gets_plain_lines(attach, monkeypatch) -> None:
+    terminal = Terminal()
+    attach(terminal)
+    monkeypatch.setenv("TERM", "dumb")
+    ConsoleHandler(terminal, terminal)._show_progress("step 1", keep=True)
+    assert terminal.getvalue() == "step 1\n"
+
+
+def test_wide_characters_count_twice(attach, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "8")
+    terminal = Terminal()
+    attach(terminal)
+    progress("写真の画像.png")
+    assert terminal.getvalue() == f"{CLEAR}写真の"
+    assert cut_to_width("e\u0301te\u0301", 3) == "e\u0301te\u0301"
 
 
 def test_a_closed_stream_is_no_error(attach) -> None:

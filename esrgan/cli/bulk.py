@@ -14,6 +14,7 @@ from esrgan import extras
 from esrgan.cli import arguments, process, upscaling_options
 from esrgan.console import log
 from esrgan.errors import DeviceError, EsrganError, Problem
+from esrgan.progress import explain_interrupt
 from esrgan.text import describe_error
 
 EXAMPLES = """\
@@ -117,22 +118,32 @@ def run(args: argparse.Namespace) -> int:
     for line in upscaling_options.describe_skipped(skipped):
         log.info("%s", line)
 
-    shown = upscaling_options.Progress(len(jobs))
+    shown = upscaling_options.Outcomes(dict.fromkeys(jobs, 1.0))
+    by_source = {job.source: job for job in jobs}
+
+    def describe_interruption() -> str:
+        upscaled = f"{shown.tried - shown.failed:,} of {format_count(existing + len(jobs), 'image')} upscaled"
+        return f"{upscaled}{f', {existing:,} skipped' if existing else ''}; the same command resumes"
+
     if jobs:
         options = bulk.WorkerOptions(
             args.precision,
             upscaling_options.upscale_settings(args),
             upscaling_options.file_options(args),
         )
-        with _connect_to_cluster(args.address), bulk.open_manifest(args.out_dir) as add:
+        with (
+            explain_interrupt(describe_interruption),
+            _connect_to_cluster(args.address),
+            bulk.open_manifest(args.out_dir) as add,
+        ):
             gpus, workers = _allocate_workers(args.num_gpus_per_worker, args.workers)
             place = f"with {gpus:g} GPU{'s' * (gpus > 1)} each" if gpus else "on CPU"
             described = upscaling_options.describe_models(models)
             log.info("%s: %s; up to %s %s", names, described, format_count(workers, "worker"), place)
             for record in bulk.upscale_on_cluster(jobs, models, options, workers, gpus):
                 add(record)
-                shown.add(record.output, record)
-    upscaled = shown.done - shown.failed
+                shown.add(by_source[record.source], record)
+    upscaled = shown.tried - shown.failed
     log.info(upscaling_options.describe_total(upscaled, existing + len(jobs), existing, shown.failed))
     return process.SOME_FAILED if shown.failed else process.OK
 

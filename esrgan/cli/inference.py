@@ -10,6 +10,8 @@ from datetime import timedelta
 
 from esrgan.cli import arguments, process, upscaling_options
 from esrgan.console import log
+from esrgan.progress import explain_interrupt
+from esrgan.text import format_count
 
 EXAMPLES = """\
   esrgan inference photo.jpg
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     with process.exit_on_interrupt():
         from esrgan import files
         from esrgan.devices import select_local_device
-        from esrgan.inference import Upscaler, is_output_file, plan_jobs, upscale_files
+        from esrgan.inference import Upscaler, is_output_file, measure_inputs, plan_jobs, upscale_files
 
     names = upscaling_options.name_models(args)
     jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, f".{args.format}" if args.format else None)
@@ -88,10 +90,21 @@ def run(args: argparse.Namespace) -> int:
         skip_existing=args.skip_existing,
         reduce_depth=args.format is not None or is_file,
     )
-    shown = upscaling_options.Progress(len(jobs))
-    with _wait_for_all_processes(processes):
-        for result in upscale_files(upscaler, jobs, options):
-            shown.add(result.job.target, result, is_skipped=result.is_skipped, keep=True)
-    upscaled, skipped = shown.tried - shown.failed, shown.done - shown.tried
+    shown = upscaling_options.Outcomes(measure_inputs(jobs))
+    remedy = "the same command" if args.skip_existing else "the same command with --skip-existing"
+    if args.overwrite:
+        remedy += " in place of --overwrite"
+
+    def describe_interruption() -> str:
+        written = sum(job.target.is_file() for job in jobs if job in shown.progress.worked_on)
+        upscaled = shown.tried - shown.failed + written
+        return f"{upscaled:,} of {format_count(len(jobs), 'image')} upscaled; {remedy} resumes"
+
+    with _wait_for_all_processes(processes), explain_interrupt(describe_interruption):
+        for result in upscale_files(
+            upscaler, jobs, options, lambda job, share: shown.progress.update(job, share, str(job.target))
+        ):
+            shown.add(result.job, result, is_skipped=result.is_skipped, keep=True)
+    upscaled, skipped = shown.tried - shown.failed, shown.progress.finished - shown.tried
     log.info(upscaling_options.describe_total(upscaled, len(jobs), skipped, shown.failed))
     return process.SOME_FAILED if shown.failed else process.OK

@@ -102,7 +102,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     except EsrganError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return SOME_FAILED if isinstance(error, TrainingError) else BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(filter(None, ["interrupted", str(interrupt)])), file=sys.stderr)
         return INTERRUPTED
     return code

@@ -12,11 +12,12 @@ from esrgan.cli import arguments
 from esrgan.console import log, progress
 from esrgan.errors import EsrganError
 from esrgan.pretrained import DEFAULT_MODEL, psnr_partner
+from esrgan.progress import Progress
 from esrgan.text import format_count, format_duration
 
 if TYPE_CHECKING:
-    from esrgan.bulk import ManifestRecord
-    from esrgan.inference import FileOptions, FileResult
+    from esrgan.bulk import BulkJob, ManifestRecord
+    from esrgan.inference import FileJob, FileOptions, FileResult
     from esrgan.weights import GeneratorFile
 
 OUTPUT_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "tga", "dds", "ppm", "avif", "heic")
@@ -166,30 +167,37 @@ def describe_total(upscaled: int, total: int, skipped: int, failed: int) -> str:
     return ", ".join(parts)
 
 
-class Progress:
-    """Log the outcome of each image, with the speed and the time that is left.
+class Outcomes:
+    """Logs the outcome of each image, and shows the progress.
 
     Args:
-        total: Number of images.
+        sizes: The jobs, each with the size of its image in any unit.
     """
 
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.tried, self.failed, self.megapixels = total, 0, 0, 0, 0.0
+    def __init__(self, sizes: Mapping[FileJob, float] | Mapping[BulkJob, float]) -> None:
+        self.progress = Progress(dict(sizes.items()))
+        self.tried, self.failed, self.megapixels = 0, 0, 0.0
         self.begin = time.perf_counter()
 
     def add(
-        self, output: object, result: FileResult | ManifestRecord, *, is_skipped: bool = False, keep: bool = False
+        self,
+        job: FileJob | BulkJob,
+        result: FileResult | ManifestRecord,
+        *,
+        is_skipped: bool = False,
+        keep: bool = False,
     ) -> None:
-        """Add the result of one image; ``keep`` keeps its line, which otherwise the next one replaces."""
-        self.done, self.tried = self.done + 1, self.tried + (not is_skipped)
+        """Add the result of one image; ``keep`` logs a line that is kept where standard output is no terminal."""
+        self.tried += not is_skipped
         self.failed += result.error is not None
         self.megapixels += result.megapixels
+        self.progress.finish(job, without_work=is_skipped or result.error is not None)
         for note in result.notes:
-            log.info("%s: %s", output, note)
+            log.info("%s: %s", job.target, note)
         if result.error is not None:
             log.error("%s", result.error)
-        elif not is_skipped:
-            seconds = time.perf_counter() - self.begin
-            left_s = seconds / self.tried * (self.total - self.done)
-            state = f"{self.megapixels / seconds:.2f} megapixels/s, {format_duration(left_s)} left"
-            progress(f"{self.done}/{self.total} {output} {state}", keep=keep)
+        elif not is_skipped and keep:
+            shown, left_s = self.progress, self.progress.left_s
+            left = "" if left_s is None else f", {format_duration(left_s)} left"
+            speed = self.megapixels / (time.perf_counter() - self.begin)
+            progress(f"{shown.finished}/{shown.total} {job.target} {speed:.2f} megapixels/s{left}", keep=True)

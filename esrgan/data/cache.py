@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from esrgan import images
-from esrgan.console import log, progress
+from esrgan.console import log
 from esrgan.data.alignment import describe_misalignment
 from esrgan.data.datasets import load_pair
 from esrgan.data.pairing import ImagePair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
 from esrgan.files import atomic_write, lock, remove_abandoned
 from esrgan.machine import map_in_threads
+from esrgan.progress import Progress
 from esrgan.text import describe_error, format_count, format_size
 
 # Magic bytes; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
@@ -106,12 +107,13 @@ def cache_pairs(
                 missing = [pair for pair in missing if pair not in found]
                 _check_disk_space(missing, scale, cache_dir)
                 make = partial(_cache_pair, scale=scale, channels=channels, cache_dir=cache_dir)
-                for done, (pair, made) in enumerate(map_in_threads(make, missing), 1):
+                shown = Progress(dict.fromkeys(missing, 1.0), "decoding images: ")
+                for pair, made in map_in_threads(make, missing):
                     if isinstance(made, CachedPair):
                         found[pair] = made
                     else:
                         problems[pair] = made
-                    progress(f"decoding images: {done:,} of {len(missing):,}")
+                    shown.finish(pair)
         except OSError as error:
             remedy = "make it writable, or set cache_dir to another folder"
             raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esrgan import images
-from esrgan.console import log, progress
+from esrgan.console import log
 from esrgan.data.datasets import OUTPUT_MARKER, find_dataset, find_pairs, load_pair
 from esrgan.data.pairing import ImagePair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
 from esrgan.files import remove_abandoned
 from esrgan.machine import map_in_threads
+from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import describe_error, format_count, format_size
 
 
@@ -63,9 +64,16 @@ def downscale_folder(folder: Path, scale: int, workers: int) -> list[str | Probl
         raise DatasetError(Problem(str(target), f"{format_size(need)} free", format_size(free), "free some space"))
     found = f"{format_count(len(jobs), 'image')}, {format_count(len(todo), 'LR image')} to make in {target}"
     log.info(f"{folder}: {found}{f', up to {format_size(need)}' if todo else ''}")
-    for done, (job, found_problems) in enumerate(map_in_threads(lambda job: _downscale(job, scale), todo, workers), 1):
-        problems += found_problems
-        progress(f"{done}/{len(todo)} {job.high.name}", keep=done == len(todo))
+    shown = Progress({job: math.prod(job.shape) for job in todo}, f"{folder}: ")
+
+    def describe_interruption() -> str:
+        made = f"{shown.finished:,} of {format_count(len(todo), 'LR image')} made"
+        return f"{folder}: {made}; the same command makes the others"
+
+    with explain_interrupt(describe_interruption):
+        for job, found_problems in map_in_threads(lambda job: _downscale(job, scale), todo, workers):
+            problems += found_problems
+            shown.finish(job)
     match = find_dataset((str(folder), str(target)), "train", scale, Path())
     if not problems:  # otherwise images without an LR image have been reported
         problems += match.problems

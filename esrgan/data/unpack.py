@@ -9,8 +9,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from esrgan.console import progress
 from esrgan.errors import DatasetError, Problem
+from esrgan.progress import Progress
 from esrgan.text import describe_error, format_size
 
 _PREFIX = ".esrgan-unpack-"
@@ -73,8 +73,7 @@ def _extract(
         remedy = "free some space, or choose another --data-root"
         expected = f"{format_size(total)} free to unpack"
         raise DatasetError(Problem(str(temporary.parent), expected, format_size(free), remedy))
-    written = 0
+    shown = Progress({name: sizes[name] for name in names}, f"unpacking {archive.name}: ")
     for name in names:
         opened.extract(name, temporary)
-        written += sizes[name]
-        progress(f"{archive.name}: {written / max(total, 1):.0%} unpacked")
+        shown.finish(name)

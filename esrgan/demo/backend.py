@@ -133,7 +133,7 @@ def upscale_file(
     """
     begin = time.perf_counter()
     jobs, _ = plan_jobs([str(source)], folder / secrets.token_hex(8))
-    (result,) = upscale_files(upscaler, jobs, FileOptions(max_pixels=max_pixels), progress)
+    (result,) = upscale_files(upscaler, jobs, FileOptions(max_pixels=max_pixels), lambda _, share: progress(share))
     if result.error is not None:
         raise EsrganError(replace(result.error, place=Path(result.error.place).name))
     return UpscaledImage(source, result.job.target, time.perf_counter() - begin, result.notes)

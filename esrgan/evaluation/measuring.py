@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, pairwise
 from pathlib import Path
 
 from esrgan import images, resize
-from esrgan.console import log, progress
+from esrgan.console import log
 from esrgan.data import ImagePair, load_pair
 from esrgan.data.alignment import describe_misalignment
 from esrgan.devices import is_out_of_memory
@@ -24,7 +24,9 @@ from esrgan.evaluation.crops import ImageCrop, ImageVersions
 from esrgan.evaluation.results import DatasetEvaluation, ImageResult
 from esrgan.evaluation.sweep import make_side_by_side
 from esrgan.inference import Upscaler
+from esrgan.inference.tiling import ProgressCallback, subprogress
 from esrgan.metrics.metric import Metric, Pixels
+from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import format_count
 
 BICUBIC = "bicubic"
@@ -65,17 +67,18 @@ class Method:
     """A way to upscale images.
 
     Attributes:
-        upscale: Function from an LR image (H, W, C) to the output (scale·H, scale·W, C).
+        upscale: Function from an LR image (H, W, C) and a callback, which gets the fraction that is done, to the output
+            (scale·H, scale·W, C).
         identity: Everything that determines its outputs, as part of the cache key.
     """
 
-    upscale: Callable[[Pixels], Pixels]
+    upscale: Callable[[Pixels, ProgressCallback], Pixels]
     identity: Mapping[str, str]
 
     @classmethod
     def bicubic(cls, scale: int) -> Method:
         """Return MATLAB's bicubic upscaling, the baseline of all comparisons."""
-        return cls(lambda low: resize.bicubic(low, Fraction(scale)), {"method": BICUBIC})
+        return cls(lambda low, _: resize.bicubic(low, Fraction(scale)), {"method": BICUBIC})
 
     @classmethod
     def model(cls, upscaler: Upscaler) -> Method:
@@ -126,6 +129,7 @@ class _Job:
     results: dict[str, Future[ImageResult]]
     versions: ImageVersions
     writing: Future[None] | None
+    is_upscaled: bool  # by at least one method, whose result was not cached
 
 
 @dataclass(frozen=True)
@@ -159,13 +163,23 @@ class Measurement:
             self.result.misalignment = f"{pairs[0].low} and other LR images: {text}"
             log.warning("%s", self.result.misalignment)
         pending: deque[_Job] = deque()
-        with ThreadPoolExecutor(self.options.workers) as pool:
+        shown = Progress(dict.fromkeys((image.name for image in dataset_images), 1.0), f"{self.result.dataset}: ")
+
+        def describe_interruption() -> str:
+            done = f"{len(self.result.results):,} of {format_count(len(dataset_images), 'image')} measured"
+            again = "reuses their scores" if self.options.use_cache else "begins again, because of --no-cache"
+            return f"{self.result.dataset}: {done}; the same command {again}"
+
+        with explain_interrupt(describe_interruption), ThreadPoolExecutor(self.options.workers) as pool:
             loading = (pool.submit(image.load, self.scale, self.channels) for image in dataset_images)
             twos = pairwise(chain(loading, [Future()]))  # the next image is read while this one is processed
-            for index, (image, (loaded, _)) in enumerate(zip(dataset_images, twos, strict=True), 1):
-                progress(f"{self.result.dataset}: {index} of {len(dataset_images)}")
+            for image, (loaded, _) in zip(dataset_images, twos, strict=True):
+                shown.update(image.name, 0.0, image.name)
+                job = None
                 with self._collect_errors(image.name):
-                    pending.append(self._start(pool, image.name, *loaded.result()))
+                    job = self._start(pool, image.name, *loaded.result(), shown)
+                    pending.append(job)
+                shown.finish(image.name, without_work=job is None or not job.is_upscaled)
                 if len(pending) > self.options.workers:  # bounds the number of images in memory
                     self._finish(pending.popleft())
             while pending:
@@ -188,14 +202,15 @@ class Measurement:
             if len(self.result.errors) <= _ERRORS_SHOWN:
                 log.error("%s", error)
 
-    def _start(self, pool: ThreadPoolExecutor, image: str, low: Pixels, high: Pixels | None) -> _Job:
+    def _start(self, pool: ThreadPoolExecutor, image: str, low: Pixels, high: Pixels | None, shown: Progress) -> _Job:
         """Upscale an image with each method whose result is not cached, and have the outputs scored and written."""
         digests = {"low": hash_arrays(low), "high": "" if high is None else hash_arrays(high)}
         folder = self.result.out_dir
         results: dict[str, Future[ImageResult]] = {}
         outputs: dict[str, Pixels] = {}
+        is_upscaled = False
         files: dict[Path, Pixels] = {}
-        for name, method in self.methods.items():
+        for i, (name, method) in enumerate(self.methods.items()):
             key = {**method.identity, **digests, "scale": str(self.scale)}
             path = output_path(folder, image, name) if folder else None
             cached = self.cache.load(key)
@@ -207,14 +222,16 @@ class Measurement:
                     results[name] = pool.submit(self._with_metric_names, cached)
                     continue
             started_at = time.perf_counter()
-            outputs[name] = method.upscale(low)
+            # The first method is bicubic, which takes next to no time.
+            share = subprogress(partial(shown.update, image, name=image), i - 1, len(self.methods) - 1)
+            outputs[name], is_upscaled = method.upscale(low, share), True
             seconds = time.perf_counter() - started_at
             results[name] = pool.submit(self._score, key, cached, outputs[name], high, seconds)
             if path:
                 files[path] = outputs[name]
         versions = ImageVersions(low, outputs, high)
         writing = pool.submit(self._write_files, folder, image, versions, files) if folder else None
-        return _Job(image, results, versions, writing)
+        return _Job(image, results, versions, writing, is_upscaled)
 
     def _finish(self, job: _Job) -> None:
         """Wait for the scores and files of an image, and add its results."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,7 +25,6 @@ from esrgan.images.sidecars import copy_sidecars
 from esrgan.images.writing import least_file_size
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob
-from esrgan.inference.tiling import ProgressCallback
 from esrgan.inference.upscaler import Upscaler
 from esrgan.machine import memory_limit, obtainable_memory
 from esrgan.text import describe_error, format_size
@@ -33,6 +32,9 @@ from esrgan.text import describe_error, format_size
 # An output with more bytes than this, or with more than this share of the memory, is written before the next image is
 # upscaled, so memory never holds two of them.
 LARGE_OUTPUT_BYTES, LARGE_OUTPUT_SHARE = 1 << 28, 1 / 8
+
+
+FileProgressCallback = Callable[[FileJob, float], None]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def upscale_files(
     upscaler: Upscaler,
     jobs: Sequence[FileJob],
     options: FileOptions = FileOptions(),
-    progress: ProgressCallback = lambda _: None,
+    progress: FileProgressCallback = lambda *_: None,
 ) -> Iterator[FileResult]:
     """Upscale files; outputs keep the format, bit depth, transparency, frames and metadata of their inputs.
 
@@ -107,7 +109,8 @@ def upscale_files(
         upscaler: The upscaler to use.
         jobs: The jobs, as returned by ``plan_jobs``.
         options: How to read inputs and write outputs.
-        progress: Called after each part of an image with the fraction of that image that is done, up to 1.
+        progress: Called with a job when its image is about to be upscaled, and after each part of it, and with the
+            fraction of that image that is done, from 0 to 1.
 
     Yields:
         The result of each file as soon as it is known: first the files that cannot be written or are skipped, as far
@@ -154,7 +157,8 @@ def upscale_files(
                     if behind is not None and is_large:
                         yield _wait(*behind)
                         behind = None
-                    image = upscale_image(upscaler, image, progress)
+                    progress(job, 0.0)
+                    image = upscale_image(upscaler, image, functools.partial(progress, job))
                     writing = writer.submit(_write_output, job, image, options)
                 del image
             except Exception as error:

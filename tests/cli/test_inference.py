@@ -172,6 +172,42 @@ def test_ctrl_c_during_import_prints_one_line(model, tmp_path):
     assert (process.returncode, process.stdout, process.stderr) == (130, "", "interrupted\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ([], "the same command with --skip-existing resumes"),
+        (["--skip-existing"], "the same command resumes"),
+        (["--overwrite"], "the same command with --skip-existing in place of --overwrite resumes"),
+    ],
+)
+def test_ctrl_c_says_how_many_are_done_and_how_to_resume(model, tmp_path, capsys, monkeypatch, options, remedy):
+    write_files(*(tmp_path / f"in/{i}.png" for i in range(4)))
+    upscale, calls = Upscaler.__call__, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return upscale(*arguments)
+
+    monkeypatch.setattr(Upscaler, "__call__", interrupted)
+    assert run(inference_command, "-m", model, *options, "-o", tmp_path / "out", tmp_path / "in") == 130
+    assert capsys.readouterr().err == f"interrupted: 2 of 4 images upscaled; {remedy}\n"
+    assert sorted(read_files(tmp_path / "out")) == ["0_sr.png", "1_sr.png"]
+    assert run(inference_command, "-m", model, "--skip-existing", "-o", tmp_path / "out", tmp_path / "in") == 0
+    assert "2 of 4 images upscaled, 2 skipped" in capsys.readouterr().out
+
+
+def test_progress_of_an_image_is_on_standard_error_only(model, tmp_path, capsys, monkeypatch):
+    write_files(tmp_path / "a.png", tmp_path / "b.png")
+    monkeypatch.setattr("esrgan.console.PLAIN_INTERVAL_S", 0)
+    assert run(inference_command, "-m", model, tmp_path / "a.png", tmp_path / "b.png") == 0
+    printed = capsys.readouterr()
+    assert f"0/2 0%: {tmp_path}/a_sr.png" in printed.err
+    assert f"2/2 100%: {tmp_path}/b_sr.png" in printed.err
+    assert "%" not in printed.out
+
+
 def test_signal_handler_is_restored_after_import(foreground_signals):
     with exit_on_interrupt():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 from fractions import Fraction
@@ -328,7 +329,13 @@ def test_an_interruption_keeps_what_was_measured(photos, model, tmp_path, capsys
     out, json_path, csv_path = tmp_path / "out", tmp_path / "f.json", tmp_path / "f.csv"
     datasets = ["-d", f"{photos},{other}"]
     assert run(test_command, model, *datasets, "-o", out, "--json", json_path, "--csv", csv_path) == 130
-    assert f"| {photos} | method |" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"| {photos} | method |" in printed.out
+    count = len([*other.iterdir()])
+    assert re.fullmatch(
+        rf"(warning: .*\n)*interrupted: {other}: 0 of {count} images measured; the same command reuses their scores\n",
+        printed.err,
+    )
     assert list(json.loads(json_path.read_text())) == [str(photos)]
     assert len(csv_path.read_text().splitlines()) == 1 + 3 * 2
     for report in ("report.md", "report.html"):

@@ -114,10 +114,10 @@ def test_killed_unpacking_starts_again(tmp_path, number):
     path, root = tmp_path / "archive", tmp_path / "root"
     path.write_bytes(zipped(files))
     code = (
-        "import sys, time; from pathlib import Path; from esrgan.data import unpack\n"
+        "import sys, time, esrgan.progress; from pathlib import Path; from esrgan.data import unpack\n"
         "def progress(text):\n"
-        "    if '50%' in text: print(flush=True); time.sleep(60)\n"
-        "unpack.progress = progress\n"
+        "    if ' 50%' in text: print(flush=True); time.sleep(60)\n"
+        "esrgan.progress.progress = progress\n"
         "unpack.unpack(Path(sys.argv[1]), Path(sys.argv[2]), 'Set', ('Set/a',))"
     )
     process = subprocess.Popen(

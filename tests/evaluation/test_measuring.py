@@ -130,7 +130,7 @@ def test_only_crops_of_the_best_and_worst_images_are_kept(photos, monkeypatch):
     pixels = {name: images.read_pixels(photos / f"{name}.png", 3) for name in errors}
     loaded = iter([*errors])
 
-    def upscale(low):
+    def upscale(low, _):
         name = next(loaded)
         return np.clip(pixels[name].astype(int) + errors[name], 0, 255).astype(np.uint8)
 
@@ -148,7 +148,7 @@ def test_only_crops_of_the_best_and_worst_images_are_kept(photos, monkeypatch):
 
 
 def test_lack_of_memory_fails_one_image(photos):
-    def upscale(low):
+    def upscale(low, _):
         if next(calls) == 1:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
         return low.repeat(2, axis=0).repeat(2, axis=1)

@@ -14,7 +14,7 @@ from esrgan import console
 def captured_messages(interval_s: float = console.PLAIN_INTERVAL_S) -> Iterator[io.StringIO]:
     """Show messages of the block in a stream that is no terminal, with progress lines at an interval in seconds."""
     output = io.StringIO()
-    handler = console.ConsoleHandler(output)
+    handler = console.ConsoleHandler(output, output)
     console.log.addHandler(handler)
     console.log.setLevel(console.PROGRESS)
     try:

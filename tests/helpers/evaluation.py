@@ -45,9 +45,9 @@ class CountingMethod(Method):
         super().__init__(self._upscale, method.identity)
         self.__dict__.update(method=method, calls=0)  # the base class is frozen
 
-    def _upscale(self, low):
+    def _upscale(self, low, progress):
         self.__dict__["calls"] += 1
-        return self.method.upscale(low)
+        return self.method.upscale(low, progress)
 
 
 def run_evaluation(photos, methods, cache=None, metric_names=PSNR_AND_SSIM, **options):
