@@ -15,7 +15,7 @@ from esrgan.images.image import Dpi, ImageData, describe_left_out, profile_space
 from esrgan.images.source import Source, UnsupportedImageError
 
 _METRES_PER_INCH = 0.0254
-_BMP_ROWS = 256
+_ROWS_AT_ONCE = 256
 _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 1, 2, 3, 6
 _PACKED = {4: "JPEG", 5: "PNG"}
 _XRGB = (0xFF0000, 0xFF00, 0xFF, 0)
@@ -190,15 +190,15 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     image = fit_alpha(image, supports_alpha=False)
     pixels, profile = vips.convert_samples(image, "BMP"), image.icc_profile or b""
     order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[2]]  # blue first
-    file.write(make_bmp_header((*pixels.shape[:2], len(order)), image.dpi, len(profile)))
+    file.write(_make_header((*pixels.shape[:2], len(order)), image.dpi, len(profile)))
     padding = -pixels.shape[1] * len(order) % 4
-    for end in range(len(pixels), 0, -_BMP_ROWS):  # BMP stores rows from the bottom up
-        rows = pixels[max(end - _BMP_ROWS, 0) : end][::-1, :, order]
+    for end in range(len(pixels), 0, -_ROWS_AT_ONCE):  # BMP stores rows from the bottom up
+        rows = pixels[max(end - _ROWS_AT_ONCE, 0) : end][::-1, :, order]
         file.write(np.pad(rows.reshape(len(rows), -1), ((0, 0), (0, padding))).tobytes())
     file.write(profile)
 
 
-def make_bmp_header(shape: tuple[int, ...], dpi: Dpi, profile_length: int = 0) -> bytes:
+def _make_header(shape: tuple[int, ...], dpi: Dpi, profile_length: int = 0) -> bytes:
     """Return the start of a BMP file, up to its rows of grey, RGB or RGBA pixels.
 
     It has a file header, a BITMAPINFOHEADER, or a BITMAPV5HEADER if there is alpha or a colour profile follows the

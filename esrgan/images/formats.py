@@ -31,6 +31,7 @@ class FileFormat:
         is_compressed: Whether samples are written compressed; in TIFF they are if they were in the input.
         encoder_copies: How many times the samples of a frame its encoder holds in memory at least, as measured.
         metadata: The fields of ``ImageData`` that the format stores, of those in ``METADATA_NAMES``.
+        max_exif_bytes: Largest size of an EXIF block; None if there is no limit.
         limitation: A note for the user on every file of the format.
     """
 
@@ -43,6 +44,7 @@ class FileFormat:
     is_compressed: bool = True
     encoder_copies: int = 0
     metadata: tuple[str, ...] = ()
+    max_exif_bytes: int | None = None
     limitation: str | None = None
 
 
@@ -59,6 +61,7 @@ FILE_FORMATS = {
         65500,  # JPEG_MAX_DIMENSION of libjpeg
         supports_alpha=False,
         metadata=tuple(METADATA_NAMES),
+        max_exif_bytes=0xFFFF - 8,  # the length of a segment, without the field that holds it and the name of EXIF
     ),
     "WEBP": FileFormat(
         "webp",

@@ -19,10 +19,10 @@ def read(source: Source) -> ImageData:
     """Read a GIF file."""
     source.file.seek(0)
     data = source.file.read()
-    count, found = count_gif_frames(data), _Inventory(data)
+    found = _Inventory(data)
     decoded = vips.decode(source, "gif", n=-1)
-    if count != len(decoded.frames):
-        raise ValueError(f"only {len(decoded.frames)} of {count} images can be read")
+    if len(found.delays_ms) != len(decoded.frames):
+        raise ValueError(f"only {len(decoded.frames)} of {len(found.delays_ms)} images can be read")
     frames = samples.drop_alpha_if_opaque(decoded.frames)
     if not source.is_strict:
         frames = samples.drop_colour_if_grey(frames)
@@ -45,7 +45,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     vips.encode(file, image, "GIF", "gif", keep_duplicate_frames=True, effort=7)
     file.seek(0)
     data = file.read()
-    places = [start + 2 for kind, start, _ in _walk_gif(data) if kind == 0xF9]
+    places = [start + 2 for kind, start, _ in _walk(data) if kind == 0xF9]
     for place, delay in zip(places, image.delays_ms, strict=False):
         file.seek(place)
         file.write(min((delay + 5) // 10, 0xFFFF).to_bytes(2, "little"))
@@ -64,7 +64,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
 
 
 class _Inventory:
-    """What a GIF file holds.
+    """What a GIF file holds; a file that ends within an image is refused.
 
     Attributes:
         delays_ms: How long each image is shown.
@@ -77,7 +77,7 @@ class _Inventory:
         self.delays_ms = list[int]()
         self.comments, self.metadata = list[bytes](), dict[str, bytes]()
         delay, left_out = 0, dict[str, None]()
-        for kind, start, end in _walk_gif(data):
+        for kind, start, end in _walk(data):
             if kind == "image":
                 self.delays_ms.append(delay)
                 delay = 0
@@ -99,28 +99,19 @@ class _Inventory:
         self.notes = describe_left_out(names, len(data) - end)
 
 
-def count_gif_frames(data: bytes) -> int:
-    """Return the number of frames in a GIF file.
-
-    Raises:
-        ValueError: The file ends within a frame.
-    """
-    return sum(kind == "image" for kind, _, _ in _walk_gif(data))
-
-
-def _walk_gif(data: bytes) -> Iterator[tuple[int | str, int, int]]:
+def _walk(data: bytes) -> Iterator[tuple[int | str, int, int]]:
     """Yield "image", the number of an extension, or "end", with the place of its content.
 
     Raises:
         ValueError: The file ends within a frame.
     """
     try:
-        position = 13 + _gif_palette_bytes(data[10])
+        position = 13 + _palette_bytes(data[10])
         while position < len(data) and data[position] != 0x3B:
             kind: int | str = data[position + 1]
             if data[position] == 0x2C:
                 kind = "image"
-                position += 11 + _gif_palette_bytes(data[position + 9])
+                position += 11 + _palette_bytes(data[position + 9])
             else:  # an extension
                 position += 2
             start = position
@@ -148,5 +139,5 @@ def _split(content: bytes) -> bytes:
     return b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
 
 
-def _gif_palette_bytes(flags: int) -> int:
+def _palette_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

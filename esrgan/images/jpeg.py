@@ -20,7 +20,6 @@ _COMMENT, _APP0, _APP1, _APP2, _APP13, _APP14 = 0xFE, 0xE0, 0xE1, 0xE2, 0xED, 0x
 _MAX_SEGMENT_BYTES = 0xFFFF - 2  # without the field that holds the length
 _EXIF, _PROFILE, _PHOTOSHOP = b"Exif\0\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0"
 _XMP, _EXTENDED_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
-MAX_JPEG_EXIF_BYTES = _MAX_SEGMENT_BYTES - len(_EXIF)
 # A packet that only says that there is more (XMP specification, part 3, §1.1.3.1).
 _MAIN_XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -91,7 +90,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
         "jpeg",
         keep=vips.KEEP_ICC,
         head_length=2,
-        edit=partial(insert_jpeg_metadata, image=image),
+        edit=partial(_insert_metadata, image=image),
         Q=quality or DEFAULT_QUALITY,
         subsample_mode="off",
     )
@@ -190,7 +189,7 @@ def _read_resolution(headers: list[bytes], *, is_turned: bool) -> tuple[Dpi, tup
     return None, None
 
 
-def insert_jpeg_metadata(head: bytes, image: ImageData) -> bytes:
+def _insert_metadata(head: bytes, image: ImageData) -> bytes:
     """Return the first 2 bytes of a JPEG file with a JFIF header and the image's metadata added."""
     x, y = (min(round(value), 0xFFFF) for value in image.dpi or (image.pixel_aspect or (1, 1))[::-1])
     jfif = struct.pack(">5sHBHHBB", b"JFIF\0", 0x0102, 1 if image.dpi else 0, x, y, 0, 0)

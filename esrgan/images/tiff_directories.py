@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -96,13 +95,12 @@ def _seek(file: BinaryIO, offset: int) -> None:
         raise struct.error(f"there is nothing at {offset}") from error
 
 
-def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[Directory, int, int]:
-    """Return a directory, the offset of the next one, and the position where that offset is stored."""
+def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[Directory, int]:
+    """Return a directory and the offset of the next one."""
     _seek(file, offset)
     count = _read_number(file, layout.count)
     size = struct.calcsize(layout.entry)
     entries = file.read(count * size)
-    link = file.tell()
     following = _read_number(file, layout.pointer)
     directory: Directory = {}
     for tag, field_type, number, field in struct.iter_unpack(layout.entry, entries):
@@ -117,7 +115,7 @@ def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[D
                 content = file.read(length)
         if len(content) == length:
             directory[tag] = TagValue(field_type, _convert_byte_order(content, field_type, layout.order, "<"))
-    return directory, following, link
+    return directory, following
 
 
 def _convert_byte_order(content: bytes, field_type: int, source: str, target: str) -> bytes:
@@ -149,8 +147,8 @@ def _pack_directory(directory: Directory, layout: _ByteLayout, offset: int, foll
     return struct.pack(layout.count, len(directory)) + entries + struct.pack(layout.pointer, following) + values
 
 
-def read_directories(file: BinaryIO) -> Iterator[Directory]:
-    """Yield the directories of a TIFF file, one per page.
+def read_directories(file: BinaryIO, most: int = MAX_PAGES) -> Iterator[Directory]:
+    """Yield the directories of a TIFF file, one per page and at most a number of them.
 
     Raises:
         ValueError: The file ends within the directories, or their chain loops or is too long.
@@ -161,10 +159,10 @@ def read_directories(file: BinaryIO) -> Iterator[Directory]:
         offset = _read_number(file, layout.pointer)
         seen: set[int] = set()
         while offset:
-            if offset in seen or len(seen) >= MAX_PAGES:
+            if offset in seen or len(seen) >= most:
                 raise ValueError("its list of pages loops or is too long")
             seen.add(offset)
-            directory, offset, _ = _read_directory(file, layout, offset)
+            directory, offset = _read_directory(file, layout, offset)
             yield directory
     except struct.error as error:
         raise ValueError("the file is truncated") from error
@@ -209,7 +207,7 @@ def make_rational(*numbers: float) -> TagValue:
 
 
 class EditedFile:
-    """A TIFF file as it would be with other directories; the file itself stays as it is."""
+    """A TIFF file as it would be with other directories; the file itself stays as it is until they are saved."""
 
     def __init__(self, file: BinaryIO, pages: Sequence[Directory]) -> None:
         layout, link = _read_byte_layout(file)
@@ -239,6 +237,13 @@ class EditedFile:
             data = self._file.read(min(length, -behind))
         self._position += len(data)
         return data
+
+    def save(self) -> None:
+        """Change the file, which must be open for writing; what was in it stays in its place."""
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(self._tail)
+        self._file.seek(0)
+        self._file.write(self._head)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a position and return it."""
@@ -298,7 +303,7 @@ def read_exif(file: BinaryIO, page: Directory, *, with_description: bool, orient
 
 
 def write_metadata(
-    file: BinaryIO, exif: bytes | None, resolution: tuple[float, float] | None, pages: Sequence[Directory] = ()
+    file: BinaryIO, exif: bytes | None, resolution: tuple[float, float] | None, pages: Sequence[Directory]
 ) -> None:
     """Write EXIF and resolution into a TIFF file.
 
@@ -314,26 +319,14 @@ def write_metadata(
     if exif:
         with suppress(struct.error):
             found = _read_descriptive_tags(io.BytesIO(exif))
-    layout, link = _read_byte_layout(file)
-    file.seek(link)
-    offset = _read_number(file, layout.pointer)
-    for page in itertools.count():
-        if not offset:
-            break
-        directory, following, _ = _read_directory(file, layout, offset)
+    directories = list(read_directories(file, len(pages)))
+    for directory, added in zip(directories, pages, strict=True):
         for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):
             directory.pop(tag, None)
         if resolution:
             for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), resolution, strict=True):
                 directory[tag] = make_rational(value)
             directory[RESOLUTION_UNIT] = make_integers(2)
-        directory.update(found)
-        directory.update(pages[page] if page < len(pages) else {})
-        found = {}  # Only the first page gets EXIF.
-        end = file.seek(0, os.SEEK_END)
-        position = end + end % 2
-        file.write(b"\0" * (end % 2) + _pack_directory(directory, layout, position, following))
-        file.seek(link)
-        file.write(struct.pack(layout.pointer, position))
-        link = position + struct.calcsize(layout.count) + len(directory) * struct.calcsize(layout.entry)
-        offset = following
+        directory.update(found | added)
+        found = {}  # only the first page gets EXIF
+    EditedFile(file, directories).save()

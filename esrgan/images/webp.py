@@ -25,18 +25,20 @@ def read(source: Source) -> ImageData:
         frames = samples.drop_alpha_if_opaque(frames)
     if not source.is_strict:
         frames = samples.drop_colour_if_grey(frames)
-    chunks = list(_read_riff_chunks(source.file))
+    chunks = list(_walk(source.file))
     delays = [_read_duration(source.file, position) for name, position, _ in chunks if name == b"ANMF"]
+    # The background colour of an animation, which viewers need not show.
+    backgrounds = [_read(source.file, position + 8, 4) for name, position, _ in chunks if name == b"ANIM"]
     if is_animation and len(delays) != len(frames):
         raise ValueError(f"only {len(frames)} of {len(delays)} frames can be read")
     return ImageData(
         tuple(samples.turn_upright(frames, decoded.fields.get("orientation", 1))),
         "WEBP",
-        lossless=is_webp_lossless(source.file),
+        lossless=_is_lossless(source.file, chunks),
         delays_ms=tuple(delays) if is_animation else (),
         loop=decoded.fields.get("loop", 0) if is_animation else 0,
-        native_blocks=tuple(_read_background(source.file)) if is_animation else (),
-        notes=(*decoded.notes, *_describe_rest(source.file)),
+        native_blocks=tuple(NativeBlock("", "background", each) for each in backgrounds if is_animation),
+        notes=(*decoded.notes, *_describe_rest(source.file, {name for name, _, _ in chunks})),
         **decoded.metadata,
     )
 
@@ -50,44 +52,41 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     longer = tuple(delay + _SHORTEST_MS for delay in image.delays_ms)
     vips.encode(file, dataclasses.replace(image, delays_ms=longer), "WEBP", "webp", keep=keep, **options)
     if image.exif:
-        replace_webp_exif(file, image.exif)
+        _replace_exif(file, image.exif)
     if image.delays_ms and len(image.frames) > 1:
         _restore_animation(file, image)
 
 
-def _read_riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def _walk(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, position and length of a WebP file's chunks."""
-    position = 12
-    file.seek(4)
-    end = 8 + int.from_bytes(file.read(4), "little")
-    while position < end and file.seek(position) == position and len(head := file.read(8)) == 8:
+    position, end = 12, _stated_size(file)
+    while position < end and len(head := _read(file, position, 8)) == 8:
         name, length = struct.unpack("<4sI", head)
         yield name, position, length
         position += 8 + length + length % 2
 
 
+def _read(file: BinaryIO, position: int, length: int) -> bytes:
+    file.seek(position)
+    return file.read(length)
+
+
+def _stated_size(file: BinaryIO) -> int:
+    """Return the size of a WebP file in bytes according to its header."""
+    length = int.from_bytes(_read(file, 4, 4), "little")
+    return 8 + length + length % 2
+
+
 def _read_duration(file: BinaryIO, position: int) -> int:
     """Return how many milliseconds the frame in the ANMF chunk at a position is shown."""
-    file.seek(position + 8 + 12)
-    return int.from_bytes(file.read(3), "little")
+    return int.from_bytes(_read(file, position + 8 + 12, 3), "little")
 
 
-def _read_background(file: BinaryIO) -> Iterator[NativeBlock]:
-    """Yield the background colour of an animation, which viewers need not show."""
-    for name, position, _ in _read_riff_chunks(file):
-        if name == b"ANIM":
-            file.seek(position + 8)
-            yield NativeBlock("", "background", file.read(4))
-
-
-def _describe_rest(file: BinaryIO) -> list[str]:
-    """Return messages about chunks and bytes that are left out."""
-    names = {name for name, _, _ in _read_riff_chunks(file)} - set(_KNOWN_CHUNKS)
-    labels = ", ".join(sorted(name.decode("ascii", "backslashreplace").strip() for name in names))
-    file.seek(4)
-    length = int.from_bytes(file.read(4), "little")
-    behind = file.seek(0, os.SEEK_END) - 8 - length - length % 2
-    return describe_left_out([f"WebP chunks {labels}"] if names else [], behind)
+def _describe_rest(file: BinaryIO, names: set[bytes]) -> list[str]:
+    """Return messages about chunks and bytes that are left out, given the names of all chunks."""
+    unknown = ", ".join(sorted(name.decode("ascii", "backslashreplace").strip() for name in names - {*_KNOWN_CHUNKS}))
+    behind = file.seek(0, os.SEEK_END) - _stated_size(file)
+    return describe_left_out([f"WebP chunks {unknown}"] if unknown else [], behind)
 
 
 def _restore_animation(file: BinaryIO, image: ImageData) -> None:
@@ -97,7 +96,7 @@ def _restore_animation(file: BinaryIO, image: ImageData) -> None:
     """
     delays = iter(image.delays_ms)
     background = [block.content for block in image.native_blocks if block.key == "background"]
-    for name, position, _ in list(_read_riff_chunks(file)):
+    for name, position, _ in list(_walk(file)):
         if name == b"ANIM" and background and image.file_format == "WEBP":
             file.seek(position + 8)
             file.write(background[0])
@@ -109,20 +108,17 @@ def _restore_animation(file: BinaryIO, image: ImageData) -> None:
             file.write(total.to_bytes(3, "little"))
 
 
-def is_webp_lossless(file: BinaryIO) -> bool:
+def _is_lossless(file: BinaryIO, chunks: list[tuple[bytes, int, int]]) -> bool:
     """Return whether the first frame of a WebP file is compressed without loss."""
-    for name, position, _ in _read_riff_chunks(file):
-        if name == b"ANMF":
-            file.seek(position + 8 + 16)
-            return file.read(4) == b"VP8L"
-        if name in (b"VP8L", b"VP8 "):
-            return name == b"VP8L"
+    for name, position, _ in chunks:
+        if name in (b"ANMF", b"VP8L", b"VP8 "):
+            return (_read(file, position + 8 + 16, 4) if name == b"ANMF" else name) == b"VP8L"
     return False
 
 
-def replace_webp_exif(file: BinaryIO, exif: bytes) -> None:
+def _replace_exif(file: BinaryIO, exif: bytes) -> None:
     """Replace the EXIF block of a WebP file; a file without one is left unchanged."""
-    positions = [(position, length) for name, position, length in _read_riff_chunks(file) if name == b"EXIF"]
+    positions = [(position, length) for name, position, length in _walk(file) if name == b"EXIF"]
     for position, length in positions[:1]:
         file.seek(position + 8 + length + length % 2)
         rest = file.read()

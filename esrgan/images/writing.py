@@ -25,7 +25,6 @@ from esrgan.images.formats import (
     format_for_suffix,
 )
 from esrgan.images.image import ImageData, effective_bits, profile_space
-from esrgan.images.jpeg import MAX_JPEG_EXIF_BYTES
 from esrgan.images.xmp import adjust_xmp
 from esrgan.text import describe_error
 
@@ -109,8 +108,7 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     cleared: dict[str, Any] = dict.fromkeys(lost)
     image = dataclasses.replace(image, **cleared)
     if image.exif and exif:
-        limit = MAX_JPEG_EXIF_BYTES if name == "JPEG" else None
-        exif, more = adjust_exif(exif, image.frames[0], image.factors, limit)
+        exif, more = adjust_exif(exif, image.frames[0], image.factors, FILE_FORMATS[name].max_exif_bytes)
         notes += more
     elif image.exif:
         notes.append("unreadable EXIF not kept")
