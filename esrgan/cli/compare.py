@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from esrgan.cli import arguments, process
 from esrgan.console import log
@@ -47,8 +48,12 @@ def run(args: argparse.Namespace) -> int:
     if args.out_dir is not None and is_output_file(args.out_dir):
         raise EsrganError(Problem(str(args.out_dir), "a folder for the sheets", "the name of an image"))
     jobs, _ = plan_jobs(args.images, args.out_dir, ".png")
-    names = dict.fromkeys(args.model_paths)
-    upscalers = {name: Upscaler.from_file(name, args.device, args.precision) for name in names}
+    short = [Path(name).stem for name in args.model_paths]
+    names = short if len(set(short)) == len(short) else args.model_paths
+    upscalers = {
+        name: Upscaler.from_file(path, args.device, args.precision)
+        for name, path in zip(names, args.model_paths, strict=True)
+    }
     failed = 0
     for number, job in enumerate(jobs, start=1):
         target = job.target.with_name(job.target.name.removesuffix("_sr.png") + "_compare.png")

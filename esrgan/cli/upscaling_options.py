@@ -77,6 +77,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--megapixels", type=arguments.positive_float(100_000), metavar="X", help="millions of pixels of the output"
     )
     parser.add_argument(
+        "--dpi",
+        type=_resolution,
+        default="keep",
+        metavar="N",
+        help="resolution that outputs state: keep that of the input (the default, so they are larger in print), scale "
+        "it with the size (as large in print as before), or a number of pixels per inch",
+    )
+    parser.add_argument(
         "--seamless",
         choices=("wrap", "wrap-x", "wrap-y", "mirror"),
         help="make outputs that can be repeated without seams, as for textures: continue the image by its opposite "
@@ -91,6 +99,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--self-ensemble", action="store_true", help="average 8 flips and rotations; takes 8 times as long"
     )
+
+
+def _resolution(text: str) -> str | float:
+    """Parse a resolution, for ``type`` of an argument."""
+    if text in ("keep", "scale"):
+        return text
+    return arguments.number("keep, scale, or a number from 1 to 65535", lambda value: 1 <= value <= 65535)(text)
 
 
 def _colour(text: str) -> str:
@@ -142,12 +157,12 @@ def upscale_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def file_options(args: argparse.Namespace, **settings: bool) -> FileOptions:
+def file_options(args: argparse.Namespace, **settings: Any) -> FileOptions:
     """Return how to read inputs and write outputs. A chosen format may store fewer bits than the input has."""
     from esrgan.inference import FileOptions
 
     settings = {"reduce_depth": args.format is not None} | settings
-    return FileOptions(quality=args.quality, background=args.background, **settings)
+    return FileOptions(quality=args.quality, background=args.background, resolution=args.dpi, **settings)
 
 
 def describe_skipped(skipped: Mapping[Path, str] | Mapping[str, str]) -> Iterator[str]:

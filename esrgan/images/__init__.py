@@ -15,7 +15,7 @@ from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, check_writable
 from esrgan.images.image import ImageData
 from esrgan.images.reading import read_image, read_pixels, read_shape
 from esrgan.images.source import MAX_PIXELS
-from esrgan.images.writing import write_image, write_pixels
+from esrgan.images.writing import set_resolution, write_image, write_pixels
 
 if TYPE_CHECKING:
     from esrgan.images.pillow import has_pil_mode, to_pil
@@ -35,6 +35,7 @@ __all__ = [
     "read_pixels",
     "read_shape",
     "search_images",
+    "set_resolution",
     "to_pil",
     "write_image",
     "write_pixels",

@@ -39,8 +39,25 @@ def read_orientation(block: bytes) -> int:
     return 1
 
 
+def read_resolution(block: bytes) -> tuple[float, float] | None:
+    """Return the resolution (x, y) in pixels per inch in an EXIF block that starts with its TIFF header, if any."""
+    order = ">" if block[:2] == b"MM" else "<"
+    with suppress(struct.error, ZeroDivisionError, ValueError):
+        (directory,) = struct.unpack_from(f"{order}I", block, 4)
+        entries = {tag: _read_numbers(block, order, place)[2] for tag, place in _find_entries(block, order, directory)}
+        inches = {2: 1.0, 3: 2.54}.get(entries.get(0x128, (2,))[0])
+        (x, x_unit), (y, y_unit) = entries.get(0x11A, ()), entries.get(0x11B, ())
+        if inches and x and y:
+            return x / x_unit * inches, y / y_unit * inches
+    return None
+
+
 def adjust_exif(
-    block: bytes, frame: NDArray[Any], factors: tuple[float, float], max_bytes: int | None = None
+    block: bytes,
+    frame: NDArray[Any],
+    factors: tuple[float, float],
+    max_bytes: int | None = None,
+    dpi_factors: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[bytes | None, list[str]]:
     """Return an EXIF block for an upright image of a new size; everything else in the block stays in place.
 
@@ -53,6 +70,7 @@ def adjust_exif(
         frame: The image (H, W, C).
         factors: How many times larger height and width are than those of the upright image that was read.
         max_bytes: Largest size of a block; the thumbnail is left out, or else the whole block, if it is larger.
+        dpi_factors: By how much to multiply the vertical and the horizontal resolution.
 
     Returns:
         The block, or None if it is too large, and notes on what was left out.
@@ -60,7 +78,7 @@ def adjust_exif(
     result, notes = bytearray(block), []
     order = ">" if block[:2] == b"MM" else "<"
     with suppress(struct.error):  # no reader finds an orientation in a damaged block either
-        _adjust_directories(result, order, frame.shape[:2], factors)
+        _adjust_directories(result, order, frame.shape[:2], factors, dpi_factors)
     with suppress(struct.error):
         (first,) = struct.unpack_from(f"{order}I", block, 4)
         link = first + 2 + 12 * struct.unpack_from(f"{order}H", block, first)[0]
@@ -118,7 +136,13 @@ def _read_numbers(block: bytes | bytearray, order: str, place: int) -> tuple[str
     return layout, start, struct.unpack_from(layout, block, start)
 
 
-def _adjust_directories(block: bytearray, order: str, size: tuple[int, ...], factors: tuple[float, float]) -> None:
+def _adjust_directories(
+    block: bytearray,
+    order: str,
+    size: tuple[int, ...],
+    factors: tuple[float, float],
+    dpi_factors: tuple[float, float],
+) -> None:
     """Adjust the numbers in the main directory, in EXIF's, and in that of interoperability."""
     height, width = size
     # The tags are Orientation, ImageWidth and ImageLength (TIFF 6.0, §8), PixelXDimension and PixelYDimension
@@ -138,7 +162,7 @@ def _adjust_directories(block: bytearray, order: str, size: tuple[int, ...], fac
                     top = 0xFFFF if "H" in layout else 2**32 - 1
                     struct.pack_into(layout, block, start, *(min(max(number, 0), top) for number in numbers))
         # XResolution and YResolution, which define the size in print, and those of the focal plane
-        for x_tag, y_tag, (y_factor, x_factor) in ((0x11A, 0x11B, (1, 1)), (0xA20E, 0xA20F, factors)):
+        for x_tag, y_tag, (y_factor, x_factor) in ((0x11A, 0x11B, dpi_factors), (0xA20E, 0xA20F, factors)):
             places = [(entries.get(x_tag), x_factor), (entries.get(y_tag), y_factor)]
             _adjust_resolutions(block, order, places, is_turned=orientation >= 5)
         if pointer not in entries:

@@ -57,6 +57,7 @@ class ImageData:
         dpi: Resolution (x, y) in pixels per inch.
         pixel_aspect: Width and height of a pixel in relation to each other, if they differ.
         native_blocks: Metadata that only ``file_format`` can store.
+        dpi_factors: By how much writers multiply the vertical and the horizontal resolution, here and in EXIF and XMP.
         changes: Those of the notes that are about changed samples, such as a converted colour space.
         notes: Messages for the user about what reading changed or left out.
     """
@@ -77,6 +78,7 @@ class ImageData:
     iptc: bytes | None = None
     dpi: Dpi = None
     pixel_aspect: tuple[int, int] | None = None
+    dpi_factors: tuple[float, float] = (1.0, 1.0)
     native_blocks: tuple[NativeBlock, ...] = ()
     changes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

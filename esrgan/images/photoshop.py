@@ -85,6 +85,12 @@ def _pack(head: bytes, content: bytes) -> bytes:
 def _adjust(number: int, content: bytes, image: ImageData) -> bytes:
     if number == _GUIDES:
         return _adjust_guides(content, image.factors)
+    if number == _RESOLUTION:
+        x, x_rest, y, y_rest = struct.unpack(">I4sI4s", content)  # fixed-point numbers of pixels per inch
+        scaled = (
+            min(round(value * factor), 2**32 - 1) for value, factor in zip((x, y), image.dpi_factors[::-1], strict=True)
+        )
+        return struct.pack(">I4sI4s", next(scaled), x_rest, next(scaled), y_rest)
     return _make_resource_thumbnail(image.frames[0]) if number == _THUMBNAIL else content
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from esrgan.errors import ImageError, Problem
 from esrgan.files import atomic_write, describe_write_error
 from esrgan.images import formats, vips
-from esrgan.images.exif import adjust_exif, read_orientation, strip_exif_prefix
+from esrgan.images.exif import adjust_exif, read_orientation, read_resolution, strip_exif_prefix
 from esrgan.images.flatten import fit_alpha
 from esrgan.images.formats import (
     DATASET_SUFFIXES,
@@ -108,13 +108,37 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     cleared: dict[str, Any] = dict.fromkeys(lost)
     image = dataclasses.replace(image, **cleared)
     if image.exif and exif:
-        exif, more = adjust_exif(exif, image.frames[0], image.factors, FILE_FORMATS[name].max_exif_bytes)
+        limit = FILE_FORMATS[name].max_exif_bytes
+        exif, more = adjust_exif(exif, image.frames[0], image.factors, limit, image.dpi_factors)
         notes += more
     elif image.exif:
         notes.append("unreadable EXIF not kept")
-    xmp, note = adjust_xmp(image.xmp, height, width, image.factors, orientation) if image.xmp else (None, None)
-    notes += [note] if note else []
-    return dataclasses.replace(image, exif=exif if image.exif else None, xmp=xmp), tuple(notes)
+    xmp, dpi = image.xmp, image.dpi
+    if xmp:
+        xmp, note = adjust_xmp(xmp, height, width, image.factors, orientation, image.dpi_factors)
+        notes += [note] if note else []
+    if dpi:
+        dpi = dpi[0] * image.dpi_factors[1], dpi[1] * image.dpi_factors[0]
+    return dataclasses.replace(image, exif=exif if image.exif else None, xmp=xmp, dpi=dpi), tuple(notes)
+
+
+def set_resolution(image: ImageData, resolution: float | Literal["keep", "scale"]) -> ImageData:
+    """Return an upscaled image with the resolution that its file is to state.
+
+    Args:
+        image: The image.
+        resolution: Pixels per inch; "keep" leaves the resolution of the input, so that the image is larger in print;
+            "scale" multiplies it like the size, so that the image is as large in print as before.
+    """
+    if resolution == "keep":
+        return image
+    if resolution == "scale":
+        return dataclasses.replace(image, dpi_factors=image.factors)
+    exif = strip_exif_prefix(image.exif or b"")
+    stated = image.dpi or (read_resolution(exif) if exif else None)
+    factors = (resolution / stated[1], resolution / stated[0]) if stated else (1.0, 1.0)
+    dpi = image.dpi or stated or (resolution, resolution)
+    return dataclasses.replace(image, dpi=dpi, dpi_factors=factors)
 
 
 def write_pixels(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool = False) -> None:

@@ -61,6 +61,7 @@ class _Image:
     width: int
     factors: tuple[float, float]
     orientation: int
+    dpi_factors: tuple[float, float]
 
 
 @dataclass
@@ -85,7 +86,12 @@ class _Element:
 
 
 def adjust_xmp(
-    packet: bytes, height: int, width: int, factors: tuple[float, float], orientation: int = 1
+    packet: bytes,
+    height: int,
+    width: int,
+    factors: tuple[float, float],
+    orientation: int = 1,
+    dpi_factors: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[bytes | None, str | None]:
     """Return an XMP packet for an upright image of a new size; everything else in the packet stays as it is.
 
@@ -98,6 +104,7 @@ def adjust_xmp(
         width: Width of the image in pixels.
         factors: How many times larger the height and the width are than those of the upright image that was read.
         orientation: The orientation that the image had before it was turned upright.
+        dpi_factors: By how much to multiply the vertical and the horizontal resolution.
 
     Returns:
         The packet, or None if it cannot be adjusted, and a note on what was left out.
@@ -106,7 +113,7 @@ def adjust_xmp(
         text = _to_utf8(packet)
         if not _CLUES.search(text + packet):
             return text, None
-        editor = _Editor(text, _Image(height, width, factors, orientation))
+        editor = _Editor(text, _Image(height, width, factors, orientation, dpi_factors))
     except (expat.ExpatError, LookupError, ValueError) as error:
         is_definition = isinstance(error, _DefinitionError)
         return None, f"{'XMP with definitions of entities' if is_definition else 'unreadable XMP'} not kept"
@@ -229,7 +236,7 @@ def _adjust_values(path: list[str], values: list[_Value], image: _Image) -> Iter
             yield value, str(sizes[name])
         elif _ACROSS.fullmatch(name) or _DOWN.fullmatch(name):
             yield value, _multiply(value.text, horizontal if _ACROSS.fullmatch(name) else vertical)
-    pairs = [(_TIFF, "XResolution", "YResolution", 1.0, 1.0)]
+    pairs = [(_TIFF, "XResolution", "YResolution", image.dpi_factors[1], image.dpi_factors[0])]
     pairs += [(_EXIF, "FocalPlaneXResolution", "FocalPlaneYResolution", horizontal, vertical)]
     if _APPLIED_TO in path and by_name.get(f"{_DIMENSIONS}unit", _Value("", 0, 0, "pixel")).text == "pixel":
         pairs += [(_DIMENSIONS, "w", "h", horizontal, vertical)]

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -69,6 +70,7 @@ class FileOptions:
         max_pixels: Limit for one input, all frames together; None uses ``images.MAX_PIXELS``.
         background: A colour to place transparent images on, as a name (white) or a code (#ffffff), before they are
             upscaled; None keeps alpha, except that opaque alpha is dropped where the format of the output has none.
+        resolution: The resolution that outputs state, as for ``images.set_resolution``.
         keep_abandoned: Do not look for temporary files of killed processes in the folders of the outputs. A caller that
             upscales the files of a large folder in many calls does that once.
 
@@ -82,6 +84,7 @@ class FileOptions:
     reduce_depth: bool = False
     max_pixels: int | None = None
     background: str | None = None
+    resolution: float | Literal["keep", "scale"] = "keep"
     keep_abandoned: bool = False
 
     def __post_init__(self) -> None:
@@ -268,7 +271,7 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
     files.create_folder(job.target.parent)
     lost = images.write_image(
         job.target,
-        image,
+        images.set_resolution(image, options.resolution),
         overwrite=options.overwrite,
         quality=options.quality,
         reduce_depth=options.reduce_depth,

@@ -249,3 +249,14 @@ def test_tensors_have_no_edges_and_colours():
     for options in ({"seamless": "wrap"}, {"color_fix": "mean"}):
         with pytest.raises(ValueError, match="with seamless or color_fix, got a tensor"):
             Upscaler(networks(2), CPU, **options)(torch.rand(1, 3, 5, 5))
+
+
+def test_command_scales_the_resolution(tmp_path):
+    write_image(tmp_path / "a.png", ImageData((pixels(6, 7, 3),), dpi=(100, 100)))
+    model = make_model(tmp_path / "m.pth")
+    for dpi, expected in (("keep", 100), ("scale", 200), ("300", 300)):
+        assert run(inference, tmp_path / "a.png", "-m", model, "--dpi", dpi, "--overwrite") == 0
+        assert read_image(tmp_path / "a_sr.png").dpi == pytest.approx((expected, expected), rel=1e-3)
+    for wrong in ("0", "much"):
+        with pytest.raises(SystemExit):
+            run(inference, tmp_path / "a.png", "--dpi", wrong)

@@ -1,0 +1,70 @@
+"""The resolution that a file states is kept, scaled with the size, or set, wherever it is stored."""
+
+import io
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from esrgan.images import ImageData, read_image, set_resolution, write_image
+from esrgan.images.exif import read_resolution
+from tests.helpers.models import pixels
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:XResolution="300/1" tiff:YResolution="150/1"/>
+</rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """Return a JPEG whose resolution is stated in JFIF, EXIF, XMP and Photoshop's resources."""
+    exif = Image.Exif()
+    exif[0x11A], exif[0x11B], exif[0x128] = 300.0, 150.0, 2
+    memory = io.BytesIO()
+    Image.fromarray(pixels(8, 10, 3)).save(memory, "JPEG", dpi=(300, 150), exif=exif, xmp=XMP)
+    data = memory.getvalue()
+    resource = b"8BIM" + struct.pack(">HHI", 1005, 0, 16) + struct.pack(">IHHIHH", 300 << 16, 1, 1, 150 << 16, 1, 1)
+    segment = b"Photoshop 3.0\0" + resource
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data[:2] + b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment + data[2:])
+    return path
+
+
+def upscaled(path, resolution):
+    image = read_image(path)
+    frames = tuple(frame.repeat(2, 0).repeat(2, 1) for frame in image.frames)
+    return set_resolution(replace(image, frames=frames), resolution)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "x", "y"), [("keep", 300, 150), ("scale", 600, 300), (72, 72, 72), (450.5, 450.5, 450.5)]
+)
+def test_jpeg_states_one_resolution_everywhere(photo, tmp_path, resolution, x, y):
+    write_image(tmp_path / "out.jpg", upscaled(photo, resolution))
+    data = (tmp_path / "out.jpg").read_bytes()
+    found = read_image(tmp_path / "out.jpg")
+    assert found.dpi == (round(x), round(y))
+    assert read_resolution(found.exif) == (pytest.approx(x, rel=0.01), pytest.approx(y, rel=0.01))
+    start = data.index(b"8BIM" + struct.pack(">H", 1005)) + 12
+    assert [number >> 16 for number in struct.unpack_from(">I4xI", data, start)] == [int(x), int(y)]
+    numbers = [text.split(b'"')[1] for text in found.xmp.split(b"Resolution=")[1:]]
+    values = [int(top) / int(bottom) for top, bottom in (number.split(b"/") for number in numbers)]
+    assert values == [pytest.approx(x, rel=0.01), pytest.approx(y, rel=0.01)]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg"])
+def test_every_format_with_a_resolution_states_it(tmp_path, suffix):
+    image = ImageData((np.zeros((8, 10, 3), np.uint8),), dpi=(100, 100))
+    write_image(tmp_path / f"a{suffix}", image)
+    for resolution, expected in (("keep", 100), ("scale", 200), (250, 250)):
+        write_image(tmp_path / f"b{suffix}", upscaled(tmp_path / f"a{suffix}", resolution), overwrite=True)
+        assert read_image(tmp_path / f"b{suffix}").dpi == pytest.approx((expected, expected), rel=1e-3)
+
+
+def test_a_file_without_resolution_gets_the_one_that_is_set(tmp_path):
+    write_image(tmp_path / "a.png", ImageData((np.zeros((8, 10, 3), np.uint8),)))
+    for resolution, expected in (("keep", None), ("scale", None), (300, pytest.approx((300, 300), rel=1e-3))):
+        write_image(tmp_path / "b.png", upscaled(tmp_path / "a.png", resolution), overwrite=True)
+        assert read_image(tmp_path / "b.png").dpi == expected
