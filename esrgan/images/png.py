@@ -31,6 +31,8 @@ _METADATA = (*_COLOUR, *_TEXT, *_PLACES, *_OTHER, b"pHYs", b"eXIf", b"PLTE")
 _PIXELS = (b"IHDR", b"IDAT", b"tRNS", b"IEND", b"iCCP")  # read by libvips
 # Texts of ImageMagick and of thumbnails about the file that they were written to.
 _STALE_TEXT = re.compile(rb"(exif:(Orientation|ExifImage|PixelXDim|PixelYDim)|tiff:Orientation|png:IHDR|Thumb::)")
+_SIZE = rb"\+?[0-9]*\.?[0-9]+(e[+-]?[0-9]+)?"
+_SCALE = re.compile(rb"[\1\2]" + _SIZE + rb"\0" + _SIZE, re.IGNORECASE)  # unit, width and height of a pixel
 _PROFILES = {b"Raw profile type exif": "exif", b"Raw profile type xmp": "xmp", b"Raw profile type APP1": "exif"}
 
 
@@ -234,12 +236,7 @@ def _is_unlike_srgb(chunks: Iterable[tuple[bytes, bytes]]) -> bool:
 def _is_valid(name: bytes, content: bytes) -> bool:
     """Return whether a chunk that states places or sizes has the form that it should have."""
     if name == b"sCAL":
-        return (
-            re.fullmatch(
-                rb"[\1\2][+]?[0-9]*[.]?[0-9]+(e[+-]?[0-9]+)?\0[+]?[0-9]*[.]?[0-9]+(e[+-]?[0-9]+)?", content.lower()
-            )
-            is not None
-        )
+        return _SCALE.fullmatch(content) is not None
     return len(content) == {b"grAb": 8, b"oFFs": 9}.get(name, len(content))
 
 

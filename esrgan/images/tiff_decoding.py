@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from typing import Any, Literal
@@ -65,15 +66,15 @@ def _decode_pages(source: Source, pages: list[Page]) -> Decoded:
     if any(page.layout.compression not in _COMPRESSIONS for page in pages):
         return _decode_with_tifffile(source, pages)
     views = [_make_views(page) for page in pages]
-    shown = [view for views_of_page in views for view in views_of_page]
+    shown = list(itertools.chain.from_iterable(views))
     is_stored = all(
         page.is_stored and page.number == i and [page.directory] == views[i] for i, page in enumerate(pages)
     )
     edited = None if is_stored else EditedFile(source.file, shown)
     decoded = _decode_views(source, shown, edited)
     flat, frames = iter(decoded.frames), []
-    for page, views_of_page in zip(pages, views, strict=True):
-        planes = [next(flat) for _ in views_of_page]
+    for page, of_page in zip(pages, views, strict=True):
+        planes = [next(flat) for _ in of_page]
         if layout.is_raw and edited:
             planes = [_unpack(plane[..., 0], page.layout, edited.order) for plane in planes]
         elif layout.has_single_planes and layout.photometric == 0 and not layout.is_inverted:
@@ -115,20 +116,18 @@ def _make_views(page: Page) -> list[Directory]:
     """Return the directories that libvips is shown for a page: one, or one for each plane."""
     layout = page.layout
     view = _stack_tiles(page)
-    if gaps := find_gaps(page.directory):
-        offsets, counts = (tags.get_integers(view, tag) for tag in STRIPS)
-        largest = counts.index(max(counts))
-        for i in gaps:  # libtiff would fail; what it decodes instead is overwritten
-            offsets[i], counts[i] = offsets[largest], counts[largest]
-        view |= {tag: tags.make_integers(*numbers) for tag, numbers in zip(STRIPS, (offsets, counts), strict=True)}
-    if layout.is_inverted or layout.photometric == _MASK:
+    if gaps := {*find_gaps(page.directory)}:
+        largest = int(np.argmax(tags.get_integers(view, tags.STRIP_BYTE_COUNTS)))
+        for tag in STRIPS:  # libtiff would fail; what it decodes instead is overwritten
+            numbers = tags.get_integers(view, tag)
+            view[tag] = tags.make_integers(*(numbers[largest if i in gaps else i] for i in range(len(numbers))))
+    if layout.is_inverted or layout.photometric == _MASK or layout.is_raw or layout.has_single_planes:
         view[tags.PHOTOMETRIC] = tags.make_integers(1)
-    if layout.is_ycbcr:
+    elif layout.is_ycbcr:
         view[tags.PHOTOMETRIC] = tags.make_integers(2)
     if layout.is_premultiplied:  # libvips would round down, and make colours without alpha black
         view[tags.EXTRA_SAMPLES] = tags.make_integers(2, *layout.extra[1:])
     if layout.is_raw:
-        view[tags.PHOTOMETRIC] = tags.make_integers(1)
         view[tags.WIDTH] = tags.make_integers(math.ceil(layout.row_bits / 8))
         view[tags.BITS_PER_SAMPLE] = tags.make_integers(8)
         for tag in (tags.SAMPLE_FORMAT, tags.PREDICTOR):
@@ -136,20 +135,18 @@ def _make_views(page: Page) -> list[Directory]:
     if layout.is_raw or layout.has_single_planes:
         view[tags.SAMPLES_PER_PIXEL] = tags.make_integers(1)
         view.pop(tags.EXTRA_SAMPLES, None)
-    if not layout.has_single_planes:
-        return [view]
-    view[tags.PLANAR] = tags.make_integers(1)
-    for tag in (tags.BITS_PER_SAMPLE, tags.SAMPLE_FORMAT):
-        if tag in view:
-            view[tag] = tags.make_integers(tags.get_integer(view, tag, 1))
-    view[tags.PHOTOMETRIC] = tags.make_integers(1)
-    planes = [dict(view) for _ in range(layout.channels)]
-    for number, plane in enumerate(planes):
-        for tag in STRIPS:
-            values = tags.get_integers(view, tag)
-            share = len(values) // layout.channels
-            plane[tag] = tags.make_integers(*values[number * share : (number + 1) * share])
-    return planes
+    return _split_planes(view, layout.channels) if layout.has_single_planes else [view]
+
+
+def _split_planes(view: Directory, channels: int) -> list[Directory]:
+    """Return a directory for each plane of a page, with its share of the strips."""
+    same: Directory = {tags.PLANAR: tags.make_integers(1)}
+    for tag in {tags.BITS_PER_SAMPLE, tags.SAMPLE_FORMAT} & view.keys():
+        same[tag] = tags.make_integers(tags.get_integer(view, tag, 1))
+    strips = {tag: tags.get_integers(view, tag) for tag in STRIPS}
+    share = len(strips[tags.STRIP_OFFSETS]) // channels
+    parts = [slice(i * share, (i + 1) * share) for i in range(channels)]
+    return [view | same | {tag: tags.make_integers(*strips[tag][part]) for tag in STRIPS} for part in parts]
 
 
 def _stack_tiles(page: Page) -> Directory:
@@ -160,19 +157,15 @@ def _stack_tiles(page: Page) -> Directory:
     across, down = layout.segments
     height, area = layout.tile_height * down * across, layout.width * layout.height
     planes = layout.channels if layout.is_planar else 1
-    places = dict(zip(STRIPS, find_segment_tags(page.directory), strict=True))
-    count = len(tags.get_numbers(page.directory, places[tags.STRIP_OFFSETS]))
+    offsets, counts = (tags.get_integers(page.directory, tag) for tag in find_segment_tags(page.directory))
     most = 8 * area + _MAX_PADDING
-    if not height or height * layout.tile_width > most or count < planes * down * across:
+    if not height or height * layout.tile_width > most or len(offsets) < planes * down * across:
         raise ValueError("tiles that do not fit the image")
     for tag in (tags.TILE_WIDTH, tags.TILE_HEIGHT, tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS):
         view.pop(tag, None)
+    view |= {tag: tags.make_integers(*numbers) for tag, numbers in zip(STRIPS, (offsets, counts), strict=True)}
     sizes = {tags.WIDTH: layout.tile_width, tags.HEIGHT: height, tags.ROWS_PER_STRIP: layout.tile_height}
-    return (
-        view
-        | {tag: page.directory[source] for tag, source in places.items()}
-        | {tag: tags.make_integers(n) for tag, n in sizes.items()}
-    )
+    return view | {tag: tags.make_integers(size) for tag, size in sizes.items()}
 
 
 def _join_tiles(frame: NDArray[Any], layout: Layout) -> NDArray[Any]:

@@ -259,9 +259,9 @@ def read_dpi(directory: Directory) -> tuple[float, float] | None:
     return (x[0] * unit, y[0] * unit) if unit and x and y and x[0] and y[0] else None
 
 
-def _read_descriptive_tags(file: BinaryIO, page: Directory | None = None) -> Directory:
+def _read_descriptive_tags(file: BinaryIO, page: Directory) -> Directory:
     """Return the descriptive tags of a page, or of the first directory of an EXIF block, with nested directories."""
-    layout, position = _read_byte_layout(file)
+    layout, _ = _read_byte_layout(file)
 
     def expand(directory: Directory) -> Directory:
         for tag in (_EXIF, _GPS, _INTEROPERABILITY):
@@ -275,9 +275,6 @@ def _read_descriptive_tags(file: BinaryIO, page: Directory | None = None) -> Dir
                         directory[tag] = inner
         return directory
 
-    if page is None:
-        file.seek(position)
-        page = _read_directory(file, layout, _read_number(file, layout.pointer))[0]
     return {tag: value for tag, value in expand(dict(page)).items() if tag in DESCRIPTIVE_TAGS}
 
 
@@ -317,8 +314,9 @@ def write_metadata(
     """
     found: Directory = {}
     if exif:
-        with suppress(struct.error):
-            found = _read_descriptive_tags(io.BytesIO(exif))
+        with suppress(struct.error, ValueError):
+            block = io.BytesIO(exif)
+            found = _read_descriptive_tags(block, next(read_directories(block), {}))
     directories = list(read_directories(file, len(pages)))
     for directory, added in zip(directories, pages, strict=True):
         for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):
