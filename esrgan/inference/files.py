@@ -141,6 +141,13 @@ def upscale_files(
             ready.append(job)
         else:
             yield result
+    yield from _upscale_ready(upscaler, ready, options, progress, memory)
+
+
+def _upscale_ready(
+    upscaler: Upscaler, ready: Sequence[FileJob], options: FileOptions, progress: FileProgressCallback, memory: int
+) -> Iterator[FileResult]:
+    """Upscale files one after the other, while the next one is read and the previous one is written."""
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # at the end they wait for their threads
         ahead: Future[ImageData | FileResult] | None = None
         behind: tuple[FileJob, Future[FileResult]] | None = None
