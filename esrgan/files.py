@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import stat
@@ -18,13 +19,14 @@ from typing import BinaryIO, TextIO
 
 from esrgan.console import log
 from esrgan.errors import EsrganError, Problem
-from esrgan.text import describe_error
+from esrgan.text import describe_error, find_similar
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_MAX_NAMES = 10_000  # of a folder that are compared with a missing one
 _PREFIX = ".esrgan-"  # of the names of temporary files; a random number follows
 _ABANDONED_S = 86_400.0  # age at which a temporary file is taken for abandoned where there are no file locks
 _locked: weakref.WeakSet[BinaryIO] = weakref.WeakSet()
@@ -62,6 +64,25 @@ def describe_path(path: Path) -> str:
         return "nothing"
     except OSError as error:
         return f"a path that cannot be read: {error.strerror}"
+
+
+def suggest_path(path: Path, otherwise: str) -> str:
+    """Return a remedy for a path that does not exist: "did you mean x?", by the most similar name in its folder.
+
+    Args:
+        path: The path. If its folder does not exist either, a name for the first missing folder is suggested.
+        otherwise: The remedy if there is no similar name.
+    """
+    missing = path
+    while missing.parent != missing and not os.path.lexists(missing.parent):
+        missing = missing.parent
+    try:
+        with os.scandir(missing.parent) as entries:
+            names = [entry.name for entry in itertools.islice(entries, _MAX_NAMES) if not entry.name.startswith(".")]
+    except (OSError, ValueError):
+        return otherwise
+    found = find_similar(missing.name, names)
+    return otherwise if found is None else f"did you mean {missing.with_name(found)}?"
 
 
 def cache_dir() -> Path:

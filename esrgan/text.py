@@ -32,11 +32,26 @@ def cut_to_width(text: str, columns: int) -> str:
     return text
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return "did you mean x?" for the choice that is most like a word, whatever their case; "" if none is like it."""
-    known = {choice.lower().replace("_", "-"): choice for choice in choices}
-    found = get_close_matches(word.lower().replace("_", "-"), known, 1)
-    return f"did you mean {known[found[0]]}?" if found else ""
+def find_similar(word: str, choices: Iterable[str], prefix: str = "") -> str | None:
+    """Return the choice that is most like a word, whatever their case; None if none is like it.
+
+    Args:
+        word: The word that is none of the choices.
+        choices: The words that are known.
+        prefix: A beginning of words that does not make them alike.
+    """
+
+    def normalise(text: str) -> str:
+        return text.lower().removeprefix(prefix).replace("_", "-")
+
+    known = {normalise(choice): choice for choice in choices}
+    return next((known[found] for found in get_close_matches(normalise(word), known, 1)), None)
+
+
+def did_you_mean(word: str, choices: Iterable[str], otherwise: str, prefix: str = "") -> str:
+    """Return "did you mean x?" for the choice that is most like a word, as a remedy, or another remedy."""
+    found = find_similar(word, choices, prefix)
+    return otherwise if found is None else f"did you mean {found}?"
 
 
 def describe_error(error: BaseException) -> str:

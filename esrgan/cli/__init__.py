@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import shlex
 import sys
 from collections.abc import Sequence
+
+from esrgan.text import did_you_mean
 
 COMMANDS = {
     "prepare": "download datasets, create LR images",
@@ -22,6 +26,7 @@ COMMANDS = {
     "doctor": "show what this machine has and what is missing",
     "completion": "print a shell completion script",
 }
+ALIASES = {"upscale": "inference"}
 
 
 class _VersionAction(argparse.Action):
@@ -56,15 +61,31 @@ def make_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = [importlib.import_module(f"esrgan.cli.{name}").make_parser()] if with_arguments else []
-        subparsers.add_parser(name, help=summary, parents=command, add_help=False)
+        aliases = [alias for alias, of in ALIASES.items() if of == name]
+        subparsers.add_parser(name, help=summary, aliases=aliases, parents=command, add_help=False)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command named by the first argument and return its exit code."""
+    """Run the command named by the first argument and return its exit code; without arguments, print the help."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in COMMANDS:
+    if not arguments:
+        make_parser().print_help()
+        return 0
+    name = ALIASES.get(arguments[0], arguments[0])
+    if name not in COMMANDS:
+        if name not in ("-h", "--help", "--version"):
+            print(f"error: {name}: {_explain_unknown(name)}", file=sys.stderr)
+            return 2
         make_parser().parse_args(arguments)
     from esrgan.cli import process
 
-    return process.run(importlib.import_module(f"esrgan.cli.{arguments[0]}"), arguments[1:])
+    return process.run(importlib.import_module(f"esrgan.cli.{name}"), arguments[1:])
+
+
+def _explain_unknown(name: str) -> str:
+    """Explain what is wrong with a first argument that is no command."""
+    if os.path.exists(name):  # noqa: PTH110  Path.exists() raises for a name that is too long
+        return f"a command is missing; `esrgan inference {shlex.quote(name)}` upscales"
+    remedy = did_you_mean(name, [*COMMANDS, *ALIASES, "--version", "--help"], "`esrgan --help` lists the commands")
+    return f"no such {'option' if name.startswith('-') else 'command'}; {remedy}"

@@ -3,19 +3,57 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
-from collections.abc import Callable, Iterable
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from typing_extensions import override
+
+from esrgan.cli.foreign_options import FOREIGN_OPTIONS
 from esrgan.errors import EsrganError, Problem
 from esrgan.files import expand_user
+from esrgan.text import did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that explains unknown options, those of other programs among them, and prints errors on one line."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; `{self.prog} --help` explains the options\n")
+
+    @override
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else [*args]
+        if explanations := dict.fromkeys(self._explain_options(itertools.takewhile(lambda word: word != "--", words))):
+            self.exit(2, "".join(f"error: {explanation}\n" for explanation in explanations))
+        return super().parse_known_args(words, namespace)
+
+    def _explain_options(self, words: Iterable[str]) -> Iterator[str]:
+        """Yield an explanation of each option that this parser does not know."""
+        known = self._option_string_actions
+        hints = FOREIGN_OPTIONS.get(self.prog.rpartition(" ")[2], {})
+        for word in words:
+            option = word.partition("=")[0]
+            if option in known or not re.match("-[^0-9.]", option):
+                continue
+            is_short = not option.startswith("--")
+            if hint := hints.get(option) or (is_short and option[:2] not in known and hints.get(option[:2])):
+                yield f"{option}: {hint}"
+            elif not (option[:2] in known if is_short else any(each.startswith(option) for each in known)):
+                others = [each for each in known if each.startswith("--")]
+                remedy = did_you_mean(option, others, f"`{self.prog} --help` explains the options", prefix="--")
+                yield f"{option}: unknown option; {remedy}"
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return the argument parser of a command, whose help ends with examples."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"esrgan {name}",
         description=description,
         epilog=f"examples:\n{examples}",

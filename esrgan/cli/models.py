@@ -9,7 +9,7 @@ from esrgan.cli import arguments, process
 from esrgan.console import log
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.pretrained import MODELS, download_model, downloads_dir, is_on_disk
-from esrgan.text import format_size
+from esrgan.text import did_you_mean, format_size
 
 EXAMPLES = """\
   esrgan models
@@ -53,7 +53,8 @@ def _list() -> int:
 
 def _download(names: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in MODELS]:
-        raise WeightsError(f"{name}: expected one of {', '.join(MODELS)}" for name in unknown)
+        remedies = {name: did_you_mean(name, MODELS, "`esrgan models` lists them") for name in unknown}
+        raise WeightsError(f"{name}: no such model; {remedy}" for name, remedy in remedies.items())
     failed = 0
     for name in names:
         source = MODELS[name].source

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from esrgan.cli import arguments, process
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
-from esrgan.files import expand_user
+from esrgan.files import expand_user, suggest_path
 from esrgan.machine import cpu_count
+from esrgan.text import did_you_mean
 
 EXAMPLES = """\
   esrgan prepare div2k                   # HR and ×4 LR images, 4.3 GB, into data/
@@ -57,7 +58,12 @@ def _prepare(args: argparse.Namespace) -> int:
     if unknown:
         expected = f"{', '.join(ARCHIVES)} or a folder of images"
         no_files = ("a dataset that needs no preparation", "omit it")
-        got = {name: no_files if name == "skimage" else ("neither", "correct the name") for name in unknown}
+        got = {
+            name: no_files
+            if name == "skimage"
+            else ("neither", did_you_mean(name, ARCHIVES, suggest_path(expand_user(name), "correct the name")))
+            for name in unknown
+        }
         raise DatasetError(Problem(f"dataset {name}", expected, *got[name]) for name in unknown)
     data_root = args.data_root or default_data_root()
     workers = args.workers or cpu_count()

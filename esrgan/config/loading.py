@@ -14,6 +14,7 @@ from esrgan.config.messages import explain_error
 from esrgan.config.schema import Config
 from esrgan.console import log
 from esrgan.errors import ConfigError, Problem
+from esrgan.files import suggest_path
 
 # Keys of the earlier framework (enhanced-srgan) that no longer mean anything, and what replaces them.
 _EARLIER_KEYS = {"network_interpolation_alpha": "esrgan interpolate --alpha blends models"}
@@ -44,7 +45,7 @@ def load(path: str | Path) -> Config:
     except (OSError, ValueError) as error:  # a ValueError is raised for a null character in the path
         is_missing = isinstance(error, FileNotFoundError)
         got = "no file of that name" if is_missing else f"an error ({getattr(error, 'strerror', error)})"
-        remedy = "check the path; the repository has examples in configs/"
+        remedy = suggest_path(Path(path), "check the path; the repository has examples in configs/")
         raise ConfigError(Problem(str(path), "a JSON file", got, remedy)) from None
     diagnostics = Diagnostics(str(path))
     try:

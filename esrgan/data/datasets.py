@@ -21,8 +21,8 @@ from esrgan import extras, images, resize
 from esrgan.console import log
 from esrgan.data.pairing import ImagePair, Match, Naming, match_folders, match_within
 from esrgan.errors import DatasetError, Problem
-from esrgan.files import describe_path, expand_user
-from esrgan.text import format_count
+from esrgan.files import describe_path, expand_user, suggest_path
+from esrgan.text import did_you_mean, format_count
 
 Split = Literal["train", "val"]
 
@@ -306,6 +306,8 @@ def _check_folder(name: str) -> list[Problem]:
         remedy = f"correct the path, which stands for {path}"
     elif "\\" in name:
         remedy = "separate folders by / instead of \\"
+    elif got == "nothing":
+        remedy = did_you_mean(name, DATASET_NAMES, suggest_path(path, remedy))
     expected = f"a folder of images or one of {', '.join(DATASET_NAMES)}"
     return [Problem(f"dataset {name}", expected, got, remedy)]
 

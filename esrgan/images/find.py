@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from esrgan.errors import ImageError, Problem
-from esrgan.files import describe_path, expand_user
+from esrgan.files import describe_path, expand_user, suggest_path
 from esrgan.images.formats import SUFFIXES
 from esrgan.text import describe_error
 
@@ -87,6 +87,8 @@ def search_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFI
             got = _describe_rest(path, skipped)
         if not files:
             remedy = f"check the path; suffixes searched for: {' '.join(sorted(suffixes))}"
+            if describe_path(path) == "nothing" and not glob.has_magic(str(path)):
+                remedy = suggest_path(path, remedy)
             result.problems.append(Problem(str(path), expected, got, remedy))
         for file, relative_path in files.items():
             found.setdefault(file.parent.resolve() / file.name, (file, relative_path))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.errors import ImageError, Problem
-from esrgan.files import describe_path
+from esrgan.files import describe_path, suggest_path
 from esrgan.images import detect, formats, vips
 from esrgan.images.image import ImageData
 from esrgan.images.source import Source, UnsupportedImageError
@@ -128,9 +128,9 @@ def _read(
     except UnsupportedImageError as error:
         raise ImageError(Problem(str(path), *error.args)) from error
     except OSError as error:
-        raise ImageError(
-            Problem(str(path), _READABLE, describe_error(error), "check the path and the permissions")
-        ) from error
+        remedy = "check the path and the permissions"
+        remedy = suggest_path(path, remedy) if isinstance(error, FileNotFoundError) else remedy
+        raise ImageError(Problem(str(path), _READABLE, describe_error(error), remedy)) from error
     except Exception as error:  # libraries raise all kinds of exceptions for damaged files
         got = f"a damaged or unsupported file ({vips.describe_vips_error(error)})"
         raise ImageError(Problem(str(path), _READABLE, got, "replace it or re-export it")) from error

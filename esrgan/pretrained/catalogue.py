@@ -12,6 +12,7 @@ from pathlib import Path
 
 from esrgan.errors import DownloadError, WeightsError
 from esrgan.files import cache_dir, expand_user
+from esrgan.text import did_you_mean
 
 BUNDLED_FOLDER = Path(__file__).parent
 
@@ -205,7 +206,7 @@ def download_model(name: str) -> Path:
     from esrgan.download import Download, download
 
     if name not in MODELS:
-        raise WeightsError(f"{name}: expected one of {', '.join(MODELS)}")
+        raise WeightsError(f"{name}: no such model; {did_you_mean(name, MODELS, '`esrgan models` lists them')}")
     path, source = _model_path(name), MODELS[name].source
     if source is None:
         if not is_on_disk(name):

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from esrgan.errors import WeightsError
-from esrgan.text import one_line
+from esrgan.files import suggest_path
+from esrgan.pretrained import MODELS
+from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn
 from esrgan.weights.unsupported import guess_contents
 
@@ -111,7 +113,8 @@ def load_file(path: str | Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError) as error:  # ValueError: no file can have this name
         is_name = not path.suffix and path.parent == Path()
         other = " or model name (`esrgan models` lists the names)" if is_name else ""
-        raise WeightsError(f"{path}: no such file{other}") from error
+        remedy = suggest_path(path, did_you_mean(path.stem, MODELS, "") if path.parent == Path() else "")
+        raise WeightsError(f"{path}: no such file{other}{f'; {remedy}' if remedy else ''}") from error
     except IsADirectoryError as error:
         raise WeightsError(f"{path}: expected a weight file, got a folder; pass the file inside it") from error
     except OSError as error:

@@ -157,7 +157,7 @@ def test_all_data_problems_are_printed_one_per_line(
         (["--run-name", "a/b"], "--run-name"),
         (["--device", "tpu"], "expected auto, cpu, cuda, cuda:N or mps, got tpu"),
         (["--device", "cpu", "-l", "nothing.pth"], "nothing.pth: no such file"),
-        (["--device", "cpu", "--colour"], "unrecognized arguments: --colour"),
+        (["--device", "cpu", "--colour"], "--colour: unknown option; "),
     ],
 )
 def test_bad_arguments_are_reported_in_one_line(
@@ -401,11 +401,13 @@ def test_the_dispatcher_runs_the_given_command(
 
 
 def test_the_dispatcher_knows_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, code in (([], 2), (["trian"], 2), (["--help"], 0)):
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        assert stopped.value.code == code, arguments
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
     out = capsys.readouterr().out
+    assert main([]) == 0
+    assert capsys.readouterr().out == out
+    assert main(["trian"]) == 2
     assert {"prepare", "train", "test", "inference", "interpolate", "models"} <= set(COMMANDS)
     assert all(command in out for command in COMMANDS)
     for command in COMMANDS:

@@ -288,7 +288,7 @@ def test_missing_home_folder_is_reported_with_a_remedy(monkeypatch, capsys):
 
 def test_unknown_name_downloads_nothing(model_server, capsys):
     assert main(["models", "public", "nothing"]) == 2
-    assert "nothing: expected one of esrgan-lite, " in capsys.readouterr().err
+    assert "nothing: no such model; `esrgan models` lists them" in capsys.readouterr().err
     assert not model_server.requests
 
 
