@@ -84,7 +84,7 @@ def read_pair(param: Path, weights: Path) -> dict[str, Any]:
     if "residual_scaling" in hidden:
         state["ncnn:residual_scaling"] = torch.tensor(hidden["residual_scaling"], dtype=torch.float64)
     content: dict[str, Any] = {"params": state}
-    if "act_type" in hidden:
+    if hidden.get("act_type", "prelu") != "prelu":
         content["hparams"] = {"generator": {"act_type": hidden["act_type"]}}
     if graph.final_factor != 1:
         content["outscale"] = max(graph.upsamplings, default=1) * graph.final_factor

@@ -56,6 +56,7 @@ def test_ncnn_pairs_are_written_and_read_back(tmp_path, kind):
         read = load_generator(tmp_path / "b.param")
         assert read.architecture == architecture
         assert read.dialect == "ncnn"
+        assert read.hparams == ({"generator": {"act_type": "relu"}} if kind == "compact relu" else {})
         assert all(torch.equal(read.state[name], value) for name, value in state.items())
 
 
