@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO, Literal, Union
+from typing import BinaryIO, Literal, NamedTuple, Union
 
 import numpy as np
 
@@ -57,22 +57,13 @@ class TagValue:
 Directory = dict[int, Union[TagValue, "Directory"]]
 
 
-@dataclass(frozen=True)
-class _ByteLayout:
+class _ByteLayout(NamedTuple):
+    """The byte order of a file, and how its numbers of entries, its offsets and its entries are packed."""
+
     order: str
-    is_big: bool
-
-    @property
-    def count(self) -> str:
-        return self.order + ("Q" if self.is_big else "H")
-
-    @property
-    def pointer(self) -> str:
-        return self.order + ("Q" if self.is_big else "I")
-
-    @property
-    def entry(self) -> str:
-        return self.order + ("HHQ8s" if self.is_big else "HHI4s")
+    number: str = "<H"
+    pointer: str = "<I"
+    entry: str = "<HHI4s"
 
 
 def _read_byte_layout(file: BinaryIO) -> tuple[_ByteLayout, int]:
@@ -81,7 +72,8 @@ def _read_byte_layout(file: BinaryIO) -> tuple[_ByteLayout, int]:
     head = file.read(4)
     order = ">" if head[:2] == b"MM" else "<"
     is_big = struct.unpack(f"{order}H", head[2:])[0] == 43
-    return _ByteLayout(order, is_big), 8 if is_big else 4
+    codes = ("Q", "Q", "HHQ8s") if is_big else ("H", "I", "HHI4s")
+    return _ByteLayout(order, *(order + code for code in codes)), 8 if is_big else 4
 
 
 def _read_number(file: BinaryIO, code: str) -> int:
@@ -98,7 +90,7 @@ def _seek(file: BinaryIO, offset: int) -> None:
 def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[Directory, int]:
     """Return a directory and the offset of the next one."""
     _seek(file, offset)
-    count = _read_number(file, layout.count)
+    count = _read_number(file, layout.number)
     size = struct.calcsize(layout.entry)
     entries = file.read(count * size)
     following = _read_number(file, layout.pointer)
@@ -126,7 +118,7 @@ def _convert_byte_order(content: bytes, field_type: int, source: str, target: st
 def _pack_directory(directory: Directory, layout: _ByteLayout, offset: int, following: int = 0) -> bytes:
     """Return the bytes of a directory at an offset, followed by its values."""
     size = struct.calcsize(layout.entry)
-    position = offset + struct.calcsize(layout.count) + len(directory) * size + struct.calcsize(layout.pointer)
+    position = offset + struct.calcsize(layout.number) + len(directory) * size + struct.calcsize(layout.pointer)
     entries, values = b"", b""
     for tag, value in sorted(directory.items()):
         value_position = position + len(values)
@@ -144,7 +136,7 @@ def _pack_directory(directory: Directory, layout: _ByteLayout, offset: int, foll
                 field, content = content.ljust(len(field), b"\0"), b""
         entries += struct.pack(layout.entry, tag, field_type, number, field)
         values += content + b"\0" * (len(content) % 2)
-    return struct.pack(layout.count, len(directory)) + entries + struct.pack(layout.pointer, following) + values
+    return struct.pack(layout.number, len(directory)) + entries + struct.pack(layout.pointer, following) + values
 
 
 def read_directories(file: BinaryIO, most: int = MAX_PAGES) -> Iterator[Directory]:
@@ -295,7 +287,7 @@ def read_exif(file: BinaryIO, page: Directory, *, with_description: bool, orient
         if found:
             if orientation > 1:
                 found[ORIENTATION] = TagValue(_SHORT, struct.pack("<H", orientation))
-            return b"II*\0\x08\0\0\0" + _pack_directory(found, _ByteLayout("<", False), 8)
+            return b"II*\0\x08\0\0\0" + _pack_directory(found, _ByteLayout("<"), 8)
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from esrgan.images import tiff_directories as tags
 from esrgan.images.tiff_directories import Directory
@@ -15,59 +14,25 @@ STRIPS = (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
 _TILES = (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS)
 
 
-@dataclass(frozen=True)
 class Layout:
-    """How the samples of a page are stored.
+    """How the samples of a page are stored, as its tags of the same names state it.
 
-    Attributes:
-        width: Width in pixels.
-        height: Height in pixels.
-        bits: Bits per sample.
-        channels: Samples per pixel.
-        sample_format: SampleFormat (TIFF 6.0, §19).
-        photometric: PhotometricInterpretation (TIFF 6.0, §8).
-        compression: Compression (TIFF 6.0, §8).
-        predictor: Predictor (TIFF 6.0, §14).
-        extra: Meanings of the samples after the colours (TIFF 6.0, §18): 1 is premultiplied alpha, 2 other alpha.
-        is_planar: Whether the channels are in planes of their own.
-        tile_width: Width of a tile; 0 in strips.
-        tile_height: Height of a tile; 0 in strips.
-        rows_per_strip: Height of a strip.
+    ``extra`` has the meanings of the samples after the colours (TIFF 6.0, §18): 1 is premultiplied alpha, 2 other
+    alpha. ``tile_width`` and ``tile_height`` are 0 where the page consists of strips.
     """
 
-    width: int
-    height: int
-    bits: int
-    channels: int
-    sample_format: int
-    photometric: int
-    compression: int
-    predictor: int
-    extra: tuple[int, ...]
-    is_planar: bool
-    tile_width: int
-    tile_height: int
-    rows_per_strip: int
+    def __init__(self, page: Directory) -> None:
+        def read(tag: int, default: int) -> int:
+            return tags.get_integer(page, tag, default)
 
-    @classmethod
-    def of(cls, page: Directory) -> Layout:
-        """Read the tags of a page."""
-        height, channels = tags.get_integer(page, tags.HEIGHT, 0), tags.get_integer(page, tags.SAMPLES_PER_PIXEL, 1)
-        return cls(
-            width=tags.get_integer(page, tags.WIDTH, 0),
-            height=height,
-            bits=tags.get_integer(page, tags.BITS_PER_SAMPLE, 1),
-            channels=channels,
-            sample_format=tags.get_integer(page, tags.SAMPLE_FORMAT, 1),
-            photometric=tags.get_integer(page, tags.PHOTOMETRIC, 1),
-            compression=tags.get_integer(page, tags.COMPRESSION, 1),
-            predictor=tags.get_integer(page, tags.PREDICTOR, 1),
-            extra=tuple(tags.get_integers(page, tags.EXTRA_SAMPLES)),
-            is_planar=tags.get_integer(page, tags.PLANAR, 1) == 2 and channels > 1,
-            tile_width=tags.get_integer(page, tags.TILE_WIDTH, 0),
-            tile_height=tags.get_integer(page, tags.TILE_HEIGHT, 0),
-            rows_per_strip=min(tags.get_integer(page, tags.ROWS_PER_STRIP, height) or height, height),
-        )
+        self.width, self.height = read(tags.WIDTH, 0), read(tags.HEIGHT, 0)
+        self.bits, self.channels = read(tags.BITS_PER_SAMPLE, 1), read(tags.SAMPLES_PER_PIXEL, 1)
+        self.sample_format, self.photometric = read(tags.SAMPLE_FORMAT, 1), read(tags.PHOTOMETRIC, 1)
+        self.compression, self.predictor = read(tags.COMPRESSION, 1), read(tags.PREDICTOR, 1)
+        self.extra = tuple(tags.get_integers(page, tags.EXTRA_SAMPLES))
+        self.is_planar = read(tags.PLANAR, 1) == 2 and self.channels > 1
+        self.tile_width, self.tile_height = read(tags.TILE_WIDTH, 0), read(tags.TILE_HEIGHT, 0)
+        self.rows_per_strip = min(read(tags.ROWS_PER_STRIP, self.height) or self.height, self.height)
 
     @property
     def kind(self) -> str:

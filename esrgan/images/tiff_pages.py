@@ -42,7 +42,7 @@ class Page:
     @cached_property
     def layout(self) -> Layout:
         """How its samples are stored."""
-        return Layout.of(self.directory)
+        return Layout(self.directory)
 
 
 def find_pages(file: BinaryIO, notes: list[str]) -> list[Page]:
@@ -136,7 +136,7 @@ def _mend(page: Directory, file_size: int) -> Directory:
     if not any(offsets):
         raise UnsupportedImageError("an image", "a file without any pixels", "fill it first")
     counts = stated[: len(offsets)] + [0] * (len(offsets) - len(stated))
-    sizes = find_segment_sizes(Layout.of(page), len(offsets))
+    sizes = find_segment_sizes(Layout(page), len(offsets))
     starts = sorted({*offsets, file_size})
     following = dict(itertools.pairwise(starts))
     for i, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
