@@ -19,6 +19,7 @@ from esrgan.bulk import storage
 from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.images.sidecars import world_file_suffixes
 from esrgan.inference import (
+    OUTPUT_ENDING,
     FileJob,
     FileOptions,
     FileResult,
@@ -83,7 +84,11 @@ class WorkerOptions:
 
 
 def find_pending_jobs(
-    inputs: Sequence[str], listed: Sequence[str], out_dir: str, suffix: str | None = None
+    inputs: Sequence[str],
+    listed: Sequence[str],
+    out_dir: str,
+    suffix: str | None = None,
+    ending: str = OUTPUT_ENDING,
 ) -> tuple[list[BulkJob], int, dict[str, str]]:
     """Find the images whose output does not exist yet; outputs are named as by ``esrgan.inference.plan_jobs``.
 
@@ -93,6 +98,7 @@ def find_pending_jobs(
             deepest folder that contains all of them.
         out_dir: Folder for the outputs, or its URI.
         suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each image.
+        ending: What is appended to the stem of each name, as for ``plan_jobs``.
 
     Returns:
         The jobs, the number of outputs that already exist, and a mapping from each path or URI that is skipped to the
@@ -129,7 +135,7 @@ def find_pending_jobs(
         raise ImageError(search.problems)
 
     out = storage.local_stand_in(out_dir)
-    local_jobs, previous_outputs = name_outputs(relative_paths, out, suffix)
+    local_jobs, previous_outputs = name_outputs(relative_paths, out, suffix, ending)
     root = out_dir.rstrip("/") if storage.is_uri(out_dir) else str(out)
     with storage.open_filesystem(root) as (system, folder):
         existing = set(system.find(folder))
@@ -137,9 +143,10 @@ def find_pending_jobs(
     missing = len(jobs)
     for job in local_jobs:
         place = job.target.relative_to(out).as_posix()
-        if f"{folder}/{place}" not in existing:
+        if job.problem is not None or f"{folder}/{place}" not in existing:
             conflict = None if job.conflict is None else sources[job.conflict]
-            jobs.append(BulkJob(sources[job.source], f"{root}/{place}", conflict))
+            problem = None if job.problem is None else replace(job.problem, place=sources[job.source])
+            jobs.append(BulkJob(sources[job.source], f"{root}/{place}", conflict, problem))
     skipped |= {sources[path]: reason for path, reason in previous_outputs.items()}
     return jobs, missing + len(local_jobs) - len(jobs), skipped
 

@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.images and not listed:
         raise EsrganError("esrgan bulk: no images to upscale; name images, or pass a --list that is not empty")
     jobs, existing, skipped = bulk.find_pending_jobs(
-        args.images, listed, args.out_dir, f".{args.format}" if args.format else None
+        args.images, listed, args.out_dir, *upscaling_options.output_names(args)
     )
     models = upscaling_options.load_models(args)
     for line in upscaling_options.describe_skipped(skipped):

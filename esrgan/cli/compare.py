@@ -7,6 +7,8 @@ from pathlib import Path
 
 from esrgan.cli import arguments, process
 from esrgan.console import log
+from esrgan.progress import Progress, explain_interrupt
+from esrgan.text import format_count
 
 EXAMPLES = """\
   esrgan compare photo.jpg -m esrgan-lite esrgan-full realesrgan-x4plus
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out_dir is not None and is_output_file(args.out_dir):
         raise EsrganError(Problem(str(args.out_dir), "a folder for the sheets", "the name of an image"))
-    jobs, _ = plan_jobs(args.images, args.out_dir, ".png")
+    jobs, _ = plan_jobs(args.images, args.out_dir, ".png", "_compare")
     short = [Path(name).stem for name in args.model_paths]
     names = short if len(set(short)) == len(short) else args.model_paths
     upscalers = {
@@ -55,18 +57,21 @@ def run(args: argparse.Namespace) -> int:
         for name, path in zip(names, args.model_paths, strict=True)
     }
     failed = 0
-    for number, job in enumerate(jobs, start=1):
-        target = job.target.with_name(job.target.name.removesuffix("_sr.png") + "_compare.png")
-        try:
-            if job.obstacle is not None:
-                raise EsrganError(job.obstacle)
-            arguments.check_overwrite([target], overwrite=args.overwrite)
-            sheet = compare_models(upscalers, images.read_image(job.source))
-            create_folder(target.parent)
-            images.write_image(target, images.ImageData((sheet,)), overwrite=args.overwrite)
-        except EsrganError as error:
-            log.error("%s", error)
-            failed += 1
-            continue
-        log.info("%d/%d %s", number, len(jobs), target)
+    shown = Progress(dict.fromkeys(jobs, 1.0))
+    with explain_interrupt(lambda: f"{shown.finished - failed:,} of {format_count(len(jobs), 'sheet')} written"):
+        for job in jobs:
+            shown.update(job, 0.0, str(job.target))
+            try:
+                if job.obstacle is not None:
+                    raise EsrganError(job.obstacle)
+                arguments.check_overwrite([job.target], overwrite=args.overwrite)
+                sheet = compare_models(upscalers, images.read_image(job.source))
+                create_folder(job.target.parent)
+                images.write_image(job.target, images.ImageData((sheet,)), overwrite=args.overwrite)
+            except EsrganError as error:
+                log.error("%s", error)
+                failed += 1
+            else:
+                log.info("%d/%d %s", shown.finished + 1, len(jobs), job.target)
+            shown.finish(job)
     return process.SOME_FAILED if failed else process.OK

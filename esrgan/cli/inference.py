@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from esrgan.cli import arguments, process, upscaling_options
 from esrgan.console import log
+from esrgan.errors import EsrganError
 from esrgan.progress import explain_interrupt
 from esrgan.text import format_count
 
@@ -68,14 +69,18 @@ def run(args: argparse.Namespace) -> int:
         from esrgan.inference import Upscaler, is_output_file, measure_inputs, plan_jobs, upscale_files
 
     names = upscaling_options.name_models(args)
-    jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, f".{args.format}" if args.format else None)
+    is_file = args.out_dir is not None and is_output_file(args.out_dir)
+    if args.suffix is not None and is_file:
+        raise EsrganError("--suffix: cannot be combined with -o FILE, which is the whole name; leave out one of them")
+    if args.suffix == "" and args.out_dir is None and args.format is None:
+        raise EsrganError("--suffix: outputs without a suffix would overwrite their inputs; add -o DIR or --format")
+    jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, *upscaling_options.output_names(args))
     # Under torchrun each process upscales its share of the files.
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     jobs = jobs[rank::processes]
     models = upscaling_options.load_models(args)
     device = str(select_local_device(args.device))
     upscaler = Upscaler.from_file(models, device, args.precision, **upscaling_options.upscale_settings(args))
-    is_file = args.out_dir is not None and is_output_file(args.out_dir)
     if args.out_dir is not None and not is_file:
         files.create_folder(args.out_dir)
     precision = str(upscaler.dtype).removeprefix("torch.")

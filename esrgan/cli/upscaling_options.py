@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="blend the last -m with a PSNR model; share of -m in the blend, 0 to 1",
     )
     arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
+    parser.add_argument(
+        "--suffix",
+        type=_suffix,
+        metavar="TEXT",
+        help="what is appended to the names of outputs (default: _sr); '' only for another folder or format",
+    )
     parser.add_argument("--format", choices=OUTPUT_FORMATS, help="output format (default: same as input)")
     parser.add_argument(
         "--background",
@@ -108,6 +115,13 @@ def _resolution(text: str) -> str | float:
     return arguments.number("keep, scale, or a number from 1 to 65535", lambda value: 1 <= value <= 65535)(text)
 
 
+def _suffix(text: str) -> str:
+    """Check the suffix of names, for ``type`` of an argument."""
+    if not text.isprintable() or {"/", os.sep} & {*text}:
+        raise argparse.ArgumentTypeError(f"expected a part of a file name, got {text!r}")
+    return text
+
+
 def _colour(text: str) -> str:
     """Check a colour, for ``type`` of an argument."""
     from esrgan.images.flatten import parse_colour
@@ -117,6 +131,13 @@ def _colour(text: str) -> str:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected an opaque colour such as white or #ffffff, got {text}") from None
     return text
+
+
+def output_names(args: argparse.Namespace) -> tuple[str | None, str]:
+    """Return the format suffix of all outputs, such as ".webp", or None, and what is appended to their stems."""
+    from esrgan.inference import OUTPUT_ENDING
+
+    return f".{args.format}" if args.format else None, OUTPUT_ENDING if args.suffix is None else args.suffix
 
 
 def name_models(args: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from esrgan.files import expand_user
 from esrgan.images.find import FAMILIAR_SUFFIXES
 from esrgan.images.formats import format_for_suffix
 
-OUTPUT_SUFFIX = "_sr"  # appended to the stem of each output's name
+OUTPUT_ENDING = "_sr"  # appended to the stem of each output's name
 MEASURE_S = 2.0  # for reading the sizes of images before the work
 Location = TypeVar("Location", Path, str)
 
@@ -53,9 +54,9 @@ class FileJob(Job[Path]):
 
 
 def plan_jobs(
-    paths: Sequence[str], out: Path | None, suffix: str | None = None
+    paths: Sequence[str], out: Path | None, suffix: str | None = None, ending: str = OUTPUT_ENDING
 ) -> tuple[list[FileJob], dict[Path, str]]:
-    """Find the images and choose their outputs: ``<stem>_sr<suffix>``, next to each input or in the folder ``out``.
+    """Find the images and choose their outputs: ``<stem><ending><suffix>``, next to each input or in ``out``.
 
     The folder mirrors those that are searched. If two outputs would have the same name, both are named after the full
     name of their input (``a.png_sr.webp``).
@@ -65,6 +66,8 @@ def plan_jobs(
         out: Folder for the outputs; None writes each one next to its input. For a single input file this can also be
             the name of the output file, if ``is_output_file`` takes it for one.
         suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each input.
+        ending: What is appended to the stem of each name. It may be empty, but an output that would overwrite an
+            input then becomes a job with a ``problem``.
 
     Returns:
         The jobs, and a mapping from each path that is skipped to the reason. A path that matches no image becomes a
@@ -79,8 +82,8 @@ def plan_jobs(
         raise ImageError(search.problems)
     if out is not None and is_output_file(out):
         return [FileJob(_find_only_file(paths, out, suffix), out)], {}
-    jobs, skipped = name_outputs(search.files, out, suffix)
-    missing = [_make_job_without_input(problem, out, suffix) for problem in search.problems]
+    jobs, skipped = name_outputs(search.files, out, suffix, ending)
+    missing = [_make_job_without_input(problem, out, suffix, ending) for problem in search.problems]
     return missing + jobs, search.skipped | skipped
 
 
@@ -118,14 +121,17 @@ def _find_only_file(paths: Sequence[str], out: Path, suffix: str | None) -> Path
     return expand_user(paths[0])
 
 
-def _make_job_without_input(problem: Problem, out: Path | None, suffix: str | None) -> FileJob:
+def _make_job_without_input(problem: Problem, out: Path | None, suffix: str | None, ending: str) -> FileJob:
     source = Path(problem.place)
-    target = (source.parent if out is None else out) / _name_output(source, source.stem, suffix)
+    target = (source.parent if out is None else out) / _name_output(source, source.stem, suffix, ending)
     return FileJob(source, target, problem=problem)
 
 
 def name_outputs(
-    relative_paths: Mapping[Path, Path], out_dir: Path | None, suffix: str | None = None
+    relative_paths: Mapping[Path, Path],
+    out_dir: Path | None,
+    suffix: str | None = None,
+    ending: str = OUTPUT_ENDING,
 ) -> tuple[list[FileJob], dict[Path, str]]:
     """Choose the outputs of images that were already found, as ``plan_jobs`` does.
 
@@ -134,15 +140,16 @@ def name_outputs(
             ``images.search_images``.
         out_dir: Folder for the outputs; None writes each one next to its input.
         suffix: Suffix of the outputs; None keeps the suffix of each input.
+        ending: What is appended to the stem of each name.
 
     Returns:
         The jobs, and a mapping from each image that is skipped to the reason.
     """
     is_case_insensitive = functools.cache(_is_case_insensitive)
 
-    def target(source: Path, stem: str) -> Path:
+    def target(source: Path, stem: str, ending: str = ending) -> Path:
         folder = source.parent if out_dir is None else out_dir / relative_paths[source].parent
-        return folder / _name_output(source, stem, suffix)
+        return folder / _name_output(source, stem, suffix, ending)
 
     def identity(path: Path) -> Path:
         folder = _resolve(path.parent)
@@ -158,8 +165,16 @@ def name_outputs(
         if is_in_out or identity(source.with_name(source.stem)) in outputs:
             skipped[source] = "output of an earlier run"
         else:
-            outputs |= {identity(target(source, stem).with_suffix("")) for stem in (source.stem, source.name)}
+            names = itertools.product((source.stem, source.name), {ending, OUTPUT_ENDING} - {""})
+            outputs |= {identity(target(source, *name).with_suffix("")) for name in names}
+    if not ending:  # an input that is where its own output would be, and where that of another input would be too
+        own = {identity(source): source for source in relative_paths}
+        for source in relative_paths:
+            other = own.get(identity(target(source, source.stem)), source)
+            if other != source and identity(target(other, other.stem)) == identity(other):
+                skipped[other] = "output of an earlier run"
     sources = [source for source in relative_paths if source not in skipped]
+    inputs = {identity(source): source for source in sources}
     with_full_name: set[Path] = set()
     while True:
         targets = {
@@ -171,12 +186,20 @@ def name_outputs(
         clashes = [same for same in users.values() if len(same) > 1]
         conflicts = {source: next(other for other in same if other != source) for same in clashes for source in same}
         if conflicts.keys() <= with_full_name:
-            return [FileJob(source, targets[source], conflicts.get(source)) for source in sources], skipped
+            overwritten = {source: inputs.get(identity(targets[source])) for source in sources}
+            problems = {source: _refuse_to_overwrite(source, other) for source, other in overwritten.items() if other}
+            jobs = [FileJob(each, targets[each], conflicts.get(each), problems.get(each)) for each in sources]
+            return jobs, skipped
         with_full_name |= conflicts.keys()
 
 
-def _name_output(source: Path, stem: str, suffix: str | None) -> str:
-    return f"{stem}{OUTPUT_SUFFIX}{suffix or source.suffix}"
+def _refuse_to_overwrite(source: Path, other: Path) -> Problem:
+    what = "its output would overwrite it" if other == source else f"its output would overwrite the input {other}"
+    return Problem.failure(source, what, "choose a suffix for the names of outputs, or another folder")
+
+
+def _name_output(source: Path, stem: str, suffix: str | None, ending: str) -> str:
+    return f"{stem}{ending}{suffix or source.suffix}"
 
 
 def _resolve(folder: Path) -> Path:

@@ -19,6 +19,7 @@ from esrgan.bulk.cluster import Worker
 from esrgan.cli import bulk as bulk_command
 from esrgan.cli import inference as inference_command
 from esrgan.errors import EsrganError, ImageError
+from tests.helpers.image_folders import write_files
 from tests.helpers.models import make_model, run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -304,3 +305,12 @@ def test_no_image_is_lost_or_repeated_after_losing_a_node(write_images, model, t
         assert len(manifest(out)) == 44
     finally:
         cluster.shutdown()
+
+
+def test_names_of_outputs_have_the_chosen_ending(tmp_path):
+    write_files(tmp_path / "in/a.png")
+    (job,), _, _ = bulk.find_pending_jobs([str(tmp_path / "in")], [], str(tmp_path / "out"), None, "_x2")
+    assert job.target == f"{tmp_path}/out/a_x2.png"
+    (job,), existing, _ = bulk.find_pending_jobs([str(tmp_path / "in")], [], str(tmp_path / "in"), None, "")
+    assert existing == 0
+    assert "its output would overwrite it" in str(job.obstacle)

@@ -208,6 +208,62 @@ def test_progress_of_an_image_is_on_standard_error_only(model, tmp_path, capsys,
     assert "%" not in printed.out
 
 
+def test_suffix_is_appended_to_the_names_of_outputs(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png", tmp_path / "deep/b.png", tmp_path / "a_sr.png")
+    assert run(inference_command, "-m", model, "--suffix", "_v1.5", tmp_path) == 0
+    assert run(inference_command, "-m", model, "--suffix", "_v1.5", "--skip-existing", tmp_path) == 0
+    assert "0 of 2 images upscaled, 2 skipped" in capsys.readouterr().out
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
+    assert names == {"a.png", "a_sr.png", "a_v1.5.png", "deep/b.png", "deep/b_v1.5.png"}
+    assert run(inference_command, "-m", model, "--suffix", "", "-o", tmp_path / "out", tmp_path / "deep") == 0
+    assert sorted(read_files(tmp_path / "out")) == ["b.png", "b_v1.5.png"]
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_no_suffix_never_overwrites_an_input(model, tmp_path, capsys, overwrite):
+    folder = tmp_path / "in"
+    write_files(folder / "a.png", folder / "b.webp")
+    before = read_files(folder)
+    assert run(inference_command, "-m", model, "--suffix", "", *overwrite, folder) == 2
+    assert "outputs without a suffix would overwrite their inputs" in capsys.readouterr().err
+    assert run(inference_command, "-m", model, "--suffix", "", *overwrite, "-o", folder, folder) == 1
+    assert capsys.readouterr().err.count("its output would overwrite it; choose a suffix") == 2
+    (tmp_path / "link").symlink_to(folder)
+    assert run(inference_command, "-m", model, "--suffix", "", *overwrite, "-o", tmp_path / "link", folder) == 1
+    assert read_files(folder) == before
+    assert run(inference_command, "-m", model, "--suffix", "", *overwrite, "--format", "webp", folder) == 1
+    assert sorted(read_files(folder)) == ["a.png", "a.webp", "b.webp"]
+    assert {name: read_files(folder)[name] for name in before} == before
+
+
+def test_no_suffix_in_another_format_resumes(model, tmp_path, capsys):
+    write_files(tmp_path / "in/a.png", tmp_path / "in/b.jpg")
+    command = ["-m", model, "--suffix", "", "--format", "webp", "--skip-existing", tmp_path / "in"]
+    assert run(inference_command, *command) == 0
+    first = read_files(tmp_path / "in")
+    assert sorted(first) == ["a.png", "a.webp", "b.jpg", "b.webp"]
+    assert run(inference_command, *command) == 0
+    assert "0 of 2 images upscaled, 2 skipped" in capsys.readouterr().out
+    assert read_files(tmp_path / "in") == first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--suffix", "a/b"], "expected a part of a file name, got 'a/b'"),
+        (["--suffix", "x", "-o", "result.png"], "--suffix: cannot be combined with -o FILE"),
+    ],
+)
+def test_suffixes_that_make_no_sense_are_refused(model, tmp_path, capsys, options, message):
+    write_files(tmp_path / "a.png")
+    try:
+        code = run(inference_command, "-m", model, *options, tmp_path / "a.png")
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_signal_handler_is_restored_after_import(foreground_signals):
     with exit_on_interrupt():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
