@@ -1,7 +1,6 @@
 """Selection of devices and precisions."""
 
 from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -129,10 +128,5 @@ def test_tf32_is_enabled_on_gpus_and_restored(kind):
     [("cuda", True, torch.float16), ("cpu", True, torch.bfloat16), ("cpu", False, torch.float32)],
 )
 def test_auto_picks_the_best_precision_of_the_device(monkeypatch, kind, is_native, dtype):
-    chosen = []
-    monkeypatch.setattr(upscaler, "select_device", lambda _: torch.device(kind))
     monkeypatch.setattr(upscaler, "has_native_bfloat16", lambda _: is_native)
-    monkeypatch.setattr(upscaler, "load_generator", lambda _: SimpleNamespace(build=lambda: None, describe=str))
-    monkeypatch.setattr(upscaler.Upscaler, "__init__", lambda self, network, device, dtype, **_: chosen.append(dtype))
-    upscaler.Upscaler.from_file("any.pth")
-    assert chosen == [dtype]
+    assert upscaler.choose_dtype(torch.device(kind), "auto") == dtype

@@ -120,13 +120,7 @@ class Upscaler:
         if precision not in ("auto", *PRECISIONS):
             raise ValueError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {precision}")
         place = select_device(device)
-        if precision == "auto":
-            auto = "fp16" if place.type == "cuda" else "bf16" if has_native_bfloat16(place) else "fp32"
-            dtype = PRECISIONS[auto]
-        else:
-            dtype = PRECISIONS[precision]
-            if dtype == torch.float16 and place.type == "cpu":
-                raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
+        dtype = choose_dtype(place, precision)
         paths = [path] if isinstance(path, (str, Path, GeneratorFile)) else path
         loaded = [each if isinstance(each, GeneratorFile) else load_generator(each) for each in paths]
         upscaler = cls([file.build() for file in loaded], place, dtype, **options)
@@ -411,6 +405,19 @@ class Upscaler:
             done += share
             if canvas is not None:
                 low, peak = canvas.clamp_(0, 1), 1.0
+
+
+def choose_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """Return the precision of trunks on a device, as for ``Upscaler.from_file``.
+
+    Raises:
+        DeviceError: If the device does not support it.
+    """
+    if precision == "auto":
+        precision = "fp16" if device.type == "cuda" else "bf16" if has_native_bfloat16(device) else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
+    return PRECISIONS[precision]
 
 
 def _paste(image: NDArray[Any], part: NDArray[Any], top: int, left: int) -> None:
