@@ -20,7 +20,7 @@ def read(source: Source) -> ImageData:
     source.file.seek(0)
     data = source.file.read()
     found = _Inventory(data)
-    decoded = vips.decode(source, "gif", n=-1)
+    decoded = vips.decode(source, n=-1)
     if len(found.delays_ms) != len(decoded.frames):
         raise ValueError(f"only {len(decoded.frames)} of {len(found.delays_ms)} images can be read")
     frames = samples.drop_alpha_if_opaque(decoded.frames)
@@ -42,7 +42,7 @@ def read(source: Source) -> ImageData:
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     """Write a GIF file."""
-    vips.encode(file, image, "GIF", "gif", keep_duplicate_frames=True, effort=7)
+    vips.encode(file, image, "GIF", keep_duplicate_frames=True, effort=7)
     file.seek(0)
     data = file.read()
     places = [start + 2 for kind, start, _ in _walk(data) if kind == 0xF9]

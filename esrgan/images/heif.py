@@ -67,7 +67,7 @@ def read(source: Source) -> ImageData:
 
 
 def _read_avif(source: Source) -> ImageData:
-    decoded = vips.decode(source, "heif")
+    decoded = vips.decode(source)
     bits = decoded.fields["bits-per-sample"] if decoded.frames[0].dtype == np.uint16 else 0
     frames = [samples.expand_to_full_range(frame, bits) for frame in decoded.frames] if bits else decoded.frames
     if not source.is_strict:
@@ -112,7 +112,6 @@ def write_avif(file: BinaryIO, image: ImageData, quality: int | None) -> None:
         file,
         image,
         "AVIF",
-        "heif",
         keep=vips.KEEP_XMP | vips.KEEP_ICC | (vips.KEEP_EXIF if image.exif else 0),
         compression="av1",
         Q=quality or DEFAULT_QUALITY,

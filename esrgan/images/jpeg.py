@@ -87,7 +87,6 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
         file,
         image,
         "JPEG",
-        "jpeg",
         keep=vips.KEEP_ICC,
         head_length=2,
         edit=partial(_insert_metadata, image=image),
@@ -99,7 +98,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
 def _decode(source: Source, coding: tuple[int, int]) -> Decoded:
     """Decode the pixels, and name the kind of a JPEG file that cannot be decoded because it is rare."""
     try:
-        return vips.decode(source, "jpeg")
+        return vips.decode(source)
     except UnsupportedImageError:
         raise
     except Exception as error:

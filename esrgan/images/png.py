@@ -39,7 +39,7 @@ _PROFILES = {b"Raw profile type exif": "exif", b"Raw profile type xmp": "xmp", b
 def read(source: Source) -> ImageData:
     """Read a PNG file."""
     found = _Inventory.of(source.file)
-    decoded = vips.decode(source, "png")
+    decoded = vips.decode(source)
     frames = samples.drop_colour_if_grey(decoded.frames) if "palette" in decoded.fields else decoded.frames
     metadata = decoded.metadata | found.take_blocks()
     if b"iCCP" in found.names and not (metadata.get("icc_profile") or decoded.notes or source.is_strict):
@@ -61,7 +61,7 @@ def read(source: Source) -> ImageData:
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     """Write a PNG file."""
-    vips.encode(file, image, "PNG", "png", head_length=_HEADER_BYTES, edit=partial(_insert_metadata, image=image))
+    vips.encode(file, image, "PNG", head_length=_HEADER_BYTES, edit=partial(_insert_metadata, image=image))
 
 
 @dataclass

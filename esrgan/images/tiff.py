@@ -90,7 +90,7 @@ def _decode_strictly(source: Source, pages: list[Page]) -> Decoded:
         raise UnsupportedImageError("grey or RGB", "YCbCr without JPEG compression", "convert it to RGB")
     if find_gaps(page.directory):
         raise UnsupportedImageError("an image without gaps", "one with empty strips or tiles", "fill them")
-    decoded = vips.decode(source, "tiff", n=1)
+    decoded = vips.decode(source, n=1)
     if layout.is_premultiplied and not source.header_only and decoded.frames[0][..., -1].min() < 255:
         decoded.changes.append("premultiplied alpha")
     return decoded
@@ -109,7 +109,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     options: dict[str, Any] = {"compression": image.compression, "bigtiff": size > _MAX_TIFF_BYTES, "resunit": "inch"}
     if image.compression in ("lzw", "deflate"):
         options["predictor"] = "float" if image.frames[0].dtype == np.float32 else "horizontal"
-    vips.encode(file, image, "TIFF", "tiff", keep=vips.KEEP_XMP | vips.KEEP_ICC, **options)
+    vips.encode(file, image, "TIFF", keep=vips.KEEP_XMP | vips.KEEP_ICC, **options)
     tags.write_metadata(file, image.exif, image.dpi, tiff_metadata.adjust_blocks(image))
 
 

@@ -103,11 +103,11 @@ def _decode_views(source: Source, views: list[Directory], edited: EditedFile | N
     """Decode all directories of a file, at once if they are of one size."""
     sizes = {(tags.get_integer(view, tags.WIDTH, 0), tags.get_integer(view, tags.HEIGHT, 0)) for view in views}
     if len(sizes) == 1:
-        decoded = vips.decode(source, "tiff", edited=edited, n=len(views))
+        decoded = vips.decode(source, edited=edited, n=len(views))
         if len(views) != len(decoded.frames):
             raise ValueError(f"only {len(decoded.frames)} of {len(views)} images can be read")
         return decoded
-    each = [vips.decode(source, "tiff", edited=edited, n=1, page=number) for number in range(len(views))]
+    each = [vips.decode(source, edited=edited, n=1, page=number) for number in range(len(views))]
     each[0].frames = [page.frames[0] for page in each]
     return each[0]
 

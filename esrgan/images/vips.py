@@ -63,7 +63,7 @@ def describe_vips_error(error: Exception) -> str:
     return causes[-1] if causes else "unknown reason"
 
 
-def decode(source: Source, loader: str, *, edited: EditedFile | None = None, **options: Any) -> Decoded:
+def decode(source: Source, *, edited: EditedFile | None = None, **options: Any) -> Decoded:
     """Decode an image, with Pillow if reading is strict.
 
     CMYK is converted to sRGB. An RGB profile of a grey image is left out. Samples of TIFF files can also be signed
@@ -71,9 +71,8 @@ def decode(source: Source, loader: str, *, edited: EditedFile | None = None, **o
 
     Args:
         source: The file to read.
-        loader: Name of the libvips loader without its ending, such as "png".
         edited: What to read instead of the file; its pixels have already been counted.
-        options: Options of the loader, such as ``n=-1`` for all frames.
+        options: Options of libvips' loader, such as ``n=-1`` for all frames.
 
     Raises:
         UnsupportedImageError: The image has too many pixels, or samples or channels that cannot be upscaled.
@@ -81,7 +80,8 @@ def decode(source: Source, loader: str, *, edited: EditedFile | None = None, **o
     if source.is_strict:
         return import_module("esrgan.images.pillow").decode(source, options.get("n", -1))  # type: ignore[no-any-return]
     changes, notes = [], []
-    data = _open(source, edited)
+    data, is_tiff = _open(source, edited), source.file_format == "TIFF"
+    loader = FILE_FORMATS[source.file_format].module  # the modules have the names of libvips' loaders and savers
     # fail_on="truncated" would accept truncated TIFF files, and "warning" would refuse intact ones that contain a text
     # without its terminator.
     image = getattr(load_vips().Image, f"{loader}load_source")(data, access="sequential", fail_on="error", **options)
@@ -92,10 +92,10 @@ def decode(source: Source, loader: str, *, edited: EditedFile | None = None, **o
         image = _convert_cmyk_to_rgb(image)
         changes.append("CMYK converted to RGB")
     is_known = image.interpretation in _GREY_AND_RGB and 1 <= image.bands <= 4
-    if not is_known and not (loader == "tiff" and image.interpretation in (*_GREY_AND_RGB, "multiband")):
+    if not is_known and not (is_tiff and image.interpretation in (*_GREY_AND_RGB, "multiband")):
         got = f"{image.bands} channels ({image.interpretation})"
         raise UnsupportedImageError("grey, RGB or CMYK", got, "convert it to RGB")
-    if image.format not in _DTYPES and not (loader == "tiff" and image.format in _OTHER_DTYPES):
+    if image.format not in _DTYPES and not (is_tiff and image.format in _OTHER_DTYPES):
         raise UnsupportedImageError(
             "samples of 8 or 16 bits or float", f"samples of type {image.format}", "convert it to 16 bits or float"
         )
@@ -148,7 +148,6 @@ def encode(
     file: BinaryIO,
     image: ImageData,
     name: str,
-    saver: str,
     *,
     keep: int = 0,
     head_length: int = 0,
@@ -161,14 +160,13 @@ def encode(
         file: The file to write, open for reading and writing.
         image: The image.
         name: Name of the format in ``FILE_FORMATS``.
-        saver: Name of the libvips saver without its ending, such as "png".
         keep: The metadata that libvips writes, as flags of VipsForeignKeep.
         head_length: How many of the first bytes of the file are edited before they are written.
         edit: Return what is written instead of the first bytes.
-        options: Options of the saver.
+        options: Options of libvips' saver.
     """
     target = _Target(file, head_length, edit)
-    save = getattr(to_vips_image(image, name), f"{saver}save_target")
+    save = getattr(to_vips_image(image, name), f"{FILE_FORMATS[name].module}save_target")
     try:
         save(target.target, keep=keep, **options)
     except Exception as error:

@@ -18,7 +18,7 @@ _SHORTEST_MS = 11  # libvips changes shorter delays to 100 ms
 
 def read(source: Source) -> ImageData:
     """Read a WebP file."""
-    decoded = vips.decode(source, "webp", n=-1)
+    decoded = vips.decode(source, n=-1)
     frames = decoded.frames
     is_animation = len(frames) > 1
     if is_animation:
@@ -50,7 +50,7 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     if image.lossless and quality is None:
         options = {"lossless": True, "exact": True}
     longer = tuple(delay + _SHORTEST_MS for delay in image.delays_ms)
-    vips.encode(file, dataclasses.replace(image, delays_ms=longer), "WEBP", "webp", keep=keep, **options)
+    vips.encode(file, dataclasses.replace(image, delays_ms=longer), "WEBP", keep=keep, **options)
     if image.exif:
         _replace_exif(file, image.exif)
     if image.delays_ms and len(image.frames) > 1:
