@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esrgan.console import progress
 from esrgan.errors import EsrganError, Problem, WeightsError
 from esrgan.files import atomic_write, write_bytes, write_error
 from esrgan.models import Generator
@@ -43,6 +44,7 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
 
     path = Path(path)
     network, low, sizes = _prepare_trace(file, half)
+    progress(f"{path}: tracing the network")
     program = torch.onnx.export(
         network,
         (low,),
@@ -58,6 +60,7 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
         for axis, name in ((0, "batch"), (2, names.format("height")), (3, names.format("width"))):
             value.type.tensor_type.shape.dim[axis].dim_param = name
     content = model.SerializeToString()
+    progress(f"{path}: comparing onnxruntime and PyTorch")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     difference = 0.0
     for image in _comparison_images(file, low.dtype):
@@ -94,6 +97,7 @@ def export_program(
     path = Path(path)
     network, low, sizes = _prepare_trace(file, half)
     network, low = network.to(device or "cpu"), low.to(device or "cpu")
+    progress(f"{path}: tracing the network")
     program = torch.export.export(network, (low,), dynamic_shapes={"low": sizes})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,8 +105,10 @@ def export_program(
             if device is None:
                 torch.export.save(program, target)
             else:
+                progress(f"{path}: compiling for {device}, which can take minutes")
                 torch._inductor.aoti_compile_and_package(program, package_path=target)
             target.seek(0)
+            progress(f"{path}: comparing the program and the network")
             run: Any = torch._inductor.aoti_load_package(target) if device else torch.export.load(target).module()
             difference = max(
                 _check_difference(path, run(image), network(image))

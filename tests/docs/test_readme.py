@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from esrgan.cli.foreign_options import FOREIGN_OPTIONS
+
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
@@ -33,12 +35,7 @@ OTHER_FLAGS = {
 OTHER_FLAGS |= {"--master-addr", "--master-port"}  # of torchrun
 OTHER_FLAGS |= {"--head", "--logdir"}  # of Ray and TensorBoard
 OTHER_FLAGS |= {"--signal", "--signals-to-handle"}  # of Slurm and torchrun
-OTHER_FLAGS |= {
-    "--auto_resume",
-    "--fp32",
-    "--tile",
-    "--tile_pad",
-}  # of BasicSR and Real-ESRGAN
+OTHER_FLAGS |= {flag for hints in FOREIGN_OPTIONS.values() for flag in hints}
 
 
 @pytest.mark.slow
