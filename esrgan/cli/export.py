@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from esrgan.cli import arguments, process
+from esrgan.console import log
 from esrgan.errors import EsrganError
 from esrgan.extras import require_extra
 from esrgan.weight_formats import DIALECT_KEYS, WEIGHT_SUFFIXES
@@ -81,5 +82,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         export.export_weights(file, path, args.names, half=args.half)
     sizes = sum(one.stat().st_size for one in written)
-    print(f"{' and '.join(map(str, written))}: {sizes:,} bytes, from {args.model} ({file.describe()}){checked}")
+    files = " and ".join(map(str, written))
+    log.info("%s: %s bytes, from %s (%s)%s", files, f"{sizes:,}", args.model, file.describe(), checked)
     return process.OK

@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     with process.exit_on_interrupt():
         from esrgan import files
         from esrgan.devices import select_local_device
-        from esrgan.inference import Upscaler, is_output_file, measure_inputs, plan_jobs, upscale_files
+        from esrgan.images import measure_images
+        from esrgan.inference import Upscaler, is_output_file, plan_jobs, upscale_files
 
     names = upscaling_options.name_models(args)
     is_file = args.out_dir is not None and is_output_file(args.out_dir)
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         skip_existing=args.skip_existing,
         reduce_depth=args.format is not None or is_file,
     )
-    shown = upscaling_options.Outcomes(measure_inputs(jobs))
+    shown = upscaling_options.Outcomes(measure_images({job: job.source for job in jobs}))
     remedy = "the same command" if args.skip_existing else "the same command with --skip-existing"
     if args.overwrite:
         remedy += " in place of --overwrite"

@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         result = load_blend(gan, args.psnr_model_path, args.alpha)
     save_file(out_path, result.to_dict())
     terms = " + ".join(f"{share:g} × {name}" for share, name in zip(shares, names, strict=True))
-    print(f"{out_path}: {result.architecture}, {terms}")
+    log.info("%s: %s, %s", out_path, result.architecture, terms)
     return process.OK
 
 
@@ -156,8 +156,8 @@ def _blend_images(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise EsrganError(f"{args.images[0]} and {args.images[1]}: {error}") from error
     for note in (*result.notes, *images.write_image(args.out_path, result, overwrite=args.overwrite)):
-        print(f"note: {args.out_path}: {note}")
-    print(f"{args.out_path}: {1 - args.alpha:g} × {args.images[0]} + {args.alpha:g} × {args.images[1]}")
+        log.info("note: %s: %s", args.out_path, note)
+    log.info("%s: %g × %s + %g × %s", args.out_path, 1 - args.alpha, args.images[0], args.alpha, args.images[1])
     return process.OK
 
 

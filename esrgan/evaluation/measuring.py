@@ -163,7 +163,8 @@ class Measurement:
             self.result.misalignment = f"{pairs[0].low} and other LR images: {text}"
             log.warning("%s", self.result.misalignment)
         pending: deque[_Job] = deque()
-        shown = Progress(dict.fromkeys((image.name for image in dataset_images), 1.0), f"{self.result.dataset}: ")
+        sizes = images.measure_images({each.name: path for each in dataset_images if (path := each.high or each.low)})
+        shown = Progress(dict(sizes.items()), f"{self.result.dataset}: ")
 
         def describe_interruption() -> str:
             done = f"{len(self.result.results):,} of {format_count(len(dataset_images), 'image')} measured"

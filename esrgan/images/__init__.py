@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from esrgan.images.find import find_images, list_files, search_images
 from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, check_writable
 from esrgan.images.image import ImageData
-from esrgan.images.reading import read_image, read_pixels, read_shape
+from esrgan.images.reading import measure_images, read_image, read_pixels, read_shape
 from esrgan.images.source import MAX_PIXELS
 from esrgan.images.writing import set_resolution, write_image, write_pixels
 
@@ -31,6 +31,7 @@ __all__ = [
     "has_pil_mode",
     "list_files",
     "make_contact_sheet",
+    "measure_images",
     "read_image",
     "read_pixels",
     "read_shape",

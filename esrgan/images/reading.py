@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +20,8 @@ from esrgan.images.image import ImageData
 from esrgan.images.source import Source, UnsupportedImageError
 from esrgan.text import describe_error
 
+MEASURE_S = 2.0  # for reading the sizes of images before the work
+_Key = TypeVar("_Key")
 _READABLE = "a PNG, JPEG, WebP, GIF, TIFF, BMP, TGA, DDS, PPM, AVIF or HEIC image"
 _KIND_NAMES = {1: "a grey image", 2: "a grey image with alpha", 3: "an RGB image", 4: "an RGB image with alpha"}
 
@@ -85,6 +91,23 @@ def read_shape(path: str | Path) -> tuple[int, int, int]:
     """
     height, width, channels = _read_strictly(Path(path), header_only=True).frames[0].shape
     return height, width, channels
+
+
+def measure_images(paths: Mapping[_Key, Path]) -> dict[_Key, float]:
+    """Return the sizes of images in megapixels, to weigh the work on them, as far as reading them takes little time.
+
+    An image whose size is not known gets the mean of the others.
+    """
+    sizes: dict[_Key, float | None] = dict.fromkeys(paths)
+    end = time.monotonic() + MEASURE_S
+    for key, path in paths.items():
+        if time.monotonic() < end:
+            with suppress(ImageError):  # whatever is wrong is reported when the image is read
+                height, width = _read(path, header_only=True).frames[0].shape[:2]
+                sizes[key] = height * width / 1e6
+    known = [size for size in sizes.values() if size is not None]
+    mean = sum(known) / len(known) if known else 1.0
+    return {key: mean if size is None else size for key, size in sizes.items()}
 
 
 def _read_strictly(path: Path, *, header_only: bool = False) -> ImageData:

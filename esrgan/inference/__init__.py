@@ -3,7 +3,7 @@
 from esrgan.inference.compare import compare_models
 from esrgan.inference.files import FileOptions, FileResult, upscale_files
 from esrgan.inference.frames import upscale_image
-from esrgan.inference.jobs import OUTPUT_ENDING, FileJob, Job, is_output_file, measure_inputs, name_outputs, plan_jobs
+from esrgan.inference.jobs import OUTPUT_ENDING, FileJob, Job, is_output_file, name_outputs, plan_jobs
 from esrgan.inference.options import UpscaleOptions
 from esrgan.inference.upscaler import Upscaler
 
@@ -17,7 +17,6 @@ __all__ = [
     "Upscaler",
     "compare_models",
     "is_output_file",
-    "measure_inputs",
     "name_outputs",
     "plan_jobs",
     "upscale_files",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,7 +17,6 @@ from esrgan.images.find import FAMILIAR_SUFFIXES
 from esrgan.images.formats import format_for_suffix
 
 OUTPUT_ENDING = "_sr"  # appended to the stem of each output's name
-MEASURE_S = 2.0  # for reading the sizes of images before the work
 Location = TypeVar("Location", Path, str)
 
 
@@ -85,23 +82,6 @@ def plan_jobs(
     jobs, skipped = name_outputs(search.files, out, suffix, ending)
     missing = [_make_job_without_input(problem, out, suffix, ending) for problem in search.problems]
     return missing + jobs, search.skipped | skipped
-
-
-def measure_inputs(jobs: Iterable[FileJob]) -> dict[FileJob, float]:
-    """Return the jobs with the sizes of their images in megapixels, as far as reading them takes little time.
-
-    An image whose size cannot be read gets the mean of the others.
-    """
-    sizes: dict[FileJob, float | None] = dict.fromkeys(jobs)
-    end = time.monotonic() + MEASURE_S
-    for job in sizes:
-        if job.obstacle is None and job.source.is_file() and time.monotonic() < end:
-            with suppress(ImageError):  # whatever is wrong is reported when the image is read
-                height, width, _ = images.read_shape(job.source)
-                sizes[job] = height * width / 1e6
-    known = [size for size in sizes.values() if size is not None]
-    mean = sum(known) / len(known) if known else 1.0
-    return {job: mean if size is None else size for job, size in sizes.items()}
 
 
 def is_output_file(out: Path) -> bool:

@@ -347,3 +347,16 @@ def test_shape_is_that_of_the_pixels(tmp_path):
         pixels = images.read_image(tmp_path / name).frames[0]
         assert images.read_shape(tmp_path / name) == pixels.shape
         np.testing.assert_array_equal(images.read_pixels(tmp_path / name, channels), pixels)
+
+
+def test_images_are_measured_in_megapixels(tmp_path, monkeypatch):
+    images.write_pixels(tmp_path / "a.png", np.zeros((100, 200, 3), np.uint8))
+    images.write_image(tmp_path / "deep.png", images.ImageData((np.zeros((300, 400, 3), np.uint16),)))
+    (tmp_path / "bad.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.png")  # would block if it were opened
+    paths = {name: tmp_path / f"{name}.png" for name in ("a", "deep", "bad", "pipe", "missing")}
+    sizes = images.measure_images(paths)
+    assert sizes == pytest.approx({"a": 0.02, "deep": 0.12, "bad": 0.07, "pipe": 0.07, "missing": 0.07})
+    monkeypatch.setattr("esrgan.images.reading.MEASURE_S", -1.0)
+    assert images.measure_images(paths) == dict.fromkeys(paths, 1.0)
+    assert images.measure_images({}) == {}
