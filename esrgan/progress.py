@@ -107,8 +107,10 @@ class Progress:
 
 @contextmanager
 def explain_interrupt(describe: Callable[[], str]) -> Iterator[None]:
-    """Add a text to a KeyboardInterrupt in the block, for example how much is done and how to resume."""
+    """Add a text to a KeyboardInterrupt in the block, unless it has one: how much is done and how to resume."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        if interrupt.args:
+            raise
         raise KeyboardInterrupt(describe()) from interrupt

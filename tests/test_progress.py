@@ -120,6 +120,12 @@ def test_a_single_item_is_not_counted():
 def test_an_interrupt_gets_an_explanation():
     with pytest.raises(KeyboardInterrupt, match="2 of 3 done"), explain_interrupt(lambda: "2 of 3 done"):
         raise KeyboardInterrupt
+    with (
+        pytest.raises(KeyboardInterrupt, match="2 of 3 done"),
+        explain_interrupt(lambda: "outside"),
+        explain_interrupt(lambda: "2 of 3 done"),
+    ):
+        raise KeyboardInterrupt
     with pytest.raises(ValueError, match="x"), explain_interrupt(lambda: pytest.fail("not interrupted")):
         raise ValueError("x")
 

@@ -9,6 +9,7 @@ from esrgan.cli import arguments, process
 from esrgan.console import log
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.pretrained import MODELS, download_model, downloads_dir, is_on_disk
+from esrgan.progress import explain_interrupt
 from esrgan.text import did_you_mean, format_size
 
 EXAMPLES = """\
@@ -56,18 +57,19 @@ def _download(names: Sequence[str]) -> int:
         remedies = {name: did_you_mean(name, MODELS, "`esrgan models` lists them") for name in unknown}
         raise WeightsError(f"{name}: no such model; {remedy}" for name, remedy in remedies.items())
     failed = 0
-    for name in names:
-        source = MODELS[name].source
-        try:
-            if source is None:
-                log.info("%s: %s, bundled with esrgan", name, download_model(name))
-                continue
-            log.info("%s: %s, from %s", name, MODELS[name].licence, source.url)
-            path = download_model(name)
-        except EsrganError as error:
-            for problem in error.problems:
-                log.error("%s", problem)
-            failed += 1
-        else:
-            log.info("%s: %s, %s, checksum verified", name, path, format_size(path.stat().st_size))
+    with explain_interrupt(lambda: "the same command resumes the download"):
+        for name in names:
+            source = MODELS[name].source
+            try:
+                if source is None:
+                    log.info("%s: %s, bundled with esrgan", name, download_model(name))
+                    continue
+                log.info("%s: %s, from %s", name, MODELS[name].licence, source.url)
+                path = download_model(name)
+            except EsrganError as error:
+                for problem in error.problems:
+                    log.error("%s", problem)
+                failed += 1
+            else:
+                log.info("%s: %s, %s, checksum verified", name, path, format_size(path.stat().st_size))
     return process.SOME_FAILED if failed else process.OK

@@ -10,6 +10,7 @@ from esrgan.cli import arguments, process
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
 from esrgan.files import expand_user, suggest_path
 from esrgan.machine import cpu_count
+from esrgan.progress import explain_interrupt
 from esrgan.text import did_you_mean
 
 EXAMPLES = """\
@@ -71,7 +72,8 @@ def _prepare(args: argparse.Namespace) -> int:
     for name in args.dataset:
         try:
             if name in ARCHIVES:
-                prepare_dataset(name, args.scale, data_root)
+                with explain_interrupt(lambda: "the same command resumes"):
+                    prepare_dataset(name, args.scale, data_root)
                 problems: Sequence[str | Problem] = ()
             else:
                 problems = downscale_folder(expand_user(name), args.scale, workers)

@@ -47,6 +47,9 @@ def load(path: str | Path) -> Config:
         got = "no file of that name" if is_missing else f"an error ({getattr(error, 'strerror', error)})"
         remedy = suggest_path(Path(path), "check the path; the repository has examples in configs/")
         raise ConfigError(Problem(str(path), "a JSON file", got, remedy)) from None
+    if Path(path).suffix.lower() in (".yml", ".yaml"):
+        remedy = "docs/how_to/migrate.md has a table of the keys of BasicSR and Real-ESRGAN"
+        raise ConfigError(Problem(str(path), "a JSON file", "a YAML file", remedy))
     diagnostics = Diagnostics(str(path))
     try:
         data = parse(raw, diagnostics)

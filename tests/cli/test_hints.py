@@ -105,6 +105,7 @@ def test_a_file_in_place_of_a_command_names_the_command(tmp_path, capsys, monkey
         ("prepare foto", "did you mean photos?"),
         ("test -d set15 esrgan-lite", "did you mean set5?"),
         ("test -d phots esrgan-lite", "did you mean photos?"),
+        ("train options.yml", "a YAML file; docs/how_to/migrate.md has a table of the keys"),
         ("train confg.json", "did you mean config.json?"),
         (
             "interpolate --images photos/chelsea.png photos/chelsa.png --alpha 1 o.png",
@@ -115,6 +116,7 @@ def test_a_file_in_place_of_a_command_names_the_command(tmp_path, capsys, monkey
 def test_the_nearest_name_is_suggested(tmp_path, capsys, monkeypatch, arguments, remedy):
     write_files(tmp_path / "photos/chelsea.png")
     (tmp_path / "model.pth").touch()
+    (tmp_path / "options.yml").touch()
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     (line,) = errors_of(arguments, capsys)

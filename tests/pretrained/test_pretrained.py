@@ -301,3 +301,12 @@ def test_training_starts_from_a_name(tmp_path):
     start = start_from_file(Path("esrgan-lite-psnr"), config, "all")
     assert start.stage == "training"
     assert not find_differences(start.generator, load_generator("esrgan-lite-psnr").state)
+
+
+def test_ctrl_c_in_a_download_says_how_to_resume(model_server, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esrgan.download._receive", interrupt)
+    assert main(["models", "public"]) == 130
+    assert capsys.readouterr().err == "interrupted: the same command resumes the download\n"
