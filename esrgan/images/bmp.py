@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.images import pillow, samples, vips
+from esrgan.images.detect import DIB_START
 from esrgan.images.flatten import fit_alpha
 from esrgan.images.image import Dpi, ImageData, describe_left_out, profile_space
 from esrgan.images.source import Source, UnsupportedImageError
@@ -23,6 +26,7 @@ _XRGB = (0xFF0000, 0xFF00, 0xFF, 0)
 
 def read(source: Source) -> ImageData:
     """Read a BMP file."""
+    source = _add_file_header(source)
     header = _Header.of(source.file)
     source.check_pixel_count(header.width * header.height, max(header.bits // 8, 1))
     if header.compression in _PACKED:
@@ -45,6 +49,21 @@ def read(source: Source) -> ImageData:
         profile = None
         notes.append("RGB colour profile of a grey image not kept")
     return ImageData(tuple(frames), "BMP", dpi=header.dpi, icc_profile=profile, notes=tuple(notes))
+
+
+def _add_file_header(source: Source) -> Source:
+    """Return a bitmap that starts with its BITMAPINFOHEADER, as Pillow writes .dib, as a whole BMP file."""
+    source.file.seek(0)
+    head = source.file.read(40)
+    if not head.startswith(DIB_START) or len(head) < 40:
+        return source
+    bits, compression = struct.unpack("<HI", head[14:20])
+    colours = int.from_bytes(head[32:36], "little") or (2**bits if bits <= 8 else 0)
+    masks = {_BITFIELDS: 12, _ALPHA_BITFIELDS: 16}.get(compression, 0)
+    start = 14 + 40 + masks + 4 * colours
+    data = head + source.file.read()
+    file = io.BytesIO(struct.pack("<2sIII", b"BM", 14 + len(data), 0, start) + data)
+    return dataclasses.replace(source, file=file)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from esrgan.images.formats import FILE_FORMATS
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEAD_BYTES = 1024
+DIB_START = b"\x28\0\0\0"  # the size of BITMAPINFOHEADER, with which a bitmap without a file header starts
 TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 _SEQUENCES = (b"avis", b"hevc", b"hevx", b"msf1")  # ISO/IEC 23008-12: major brands of image sequences
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", *_SEQUENCES)
@@ -19,7 +20,7 @@ def detect_format(head: bytes, tail: bytes = b"", suffix: str = "") -> str | Non
     Args:
         head: The first 32 bytes or more.
         tail: The last 18 bytes, which identify some TGA files.
-        suffix: Suffix of the file in lower case, which identifies the other TGA files.
+        suffix: Suffix of the file in lower case, which identifies other TGA files and bitmaps without a header.
     """
     if head.startswith(PNG_SIGNATURE):
         return "PNG"
@@ -32,6 +33,8 @@ def detect_format(head: bytes, tail: bytes = b"", suffix: str = "") -> str | Non
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
     if head.startswith(b"BM") and head[15:18] == bytes(3):  # the size of the second header
+        return "BMP"
+    if suffix == ".dib" and head.startswith(DIB_START):
         return "BMP"
     if head[4:8] == b"ftyp":
         end = min(int.from_bytes(head[:4]), len(head)) - 3

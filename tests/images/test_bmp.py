@@ -152,3 +152,14 @@ def test_grey_with_an_rgb_profile_is_written(tmp_path, dtype):
     with Image.open(tmp_path / "a.bmp") as written:
         peak = 1 if dtype == np.float32 else np.iinfo(dtype).max
         np.testing.assert_array_equal(np.array(written), np.rint(image.frames[0][..., 0] * (255 / peak)))
+
+
+def test_bitmap_without_file_header_is_read(tmp_path):
+    colours, grey = noise(3, height=5, width=7), noise(1, height=5, width=7)
+    for number, pixels in enumerate((colours, grey)):
+        path = tmp_path / f"{number}.dib"
+        Image.fromarray(pixels.squeeze()).save(path)
+        assert path.read_bytes()[:2] != b"BM"
+        assert np.array_equal(read(path)[0], pixels)
+        assert images.read_shape(path) == pixels.shape
+        assert np.array_equal(images.read_pixels(path, pixels.shape[2]), pixels)
