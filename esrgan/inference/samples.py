@@ -13,6 +13,7 @@ from esrgan.images.samples import peak_value, row_blocks
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 Range = tuple[float, float]
+_LARGEST = 3.39e38  # of float samples with data; ArcGIS and GDAL mark those without by -3.4028235e38 or -3.4e38
 
 
 def repeat_grey(pixels: Pixels) -> Pixels:
@@ -166,8 +167,9 @@ def from_unit(unit: Pixels, lowest: float, highest: float) -> None:
 def find_missing(pixels: Pixels, no_data: float | None) -> Mask | None:
     """Return which samples of an image (H, W, C) have no data; None if all have.
 
-    These are NaN, infinity and ``no_data``. In integers, where 0 is often both black and the value for missing samples,
-    all channels of a pixel must have the value ``no_data``.
+    These are NaN, infinity, ``no_data``, and the largest floats, with which programs mark samples without data although
+    the file does not say so. In integers, where 0 is often both black and the value for missing samples, all channels
+    of a pixel must have the value ``no_data``.
     """
     value = _as_sample(no_data, pixels.dtype)
     if value is None and pixels.dtype.kind != "f":
@@ -177,5 +179,5 @@ def find_missing(pixels: Pixels, no_data: float | None) -> Mask | None:
         if value is not None:
             place |= _find_value(block, value)
         if pixels.dtype.kind == "f":
-            place |= ~np.isfinite(block)
+            place |= ~(np.abs(block) < _LARGEST)
     return missing if missing.any() else None

@@ -63,7 +63,7 @@ def test_float_image_within_0_to_1_is_upscaled_as_it_is(upscaler):
     assert result.notes == ()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -9999.0])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -9999.0, np.finfo(np.float32).min, np.float32(-3.4e38)])
 def test_missing_float_samples_are_put_back(upscaler, value):
     frame = floats(1, 200, 900)
     frame[2:4, 3:5] = value
