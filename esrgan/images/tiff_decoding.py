@@ -24,6 +24,7 @@ _OLD_JPEG = 6
 # The compressions of libtiff that are always there. libvips makes tiles of all others black, without an error.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32766, 32771, 32773, 32809, 32946}
 _METADATA_TAGS = {"icc_profile": 34675, "xmp": 700}  # IPTC is read by tiff_directories
+_PER_SAMPLE = (280, 281, 340, 341)  # MinSampleValue, MaxSampleValue, SMinSampleValue and SMaxSampleValue
 _MASK = 4  # PhotometricInterpretation
 _ROWS_AT_ONCE = 256
 _MAX_PADDING = 1 << 24  # pixels of tiles outside of an image
@@ -132,6 +133,8 @@ def _make_views(page: Page) -> list[Directory]:
         view[tags.BITS_PER_SAMPLE] = tags.make_integers(8)
         for tag in (tags.SAMPLE_FORMAT, tags.PREDICTOR):
             view.pop(tag, None)
+    for tag in _PER_SAMPLE:  # libtiff refuses other numbers of them than there are samples
+        view.pop(tag, None)
     if layout.is_raw or layout.has_single_planes:
         view[tags.SAMPLES_PER_PIXEL] = tags.make_integers(1)
         view.pop(tags.EXTRA_SAMPLES, None)

@@ -21,6 +21,7 @@ _REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
 _COLOUR_SPACES = {8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogLuv", 32845: "LogLuv"}
 _SEPARATED = 5
 _RAW_SENSOR = (32803, 34892)
+_IMAGE_DEPTH = 32997  # the number of slices in each strip or tile (an extension by Silicon Graphics)
 
 
 @dataclass
@@ -57,10 +58,13 @@ def find_pages(file: BinaryIO, notes: list[str]) -> list[Page]:
         raise UnsupportedImageError("a TIFF image", "a file without pages", "export it again")
     kinds = [tags.get_integer(page, tags.SUBFILE_TYPE, 0) for page in directories]
     has_full = any(not kind & _REDUCED for kind in kinds)
-    is_raw = kinds[0] & _REDUCED and (tags.SUB_DIRECTORIES in directories[0] or not has_full)
+    is_raw = kinds[0] & _REDUCED and tags.SUB_DIRECTORIES in directories[0]
     photometric = tags.get_integer(directories[0], tags.PHOTOMETRIC, 1)
     if is_raw or tags.DNG_VERSION in directories[0] or photometric in _RAW_SENSOR:
         raise UnsupportedImageError("an image", "a camera raw file", "develop it to a .tif or .png")
+    if not has_full:
+        got = "reduced-size copies without the full image, such as overviews of GDAL or a camera raw file"
+        raise UnsupportedImageError("an image", got, "upscale the full image, or develop the raw file first")
     size = file.seek(0, os.SEEK_END)
     full = []
     for number, page in enumerate(directories):
@@ -103,6 +107,8 @@ def _assign_masks(pages: list[Page], masks: list[Page], notes: list[str]) -> Non
 def _check_kind(page: Page) -> None:
     layout = page.layout
     bits, photometric = layout.bits, layout.photometric
+    if (slices := tags.get_integer(page.directory, _IMAGE_DEPTH, 1)) > 1:
+        raise UnsupportedImageError("one slice per page", f"a volume of {slices} slices", "save each slice as a page")
     if photometric in _COLOUR_SPACES:
         raise UnsupportedImageError("grey, RGB or CMYK", _COLOUR_SPACES[photometric], "convert it to RGB")
     if layout.sample_format in (5, 6):

@@ -191,3 +191,25 @@ def test_training_refuses_images_with_gaps(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ImageError, match="empty strips or tiles"):
         images.read_pixels(path, 1)
+
+
+def test_volume_in_one_page_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 32, 32), np.uint8), volumetric=True, tile=(16, 16, 16), **PLAIN)
+    with pytest.raises(ImageError, match="got a volume of 16 slices; save each slice as a page"):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_overviews_without_their_image_are_named(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif.ovr", noise(3), subfiletype=1, **PLAIN)
+    with pytest.raises(ImageError, match="reduced-size copies without the full image, such as overviews of GDAL"):
+        images.read_image(tmp_path / "a.tif.ovr")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_limits_of_each_sample_do_not_matter(tmp_path, dtype):
+    pixels = (noise(3) / 255).astype(dtype)
+    limits = [(340, "d", 3, (0.0, 0.0, 0.0), True), (341, "d", 3, (1.0, 1.0, 1.0), True)]
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, photometric="rgb", compression="zlib", predictor=3, extratags=limits, **PLAIN
+    )
+    assert np.array_equal(images.read_image(tmp_path / "a.tif").frames[0], pixels.astype(np.float32))
