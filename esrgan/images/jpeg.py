@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
@@ -33,6 +35,7 @@ _CODINGS = {
     **dict.fromkeys((0xC9, 0xCA), _ARITHMETIC),
 }
 _JPEG_LS = 0xF7
+_SEQUENTIAL = (0xC0, 0xC1)
 _FRAME_HEADERS = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}
 
 
@@ -95,6 +98,18 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
     )
 
 
+def _decode_without_end(source: Source) -> Decoded | None:
+    """Decode an image of one scan that lacks only the marker of its end; return None if it lacks more."""
+    source.file.seek(0)
+    data = source.file.read()
+    with suppress(Exception):  # libjpeg warns if lines are missing
+        decoded = vips.decode(source, edited=io.BytesIO(data + b"\xff\xd9"), fail_on="warning")
+        if data[data.rfind(b"\xff\xda") + 4] >= decoded.frames[0].shape[2]:  # the components in the scan
+            decoded.notes.append("the marker of the end was missing")
+            return decoded
+    return None
+
+
 def _decode(source: Source, coding: tuple[int, int]) -> Decoded:
     """Decode the pixels, and name the kind of a JPEG file that cannot be decoded because it is rare."""
     try:
@@ -103,6 +118,8 @@ def _decode(source: Source, coding: tuple[int, int]) -> Decoded:
         raise
     except Exception as error:
         marker, bits = coding
+        if "premature end" in str(error) and marker in _SEQUENTIAL and (decoded := _decode_without_end(source)):
+            return decoded
         kind = _CODINGS.get(marker, "") + ("JPEG-LS" if marker == _JPEG_LS else "JPEG")
         kind += f" of {bits} bits per sample" if bits != 8 else ""
         if kind == "JPEG" or "premature end" in str(error) or "truncated" in str(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import os
 import re
@@ -63,7 +64,7 @@ def describe_vips_error(error: Exception) -> str:
     return causes[-1] if causes else "unknown reason"
 
 
-def decode(source: Source, *, edited: EditedFile | None = None, **options: Any) -> Decoded:
+def decode(source: Source, *, edited: EditedFile | io.BytesIO | None = None, **options: Any) -> Decoded:
     """Decode an image, with Pillow if reading is strict.
 
     CMYK is converted to sRGB. An RGB profile of a grey image is left out. Samples of TIFF files can also be signed
@@ -84,7 +85,8 @@ def decode(source: Source, *, edited: EditedFile | None = None, **options: Any) 
     loader = FILE_FORMATS[source.file_format].module  # the modules have the names of libvips' loaders and savers
     # fail_on="truncated" would accept truncated TIFF files, and "warning" would refuse intact ones that contain a text
     # without its terminator.
-    image = getattr(load_vips().Image, f"{loader}load_source")(data, access="sequential", fail_on="error", **options)
+    options = {"access": "sequential", "fail_on": "error"} | options
+    image = getattr(load_vips().Image, f"{loader}load_source")(data, **options)
     if edited is None:
         bytes_per_sample = np.dtype((_DTYPES | _OTHER_DTYPES).get(image.format, np.uint8)).itemsize
         source.check_pixel_count(image.width * image.height, image.bands * bytes_per_sample)
@@ -115,7 +117,7 @@ def decode(source: Source, *, edited: EditedFile | None = None, **options: Any) 
     return Decoded(_to_frames(image, fields), fields, metadata, changes, notes)
 
 
-def _open(source: Source, edited: EditedFile | None) -> Any:
+def _open(source: Source, edited: EditedFile | io.BytesIO | None) -> Any:
     """Return a source for libvips; a file is opened as one because libvips would look up its name in a cache."""
     pyvips = load_vips()
     if edited is None:

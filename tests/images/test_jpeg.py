@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import struct
 
 import imagecodecs
@@ -203,6 +204,28 @@ def test_rare_kinds_of_jpeg_are_named(tmp_path, data, kind):
     for read in (images.read_image, lambda path: images.read_pixels(path, 1)):
         with pytest.raises(ImageError, match=f"got a {kind}; convert it to PNG or TIFF"):
             read(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_only_the_marker_of_the_end_may_be_missing(tmp_path, channels):
+    pixels = noise(channels, height=99, width=99).squeeze()
+    data = encode(pixels)
+    (tmp_path / "whole.jpg").write_bytes(data)
+    (whole,) = images.read_image(tmp_path / "whole.jpg").frames
+    for cut in (1, 2):
+        (tmp_path / "a.jpg").write_bytes(data[:-cut])
+        image = images.read_image(tmp_path / "a.jpg")
+        np.testing.assert_array_equal(image.frames[0], whole)
+        assert image.notes == ("the marker of the end was missing",)
+    for cut in (12, len(data) // 2):
+        (tmp_path / "a.jpg").write_bytes(data[:-cut])
+        with pytest.raises(ImageError, match="premature end"):
+            images.read_image(tmp_path / "a.jpg")
+    progressive = encode(pixels, progressive=True)
+    for place in [match.start() for match in re.finditer(b"\xff\xda", progressive)][1:]:
+        (tmp_path / "a.jpg").write_bytes(progressive[:place])
+        with pytest.raises(ImageError, match="premature end"):
+            images.read_image(tmp_path / "a.jpg")
 
 
 def test_cut_off_file_of_a_rare_kind_is_called_so(tmp_path):

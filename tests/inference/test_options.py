@@ -170,7 +170,8 @@ def test_wrapping_can_be_limited_to_one_direction():
         high = upscaler(image)
         np.testing.assert_array_equal(upscaler(np.roll(image, 10, axis)), np.roll(high, 20, axis))
         inner = np.s_[:, 20:-20] if axis else np.s_[20:-20]
-        np.testing.assert_array_equal(high[inner], plain[inner])  # the other edges are those of the plain image
+        # The other edges are those of the plain image; PyTorch rounds small images in another way.
+        np.testing.assert_allclose(high[inner], plain[inner], atol=1)
         assert not np.array_equal(high, plain)
 
 
