@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from esrgan.images import photoshop, samples, vips
 from esrgan.images.exif import read_orientation, strip_exif_prefix
 from esrgan.images.image import DEFAULT_QUALITY, Dpi, ImageData, NativeBlock, describe_left_out
@@ -101,12 +103,15 @@ def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:
 def _decode_without_end(source: Source) -> Decoded | None:
     """Decode an image of one scan that lacks only the marker of its end; return None if it lacks more."""
     source.file.seek(0)
-    data = source.file.read()
-    with suppress(Exception):  # libjpeg warns if lines are missing
-        decoded = vips.decode(source, edited=io.BytesIO(data + b"\xff\xd9"), fail_on="warning")
-        if data[data.rfind(b"\xff\xda") + 4] >= decoded.frames[0].shape[2]:  # the components in the scan
-            decoded.notes.append("the marker of the end was missing")
-            return decoded
+    data = source.file.read().removesuffix(b"\xff")
+    # If lines are missing, libjpeg takes them from whatever follows, so they depend on it.
+    endings = (bytes(256), bytes(range(255)), bytes(range(254, -1, -1)))
+    with suppress(Exception):
+        first, *others = (vips.decode(source, edited=io.BytesIO(data + each + b"\xff\xd9")) for each in endings)
+        is_complete = all(np.array_equal(first.frames[0], other.frames[0]) for other in others)
+        if is_complete and data[data.rfind(b"\xff\xda") + 4] >= first.frames[0].shape[2]:  # the components in the scan
+            first.notes.append("the marker of the end was missing")
+            return first
     return None
 
 

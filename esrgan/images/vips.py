@@ -85,8 +85,7 @@ def decode(source: Source, *, edited: EditedFile | io.BytesIO | None = None, **o
     loader = FILE_FORMATS[source.file_format].module  # the modules have the names of libvips' loaders and savers
     # fail_on="truncated" would accept truncated TIFF files, and "warning" would refuse intact ones that contain a text
     # without its terminator.
-    options = {"access": "sequential", "fail_on": "error"} | options
-    image = getattr(load_vips().Image, f"{loader}load_source")(data, **options)
+    image = getattr(load_vips().Image, f"{loader}load_source")(data, access="sequential", fail_on="error", **options)
     if edited is None:
         bytes_per_sample = np.dtype((_DTYPES | _OTHER_DTYPES).get(image.format, np.uint8)).itemsize
         source.check_pixel_count(image.width * image.height, image.bands * bytes_per_sample)

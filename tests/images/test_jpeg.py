@@ -217,14 +217,14 @@ def test_only_the_marker_of_the_end_may_be_missing(tmp_path, channels):
         image = images.read_image(tmp_path / "a.jpg")
         np.testing.assert_array_equal(image.frames[0], whole)
         assert image.notes == ("the marker of the end was missing",)
-    for cut in (12, len(data) // 2):
+    for cut in (5, 12, 50, len(data) // 2):
         (tmp_path / "a.jpg").write_bytes(data[:-cut])
         with pytest.raises(ImageError, match="premature end"):
             images.read_image(tmp_path / "a.jpg")
     progressive = encode(pixels, progressive=True)
     for place in [match.start() for match in re.finditer(b"\xff\xda", progressive)][1:]:
         (tmp_path / "a.jpg").write_bytes(progressive[:place])
-        with pytest.raises(ImageError, match="premature end"):
+        with pytest.raises(ImageError, match=r"premature end|load error"):
             images.read_image(tmp_path / "a.jpg")
 
 
