@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -92,6 +93,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
     args = parse_args(argv)
     keep_freed_memory()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata, which our own messages name
     try:
         with show_messages():
             code: int = command.run(args)

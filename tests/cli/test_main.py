@@ -1,14 +1,17 @@
 """The main parser with versions and commands."""
 
+import argparse
 import contextlib
 import io
 import sys
+import warnings
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from esrgan.cli import main, make_parser
+from esrgan.cli import main, make_parser, process
 
 
 def test_version_names_pytorch_and_cuda(capsys):
@@ -27,3 +30,15 @@ def test_full_parser_contains_every_command():
         with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
             parser.parse_args([command, "--help"])
         assert f"--{option}" in text.getvalue()
+
+
+def test_warnings_of_pillow_are_not_shown():
+    with warnings.catch_warnings(record=True, action="always") as shown:
+
+        def warn(args):
+            for module in ("PIL.TiffImagePlugin", "other"):
+                warnings.warn_explicit("Corrupt EXIF data", UserWarning, "file.py", 1, module)
+            return 0
+
+        assert process.run(SimpleNamespace(make_parser=argparse.ArgumentParser, run=warn), []) == 0
+    assert len(shown) == 1
