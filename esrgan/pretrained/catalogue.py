@@ -128,6 +128,28 @@ MODELS = {
             f"{_AUR_CHECKSUMS}, and many others",
         ),
     ),
+    "realesr-general-x4v3": PretrainedModel(
+        "photographs, small and fast; --alpha sets the denoising strength",
+        "BSD-3-Clause",
+        psnr_model="realesr-general-wdn-x4v3",
+        source=ModelSource(
+            f"{_REAL_ESRGAN_URL}/v0.2.5.0/realesr-general-x4v3.pth",
+            "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
+            4_885_111,
+            "OpenModelDB, data/models/4x-realesr-general-x4v3.json",
+        ),
+    ),
+    "realesr-general-wdn-x4v3": PretrainedModel(
+        "partner of realesr-general-x4v3 that keeps noise",
+        "BSD-3-Clause",
+        source=ModelSource(
+            f"{_REAL_ESRGAN_URL}/v0.2.5.0/realesr-general-wdn-x4v3.pth",
+            "1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
+            4_885_111,
+            "OpenModelDB, data/models/4x-realesr-general-wdn-x4v3.json",
+        ),
+    ),
+    "realesr-animevideov3": PretrainedModel("drawings and anime, small and fast", "BSD-3-Clause"),
     "bsrgan": PretrainedModel(
         "photographs with unknown degradation",
         "Apache-2.0",
