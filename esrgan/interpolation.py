@@ -82,7 +82,7 @@ def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFil
     state = interpolate(psnr.state, gan.state, alpha)
     share = None if psnr.alpha is not None else alpha * (1 if gan.alpha is None else gan.alpha)
     hparams, licence = gan.hparams or psnr.hparams, _common_licence([psnr, gan])
-    return replace(gan, state=state, stage="training", alpha=share, hparams=hparams, licence=licence)
+    return replace(gan, state=state, stage="training", alpha=share, hparams=hparams, licence=licence, known=None)
 
 
 def load_blend(
@@ -137,7 +137,7 @@ def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFil
     for other in files[1:]:
         _check_same_architecture(files[0], other)
     state = _weighted_sum([file.state for file in files], shares)
-    return replace(files[-1], state=state, stage="training", alpha=None, licence=_common_licence(files))
+    return replace(files[-1], state=state, stage="training", alpha=None, licence=_common_licence(files), known=None)
 
 
 def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageData:

@@ -9,6 +9,7 @@ from typing import Any
 
 from esrgan.cli import arguments, process
 from esrgan.errors import EsrganError
+from esrgan.pretrained import describe_licence
 from esrgan.text import one_line
 
 EXAMPLES = """\
@@ -56,8 +57,12 @@ def _describe_model(model: str) -> dict[str, Any]:
     checkpoint = content.get("checkpoint")
     step = checkpoint.get("step") if isinstance(checkpoint, dict) else None
     files = ncnn.find_pair(path) or (path,)
+    known = file.known
     info: dict[str, Any] = {
         "model": model,
+        "name": known and known.name,
+        "author": known and known.author,
+        "page": known and known.page,
         "files": {
             str(part): {"bytes": part.stat().st_size, "sha256": file_digest(part).removeprefix("sha256:")}
             for part in files
@@ -98,8 +103,10 @@ def _format_description(info: dict[str, Any]) -> list[str]:
         ),
         f"  tensor names   {info['names']}",
     ]
-    if info["licence"]:
-        lines.append(f"  licence        {one_line(info['licence'])}")
+    if info["name"]:
+        lines += [f"  known as       {info['name']} by {info['author']}", f"  page           {info['page']}"]
+    if info["licence"] or info["name"]:
+        lines.append(f"  licence        {one_line(describe_licence(info['licence']))}")
     if info["checkpoint_step"] is not None:
         lines.append(f"  checkpoint     step {info['checkpoint_step']:,}")
     if "configuration" in info:

@@ -35,13 +35,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         f"the other (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
-        "--psnr-model-path", metavar="FILE", help="PSNR model to blend the last -m with (default: its PSNR partner)"
+        "--psnr-model-path", metavar="FILE", help="model to blend the last -m with (default: its partner)"
     )
     parser.add_argument(
         "--alpha",
         type=arguments.fraction,
         metavar="A",
-        help="blend the last -m with a PSNR model; share of -m in the blend, 0 to 1",
+        help="blend the last -m with its partner, mostly a PSNR model; share of -m in the blend, 0 to 1. With "
+        "realesr-general-x4v3 this is the denoising strength",
     )
     arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
     parser.add_argument(

@@ -11,14 +11,18 @@ from esrgan.pretrained.catalogue import (
     psnr_partner,
     resolve,
 )
+from esrgan.pretrained.known import KnownModel, describe_licence, identify
 
 __all__ = [
     "DEFAULT_MODEL",
     "MODELS",
+    "KnownModel",
     "ModelSource",
     "PretrainedModel",
+    "describe_licence",
     "download_model",
     "downloads_dir",
+    "identify",
     "is_on_disk",
     "psnr_partner",
     "resolve",

@@ -42,7 +42,8 @@ class PretrainedModel:
         summary: Its purpose, in a few words.
         licence: Licence of the weights, as an SPDX identifier.
         scale: Upscaling factor.
-        psnr_model: Name of the PSNR-oriented generator that it can be blended with, or None.
+        psnr_model: Name of the model that it can be blended with, or None: the PSNR-oriented generator of the same
+            network, or the one that keeps noise.
         source: The file to download; None for bundled models.
     """
 
@@ -198,18 +199,17 @@ def resolve(model: str | Path) -> Path:
 
 
 def psnr_partner(model: str) -> str:
-    """Return the name of the PSNR-oriented generator that a model can be blended with.
+    """Return the name of the partner that a model can be blended with, mostly the PSNR-oriented generator of a pair.
 
     Raises:
         WeightsError: If the model is not in ``MODELS`` or has no such partner.
     """
     psnr = MODELS[model].psnr_model if model in MODELS else None
-    if psnr is None and model in {other.psnr_model for other in MODELS.values()}:
-        raise WeightsError(
-            f"{model}: this is the PSNR-oriented generator of a pair; pass its GAN partner to blend the two"
-        )
+    gan = next((name for name, other in MODELS.items() if other.psnr_model == model), None)
+    if psnr is None and gan is not None:
+        raise WeightsError(f"{model}: this is the partner of {gan}; pass {gan} to blend the two")
     if psnr is None:
-        raise WeightsError(f"{model}: has no PSNR-oriented generator to blend with; pass one with --psnr-model-path")
+        raise WeightsError(f"{model}: has no partner to blend with; pass a model with --psnr-model-path")
     return psnr
 
 

@@ -46,6 +46,7 @@ class GeneratorFile:
         hparams: The training configuration as parsed JSON; empty if unknown.
         dialect: Label of the naming scheme in the file; our names are BasicSR's.
         licence: Licence of the weights; None if the file does not record it.
+        known: What is recorded about the file if it is a public model.
         outscale: The upscaling factor that the file intends, if it is not the network's: some ncnn files reduce the
             network's output in a last layer.
     """
@@ -59,6 +60,7 @@ class GeneratorFile:
     dialect: str = BASICSR.label
     licence: str | None = None
     outscale: float | None = None
+    known: pretrained.KnownModel | None = None
 
     def build(self) -> Generator:
         """Return the generator with these weights, on the CPU, in evaluation mode."""
@@ -89,10 +91,11 @@ class GeneratorFile:
         return {"pretraining": "PSNR stage", "training": "GAN stage", None: "of unknown training"}[self.stage]
 
     def describe(self) -> str:
-        """Return the architecture, the naming scheme if it is not ours, and the origin as one short text."""
+        """Return architecture, naming scheme if it is not ours, origin, and what is known of the file, as one text."""
         ours = self.stage and self.dialect == BASICSR.label
         reduced = [f"reduced to ×{self.outscale:g}"] if self.outscale else []
-        return ", ".join([str(self.architecture), *reduced, *([] if ours else [self.dialect]), self.origin])
+        parts = [str(self.architecture), *reduced, *([] if ours else [self.dialect]), self.origin]
+        return f"{', '.join(parts)}{f'; {self.known}' if self.known else ''}"
 
 
 def load_generator(path: str | Path) -> GeneratorFile:
@@ -150,6 +153,8 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         architecture = replace(architecture, act_type="leakyrelu" if act_type == "leakyrelu" else "relu")
     check_complete(state, make_shapes(architecture.build), place)
     stage, alpha, licence = (content.get(key) for key in ("stage", "alpha", "licence"))
+    known = pretrained.identify(path)
+    licence = licence or (known and known.licence)
     if dialect == EARLIER_LABEL:
         stage = _earlier_stage(content)
     return GeneratorFile(
@@ -161,6 +166,7 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         hparams=hparams if _is_json_serialisable(hparams) else {},
         dialect=dialect,
         licence=licence if isinstance(licence, str) else None,
+        known=known,
         outscale=content["outscale"] if isinstance(content.get("outscale"), float) else None,
     )
 
