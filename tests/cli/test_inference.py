@@ -327,7 +327,7 @@ def test_options_reach_the_upscaler(model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--alpha", "0.5"], "has no PSNR-oriented generator to blend with"),
+        (["--alpha", "0.5"], "has no partner to blend with"),
         (["--psnr-model-path", "x.pth"], "--psnr-model-path: needs --alpha"),
         (["--alpha", "2", "--psnr-model-path", "x.pth"], "expected a number from 0 to 1, got 2"),
         (["--quality", "101"], "from 1 to 100, got 101"),

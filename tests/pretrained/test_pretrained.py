@@ -152,10 +152,10 @@ def test_model_without_psnr_partner_cannot_be_blended(tmp_path):
     for command in (["inference", "-m", "bsrgan", "x.png"], ["interpolate", "--esrgan-model-path", "bsrgan"]):
         done = run(tmp_path, *command, "--alpha", "0.5")
         assert done.returncode == 2
-        assert "bsrgan: has no PSNR-oriented generator to blend with" in done.stderr
+        assert "bsrgan: has no partner to blend with" in done.stderr
     done = run(tmp_path, "inference", "-m", "esrgan-lite-psnr", "x.png", "--alpha", "0.5")
     assert done.returncode == 2
-    assert "esrgan-lite-psnr: this is the PSNR-oriented generator of a pair" in done.stderr
+    assert "esrgan-lite-psnr: this is the partner of" in done.stderr
 
 
 @pytest.mark.slow
