@@ -257,15 +257,20 @@ def _check_space(target: Path, least: int) -> None:
 
 
 def _work_bytes(upscaler: Upscaler, image: ImageData, target: Path) -> int:
-    """Return the bytes that are needed besides the output: for resizing it in float32, or by its encoder."""
+    """Return the bytes that are needed besides the output: by its encoder, or for copies in float32.
+
+    These are the output of the networks before it is resized, and what one network hands to the next.
+    """
     largest = max(image.frames, key=np.size)
     copies = FILE_FORMATS[format_for_suffix(target)].encoder_copies
     encoding = _output_bytes(upscaler, replace(image, frames=(largest,))) * copies
     height, width = largest.shape[:2]
-    if not upscaler.keeps_float_copies(height, width):
-        return encoding
-    pixels = height * width * upscaler.computed_scale(height, width) ** 2
-    return int(max(encoding, pixels * min(image.base_channels, 3) * 8))
+    scale = 0
+    if upscaler.keeps_float_copies(height, width):
+        scale = upscaler.computed_scale(height, width)
+    elif upscaler.computed_scale(height, width) != upscaler.networks[-1].scale_factor or len(upscaler.networks) > 1:
+        scale = upscaler.computed_scale(height, width) // upscaler.networks[-1].scale_factor
+    return int(max(encoding, 8 * height * width * scale**2 * min(image.base_channels, 3)))
 
 
 def _output_bytes(upscaler: Upscaler, image: ImageData) -> int:

@@ -459,6 +459,16 @@ def test_memory_for_resizing_counts(model, tmp_path, monkeypatch):
         assert (result.error is None) == fits
 
 
+def test_memory_between_two_models_counts(model, tmp_path, monkeypatch):
+    """The input has 90 bytes, the output 1,440, and the first model's output of 12 × 10 float pixels is copied once."""
+    write_files(tmp_path / "a.png")
+    for memory, fits in ((90 + 1440 + 2880 - 1, False), (90 + 1440 + 2880, True)):
+        monkeypatch.setattr("esrgan.inference.files.obtainable_memory", lambda memory=memory: memory)
+        jobs, _ = plan_jobs([str(tmp_path / "a.png")], None)
+        (result,) = upscale_files(Upscaler.from_file([model, model], "cpu"), jobs)
+        assert (result.error is None) == fits
+
+
 def test_memory_of_the_encoder_counts(model, tmp_path, monkeypatch):
     """The input has 90 bytes, the output 360, and the encoder of WebP needs five times as much."""
     write_files(tmp_path / "a.png")
