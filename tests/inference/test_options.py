@@ -162,6 +162,18 @@ def test_rrdbnet_and_folded_networks_wrap_too():
         np.testing.assert_array_equal(shifted, np.roll(upscaler(image), (10 * scale, 4 * scale), (0, 1)))
 
 
+def test_large_images_are_continued_as_far_as_the_network_sees():
+    torch.manual_seed(0)
+    network = RRDBNet(1, 3, 8, 4, 2, 2, 3, residual_scaling=1, small_init="trunk")
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1.5)  # so that what is far away matters
+    upscaler = Upscaler(network, CPU, seamless="wrap")
+    image = pixels(150, 140, 3)  # too many pixels to be continued further than that
+    shifted = upscaler(np.roll(image, (75, 70), (0, 1)))
+    np.testing.assert_array_equal(shifted, np.roll(upscaler(image), (75, 70), (0, 1)))
+
+
 def test_wrapping_can_be_limited_to_one_direction():
     image = pixels(30, 34, 3)
     plain = Upscaler(networks(2), CPU)(image)

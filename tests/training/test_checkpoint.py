@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.files import atomic_write
 from esrgan.training import loop, schedule
-from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, save_checkpoint
+from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, is_same_run, save_checkpoint
 from esrgan.weights import load_file, save_file
 from tests.helpers.runs import load_run_files, psnr_scores, read_records, run
 
@@ -123,6 +124,16 @@ def test_the_newest_checkpoint_of_a_configuration_or_run_is_found(tmp_path: Path
     assert newest_of("nobody's", None, "all") is None
     assert newest_of(None, "nobody's", "all") is None
     assert find_newest_checkpoint(tmp_path / "nowhere", lambda _: True) == (None, [])
+
+
+def test_a_run_of_an_earlier_version_is_recognised(tiny_config: Make) -> None:
+    hparams = Config.model_validate(tiny_config()).to_dict()
+    new = ("type", "plus", "num_feat", "num_conv", "act_type")  # keys that earlier versions did not know
+    earlier = {**hparams, "generator": {key: value for key, value in hparams["generator"].items() if key not in new}}
+    content = {"hparams": earlier, "checkpoint": {"config_name": "elsewhere.json"}}
+    assert is_same_run(content, "config.json", hparams)
+    other = {**hparams, "generator": {**hparams["generator"], "type": "compact"}}
+    assert not is_same_run(content, "config.json", other)
 
 
 def test_copied_checkpoints_are_ordered_by_name(tmp_path: Path) -> None:
