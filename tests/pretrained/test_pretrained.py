@@ -84,6 +84,15 @@ def test_bundled_model_matches_its_card(name):
     assert path.stat().st_size <= (10_000_000 if name.startswith("esrgan-lite") else 34_000_000)
 
 
+@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.slow
+def test_colour_fix_removes_the_drift_of_bundled_models(name):
+    image = photograph("chelsea")[0][40:72, 60:100]
+    for method in ("mean", "low"):
+        high = Upscaler.from_file(name, "cpu", "fp32", color_fix=method)(image)
+        assert np.abs(high.mean((0, 1)) - image.mean((0, 1))).max() < 0.2
+
+
 @pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 1.6)])
 @pytest.mark.slow
 def test_bundled_pair_sharpens_and_preserves_colours(name, drift):
