@@ -282,8 +282,8 @@ class Upscaler:
         seamless = self.options.seamless
         if seamless is None:
             return 0, 0
-        reach, scale = 0.0, 1
-        for network in self.networks * count_passes(self.scale, max(high[0] / low[0], high[1] / low[1])):
+        reach, scale, passes = 0.0, 1, count_passes(self.scale, max(high[0] / low[0], high[1] / low[1]))
+        for network in self.networks * passes:
             reach += receptive_field(network) / scale
             scale *= network.scale_factor
         reach += 4 * max(1, low[0] / high[0])  # for resizing
@@ -296,7 +296,8 @@ class Upscaler:
         while True:
             rows = 0 if seamless == "wrap-x" else margin(low[0], high[0])
             columns = 0 if seamless == "wrap-y" else margin(low[1], high[1])
-            if (low[0] + 2 * rows) * (low[1] + 2 * columns) > SMALL_INPUT_ELEMENTS * step**2:
+            is_large = (low[0] + 2 * rows) * (low[1] + 2 * columns) > SMALL_INPUT_ELEMENTS * step**2
+            if is_large or passes > 1:  # repeated models would enlarge what was added too much
                 return rows, columns
             reach *= 2
 
