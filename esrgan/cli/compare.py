@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-m",
         "--model-paths",
         nargs="+",
+        type=arguments.location,
         required=True,
         metavar="FILE",
         help="generators, checkpoints, or names listed by `esrgan models`",

@@ -30,6 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model-path",
         action="append",
+        type=arguments.location,
         metavar="FILE",
         help="generator, checkpoint, or a name listed by `esrgan models`; repeat it to apply several models one after "
         f"the other (default: {DEFAULT_MODEL})",

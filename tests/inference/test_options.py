@@ -265,6 +265,12 @@ def test_tensors_have_no_edges_and_colours():
             Upscaler(networks(2), CPU, **options)(torch.rand(1, 3, 5, 5))
 
 
+def test_an_empty_model_path_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(inference, tmp_path, "-m", "")
+    assert "expected a path, got an empty text" in capsys.readouterr().err
+
+
 def test_command_scales_the_resolution(tmp_path):
     write_image(tmp_path / "a.png", ImageData((pixels(6, 7, 3),), dpi=(100, 100)))
     model = make_model(tmp_path / "m.pth")
