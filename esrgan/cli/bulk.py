@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     extras.require_extra("ray")
     with process.exit_on_interrupt():
         from esrgan import bulk
+        from esrgan.inference.options import count_passes
         from esrgan.text import format_count
 
     names = upscaling_options.name_models(args)
@@ -115,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         args.images, listed, args.out_dir, *upscaling_options.output_names(args)
     )
     models = upscaling_options.load_models(args)
+    if args.outscale is not None:  # before any worker starts
+        count_passes(math.prod(model.architecture.scale_factor for model in models), args.outscale)
     for line in upscaling_options.describe_skipped(skipped):
         log.info("%s", line)
 
