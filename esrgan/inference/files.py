@@ -238,7 +238,8 @@ def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions, memory: 
     memory = min(memory, memory_limit()) - sum(frame.nbytes for frame in image.frames)
     if (least := _output_bytes(upscaler, image) + _work_bytes(upscaler, image, job.target)) > memory:
         got = f"its output needs {format_size(least)} of memory, and this process can have {format_size(memory)}"
-        raise ImageError(Problem.failure(job.source, got, "cut it into parts, or use a smaller --outscale"))
+        remedy = "cut it into parts" + (", or choose a smaller size" if upscaler.options.has_size else "")
+        raise ImageError(Problem.failure(job.source, got, remedy))
     _check_space(job.target, least_file_size(job.target, image, sum(height * width for height, width in sizes)))
     return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from esrgan.images import ImageData
 from esrgan.images.samples import peak_value
 from esrgan.inference import samples
 from esrgan.inference.samples import Mask, Pixels, Range
+from esrgan.inference.seamless import find_problem
 from esrgan.inference.tiling import ProgressCallback, subprogress
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
     if upscaler.is_colouriser and image.base_channels < 3:
         image = replace(image, frames=tuple(samples.repeat_grey(frame) for frame in image.frames))
     plan = _Plan(upscaler, image)
+    plain = copy.copy(upscaler)  # for bands that are not colours
+    plain.options = replace(upscaler.options, color_fix=None)
     frames = []
     for i, frame in enumerate(image.frames):
         low = plan.prepare(i)
@@ -60,12 +64,15 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
         else:
             high = np.empty((*upscaler.output_size(*frame.shape[:2]), frame.shape[2]), frame.dtype)
             for j, together in enumerate(plan.passes):
-                upscaler(low[..., together], subprogress(part, j, len(plan.passes)), high[..., together])
+                each = upscaler if j == 0 else plain
+                each(low[..., together], subprogress(part, j, len(plan.passes)), high[..., together])
         plan.restore(i, high)
         frames.append(high)
     notes = [*image.notes, *plan.describe()]
     if (computed := upscaler.computed_scale(*image.frames[0].shape[:2])) > upscaler.scale:
         notes.append(f"the model was applied repeatedly (×{computed}) and its output reduced")
+    if problem := find_problem(upscaler.networks, image.frames[0].shape[:2], upscaler.options.seamless):
+        notes.append(problem)
     return replace(image, frames=tuple(frames), notes=tuple(notes))
 
 

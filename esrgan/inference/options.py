@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 from esrgan.errors import EsrganError
@@ -52,6 +53,10 @@ class UpscaleOptions:
 
     def __post_init__(self) -> None:
         sizes = {name: value for name in _SIZES if (value := getattr(self, name)) is not None}
+        for name, value in sizes.items():
+            kind: type = numbers.Real if name in ("outscale", "megapixels") else numbers.Integral
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{name}: expected {'a' if kind is numbers.Real else 'a whole'} number, got {value!r}")
         if len(sizes) > 1:
             raise ValueError(f"expected one size, got {' and '.join(sizes)}")
         if self.outscale is not None and not 0 < self.outscale <= MAX_FACTOR:

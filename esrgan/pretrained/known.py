@@ -15,6 +15,13 @@ from esrgan.files import file_digest
 
 _TABLE = Path(__file__).with_name("public_models.csv")
 _PAGES = "https://openmodeldb.info/models"
+# Files of this package that were converted from public ones: their size and SHA-256, and the SHA-256 of the public one.
+_CONVERTED = {
+    (1_251_488, "e68a414b863534e9da68cac41bcc9511439a2c91ce46a05670968bef5c198f53"): (
+        2_504_012,
+        "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
+    ),
+}
 _NON_COMMERCIAL = "-NC"  # in the identifiers of Creative Commons' licences
 
 
@@ -68,8 +75,11 @@ def _read_table() -> dict[int, dict[str, KnownModel]]:
     with _TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             same_size = table.setdefault(int(row["bytes"]), {})
-            model = KnownModel(row["name"], row["author"], row["licence"] or None, f"{_PAGES}/{row['page']}")
+            known = KnownModel(row["name"], row["author"], row["licence"] or None, f"{_PAGES}/{row['page']}")
             if (other := same_size.get(row["sha256"])) is not None:  # one file on two pages
-                model = replace(other, name=f"{other.name} or {model.name}")
-            same_size[row["sha256"]] = model
+                known = replace(other, name=f"{other.name} or {known.name}")
+            same_size[row["sha256"]] = known
+    for (size, digest), (public_size, public_digest) in _CONVERTED.items():
+        if model := table.get(public_size, {}).get(public_digest):
+            table.setdefault(size, {})[digest] = model
     return table

@@ -32,6 +32,8 @@ from esrgan.weights.architecture import (
 from esrgan.weights.containers import extract_state_dict, load_file
 from esrgan.weights.dialects import BASICSR, EARLIER_LABEL, to_basicsr_names
 
+_UNKNOWN_ORIGIN = "of unknown training"
+
 
 @dataclass(frozen=True)
 class GeneratorFile:
@@ -88,13 +90,14 @@ class GeneratorFile:
         if self.alpha is not None:
             return f"interpolated, α = {self.alpha:g}"
         # The JSON output of commands contains these texts, so they keep their wording.
-        return {"pretraining": "PSNR stage", "training": "GAN stage", None: "of unknown training"}[self.stage]
+        return {"pretraining": "PSNR stage", "training": "GAN stage", None: _UNKNOWN_ORIGIN}[self.stage]
 
     def describe(self) -> str:
         """Return architecture, naming scheme if it is not ours, origin, and what is known of the file, as one text."""
         ours = self.stage and self.dialect == BASICSR.label
         reduced = [f"reduced to ×{self.outscale:g}"] if self.outscale else []
-        parts = [str(self.architecture), *reduced, *([] if ours else [self.dialect]), self.origin]
+        origin = [] if self.known and self.origin == _UNKNOWN_ORIGIN else [self.origin]
+        parts = [str(self.architecture), *reduced, *([] if ours else [self.dialect]), *origin]
         return f"{', '.join(parts)}{f'; {self.known}' if self.known else ''}"
 
 

@@ -8,7 +8,7 @@ from esrgan import EsrganError, Upscaler
 from esrgan.cli import inference
 from esrgan.images import ImageData, read_image, write_image
 from esrgan.inference import FileOptions, UpscaleOptions, plan_jobs, upscale_files, upscale_image
-from esrgan.inference.network import receptive_field
+from esrgan.inference.network import Network, receptive_field
 from esrgan.models import RRDBNet, SRVGGNetCompact
 from tests.helpers.models import make_model, pixels, run
 
@@ -122,6 +122,9 @@ def test_a_model_that_does_not_enlarge_cannot_reach_a_larger_size(tmp_path):
         ({"outscale": 2, "megapixels": 5}, "expected one size, got outscale and megapixels"),
         ({"long_side": 0}, "long_side: expected a number above 0"),
         ({"outscale": 65}, "at most 64"),
+        ({"outscale": "2"}, "outscale: expected a number, got '2'"),
+        ({"width": 2.5}, "width: expected a whole number, got 2.5"),
+        ({"height": True}, "height: expected a whole number, got True"),
         ({"seamless": "x"}, "seamless: expected wrap, wrap-x, wrap-y, mirror, got x"),
         ({"color_fix": "x"}, "color_fix: expected mean, low, got x"),
     ],
@@ -172,6 +175,48 @@ def test_large_images_are_continued_as_far_as_the_network_sees():
     image = pixels(150, 140, 3)  # too many pixels to be continued further than that
     shifted = upscaler(np.roll(image, (75, 70), (0, 1)))
     np.testing.assert_array_equal(shifted, np.roll(upscaler(image), (75, 70), (0, 1)))
+
+
+def test_repeated_and_chained_networks_wrap_too():
+    torch.manual_seed(0)
+    folded = RRDBNet(2, 3, 8, 4, 1, 1, 2, pixel_unshuffle=True)
+    image = pixels(40, 36, 3)
+    for chain, options in ((networks(2), {"width": 144}), ([*networks(1, 2), folded], {}), ([folded], {"height": 160})):
+        upscaler = Upscaler(chain, CPU, seamless="wrap", **options)
+        shifted = upscaler(np.roll(image, (8, 4), (0, 1)))
+        np.testing.assert_array_equal(shifted, np.roll(upscaler(image), (8 * 4, 4 * 4), (0, 1)))
+
+
+def test_a_pixel_that_is_enlarged_much_is_not_continued_far(monkeypatch):
+    """Between two networks, what lies beyond the margins of the second one is cut off."""
+    torch.manual_seed(0)
+    upscaler = Upscaler(RRDBNet(4, 3, 8, 4, 3, 2, 3), CPU, width=33, seamless="wrap")
+    work = []
+    run = Network.run
+    monkeypatch.setattr(Network, "run", lambda self, low, peak: work.append(low[0, 0].numel()) or run(self, low, peak))
+    assert upscaler(pixels(1, 1, 3)).shape == (33, 33, 3)
+    assert sum(work) < 200_000
+
+
+@pytest.mark.parametrize(
+    ("seamless", "size", "problem"),
+    [
+        ("wrap", (6, 7), "seams are not exact: the model needs multiples of 2 px, and the width is none"),
+        (
+            "mirror",
+            (5, 7),
+            "seams are not exact: the model needs multiples of 2 px, and the height and the width is none",
+        ),
+        ("wrap-y", (6, 7), None),
+        ("wrap", (6, 8), None),
+        (None, (5, 7), None),
+    ],
+)
+def test_seams_that_are_not_exact_are_named(seamless, size, problem):
+    torch.manual_seed(0)
+    upscaler = Upscaler(RRDBNet(2, 3, 8, 4, 1, 1, 2, pixel_unshuffle=True), CPU, seamless=seamless)
+    notes = upscale_image(upscaler, ImageData((pixels(*size, 3),))).notes
+    assert notes == ((problem,) if problem else ())
 
 
 def test_wrapping_can_be_limited_to_one_direction():
@@ -255,6 +300,11 @@ def test_color_fix_does_not_change_alpha_and_details():
     image = pixels(30, 40, 4)
     plain, fixed = (Upscaler(network, CPU, color_fix=fix)(image) for fix in (None, "mean"))
     np.testing.assert_array_equal(plain[..., 3], fixed[..., 3])
+    data = pixels(30, 40, 6)
+    upscalers = [Upscaler(network, CPU, color_fix=fix, transparency="data") for fix in (None, "mean")]
+    frames = [upscale_image(each, ImageData((data,), extra_bands=2)).frames[0] for each in upscalers]
+    np.testing.assert_array_equal(frames[0][..., 3:], frames[1][..., 3:])
+    assert not np.array_equal(frames[0], frames[1])
     inside = (plain[..., 0] > 30) & (plain[..., 0] < 225)
     assert np.ptp(fixed[..., 0][inside].astype(int) - plain[..., 0][inside]) <= 1
 

@@ -197,7 +197,7 @@ def test_precision_changes_rounding_and_is_validated(model):
 def test_half_precision_overflow_is_recomputed_in_float32(model):
     rough = Upscaler.from_file(model, "cpu", "bf16")
     image = pixels(8, 8, 3)
-    rough._runners[0].fast.conv_up1.weight.fill_(torch.inf)
+    rough.chain.networks[0].fast.conv_up1.weight.fill_(torch.inf)
     np.testing.assert_array_equal(rough(image), Upscaler.from_file(model, "cpu", "fp32")(image))
 
 

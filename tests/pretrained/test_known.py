@@ -41,6 +41,11 @@ def test_table_has_the_facts_about_457_files():
     assert known._TABLE.stat().st_size < 100_000
 
 
+def test_a_bundled_file_that_was_converted_is_known_too():
+    file = load_generator("realesr-animevideov3")
+    assert file.describe() == "SRVGGNetCompact ×4 64/16, BasicSR names; RealESR AnimeVideo v3 by xinntao, BSD-3-Clause"
+
+
 def test_a_known_file_is_named_wherever_it_is_described(public, capsys):
     words = "4x Sharp by somebody, CC-BY-NC-SA-4.0: not for commercial use"
     file = load_generator(public)

@@ -1,0 +1,171 @@
+"""Upscale arrays and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from esrgan.images.samples import is_grey, peak_value
+from esrgan.inference.color_fix import fix_colors
+from esrgan.inference.samples import fill, harden, is_visible, repeat_grey
+from esrgan.inference.seamless import Margins, plan_margins
+from esrgan.inference.tiling import Part, ProgressCallback, subprogress
+
+if TYPE_CHECKING:
+    from esrgan.inference.upscaler import Upscaler
+
+
+def upscale_tensor(upscaler: Upscaler, low: Tensor, progress: ProgressCallback) -> Tensor:
+    """Upscale a float tensor (B, C, H, W) in [0, 1], as ``Upscaler`` does when called."""
+    if low.is_meta or low.layout != torch.strided:
+        raise ValueError(f"expected a dense tensor with data, got {low.layout} on {low.device}")
+    if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
+        raise ValueError(f"expected a float tensor (B, C, H, W), got {low.dtype} {tuple(low.shape)}")
+    if upscaler.options.seamless or upscaler.options.color_fix:
+        raise ValueError("expected an array, a PIL image or a path with seamless or color_fix, got a tensor")
+    channels = {network.out_channels for network in upscaler.networks}
+    if low.shape[1] not in {1, 3} | (channels if len(channels) == 1 else set()):
+        raise ValueError(f"expected {' or '.join(map(str, sorted(channels)))} channels, got {low.shape[1]}")
+    if upscaler.is_colouriser and low.shape[1] == 1:
+        low = low.expand(-1, 3, -1, -1)
+    size = upscaler.output_size(low.shape[2], low.shape[3])
+    margins = [(0, 0)] * upscaler.count_steps(low.shape[2], low.shape[3])
+    return _upscale_whole(upscaler, low, 1.0, margins, size, progress).to(low.dtype)
+
+
+def upscale_array(
+    upscaler: Upscaler, image: NDArray[Any], progress: ProgressCallback, out: NDArray[Any] | None
+) -> NDArray[Any]:
+    """Upscale an array (H, W) or (H, W, C), as ``Upscaler`` does when called."""
+    channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+    if channels not in (1, 2, 3, 4) or 0 in image.shape:
+        raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
+    if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+        raise ValueError(f"expected an array of uint8, uint16 or float, got {image.dtype}")
+    if upscaler.is_colouriser and channels < 3:
+        image = repeat_grey(image)
+        channels += 2
+    if out is None:
+        out = np.empty((*upscaler.output_size(*image.shape[:2]), *image.shape[2:]), image.dtype)
+    pixels, high = (image[..., None], out[..., None]) if image.ndim == 2 else (image, out)
+    work = _Work(upscaler, (pixels.shape[0], pixels.shape[1]), (high.shape[0], high.shape[1]))
+    pixels = work.add_margins(pixels)
+    colours = channels - (channels in (2, 4))
+    alpha, high_alpha = pixels[..., colours:], high[..., colours:]
+    is_constant = colours == channels or alpha.min() == alpha.max()
+    if colours == channels or upscaler.processes_alpha_with(colours):
+        work.upscale_into(high, pixels, progress, colours)
+    elif is_constant:
+        high_alpha[...] = alpha.min()
+        work.upscale_into(high[..., :colours], pixels[..., :colours], progress, colours)
+    else:
+        work.upscale_into(high_alpha, alpha, subprogress(progress, 0, 2))
+        low = pixels[..., :colours]
+        if upscaler.options.transparency != "data":
+            visible = is_visible(alpha[..., 0])
+            low = fill(low, ~visible, visible)
+        work.upscale_into(high[..., :colours], low, subprogress(progress, 1, 2), colours)
+    if upscaler.options.transparency == "hard" and not is_constant:
+        harden(high_alpha)
+    return out
+
+
+class _Work:
+    """How an image of a size is upscaled to another size.
+
+    Args:
+        upscaler: The upscaler.
+        low: Height and width of the image.
+        high: Height and width of the output.
+    """
+
+    def __init__(self, upscaler: Upscaler, low: tuple[int, int], high: tuple[int, int]) -> None:
+        self.upscaler = upscaler
+        steps = upscaler.count_steps(*low)
+        generators = upscaler.networks * (steps // len(upscaler.networks))
+        self.margins = plan_margins(generators, low, high, upscaler.options.seamless)
+        # The rows and columns of the output that the last margins become.
+        scale, last = upscaler.computed_scale(*low), upscaler.networks[-1].scale_factor
+        self.top, self.left = (
+            round(margin * last * new / (old * scale))
+            for margin, old, new in zip(self.margins[-1], low, high, strict=True)
+        )
+
+    def add_margins(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Continue an array (H, W, C) beyond its edges by the first of the margins."""
+        rows, columns = self.margins[0]
+        if (rows, columns) == (0, 0):
+            return image
+        mode: Any = "symmetric" if self.upscaler.options.seamless == "mirror" else "wrap"
+        return np.pad(image, [(rows, rows), (columns, columns), (0, 0)], mode=mode)
+
+    def upscale_into(
+        self, high: NDArray[Any], image: NDArray[Any], progress: ProgressCallback, colours: int = 0
+    ) -> None:
+        """Upscale an array (H, W, C) of any type that a call accepts into ``high``; grey stays grey.
+
+        Args:
+            high: (H', W', C), the output.
+            image: The input, with the first of the margins.
+            progress: Called after each part.
+            colours: How many of the channels are colours, whose drift may be removed; 0 for alpha.
+        """
+        upscaler, options = self.upscaler, self.upscaler.options
+        # The network would make it coloured.
+        is_tintable = image.shape[2] >= 3 and not upscaler.is_colouriser and is_grey(image)
+        if is_tintable and image.shape[2] == 3:
+            image, colours = image[..., :1], min(colours, 1)
+        # PyTorch warns about read-only arrays, although it only reads here.
+        low = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        peak = peak_value(image.dtype)
+        size = high.shape[0] + 2 * self.top, high.shape[1] + 2 * self.left
+        is_resized = size != upscaler.chain.computed_size((low.shape[2], low.shape[3]), self.margins)
+        color_fix = options.color_fix if colours else None
+        if not (is_resized or options.self_ensemble or color_fix):  # needs no memory besides the output
+            parts = upscaler.chain.run(low, peak, self.margins, progress)
+        else:
+            whole = _upscale_whole(upscaler, low, peak, self.margins, size, progress)
+            if color_fix:
+                inside = whole[0, :colours, self.top : size[0] - self.top, self.left : size[1] - self.left]
+                rows, columns = self.margins[0]
+                source = low[0, :colours, rows : low.shape[2] - rows, columns : low.shape[3] - columns]
+                fix_colors(inside, source.to(whole.device, torch.float32) / peak, color_fix, options.pad_mode)
+            parts = iter([Part(whole, 0, 0, 1.0)])
+        for part in parts:
+            values = part.pixels[0]
+            if is_tintable and len(values) > 3:
+                values = torch.cat([values[:3].mean(0, keepdim=True).expand(3, -1, -1), values[3:]])
+            values = values.clamp(0, 1).permute(1, 2, 0)
+            values = (values * peak).round() if peak > 1 else values
+            _paste(high, values.cpu().numpy(), part.top - self.top, part.left - self.left)
+
+
+def _upscale_whole(
+    upscaler: Upscaler,
+    low: Tensor,
+    peak: float,
+    margins: Sequence[Margins],
+    size: tuple[int, int],
+    progress: ProgressCallback,
+) -> Tensor:
+    """Upscale (B, C, H, W) in [0, peak] to float32 (B, C, *size), roughly in [0, 1], on the input's device."""
+    high = upscaler.chain.run_whole(low, peak, margins, progress, self_ensemble=upscaler.options.self_ensemble)
+    if size != high.shape[2:]:
+        high = high.clamp(0, 1) if upscaler.antialias else high
+        high = F.interpolate(high, size, mode="bicubic", antialias=upscaler.antialias)
+    return high
+
+
+def _paste(image: NDArray[Any], part: NDArray[Any], top: int, left: int) -> None:
+    """Copy what lies inside of an image (H, W, C) from a part of it whose corner may lie outside; grey is repeated."""
+    rows = slice(max(top, 0), max(top + part.shape[0], 0))
+    columns = slice(max(left, 0), max(left + part.shape[1], 0))
+    place = image[rows, columns]
+    inside = part[max(-top, 0) :, max(-left, 0) :][: place.shape[0], : place.shape[1]]
+    np.copyto(place, inside, casting="unsafe")

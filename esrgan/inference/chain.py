@@ -1,0 +1,130 @@
+"""Apply several networks to an image, one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from esrgan.inference.network import Network
+from esrgan.inference.seamless import Margins
+from esrgan.inference.tiling import Part, ProgressCallback, subprogress
+from esrgan.models import Generator
+
+# How many low-resolution pixels of a batch are processed at once, by device type; other types use the GPU's value.
+BATCH_PIXELS = {"cpu": 1 << 15}
+GPU_BATCH_PIXELS = 1 << 19
+
+
+class Chain:
+    """One or several networks on a device. What one puts out is clamped and handed to the next without rounding.
+
+    Args:
+        generators: The generators in float32, in the order in which they are applied; they are copied.
+        device: The device to compute on.
+        dtype: Precision of the networks' trunks.
+
+    Attributes:
+        networks: The networks.
+        generators: Their generators in float32.
+    """
+
+    def __init__(self, generators: Sequence[Generator], device: torch.device, dtype: torch.dtype) -> None:
+        self.networks = [Network(each, device, dtype) for each in generators]
+        self.generators = tuple(network.generator for network in self.networks)
+        self.batch_pixels = BATCH_PIXELS.get(device.type, GPU_BATCH_PIXELS)
+
+    @property
+    def scale(self) -> int:
+        """The product of the networks' upscaling factors."""
+        return math.prod(generator.scale_factor for generator in self.generators)
+
+    @property
+    def is_colouriser(self) -> bool:
+        """Whether one of the networks makes colour images of grey ones."""
+        return any(network.is_colouriser for network in self.networks)
+
+    def computed_size(self, low: tuple[int, int], margins: Sequence[Margins]) -> tuple[int, int]:
+        """Return the height and width of what ``run`` puts out, with the last of the margins."""
+        scale = self.scale ** (len(margins) // len(self.networks))
+        last = self.generators[-1].scale_factor
+        height, width = (
+            (side - 2 * first) * scale + 2 * margin * last
+            for side, first, margin in zip(low, margins[0], margins[-1], strict=True)
+        )
+        return height, width
+
+    def run(self, low: Tensor, peak: float, margins: Sequence[Margins], progress: ProgressCallback) -> Iterator[Part]:
+        """Apply the networks to (B, C, H, W) in [0, peak], and yield the parts of the output.
+
+        The output of each network but the last is kept as a whole, in float32.
+
+        Args:
+            low: The images, with the first of the margins.
+            peak: The value of white.
+            margins: For each network to be applied, how many rows and columns of its input, on each side, lie outside
+                the image. If there are more margins than networks, the networks are applied again from the first one.
+            progress: Called after each part with the fraction of the work that is done, up to 1.
+        """
+        networks = self.networks * (len(margins) // len(self.networks))
+        shares = self._share_work(low, margins)
+        done = 0.0
+        for i, (network, share) in enumerate(zip(networks, shares, strict=True)):
+            if i == len(networks) - 1:
+                for part in network.run(low, peak):
+                    yield part
+                    progress(min(done + share * part.done, 1.0))
+                return
+            factor = network.generator.scale_factor
+            shape = (*low.shape[:2], low.shape[2] * factor, low.shape[3] * factor)
+            canvas = torch.empty(shape, dtype=torch.float32, device=low.device)
+            for part in network.run(low, peak):
+                part.copy_to(canvas)
+                progress(done + share * part.done)
+            done += share
+            rows, columns = (old * factor - new for old, new in zip(margins[i], margins[i + 1], strict=True))
+            low = canvas[:, :, rows : shape[2] - rows, columns : shape[3] - columns].clamp_(0, 1)
+            peak = 1.0
+
+    def _share_work(self, low: Tensor, margins: Sequence[Margins]) -> list[float]:
+        """Return the share of each network in the work on (B, C, H, W)."""
+        inside = [side - 2 * margin for side, margin in zip(low.shape[2:], margins[0], strict=True)]
+        scale, work = 1, []
+        for i, margin in enumerate(margins):
+            network = self.networks[i % len(self.networks)]
+            pixels = math.prod(side * scale + 2 * each for side, each in zip(inside, margin, strict=True))
+            work.append(network.work_per_pixel * pixels)
+            scale *= network.generator.scale_factor
+        return [each / sum(work) for each in work]
+
+    def run_whole(
+        self, low: Tensor, peak: float, margins: Sequence[Margins], progress: ProgressCallback, *, self_ensemble: bool
+    ) -> Tensor:
+        """Apply the networks to (B, C, H, W) in [0, peak]; return float32 (B, C, H', W'), roughly in [0, 1].
+
+        Args:
+            low: The images.
+            peak: The value of white.
+            margins: As for ``run``.
+            progress: As for ``run``.
+            self_ensemble: Average the outputs for the dihedral group: quarter turns of the images and of their mirror
+                images.
+        """
+        size = self.computed_size((low.shape[2], low.shape[3]), margins)
+        high = torch.zeros((*low.shape[:2], *size), dtype=torch.float32, device=low.device)
+        views = [(turns, mirror) for mirror in (False, True) for turns in range(4)] if self_ensemble else [(0, False)]
+        for i, (turns, mirror) in enumerate(views):
+            view = torch.rot90(low.flip(3) if mirror else low, turns, (2, 3))
+            turned = [(columns, rows) if turns % 2 else (rows, columns) for rows, columns in margins]
+            canvas = torch.empty_like(torch.rot90(high, turns, (2, 3)))
+            count = max(self.batch_pixels // view[0, 0].numel(), 1)
+            batches = list(zip(torch.split(view, count), torch.split(canvas, count), strict=True))
+            for j, (batch, place) in enumerate(batches):
+                share = subprogress(progress, i * len(batches) + j, len(views) * len(batches))
+                for part in self.run(batch, peak, turned, share):
+                    part.copy_to(place)
+            canvas = torch.rot90(canvas, -turns, (2, 3))
+            high += (canvas.flip(3) if mirror else canvas) / len(views)
+        return high

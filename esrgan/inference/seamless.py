@@ -1,0 +1,71 @@
+"""Continue images beyond their edges, so that their upscaled versions can be repeated without seams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from esrgan.inference.network import receptive_field
+from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS
+from esrgan.models import Generator
+
+Margins = tuple[int, int]  # how many rows and columns of an image, on each side, lie outside what is wanted
+RESIZING_PX = 4  # how many pixels of the input, on each side, resizing of the output may depend on
+
+
+def plan_margins(
+    generators: Sequence[Generator], low: tuple[int, int], high: tuple[int, int], seamless: str | None
+) -> list[Margins]:
+    """Return by how many rows and columns the input of each network is continued on each side.
+
+    They are as many as the pixels of the output depend on, so that no edge of the continued image affects them, and
+    whole numbers of pixels in the output. Small images are continued further, because PyTorch rounds them in another
+    way (see ``SMALL_INPUT_ELEMENTS``), which depends on the place of a pixel. What a network puts out beyond the
+    margins of the next one is cut off.
+
+    Args:
+        generators: The generators in the order in which they are applied.
+        low: Height and width of the image.
+        high: Height and width of the output after resizing.
+        seamless: As for ``UpscaleOptions.seamless``.
+    """
+    if seamless is None:
+        return [(0, 0)] * len(generators)
+    scales = [math.prod(each.scale_factor for each in generators[:i]) for i in range(len(generators))]
+    reaches = []  # from the last network to the first one
+    reach = RESIZING_PX * max(1, low[0] / high[0]) * scales[-1] * generators[-1].scale_factor
+    for generator in reversed(generators):
+        reach = receptive_field(generator) + reach / generator.scale_factor
+        reaches.append(reach)
+    fold = math.lcm(*(each.unshuffle_factor for each in generators))
+    margins: list[Margins] = []
+    largest: tuple[float, float] = (math.inf, math.inf)
+    for generator, scale, reach in zip(generators, scales, reversed(reaches), strict=True):
+        sides = low[0] * scale, low[1] * scale
+        margin = _find_margins(sides, high, reach, seamless, fold)
+        margins.append((int(min(margin[0], largest[0])), int(min(margin[1], largest[1]))))
+        largest = margins[-1][0] * generator.scale_factor, margins[-1][1] * generator.scale_factor
+    return margins
+
+
+def _find_margins(sides: tuple[int, int], high: tuple[int, int], reach: float, seamless: str, fold: int) -> Margins:
+    def margin(old: int, new: int) -> int:
+        unit = math.lcm(fold, old // math.gcd(old, new))
+        return math.ceil(reach / unit) * unit
+
+    while True:
+        rows = 0 if seamless == "wrap-x" else margin(sides[0], high[0])
+        columns = 0 if seamless == "wrap-y" else margin(sides[1], high[1])
+        if (sides[0] + 2 * rows) * (sides[1] + 2 * columns) > SMALL_INPUT_ELEMENTS * fold**2:
+            return rows, columns
+        reach *= 1.2
+
+
+def find_problem(generators: Sequence[Generator], low: tuple[int, int], seamless: str | None) -> str | None:
+    """Return why an image of a height and width cannot get exact seams; None if it does."""
+    fold = math.lcm(*(each.unshuffle_factor for each in generators))
+    names = {"wrap-x": ("width",), "wrap-y": ("height",)}.get(seamless or "", ("height", "width"))
+    odd = [name for name, side in zip(("height", "width"), low, strict=True) if name in names and side % fold]
+    if seamless is None or not odd:
+        return None
+    return f"seams are not exact: the model needs multiples of {fold} px, and the {' and the '.join(odd)} is none"
