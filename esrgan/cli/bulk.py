@@ -104,7 +104,7 @@ def _connect_to_cluster(address: str | None) -> Iterator[None]:
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     extras.require_extra("ray")
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan import bulk
         from esrgan.inference.options import count_passes
         from esrgan.text import format_count

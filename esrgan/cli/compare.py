@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan import images
         from esrgan.errors import EsrganError, Problem
         from esrgan.files import create_folder

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="esrgan-demo-", ignore_cleanup_errors=True) as folder:
         # Gradio reads these variables when it is imported; by default it would send analytics at the start.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        with process.exit_on_interrupt():
+        with process.importing():
             from esrgan.demo.backend import DemoModels
             from esrgan.demo.page import make_page, serve
 

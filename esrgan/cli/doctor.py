@@ -51,7 +51,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _devices() -> Iterator[tuple[str, str]]:
-    with process.exit_on_interrupt():
+    with process.importing():
         import torch
 
         from esrgan.devices import has_native_bfloat16, select_device

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     arguments.check_overwrite(written, overwrite=args.overwrite)
     if suffix == ".onnx":
         require_extra("export")
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan import export
         from esrgan.devices import select_device
         from esrgan.weights import load_generator

@@ -63,7 +63,7 @@ def _wait_for_all_processes(processes: int) -> Iterator[None]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan import files
         from esrgan.devices import select_local_device
         from esrgan.images import measure_images

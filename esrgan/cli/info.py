@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _describe_model(model: str) -> dict[str, Any]:
     """Return all known facts about a model, under the keys of the JSON output."""
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan.config import Config, describe_changes
         from esrgan.files import file_digest
         from esrgan.pretrained import MODELS, resolve

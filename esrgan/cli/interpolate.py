@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         expected, got = f"one of {', '.join(WEIGHT_SUFFIXES)}", out_path.suffix or "no suffix"
         raise EsrganError(Problem(str(out_path), expected, got, "esrgan export converts a blend to other formats"))
 
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan.interpolation import load_blend, mix
         from esrgan.weights import load_generator, save_file
 
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _blend_images(args: argparse.Namespace) -> int:
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan import images
         from esrgan.interpolation import interpolate_images
 
@@ -162,7 +162,7 @@ def _blend_images(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan.evaluation.sweep import plot_curve
         from esrgan.files import write_bytes
         from esrgan.interpolation import load_blend

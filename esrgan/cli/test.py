@@ -100,7 +100,7 @@ def evaluate_and_report(
     Returns:
         The results, and the exit code: ``SOME_FAILED`` if an image or a report failed.
     """
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan import evaluation
 
     num_listed = args.show_results or 0

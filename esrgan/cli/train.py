@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     changes = {"seed": args.seed, "data_root": args.data_root}
     config = config.model_copy(update={key: value for key, value in changes.items() if value is not None})
 
-    with process.exit_on_interrupt():
+    with process.importing():
         from esrgan.training import TrainOptions, train
 
     if (code := _launch_on_all_gpus(args, config.batch_size // config.accumulation)) is not None:

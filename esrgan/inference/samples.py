@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from esrgan.images.samples import peak_value, row_blocks
 
@@ -55,6 +54,8 @@ def fill(pixels: Pixels, is_missing: Mask, is_usable: Mask) -> Pixels:
     """
     if not is_missing.any() or not is_usable.any():
         return pixels
+    from scipy import ndimage  # the import takes a third of a second, and few images need it
+
     nearest = ndimage.distance_transform_edt(~is_usable, return_distances=False, return_indices=True)
     filled = pixels.copy()
     filled[is_missing] = pixels[tuple(index[is_missing] for index in nearest)]

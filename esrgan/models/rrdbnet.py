@@ -198,6 +198,8 @@ class RRDBNet(Generator):
         self._initialise(small_init)
 
     def _initialise(self, small_init: str) -> None:
+        if self.conv_first.weight.is_meta:  # normal_() of a tensor without data imports PyTorch's compiler: a second
+            return
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in")

@@ -11,7 +11,7 @@ import torch
 
 from esrgan.errors import WeightsError
 from esrgan.weights import Architecture, CompactArchitecture, GeneratorFile, RRDBNetArchitecture
-from esrgan.weights.architecture import StateDict, make_shapes
+from esrgan.weights.architecture import StateDict, make_empty
 
 # Generators that differ in these have the same trunk; only layers at its ends have other shapes.
 TRANSFERABLE = ("scale_factor", "img_channels", "use_subpixel_conv", "pixel_unshuffle")
@@ -59,7 +59,7 @@ def take_layers(file: GeneratorFile, expected: Architecture) -> tuple[StateDict,
         return file.state, ""
     if not (isinstance(expected, RRDBNetArchitecture) and isinstance(file.architecture, RRDBNetArchitecture)):
         return _take_compact_layers(file.state, expected)
-    shapes = {name: value.shape for name, value in make_shapes(expected.build).items()}
+    shapes = {name: value.shape for name, value in make_empty(expected.build).state_dict().items()}
     ours, theirs = _layers(shapes), _layers(file.state)
     our_ups, their_ups = ([layer for layer in layers if layer.startswith("conv_up")] for layers in (ours, theirs))
     # conv_hr expects the output of the last upsampling layer, so surplus layers are dropped from the front.
@@ -97,7 +97,7 @@ def _take_compact_layers(state: StateDict, expected: Architecture) -> tuple[Stat
 
     A new last layer starts with zeros, so that the network enlarges by nearest neighbour at first.
     """
-    shapes = {name: value.shape for name, value in make_shapes(expected.build).items()}
+    shapes = {name: value.shape for name, value in make_empty(expected.build).state_dict().items()}
     fitting = {name: state[name] for name, shape in shapes.items() if state[name].shape == shape}
     last = list(shapes)[-1].rpartition(".")[0]
     zeros = {name: torch.zeros(shape) for name, shape in shapes.items() if name.startswith(f"{last}.")}

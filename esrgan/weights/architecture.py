@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from esrgan.text import one_line
 from esrgan.weights.unsupported import guess_architecture
 
 StateDict = dict[str, Tensor]
+_Network = TypeVar("_Network", bound=nn.Module)
 
 DENSE_CONV = re.compile(r"body\.(\d{1,4})\.rdb(\d{1,4})\.conv(\d{1,4})\.weight")
 
@@ -273,10 +274,13 @@ def _unsupported_tensor_kind(value: Tensor) -> str | None:
     return None
 
 
-def make_shapes(build: Callable[[], nn.Module]) -> StateDict:
-    """Return the state dict of a network without data, so no memory is allocated for shapes that a file claims."""
+def make_empty(build: Callable[[], _Network]) -> _Network:
+    """Return a network whose tensors have only shapes.
+
+    It takes neither memory for shapes that a file claims, nor random numbers or time for weights that are replaced.
+    """
     with torch.device("meta"):
-        return build().state_dict()
+        return build()
 
 
 def check_complete(state: StateDict, expected: StateDict, place: str) -> None:

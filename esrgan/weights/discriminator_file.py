@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from esrgan.errors import WeightsError
 from esrgan.models import UNetDiscriminator, VGGDiscriminator
-from esrgan.weights.architecture import check_complete, check_tensors, make_shapes
+from esrgan.weights.architecture import check_complete, check_tensors, make_empty
 from esrgan.weights.containers import extract_state_dict, load_file
 from esrgan.weights.dialects import DIALECTS
 from esrgan.weights.generator_file import to_float32
@@ -85,7 +85,7 @@ def load_discriminator(path: Path, content: dict[str, Any] | None = None) -> tup
     state = {name: value for name, value in renamed.items() if not name.endswith(_BATCH_COUNT)}
     architecture = _infer_architecture(state, found, place)
     check_tensors(state, place)
-    expected = make_shapes(architecture.build)
+    expected = make_empty(architecture.build).state_dict()
     batches = {name: renamed.get(name, torch.tensor(0)) for name in expected if name.endswith(_BATCH_COUNT)}
     check_complete(state | batches, expected, place)
     return architecture, to_float32(state, place) | batches

@@ -26,7 +26,7 @@ from esrgan.weights.architecture import (
     check_complete,
     check_tensors,
     infer_architecture,
-    make_shapes,
+    make_empty,
     pop_residual_scaling,
 )
 from esrgan.weights.containers import extract_state_dict, load_file
@@ -66,8 +66,8 @@ class GeneratorFile:
 
     def build(self) -> Generator:
         """Return the generator with these weights, on the CPU, in evaluation mode."""
-        network = self.architecture.build()
-        network.load_state_dict(self.state)
+        network = make_empty(self.architecture.build)
+        network.load_state_dict({name: value.clone() for name, value in self.state.items()}, assign=True)
         return network.eval()
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
     elif isinstance(architecture, CompactArchitecture) and architecture.act_type != "prelu":
         act_type = _configured(hparams, "act_type", architecture.act_type)
         architecture = replace(architecture, act_type="leakyrelu" if act_type == "leakyrelu" else "relu")
-    check_complete(state, make_shapes(architecture.build), place)
+    check_complete(state, make_empty(architecture.build).state_dict(), place)
     stage, alpha, licence = (content.get(key) for key in ("stage", "alpha", "licence"))
     known = pretrained.identify(path)
     licence = licence or (known and known.licence)

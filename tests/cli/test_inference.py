@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from PIL import Image, ImageCms
 from esrgan import Upscaler, files, images
 from esrgan.cli import inference as inference_command
 from esrgan.cli import main as esrgan
-from esrgan.cli.process import exit_on_interrupt
+from esrgan.cli.process import importing
 from esrgan.inference.files import FileOptions
 from esrgan.interpolation import blend
 from esrgan.weights import load_generator
@@ -265,13 +266,22 @@ def test_suffixes_that_make_no_sense_are_refused(model, tmp_path, capsys, option
 
 
 def test_signal_handler_is_restored_after_import(foreground_signals):
-    with exit_on_interrupt():
+    with importing():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
-    with exit_on_interrupt():
+    with importing():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_nothing_is_collected_during_the_first_import(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    for is_first in (True, False):
+        with importing():
+            assert gc.isenabled() is not is_first
+            sys.modules["torch"] = torch
+        assert gc.isenabled()
 
 
 def test_unwritable_outputs_are_reported_before_upscaling(model, tmp_path, capsys, monkeypatch):

@@ -220,3 +220,16 @@ def test_safetensors_store_metadata_as_json(tmp_path):
     content = load_file(path)
     assert torch.equal(content["params"]["a"], torch.arange(6.0).view(2, 3).T)
     assert content["stage"] == "training"
+
+
+def test_building_draws_no_random_numbers_and_copies_the_weights():
+    file = load_generator("esrgan-lite")
+    generator_state = torch.get_rng_state()
+    network = file.build()
+    assert torch.equal(torch.get_rng_state(), generator_state)
+    weights = network.state_dict()
+    assert weights.keys() == file.state.keys()
+    assert all(weight.requires_grad and not weight.is_meta for weight in network.parameters())
+    for name, value in file.state.items():
+        assert torch.equal(weights[name], value)
+        assert weights[name].data_ptr() != value.data_ptr()
