@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from datetime import timedelta
 
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
@@ -93,7 +94,14 @@ class Heartbeat(threading.Thread):
             if failure := self.failure():
                 raise LostProcessError(failure)
             time.sleep(0.1)
-        return [self.store.get(key).decode() for key in keys]
+        texts = [self.store.get(key).decode() for key in keys]
+        # The store may end with process 0, which therefore waits until all others have read the texts.
+        self.store.set(f"{name} read by {self.rank}", "")
+        if self.rank == 0:
+            with suppress(RuntimeError):  # it waits in vain for a process that has ended
+                read = [f"{name} read by {rank}" for rank in range(self.world_size)]
+                self.store.wait(read, timedelta(seconds=TIMEOUT_S))
+        return texts
 
     def stop(self) -> None:
         """Stop the thread."""

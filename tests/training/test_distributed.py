@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed import TCPStore
+from torch.distributed import Store, TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from esrgan.training import heartbeat
@@ -334,3 +335,33 @@ def test_torchrun_restarts_a_run_that_lost_a_process(
         error = (folder / f"0 {attempt}/output").read_text(encoding="utf-8").splitlines()[-1]
         assert error.startswith("error: another process of this run has ended or cannot be reached (")
     assert_same_run(folder / "out", two_process_run)
+
+
+def test_the_first_process_waits_until_all_have_read_its_text() -> None:
+    """Its end could be the end of the store, from which the others read."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    first, second = (heartbeat.Heartbeat(store, "run", rank, 2) for rank in range(2))
+    read = threading.Event()
+
+    class SlowStore:
+        def __init__(self, store: Store) -> None:
+            self.store = store
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.store, name)
+
+        def get(self, key: str) -> bytes:
+            time.sleep(0.3)
+            content = self.store.get(key)
+            if key == "words 1":
+                read.set()
+            return content
+
+    second.store = SlowStore(second.store)  # type: ignore[assignment]
+    other = threading.Thread(target=second.all_gather_text, args=("words", "b"))
+    other.start()
+    assert first.all_gather_text("words", "a") == ["a", "b"]
+    assert read.is_set()
+    other.join()
+    first.stop()
+    second.stop()
