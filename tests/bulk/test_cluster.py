@@ -230,6 +230,15 @@ def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
         assert not out.exists()
 
 
+def test_a_factor_that_the_models_cannot_reach_is_refused_before_workers_start(write_images, tmp_path, capsys):
+    write_images(tmp_path / "in", 1)
+    model, out = make_model(tmp_path / "x1.pth", scale=1), tmp_path / "out"
+    assert run(bulk_command, tmp_path / "in", "-o", out, "-m", model, "-m", model, "--outscale", 2) == 2
+    assert "error: a ×1 model cannot enlarge by 2; add a model that upscales\n" in capsys.readouterr().err
+    assert not ray.is_initialized()
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_two_runs_cannot_share_a_folder(tmp_path):
     hold = (
