@@ -17,7 +17,9 @@ from typing_extensions import override
 from esrgan.cli.foreign_options import FOREIGN_OPTIONS
 from esrgan.errors import EsrganError, Problem
 from esrgan.files import expand_user
-from esrgan.text import did_you_mean
+from esrgan.text import did_you_mean, one_line
+
+_MAX_INTEGER = 2**63 - 1
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,13 +87,14 @@ def path(text: str) -> Path:
     return expand_user(location(text))
 
 
-def integer(at_least: int, at_most: int | None = None) -> Callable[[str], int]:
+def integer(at_least: int, at_most: int = _MAX_INTEGER) -> Callable[[str], int]:
     """Return a function that parses an integer in a range, for ``type`` of an argument."""
-    expected = f"an integer of at least {at_least}" if at_most is None else f"an integer from {at_least} to {at_most}"
+    has_limit = at_most != _MAX_INTEGER
+    expected = f"an integer from {at_least} to {at_most}" if has_limit else f"an integer of at least {at_least}"
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < at_least or (at_most is not None and int(text) > at_most):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+        if not text.isdecimal() or len(text) > len(str(at_most)) or not at_least <= int(text) <= at_most:
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {one_line(text, 30)}")
         return int(text)
 
     return parse
@@ -120,9 +123,11 @@ def positive_float(at_most: float) -> Callable[[str], float]:
 fraction = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
-def add_number(parser: argparse._ActionsContainer, *flags: str, at_least: int = 1, **settings: Any) -> None:
-    """Add an option whose value N is an integer of at least ``at_least``."""
-    parser.add_argument(*flags, type=integer(at_least), metavar="N", **settings)
+def add_number(
+    parser: argparse._ActionsContainer, *flags: str, at_least: int = 1, at_most: int = _MAX_INTEGER, **settings: Any
+) -> None:
+    """Add an option whose value N is an integer in a range."""
+    parser.add_argument(*flags, type=integer(at_least, at_most), metavar="N", **settings)
 
 
 def add_path(parser: argparse._ActionsContainer, *flags: str, metavar: str = "FILE", **settings: Any) -> None:

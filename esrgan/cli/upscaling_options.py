@@ -81,7 +81,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "reduced; a factor beyond the model's applies the model again",
     )
     for flag, text in (("--width", "width"), ("--height", "height"), ("--long-side", "longer side")):
-        arguments.add_number(size, flag, help=f"{text} of the output in pixels; the other side follows")
+        help_text = f"{text} of the output in pixels; the other side follows"
+        arguments.add_number(size, flag, at_most=1_000_000_000, help=help_text)
     size.add_argument(
         "--megapixels", type=arguments.positive_float(100_000), metavar="X", help="millions of pixels of the output"
     )

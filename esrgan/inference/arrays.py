@@ -48,7 +48,7 @@ def upscale_array(
         raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
     if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
         raise ValueError(f"expected an array of uint8, uint16 or float, got {image.dtype}")
-    if upscaler.is_colouriser and channels < 3:
+    if upscaler.is_colouriser and channels < 3 and (out is None or (out.ndim == 3 and out.shape[2] > channels)):
         image = repeat_grey(image)
         channels += 2
     if out is None:

@@ -69,10 +69,13 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
         plan.restore(i, high)
         frames.append(high)
     notes = [*image.notes, *plan.describe()]
-    if (computed := upscaler.computed_scale(*image.frames[0].shape[:2])) > upscaler.scale:
-        notes.append(f"the model was applied repeatedly (×{computed}) and its output reduced")
-    if problem := find_problem(upscaler.networks, image.frames[0].shape[:2], upscaler.options.seamless):
-        notes.append(problem)
+    sizes = list(dict.fromkeys((frame.shape[0], frame.shape[1]) for frame in image.frames))
+    if repeated := [size for size in sizes if upscaler.computed_scale(*size) > upscaler.scale]:
+        computed = max(upscaler.computed_scale(*size) for size in repeated)
+        reduced = " and its output reduced" if any(upscaler.is_resized(*size) for size in repeated) else ""
+        notes.append(f"the model was applied repeatedly (×{computed}){reduced}")
+    problems = (find_problem(upscaler.networks, size, upscaler.options.seamless) for size in sizes)
+    notes += filter(None, dict.fromkeys(problems))
     return replace(image, frames=tuple(frames), notes=tuple(notes))
 
 

@@ -6,11 +6,13 @@ import numbers
 from dataclasses import dataclass
 
 from esrgan.errors import EsrganError
+from esrgan.text import one_line
 
 TRANSPARENCIES = ("colour", "data", "hard")
 SEAMLESS = ("wrap", "wrap-x", "wrap-y", "mirror")
 COLOR_FIXES = ("mean", "low")
 MAX_FACTOR = 64
+MAX_SIZE = 1_000_000_000  # of a side in pixels, or of an area in megapixels; images are limited elsewhere
 _SIZES = ("outscale", "width", "height", "long_side", "megapixels")
 
 
@@ -62,8 +64,10 @@ class UpscaleOptions:
         if self.outscale is not None and not 0 < self.outscale <= MAX_FACTOR:
             raise ValueError(f"outscale: expected a number above 0 and at most {MAX_FACTOR}, got {self.outscale}")
         for name, value in sizes.items():
-            if not value > 0:
-                raise ValueError(f"{name}: expected a number above 0, got {value}")
+            if not 0 < value <= MAX_SIZE:
+                raise ValueError(
+                    f"{name}: expected a number above 0 and at most {MAX_SIZE:,}, got {one_line(str(value), 30)}"
+                )
         for name, known in (("transparency", TRANSPARENCIES), ("seamless", SEAMLESS), ("color_fix", COLOR_FIXES)):
             if (value := getattr(self, name)) is not None and value not in known:
                 raise ValueError(f"{name}: expected {', '.join(known)}, got {value}")

@@ -13,6 +13,7 @@ from esrgan.errors import ImageError, Problem
 from esrgan.images.samples import is_grey
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.tiling import ProgressCallback
+from esrgan.text import format_count
 
 if TYPE_CHECKING:
     from esrgan.inference.upscaler import Upscaler
@@ -26,7 +27,7 @@ def upscale_file(upscaler: Upscaler, path: Path, progress: ProgressCallback) -> 
     """
     image = images.read_image(path)
     if not images.has_pil_mode(image):
-        got = f"{len(image.frames)} frames of {image.frames[0].dtype}"
+        got = f"{format_count(len(image.frames), 'frame')} of {image.frames[0].dtype}"
         remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.images.read_image returns"
         raise ImageError(Problem(str(path), "an image that PIL can represent", got, remedy))
     return images.to_pil(upscale_image(upscaler, image, progress))

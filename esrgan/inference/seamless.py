@@ -63,9 +63,14 @@ def _find_margins(sides: tuple[int, int], high: tuple[int, int], reach: float, s
 
 def find_problem(generators: Sequence[Generator], low: tuple[int, int], seamless: str | None) -> str | None:
     """Return why an image of a height and width cannot get exact seams; None if it does."""
-    fold = math.lcm(*(each.unshuffle_factor for each in generators))
-    names = {"wrap-x": ("width",), "wrap-y": ("height",)}.get(seamless or "", ("height", "width"))
+    if seamless is None:
+        return None
+    fold, scale = 1, 1
+    for generator in generators:
+        fold = math.lcm(fold, generator.unshuffle_factor // math.gcd(generator.unshuffle_factor, scale))
+        scale *= generator.scale_factor
+    names = {"wrap-x": ("width",), "wrap-y": ("height",)}.get(seamless, ("height", "width"))
     odd = [name for name, side in zip(("height", "width"), low, strict=True) if name in names and side % fold]
-    if seamless is None or not odd:
+    if not odd:
         return None
     return f"seams are not exact: the model needs multiples of {fold} px, and the {' and the '.join(odd)} is none"

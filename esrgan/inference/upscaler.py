@@ -171,9 +171,12 @@ class Upscaler:
 
     def keeps_float_copies(self, height: int, width: int) -> bool:
         """Return whether the work on an image needs float32 copies of the output of the networks."""
+        return self.is_resized(height, width) or self.options.self_ensemble or self.options.color_fix is not None
+
+    def is_resized(self, height: int, width: int) -> bool:
+        """Return whether the output of the networks for an image is resized to the size of the output."""
         scale = self.computed_scale(height, width)
-        is_resized = self.output_size(height, width) != (height * scale, width * scale)
-        return is_resized or self.options.self_ensemble or self.options.color_fix is not None
+        return self.output_size(height, width) != (height * scale, width * scale)
 
     def __call__(
         self,
@@ -202,7 +205,8 @@ class Upscaler:
 
             progress: Called after each part with the fraction of the work that is done, up to 1. If memory runs
                 out, the work starts again with smaller parts.
-            out: For arrays only: an array of the output's shape and type to write to.
+            out: For arrays only: an array of the output's shape and type to write to. If it has the channels of a
+                grey input, networks that colour grey images leave it grey.
 
         Returns:
             The upscaled image.

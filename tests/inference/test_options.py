@@ -99,6 +99,9 @@ def test_size_beyond_the_model_applies_it_again():
     high = upscale_image(upscaler, ImageData((pixels(6, 7, 3),)))
     assert high.frames[0].shape == (30, 35, 3)
     assert high.notes == ("the model was applied repeatedly (×8) and its output reduced",)
+    pages = ImageData((pixels(20, 20, 3), pixels(3, 3, 3)))  # only the second page needs it
+    (note,) = upscale_image(Upscaler(networks(2), CPU, width=24), pages).notes
+    assert note == "the model was applied repeatedly (×8)"
     thrice = Upscaler(networks(2) * 3, CPU, outscale=5)
     image = pixels(6, 7, 3)
     np.testing.assert_array_equal(upscaler(image), thrice(image))
@@ -122,6 +125,8 @@ def test_a_model_that_does_not_enlarge_cannot_reach_a_larger_size(tmp_path):
         ({"outscale": 2, "megapixels": 5}, "expected one size, got outscale and megapixels"),
         ({"long_side": 0}, "long_side: expected a number above 0"),
         ({"outscale": 65}, "at most 64"),
+        ({"width": 10**400}, "width: expected a number above 0 and at most 1,000,000,000"),
+        ({"megapixels": float("inf")}, "megapixels: expected a number above 0 and at most 1,000,000,000, got inf"),
         ({"outscale": "2"}, "outscale: expected a number, got '2'"),
         ({"width": 2.5}, "width: expected a whole number, got 2.5"),
         ({"height": True}, "height: expected a whole number, got True"),
@@ -138,6 +143,15 @@ def test_command_refuses_two_sizes(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(inference, tmp_path, "--width", 5, "--outscale", 2)
     assert "not allowed with argument --width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("digits", [10, 320, 5000])
+def test_command_refuses_a_size_with_many_digits(tmp_path, capsys, digits):
+    with pytest.raises(SystemExit):
+        run(inference, tmp_path, "--width", "9" * digits)
+    error = capsys.readouterr().err
+    assert "--width: expected an integer from 1 to 1000000000, got 9999999999" in error
+    assert len(error) < 400
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

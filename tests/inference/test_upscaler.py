@@ -16,6 +16,7 @@ from esrgan.weights import RRDBNetArchitecture, infer_architecture, load_generat
 from tests.helpers.models import make_model, pixels
 
 RNG = np.random.default_rng(0)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -149,6 +150,10 @@ def test_a_network_that_colours_sees_luma_and_returns_colour(colouriser):
     torch.testing.assert_close(colouriser(low), colouriser(luma))
     assert colouriser(Image.fromarray(grey)).mode == "RGB"
     assert upscale_image(colouriser, ImageData((grey[..., None],))).frames[0].shape == (9, 11, 3)
+    bands = ImageData((pixels(9, 11, 5),), extra_bands=2)  # bands and alpha that are data keep their channels
+    for transparency in ("colour", "data"):
+        high = upscale_image(Upscaler(colouriser.network, CPU, transparency=transparency), bands)
+        assert high.frames[0].shape == (9, 11, 5)
 
 
 def test_one_channel_network_upscales_channels_separately(tmp_path):
