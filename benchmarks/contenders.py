@@ -1,7 +1,8 @@
 """One contender of the benchmark; ``inference.py`` starts it as a process in the environment it needs.
 
 The argument is a job in JSON. The process prints a line of JSON when it is ready, and then one for each line of input:
-``run`` upscales and returns the seconds, ``save`` writes the last result to the path ``result`` of the job.
+``run`` upscales and returns the seconds on the clock and of the CPU, ``save`` writes the last result to the path
+``result`` of the job.
 """
 
 from __future__ import annotations
@@ -167,12 +168,13 @@ def main() -> None:
                 torch.cuda.synchronize()
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             high = run()
             if is_cuda:
                 torch.cuda.synchronize()
                 answer["bytes"] = torch.cuda.max_memory_reserved()
             answer["seconds"] = time.perf_counter() - began
+            answer["cpu_seconds"] = time.process_time() - cpu_began  # of all threads
         else:
             np.save(job["result"], high.cpu().numpy() if isinstance(high, torch.Tensor) else high)
         print(json.dumps(answer), file=answers)

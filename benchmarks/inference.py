@@ -111,6 +111,7 @@ class ContenderProcess:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
         )
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.others: list[float] = []
         self.bytes = 0
         self.note = self.request("").get("note")
@@ -133,6 +134,7 @@ class ContenderProcess:
         answer = self.request("run")
         used, wall = self._used_by_others() - before, time.perf_counter() - began
         self.seconds.append(answer["seconds"])
+        self.cpu_seconds.append(answer["cpu_seconds"])
         self.others.append(max(used, 0) / wall / (os.cpu_count() or 1))
         self.bytes = max(self.bytes, answer.get("bytes", 0))
 
@@ -158,15 +160,16 @@ def run_contenders(names: Iterable[str], job: Job, options: argparse.Namespace, 
     print(
         f"{flop / 1e9:.0f} GFLOP, {options.repeats} rounds. PSNR and largest 8-bit error are against `esrgan, fp32`.\n"
     )
-    print(f"| | software | best s | median s | × {first.name} | GFLOP/s | others | PSNR | worst | GPU memory |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print(f"| | software | best s | median s | CPU s | × {first.name} | GFLOP/s | others | PSNR | worst | GPU memory |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for worker in workers:
         if not worker.note:
             print(f"| {worker.name} | failed, see above |")
             continue
         is_emulated = job["device"] == "cpu" and not IS_NATIVE and "bf" in worker.name
         best, psnr = min(worker.seconds), compare(np.load(worker.result), reference)
-        times = f"{best:.2f} | {np.median(worker.seconds):.2f} | {min(first.seconds) / best:.2f}"
+        times = f"{best:.2f} | {np.median(worker.seconds):.2f} | {min(worker.cpu_seconds):.2f}"
+        times += f" | {min(first.seconds) / best:.2f}"
         others = worker.others[worker.seconds.index(best)]
         memory = f"{worker.bytes / 1e9:.2f} GB" if worker.bytes else "–"
         print(
