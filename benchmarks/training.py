@@ -30,7 +30,7 @@ import torchvision
 from torch import Tensor, nn
 
 from esrgan.config import Config
-from esrgan.devices import select_device
+from esrgan.devices import benchmark_convolutions, select_device
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
 from esrgan.training.ema import ExponentialMovingAverage
@@ -105,14 +105,15 @@ def make_esrgan_step(
     """Return the training step of this project, whose losses stay on the device until they are reported."""
     device = next(networks[0].parameters()).device
     autocast = make_autocast(config, device, low_precision=low)
-    losses = Losses(ContentLoss(), perceptual_loss, autocast, device)
+    losses = Losses(ContentLoss(), perceptual_loss, autocast)
     training_stage = make_stage(stage, config, *networks, losses)
     average = ExponentialMovingAverage(networks[0], config.ema_decay)
 
     def step(low: Tensor, high: Tensor, number: int) -> dict[str, Any]:
-        values = training_stage.step(
-            *(each.contiguous(memory_format=torch.channels_last) for each in (low, high)), number
-        )
+        with benchmark_convolutions(device):
+            values = training_stage.step(
+                *(each.contiguous(memory_format=torch.channels_last) for each in (low, high)), number
+            )
         average.update(number)
         return values
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -110,28 +111,68 @@ def low_precision_dtype(device: torch.device, name: str = "auto") -> torch.dtype
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
+def move_to_cpu(value: Any, *, copy: bool = False) -> Any:
+    """Return nested dictionaries and lists with all tensors on the CPU; with ``copy``, none shares its memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=copy)
+    if isinstance(value, dict):
+        return {key: move_to_cpu(each, copy=copy) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(move_to_cpu(each, copy=copy) for each in value)
+    return value
+
+
+# What PyTorch reports without an exception of its own: a lack of memory on CPU and MPS, and in CUDA's libraries.
+_OUT_OF_MEMORY_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "_ALLOC_FAILED",  # CUDNN_STATUS_, CUBLAS_STATUS_ and CUFFT_
+    "unable to find an engine to execute this computation",  # every algorithm of cuDNN needs more workspace
+)
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error is a lack of memory, for which PyTorch raises a plain RuntimeError on CPU and MPS."""
+    """Return whether an error is a lack of memory, for which PyTorch often raises a plain RuntimeError."""
     is_typed = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return is_typed or any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
+    return is_typed or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS)
 
 
 @contextmanager
-def allow_tf32(device: torch.device) -> Iterator[None]:
-    """Use TF32 on CUDA in the block: tensor cores compute float32 operations with factors rounded to 10 bits.
+def benchmark_convolutions(device: torch.device) -> Iterator[None]:
+    """On CUDA, have cuDNN try its algorithms for each new convolution in the block, and use the fastest.
 
-    This is PyTorch's default for convolutions but not for matrix products. cuDNN also benchmarks its convolution
-    algorithms and uses the fastest, which pays off if all batches have the same shape.
+    This takes time and memory for each size of its input, so it pays off only for many batches of one shape.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+_exact_lock = threading.Lock()
+_exact_blocks: list[str] = []  # what to restore: PyTorch's setting before each of the blocks that are running
+
+
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """On CUDA, compute the float32 convolutions in the block in float32.
+
+    By default PyTorch allows TF32, which rounds their factors to 10 bits. The setting belongs to the whole process, so
+    while one thread is in such a block it applies to all threads.
     """
     if device.type != "cuda":
         yield
         return
     convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    matrices = torch.backends.cuda.matmul
-    before = convolutions.fp32_precision, matrices.fp32_precision, torch.backends.cudnn.benchmark
-    convolutions.fp32_precision = matrices.fp32_precision = "tf32"
-    torch.backends.cudnn.benchmark = True
+    with _exact_lock:
+        _exact_blocks.append(_exact_blocks[0] if _exact_blocks else convolutions.fp32_precision)
+        convolutions.fp32_precision = "ieee"
     try:
         yield
     finally:
-        convolutions.fp32_precision, matrices.fp32_precision, torch.backends.cudnn.benchmark = before
+        with _exact_lock:
+            before = _exact_blocks.pop()
+            if not _exact_blocks:
+                convolutions.fp32_precision = before

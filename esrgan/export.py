@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from esrgan.console import progress
+from esrgan.devices import exact_float32
 from esrgan.errors import EsrganError, Problem, WeightsError
 from esrgan.files import atomic_write, write_bytes, write_error
 from esrgan.models import Generator
@@ -110,10 +111,9 @@ def export_program(
             target.seek(0)
             progress(f"{path}: comparing the program and the network")
             run: Any = torch._inductor.aoti_load_package(target) if device else torch.export.load(target).module()
-            difference = max(
-                _check_difference(path, run(image), network(image))
-                for image in (image.to(low.device) for image in _comparison_images(file, low.dtype))
-            )
+            images = [image.to(low.device) for image in _comparison_images(file, low.dtype)]
+            with exact_float32(low.device):
+                difference = max(_check_difference(path, run(image), network(image)) for image in images)
     except (OSError, RuntimeError) as error:
         reason = one_line(describe_error(error), 200)
         remedy = "check the folder and its free disk space, or choose another format"

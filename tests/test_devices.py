@@ -5,7 +5,15 @@ from contextlib import suppress
 import pytest
 import torch
 
-from esrgan.devices import allow_tf32, has_native_bfloat16, low_precision_dtype, select_device, select_local_device
+from esrgan.devices import (
+    benchmark_convolutions,
+    exact_float32,
+    has_native_bfloat16,
+    is_out_of_memory,
+    low_precision_dtype,
+    select_device,
+    select_local_device,
+)
 from esrgan.errors import DeviceError
 from esrgan.inference import upscaler
 
@@ -110,17 +118,59 @@ def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, name, expected)
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
-def test_tf32_is_enabled_on_gpus_and_restored(kind):
-    def now():
-        backends = torch.backends
-        return backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision, backends.cudnn.benchmark
-
-    before = now()
-    assert before != ("tf32", "tf32", True)
-    with suppress(KeyError), allow_tf32(torch.device(kind)):
-        assert now() == (("tf32", "tf32", True) if kind == "cuda" else before)
+def test_convolutions_are_benchmarked_on_gpus_and_the_setting_restored(kind):
+    assert torch.backends.cudnn.benchmark is False
+    with suppress(KeyError), benchmark_convolutions(torch.device(kind)):
+        assert torch.backends.cudnn.benchmark is (kind == "cuda")
         raise KeyError
-    assert now() == before
+    assert torch.backends.cudnn.benchmark is False
+
+
+def convolution_precision():
+    return torch.backends.cudnn.conv.fp32_precision
+
+
+def test_float32_is_exact_until_the_last_block_ends():
+    """Threads upscale at the same time, so the blocks need not end in the order of their beginnings."""
+    before = convolution_precision()
+    assert before == "tf32"  # PyTorch's default
+    with exact_float32(CPU):
+        assert convolution_precision() == before
+    first, second = exact_float32(torch.device("cuda")), exact_float32(torch.device("cuda"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert convolution_precision() == "ieee"
+    second.__exit__(None, None, None)
+    assert convolution_precision() == before
+    with suppress(KeyError), exact_float32(torch.device("cuda")):
+        raise KeyError
+    assert convolution_precision() == before
+
+
+def test_settings_of_convolutions_do_not_break_pytorchs_older_getters():
+    """torch.compile reads the precision of matrix products by the older interface."""
+    with exact_float32(torch.device("cuda")), benchmark_convolutions(torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.backends.cuda.matmul.allow_tf32 is False
+    assert torch.backends.cudnn.allow_tf32 is True
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+    ],
+)
+def test_a_lack_of_memory_is_recognised_in_every_library(text):
+    assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,12 @@ def _devices() -> Iterator[tuple[str, str]]:
     yield "limits", ", ".join(_limits())
     for number in range(torch.cuda.device_count()):
         place = torch.device("cuda", number)
-        precisions = "float16, bfloat16, TF32" if has_native_bfloat16(place) else "float16; no fast bfloat16"
-        name = torch.cuda.get_device_name(place)
+        name = "a GPU"
         try:
+            name = torch.cuda.get_device_name(place)
             free, total = torch.cuda.mem_get_info(place)
-        except RuntimeError as error:  # its memory is full, or another process uses it exclusively
+            precisions = "float16, bfloat16, TF32" if has_native_bfloat16(place) else "float16; no fast bfloat16"
+        except RuntimeError as error:  # its driver does not respond, its memory is full, or another process blocks it
             yield str(place), f"{name}, cannot be used: {one_line(describe_error(error), 200)}"
             continue
         yield str(place), f"{name}, {format_size(free)} of {format_size(total)} free, {precisions}"

@@ -142,7 +142,9 @@ class _Work:
             if is_tintable and len(values) > 3:
                 values = torch.cat([values[:3].mean(0, keepdim=True).expand(3, -1, -1), values[3:]])
             values = values.clamp(0, 1).permute(1, 2, 0)
-            values = (values * peak).round() if peak > 1 else values
+            if peak > 1:
+                values = (values * peak).round()
+                values = values.to(low.dtype) if values.is_cuda else values  # fewer bytes to fetch
             _paste(high, values.cpu().numpy(), part.top - self.top, part.left - self.left)
 
 

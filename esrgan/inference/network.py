@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.inference.tiling import Part, upscale_tiled
 from esrgan.models import Generator
@@ -31,6 +32,7 @@ class Network:
         self.fast = self.generator if dtype == torch.float32 else copy.deepcopy(self.generator)
         for layer in self.fast.trunk:
             layer.to(dtype)
+        self.has_overflowed = False
 
     @property
     def is_colouriser(self) -> bool:
@@ -58,6 +60,12 @@ class Network:
             except WeightsError:
                 pass
         yield from self._run(self.generator, adapted, low, peak)
+        if self.fast is not self.generator and not self.has_overflowed:
+            self.has_overflowed = True
+            log.warning(
+                "half precision overflows with this model, so images are upscaled again in float32; "
+                "--precision fp32 avoids the first attempt"
+            )
 
     def _run(self, network: Generator, adapted: Tensor, low: Tensor, peak: float) -> Iterator[Part]:
         for part in upscale_tiled(network, adapted, peak):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from esrgan.devices import is_out_of_memory
+from esrgan.devices import exact_float32, is_out_of_memory
 from esrgan.errors import DeviceError
 from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS, estimate_kept_bytes, upscale_strips
 from esrgan.machine import available_memory
@@ -18,6 +20,8 @@ from esrgan.models import Generator
 
 # Limit of low-resolution pixels in a strip on a CPU. The features of such a strip mostly fit into the caches.
 CPU_STRIP_PIXELS = 1 << 15
+# The same on a GPU: enough to keep it busy, while a strip of 23 blocks takes about 2.5 GB.
+GPU_STRIP_PIXELS = 1 << 18
 # Fraction of the free memory to use; the rest is left for the allocator and for other programs.
 MEMORY_FRACTION = 0.6
 # Fragmentation makes the tensors that are kept between strips occupy this many times their size; a test measures it.
@@ -79,10 +83,13 @@ def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0) -> Iterato
     Raises:
         DeviceError: If memory is too small even for the smallest parts.
     """
+    # In half precision, TF32 is exact enough for the layers after the trunk.
+    is_exact = network.trunk_dtype == torch.float32
+    precision = partial(exact_float32, network.device) if is_exact else nullcontext
     parts = _upscale_with_fallbacks(network, low, peak)
     while True:
         # These apply while a part is computed, and not to what the caller does between two parts.
-        with torch.inference_mode(), torch.autocast(network.device.type, enabled=False):
+        with torch.inference_mode(), torch.autocast(network.device.type, enabled=False), precision():
             part = next(parts, None)
         if part is None:
             return
@@ -124,7 +131,10 @@ def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float) -> Ite
 
 def _read(network: Generator, low: Tensor, peak: float, rows: slice, columns: slice) -> Tensor:
     """Return a region of an image as float32 in [0, 1] on the network's device."""
-    region = low[:, :, rows, columns].to(network.device, torch.float32) / peak
+    region = low[:, :, rows, columns]
+    if network.device.type == "cuda":  # PyTorch would convert on the CPU, and send four times as many bytes
+        region = region.to(network.device)
+    region = region.to(network.device, torch.float32) / peak
     return region.contiguous(memory_format=torch.channels_last)
 
 
@@ -181,12 +191,9 @@ def choose_tiling(network: Generator, long_side: int, short_side: int) -> Tiling
         short_side: Shorter side, after pixel unshuffle where the network has it.
     """
     device = network.device
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        budget = int((torch.cuda.mem_get_info(device)[0] + cached) * MEMORY_FRACTION)
-    else:
-        budget = int(available_memory() * MEMORY_FRACTION)
-    max_lines = long_side if device.type == "cuda" else max(CPU_STRIP_PIXELS // short_side, 1)
+    is_cuda = device.type == "cuda"
+    budget = int((_free_gpu_memory(device) if is_cuda else available_memory()) * MEMORY_FRACTION)
+    max_lines = max((GPU_STRIP_PIXELS if is_cuda else CPU_STRIP_PIXELS) // short_side, 1)
     bands = 1
     while True:
         band = min(math.ceil(short_side / bands) + (bands > 1) * 2 * BAND_OVERLAP_PX, short_side)
@@ -195,6 +202,14 @@ def choose_tiling(network: Generator, long_side: int, short_side: int) -> Tiling
             lines = max((budget - fixed_bytes) // line_bytes, 1)
             return Tiling(min(lines, max_lines, long_side), bands)
         bands *= 2
+
+
+def _free_gpu_memory(device: torch.device) -> int:
+    """Return how many bytes this process may still allocate on a GPU, which a program can limit to a fraction."""
+    allocated = torch.cuda.memory_allocated(device)
+    free, total = torch.cuda.mem_get_info(device)
+    limit = int(total * torch.cuda.get_per_process_memory_fraction(device))
+    return min(free + torch.cuda.memory_reserved(device), limit) - allocated
 
 
 def subprogress(progress: ProgressCallback, index: int, count: int) -> ProgressCallback:

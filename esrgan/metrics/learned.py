@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from esrgan.devices import exact_float32
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.extras import require_extra
 from esrgan.metrics.metric import METRICS, Metric, select_metrics
@@ -70,7 +71,7 @@ class LearnedMetric:
         """
         check_pair(sr, hr)
         a, b = map(self._to_rgb, crop_borders(sr, hr, border, _NETWORKS[self.name][1]))
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(self.device):
             if self.name == "vgg16":
                 return float(F.l1_loss(self.module(a)[_VGG16_LAYER], self.module(b)[_VGG16_LAYER]))
             if self.name == "dists":

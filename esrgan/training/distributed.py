@@ -53,7 +53,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     """
     global _heartbeat
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        yield select_local_device(device_name)
+        yield _use_device(device_name)
         return
     with _translate_errors():
         store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
@@ -61,13 +61,11 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     _heartbeat = Heartbeat(store, key, rank, world_size)
     level = log.level
     try:
-        device = select_local_device(device_name)
+        device = _use_device(device_name)
         kinds = _heartbeat.all_gather_text("device", device.type)
         if len(set(kinds)) > 1:
             remedy = "choose one that all machines have, or leave out the machine that lacks it"
             raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
         # Flags and text are exchanged over gloo, which does not wait for the GPU.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = PrefixStore(key, store)
@@ -87,6 +85,14 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         _heartbeat.stop()
         _heartbeat = None
     dist.destroy_process_group()  # skipped after an error, because NCCL would wait for the others
+
+
+def _use_device(name: str) -> torch.device:
+    """Select the device of this process. A GPU becomes the current one, or pinning memory would use the first one."""
+    device = select_local_device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
 
 
 def _agree_on_key(store: Store, rank: int, world_size: int) -> str:

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from esrgan.console import log
+from esrgan.devices import benchmark_convolutions
 from esrgan.text import format_duration, format_size
 from esrgan.training import distributed, interrupt
 from esrgan.training.setup import Run
@@ -27,11 +28,14 @@ def try_stage(run: Run, state: StageState) -> None:
     step_s, losses = 0.0, ""
     for i, (low, high, target) in enumerate(islice(iterate_batches(run, state), 2)):
         before = time.perf_counter()
-        values = stage.step(low, high, state.done + i, target)
+        with benchmark_convolutions(run.device):
+            values = stage.step(low, high, state.done + i, target)
         losses = ", ".join(f"{name} {value.item():.4g}" for name, value in values.items() if name.endswith("loss"))
         step_s = time.perf_counter() - before
     validation_s = 0.0
     if validation:
+        if run.device.type == "cuda":
+            validate(state.ema.average, validation[:1], run.losses)  # loads the kernels, once for all images
         before = time.perf_counter()
         validate(state.ema.average, validation[:1], run.losses)
         pixels = [math.prod(pair.shape[:2]) for pair in validation]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.console import log, progress, show_messages
-from esrgan.devices import allow_tf32
+from esrgan.devices import benchmark_convolutions
 from esrgan.errors import TrainingError
 from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
@@ -64,7 +64,7 @@ def train(config: Config, options: TrainOptions) -> bool:
         prepare_run(config, options, device) as run,
     ):
         try:
-            with interrupt.interruptible(), allow_tf32(device):
+            with interrupt.interruptible():
                 for name in run.start.stages:
                     state = begin_stage(run, name)
                     with interrupt.explain_failures(device):
@@ -94,7 +94,8 @@ def _run_stage(run: Run, state: StageState) -> None:
         _save_what_is_due(run, state, due, state.pending_validation)
     for low, high, target in iterate_batches(run, state):
         # Update the weights and their average.
-        losses = stage.step(low, high, state.done, target)
+        with benchmark_convolutions(run.device):  # only for steps, because validation images have many sizes
+            losses = stage.step(low, high, state.done, target)
         ema.update(state.done)
         meter.add(losses)
         recovery.add(losses, state.done)

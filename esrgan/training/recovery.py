@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esrgan.devices import move_to_cpu
 from esrgan.training import distributed
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.stages import Stage
@@ -86,13 +87,13 @@ class Recovery:
 
     def snapshot(self, step: int) -> None:
         """Keep a copy of the current state, after ``step`` completed steps, as the last good one."""
-        self.good = {"step": step, "state": _copy_to_cpu(capture_state(self.stage, self.ema))}
+        self.good = {"step": step, "state": move_to_cpu(capture_state(self.stage, self.ema), copy=True)}
         self.rollbacks = 0
 
     def roll_back(self) -> None:
         """Restore the last good state and reduce the learning rates."""
         factors = [updater.learning_rate_factor * LEARNING_RATE_FACTOR for updater in self.stage.updaters]
-        restore_state(_copy_to_cpu(self.good["state"]), self.stage, self.ema)
+        restore_state(move_to_cpu(self.good["state"], copy=True), self.stage, self.ema)
         for updater, factor in zip(self.stage.updaters, factors, strict=True):
             updater.learning_rate_factor = factor
         self.rollbacks += 1
@@ -128,14 +129,3 @@ class Recovery:
         for name in ("bad_steps", "first_bad", "values"):
             setattr(self, name, state[name].to(device))
         self.good = state["good"] or self.good
-
-
-def _copy_to_cpu(value: Any) -> Any:
-    """Copy nested dictionaries and lists, with all tensors on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copy_to_cpu(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_copy_to_cpu(each) for each in value)
-    return value

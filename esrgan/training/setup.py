@@ -68,7 +68,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     autocast = make_autocast(config, device, low_precision=options.autocast)
     data, perceptual_loss = load_inputs(config, options, start.stages, start.resume)
     if perceptual_loss is not None:
-        perceptual_loss.to(device)
+        perceptual_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     check_processes_agree(config, options, data)
     if start.resume is not None:
         if found:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import fmean
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from esrgan import images, metrics, resize
 from esrgan.data import CachedPair, read_cached_pair
+from esrgan.devices import is_out_of_memory
+from esrgan.errors import TrainingError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import Generator
 from esrgan.training import distributed, interrupt
@@ -72,15 +75,8 @@ def validate(generator: Generator, pairs: Sequence[CachedPair], losses: Losses) 
     for i in range(distributed.rank(), len(pairs), distributed.world_size()):
         if interrupt.is_requested():
             break
-        low, high = read_cached_pair(pairs[i])
-        real = to_tensor(high, losses.autocast.device)
-        with losses.autocast():
-            fake = generator(to_tensor(low, real.device)).float().clamp(0, 1)
-            perceptual = losses.perceptual(fake, real).item() if losses.perceptual is not None else 0.0
-        scores = metrics.measure(to_image(fake), high, border=generator.scale_factor)
-        fidelity = [scores[name] for name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")]
-        drift = (fake - real).mean(dim=(0, 2, 3)) * 255
-        rows[i] = torch.tensor([losses.content(fake, real).item(), perceptual, *fidelity, *drift.tolist()])
+        with _explain_lack_of_memory(pairs[i], losses.autocast.device):
+            rows[i] = _measure(generator, pairs[i], losses)
     if distributed.any_rank(interrupt.is_requested()):
         raise interrupt.Interrupted
     content, perceptual, psnr, ssim, psnr_rgb, ssim_rgb, *drifts = distributed.all_reduce_sum(rows).T.tolist()
@@ -98,6 +94,38 @@ def validate(generator: Generator, pairs: Sequence[CachedPair], losses: Losses) 
     return values | ({"perceptual_loss": fmean(perceptual)} if losses.perceptual is not None else {})
 
 
+def _measure(generator: Generator, pair: CachedPair, losses: Losses) -> Tensor:
+    """Return content and perceptual loss, PSNR and SSIM on Y, both on RGB, and the drift of each channel in levels."""
+    low, high = read_cached_pair(pair)
+    real = to_tensor(high, losses.autocast.device)
+    with losses.autocast():
+        fake = generator(to_tensor(low, real.device)).float().clamp(0, 1)
+        perceptual = losses.perceptual(fake, real).item() if losses.perceptual is not None else 0.0
+    scores = metrics.measure(to_image(fake), high, border=generator.scale_factor)
+    fidelity = [scores[name] for name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")]
+    drift = (fake - real).mean(dim=(0, 2, 3)) * 255
+    return torch.tensor([losses.content(fake, real).item(), perceptual, *fidelity, *drift.tolist()])
+
+
+@contextmanager
+def _explain_lack_of_memory(pair: CachedPair, device: torch.device) -> Iterator[None]:
+    """Name the image if the block runs out of memory: images are validated as a whole, unlike training patches.
+
+    Raises:
+        TrainingError: For a lack of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        height, width = pair.shape[:2]
+        raise TrainingError(
+            f"{pair.source.high}: {device} has too little memory to validate an image of {width}×{height} px; crop the "
+            f"validation images or choose others; --resume auto continues from the last checkpoint"
+        ) from error
+
+
 def make_judge(stage: str, pairs: Sequence[CachedPair], perceptual_loss: PerceptualLoss | None) -> dict[str, str]:
     """Return what the best model of a stage is judged by; see ``Best``.
 
@@ -113,7 +141,7 @@ def make_judge(stage: str, pairs: Sequence[CachedPair], perceptual_loss: Percept
     distance = f"{perceptual_loss} {perceptual_loss.layer_weights} {perceptual_loss.distance.distance.__name__}"
     weights = hashlib.sha256(distance.encode())
     for value in perceptual_loss.state_dict().values():
-        weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        weights.update(value.detach().cpu().numpy().tobytes())
     return {"the criterion": "perceptual loss", "the perceptual loss": weights.hexdigest()} | validation_images
 
 

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from esrgan import pretrained
+from esrgan.devices import move_to_cpu
 from esrgan.errors import WeightsError
 from esrgan.files import atomic_write
 from esrgan.models import Generator
@@ -242,6 +243,7 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
         WeightsError: If the file cannot be written; an existing file at ``path`` is then unchanged.
     """
     path = Path(path)
+    content = move_to_cpu(content)  # a file with tensors of a GPU could be loaded only on machines with that GPU
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Given a name, PyTorch would store it in the file and safetensors would deny access to other users.

@@ -4,6 +4,8 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 from esrgan.cli import doctor, main
 
 
@@ -76,6 +78,25 @@ def test_doctor_lists_what_is_present_and_missing(tmp_path, capsys, write_images
         r"by name ",
     ):
         assert re.search(rf"^  {line}", out, re.MULTILINE), line
+
+
+@pytest.mark.parametrize("failing", ["get_device_name", "mem_get_info", "get_device_capability"])
+def test_doctor_shows_a_gpu_that_cannot_be_used(capsys, monkeypatch, failing):
+    def fail(_):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nmore about it")
+
+    answers = {"get_device_name": "H100", "mem_get_info": (10**10, 10**11), "get_device_capability": (9, 0)}
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, answer in answers.items():
+        monkeypatch.setattr(
+            f"torch.cuda.{name}",
+            lambda place, name=name, answer=answer: fail(0) if place.index == 0 and name == failing else answer,
+        )
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    name = "a GPU" if failing == "get_device_name" else "H100"
+    assert f"  cuda:0               {name}, cannot be used: CUDA error: all CUDA-capable devices are busy" in out
+    assert "  cuda:1               H100, 10.0 GB of 100.0 GB free, float16, bfloat16, TF32" in out
 
 
 def test_doctor_names_the_missing_extra(capsys, monkeypatch):

@@ -2,14 +2,19 @@ import math
 import subprocess
 import sys
 import weakref
+from contextlib import contextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from esrgan.errors import DeviceError
 from esrgan.inference import streaming, tiling
 from esrgan.inference.tiling import Part, Tiling, estimate_memory
+from esrgan.models import Generator
 from tests.helpers.tiling import make_network, upscale_in_parts, upscale_whole
 
 
@@ -149,6 +154,77 @@ def test_tiling_follows_the_free_memory(monkeypatch):
     assert tiling_for(kept + line).bands == 1
     assert tiling_for(kept).bands == 2
     assert tiling_for(kept / 8).bands > 8
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return a function that sets the memory of a GPU in bytes, on which all networks then seem to be."""
+    monkeypatch.setattr(Generator, "device", torch.device("cuda:0"))
+
+    def have(total, free, reserved=0, allocated=0, fraction=1.0):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, total))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: reserved)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: allocated)
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: fraction)
+
+    return have
+
+
+def test_tiling_follows_the_free_memory_of_a_gpu(gpu):
+    network = make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6)
+    kept, line = estimate_memory(network, 1000)
+    total, needed = 10**12, math.ceil((kept + 3.5 * line) / tiling.MEMORY_FRACTION)
+    gpu(total, free=total)
+    assert tiling.choose_tiling(network, 6000, 1000) == Tiling(lines=tiling.GPU_STRIP_PIXELS // 1000)
+    assert tiling.choose_tiling(network, 100, 50) == Tiling(lines=100)
+    gpu(total, free=needed)
+    assert tiling.choose_tiling(network, 6000, 1000) == Tiling(lines=3)
+    gpu(total, free=needed - 10**6, reserved=10**8 + 10**6, allocated=10**8)  # what PyTorch keeps is free for it
+    assert tiling.choose_tiling(network, 6000, 1000) == Tiling(lines=3)
+    gpu(total, free=total // 2, reserved=10**8, allocated=10**8, fraction=(needed + 10**8 + 1) / total)
+    assert tiling.choose_tiling(network, 6000, 1000) == Tiling(lines=3)
+
+
+def test_bytes_are_sent_to_a_gpu_and_converted_there():
+    class Copies(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.sent = []
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            result = operation(*args, **(kwargs or {}))
+            if operation is torch.ops.aten._to_copy.default and args[0].device != result.device:
+                self.sent.append(args[0].dtype)
+            return result
+
+    with FakeTensorMode(), Copies() as copies:
+        low = torch.zeros(1, 3, 20, 30, dtype=torch.uint8)
+        region = tiling._read(SimpleNamespace(device=torch.device("cuda:0")), low, 255.0, slice(4, 9), slice(None))
+    assert (region.device.type, region.dtype, region.shape) == ("cuda", torch.float32, (1, 3, 5, 30))
+    assert copies.sent == [torch.uint8]
+
+
+@pytest.mark.parametrize("size", [(6, 5), (90, 80)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_float32_is_exact_while_parts_are_computed(monkeypatch, size, dtype):
+    network, events = make_network(), []
+    for layer in network.trunk:
+        layer.to(dtype)
+
+    @contextmanager
+    def noted(device):
+        events.append(str(device))
+        yield
+        events.pop()
+
+    monkeypatch.setattr(tiling, "exact_float32", noted)
+    network.conv_last.register_forward_hook(lambda *_: seen.append(list(events)))
+    convolve, seen = streaming._convolve, []
+    monkeypatch.setattr(streaming, "_convolve", lambda *each: (seen.append(list(events)), convolve(*each))[1])
+    for _ in tiling.upscale_tiled(network, torch.rand(1, 3, *size)):
+        assert not events  # not while the caller uses a part
+    assert seen
+    assert all(each == (["cpu"] if dtype == torch.float32 else []) for each in seen)
 
 
 PEAK = """

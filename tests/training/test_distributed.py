@@ -22,7 +22,7 @@ import torch
 from torch.distributed import Store, TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from esrgan.training import heartbeat
+from esrgan.training import distributed, heartbeat
 from tests.helpers.runs import (
     after_step,
     comparable_content,
@@ -365,3 +365,13 @@ def test_the_first_process_waits_until_all_have_read_its_text() -> None:
     other.join()
     first.stop()
     second.stop()
+
+
+@pytest.mark.parametrize(("name", "current"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", [])])
+def test_the_chosen_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch, name: str, current: list[str]) -> None:
+    """PyTorch pins memory through the current GPU, which would be the first one."""
+    chosen: list[str] = []
+    monkeypatch.setattr(distributed, "select_local_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(str(device)))
+    with distributed.process_group(name) as device:
+        assert (str(device), chosen) == (name, current)

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches
+from esrgan.devices import benchmark_convolutions
+from esrgan.training import dry_run as dry_run_module
+from esrgan.training import loop
 from esrgan.training.setup import make_networks
 from esrgan.training.stages import PixelStage
 from esrgan.weights import load_generator
@@ -225,3 +228,28 @@ def test_a_dry_run_does_not_change_an_existing_run(reference_run: Path, tiny_con
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert run(tiny_config(logging={"tensorboard": True}), tmp_path / "out", resume=True, dry_run=True) is True
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_convolutions_are_benchmarked_during_steps_but_not_during_validation(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    """Images have many sizes, for each of which a GPU would try all algorithms."""
+    seen: dict[str, set[bool]] = {"step": set(), "validate": set()}
+
+    def note(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def noted(*arguments: Any) -> Any:
+            seen[name].add(torch.backends.cudnn.benchmark)
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    monkeypatch.setattr(loop, "benchmark_convolutions", lambda _: benchmark_convolutions(torch.device("cuda")))
+    monkeypatch.setattr(dry_run_module, "benchmark_convolutions", loop.benchmark_convolutions)
+    note(PixelStage, "step")
+    note(loop, "validate")
+    note(dry_run_module, "validate")
+    run(tiny_config(), tmp_path, stage="pretraining", dry_run=dry_run)
+    assert seen == {"step": {True}, "validate": {False}}

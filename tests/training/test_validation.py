@@ -15,6 +15,7 @@ from PIL import Image
 
 from esrgan import metrics
 from esrgan.data import cache_pairs, find_pairs, read_cached_pair
+from esrgan.errors import TrainingError
 from esrgan.training import validation
 from esrgan.weights import load_file, load_generator
 from tests.faults import compare
@@ -285,3 +286,19 @@ def test_the_best_score_survives_a_part_without_validation(
     script_validation(*psnr_scores(20.0))
     run(tiny_config(), tmp_path, resume=True, **options)
     assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["best"]["score"] == 50.0
+
+
+def test_running_out_of_memory_in_validation_names_the_image(
+    tiny_config: Make, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhaust(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(metrics, "measure", exhaust)
+    text = (
+        f"{photos}/val/0.png: cpu has too little memory to validate an image of 36×32 px; crop the validation images "
+    )
+    with pytest.raises(TrainingError, match=re.escape(text) + ".*--resume auto continues from the last checkpoint$"):
+        run(tiny_config(), tmp_path, stage="pretraining")
+    with pytest.raises(TrainingError, match=re.escape(text)):
+        run(tiny_config(), tmp_path, stage="pretraining", dry_run=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from esrgan.errors import WeightsError
 from esrgan.models import RRDBNet
@@ -22,6 +23,17 @@ from tests.helpers.tiny_generator import (
 )
 
 # Model files
+
+
+def test_files_of_gpu_tensors_load_on_machines_without_a_gpu(tmp_path):
+    """PyTorch stores the device of each tensor, and refuses to load a file that names a missing one."""
+    with FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):  # stands for a GPU
+        weight = torch.empty(2, 3, device="cuda:0")
+        save_file(tmp_path / "a.pth", {"params": {"weight": weight}, "checkpoint": {"stage": [{"step": weight}]}})
+    places = []
+    torch.load(tmp_path / "a.pth", map_location=lambda storage, place: places.append(place) or storage)
+    assert places
+    assert set(places) == {"cpu"}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
