@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from esrgan.cli.process import keep_freed_memory
+from esrgan.cli.process import keep_freed_memory, limit_spinning
 
-if "plain" not in sys.argv:  # like the trainer, before PyTorch allocates anything
+if "plain" not in sys.argv:  # like the trainer, before PyTorch is imported
     keep_freed_memory()
+    limit_spinning()
 
 import torch
 import torch.nn.functional as F

@@ -18,6 +18,9 @@ from esrgan.console import show_messages
 from esrgan.errors import EsrganError, TrainingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
+# For GNU's OpenMP, as in PyTorch's packages for Linux: rounds of a loop, about 0.2 ms. For those of LLVM and Intel, as on
+# macOS and Windows: milliseconds.
+_SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -45,6 +48,17 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # other C libraries do not have it
         mallopt(_M_MMAP_MAX, 0)  # no separate mapping, which would be returned when a tensor is freed
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def limit_spinning() -> None:
+    """Make threads of OpenMP that wait for each other sleep soon, unless the user has set how they wait.
+
+    By default they keep their CPUs busy for milliseconds, so next to another busy process they take them from the very
+    threads they wait for; see "OpenMP's threads spin for a fraction of a millisecond" in docs/decisions.md. Call this
+    before PyTorch is imported.
+    """
+    if not {"OMP_WAIT_POLICY", *_SPINNING} & os.environ.keys():
+        os.environ.update(_SPINNING)
 
 
 @contextmanager
@@ -108,6 +122,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
     args = parse_args(argv)
     keep_freed_memory()
+    limit_spinning()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata, which our own messages name
     try:
         with show_messages():

@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import io
+import os
+import subprocess
 import sys
 import warnings
 from importlib.metadata import version
@@ -42,3 +44,34 @@ def test_warnings_of_pillow_are_not_shown():
 
         assert process.run(SimpleNamespace(make_parser=argparse.ArgumentParser, run=warn), []) == 0
     assert len(shown) == 1
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"KMP_BLOCKTIME": "infinite"}, {"KMP_BLOCKTIME": "infinite"}),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_decides(monkeypatch, user, expected):
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+    monkeypatch.setattr(os, "environ", {key: value for key, value in os.environ.items() if key not in names} | user)
+    found = {}
+
+    def look(args):
+        found.update({name: os.environ[name] for name in names if name in os.environ})
+        return 0
+
+    assert process.run(SimpleNamespace(make_parser=argparse.ArgumentParser, run=look), []) == 0
+    assert found == expected
+
+
+def test_no_command_loads_pytorch_before_the_process_is_set_up():
+    code = (
+        "import sys, importlib; from esrgan.cli import COMMANDS, process;"
+        "[importlib.import_module(f'esrgan.cli.{name}').make_parser() for name in COMMANDS];"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
