@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-m",
         "--model-paths",
         nargs="+",
+        action="extend",
         type=arguments.location,
         required=True,
         metavar="FILE",

@@ -39,6 +39,8 @@ _UPSCALING = _expand(
         "-v --verbose": "not needed, because progress is always shown",
         "--alpha_upsampler": "not needed, because transparency is upscaled too",
         "--binary-alpha": "here it is --transparency hard",
+        "--alpha-mode --alpha_mode": "not needed, because alpha is upscaled too; --transparency says what it means",
+        "--ternary-alpha --alpha-threshold --alpha-boundary-offset": "not available; see --transparency hard",
         "--skip_existing": "here it is --skip-existing",
         "--num_process_per_gpu": "start `torchrun --nproc-per-node N -m esrgan inference` for N processes",
     }

@@ -78,7 +78,9 @@ def plan_jobs(
     if search.problems and not search.files:
         raise ImageError(search.problems)
     if out is not None and is_output_file(out):
-        return [FileJob(_find_only_file(paths, out, suffix), out)], {}
+        source = _find_only_file(paths, out, suffix)
+        is_input = out.exists() and out.samefile(source)
+        return [FileJob(source, out, problem=_refuse_to_overwrite(source, source) if is_input else None)], {}
     jobs, skipped = name_outputs(search.files, out, suffix, ending)
     missing = [_make_job_without_input(problem, out, suffix, ending) for problem in search.problems]
     return missing + jobs, search.skipped | skipped
@@ -175,7 +177,7 @@ def name_outputs(
 
 def _refuse_to_overwrite(source: Path, other: Path) -> Problem:
     what = "its output would overwrite it" if other == source else f"its output would overwrite the input {other}"
-    return Problem.failure(source, what, "choose a suffix for the names of outputs, or another folder")
+    return Problem.failure(source, what, "choose another name, suffix or folder for the output")
 
 
 def _name_output(source: Path, stem: str, suffix: str | None, ending: str) -> str:

@@ -52,7 +52,7 @@ class Upscaler:
         description: The networks and the files they were loaded from, for people to read.
 
     Raises:
-        ValueError: If an option is out of range, or several sizes are set.
+        ValueError: If there is no network, an option is out of range, or several sizes are set.
         TypeError: If an option is unknown.
 
     Example:
@@ -73,6 +73,8 @@ class Upscaler:
     ) -> None:
         self.options = UpscaleOptions(**options)
         networks = [network] if isinstance(network, Generator) else network
+        if not networks:
+            raise ValueError("expected a network or several, got none")
         self.chain = Chain(networks, device, dtype)
         self.device, self.dtype = device, dtype
         self.antialias = True  # when resizing; False as ncnn does in the last layer of a file

@@ -228,13 +228,21 @@ def test_no_suffix_never_overwrites_an_input(model, tmp_path, capsys, overwrite)
     assert run(inference_command, "-m", model, "--suffix", "", *overwrite, folder) == 2
     assert "outputs without a suffix would overwrite their inputs" in capsys.readouterr().err
     assert run(inference_command, "-m", model, "--suffix", "", *overwrite, "-o", folder, folder) == 1
-    assert capsys.readouterr().err.count("its output would overwrite it; choose a suffix") == 2
+    assert capsys.readouterr().err.count("its output would overwrite it; choose another name, suffix or folder") == 2
     (tmp_path / "link").symlink_to(folder)
     assert run(inference_command, "-m", model, "--suffix", "", *overwrite, "-o", tmp_path / "link", folder) == 1
     assert read_files(folder) == before
     assert run(inference_command, "-m", model, "--suffix", "", *overwrite, "--format", "webp", folder) == 1
     assert sorted(read_files(folder)) == ["a.png", "a.webp", "b.webp"]
     assert {name: read_files(folder)[name] for name in before} == before
+
+
+def test_output_file_never_overwrites_the_input(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png")
+    before = read_files(tmp_path)
+    assert run(inference_command, "-m", model, "--overwrite", "-o", tmp_path / "a.png", tmp_path / "a.png") == 1
+    assert "a.png: its output would overwrite it; choose another name" in capsys.readouterr().err
+    assert read_files(tmp_path) == before
 
 
 def test_no_suffix_in_another_format_resumes(model, tmp_path, capsys):
@@ -343,6 +351,7 @@ def test_options_reach_the_upscaler(model, tmp_path):
         (["--quality", "101"], "from 1 to 100, got 101"),
         (["--outscale", "0"], "above 0 and at most 64, got 0"),
         (["--outscale", "nan"], "above 0 and at most 64, got nan"),
+        (["--width", "9" * 5000], "expected an integer from 1 to 100000000, got 9"),
         (["--format", "pdf"], "invalid choice: 'pdf'"),
     ],
 )

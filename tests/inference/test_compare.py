@@ -45,7 +45,7 @@ def test_command_writes_a_sheet_for_each_image(models, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
         write_image(tmp_path / "in" / name, ImageData((pixels(20, 30, 3),)))
-    assert run(compare, tmp_path / "in", "-m", *models, "-o", tmp_path / "out") == 0
+    assert run(compare, tmp_path / "in", "-m", models[0], "-m", models[1], "-o", tmp_path / "out") == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_compare.png", "b_compare.png"]
     assert read_image(tmp_path / "out/a_compare.png").frames[0].shape[1] > 3 * 60
     assert run(compare, tmp_path / "in", tmp_path / "none.png", "-m", models[0], "-o", tmp_path / "out") == 1

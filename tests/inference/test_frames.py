@@ -7,6 +7,7 @@ import torch
 from esrgan import Upscaler
 from esrgan.images import ImageData
 from esrgan.inference import upscale_image
+from esrgan.weights import RRDBNetArchitecture
 from tests.helpers.models import make_model, pixels
 
 RNG = np.random.default_rng(0)
@@ -30,6 +31,22 @@ def test_extra_bands_are_upscaled_as_grey(upscaler, base, extra):
     np.testing.assert_array_equal(high[..., :base], upscaler(frame[..., :base]))
     for band in range(base, base + extra):
         np.testing.assert_array_equal(high[..., band], upscaler(np.ascontiguousarray(frame[..., band])))
+
+
+@pytest.mark.parametrize("transparency", ["colour", "data"])
+def test_only_grey_is_coloured(transparency):
+    network = RRDBNetArchitecture(2, 3, 8, 4, 1, 1, 2, False, False, is_colouriser=True).build("trunk")
+    upscaler = Upscaler(network, torch.device("cpu"), transparency=transparency)
+    frame = pixels(6, 7, 3)  # grey, alpha and another band
+    (high,) = upscale_image(upscaler, ImageData((frame,), extra_bands=1)).frames
+    assert high.shape == (12, 14, 5)
+    with torch.no_grad():
+        for band in range(3):
+            coloured = network.eval()(torch.from_numpy(frame[..., band] / np.float32(255))[None, None])[0]
+            expected = (coloured.mean(0) if band else coloured).clamp(0, 1) * 255
+            got = high[..., 2 + band] if band else high[..., :3].transpose(2, 0, 1)
+            if band or transparency == "data":  # otherwise the colours of invisible pixels are filled in
+                np.testing.assert_allclose(got, expected, rtol=0, atol=0.6)
 
 
 @pytest.mark.parametrize(("lowest", "highest"), [(6600, 54500), (-3, 0.5), (-3e38, 3e38), (0, 1.5), (-1e-30, 0)])

@@ -107,6 +107,11 @@ def test_size_beyond_the_model_applies_it_again():
     np.testing.assert_array_equal(upscaler(image), thrice(image))
 
 
+def test_no_model_is_refused():
+    with pytest.raises(ValueError, match="expected a network or several, got none"):
+        Upscaler.from_file([], "cpu")
+
+
 def test_a_model_that_does_not_enlarge_cannot_reach_a_larger_size(tmp_path):
     with pytest.raises(EsrganError, match="a ×1 model cannot enlarge by 2; add a model that upscales"):
         Upscaler(networks(1), CPU, outscale=2)
