@@ -351,7 +351,7 @@ def test_options_reach_the_upscaler(model, tmp_path):
         (["--quality", "101"], "from 1 to 100, got 101"),
         (["--outscale", "0"], "above 0 and at most 64, got 0"),
         (["--outscale", "nan"], "above 0 and at most 64, got nan"),
-        (["--width", "9" * 5000], "expected an integer from 1 to 100000000, got 9"),
+        (["--width", "9" * 5000], "expected an integer from 1 to 1000000000, got 9"),
         (["--format", "pdf"], "invalid choice: 'pdf'"),
     ],
 )
