@@ -18,8 +18,8 @@ from esrgan.console import show_messages
 from esrgan.errors import EsrganError, TrainingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
-# For GNU's OpenMP, as in PyTorch's packages for Linux: rounds of a loop, about 0.2 ms. For those of LLVM and Intel, as on
-# macOS and Windows: milliseconds.
+# For GNU's OpenMP, as in PyTorch's packages for Linux: rounds of a loop, about 0.2 ms. For those of LLVM and Intel, as
+# on macOS and Windows: milliseconds.
 _SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
