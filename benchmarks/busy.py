@@ -44,7 +44,7 @@ def run(command: str, setting: dict[str, str], group: Path | None) -> tuple[floa
         if group is not None:
             words = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *words]
         begin = time.perf_counter()
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         duration = time.perf_counter() - begin
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -63,18 +63,18 @@ def main() -> None:
     text = "folder of a control group with a CPU quota, in which the command runs"
     parser.add_argument("--group", type=Path, metavar="DIR", help=text)
     args = parser.parse_args()
-    print("| neighbour | setting | best s | median s | median CPU s | best, relative to one thread |")
-    print("|---|---|--:|--:|--:|--:|")
+    print("| neighbour | setting | median s | relative to one thread | median CPU s |")
+    print("|---|---|--:|--:|--:|")
     for neighbour in args.neighbours:
         runs: dict[str, list[tuple[float, float]]] = {name: [] for name in SETTINGS}
         with beside(NEIGHBOURS[neighbour]):
             for _ in range(args.runs):
                 for name, setting in SETTINGS.items():
                     runs[name].append(run(args.command, setting, args.group))
-        one = min(runs["one thread"])[0]
+        one = statistics.median(seconds for seconds, _ in runs["one thread"])
         for name, results in runs.items():
-            best, median, cpu = min(results)[0], *map(statistics.median, zip(*results, strict=True))
-            print(f"| {neighbour} | {name} | {best:.2f} | {median:.2f} | {cpu:.2f} | {best / one:.2f} |", flush=True)
+            median, cpu = map(statistics.median, zip(*results, strict=True))
+            print(f"| {neighbour} | {name} | {median:.1f} | {median / one:.2f} | {cpu:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
