@@ -176,7 +176,7 @@ def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basics
         raise WeightsError(Problem("dialect", f"one of {', '.join(DIALECT_KEYS)}", dialect))
     architecture = file.architecture
     if not isinstance(architecture, RRDBNetArchitecture) and dialect != "basicsr":
-        raise WeightsError(Problem("dialect", f"basicsr for {architecture}", dialect))
+        raise WeightsError(Problem("names of tensors", f"basicsr, the only ones for {architecture}", dialect))
     if dialect != "earlier":
         file = _with_default_scaling(file)
     state = _to_float16(file.state, file.path) if half else file.state

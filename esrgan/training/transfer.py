@@ -28,9 +28,10 @@ def check_architecture(file: GeneratorFile, expected: Architecture, may_differ: 
     wrong = {key: value for key, value in different.items() if key not in may_differ}
     if not wrong:
         return
+    is_colouriser = wrong.pop("is_colouriser", False)  # False if the other kind of network is configured
     places = {key: key if key in ("scale_factor", "img_channels") else f"generator.{key}" for key in wrong}
     remedy = f"set {', '.join(f'{places[key]} to {json.dumps(value)}' for key, value in wrong.items())}"
-    if "is_colouriser" in wrong or type(wrong.get("pixel_unshuffle", False)) is not bool:
+    if is_colouriser or type(wrong.get("pixel_unshuffle", False)) is not bool:
         remedy = "this network cannot be trained here"
     elif different.keys() <= set(TRANSFERABLE):
         remedy += ", or start from a model file (-l), which may have another scale, instead of a checkpoint"

@@ -317,9 +317,11 @@ def test_a_compact_network_of_another_scale_starts_as_nearest_neighbour(
     assert description.endswith(f", for SRVGGNetCompact ×{scale} 8/2; new layers: body.6")
 
 
-def test_a_compact_network_is_no_start_for_an_rrdbnet(tiny_config: Make, tmp_path: Path) -> None:
+def test_one_kind_of_network_is_no_start_for_the_other(tiny_config: Make, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r'set generator\.type to "compact", generator\.num_feat to 8'):
         started(tiny_config, tmp_path, COMPACT, {})
+    with pytest.raises(WeightsError, match=r'set generator\.type to "rrdb", generator\.rrdb_channels to '):
+        started(tiny_config, tmp_path, {}, COMPACT)
 
 
 def test_the_gan_stage_starts_from_another_scale_if_requested(start_files: dict[str, Path], tiny_config: Make) -> None:
