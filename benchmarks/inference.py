@@ -1,4 +1,4 @@
-"""Compare the speed of upscaling with other programs: python3 benchmarks/inference.py --model FILE.
+"""Compare the speed of upscaling on the CPU with other programs: python3 benchmarks/inference.py --model FILE.
 
 Each contender runs in its own process, and only one works at a time. They take turns in every round, and before each
 turn the benchmark waits for the machine to become idle. Fixed versions of the peers are installed into
@@ -43,7 +43,6 @@ PEERS.append(f"torch=={torch.__version__.split('+')[0]}")
 TORCH = ("PyTorch, plain", "PyTorch, channels_last", "PyTorch, bfloat16 channels_last")
 OTHER_LIBRARIES = ("onnxruntime", "OpenVINO", "OpenVINO, bfloat16", "ncnn", "ncnn, bf16 storage")
 CPU = (*TORCH, *OTHER_LIBRARIES, "esrgan, fp32", "esrgan, bf16", "esrgan, auto")
-GPU = ("PyTorch, plain float16", "PyTorch, float16 channels_last compiled", "esrgan, fp32", "esrgan, auto")
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 IS_NATIVE = has_native_bfloat16(torch.device("cpu"))
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "ignore"}  # also for the workers
@@ -70,7 +69,6 @@ def print_machine() -> None:
     print(f"- CPU: {model}; {', '.join(name for name in names if capabilities.get(name))}")
     print(f"- {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB")
     print(f"- bfloat16 on the CPU: {'native' if IS_NATIVE else 'not native; emulated where it is requested'}")
-    print(f"- GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
     print(f"- Python {platform.python_version()}, PyTorch {torch.__version__}, {platform.system()}")
 
 
@@ -113,7 +111,6 @@ class ContenderProcess:
         self.seconds: list[float] = []
         self.cpu_seconds: list[float] = []
         self.others: list[float] = []
-        self.bytes = 0
         self.note = self.request("").get("note")
 
     def request(self, command: str) -> Job:
@@ -136,7 +133,6 @@ class ContenderProcess:
         self.seconds.append(answer["seconds"])
         self.cpu_seconds.append(answer["cpu_seconds"])
         self.others.append(max(used, 0) / wall / (os.cpu_count() or 1))
-        self.bytes = max(self.bytes, answer.get("bytes", 0))
 
     def _used_by_others(self) -> float:
         own, all_ = psutil.Process(self.process.pid).cpu_times(), psutil.cpu_times()
@@ -160,21 +156,20 @@ def run_contenders(names: Iterable[str], job: Job, options: argparse.Namespace, 
     print(
         f"{flop / 1e9:.0f} GFLOP, {options.repeats} rounds. PSNR and largest 8-bit error are against `esrgan, fp32`.\n"
     )
-    print(f"| | software | best s | median s | CPU s | × {first.name} | GFLOP/s | others | PSNR | worst | GPU memory |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print(f"| | software | best s | median s | CPU s | × {first.name} | GFLOP/s | others | PSNR | worst |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for worker in workers:
         if not worker.note:
             print(f"| {worker.name} | failed, see above |")
             continue
-        is_emulated = job["device"] == "cpu" and not IS_NATIVE and "bf" in worker.name
+        is_emulated = not IS_NATIVE and "bf" in worker.name
         best, psnr = min(worker.seconds), compare(np.load(worker.result), reference)
         times = f"{best:.2f} | {np.median(worker.seconds):.2f} | {min(worker.cpu_seconds):.2f}"
         times += f" | {min(first.seconds) / best:.2f}"
         others = worker.others[worker.seconds.index(best)]
-        memory = f"{worker.bytes / 1e9:.2f} GB" if worker.bytes else "–"
         print(
             f"| {worker.name} | {worker.note}{', **no native bfloat16**' * is_emulated} | {times} "
-            f"| {flop / best / 1e9:.0f} | {others:.0%} | {psnr[0]:.1f} | {psnr[2]} | {memory} |"
+            f"| {flop / best / 1e9:.0f} | {others:.0%} | {psnr[0]:.1f} | {psnr[2]} |"
         )
 
 
@@ -249,7 +244,7 @@ def main() -> None:
     parser.add_argument(
         "--memory", default="6000x4000", help="image size for the memory measurement (default: %(default)s)"
     )
-    parts = ("speed", "gpu", "accuracy", "memory")
+    parts = ("speed", "accuracy", "memory")
     parser.add_argument(
         "--parts", nargs="+", choices=parts, default=parts, help="what to measure (default: everything)"
     )
@@ -269,14 +264,6 @@ def main() -> None:
             print(f"\n## CPU, {width}×{height} px → ×{network.scale_factor}\n", flush=True)
             names = [each for each in options.only if "ncnn" not in each or model.suffix in (".param", ".bin")]
             run_contenders(names, job | {"device": "cpu"}, options, count_operations(network, width * height))
-        if "gpu" in options.parts:
-            print(f"\n## GPU, 640×480 px → ×{network.scale_factor}\n", flush=True)
-            if torch.cuda.is_available():
-                install_peers()
-                save_input(job["input"], 640, 480)
-                run_contenders(GPU, job | {"device": "cuda"}, options, count_operations(network, 640 * 480))
-            else:
-                print("Skipped: this machine has no GPU.")
     if "accuracy" in options.parts:
         print("\n## Accuracy\n", flush=True)
         measure_accuracy(model, options.crop)
