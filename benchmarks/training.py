@@ -4,7 +4,7 @@ Both train the same networks on the same batches with the same losses, in separa
 loop re-implements a step of BasicSR's ESRGAN model: float32 (on a GPU with PyTorch's default, TF32 in convolutions),
 NCHW, Adam with default settings, five passes of the discriminator, every loss read back, and the moving average updated
 weight by weight. VGG19 has random weights, which cost the same as trained ones. Batches are in memory already, so
-loading data is not measured.
+loading data is not measured. TFLOP/s count three passes of the generator, and nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from esrgan.cli.process import keep_freed_memory, limit_spinning
@@ -28,10 +29,11 @@ if "plain" not in sys.argv:  # like the trainer, before PyTorch is imported
 import torch
 import torch.nn.functional as F
 import torchvision
+from gpu import count_operations
 from torch import Tensor, nn
 
 from esrgan.config import Config
-from esrgan.devices import benchmark_convolutions, select_device
+from esrgan.devices import benchmark_convolutions, low_precision_dtype, select_device
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
 from esrgan.training.ema import ExponentialMovingAverage
@@ -43,17 +45,21 @@ Step = Callable[[Tensor, Tensor, int], dict[str, Any]]
 
 
 def make_plain_step(
-    stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss
+    stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss, name: str
 ) -> Step:
-    """Return the training step of the plain loop."""
-    generator, discriminator = (each.to(memory_format=torch.contiguous_format) for each in networks)  # type: ignore[call-overload]
+    """Return the training step of the plain loop; in "plain -a compiled" the generator is compiled."""
+    is_compiled, device = "compiled" in name, next(networks[0].parameters()).device
+    layout = torch.channels_last if is_compiled else torch.contiguous_format
+    generator, discriminator = (each.to(memory_format=layout) for each in networks)  # type: ignore[call-overload]
+    forward = torch.compile(generator, dynamic=False) if is_compiled else generator
+    mixed = partial(torch.autocast, device.type, low_precision_dtype(device), enabled="-a" in name)
     average = ExponentialMovingAverage(generator, 0.999).average
     section = config.training
     g_adam = torch.optim.Adam(generator.parameters(), section.g_lr, section.betas)
     d_adam = torch.optim.Adam(discriminator.parameters(), section.d_lr, section.betas)
 
     def bce(logits: Tensor, is_real: bool) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(is_real)))
+        return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, float(is_real)).float())
 
     def update_average() -> None:
         for mean, value in zip(average.parameters(), generator.parameters(), strict=True):
@@ -61,7 +67,9 @@ def make_plain_step(
 
     def pretraining(low: Tensor, high: Tensor, _: int) -> dict[str, float]:
         g_adam.zero_grad()
-        loss = F.l1_loss(generator(low), high)
+        with mixed():
+            fake = forward(low)
+        loss = F.l1_loss(fake.float(), high)
         loss.backward()
         g_adam.step()
         update_average()
@@ -70,9 +78,10 @@ def make_plain_step(
     def training(low: Tensor, high: Tensor, _: int) -> dict[str, float]:
         discriminator.requires_grad_(False)
         g_adam.zero_grad()
-        fake = generator(low)
-        content, perceptual = F.l1_loss(fake, high), perceptual_loss(fake, high)
-        real_logits, fake_logits = discriminator(high).detach(), discriminator(fake)
+        with mixed():
+            fake = forward(low)
+            content, perceptual = F.l1_loss(fake.float(), high), perceptual_loss(fake, high)
+            real_logits, fake_logits = discriminator(high).detach(), discriminator(fake)
         adversarial = bce(real_logits - fake_logits.mean(), False) + bce(fake_logits - real_logits.mean(), True)
         total = (
             perceptual + section.g_content_loss_scaling * content + section.g_adversarial_loss_scaling * adversarial / 2
@@ -81,10 +90,12 @@ def make_plain_step(
         g_adam.step()
         discriminator.requires_grad_(True)
         d_adam.zero_grad()
-        fake_logits, real_logits = discriminator(fake).detach(), discriminator(high)
+        with mixed():
+            fake_logits, real_logits = discriminator(fake).detach(), discriminator(high)
         real_loss = bce(real_logits - fake_logits.mean(), True) / 2
         real_loss.backward()
-        fake_logits = discriminator(fake.detach())
+        with mixed():
+            fake_logits = discriminator(fake.detach())
         fake_loss = bce(fake_logits - real_logits.detach().mean(), False) / 2
         fake_loss.backward()
         d_adam.step()
@@ -131,9 +142,12 @@ def run_worker(name: str, stage: str, options: argparse.Namespace) -> None:
     networks = make_networks(config, device)
     torch.manual_seed(0)
     vgg = torchvision.models.vgg19(weights=None)
-    perceptual_loss = PerceptualLoss(vgg.state_dict(), config.perceptual_loss.layer_weights).to(device)
+    perceptual_loss = PerceptualLoss(vgg.state_dict(), config.perceptual_loss.layer_weights)
+    layout = torch.contiguous_format if name in ("plain", "plain -a") else torch.channels_last
+    perceptual_loss.to(device, memory_format=layout)  # type: ignore[call-overload]
     arguments = (stage, config, networks, perceptual_loss)
-    step = make_plain_step(*arguments) if name == "plain" else make_esrgan_step(*arguments, name == "esrgan -a")
+    is_plain = name.startswith("plain")
+    step = make_plain_step(*arguments, name) if is_plain else make_esrgan_step(*arguments, "-a" in name)
     high = torch.rand(options.batch, 3, options.patch, options.patch, device=device)
     low, numbers = F.avg_pool2d(high, 4), itertools.count()
     for _ in sys.stdin:
@@ -163,12 +177,17 @@ def compare_loops(stage: str, names: list[str], options: argparse.Namespace) -> 
             turns[name].append(json.loads(process.stdout.readline()))
     for process in processes.values():
         process.communicate()
+    network = RRDBNet(num_basic_blocks=options.blocks)
+    operations = (
+        3 * options.batch * count_operations(network, torch.empty(1, 3, options.patch // 4, options.patch // 4))
+    )
     for name, [first, *others] in turns.items():
         seconds, compared = [turn["seconds"] for turn in others], turns["plain"][0]["losses"]
         deviation = max(abs(first["losses"][key] / value - 1) for key, value in compared.items())
         ratios = [each["seconds"] / turn["seconds"] for each, turn in zip(turns["plain"][1:], others, strict=True)]
         memory = f"{others[-1]['memory'] / 2**30:.2f} GiB" if others[-1]["memory"] else "–"
         cells = f"{min(seconds):.3f} | {statistics.median(seconds):.3f} | {statistics.median(ratios):.2f}"
+        cells += f" | {operations / statistics.median(seconds) / 1e12:.2f}"
         print(f"| {stage} | {name} | {cells} | {deviation:.1e} | {memory} |", flush=True)
 
 
@@ -184,6 +203,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=1, help="steps per turn (default: 1)")
     parser.add_argument("--autocast", action="store_true", help="also measure low precision")
+    parser.add_argument("--compiled", action="store_true", help="also measure a compiled generator in low precision")
     parser.add_argument("--checkpointing", action="store_true", help="use activation checkpointing")
     parser.add_argument("--work", nargs=2, metavar=("STAGE", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -195,10 +215,11 @@ def main() -> None:
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     )
     print(f"PyTorch {torch.__version__}, {hardware}; {options.blocks} blocks, {options.batch} × {options.patch} px\n")
-    print("| stage | loop | best s/step | median s/step | × plain | deviation of first losses | memory |")
-    print("|---|---|--:|--:|--:|--:|--:|", flush=True)
+    print("| stage | loop | best s/step | median s/step | × plain | TFLOP/s | deviation of first losses | memory |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|", flush=True)
     for stage in STAGES:
-        compare_loops(stage, ["plain", "esrgan", *(["esrgan -a"] if options.autocast else [])], options)
+        names = ["plain", "esrgan", *(["plain -a", "esrgan -a"] if options.autocast else [])]
+        compare_loops(stage, names + ["plain -a compiled"] * options.compiled, options)
 
 
 if __name__ == "__main__":

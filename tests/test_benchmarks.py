@@ -1,6 +1,7 @@
 """The benchmarks that only a GPU can run are tried on the CPU."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -45,3 +46,16 @@ def test_gpu_benchmark_prints_a_row_for_each_contender(tmp_path):
     assert all(row[7] in ("inf", "–") or float(row[7]) > 40 for row in rows[2:])
     done = subprocess.check_output([*command, "--seconds", "0"], text=True)
     assert done.count("not measured, because --seconds were over") == 5
+
+
+@pytest.mark.slow
+def test_training_benchmark_computes_the_same_losses_in_both_loops():
+    script = SCRIPT.with_name("training.py")
+    command = [sys.executable, str(script), "--device", "cpu", "--blocks", "1", "--batch", "1", "--patch", "32"]
+    losses = []
+    for name in ("plain", "esrgan"):
+        text = subprocess.check_output([*command, "--work", "training", name], input="\n", text=True)
+        losses.append(json.loads(text)["losses"])
+    plain, esrgan = losses
+    assert len(plain) == 5
+    assert {name: esrgan[name] for name in plain} == pytest.approx(plain, rel=1e-4)
