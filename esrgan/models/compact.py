@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
@@ -10,6 +11,7 @@ from esrgan.models.generator import Generator
 
 ACTIVATIONS = ("prelu", "relu", "leakyrelu")
 NEGATIVE_SLOPE = 0.1  # of "leakyrelu"
+INNER_SCALE = 0.3  # of Kaiming's weights that are added to the identity
 
 
 class SRVGGNetCompact(Generator):
@@ -56,6 +58,27 @@ class SRVGGNetCompact(Generator):
             self.body.append(nn.Conv2d(num_feat, num_feat, 3, padding=1))
             self.body.append(_make_activation(act_type, num_feat))
         self.body.append(nn.Conv2d(num_feat, img_channels * scale_factor**2, 3, padding=1))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Initialise the weights so that details reach the last layer.
+
+        Without skip connections, PyTorch's own initialisation leaves nothing of them after ten layers, and Kaiming's
+        leaves mostly the brightness. So the first layer's filters have zero mean, the inner layers start near the
+        identity (as in arXiv 1706.00388), and the last one with a tenth of Kaiming's weights, which makes the output
+        nearly the enlarged input.
+        """
+        first, *inner, last = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
+        if first.weight.is_meta:  # as in RRDBNet
+            return
+        for layer in (first, *inner, last):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            first.weight -= first.weight.mean((1, 2, 3), keepdim=True)
+            for layer in inner:
+                layer.weight.mul_(INNER_SCALE)[:, :, 1, 1].fill_diagonal_(1.0)
+            last.weight.mul_(0.1)
 
     @property
     @override

@@ -39,6 +39,40 @@ def test_every_parameter_learns():
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("num_conv", [2, 16, 32])
+def test_details_reach_the_last_layer_of_a_new_network(num_conv):
+    """Without skip connections they would soon be lost, and training could not start."""
+    torch.manual_seed(0)
+    network = SRVGGNetCompact(num_conv=num_conv)
+    low = 0.5 + 0.1 * torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        first = network.body[:2](low)
+        last = network.body[:-1](low)
+        residual = network(low) - F.interpolate(low, scale_factor=4)
+    details = [(x - x.mean((2, 3), keepdim=True)).std() for x in (first, last)]
+    assert 0.3 < details[1] / details[0] < 10
+    assert details[1] / last.std() > 0.2
+    assert residual.std() < 0.1
+
+
+def test_a_new_network_soon_becomes_better_than_what_it_starts_from():
+    torch.manual_seed(0)
+    network = SRVGGNetCompact(2, 1, num_feat=16, num_conv=12)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    losses = []
+    for _ in range(60):
+        waves = torch.rand(8, 2, 1, 1) * 0.6  # gratings of many directions and periods
+        rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+        high = 0.5 + 0.4 * torch.sin(waves[:, :1] * rows + waves[:, 1:] * columns)
+        low = F.interpolate(high, scale_factor=0.5, mode="area")
+        loss = F.l1_loss(network(low), high)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach() / F.l1_loss(F.interpolate(low, scale_factor=2), high)))
+    assert sum(losses[-10:]) / 10 < 0.8
+
+
 def test_checkpointed_activations_give_the_same_gradients():
     network = SRVGGNetCompact(2, 3, num_feat=4, num_conv=2)
     low, gradients = torch.rand(1, 3, 8, 8), []
