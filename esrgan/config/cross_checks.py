@@ -20,6 +20,7 @@ _Conflict = tuple[list[str], str, str, str]
 def find_conflicts(config: Config) -> Iterator[_Conflict]:
     """Yield every conflict between the values of a configuration."""
     yield from _check_steps(config)
+    yield from _check_types(config)
     yield from _check_scale(config)
     yield from _check_layers(config)
     yield from _check_discriminator(config)
@@ -43,6 +44,16 @@ def _check_steps(config: Config) -> Iterator[_Conflict]:
     if config.pretraining.hard_transforms and config.img_channels == 4:
         expected = "false with img_channels 4 (JPEG has no alpha channel)"
         yield ["pretraining.hard_transforms", "img_channels"], expected, "true", "set it to false"
+
+
+def _check_types(config: Config) -> Iterator[_Conflict]:
+    """Find keys that the type of the network does not use; descriptions begin with the types that use a key."""
+    for section, network in (("generator", config.generator), ("discriminator", config.discriminator)):
+        for name, field in type(network).model_fields.items():
+            value, user = getattr(network, name), (field.description or "").split(":")[0].split(",")[0]
+            if name != "type" and not network.type.startswith(user) and value != field.default:
+                involved, expected = [f"{section}.{name}", f"{section}.type"], f"the type {user} for this key"
+                yield involved, expected, network.type, "remove the key, or change the type"
 
 
 def _check_scale(config: Config) -> Iterator[_Conflict]:

@@ -71,9 +71,11 @@ class SRVGGNetCompact(Generator):
         first, *inner, last = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
         if first.weight.is_meta:  # as in RRDBNet
             return
-        for layer in (first, *inner, last):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+        for name, parameter in self.body.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 4:
+                nn.init.kaiming_normal_(parameter, mode="fan_in", nonlinearity="relu")
         with torch.no_grad():
             first.weight -= first.weight.mean((1, 2, 3), keepdim=True)
             for layer in inner:

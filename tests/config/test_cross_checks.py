@@ -32,6 +32,14 @@ MISTAKES = {
         '{"scale_factor": 1, "generator": {"pixel_unshuffle": true}, "pretraining": {"cr_patch_size": [126, 4]}}',
         "x.json:1:77: pretraining.cr_patch_size: expected a multiple of 4 (scale_factor 1 times pixel_unshuffle factor 4), ",
     ),
+    "key of another generator": (
+        '{"generator": {"type": "compact", "num_basic_blocks": 6, "growth_channels": 32}}',
+        "x.json:1:35: generator.num_basic_blocks: expected the type rrdb for this key, got compact; remove the key, or change the type",
+    ),
+    "key of another discriminator": (
+        '{"discriminator": {"num_features": 32}}',
+        "x.json:1:20: discriminator.num_features: expected the type unet for this key, got vgg; remove the key, or change the type",
+    ),
     "epochs and steps": (
         '{"training": {"num_epoch": 8000, "num_steps": 5}}',
         "x.json:1:34: training.num_steps: expected either num_epoch or num_steps, got both; set exactly one of them",
