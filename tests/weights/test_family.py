@@ -140,5 +140,5 @@ def test_compact_networks_are_blended_and_have_one_dialect(tmp_path):
     mixed = blend(one, other, 0.25)
     name = "body.2.weight"
     torch.testing.assert_close(mixed.state[name], 0.75 * one.state[name] + 0.25 * other.state[name])
-    with pytest.raises(WeightsError, match="expected basicsr for SRVGGNetCompact"):
+    with pytest.raises(WeightsError, match="expected basicsr, the only ones for SRVGGNetCompact"):
         export_weights(one, tmp_path / "c.pth", "esrgan-old")
