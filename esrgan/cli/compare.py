@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
-from esrgan.cli import arguments, process
+from esrgan.cli import arguments, process, upscaling_options
 from esrgan.console import log
 from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import format_count
@@ -51,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out_dir is not None and is_output_file(args.out_dir):
         raise EsrganError(Problem(str(args.out_dir), "a folder for the sheets", "the name of an image"))
-    jobs, _ = plan_jobs(args.images, args.out_dir, ".png", "_compare")
+    jobs, skipped = plan_jobs(args.images, args.out_dir, ".png", "_compare")
+    for line in upscaling_options.describe_skipped(skipped):
+        log.info("%s", line)
     short = [Path(name).stem for name in args.model_paths]
     names = short if len(set(short)) == len(short) else args.model_paths
     upscalers = {
@@ -67,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
                 if job.obstacle is not None:
                     raise EsrganError(job.obstacle)
                 arguments.check_overwrite([job.target], overwrite=args.overwrite)
-                sheet = compare_models(upscalers, images.read_image(job.source))
+                report = functools.partial(shown.update, job, name=str(job.target))
+                sheet = compare_models(upscalers, images.read_image(job.source), report)
                 create_folder(job.target.parent)
                 images.write_image(job.target, images.ImageData((sheet,)), overwrite=args.overwrite)
             except EsrganError as error:

@@ -10,18 +10,22 @@ from numpy.typing import NDArray
 from esrgan.images import ImageData
 from esrgan.images.samples import peak_value
 from esrgan.images.sheet import make_contact_sheet
+from esrgan.inference.tiling import ProgressCallback, subprogress
 from esrgan.inference.upscaler import Upscaler
 
 CROP_PX, MAX_CROPS = 96, 3
 CONTEXT_PX = 32  # around each crop, so that its edges are those of a larger image
 
 
-def compare_models(upscalers: Mapping[str, Upscaler], image: ImageData) -> NDArray[np.uint8]:
+def compare_models(
+    upscalers: Mapping[str, Upscaler], image: ImageData, progress: ProgressCallback = lambda _: None
+) -> NDArray[np.uint8]:
     """Return a sheet of parts of an image, with a column for the input and one for each model.
 
     Args:
         upscalers: The upscalers by their headings; they must keep colour and alpha apart, as is the default.
         image: The image; only its first frame is shown, as 8-bit grey or RGB, with alpha.
+        progress: Called after each part of the work with the fraction that is done, up to 1.
 
     Returns:
         The sheet (H, W, 3), uint8, with a row for each of up to ``MAX_CROPS`` parts of ``CROP_PX`` pixels.
@@ -39,14 +43,17 @@ def compare_models(upscalers: Mapping[str, Upscaler], image: ImageData) -> NDArr
     pixels = np.rint(levels).astype(np.uint8)
     if pixels.shape[2] == 2:
         pixels = pixels[..., [0, 0, 0, 1]]
-    rows = []
-    for top, left in _find_crops(pixels):
+    rows: list[list[NDArray[np.uint8]]] = []
+    corners = list(_find_crops(pixels))
+    total = len(corners) * len(upscalers)
+    for top, left in corners:
         first, second = max(top - CONTEXT_PX, 0), max(left - CONTEXT_PX, 0)
         low = pixels[first : top + CROP_PX + CONTEXT_PX, second : left + CROP_PX + CONTEXT_PX]
         cells = [pixels[top : top + CROP_PX, left : left + CROP_PX]]
         height, width = cells[0].shape[:2]
         for upscaler in upscalers.values():
-            high = upscaler(low)
+            done = len(rows) * len(upscalers) + len(cells) - 1
+            high = upscaler(low, subprogress(progress, done, total))
             scale = high.shape[0] // low.shape[0]
             y, x = (top - first) * scale, (left - second) * scale
             cells.append(high[y : y + height * scale, x : x + width * scale])

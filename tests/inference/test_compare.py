@@ -36,7 +36,10 @@ def test_sheet_shows_what_each_model_makes_of_the_most_detailed_part(models):
     "frame", [pixels(20, 30, 1), pixels(20, 30, 2), pixels(20, 30, 4), pixels(90, 210, 3).astype(np.uint16) * 257]
 )
 def test_any_image_can_be_compared(models, frame):
-    sheet = compare_models({"a": Upscaler.from_file(models[0], "cpu")}, ImageData((frame,)))
+    seen = []
+    sheet = compare_models({"a": Upscaler.from_file(models[0], "cpu")}, ImageData((frame,)), seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
     assert sheet.dtype == np.uint8
     assert sheet.shape[2] == 3
 
