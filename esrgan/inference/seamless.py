@@ -32,23 +32,21 @@ def plan_margins(
     if seamless is None:
         return [(0, 0)] * len(generators)
     scales = [math.prod(each.scale_factor for each in generators[:i]) for i in range(len(generators))]
-    reaches = []  # from the last network to the first one
-    reach = RESIZING_PX * max(1, low[0] / high[0]) * scales[-1] * generators[-1].scale_factor
-    for generator in reversed(generators):
-        reach = receptive_field(generator) + reach / generator.scale_factor
-        reaches.append(reach)
     fold = math.lcm(*(each.unshuffle_factor for each in generators))
-    margins: list[Margins] = []
-    largest: tuple[float, float] = (math.inf, math.inf)
-    for generator, scale, reach in zip(generators, scales, reversed(reaches), strict=True):
+    reach = RESIZING_PX * max(1, low[0] / high[0]) * scales[-1] * generators[-1].scale_factor
+    margins: list[Margins] = []  # from the last network to the first one
+    for generator, scale in zip(reversed(generators), reversed(scales), strict=True):
+        reach = receptive_field(generator) + reach / generator.scale_factor
+        least = max(margins[-1]) / generator.scale_factor if margins else 0.0
         sides = low[0] * scale, low[1] * scale
-        margin = _find_margins(sides, high, reach, seamless, fold)
-        margins.append((int(min(margin[0], largest[0])), int(min(margin[1], largest[1]))))
-        largest = margins[-1][0] * generator.scale_factor, margins[-1][1] * generator.scale_factor
-    return margins
+        smallest = SMALL_INPUT_ELEMENTS * generator.unshuffle_factor**2
+        margins.append(_find_margins(sides, high, max(reach, least), seamless, fold, smallest))
+    return margins[::-1]
 
 
-def _find_margins(sides: tuple[int, int], high: tuple[int, int], reach: float, seamless: str, fold: int) -> Margins:
+def _find_margins(
+    sides: tuple[int, int], high: tuple[int, int], reach: float, seamless: str, fold: int, smallest: int
+) -> Margins:
     def margin(old: int, new: int) -> int:
         unit = math.lcm(fold, old // math.gcd(old, new))
         return math.ceil(reach / unit) * unit
@@ -56,7 +54,7 @@ def _find_margins(sides: tuple[int, int], high: tuple[int, int], reach: float, s
     while True:
         rows = 0 if seamless == "wrap-x" else margin(sides[0], high[0])
         columns = 0 if seamless == "wrap-y" else margin(sides[1], high[1])
-        if (sides[0] + 2 * rows) * (sides[1] + 2 * columns) > SMALL_INPUT_ELEMENTS * fold**2:
+        if (sides[0] + 2 * rows) * (sides[1] + 2 * columns) > smallest:
             return rows, columns
         reach *= 1.2
 

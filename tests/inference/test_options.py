@@ -9,6 +9,7 @@ from esrgan.cli import inference
 from esrgan.images import ImageData, read_image, write_image
 from esrgan.inference import FileOptions, UpscaleOptions, plan_jobs, upscale_files, upscale_image
 from esrgan.inference.network import Network, receptive_field
+from esrgan.inference.seamless import plan_margins
 from esrgan.models import RRDBNet, SRVGGNetCompact
 from tests.helpers.models import make_model, pixels, run
 
@@ -194,6 +195,24 @@ def test_large_images_are_continued_as_far_as_the_network_sees():
     image = pixels(150, 140, 3)  # too many pixels to be continued further than that
     shifted = upscaler(np.roll(image, (75, 70), (0, 1)))
     np.testing.assert_array_equal(shifted, np.roll(upscaler(image), (75, 70), (0, 1)))
+
+
+@pytest.mark.parametrize("sides", [(200, 300), (7, 600), (160, 161)])
+def test_margins_are_wide_enough_and_whole_folds_and_whole_pixels_of_the_output(sides):
+    folded = RRDBNet(1, 3, 8, 4, 1, 1, 2, pixel_unshuffle=True)
+    chain = [*networks(2), folded]
+    ((first, _), (second, _)) = plan_margins(chain, (400, 500), (800, 1000), "wrap")
+    resizing = 4 * 2  # pixels of the output
+    assert second >= receptive_field(folded) + resizing
+    assert first >= receptive_field(chain[0]) + (receptive_field(folded) + resizing) / 2
+    for high in ((400, 600), (150, 225)):
+        scale, planned = 1, plan_margins(chain, sides, high, "wrap")
+        for generator, margins in zip(chain, planned, strict=True):
+            assert all(each >= later for each, later in zip(planned[0], [m / 2 for m in planned[1]], strict=True))
+            for side, new, margin in zip(sides, high, margins, strict=True):
+                assert margin % folded.unshuffle_factor == 0
+                assert margin * new % (side * scale) == 0
+            scale *= generator.scale_factor
 
 
 def test_repeated_and_chained_networks_wrap_too():
