@@ -53,7 +53,7 @@ def keep_freed_memory() -> None:
 def limit_spinning() -> None:
     """Make threads of OpenMP that wait for each other sleep soon, unless the user has set how they wait.
 
-    By default they keep their CPUs busy for milliseconds, so next to another busy process they take them from the very
+    By default they keep their CPUs busy for milliseconds, so next to another busy process they take them from the
     threads they wait for; see "OpenMP's threads spin for a fraction of a millisecond" in docs/decisions.md. Call this
     before PyTorch is imported.
     """

@@ -98,7 +98,7 @@ class Heartbeat(threading.Thread):
         # The store may end with process 0, which therefore waits until all others have read the texts.
         self.store.set(f"{name} read by {self.rank}", "")
         if self.rank == 0:
-            with suppress(RuntimeError):  # it waits in vain for a process that has ended
+            with suppress(RuntimeError):  # a process that has ended does not read them, and the wait times out
                 read = [f"{name} read by {rank}" for rank in range(self.world_size)]
                 self.store.wait(read, timedelta(seconds=TIMEOUT_S))
         return texts

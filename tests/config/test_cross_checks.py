@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from esrgan.config.schema import Discriminator, Generator
 from tests.helpers.config_files import assert_only_problem
 
 # For each mistake, the content of a file and its message, or how that starts.
@@ -125,3 +127,10 @@ MISTAKES = {
 @pytest.mark.parametrize(("content", "message"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_conflicting_values_are_reported(content: str | bytes, message: str, tmp_path: Path) -> None:
     assert_only_problem(content, message, tmp_path)
+
+
+@pytest.mark.parametrize(("section", "users"), [(Generator, {"rrdb", "compact"}), (Discriminator, {"vgg", "unet"})])
+def test_descriptions_begin_with_the_types_that_use_a_key(section, users):
+    """The check of keys that a type does not use reads them."""
+    fields = {name: field for name, field in section.model_fields.items() if name != "type"}
+    assert {re.split("[:,]", field.description)[0] for field in fields.values()} == users
