@@ -150,13 +150,15 @@ class AdversarialStage(Stage):
     @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         target = high if target is None else target
-        before = [buffer.clone() for buffer in self.discriminator.buffers()]
+        buffers = list(self.discriminator.buffers())
+        before = [buffer.clone() for buffer in buffers]
         means = _mean_losses([self._backward(*each) for each in _split_batch(self.accumulation, low, high, target)])
         g_norm = self.g_updater.update(means["g_total_loss"], step)
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
         # A skipped step must not change BatchNorm statistics either.
-        for buffer, old in zip(self.discriminator.buffers(), before, strict=True):
-            buffer.copy_(torch.where(d_norm.isfinite(), buffer, old))
+        is_good = d_norm.isfinite()
+        kept = [torch.where(is_good, buffer, old) for buffer, old in zip(buffers, before, strict=True)]
+        torch._foreach_copy_(buffers, kept)
         return means | {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
 
     def _backward(self, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -228,4 +230,6 @@ def _split_batch(count: int, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def _mean_losses(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Average the losses of equal parts of a batch."""
+    if len(losses) == 1:
+        return losses[0]
     return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from esrgan.data import CachedPair, read_cached_pair
 from esrgan.devices import is_out_of_memory
 from esrgan.errors import TrainingError
 from esrgan.losses import ContentLoss, PerceptualLoss
+from esrgan.machine import cpu_count, map_in_threads
 from esrgan.models import Generator
 from esrgan.training import distributed, interrupt
 from esrgan.training.stages import Autocast
@@ -27,6 +29,8 @@ PANEL_LABELS = ["LR (nearest)", "bicubic", "SR", "HR"]
 # Above this, errors are below a quarter of an 8-bit level. Without a cap, a single image that is perfect or nearly so,
 # such as a black one, would decide which model is the best.
 MAX_JUDGED_PSNR = 60.0
+MAX_METRIC_THREADS = 4  # each needs about 0.5 GB for an image of 2040×1356 px
+_SCORES = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,6 @@ def to_image(tensor: Tensor) -> np.ndarray:
     return image
 
 
-@torch.no_grad()
 def validate(generator: Generator, pairs: Sequence[CachedPair], losses: Losses) -> dict[str, float]:
     """Measure a generator on whole images, which are divided among the processes.
 
@@ -72,11 +75,18 @@ def validate(generator: Generator, pairs: Sequence[CachedPair], losses: Losses) 
         Interrupted: In all processes, if one of them was asked to stop.
     """
     rows = torch.zeros((len(pairs), 6 + pairs[0].shape[2]), dtype=torch.float64)
-    for i in range(distributed.rank(), len(pairs), distributed.world_size()):
+    device_lock = threading.Lock()
+
+    def measure(i: int) -> Tensor:
         if interrupt.is_requested():
-            break
+            return rows[i]
         with _explain_lack_of_memory(pairs[i], losses.autocast.device):
-            rows[i] = _measure(generator, pairs[i], losses)
+            return _measure(generator, pairs[i], losses, device_lock)
+
+    own = range(distributed.rank(), len(pairs), distributed.world_size())
+    threads = _metric_threads(losses.autocast.device)
+    for i, row in map_in_threads(measure, own, threads) if threads > 1 else ((i, measure(i)) for i in own):
+        rows[i] = row
     if distributed.any_rank(interrupt.is_requested()):
         raise interrupt.Interrupted
     content, perceptual, psnr, ssim, psnr_rgb, ssim_rgb, *drifts = distributed.all_reduce_sum(rows).T.tolist()
@@ -94,17 +104,29 @@ def validate(generator: Generator, pairs: Sequence[CachedPair], losses: Losses) 
     return values | ({"perceptual_loss": fmean(perceptual)} if losses.perceptual is not None else {})
 
 
-def _measure(generator: Generator, pair: CachedPair, losses: Losses) -> Tensor:
+def _metric_threads(device: torch.device) -> int:
+    """Return of how many images to compute PSNR and SSIM at once, which takes far longer than a GPU needs to upscale.
+
+    On a CPU the network itself uses all cores.
+    """
+    return 1 if device.type == "cpu" else min(cpu_count(), MAX_METRIC_THREADS)
+
+
+@torch.no_grad()
+def _measure(generator: Generator, pair: CachedPair, losses: Losses, device_lock: threading.Lock) -> Tensor:
     """Return content and perceptual loss, PSNR and SSIM on Y, both on RGB, and the drift of each channel in levels."""
     low, high = read_cached_pair(pair)
-    real = to_tensor(high, losses.autocast.device)
-    with losses.autocast():
-        fake = generator(to_tensor(low, real.device)).float().clamp(0, 1)
-        perceptual = losses.perceptual(fake, real).item() if losses.perceptual is not None else 0.0
-    scores = metrics.measure(to_image(fake), high, border=generator.scale_factor)
-    fidelity = [scores[name] for name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")]
-    drift = (fake - real).mean(dim=(0, 2, 3)) * 255
-    return torch.tensor([losses.content(fake, real).item(), perceptual, *fidelity, *drift.tolist()])
+    # One image at a time is on the device, whose memory may not suffice for more.
+    with device_lock:
+        real = to_tensor(high, losses.autocast.device)
+        with losses.autocast():
+            fake = generator(to_tensor(low, real.device)).float().clamp(0, 1)
+            perceptual = losses.perceptual(fake, real).item() if losses.perceptual is not None else 0.0
+        content, drift = losses.content(fake, real).item(), ((fake - real).mean(dim=(0, 2, 3)) * 255).tolist()
+        image = to_image(fake)
+        del real, fake
+    scores = metrics.measure(image, high, border=generator.scale_factor)
+    return torch.tensor([content, perceptual, *(scores[name] for name in _SCORES), *drift])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,34 @@ def test_the_panels_show_the_validation_images(reference_run: Path, photos: Path
 def test_panels_can_be_disabled(tiny_config: Make, tmp_path: Path) -> None:
     assert run(tiny_config(logging={"num_images": 0}), tmp_path, stage="pretraining", max_steps=1) is True
     assert list(records_by_step(tmp_path, "validation", "pretraining")) == [1]
+
+
+def test_threads_measure_the_same_with_one_image_at_a_time_on_the_device(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert validation._metric_threads(torch.device("cpu")) == 1
+    options: dict[str, Any] = {"stage": "pretraining", "max_steps": 1}
+    run(tiny_config(), tmp_path / "serial", **options)
+    active, most, make = [], [], validation.to_tensor
+
+    def counting(image: Any, device: torch.device) -> torch.Tensor:
+        active.append(threading.get_ident())
+        most.append(len(set(active)))
+        return make(image, device)
+
+    def finishing(tensor: torch.Tensor) -> Any:
+        active.clear()
+        return to_image(tensor)
+
+    to_image = validation.to_image
+    monkeypatch.setattr(validation, "_metric_threads", lambda device: 4)
+    monkeypatch.setattr(validation, "to_tensor", counting)
+    monkeypatch.setattr(validation, "to_image", finishing)
+    run(tiny_config(logging={"num_images": 0}), tmp_path / "threads", **options)
+    assert most == [1] * 4  # LR and HR of two images
+    one, other = (records_by_step(tmp_path / name, "validation", "pretraining") for name in ("serial", "threads"))
+    assert one[1].keys() == other[1].keys()
+    assert all(other[1][name] == value for name, value in one[1].items() if name != "time")
 
 
 @pytest.mark.slow
