@@ -4,17 +4,20 @@ Both train the same networks on the same batches with the same losses, in separa
 loop re-implements a step of BasicSR's ESRGAN model: float32 (on a GPU with PyTorch's default, TF32 in convolutions),
 NCHW, Adam with default settings, five passes of the discriminator, every loss read back, and the moving average updated
 weight by weight. VGG19 has random weights, which cost the same as trained ones. Batches are in memory already, so
-loading data is not measured. TFLOP/s count three passes of the generator, and nothing else.
+loading data is not measured. TFLOP/s count three passes of the generator, and nothing else. A loop that fails, such as
+a compiled one without a C++ compiler, ends with its error and does not stop the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -112,13 +115,16 @@ def make_plain_step(
 
 
 def make_esrgan_step(
-    stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss, low: bool
+    stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss, name: str
 ) -> Step:
     """Return the training step of this project, whose losses stay on the device until they are reported."""
     device = next(networks[0].parameters()).device
-    autocast = make_autocast(config, device, low_precision=low)
+    autocast = make_autocast(config, device, low_precision="-a" in name)
     losses = Losses(ContentLoss(), perceptual_loss, autocast)
     training_stage = make_stage(stage, config, *networks, losses)
+    if "compiled" in name:
+        mode = "reduce-overhead" if "graphs" in name else None
+        training_stage.generator = torch.compile(networks[0], mode=mode, dynamic=False)  # type: ignore[assignment]
     average = ExponentialMovingAverage(networks[0], config.ema_decay)
 
     def step(low: Tensor, high: Tensor, number: int) -> dict[str, Any]:
@@ -147,7 +153,7 @@ def run_worker(name: str, stage: str, options: argparse.Namespace) -> None:
     perceptual_loss.to(device, memory_format=layout)  # type: ignore[call-overload]
     arguments = (stage, config, networks, perceptual_loss)
     is_plain = name.startswith("plain")
-    step = make_plain_step(*arguments, name) if is_plain else make_esrgan_step(*arguments, "-a" in name)
+    step = make_plain_step(*arguments, name) if is_plain else make_esrgan_step(*arguments, name)
     high = torch.rand(options.batch, 3, options.patch, options.patch, device=device)
     low, numbers = F.avg_pool2d(high, 4), itertools.count()
     for _ in sys.stdin:
@@ -160,28 +166,49 @@ def run_worker(name: str, stage: str, options: argparse.Namespace) -> None:
         print(json.dumps({"seconds": seconds, "memory": memory, "losses": results}), flush=True)
 
 
-def compare_loops(stage: str, names: list[str], options: argparse.Namespace) -> None:
-    """Run the contenders of a stage in turns and print their rows."""
+def take_turns(stage: str, names: list[str], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Run the loops of a stage in turns, and return what each reports; a loop that fails is left out and printed."""
     command = [sys.executable, __file__, *sys.argv[1:], "--work", stage]
+    errors = {name: tempfile.TemporaryFile("w+") for name in names}  # noqa: SIM115  open as long as the processes
     processes = {
-        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        name: subprocess.Popen(
+            [*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors[name], text=True
+        )
         for name in names
     }
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for _ in range(options.rounds + 1):
-        for name, process in processes.items():
+    for number in range(options.rounds + 1):
+        if number > 1 and time.perf_counter() > options.deadline:
+            break
+        for name in list(turns):
+            process = processes[name]
             assert process.stdin is not None  # noqa: S101  both are pipes; for the type checker
             assert process.stdout is not None  # noqa: S101
-            process.stdin.write("\n")
-            process.stdin.flush()
-            turns[name].append(json.loads(process.stdout.readline()))
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write("\n")
+                process.stdin.flush()
+            if line := process.stdout.readline():
+                turns[name].append(json.loads(line))
+                continue
+            process.wait()
+            errors[name].seek(0)
+            lines = [line for each in errors[name] if (line := each.strip())]
+            print(f"| {stage} | {name} | failed: {lines[-1][:200] if lines else process.returncode} |", flush=True)
+            del turns[name]
     for process in processes.values():
-        process.communicate()
+        with contextlib.suppress(BrokenPipeError):
+            process.communicate()
+    return turns
+
+
+def compare_loops(stage: str, names: list[str], options: argparse.Namespace) -> None:
+    """Print a row for each loop of a stage."""
     network = RRDBNet(num_basic_blocks=options.blocks)
     operations = (
         3 * options.batch * count_operations(network, torch.empty(1, 3, options.patch // 4, options.patch // 4))
     )
-    for name, [first, *others] in turns.items():
+    turns = take_turns(stage, names, options)
+    for name, [first, *others] in turns.items() if "plain" in turns else ():
         seconds, compared = [turn["seconds"] for turn in others], turns["plain"][0]["losses"]
         deviation = max(abs(first["losses"][key] / value - 1) for key, value in compared.items())
         ratios = [each["seconds"] / turn["seconds"] for each, turn in zip(turns["plain"][1:], others, strict=True)]
@@ -204,12 +231,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="steps per turn (default: 1)")
     parser.add_argument("--autocast", action="store_true", help="also measure low precision")
     parser.add_argument("--compiled", action="store_true", help="also measure a compiled generator in low precision")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="(default: both)")
+    parser.add_argument(
+        "--seconds", type=float, default=500, help="begin no turn after that, but do two (default: %(default)s)"
+    )
     parser.add_argument("--checkpointing", action="store_true", help="use activation checkpointing")
     parser.add_argument("--work", nargs=2, metavar=("STAGE", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        run_worker(options.work[1], options.work[0], options)
+        try:
+            run_worker(options.work[1], options.work[0], options)
+        except Exception as error:  # the other process prints its last line
+            sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return
+    options.deadline = time.perf_counter() + options.seconds
     device = select_device(options.device)
     hardware = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -217,9 +252,11 @@ def main() -> None:
     print(f"PyTorch {torch.__version__}, {hardware}; {options.blocks} blocks, {options.batch} × {options.patch} px\n")
     print("| stage | loop | best s/step | median s/step | × plain | TFLOP/s | deviation of first losses | memory |")
     print("|---|---|--:|--:|--:|--:|--:|--:|", flush=True)
-    for stage in STAGES:
-        names = ["plain", "esrgan", *(["plain -a", "esrgan -a"] if options.autocast else [])]
-        compare_loops(stage, names + ["plain -a compiled"] * options.compiled, options)
+    names = ["plain", "esrgan", *(["plain -a", "esrgan -a"] if options.autocast else [])]
+    names += ["plain -a compiled", "esrgan -a compiled"] * options.compiled
+    names += ["esrgan -a compiled with graphs"] * (options.compiled and device.type == "cuda")
+    for stage in options.stages:
+        compare_loops(stage, names, options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """The benchmarks that only a GPU can run are tried on the CPU."""
 
+import argparse
 import importlib.util
 import json
+import math
+import os
 import re
 import subprocess
 import sys
@@ -14,11 +17,12 @@ from esrgan.models import RRDBNet
 from tests.helpers.models import make_model
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks/gpu.py"
+VARIANTS = SCRIPT.with_name("gpu_variants.py")
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
+def load_script(path=SCRIPT):
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_benchmark", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -59,3 +63,116 @@ def test_training_benchmark_computes_the_same_losses_in_both_loops():
     plain, esrgan = losses
     assert len(plain) == 5
     assert {name: esrgan[name] for name in plain} == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_failing_loop_does_not_stop_the_others(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.setattr(sys, "argv", ["training.py", "plain"])  # which leaves this process as it is
+    script = load_script(SCRIPT.with_name("training.py"))
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import json, sys\n"
+        "for turn, _ in enumerate(sys.stdin):\n"
+        "    if 'failing' in sys.argv and turn == 1:\n"
+        "        raise RuntimeError('no C++ compiler')\n"
+        "    print(json.dumps({'seconds': 2.0, 'memory': 0, 'losses': {'content_loss': 0.5}}), flush=True)\n"
+    )
+    monkeypatch.setattr(script, "__file__", str(worker))
+    options = argparse.Namespace(rounds=2, deadline=math.inf, blocks=1, batch=1, patch=8)
+    script.compare_loops("pretraining", ["plain", "failing", "esrgan"], options)
+    failed, *rows = capsys.readouterr().out.splitlines()
+    assert failed == "| pretraining | failing | failed: RuntimeError: no C++ compiler |"
+    assert [row.split(" | ")[1:5] for row in rows] == [[name, "2.000", "2.000", "1.00"] for name in ("plain", "esrgan")]
+    options.deadline = 0.0
+    assert {name: len(turns) for name, turns in script.take_turns("training", ["plain"], options).items()} == {
+        "plain": 2
+    }
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    monkeypatch.syspath_prepend(str(VARIANTS.parent))
+    return load_script(VARIANTS)
+
+
+def test_a_failing_variant_does_not_stop_the_others(variants, monkeypatch, capsys, tmp_path):
+    def fail(case):
+        raise RuntimeError("no such\nkernel")
+
+    def lose_a_row(case):
+        run = variants.plain(case)
+        return lambda: run().index_fill(2, torch.tensor(0), 0)
+
+    table = {"failing": variants.Variant(fail, ""), "wrong": variants.Variant(lose_a_row, ""), "right": None}
+    monkeypatch.setattr(variants, "VARIANTS", table | {"right": variants.Variant(variants.strips, "")})
+    options = ["--device", "cpu", "--model", str(make_model(tmp_path / "model.pth")), "--measure", "0"]
+    monkeypatch.setattr(sys, "argv", ["gpu_variants.py", *options, "--sizes", "9x5", "5x4x2"])
+    variants.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[4:]]
+    assert [row[1] for row in rows] == ["failing", "wrong", "right"] * 2
+    for failing, wrong, right in (rows[:3], rows[3:]):
+        assert failing[2] == "failed: RuntimeError: no such kernel |"
+        assert wrong[2].startswith("failed: ArithmeticError: differs from plain by ")
+        assert len(right) == 8
+
+
+def test_after_an_error_that_ends_cuda_a_new_process_goes_on(variants, monkeypatch, capsys, tmp_path):
+    def fail(case):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    commands = []
+    monkeypatch.setattr(subprocess, "call", lambda command: commands.append(command) or 0)
+    monkeypatch.setattr(variants, "VARIANTS", {"one": variants.Variant(fail, ""), "two": variants.Variant(fail, "")})
+    options = [
+        "--device",
+        "cpu",
+        "--model",
+        str(make_model(tmp_path / "model.pth")),
+        "--measure",
+        "0",
+        "--sizes",
+        "5x4",
+    ]
+    monkeypatch.setattr(sys, "argv", ["gpu_variants.py", *options])
+    with pytest.raises(SystemExit, match="0"):
+        variants.main()
+    assert commands[0][2:-1] == [*options, "--begin", "1", "--end"]
+    monkeypatch.setattr(sys, "argv", commands[0][1:])
+    variants.main()
+    assert [line.split(" | ")[1] for line in capsys.readouterr().out.splitlines()[4:]] == ["one", "two"]
+
+
+@pytest.mark.slow
+def test_triton_kernels_convolve_like_pytorch():
+    """By Triton's interpreter, which runs the kernels on the CPU."""
+    pytest.importorskip("triton")
+    code = """
+import torch, gpu_kernels
+from torch.nn.functional import conv2d, interpolate, leaky_relu
+torch.manual_seed(0)
+for outputs, upsampling in ((32, 1), (3, 1), (64, 2)):
+    buffer = torch.randn(2, 5, 4, 96).permute(0, 3, 1, 2)
+    x, weight, bias = buffer[:, :64], torch.randn(outputs, 64, 3, 3) / 24, torch.randn(outputs)
+    plain = conv2d(interpolate(x, scale_factor=upsampling), weight, padding=1)
+    padded = torch.nn.functional.pad(bias, (0, gpu_kernels.pad_channels(outputs) - outputs))
+    inner, outer = (torch.randn(2, *plain.shape[2:], 70).permute(0, 3, 1, 2)[:, :outputs] for _ in range(2))
+    for activate, skips in ((True, []), (False, [(inner, 0.2)]), (False, [(inner, 0.2), (outer, 0.3)])):
+        expected = plain + bias[:, None, None]
+        expected = leaky_relu(expected, 0.2) if activate else expected
+        for skip, scale in skips:
+            expected = skip + scale * expected
+        # Each writes to a part of a buffer; the second one to where the last skip is.
+        outs = torch.full((2, *plain.shape[2:], 80), 7.0).permute(0, 3, 1, 2), outer if len(skips) > 1 else inner
+        y = plain.contiguous(memory_format=torch.channels_last)
+        gpu_kernels.finish(y, padded, outs[0][:, 8:8 + outputs], activate=activate, skips=skips)
+        matrix, out = gpu_kernels.pack_weight(weight), outs[1]
+        gpu_kernels.convolve(x, matrix, padded, out, activate=activate, skips=skips, upsampling=upsampling)
+        for found in (outs[0][:, 8:8 + outputs], out):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert (outs[0][:, :8] == 7).all() and (outs[0][:, 8 + outputs:] == 7).all()
+"""
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": os.pathsep.join([str(VARIANTS.parent), str(SCRIPT.parent.parent)]),
+    }
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -479,3 +479,22 @@ def test_exported_programs_compute_the_same(device: torch.device, tmp_path: Path
     network, low = (network.half(), low.half()) if half else (network, low)
     with exact_float32(device), torch.inference_mode():
         torch.testing.assert_close(program(low), network(low), rtol=0, atol=2e-2 if half else 1e-4)
+
+
+# Benchmarks
+
+
+@pytest.mark.slow
+def test_variants_of_the_fast_path_compute_the_same(device: torch.device) -> None:
+    """Each is compared with the plain network by the script; on a CPU, those that need no GPU."""
+    script = Path(__file__).parent.parent / "benchmarks/gpu_variants.py"
+    sizes = ["96x64", "32x32x4"] if device.type == "cuda" else ["12x8", "4x5x2"]
+    command = [sys.executable, str(script), "--device", device.type, "--model", "esrgan-lite", "--sizes", *sizes]
+    command += ["--strip-pixels", str(24 if device.type == "cpu" else 1024), "--measure", "0", "--compile"]
+    lines = subprocess.check_output(command, text=True, timeout=300).splitlines()[4:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert not [row for row in rows if row[2].startswith("failed")]
+    done = {row[1] for row in rows if len(row) == 8}
+    assert done >= {"plain", "strips", "buffers", "one by one", "copies"}
+    assert len(rows) == 30
+    assert device.type == "cpu" or all(len(row) == 8 for row in rows)
