@@ -1,7 +1,8 @@
 """Triton kernels for the 3×3 convolutions of RRDBNet, which benchmarks/gpu_variants.py compares with cuDNN.
 
 Images are (B, C, H, W) in channels_last layout, or consecutive channels of such a tensor, so that consecutive pixels
-are a constant number of elements apart. With TRITON_INTERPRET=1 the kernels run on a CPU, slowly.
+are a constant number of elements apart. Those of ``convolve`` also have the border of zeros that ``allocate`` makes.
+With TRITON_INTERPRET=1 the kernels run on a CPU, slowly.
 """
 
 # Triton's compile-time arguments are in capitals by convention.
@@ -19,7 +20,6 @@ from torch import Tensor
 from esrgan.models.rrdbnet import NEGATIVE_SLOPE
 
 SLOPE = tl.constexpr(NEGATIVE_SLOPE)
-INPUT_STEP = 32  # channels of the input in one matrix product; all inputs must have a multiple of it
 FINISHED_PIXELS = 64  # pixels that one program of ``finish`` handles
 MIN_OUTPUTS = 16  # columns that a matrix product has at least
 
@@ -62,48 +62,74 @@ def _finish_kernel(
 
 @triton.jit
 def _convolution_kernel(
-    x, weight, bias, out, skip1, skip2, height, width, x_step, out_step, skip1_step, skip2_step, scale1, scale2,
+    x, weight, bias, out, skip1, skip2, height, width, x_height, x_width, x_step, out_height, out_width, out_step,
+    skip1_step, skip2_step, scale1, scale2,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, PADDED: tl.constexpr, UPSAMPLING: tl.constexpr,
-    ACTIVATE: tl.constexpr, SKIPS: tl.constexpr, STEP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ACTIVATE: tl.constexpr, SKIPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """Compute a tile of ROWS × COLUMNS pixels of the output as a product (pixels, 9·inputs) × (9·inputs, outputs)."""
+    """Compute a tile of ROWS × COLUMNS pixels of the output as a product (pixels, 9·inputs) × (9·inputs, outputs).
+
+    STEP is how many input channels of a tap are multiplied at once. Loads and products overlap only in the innermost
+    loop, so there is a single one. Computing addresses takes about as long as the products, so as much of it as
+    possible is done outside the loop, and the border of zeros saves a comparison for each pixel. ``x_height``,
+    ``out_width`` and so on include the border.
+    """
     tiles_x, tiles_y = tl.cdiv(width, COLUMNS), tl.cdiv(height, ROWS)
     tile = tl.program_id(0)
     image = tile // (tiles_x * tiles_y)
     offset = tl.arange(0, ROWS * COLUMNS)
     row = tile // tiles_x % tiles_y * ROWS + offset // COLUMNS
     column = tile % tiles_x * COLUMNS + offset % COLUMNS
-    is_inside = (row < height) & (column < width)
+    pixel = (image * out_height + row).to(tl.int64) * out_width + column
     channel, k = tl.arange(0, PADDED), tl.arange(0, STEP)
+    centres = x + (pixel * x_step)[:, None] + k[None, :]
+    factors = weight + k[:, None] * PADDED + channel[None, :]
     total = tl.zeros((ROWS * COLUMNS, PADDED), dtype=tl.float32)
-    STEPS: tl.constexpr = INPUTS // STEP
-    for step in range(9 * STEPS):  # one loop, because Triton overlaps loads and products of the innermost loop only
+    STEPS: tl.constexpr = (INPUTS + STEP - 1) // STEP
+    for step in range(9 * STEPS):
         tap, first = step // STEPS, step % STEPS * STEP
-        y, z = row + tap // 3 - 1, column + tap % 3 - 1
-        is_seen = is_inside & (y >= 0) & (y < height) & (z >= 0) & (z < width)
-        source = (image * (height // UPSAMPLING) + y // UPSAMPLING) * (width // UPSAMPLING) + z // UPSAMPLING
-        places = source.to(tl.int64)[:, None] * x_step + first + k[None, :]
-        inputs = tl.load(x + places, mask=is_seen[:, None], other=0.0)
-        factors = tl.load(weight + (tap * INPUTS + first + k)[:, None] * PADDED + channel[None, :])
-        total = tl.dot(inputs, factors, total)
-    pixel = (image * height + row).to(tl.int64) * width + column
-    is_stored = is_inside[:, None] & (channel < OUTPUTS)[None, :]
+        dy, dx = tap // 3 - 1, tap % 3 - 1
+        if UPSAMPLING == 1:
+            places = centres + ((dy * x_width + dx).to(tl.int64) * x_step + first)
+        else:  # rounded down also for -1
+            y, z = (row + dy + UPSAMPLING) // UPSAMPLING - 1, (column + dx + UPSAMPLING) // UPSAMPLING - 1
+            source = (image * x_height + y).to(tl.int64) * x_width + z
+            places = x + (source * x_step + first)[:, None] + k[None, :]
+        if INPUTS % STEP == 0:
+            inputs = tl.load(places)
+            weights = tl.load(factors + (tap * INPUTS + first) * PADDED)
+        else:
+            is_input = first + k < INPUTS
+            inputs = tl.load(places, mask=is_input[None, :], other=0.0)
+            weights = tl.load(factors + (tap * INPUTS + first) * PADDED, mask=is_input[:, None], other=0.0)
+        total = tl.dot(inputs, weights, total)
+    is_stored = ((row < height) & (column < width))[:, None] & (channel < OUTPUTS)[None, :]
     _finish_tile(
         total, bias, out, skip1, skip2, pixel, channel, is_stored, out_step, skip1_step, skip2_step, scale1, scale2,
         ACTIVATE, SKIPS,
     )  # fmt: skip
 
 
-# Output pixels of a tile, warps and stages of the pipeline. The result is restored between trials, as it may be a skip.
-_TILES = [(8, 16, 4, 3), (8, 16, 4, 5), (8, 16, 8, 4), (8, 32, 8, 4), (16, 16, 8, 3), (16, 32, 8, 3)]
+# Rows and columns of a tile, input channels of a product, warps, and stages of the pipeline.
+_TILES = [(8, 16, 32, 4, 5), (8, 16, 64, 4, 3), (8, 32, 64, 8, 3), (16, 16, 32, 8, 3), (16, 16, 64, 8, 3)]
+# The output is restored between trials, because it may be a skip.
 _tuned_convolution_kernel: Any = triton.autotune(
     [
-        triton.Config({"ROWS": rows, "COLUMNS": columns}, num_warps=warps, num_stages=stages)
-        for rows, columns, warps, stages in _TILES
+        triton.Config({"ROWS": rows, "COLUMNS": columns, "STEP": step}, num_warps=warps, num_stages=stages)
+        for rows, columns, step, warps, stages in _TILES
     ],
     key=["INPUTS", "OUTPUTS", "UPSAMPLING"],
     restore_value=["out"],
 )(_convolution_kernel)
+
+
+def allocate(batch: int, channels: int, height: int, width: int, like: Tensor) -> Tensor:
+    """Return zeros (B, C, H, W) that have a border of zeros, one pixel wide, in the memory around them.
+
+    Below the last image there is room for reading tiles that begin inside it.
+    """
+    rows = height + 2 + max(tile[0] for tile in _TILES)
+    return like.new_zeros(batch, rows, width + 2, channels)[:, 1 : height + 1, 1:-1].permute(0, 3, 1, 2)
 
 
 def pack_weight(weight: Tensor) -> Tensor:
@@ -148,25 +174,27 @@ def convolve(
     """Upsample an image by repeating pixels, convolve it, and do what ``finish`` does, in one kernel.
 
     Args:
-        x: (B, C, H, W), C a multiple of ``INPUT_STEP``.
+        x: (B, C, H, W), all or some channels of what ``allocate`` returns.
         matrix: The result of ``pack_weight``.
         bias: As for ``finish``.
-        out: (B, C', upsampling·H, upsampling·W), which may be a skip.
+        out: (B, C', upsampling·H, upsampling·W), which may be a skip; like ``x``.
         activate: As for ``finish``.
-        skips: As for ``finish``.
+        skips: As for ``finish``; like ``out``.
         upsampling: 1 or 2.
     """
     batch, channels, height, width = out.shape
     tensors, steps, scales = _skip_arguments(out, skips)
     kernel: Any = _tuned_convolution_kernel if x.is_cuda else _convolution_kernel
-    fixed = {} if x.is_cuda else {"ROWS": 16, "COLUMNS": 16}
+    fixed = {} if x.is_cuda else {"ROWS": 16, "COLUMNS": 16, "STEP": 32}
+
+    def layout(image: Tensor) -> tuple[int, int, int]:
+        return image.stride(0) // image.stride(2), image.stride(2) // image.stride(3), image.stride(3)
 
     def grid(tile: dict[str, int]) -> tuple[int]:
         return (batch * triton.cdiv(height, tile["ROWS"]) * triton.cdiv(width, tile["COLUMNS"]),)
 
     kernel[grid](
-        x, matrix, bias, out, *tensors, height, width, x.stride(3), out.stride(3), *steps, *scales,
-        INPUTS=x.shape[1], OUTPUTS=channels, PADDED=len(bias), UPSAMPLING=upsampling, ACTIVATE=activate,
-        SKIPS=len(skips), STEP=INPUT_STEP, **fixed,
+        x, matrix, bias, out, *tensors, height, width, *layout(x), *layout(out), *steps, *scales, INPUTS=x.shape[1],
+        OUTPUTS=channels, PADDED=len(bias), UPSAMPLING=upsampling, ACTIVATE=activate, SKIPS=len(skips), **fixed,
     )  # fmt: skip
     return out

@@ -110,6 +110,11 @@ class Layer:
         assert conv.bias is not None  # noqa: S101  tells the type checker
         self.weight, self.bias = conv.weight, conv.bias
 
+    @staticmethod
+    def allocate(batch: int, channels: int, height: int, width: int, like: Tensor) -> Tensor:
+        """Return memory for an image (B, C, H, W)."""
+        return like.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+
     def __call__(
         self, x: Tensor, out: Tensor | None = None, activate: bool = False, skips: Skips = (), upsampling: int = 1
     ) -> Tensor:
@@ -143,23 +148,36 @@ class FinishingLayer(Layer):
 
 
 class FusedLayer(FinishingLayer):
-    """One Triton kernel for the convolution and all that comes before and follows it."""
+    """One Triton kernel for the convolution and all that comes before and follows it.
+
+    Its inputs and outputs have borders of zeros, so outputs are allocated once.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(conv)
         self.matrix = self.kernels.pack_weight(self.weight)
+        self.out: Tensor | None = None
+
+    @staticmethod
+    def allocate(batch: int, channels: int, height: int, width: int, like: Tensor) -> Tensor:
+        """Return memory for an image (B, C, H, W)."""
+        return importlib.import_module("gpu_kernels").allocate(batch, channels, height, width, like)  # type: ignore[no-any-return]
 
     def __call__(
         self, x: Tensor, out: Tensor | None = None, activate: bool = False, skips: Skips = (), upsampling: int = 1
     ) -> Tensor:
-        """Do the same as ``Layer``."""
-        if x.shape[1] % self.kernels.INPUT_STEP:  # the first convolution
-            return super().__call__(x, out, activate, skips, upsampling)
-        if out is None:
-            batch, _, height, width = x.shape
-            out = x.new_empty(batch, height * upsampling, width * upsampling, len(self.weight)).permute(0, 3, 1, 2)
+        """Do the same as ``Layer``; without ``out`` the result is overwritten by the next call."""
+        if out is None and self.out is None:
+            height, width = (upsampling * length for length in x.shape[2:])
+            self.out = self.allocate(len(x), len(self.weight), height, width, x)
         return self.kernels.convolve(  # type: ignore[no-any-return]
-            x, self.matrix, self.padded_bias, out, activate=activate, skips=skips, upsampling=upsampling
+            x,
+            self.matrix,
+            self.padded_bias,
+            self.out if out is None else out,
+            activate=activate,
+            skips=skips,
+            upsampling=upsampling,
         )
 
 
@@ -172,26 +190,24 @@ class Buffers:
 
     Args:
         case: The input and its network, which upsamples by repeating pixels.
-        make_layer: What computes a convolution and all that follows it.
+        layer: What computes a convolution and all that follows it.
     """
 
-    def __init__(self, case: Case, make_layer: Callable[[nn.Conv2d], Layer]) -> None:
+    def __init__(self, case: Case, layer: type[Layer]) -> None:
         self.network, self.low = case.build(), case.low
         assert not self.network.use_subpixel_conv  # noqa: S101
-        self.layers = {each: make_layer(each) for each in self.network.modules() if isinstance(each, nn.Conv2d)}
-        block = next(self.network.body.children())
+        self.layers = {each: layer(each) for each in self.network.modules() if isinstance(each, nn.Conv2d)}
         self.channels = self.network.conv_first.out_channels
         folded = self.network.unshuffle(self.low)
-        batch, _, height, width = folded.shape
-        self.buffers = [
-            folded.new_empty(batch, height, width, dense.convs[-1].in_channels).permute(0, 3, 1, 2)
-            for dense in block.children()
-        ]
+        widths = [dense.convs[-1].in_channels for dense in next(self.network.body.children()).children()]
+        self.folded, *self.buffers = (
+            layer.allocate(len(folded), channels, *folded.shape[2:], folded) for channels in (folded.shape[1], *widths)
+        )
 
     def __call__(self) -> Tensor:
         """Upscale the input."""
         network, layers = self.network, self.layers
-        shallow = layers[network.conv_first](network.unshuffle(self.low))
+        shallow = layers[network.conv_first](self.folded.copy_(network.unshuffle(self.low)))
         trunk = self.buffers[0][:, : self.channels]
         trunk.copy_(shallow)
         for block in network.body:
@@ -218,9 +234,9 @@ class Buffers:
             self.layers[last](buffer, target[:, : self.channels], skips=skips)
 
 
-def buffered(make_layer: Callable[[nn.Conv2d], Layer]) -> Callable[[Case], Run]:
+def buffered(layer: type[Layer]) -> Callable[[Case], Run]:
     """Return a maker of passes with buffers."""
-    return lambda case: Buffers(case, make_layer)
+    return lambda case: Buffers(case, layer)
 
 
 # Ways to run a pass

@@ -148,28 +148,34 @@ def test_triton_kernels_convolve_like_pytorch():
     pytest.importorskip("triton")
     code = """
 import torch, gpu_kernels
-from torch.nn.functional import conv2d, interpolate, leaky_relu
+from torch.nn.functional import conv2d, interpolate, leaky_relu, pad
 torch.manual_seed(0)
+allocate = lambda *shape: gpu_kernels.allocate(*shape, torch.empty(0))
+random = lambda *shape: (image := allocate(*shape)).copy_(torch.randn(image.shape))
 for outputs, upsampling in ((32, 1), (3, 1), (64, 2)):
-    buffer = torch.randn(2, 5, 4, 96).permute(0, 3, 1, 2)
-    x, weight, bias = buffer[:, :64], torch.randn(outputs, 64, 3, 3) / 24, torch.randn(outputs)
+    x, weight, bias = random(2, 96, 5, 4)[:, :40], torch.randn(outputs, 40, 3, 3) / 24, torch.randn(outputs)
     plain = conv2d(interpolate(x, scale_factor=upsampling), weight, padding=1)
-    padded = torch.nn.functional.pad(bias, (0, gpu_kernels.pad_channels(outputs) - outputs))
-    inner, outer = (torch.randn(2, *plain.shape[2:], 70).permute(0, 3, 1, 2)[:, :outputs] for _ in range(2))
+    padded = pad(bias, (0, gpu_kernels.pad_channels(outputs) - outputs))
+    inner, outer = (random(2, 70, *plain.shape[2:])[:, :outputs] for _ in range(2))
     for activate, skips in ((True, []), (False, [(inner, 0.2)]), (False, [(inner, 0.2), (outer, 0.3)])):
         expected = plain + bias[:, None, None]
         expected = leaky_relu(expected, 0.2) if activate else expected
         for skip, scale in skips:
             expected = skip + scale * expected
-        # Each writes to a part of a buffer; the second one to where the last skip is.
-        outs = torch.full((2, *plain.shape[2:], 80), 7.0).permute(0, 3, 1, 2), outer if len(skips) > 1 else inner
         y = plain.contiguous(memory_format=torch.channels_last)
-        gpu_kernels.finish(y, padded, outs[0][:, 8:8 + outputs], activate=activate, skips=skips)
-        matrix, out = gpu_kernels.pack_weight(weight), outs[1]
+        dense_skips = [(skip.contiguous(memory_format=torch.channels_last), scale) for skip, scale in skips]
+        buffer = torch.full((2, *plain.shape[2:], 80), 7.0).permute(0, 3, 1, 2)
+        gpu_kernels.finish(y, padded, buffer[:, 8:8 + outputs], activate=activate, skips=dense_skips)
+        # Into a part of a buffer, and to where the last skip is.
+        whole = allocate(2, 80, *plain.shape[2:])
+        out = outer if len(skips) > 1 else whole[:, 8:8 + outputs]
+        matrix = gpu_kernels.pack_weight(weight)
         gpu_kernels.convolve(x, matrix, padded, out, activate=activate, skips=skips, upsampling=upsampling)
-        for found in (outs[0][:, 8:8 + outputs], out):
+        for found in (buffer[:, 8:8 + outputs], out):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-        assert (outs[0][:, :8] == 7).all() and (outs[0][:, 8 + outputs:] == 7).all()
+        assert (buffer[:, :8] == 7).all() and (buffer[:, 8 + outputs:] == 7).all()
+        written = whole._base.count_nonzero().item()
+        assert written == (0 if out is outer else expected.numel())
 """
     environment = os.environ | {
         "TRITON_INTERPRET": "1",
