@@ -78,7 +78,7 @@ def strips(case: Case) -> Run:
     lines = max(case.strip_pixels // low.shape[5 - dim], 1)
 
     def run() -> Tensor:
-        parts = upscale_strips(network, low.split(lines, dim), dim, lines)
+        parts = upscale_strips(network, low.split(lines, dim), dim, lines, (len(low), *low.shape[2:]))
         return torch.cat([part for part, _ in parts if part is not None], dim)
 
     return run

@@ -42,8 +42,8 @@ PEERS = ["spandrel==0.4.2", "ncnn==1.0.20261020", "openvino==2026.4.1", "onnxrun
 PEERS.append(f"torch=={torch.__version__.split('+')[0]}")
 TORCH = ("PyTorch, plain", "PyTorch, channels_last", "PyTorch, bfloat16 channels_last")
 OTHER_LIBRARIES = ("onnxruntime", "OpenVINO", "OpenVINO, bfloat16", "ncnn", "ncnn, bf16 storage")
-CPU = (*TORCH, *OTHER_LIBRARIES, "esrgan, fp32", "esrgan, bf16", "esrgan, auto")
-PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
+CPU = (*TORCH, *OTHER_LIBRARIES, "esrgan, exact", "esrgan, fp32", "esrgan, bf16")
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "stereo_motorcycle")
 IS_NATIVE = has_native_bfloat16(torch.device("cpu"))
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "ignore"}  # also for the workers
 Job = dict[str, Any]
@@ -84,17 +84,18 @@ def count_operations(network: RRDBNet, pixels: int) -> int:
     return total
 
 
-def compare(result: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float, int]:
+def compare(result: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float, int, float]:
     """Compare images with values in [0, 1].
 
     Returns:
-        PSNR, PSNR after rounding to 8 bits, and the largest error in levels after rounding.
+        PSNR, PSNR after rounding to 8 bits, the largest error in levels after rounding, and the share of values that
+        differ by at most one level.
     """
     a, b = (np.clip(each.astype(np.float64), 0, 1) * 255 for each in (result, reference))
     rounded = np.abs(a.round() - b.round())
     with np.errstate(divide="ignore"):
         exact, coarse = (float(10 * np.log10(255**2 / (each**2).mean())) for each in (a - b, rounded))
-    return exact, coarse, int(rounded.max())
+    return exact, coarse, int(rounded.max()), float((rounded <= 1).mean())
 
 
 class ContenderProcess:
@@ -152,9 +153,9 @@ def run_contenders(names: Iterable[str], job: Job, options: argparse.Namespace, 
         if worker.note:
             worker.request("save")
         worker.process.communicate()
-    reference, first = np.load(alive["esrgan, fp32"].result), next(iter(alive.values()))
+    reference, first = np.load(alive["esrgan, exact"].result), next(iter(alive.values()))
     print(
-        f"{flop / 1e9:.0f} GFLOP, {options.repeats} rounds. PSNR and largest 8-bit error are against `esrgan, fp32`.\n"
+        f"{flop / 1e9:.0f} GFLOP, {options.repeats} rounds. PSNR and largest 8-bit error are against `esrgan, exact`.\n"
     )
     print(f"| | software | best s | median s | CPU s | × {first.name} | GFLOP/s | others | PSNR | worst |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
@@ -174,23 +175,24 @@ def run_contenders(names: Iterable[str], job: Job, options: argparse.Namespace, 
 
 
 def measure_accuracy(model: Path, side: int) -> None:
-    """Compare ``auto`` and bfloat16 with float32 on photographs, at their size and downscaled by 4."""
-    upscalers = {name: Upscaler.from_file(model, "cpu", name) for name in ("fp32", "bf16", "auto")}
-    if upscalers["auto"].dtype == torch.float32:
-        del upscalers["auto"]
-        print("On this machine `auto` is float32; bfloat16 is emulated, with the same rounding.\n")
+    """Compare the precisions with ``exact`` on photographs, at their size and downscaled by 4."""
+    upscalers = {name: Upscaler.from_file(model, "cpu", name) for name in ("exact", "fp32", "bf16")}
+    if not IS_NATIVE:
+        print("On this machine `auto` is fp32; bfloat16 is emulated, with the same rounding.\n")
     print(f"Centre crops of at most {side}×{side} px. PSNR before and after rounding to 8 bits.\n")
-    print("| input | precision | PSNR | PSNR, 8 bits | largest error |\n|---|---|--:|--:|--:|")
+    print("| input | precision | PSNR | PSNR, 8 bits | largest error | within 1 level |\n|---|---|--:|--:|--:|--:|")
     for name in PHOTOGRAPHS:
         photograph = getattr(skimage.data, name)()
+        if isinstance(photograph, tuple):  # two photographs and their depth
+            photograph = photograph[0]
         height, width = (length // 4 * 4 for length in photograph.shape[:2])
         for kind, image in (("downscaled ×¼", bicubic(photograph[:height, :width], 0.25)), ("original", photograph)):
             top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
             low = (image[top : top + side, left : left + side] / 255).astype(np.float32)
             results = {each: upscaler(low) for each, upscaler in upscalers.items()}
             for each in list(results)[1:]:
-                exact, coarse, worst = compare(results[each], results["fp32"])
-                print(f"| {name}, {kind} | {each} | {exact:.1f} | {coarse:.1f} | {worst} |", flush=True)
+                exact, coarse, worst, within = compare(results[each], results["exact"])
+                print(f"| {name}, {kind} | {each} | {exact:.1f} | {coarse:.1f} | {worst} | {within:.3%} |", flush=True)
 
 
 def measure_memory(width: int, height: int) -> None:
@@ -201,12 +203,15 @@ def measure_memory(width: int, height: int) -> None:
     short_side, long_side = sorted((width, height))
     canvas = f"the 8-bit canvas of {width * height * 48 / 1e9:.2f} GB"
     print(f"{width}×{height} px, 6 blocks, ×4: memory beyond {canvas}.\n")
-    print("| line width | lines | lines per strip | peak | s |\n|--:|--:|--:|--:|--:|")
-    for rows in (192, 384):  # more than the 96 lines that the network has in progress
-        job = json.dumps({"name": "memory", "short_side": short_side, "long_side": long_side, "rows": rows})
+    print("| precision | line width | lines | lines per strip | peak | s |\n|---|--:|--:|--:|--:|--:|")
+    sizes = {"name": "memory", "short_side": short_side, "long_side": long_side}
+    # More lines than the network has in progress.
+    for precision, rows in (("exact", 192), ("exact", 384), ("fp32", 512), ("fp32", 1024)):
+        job = json.dumps(sizes | {"precision": precision, "rows": rows})
         answer = json.loads(subprocess.check_output([sys.executable, HERE / "contenders.py", job], env=ENVIRONMENT))
         strips = f"{answer['lines']}" + f", in {answer['bands']} bands" * (answer["bands"] > 1)
-        print(f"| {short_side} px | {rows} | {strips} | {answer['bytes'] / 1e9:.2f} GB | {answer['seconds']:.0f} |")
+        peak = f"{answer['bytes'] / 1e9:.2f} GB"
+        print(f"| {precision} | {short_side} px | {rows} | {strips} | {peak} | {answer['seconds']:.0f} |")
 
 
 def save_input(path: str, width: int, height: int) -> None:

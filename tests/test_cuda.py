@@ -31,7 +31,7 @@ from esrgan.degradation.jpeg import compress
 from esrgan.devices import exact_float32
 from esrgan.errors import DeviceError
 from esrgan.export import export_program
-from esrgan.inference import streaming, tiling
+from esrgan.inference import direct, tiling
 from esrgan.inference.tiling import Tiling
 from esrgan.losses import ContentLoss
 from esrgan.models import Generator, SRVGGNetCompact
@@ -199,7 +199,7 @@ def limit_memory(device: torch.device, num_bytes: int) -> Iterator[None]:
             torch.cuda.set_per_process_memory_fraction(1.0, device)
             torch.cuda.empty_cache()
         return
-    push = streaming._LineBuffer.push
+    push = direct._LineBuffer.push
 
     def limited(self: Any, parts: list[Tensor], is_last: bool) -> Tensor | None:
         if parts[0][:, :1].numel() * self.conv.in_channels * 4 > num_bytes:
@@ -207,7 +207,7 @@ def limit_memory(device: torch.device, num_bytes: int) -> Iterator[None]:
         return push(self, parts, is_last)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming._LineBuffer, "push", limited)
+        patch.setattr(direct._LineBuffer, "push", limited)
         yield
 
 
@@ -232,9 +232,9 @@ def test_ever_less_memory_gives_the_same_image_or_a_clear_error(
     expected, _ = upscale_in_parts(network, low, Tiling(side))
     upscale_tiles = tiling._upscale_tiles
 
-    def noted(network: Generator, low: Tensor, peak: float, used: Tiling) -> Iterator[tiling.Part]:
+    def noted(network: Generator, low: Tensor, peak: float, used: Tiling, kernels: None) -> Iterator[tiling.Part]:
         tried.append(used)
-        yield from upscale_tiles(network, low, peak, used)
+        yield from upscale_tiles(network, low, peak, used, kernels)
 
     monkeypatch.setattr(tiling, "_upscale_tiles", noted)
     ends = []

@@ -174,9 +174,15 @@ def test_a_lack_of_memory_is_recognised_in_every_library(text):
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_native", "dtype"),
-    [("cuda", True, torch.float16), ("cpu", True, torch.bfloat16), ("cpu", False, torch.float32)],
+    ("kind", "precision", "arithmetic"),
+    [
+        ("cuda", "auto", (torch.float16, False)),
+        ("cpu", "auto", (torch.float32, True)),
+        ("mps", "auto", (torch.float32, False)),
+        ("cpu", "exact", (torch.float32, False)),
+        ("cuda", "fp32", (torch.float32, False)),
+        ("cpu", "bf16", (torch.bfloat16, False)),
+    ],
 )
-def test_auto_picks_the_best_precision_of_the_device(monkeypatch, kind, is_native, dtype):
-    monkeypatch.setattr(upscaler, "has_native_bfloat16", lambda _: is_native)
-    assert upscaler.choose_dtype(torch.device(kind), "auto") == dtype
+def test_precisions_have_their_meaning_on_each_device(kind, precision, arithmetic):
+    assert upscaler.choose_arithmetic(torch.device(kind), precision) == arithmetic

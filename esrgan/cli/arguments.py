@@ -72,7 +72,7 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 
 def add_precision(parser: argparse._ActionsContainer, default: str, text: str) -> None:
     """Add the option ``--precision`` with a default and a help text."""
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default=default, help=text)
+    parser.add_argument("--precision", choices=["auto", "exact", "fp32", "bf16", "fp16"], default=default, help=text)
 
 
 def location(text: str) -> str:

@@ -84,9 +84,8 @@ def run(args: argparse.Namespace) -> int:
     upscaler = Upscaler.from_file(models, device, args.precision, **upscaling_options.upscale_settings(args))
     if args.out_dir is not None and not is_file:
         files.create_folder(args.out_dir)
-    precision = str(upscaler.dtype).removeprefix("torch.")
     described = upscaling_options.describe_models(models)
-    log.info("%s: %s; on %s in %s", names, described, upscaler.device, precision)
+    log.info("%s: %s; on %s in %s", names, described, upscaler.device, upscaler.arithmetic)
     for line in upscaling_options.describe_skipped(skipped_inputs):
         log.info("%s", line)
 

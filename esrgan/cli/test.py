@@ -64,7 +64,7 @@ def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "p
         "--no-cache", dest="use_cache", action="store_false", help="recompute all scores, and do not store them"
     )
     arguments.add_number(parser, "--workers", default=2, help="threads that compute metrics (default: 2)")
-    arguments.add_precision(parser, "fp32", "precision of the models (default: fp32 on every device)")
+    arguments.add_precision(parser, "exact", "precision of the models (default: exact on every device)")
     arguments.add_device(parser)
 
 

@@ -39,7 +39,7 @@ class EvaluationOptions:
 
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps", for the models and for metrics that are networks.
-        precision: Precision of the models: "fp32", "bf16", "fp16" or "auto".
+        precision: Precision of the models, as for ``Upscaler.from_file``.
         workers: Number of threads that read images, compute metrics and write files.
         data_root: Folder of the named datasets; None for $ESRGAN_DATA, else ``data``.
         vgg_weights: Weight file for the metric "vgg16", in torchvision's layout; None for torchvision's weights.
@@ -51,7 +51,7 @@ class EvaluationOptions:
     """
 
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "exact"
     workers: int = 2
     data_root: str | Path | None = None
     vgg_weights: str | Path | None = None
@@ -90,7 +90,7 @@ class Method:
             "network": repr(network),
             # The residual scaling appears neither in the weights nor in the printed layers.
             "residuals": str([getattr(each, "residual_scaling", "") for each in network.modules()]),
-            "computed": f"{upscaler.dtype} on {upscaler.device.type}",
+            "computed": f"{upscaler.dtype}{', Winograd' * upscaler.winograd} on {upscaler.device.type}",
         }
         return cls(upscaler, identity)
 

@@ -93,8 +93,7 @@ def evaluate(
     ]
     upscalers = {name: Upscaler.from_file(file, options.device, options.precision) for name, file in files.items()}
     descriptions = {
-        name: f"{files[name].describe()}; on {each.device} in {str(each.dtype).removeprefix('torch.')}"
-        for name, each in upscalers.items()
+        name: f"{files[name].describe()}; on {each.device} in {each.arithmetic}" for name, each in upscalers.items()
     }
     evaluation = Evaluation(descriptions, _describe_conventions(available), [], unavailable)
     for name, fact in evaluation.facts.items():
@@ -135,8 +134,8 @@ def _check_options(options: EvaluationOptions) -> None:
             raise EsrganError(f"{name}: expected an integer of at least {least}, got {value!r}")
     if isinstance(options.strips, str):
         raise EsrganError(f"strips: expected a list of names of models, got {options.strips!r}")
-    if options.precision not in ("auto", *PRECISIONS):
-        raise EsrganError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {options.precision!r}")
+    if options.precision not in PRECISIONS:
+        raise EsrganError(f"precision: expected {', '.join(PRECISIONS)}, got {options.precision!r}")
 
 
 def _as_list(argument: str, value: Any, kinds: tuple[type, ...], expected: str) -> list[Any]:

@@ -25,14 +25,17 @@ class Chain:
         generators: The generators in float32, in the order in which they are applied; they are copied.
         device: The device to compute on.
         dtype: Precision of the networks' trunks.
+        winograd: Whether to compute by Winograd's algorithm, in float32 on the CPU.
 
     Attributes:
         networks: The networks.
         generators: Their generators in float32.
     """
 
-    def __init__(self, generators: Sequence[Generator], device: torch.device, dtype: torch.dtype) -> None:
-        self.networks = [Network(each, device, dtype) for each in generators]
+    def __init__(
+        self, generators: Sequence[Generator], device: torch.device, dtype: torch.dtype, *, winograd: bool
+    ) -> None:
+        self.networks = [Network(each, device, dtype, winograd=winograd) for each in generators]
         self.generators = tuple(network.generator for network in self.networks)
         self.batch_pixels = BATCH_PIXELS.get(device.type, GPU_BATCH_PIXELS)
 

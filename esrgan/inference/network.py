@@ -11,6 +11,7 @@ from torch import Tensor
 from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.inference.tiling import Part, upscale_tiled
+from esrgan.inference.winograd import transform_kernels
 from esrgan.models import Generator
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
@@ -22,16 +23,18 @@ class Network:
     Args:
         generator: The generator in float32; it is copied.
         device: The device to compute on.
-        dtype: Precision of its trunk, which is most of the work. Everything else is computed in float32, because
-            rounding errors are most visible there.
+        dtype: Precision of its trunk, which is most of the work; bfloat16 is also that of ``upsampling_layers``.
+            Everything else is computed in float32, because rounding errors are most visible there.
+        winograd: Whether to compute by Winograd's algorithm, in float32 on the CPU.
     """
 
-    def __init__(self, generator: Generator, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, generator: Generator, device: torch.device, dtype: torch.dtype, *, winograd: bool) -> None:
         generator = copy.deepcopy(generator).eval().requires_grad_(False)
         self.generator: Generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.fast = self.generator if dtype == torch.float32 else copy.deepcopy(self.generator)
-        for layer in self.fast.trunk:
+        for layer in self.fast.trunk + self.fast.upsampling_layers * (dtype == torch.bfloat16):
             layer.to(dtype)
+        self.kernels = transform_kernels(generator) if winograd else None
         self.has_overflowed = False
 
     @property
@@ -68,7 +71,7 @@ class Network:
             )
 
     def _run(self, network: Generator, adapted: Tensor, low: Tensor, peak: float) -> Iterator[Part]:
-        for part in upscale_tiled(network, adapted, peak):
+        for part in upscale_tiled(network, adapted, peak, self.kernels):
             if not torch.isfinite(part.pixels).all():
                 raise WeightsError(
                     "the network's output contains NaN or infinity; "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from esrgan.inference.direct import SMALL_INPUT_ELEMENTS
 from esrgan.inference.network import receptive_field
-from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS
 from esrgan.models import Generator
 
 Margins = tuple[int, int]  # how many rows and columns of an image, on each side, lie outside what is wanted

@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from esrgan.devices import exact_float32, is_out_of_memory
 from esrgan.errors import DeviceError
-from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS, estimate_kept_bytes, upscale_strips
+from esrgan.inference.direct import SMALL_INPUT_ELEMENTS
+from esrgan.inference.streaming import estimate_bytes, upscale_strips
+from esrgan.inference.winograd import TILE, Kernels
 from esrgan.machine import available_memory
 from esrgan.models import Generator
 
 # Limit of low-resolution pixels in a strip on a CPU. The features of such a strip mostly fit into the caches.
 CPU_STRIP_PIXELS = 1 << 15
+# Least lines of a strip by Winograd's algorithm: a dense block transforms 16 lines more than it computes.
+WINOGRAD_STRIP_LINES = 32
 # The same on a GPU: enough to keep it busy, while a strip of 23 blocks takes about 2.5 GB.
 GPU_STRIP_PIXELS = 1 << 18
 # Fraction of the free memory to use; the rest is left for the allocator and for other programs.
@@ -60,7 +64,8 @@ class Tiling:
     """How to cut an image: into strips across its longer side and, if necessary, into bands along it.
 
     Attributes:
-        lines: Rows or columns in a strip, counted after pixel unshuffle where the network has it.
+        lines: Rows or columns in a strip, counted after pixel unshuffle where the network has it; by Winograd's
+            algorithm a multiple of 4.
         bands: The number of bands; 1 processes full strips.
     """
 
@@ -68,13 +73,15 @@ class Tiling:
     bands: int = 1
 
 
-def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0) -> Iterator[Part]:
+def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0, kernels: Kernels | None = None) -> Iterator[Part]:
     """Upscale images in parts, with the same result as for the whole images at once.
 
     Args:
         network: The generator, on its device. In float32 on a CPU, full strips are bit-identical to the whole image.
         low: (B, C, H, W) in [0, peak], of any type and on any device, with the network's number of channels.
         peak: The value of white.
+        kernels: The network's kernels for Winograd's algorithm, to compute by it in float32 on a CPU. Its results do
+            not depend on the strips either, and differ from the above by rounding only.
 
     Yields:
         The parts of the output. If memory runs out, the work starts again with smaller parts, and parts of the same
@@ -86,7 +93,7 @@ def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0) -> Iterato
     # In half precision, TF32 is exact enough for the layers after the trunk.
     is_exact = network.trunk_dtype == torch.float32
     precision = partial(exact_float32, network.device) if is_exact else nullcontext
-    parts = _upscale_with_fallbacks(network, low, peak)
+    parts = _upscale_with_fallbacks(network, low, peak, kernels)
     while True:
         # These apply while a part is computed, and not to what the caller does between two parts.
         with torch.inference_mode(), torch.autocast(network.device.type, enabled=False), precision():
@@ -96,20 +103,22 @@ def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0) -> Iterato
         yield part
 
 
-def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float) -> Iterator[Part]:
+def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float, kernels: Kernels | None) -> Iterator[Part]:
     """Yield all parts of the output; if memory runs out, start again with smaller parts."""
     height, width = low.shape[2:]
     factor = network.unshuffle_factor
     short_side, long_side = sorted((math.ceil(height / factor), math.ceil(width / factor)))
     channels = min(conv.in_channels for conv in _convolutions(network))
-    is_small = network.trunk_dtype == torch.float32 and long_side * short_side * channels <= SMALL_INPUT_ELEMENTS
-    tiling = choose_tiling(network, long_side, short_side)
+    is_small = long_side * short_side * channels <= SMALL_INPUT_ELEMENTS
+    is_small = is_small and network.trunk_dtype == torch.float32 and kernels is None
+    smallest = 1 if kernels is None else TILE
+    tiling = choose_tiling(network, long_side, short_side, kernels)
     while True:
         try:
             if is_small:
                 yield Part(network(_read(network, low, peak, slice(None), slice(None))), 0, 0, 1.0)
             else:
-                yield from _upscale_tiles(network, low, peak, tiling)
+                yield from _upscale_tiles(network, low, peak, tiling, kernels)
             return
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -118,8 +127,8 @@ def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float) -> Ite
         is_small = False
         if network.device.type == "cuda":
             torch.cuda.empty_cache()
-        if tiling.lines > 1:
-            tiling = Tiling(tiling.lines // 2, tiling.bands)
+        if tiling.lines > smallest:
+            tiling = Tiling(tiling.lines // 2 // smallest * smallest, tiling.bands)
         elif short_side // tiling.bands > BAND_OVERLAP_PX:
             tiling = Tiling(tiling.lines, tiling.bands * 2)
         else:
@@ -138,7 +147,9 @@ def _read(network: Generator, low: Tensor, peak: float, rows: slice, columns: sl
     return region.contiguous(memory_format=torch.channels_last)
 
 
-def _upscale_tiles(network: Generator, low: Tensor, peak: float, tiling: Tiling) -> Iterator[Part]:
+def _upscale_tiles(
+    network: Generator, low: Tensor, peak: float, tiling: Tiling, kernels: Kernels | None
+) -> Iterator[Part]:
     """Yield all parts of the output with one tiling; raise if memory runs out."""
     height, width = low.shape[2:]
     dim = 2 if height >= width else 3
@@ -154,7 +165,9 @@ def _upscale_tiles(network: Generator, low: Tensor, peak: float, tiling: Tiling)
                 yield network.unshuffle(_read(network, low, peak, *region))
 
         position, work, total = 0, 0.0, math.ceil(long_side / factor)
-        for part, more in upscale_strips(network, strips(), dim, tiling.lines):
+        band_size = math.ceil((padded_last - padded_first) / factor)
+        shape = (len(low), total, band_size) if dim == 2 else (len(low), band_size, total)
+        for part, more in upscale_strips(network, strips(), dim, tiling.lines, shape, kernels):
             work += more
             done = (first + (last - first) * min(work / total, 1.0)) / short_side
             if part is None:
@@ -182,25 +195,27 @@ def _split_into_bands(short_side: int, bands: int, factor: int) -> Iterator[tupl
         yield first, last, max(0, first - BAND_OVERLAP_PX), min(short_side, last + BAND_OVERLAP_PX)
 
 
-def choose_tiling(network: Generator, long_side: int, short_side: int) -> Tiling:
+def choose_tiling(network: Generator, long_side: int, short_side: int, kernels: Kernels | None = None) -> Tiling:
     """Choose the largest strips, and as few bands as possible, that fit into the free memory.
 
     Args:
         network: The generator, on its device.
         long_side: Longer side of the image, after pixel unshuffle where the network has it.
         short_side: Shorter side, after pixel unshuffle where the network has it.
+        kernels: The network's kernels for Winograd's algorithm, if it is used.
     """
     device = network.device
     is_cuda = device.type == "cuda"
     budget = int((_free_gpu_memory(device) if is_cuda else available_memory()) * MEMORY_FRACTION)
-    max_lines = max((GPU_STRIP_PIXELS if is_cuda else CPU_STRIP_PIXELS) // short_side, 1)
-    bands = 1
+    bands, smallest = 1, 1 if kernels is None else TILE
+    least = 1 if kernels is None else WINOGRAD_STRIP_LINES
+    max_lines = max((GPU_STRIP_PIXELS if is_cuda else CPU_STRIP_PIXELS) // short_side, least)
     while True:
         band = min(math.ceil(short_side / bands) + (bands > 1) * 2 * BAND_OVERLAP_PX, short_side)
-        fixed_bytes, line_bytes = estimate_memory(network, band)
-        if fixed_bytes + line_bytes <= budget or band <= 3 * BAND_OVERLAP_PX:
-            lines = max((budget - fixed_bytes) // line_bytes, 1)
-            return Tiling(min(lines, max_lines, long_side), bands)
+        fixed_bytes, line_bytes = estimate_memory(network, band, kernels)
+        if fixed_bytes + smallest * line_bytes <= budget or band <= 3 * BAND_OVERLAP_PX:
+            lines = min((budget - fixed_bytes) // line_bytes, max_lines, long_side)
+            return Tiling(max(lines // smallest, 1) * smallest, bands)
         bands *= 2
 
 
@@ -217,21 +232,19 @@ def subprogress(progress: ProgressCallback, index: int, count: int) -> ProgressC
     return lambda share: progress((index + share) / count)
 
 
-def estimate_memory(network: Generator, short_side: int) -> tuple[int, int]:
+def estimate_memory(network: Generator, short_side: int, kernels: Kernels | None = None) -> tuple[int, int]:
     """Estimate the memory that streaming an image needs.
 
     Args:
         network: The generator.
         short_side: Shorter side of the image or band, after pixel unshuffle where the network has it.
+        kernels: The network's kernels for Winograd's algorithm, if it is used.
 
     Returns:
         Bytes that are kept between strips, and bytes for each line of a strip.
     """
-    sample, convs = network.trunk_dtype.itemsize, _convolutions(network)
-    widest = max(max(conv.in_channels, conv.out_channels) for conv in convs)
-    # A window, its output and the next window, which has twice the lines where an upsampling comes between them.
-    line_bytes = max(4 * widest * sample, 9 * convs[0].out_channels * network.upsampling * 4)
-    return int(estimate_kept_bytes(network) * short_side * ALLOCATOR_OVERHEAD), line_bytes * short_side
+    kept, work = estimate_bytes(network, kernels)
+    return int(kept * short_side * ALLOCATOR_OVERHEAD), work * short_side
 
 
 def _convolutions(network: Generator) -> list[nn.Conv2d]:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from esrgan import pretrained
-from esrgan.devices import has_native_bfloat16, select_device
+from esrgan.devices import select_device
 from esrgan.errors import DeviceError
 from esrgan.inference import pil
 from esrgan.inference.arrays import upscale_array, upscale_tensor
@@ -25,7 +25,7 @@ from esrgan.inference.tiling import ProgressCallback
 from esrgan.models import Generator
 from esrgan.weights import GeneratorFile, load_generator
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("auto", "exact", "fp32", "bf16", "fp16")
 ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 _Model = str | Path | GeneratorFile
 
@@ -38,8 +38,10 @@ class Upscaler:
     Args:
         network: The generator in float32, or several; they are copied.
         device: The device to compute on.
-        dtype: Precision of the networks' trunks, which are most of the work. Everything else is computed in float32,
-            because rounding errors are most visible there.
+        dtype: Precision of the networks' trunks, which are most of the work; bfloat16 is also that of the convolutions
+            that upsample. Everything else is computed in float32, because rounding errors are most visible there.
+        winograd: Compute float32 on the CPU by Winograd's algorithm, which takes about half the time. Without it, the
+            result is bit for bit that of the network for the whole image; with it, it differs by rounding.
         **options: Those of ``UpscaleOptions``. If the size of the output is not the networks', it is resized by bicubic
             interpolation with antialiasing; a size beyond theirs is reached by applying them again. Resizing,
             ``self_ensemble`` and ``color_fix`` keep float32 copies of the output in memory.
@@ -48,11 +50,13 @@ class Upscaler:
         chain: The networks, ready to compute.
         device: The device that computes.
         dtype: Precision of the networks' trunks.
+        winograd: Whether Winograd's algorithm is used.
         options: The options.
         description: The networks and the files they were loaded from, for people to read.
 
     Raises:
-        ValueError: If there is no network, an option is out of range, or several sizes are set.
+        ValueError: If there is no network, an option is out of range, several sizes are set, or ``winograd`` is set for
+            another precision or device.
         TypeError: If an option is unknown.
 
     Example:
@@ -69,14 +73,18 @@ class Upscaler:
         network: Generator | Sequence[Generator],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        *,
+        winograd: bool = False,
         **options: Any,
     ) -> None:
         self.options = UpscaleOptions(**options)
+        if winograd and (device.type != "cpu" or dtype != torch.float32):
+            raise ValueError("winograd: only for float32 on the CPU")
         networks = [network] if isinstance(network, Generator) else network
         if not networks:
             raise ValueError("expected a network or several, got none")
-        self.chain = Chain(networks, device, dtype)
-        self.device, self.dtype = device, dtype
+        self.chain = Chain(networks, device, dtype, winograd=winograd)
+        self.device, self.dtype, self.winograd = device, dtype, winograd
         self.antialias = True  # when resizing; False as ncnn does in the last layer of a file
         self.description = f"a network, ×{self.scale}"
         if self.options.outscale is not None:
@@ -97,8 +105,10 @@ class Upscaler:
                 ``esrgan models``, a generator that is already loaded, or a list of these. The default is the bundled
                 GAN model.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "fp32", "bf16", "fp16" or "auto". On a CUDA GPU, auto is fp16, which rounds less than bf16. On
-                other devices it is bf16 where the hardware supports it, otherwise fp32.
+            precision: "exact" is float32, on the CPU bit for bit as for the whole image; "fp32" is float32 by
+                Winograd's algorithm on the CPU, and the same as "exact" on other devices; "bf16" and "fp16" compute
+                trunks in half precision. "auto" is the fastest that is exact to the eye: fp16 on a CUDA GPU, and fp32
+                on other devices.
             **options: Those of ``UpscaleOptions``. Without a size, an ncnn file whose last layer resizes the output
                 sets it, and this resizing is done as there, without antialiasing.
 
@@ -111,13 +121,13 @@ class Upscaler:
             ValueError: If the precision is unknown, or an option is out of range.
             TypeError: If an option is unknown.
         """
-        if precision not in ("auto", *PRECISIONS):
-            raise ValueError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {precision}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: expected {', '.join(PRECISIONS)}, got {precision}")
         place = select_device(device)
-        dtype = choose_dtype(place, precision)
+        dtype, winograd = choose_arithmetic(place, precision)
         paths = [path] if isinstance(path, (str, Path, GeneratorFile)) else path
         loaded = [each if isinstance(each, GeneratorFile) else load_generator(each) for each in paths]
-        upscaler = cls([file.build() for file in loaded], place, dtype, **options)
+        upscaler = cls([file.build() for file in loaded], place, dtype, winograd=winograd, **options)
         if not upscaler.options.has_size and any(file.outscale for file in loaded):
             outscale = math.prod(file.outscale or file.architecture.scale_factor for file in loaded)
             upscaler.options = replace(upscaler.options, outscale=outscale)
@@ -128,7 +138,14 @@ class Upscaler:
         return upscaler
 
     def __repr__(self) -> str:
-        return f"Upscaler({self.description}; on {self.device} in {str(self.dtype).removeprefix('torch.')})"
+        return f"Upscaler({self.description}; on {self.device} in {self.arithmetic})"
+
+    @property
+    def arithmetic(self) -> str:
+        """How the networks are computed, for people to read."""
+        if self.dtype != torch.float32:
+            return str(self.dtype).removeprefix("torch.")
+        return "float32 (Winograd)" if self.winograd else "float32"
 
     @property
     def networks(self) -> tuple[Generator, ...]:
@@ -235,14 +252,15 @@ class Upscaler:
         return self.options.transparency != "data" and channels == {colours + 1}
 
 
-def choose_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """Return the precision of trunks on a device, as for ``Upscaler.from_file``.
+def choose_arithmetic(device: torch.device, precision: str) -> tuple[torch.dtype, bool]:
+    """Return the precision of trunks on a device, as for ``Upscaler.from_file``, and whether to use Winograd's method.
 
     Raises:
         DeviceError: If the device does not support it.
     """
     if precision == "auto":
-        precision = "fp16" if device.type == "cuda" else "bf16" if has_native_bfloat16(device) else "fp32"
+        precision = "fp16" if device.type == "cuda" else "fp32"
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
-    return PRECISIONS[precision]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    return dtype, precision == "fp32" and device.type == "cpu"

@@ -37,6 +37,11 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     @property
+    def upsampling_layers(self) -> list[nn.Module]:
+        """Convolutions after the trunk that may have bfloat16 as well."""
+        return []
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device

@@ -214,6 +214,11 @@ class RRDBNet(Generator):
     def trunk(self) -> list[nn.Module]:
         return list(self.body)
 
+    @property
+    @override
+    def upsampling_layers(self) -> list[nn.Module]:
+        return [*(self.get_submodule(f"conv_up{i + 1}") for i in range(self.num_upsamplings)), self.conv_hr]
+
     @override
     def forward(self, low: Tensor) -> Tensor:
         height, width = low.shape[-2:]

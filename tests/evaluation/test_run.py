@@ -92,7 +92,7 @@ def test_wrong_arguments_are_refused(photos, model, tmp_path):
             {"options": EvaluationOptions("cpu", strips="model")},
             "strips: expected a list of names of models, got 'model'",
         ),
-        ({"options": EvaluationOptions("cpu", precision="int8")}, "precision: expected auto, fp32"),
+        ({"options": EvaluationOptions("cpu", precision="int8")}, "precision: expected auto, exact"),
     ],
 )
 def test_wrong_arguments_are_one_error_before_anything_is_measured(photos, model, monkeypatch, arguments, message):

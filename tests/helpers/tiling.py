@@ -19,7 +19,7 @@ def upscale_whole(network, low):
         return network(low.contiguous(memory_format=torch.channels_last))
 
 
-def upscale_in_parts(network, low, chosen=None):
+def upscale_in_parts(network, low, chosen=None, kernels=None):
     """Upscale with the chosen tiling, or the automatic one; return the output and the sizes of its parts."""
     scale, parts = network.scale_factor, []
     high = torch.full((len(low), network.out_channels, low.shape[2] * scale, low.shape[3] * scale), torch.nan)
@@ -27,7 +27,7 @@ def upscale_in_parts(network, low, chosen=None):
     with pytest.MonkeyPatch.context() as patch:
         if chosen is not None:
             patch.setattr(tiling, "choose_tiling", lambda *_: chosen)
-        for part in tiling.upscale_tiled(network, low):
+        for part in tiling.upscale_tiled(network, low, kernels=kernels):
             if part.pixels.numel():
                 parts.append(tuple(part.pixels.shape[2:]))
             part.copy_to(high)

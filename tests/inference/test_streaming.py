@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esrgan.inference.streaming import SMALL_INPUT_ELEMENTS
+from esrgan.inference.direct import SMALL_INPUT_ELEMENTS
 from esrgan.inference.tiling import Tiling
 from esrgan.models import SRVGGNetCompact
 from tests.helpers.tiling import make_network, upscale_in_parts, upscale_whole

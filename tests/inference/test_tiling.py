@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from esrgan.errors import DeviceError
-from esrgan.inference import streaming, tiling
+from esrgan.inference import direct, tiling
 from esrgan.inference.tiling import Part, Tiling, estimate_memory
 from esrgan.models import Generator
 from tests.helpers.tiling import make_network, upscale_in_parts, upscale_whole
@@ -23,7 +23,7 @@ def test_progress_is_the_share_of_the_work(chosen, monkeypatch):
     """A deep network writes nothing for most of the time that a short image takes, and then nearly all at once."""
     network, low = make_network(num_basic_blocks=4), torch.rand(1, 3, 60, 130)
     multiplied, reported, written = 0, [], []
-    convolve = streaming._convolve
+    convolve = direct._convolve
 
     def count(window, weight, bias, dim):
         nonlocal multiplied
@@ -31,7 +31,7 @@ def test_progress_is_the_share_of_the_work(chosen, monkeypatch):
         multiplied += weight.numel() * lines[0, 0].numel()
         return lines
 
-    monkeypatch.setattr(streaming, "_convolve", count)
+    monkeypatch.setattr(direct, "_convolve", count)
     monkeypatch.setattr(tiling, "choose_tiling", lambda *_: chosen)
     for part in tiling.upscale_tiled(network, low):
         reported.append((part.done, multiplied))
@@ -60,12 +60,12 @@ def fail_until_small_enough(monkeypatch, is_small_enough, error):
     tilings = []
     real = tiling._upscale_tiles
 
-    def run(network, low, peak, used):
+    def run(network, low, peak, used, kernels):
         tilings.append(used)
         if not is_small_enough(used):
             yield Part(torch.zeros(1, 3, 8, 8), 0, 0, 0.1)
             raise error
-        yield from real(network, low, peak, used)
+        yield from real(network, low, peak, used, kernels)
 
     monkeypatch.setattr(tiling, "_upscale_tiles", run)
     return tilings
@@ -107,7 +107,7 @@ def test_memory_is_freed_before_the_next_attempt(monkeypatch):
         yield from real(*arguments)
 
     buffers = []
-    init = streaming._LineBuffer.__init__
+    init = direct._LineBuffer.__init__
 
     def noted(self, *arguments):
         init(self, *arguments)
@@ -115,7 +115,7 @@ def test_memory_is_freed_before_the_next_attempt(monkeypatch):
         if len(alive) == 1 and len(buffers) == 20:
             raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(streaming._LineBuffer, "__init__", noted)
+    monkeypatch.setattr(direct._LineBuffer, "__init__", noted)
     monkeypatch.setattr(tiling, "_upscale_tiles", run)
     upscale_in_parts(network, low, Tiling(8))
     assert alive == [[], []]
@@ -219,8 +219,8 @@ def test_float32_is_exact_while_parts_are_computed(monkeypatch, size, dtype):
 
     monkeypatch.setattr(tiling, "exact_float32", noted)
     network.conv_last.register_forward_hook(lambda *_: seen.append(list(events)))
-    convolve, seen = streaming._convolve, []
-    monkeypatch.setattr(streaming, "_convolve", lambda *each: (seen.append(list(events)), convolve(*each))[1])
+    convolve, seen = direct._convolve, []
+    monkeypatch.setattr(direct, "_convolve", lambda *each: (seen.append(list(events)), convolve(*each))[1])
     for _ in tiling.upscale_tiled(network, torch.rand(1, 3, *size)):
         assert not events  # not while the caller uses a part
     assert seen
@@ -233,7 +233,7 @@ from esrgan.cli.process import keep_freed_memory
 keep_freed_memory()
 import torch
 from tests.helpers.tiling import make_network
-from esrgan.inference import streaming, tiling
+from esrgan.inference import direct, tiling
 process, resident, tensors = psutil.Process(), [], []
 def convolve(self, window):  # allocates the memory of a convolution without computing it
     resident.append(process.memory_info().rss)
@@ -242,7 +242,7 @@ def convolve(self, window):  # allocates the memory of a convolution without com
     shape = list(window.shape)
     shape[1], shape[self.dim] = self.conv.out_channels, shape[self.dim] - 2
     return torch.empty(shape, memory_format=torch.channels_last).fill_(1)
-streaming._LineBuffer.convolve = convolve
+direct._LineBuffer.convolve = convolve
 torch.set_num_threads(1)
 across, length, lines = map(int, sys.argv[1:])
 network = make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6)
