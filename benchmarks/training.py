@@ -4,8 +4,9 @@ Both train the same networks on the same batches with the same losses, in separa
 loop re-implements a step of BasicSR's ESRGAN model: float32 (on a GPU with PyTorch's default, TF32 in convolutions),
 NCHW, Adam with default settings, five passes of the discriminator, every loss read back, and the moving average updated
 weight by weight. VGG19 has random weights, which cost the same as trained ones. Batches are in memory already, so
-loading data is not measured. TFLOP/s count three passes of the generator, and nothing else. A loop that fails, such as
-a compiled one without a C++ compiler, ends with its error and does not stop the others.
+loading data is not measured. "CPU s" is the least CPU time per step, which other programs disturb less. TFLOP/s count
+three passes of the generator, and nothing else. A loop that fails, such as a compiled one without a C++ compiler, ends
+with its error and does not stop the others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -39,6 +41,7 @@ from esrgan.config import Config
 from esrgan.devices import benchmark_convolutions, low_precision_dtype, select_device
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
+from esrgan.models.winograd import winograd_convolutions
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.setup import make_autocast, make_networks, make_stage
 from esrgan.training.validation import Losses
@@ -117,8 +120,11 @@ def make_plain_step(
 def make_esrgan_step(
     stage: str, config: Config, networks: tuple[RRDBNet, nn.Module], perceptual_loss: PerceptualLoss, name: str
 ) -> Step:
-    """Return the training step of this project, whose losses stay on the device until they are reported."""
-    device = next(networks[0].parameters()).device
+    """Return the training step of this project, whose losses stay on the device until they are reported.
+
+    In "esrgan direct" it computes without Winograd's algorithm.
+    """
+    device, is_direct = next(networks[0].parameters()).device, "direct" in name
     autocast = make_autocast(config, device, low_precision="-a" in name)
     losses = Losses(ContentLoss(), perceptual_loss, autocast)
     training_stage = make_stage(stage, config, *networks, losses)
@@ -128,7 +134,7 @@ def make_esrgan_step(
     average = ExponentialMovingAverage(networks[0], config.ema_decay)
 
     def step(low: Tensor, high: Tensor, number: int) -> dict[str, Any]:
-        with benchmark_convolutions(device):
+        with benchmark_convolutions(device), nullcontext() if is_direct else winograd_convolutions(device):
             values = training_stage.step(
                 *(each.contiguous(memory_format=torch.channels_last) for each in (low, high)), number
             )
@@ -157,13 +163,15 @@ def run_worker(name: str, stage: str, options: argparse.Namespace) -> None:
     high = torch.rand(options.batch, 3, options.patch, options.patch, device=device)
     low, numbers = F.avg_pool2d(high, 4), itertools.count()
     for _ in sys.stdin:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         for _ in range(options.steps):
             losses = step(low, high, next(numbers))
         results = {key: float(value) for key, value in losses.items()}  # this waits for the device
         seconds = (time.perf_counter() - started) / options.steps
+        cpu_seconds = (time.process_time() - cpu_started) / options.steps
         memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-        print(json.dumps({"seconds": seconds, "memory": memory, "losses": results}), flush=True)
+        row = {"seconds": seconds, "cpu_seconds": cpu_seconds, "memory": memory, "losses": results}
+        print(json.dumps(row), flush=True)
 
 
 def take_turns(stage: str, names: list[str], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
@@ -214,6 +222,7 @@ def compare_loops(stage: str, names: list[str], options: argparse.Namespace) -> 
         ratios = [each["seconds"] / turn["seconds"] for each, turn in zip(turns["plain"][1:], others, strict=True)]
         memory = f"{others[-1]['memory'] / 2**30:.2f} GiB" if others[-1]["memory"] else "–"
         cells = f"{min(seconds):.3f} | {statistics.median(seconds):.3f} | {statistics.median(ratios):.2f}"
+        cells += f" | {min(turn['cpu_seconds'] for turn in others):.3f}"
         cells += f" | {operations / statistics.median(seconds) / 1e12:.2f}"
         print(f"| {stage} | {name} | {cells} | {deviation:.1e} | {memory} |", flush=True)
 
@@ -250,9 +259,10 @@ def main() -> None:
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     )
     print(f"PyTorch {torch.__version__}, {hardware}; {options.blocks} blocks, {options.batch} × {options.patch} px\n")
-    print("| stage | loop | best s/step | median s/step | × plain | TFLOP/s | deviation of first losses | memory |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|", flush=True)
-    names = ["plain", "esrgan", *(["plain -a", "esrgan -a"] if options.autocast else [])]
+    print("| stage | loop | best s/step | median s/step | × plain | CPU s | TFLOP/s | deviation of losses | memory |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+    names = ["plain", *["esrgan direct"] * (device.type == "cpu"), "esrgan"]
+    names += ["plain -a", "esrgan -a"] * options.autocast
     names += ["plain -a compiled", "esrgan -a compiled"] * options.compiled
     names += ["esrgan -a compiled with graphs"] * (options.compiled and device.type == "cuda")
     for stage in options.stages:

@@ -75,14 +75,16 @@ def test_a_failing_loop_does_not_stop_the_others(monkeypatch, capsys, tmp_path):
         "for turn, _ in enumerate(sys.stdin):\n"
         "    if 'failing' in sys.argv and turn == 1:\n"
         "        raise RuntimeError('no C++ compiler')\n"
-        "    print(json.dumps({'seconds': 2.0, 'memory': 0, 'losses': {'content_loss': 0.5}}), flush=True)\n"
+        "    row = {'seconds': 2.0, 'cpu_seconds': 3.0, 'memory': 0, 'losses': {'content_loss': 0.5}}\n"
+        "    print(json.dumps(row), flush=True)\n"
     )
     monkeypatch.setattr(script, "__file__", str(worker))
     options = argparse.Namespace(rounds=2, deadline=math.inf, blocks=1, batch=1, patch=8)
     script.compare_loops("pretraining", ["plain", "failing", "esrgan"], options)
     failed, *rows = capsys.readouterr().out.splitlines()
     assert failed == "| pretraining | failing | failed: RuntimeError: no C++ compiler |"
-    assert [row.split(" | ")[1:5] for row in rows] == [[name, "2.000", "2.000", "1.00"] for name in ("plain", "esrgan")]
+    columns = ["2.000", "2.000", "1.00", "3.000"]
+    assert [row.split(" | ")[1:6] for row in rows] == [[name, *columns] for name in ("plain", "esrgan")]
     options.deadline = 0.0
     assert {name: len(turns) for name, turns in script.take_turns("training", ["plain"], options).items()} == {
         "plain": 2

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from esrgan.models import winograd
 from esrgan.models.generator import Generator
 
 ACTIVATIONS = ("prelu", "relu", "leakyrelu")
@@ -52,6 +53,7 @@ class SRVGGNetCompact(Generator):
         if act_type not in ACTIVATIONS:
             raise ValueError(f"act_type: expected {', '.join(ACTIVATIONS)}, got {act_type}")
         super().__init__(scale_factor, img_channels, img_channels)
+        self.num_feat = num_feat
         self.upsampling = 1  # the features never get larger
         self.body = nn.Sequential(nn.Conv2d(img_channels, num_feat, 3, padding=1), _make_activation(act_type, num_feat))
         for _ in range(num_conv):
@@ -89,7 +91,9 @@ class SRVGGNetCompact(Generator):
 
     @override
     def forward(self, low: Tensor) -> Tensor:
-        residual = F.pixel_shuffle(self.body[-1](self._run_trunk(self.body[0](low))), self.scale_factor)
+        x = winograd.to_tiles(low) if winograd.is_suitable(low, self.num_feat) else low
+        x = winograd.apply(self.body[-1], self._run_trunk(winograd.apply(self.body[0], x)))
+        residual = F.pixel_shuffle(winograd.from_tiles(x), self.scale_factor)
         return F.interpolate(low, scale_factor=self.scale_factor, mode="nearest") + residual
 
 

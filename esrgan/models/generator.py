@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from esrgan.models import winograd
+
 
 class Generator(nn.Module):
     """A network that upscales images of any size.
@@ -66,7 +68,10 @@ class Generator(nn.Module):
     def _run_trunk(self, x: Tensor) -> Tensor:
         is_checkpointed = self.activation_checkpointing and torch.is_grad_enabled()
         for layer in self.trunk:
-            x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False) if is_checkpointed else layer(x)
+            if is_checkpointed:
+                x = checkpoint(winograd.apply, layer, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = winograd.apply(layer, x)
         return x
 
     def forward(self, low: Tensor) -> Tensor:

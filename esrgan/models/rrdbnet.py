@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from esrgan.models import winograd
 from esrgan.models.generator import Generator
 
 # All LeakyReLUs of the generator and the discriminators have this slope in the authors' released code.
@@ -74,7 +75,9 @@ class ResidualDenseBlock(nn.Module):
         return F.pad(self.conv1x1.weight, (1, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
+        """Map (B, C, H, W) to (B, C, H, W), or tiles to tiles; see ``winograd``."""
+        if x.ndim == 5:
+            return torch.add(x, winograd.convolve(x, self.convs, NEGATIVE_SLOPE), alpha=self.residual_scaling)
         *convs, last = self.convs
         features = [x]
         for k, conv in enumerate(convs, start=1):
@@ -113,7 +116,7 @@ class RRDB(nn.Module):
             self.add_module(f"rdb{j + 1}", block)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
+        """Map (B, C, H, W) to (B, C, H, W), or tiles to tiles."""
         out = x
         for block in self.children():
             out = block(out)
@@ -181,6 +184,7 @@ class RRDBNet(Generator):
         factor = get_unshuffle_factor(scale_factor, pixel_unshuffle)
         super().__init__(scale_factor, in_channels or img_channels, img_channels, factor)
         self.use_subpixel_conv = use_subpixel_conv
+        self._has_tile_layers = not (use_subpixel_conv or plus)  # of all its layers; see ``winograd``
         self.num_upsamplings = round(math.log2(self.upsampling))
 
         self.conv_first = _conv(self.in_channels * factor**2, rrdb_channels)
@@ -222,14 +226,16 @@ class RRDBNet(Generator):
     @override
     def forward(self, low: Tensor) -> Tensor:
         height, width = low.shape[-2:]
-        shallow = self.conv_first(self.unshuffle(low))
-        x = shallow + self.conv_body(self._run_trunk(shallow))  # the long skip connection is not scaled by β
+        x = self.unshuffle(low)
+        if self._has_tile_layers and winograd.is_suitable(x, self.conv_body.in_channels):
+            x = winograd.to_tiles(x)
+        shallow = winograd.apply(self.conv_first, x)
+        # The long skip connection is not scaled by β.
+        x = shallow + winograd.apply(self.conv_body, self._run_trunk(shallow))
         for i in range(self.num_upsamplings):
             conv = self.get_submodule(f"conv_up{i + 1}")
-            if self.use_subpixel_conv:
-                x = F.pixel_shuffle(conv(x), 2)
-            else:
-                x = conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+            x = F.pixel_shuffle(conv(x), 2) if self.use_subpixel_conv else winograd.apply(conv, winograd.upsample(x))
             x = F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
-        high: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(x), NEGATIVE_SLOPE, inplace=True))
+        x = F.leaky_relu(winograd.apply(self.conv_hr, x), NEGATIVE_SLOPE, inplace=True)
+        high = winograd.from_tiles(winograd.apply(self.conv_last, x))
         return high[..., : height * self.scale_factor, : width * self.scale_factor]

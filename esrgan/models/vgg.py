@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from esrgan.download import Download, download
 from esrgan.errors import DownloadError, WeightsError
+from esrgan.models import winograd
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as torchvision defines it
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CHANNELS = 64  # of the first block, in all VGG networks
 
 
 def layer_indices(vgg_type: str) -> dict[str, int]:
@@ -105,11 +107,13 @@ class VGGFeatures(nn.Module):
         x = (image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image[:, :3]).float()
         if self.normalize_input:
             x = (x - self.mean) / self.std
+        if winograd.is_suitable(x, CHANNELS):
+            x = winograd.to_tiles(x)
         activations = {}
         for index, layer in enumerate(self.features):
-            x = layer(x)
+            x = winograd.apply(layer, x)
             if index in self.names:
-                activations[self.names[index]] = x
+                activations[self.names[index]] = winograd.from_tiles(x)
         return activations
 
 

@@ -11,6 +11,7 @@ import torch
 
 from esrgan.console import log
 from esrgan.devices import benchmark_convolutions
+from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_duration, format_size
 from esrgan.training import distributed, interrupt
 from esrgan.training.setup import Run
@@ -28,7 +29,7 @@ def try_stage(run: Run, state: StageState) -> None:
     step_s, losses = 0.0, ""
     for i, (low, high, target) in enumerate(islice(iterate_batches(run, state), 2)):
         before = time.perf_counter()
-        with benchmark_convolutions(run.device):
+        with benchmark_convolutions(run.device), winograd_convolutions(run.device):
             values = stage.step(low, high, state.done + i, target)
         losses = ", ".join(f"{name} {value.item():.4g}" for name, value in values.items() if name.endswith("loss"))
         step_s = time.perf_counter() - before

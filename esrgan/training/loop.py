@@ -14,6 +14,7 @@ from esrgan.config import Config
 from esrgan.console import log, progress, show_messages
 from esrgan.devices import benchmark_convolutions
 from esrgan.errors import TrainingError
+from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
 from esrgan.training.checkpoint import save_checkpoint
@@ -94,7 +95,8 @@ def _run_stage(run: Run, state: StageState) -> None:
         _save_what_is_due(run, state, due, state.pending_validation)
     for low, high, target in iterate_batches(run, state):
         # Update the weights and their average.
-        with benchmark_convolutions(run.device):  # only for steps, because validation images have many sizes
+        # Both are only for steps, because validation images are large and have many sizes.
+        with benchmark_convolutions(run.device), winograd_convolutions(run.device):
             losses = stage.step(low, high, state.done, target)
         ema.update(state.done)
         meter.add(losses)

@@ -18,6 +18,7 @@ from torch import Tensor
 from esrgan.config import Config
 from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches
 from esrgan.devices import benchmark_convolutions
+from esrgan.models import winograd
 from esrgan.training import dry_run as dry_run_module
 from esrgan.training import loop
 from esrgan.training.setup import make_networks
@@ -231,17 +232,17 @@ def test_a_dry_run_does_not_change_an_existing_run(reference_run: Path, tiny_con
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_convolutions_are_benchmarked_during_steps_but_not_during_validation(
+def test_fast_convolutions_are_used_in_steps_but_not_in_validation(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool
 ) -> None:
-    """Images have many sizes, for each of which a GPU would try all algorithms."""
-    seen: dict[str, set[bool]] = {"step": set(), "validate": set()}
+    """Images are large and have many sizes, for each of which a GPU would try all algorithms."""
+    seen: dict[str, set[tuple[bool, bool]]] = {"step": set(), "validate": set()}
 
     def note(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
         def noted(*arguments: Any) -> Any:
-            seen[name].add(torch.backends.cudnn.benchmark)
+            seen[name].add((torch.backends.cudnn.benchmark, winograd.is_suitable(torch.zeros(1, 3, 32, 32), 64)))
             return original(*arguments)
 
         monkeypatch.setattr(owner, name, noted)
@@ -252,4 +253,4 @@ def test_convolutions_are_benchmarked_during_steps_but_not_during_validation(
     note(loop, "validate")
     note(dry_run_module, "validate")
     run(tiny_config(), tmp_path, stage="pretraining", dry_run=dry_run)
-    assert seen == {"step": {True}, "validate": {False}}
+    assert seen == {"step": {(True, True)}, "validate": {(False, False)}}

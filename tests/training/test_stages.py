@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from esrgan.losses import ContentLoss, PerceptualLoss
-from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator
-from esrgan.training.stages import AdversarialStage, Autocast, PixelStage
+from esrgan.models import RRDBNet, UNetDiscriminator, VGGDiscriminator, winograd
+from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.updater import Updater, multi_step_schedule, step_schedule
 from esrgan.weights import load_file
 from tests.helpers.runs import find_differences
@@ -48,6 +48,37 @@ def test_pixel_stage_step_matches_adam_on_the_content_loss(loss_f: str) -> None:
         assert stage.learning_rates(step) == {"learning_rate": pytest.approx(scheduler.get_last_lr()[0], rel=1e-12)}
         scheduler.step()
         assert_same_weights(generator, reference)
+
+
+@pytest.mark.parametrize("with_gan", [False, True])
+def test_losses_are_the_same_by_winograd(vgg11_weights: Path, monkeypatch: pytest.MonkeyPatch, with_gan: bool) -> None:
+    monkeypatch.setattr(winograd, "MIN_TILES", 1)
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
+
+    def train(device: str) -> list[dict[str, float]]:
+        generator, content_loss = small_generator().float(), ContentLoss("l1")
+        g_updater = Updater(generator, step_schedule(1e-3, 2, 0.1), (0.9, 0.99))
+        stage: Stage = PixelStage(generator, content_loss, g_updater, Autocast(CPU))
+        if with_gan:
+            torch.manual_seed(2)
+            discriminator = VGGDiscriminator(3, (4, 4, 8, 8), (10,))
+            d_updater = Updater(discriminator, step_schedule(1e-3, 2, 0.1), (0.9, 0.99))
+            perceptual_loss = PerceptualLoss(load_file(vgg11_weights), {"conv2_1": 1.0}, "vgg11")
+            stage = AdversarialStage(
+                generator, discriminator, content_loss, perceptual_loss, g_updater, d_updater, 0.1, 0.1, Autocast(CPU)
+            )
+        losses = []
+        for step in range(5):
+            low, high = (each.float() for each in random_batch(step))
+            with winograd.winograd_convolutions(torch.device(device)):
+                values = stage.step(low, high, step)
+            losses.append({name: value.item() for name, value in values.items() if name.endswith("loss")})
+        return losses
+
+    expected, by_winograd = train("meta"), train("cpu")
+    assert by_winograd != expected
+    for values, others in zip(by_winograd, expected, strict=True):
+        assert values == pytest.approx(others, rel=1e-4)
 
 
 @pytest.mark.parametrize("discriminator_type", ["vgg", "unet"])
