@@ -26,38 +26,22 @@ from torch import Tensor, nn
 from esrgan.inference.layers import Activation, Layer, leaky_relu
 from esrgan.models import Generator
 from esrgan.models.rrdbnet import ResidualDenseBlock
+from esrgan.models.winograd import (
+    AFTER,
+    BEFORE,
+    INPUT_TRANSFORM,
+    KERNEL_SCALE,
+    KERNEL_TRANSFORM,
+    OUTPUT_TRANSFORM,
+)
 
 Kernels = dict[nn.Module, Tensor]  # of 3×3 convolutions, as (6, 6, C', C)
 TILE = 4  # pixels of the output on each side of a tile
 WINDOW = TILE + 2  # pixels of the input that they depend on
 ROWS = 2  # the dimension of rows of tiles
-# The matrices of F(4, 3) for the points 0, ±1, ±2 and infinity: Bᵀ, G and Aᵀ of the paper's equation 12.
-INPUT_TRANSFORM = torch.tensor(
-    [
-        [4.0, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-)
-KERNEL_TRANSFORM = torch.tensor(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ],
-    dtype=torch.float64,
-)
-OUTPUT_TRANSFORM = torch.tensor([[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+INPUT, OUTPUT = (torch.tensor(rows, dtype=torch.float32) for rows in (INPUT_TRANSFORM, OUTPUT_TRANSFORM))
 # Matrix products have a multiple of COLUMNS columns, and at least MIN_COLUMNS.
 COLUMNS, MIN_COLUMNS = 16, 32
-# Of the input, the pixel before a tile counts in the first row only, and the one after it in the last row only.
-BEFORE, AFTER = INPUT_TRANSFORM[0, 0].item(), INPUT_TRANSFORM[-1, -1].item()
 
 
 class _Transform(NamedTuple):
@@ -82,19 +66,20 @@ def _make_enlarging_transform() -> _Transform:
     another one, with pixels 1 2 2 3 3 4. Position 2 is the difference of equal pixels, so it is always 0.
     """
     positions = [0, 1, 3, 4, 5]
-    first, *pairs, last = (INPUT_TRANSFORM[positions][:, k] for k in ([0], [1, 2], [3, 4], [5]))
+    first, *pairs, last = (INPUT[positions][:, k] for k in ([0], [1, 2], [3, 4], [5]))
     whole = [first, *(pair.sum(1, keepdim=True) for pair in pairs), last]
     zero = torch.zeros_like(first)
     return _Transform(torch.cat((torch.cat((*whole[1:], zero), 1), torch.cat((zero, *whole[:-1]), 1))), positions, 2)
 
 
-PLAIN = _Transform(INPUT_TRANSFORM[:, 1:5].contiguous(), list(range(WINDOW)), 1)
+PLAIN = _Transform(INPUT[:, 1:5].contiguous(), list(range(WINDOW)), 1)
 ENLARGING = _make_enlarging_transform()
 
 
 def transform_kernels(network: Generator) -> Kernels:
     """Return the transformed kernels of a network's 3×3 convolutions; they take four times the weights' memory."""
-    outer = torch.kron(KERNEL_TRANSFORM, KERNEL_TRANSFORM)
+    along = torch.tensor(KERNEL_TRANSFORM, dtype=torch.float64) / KERNEL_SCALE
+    outer = torch.kron(along, along)
     kernels: Kernels = {}
     for conv in network.modules():
         if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
@@ -230,7 +215,7 @@ class _TransformedConvolution:
         if transform is not PLAIN:
             kernel = kernel[transform.positions][:, transform.positions * transform.factor]
         self.kernel = kernel
-        self.from_positions = OUTPUT_TRANSFORM[:, transform.positions]
+        self.from_positions = OUTPUT[:, transform.positions]
 
     def start(self, channels: int, rows: int) -> None:
         """Keep the last rows of the newest feature, which has so many channels, between strips; zeros at first."""

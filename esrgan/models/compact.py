@@ -100,4 +100,5 @@ class SRVGGNetCompact(Generator):
 def _make_activation(act_type: str, channels: int) -> nn.Module:
     if act_type == "prelu":
         return nn.PReLU(channels)
-    return nn.ReLU(inplace=True) if act_type == "relu" else nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
+    # Not in place, which activation checkpointing does not allow for a layer of the trunk.
+    return nn.ReLU() if act_type == "relu" else nn.LeakyReLU(NEGATIVE_SLOPE)

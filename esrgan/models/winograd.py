@@ -26,7 +26,7 @@ SIDE = 4  # px
 # With fewer tiles in a batch or fewer channels, the transforms take longer than is gained.
 MIN_TILES, MIN_CHANNELS = 64, 32
 # Bᵀ, G and Aᵀ of the paper's equation 12, for the points 0, ±1, ±2 and infinity.
-_INPUT = [
+INPUT_TRANSFORM = [
     [4, 0, -5, 0, 1, 0],
     [0, -4, -4, 1, 1, 0],
     [0, 4, -4, -1, 1, 0],
@@ -34,9 +34,10 @@ _INPUT = [
     [0, 2, -1, -2, 1, 0],
     [0, 4, 0, -5, 0, 1],
 ]
-_KERNEL = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]  # times 24
-_OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
-_BEFORE, _AFTER = 4, 1  # all that the pixels before and after a tile add, to its first and its last value
+KERNEL_TRANSFORM = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]  # times KERNEL_SCALE
+KERNEL_SCALE = 24
+OUTPUT_TRANSFORM = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+BEFORE, AFTER = 4, 1  # all that the pixels before and after a tile add, to its first and its last value
 _BIAS = 7  # the value of a tile's 36 that the output transform adds to all pixels equally
 
 _is_enabled = False
@@ -165,8 +166,10 @@ class _Matrices(NamedTuple):
 
 @cache
 def _matrices(dtype: torch.dtype) -> _Matrices:
-    b, g, a = (torch.tensor(rows, dtype=torch.float64) for rows in (_INPUT, _KERNEL, _OUTPUT))
-    matrices = [b[:, 1:5], torch.kron(g, g) / 24**2, a]
+    b, g, a = (
+        torch.tensor(rows, dtype=torch.float64) for rows in (INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM)
+    )
+    matrices = [b[:, 1:5], torch.kron(g, g) / KERNEL_SCALE**2, a]
     return _Matrices(*(each.to(dtype).contiguous() for each in [*matrices, *(each.T for each in matrices)]))
 
 
@@ -197,10 +200,8 @@ class _DenseConvolutions(torch.autograd.Function):
         count = len(saved) // 2
         features, weights = saved[:count], saved[count:]
         needs_input, _, needs_weights, *_ = ctx.needs_input_grad
-        starts = [
-            0,
-            *(weight.shape[1] for weight in weights),
-        ]  # of the channels that each convolution is the first to see
+        # The first of the channels that each convolution is the first to see.
+        starts = [0, *(weight.shape[1] for weight in weights)]
         size, num_outputs = features[0][0, 0].numel(), sum(weight.shape[0] for weight in weights)
         # The transformed features are computed again, because they would need 2.25 times the features' memory.
         inputs = gradient.new_empty(36, starts[-1] if needs_weights else 0, size)
@@ -248,12 +249,12 @@ def _transform_input(tiles: Tensor, spectrum: Tensor) -> None:
     tiles = tiles.contiguous()
     lines = tiles.view(SIDE, SIDE, *tiles.shape[1:])
     half = (matrix @ tiles.view(SIDE, -1)).view(6, SIDE, *tiles.shape[1:])
-    half[0, :, :, 1:].add_(lines[3, :, :, :-1], alpha=_BEFORE)
-    half[5, :, :, :-1].add_(lines[0, :, :, 1:], alpha=_AFTER)
+    half[0, :, :, 1:].add_(lines[3, :, :, :-1], alpha=BEFORE)
+    half[5, :, :, :-1].add_(lines[0, :, :, 1:], alpha=AFTER)
     out = spectrum.view(6, 6, *tiles.shape[1:])
     torch.bmm(matrix.expand(6, -1, -1), half.view(6, SIDE, -1), out=out.view(6, 6, -1))
-    out[:, 0, :, :, 1:].add_(half[:, 3, :, :, :-1], alpha=_BEFORE)
-    out[:, 5, :, :, :-1].add_(half[:, 0, :, :, 1:], alpha=_AFTER)
+    out[:, 0, :, :, 1:].add_(half[:, 3, :, :, :-1], alpha=BEFORE)
+    out[:, 5, :, :, :-1].add_(half[:, 0, :, :, 1:], alpha=AFTER)
 
 
 def _restore_input(spectrum: Tensor, like: Tensor) -> Tensor:
@@ -261,12 +262,12 @@ def _restore_input(spectrum: Tensor, like: Tensor) -> Tensor:
     matrix = _matrices(spectrum.dtype).input_t
     lines = spectrum.view(6, 6, spectrum.shape[1], *like.shape[2:])
     half = (matrix @ spectrum.view(6, -1)).view(SIDE, *lines.shape[1:])
-    half[3, :, :, :-1].add_(lines[0, :, :, 1:], alpha=_BEFORE)
-    half[0, :, :, 1:].add_(lines[5, :, :, :-1], alpha=_AFTER)
+    half[3, :, :, :-1].add_(lines[0, :, :, 1:], alpha=BEFORE)
+    half[0, :, :, 1:].add_(lines[5, :, :, :-1], alpha=AFTER)
     tiles = half.new_empty(SIDE, SIDE, *half.shape[2:])
     torch.bmm(matrix.expand(SIDE, -1, -1), half.view(SIDE, 6, -1), out=tiles.view(SIDE, SIDE, -1))
-    tiles[:, 3, :, :, :-1].add_(half[:, 0, :, :, 1:], alpha=_BEFORE)
-    tiles[:, 0, :, :, 1:].add_(half[:, 5, :, :, :-1], alpha=_AFTER)
+    tiles[:, 3, :, :, :-1].add_(half[:, 0, :, :, 1:], alpha=BEFORE)
+    tiles[:, 0, :, :, 1:].add_(half[:, 5, :, :, :-1], alpha=AFTER)
     return tiles.flatten(0, 1)
 
 

@@ -5,14 +5,13 @@ import threading
 import pytest
 import skimage
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from esrgan import Upscaler, load_generator
 from esrgan.inference.tiling import Tiling, choose_tiling, estimate_memory
-from esrgan.inference.winograd import INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM, transform_kernels
+from esrgan.inference.winograd import transform_kernels
 from esrgan.models import RRDBNet, SRVGGNetCompact
 from tests.helpers.tiling import upscale_in_parts
 
@@ -51,13 +50,6 @@ def upscale_in_double(network, low):
     expected = network.double()(low.double()).float()
     network.float()
     return expected
-
-
-def test_matrices_compute_a_convolution():
-    kernel, pixels = torch.rand(3, dtype=torch.float64), torch.rand(6, dtype=torch.float64)
-    product = (KERNEL_TRANSFORM @ kernel) * (INPUT_TRANSFORM.double() @ pixels)
-    expected = F.conv1d(pixels[None, None], kernel[None, None])[0, 0]
-    torch.testing.assert_close(OUTPUT_TRANSFORM.double() @ product, expected, rtol=0, atol=1e-12)
 
 
 @settings(max_examples=60, deadline=None)

@@ -73,8 +73,9 @@ def test_a_new_network_soon_becomes_better_than_what_it_starts_from():
     assert sum(losses[-10:]) / 10 < 0.8
 
 
-def test_checkpointed_activations_give_the_same_gradients():
-    network = SRVGGNetCompact(2, 3, num_feat=4, num_conv=2)
+@pytest.mark.parametrize("act_type", ["prelu", "relu", "leakyrelu"])
+def test_checkpointed_activations_give_the_same_gradients(act_type):
+    network = SRVGGNetCompact(2, 3, num_feat=4, num_conv=2, act_type=act_type)
     low, gradients = torch.rand(1, 3, 8, 8), []
     for network.activation_checkpointing in (False, True):
         network.zero_grad()
