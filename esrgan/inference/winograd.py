@@ -190,8 +190,12 @@ class WinogradLayers:
 
     def _transform(self, conv: nn.Module, transform: _Transform = PLAIN) -> _TransformedConvolution:
         assert isinstance(conv, nn.Conv2d)  # noqa: S101  tells the type checker
-        kernel = self.kernels[conv] if self.dim == 2 else self.kernels[conv].transpose(0, 1)
-        return _TransformedConvolution(conv, kernel, self.grid, self.scratch, transform)
+        return _TransformedConvolution(conv, self.kernels[conv], self.grid, self.dim, self.scratch, transform)
+
+
+def _multiply(matrix: Tensor, values: Tensor, out: Tensor) -> None:
+    """Write the products of a matrix with each of several others to ``out``; PyTorch computes them in parallel."""
+    torch.bmm(matrix.expand(len(values), -1, -1), values, out=out)
 
 
 class _TransformedConvolution:
@@ -199,8 +203,9 @@ class _TransformedConvolution:
 
     Args:
         conv: The convolution.
-        kernel: Its transformed kernel (6, 6, C', C): along the strips, across them.
+        kernel: Its transformed kernel (6, 6, C', C).
         grid: The tiles of the input.
+        dim: 2 for strips of rows, 3 for strips of columns.
         scratch: Memory for intermediate results.
         transform: How tiles are transformed.
 
@@ -209,12 +214,15 @@ class _TransformedConvolution:
         size: How many values there are along each axis for a transformed tile of the input.
     """
 
-    def __init__(self, conv: nn.Conv2d, kernel: Tensor, grid: Grid, scratch: _Scratch, transform: _Transform) -> None:
-        self.conv, self.grid, self.scratch, self.transform = conv, grid, scratch, transform
+    def __init__(
+        self, conv: nn.Conv2d, kernel: Tensor, grid: Grid, dim: int, scratch: _Scratch, transform: _Transform
+    ) -> None:
+        self.conv, self.grid, self.dim, self.scratch, self.transform = conv, grid, dim, scratch, transform
         self.high, self.size = grid.enlarge(transform.factor), len(transform.inside)
         if transform is not PLAIN:
-            kernel = kernel[transform.positions][:, transform.positions * transform.factor]
-        self.kernel = kernel
+            places = transform.positions * transform.factor
+            kernel = kernel[places][:, places]
+        self.kernel = kernel.flatten(0, 1)
         self.from_positions = OUTPUT[:, transform.positions]
 
     def start(self, channels: int, rows: int) -> None:
@@ -241,7 +249,7 @@ class _TransformedConvolution:
             inside[:, :, :, :old] = self.kept[:, :, :, first:]
             inside[:, :, :, old : old + count] = new[:, :, :, :count]
             half = self.scratch.take("half", self.size, TILE, channels, rows, columns)
-            torch.mm(self.transform.inside, inside.view(TILE, -1), out=half.view(self.size, -1))
+            _multiply(self.transform.inside, inside.flatten(2).transpose(0, 1), half.flatten(2).transpose(0, 1))
             half[0, :, :, 0].add_(self.kept[TILE - 1, :, :, first - 1], alpha=BEFORE)
             half[0, :, :, 1 : old + count].add_(inside[TILE - 1, :, :, : old + count - 1], alpha=BEFORE)
             half[-1, :, :, : old + count - 1].add_(inside[0, :, :, 1 : old + count], alpha=AFTER)
@@ -256,11 +264,15 @@ class _TransformedConvolution:
 
     def _transform_across(self, half: Tensor, spectrum: Tensor) -> None:
         """Transform (size, 4, C, R, N), which is transformed along the strips already, across them."""
-        shape = (*half.shape[2:4], self.grid.batch, self.grid.columns)
-        for u, lines in enumerate(half):
-            torch.mm(self.transform.inside, lines.view(TILE, -1), out=spectrum[u].view(self.size, -1))
-            spectrum[u, 0].view(shape)[..., 1:].add_(lines[-1].view(shape)[..., :-1], alpha=BEFORE)
-            spectrum[u, -1].view(shape)[..., :-1].add_(lines[0].view(shape)[..., 1:], alpha=AFTER)
+        spectrum = self.turn(spectrum)
+        _multiply(self.transform.inside, half.flatten(2), spectrum.flatten(2))
+        shape = (self.size, *half.shape[2:4], self.grid.batch, self.grid.columns)
+        spectrum[:, 0].view(shape)[..., 1:].add_(half[:, -1].view(shape)[..., :-1], alpha=BEFORE)
+        spectrum[:, -1].view(shape)[..., :-1].add_(half[:, 0].view(shape)[..., 1:], alpha=AFTER)
+
+    def turn(self, spectrum: Tensor) -> Tensor:
+        """Have the first dimension count along the strips and the second across them, or the other way round."""
+        return spectrum if self.dim == 2 else spectrum.transpose(0, 1)
 
     def compute(self, spectrum: Tensor, first: int, *, is_kept: bool) -> Tensor:
         """Compute rows of tiles of the output.
@@ -280,18 +292,18 @@ class _TransformedConvolution:
         columns = max(math.ceil(rows * tiles / COLUMNS) * COLUMNS, MIN_COLUMNS)
         features = spectrum.as_strided((*spectrum.shape[:3], columns), (*spectrum.stride()[:3], 1))
         product = self.scratch.take("product", self.size, self.size, channels, columns)
-        for u in range(self.size):
-            torch.bmm(self.kernel[u % positions], features[u], out=product[u])
+        torch.bmm(self.kernel, features.flatten(0, 1), out=product.flatten(0, 1))
         if self.conv.bias is not None:  # what is added at (1, 1) is added to all pixels
             product[1::positions, 1::positions].add_(self.conv.bias[:, None])
-        half = self.scratch.take("half", self.size, factor, TILE, channels * columns)
-        for u in range(self.size):
-            for q, across in enumerate(product[u].view(factor, positions, -1)):
-                torch.mm(self.from_positions, across, out=half[u, q])
+        product = self.turn(product).flatten(2)
         shape = (factor, TILE, factor, TILE, channels, columns)
         out = torch.empty(shape) if is_kept and factor == 1 else self.scratch.take("out", *shape)
-        for p, along in enumerate(half.view(factor, positions, -1)):
-            torch.mm(self.from_positions, along, out=out[p].view(TILE, -1))
+        half = self.scratch.take("half", self.size, TILE, channels * columns)
+        for q in range(factor):
+            _multiply(self.from_positions, product[:, q * positions : (q + 1) * positions], half)
+            for p in range(factor):
+                along, pixels = half[p * positions : (p + 1) * positions], out[p, :, q].flatten(2)
+                _multiply(self.from_positions, along.transpose(0, 1), pixels.transpose(0, 1))
         out = out[..., : rows * tiles].view(*shape[:-1], rows, tiles)
         return out[0, :, 0] if factor == 1 else self._interleave(out, first)
 
