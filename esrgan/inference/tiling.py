@@ -208,6 +208,7 @@ def choose_tiling(network: Generator, long_side: int, short_side: int, kernels: 
     is_cuda = device.type == "cuda"
     budget = int((_free_gpu_memory(device) if is_cuda else available_memory()) * MEMORY_FRACTION)
     bands, smallest = 1, 1 if kernels is None else TILE
+    short_side = math.ceil(short_side / smallest) * smallest  # images are padded to whole tiles
     least = 1 if kernels is None else WINOGRAD_STRIP_LINES
     max_lines = max((GPU_STRIP_PIXELS if is_cuda else CPU_STRIP_PIXELS) // short_side, least)
     while True:

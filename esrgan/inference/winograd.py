@@ -150,7 +150,7 @@ class _Scratch:
     def take(self, name: str, *shape: int) -> Tensor:
         """Return a tensor of this shape, with whatever its memory held before, and ``MIN_COLUMNS`` values behind it."""
         size = math.prod(shape)
-        if name not in self.buffers or self.buffers[name].numel() < size:
+        if name not in self.buffers or self.buffers[name].numel() < size + MIN_COLUMNS:
             self.buffers[name] = torch.empty(size + MIN_COLUMNS)
         return self.buffers[name][:size].view(shape)
 

@@ -12,6 +12,7 @@ shift, and activations work as on images (B, C, H, W). Functions below accept im
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -40,7 +41,12 @@ OUTPUT_TRANSFORM = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0]
 BEFORE, AFTER = 4, 1  # all that the pixels before and after a tile add, to its first and its last value
 _BIAS = 7  # the value of a tile's 36 that the output transform adds to all pixels equally
 
-_is_enabled = False
+
+class _Switch(threading.local):
+    is_on = False
+
+
+_switch = _Switch()
 
 
 @contextmanager
@@ -48,20 +54,19 @@ def winograd_convolutions(device: torch.device) -> Iterator[None]:
     """On a CPU, have networks in the block convolve by Winograd's algorithm where they can.
 
     Results differ from those of other convolutions by rounding, and large images need much memory, so this is for
-    training steps. The setting applies to all threads.
+    training steps. The setting applies to the current thread only.
     """
-    global _is_enabled
-    before, _is_enabled = _is_enabled, device.type == "cpu"
+    before, _switch.is_on = _switch.is_on, device.type == "cpu"
     try:
         yield
     finally:
-        _is_enabled = before
+        _switch.is_on = before
 
 
 def is_suitable(images: Tensor, channels: int) -> bool:
     """Return whether a network whose features have so many channels should compute images (B, C, H, W) in tiles."""
     return (
-        _is_enabled
+        _switch.is_on
         and images.device.type == "cpu"
         and images.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")

@@ -11,7 +11,7 @@ from torch import nn
 
 from esrgan import Upscaler, load_generator
 from esrgan.inference.tiling import Tiling, choose_tiling, estimate_memory
-from esrgan.inference.winograd import transform_kernels
+from esrgan.inference.winograd import MIN_COLUMNS, _Scratch, transform_kernels
 from esrgan.models import RRDBNet, SRVGGNetCompact
 from tests.helpers.tiling import upscale_in_parts
 
@@ -69,7 +69,7 @@ def test_strips_agree_with_the_network_in_double_precision(name, height, width, 
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("size", [(9, 14), (14, 9)])
+@pytest.mark.parametrize("size", [(9, 14), (14, 9), (9, 5)])
 def test_each_network_agrees_with_double_precision(name, size):
     network = make_strong_network(name)
     low = torch.rand(2, network.in_channels, *size)
@@ -127,6 +127,23 @@ def test_strips_are_whole_tiles_and_fit_into_memory(monkeypatch):
     assert choose_tiling(network, 6000, 1000, kernels) == Tiling(8)
     monkeypatch.setattr("esrgan.inference.tiling.available_memory", lambda: (kept + 3 * line) / 0.6)
     assert choose_tiling(network, 6000, 1000, kernels).bands == 2
+
+
+def test_thin_images_count_whole_tiles(monkeypatch):
+    network = RRDBNet(num_basic_blocks=2)
+    kernels = transform_kernels(network)
+    kept, line = estimate_memory(network, 4, kernels)
+    monkeypatch.setattr("esrgan.inference.tiling.available_memory", lambda: (kept + 800 * line) / 0.6 + 1)
+    for width in (1, 2, 4):
+        assert choose_tiling(network, 6000, width, kernels) == Tiling(800)
+
+
+@pytest.mark.parametrize("more", [1, MIN_COLUMNS, 100])
+def test_scratch_memory_always_has_columns_behind_it(more):
+    scratch = _Scratch()
+    scratch.take("features", 100)
+    values = scratch.take("features", 100 + more)
+    assert values.untyped_storage().nbytes() >= 4 * (100 + more + MIN_COLUMNS)
 
 
 def test_work_is_reported_up_to_its_end():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -130,6 +131,17 @@ def test_vgg_features_are_the_same_by_winograd(vgg11_weights: Path, size: tuple[
         features = network(images)
     assert all(not torch.equal(features[name], expected[name]) for name in expected)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_leaves_other_threads_and_the_time_after_it_alone() -> None:
+    images, seen = torch.rand(1, 3, 32, 32), []
+    with ThreadPoolExecutor(1) as other, winograd_convolutions(CPU):
+        seen.append(other.submit(is_suitable, images, 64).result())
+        with pytest.raises(ValueError, match="failed"), winograd_convolutions(CPU):
+            raise ValueError("failed")
+        assert is_suitable(images, 64)
+    assert not is_suitable(images, 64)
+    assert seen == [False]
 
 
 def test_only_training_in_float32_on_a_cpu_is_in_tiles() -> None:
