@@ -178,7 +178,7 @@ def measure_accuracy(model: Path, side: int) -> None:
     """Compare the precisions with ``exact`` on photographs, at their size and downscaled by 4."""
     upscalers = {name: Upscaler.from_file(model, "cpu", name) for name in ("exact", "fp32", "bf16")}
     if not IS_NATIVE:
-        print("On this machine `auto` is fp32; bfloat16 is emulated, with the same rounding.\n")
+        print("On this machine bfloat16 is emulated, with the same rounding.\n")
     print(f"Centre crops of at most {side}×{side} px. PSNR before and after rounding to 8 bits.\n")
     print("| input | precision | PSNR | PSNR, 8 bits | largest error | within 1 level |\n|---|---|--:|--:|--:|--:|")
     for name in PHOTOGRAPHS:

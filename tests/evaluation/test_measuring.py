@@ -119,6 +119,7 @@ def test_model_identity_includes_precision_and_residual_scaling(model):
     one = Method.model(Upscaler(network, CPU)).identity
     assert one == Method.model(Upscaler(network, CPU)).identity
     assert one != Method.model(Upscaler(network, CPU, torch.bfloat16)).identity
+    assert one != Method.model(Upscaler(network, CPU, winograd=True)).identity
     network.body[0].rdb2.residual_scaling = 0.1
     assert one != Method.model(Upscaler(network, CPU)).identity
 

@@ -1,5 +1,6 @@
 """Winograd's algorithm gives the results of the networks, for any size, strips and batch."""
 
+import gc
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from esrgan import Upscaler, load_generator
+from esrgan.inference import tiling
 from esrgan.inference.tiling import Tiling, choose_tiling, estimate_memory
 from esrgan.inference.winograd import MIN_COLUMNS, _Scratch, transform_kernels
 from esrgan.models import RRDBNet, SRVGGNetCompact
@@ -136,6 +138,35 @@ def test_thin_images_count_whole_tiles(monkeypatch):
     monkeypatch.setattr("esrgan.inference.tiling.available_memory", lambda: (kept + 800 * line) / 0.6 + 1)
     for width in (1, 2, 4):
         assert choose_tiling(network, 6000, width, kernels) == Tiling(800)
+
+
+def measure_peak(network, low, lines, kernels):
+    """Return the most bytes in tensors that exist after a step of the work, without those of the kernels."""
+    ready, peak = {kernel.untyped_storage() for kernel in kernels.values()}, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "choose_tiling", lambda *_: Tiling(lines))
+        gc.collect()
+        gc.freeze()  # existing tensors are not counted
+        for part in tiling.upscale_tiled(network, low, kernels=kernels):
+            del part
+            storages = {each.untyped_storage() for each in gc.get_objects() if type(each) is torch.Tensor}
+            peak = max(peak, sum(each.nbytes() for each in storages - ready))
+        gc.unfreeze()
+    return peak
+
+
+@pytest.mark.slow
+def test_memory_is_as_planned_and_does_not_grow_with_the_length():
+    across, lines = 128, 16
+    network = RRDBNet(4, 3, 32, 16, 2).eval().requires_grad_(False)
+    kernels = transform_kernels(network)
+    kept, line = estimate_memory(network, across, kernels)
+    peaks = [
+        measure_peak(network, torch.zeros(1, 1, 1, 1).expand(1, 3, length, across), lines, kernels)
+        for length in (160, 240)
+    ]
+    assert peaks[1] < 1.02 * peaks[0]
+    assert 0.5 < peaks[0] / (kept + lines * line) < 0.9
 
 
 @pytest.mark.parametrize("more", [1, MIN_COLUMNS, 100])
