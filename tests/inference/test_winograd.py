@@ -31,6 +31,13 @@ NETWORKS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_images_too():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "WINOGRAD_MIN_PIXELS", 0)
+        yield
+
+
 def make_strong_network(name):
     """Return a network whose every layer matters, biases included."""
     torch.manual_seed(0)
@@ -100,6 +107,15 @@ def test_bundled_models_keep_their_levels(model):
     error = high - exact.clip(0, 1)
     assert 10 * torch.log10(1 / torch.from_numpy(error**2).mean()) > 115
     assert abs((high * 255).round() - (exact.clip(0, 1) * 255).round()).max() <= 1
+
+
+def test_small_images_are_computed_directly(monkeypatch):
+    monkeypatch.setattr(tiling, "WINOGRAD_MIN_PIXELS", 1024)
+    network = make_strong_network("nearest")
+    exact, fast = (Upscaler(network, CPU, winograd=winograd) for winograd in (False, True))
+    for height, width, is_direct in [(1, 1, True), (31, 33, True), (32, 32, False), (64, 16, False)]:
+        low = torch.rand(1, 3, height, width)
+        assert torch.equal(exact(low), fast(low)) is is_direct
 
 
 def test_threads_share_an_upscaler():
