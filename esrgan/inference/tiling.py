@@ -24,7 +24,7 @@ from esrgan.models import Generator
 CPU_STRIP_PIXELS = 1 << 15
 # Least lines of a strip by Winograd's algorithm: a dense block transforms 16 lines more than it computes.
 WINOGRAD_STRIP_LINES = 32
-# Smaller images are computed whole and directly, because Winograd's algorithm takes longer for so few tiles.
+# Winograd's algorithm takes longer for smaller images, and for those narrower than a tile. They are computed directly.
 WINOGRAD_MIN_PIXELS = 1 << 10
 # The limit for a strip on a GPU: enough to keep it busy, while a strip of 23 blocks takes about 2.5 GB.
 GPU_STRIP_PIXELS = 1 << 18
@@ -82,8 +82,8 @@ def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0, kernels: K
         network: The generator, on its device. In float32 on a CPU, full strips are bit-identical to the whole image.
         low: (B, C, H, W) in [0, peak], of any type and on any device, with the network's number of channels.
         peak: The value of white.
-        kernels: The network's kernels for Winograd's algorithm, to compute by it in float32 on a CPU, except for images
-            of fewer than ``WINOGRAD_MIN_PIXELS``. Its results do not depend on the strips either, and differ from the
+        kernels: The network's kernels for Winograd's algorithm, to compute by it in float32 on a CPU, except for small
+            images. Its results do not depend on the strips either, and differ from the
             above by rounding only.
 
     Yields:
@@ -111,11 +111,11 @@ def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float, kernel
     height, width = low.shape[2:]
     factor = network.unshuffle_factor
     short_side, long_side = sorted((math.ceil(height / factor), math.ceil(width / factor)))
-    if kernels is None:
-        channels = min(conv.in_channels for conv in _convolutions(network))
-        is_small = long_side * short_side * channels <= SMALL_INPUT_ELEMENTS and network.trunk_dtype == torch.float32
-    else:
-        is_small = long_side * short_side < WINOGRAD_MIN_PIXELS
+    if long_side * short_side < WINOGRAD_MIN_PIXELS or short_side < TILE:
+        kernels = None
+    channels = min(conv.in_channels for conv in _convolutions(network))
+    is_small = long_side * short_side * channels <= SMALL_INPUT_ELEMENTS
+    is_small = is_small and network.trunk_dtype == torch.float32 and kernels is None
     smallest = 1 if kernels is None else TILE
     tiling = choose_tiling(network, long_side, short_side, kernels)
     while True:
