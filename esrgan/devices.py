@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from esrgan.errors import DeviceError
-from esrgan.machine import cpu_quota
+from esrgan.machine import FreeCpus, cpu_quota
 
 
 def select_device(name: str) -> torch.device:
@@ -61,6 +61,15 @@ def _limit_threads() -> None:
     os.environ.setdefault("VIPS_CONCURRENCY", str(math.ceil(quota)))
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), math.ceil(quota)))
+
+
+def follow_free_cpus(free: FreeCpus) -> None:
+    """Use as many threads as there were CPUs free for this process, unless the user set a number.
+
+    Next to another busy process, two threads can be slower than one, as one waits for a CPU and the other one for it.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(free.count())
 
 
 def select_local_device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -18,14 +19,50 @@ import psutil
 
 _ROOT = Path("/")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where PyTorch's loader processes put batches
+MIN_WATCH_S = 0.5  # the system counts CPU time in hundredths of a second
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 def cpu_count(root: Path = _ROOT) -> int:
     """Return the number of CPUs that this process may use: its affinity, or a lower CPU quota, rounded up."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    affinity = len(_affinity())
     return min(affinity, math.ceil(cpu_quota(root) or affinity))
+
+
+def _affinity() -> list[int]:
+    """Return the numbers of the CPUs on which this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+class FreeCpus:
+    """Counts the CPUs that other programs leave to this process."""
+
+    def __init__(self) -> None:
+        self._count, self._before = cpu_count(), self._measure()
+
+    def count(self) -> int:
+        """Return the number of CPUs that were free for this process since the last call; at least 1.
+
+        If that was less than half a second ago, the number stays as it was.
+        """
+        now = self._measure()
+        seconds, busy, own = (new - old for new, old in zip(now, self._before, strict=True))
+        if seconds >= MIN_WATCH_S:
+            self._before = now
+            self._count = min(max(round(len(_affinity()) - (busy - own) / seconds), 1), cpu_count())
+        return self._count
+
+    def _measure(self) -> tuple[float, float, float]:
+        """Return the time, the CPU time that all programs used on these CPUs, and that of this process, in seconds."""
+        used, cpus, process = 0.0, psutil.cpu_times(percpu=True), psutil.Process().cpu_times()
+        for times in (cpus[number] for number in _affinity() if number < len(cpus)):
+            # On Linux, "user" contains "guest" already.
+            unused = ("idle", "iowait", "guest", "guest_nice")
+            used += sum(times) - sum(getattr(times, name, 0.0) for name in unused)
+        return time.monotonic(), used, process.user + process.system
 
 
 def map_in_threads(

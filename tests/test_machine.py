@@ -1,6 +1,8 @@
 """CPU quotas and memory limits of containers, in file systems that look like those of their kinds."""
 
 import os
+from collections import namedtuple
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -144,3 +146,35 @@ def test_obtainable_memory_counts_swap_space_but_not_beyond_limits(fake_root):
     (root / "cg/memory.current").write_text(f"{GB}")
     assert machine.obtainable_memory(root) == GB
     assert machine.obtainable_memory(root / "nothing") == 64 * GB
+
+
+@pytest.mark.parametrize(
+    ("used", "own", "expected"),
+    [(0.0, 0.0, 4), (4.0, 4.0, 4), (1.1, 0.0, 3), (4.0, 2.9, 3), (3.6, 0.3, 1), (4.0, 0.0, 1), (0.4, 0.0, 4)],
+)
+def test_cpus_that_others_leave_are_counted(monkeypatch, used, own, expected):
+    """Seven other CPUs, on which this process may not run, are busy."""
+    clock = {"time": 100.0, "used": 50.0, "own": 30.0}
+    cpu, process = namedtuple("cpu", "user system idle iowait"), namedtuple("process", "user system")
+    monkeypatch.setattr(machine, "_affinity", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(machine, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine.time, "monotonic", lambda: clock["time"])
+    times = lambda: [cpu(clock["used"] / 4, 0.0, 7.0, 1.0)] * 4 + [cpu(clock["time"], 0.0, 0.0, 0.0)] * 7  # noqa: E731
+    monkeypatch.setattr(machine.psutil, "cpu_times", lambda percpu: times())
+    monkeypatch.setattr(machine.psutil.Process, "cpu_times", lambda _: process(clock["own"], 0.0))
+    free = machine.FreeCpus()
+    clock.update(time=100.2, used=58.0)
+    assert free.count() == 4  # too soon
+    clock.update(time=110.0, used=50.0 + 10 * used, own=30.0 + 10 * own)
+    assert free.count() == expected
+
+
+def test_threads_follow_free_cpus_unless_the_user_set_them(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    free = SimpleNamespace(count=lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    devices.follow_free_cpus(free)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    devices.follow_free_cpus(free)
+    assert set_to == [3]

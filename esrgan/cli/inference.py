@@ -11,6 +11,7 @@ from datetime import timedelta
 from esrgan.cli import arguments, process, upscaling_options
 from esrgan.console import log
 from esrgan.errors import EsrganError
+from esrgan.machine import FreeCpus
 from esrgan.progress import explain_interrupt
 from esrgan.text import format_count
 
@@ -63,9 +64,10 @@ def _wait_for_all_processes(processes: int) -> Iterator[None]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    free_cpus = FreeCpus()
     with process.importing():
         from esrgan import files
-        from esrgan.devices import select_local_device
+        from esrgan.devices import follow_free_cpus, select_local_device
         from esrgan.images import measure_images
         from esrgan.inference import Upscaler, is_output_file, plan_jobs, upscale_files
 
@@ -106,10 +108,14 @@ def run(args: argparse.Namespace) -> int:
         return f"{upscaled:,} of {format_count(len(jobs), 'image')} upscaled; {remedy} resumes"
 
     with _wait_for_all_processes(processes), explain_interrupt(describe_interruption):
+        if upscaler.winograd:
+            follow_free_cpus(free_cpus)
         for result in upscale_files(
             upscaler, jobs, options, lambda job, share: shown.progress.update(job, share, str(job.target))
         ):
             shown.add(result.job, result, is_skipped=result.is_skipped, keep=True)
+            if upscaler.winograd:
+                follow_free_cpus(free_cpus)
     upscaled, skipped = shown.tried - shown.failed, shown.progress.finished - shown.tried
     log.info(upscaling_options.describe_total(upscaled, len(jobs), skipped, shown.failed))
     return process.SOME_FAILED if shown.failed else process.OK

@@ -133,6 +133,17 @@ def test_vgg_features_are_the_same_by_winograd(vgg11_weights: Path, size: tuple[
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_gradients_are_the_same_bits_each_time() -> None:
+    """As resumed trainings need."""
+    network, images = RRDBNet(2, 3, 32, 16, 1), torch.rand(2, 3, 32, 32)
+    randomise(network)
+    plain = with_gradients(network, images, network)
+    with winograd_convolutions(CPU):
+        first, *others = (with_gradients(network, images, network) for _ in range(3))
+    assert not torch.equal(first[0], plain[0])
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+
+
 def test_a_step_leaves_other_threads_and_the_time_after_it_alone() -> None:
     images, seen = torch.rand(1, 3, 32, 32), []
     with ThreadPoolExecutor(1) as other, winograd_convolutions(CPU):
