@@ -63,13 +63,13 @@ def _limit_threads() -> None:
         torch.set_num_threads(min(torch.get_num_threads(), math.ceil(quota)))
 
 
-def follow_free_cpus(free: FreeCpus) -> None:
-    """Use as many threads as there were CPUs free for this process, unless the user set a number.
+def follow_free_cpus(free: FreeCpus, most: int) -> None:
+    """Use as many threads as there were CPUs free for this process, at most so many, unless the user set a number.
 
     Next to another busy process, two threads can be slower than one, as one waits for a CPU and the other one for it.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(free.count())
+        torch.set_num_threads(min(free.count(), most))
 
 
 def select_local_device(name: str) -> torch.device:

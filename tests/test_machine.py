@@ -174,7 +174,8 @@ def test_threads_follow_free_cpus_unless_the_user_set_them(monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     free = SimpleNamespace(count=lambda: 3)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    devices.follow_free_cpus(free)
+    devices.follow_free_cpus(free, 4)
     monkeypatch.delenv("OMP_NUM_THREADS")
-    devices.follow_free_cpus(free)
-    assert set_to == [3]
+    devices.follow_free_cpus(free, 4)
+    devices.follow_free_cpus(free, 2)  # PyTorch's default, for example one thread for each pair of CPUs
+    assert set_to == [3, 2]

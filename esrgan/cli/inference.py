@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     free_cpus = FreeCpus()
     with process.importing():
+        import torch
+
         from esrgan import files
         from esrgan.devices import follow_free_cpus, select_local_device
         from esrgan.images import measure_images
@@ -107,15 +109,16 @@ def run(args: argparse.Namespace) -> int:
         upscaled = shown.tried - shown.failed + written
         return f"{upscaled:,} of {format_count(len(jobs), 'image')} upscaled; {remedy} resumes"
 
+    threads = torch.get_num_threads()
     with _wait_for_all_processes(processes), explain_interrupt(describe_interruption):
         if upscaler.winograd:
-            follow_free_cpus(free_cpus)
+            follow_free_cpus(free_cpus, threads)
         for result in upscale_files(
             upscaler, jobs, options, lambda job, share: shown.progress.update(job, share, str(job.target))
         ):
             shown.add(result.job, result, is_skipped=result.is_skipped, keep=True)
             if upscaler.winograd:
-                follow_free_cpus(free_cpus)
+                follow_free_cpus(free_cpus, threads)
     upscaled, skipped = shown.tried - shown.failed, shown.progress.finished - shown.tried
     log.info(upscaling_options.describe_total(upscaled, len(jobs), skipped, shown.failed))
     return process.SOME_FAILED if shown.failed else process.OK

@@ -83,8 +83,7 @@ def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0, kernels: K
         low: (B, C, H, W) in [0, peak], of any type and on any device, with the network's number of channels.
         peak: The value of white.
         kernels: The network's kernels for Winograd's algorithm, to compute by it in float32 on a CPU, except for small
-            images. Its results do not depend on the strips either, and differ from the
-            above by rounding only.
+            images. Its results do not depend on the strips either, and differ from the above by rounding only.
 
     Yields:
         The parts of the output. If memory runs out, the work starts again with smaller parts, and parts of the same
