@@ -458,7 +458,7 @@ def is_possible(variant: Variant, device: torch.device) -> bool:
 
 
 def measure_all(work: list[tuple[str, str]], options: argparse.Namespace, device: torch.device) -> int:
-    """Print a row for each size and variant in turn, and return how many were tried before CUDA refused to go on."""
+    """Print a row for each size and variant in turn, and return how many were tried before CUDA stopped working."""
     peak = measure_peak(device, torch.float16 if device.type == "cuda" else torch.float32, options.measure)
     before, operations = "", 0
     for number, (size, name) in enumerate(work, start=1):
