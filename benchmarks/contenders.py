@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 if json.loads(sys.argv[1])["name"].startswith(("esrgan", "memory")):
-    from esrgan.cli.process import keep_freed_memory, limit_spinning
+    from esrgan.cli.process import keep_freed_memory
+    from esrgan.cli.spinning import limit_spinning
 
     keep_freed_memory()  # as the commands do, before PyTorch is imported
     limit_spinning()

@@ -25,7 +25,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from esrgan.cli.process import keep_freed_memory, limit_spinning
+from esrgan.cli.process import keep_freed_memory
+from esrgan.cli.spinning import limit_spinning
 
 if "plain" not in sys.argv:  # like the trainer, before PyTorch is imported
     keep_freed_memory()

@@ -14,13 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
+from esrgan.cli import spinning
 from esrgan.console import show_messages
 from esrgan.errors import EsrganError, TrainingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
-# For GNU's OpenMP, as in PyTorch's packages for Linux: rounds of a loop, about 0.2 ms. For those of LLVM and Intel, as
-# on macOS and Windows: milliseconds.
-_SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -50,17 +48,6 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def limit_spinning() -> None:
-    """Make threads of OpenMP that wait for each other sleep soon, unless the user has set how they wait.
-
-    By default they keep their CPUs busy for milliseconds, so next to another busy process they take them from the
-    threads they wait for; see "OpenMP's threads spin for a fraction of a millisecond" in docs/decisions.md. Call this
-    before PyTorch is imported.
-    """
-    if not {"OMP_WAIT_POLICY", *_SPINNING} & os.environ.keys():
-        os.environ.update(_SPINNING)
-
-
 @contextmanager
 def importing() -> Iterator[None]:
     """Import modules in the block, quickly; Ctrl-C ends the process immediately.
@@ -78,6 +65,8 @@ def importing() -> Iterator[None]:
         if is_first:
             gc.freeze()  # no later collection looks through the modules either
             gc.enable()
+    if is_first and "torch" in sys.modules:
+        spinning.follow_load()
 
 
 @contextmanager
@@ -122,7 +111,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
     args = parse_args(argv)
     keep_freed_memory()
-    limit_spinning()
+    spinning.limit_spinning()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata, which our own messages name
     try:
         with show_messages():

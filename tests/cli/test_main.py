@@ -68,6 +68,41 @@ def test_waiting_threads_sleep_soon_unless_the_user_decides(monkeypatch, user, e
     assert found == expected
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
+def test_more_threads_than_cpus_exist_while_other_programs_use_the_cpus():
+    code = """
+import os, sys, threading, time
+from esrgan.cli import process, spinning
+
+class FreeCpus:
+    def count(self):
+        return free
+
+def wait_until(condition):
+    end = time.monotonic() + 20
+    while not condition(len(os.listdir("/proc/self/task"))):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+spinning.limit_spinning()
+with process.importing():
+    import torch
+    from esrgan import machine
+    machine.FreeCpus, machine.cpu_count, free = FreeCpus, lambda: 2, 2
+    torch.set_num_threads(2)
+    spinning._WATCH_S = 0.01
+before = len(os.listdir("/proc/self/task"))
+for _ in range(2):
+    free = 1
+    wait_until(lambda count: count >= before + os.cpu_count())
+    free = 2
+    wait_until(lambda count: count <= before + 1)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment["GOMP_SPINCOUNT"] = "10000"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
 def test_no_command_loads_pytorch_before_the_process_is_set_up():
     code = (
         "import sys, importlib; from esrgan.cli import COMMANDS, process;"

@@ -1,0 +1,69 @@
+"""How long OpenMP's threads, which compute on CPUs, wait actively for each other: *spin*.
+
+Next to other programs, spinning threads take the CPU from the threads that they wait for, and two threads become
+several times slower than one. Threads that sleep instead need longer to wake than a small layer takes. So commands spin
+for a fraction of a millisecond, and for less while other programs use the CPUs; see "OpenMP's threads spin for a
+fraction of a millisecond" in docs/decisions.md.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+# For GNU's OpenMP, as in PyTorch's packages for Linux: rounds of a loop, about 0.2 ms. For those of LLVM and Intel, as
+# on macOS and Windows: milliseconds.
+SETTINGS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+_WATCH_S = 1.0
+
+
+def limit_spinning() -> None:
+    """Make threads spin for a fraction of a millisecond, unless the user has set how they wait.
+
+    Call this before PyTorch is imported.
+    """
+    if not {"OMP_WAIT_POLICY", *SETTINGS} & os.environ.keys():
+        os.environ.update(SETTINGS)
+
+
+def follow_load() -> None:
+    """From now on, make threads spin for 100 rounds whenever other programs use CPUs that they need.
+
+    This changes no result. It needs GNU's OpenMP, which spins for so little while a program has more threads than CPUs,
+    and the limit above. Call this after PyTorch is imported.
+    """
+    import torch
+
+    from esrgan.machine import FreeCpus, cpu_count
+
+    threads = min(torch.get_num_threads(), cpu_count())
+    if sys.platform == "linux" and threads > 1 and os.environ.get("GOMP_SPINCOUNT") == SETTINGS["GOMP_SPINCOUNT"]:
+        free = FreeCpus()
+        threading.Thread(target=_follow, args=(lambda: free.count() < threads, threads), daemon=True).start()
+
+
+def _follow(is_busy: Callable[[], bool], threads: int) -> None:
+    """Have more threads than CPUs while the CPUs are busy."""
+    ended: threading.Event | None = None
+    while True:
+        time.sleep(_WATCH_S)
+        if not is_busy():
+            if ended is not None:
+                ended.set()
+            ended = None
+        elif ended is None:
+            ended = threading.Event()
+            for _ in range(math.ceil((os.cpu_count() or 1) / (threads - 1))):
+                threading.Thread(target=_keep_threads, args=(ended,), daemon=True).start()
+
+
+def _keep_threads(ended: threading.Event) -> None:
+    """Keep a set of OpenMP's threads, which sleep, until the event is set."""
+    import torch
+
+    torch.zeros(2**20).add_(1)  # each thread of Python gets a set of its own for its first parallel operation
+    ended.wait()
