@@ -194,6 +194,11 @@ class Training(_Stage):
     )
     g_sched_gamma: _Gamma = Field(default=0.5, description="Factor on g_lr at each of g_sched_steps.")
     d_sched_gamma: _Gamma = Field(default=0.5, description="Factor on d_lr at each of d_sched_steps.")
+    gan_objective: Literal["ragan", "vanilla", "lsgan", "hinge"] = Field(
+        default="ragan",
+        description="Adversarial loss. ragan: relativistic average GAN, the paper's; vanilla: cross-entropy; lsgan: "
+        "least squares; hinge: hinge loss.",
+    )
     g_adversarial_loss_scaling: _NonNegativeFloat = Field(
         default=0.005, description="Weight of the adversarial loss (λ)."
     )

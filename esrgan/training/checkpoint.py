@@ -226,11 +226,16 @@ def is_same_run(content: dict[str, Any], config_name: str, hparams: dict[str, An
     A configuration file may have been edited since, and moved or copied if it was not edited. Another seed is another
     run, because one configuration can be run with several seeds.
     """
-    earlier = content.get("hparams") or {}
-    with suppress(ValidationError):  # an earlier version did not know every key
-        earlier = Config.model_validate(earlier).to_dict()
+    earlier = complete_hparams(content.get("hparams") or {})
     is_same_file = Path(config_name).is_absolute() and content["checkpoint"].get("config_name") == config_name
     return earlier.get("seed") == hparams["seed"] and (is_same_file or _identity(earlier) == _identity(hparams))
+
+
+def complete_hparams(hparams: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of keys that the version which wrote a configuration did not know."""
+    with suppress(ValidationError):
+        return Config.model_validate(hparams).to_dict()
+    return hparams
 
 
 def _identity(hparams: dict[str, Any]) -> dict[str, Any]:

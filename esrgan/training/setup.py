@@ -16,11 +16,18 @@ from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import WeightsError
 from esrgan.files import expand_user, remove_abandoned
-from esrgan.losses import ContentLoss
+from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
 from esrgan.text import format_count, one_line
 from esrgan.training import distributed
-from esrgan.training.checkpoint import Checkpoint, RunFiles, find_newest_checkpoint, is_same_run, split_run
+from esrgan.training.checkpoint import (
+    Checkpoint,
+    RunFiles,
+    complete_hparams,
+    find_newest_checkpoint,
+    is_same_run,
+    split_run,
+)
 from esrgan.training.inputs import StageData, check_processes_agree, load_inputs
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
@@ -108,7 +115,7 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
         if options.run_name or is_same_run(content, options.config_name, hparams):
             return True
         if Path(str(checkpoint.get("config_name"))).name == name:
-            changes = describe_changes(content.get("hparams") or {}, hparams)
+            changes = describe_changes(complete_hparams(content.get("hparams") or {}), hparams)
             others[str(checkpoint.get("run"))] = "; ".join(changes[:3])
         return False
 
@@ -124,7 +131,7 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
 
 def _describe_resume(config: Config, resume: Checkpoint, data: StageData) -> None:
     """Say what has changed since a checkpoint, and where the run continues."""
-    if changes := describe_changes(resume.hparams, config.to_dict()):
+    if changes := describe_changes(complete_hparams(resume.hparams), config.to_dict()):
         log.info(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
     is_over = data.timeline.total_steps == resume.step and resume.pending_validation is None
     if data.timeline.to_dict() != resume.timeline:
@@ -238,6 +245,7 @@ def make_stage(name: str, config: Config, generator: Generator, discriminator: n
         gan.g_content_loss_scaling,
         autocast,
         accumulation,
+        ADVERSARIAL_LOSSES[gan.gan_objective],
     )
 
 

@@ -10,12 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from esrgan.losses import (
-    ContentLoss,
-    PerceptualLoss,
-    relativistic_discriminator_loss,
-    relativistic_generator_loss,
-)
+from esrgan.losses import ADVERSARIAL_LOSSES, AdversarialLoss, ContentLoss, PerceptualLoss
 from esrgan.losses.content import at_least_float32
 from esrgan.models import Generator
 from esrgan.training.updater import Updater
@@ -124,7 +119,7 @@ class PixelStage(Stage):
 
 @dataclass(eq=False)
 class AdversarialStage(Stage):
-    """The GAN stage: L_G = L_percep + λ·L_RaG + η·L_content for the generator, L_RaD for the discriminator.
+    """The GAN stage: L_G = L_percep + λ·L_adv + η·L_content for the generator, L_D for the discriminator.
 
     Both networks are updated from the same pass of the discriminator over real and generated images, so each is trained
     against the other's weights from before the step. If a batch is computed in parts (``accumulation``), the
@@ -141,6 +136,7 @@ class AdversarialStage(Stage):
     content_scaling: float  # η
     autocast: Autocast
     accumulation: int = 1
+    adversarial_loss: AdversarialLoss = ADVERSARIAL_LOSSES["ragan"]
 
     name, label = "training", "GAN-based"
 
@@ -171,8 +167,8 @@ class AdversarialStage(Stage):
         # Adversarial losses of both networks.
         with self.autocast():
             real_logits, fake_logits = self.discriminator(high), self.discriminator(image)
-        adversarial = relativistic_generator_loss(real_logits.detach(), fake_logits)
-        discriminating = relativistic_discriminator_loss(real_logits, fake_logits)
+        adversarial = self.adversarial_loss.generator(real_logits.detach(), fake_logits)
+        discriminating = self.adversarial_loss.discriminator(real_logits, fake_logits)
         g_scale, d_scale = (each.scaler.scale for each in (self.g_updater, self.d_updater))
         share = 1 / self.accumulation
         weighted = g_scale(self.adversarial_scaling * share * adversarial)

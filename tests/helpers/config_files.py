@@ -57,6 +57,7 @@ DEFAULTS = {
         "d_sched_steps": [50000, 100000, 200000, 300000],
         "g_sched_gamma": 0.5,
         "d_sched_gamma": 0.5,
+        "gan_objective": "ragan",
         "g_adversarial_loss_scaling": 0.005,
         "g_content_loss_scaling": 0.01,
     },

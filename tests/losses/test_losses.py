@@ -7,6 +7,7 @@ import torchvision
 
 from esrgan.errors import WeightsError
 from esrgan.losses import (
+    ADVERSARIAL_LOSSES,
     ContentLoss,
     PerceptualLoss,
     relativistic_discriminator_loss,
@@ -249,6 +250,61 @@ def test_half_precision_logits_are_computed_in_float32(dtype):
         computed = loss(real, fake)
         assert computed.dtype == torch.float32
         assert computed.item() == pytest.approx(loss(real.double(), fake.double()).item(), rel=1e-5)
+
+
+# The other GAN objectives
+
+
+def penalties(objective, logit, label):
+    """Return the published penalty of one logit of the discriminator (label 1 or 0), in plain arithmetic."""
+    if objective == "vanilla":
+        chance = 1 / (1 + math.exp(-logit))
+        return -math.log(chance if label else 1 - chance)
+    if objective == "lsgan":
+        return (logit - label) ** 2
+    return max(0.0, 1 - logit if label else 1 + logit)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("objective", ["vanilla", "lsgan", "hinge"])
+def test_other_objectives_are_their_published_formulas(objective, shape):
+    real, fake = logits(shape, 1), logits(shape, 2)
+    reals, fakes = real.flatten().tolist(), fake.flatten().tolist()
+    of_real = sum(penalties(objective, logit, 1) for logit in reals) / len(reals)
+    of_fake = sum(penalties(objective, logit, 0) for logit in fakes) / len(fakes)
+    # The generator wants its images to be labelled 1; for the hinge loss its penalty has no bound.
+    generated = [-logit if objective == "hinge" else penalties(objective, logit, 1) for logit in fakes]
+    loss = ADVERSARIAL_LOSSES[objective]
+    assert loss.discriminator(real, fake).item() == pytest.approx((of_real + of_fake) / 2, rel=1e-12)
+    assert loss.generator(real, fake).item() == pytest.approx(sum(generated) / len(fakes), rel=1e-12)
+
+
+def test_the_default_objective_is_relativistic():
+    real, fake = logits((6, 1), 1), logits((6, 1), 2)
+    assert torch.equal(
+        ADVERSARIAL_LOSSES["ragan"].discriminator(real, fake), relativistic_discriminator_loss(real, fake)
+    )
+    assert torch.equal(ADVERSARIAL_LOSSES["ragan"].generator(real, fake), relativistic_generator_loss(real, fake))
+
+
+@pytest.mark.parametrize("objective", ADVERSARIAL_LOSSES)
+def test_every_objective_sets_the_networks_against_each_other(objective):
+    loss, real, fake = ADVERSARIAL_LOSSES[objective], logits((9, 1), 1) / 9, logits((9, 1), 2) / 9
+    real, fake = real.requires_grad_(), fake.requires_grad_()
+    d_real, d_fake = torch.autograd.grad(loss.discriminator(real, fake), (real, fake))
+    (g_fake,) = torch.autograd.grad(loss.generator(real.detach(), fake), fake)
+    assert d_real.sum() < 0 < d_fake.sum()
+    assert (g_fake < 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("objective", ADVERSARIAL_LOSSES)
+def test_every_objective_computes_half_precision_in_float32(objective, dtype):
+    loss, real, fake = ADVERSARIAL_LOSSES[objective], logits((64, 1), 1, dtype), logits((64, 1), 2, dtype)
+    for each in (loss.discriminator, loss.generator):
+        computed = each(real, fake)
+        assert computed.dtype == torch.float32
+        assert computed.item() == pytest.approx(each(real.double(), fake.double()).item(), rel=1e-5)
 
 
 def test_content_distances_match_pytorch_on_random_images():

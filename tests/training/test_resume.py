@@ -35,6 +35,7 @@ from tests.helpers.runs import (
 pytestmark = pytest.mark.usefixtures("foreground_signals")
 
 Make = Callable[..., dict[str, Any]]
+NEWER_KEYS = [("training", "gan_objective")]  # than the first checkpoints
 
 
 @contextmanager
@@ -284,6 +285,22 @@ def test_a_changed_configuration_is_reported_and_used(
     assert line.count("→") == 3
     assert records_by_step(out_dir, "train", "pretraining")[3]["learning_rate"] == 5e-4
     assert load_run_files(out_dir)["PSNR_x4"]["hparams"] == Config.model_validate(changed).to_dict()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_without_newer_keys_resumes_as_unchanged(
+    reference_run: Path, tiny_config: Make, stop_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out_dir = stop_run("pretraining")
+    (path,) = out_dir.glob("*_checkpoint.pth")
+    content = load_file(path)
+    for section, key in NEWER_KEYS:
+        del content["hparams"][section][key]
+    save_file(path, content)
+    assert run(tiny_config(), out_dir, stage="pretraining", resume=True) is True
+    assert "configuration has changed" not in capsys.readouterr().out
+    ours, reference = load_run_files(out_dir)["PSNR_x4"], load_run_files(reference_run)["PSNR_x4"]
+    assert not find_differences(ours["params"], reference["params"])
 
 
 @pytest.mark.slow

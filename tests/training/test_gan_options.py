@@ -1,0 +1,57 @@
+"""The options of the GAN stage beyond the paper, compared with reference calculations."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
+from esrgan.models import RRDBNet, VGGDiscriminator
+from esrgan.training.stages import AdversarialStage, Autocast
+from esrgan.training.updater import Updater, step_schedule
+from tests.helpers.stages import random_batch, small_generator
+
+pytestmark = pytest.mark.usefixtures("foreground_signals")
+
+CPU = torch.device("cpu")
+
+
+def make_networks() -> tuple[RRDBNet, VGGDiscriminator]:
+    torch.manual_seed(2)
+    return small_generator(), VGGDiscriminator(3, (4, 4, 8, 8), (10,)).double()
+
+
+def make_stage(
+    generator: RRDBNet, discriminator: VGGDiscriminator, rate: float = 1e-3, **options: object
+) -> AdversarialStage:
+    updaters = (Updater(each, step_schedule(rate, 100, 1.0), (0.9, 0.99)) for each in (generator, discriminator))
+    return AdversarialStage(
+        generator, discriminator, ContentLoss(), None, *updaters, 0.3, 0.7, Autocast(CPU), **options
+    )  # type: ignore[arg-type]
+
+
+def norm_of_gradient(loss: Tensor, network: torch.nn.Module) -> float:
+    gradients = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+    return torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+
+
+def test_the_stage_trains_both_networks_with_the_objective() -> None:
+    generator, discriminator = make_networks()
+    stage = make_stage(*copy.deepcopy((generator, discriminator)), adversarial_loss=ADVERSARIAL_LOSSES["lsgan"])
+    low, high = random_batch(0)
+    losses = stage.step(low, high, 0)
+    fake = generator(low)
+    real_logits, fake_logits = discriminator(high), discriminator(fake)
+    adversarial = F.mse_loss(fake_logits, torch.ones_like(fake_logits))
+    of_real, of_fake = ((logits - label).square().mean() for logits, label in ((real_logits, 1), (fake_logits, 0)))
+    total = 0.3 * adversarial + 0.7 * (fake - high).abs().mean()
+    assert losses["g_adversarial_loss"].item() == pytest.approx(adversarial.item(), rel=1e-9)
+    assert losses["d_adversarial_loss"].item() == pytest.approx((of_real + of_fake).item() / 2, rel=1e-9)
+    assert losses["g_total_loss"].item() == pytest.approx(total.item(), rel=1e-9)
+    assert losses["g_gradient_norm"].item() == pytest.approx(norm_of_gradient(total, generator), rel=1e-9)
+    d_norm = norm_of_gradient((of_real + of_fake) / 2, discriminator)
+    assert losses["d_gradient_norm"].item() == pytest.approx(d_norm, rel=1e-9)
