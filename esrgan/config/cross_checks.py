@@ -25,6 +25,7 @@ def find_conflicts(config: Config) -> Iterator[_Conflict]:
     yield from _check_layers(config)
     yield from _check_discriminator(config)
     yield from _check_degradation(config)
+    yield from _check_gan_options(config)
 
 
 def _check_steps(config: Config) -> Iterator[_Conflict]:
@@ -136,3 +137,15 @@ def _check_round(key: str, settings: dict[str, Any]) -> Iterator[_Conflict]:
         elif name in ("betag_range", "betap_range", "resize_range") and not value[0] <= 1 <= value[1]:
             remedy = f"use {format_value([min(value[0], 1), max(value[1], 1)])}"
             yield [f"{key}.{name}"], "a range that contains 1", format_value(value), remedy
+
+
+def _check_gan_options(config: Config) -> Iterator[_Conflict]:
+    gan = config.training
+    if gan.g_artifact_loss_scaling:
+        key, value = "training.g_artifact_loss_scaling", format_value(gan.g_artifact_loss_scaling)
+        if config.ema_decay == 0:
+            expected = "0 without a moving average of the generator (ema_decay 0)"
+            yield [key, "ema_decay"], expected, value, "set ema_decay to 0.999, or this key to 0"
+        if gan.cr_patch_size and min(gan.cr_patch_size) < 4:
+            expected = "at least 4 px for the artefact loss"
+            yield ["training.cr_patch_size", key], expected, format_value(gan.cr_patch_size), "use at least [4, 4]"

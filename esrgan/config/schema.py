@@ -203,6 +203,9 @@ class Training(_Stage):
         default=0.005, description="Weight of the adversarial loss (λ)."
     )
     g_content_loss_scaling: _NonNegativeFloat = Field(default=0.01, description="Weight of the content loss (η).")
+    g_artifact_loss_scaling: _NonNegativeFloat = Field(
+        default=0.0, description="Weight of LDL's artefact loss, which needs the moving average (ema_decay); 0 = off."
+    )
 
 
 class Generator(_Section):

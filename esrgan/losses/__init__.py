@@ -1,4 +1,4 @@
-"""The terms of the generator's loss L_G = L_percep + λ·L_adv + η·L_1 (ESRGAN §3.3, equation 3)."""
+"""The terms of the generator's loss L_G = L_percep + λ·L_adv + η·L_1 (ESRGAN §3.3, equation 3), and optional ones."""
 
 from esrgan.losses.adversarial import (
     ADVERSARIAL_LOSSES,
@@ -6,6 +6,7 @@ from esrgan.losses.adversarial import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
+from esrgan.losses.artifact import artifact_loss
 from esrgan.losses.content import ContentLoss
 from esrgan.losses.perceptual import PerceptualLoss
 
@@ -14,6 +15,7 @@ __all__ = [
     "AdversarialLoss",
     "ContentLoss",
     "PerceptualLoss",
+    "artifact_loss",
     "relativistic_discriminator_loss",
     "relativistic_generator_loss",
 ]

@@ -220,8 +220,18 @@ def make_networks(config: Config, device: torch.device) -> tuple[Generator, nn.M
     )
 
 
-def make_stage(name: str, config: Config, generator: Generator, discriminator: nn.Module, losses: Losses) -> Stage:
-    """Create the stage "pretraining" or "training", with optimisers and schedules of the configuration."""
+def make_stage(
+    name: str,
+    config: Config,
+    generator: Generator,
+    discriminator: nn.Module,
+    losses: Losses,
+    average: Generator | None = None,
+) -> Stage:
+    """Create the stage "pretraining" or "training", with optimisers and schedules of the configuration.
+
+    ``average`` is the moving average of the generator, which only the artefact loss needs.
+    """
     autocast, accumulation = losses.autocast, config.accumulation
 
     def updater(network: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> Updater:
@@ -246,6 +256,8 @@ def make_stage(name: str, config: Config, generator: Generator, discriminator: n
         autocast,
         accumulation,
         ADVERSARIAL_LOSSES[gan.gan_objective],
+        gan.g_artifact_loss_scaling,
+        average,
     )
 
 

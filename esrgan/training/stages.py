@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from esrgan.losses import ADVERSARIAL_LOSSES, AdversarialLoss, ContentLoss, PerceptualLoss
+from esrgan.losses import ADVERSARIAL_LOSSES, AdversarialLoss, ContentLoss, PerceptualLoss, artifact_loss
 from esrgan.losses.content import at_least_float32
 from esrgan.models import Generator
 from esrgan.training.updater import Updater
@@ -121,6 +121,8 @@ class PixelStage(Stage):
 class AdversarialStage(Stage):
     """The GAN stage: L_G = L_percep + λ·L_adv + η·L_content for the generator, L_D for the discriminator.
 
+    With ``artifact_scaling``, L_G also has the artefact loss of LDL, which compares the output with the average's.
+
     Both networks are updated from the same pass of the discriminator over real and generated images, so each is trained
     against the other's weights from before the step. If a batch is computed in parts (``accumulation``), the
     relativistic means and the discriminator's batch normalisation are computed per part.
@@ -137,6 +139,8 @@ class AdversarialStage(Stage):
     autocast: Autocast
     accumulation: int = 1
     adversarial_loss: AdversarialLoss = ADVERSARIAL_LOSSES["ragan"]
+    artifact_scaling: float = 0.0
+    average: Generator | None = None  # the moving average of the generator, for the artefact loss
 
     name, label = "training", "GAN-based"
 
@@ -158,6 +162,7 @@ class AdversarialStage(Stage):
         return means | {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
 
     def _backward(self, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:
+        averaged = self._average_output(low)
         with self.autocast():
             fake = self.generator(low)
         # Each loss adds its gradient with respect to the image, and its graph is freed before the next one is built.
@@ -176,27 +181,41 @@ class AdversarialStage(Stage):
         torch.autograd.backward(d_scale(share * discriminating), inputs=self.d_updater.parameters)
 
         # Distance from the target.
-        content = self.content_loss(image, target)
-        distance = self.content_scaling * content
-        if self.perceptual_loss is not None:
-            with self.autocast():
-                perceptual = self.perceptual_loss(image, target)
-            distance = distance + perceptual
+        distances, distance = self._distances(image, target, averaged)
         torch.autograd.backward(g_scale(share * distance), inputs=[image])
         assert image.grad is not None  # noqa: S101  (narrows the type)
         torch.autograd.backward(fake, image.grad.to(fake.dtype))
 
         losses = {
-            "content_loss": content,
+            "content_loss": distances.pop("content_loss"),
             "g_adversarial_loss": adversarial,
             "g_total_loss": distance + self.adversarial_scaling * adversarial,
             "d_adversarial_loss": discriminating,
             "real_logits": real_logits.mean(),
             "fake_logits": fake_logits.mean(),
-        }
-        if self.perceptual_loss is not None:
-            losses["perceptual_loss"] = perceptual
+        } | distances
         return {name: value.detach() for name, value in losses.items()}
+
+    @torch.no_grad()
+    def _average_output(self, low: Tensor) -> Tensor | None:
+        """Return the output of the averaged generator, or None if no loss needs it."""
+        if not self.artifact_scaling or self.average is None:
+            return None
+        with self.autocast():
+            return self.average(low)  # type: ignore[no-any-return]
+
+    def _distances(self, image: Tensor, target: Tensor, averaged: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses that compare the image with its target, by name, and their weighted sum."""
+        losses = {"content_loss": self.content_loss(image, target)}
+        total = self.content_scaling * losses["content_loss"]
+        if self.perceptual_loss is not None:
+            with self.autocast():
+                losses["perceptual_loss"] = self.perceptual_loss(image, target)
+            total = total + losses["perceptual_loss"]
+        if averaged is not None:
+            losses["artifact_loss"] = artifact_loss(image, averaged, target)
+            total = total + self.artifact_scaling * losses["artifact_loss"]
+        return losses, total
 
     @override
     def learning_rates(self, step: int) -> dict[str, float]:

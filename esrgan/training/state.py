@@ -68,7 +68,7 @@ def begin_stage(run: Run, name: str) -> StageState:
     """Return the state of a stage at its first step, or at that of the checkpoint to resume."""
     data = run.data[name]
     ema = ExponentialMovingAverage(run.generator, run.config.ema_decay)
-    stage = make_stage(name, run.config, run.generator, run.discriminator, run.losses)
+    stage = make_stage(name, run.config, run.generator, run.discriminator, run.losses, ema.average)
     checkpoint = run.start.resume if name == run.start.stage else None
     if checkpoint is not None:
         try:

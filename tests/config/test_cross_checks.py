@@ -116,6 +116,16 @@ MISTAKES = {
         '{"discriminator": {"type": "vgg_basicsr", "vgg_blk_ch": [4, 4, 4, 4, 4, 4, 4, 4, 4, 4]}, "training": {"cr_patch_size": [16, 32]}}',
         "x.json:1:103: training.cr_patch_size: expected at least 32 px for the vgg_basicsr discriminator, got [16, 32]; use at least [32, 32]",
     ),
+    "artefact loss without average": (
+        '{"ema_decay": 0, "training": {"g_artifact_loss_scaling": 1}}',
+        "x.json:1:31: training.g_artifact_loss_scaling: expected 0 without a moving average of the generator (ema_decay 0), "
+        "got 1.0; set ema_decay to 0.999, or this key to 0",
+    ),
+    "patch below the artefact loss": (
+        '{"scale_factor": 2, "perceptual_loss": {"layer_weights": {"conv1_2": 1}}, '
+        '"training": {"g_artifact_loss_scaling": 1, "cr_patch_size": [2, 8]}}',
+        "x.json:1:118: training.cr_patch_size: expected at least 4 px for the artefact loss, got [2, 8]; use at least [4, 4]",
+    ),
     "patch below VGG": (
         '{"training": {"cr_patch_size": [12, 64]}}',
         "x.json:1:15: training.cr_patch_size: expected at least 16 px for block 5 of vgg19, got [12, 64]; "

@@ -60,6 +60,7 @@ DEFAULTS = {
         "gan_objective": "ragan",
         "g_adversarial_loss_scaling": 0.005,
         "g_content_loss_scaling": 0.01,
+        "g_artifact_loss_scaling": 0.0,
     },
     "generator": {
         "type": "rrdb",

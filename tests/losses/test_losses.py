@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from esrgan.losses import (
     ADVERSARIAL_LOSSES,
     ContentLoss,
     PerceptualLoss,
+    artifact_loss,
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
@@ -311,3 +313,51 @@ def test_content_distances_match_pytorch_on_random_images():
     fake, real = images(2, 4, 5, 7), images(2, 4, 5, 7, seed=1)
     assert torch.equal(ContentLoss("l1")(fake, real), F.l1_loss(fake, real))
     assert torch.equal(ContentLoss("l2")(fake, real), F.mse_loss(fake, real))
+
+
+# The artefact loss
+
+
+def expected_artifact_loss(fake, averaged, real):
+    """Compute LDL's formula pixel by pixel with NumPy."""
+    total, (batch, channels, height, width) = 0.0, fake.shape
+    for b in range(batch):
+        residual, averaged_residual = (np.abs(real[b] - image[b]).sum(0) for image in (fake, averaged))
+        overall = residual.var(ddof=1) ** 0.2
+        mirrored = np.pad(residual, 3, mode="reflect")
+        for y in range(height):
+            for x in range(width):
+                if residual[y, x] >= averaged_residual[y, x]:
+                    weight = overall * mirrored[y : y + 7, x : x + 7].var(ddof=1)
+                    total += weight * np.abs(fake[b, :, y, x] - real[b, :, y, x]).sum()
+    return total / (batch * channels * height * width)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_artifact_loss_is_the_formula_of_ldl(channels):
+    fake, averaged, real = (images(2, channels, 9, 12, seed=seed).double() for seed in range(3))
+    loss = artifact_loss(fake, averaged, real)
+    assert loss.item() == pytest.approx(expected_artifact_loss(*(x.numpy() for x in (fake, averaged, real))), rel=1e-9)
+    in_float32 = artifact_loss(fake.float(), averaged.float(), real.float())
+    assert in_float32.dtype == torch.float32
+    assert in_float32.item() == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_artifact_loss_is_zero_where_the_average_is_worse():
+    fake, real = images(1, 3, 8, 8), images(1, 3, 8, 8, seed=1)
+    assert artifact_loss(fake, real + 3, real).item() == 0
+    assert artifact_loss(fake, fake, real).item() > 0  # as in the first step
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+def test_gradient_of_the_artifact_loss_is_finite_for_even_residuals(shift):
+    real = images(1, 3, 8, 8)
+    fake = (real + shift).requires_grad_()
+    artifact_loss(fake, real, real).backward()
+    assert fake.grad.isfinite().all()
+
+
+def test_gradient_of_the_artifact_loss_flows_through_the_map():
+    fake, averaged, real = (images(1, 3, 6, 7, seed=seed).double() for seed in range(3))
+    fake.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: artifact_loss(x, averaged, real), (fake,))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
+from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss, artifact_loss
 from esrgan.models import RRDBNet, VGGDiscriminator
 from esrgan.training.stages import AdversarialStage, Autocast
 from esrgan.training.updater import Updater, step_schedule
@@ -55,3 +55,36 @@ def test_the_stage_trains_both_networks_with_the_objective() -> None:
     assert losses["g_gradient_norm"].item() == pytest.approx(norm_of_gradient(total, generator), rel=1e-9)
     d_norm = norm_of_gradient((of_real + of_fake) / 2, discriminator)
     assert losses["d_gradient_norm"].item() == pytest.approx(d_norm, rel=1e-9)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_stage_compares_with_the_averaged_generator(checkpointing: bool) -> None:
+    generator, discriminator = make_networks()
+    average = copy.deepcopy(generator)
+    with torch.no_grad():
+        for parameter in average.parameters():
+            parameter.mul_(0.9)
+    average.requires_grad_(False)
+    networks = copy.deepcopy((generator, discriminator))
+    networks[0].activation_checkpointing = checkpointing
+    stage = make_stage(*networks, artifact_scaling=2.0, average=average)
+    low, high = random_batch(0)
+    target = random_batch(1)[1]
+    losses = stage.step(low, high, 0, target)
+    fake = generator(low)
+    artifact = artifact_loss(fake, average(low), target)
+    adversarial = ADVERSARIAL_LOSSES["ragan"].generator(discriminator(high), discriminator(fake))
+    total = 0.3 * adversarial + 0.7 * (fake - target).abs().mean() + 2.0 * artifact
+    assert losses["artifact_loss"].item() == pytest.approx(artifact.item(), rel=1e-9)
+    assert losses["g_total_loss"].item() == pytest.approx(total.item(), rel=1e-9)
+    assert losses["g_gradient_norm"].item() == pytest.approx(norm_of_gradient(total, generator), rel=1e-9)
+
+
+def test_the_artifact_loss_of_a_batch_is_the_mean_of_its_parts() -> None:
+    losses = []
+    for parts in (1, 2):
+        generator, discriminator = make_networks()
+        average = copy.deepcopy(generator).requires_grad_(False)
+        stage = make_stage(generator, discriminator, artifact_scaling=1.0, average=average, accumulation=parts)
+        losses.append(stage.step(*random_batch(0), 0)["artifact_loss"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)

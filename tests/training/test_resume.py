@@ -35,7 +35,7 @@ from tests.helpers.runs import (
 pytestmark = pytest.mark.usefixtures("foreground_signals")
 
 Make = Callable[..., dict[str, Any]]
-NEWER_KEYS = [("training", "gan_objective")]  # than the first checkpoints
+NEWER_KEYS = [("training", "gan_objective"), ("training", "g_artifact_loss_scaling")]  # than the first checkpoints
 
 
 @contextmanager
