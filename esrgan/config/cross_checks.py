@@ -26,6 +26,7 @@ def find_conflicts(config: Config) -> Iterator[_Conflict]:
     yield from _check_discriminator(config)
     yield from _check_degradation(config)
     yield from _check_gan_options(config)
+    yield from _check_ramps(config)
 
 
 def _check_steps(config: Config) -> Iterator[_Conflict]:
@@ -141,6 +142,12 @@ def _check_round(key: str, settings: dict[str, Any]) -> Iterator[_Conflict]:
 
 def _check_gan_options(config: Config) -> Iterator[_Conflict]:
     gan = config.training
+    for name in ("gan_objective", "g_adversarial_ramp_steps"):
+        value, default = getattr(gan, name), type(gan).model_fields[name].default
+        if gan.g_adversarial_loss_scaling == 0 and value != default:
+            involved = [f"training.{name}", "training.g_adversarial_loss_scaling"]
+            expected = f"{format_value(default)} without an adversarial loss (g_adversarial_loss_scaling 0)"
+            yield involved, expected, format_value(value), "remove the key, or raise g_adversarial_loss_scaling"
     if gan.g_artifact_loss_scaling:
         key, value = "training.g_artifact_loss_scaling", format_value(gan.g_artifact_loss_scaling)
         if config.ema_decay == 0:
@@ -149,3 +156,14 @@ def _check_gan_options(config: Config) -> Iterator[_Conflict]:
         if gan.cr_patch_size and min(gan.cr_patch_size) < 4:
             expected = "at least 4 px for the artefact loss"
             yield ["training.cr_patch_size", key], expected, format_value(gan.cr_patch_size), "use at least [4, 4]"
+
+
+def _check_ramps(config: Config) -> Iterator[_Conflict]:
+    ramps = {"pretraining": ("warmup_steps",), "training": ("warmup_steps", "g_adversarial_ramp_steps")}
+    for section, names in ramps.items():
+        stage = getattr(config, section)
+        for name in names:
+            steps = getattr(stage, name)
+            if stage.num_steps is not None and steps >= stage.num_steps:
+                expected = f"fewer than the {stage.num_steps} steps of the stage (num_steps)"
+                yield [f"{section}.{name}", f"{section}.num_steps"], expected, format_value(steps), "change one of them"

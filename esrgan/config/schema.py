@@ -148,6 +148,9 @@ class _Stage(_Section):
     num_steps: _PositiveInt | None = Field(default=None, description="Optimiser steps, instead of num_epoch.")
     cr_patch_size: _PatchSize = Field(default=(128, 128), description="HR patch size [H, W], px; null = whole images.")
     betas: _Betas = Field(default=(0.9, 0.999), description="β1 and β2 of Adam.")
+    warmup_steps: _NonNegativeInt = Field(
+        default=0, description="Steps over which learning rates grow linearly at the start of the stage."
+    )
     train_datasets: Annotated[_Datasets, Field(min_length=1)] = Field(
         default=("div2k",),
         description='Training datasets: names, folders of HR images, or objects {"hr": FOLDER, "lr": FOLDER}.',
@@ -201,6 +204,10 @@ class Training(_Stage):
     )
     g_adversarial_loss_scaling: _NonNegativeFloat = Field(
         default=0.005, description="Weight of the adversarial loss (λ)."
+    )
+    g_adversarial_ramp_steps: _NonNegativeInt = Field(
+        default=0,
+        description="Steps over which the weight of the adversarial loss grows linearly at the start of the stage.",
     )
     g_content_loss_scaling: _NonNegativeFloat = Field(default=0.01, description="Weight of the content loss (η).")
     g_artifact_loss_scaling: _NonNegativeFloat = Field(

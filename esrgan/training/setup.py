@@ -33,7 +33,7 @@ from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
-from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule
+from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule, warm_up
 from esrgan.training.validation import Losses
 
 
@@ -239,11 +239,11 @@ def make_stage(
 
     if name == "pretraining":
         pre = config.pretraining
-        schedule = step_schedule(pre.lr, pre.sched_step, pre.sched_gamma)
+        schedule = warm_up(step_schedule(pre.lr, pre.sched_step, pre.sched_gamma), pre.warmup_steps)
         return PixelStage(generator, losses.content, updater(generator, schedule, pre.betas), autocast, accumulation)
     gan = config.training
-    g_schedule = multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma)
-    d_schedule = multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma)
+    g_schedule = warm_up(multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma), gan.warmup_steps)
+    d_schedule = warm_up(multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma), gan.warmup_steps)
     return AdversarialStage(
         generator,
         discriminator,
@@ -258,6 +258,7 @@ def make_stage(
         ADVERSARIAL_LOSSES[gan.gan_objective],
         gan.g_artifact_loss_scaling,
         average,
+        gan.g_adversarial_ramp_steps,
     )
 
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 from esrgan.losses import ADVERSARIAL_LOSSES, AdversarialLoss, ContentLoss, PerceptualLoss, artifact_loss
 from esrgan.losses.content import at_least_float32
 from esrgan.models import Generator
-from esrgan.training.updater import Updater
+from esrgan.training.updater import Updater, ramp
 
 
 class Stage(Protocol):
@@ -141,6 +141,7 @@ class AdversarialStage(Stage):
     adversarial_loss: AdversarialLoss = ADVERSARIAL_LOSSES["ragan"]
     artifact_scaling: float = 0.0
     average: Generator | None = None  # the moving average of the generator, for the artefact loss
+    adversarial_ramp_steps: int = 0  # over which λ grows from 0
 
     name, label = "training", "GAN-based"
 
@@ -152,7 +153,9 @@ class AdversarialStage(Stage):
         target = high if target is None else target
         buffers = list(self.discriminator.buffers())
         before = [buffer.clone() for buffer in buffers]
-        means = _mean_losses([self._backward(*each) for each in _split_batch(self.accumulation, low, high, target)])
+        scaling = ramp(step, self.adversarial_ramp_steps) * self.adversarial_scaling
+        parts = _split_batch(self.accumulation, low, high, target)
+        means = _mean_losses([self._backward(scaling, *each) for each in parts])
         g_norm = self.g_updater.update(means["g_total_loss"], step)
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
         # A skipped step must not change BatchNorm statistics either.
@@ -161,7 +164,7 @@ class AdversarialStage(Stage):
         torch._foreach_copy_(buffers, kept)
         return means | {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
 
-    def _backward(self, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _backward(self, adversarial_scaling: float, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:
         averaged = self._average_output(low)
         with self.autocast():
             fake = self.generator(low)
@@ -176,7 +179,7 @@ class AdversarialStage(Stage):
         discriminating = self.adversarial_loss.discriminator(real_logits, fake_logits)
         g_scale, d_scale = (each.scaler.scale for each in (self.g_updater, self.d_updater))
         share = 1 / self.accumulation
-        weighted = g_scale(self.adversarial_scaling * share * adversarial)
+        weighted = g_scale(adversarial_scaling * share * adversarial)
         torch.autograd.backward(weighted, inputs=[image], retain_graph=True)
         torch.autograd.backward(d_scale(share * discriminating), inputs=self.d_updater.parameters)
 
@@ -189,7 +192,7 @@ class AdversarialStage(Stage):
         losses = {
             "content_loss": distances.pop("content_loss"),
             "g_adversarial_loss": adversarial,
-            "g_total_loss": distance + self.adversarial_scaling * adversarial,
+            "g_total_loss": distance + adversarial_scaling * adversarial,
             "d_adversarial_loss": discriminating,
             "real_logits": real_logits.mean(),
             "fake_logits": fake_logits.mean(),

@@ -24,6 +24,16 @@ def multi_step_schedule(learning_rate: float, milestones: Sequence[int], gamma: 
     return lambda step: learning_rate * gamma ** bisect_right(milestones, step)
 
 
+def ramp(step: int, steps: int) -> float:
+    """Return a factor that grows linearly to 1 over the first ``steps`` steps: 1 / steps, 2 / steps, …, 1, 1, …."""
+    return min(1.0, (step + 1) / steps) if steps else 1.0
+
+
+def warm_up(schedule: Schedule, steps: int) -> Schedule:
+    """Return the schedule with learning rates that grow linearly over the first ``steps`` steps."""
+    return lambda step: ramp(step, steps) * schedule(step)
+
+
 class Updater:
     """Adam with a learning-rate schedule that is a function of the step, so it has no state.
 

@@ -126,6 +126,25 @@ MISTAKES = {
         '"training": {"g_artifact_loss_scaling": 1, "cr_patch_size": [2, 8]}}',
         "x.json:1:118: training.cr_patch_size: expected at least 4 px for the artefact loss, got [2, 8]; use at least [4, 4]",
     ),
+    "objective without weight": (
+        '{"training": {"gan_objective": "hinge", "g_adversarial_loss_scaling": 0}}',
+        'x.json:1:15: training.gan_objective: expected "ragan" without an adversarial loss (g_adversarial_loss_scaling 0), '
+        'got "hinge"; remove the key, or raise g_adversarial_loss_scaling',
+    ),
+    "ramp without weight": (
+        '{"training": {"g_adversarial_ramp_steps": 5, "g_adversarial_loss_scaling": 0}}',
+        "x.json:1:15: training.g_adversarial_ramp_steps: expected 0 without an adversarial loss "
+        "(g_adversarial_loss_scaling 0), got 5; remove the key, or raise g_adversarial_loss_scaling",
+    ),
+    "warm-up longer than the stage": (
+        '{"pretraining": {"warmup_steps": 9, "num_steps": 9}}',
+        "x.json:1:18: pretraining.warmup_steps: expected fewer than the 9 steps of the stage (num_steps), got 9; change one of them",
+    ),
+    "ramp longer than the stage": (
+        '{"training": {"num_steps": 9, "g_adversarial_ramp_steps": 10}}',
+        "x.json:1:31: training.g_adversarial_ramp_steps: expected fewer than the 9 steps of the stage (num_steps), got 10; "
+        "change one of them",
+    ),
     "patch below VGG": (
         '{"training": {"cr_patch_size": [12, 64]}}',
         "x.json:1:15: training.cr_patch_size: expected at least 16 px for block 5 of vgg19, got [12, 64]; "

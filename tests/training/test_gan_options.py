@@ -88,3 +88,12 @@ def test_the_artifact_loss_of_a_batch_is_the_mean_of_its_parts() -> None:
         stage = make_stage(generator, discriminator, artifact_scaling=1.0, average=average, accumulation=parts)
         losses.append(stage.step(*random_batch(0), 0)["artifact_loss"].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_the_weight_of_the_adversarial_loss_grows_over_the_ramp() -> None:
+    stage = make_stage(*make_networks(), adversarial_ramp_steps=3)
+    for step in range(5):
+        losses = stage.step(*random_batch(step), step)
+        weighted = losses["g_total_loss"] - 0.7 * losses["content_loss"]
+        expected = min(step + 1, 3) / 3 * 0.3
+        assert (weighted / losses["g_adversarial_loss"]).item() == pytest.approx(expected, rel=1e-9)

@@ -35,7 +35,11 @@ from tests.helpers.runs import (
 pytestmark = pytest.mark.usefixtures("foreground_signals")
 
 Make = Callable[..., dict[str, Any]]
-NEWER_KEYS = [("training", "gan_objective"), ("training", "g_artifact_loss_scaling")]  # than the first checkpoints
+NEWER_KEYS = [  # than the first checkpoints
+    *(("pretraining", key) for key in ("warmup_steps",)),
+    *(("training", key) for key in ("warmup_steps", "g_adversarial_ramp_steps")),
+    *(("training", key) for key in ("gan_objective", "g_artifact_loss_scaling")),
+]
 
 
 @contextmanager

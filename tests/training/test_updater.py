@@ -8,7 +8,7 @@ from torch.nn.utils import parameters_to_vector
 
 from esrgan.losses import ContentLoss
 from esrgan.training.stages import Autocast, PixelStage
-from esrgan.training.updater import Updater, multi_step_schedule, step_schedule
+from esrgan.training.updater import Updater, multi_step_schedule, ramp, step_schedule, warm_up
 from tests.helpers.stages import random_batch, small_generator
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
@@ -50,6 +50,30 @@ def test_multi_step_schedule_matches_pytorch(milestones: list[int]) -> None:
         assert ours(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12), step
         optimizer.step()
         scheduler.step()
+
+
+def test_warm_up_matches_pytorch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-4)
+    schedulers = [
+        torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 5, total_iters=4),
+        torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5),
+    ]
+    ours = warm_up(step_schedule(1e-4, 3, 0.5), 5)
+    for step in range(12):
+        assert ours(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12), step
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def test_without_warm_up_the_learning_rates_are_the_same() -> None:
+    plain = multi_step_schedule(1e-4, [3, 4], 0.3)
+    assert [warm_up(plain, 0)(step) for step in range(9)] == [plain(step) for step in range(9)]
+
+
+def test_a_ramp_ends_at_one_and_stays_there() -> None:
+    assert [ramp(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert [ramp(step, 0) for step in (0, 1, 10**6)] == [1, 1, 1]
 
 
 def test_losses_are_scaled_only_for_float16() -> None:
