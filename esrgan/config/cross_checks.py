@@ -27,6 +27,7 @@ def find_conflicts(config: Config) -> Iterator[_Conflict]:
     yield from _check_degradation(config)
     yield from _check_gan_options(config)
     yield from _check_ramps(config)
+    yield from _check_schedules(config)
 
 
 def _check_steps(config: Config) -> Iterator[_Conflict]:
@@ -167,3 +168,17 @@ def _check_ramps(config: Config) -> Iterator[_Conflict]:
             if stage.num_steps is not None and steps >= stage.num_steps:
                 expected = f"fewer than the {stage.num_steps} steps of the stage (num_steps)"
                 yield [f"{section}.{name}", f"{section}.num_steps"], expected, format_value(steps), "change one of them"
+
+
+def _check_schedules(config: Config) -> Iterator[_Conflict]:
+    for section, stage in (("pretraining", config.pretraining), ("training", config.training)):
+        if stage.sched == "step":
+            continue
+        involved = [f"{section}.sched", f"{section}.num_steps"]
+        if stage.num_steps is None:
+            expected = "num_steps with the cosine schedule, which ends with the stage"
+            yield involved, expected, "num_epoch", "set num_steps, or set sched to step"
+        for name, field in type(stage).model_fields.items():
+            if "sched_" in name and getattr(stage, name) != field.default:
+                involved, remedy = [f"{section}.{name}", f"{section}.sched"], "remove the key, or set sched to step"
+                yield involved, "the sched step for this key", stage.sched, remedy

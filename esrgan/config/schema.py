@@ -148,6 +148,14 @@ class _Stage(_Section):
     num_steps: _PositiveInt | None = Field(default=None, description="Optimiser steps, instead of num_epoch.")
     cr_patch_size: _PatchSize = Field(default=(128, 128), description="HR patch size [H, W], px; null = whole images.")
     betas: _Betas = Field(default=(0.9, 0.999), description="β1 and β2 of Adam.")
+    weight_decay: _NonNegativeFloat = Field(
+        default=0.0, description="Decoupled weight decay, with which the optimiser is AdamW; 0 = Adam."
+    )
+    sched: Literal["step", "cosine"] = Field(
+        default="step",
+        description="Learning-rate schedule. step: sudden reductions; cosine: half a period of a cosine down to 0 over "
+        "num_steps, which must be set.",
+    )
     warmup_steps: _NonNegativeInt = Field(
         default=0, description="Steps over which learning rates grow linearly at the start of the stage."
     )

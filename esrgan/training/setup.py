@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from esrgan.config import Config, describe_changes
+from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
-from esrgan.errors import WeightsError
+from esrgan.errors import EsrganError, WeightsError
 from esrgan.files import expand_user, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
@@ -33,7 +34,7 @@ from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
-from esrgan.training.updater import Schedule, Updater, multi_step_schedule, step_schedule, warm_up
+from esrgan.training.updater import Schedule, Updater, cosine_schedule, multi_step_schedule, step_schedule, warm_up
 from esrgan.training.validation import Losses
 
 
@@ -234,23 +235,29 @@ def make_stage(
     """
     autocast, accumulation = losses.autocast, config.accumulation
 
-    def updater(network: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> Updater:
-        return Updater(network, schedule, betas, autocast.needs_loss_scaling, config.gradient_clip)
+    def updater(
+        network: nn.Module, learning_rate: float, schedule: Schedule, section: Pretraining | Training
+    ) -> Updater:
+        if section.sched == "cosine":
+            schedule = cosine_schedule(learning_rate, _require_num_steps(name, section))
+        schedule = warm_up(schedule, section.warmup_steps)
+        scale_loss = autocast.needs_loss_scaling
+        return Updater(network, schedule, section.betas, scale_loss, config.gradient_clip, section.weight_decay)
 
     if name == "pretraining":
         pre = config.pretraining
-        schedule = warm_up(step_schedule(pre.lr, pre.sched_step, pre.sched_gamma), pre.warmup_steps)
-        return PixelStage(generator, losses.content, updater(generator, schedule, pre.betas), autocast, accumulation)
+        schedule = step_schedule(pre.lr, pre.sched_step, pre.sched_gamma)
+        return PixelStage(generator, losses.content, updater(generator, pre.lr, schedule, pre), autocast, accumulation)
     gan = config.training
-    g_schedule = warm_up(multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma), gan.warmup_steps)
-    d_schedule = warm_up(multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma), gan.warmup_steps)
+    g_schedule = multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma)
+    d_schedule = multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma)
     return AdversarialStage(
         generator,
         discriminator,
         losses.content,
         losses.perceptual,
-        updater(generator, g_schedule, gan.betas),
-        updater(discriminator, d_schedule, gan.betas),
+        updater(generator, gan.g_lr, g_schedule, gan),
+        updater(discriminator, gan.d_lr, d_schedule, gan),
         gan.g_adversarial_loss_scaling,
         gan.g_content_loss_scaling,
         autocast,
@@ -260,6 +267,13 @@ def make_stage(
         average,
         gan.g_adversarial_ramp_steps,
     )
+
+
+def _require_num_steps(name: str, section: Pretraining | Training) -> int:
+    """Return the length of a stage whose schedule ends with it; a configuration file is checked when it is loaded."""
+    if section.num_steps is None:
+        raise EsrganError(f"{name}.sched: cosine needs the length of the stage in steps; set num_steps")
+    return section.num_steps
 
 
 def describe_networks(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +25,11 @@ def multi_step_schedule(learning_rate: float, milestones: Sequence[int], gamma: 
     return lambda step: learning_rate * gamma ** bisect_right(milestones, step)
 
 
+def cosine_schedule(learning_rate: float, total_steps: int) -> Schedule:
+    """Return a schedule that falls to 0 over ``total_steps`` as half a period of a cosine, like CosineAnnealingLR."""
+    return lambda step: learning_rate * (1 + math.cos(math.pi * min(step / total_steps, 1))) / 2
+
+
 def ramp(step: int, steps: int) -> float:
     """Return a factor that grows linearly to 1 over the first ``steps`` steps: 1 / steps, 2 / steps, …, 1, 1, …."""
     return min(1.0, (step + 1) / steps) if steps else 1.0
@@ -35,7 +41,7 @@ def warm_up(schedule: Schedule, steps: int) -> Schedule:
 
 
 class Updater:
-    """Adam with a learning-rate schedule that is a function of the step, so it has no state.
+    """Adam, or AdamW, with a learning-rate schedule that is a function of the step, so it has no state.
 
     A step whose loss or gradient is not finite changes nothing in any process. The optimiser reads this from a flag on
     the device, so the CPU does not wait for the result.
@@ -46,6 +52,7 @@ class Updater:
         betas: Decay rates of Adam's moment estimates.
         scale_loss: Scale the loss to avoid underflow, for float16 autocast.
         gradient_clip: Maximum norm of the gradient; None disables clipping.
+        weight_decay: Share of each weight, times the learning rate, that AdamW subtracts at each step; 0 is Adam.
 
     Attributes:
         learning_rate_factor: Multiplier of the scheduled learning rate; less than 1 after a rollback.
@@ -58,12 +65,14 @@ class Updater:
         betas: tuple[float, float],
         scale_loss: bool = False,
         gradient_clip: float | None = None,
+        weight_decay: float = 0.0,
     ) -> None:
         self.parameters = list(network.parameters())
         self.schedule = schedule
         self.gradient_clip = gradient_clip
         self.learning_rate_factor = 1.0
-        self.optimizer = torch.optim.Adam(self.parameters, lr=schedule(0), betas=betas, fused=True)
+        kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
+        self.optimizer = kind(self.parameters, schedule(0), betas, weight_decay=weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scale_loss)
 
     def learning_rate(self, step: int) -> float:
@@ -105,10 +114,11 @@ class Updater:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of ``state_dict``; betas are kept from the configuration."""
-        betas = self.optimizer.param_groups[0]["betas"]
+        """Restore a state of ``state_dict``; betas and weight decay are kept from the configuration."""
+        group = self.optimizer.param_groups[0]
+        configured = {name: value for name, value in group.items() if name not in ("params", "lr")}
         self.optimizer.load_state_dict(state["optimizer"])
-        self.optimizer.param_groups[0]["betas"] = betas  # the configuration may have changed since the checkpoint
+        self.optimizer.param_groups[0].update(configured)  # they may have changed since the checkpoint
         if state["scaler"]:  # empty if loss scaling was disabled
             self.scaler.load_state_dict(state["scaler"])
         self.learning_rate_factor = state.get("rate_factor", 1.0)

@@ -145,6 +145,15 @@ MISTAKES = {
         "x.json:1:31: training.g_adversarial_ramp_steps: expected fewer than the 9 steps of the stage (num_steps), got 10; "
         "change one of them",
     ),
+    "cosine without steps": (
+        '{"pretraining": {"sched": "cosine"}}',
+        "x.json:1:18: pretraining.sched: expected num_steps with the cosine schedule, which ends with the stage, got num_epoch; "
+        "set num_steps, or set sched to step",
+    ),
+    "key of another schedule": (
+        '{"training": {"sched": "cosine", "num_steps": 9, "d_sched_steps": [3]}}',
+        "x.json:1:50: training.d_sched_steps: expected the sched step for this key, got cosine; remove the key, or set sched to step",
+    ),
     "patch below VGG": (
         '{"training": {"cr_patch_size": [12, 64]}}',
         "x.json:1:15: training.cr_patch_size: expected at least 16 px for block 5 of vgg19, got [12, 64]; "

@@ -36,9 +36,8 @@ pytestmark = pytest.mark.usefixtures("foreground_signals")
 
 Make = Callable[..., dict[str, Any]]
 NEWER_KEYS = [  # than the first checkpoints
-    *(("pretraining", key) for key in ("warmup_steps",)),
-    *(("training", key) for key in ("warmup_steps", "g_adversarial_ramp_steps")),
-    *(("training", key) for key in ("gan_objective", "g_artifact_loss_scaling")),
+    *((stage, key) for stage in ("pretraining", "training") for key in ("weight_decay", "sched", "warmup_steps")),
+    *(("training", key) for key in ("gan_objective", "g_artifact_loss_scaling", "g_adversarial_ramp_steps")),
 ]
 
 
@@ -313,6 +312,15 @@ def test_changed_betas_are_used_on_resume(tiny_config: Make, stop_run: Callable[
     run(tiny_config(pretraining={"betas": [0.5, 0.75]}), out_dir, stage="pretraining", resume=True, max_steps=3)
     optimizer = load_run_files(out_dir)["PSNR_x4_checkpoint"]["checkpoint"]["stage"]["generator_updater"]["optimizer"]
     assert tuple(optimizer["param_groups"][0]["betas"]) == (0.5, 0.75)
+
+
+@pytest.mark.slow
+def test_changed_weight_decay_is_used_on_resume(tiny_config: Make, stop_run: Callable[[str], Path]) -> None:
+    out_dir = stop_run("pretraining")
+    run(tiny_config(pretraining={"weight_decay": 0.1}), out_dir, stage="pretraining", resume=True, max_steps=3)
+    optimizer = load_run_files(out_dir)["PSNR_x4_checkpoint"]["checkpoint"]["stage"]["generator_updater"]["optimizer"]
+    group = optimizer["param_groups"][0]
+    assert (group["weight_decay"], group["decoupled_weight_decay"]) == (0.1, True)
 
 
 @pytest.mark.parametrize("changes", [{"vgg_blk_ch": [4, 4, 8]}, {"type": "unet", "num_features": 4}])

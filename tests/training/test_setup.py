@@ -14,7 +14,10 @@ import torch
 
 from esrgan.config import Config
 from esrgan.errors import DatasetError, EsrganError, Problem
-from esrgan.training.setup import make_networks
+from esrgan.losses import ContentLoss
+from esrgan.training.setup import make_networks, make_stage
+from esrgan.training.stages import Autocast
+from esrgan.training.validation import Losses
 from tests.helpers.runs import find_differences, read_records, records_by_step, run
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
@@ -209,3 +212,10 @@ def test_files_left_out_are_reported_once_by_each_run(
     for name in ("first", "second"):
         run(config, tmp_path / name, dry_run=True)
         assert capsys.readouterr().out.count("2 images; left out: 1 .txt file") == 1
+
+
+def test_a_cosine_schedule_needs_the_number_of_steps() -> None:
+    config = Config.model_validate({"pretraining": {"sched": "cosine"}, "generator": {"num_basic_blocks": 1}})
+    losses = Losses(ContentLoss(), None, Autocast(CPU))
+    with pytest.raises(EsrganError, match=r"pretraining\.sched: cosine needs the length of the stage in steps"):
+        make_stage("pretraining", config, *make_networks(config, CPU), losses)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
 from esrgan.losses import ContentLoss
 from esrgan.training.stages import Autocast, PixelStage
-from esrgan.training.updater import Updater, multi_step_schedule, ramp, step_schedule, warm_up
+from esrgan.training.updater import Updater, cosine_schedule, multi_step_schedule, ramp, step_schedule, warm_up
 from tests.helpers.stages import random_batch, small_generator
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
@@ -50,6 +52,39 @@ def test_multi_step_schedule_matches_pytorch(milestones: list[int]) -> None:
         assert ours(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12), step
         optimizer.step()
         scheduler.step()
+
+
+def test_cosine_schedule_matches_pytorch_and_stays_at_its_end() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    ours = cosine_schedule(1e-4, 20)
+    for step in range(20):
+        assert ours(step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9), step
+        optimizer.step()
+        scheduler.step()
+    assert ours(20) == ours(30) == 0
+
+
+def step_by_hand(weight: float, gradients: list[float], rate: float, decay: float) -> float:
+    """Apply Adam with decoupled weight decay to one weight (arXiv 1711.05101, algorithm 2)."""
+    (beta1, beta2), mean, square = (0.8, 0.95), 0.0, 0.0
+    for t, gradient in enumerate(gradients, 1):
+        mean = beta1 * mean + (1 - beta1) * gradient
+        square = beta2 * square + (1 - beta2) * gradient**2
+        weight -= rate * decay * weight
+        weight -= rate * (mean / (1 - beta1**t)) / (math.sqrt(square / (1 - beta2**t)) + 1e-8)
+    return weight
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_weight_decay_is_decoupled_from_the_gradient(decay: float) -> None:
+    network = torch.nn.Linear(1, 1, bias=False).double()
+    start, gradients = network.weight.item(), [0.3, -2.0, 0.7]
+    updater = Updater(network, step_schedule(0.1, 9, 1.0), (0.8, 0.95), weight_decay=decay)
+    for step, gradient in enumerate(gradients):
+        network.weight.grad = torch.full((1, 1), gradient, dtype=torch.float64)
+        updater.update(torch.zeros(()), step)
+    assert network.weight.item() == pytest.approx(step_by_hand(start, gradients, 0.1, decay), rel=1e-9)
 
 
 def test_warm_up_matches_pytorch() -> None:
