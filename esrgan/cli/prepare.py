@@ -89,9 +89,9 @@ def _preview(args: argparse.Namespace) -> int:
     from esrgan import images
     from esrgan.config import Config, load
     from esrgan.data.datasets import default_data_root, find_pairs
-    from esrgan.degradation import Degradation
     from esrgan.degradation.preview import preview
     from esrgan.text import format_count
+    from esrgan.training.inputs import make_degradation
 
     names = list(args.dataset)
     if names[0].endswith(".json"):
@@ -100,18 +100,22 @@ def _preview(args: argparse.Namespace) -> int:
     else:
         stage = {"degradation": {}, "cr_patch_size": [256, 256]}
         config, scale = Config.model_validate({"training": stage}), args.scale
-    section = next((stage for stage in (config.training, config.pretraining) if stage.degradation), None)
-    if section is None or section.degradation is None:
+    found = (
+        (stage, degradation)
+        for stage in (config.training, config.pretraining)
+        if (degradation := make_degradation(stage, scale, config.seed))
+    )
+    section, degradation = next(found, (None, None))
+    if section is None or degradation is None:
         remedy = 'write "degradation": {} to use the one of Real-ESRGAN'
         raise ConfigError(Problem(args.dataset[0], "a degradation in one of its stages", "null in both", remedy))
     sources = names or [item if isinstance(item, str) else item.hr for item in section.train_datasets]
     data_root = args.data_root or (expand_user(config.data_root) if config.data_root else default_data_root())
     pairs = find_pairs(sources, "train", scale, data_root, degraded=True)
-    degradation = Degradation(scale, config.seed, **section.degradation.model_dump())
     sheet = preview(
-        [pair.high for pair in pairs], degradation, section.cr_patch_size or (256, 256), config.img_channels
+        [pair.high for pair in pairs], degradation, scale, section.cr_patch_size or (256, 256), config.img_channels
     )
     images.write_pixels(PREVIEW_FILE, sheet, overwrite=True)
-    found = format_count(len(pairs), "HR image")
-    print(f"{PREVIEW_FILE}: {sheet.shape[1]}×{sheet.shape[0]} px, from {found}, ×{scale}")
+    count = format_count(len(pairs), "HR image")
+    print(f"{PREVIEW_FILE}: {sheet.shape[1]}×{sheet.shape[0]} px, from {count}, ×{scale}")
     return process.OK

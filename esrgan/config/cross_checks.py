@@ -111,15 +111,21 @@ def _check_discriminator(config: Config) -> Iterator[_Conflict]:
 
 def _check_degradation(config: Config) -> Iterator[_Conflict]:
     for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
+        keys = [f"{name}.{each}" for each in ("degradation", "photo_degradation") if getattr(stage, each) is not None]
+        if len(keys) == 2:
+            yield keys, "only one of both", "two objects", "set one of them to null"
+        for key in keys:
+            if config.img_channels == 4:
+                expected = "null with img_channels 4 (JPEG has no alpha channel)"
+                yield [key, "img_channels"], expected, "an object", "set it to null"
+            if name == "pretraining" and config.pretraining.hard_transforms:
+                expected = "false with a degradation, which includes JPEG compression"
+                yield ["pretraining.hard_transforms", key], expected, "true", "set it to false"
+        if stage.photo_degradation is not None:
+            yield from _check_photo(f"{name}.photo_degradation", stage.photo_degradation.model_dump())
         if stage.degradation is None:
             continue
         key = f"{name}.degradation"
-        if config.img_channels == 4:
-            expected = "null with img_channels 4 (JPEG has no alpha channel)"
-            yield [key, "img_channels"], expected, "an object", "set it to null"
-        if name == "pretraining" and config.pretraining.hard_transforms:
-            expected = "false with a degradation, which includes JPEG compression"
-            yield ["pretraining.hard_transforms", key], expected, "true", "set it to false"
         low = [item.lr for item in stage.train_datasets if isinstance(item, FolderPair) and item.lr is not None]
         if low:
             involved, remedy = [f"{name}.train_datasets", key], 'remove "lr" or the degradation'
@@ -128,17 +134,31 @@ def _check_degradation(config: Config) -> Iterator[_Conflict]:
             yield from _check_round(f"{key}.{round_name}", getattr(stage.degradation, round_name).model_dump())
 
 
+def _check_photo(key: str, settings: dict[str, Any]) -> Iterator[_Conflict]:
+    yield from _check_ranges(key, settings)
+    factors = settings["earlier_factor_range"]
+    if min(factors) < 1:
+        remedy = f"use {format_value([max(each, 1) for each in factors])}"
+        yield [f"{key}.earlier_factor_range"], "1 or more", format_value(factors), remedy
+
+
 def _check_round(key: str, settings: dict[str, Any]) -> Iterator[_Conflict]:
     for name in ("kernel_prob", "resize_prob"):
         if abs(sum(settings[name]) - 1) > 1e-8:  # the tolerance of NumPy, which draws with these probabilities
             yield [f"{key}.{name}"], "probabilities that sum to 1", format_value(settings[name]), "change some of them"
+    yield from _check_ranges(key, settings)
+    for name in ("betag_range", "betap_range", "resize_range"):
+        value = settings[name]
+        if value[0] <= value[1] and not value[0] <= 1 <= value[1]:
+            remedy = f"use {format_value([min(value[0], 1), max(value[1], 1)])}"
+            yield [f"{key}.{name}"], "a range that contains 1", format_value(value), remedy
+
+
+def _check_ranges(key: str, settings: dict[str, Any]) -> Iterator[_Conflict]:
     for name, value in settings.items():
         if name.endswith(("_range", "_sigma")) and value[0] > value[1]:
             remedy = f"use {format_value(sorted(value))}"
             yield [f"{key}.{name}"], "the smaller number first", format_value(value), remedy
-        elif name in ("betag_range", "betap_range", "resize_range") and not value[0] <= 1 <= value[1]:
-            remedy = f"use {format_value([min(value[0], 1), max(value[1], 1)])}"
-            yield [f"{key}.{name}"], "a range that contains 1", format_value(value), remedy
 
 
 def _check_gan_options(config: Config) -> Iterator[_Conflict]:

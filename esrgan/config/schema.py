@@ -143,6 +143,44 @@ class Degradation(_Section):
     gt_usm: bool = Field(default=True, description="Sharpen the HR patches with an unsharp mask.")
 
 
+class PhotoDegradation(_Section):
+    """Mild degradation of LR patches, as by cameras, phones and web sites; the defaults suit ordinary photographs."""
+
+    clean_prob: _Probability = Field(default=0.15, description="Probability that an LR patch stays as it is.")
+    earlier_jpeg_prob: _Probability = Field(
+        default=0.3, description="Probability that the LR patch is made again from HR, compressed at a larger size."
+    )
+    earlier_factor_range: _PositiveRange = Field(
+        default=(1.0, 2.5), description="Size of that one relative to LR; it must be 1 or more."
+    )
+    earlier_jpeg_range: Annotated[tuple[_JpegQuality, _JpegQuality], _AcceptList] = Field(
+        default=(80, 97), description="Lowest and highest quality of that one."
+    )
+    blur_prob: _Probability = Field(default=0.25, description="Probability of a Gaussian blur.")
+    blur_sigma: _PositiveRange = Field(default=(0.3, 0.7), description="Range of its standard deviation, in px.")
+    noise_prob: _Probability = Field(default=0.4, description="Probability of Gaussian noise.")
+    noise_range: _NonNegativeRange = Field(
+        default=(0.5, 5.0), description="Range of its standard deviation, in 8-bit levels."
+    )
+    gray_noise_prob: _Probability = Field(
+        default=0.4, description="Probability that the noise is the same on all channels."
+    )
+    sharpen_prob: _Probability = Field(default=0.25, description="Probability of unsharp masking.")
+    sharpen_range: _NonNegativeRange = Field(
+        default=(0.1, 0.7), description="Share of the difference from the blurred patch that is added."
+    )
+    sharpen_sigma: _PositiveRange = Field(
+        default=(0.5, 1.2), description="Range of the standard deviation of that blur, in px."
+    )
+    jpeg_prob: _Probability = Field(default=0.85, description="Probability of JPEG at the end.")
+    jpeg_range: Annotated[tuple[_JpegQuality, _JpegQuality], _AcceptList] = Field(
+        default=(60, 95), description="Lowest and highest JPEG quality."
+    )
+    full_chroma_prob: _Probability = Field(
+        default=0.3, description="Probability that the chroma of a JPEG has full resolution (4:4:4); otherwise 4:2:0."
+    )
+
+
 class _Stage(_Section):
     num_epoch: _PositiveInt | None = Field(default=10000, description="Epochs, each of len(train) // batch_size steps.")
     num_steps: _PositiveInt | None = Field(default=None, description="Optimiser steps, instead of num_epoch.")
@@ -170,6 +208,11 @@ class _Stage(_Section):
     degradation: Degradation | None = Field(
         default=None,
         description="Replace the datasets' LR patches with degraded HR patches; {} = Real-ESRGAN's settings, "
+        "null = off.",
+    )
+    photo_degradation: PhotoDegradation | None = Field(
+        default=None,
+        description="Degrade the LR patches of the datasets a little, as cameras and web sites do; {} = the defaults, "
         "null = off.",
     )
 

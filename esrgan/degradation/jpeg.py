@@ -1,4 +1,4 @@
-"""Simulation of JPEG compression: libjpeg's baseline coding with 4:2:0 chroma, without the lossless entropy coding.
+"""Simulation of JPEG compression: libjpeg's baseline coding without the lossless entropy coding.
 
 It follows ITU-T T.81 and JFIF 1.02; ``tests/degradation/test_jpeg.py`` compares it with libjpeg.
 """
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esrgan.degradation.filters import LUMA, ImageBatch, replicate_edges, to_device_of
+from esrgan.degradation.filters import LUMA, ImageBatch, Size, replicate_edges, to_device_of
 
 _BLOCK = 8  # px
 _MCU = 16  # px; side of a unit of four luma blocks and one block of each chroma channel
@@ -63,12 +63,13 @@ def _dct_matrix() -> Tensor:
 _DCT = _dct_matrix()
 
 
-def compress(images: ImageBatch, qualities: Sequence[int]) -> ImageBatch:
+def compress(images: ImageBatch, qualities: Sequence[int], has_full_chroma: Sequence[bool] = ()) -> ImageBatch:
     """Compress images with JPEG and decompress them.
 
     Args:
         images: RGB or single-channel images; they are clipped to [0, 1] and rounded to 8 bits first.
         qualities: Quality of each image, 1 to 100, on libjpeg's scale.
+        has_full_chroma: For each image whether its chroma has full resolution (4:4:4); by default none has (4:2:0).
 
     Returns:
         Images of 8-bit levels in [0, 1], with the same sizes.
@@ -82,17 +83,25 @@ def compress(images: ImageBatch, qualities: Sequence[int]) -> ImageBatch:
     else:
         colours = _convert_colours(levels, _TO_YCC).round()  # chroma is centred on 0
         y = _quantise_dct(colours[:, :1], _quantisation_steps(_LUMA_QUANTISATION, qualities, levels))
-        halves = _round_levels(F.avg_pool2d(colours[:, 1:] + 128, 2).clamp(max=255), 1 / 4, 1 / 2)
-        half = (padded_size[0] // 2, padded_size[1] // 2)
-        # The encoder pads to the right before it downsamples the chroma, and downward after that.
-        halves = replicate_edges(halves, [((h + 1) // 2, half[1]) for h, _ in images.sizes], half)
-        halves = _quantise_dct(halves, _quantisation_steps(_CHROMA_QUANTISATION, qualities, levels)) - 128
-        # The decoder uses no chroma from outside the image.
-        halves = replicate_edges(halves, [((h + 1) // 2, (w + 1) // 2) for h, w in images.sizes], half)
-        blue_and_red = F.interpolate(halves, scale_factor=2, mode="bilinear", align_corners=False)
-        blue_and_red = _round_levels(blue_and_red, 8 / 16, 7 / 16)
-        levels = _convert_colours(torch.cat((y, blue_and_red), 1), _TO_RGB).round().clamp(0, 255)
+        steps = _quantisation_steps(_CHROMA_QUANTISATION, qualities, levels)
+        chroma = _code_halved(colours[:, 1:], steps, images.sizes)
+        if any(has_full_chroma):
+            is_full = to_device_of(torch.tensor(has_full_chroma), levels)[:, None, None, None]
+            chroma = torch.where(is_full, _quantise_dct(colours[:, 1:] + 128, steps) - 128, chroma)
+        levels = _convert_colours(torch.cat((y, chroma), 1), _TO_RGB).round().clamp(0, 255)
     return ImageBatch(levels[..., :height, :width] / 255, images.sizes)
+
+
+def _code_halved(chroma: Tensor, steps: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """Halve, quantise and enlarge chroma (B, 2, H, W), centred on 0, of padded images of these sizes."""
+    halves = _round_levels(F.avg_pool2d(chroma + 128, 2).clamp(max=255), 1 / 4, 1 / 2)
+    half = (chroma.shape[2] // 2, chroma.shape[3] // 2)
+    # The encoder pads to the right before it downsamples the chroma, and downward after that.
+    halves = replicate_edges(halves, [((h + 1) // 2, half[1]) for h, _ in sizes], half)
+    halves = _quantise_dct(halves, steps) - 128
+    # The decoder uses no chroma from outside the image.
+    halves = replicate_edges(halves, [((h + 1) // 2, (w + 1) // 2) for h, w in sizes], half)
+    return _round_levels(F.interpolate(halves, scale_factor=2, mode="bilinear", align_corners=False), 8 / 16, 7 / 16)
 
 
 def _convert_colours(images: Tensor, matrix: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from esrgan import images, resize
+from esrgan.degradation.photo import PhotoDegradation
 from esrgan.degradation.process import Degradation
 from esrgan.errors import DatasetError, Problem
 
@@ -18,13 +19,18 @@ ROWS, COLUMNS = 6, 5  # maximum number of images, and degraded patches of each
 
 
 def preview(
-    paths: Sequence[Path], degradation: Degradation, patch_size: tuple[int, int], channels: int
+    paths: Sequence[Path],
+    degradation: Degradation | PhotoDegradation,
+    scale: int,
+    patch_size: tuple[int, int],
+    channels: int,
 ) -> NDArray[np.uint8]:
     """Make a contact sheet of central crops: HR, sharpened HR, bicubic LR and several degraded LR patches.
 
     Args:
         paths: HR images; at most ``ROWS`` of them, evenly spaced, are shown.
         degradation: Degradation to show.
+        scale: Scale factor.
         patch_size: Maximum (height, width) of the crops in px.
         channels: Number of channels of the images, 1 or 3.
 
@@ -36,7 +42,7 @@ def preview(
     """
     shown = min(ROWS, len(paths))
     rows = [
-        _row(_crop(paths[row * len(paths) // shown], degradation.scale, patch_size, channels), degradation, row)
+        _row(_crop(paths[row * len(paths) // shown], scale, patch_size, channels), degradation, scale, row)
         for row in range(shown)
     ]
     return images.make_contact_sheet(
@@ -54,8 +60,11 @@ def _crop(path: Path, scale: int, patch_size: tuple[int, int], channels: int) ->
     return image[top : top + height, left : left + width]
 
 
-def _row(crop: NDArray[np.uint8], degradation: Degradation, row: int) -> list[NDArray[np.uint8]]:
-    high = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
-    lows, highs = degradation(high.expand(COLUMNS, -1, -1, -1), row * COLUMNS)
+def _row(
+    crop: NDArray[np.uint8], degradation: Degradation | PhotoDegradation, scale: int, row: int
+) -> list[NDArray[np.uint8]]:
+    bicubic = resize.bicubic(crop, Fraction(1, scale))
+    high, low = (torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in (crop, bicubic))
+    lows, highs = degradation(high.expand(COLUMNS, -1, -1, -1), row * COLUMNS, low.expand(COLUMNS, -1, -1, -1))
     made = [(each * 255).round().byte().permute(1, 2, 0).numpy() for each in (highs[0], *lows)]
-    return [crop, made[0], resize.bicubic(crop, Fraction(1, degradation.scale)), *made[1:]]
+    return [crop, made[0], bicubic, *made[1:]]

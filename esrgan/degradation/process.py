@@ -62,12 +62,13 @@ class Degradation:
         self.gt_usm = gt_usm
 
     @torch.no_grad()
-    def __call__(self, high: Tensor, first_position: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, high: Tensor, first_position: int, low: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Degrade a batch on its device.
 
         Args:
             high: HR (B, C, H, W), float32 in [0, 1], with 1 or 3 channels; H and W are multiples of the scale.
             first_position: Position of the first patch in the stream; the other patches follow it.
+            low: LR of the dataset, which is not used.
 
         Returns:
             LR (B, C, H / scale, W / scale), 8-bit levels in [0, 1], and the target: HR (B, C, H, W), sharpened if

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from esrgan.config import Config, FolderPair, describe_changes
+from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
 from esrgan.data import CachedPair, DatasetSpec, Folders, PatchDataset, cache_pairs, find_pairs_and_problems
 from esrgan.data.datasets import default_data_root
-from esrgan.degradation import Degradation
+from esrgan.degradation import Degradation, PhotoDegradation
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.files import expand_user
 from esrgan.losses import PerceptualLoss
@@ -36,7 +37,7 @@ class StageData:
     """Images and length of a stage."""
 
     patches: PatchDataset
-    degradation: Degradation | None  # generates the LR patches; None uses those of ``patches``
+    degradation: Degradation | PhotoDegradation | None  # of the LR patches; None uses those of ``patches``
     validation: Sequence[CachedPair]  # may be empty
     timeline: Timeline
 
@@ -87,9 +88,7 @@ def _load_stage_data(
         spatial_transforms=config.spatial_transforms,
         hard_transforms=name == "pretraining" and config.pretraining.hard_transforms,
     )
-    degradation = None
-    if section.degradation is not None:
-        degradation = Degradation(config.scale_factor, patches.seed, **section.degradation.model_dump())
+    degradation = make_degradation(section, config.scale_factor, patches.seed)
     timeline = Timeline(config.batch_size, max(1, len(train) // config.batch_size))
     done = 0 if resume is None else resume.step
     if resume is not None:
@@ -98,6 +97,15 @@ def _load_stage_data(
         timeline = timeline.resumed_at(done, resume.timeline or old.to_dict())
     timeline = timeline.with_length(section.num_epoch, section.num_steps, options.max_steps, done)
     return StageData(patches, degradation, validation, timeline)
+
+
+def make_degradation(section: Pretraining | Training, scale: int, seed: int) -> Degradation | PhotoDegradation | None:
+    """Return the degradation that a stage's section of the configuration describes, or None."""
+    if section.photo_degradation is not None:
+        return PhotoDegradation(seed, **section.photo_degradation.model_dump())
+    if section.degradation is not None:
+        return Degradation(scale, seed, **section.degradation.model_dump())
+    return None
 
 
 def _load_images(config: Config, name: str, find: Callable[..., Any]) -> tuple[list[CachedPair], list[CachedPair]]:

@@ -131,5 +131,5 @@ def iterate_batches(run: Run, state: StageState) -> Iterator[tuple[Tensor, Tenso
         target = high
         if state.data.degradation is not None:
             position = timeline.first_patch(step) + distributed.rank() * len(high)
-            low, target = state.data.degradation(high, position)
+            low, target = state.data.degradation(high, position, low)
         yield low, high, target

@@ -99,6 +99,22 @@ MISTAKES = {
         '{"training": {"degradation": {"first": {"resize_prob": [0.2, 0.7, 0.2]}}}}',
         "x.json:1:41: training.degradation.first.resize_prob: expected probabilities that sum to 1, got [0.2, 0.7, 0.2]; change some of them",
     ),
+    "photo range": (
+        '{"training": {"photo_degradation": {"jpeg_range": [95, 60]}}}',
+        "x.json:1:37: training.photo_degradation.jpeg_range: expected the smaller number first, got [95, 60]; use [60, 95]",
+    ),
+    "photo factor": (
+        '{"training": {"photo_degradation": {"earlier_factor_range": [0.5, 2]}}}',
+        "x.json:1:37: training.photo_degradation.earlier_factor_range: expected 1 or more, got [0.5, 2.0]; use [1, 2.0]",
+    ),
+    "two degradations": (
+        '{"training": {"degradation": {}, "photo_degradation": {}}}',
+        "x.json:1:15: training.degradation: expected only one of both, got two objects; set one of them to null",
+    ),
+    "photo with hard transforms": (
+        '{"pretraining": {"hard_transforms": true, "photo_degradation": {}}}',
+        "x.json:1:18: pretraining.hard_transforms: expected false with a degradation, which includes JPEG compression, got true; ",
+    ),
     "degradation with alpha": (
         '{"img_channels": 4, "training": {"degradation": {}}}',
         "x.json:1:34: training.degradation: expected null with img_channels 4 (JPEG has no alpha channel), got an object; set it to null",

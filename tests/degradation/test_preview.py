@@ -36,6 +36,12 @@ def test_preview_writes_a_sheet(
     own = images.read_pixels("degradation_preview.png", 3)
     assert own.shape[0] < sheet.shape[0]
     assert run_preview(capsys, "own.json", photos / "train")[1].endswith("from 4 HR images, ×2\n")
+    (tmp_path / "own.json").write_text(
+        f'{{"training": {{"cr_patch_size": [24, 24], "photo_degradation": {{}},'
+        f' "train_datasets": ["{photos / "val"}"]}}}}'
+    )
+    assert run_preview(capsys, "own.json")[0] == 0
+    assert images.read_pixels("degradation_preview.png", 3).shape[0] < own.shape[0] + 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["degradation_preview.png", "own.json"]
 
 

@@ -131,7 +131,7 @@ def test_zero_probabilities_leave_only_resizing_and_jpeg() -> None:
 def test_rank_and_step_determine_the_position(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def degradation(high: Tensor, position: int) -> tuple[Tensor, Tensor]:
+    def degradation(high: Tensor, position: int, low: Tensor) -> tuple[Tensor, Tensor]:
         seen.append((len(high), position))
         return high, high
 
@@ -145,8 +145,11 @@ def test_rank_and_step_determine_the_position(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [(2, 7 * 4 + 2)]
 
 
-def degraded(tiny_config: Callable[..., dict[str, Any]]) -> Config:
-    stage = {"num_steps": 3, "degradation": {"second": {"blur_prob": 0.5}}}
+SETTINGS: dict[str, dict[str, Any]] = {"degradation": {"second": {"blur_prob": 0.5}}, "photo_degradation": {}}
+
+
+def degraded(tiny_config: Callable[..., dict[str, Any]], key: str = "degradation") -> Config:
+    stage = {"num_steps": 3, key: SETTINGS[key]}
     return Config.model_validate(tiny_config(pretraining=stage, training=stage))
 
 
@@ -159,10 +162,11 @@ def trained(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("key", SETTINGS)
 def test_both_stages_train_and_resume_exactly(
-    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    key: str, tiny_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = degraded(tiny_config)
+    config = degraded(tiny_config, key)
     lows: list[Tensor] = []
     for kind in (PixelStage, AdversarialStage):
 
