@@ -81,11 +81,11 @@ def test_clean_patches_have_their_probability() -> None:
 
 @pytest.mark.parametrize(("full_chroma", "subsampling", "other"), [(0.0, "4:2:0", "4:4:4"), (1.0, "4:4:4", "4:2:0")])
 def test_jpeg_is_that_of_libjpeg(full_chroma: float, subsampling: str, other: str) -> None:
-    high, low = patches(4)
+    low = batch(4)
     settings = NOTHING | {"jpeg_prob": 1.0, "jpeg_range": (70, 70), "full_chroma_prob": full_chroma}
-    for made, image in zip(degradation(**settings)(high, 0, low)[0], low, strict=True):
+    for made, image in zip(degradation(**settings)(low, 0, low)[0], low, strict=True):
         assert mean_levels(made, jpeg(image, 70, subsampling)) < 0.5
-        assert mean_levels(made, jpeg(image, 70, other)) > 0.5
+        assert mean_levels(made, jpeg(image, 70, other)) > 1
 
 
 def test_earlier_jpeg_is_larger_and_made_from_hr() -> None:
@@ -94,8 +94,8 @@ def test_earlier_jpeg_is_larger_and_made_from_hr() -> None:
     for made, image in zip(degradation(**NOTHING | settings)(high, 0, torch.zeros_like(low))[0], high, strict=True):
         larger = to_pil(image).resize((24, 32), Image.Resampling.BICUBIC)
         expected = from_pil(to_pil(jpeg(from_pil(larger), 40, "4:2:0")).resize((12, 16), Image.Resampling.BICUBIC))
-        assert mean_levels(made, expected) < 1
-        assert mean_levels(made, from_pil(larger.resize((12, 16), Image.Resampling.BICUBIC))) > 2
+        without = from_pil(larger.resize((12, 16), Image.Resampling.BICUBIC))
+        assert mean_levels(made, expected) < min(2, mean_levels(made, without) / 2)
 
 
 def test_blur_noise_and_sharpening_have_their_strength() -> None:
