@@ -1,9 +1,9 @@
-"""``esrgan prepare``: download datasets, make LR images, or preview a degradation."""
+"""``esrgan prepare``: download datasets, make LR images, cut tiles, or preview a degradation."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from esrgan.cli import arguments, process
@@ -17,9 +17,11 @@ EXAMPLES = """\
   esrgan prepare div2k                   # HR and ×4 LR images, 4.3 GB, into data/
   esrgan prepare div2k set5 set14 --scale 2 --data-root /disk/data
   esrgan prepare photos/train            # LR images of your own folder: photos/train_LR_x4
+  esrgan prepare --tiles tiles photos scans  # tiles of 480 px, without blocky, empty and duplicate ones
   esrgan prepare --preview photos/train  # a sheet of LR patches with Real-ESRGAN's degradation"""
 
 PREVIEW_FILE = Path("degradation_preview.png")
+MAX_BLOCKINESS, MIN_DETAIL = 1.0, 1.5  # docs/how_to/prepare_datasets.md has the measurements that they come from
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,21 +33,44 @@ def make_parser() -> argparse.ArgumentParser:
         EXAMPLES,
     )
     parser.add_argument("dataset", nargs="+", help="div2k, bsds500, set5, set14, flickr2k, or a folder of HR images")
-    parser.add_argument(
+    actions = parser.add_mutually_exclusive_group()
+    arguments.add_path(
+        actions,
+        "--tiles",
+        metavar="DIR",
+        help="cut the HR images into tiles of 480 px, each 240 px after the one before, in this folder. Tiles that are "
+        "blocky, without detail or near-duplicates are dropped and listed",
+    )
+    actions.add_argument(
         "--preview",
         action="store_true",
         help=f"only write {PREVIEW_FILE}: HR crops next to degraded LR patches; name a configuration first to use "
         "its degradation (default: Real-ESRGAN's)",
     )
+    positive = arguments.number("a number of at least 0", lambda value: value >= 0)
+    parser.add_argument(
+        "--max-blockiness",
+        type=positive,
+        default=MAX_BLOCKINESS,
+        metavar="X",
+        help="largest blockiness of a tile, from 0 without traces of JPEG (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-detail",
+        type=positive,
+        default=MIN_DETAIL,
+        metavar="X",
+        help="smallest detail of a tile, in levels of 255 (default: %(default)s)",
+    )
     parser.add_argument("--scale", type=int, choices=(2, 4, 8), default=4, help="scale of the LR images (default: 4)")
     arguments.add_data_root(parser)
-    arguments.add_number(parser, "--workers", help="threads that make LR images (default: one per CPU)")
+    arguments.add_number(parser, "--workers", help="threads that make LR images or tiles (default: one per CPU)")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    return (_preview if args.preview else _prepare)(args)
+    return (_cut_tiles if args.tiles else _preview if args.preview else _prepare)(args)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -55,17 +80,7 @@ def _prepare(args: argparse.Namespace) -> int:
     from esrgan.data.downscale import downscale_folder
     from esrgan.data.prepare import prepare_dataset
 
-    unknown = [name for name in args.dataset if name not in ARCHIVES and not expand_user(name).is_dir()]
-    if unknown:
-        expected = f"{', '.join(ARCHIVES)} or a folder of images"
-        no_files = ("a dataset that needs no preparation", "omit it")
-        got = {
-            name: no_files
-            if name == "skimage"
-            else ("neither", did_you_mean(name, ARCHIVES, suggest_path(expand_user(name), "correct the name")))
-            for name in unknown
-        }
-        raise DatasetError(Problem(f"dataset {name}", expected, *got[name]) for name in unknown)
+    _check_names(args.dataset, ARCHIVES)
     data_root = args.data_root or default_data_root()
     workers = args.workers or cpu_count()
     failed = 0
@@ -83,6 +98,38 @@ def _prepare(args: argparse.Namespace) -> int:
             log.error("%s", problem)
         failed += bool(problems)
     return process.SOME_FAILED if failed else process.OK
+
+
+def _check_names(names: Sequence[str], known: Collection[str]) -> None:
+    """Check that the names are those of known datasets or folders."""
+    from esrgan.data.datasets import DATASET_NAMES
+
+    unknown = [name for name in names if name not in known and not expand_user(name).is_dir()]
+    if not unknown:
+        return
+    expected = f"{', '.join(known)} or a folder of images"
+    no_files = ("a dataset that needs no preparation", "omit it")
+    got = {
+        name: no_files
+        if name in DATASET_NAMES
+        else ("neither", did_you_mean(name, known, suggest_path(expand_user(name), "correct the name")))
+        for name in unknown
+    }
+    raise DatasetError(Problem(f"dataset {name}", expected, *got[name]) for name in unknown)
+
+
+def _cut_tiles(args: argparse.Namespace) -> int:
+    from esrgan.console import log
+    from esrgan.data.datasets import DATASET_NAMES, default_data_root
+    from esrgan.data.tiles import Bounds, cut_tiles
+
+    _check_names(args.dataset, DATASET_NAMES)
+    bounds = Bounds(args.max_blockiness, args.min_detail)
+    workers = args.workers or cpu_count()
+    problems = cut_tiles(args.dataset, args.data_root or default_data_root(), args.tiles, bounds, workers)
+    for problem in problems:
+        log.error("%s", problem)
+    return process.SOME_FAILED if problems else process.OK
 
 
 def _preview(args: argparse.Namespace) -> int:

@@ -81,6 +81,8 @@ _SKIMAGE_FILES: dict[Split, tuple[str, ...]] = {
 DATASET_NAMES = (*_NAMED_DATASETS, "skimage")
 
 OUTPUT_MARKER = ".made-by-esrgan-prepare"  # in a folder of LR images that ``esrgan prepare`` made
+# In a folder of tiles: the measures of the images, and the list and the contact sheet of the tiles that are left out.
+TILE_FILES = (".esrgan-tiles.jsonl", "dropped.csv", "dropped.png")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _COLOURED = 4  # mean difference between the channels of a pixel from which an image is not just tinted by noise
 
@@ -319,6 +321,11 @@ def prepare_command(name: str, scale: int, data_root: Path) -> str:
     return f"esrgan prepare {name}{scale_option}{root_option}"
 
 
+def _belongs_to_tiles(path: Path) -> bool:
+    """Return whether a file describes the tiles in its folder, and so is not an image of a dataset."""
+    return path.name in TILE_FILES and (path.parent / TILE_FILES[0]).exists()
+
+
 def _list_images(folder: Path, unused: dict[Path, str], problems: list[Problem]) -> list[Path]:
     """Return the images below a folder, and add everything else in it to ``unused``."""
     try:
@@ -326,10 +333,12 @@ def _list_images(folder: Path, unused: dict[Path, str], problems: list[Problem])
     except OSError as error:
         problems.append(Problem(f"dataset {folder}", "a readable folder", str(error.strerror), "make it readable"))
         return []
+    if any(path.name == TILE_FILES[0] for path in skipped):
+        files = [path for path in files if not _belongs_to_tiles(path)]
     paths = [path for path in files if path.suffix.lower() in images.SUFFIXES]
     rest = [path for path in files if path.suffix.lower() not in images.SUFFIXES]
     others = skipped | {path: f"{path.suffix.lower() or 'suffixless'} file" for path in rest}
-    others = {path: kind for path, kind in others.items() if path.name != OUTPUT_MARKER}
+    others = {path: kind for path, kind in others.items() if path.name not in (OUTPUT_MARKER, TILE_FILES[0])}
     unused |= others
     if not paths:
         got, remedy = "none", f"put images into it: {' '.join(sorted(images.SUFFIXES))}"

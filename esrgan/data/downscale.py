@@ -56,7 +56,7 @@ def downscale_folder(folder: Path, scale: int, workers: int) -> list[str | Probl
     target = lr_folder(folder, scale)
     problems: list[str | Problem] = []
     jobs = _list_jobs(folder, target, scale, problems)
-    _create_output_folder(target)
+    create_output_folder(target, OUTPUT_MARKER)
     todo = [job for job in jobs if not _is_up_to_date(job)]
     need = sum(math.prod(job.shape) for job in todo)
     free = shutil.disk_usage(target).free
@@ -111,14 +111,23 @@ def _list_jobs(folder: Path, target: Path, scale: int, problems: list[str | Prob
     return [_Job(sources[low], low, (shape[0] // scale, shape[1] // scale, channels)) for low, shape in shapes.items()]
 
 
-def _create_output_folder(target: Path) -> None:
+def create_output_folder(target: Path, marker: str) -> None:
+    """Create a folder for images, and remove what killed processes left in it.
+
+    Args:
+        target: The folder.
+        marker: Name of the file in it by which a later run knows that it made the folder.
+
+    Raises:
+        DatasetError: If it has other files, or cannot be written.
+    """
     try:
-        if target.is_dir() and not (target / OUTPUT_MARKER).exists() and any(target.iterdir()):
+        if target.is_dir() and not (target / marker).exists() and any(target.iterdir()):
             remedy = "use it in the configuration as it is, or move it away"
             expected, got = "an empty folder or one made by this command", "one with your own files"
             raise DatasetError(Problem(str(target), expected, got, remedy))
-        target.mkdir(exist_ok=True)
-        (target / OUTPUT_MARKER).touch()
+        target.mkdir(parents=True, exist_ok=True)
+        (target / marker).touch()
         for subfolder in (target, *(path for path in target.rglob("*") if path.is_dir())):
             remove_abandoned(subfolder)
     except OSError as error:

@@ -1,0 +1,373 @@
+"""Cut HR images into overlapping tiles, without those that teach a network nothing or something wrong.
+
+Everything is measured first, so that what is dropped can be looked at before the tiles are written. The measures are
+kept, one line of JSON for each image: a run that is interrupted or repeated with other bounds does not repeat them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esrgan import images
+from esrgan.console import log
+from esrgan.data import quality
+from esrgan.data.datasets import DATASET_NAMES, TILE_FILES, find_pairs_and_problems
+from esrgan.data.downscale import create_output_folder
+from esrgan.data.tile_sheet import make_sheet
+from esrgan.errors import DatasetError, EsrganError, Problem, shorten
+from esrgan.files import expand_user, lock, write_text
+from esrgan.machine import map_in_threads
+from esrgan.progress import Progress, explain_interrupt
+from esrgan.text import describe_error, format_count, format_size
+
+TILE, STEP, MIN_SIDE = 480, 240, 128  # px
+RECORD, LIST, SHEET = TILE_FILES
+_SCALE = 4  # of LR images that might be in the folders, which are refused
+_Measures = list[tuple[float, float, str]]  # blockiness, detail and hash, in hexadecimal digits, of each tile
+
+
+class Bounds(NamedTuple):
+    """Which tiles are kept.
+
+    Attributes:
+        max_blockiness: Largest ``quality.measure_blockiness``.
+        min_detail: Smallest ``quality.measure_detail``, in levels of 255.
+    """
+
+    max_blockiness: float
+    min_detail: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to cut: its path, and that of its tiles below the folder of tiles, without number and suffix."""
+
+    path: Path
+    name: str
+
+    @cached_property
+    def key(self) -> tuple[str, int, int]:
+        """The identity of the file: path, size and modification time."""
+        status = self.path.stat()
+        return str(self.path.resolve()), status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image, and its measures: blockiness, detail and hash."""
+
+    source: Source
+    number: int
+    top: int
+    left: int
+    shape: tuple[int, int, int]
+    blockiness: float
+    detail: float
+    hash: int
+
+    @property
+    def name(self) -> str:
+        """The path below the folder of tiles, which has the ending that BasicSR gives to its sub-images."""
+        return f"{self.source.name}_s{self.number:03}.png"
+
+    def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the pixels of this tile."""
+        return image[self.top : self.top + self.shape[0], self.left : self.left + self.shape[1]]
+
+
+class Dropped(NamedTuple):
+    """A tile that is left out: why, the measured value and its bound, and the tile that it is a near-duplicate of."""
+
+    tile: Tile
+    reason: str
+    value: float
+    bound: float
+    like: Tile | None = None
+
+
+def cut_tiles(datasets: Sequence[str], data_root: Path, out: Path, bounds: Bounds, workers: int) -> list[str | Problem]:
+    """Cut the HR images of datasets into tiles of 480 px, each beginning 240 px after the one before.
+
+    Tiles that exist are kept if their image has not changed since they were cut.
+
+    Args:
+        datasets: Names or folders; the tiles have the same subfolders.
+        data_root: Folder that holds the named datasets.
+        out: Folder for the tiles.
+        bounds: Which tiles are kept.
+        workers: Number of threads.
+
+    Returns:
+        The problems with single images. The others have been cut.
+
+    Raises:
+        DatasetError: If images cannot be found, or the tiles cannot be written or do not fit on the disk.
+    """
+    problems: list[str | Problem] = []
+    sources = _find_sources(datasets, data_root, out, problems)
+    create_output_folder(out, RECORD)
+    try:
+        busy = f"{out}: another process is cutting tiles"
+        with explain_interrupt(lambda: "the same command resumes"), lock(out / RECORD, busy) as record:
+            problems += _cut_sources(sources, record, out, bounds, workers)
+    except OSError as error:
+        remedy = "free some space or make the folder writable, and run the command again"
+        raise DatasetError(f"{out}: cannot be written: {describe_error(error)}; {remedy}") from error
+    return shorten(problems)
+
+
+def _cut_sources(
+    sources: Sequence[Source], record: BinaryIO, out: Path, bounds: Bounds, workers: int
+) -> list[str | Problem]:
+    problems: list[str | Problem] = []
+    tiles = _measure_sources(sources, record, workers, problems)
+    kept, dropped = choose_tiles(tiles, bounds)
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in Counter(each.reason for each in dropped).items())
+    summary = f"{len(kept):,} kept, {len(dropped):,} dropped{f' ({reasons})' if reasons else ''}"
+    log.info(f"{out}: {format_count(len(tiles), 'tile')} of {format_count(len(sources), 'image')}: {summary}")
+    _remove_outdated(out, kept, dropped)
+    _report_dropped(out, dropped, workers)
+    problems += _write_tiles(kept, out, workers)
+    if kept:
+        log.info(f'{out}: use in a configuration: "train_datasets": [{json.dumps(str(out), ensure_ascii=False)}]')
+    return problems
+
+
+def choose_tiles(tiles: Sequence[Tile], bounds: Bounds) -> tuple[list[Tile], list[Dropped]]:
+    """Return the tiles to keep, and those to drop, each for the first reason that applies."""
+    kept: dict[str, Tile] = {}
+    dropped: list[Dropped] = []
+    known = quality.NearDuplicates()
+    for tile in tiles:
+        if min(tile.shape[:2]) < MIN_SIDE:
+            dropped.append(Dropped(tile, "small", min(tile.shape[:2]), MIN_SIDE))
+        elif tile.detail < bounds.min_detail:
+            dropped.append(Dropped(tile, "without detail", tile.detail, bounds.min_detail))
+        elif tile.blockiness > bounds.max_blockiness:
+            dropped.append(Dropped(tile, "blocky", tile.blockiness, bounds.max_blockiness))
+        elif found := known.find(tile.hash):
+            dropped.append(Dropped(tile, "near-duplicate", found[0], quality.MAX_DISTANCE, kept[found[1]]))
+        else:
+            known.add(tile.hash, tile.name)
+            kept[tile.name] = tile
+    return list(kept.values()), dropped
+
+
+def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems: list[str | Problem]) -> list[Source]:
+    """Return the images to cut, and add those whose tiles would have the names of others to the problems."""
+    folders: set[str] = set()
+    sources: dict[Path, Source] = {}
+    taken: dict[str, Path] = {}
+    failures = []
+    for dataset in datasets:
+        pairs, found = find_pairs_and_problems([dataset], "train", _SCALE, data_root)
+        failures += found
+        folder = None if dataset in DATASET_NAMES else expand_user(dataset)
+        if folder and any(pair.low for pair in pairs):
+            got = "a folder that has their LR images too"
+            failures.append(Problem(dataset, "HR images only", got, "name the folder of the HR images"))
+        if folder and out.resolve().is_relative_to(folder.resolve()):
+            failures.append(
+                Problem(str(out), f"a folder outside {dataset}", "one in it", "choose another for the tiles")
+            )
+        base = dataset if folder is None else folder.resolve().name or "images"
+        numbered = (f"{base}_{number}" if number > 1 else base for number in range(1, len(datasets) + 1))
+        place = next(name for name in numbered if name not in folders)
+        folders.add(place)
+        for path in (pair.high for pair in pairs):
+            below = path.relative_to(folder) if folder else Path(path.name)
+            source = Source(path, (place / below.with_suffix("")).as_posix())
+            if taken.setdefault(source.name, path) == path:
+                sources.setdefault(path.resolve(), source)
+            else:
+                got = f"{taken[source.name].name} as well"
+                problems.append(Problem(str(path), "only one image of this name", got, "rename one of them"))
+    if failures:
+        raise DatasetError(failures)
+    return list(sources.values())
+
+
+def _measure_sources(
+    sources: Sequence[Source], record: BinaryIO, workers: int, problems: list[str | Problem]
+) -> list[Tile]:
+    """Return the tiles of all images with their measures, and add the problems with images that cannot be read."""
+    found: dict[Source, list[Tile]] = {}
+    todo: list[Source] = []
+    known = _read_record(Path(record.name))
+    for source in sources:
+        try:
+            shape, measures = known[source.key]
+            found[source] = _make_tiles(source, shape, measures)
+        except (KeyError, ValueError, OSError):  # what cannot be read is reported below
+            todo.append(source)
+    shown = Progress(images.measure_images({source: source.path for source in todo}), "measuring images: ")
+
+    def describe_interruption() -> str:
+        return (
+            f"{shown.finished:,} of {format_count(len(todo), 'image')} measured; the same command measures the others"
+        )
+
+    with explain_interrupt(describe_interruption):
+        for source, made in map_in_threads(_measure, todo, workers):
+            if isinstance(made, list):
+                problems += made
+            else:
+                # A line that was cut off by an interruption is ended by the next one.
+                record.write(b"\n" + json.dumps([source.key, *made]).encode())
+                record.flush()
+                found[source] = _make_tiles(source, *made)
+            shown.finish(source)
+    return [tile for source in sources for tile in found.get(source, ())]
+
+
+def _read_record(path: Path) -> dict[tuple[str, int, int], tuple[tuple[int, int, int], _Measures]]:
+    """Return the shape and the measures of images that were measured before, by ``Source.key``."""
+    known = {}
+    for line in path.read_text("ascii", "replace").splitlines():
+        try:
+            key, shape, measures = json.loads(line)
+        except (ValueError, TypeError):  # an empty line, or one that was cut off
+            continue
+        known[tuple(key)] = tuple(shape), measures
+    return known
+
+
+def _make_tiles(source: Source, shape: tuple[int, int, int], measures: _Measures) -> list[Tile]:
+    return [
+        Tile(
+            source,
+            number,
+            top,
+            left,
+            (min(TILE, shape[0]), min(TILE, shape[1]), shape[2]),
+            block,
+            detail,
+            int(bits, 16),
+        )
+        for number, ((top, left), (block, detail, bits)) in enumerate(zip(_grid(shape), measures, strict=True), 1)
+    ]
+
+
+def _grid(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return top and left of each tile; the last ones end at the border, and a smaller image is one tile."""
+    rows, columns = (sorted({*range(0, size - TILE + 1, STEP), max(size - TILE, 0)}) for size in shape[:2])
+    return [(top, left) for top in rows for left in columns]
+
+
+def _read(source: Source) -> NDArray[np.uint8]:
+    channels = images.read_shape(source.path)[2]
+    return images.read_pixels(source.path, {2: 1}.get(channels, channels))  # alpha of grey images must be opaque
+
+
+def _measure(source: Source) -> tuple[tuple[int, int, int], _Measures] | list[str | Problem]:
+    """Return the shape of an image and the measures of its tiles, or the problems with it."""
+    try:
+        _ = source.key
+        image = _read(source)
+    except EsrganError as error:
+        return list(error.problems)
+    except OSError as error:
+        return [f"{source.path}: cannot be read: {describe_error(error)}; check the file and its permissions"]
+    luma = quality.measure_luma(image)
+    measures: _Measures = []
+    for top, left in _grid(image.shape):
+        tile = luma[top : top + TILE, left : left + TILE]
+        # They are rounded as the list of dropped tiles shows them.
+        numbers = [round(measure(tile), 3) for measure in (quality.measure_blockiness, quality.measure_detail)]
+        measures.append((numbers[0], numbers[1], f"{quality.hash_image(tile):x}"))
+    height, width, channels = image.shape
+    return (height, width, channels), measures
+
+
+def _remove_outdated(out: Path, kept: Sequence[Tile], dropped: Sequence[Dropped]) -> None:
+    """Delete tiles of earlier runs that are dropped now, and warn of images that are no tiles of these images."""
+    outdated, current = {out / each.tile.name for each in dropped}, {out / tile.name for tile in kept}
+    others = []
+    for path in images.list_files(out)[0]:
+        if path in outdated:
+            path.unlink()
+        elif path not in current and path.name not in TILE_FILES and path.suffix.lower() in images.SUFFIXES:
+            others.append(path)
+    if others:
+        text = f"{format_count(len(others), 'image')} not cut from the given ones (first: {others[0]})"
+        log.warning(f"{out}: also has {text}; delete what should not be trained on")
+
+
+def _report_dropped(out: Path, dropped: Sequence[Dropped], workers: int) -> None:
+    """Write the list and the contact sheet of the dropped tiles, unless they are as before."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["tile", "image", "left", "top", "width", "height", "reason", "value", "bound", "like"])
+    for tile, reason, value, bound, like in dropped:
+        place = [tile.left, tile.top, tile.shape[1], tile.shape[0]]
+        rows.writerow([tile.name, tile.source.path, *place, reason, value, bound, like.name if like else ""])
+    path, sheet, content = out / LIST, out / SHEET, text.getvalue()
+    is_known = path.exists() and path.read_text("utf-8", "surrogateescape") == content
+    if not is_known or sheet.exists() != bool(dropped):
+        sheet.unlink(missing_ok=True)  # so that an interruption leaves no sheet of other tiles
+        write_text(path, content)
+        if dropped:
+            images.write_pixels(sheet, make_sheet(dropped, _read, workers))
+    if dropped:
+        log.info(f"{path} lists what is dropped and why, and {sheet} shows it")
+
+
+def _write_tiles(tiles: Sequence[Tile], out: Path, workers: int) -> list[str | Problem]:
+    """Write the tiles that do not exist or whose image has changed since, and return the problems."""
+    todo: dict[Source, list[Tile]] = {}
+    for tile in tiles:
+        path = out / tile.name
+        if not path.exists() or path.stat().st_mtime_ns != tile.source.key[2]:
+            todo.setdefault(tile.source, []).append(tile)
+    sizes: dict[Hashable, float] = {
+        source: sum(math.prod(tile.shape) for tile in group) for source, group in todo.items()
+    }
+    need, free = sum(sizes.values()), shutil.disk_usage(out).free
+    if need > free:
+        raise DatasetError(Problem(str(out), f"{format_size(need)} free", format_size(free), "free some space"))
+    count = sum(map(len, todo.values()))
+    log.info(f"{out}: {format_count(count, 'tile')} to write{f', up to {format_size(need)}' if todo else ''}")
+    shown = Progress(sizes, f"{out}: ")
+
+    def describe_interruption() -> str:
+        images_done = f"{shown.finished:,} of {format_count(len(todo), 'image')}"
+        return f"tiles of {images_done} written; the same command writes the others"
+
+    problems: list[str | Problem] = []
+    with explain_interrupt(describe_interruption):
+        for source, found in map_in_threads(lambda source: _cut(source, todo[source], out), list(todo), workers):
+            problems += found
+            shown.finish(source)
+    return problems
+
+
+def _cut(source: Source, tiles: Sequence[Tile], out: Path) -> Sequence[Any]:
+    """Write some tiles of an image and return the problems."""
+    try:
+        image = _read(source)
+        (out / tiles[0].name).parent.mkdir(parents=True, exist_ok=True)
+        for tile in tiles:
+            path, modified = out / tile.name, source.key[2]
+            if tile.cut(image).shape != tile.shape:
+                return [f"{source.path}: has changed since it was measured; run the command again"]
+            images.write_pixels(path, tile.cut(image), overwrite=True)
+            os.utime(path, ns=(modified, modified))
+    except EsrganError as error:
+        return error.problems
+    except OSError as error:
+        return [f"{source.path}: cannot be cut: {describe_error(error)}; check the file and the free disk space"]
+    return []
