@@ -11,6 +11,8 @@ from esrgan.config.schema import Config, FolderPair
 
 # The number of convolutions before each pooling layer of torchvision's VGGs.
 _VGG_BLOCKS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+# The loss of a discriminator that only guesses, by objective.
+_GUESSING_LOSSES = {"ragan": 0.69, "vanilla": 0.69, "lsgan": 0.25, "hinge": 1.0}
 _LAYER_WEIGHTS = "perceptual_loss.layer_weights"
 
 # The keys involved (the conflict is reported at the first), what was expected, what was found, and the remedy.
@@ -163,12 +165,20 @@ def _check_ranges(key: str, settings: dict[str, Any]) -> Iterator[_Conflict]:
 
 def _check_gan_options(config: Config) -> Iterator[_Conflict]:
     gan = config.training
-    for name in ("gan_objective", "g_adversarial_ramp_steps"):
+    for name in ("gan_objective", "g_adversarial_ramp_steps", "d_pause_below"):
         value, default = getattr(gan, name), type(gan).model_fields[name].default
         if gan.g_adversarial_loss_scaling == 0 and value != default:
             involved = [f"training.{name}", "training.g_adversarial_loss_scaling"]
             expected = f"{format_value(default)} without an adversarial loss (g_adversarial_loss_scaling 0)"
             yield involved, expected, format_value(value), "remove the key, or raise g_adversarial_loss_scaling"
+    highest = _GUESSING_LOSSES[gan.gan_objective]
+    if gan.d_pause_below is not None and gan.d_pause_below >= highest:
+        involved, expected = (
+            ["training.d_pause_below", "training.gan_objective"],
+            f"less than {highest}, the loss of a ",
+        )
+        expected += f"discriminator that only guesses ({gan.gan_objective}), which would not learn"
+        yield involved, expected, format_value(gan.d_pause_below), "use about half of it, or null"
     if gan.g_artifact_loss_scaling:
         key, value = "training.g_artifact_loss_scaling", format_value(gan.g_artifact_loss_scaling)
         if config.ema_decay == 0:

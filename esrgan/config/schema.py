@@ -261,6 +261,11 @@ class Training(_Stage):
         description="Steps over which the weight of the adversarial loss grows linearly at the start of the stage.",
     )
     g_content_loss_scaling: _NonNegativeFloat = Field(default=0.01, description="Weight of the content loss (η).")
+    d_pause_below: _PositiveFloat | None = Field(
+        default=None,
+        description="The discriminator pauses while its loss, smoothed over about 20 steps, is below this; null = "
+        "never.",
+    )
     g_artifact_loss_scaling: _NonNegativeFloat = Field(
         default=0.0, description="Weight of LDL's artefact loss, which needs the moving average (ema_decay); 0 = off."
     )

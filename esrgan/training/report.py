@@ -10,7 +10,7 @@ from esrgan.training.setup import Run
 from esrgan.training.state import StageState
 from esrgan.training.validation import make_panel
 
-# The discriminator's loss is log 2 = 0.69 if it only guesses. Below this mean it hardly ever errs.
+# A discriminator that only guesses has a loss of log 2 = 0.69 (lsgan: 0.25, hinge: 1). Below this it hardly ever errs.
 MIN_DISCRIMINATOR_LOSS = 0.02
 MAX_COLOUR_DRIFT = 2.0  # 8-bit levels, averaged over the validation images
 
@@ -29,7 +29,7 @@ def report_interval(run: Run, state: StageState) -> None:
             state,
             "discriminator",
             f"the discriminator tells real from generated images nearly always (loss {loss:.2g}), so the generator "
-            f"learns little from it; lower training.d_lr",
+            f"learns little from it; lower training.d_lr, or set training.d_pause_below",
         )
 
 
@@ -38,11 +38,13 @@ def describe_progress(state: StageState) -> str:
     total, rates = state.data.timeline.total_steps, state.meter.rates()
     losses = {name: value for name, value in state.statistics.items() if name.endswith("loss")}
     shown = "".join(f" {name.removesuffix('_loss')} {value:.4g}" for name, value in losses.items())
+    share = state.statistics.get("d_paused", 0.0)
+    shown = (shown or " …") + (f", discriminator paused in {share:.0%} of the steps" if share else "")
     learning_rate = next(iter(state.stage.learning_rates(state.done - 1).values()))
     return (
         f"{state.stage.name} {state.done:,}/{total:,}, "
         f"{format_duration((total - state.done) / rates['steps_per_s'])} left, {rates['images_per_s']:.1f} images/s "
-        f"({rates['data_wait_share']:.0%} waiting for data), learning rate {learning_rate:.3g}, loss:{shown or ' …'}"
+        f"({rates['data_wait_share']:.0%} waiting for data), learning rate {learning_rate:.3g}, loss:{shown}"
     )
 
 

@@ -32,6 +32,7 @@ from esrgan.training.checkpoint import (
 from esrgan.training.inputs import StageData, check_processes_agree, load_inputs
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
+from esrgan.training.pause import DiscriminatorPause
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
 from esrgan.training.updater import Schedule, Updater, cosine_schedule, multi_step_schedule, step_schedule, warm_up
@@ -266,6 +267,7 @@ def make_stage(
         gan.g_artifact_loss_scaling,
         average,
         gan.g_adversarial_ramp_steps,
+        None if gan.d_pause_below is None else DiscriminatorPause(gan.d_pause_below, generator.device),
     )
 
 

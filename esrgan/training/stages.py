@@ -13,6 +13,7 @@ from typing_extensions import override
 from esrgan.losses import ADVERSARIAL_LOSSES, AdversarialLoss, ContentLoss, PerceptualLoss, artifact_loss
 from esrgan.losses.content import at_least_float32
 from esrgan.models import Generator
+from esrgan.training.pause import DiscriminatorPause
 from esrgan.training.updater import Updater, ramp
 
 
@@ -142,6 +143,7 @@ class AdversarialStage(Stage):
     artifact_scaling: float = 0.0
     average: Generator | None = None  # the moving average of the generator, for the artefact loss
     adversarial_ramp_steps: int = 0  # over which λ grows from 0
+    pause: DiscriminatorPause | None = None  # None trains the discriminator in every step
 
     name, label = "training", "GAN-based"
 
@@ -157,12 +159,14 @@ class AdversarialStage(Stage):
         parts = _split_batch(self.accumulation, low, high, target)
         means = _mean_losses([self._backward(scaling, *each) for each in parts])
         g_norm = self.g_updater.update(means["g_total_loss"], step)
-        d_norm = self.d_updater.update(means["d_adversarial_loss"], step)
+        pause = None if self.pause is None else self.pause.is_due(means["d_adversarial_loss"])
+        d_norm = self.d_updater.update(means["d_adversarial_loss"], step, pause)
         # A skipped step must not change BatchNorm statistics either.
         is_good = d_norm.isfinite()
         kept = [torch.where(is_good, buffer, old) for buffer, old in zip(buffers, before, strict=True)]
         torch._foreach_copy_(buffers, kept)
-        return means | {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
+        norms = {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
+        return means | norms | ({} if pause is None else {"d_paused": pause.float()})
 
     def _backward(self, adversarial_scaling: float, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:
         averaged = self._average_output(low)
@@ -233,6 +237,7 @@ class AdversarialStage(Stage):
             "generator_updater": self.g_updater.state_dict(),
             "discriminator_updater": self.d_updater.state_dict(),
             "discriminator": self.discriminator.state_dict(),
+            **({} if self.pause is None else {"pause": self.pause.state_dict()}),
         }
 
     @override
@@ -240,6 +245,8 @@ class AdversarialStage(Stage):
         self.g_updater.load_state_dict(state["generator_updater"])
         self.d_updater.load_state_dict(state["discriminator_updater"])
         self.discriminator.load_state_dict(state["discriminator"])
+        if self.pause is not None and "pause" in state:
+            self.pause.load_state_dict(state["pause"])
 
 
 def _split_batch(count: int, *images: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -79,12 +79,13 @@ class Updater:
         """Return the learning rate of a step, counted from 0."""
         return self.learning_rate_factor * self.schedule(step)
 
-    def update(self, loss: Tensor, step: int) -> Tensor:
+    def update(self, loss: Tensor, step: int, pause: Tensor | None = None) -> Tensor:
         """Average the gradients over the processes, update the weights, and clear the gradients.
 
         Args:
             loss: The loss that the gradients belong to (a scalar); only checked for being finite.
             step: Counted from 0.
+            pause: Whether to leave weights and optimiser as they are, on the device and equal in all processes.
 
         Returns:
             Norm of the gradient before clipping (a scalar); not finite if the step was skipped.
@@ -98,9 +99,9 @@ class Updater:
             torch._foreach_mul_(gradients, (self.gradient_clip / norm).clamp(max=1))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        if not self.scaler.is_enabled():  # an enabled scaler checks the gradients itself
-            self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
-        self.scaler.step(self.optimizer)
+        is_skipped = ~norm.isfinite() if pause is None else ~norm.isfinite() | pause
+        self.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+        self.optimizer.step()  # not by the scaler, which would replace the flag
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm

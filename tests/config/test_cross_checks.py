@@ -170,6 +170,16 @@ MISTAKES = {
         '{"training": {"sched": "cosine", "num_steps": 9, "d_sched_steps": [3]}}',
         "x.json:1:50: training.d_sched_steps: expected the sched step for this key, got cosine; remove the key, or set sched to step",
     ),
+    "pause without weight": (
+        '{"training": {"d_pause_below": 0.2, "g_adversarial_loss_scaling": 0}}',
+        "x.json:1:15: training.d_pause_below: expected null without an adversarial loss (g_adversarial_loss_scaling 0), "
+        "got 0.2; remove the key, or raise g_adversarial_loss_scaling",
+    ),
+    "pause for ever": (
+        '{"training": {"gan_objective": "lsgan", "d_pause_below": 0.25}}',
+        "x.json:1:41: training.d_pause_below: expected less than 0.25, the loss of a discriminator that only guesses (lsgan), "
+        "which would not learn, got 0.25; use about half of it, or null",
+    ),
     "patch below VGG": (
         '{"training": {"cr_patch_size": [12, 64]}}',
         "x.json:1:15: training.cr_patch_size: expected at least 16 px for block 5 of vgg19, got [12, 64]; "

@@ -69,6 +69,7 @@ DEFAULTS = {
         "g_adversarial_loss_scaling": 0.005,
         "g_adversarial_ramp_steps": 0,
         "g_content_loss_scaling": 0.01,
+        "d_pause_below": None,
         "g_artifact_loss_scaling": 0.0,
     },
     "generator": {

@@ -20,6 +20,18 @@ from esrgan.training.checkpoint import split_run
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
 
+# Every option beyond the paper, for the six steps of a stage of the tiny configuration.
+_BOTH_STAGES = {"warmup_steps": 3, "weight_decay": 0.1, "sched": "cosine", "num_steps": 6}
+OPTIONS_BEYOND_THE_PAPER: dict[str, Any] = {
+    "pretraining": _BOTH_STAGES,
+    "training": _BOTH_STAGES
+    | {
+        "gan_objective": "vanilla",
+        "g_artifact_loss_scaling": 1.0,
+        "g_adversarial_ramp_steps": 4,
+        "d_pause_below": 0.688,
+    },
+}
 TIMING_KEYS = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # these differ between identical runs
 STAGES = {"pretraining": PixelStage, "training": AdversarialStage}
 

@@ -24,6 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from esrgan.training import distributed, heartbeat
 from tests.helpers.runs import (
+    OPTIONS_BEYOND_THE_PAPER,
     after_step,
     comparable_content,
     find_differences,
@@ -207,6 +208,28 @@ def test_processes_and_accumulation_do_not_change_the_result(
                 record["difference"] = record.pop("real_logits") - record.pop("fake_logits")
         for name, value in mine.items():
             assert theirs[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-2)), name
+
+
+@pytest.mark.slow
+def test_options_beyond_the_paper_do_not_depend_on_processes(
+    make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
+) -> None:
+    options = OPTIONS_BEYOND_THE_PAPER["training"] | {"sched": "step", "d_lr": 6e-3, "val_datasets": []}
+    logging = {"interval": 1, "tensorboard": False}
+    folders, single = make_machines(), make_machines()[0]
+    command = [*COMMAND, "--stage", "training"]
+    results = run_ranks(folders, [write_config(training=options, logging=logging), *command])
+    assert [each.code for each in results] == [0, 0], results
+    run_single_process(single, [write_config(training=options, logging=logging, accumulation=2), *command])
+    assert max_relative_difference(folders[0] / "out", single / "out") < 1e-4
+    # Both runs pause in the same steps, by the same smoothed loss.
+    theirs, mine = (
+        load_run_files(folder / "out")["ESRGAN_x4_checkpoint"]["checkpoint"] for folder in (folders[0], single)
+    )
+    smoothed = [float(each["stage"]["pause"]["smoothed_loss"]) for each in (theirs, mine)]
+    assert smoothed[0] == pytest.approx(smoothed[1], rel=1e-4)
+    for folder in (folders[0], single):
+        assert [record["d_paused"] for record in read_records(folder / "out")] == [0, 0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(("stage", "done"), [("pretraining", 3), ("training", 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss, artifact_loss
 from esrgan.models import RRDBNet, VGGDiscriminator
+from esrgan.training import distributed
+from esrgan.training.pause import DiscriminatorPause
 from esrgan.training.stages import AdversarialStage, Autocast
 from esrgan.training.updater import Updater, step_schedule
+from tests.helpers.runs import find_differences
 from tests.helpers.stages import random_batch, small_generator
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
@@ -97,3 +101,50 @@ def test_the_weight_of_the_adversarial_loss_grows_over_the_ramp() -> None:
         weighted = losses["g_total_loss"] - 0.7 * losses["content_loss"]
         expected = min(step + 1, 3) / 3 * 0.3
         assert (weighted / losses["g_adversarial_loss"]).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_pause_lasts_while_the_smoothed_loss_is_below_the_bound() -> None:
+    losses = [0.5, 0.3, math.nan, *[0.1] * 30, *[0.6] * 30]
+    pause, smoothed, decisions = DiscriminatorPause(0.25, CPU), losses[0], []
+    for loss in losses:
+        if not math.isnan(loss):
+            smoothed = 0.95 * smoothed + 0.05 * loss
+        decisions.append(smoothed < 0.25)
+        assert bool(pause.is_due(torch.tensor(loss))) == decisions[-1]
+    assert [decisions[0], decisions[32], decisions[-1]] == [False, True, False]
+
+
+def test_all_processes_pause_by_the_mean_of_their_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "all_reduce_mean", lambda values: (values + 0.1) / 2)  # of a second process
+    assert DiscriminatorPause(0.25, CPU).is_due(torch.tensor(0.3))
+    assert not DiscriminatorPause(0.25, CPU).is_due(torch.tensor(0.5))
+
+
+def test_only_the_generator_learns_during_a_pause() -> None:
+    generator, discriminator = make_networks()
+    stage = make_stage(generator, discriminator, pause=DiscriminatorPause(0.5, CPU))
+    assert stage.pause is not None
+    stage.step(*random_batch(0), 0)
+    before = copy.deepcopy((stage.state_dict()["discriminator_updater"], dict(discriminator.named_parameters())))
+    g_before = copy.deepcopy(generator.state_dict())
+    stage.pause.smoothed_loss = torch.tensor(0.1)
+    losses = stage.step(*random_batch(1), 1)
+    assert losses["d_paused"].item() == 1
+    assert losses["d_gradient_norm"].item() > 0
+    after = stage.state_dict()["discriminator_updater"], dict(discriminator.named_parameters())
+    assert not [place for place in find_differences(before, after) if not place.endswith("/lr")]
+    assert find_differences(g_before, generator.state_dict())
+    stage.pause.smoothed_loss = torch.tensor(0.9)
+    assert stage.step(*random_batch(2), 2)["d_paused"].item() == 0
+    assert find_differences(before[1], dict(discriminator.named_parameters()))
+
+
+def test_the_pause_is_part_of_the_state() -> None:
+    one, other = (make_stage(*make_networks(), pause=DiscriminatorPause(0.5, CPU)) for _ in range(2))
+    one.step(*random_batch(0), 0)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert not find_differences(one.state_dict(), other.state_dict())
+    without = make_stage(*make_networks())
+    other.load_state_dict(copy.deepcopy(without.state_dict()))  # as when a resumed run sets the option
+    without.load_state_dict(one.state_dict())
+    assert "pause" not in without.state_dict()

@@ -133,3 +133,23 @@ def test_a_checkpoint_without_loss_scaling_resumes_with_it() -> None:
     scaling.learning_rate_factor = 0.5
     without.load_state_dict(scaling.state_dict())
     assert without.learning_rate_factor == 0.5
+
+
+@pytest.mark.parametrize("scale_loss", [False, True])
+@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("pause", [None, False, True])
+def test_pauses_and_bad_gradients_skip_an_update(scale_loss: bool, bad: bool, pause: bool | None) -> None:
+    network = torch.nn.Linear(2, 2)
+    updater = Updater(network, step_schedule(1e-3, 1, 1.0), (0.9, 0.99), scale_loss)
+    before = parameters_to_vector(network.parameters()).clone()
+    scale = updater.scaler.get_scale()
+    loss = updater.scaler.scale(network(torch.ones(2)).sum())
+    loss.backward()  # type: ignore[no-untyped-call]
+    if bad:
+        network.bias.grad[0] = math.inf
+    flag = None if pause is None else torch.tensor(pause)
+    updater.update(torch.zeros(()), 0, *([] if flag is None else [flag]))
+    is_same = torch.equal(parameters_to_vector(network.parameters()), before)
+    assert is_same == (bad or pause is True)
+    # Only gradients that are not finite reduce the scale of the loss.
+    assert updater.scaler.get_scale() == (scale / 2 if scale_loss and bad else scale)

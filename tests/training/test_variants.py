@@ -18,6 +18,7 @@ from esrgan.models import RRDBNet, VGGDiscriminator
 from esrgan.training.stages import PixelStage
 from esrgan.weights import load_generator
 from tests.helpers.runs import (
+    OPTIONS_BEYOND_THE_PAPER,
     STAGES,
     after_step,
     comparable_content,
@@ -173,3 +174,22 @@ def test_loader_workers_do_not_change_the_result(reference_run: Path, tiny_confi
     assert not find_differences(
         load_run_files(tmp_path)["PSNR_x4"]["params"], load_run_files(reference_run)["PSNR_x4"]["params"]
     )
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.slow
+def test_every_option_beyond_the_paper_trains_and_resumes(tiny_config: Make, tmp_path: Path, autocast: bool) -> None:
+    config = tiny_config(accumulation=2, activation_checkpointing=True, **OPTIONS_BEYOND_THE_PAPER)
+    assert run(config, tmp_path / "whole", autocast=autocast) is True
+    for stage, done in (("pretraining", 2), ("training", 4)):
+        with after_step(stage, done, press_ctrl_c):
+            assert run(config, tmp_path / "stopped", resume=True, autocast=autocast) is False
+    assert run(config, tmp_path / "stopped", resume=True, autocast=autocast) is True
+    files, reference = load_run_files(tmp_path / "stopped"), load_run_files(tmp_path / "whole")
+    assert files.keys() == reference.keys() >= {"PSNR_x4", "ESRGAN_x4"}
+    for name, content in files.items():
+        assert not find_differences(comparable_content(content), comparable_content(reference[name])), name
+    assert read_records(tmp_path / "stopped") == read_records(tmp_path / "whole")
+    records = records_by_step(tmp_path / "whole", "train", "training")
+    assert [record["d_paused"] for record in records.values()] == [0, 0, 0, 0, 1, 1]
+    assert all(record["artifact_loss"] > 0 for record in records.values())
