@@ -43,7 +43,7 @@ class Stage(Protocol):
             low: LR (B, C, h, w) in [0, 1].
             high: HR (B, C, H, W) in [0, 1].
             step: Counted from 0.
-            target: Target of the content and perceptual losses, shaped like ``high``; None uses ``high``. The
+            target: Target of the content, perceptual and artefact losses, shaped like ``high``; None uses ``high``. The
                 discriminator always sees ``high``.
 
         Returns:

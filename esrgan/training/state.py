@@ -110,7 +110,7 @@ def iterate_batches(run: Run, state: StageState) -> Iterator[tuple[Tensor, Tenso
     The bytes are transferred and then converted. With a degradation, the LR patches are replaced on the device.
 
     Yields:
-        LR, HR, and the target of the content and perceptual losses.
+        LR, HR, and the target of the content, perceptual and artefact losses.
     """
     timeline, batch_size = state.data.timeline, run.config.batch_size
     batches = load_batches(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from esrgan.config.schema import Training
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss, artifact_loss
 from esrgan.models import RRDBNet, VGGDiscriminator
 from esrgan.training import distributed
@@ -148,3 +150,7 @@ def test_the_pause_is_part_of_the_state() -> None:
     other.load_state_dict(copy.deepcopy(without.state_dict()))  # as when a resumed run sets the option
     without.load_state_dict(one.state_dict())
     assert "pause" not in without.state_dict()
+
+
+def test_every_objective_has_its_name_in_the_configuration() -> None:
+    assert ADVERSARIAL_LOSSES.keys() == set(get_args(Training.model_fields["gan_objective"].annotation))
