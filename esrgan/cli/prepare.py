@@ -1,8 +1,9 @@
-"""``esrgan prepare``: download datasets, make LR images, cut tiles, or preview a degradation."""
+"""``esrgan prepare``: download datasets, make LR images, cut tiles, check, or preview a degradation."""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ EXAMPLES = """\
   esrgan prepare div2k set5 set14 --scale 2 --data-root /disk/data
   esrgan prepare photos/train            # LR images of your own folder: photos/train_LR_x4
   esrgan prepare --tiles tiles photos scans  # tiles of 480 px, without blocky, empty and duplicate ones
+  esrgan prepare --check own.json        # unusable, small, misaligned and duplicate images of a configuration
   esrgan prepare --preview photos/train  # a sheet of LR patches with Real-ESRGAN's degradation"""
 
 PREVIEW_FILE = Path("degradation_preview.png")
@@ -40,6 +42,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="cut the HR images into tiles of 480 px, each 240 px after the one before, in this folder. Tiles that are "
         "blocky, without detail or near-duplicates are dropped and listed",
+    )
+    actions.add_argument(
+        "--check",
+        action="store_true",
+        help="report unusable and small images, misaligned pairs, and images that are in both the training and the "
+        "validation images; name datasets, folders or configurations",
     )
     actions.add_argument(
         "--preview",
@@ -70,7 +78,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    return (_cut_tiles if args.tiles else _preview if args.preview else _prepare)(args)
+    actions = {_cut_tiles: args.tiles, _check: args.check, _preview: args.preview}
+    return next((action for action, is_chosen in actions.items() if is_chosen), _prepare)(args)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -130,6 +139,31 @@ def _cut_tiles(args: argparse.Namespace) -> int:
     for problem in problems:
         log.error("%s", problem)
     return process.SOME_FAILED if problems else process.OK
+
+
+def _check(args: argparse.Namespace) -> int:
+    from esrgan.cli.image_sets import list_sets
+    from esrgan.console import log
+    from esrgan.data.check import check_images
+    from esrgan.data.datasets import DATASET_NAMES, default_data_root
+    from esrgan.text import format_count
+
+    _check_names([name for name in args.dataset if not name.endswith(".json")], DATASET_NAMES)
+    sets, problems = list_sets(args.dataset, args.scale, args.data_root or default_data_root())
+    for problem in problems:
+        log.error("%s", problem)
+    counts = check_images(sets, args.workers or cpu_count())
+    counts["unusable dataset"] += len(problems)
+    numbers: Counter[str] = Counter()
+    for part in sets:
+        numbers[part.name] += len(part.pairs)
+    if len(numbers) == 1:
+        log.info("duplicates: not searched for between training and validation images, because one set is given")
+    groups = ", ".join(f"{number:,} {name}" for name, number in numbers.items())
+    kinds = ", ".join(format_count(number, kind) for kind, number in (+counts).items())
+    found = f"{format_count(counts.total(), 'problem')}: {kinds}" if kinds else "no problems"
+    log.info(f"{format_count(numbers.total(), 'image')} checked ({groups}); {found}")
+    return process.SOME_FAILED if kinds else process.OK
 
 
 def _preview(args: argparse.Namespace) -> int:

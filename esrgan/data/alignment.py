@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,22 @@ _MAX_SIDE = 512  # px of the part of an HR image that is compared
 _REACH = 3  # LR pixels; larger shifts are not searched for
 _LEAST_LIKENESS = 0.5  # correlation of images of one scene: heavy noise leaves 0.8, two photographs have about 0
 _LEAST_PEAK = 0.4  # correlation of edges that makes a shift certain
+
+
+class Comparison(NamedTuple):
+    """How an LR image compares with its HR image.
+
+    Attributes:
+        down: By how many HR px it is shifted down.
+        right: By how many HR px it is shifted to the right.
+        peak: The correlation of the edges at that shift.
+        likeness: The correlation of the images as they are.
+    """
+
+    down: int
+    right: int
+    peak: float
+    likeness: float
 
 
 def describe_misalignment(
@@ -39,7 +55,12 @@ def describe_misalignment(
         with suppress(EsrganError, MemoryError):
             if comparison := compare(*load(pair), scale):
                 found.append(comparison)
-    if sum(likeness < _LEAST_LIKENESS for _, _, _, likeness in found) * 2 > len(found):
+    return describe_most(found)
+
+
+def describe_most(found: Sequence[Comparison]) -> str | None:
+    """Return what is wrong with most of some pairs, or None."""
+    if sum(is_unlike(each) for each in found) * 2 > len(found):
         return "do not seem to show what their HR images show; check how they are paired"
     shifts = [(y, x) for y, x, peak, _ in found if peak >= _LEAST_PEAK]
     if not shifts:
@@ -49,17 +70,39 @@ def describe_misalignment(
     if max(abs(down), abs(right)) < 1 or 2 * agreeing <= len(found):
         return None
     return (
-        f"shifted against their HR images by {abs(down):g} px {'down' if down > 0 else 'up'} and {abs(right):g} px "
-        f"{'right' if right > 0 else 'left'}, in pixels of the HR images; align them, or results will be shifted too"
+        f"shifted against their HR images by {_format_shift(down, right)}; align them, or results will be shifted too"
     )
 
 
-def compare(low: NDArray[np.uint8], high: NDArray[np.uint8], scale: int) -> tuple[int, int, float, float] | None:
+def describe_one(found: Comparison) -> str | None:
+    """Return what is wrong with one pair, or None.
+
+    A shift by 1 px is not certain for a single pair: noise and JPEG can cause it.
+    """
+    if is_unlike(found):
+        return "does not seem to show what its HR image shows; check how they are paired"
+    if found.peak < _LEAST_PEAK or max(abs(found.down), abs(found.right)) < 2:
+        return None
+    return f"shifted against its HR image by {_format_shift(found.down, found.right)}; align or remove it"
+
+
+def is_unlike(found: Comparison) -> bool:
+    """Return whether the images of a pair show different scenes."""
+    return found.likeness < _LEAST_LIKENESS
+
+
+def _format_shift(down: float, right: float) -> str:
+    return (
+        f"{abs(down):g} px {'down' if down > 0 else 'up'} and {abs(right):g} px {'right' if right > 0 else 'left'}, "
+        "in pixels of the HR images"
+    )
+
+
+def compare(low: NDArray[np.uint8], high: NDArray[np.uint8], scale: int) -> Comparison | None:
     """Compare an LR image, upscaled by bicubic interpolation, with its HR image.
 
     Returns:
-        By how many HR px the LR image is shifted (down, right), the correlation of the edges at that shift, and the
-        correlation of the images as they are; None if they are too small or have no structure.
+        The comparison, or None if they are too small or have no structure.
     """
     side = max(_MAX_SIDE // scale, 1)
     top, left = (max(size - side, 0) // 2 for size in low.shape[:2])
@@ -81,4 +124,4 @@ def compare(low: NDArray[np.uint8], high: NDArray[np.uint8], scale: int) -> tupl
     near = np.roll(correlation, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
     y, x = np.unravel_index(int(near.argmax()), near.shape)
     likeness = float(np.corrcoef(smooth[0].ravel(), smooth[1].ravel())[0, 1])
-    return int(y) - reach, int(x) - reach, float(near[y, x]), likeness
+    return Comparison(int(y) - reach, int(x) - reach, float(near[y, x]), likeness)

@@ -118,17 +118,23 @@ def cache_pairs(
             remedy = "make it writable, or set cache_dir to another folder"
             raise DatasetError(f"cache {cache_dir}: cannot be written: {describe_error(error)}; {remedy}") from error
     for pair, cached in found.items():
-        height, width, _ = cached.shape
-        if height < min_size[0] or width < min_size[1]:
-            remedy = "remove it or use smaller patches"
-            expected, got = f"at least {min_size[1]}×{min_size[0]} px", f"{width}×{height} px"
-            problems[pair] = [Problem(str(pair.high), expected, got, remedy)]
+        if problem := find_size_problem(pair.high, cached.shape, min_size):
+            problems[pair] = [problem]
     if problems:
         raise DatasetError(shorten(problem for pair in dict.fromkeys(pairs) for problem in problems.get(pair, ())))
     given = [cached for cached in found.values() if cached.source.low]
     if text := describe_misalignment(given, open_pair, scale):
         log.warning("%s and other LR images: %s", given[0].source.low, text)
     return [found[pair] for pair in pairs]
+
+
+def find_size_problem(path: Path, shape: tuple[int, ...], min_size: tuple[int, int]) -> Problem | None:
+    """Return the problem that an image (height, width, …) is smaller than the minimum, or None."""
+    height, width = shape[:2]
+    if height >= min_size[0] and width >= min_size[1]:
+        return None
+    expected, got = f"at least {min_size[1]}×{min_size[0]} px", f"{width}×{height} px"
+    return Problem(str(path), expected, got, "remove it or use smaller patches")
 
 
 def open_pair(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:

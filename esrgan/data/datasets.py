@@ -9,7 +9,7 @@ import importlib.resources
 import os
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -92,6 +92,12 @@ def is_missing(name: str, data_root: Path) -> bool:
     return name in _NAMED_DATASETS and all(
         describe_path(data_root / folder) == "nothing" for folder in _NAMED_DATASETS[name].high.values()
     )
+
+
+def list_splits(name: str) -> tuple[Split, ...]:
+    """Return the splits of a dataset; only "train" for a folder, or if there are no validation images or the same."""
+    high = _NAMED_DATASETS[name].high if name in _NAMED_DATASETS else {}
+    return ("train", "val") if name == "skimage" or len(set(high.values())) > 1 else ("train",)
 
 
 def default_data_root() -> Path:
@@ -195,6 +201,14 @@ def _describe_unused(unused: dict[Path, str]) -> str:
     """Describe files that are left out, given with what they are: their numbers, and the first of them."""
     counts = Counter(unused.values()).most_common()
     return f"{', '.join(format_count(number, kind) for kind, number in counts)} (first: {min(unused)})"
+
+
+def common_channels(found: Collection[int]) -> int:
+    """Return the channels with which images of these numbers of channels can be used together.
+
+    Grey images become RGB next to colour images, and alpha is dropped where it is opaque, as training does it.
+    """
+    return 4 if set(found) == {4} else 1 if set(found) <= {1, 2} else 3
 
 
 def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, np.ndarray]:

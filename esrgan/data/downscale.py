@@ -12,7 +12,7 @@ from pathlib import Path
 
 from esrgan import images
 from esrgan.console import log
-from esrgan.data.datasets import OUTPUT_MARKER, find_dataset, find_pairs, load_pair
+from esrgan.data.datasets import OUTPUT_MARKER, common_channels, find_dataset, find_pairs, load_pair
 from esrgan.data.pairing import ImagePair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
 from esrgan.files import remove_abandoned
@@ -105,9 +105,7 @@ def _list_jobs(folder: Path, target: Path, scale: int, problems: list[str | Prob
             shapes[low] = images.read_shape(high)
         except ImageError as error:
             problems += error.problems
-    # Grey images become RGB beside colour images, and alpha is dropped where it is opaque, as training does it.
-    kinds = {channels for _, _, channels in shapes.values()}
-    channels = 4 if kinds == {4} else 1 if kinds <= {1, 2} else 3
+    channels = common_channels({channels for _, _, channels in shapes.values()})
     return [_Job(sources[low], low, (shape[0] // scale, shape[1] // scale, channels)) for low, shape in shapes.items()]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,16 @@ import torch
 from esrgan.config import Config, FolderPair, describe_changes
 from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
-from esrgan.data import CachedPair, DatasetSpec, Folders, PatchDataset, cache_pairs, find_pairs_and_problems
-from esrgan.data.datasets import default_data_root
+from esrgan.data import (
+    CachedPair,
+    DatasetSpec,
+    Folders,
+    ImagePair,
+    PatchDataset,
+    cache_pairs,
+    find_pairs_and_problems,
+)
+from esrgan.data.datasets import Split, default_data_root
 from esrgan.degradation import Degradation, PhotoDegradation
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.files import expand_user
@@ -108,29 +117,52 @@ def make_degradation(section: Pretraining | Training, scale: int, seed: int) -> 
     return None
 
 
+def find_images(
+    config: Config, name: str, find: Callable[..., Any]
+) -> Iterator[tuple[Split, list[ImagePair], tuple[int, int], list[str | Problem]]]:
+    """Yield each split of a stage with its pairs, the minimum (height, width) of HR images, and the problems.
+
+    Args:
+        config: The configuration.
+        name: The stage.
+        find: ``find_pairs_and_problems``.
+    """
+    section = config.pretraining if name == "pretraining" else config.training
+    scale, data_root = config.scale_factor, data_root_of(config)
+    smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cropped to a multiple of the scale
+    degraded = section.degradation is not None
+    pairs, problems = find(tuple(map(_source, section.train_datasets)), "train", scale, data_root, degraded=degraded)
+    yield "train", pairs, section.cr_patch_size or (scale, scale), problems
+    items = section.val_datasets
+    pairs, problems = find(tuple(map(_source, items)), "val", scale, data_root, degraded=False)
+    is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
+    if problems and is_default:
+        default = f"its default, {', '.join(map(str, items))}, is not in {data_root}"
+        remedy = "list folders of validation images there, or write [] to train without validation"
+        pairs, problems = [], [f"{name}: val_datasets is not given, and {default}; {remedy}"]
+    yield "val", pairs, (smallest, smallest), problems
+
+
+def data_root_of(config: Config) -> Path:
+    """Return the folder that holds the named datasets of a configuration."""
+    return expand_user(config.data_root) if config.data_root else default_data_root()
+
+
 def _load_images(config: Config, name: str, find: Callable[..., Any]) -> tuple[list[CachedPair], list[CachedPair]]:
     """Return the training and validation images of a stage from the cache; ``find`` finds their pairs."""
     section = config.pretraining if name == "pretraining" else config.training
-    scale = config.scale_factor
-    data_root = expand_user(config.data_root) if config.data_root else default_data_root()
-    cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root / "cache"
-    smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cropped to a multiple of the scale
-    min_sizes = {"train": section.cr_patch_size or (scale, scale), "val": (smallest, smallest)}
-    cached: dict[str, list[CachedPair]] = {}
+    cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root_of(config) / "cache"
+    cached: dict[Split, list[CachedPair]] = {}
     problems: list[str | Problem] = []
-    for split, items in (("train", section.train_datasets), ("val", section.val_datasets)):
-        sources, degraded = tuple(map(_source, items)), section.degradation is not None and split == "train"
-        pairs, found = find(sources, split, scale, data_root, degraded=degraded)
-        is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
-        if found and split == "val" and is_default:
-            default = f"its default, {', '.join(map(str, items))}, is not in {data_root}"
-            remedy = "list folders of validation images there, or write [] to train without validation"
-            problems.append(f"{name}: val_datasets is not given, and {default}; {remedy}")
-            continue
+    for split, pairs, min_size, found in find_images(config, name, find):
         problems += found
         try:
             cached[split] = cache_pairs(
-                pairs, scale=scale, channels=config.img_channels, min_size=min_sizes[split], cache_dir=cache_dir
+                pairs,
+                scale=config.scale_factor,
+                channels=config.img_channels,
+                min_size=min_size,
+                cache_dir=cache_dir,
             )
         except DatasetError as error:
             problems += error.problems
