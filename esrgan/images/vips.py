@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -51,7 +52,22 @@ def load_vips() -> Any:
     logger = logging.getLogger("pyvips")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
-    return import_module("pyvips")
+    return _import_vips()
+
+
+@cache
+def _import_vips() -> Any:
+    """Import pyvips, and let libvips call its Python function for log messages only for warnings and errors.
+
+    Otherwise it is called after each image that is read or written, where the KeyboardInterrupt of a Ctrl-C that was
+    pressed meanwhile would be raised, and be lost: exceptions cannot leave a function that is called by C code.
+    """
+    pyvips: Any = import_module("pyvips")
+    levels, library = pyvips.GLogLevelFlags, pyvips.glib_lib
+    library.g_log_remove_handler(b"VIPS", pyvips._log_handler_id)
+    kept = levels.LEVEL_WARNING | levels.LEVEL_CRITICAL | levels.LEVEL_ERROR | levels.FLAG_FATAL | levels.FLAG_RECURSION
+    pyvips._log_handler_id = library.g_log_set_handler(b"VIPS", kept, pyvips._log_handler_cb, pyvips.ffi.NULL)
+    return pyvips
 
 
 def describe_vips_error(error: Exception) -> str:
@@ -113,7 +129,7 @@ def decode(source: Source, *, edited: EditedFile | io.BytesIO | None = None, **o
     if image.bands < 3 and profile_space(metadata.get("icc_profile")) == "RGB":
         del metadata["icc_profile"]
         notes.append("RGB colour profile of a grey image not kept")
-    return Decoded(_to_frames(image, fields), fields, metadata, changes, notes)
+    return Decoded(_to_frames(image, fields, header_only=source.header_only), fields, metadata, changes, notes)
 
 
 def _open(source: Source, edited: EditedFile | io.BytesIO | None) -> Any:
@@ -128,10 +144,14 @@ def _open(source: Source, edited: EditedFile | io.BytesIO | None) -> Any:
     return custom
 
 
-def _to_frames(image: Any, fields: dict[str, Any]) -> list[NDArray[Any]]:
-    """Decode an opened image."""
-    pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), (_DTYPES | _OTHER_DTYPES)[image.format])
-    return list(pixels.reshape(-1, fields.get("page-height", image.height), image.width, image.bands))
+def _to_frames(image: Any, fields: dict[str, Any], *, header_only: bool) -> list[NDArray[Any]]:
+    """Decode an opened image; if only the shape of its frames matters, their samples are 0."""
+    dtype: Any = (_DTYPES | _OTHER_DTYPES)[image.format]
+    height = fields.get("page-height", image.height)
+    if header_only:
+        return list(np.broadcast_to(dtype(0), (image.height // height, height, image.width, image.bands)))
+    pixels: NDArray[Any] = np.frombuffer(image.write_to_memory(), dtype)
+    return list(pixels.reshape(-1, height, image.width, image.bands))
 
 
 def _convert_cmyk_to_rgb(image: Any) -> Any:

@@ -1,6 +1,7 @@
 """Tests of reading image files that were written by other libraries."""
 
 import io
+import logging
 import multiprocessing
 import os
 import struct
@@ -349,6 +350,18 @@ def test_shape_is_that_of_the_pixels(tmp_path):
         np.testing.assert_array_equal(images.read_pixels(tmp_path / name, channels), pixels)
 
 
+def test_libvips_calls_python_only_for_warnings(tmp_path, monkeypatch):
+    """A KeyboardInterrupt in such a call would be lost, and one is due if Ctrl-C was pressed while libvips worked."""
+    calls = []
+    monkeypatch.setattr(vips.load_vips().logger, "log", lambda level, text: calls.append((level, text)))
+    images.write_image(tmp_path / "a.png", images.ImageData((noise(3),)))
+    images.read_image(tmp_path / "a.png")
+    assert calls == []
+    content = (tmp_path / "a.png").read_bytes()
+    vips.load_vips().Image.pngload_buffer(content[: len(content) * 3 // 4], fail_on="none").avg()
+    assert {level for level, _ in calls} == {logging.WARNING}
+
+
 def test_images_are_measured_in_megapixels(tmp_path, monkeypatch):
     images.write_pixels(tmp_path / "a.png", np.zeros((100, 200, 3), np.uint8))
     images.write_image(tmp_path / "deep.png", images.ImageData((np.zeros((300, 400, 3), np.uint16),)))
@@ -357,6 +370,9 @@ def test_images_are_measured_in_megapixels(tmp_path, monkeypatch):
     paths = {name: tmp_path / f"{name}.png" for name in ("a", "deep", "bad", "pipe", "missing")}
     sizes = images.measure_images(paths)
     assert sizes == pytest.approx({"a": 0.02, "deep": 0.12, "bad": 0.07, "pipe": 0.07, "missing": 0.07})
+    with (tmp_path / "a.png").open("r+b") as file:
+        file.truncate(60)  # pixels are not decoded
+    assert images.measure_images(paths) == sizes
     monkeypatch.setattr("esrgan.images.reading.MEASURE_S", -1.0)
     assert images.measure_images(paths) == dict.fromkeys(paths, 1.0)
     assert images.measure_images({}) == {}
