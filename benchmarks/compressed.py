@@ -76,12 +76,14 @@ def main() -> None:
     args = parser.parse_args()
     datasets = make_images(args.photos, args.crop, args.out_dir)
     options = EvaluationOptions(device=args.device, vgg_weights=args.vgg_weights)
-    print("| image | model | PSNR Y | PSNR RGB | VGG16 conv5_3 |\n|---|---|--:|--:|--:|")
-    for name, folders in datasets.items():
+    for number, (name, folders) in enumerate(datasets.items()):
         (result,) = esrgan.evaluate(args.models, [folders], ["psnr", "vgg16"], options).datasets
+        if number == 0:
+            print(f"| image | model | {' | '.join(metric.label for metric in result.metrics)} |")
+            print(f"|---|---|{'--:|' * len(result.metrics)}")
         for method in result.methods:
-            means = [result.mean(method, metric)[0] for metric in result.metrics]
-            print(f"| {name} | {method} | {' | '.join(f'{mean:.2f}' for mean in means)} |", flush=True)
+            cells = [metric.format(result.mean(method, metric)[0]) for metric in result.metrics]
+            print(f"| {name} | {method} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from esrgan import images
 from esrgan.models import RRDBNet
 from tests.helpers.models import make_model
 
@@ -184,3 +185,23 @@ for outputs, upsampling in ((32, 1), (3, 1), (64, 2)):
         "PYTHONPATH": os.pathsep.join([str(VARIANTS.parent), str(SCRIPT.parent.parent)]),
     }
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.slow
+def test_bicubic_upscaling_scores_less_on_compressed_photographs(tmp_path, no_vgg_weights):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    images.write_pixels(
+        photos / "cat.png", images.read_pixels(SCRIPT.parent.parent / "docs/pictures/chelsea.png", 3)[:90, :90]
+    )
+    model = make_model(tmp_path / "model.pth", scale=4)
+    command = [sys.executable, str(SCRIPT.with_name("compressed.py")), str(model), "--photos", str(photos)]
+    options = ["--device", "cpu", "--crop", "80", "-o", str(tmp_path / "out")]
+    lines = subprocess.check_output([*command, *options], text=True).splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    assert rows[0] == ["image", "model", "PSNR Y", "PSNR RGB"]
+    psnr = {row[0]: float(row[2]) for row in rows[2:] if row[1] == "bicubic"}
+    assert len(rows) == 2 + 2 * len(psnr)
+    assert psnr["clean"] > psnr["JPEG 90"] > psnr["JPEG 75"] > psnr["JPEG 60"]
+    assert psnr["clean"] > psnr["noise 4"] > psnr["noise 4, JPEG 85"]
+    assert images.read_shape(tmp_path / "out" / "JPEG_60" / "cat.png") == (20, 20, 3)
