@@ -49,6 +49,13 @@ GAN_RUNS = {
     "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.12}, {}),
     "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}),
     "gan-conv5_3": ({}, {"perceptual_loss": {"layer_weights": {"conv5_3": 0.15}}}),
+    "gan-patch-192": ({"cr_patch_size": [192, 192]}, {"batch_size": 2}),
+    "gan-vanilla": ({"gan_objective": "vanilla"}, {}),
+    "gan-lsgan": ({"gan_objective": "lsgan"}, {}),
+    "gan-hinge": ({"gan_objective": "hinge"}, {}),
+    "gan-artifact": ({"g_artifact_loss_scaling": 1.0}, {}),
+    "gan-pause": ({"d_pause_below": 0.3}, {}),
+    "gan-unet": ({}, {"discriminator": {"type": "unet", "num_features": 32}}),
     "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}),
 }
 
@@ -93,5 +100,5 @@ for path in images.find_images([args.photos / "val"]):
     photo = images.read_pixels(path, 3)
     top, left = ((length - CROP) // 2 for length in photo.shape[:2])
     images.write_pixels(crops / f"{path.stem}.png", photo[top : top + CROP, left : left + CROP], overwrite=True)
-metrics = ["--metrics", "psnr,niqe,vgg16", "--vgg-weights", args.vgg_weights, "--json", args.out_dir / "figures.json"]
+metrics = ["--metrics", "psnr,niqe,vgg16,vggstats", "--vgg-weights", args.vgg_weights, "--json", args.out_dir / "figures.json"]
 run(ROOT / "test.py", *models, "-d", crops, *metrics)

@@ -49,7 +49,7 @@ def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "p
         "--metrics",
         default=metrics,
         metavar="LIST",
-        help=f"comma-separated psnr, ssim, niqe, lpips, dists, vgg16, or all (default: {metrics})",
+        help=f"comma-separated psnr, ssim, niqe, lpips, dists, vgg16, vggstats, or all (default: {metrics})",
     )
     text = "list the N best and worst images, and show them in the report"
     arguments.add_number(parser, "-s", "--show-results", help=text)

@@ -42,7 +42,7 @@ class EvaluationOptions:
         precision: Precision of the models, as for ``Upscaler.from_file``.
         workers: Number of threads that read images, compute metrics and write files.
         data_root: Folder of the named datasets; None for $ESRGAN_DATA, else ``data``.
-        vgg_weights: Weight file for the metric "vgg16", in torchvision's layout; None for torchvision's weights.
+        vgg_weights: Weight file for "vgg16" and "vggstats", in torchvision's layout; None for torchvision's weights.
         download: Whether to download weights that metrics need and that are missing.
         use_cache: Whether to reuse scores of earlier evaluations, and to store the new ones.
         out_dir: Folder for the upscaled images and contact sheets, in a folder for each dataset; None to write none.

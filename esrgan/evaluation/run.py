@@ -47,8 +47,8 @@ def evaluate(
             and number of channels: a list, or a dictionary with the names that they have in the results.
         datasets: Dataset names, HR folders, "HR=LR" pairs of folders, or "=LR" folders without ground truth. In a
             ``Path`` or a tuple of HR and LR folders, "=" is part of the name.
-        metrics: Names of ``esrgan.metrics.METRICS``, groups ("psnr", "ssim", "niqe", "lpips", "dists", "vgg16"), or
-            "all". The first in the order of ``METRICS`` ranks the images.
+        metrics: Names of ``esrgan.metrics.METRICS``, groups ("psnr", "ssim", "niqe", "lpips", "dists", "vgg16",
+            "vggstats"), or "all". The first in the order of ``METRICS`` ranks the images.
         options: Settings; None for the defaults.
         on_dataset: Called after each dataset with the results so far, of which ``datasets[-1]`` are new.
 

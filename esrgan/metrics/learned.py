@@ -1,4 +1,4 @@
-"""Compute LPIPS, DISTS and VGG16, distances between two images in the feature space of a network trained on ImageNet.
+"""Compute LPIPS, DISTS and two distances of VGG16, between the features that networks trained on ImageNet see.
 
 torchmetrics computes LPIPS and DISTS and includes their own weights. The weights of AlexNet and VGG16 come from
 torchvision.
@@ -27,22 +27,34 @@ from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_
 from esrgan.text import one_line
 
 # The network of each metric, and the smallest height and width in pixels that its layers accept.
-_NETWORKS = {"lpips_alex": ("alexnet", 31), "lpips_vgg": ("vgg16", 16), "dists": ("vgg16", 1), "vgg16": ("vgg16", 16)}
-_VGG16_LAYER = "conv5_3"
+_NETWORKS = {
+    "lpips_alex": ("alexnet", 31),
+    "lpips_vgg": ("vgg16", 16),
+    "dists": ("vgg16", 1),
+    "vgg16": ("vgg16", 16),
+    "vggstats": ("vgg16", 16),
+}
+# The layers of the metrics that are computed from plain features of VGG16, with any weights of it.
+_VGG16_LAYERS = {"vgg16": ["conv5_3"], "vggstats": ["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]}
+_MIN_MOMENT = 1e-6  # keeps channels without features from dividing by 0
 _WEIGHTS_ONLY_VARIABLE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # PyTorch's own switch
 
 
 class LearnedMetric:
-    """LPIPS (Zhang et al., 2018, v0.1) with AlexNet or VGG16, DISTS (Ding et al., 2020), or plain features of VGG16.
+    """LPIPS (Zhang et al., 2018, v0.1) with AlexNet or VGG16, DISTS (Ding et al., 2020), or two distances of VGG16.
+
+    "vgg16" is the mean absolute difference of the features of conv5_3. "vggstats" compares the statistics that DISTS
+    compares, of the image and five layers, but it weights all channels equally and pools by maximum. So it needs no
+    weights besides those of VGG16, and the perceptual loss does not train for it directly.
 
     Images are compared at their full size, whereas the reference code of DISTS shrinks them to 256 pixels first. The
     networks convert RGB to their own range ([-1, 1] for LPIPS). The features of both images are in memory at once,
     which takes about 3 kB per pixel with VGG16. An instance can be used by several threads.
 
     Args:
-        name: "lpips_alex", "lpips_vgg", "dists" or "vgg16".
+        name: "lpips_alex", "lpips_vgg", "dists", "vgg16" or "vggstats".
         device: Device to compute on, in float32.
-        vgg16_state: Weights for "vgg16" in torchvision's layout; None for torchvision's weights.
+        vgg16_state: Weights for the last two in torchvision's layout; None for torchvision's weights.
 
     Raises:
         EsrganError: If the packages of the extra ``metrics`` are not installed.
@@ -72,8 +84,13 @@ class LearnedMetric:
         check_pair(sr, hr)
         a, b = map(self._to_rgb, crop_borders(sr, hr, border, _NETWORKS[self.name][1]))
         with torch.inference_mode(), exact_float32(self.device):
-            if self.name == "vgg16":
-                return float(F.l1_loss(self.module(a)[_VGG16_LAYER], self.module(b)[_VGG16_LAYER]))
+            if self.name in _VGG16_LAYERS:
+                one, other = ([image, *self.module(image).values()] for image in (a, b))
+                return (
+                    _distance_of_statistics(one, other)
+                    if self.name == "vggstats"
+                    else float(F.l1_loss(one[-1], other[-1]))
+                )
             if self.name == "dists":
                 return float(self.module(a, b))
             return float(self.module(a, b, normalize=True))  # LPIPS converts [0, 1] to [-1, 1] if normalize is set
@@ -84,11 +101,27 @@ class LearnedMetric:
         return tensor.permute(2, 0, 1)[None].expand(-1, 3, -1, -1).contiguous()
 
 
+def _distance_of_statistics(one: Iterable[Tensor], other: Iterable[Tensor]) -> float:
+    """Return 1 minus the mean similarity of texture and structure (equations 2, 3 and 6 of DISTS, arXiv 2004.07728).
+
+    The similarities compare mean, variance and covariance of each channel of (1, C, H, W).
+    """
+    similarities = []
+    for x, y in zip(one, other, strict=True):
+        x, y = x[0].flatten(1), y[0].flatten(1)
+        x_mean, y_mean = x.mean(1), y.mean(1)
+        covariance = ((x - x_mean[:, None]) * (y - y_mean[:, None])).mean(1)
+        variances = x.var(1, correction=0) + y.var(1, correction=0)
+        similarities.append((2 * x_mean * y_mean + _MIN_MOMENT) / (x_mean**2 + y_mean**2 + _MIN_MOMENT))
+        similarities.append((2 * covariance + _MIN_MOMENT) / (variances + _MIN_MOMENT))
+    return 1 - float(torch.cat(similarities).mean())
+
+
 def _load_network(name: str, vgg16_state: dict[str, Tensor] | None) -> torch.nn.Module:
     """Load the network of a metric with torchvision's weights, or with the given ones."""
     network, _ = _NETWORKS[name]
     if vgg16_state is not None:
-        return VGGFeatures(network, [_VGG16_LAYER], vgg16_state)
+        return VGGFeatures(network, _VGG16_LAYERS[name], vgg16_state)
 
     from torchmetrics.functional.image.dists import DISTSNetwork
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
@@ -97,7 +130,7 @@ def _load_network(name: str, vgg16_state: dict[str, Tensor] | None) -> torch.nn.
     if not path.exists():
         remedy = "download them with --download, or download=True in Python, "
         remedy += f"or save {torchvision_weights_url(network)} as {path}"
-        if name == "vgg16":
+        if name in _VGG16_LAYERS:
             remedy += ", or pass a file with --vgg-weights"
         raise WeightsError(f"the ImageNet weights of {network} are not on this machine; {remedy}")
     module: torch.nn.Module
@@ -105,8 +138,8 @@ def _load_network(name: str, vgg16_state: dict[str, Tensor] | None) -> torch.nn.
         with _force_weights_only():
             if name == "dists":
                 module = DISTSNetwork()
-            elif name == "vgg16":
-                module = VGGFeatures(network, [_VGG16_LAYER], torch.load(path, "cpu"))
+            elif name in _VGG16_LAYERS:
+                module = VGGFeatures(network, _VGG16_LAYERS[name], torch.load(path, "cpu"))
             else:
                 module = LearnedPerceptualImagePatchSimilarity(name.removeprefix("lpips_")).net
     except Exception as error:  # PyTorch raises nearly any exception for a damaged file
@@ -161,7 +194,7 @@ def load_metrics(
         names: Names of ``METRICS``, groups of them such as "psnr" or "lpips", or "all".
         device: Device to compute on.
         download: Whether to download torchvision's weights if they are missing.
-        vgg16_state: Weights for "vgg16" in torchvision's layout; None for torchvision's weights.
+        vgg16_state: Weights for "vgg16" and "vggstats" in torchvision's layout; None for torchvision's weights.
 
     Returns:
         The metrics in the order of ``METRICS``, and for each unavailable one a line with the reason and the remedy.
@@ -170,7 +203,7 @@ def load_metrics(
         EsrganError: If a name is unknown, ``vgg16_state`` does not fit, or no requested metric is available.
     """
     names = select_metrics(names)
-    given = {"vgg16"} & {*names} if vgg16_state is not None else set()
+    given = _VGG16_LAYERS.keys() & {*names} if vgg16_state is not None else set()
     learned, messages = load_learned([name for name in names if name not in given], device, download)
     learned |= {name: LearnedMetric(name, device, vgg16_state) for name in given}
     metrics = [

@@ -78,6 +78,7 @@ _PSNR = "8 bits, peak 255"
 _SSIM = "8 bits, 11x11 Gaussian window with σ 1.5 where it fits"
 _NIQE = "Y rounded to 8 bits, 96x96 blocks, the release's pristine model"
 _LPIPS = "LPIPS v0.1, no resizing"
+_VGGSTATS = "statistics of DISTS, all channels of the image and five layers weighted equally"
 _VGG16 = "mean absolute difference of the features before activation"
 
 # The first metric that is measured ranks the images. Distances between features come last.
@@ -94,6 +95,7 @@ _METRICS = (
     Metric("lpips_vgg", "LPIPS (VGG)", "", False, 4, True, _LPIPS),
     Metric("dists", "DISTS", "", False, 4, True, "no resizing"),
     Metric("vgg16", "VGG16 conv5_3", "", False, 2, True, _VGG16),
+    Metric("vggstats", "VGG16 statistics", "", False, 4, True, _VGGSTATS),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _METRICS}
 
