@@ -100,5 +100,12 @@ for path in images.find_images([args.photos / "val"]):
     photo = images.read_pixels(path, 3)
     top, left = ((length - CROP) // 2 for length in photo.shape[:2])
     images.write_pixels(crops / f"{path.stem}.png", photo[top : top + CROP, left : left + CROP], overwrite=True)
-metrics = ["--metrics", "psnr,niqe,vgg16,vggstats", "--vgg-weights", args.vgg_weights, "--json", args.out_dir / "figures.json"]
+metrics = [
+    "--metrics",
+    "psnr,niqe,vgg16,vggstats",
+    "--vgg-weights",
+    args.vgg_weights,
+    "--json",
+    args.out_dir / "figures.json",
+]
 run(ROOT / "test.py", *models, "-d", crops, *metrics)
