@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 # For GNU's OpenMP, as in PyTorch's packages for Linux: rounds of a loop, about 0.2 ms. For those of LLVM and Intel, as
 # on macOS and Windows: milliseconds.
@@ -34,20 +35,24 @@ def follow_load() -> None:
     """From now on, make threads spin for 100 rounds whenever other programs use CPUs that they need.
 
     This changes no result. It needs GNU's OpenMP, which spins for so little while a program has more threads than CPUs,
-    and the limit above. Call this after PyTorch is imported.
+    and the limit above. Where the system shows no load or allows no more threads, nothing changes. Call this after
+    PyTorch is imported.
     """
+    import psutil
     import torch
 
     from esrgan.machine import FreeCpus, cpu_count
 
     threads = min(torch.get_num_threads(), cpu_count())
     if sys.platform == "linux" and threads > 1 and os.environ.get("GOMP_SPINCOUNT") == SETTINGS["GOMP_SPINCOUNT"]:
-        free = FreeCpus()
-        threading.Thread(target=_follow, args=(lambda: free.count() < threads, threads), daemon=True).start()
+        with suppress(OSError, RuntimeError, psutil.Error):
+            free = FreeCpus()
+            threading.Thread(target=_follow, args=(lambda: free.count() < threads, threads), daemon=True).start()
 
 
 def _follow(is_busy: Callable[[], bool], threads: int) -> None:
     """Have more threads than CPUs while the CPUs are busy."""
+    sets = math.ceil(len(os.sched_getaffinity(0)) / (threads - 1))
     ended: threading.Event | None = None
     while True:
         time.sleep(_WATCH_S)
@@ -56,9 +61,29 @@ def _follow(is_busy: Callable[[], bool], threads: int) -> None:
                 ended.set()
             ended = None
         elif ended is None:
+            if not _can_start(2 * sets * threads):  # twice as many, so that the program can start others too
+                return
             ended = threading.Event()
-            for _ in range(math.ceil((os.cpu_count() or 1) / (threads - 1))):
+            for _ in range(sets):
                 threading.Thread(target=_keep_threads, args=(ended,), daemon=True).start()
+
+
+def _can_start(count: int) -> bool:
+    """Return whether so many threads can be started; OpenMP ends the program if it cannot start one of its threads."""
+    ended, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=ended.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        return False
+    finally:
+        ended.set()
+        for thread in started:
+            thread.join()
+        time.sleep(_WATCH_S / 10)  # the system counts a thread for a moment after its end
+    return True
 
 
 def _keep_threads(ended: threading.Event) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from esrgan.cli import main, make_parser, process
+from esrgan.cli import main, make_parser, process, spinning
 
 
 def test_version_names_pytorch_and_cuda(capsys):
@@ -94,13 +95,46 @@ with process.importing():
 before = len(os.listdir("/proc/self/task"))
 for _ in range(2):
     free = 1
-    wait_until(lambda count: count >= before + os.cpu_count())
+    wait_until(lambda count: count >= before + len(os.sched_getaffinity(0)))
     free = 2
     wait_until(lambda count: count <= before + 1)
 """
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment["GOMP_SPINCOUNT"] = "10000"
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def _fail(*_, **__):
+    raise FileNotFoundError("/proc/stat")
+
+
+def test_commands_run_where_the_system_shows_no_load(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", spinning.SETTINGS["GOMP_SPINCOUNT"])
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    monkeypatch.setattr("esrgan.machine.cpu_count", lambda: 2)
+    monkeypatch.setattr("esrgan.machine.FreeCpus", _fail)
+    monkeypatch.setattr(sys, "platform", "linux")
+    spinning.follow_load()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
+def test_no_threads_are_added_where_the_system_allows_no_more(monkeypatch):
+    started = []
+
+    class Thread(threading.Thread):
+        def start(self):
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(spinning, "_WATCH_S", 0.01)
+    monkeypatch.setattr(spinning.threading, "Thread", Thread)
+    monkeypatch.setattr(spinning, "_keep_threads", lambda _: pytest.fail("OpenMP would end the program"))
+    answers = iter([True])
+    spinning._follow(lambda: next(answers), 2)
+    assert len(started) == 2
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_no_command_loads_pytorch_before_the_process_is_set_up():
