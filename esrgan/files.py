@@ -81,7 +81,8 @@ def suggest_path(path: Path, otherwise: str) -> str:
             names = [entry.name for entry in itertools.islice(entries, _MAX_NAMES) if not entry.name.startswith(".")]
     except (OSError, ValueError):
         return otherwise
-    found = find_similar(missing.name, names)
+    # The name itself is there if it is a link whose target is missing.
+    found = find_similar(missing.name, (name for name in names if name != missing.name))
     return otherwise if found is None else f"did you mean {missing.with_name(found)}?"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from esrgan import files
 from esrgan.errors import EsrganError
-from esrgan.files import atomic_write, lock, remove_abandoned, write_bytes, write_text
+from esrgan.files import atomic_write, lock, remove_abandoned, suggest_path, write_bytes, write_text
 
 fcntl = pytest.importorskip("fcntl")
 LACKING = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
@@ -219,3 +219,9 @@ def test_too_long_names_are_found_on_the_disk(tmp_path):
     for name, is_possible in (("x" * 255, True), ("x" * 256, False), ("ü" * 127, True), ("ü" * 128, False)):
         for folder in (tmp_path, tmp_path / "new"):
             assert (files.find_name_problem(folder / name) is None) == is_possible
+
+
+def test_link_without_target_does_not_suggest_itself(tmp_path):
+    (tmp_path / "photo.png").symlink_to(tmp_path / "gone.png")
+    assert suggest_path(tmp_path / "photo.png", "check the path") == "check the path"
+    assert suggest_path(tmp_path / "photos.png", "check the path") == f"did you mean {tmp_path / 'photo.png'}?"

@@ -111,20 +111,23 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _check_names(names: Sequence[str], known: Collection[str]) -> None:
     """Check that the names are those of known datasets or folders."""
-    from esrgan.data.datasets import DATASET_NAMES
-
     unknown = [name for name in names if name not in known and not expand_user(name).is_dir()]
     if not unknown:
         return
     expected = f"{', '.join(known)} or a folder of images"
-    no_files = ("a dataset that needs no preparation", "omit it")
-    got = {
-        name: no_files
-        if name in DATASET_NAMES
-        else ("neither", did_you_mean(name, known, suggest_path(expand_user(name), "correct the name")))
-        for name in unknown
-    }
-    raise DatasetError(Problem(f"dataset {name}", expected, *got[name]) for name in unknown)
+    raise DatasetError(Problem(f"dataset {name}", expected, *_describe_unknown(name, known)) for name in unknown)
+
+
+def _describe_unknown(name: str, known: Collection[str]) -> tuple[str, str]:
+    """Return what a name is that is none of the known datasets and folders, and the remedy."""
+    from esrgan.data.datasets import DATASET_NAMES
+
+    if name in DATASET_NAMES:
+        return "a dataset that needs no preparation", "omit it"
+    path = expand_user(name)
+    if path.is_file():
+        return "a file", "name its folder"
+    return "neither", did_you_mean(name, known, suggest_path(path, "correct the name"))
 
 
 def _cut_tiles(args: argparse.Namespace) -> int:

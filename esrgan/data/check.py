@@ -137,6 +137,8 @@ def _find_duplicate(own: str, pair: ImagePair, found: _Found, known: Mapping[str
             continue
         expected = f"an image that is not among the {name} images"
         if other := others.names.get(found.digest):
+            if other == str(pair.high):
+                return Problem(other, expected, "one of them", "remove it from one of the two sets")
             return Problem(str(pair.high), expected, f"the same image as {other}", "remove one of them")
         if found.hash is not None and (similar := others.similar.find(found.hash)):
             got = f"nearly the same image as {similar[1]} ({similar[0]} of 512 bits of their hashes differ)"

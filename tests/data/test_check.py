@@ -90,6 +90,15 @@ def test_exact_duplicates_have_the_same_pixels(folders, capsys):
     assert out[0].endswith("1 problem: 1 duplicate")
 
 
+def test_image_of_both_sets_is_no_duplicate_of_itself(folders, tmp_path, capsys):
+    train = str(folders[0])
+    code, out, err = check(capsys, write_config(tmp_path / "own.json", [train], [train]))
+    assert code == 1
+    text = "an image that is not among the training images, got one of them; remove it from one of the two sets"
+    assert err[0] == f"error: {folders[0] / '0.png'}: expected {text}"
+    assert out[0].endswith("3 problems: 3 duplicates")
+
+
 def test_near_duplicates_are_smaller_or_compressed(folders, capsys):
     train, val = folders
     write_image(val / "small.png", resize.bicubic(scene(1, 264, 280), Fraction(1, 2)))

@@ -251,6 +251,12 @@ def test_unknown_folder_exits_with_code_two(tmp_path, capsys):
     assert "expected div2k, bsds500, set5, set14, flickr2k, skimage or a folder of images, got neither" in err
 
 
+def test_file_instead_of_a_folder_is_recognised(tmp_path, capsys):
+    code, _, err = cut(capsys, tmp_path / "tiles", write_image(tmp_path / "a.png", random_image(8, 8)))
+    assert code == 2
+    assert "or a folder of images, got a file; name its folder" in err
+
+
 @pytest.mark.usefixtures("foreground_signals")
 @pytest.mark.slow
 def test_interrupted_cutting_resumes(tmp_path, capsys):
