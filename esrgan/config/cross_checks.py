@@ -173,11 +173,11 @@ def _check_gan_options(config: Config) -> Iterator[_Conflict]:
             yield involved, expected, format_value(value), "remove the key, or raise g_adversarial_loss_scaling"
     highest = _GUESSING_LOSSES[gan.gan_objective]
     if gan.d_pause_below is not None and gan.d_pause_below >= highest:
-        involved, expected = (
-            ["training.d_pause_below", "training.gan_objective"],
-            f"less than {highest}, the loss of a ",
+        involved = ["training.d_pause_below", "training.gan_objective"]
+        expected = (
+            f"less than {highest}, the loss of a discriminator that only guesses ({gan.gan_objective}), which would "
+            "not learn"
         )
-        expected += f"discriminator that only guesses ({gan.gan_objective}), which would not learn"
         yield involved, expected, format_value(gan.d_pause_below), "use about half of it, or null"
     if gan.g_artifact_loss_scaling:
         key, value = "training.g_artifact_loss_scaling", format_value(gan.g_artifact_loss_scaling)

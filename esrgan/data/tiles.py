@@ -330,8 +330,7 @@ def _write_tiles(tiles: Sequence[Tile], out: Path, workers: int) -> list[str | P
     """Write the tiles that do not exist or whose image has changed since, and return the problems."""
     todo: dict[Source, list[Tile]] = {}
     for tile in tiles:
-        path = out / tile.name
-        if not path.exists() or path.stat().st_mtime_ns != tile.source.key[2]:
+        if not _is_current(tile, out / tile.name):
             todo.setdefault(tile.source, []).append(tile)
     sizes: dict[Hashable, float] = {
         source: sum(math.prod(tile.shape) for tile in group) for source, group in todo.items()
@@ -353,6 +352,13 @@ def _write_tiles(tiles: Sequence[Tile], out: Path, workers: int) -> list[str | P
             problems += found
             shown.finish(source)
     return problems
+
+
+def _is_current(tile: Tile, path: Path) -> bool:
+    try:
+        return path.stat().st_mtime_ns == tile.source.key[2]
+    except OSError:  # it is missing, or cannot be written either, which is reported for its image
+        return False
 
 
 def _cut(source: Source, tiles: Sequence[Tile], out: Path) -> Sequence[Any]:

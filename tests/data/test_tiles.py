@@ -200,6 +200,17 @@ def test_bad_images_do_not_stop_the_rest(photos, tmp_path, capsys):
     assert names(tmp_path / "tiles") == {"photos/a_s001.png", "photos/cat/copy_s001.png"}
 
 
+def test_too_long_name_stops_no_other_image_of_a_repeated_run(photos, tmp_path, capsys):
+    out = tmp_path / "tiles"
+    write_image(photos / f"{'x' * 250}.png", random_image(64, 64, seed=5))
+    for _ in range(2):
+        code, _, err = cut(capsys, out, photos)
+        assert code == 1
+        assert "File name too long" in err
+        assert names(out) == KEPT
+        (out / "photos/a_s003.png").unlink()
+
+
 def test_files_of_the_user_are_never_touched(photos, tmp_path, capsys):
     before = tree(photos)
     for out, text in ((photos, f"expected a folder outside {photos}, got one in it"), (photos / "x", "one in it")):
