@@ -212,7 +212,7 @@ def _measure_sources(
         try:
             shape, measures = known[source.key]
             found[source] = _make_tiles(source, shape, measures)
-        except (KeyError, ValueError, OSError):  # what cannot be read is reported below
+        except (LookupError, TypeError, ValueError, OSError):  # what cannot be read is reported below
             todo.append(source)
     shown = Progress(images.measure_images({source: source.path for source in todo}), "measuring images: ")
 
@@ -240,9 +240,9 @@ def _read_record(path: Path) -> dict[tuple[str, int, int], tuple[tuple[int, int,
     for line in path.read_text("ascii", "replace").splitlines():
         try:
             key, shape, measures = json.loads(line)
-        except (ValueError, TypeError):  # an empty line, or one that was cut off
+            known[tuple(key)] = tuple(shape), measures
+        except (ValueError, TypeError):  # an empty line, or one that was cut off or is damaged
             continue
-        known[tuple(key)] = tuple(shape), measures
     return known
 
 

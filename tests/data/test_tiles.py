@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -198,6 +199,17 @@ def test_bad_images_do_not_stop_the_rest(photos, tmp_path, capsys):
     assert f"error: {photos / 'bad.png'}: expected a PNG" in err
     assert f"error: {photos / 'a.png'}: expected only one image of this name, got a.jpg as well; rename one" in err
     assert names(tmp_path / "tiles") == {"photos/a_s001.png", "photos/cat/copy_s001.png"}
+
+
+def test_damaged_measures_are_measured_again(photos, tmp_path, capsys):
+    out = tmp_path / "tiles"
+    cut(capsys, out, photos)
+    record = out / tiles.RECORD
+    lines = [json.loads(line) for line in record.read_text().splitlines() if line]
+    damaged = [[1, 2, 3], [[[1]], [1], []], *([key, shape[:1], measures] for key, shape, measures in lines)]
+    record.write_text("\n".join(map(json.dumps, [*lines[:1], *damaged])))
+    assert cut(capsys, out, photos)[0] == 0
+    assert names(out) == KEPT
 
 
 def test_too_long_name_stops_no_other_image_of_a_repeated_run(photos, tmp_path, capsys):
