@@ -8,6 +8,7 @@ fraction of a millisecond" in docs/decisions.md.
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import sys
@@ -20,6 +21,7 @@ from contextlib import suppress
 # on macOS and Windows: milliseconds.
 SETTINGS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 _WATCH_S = 1.0
+_computing = threading.Lock()  # while one of the threads that will sleep computes
 
 
 def limit_spinning() -> None:
@@ -47,6 +49,7 @@ def follow_load() -> None:
     if sys.platform == "linux" and threads > 1 and os.environ.get("GOMP_SPINCOUNT") == SETTINGS["GOMP_SPINCOUNT"]:
         with suppress(OSError, RuntimeError, psutil.Error):
             free = FreeCpus()
+            atexit.register(_computing.acquire, timeout=1)  # PyTorch aborts if Python ends while it computes
             threading.Thread(target=_follow, args=(lambda: free.count() < threads, threads), daemon=True).start()
 
 
@@ -90,5 +93,6 @@ def _keep_threads(ended: threading.Event) -> None:
     """Keep a set of OpenMP's threads, which sleep, until the event is set."""
     import torch
 
-    torch.zeros(2**20).add_(1)  # each thread of Python gets a set of its own for its first parallel operation
+    with _computing:
+        torch.zeros(2**20).add_(1)  # each thread of Python gets a set of its own for its first parallel operation
     ended.wait()

@@ -104,6 +104,24 @@ for _ in range(2):
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
+def test_program_can_end_while_threads_are_added():
+    code = """
+import threading, time, torch
+from esrgan import machine
+from esrgan.cli import spinning
+
+torch.set_num_threads(2)
+machine.cpu_count = lambda: 2
+spinning.follow_load()
+zeros, begun = torch.zeros, threading.Event()
+torch.zeros = lambda _: begun.set() or zeros(2**25)
+threading.Thread(target=spinning._keep_threads, args=(threading.Event(),), daemon=True).start()
+begun.wait()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"GOMP_SPINCOUNT": "10000"})
+
+
 def _fail(*_, **__):
     raise FileNotFoundError("/proc/stat")
 
