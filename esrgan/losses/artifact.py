@@ -17,8 +17,8 @@ def artifact_loss(fake: Tensor, averaged: Tensor, real: Tensor) -> Tensor:
     """Return the artefact loss L_artif of LDL (arXiv 2203.09195, §3).
 
     The residual R is the absolute difference of real and fake, summed over the channels. Artefacts are where it varies:
-    the map is its variance in windows of 7×7 px, times its variance over the whole image to the power 1/5. It is 0 where
-    R is smaller than the residual of ``averaged``. The loss is the mean absolute difference of the images, both
+    the map is its variance in windows of 7×7 px, times its variance over the whole image to the power 1/5. It is 0
+    where R is smaller than the residual of ``averaged``. The loss is the mean absolute difference of the images, both
     multiplied by the map. As in the authors' code, its gradient also flows through the map.
 
     Args:
