@@ -190,13 +190,14 @@ def limit_memory(device: torch.device, num_bytes: int) -> Iterator[None]:
     """Let upscaling allocate only so many bytes. On a CPU this is simulated by a limit for each window of lines."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        total = torch.cuda.get_device_properties(device).total_memory
+        index = torch.cuda.current_device()  # PyTorch 2.11 refuses a device without an index here
+        total = torch.cuda.get_device_properties(index).total_memory
         fraction = (torch.cuda.memory_reserved(device) + num_bytes) / total
-        torch.cuda.set_per_process_memory_fraction(min(fraction, 1.0), device)
+        torch.cuda.set_per_process_memory_fraction(min(fraction, 1.0), index)
         try:
             yield
         finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            torch.cuda.set_per_process_memory_fraction(1.0, index)
             torch.cuda.empty_cache()
         return
     push = direct._LineBuffer.push
@@ -436,7 +437,8 @@ def test_jpeg_and_sharpening_agree_with_the_cpu(device: torch.device) -> None:
     sizes = [(64, 48)] * 4
     found = compress(ImageBatch(high.to(device), sizes), [30, 60, 90, 95]).pixels.cpu()
     expected = compress(ImageBatch(high, sizes), [30, 60, 90, 95]).pixels
-    assert (found != expected).float().mean() < 0.001  # halves may round to either side
+    different = (found * 255).round() != (expected * 255).round()  # a GPU divides by 255 with a rounding error
+    assert different.float().mean() < 0.001  # halves may round to either side
 
 
 def test_degradation_agrees_with_the_cpu_except_for_its_noise(device: torch.device) -> None:

@@ -57,6 +57,7 @@ def importing() -> Iterator[None]:
     """
     is_first = "torch" not in sys.modules and gc.isenabled()
     if is_first:
+        free_cpus = spinning.watch_load()
         gc.disable()
     try:
         with _exit_on_interrupt():
@@ -65,8 +66,8 @@ def importing() -> Iterator[None]:
         if is_first:
             gc.freeze()  # no later collection looks through the modules either
             gc.enable()
-    if is_first and "torch" in sys.modules:
-        spinning.follow_load()
+    if is_first and free_cpus is not None and "torch" in sys.modules:
+        spinning.follow_load(free_cpus)
 
 
 @contextmanager

@@ -16,6 +16,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from esrgan.machine import FreeCpus
 
 # For GNU's OpenMP, as in PyTorch's packages for Linux: rounds of a loop, about 0.2 ms. For those of LLVM and Intel, as
 # on macOS and Windows: milliseconds.
@@ -33,24 +37,37 @@ def limit_spinning() -> None:
         os.environ.update(SETTINGS)
 
 
-def follow_load() -> None:
+def watch_load() -> FreeCpus | None:
+    """Begin to count the CPUs that other programs leave; None where the system does not show that.
+
+    Call this before PyTorch is imported, so that its import is watched and short commands follow the load too.
+    """
+    import psutil
+
+    from esrgan.machine import FreeCpus
+
+    try:
+        return FreeCpus()
+    except (OSError, RuntimeError, psutil.Error):
+        return None
+
+
+def follow_load(free: FreeCpus) -> None:
     """From now on, make threads spin for 100 rounds whenever other programs use CPUs that they need.
 
     This changes no result. It needs GNU's OpenMP, which spins for so little while a program has more threads than CPUs,
-    and the limit above. Where the system shows no load or allows no more threads, nothing changes. Call this after
-    PyTorch is imported.
+    and the limit above. Where the system allows no more threads, nothing changes. Call this after PyTorch is imported.
     """
-    import psutil
     import torch
 
-    from esrgan.machine import FreeCpus, cpu_count
+    from esrgan.machine import cpu_count
 
     threads = min(torch.get_num_threads(), cpu_count())
     if sys.platform == "linux" and threads > 1 and os.environ.get("GOMP_SPINCOUNT") == SETTINGS["GOMP_SPINCOUNT"]:
-        with suppress(OSError, RuntimeError, psutil.Error):
-            free = FreeCpus()
-            atexit.register(_computing.acquire, timeout=1)  # PyTorch aborts if Python ends while it computes
-            threading.Thread(target=_follow, args=(lambda: free.count() < threads, threads), daemon=True).start()
+        atexit.register(_computing.acquire, timeout=1)  # PyTorch aborts if Python ends while it computes
+        thread = threading.Thread(target=_follow, args=(lambda: free.count() < threads, threads), daemon=True)
+        with suppress(RuntimeError):
+            thread.start()
 
 
 def _follow(is_busy: Callable[[], bool], threads: int) -> None:
@@ -58,7 +75,6 @@ def _follow(is_busy: Callable[[], bool], threads: int) -> None:
     sets = math.ceil(len(os.sched_getaffinity(0)) / (threads - 1))
     ended: threading.Event | None = None
     while True:
-        time.sleep(_WATCH_S)
         if not is_busy():
             if ended is not None:
                 ended.set()
@@ -69,6 +85,7 @@ def _follow(is_busy: Callable[[], bool], threads: int) -> None:
             ended = threading.Event()
             for _ in range(sets):
                 threading.Thread(target=_keep_threads, args=(ended,), daemon=True).start()
+        time.sleep(_WATCH_S)
 
 
 def _can_start(count: int) -> bool:

@@ -86,10 +86,11 @@ def wait_until(condition):
         time.sleep(0.01)
 
 spinning.limit_spinning()
+spinning.watch_load, free = FreeCpus, 2
 with process.importing():
     import torch
     from esrgan import machine
-    machine.FreeCpus, machine.cpu_count, free = FreeCpus, lambda: 2, 2
+    machine.cpu_count = lambda: 2
     torch.set_num_threads(2)
     spinning._WATCH_S = 0.01
 before = len(os.listdir("/proc/self/task"))
@@ -113,7 +114,7 @@ from esrgan.cli import spinning
 
 torch.set_num_threads(2)
 machine.cpu_count = lambda: 2
-spinning.follow_load()
+spinning.follow_load(machine.FreeCpus())
 zeros, begun = torch.zeros, threading.Event()
 torch.zeros = lambda _: begun.set() or zeros(2**25)
 threading.Thread(target=spinning._keep_threads, args=(threading.Event(),), daemon=True).start()
@@ -127,12 +128,8 @@ def _fail(*_, **__):
 
 
 def test_commands_run_where_the_system_shows_no_load(monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", spinning.SETTINGS["GOMP_SPINCOUNT"])
-    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
-    monkeypatch.setattr("esrgan.machine.cpu_count", lambda: 2)
     monkeypatch.setattr("esrgan.machine.FreeCpus", _fail)
-    monkeypatch.setattr(sys, "platform", "linux")
-    spinning.follow_load()
+    assert spinning.watch_load() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
