@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from esrgan.models import RRDBNet as RRDBNet
     from esrgan.training import TrainOptions as TrainOptions
     from esrgan.training import train as train
+    from esrgan.video import VideoOptions as VideoOptions
+    from esrgan.video import upscale_video as upscale_video
     from esrgan.weights import load_generator as load_generator
 
 # Each name is imported on first use, because importing PyTorch takes seconds.
@@ -41,6 +43,8 @@ _LAZY_IMPORTS = {
     "load_config": ("esrgan.config", "load"),
     "load_generator": ("esrgan.weights", "load_generator"),
     "train": ("esrgan.training", "train"),
+    "VideoOptions": ("esrgan.video", "VideoOptions"),
+    "upscale_video": ("esrgan.video", "upscale_video"),
     "upscale_files": ("esrgan.inference", "upscale_files"),
 }
 __all__ = sorted(_LAZY_IMPORTS)

@@ -101,6 +101,10 @@ class ImageError(EsrganError):
     """Raised for an image file that cannot be read or written."""
 
 
+class VideoError(EsrganError):
+    """Raised for a film that cannot be read, written or resumed."""
+
+
 class DeviceError(EsrganError):
     """Raised for a requested device that is not available."""
 

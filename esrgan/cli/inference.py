@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _wait_for_all_processes(processes: int) -> Iterator[None]:
+def wait_for_all_processes(processes: int) -> Iterator[None]:
     """Keep each process alive until all are done, because torchrun stops the rest when one exits with an error."""
     if processes == 1:
         yield
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         return f"{upscaled:,} of {format_count(len(jobs), 'image')} upscaled; {remedy} resumes"
 
     threads = torch.get_num_threads()
-    with _wait_for_all_processes(processes), explain_interrupt(describe_interruption):
+    with wait_for_all_processes(processes), explain_interrupt(describe_interruption):
         if upscaler.winograd:
             follow_free_cpus(free_cpus, threads)
         for result in upscale_files(

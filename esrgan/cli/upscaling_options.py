@@ -25,27 +25,8 @@ OUTPUT_FORMATS = ("png", "jpg", "webp", "tif", "bmp", "gif", "tga", "dds", "ppm"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose the model, the precision and the format of outputs."""
-    parser.add_argument(
-        "-m",
-        "--model-path",
-        action="append",
-        type=arguments.location,
-        metavar="FILE",
-        help="generator, checkpoint, or a name listed by `esrgan models`; repeat it to apply several models one after "
-        f"the other (default: {DEFAULT_MODEL})",
-    )
-    parser.add_argument(
-        "--psnr-model-path", metavar="FILE", help="model to blend the last -m with (default: its partner)"
-    )
-    parser.add_argument(
-        "--alpha",
-        type=arguments.fraction,
-        metavar="A",
-        help="blend the last -m with its partner, mostly a PSNR model; share of -m in the blend, 0 to 1. With "
-        "realesr-general-x4v3 this is the denoising strength",
-    )
-    arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
+    """Add the options that choose the model, the precision, and the size and format of outputs."""
+    add_model_options(parser)
     parser.add_argument(
         "--suffix",
         type=_suffix,
@@ -72,20 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="Q",
         help="quality of lossy formats, 1 to 100 (default: 95); if given, WebP outputs are lossy",
     )
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument(
-        "--outscale",
-        type=arguments.positive_float(64),
-        metavar="X",
-        help="upscaling factor of the output (default: the model's). An output that the model makes too large is "
-        "reduced; a factor beyond the model's applies the model again",
-    )
-    for flag, text in (("--width", "width"), ("--height", "height"), ("--long-side", "longer side")):
-        help_text = f"{text} of the output in pixels; the other side follows"
-        arguments.add_number(size, flag, at_most=1_000_000_000, help=help_text)
-    size.add_argument(
-        "--megapixels", type=arguments.positive_float(100_000), metavar="X", help="millions of pixels of the output"
-    )
+    add_size_options(parser)
     parser.add_argument(
         "--dpi",
         type=_resolution,
@@ -100,6 +68,53 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="make outputs that can be repeated without seams, as for textures: continue the image by its opposite "
         "edge (wrap; only sideways: wrap-x; only downwards: wrap-y) or by its mirror image",
     )
+    add_correction_options(parser)
+
+
+def add_model_options(parser: argparse.ArgumentParser, default: str = DEFAULT_MODEL) -> None:
+    """Add the options that choose the model and the precision."""
+    parser.add_argument(
+        "-m",
+        "--model-path",
+        action="append",
+        type=arguments.location,
+        metavar="FILE",
+        help="generator, checkpoint, or a name listed by `esrgan models`; repeat it to apply several models one after "
+        f"the other (default: {default})",
+    )
+    parser.add_argument(
+        "--psnr-model-path", metavar="FILE", help="model to blend the last -m with (default: its partner)"
+    )
+    parser.add_argument(
+        "--alpha",
+        type=arguments.fraction,
+        metavar="A",
+        help="blend the last -m with its partner, mostly a PSNR model; share of -m in the blend, 0 to 1. With "
+        "realesr-general-x4v3 this is the denoising strength",
+    )
+    arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
+
+
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose the size of outputs."""
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--outscale",
+        type=arguments.positive_float(64),
+        metavar="X",
+        help="upscaling factor of the output (default: the model's). An output that the model makes too large is "
+        "reduced; a factor beyond the model's applies the model again",
+    )
+    for flag, text in (("--width", "width"), ("--height", "height"), ("--long-side", "longer side")):
+        help_text = f"{text} of the output in pixels; the other side follows"
+        arguments.add_number(size, flag, at_most=1_000_000_000, help=help_text)
+    size.add_argument(
+        "--megapixels", type=arguments.positive_float(100_000), metavar="X", help="millions of pixels of the output"
+    )
+
+
+def add_correction_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that correct the output of the model."""
     parser.add_argument(
         "--color-fix",
         choices=("mean", "low"),
@@ -178,7 +193,7 @@ def upscale_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of ``Upscaler``."""
     names = ["outscale", "width", "height", "long_side", "megapixels"]
     names += ["self_ensemble", "transparency", "seamless", "color_fix"]
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def file_options(args: argparse.Namespace, **settings: Any) -> FileOptions:

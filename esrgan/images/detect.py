@@ -58,7 +58,7 @@ def is_image_sequence(head: bytes) -> bool:
     return head[8:12] in _SEQUENCES
 
 
-_VIDEO = "extract its frames, for example with ffmpeg, and upscale these"
+_VIDEO = "`esrgan video` upscales films"
 _RAW = "develop it to a .tif or .png in a raw converter"
 _SCIENCE = "export it as a .tif of 16 bits or float"
 _IMAGE = "convert it to .png or .tif"
@@ -105,7 +105,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image", _IMAGE),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image", _IMAGE),
     (rb"II\xbc", "a JPEG XR image", _IMAGE),
-    (rb"\x8a(MNG)", "an animation (MNG)", _VIDEO),
+    (rb"\x8a(MNG)", "an animation (MNG)", _IMAGE),
     (rb"\x8bJNG", "a JNG image", _IMAGE),
     (rb"qoif", "a QOI image", _IMAGE),
     (rb"BPG\xfb", "a BPG image", _IMAGE),

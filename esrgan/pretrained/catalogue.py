@@ -61,6 +61,7 @@ _GOOGLE_DRIVE_URL = "https://drive.usercontent.google.com/download?id={}&export=
 _AUR_CHECKSUMS = "sha256sums of the AUR package python-realesrgan"
 
 DEFAULT_MODEL = "esrgan-lite"
+DEFAULT_VIDEO_MODEL = "realesr-animevideov3"
 MODELS = {
     "esrgan-lite": PretrainedModel("photographs, 6 blocks", "Apache-2.0", psnr_model="esrgan-lite-psnr"),
     "esrgan-lite-psnr": PretrainedModel("PSNR partner of esrgan-lite, without invented texture", "Apache-2.0"),

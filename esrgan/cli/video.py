@@ -1,0 +1,157 @@
+"""``esrgan video``: upscale films."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from esrgan.cli import arguments, process, upscaling_options
+from esrgan.cli.inference import wait_for_all_processes
+from esrgan.console import log, progress
+from esrgan.errors import EsrganError
+from esrgan.extras import require_extra
+from esrgan.pretrained import DEFAULT_VIDEO_MODEL
+from esrgan.progress import TimeLeft, explain_interrupt
+from esrgan.text import format_count, format_duration
+
+if TYPE_CHECKING:
+    from esrgan.video import VideoProgress
+
+EXAMPLES = """\
+  esrgan video film.mp4
+  esrgan video film.mkv -o large.mkv --codec h265 --crf 16
+  esrgan video -m esrgan-lite holiday.mov --start 1:20 --end 1:25 -o try.mov
+  esrgan video film.mp4 --height 2160
+  torchrun --nproc-per-node 4 -m esrgan video film.mp4
+  ffmpeg -i film.avi -f yuv4mpegpipe - | esrgan video - -o - | ffplay -"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the argument parser of ``esrgan video``."""
+    parser = arguments.make_parser(
+        "video",
+        "Upscale a film. Sound, subtitles, chapters, attachments and metadata are copied, and all times stay exact.\n"
+        "After an interruption, the same command continues.",
+        EXAMPLES,
+    )
+    parser.add_argument("film", help="the film, or - for YUV4MPEG2 (.y4m) from standard input")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="the output (.mp4, .mkv, .mov, .webm, .m4v or .ts), a folder for it, or - for YUV4MPEG2 on standard "
+        "output (default: <name>_sr next to the film)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="overwrite an existing output")
+    upscaling_options.add_model_options(parser, DEFAULT_VIDEO_MODEL)
+    upscaling_options.add_size_options(parser)
+    upscaling_options.add_correction_options(parser)
+    parser.add_argument(
+        "--codec",
+        help="h264, h265, vp9, av1, prores, ffv1 (lossless), png (lossless) or an encoder of FFmpeg (default: that of "
+        "the film if it can be encoded, otherwise h264)",
+    )
+    crf = arguments.number("a number from 0 to 63", lambda value: 0 <= value <= 63)
+    parser.add_argument("--crf", type=crf, metavar="N", help="quality as the codec counts it; less is better")
+    parser.add_argument("--pixel-format", metavar="NAME", help="such as yuv420p10le (default: like the film)")
+    parser.add_argument("--start", type=_time, metavar="TIME", help="begin here: seconds, M:SS or H:MM:SS")
+    parser.add_argument("--end", type=_time, metavar="TIME", help="end here")
+    parser.add_argument("--deinterlace", action="store_true", help="make full frames of interlaced ones (bwdif)")
+    arguments.add_device(parser)
+    return parser
+
+
+def _time(text: str) -> Fraction:
+    """Parse a time, for ``type`` of an argument."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(part.replace(".", "", 1).isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected a time such as 83.5 or 1:23.5, got {text}")
+    return sum((Fraction(part) * 60**place for place, part in enumerate(reversed(parts))), Fraction(0))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    require_extra("video")
+    pipe = _take_standard_output() if args.output == "-" else None
+    with process.importing():
+        from esrgan.devices import select_local_device
+        from esrgan.inference import Upscaler
+        from esrgan.video import VideoJob, VideoOptions, pipe_video, plan_target
+
+    is_default = not args.model_path
+    args.model_path = args.model_path or [DEFAULT_VIDEO_MODEL]
+    names = upscaling_options.name_models(args)
+    options = VideoOptions(
+        args.codec, args.crf, args.pixel_format, args.start, args.end, args.deinterlace, args.overwrite
+    )
+    source = Path(args.film)
+    if pipe is None:
+        if args.film == "-":
+            raise EsrganError("-: a pipe cannot be read again after an interruption; it needs -o -")
+        target = plan_target(source, None if args.output is None else arguments.path(args.output))
+    models = upscaling_options.load_models(args)
+    device = str(select_local_device(args.device))
+    upscaler = Upscaler.from_file(models, device, args.precision, **upscaling_options.upscale_settings(args))
+    described = upscaling_options.describe_models(models)
+    log.info("%s: %s; on %s in %s", names, described, upscaler.device, upscaler.arithmetic)
+    if is_default:
+        log.info("this model is fast and made for drawings; -m esrgan-lite suits filmed material")
+    shown = _Shown()
+    if pipe is not None:
+        with pipe, explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):
+            for state in pipe_video(upscaler, source, pipe, options):
+                shown.show(state)
+        return process.OK
+    job = VideoJob(upscaler, source, target, options)
+    log.info("%s: %s", target, job.describe())
+    for note in job.notes():
+        log.info("%s: %s", target, note)
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    with wait_for_all_processes(processes), explain_interrupt(lambda: f"{shown}; the same command continues"):
+        for state in job.upscale(rank, processes):
+            shown.show(state)
+    if rank == 0:
+        progress(f"{target}: writing")
+        for note in job.assemble():
+            log.warning("%s: %s", args.film, note)
+        log.info("%s written: %s", target, shown)
+    return process.OK
+
+
+class _Shown:
+    """Shows how many frames are done, how fast, and the time left."""
+
+    def __init__(self) -> None:
+        self.begin, self.left = time.perf_counter(), TimeLeft()
+        self.frames = self.repeated = 0
+
+    def show(self, state: VideoProgress) -> None:
+        """Show the progress."""
+        self.frames, self.repeated = state.frames, state.repeated
+        done = state.computed + state.repeated
+        rate = done / (time.perf_counter() - self.begin)
+        speed = f"{rate:.2f} frames/s" if rate >= 1 else f"{1 / rate:.1f} s/frame"
+        if not state.total:
+            progress(f"{state.frames:,} frames, {speed}")
+            return
+        all_now = max(state.total - (state.frames - done), 1)  # without those of an earlier attempt
+        left_s = self.left.update(min(done / all_now, 1.0))
+        left = "" if left_s is None else f", {format_duration(left_s)} left"
+        progress(f"{state.frames:,}/{max(state.total, state.frames):,} frames, {speed}{left}")
+
+    def __str__(self) -> str:
+        repeated = f", {self.repeated:,} of them equal to the one before" if self.repeated else ""
+        return f"{format_count(self.frames, 'frame')}{repeated}"
+
+
+def _take_standard_output() -> BinaryIO:
+    """Return standard output for the film, and let messages go to standard error."""
+    sys.stdout.flush()
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return pipe

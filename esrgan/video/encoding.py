@@ -1,0 +1,338 @@
+"""Choose how a film is encoded, and open encoders."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.codec import Codec
+
+from esrgan.errors import Problem, VideoError
+from esrgan.text import describe_error, did_you_mean, one_line
+from esrgan.video import colour
+from esrgan.video.colour import Coding
+from esrgan.video.source import Facts
+
+# The containers that are written, by FFmpeg's names.
+CONTAINERS = {
+    ".mkv": "matroska",
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".webm": "webm",
+    ".ts": "mpegts",
+}
+# Formats of YUV4MPEG2 (.y4m).
+Y4M_FORMATS = ["gray", "yuv411p"]
+Y4M_FORMATS += [f"yuv{sampling}p{depth}" for sampling in (420, 422, 444) for depth in ("", "10le", "12le", "16le")]
+# Short names of encoders; FFmpeg's own names can be used too.
+CODECS = {
+    "h264": "libx264",
+    "h265": "libx265",
+    "hevc": "libx265",
+    "vp8": "libvpx",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "prores": "prores_ks",
+    "ffv1": "ffv1",
+    "png": "png",
+    "utvideo": "utvideo",
+}
+LOSSLESS = ("ffv1", "png", "utvideo")
+_DEFAULT, _DEFAULT_FOR_WEBM = "libx264", "libvpx-vp9"
+# Encoders use a fixed number of threads, because the output of some depends on it.
+_THREADS = 4
+_CRF = {"libx264": 17.0, "libx265": 18.0, "libvpx": 10.0, "libvpx-vp9": 20.0, "libsvtav1": 22.0}
+# Equal frames have to give equal packets, so that a film that was continued ends the same: x264's mbtree=1 does not.
+_OPTIONS: dict[str, dict[str, str]] = {
+    "libx264": {"x264-params": "mbtree=0"},
+    "libx265": {"x265-params": "log-level=error:frame-threads=2"},
+    "libvpx": {"deadline": "good", "cpu-used": "2", "b": "0", "auto-alt-ref": "0"},
+    "libvpx-vp9": {"deadline": "good", "cpu-used": "2", "row-mt": "1", "b": "0"},
+    "ffv1": {"level": "3", "slicecrc": "1", "slices": "4"},
+}
+_SMALLEST_H265 = 64  # px; libx265 damages memory if neither side is longer
+_PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything that decides what an encoder writes, apart from the frames.
+
+    Attributes:
+        codec: FFmpeg's name of the encoder.
+        pixel_format: The pixel format.
+        height: Height of the frames in pixels.
+        width: Width in pixels.
+        coding: How colours are coded.
+        primaries: Colour primaries, a number of H.273.
+        transfer: Transfer characteristics, a number of H.273.
+        time_base: Unit of time stamps in seconds.
+        rate: Frames per second, which some encoders use to choose their bit rate.
+        pixel_aspect: Width of a pixel relative to its height; None if unknown.
+        options: Options of the encoder.
+        notes: Sentences about what is not kept.
+    """
+
+    codec: str
+    pixel_format: str
+    height: int
+    width: int
+    coding: Coding
+    primaries: int
+    transfer: int
+    time_base: Fraction
+    rate: Fraction
+    pixel_aspect: Fraction | None
+    options: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def configure(self, encoder: Any) -> None:
+        """Apply these settings to the context of an encoder that is not open yet."""
+        encoder.width, encoder.height, encoder.pix_fmt = self.width, self.height, self.pixel_format
+        encoder.time_base, encoder.framerate = self.time_base, self.rate
+        encoder.color_primaries, encoder.color_trc = self.primaries, self.transfer
+        encoder.colorspace = self.coding.matrix
+        encoder.color_range = 2 if self.coding.is_full_range else 1
+        if self.pixel_aspect is not None:
+            encoder.sample_aspect_ratio = self.pixel_aspect
+        encoder.thread_count = _THREADS
+        encoder.options = dict(self.options)
+
+    def check(self) -> None:
+        """Check that the encoder accepts these settings.
+
+        Raises:
+            VideoError: If it does not.
+        """
+        encoder: Any = av.CodecContext.create(self.codec, "w")
+        self.configure(encoder)
+        try:
+            encoder.open()
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            reason = one_line(describe_error(error))
+            got = f"cannot encode {self.width}×{self.height} {self.pixel_format} ({reason})"
+            raise VideoError(Problem.failure(self.codec, got, "choose another --codec or --pixel-format")) from error
+
+
+def choose_encoding(
+    facts: Facts,
+    size: tuple[int, int],
+    target: Path | None,
+    *,
+    has_colour: bool | None = None,
+    codec: str | None = None,
+    crf: float | None = None,
+    pixel_format: str | None = None,
+) -> Encoding:
+    """Choose an encoding that keeps what the film has: its codec, bit depth, alpha, chroma resolution and colours.
+
+    Args:
+        facts: The facts of the film.
+        size: Height and width of the upscaled frames.
+        target: The output, whose suffix selects the container; None is a pipe with YUV4MPEG2.
+        has_colour: Whether upscaled frames have colour; None if they have it where the film has it.
+        codec: A codec; None chooses that of the film, or H.264.
+        crf: Quality as the encoder understands it; None chooses one at which losses are hard to see.
+        pixel_format: FFmpeg's name of a pixel format; None chooses one.
+
+    Raises:
+        VideoError: If the codec or the pixel format is unknown, or does not fit the container.
+    """
+    if target is None:
+        name, formats = "wrapped_avframe", Y4M_FORMATS
+    else:
+        name = _choose_codec(facts.codec, CONTAINERS[target.suffix.lower()], codec, size)
+        formats = [each.name for each in Codec(name, "w").video_formats or ()]
+    usable = [each for each in formats if colour.is_supported(each) and not each.startswith("yuvj")]
+    if pixel_format is not None and pixel_format not in usable:
+        remedy = did_you_mean(pixel_format, usable, f"choose one of {', '.join(usable)}")
+        raise VideoError(Problem("--pixel-format", f"a format that {name} encodes", pixel_format, remedy))
+    wanted = _Traits.of(facts.pixel_format)
+    if has_colour is not None:
+        wanted = replace(wanted, is_grey=not has_colour, sampling=wanted.sampling if not wanted.is_grey else (0, 0))
+    if name in LOSSLESS:  # every frame then equals that of the network
+        wanted = replace(wanted, depth=8 if wanted.depth <= 8 else 16, is_rgb=not wanted.is_grey, sampling=(0, 0))
+    chosen = pixel_format or min(usable, key=lambda each: wanted.loss(_Traits.of(each)), default="")
+    if not chosen:
+        raise VideoError(
+            Problem.failure(name, "encodes no pixel format that can be made here", "choose another --codec")
+        )
+    found = _Traits.of(chosen)
+    notes = [*wanted.describe_loss(found, name)]
+    height, width = size
+    across, along = found.sampling
+    if (width % (1 << across), height % (1 << along)) != (0, 0):
+        width, height = width >> across << across, height >> along << along
+        notes.append(f"the last line or column of frames cut off, because {chosen} needs even sizes: {width}×{height}")
+    options = dict(_OPTIONS.get(name, {}))
+    if crf is not None and name not in _CRF:
+        raise VideoError(
+            Problem.failure("--crf", f"{name} has no such option", f"leave it out, or choose {_crf_codecs()}")
+        )
+    if name in _CRF:
+        options["crf"] = f"{_CRF[name] if crf is None else crf:g}"
+    metadata, lost = _hdr_options(name, facts.side_data)
+    if metadata:
+        parameters = _PARAMETERS[name]
+        options[parameters] = ":".join(filter(None, [options.get(parameters, ""), metadata]))
+    coding = facts.coding
+    if found.is_rgb:
+        coding = Coding(0, True)
+    elif name in LOSSLESS and found.is_grey:
+        coding = Coding(coding.matrix, True)
+    elif coding.matrix == 0:  # the film is RGB; HD films are BT.709
+        coding = Coding(1, False)
+    return Encoding(
+        name,
+        chosen,
+        height,
+        width,
+        coding,
+        facts.primaries,
+        facts.transfer,
+        facts.time_base,
+        facts.rate,
+        facts.pixel_aspect,
+        options,
+        (*notes, *lost),
+    )
+
+
+def _choose_codec(film_codec: str, container: str, codec: str | None, size: tuple[int, int]) -> str:
+    is_tiny = max(size) <= _SMALLEST_H265
+    if codec is None:
+        own = CODECS.get(film_codec, "")
+        candidates = [
+            "" if is_tiny and own == "libx265" else own,
+            _DEFAULT_FOR_WEBM if container == "webm" else _DEFAULT,
+        ]
+        return next(each for each in candidates if each and fits(each, container))
+    name = CODECS.get(codec, codec)
+    try:
+        is_known = Codec(name, "w").type == "video"
+    except av.codec.codec.UnknownCodecError:
+        is_known = False
+    if not is_known:
+        remedy = did_you_mean(codec, CODECS, f"choose one of {', '.join(CODECS)}, or an encoder of FFmpeg")
+        raise VideoError(Problem("--codec", "a video encoder", codec, remedy))
+    if name == "libx265" and is_tiny:
+        got = f"libx265 cannot encode frames of at most {_SMALLEST_H265}×{_SMALLEST_H265} px"
+        raise VideoError(Problem.failure("--codec", got, "choose h264"))
+    if not fits(name, container):
+        long_name = av.format.ContainerFormat(container, "w").long_name
+        got = f"{long_name} cannot hold {codec}"
+        raise VideoError(Problem.failure("--codec", got, "choose another codec, or -o FILE.mkv"))
+    return name
+
+
+def fits(codec: str, container: str) -> bool:
+    """Return whether a container can hold what an encoder writes."""
+    with av.open(io.BytesIO(), "w", format=container) as probe:
+        try:
+            probe.add_mux_stream(codec, rate=25, width=64, height=64)
+        except ValueError:
+            return False
+        return True
+
+
+def _crf_codecs() -> str:
+    return " or ".join(name for name, encoder in CODECS.items() if encoder in _CRF)
+
+
+@dataclass(frozen=True)
+class _Traits:
+    """What a pixel format can hold.
+
+    Attributes:
+        depth: Bits per sample.
+        has_alpha: Whether it has alpha.
+        is_grey: Whether it has no colour.
+        is_rgb: Whether colours are RGB.
+        sampling: Binary logarithms of the factors by which chroma is smaller across and along the columns.
+    """
+
+    depth: int
+    has_alpha: bool
+    is_grey: bool
+    is_rgb: bool
+    sampling: tuple[int, int]
+
+    @classmethod
+    def of(cls, name: str) -> _Traits:
+        """Return the traits of a format."""
+        form = av.VideoFormat(name)
+        is_grey = len(form.components) < 3 and not form.has_palette
+        is_rgb = bool(form.is_rgb or form.has_palette)
+        across, along = (0, 0) if is_grey or is_rgb else (64 // form.chroma_width(64), 64 // form.chroma_height(64))
+        sampling = max(across.bit_length() - 1, 0), max(along.bit_length() - 1, 0)
+        return cls(colour.depth(name), colour.has_alpha(name), is_grey, is_rgb, sampling)
+
+    def loss(self, other: _Traits) -> tuple[float, ...]:
+        """Return a key by which formats are sorted: what is lost first, then what is added."""
+        return (
+            self.has_alpha and not other.has_alpha,
+            other.is_grey and not self.is_grey,
+            max(self.depth - other.depth, 0),
+            sum(max(theirs - own, 0) for own, theirs in zip(self.sampling, other.sampling, strict=True)),
+            self.is_rgb != other.is_rgb,
+            max(other.depth - self.depth, 0),
+            other.is_grey != self.is_grey,
+            sum(max(own - theirs, 0) for own, theirs in zip(self.sampling, other.sampling, strict=True)),
+            other.has_alpha and not self.has_alpha,
+        )
+
+    def describe_loss(self, other: _Traits, codec: str) -> Iterator[str]:
+        """Yield sentences about what another format cannot hold."""
+        if self.has_alpha and not other.has_alpha:
+            yield f"transparency not kept, because {codec} has none; --codec vp9, prores or ffv1 keeps it"
+        if self.depth > other.depth:
+            yield f"{self.depth} bits per sample reduced to {other.depth}; --codec h265 or ffv1 keeps them"
+        if other.is_grey and not self.is_grey:
+            yield "colours not kept"
+
+
+def _hdr_options(codec: str, side_data: Mapping[str, bytes]) -> tuple[str, list[str]]:
+    """Return parameters with the HDR data of a film for an encoder, and sentences about what is not kept."""
+    parts, lost = [], []
+    names = {
+        "libx264": ("mastering-display", "cll"),
+        "libx265": ("master-display", "max-cll"),
+        "libsvtav1": ("mastering-display", "content-light"),
+    }.get(codec)
+    for kind, data in side_data.items():
+        if names is not None and kind == "MASTERING_DISPLAY_METADATA":
+            parts.append(f"{names[0]}={_mastering_display(data, codec)}")
+        elif names is not None and kind == "CONTENT_LIGHT_LEVEL":
+            brightest, mean = struct.unpack_from("=II", data)
+            parts.append(f"{names[1]}={brightest},{mean}")
+        else:
+            lost.append(f"{_HDR_NAMES.get(kind, kind)} not kept")
+    return ":".join(parts), lost
+
+
+_HDR_NAMES = {
+    "MASTERING_DISPLAY_METADATA": "the description of the mastering display",
+    "CONTENT_LIGHT_LEVEL": "the content light level",
+    "DYNAMIC_HDR_PLUS": "HDR10+ data",
+    "DOVI_METADATA": "Dolby Vision data",
+}
+
+
+def _mastering_display(data: bytes, codec: str) -> str:
+    """Return the mastering display (SMPTE ST 2086), given as FFmpeg's structure of fractions, as encoders read it."""
+    numbers = struct.unpack_from("=20i", data)
+    values = [Fraction(*numbers[i : i + 2]) if numbers[i + 1] else Fraction(0) for i in range(0, 20, 2)]
+    red, green, blue, white, light = (values[i : i + 2] for i in range(0, 10, 2))
+    darkest, brightest = light
+    pairs = {"G": green, "B": blue, "R": red, "WP": white, "L": [brightest, darkest]}
+    if codec == "libsvtav1":
+        return "".join(f"{name}({float(a):g},{float(b):g})" for name, (a, b) in pairs.items())
+    units = {name: 10_000 if name == "L" else 50_000 for name in pairs}  # of H.265, D.3.28
+    return "".join(f"{name}({round(a * units[name])},{round(b * units[name])})" for name, (a, b) in pairs.items())

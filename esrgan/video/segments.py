@@ -1,0 +1,194 @@
+"""The work on a film on disk: encoded segments, each with the times of its frames, and what they were made with.
+
+A segment is complete once its description exists, which is written last. So a killed process loses at most the segment
+that it was working on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.video.frame import VideoFrame
+
+from esrgan import files
+from esrgan.errors import Problem, VideoError
+from esrgan.text import describe_error, one_line
+from esrgan.video.encoding import Encoding, fits
+
+FRAMES = 48  # of a segment; a fixed number, so that a resumed film has the same segments
+_MS = Fraction(1, 1000)
+_FIRST_MS = 60_000  # time of a segment's first frame in its file, so that decoding times are not negative
+_JOB, _LOCK = "job.json", "lock"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The description of a complete segment.
+
+    Attributes:
+        number: Its number, from 0.
+        times: The times of its frames, in units of the film's time base.
+        last_digest: Checksum of the decoded frame at the last of these times.
+    """
+
+    number: int
+    times: tuple[int, ...]
+    last_digest: str
+
+
+class Workplace:
+    """The folder with the segments of a film, next to the output.
+
+    Args:
+        target: The output.
+        job: What decides the content of the segments, as it is stored in JSON.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    def __init__(self, target: Path, job: Mapping[str, Any]) -> None:
+        self.folder = target.with_name(f"{target.name}.parts")
+        self.job = json.loads(json.dumps(job))
+
+    @contextmanager
+    def open(self, process: int) -> Iterator[None]:
+        """Create the folder, or continue in it, and lock it for one of the processes that work on the film.
+
+        Raises:
+            VideoError: If the folder is of another job, or cannot be written.
+            EsrganError: If another process holds the lock.
+        """
+        with self.explain_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.remove_abandoned(self.folder)
+            lock = files.lock(self.folder / f"{_LOCK}{process}", f"{self.folder}: another process works on this film")
+            with lock:
+                self._check_job()
+                yield
+
+    @contextmanager
+    def explain_errors(self) -> Iterator[None]:
+        """Turn errors of the file system in the block into messages."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise
+            reason = one_line(describe_error(error))
+            remedy = "check the folder and its free disk space; the same command continues"
+            raise VideoError(Problem.failure(self.folder, f"cannot be written: {reason}", remedy)) from error
+
+    def _check_job(self) -> None:
+        path = self.folder / _JOB
+        if not path.exists():
+            with files.atomic_write(path) as file:
+                file.write(json.dumps(self.job, indent=1).encode())
+            return
+        try:
+            before = json.loads(path.read_bytes())
+        except ValueError:
+            before = {}
+        differences = [name for name in self.job | before if self.job.get(name) != before.get(name)]
+        if differences:
+            got = f"segments made with another {', another '.join(differences)}"
+            remedy = "use the same command as before, choose another -o, or delete this folder"
+            raise VideoError(Problem(str(self.folder), "segments of this job", got, remedy))
+
+    def find_segments(self) -> dict[int, Segment]:
+        """Return the complete segments by their numbers."""
+        found = {}
+        for path in self.folder.glob("[0-9]*.json"):
+            with suppress(ValueError, TypeError, KeyError):  # damaged by a power loss
+                content = json.loads(path.read_bytes())
+                if self.video_path(content["number"]).stat().st_size == content.pop("size"):
+                    content["times"] = tuple(content["times"])
+                    found[content["number"]] = Segment(**content)
+        return found
+
+    def video_path(self, number: int) -> Path:
+        """Return the path of a segment's video."""
+        return self.folder / f"{number:06}.mkv"
+
+    @contextmanager
+    def write(self, number: int, encoding: Encoding) -> Iterator[SegmentWriter]:
+        """Write a segment; it is complete when the block ends."""
+        with self.explain_errors(), files.atomic_write(self.video_path(number)) as file:
+            writer = SegmentWriter(file, encoding)
+            yield writer
+            writer.finish()
+        segment = Segment(number, tuple(writer.times), writer.last_digest)
+        content = asdict(segment) | {"size": self.video_path(number).stat().st_size}
+        with self.explain_errors(), files.atomic_write(self.folder / f"{number:06}.json") as file:
+            file.write(json.dumps(content).encode())
+
+    def delete(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class SegmentWriter:
+    """Encodes the frames of a segment.
+
+    In the file, frame n has the time n ms after the first. Its own time is in the description, because Matroska counts
+    in whole milliseconds.
+
+    Attributes:
+        times: The times of the frames so far.
+        last_digest: Checksum of the film's frame that belongs to the last of them.
+    """
+
+    def __init__(self, file: Any, encoding: Encoding) -> None:
+        self.times: list[int] = []
+        self.last_digest = ""
+        self._encoding, self._num_packets = encoding, 0
+        container = "matroska" if fits(encoding.codec, "matroska") else "nut"
+        self._container = av.open(file, "w", format=container)
+        self._stream: Any = self._container.add_stream(encoding.codec, encoding.rate)
+        encoding.configure(self._stream.codec_context)
+        self._stream.time_base = _MS
+
+    def add(self, time: int, frame: VideoFrame, digest: str) -> None:
+        """Encode a frame.
+
+        Args:
+            time: Its time.
+            frame: The upscaled frame.
+            digest: Checksum of the film's frame.
+        """
+        frame.pts, frame.time_base = time, self._encoding.time_base
+        frame.color_primaries, frame.color_trc = self._encoding.primaries, self._encoding.transfer
+        frame.pict_type = 0
+        self.times.append(time)
+        self.last_digest = digest
+        self._write(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Encode what is left, and close the file."""
+        self._write(self._stream.encode(None))
+        self._container.close()
+
+    def _write(self, packets: list[Any]) -> None:
+        for packet in packets:
+            packet.pts = _FIRST_MS + bisect_left(self.times, packet.pts)
+            packet.dts, packet.time_base, packet.duration = self._num_packets, _MS, 1
+            self._num_packets += 1
+            self._container.mux(packet)
+
+
+def read_packets(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the packets of a segment in the order of decoding, each with the number of its frame."""
+    with av.open(str(path)) as container:
+        packets: Iterator[Any] = container.demux(container.streams.video[0])
+        for packet in packets:
+            if packet.size:
+                yield round(packet.pts * packet.time_base / _MS) - _FIRST_MS, packet

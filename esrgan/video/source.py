@@ -1,0 +1,409 @@
+"""Read films: their streams, the facts of their pictures, and the frames with their exact time stamps."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.video.frame import VideoFrame
+
+from esrgan import files
+from esrgan.errors import Problem, VideoError
+from esrgan.images.formats import SUFFIXES
+from esrgan.text import describe_error, format_count, one_line
+from esrgan.video import colour
+from esrgan.video.colour import Coding
+
+STDIN = Path("-")
+_Y4M = "yuv4mpegpipe"
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # those that FFmpeg prefers ignore alpha
+_A_FILM = "a film"
+_MAX_DAMAGED_START = 1000  # packets without a frame before a film is given up
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame and the place where it belongs.
+
+    Attributes:
+        time: Its time stamp, in units of the film's time base.
+        frame: The decoded frame.
+    """
+
+    time: int
+    frame: VideoFrame
+
+    def digest(self) -> str:
+        """Return a checksum of the samples."""
+        digest = hashlib.sha256()
+        for plane in self.frame.planes:
+            digest.update(bytes(plane))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the first frame and the container say about the pictures of a film.
+
+    Attributes:
+        height: Height of the frames in pixels.
+        width: Width in pixels.
+        pixel_format: FFmpeg's name of the format, such as ``yuv420p``.
+        coding: How colours are coded.
+        primaries: Colour primaries, a number of H.273; 2 is unspecified.
+        transfer: Transfer characteristics, a number of H.273.
+        time_base: Unit of time stamps in seconds.
+        rate: Frames per second, as far as the container knows; some films have no constant rate.
+        pixel_aspect: Width of a pixel relative to its height; None if unknown.
+        codec: FFmpeg's name of the decoder.
+        num_frames: Number of frames, or an estimate; None if unknown.
+        end: When the last frame ends, in seconds, as the container says; None if it does not.
+        display_matrix: The rotation and mirroring with which players show the frames, as nine integers; None if none.
+        side_data: Data of HDR films by FFmpeg's names of their kinds.
+    """
+
+    height: int
+    width: int
+    pixel_format: str
+    coding: Coding
+    primaries: int
+    transfer: int
+    time_base: Fraction
+    rate: Fraction
+    pixel_aspect: Fraction | None
+    codec: str
+    num_frames: int | None
+    end: Fraction | None
+    display_matrix: tuple[int, ...] | None
+    side_data: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class Damage:
+    """What could not be read from a film.
+
+    Attributes:
+        packets: Packets that could not be decoded.
+        repeated_times: Frames that were left out because their time stamp is not after that of the frame before.
+        ended_early: Why reading ended before the end of the film; empty if it did not.
+    """
+
+    packets: int = 0
+    repeated_times: int = 0
+    ended_early: str = ""
+
+    def notes(self) -> Iterator[str]:
+        """Yield sentences for people to read."""
+        if self.packets:
+            yield f"{format_count(self.packets, 'damaged packet')} left out"
+        if self.repeated_times:
+            yield f"{format_count(self.repeated_times, 'frame')} without a time of their own left out"
+        if self.ended_early:
+            yield f"the film ends early: {self.ended_early}"
+
+
+class Film:
+    """A film that can be read once or, if it is a file, several times.
+
+    Args:
+        path: The file, or ``-`` for YUV4MPEG2 (.y4m) from standard input.
+        deinterlace: Make full frames of interlaced ones, instead of refusing them.
+
+    Attributes:
+        path: The file.
+        facts: What is known about the pictures.
+        damage: What could not be read so far.
+
+    Raises:
+        VideoError: If it cannot be read, or is no film.
+    """
+
+    def __init__(self, path: Path, *, deinterlace: bool = False) -> None:
+        self.path, self.deinterlace = path, deinterlace
+        self.damage = Damage()
+        if path != STDIN:
+            _check_is_film(path)
+        self.container = self._open()
+        self._stream = self._choose_stream()
+        self._decoder = self._make_decoder()
+        self._shots = self._decode()
+        first = next(self._shots, None)
+        if first is None:
+            raise self._refuse(_A_FILM, "a stream of which no frame can be decoded", "check the file in a player")
+        self.facts = self._find_facts(first.frame)
+        self._shots = itertools.chain([first], self._shots)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.container.close()
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether ``skip_to`` can be used: not for pipes, and deinterlacing needs the frames before."""
+        return self.path != STDIN and not self.deinterlace
+
+    def other_streams(self) -> list[Any]:
+        """Return all streams but the one that is upscaled."""
+        return [stream for stream in self.container.streams if stream.index != self._stream.index]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the stream that is upscaled."""
+        return dict(self._stream.metadata)
+
+    @property
+    def disposition(self) -> int:
+        """The disposition of the stream that is upscaled."""
+        return int(self._stream.disposition)
+
+    @property
+    def stream_index(self) -> int:
+        """The index of the stream that is upscaled."""
+        return int(self._stream.index)
+
+    def shots(self, start: int | None = None, end: int | None = None) -> Iterator[Shot]:
+        """Read the frames, once.
+
+        Args:
+            start: The time of the first frame that is wanted; None is the beginning.
+            end: The time before which frames are wanted; None is the end.
+
+        Yields:
+            The frames with increasing times.
+
+        Raises:
+            VideoError: If the size or the format of the frames changes, or interlaced frames have to be refused.
+        """
+        facts, last = self.facts, None
+        for shot in self._shots:
+            frame = shot.frame
+            if (frame.height, frame.width, frame.format.name) != (facts.height, facts.width, facts.pixel_format):
+                was = f"{facts.width}×{facts.height} {facts.pixel_format}"
+                now = f"{frame.width}×{frame.height} {frame.format.name}"
+                at = format_time(shot.time * facts.time_base)
+                remedy = f"upscale the parts by themselves: --end {at}, then --start {at}"
+                raise self._refuse(f"frames of {was} throughout", f"{now} at {at}", remedy)
+            if last is not None and shot.time <= last:
+                self.damage.repeated_times += 1
+                continue
+            last = shot.time
+            if end is not None and shot.time >= end:
+                return
+            if start is None or shot.time >= start:
+                yield shot
+
+    def skip_to(self, time: int, digest: str | None = None) -> bool:
+        """Let ``shots`` begin near a time, without decoding all that precedes it.
+
+        Args:
+            time: The time.
+            digest: Checksum of the frame with that time, which was read before: ``shots`` continues after it. None
+                lets ``shots`` begin at any frame before that time.
+
+        Returns:
+            Whether that frame was found. If not, ``shots`` begins at the beginning, because the film cannot be decoded
+            from any of its key frames.
+        """
+        with suppress(av.error.FFmpegError):
+            self._reopen()
+            self.container.seek(time, stream=self._stream)
+            for shot in self._shots:
+                if digest is None and shot.time < time:
+                    return True
+                if shot.time == time and shot.digest() == digest:
+                    return True
+                if shot.time >= time:
+                    break
+        self._reopen()
+        return False
+
+    def _reopen(self) -> None:
+        self.container.close()
+        self.damage = Damage()
+        self.container = self._open()
+        self._stream = self._choose_stream()
+        self._decoder = self._make_decoder()
+        self._shots = self._decode()
+
+    def _open(self) -> Any:
+        try:
+            if self.path == STDIN:
+                return av.open(sys.stdin.buffer, format=_Y4M)
+            return av.open(str(self.path))
+        except (av.error.FFmpegError, OSError) as error:
+            got = f"a file that cannot be opened ({one_line(describe_error(error))})"
+            raise self._refuse(_A_FILM, got, "check that it plays in a player and is complete") from error
+
+    def _choose_stream(self) -> Any:
+        streams = [
+            stream
+            for stream in self.container.streams.video
+            if not stream.disposition & av.stream.Disposition.attached_pic
+        ]
+        if not streams:
+            kinds = sorted({stream.type for stream in self.container.streams})
+            got = f"a file with {' and '.join(kinds)} only" if kinds else "a file without streams"
+            raise self._refuse(_A_FILM, got, "choose another file")
+        stream = streams[0]
+        if stream.codec_context is None:
+            remedy = "it may be protected against copying; convert it to another codec first"
+            raise self._refuse(_A_FILM, "a film of an unknown codec", remedy)
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _make_decoder(self) -> Any:
+        context = self._stream.codec_context
+        name = _ALPHA_DECODERS.get(context.name)
+        tags = {key.lower(): value for key, value in self._stream.metadata.items()}
+        if name is None or tags.get("alpha_mode") != "1":
+            return context
+        decoder: Any = av.CodecContext.create(name, "r")
+        decoder.width, decoder.height = context.width, context.height
+        return decoder
+
+    def _decode(self) -> Iterator[Shot]:
+        """Yield all frames."""
+        field_filter = None
+        for frame in self._decode_frames():
+            if frame.interlaced_frame and not self.deinterlace:
+                remedy = "--deinterlace makes full frames first"
+                raise self._refuse("full frames", "interlaced ones", remedy)
+            if not self.deinterlace:
+                yield Shot(frame.pts, frame)
+                continue
+            field_filter = field_filter or _Deinterlacer(frame, self._stream.time_base)
+            yield from field_filter.push(frame)
+        if field_filter is not None:
+            yield from field_filter.push(None)
+
+    def _decode_frames(self) -> Iterator[Any]:
+        """Yield the decoded frames; each has a time stamp."""
+        base = self._stream.time_base
+        step = max(round(1 / (self._stream.average_rate or self._stream.guessed_rate or 25) / base), 1)
+        packets, time, has_begun = self.container.demux(self._stream), None, False
+        while True:
+            try:
+                packet = next(packets)
+                frames = self._decoder.decode(packet if packet.size else None)
+            except StopIteration:
+                return
+            except av.error.EOFError:
+                return
+            except (av.error.InvalidDataError, av.error.UndefinedError):
+                self.damage.packets += 1
+                if not has_begun and self.damage.packets > _MAX_DAMAGED_START:
+                    return
+                continue
+            except (av.error.FFmpegError, OSError) as error:
+                self.damage.ended_early = one_line(describe_error(error))
+                return
+            for frame in frames:
+                has_begun = True
+                if frame.pts is None:
+                    frame.pts = 0 if time is None else time + step
+                time = frame.pts
+                yield frame
+
+    def _find_facts(self, frame: Any) -> Facts:
+        stream = self._stream
+        if not colour.is_supported(frame.format.name):
+            remedy = "convert it to another pixel format first"
+            raise self._refuse("frames of a known format", frame.format.name, remedy)
+        coding = colour.coding_of(frame)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        aspect = stream.sample_aspect_ratio or getattr(frame, "sample_aspect_ratio", None)
+        side_data = {each.type.name: bytes(each) for each in frame.side_data}
+        matrix = side_data.pop("DISPLAYMATRIX", None)
+        num_frames, duration = stream.frames, _duration(self.container, stream)
+        begin = (stream.start_time or 0) * stream.time_base
+        if not num_frames and duration:
+            num_frames = round(duration * rate)
+        return Facts(
+            frame.height,
+            frame.width,
+            frame.format.name,
+            coding,
+            int(frame.color_primaries),
+            int(frame.color_trc),
+            stream.time_base,
+            rate,
+            aspect or None,
+            stream.codec_context.name,
+            num_frames or None,
+            begin + duration if duration else None,
+            None if matrix is None else tuple(memoryview(matrix).cast("i")),
+            {kind: data for kind, data in side_data.items() if kind in _HDR_KINDS},
+        )
+
+    def _refuse(self, expected: str, got: str, remedy: str) -> VideoError:
+        return VideoError(Problem(str(self.path), expected, got, remedy))
+
+
+_HDR_KINDS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
+
+
+def _check_is_film(path: Path) -> None:
+    """Refuse paths that are no films, before FFmpeg takes a picture or a text for one."""
+    what = files.describe_path(path)
+    if what == "nothing":
+        remedy = files.suggest_path(path, "check the path")
+        raise VideoError(Problem(str(path), _A_FILM, what, remedy))
+    if path.suffix.lower() in SUFFIXES:
+        raise VideoError(Problem(str(path), _A_FILM, "a picture", "`esrgan inference` upscales pictures"))
+    if what != "a file":
+        raise VideoError(Problem(str(path), _A_FILM, what, "choose one file"))
+
+
+def _duration(container: Any, stream: Any) -> Fraction | None:
+    """Return the duration of a stream in seconds, as the container states it."""
+    if stream.duration:
+        return Fraction(stream.duration * stream.time_base)
+    for name, text in stream.metadata.items():
+        if name.startswith("DURATION"):  # of Matroska, such as 00:00:02.660000000
+            with suppress(ValueError):
+                hours, minutes, seconds = map(Fraction, text.split(":"))
+                return hours * 3600 + minutes * 60 + seconds
+    return Fraction(container.duration, av.time_base) if container.duration else None
+
+
+class _Deinterlacer:
+    """Makes full frames of those that are interlaced (bwdif), one for each.
+
+    Args:
+        frame: The first frame.
+        time_base: The unit of time stamps.
+    """
+
+    def __init__(self, frame: VideoFrame, time_base: Fraction) -> None:
+        self.time_base = time_base
+        self.graph: Any = av.filter.Graph()
+        source = self.graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
+        fields, sink = self.graph.add("bwdif", "mode=send_frame:deint=interlaced"), self.graph.add("buffersink")
+        source.link_to(fields)
+        fields.link_to(sink)
+        self.graph.configure()
+
+    def push(self, frame: VideoFrame | None) -> Iterator[Shot]:
+        """Yield the frames that are ready after another one; None is the end."""
+        self.graph.push(frame)
+        with suppress(av.error.BlockingIOError, av.error.EOFError):
+            while True:
+                result = self.graph.pull()
+                yield Shot(round(result.pts * result.time_base / self.time_base), result)
+
+
+def format_time(seconds: Fraction) -> str:
+    """Format a time as 1:02:03.5."""
+    whole, rest = divmod(seconds, 1)
+    minutes, second = divmod(int(whole), 60)
+    hours, minute = divmod(minutes, 60)
+    digits = f"{float(rest):.6f}"[1:].rstrip("0").rstrip(".")
+    return f"{hours}:{minute:02}:{second:02}{digits}"

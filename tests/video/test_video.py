@@ -1,0 +1,559 @@
+"""Films: what is copied, what is exact, and what survives."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from esrgan import Upscaler, upscale_video
+from esrgan.cli import inference as inference_command
+from esrgan.cli import video as video_command
+from esrgan.errors import EsrganError, VideoError
+from esrgan.video import VideoJob, VideoOptions, colour, encoding, segments, upscale
+from esrgan.video.source import Film
+from tests.helpers.film import pictures, read_film, read_frames, to_frame, write_film
+from tests.helpers.models import make_model, run
+
+MS = Fraction(1, 1000)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_model(tmp_path / "model.pth")  # ×2
+
+
+@pytest.fixture
+def upscaler(model: Path) -> Upscaler:
+    return Upscaler.from_file(model, "cpu")
+
+
+def make(upscaler: Upscaler, source: Path, target: Path, **options) -> list[upscale.VideoProgress]:
+    return list(upscale_video(upscaler, source, target, VideoOptions(**options)))
+
+
+def video_packets(path: Path) -> list[tuple]:
+    with av.open(str(path)) as film:
+        return [(p.pts, p.dts, p.duration, bytes(p)) for p in film.demux(film.streams.video[0]) if p.size]
+
+
+def colours(path: Path) -> np.ndarray:
+    """Return the frames (N, H, W, C) of an RGB film."""
+    return np.stack([colour.to_pixels(frame, colour.coding_of(frame)) for frame in read_frames(path)])
+
+
+# What is kept
+
+
+def test_everything_else_in_a_film_is_copied(upscaler, tmp_path):
+    times = [0, 40, 90, 100, 180, *range(200, 2660, 41)]
+    source = write_film(
+        tmp_path / "a.mkv",
+        pictures(len(times)),
+        times=times,
+        time_base=MS,
+        sound=True,
+        subtitles=True,
+        chapters=True,
+        rotation=90,
+        aspect=Fraction(16, 11),
+        metadata={"title": "Ä"},
+        properties={"colorspace": 1, "color_range": 1, "color_primaries": 9, "color_trc": 16},
+    )
+    with av.open(str(source), "r") as film:
+        before = film.chapters()
+    *_, last = make(upscaler, source, tmp_path / "b.mkv")
+    assert last == upscale.VideoProgress(len(times), len(times), 0, last.total)
+    for kind in ("audio", "subtitle"):
+        assert read_film(tmp_path / "b.mkv", kind) == read_film(source, kind) != []
+    assert [time for time, _ in read_film(tmp_path / "b.mkv")] == [time * MS for time in times]
+    with av.open(str(tmp_path / "b.mkv")) as film:
+        assert film.metadata["title"] == "Ä"
+        assert film.chapters() == before != []
+        video, audio, text = film.streams
+        assert (audio.language, text.language) == ("fra", "deu")
+        assert video.sample_aspect_ratio == Fraction(16, 11)
+        frame = next(film.decode(video))
+    assert (frame.width, frame.height, frame.rotation, frame.format.name) == (48, 32, 90, "yuv420p")
+    assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (1, 1, 9, 16)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "b.mkv", "model.pth"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".ts"])
+def test_times_and_sound_stay_exact_in_other_containers(upscaler, tmp_path, suffix):
+    times = [512 * i + (i % 3) * 40 for i in range(60)]
+    clock = Fraction(1, 90_000 if suffix == ".ts" else 12_800)
+    source = write_film(tmp_path / f"a{suffix}", pictures(60), times=times, time_base=clock, sound=True)
+    make(upscaler, source, tmp_path / f"b{suffix}")
+    for kind in ("video", "audio"):
+        old, new = (read_film(tmp_path / f"{name}{suffix}", kind) for name in "ab")
+        assert [when for when, _ in new] == [when for when, _ in old]
+        assert kind == "video" or new == old
+
+
+def test_attachments_and_pictures_are_copied(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(3))
+    with av.open(str(source)) as film, av.open(str(tmp_path / "b.mkv"), "w") as copy:
+        video = copy.add_stream_from_template(film.streams.video[0], opaque=True)
+        copy.add_attachment("font.ttf", "font/ttf", b"a font")
+        for packet in film.demux():
+            if packet.size:
+                packet.stream = video
+                copy.mux(packet)
+    make(upscaler, tmp_path / "b.mkv", tmp_path / "c.mkv")
+    with av.open(str(tmp_path / "c.mkv")) as film:
+        assert [(each.type, getattr(each, "data", None)) for each in film.streams][1] == ("attachment", b"a font")
+
+
+def test_what_a_container_cannot_hold_is_named_before_the_work(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(3), subtitles=True)
+    job = VideoJob(upscaler, source, tmp_path / "b.webm", VideoOptions())
+    (note,) = job.notes()
+    assert note.startswith("stream 1 (subtitle, srt, deu) not kept, because .webm cannot hold it; -o FILE.mkv")
+    assert job.encoding.codec == "libvpx-vp9"
+
+
+def test_a_part_of_a_film_has_its_part_of_the_sound(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(25), time_base=MS, times=[40 * i for i in range(25)], sound=True)
+    make(upscaler, source, tmp_path / "b.mkv", start=Fraction("0.3"), end=Fraction("0.61"))
+    assert [when for when, _ in read_film(tmp_path / "b.mkv")] == [40 * i * MS for i in range(8)]  # 320 to 600 ms
+    sound, whole = (dict(read_film(tmp_path / f"{name}.mkv", "audio")) for name in "ba")
+    assert sound == {
+        when - 320 * MS: data for when, data in whole.items() if when + 21 * MS > 320 * MS and when < 610 * MS
+    }
+
+
+# Colours
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le", "gray", "yuv444p"])
+@pytest.mark.parametrize("full_range", [False, True])
+def test_a_lossless_codec_holds_what_upscaling_makes_of_each_frame(upscaler, tmp_path, pixel_format, full_range):
+    properties = {"colorspace": 1, "color_range": 2 if full_range else 1}
+    source = write_film(tmp_path / "a.mkv", pictures(3), codec="ffv1", pixel_format=pixel_format, properties=properties)
+    make(upscaler, source, tmp_path / "b.mkv")
+    for low, high in zip(read_frames(source), read_frames(tmp_path / "b.mkv"), strict=True):
+        expected = upscaler(colour.to_pixels(low, colour.coding_of(low)))
+        np.testing.assert_array_equal(colour.to_pixels(high, colour.coding_of(high)), expected)
+
+
+def test_bits_and_chroma_resolution_are_kept(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(2), codec="ffv1", pixel_format="yuv422p10le")
+    make(upscaler, source, tmp_path / "b.mkv", codec="h264")
+    assert read_frames(tmp_path / "b.mkv")[0].format.name == "yuv422p10le"
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "suffix"),
+    [("libvpx-vp9", "yuva420p", ".webm"), ("prores_ks", "yuva444p10le", ".mov"), ("png", "rgba", ".mov")],
+)
+def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix):
+    frames = pictures(3, channels=4)
+    frames[:, :, :12, 3] = 255
+    frames[:, :, 12:, 3] = 0
+    source = write_film(tmp_path / f"a{suffix}", frames, codec=codec, pixel_format=pixel_format)
+    make(upscaler, source, tmp_path / f"b{suffix}")
+    low, high = (
+        [
+            colour.to_pixels(shot.frame, colour.coding_of(shot.frame))
+            for shot in Film(tmp_path / f"{name}{suffix}").shots()
+        ]
+        for name in "ab"
+    )
+    assert len(high) == len(low) == 3
+    expected = upscaler(low[1])
+    difference = np.abs(high[1].astype(int) - expected)[..., 3].mean() / np.iinfo(expected.dtype).max
+    assert difference == 0 if codec == "png" else difference < 0.03
+
+
+def test_transparency_that_a_codec_cannot_hold_is_named(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mov", pictures(1, channels=4), codec="png", pixel_format="rgba")
+    job = VideoJob(upscaler, source, tmp_path / "b.mp4", VideoOptions(codec="h264"))
+    assert job.notes() == ["transparency not kept, because libx264 has none; --codec vp9, prores or ffv1 keeps it"]
+
+
+def test_the_matrix_that_players_assume_for_a_small_film_is_stated(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(1))
+    make(upscaler, source, tmp_path / "b.mkv", codec="h264")
+    assert read_frames(source)[0].colorspace == 2
+    assert read_frames(tmp_path / "b.mkv")[0].colorspace == 6
+
+
+def test_hdr_data_are_given_to_the_encoder():
+    display = struct.pack(
+        "=22i",
+        *(
+            34_000,
+            50_000,
+            16_000,
+            50_000,
+            13_250,
+            50_000,
+            34_500,
+            50_000,
+            7_500,
+            50_000,
+            3_000,
+            50_000,
+            15_635,
+            50_000,
+            16_450,
+            50_000,
+            50,
+            10_000,
+            10_000_000,
+            10_000,
+            1,
+            1,
+        ),
+    )
+    data = {"MASTERING_DISPLAY_METADATA": display, "CONTENT_LIGHT_LEVEL": struct.pack("=II", 1000, 400)}
+    options, lost = encoding._hdr_options("libx265", data | {"DOVI_METADATA": b""})
+    display_text = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    assert options == f"master-display={display_text}:max-cll=1000,400"
+    assert lost == ["Dolby Vision data not kept"]
+
+
+def test_hdr_data_arrive(upscaler, tmp_path):
+    parameters = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50):max-cll=1000,400"
+    source = write_film(
+        tmp_path / "a.mkv",
+        pictures(2, (48, 96)),
+        codec="libx265",
+        pixel_format="yuv420p10le",
+        options={"x265-params": f"log-level=error:{parameters}"},
+        properties={"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1},
+    )
+    make(upscaler, source, tmp_path / "b.mkv")
+    old, new = (read_frames(tmp_path / f"{name}.mkv")[0] for name in "ab")
+    assert (new.format.name, new.colorspace, new.color_primaries, new.color_trc) == ("yuv420p10le", 9, 9, 16)
+    for kind in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"):
+        assert bytes(new.side_data[kind]) == bytes(old.side_data[kind])
+
+
+# Work
+
+
+def test_frames_equal_to_the_one_before_are_not_upscaled_again(upscaler, tmp_path):
+    frames = pictures(3)[[0, 0, 0, 1, 2, 2]]
+    source = write_film(tmp_path / "a.mkv", frames, codec="ffv1", pixel_format="bgr0")
+    *_, last = make(upscaler, source, tmp_path / "b.mkv")
+    assert (last.frames, last.computed, last.repeated) == (6, 3, 3)
+    np.testing.assert_array_equal(colours(tmp_path / "b.mkv"), np.stack([upscaler(each) for each in frames]))
+
+
+def interrupt(upscaler, source, target, after):
+    work = upscale_video(upscaler, source, target)
+    for _ in range(after):
+        next(work)
+    work.close()
+
+
+def test_an_interrupted_film_continues_and_ends_the_same(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(150), sound=True)
+    make(upscaler, source, tmp_path / "whole.mkv")
+    target = tmp_path / "b.mkv"
+    interrupt(upscaler, source, target, 60)
+    assert not target.exists()
+    assert [path.name for path in sorted(tmp_path.glob("b.mkv.parts/*.mkv"))] == ["000000.mkv"]
+    interrupt(upscaler, source, target, 1)
+    first, *_, last = make(upscaler, source, target)
+    assert (first.frames, last.computed) == (49, 102)
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+    assert read_film(target, "audio") == read_film(source, "audio")
+
+
+def test_another_model_or_other_options_do_not_continue(upscaler, tmp_path):
+    source, target = write_film(tmp_path / "a.mkv", pictures(50)), tmp_path / "b.mkv"
+    interrupt(upscaler, source, target, 49)
+    other = Upscaler.from_file(make_model(tmp_path / "other.pth", seed=1), "cpu")
+    for used, options, named in (
+        (other, {}, "another model;"),
+        (upscaler, {"crf": 30}, "another options, another encoding;"),
+    ):
+        with pytest.raises(VideoError, match=named):
+            make(used, source, target, **options)
+    assert len(list(tmp_path.glob("b.mkv.parts/*.mkv"))) == 1
+    make(upscaler, source, target)
+
+
+def test_a_film_that_cannot_be_entered_in_the_middle_is_decoded_from_its_beginning(upscaler, tmp_path, monkeypatch):
+    source, target = write_film(tmp_path / "a.mkv", pictures(60)), tmp_path / "b.mkv"
+    make(upscaler, source, tmp_path / "whole.mkv")
+    interrupt(upscaler, source, target, 50)
+    path = tmp_path / "b.mkv.parts" / "000000.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"last_digest": "other"}))
+    *_, last = make(upscaler, source, target)
+    assert last.computed == 12
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+def test_a_damaged_segment_is_made_again(upscaler, tmp_path):
+    source, target = write_film(tmp_path / "a.mkv", pictures(100)), tmp_path / "b.mkv"
+    make(upscaler, source, tmp_path / "whole.mkv")
+    interrupt(upscaler, source, target, 97)
+    (tmp_path / "b.mkv.parts" / "000000.mkv").write_bytes(b"")
+    (tmp_path / "b.mkv.parts" / "000001.json").write_bytes(b"")
+    *_, last = make(upscaler, source, target)
+    assert last.computed == 100
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_at_most_a_segment(model, upscaler, tmp_path):
+    source, target = write_film(tmp_path / "a.mkv", pictures(200)), tmp_path / "b.mkv"
+    make(upscaler, source, tmp_path / "whole.mkv")
+    command = [sys.executable, "-m", "esrgan", "video", str(source), "-m", str(model), "-o", str(target)]
+    kills, delay = 0, 0.2
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    while not target.exists():
+        process = subprocess.Popen([*command, "--device", "cpu"], env=environment, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        parts = tmp_path / "b.mkv.parts"
+        while not parts.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(delay * kills)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        assert kills < 20
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+def test_processes_share_a_film(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(150))
+    make(upscaler, source, tmp_path / "whole.mkv")
+    jobs = [VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) for _ in range(2)]
+    assert [list(job.upscale(i, 2))[-1].computed for i, job in enumerate(jobs)] == [96, 54]
+    jobs[0].assemble()
+    assert video_packets(tmp_path / "b.mkv") == video_packets(tmp_path / "whole.mkv")
+
+
+def test_a_second_process_is_refused(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(3))
+    first, second = (VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) for _ in range(2))
+    work = first.upscale()
+    next(work)
+    with pytest.raises(EsrganError, match="another process works on this film"):
+        next(second.upscale())
+    work.close()
+
+
+def test_memory_holds_few_frames(upscaler, tmp_path, monkeypatch):
+    """Decoding waits for the networks, and the networks for the encoder."""
+    source = write_film(tmp_path / "a.mkv", pictures(40))
+    decoded = []
+    to_pixels = colour.to_pixels
+    monkeypatch.setattr(colour, "to_pixels", lambda *args: decoded.append(0) or to_pixels(*args))
+    work = upscale_video(upscaler, source, tmp_path / "b.mkv")
+    for _ in range(5):
+        next(work)
+    time.sleep(0.5)
+    assert len(decoded) <= 5 + 2 + upscale._DECODED
+    work.close()
+
+
+# Bad input
+
+
+def message(upscaler, source, target, **options) -> str:
+    with pytest.raises(VideoError) as error:
+        make(upscaler, source, target, **options)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_what_is_no_film_is_refused(upscaler, tmp_path):
+    (tmp_path / "text.mp4").write_bytes(b"no film")
+    (tmp_path / "empty.mkv").write_bytes(b"")
+    (tmp_path / "picture.png").write_bytes(b"")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as film:
+        sound = film.add_stream("aac", 48_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 48_000
+        film.mux(sound.encode(frame) + sound.encode(None))
+    expected = {
+        "text.mp4": "cannot be opened",
+        "empty.mkv": "cannot be opened",
+        "picture.png": "got a picture; `esrgan inference` upscales pictures",
+        "sound.mp4": "got a file with audio only",
+        "missing.mp4": "got nothing",
+        ".": "got a folder",
+    }
+    for name, text in expected.items():
+        assert text in message(upscaler, tmp_path / name, tmp_path / "b.mkv"), name
+    assert not list(tmp_path.glob("b.mkv*"))
+
+
+def test_a_film_is_never_overwritten_unasked(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(2))
+    (tmp_path / "b.mkv").write_bytes(b"precious")
+    assert "got a file" in message(upscaler, source, tmp_path / "b.mkv")
+    assert (tmp_path / "b.mkv").read_bytes() == b"precious"
+    make(upscaler, source, tmp_path / "b.mkv", overwrite=True)
+    assert len(read_frames(tmp_path / "b.mkv")) == 2
+
+
+def test_a_truncated_film_is_upscaled_as_far_as_it_goes(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(60), options={"g": "5"})
+    content = source.read_bytes()
+    source.write_bytes(content[: len(content) // 2])
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert any("ends early" in note for note in job.assemble())
+    assert 10 < len(read_frames(tmp_path / "b.mkv")) < 60
+
+
+def test_damaged_packets_are_left_out_and_counted(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(30), codec="ffv1", pixel_format="yuv420p")
+    content = bytearray(source.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = bytes(40)
+    source.write_bytes(content)
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    notes = job.assemble()
+    assert len(read_frames(tmp_path / "b.mkv")) + len(notes) >= 29
+
+
+def test_frames_of_another_size_end_the_work_with_the_place(upscaler, tmp_path):
+    first, second = (
+        write_film(tmp_path / f"{i}.ts", pictures(10, size)) for i, size in enumerate([(16, 24), (32, 24)])
+    )
+    film = tmp_path / "both.ts"
+    film.write_bytes(first.read_bytes() + second.read_bytes())
+    text = message(upscaler, film, tmp_path / "b.mkv")
+    assert "expected frames of 24×16 yuv420p throughout, got 24×32 yuv420p at 0:00:0" in text
+    assert not (tmp_path / "b.mkv").exists()
+
+
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_interlaced_films_are_refused_or_made_progressive(upscaler, tmp_path, deinterlace):
+    options = {"flags": "+ilme+ildct", "x264-params": "tff=1"}
+    source = write_film(tmp_path / "a.mkv", pictures(12, (32, 32)), options=options)
+    assert read_frames(source)[0].interlaced_frame
+    if not deinterlace:
+        assert "--deinterlace" in message(upscaler, source, tmp_path / "b.mkv")
+        return
+    make(upscaler, source, tmp_path / "b.mkv", deinterlace=True)
+    frames = read_frames(tmp_path / "b.mkv")
+    assert len(frames) == 12
+    assert not any(frame.interlaced_frame for frame in frames)
+    assert [when for when, _ in read_film(tmp_path / "b.mkv")] == [when for when, _ in read_film(source)]
+
+
+def test_odd_sizes(model, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(2, (15, 17)), codec="ffv1", pixel_format="yuv420p")
+    make(Upscaler.from_file(model, "cpu"), source, tmp_path / "b.mkv", codec="h264")
+    assert (read_frames(tmp_path / "b.mkv")[0].width, read_frames(tmp_path / "b.mkv")[0].height) == (34, 30)
+    job = VideoJob(
+        Upscaler.from_file(model, "cpu", outscale=1.0), source, tmp_path / "c.mkv", VideoOptions(codec="h264")
+    )
+    assert "16×14" in " ".join(job.notes())
+    list(job.upscale())
+    job.assemble()
+    assert (read_frames(tmp_path / "c.mkv")[0].width, read_frames(tmp_path / "c.mkv")[0].height) == (16, 14)
+
+
+def test_a_full_disk_loses_nothing(upscaler, tmp_path, monkeypatch):
+    source, target = write_film(tmp_path / "a.mkv", pictures(60)), tmp_path / "b.mkv"
+    make(upscaler, source, tmp_path / "whole.mkv")
+    original = segments.files.atomic_write
+
+    def full(path, **options):
+        if path.name.startswith("000001"):
+            raise OSError(28, "No space left on device")
+        return original(path, **options)
+
+    monkeypatch.setattr(segments.files, "atomic_write", full)
+    text = message(upscaler, source, target)
+    assert "No space left on device; check the folder and its free disk space; the same command continues" in text
+    monkeypatch.undo()
+    *_, last = make(upscaler, source, target)
+    assert last.computed == 12
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+def test_unknown_codecs_and_formats_are_explained(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(1))
+    for options, text in (
+        ({"codec": "h246"}, "did you mean h26"),
+        ({"codec": "aac"}, "expected a video encoder"),
+        ({"pixel_format": "yuv420p9"}, "expected a format that libx264 encodes, got yuv420p9"),
+        ({"codec": "prores", "crf": 10.0}, "prores_ks has no such option"),
+    ):
+        assert text in message(upscaler, source, tmp_path / "b.mkv", **options)
+    assert "cannot hold prores" in message(upscaler, source, tmp_path / "b.webm", codec="prores")
+
+
+# The command
+
+
+def test_the_command_names_the_model_and_the_output(tmp_path, capsys):
+    source = write_film(tmp_path / "a.mp4", pictures(3), sound=True)
+    assert run(video_command, source, "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    assert "realesr-animevideov3" in out
+    assert "made for drawings; -m esrgan-lite suits filmed material" in out
+    assert f"{tmp_path / 'a_sr.mp4'} written: 3 frames" in out
+    assert read_frames(tmp_path / "a_sr.mp4")[0].width == 96
+
+
+def test_inference_says_which_command_upscales_films(tmp_path, capsys):
+    source = write_film(tmp_path / "a.mp4", pictures(3))
+    assert run(inference_command, source) != 0
+    assert "`esrgan video` upscales films" in capsys.readouterr().err
+
+
+def test_pipes(model, upscaler, tmp_path):
+    source = write_film(tmp_path / "a.y4m", pictures(4), codec="wrapped_avframe", container_format="yuv4mpegpipe")
+    command = [sys.executable, "-m", "esrgan", "video", "-", "-o", "-", "-m", str(model), "--device", "cpu"]
+    done = subprocess.run(command, input=source.read_bytes(), capture_output=True, check=True)
+    assert b"frames" in done.stderr or b"RRDBNet" in done.stderr
+    with av.open(io.BytesIO(done.stdout)) as film:
+        found = list(film.decode(video=0))
+        assert film.streams.video[0].average_rate == 25
+    assert (len(found), found[0].width, found[0].format.name) == (4, 48, "yuv420p")
+    low = read_frames(source)[2]
+    coding = colour.coding_of(low)
+    expected = colour.to_frame(upscaler(colour.to_pixels(low, coding)), "yuv420p", coding)
+    np.testing.assert_array_equal(colour.to_pixels(found[2], coding), colour.to_pixels(expected, coding))
+
+
+def test_a_flash_and_a_beep_stay_together(upscaler, tmp_path):
+    frames = np.zeros((50, 16, 24, 3), np.uint8)
+    frames[20] = 255
+    source = write_film(
+        tmp_path / "a.mp4", frames, sound=True, time_base=Fraction(1, 12_800), times=[*range(0, 25_600, 512)]
+    )
+    make(upscaler, source, tmp_path / "b.mp4")
+
+    def flash(path):
+        with av.open(str(path)) as film:
+            means = {f.pts * f.time_base: f.to_ndarray(format="gray").mean() for f in film.decode(video=0)}
+            return max(means, key=lambda when: abs(means[when] - means[Fraction(0)]))
+
+    assert flash(tmp_path / "b.mp4") == flash(source) == Fraction(20, 25)
+    assert read_film(tmp_path / "b.mp4", "audio") == read_film(source, "audio")
+
+
+def test_frames_without_times_get_the_next(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.h264", pictures(10), container_format="h264")
+    make(upscaler, source, tmp_path / "b.mkv")
+    assert len(read_frames(tmp_path / "b.mkv")) == 10
+
+
+def test_frames_are_made_in_any_format():
+    assert to_frame(pictures(1)[0], "yuv420p").format.name == "yuv420p"
