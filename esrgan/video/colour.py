@@ -275,7 +275,8 @@ def _rescale(samples: Pixels, bits: int, peak: int) -> Pixels:
     top, dtype = (1 << bits) - 1, np.uint8 if peak <= 255 else np.uint16
     if top == peak:
         return samples.astype(dtype)
-    return np.rint(samples.astype(np.float32) * np.float32(peak / top)).clip(0, peak).astype(dtype)
+    scaled: Pixels = np.rint(samples.astype(np.float32) * np.float32(peak / top)).clip(0, peak).astype(dtype)
+    return scaled
 
 
 def _planes(frame: VideoFrame) -> list[Pixels]:
@@ -295,7 +296,8 @@ _ORDER = {3: [2, 0, 1], 4: [2, 0, 1, 3]}  # planes of GBR as RGB
 def _interleave(frame: VideoFrame, planes: list[Pixels]) -> Pixels:
     """Return the samples of a grey or RGB frame as (H, W, C)."""
     if len(planes) == 1:
-        return planes[0][:, :, None].reshape(frame.height, frame.width, -1)
+        samples: Pixels = planes[0].reshape(frame.height, frame.width, -1)
+        return samples
     return np.stack([planes[i] for i in _ORDER[len(planes)]], axis=2)
 
 
