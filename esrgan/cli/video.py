@@ -62,6 +62,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=_time, metavar="TIME", help="begin here: seconds, M:SS or H:MM:SS")
     parser.add_argument("--end", type=_time, metavar="TIME", help="end here")
     parser.add_argument("--deinterlace", action="store_true", help="make full frames of interlaced ones (bwdif)")
+    parser.add_argument(
+        "--steady",
+        type=arguments.number("a number from 0 to 255", lambda value: 0 <= value <= 255),
+        nargs="?",
+        const=2.0,
+        metavar="N",
+        help="reduce flicker: keep the output where frames differ by at most N of 255 levels (2 if N is left out)",
+    )
     arguments.add_device(parser)
     return parser
 
@@ -87,7 +95,14 @@ def run(args: argparse.Namespace) -> int:
     args.model_path = args.model_path or [DEFAULT_VIDEO_MODEL]
     names = upscaling_options.name_models(args)
     options = VideoOptions(
-        args.codec, args.crf, args.pixel_format, args.start, args.end, args.deinterlace, args.overwrite
+        args.codec,
+        args.crf,
+        args.pixel_format,
+        args.start,
+        args.end,
+        args.deinterlace,
+        args.steady,
+        args.overwrite,
     )
     source = Path(args.film)
     if pipe is None:

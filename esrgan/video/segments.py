@@ -45,6 +45,11 @@ class Segment:
     last_digest: str
 
 
+def folder_of(target: Path) -> Path:
+    """Return the folder with the segments of an output."""
+    return target.with_name(f"{target.name}.parts")
+
+
 class Workplace:
     """The folder with the segments of a film, next to the output.
 
@@ -57,7 +62,7 @@ class Workplace:
     """
 
     def __init__(self, target: Path, job: Mapping[str, Any]) -> None:
-        self.folder = target.with_name(f"{target.name}.parts")
+        self.folder = folder_of(target)
         self.job = json.loads(json.dumps(job))
 
     @contextmanager

@@ -65,6 +65,7 @@ class Facts:
         pixel_aspect: Width of a pixel relative to its height; None if unknown.
         codec: FFmpeg's name of the decoder.
         num_frames: Number of frames, or an estimate; None if unknown.
+        begin: The time at which the film begins in seconds, which players show as 0.
         end: When the last frame ends, in seconds, as the container says; None if it does not.
         display_matrix: The rotation and mirroring with which players show the frames, as nine integers; None if none.
         side_data: Data of HDR films by FFmpeg's names of their kinds.
@@ -81,6 +82,7 @@ class Facts:
     pixel_aspect: Fraction | None
     codec: str
     num_frames: int | None
+    begin: Fraction
     end: Fraction | None
     display_matrix: tuple[int, ...] | None
     side_data: dict[str, bytes] = field(default_factory=dict)
@@ -188,7 +190,7 @@ class Film:
             if (frame.height, frame.width, frame.format.name) != (facts.height, facts.width, facts.pixel_format):
                 was = f"{facts.width}×{facts.height} {facts.pixel_format}"
                 now = f"{frame.width}×{frame.height} {frame.format.name}"
-                at = format_time(shot.time * facts.time_base)
+                at = format_time(shot.time * facts.time_base - facts.begin)
                 remedy = f"upscale the parts by themselves: --end {at}, then --start {at}"
                 raise self._refuse(f"frames of {was} throughout", f"{now} at {at}", remedy)
             if last is not None and shot.time <= last:
@@ -323,7 +325,7 @@ class Film:
         side_data = {each.type.name: bytes(each) for each in frame.side_data}
         matrix = side_data.pop("DISPLAYMATRIX", None)
         num_frames, duration = stream.frames, _duration(self.container, stream)
-        begin = (stream.start_time or 0) * stream.time_base
+        begin = Fraction(self.container.start_time or 0, av.time_base)
         if not num_frames and duration:
             num_frames = round(duration * rate)
         return Facts(
@@ -338,6 +340,7 @@ class Film:
             aspect or None,
             stream.codec_context.name,
             num_frames or None,
+            begin,
             begin + duration if duration else None,
             None if matrix is None else tuple(memoryview(matrix).cast("i")),
             {kind: data for kind, data in side_data.items() if kind in _HDR_KINDS},

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, TypeVar
 
 import av
 import numpy as np
+import torch
+import torch.nn.functional as F
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
@@ -25,12 +27,13 @@ from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
 from esrgan.video import colour, muxing
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
-from esrgan.video.segments import FRAMES, Workplace
+from esrgan.video.segments import FRAMES, Workplace, folder_of
 from esrgan.video.source import Film, Shot, format_time
 
 Pixels = NDArray[Any]
 _Item = TypeVar("_Item")
 _DECODED, _ENCODING = 3, 2  # frames that wait for the networks, and for the encoder
+_AROUND_PX = 3  # around a pixel of the film that have to stand still too
 _MISSING_S = 1  # between the last frame and the end that the film states, if that is noted
 _SAMPLE = 1 << 20  # bytes at each end of a film that identify it
 
@@ -44,9 +47,11 @@ class VideoOptions:
             keeps that of the film if it can be encoded, or chooses H.264.
         crf: Constant rate factor, in the units of the encoder; None chooses one at which losses are hard to see.
         pixel_format: FFmpeg's name of a pixel format; None keeps what the film has.
-        start: Where the output begins, in seconds of the film; None is its beginning.
+        start: Where the output begins, in seconds from the beginning of the film; None is its beginning.
         end: Where it ends; None is the end of the film.
         deinterlace: Make full frames of interlaced ones, which are refused otherwise.
+        steady: Reduce flicker: where a frame differs from those before by at most so many 8-bit levels, keep the output
+            from before. Each segment begins anew. None upscales all parts of all frames.
         overwrite: Replace an existing output.
     """
 
@@ -56,6 +61,7 @@ class VideoOptions:
     start: Fraction | None = None
     end: Fraction | None = None
     deinterlace: bool = False
+    steady: float | None = None
     overwrite: bool = False
 
 
@@ -114,7 +120,10 @@ class VideoJob:
 
     def __init__(self, upscaler: Upscaler, source: Path, target: Path, options: VideoOptions) -> None:
         if target.exists() and not options.overwrite:
-            raise VideoError(Problem(str(target), "a new file", "a file", "choose another -o, or add --overwrite"))
+            left = folder_of(target)  # of a process that was killed just before it deleted the folder
+            remedy = f"{left} can be deleted if this film is complete, or " if left.exists() else ""
+            remedy += "choose another -o, or add --overwrite"
+            raise VideoError(Problem(str(target), "a new file", "a file", remedy))
         files.check_output_path(target)
         self.upscaler, self.target, self.options = upscaler, target, options
         self.film = Film(source, deinterlace=options.deinterlace)
@@ -172,7 +181,7 @@ class VideoJob:
                     is_wanted = number % processes == process and number not in done
                     yield number, shot, colour.to_pixels(shot.frame, self.film.facts.coding) if is_wanted else None
 
-            frames, state = first * FRAMES, _State(self.upscaler)
+            frames, upscale_frame = first * FRAMES, FrameUpscaler(self.upscaler, self.options.steady)
             for number, group in itertools.groupby(_ahead(prepare(), _DECODED), key=lambda each: each[0]):
                 if number % processes != process or number in done:
                     frames += sum(1 for _ in group)
@@ -181,10 +190,11 @@ class VideoJob:
                     self.workplace.write(number, self.encoding) as writer,
                     _Encoder(self.encoding, writer.add) as encoder,
                 ):
+                    upscale_frame.begin_segment()
                     for _, shot, pixels in group:
-                        encoder.add(shot, state.upscale(pixels))
+                        encoder.add(shot, upscale_frame(pixels))
                         frames += 1
-                        yield VideoProgress(frames, state.computed, state.repeated, self.num_frames)
+                        yield VideoProgress(frames, upscale_frame.computed, upscale_frame.repeated, self.num_frames)
 
     def assemble(self) -> list[str]:
         """Write the output from the segments, and delete them.
@@ -218,7 +228,8 @@ class VideoJob:
         facts, damage = self.film.facts, self.film.damage
         last = segments[-1].times[-1] * facts.time_base
         if self._end is None and facts.end is not None and facts.end - last > _MISSING_S:
-            damage.ended_early = f"{damage.ended_early} at {format_time(last)} of {format_time(facts.end)}".strip()
+            found, stated = (format_time(time - facts.begin) for time in (last, facts.end))
+            damage.ended_early = f"{damage.ended_early} at {found} of {stated}".strip()
         return [*damage.notes()]
 
     def _identify(self) -> dict[str, Any]:
@@ -310,20 +321,20 @@ def pipe_video(
         frame.pts, frame.time_base = time, encoding.time_base
         container.mux(stream.encode(frame))
 
-    state = _State(upscaler)
+    upscale_frame = FrameUpscaler(upscaler, options.steady)
     shots = ((shot, colour.to_pixels(shot.frame, coding)) for shot in film.shots(start, end))
     with container:
         with _Encoder(encoding, write) as encoder:
             for number, (shot, pixels) in enumerate(_ahead(shots, _DECODED), 1):
-                encoder.add(shot, state.upscale(pixels))
-                yield VideoProgress(number, state.computed, state.repeated, total)
+                encoder.add(shot, upscale_frame(pixels))
+                yield VideoProgress(number, upscale_frame.computed, upscale_frame.repeated, total)
         container.mux(stream.encode(None))
 
 
 def _to_ticks(options: VideoOptions, film: Film) -> tuple[int | None, int | None]:
     """Return where the output begins and ends, in units of the film's time base."""
-    base = film.facts.time_base
-    start, end = (None if time is None else math.ceil(time / base) for time in (options.start, options.end))
+    base, begin = film.facts.time_base, film.facts.begin
+    start, end = (None if time is None else math.ceil((time + begin) / base) for time in (options.start, options.end))
     return start, end
 
 
@@ -340,22 +351,67 @@ def _choose_encoding(upscaler: Upscaler, film: Film, target: Path | None, option
     )
 
 
-class _State:
-    """Upscales frames, unless they are equal to the one before, and counts both."""
+class FrameUpscaler:
+    """Upscales the frames of a film, unless they are equal to the one before.
 
-    def __init__(self, upscaler: Upscaler) -> None:
+    Args:
+        upscaler: The upscaler.
+        steady: As in ``VideoOptions``.
+
+    Attributes:
+        computed: Frames that were upscaled.
+        repeated: Frames that were equal to the one before.
+    """
+
+    def __init__(self, upscaler: Upscaler, steady: float | None = None) -> None:
         self.computed = self.repeated = 0
-        self._upscaler = upscaler
+        self._upscaler, self._steady = upscaler, steady
         self._last: tuple[Pixels, Pixels] | None = None
+        self._held: Pixels | None = None  # the film's pixels that each part of the last output was made from
 
-    def upscale(self, pixels: Pixels) -> Pixels:
-        """Return an upscaled frame (H, W, C); it is the same array as for an equal frame before."""
+    def begin_segment(self) -> None:
+        """Let the next frame not depend on those before, so that segments can be made in any order."""
+        if self._steady is not None:
+            self._last = None
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """Return an upscaled frame (H, W, C); it is the same array as before for an equal frame."""
         if self._last is not None and np.array_equal(pixels, self._last[0]):
             self.repeated += 1
+            return self._last[1]
+        high: Pixels = self._upscaler(pixels)
+        self.computed += 1
+        if self._steady is not None and self._last is not None and self._held is not None:
+            high = hold_still_parts(pixels, self._held, high, self._last[1], self._steady)
         else:
-            self._last = pixels, self._upscaler(pixels)
-            self.computed += 1
-        return self._last[1]
+            self._held = pixels.copy()
+        self._last = pixels, high
+        return high
+
+
+def hold_still_parts(pixels: Pixels, held: Pixels, high: Pixels, last: Pixels, tolerance: float) -> Pixels:
+    """Keep the parts of the last output where the film stands still.
+
+    Args:
+        pixels: A frame of the film (H, W, C).
+        held: The pixels that each part of the last output was made from; those of parts that move are replaced by the
+            new ones. So slow changes are not missed.
+        high: The upscaled frame (H', W', C').
+        last: The last output.
+        tolerance: Largest difference of a pixel that stands still, and of those around it, in 8-bit levels.
+
+    Returns:
+        The frame, with soft transitions between both.
+    """
+    unit = np.iinfo(pixels.dtype).max / 255
+    difference = np.abs(pixels.astype(np.float32) - held).max(axis=2)
+    moves = (torch.from_numpy(difference) > tolerance * unit).float()[None, None]
+    moves = F.max_pool2d(moves, 2 * _AROUND_PX + 1, 1, _AROUND_PX)
+    is_moving = moves[0, 0].numpy() > 0
+    held[is_moving] = pixels[is_moving]
+    weight = F.interpolate(moves, high.shape[:2], mode="bilinear", align_corners=False)[0, 0, :, :, None].numpy()
+    blend: Pixels = np.rint(last + (high.astype(np.float32) - last) * weight).astype(high.dtype)
+    return blend
 
 
 class _Encoder:

@@ -406,6 +406,14 @@ def test_a_film_is_never_overwritten_unasked(upscaler, tmp_path):
     assert len(read_frames(tmp_path / "b.mkv")) == 2
 
 
+def test_a_film_begins_where_players_show_0(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.ts", pictures(25))
+    with av.open(str(source)) as film:
+        assert film.start_time > 0
+    make(upscaler, source, tmp_path / "b.mkv", start=Fraction("0.4"), end=Fraction("0.6"))
+    assert [when for when, _ in read_film(tmp_path / "b.mkv")] == [40 * i * MS for i in range(5)]
+
+
 def test_a_truncated_film_is_upscaled_as_far_as_it_goes(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mkv", pictures(60), options={"g": "5"})
     content = source.read_bytes()
@@ -557,3 +565,47 @@ def test_frames_without_times_get_the_next(upscaler, tmp_path):
 
 def test_frames_are_made_in_any_format():
     assert to_frame(pictures(1)[0], "yuv420p").format.name == "yuv420p"
+
+
+# Flicker
+
+
+def test_still_parts_keep_their_output(upscaler, tmp_path):
+    """A still picture with noise of one level, in which one half moves."""
+    rng = np.random.default_rng(0)
+    still = pictures(1, (24, 40))[0]
+    frames = np.stack([still + rng.integers(0, 2, still.shape, np.uint8) for _ in range(4)])
+    frames[:, :, 28:] = pictures(4, (24, 12))
+    make_frame = upscale.FrameUpscaler(upscaler, steady=1.0)
+    highs = np.stack([make_frame(frame) for frame in frames])
+    plain = np.stack([upscaler(frame) for frame in frames])
+    np.testing.assert_array_equal(highs[:, :, :40], highs[:1, :, :40].repeat(4, 0))
+    np.testing.assert_array_equal(highs[:, :, 60:], plain[:, :, 60:])
+    assert (plain[1] != plain[0])[:, :40].any()
+    make_frame.begin_segment()
+    np.testing.assert_array_equal(make_frame(frames[3]), plain[3])
+
+
+def test_slow_changes_are_not_missed(upscaler):
+    frames = np.stack([np.full((8, 8, 3), 100 + i, np.uint8) for i in range(9)])
+    make_frame = upscale.FrameUpscaler(upscaler, steady=2.0)
+    highs = [make_frame(frame) for frame in frames]
+    changes = [i for i in range(1, 9) if (highs[i] != highs[i - 1]).any()]
+    assert changes == [3, 6]
+    np.testing.assert_array_equal(highs[6], upscaler(frames[6]))
+
+
+def test_steady_films_can_be_interrupted_too(upscaler, tmp_path):
+    frames = pictures(2)[[0] * 60].copy()
+    frames[::2] += 1
+    source = write_film(tmp_path / "a.mkv", frames, codec="ffv1", pixel_format="bgr0")
+    make(upscaler, source, tmp_path / "whole.mkv", steady=2.0)
+    work = upscale_video(upscaler, source, tmp_path / "b.mkv", VideoOptions(steady=2.0))
+    for _ in range(50):
+        next(work)
+    work.close()
+    make(upscaler, source, tmp_path / "b.mkv", steady=2.0)
+    np.testing.assert_array_equal(colours(tmp_path / "b.mkv"), colours(tmp_path / "whole.mkv"))
+    assert (np.diff(colours(tmp_path / "b.mkv").astype(int), axis=0) != 0).any(axis=(1, 2, 3)).nonzero()[
+        0
+    ].tolist() == []
