@@ -14,6 +14,8 @@ import torch
 from esrgan.errors import DeviceError
 from esrgan.machine import FreeCpus, cpu_quota
 
+_USERS_THREADS = {"OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"}  # set how many, or where
+
 
 def select_device(name: str) -> torch.device:
     """Return the device with the given name.
@@ -66,9 +68,10 @@ def _limit_threads() -> None:
 def follow_free_cpus(free: FreeCpus, most: int) -> None:
     """Use as many threads as there were CPUs free for this process, at most so many, unless the user set a number.
 
+    Nor is it changed if the user binds threads to CPUs: OpenMP then leaves the main thread only one of them.
     Next to another busy process, two threads can be slower than one, as one waits for a CPU and the other one for it.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
+    if not _USERS_THREADS & os.environ.keys():
         torch.set_num_threads(min(free.count(), most))
 
 

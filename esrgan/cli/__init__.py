@@ -79,9 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {name}: {_explain_unknown(name)}", file=sys.stderr)
             return 2
         make_parser().parse_args(arguments)
-    from esrgan.cli import process
+    try:
+        from esrgan.cli import process
 
-    return process.run(importlib.import_module(f"esrgan.cli.{name}"), arguments[1:])
+        return process.run(importlib.import_module(f"esrgan.cli.{name}"), arguments[1:])
+    except KeyboardInterrupt:  # while the command itself was imported
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _explain_unknown(name: str) -> str:

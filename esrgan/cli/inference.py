@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from esrgan.cli import arguments, process, upscaling_options
+from esrgan.cli import arguments, process, spinning, upscaling_options
 from esrgan.console import log
 from esrgan.errors import EsrganError
-from esrgan.machine import FreeCpus
 from esrgan.progress import explain_interrupt
 from esrgan.text import format_count
 
@@ -64,7 +63,7 @@ def wait_for_all_processes(processes: int) -> Iterator[None]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    free_cpus = FreeCpus()
+    free_cpus = spinning.watch_load()
     with process.importing():
         import torch
 
@@ -111,13 +110,13 @@ def run(args: argparse.Namespace) -> int:
 
     threads = torch.get_num_threads()
     with wait_for_all_processes(processes), explain_interrupt(describe_interruption):
-        if upscaler.winograd:
+        if upscaler.winograd and free_cpus is not None:
             follow_free_cpus(free_cpus, threads)
         for result in upscale_files(
             upscaler, jobs, options, lambda job, share: shown.progress.update(job, share, str(job.target))
         ):
             shown.add(result.job, result, is_skipped=result.is_skipped, keep=True)
-            if upscaler.winograd:
+            if upscaler.winograd and free_cpus is not None:
                 follow_free_cpus(free_cpus, threads)
     upscaled, skipped = shown.tried - shown.failed, shown.progress.finished - shown.tried
     log.info(upscaling_options.describe_total(upscaled, len(jobs), skipped, shown.failed))

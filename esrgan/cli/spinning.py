@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from esrgan.machine import FreeCpus
 
-# For GNU's OpenMP, as in PyTorch's packages for Linux: rounds of a loop, about 0.2 ms. For those of LLVM and Intel, as
-# on macOS and Windows: milliseconds.
+# GNU's OpenMP, as in PyTorch's packages for Linux, counts rounds of a loop, here about 0.2 ms. LLVM's and Intel's, as on
+# macOS and Windows, count milliseconds.
 SETTINGS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 _WATCH_S = 1.0
+_SPARE_THREADS = 32  # for libraries that decode and encode
 _computing = threading.Lock()  # while one of the threads that will sleep computes
 
 
@@ -80,7 +81,7 @@ def _follow(is_busy: Callable[[], bool], threads: int) -> None:
                 ended.set()
             ended = None
         elif ended is None:
-            if not _can_start(2 * sets * threads):  # twice as many, so that the program can start others too
+            if not _can_start(2 * sets * threads):  # twice as many, as other threads of Python get sets of their own
                 return
             ended = threading.Event()
             for _ in range(sets):
@@ -89,7 +90,11 @@ def _follow(is_busy: Callable[[], bool], threads: int) -> None:
 
 
 def _can_start(count: int) -> bool:
-    """Return whether so many threads can be started; OpenMP ends the program if it cannot start one of its threads."""
+    """Return whether so many threads can be started, and some more that the program may need later.
+
+    OpenMP ends the program if it cannot start one of its threads.
+    """
+    count += _SPARE_THREADS
     ended, started = threading.Event(), list[threading.Thread]()
     try:
         for _ in range(count):

@@ -355,14 +355,13 @@ _HDR_KINDS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_
 
 def _check_is_film(path: Path) -> None:
     """Refuse paths that are no films, before FFmpeg takes a picture or a text for one."""
-    what = files.describe_path(path)
-    if what == "nothing":
-        remedy = files.suggest_path(path, "check the path")
-        raise VideoError(Problem(str(path), _A_FILM, what, remedy))
+    what, remedy = files.describe_path(path), "choose one file"
     if path.suffix.lower() in SUFFIXES:
-        raise VideoError(Problem(str(path), _A_FILM, "a picture", "`esrgan inference` upscales pictures"))
+        what, remedy = "pictures", "`esrgan inference` upscales them"
+    elif what == "nothing":
+        remedy = files.suggest_path(path, "check the path")
     if what != "a file":
-        raise VideoError(Problem(str(path), _A_FILM, what, "choose one file"))
+        raise VideoError(Problem(str(path), _A_FILM, what, remedy))
 
 
 def _duration(container: Any, stream: Any) -> Fraction | None:

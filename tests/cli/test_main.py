@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from esrgan.cli import main, make_parser, process, spinning
+from tests.helpers.image_folders import write_files
+from tests.helpers.models import make_model
 
 
 def test_version_names_pytorch_and_cuda(capsys):
@@ -127,9 +129,14 @@ def _fail(*_, **__):
     raise FileNotFoundError("/proc/stat")
 
 
-def test_commands_run_where_the_system_shows_no_load(monkeypatch):
+def test_commands_run_where_the_system_shows_no_load(monkeypatch, tmp_path):
     monkeypatch.setattr("esrgan.machine.FreeCpus", _fail)
     assert spinning.watch_load() is None
+    write_files(tmp_path / "a.png")
+    assert (
+        main(["inference", str(tmp_path / "a.png"), "-m", str(make_model(tmp_path / "model.pth")), "--device", "cpu"])
+        == 0
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")

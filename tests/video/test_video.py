@@ -387,9 +387,10 @@ def test_what_is_no_film_is_refused(upscaler, tmp_path):
     expected = {
         "text.mp4": "cannot be opened",
         "empty.mkv": "cannot be opened",
-        "picture.png": "got a picture; `esrgan inference` upscales pictures",
+        "picture.png": "got pictures; `esrgan inference` upscales them",
         "sound.mp4": "got a file with audio only",
         "missing.mp4": "got nothing",
+        "frames/%04d.png": "got pictures",
         ".": "got a folder",
     }
     for name, text in expected.items():
