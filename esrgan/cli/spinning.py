@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from esrgan.machine import FreeCpus
 
-# GNU's OpenMP, as in PyTorch's packages for Linux, counts rounds of a loop, here about 0.2 ms. LLVM's and Intel's, as on
-# macOS and Windows, count milliseconds.
+# GNU's OpenMP, as in PyTorch's packages for Linux, counts rounds of a loop, here about 0.2 ms. LLVM's and Intel's, as
+# on macOS and Windows, count milliseconds.
 SETTINGS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 _WATCH_S = 1.0
 _SPARE_THREADS = 32  # for libraries that decode and encode

@@ -10,7 +10,7 @@ import json
 import shutil
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -73,13 +73,14 @@ class Workplace:
             VideoError: If the folder is of another job, or cannot be written.
             EsrganError: If another process holds the lock.
         """
-        with self.explain_errors():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            files.remove_abandoned(self.folder)
-            lock = files.lock(self.folder / f"{_LOCK}{process}", f"{self.folder}: another process works on this film")
-            with lock:
+        with ExitStack() as stack:
+            with self.explain_errors():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                files.remove_abandoned(self.folder)
+                path = self.folder / f"{_LOCK}{process}"
+                stack.enter_context(files.lock(path, f"{self.folder}: another process works on this film"))
                 self._check_job()
-                yield
+            yield
 
     @contextmanager
     def explain_errors(self) -> Iterator[None]:
@@ -87,8 +88,6 @@ class Workplace:
         try:
             yield
         except OSError as error:
-            if isinstance(error, BlockingIOError):
-                raise
             reason = one_line(describe_error(error))
             remedy = "check the folder and its free disk space; the same command continues"
             raise VideoError(Problem.failure(self.folder, f"cannot be written: {reason}", remedy)) from error
