@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.errors import Problem, VideoError
+from esrgan.images.samples import row_blocks
 
 Pixels = NDArray[Any]
 UNSPECIFIED = 2
@@ -34,6 +35,8 @@ _WEIGHTS = {
 }
 # Names of chroma sampling by the lines and columns of chroma for 64 of luma.
 _SAMPLINGS = {(64, 64): 444, (64, 32): 422, (32, 32): 420, (32, 64): 440, (64, 16): 411, (16, 16): 410}
+# Floats, Bayer patterns and CIE XYZ, and formats that FFmpeg does not convert, or not without loss.
+_UNSUPPORTED = re.compile("f(16|32)|bayer|xyz|msb|^bgra64|^(v30x|x2|xv30|y2).*be$")
 _BAND = 256  # lines that are converted at once
 
 
@@ -68,8 +71,8 @@ def coding_of(frame: VideoFrame) -> Coding:
         remedy = "convert the film to another matrix first"
         raise VideoError(Problem("matrix coefficients", f"one of {[*_WEIGHTS]} of H.273", str(matrix), remedy))
     color_range = int(frame.color_range)
-    is_full = color_range == 2 or form.name.startswith("yuvj")
-    return Coding(matrix, is_rgb or is_full or (color_range == 0 and is_grey(form.name)))
+    is_usually_full = is_rgb or is_grey(form.name) or form.name.startswith("yuvj")
+    return Coding(matrix, color_range == 2 or (color_range == 0 and is_usually_full))
 
 
 def is_supported(pixel_format: str) -> bool:
@@ -107,10 +110,12 @@ def _canonical(name: str) -> str | None:
     form = VideoFormat(name)
     if form.has_palette:
         return "rgba"
+    if name.startswith("yuvj"):  # FFmpeg would change the range
+        return name
     if name in ("monow", "monob"):
         return "gray"
     bits = max((component.bits for component in form.components), default=0)
-    if not 8 <= bits <= 16 or re.search("f(16|32)|bayer|xyz|^[pxy][0-9v]", name):
+    if not 8 <= bits <= 16 or _UNSUPPORTED.search(name):
         return None
     order, alpha = "" if bits == 8 else f"{bits}le", any(component.is_alpha for component in form.components)
     if len(form.components) < 3:
@@ -126,6 +131,14 @@ def _canonical(name: str) -> str | None:
     return found
 
 
+def _canonical_or_raise(name: str) -> str:
+    found = _canonical(name) if is_supported(name) else None
+    if found is None:
+        remedy = "convert the film to another pixel format first"
+        raise VideoError(Problem("pixel format", "one that can be converted to RGB", name, remedy))
+    return found
+
+
 def to_pixels(frame: VideoFrame, coding: Coding) -> Pixels:
     """Convert a frame to RGB or grey.
 
@@ -136,21 +149,19 @@ def to_pixels(frame: VideoFrame, coding: Coding) -> Pixels:
     Returns:
         (H, W, C) with 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 channels, uint8 for formats of 8 bits, otherwise
         uint16 in [0, 65535].
+
+    Raises:
+        VideoError: If the format is not supported.
     """
-    name = _canonical(frame.format.name) or ""
-    if frame.format.name not in (name, name.replace("yuv", "yuvj")):
+    name = _canonical_or_raise(frame.format.name)
+    if frame.format.name != name:
         frame = frame.reformat(format=name)
     planes = _planes(frame)
     bits = depth(name)
     peak, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
     if frame.format.is_rgb or is_grey(name):
-        samples = _interleave(frame, planes)
-        if is_grey(name) and not coding.is_full_range:
-            scale = 1 << (bits - 8)
-            luma = (samples[..., :1].astype(np.float32) - 16 * scale) / (219 * scale)
-            luma = np.rint(luma.clip(0, 1) * peak).astype(dtype)
-            return np.concatenate([luma, _rescale(samples[..., 1:], bits, peak)], axis=2)
-        return _rescale(samples, bits, peak)
+        tables = [_decoding_table(bits, peak, is_full) for is_full in (coding.is_full_range, True)]
+        return _look_up(_interleave(frame, planes), has_alpha(name), *tables)
     height, width = planes[0].shape
     result = np.empty((height, width, len(planes)), dtype)
     tensors = [torch.from_numpy(plane.astype(np.float32)) for plane in planes]
@@ -162,7 +173,7 @@ def to_pixels(frame: VideoFrame, coding: Coding) -> Pixels:
         rgb = (ycc - offset) @ matrix.T
         result[band, :, :3] = rgb.clamp_(0, 1).mul_(peak).round_().to(torch.int32).numpy()
     if len(planes) == 4:
-        result[..., 3] = _rescale(planes[3], bits, peak)
+        result[..., 3] = _decoding_table(bits, peak, True).take(planes[3], mode="clip")
     return result
 
 
@@ -176,25 +187,40 @@ def to_frame(pixels: Pixels, pixel_format: str, coding: Coding) -> VideoFrame:
 
     Returns:
         The frame, which states the matrix and the range.
+
+    Raises:
+        VideoError: If the format is not supported, or can only be read.
     """
-    name = _canonical(pixel_format) or ""
+    name = _canonical_or_raise(pixel_format)
     frame = VideoFrame(pixels.shape[1], pixels.shape[0], name)
     bits, peak = depth(name), np.iinfo(pixels.dtype).max
-    top = (1 << bits) - 1
     if frame.format.is_rgb or is_grey(name):
-        samples = _rescale(pixels, peak.bit_length(), top)
-        if is_grey(name) and not coding.is_full_range:
-            scale = 1 << (bits - 8)
-            luma = np.rint(pixels[..., :1].astype(np.float32) * (219 * scale / peak) + 16 * scale)
-            samples = np.concatenate([luma.astype(samples.dtype), samples[..., 1:]], axis=2)
-        _fill(frame, _separate(frame, samples))
+        tables = [_encoding_table(peak, bits, is_full) for is_full in (coding.is_full_range, True)]
+        _fill(frame, _separate(frame, _look_up(pixels, has_alpha(name), *tables)))
     else:
-        alpha = [_rescale(pixels[..., 3], peak.bit_length(), top)] if has_alpha(name) else []
+        alpha = [_encoding_table(peak, bits, True)[pixels[..., 3]]] if has_alpha(name) else []
         _fill(frame, [*_ycc_planes(pixels, name, coding), *alpha])
     if pixel_format != name:
-        frame = frame.reformat(format=pixel_format)
+        frame = _repack(frame, pixel_format)
     frame.colorspace, frame.color_range = coding.matrix, 2 if coding.is_full_range else 1
     return frame
+
+
+def _repack(frame: VideoFrame, pixel_format: str) -> VideoFrame:
+    """Return a frame of a canonical format with the same samples in another format.
+
+    Raises:
+        VideoError: If FFmpeg cannot write the format.
+    """
+    try:
+        result = frame.reformat(format=pixel_format)
+    except OSError as error:
+        raise VideoError(Problem.failure(pixel_format, "cannot be written", "choose another pixel format")) from error
+    if pixel_format in ("p010le", "p016le"):  # FFmpeg leaves out the last line and column of chroma of odd sizes
+        (_, chroma), (_, *both) = _planes(result, 2), _planes(frame)
+        for i, plane in enumerate(both):
+            chroma[:, i::2] = plane << (16 - depth(pixel_format))
+    return result
 
 
 def _ycc_planes(pixels: Pixels, name: str, coding: Coding) -> Iterator[Pixels]:
@@ -270,23 +296,50 @@ def _reduce(chroma: Tensor, factors: tuple[int, int]) -> Tensor:
     return plane[0, 0]
 
 
-def _rescale(samples: Pixels, bits: int, peak: int) -> Pixels:
-    """Scale integers of so many bits to [0, peak]."""
-    top, dtype = (1 << bits) - 1, np.uint8 if peak <= 255 else np.uint16
-    if top == peak:
-        return samples.astype(dtype)
-    scaled: Pixels = np.rint(samples.astype(np.float32) * np.float32(peak / top)).clip(0, peak).astype(dtype)
-    return scaled
+def _nominal_range(bits: int, is_full_range: bool) -> tuple[int, int]:
+    """Return the codes of black and white."""
+    return (0, (1 << bits) - 1) if is_full_range else (16 << (bits - 8), 235 << (bits - 8))
 
 
-def _planes(frame: VideoFrame) -> list[Pixels]:
-    """Return the planes (H, W) or, if components are interleaved, (H, W·C), without copying."""
+@cache
+def _decoding_table(bits: int, peak: int, is_full_range: bool) -> Pixels:
+    """Return the level in [0, peak] of each code of grey, RGB or alpha."""
+    black, white = _nominal_range(bits, is_full_range)
+    levels = (np.arange(1 << bits) - black) * peak / (white - black)
+    return np.rint(levels).clip(0, peak).astype(np.uint8 if peak == 255 else np.uint16)
+
+
+@cache
+def _encoding_table(peak: int, bits: int, is_full_range: bool) -> Pixels:
+    """Return the code of each level in [0, peak] of grey, RGB or alpha."""
+    black, white = _nominal_range(bits, is_full_range)
+    codes = np.arange(peak + 1) * (white - black) / peak + black
+    return np.rint(codes).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def _look_up(samples: Pixels, has_alpha: bool, of_colours: Pixels, of_alpha: Pixels) -> Pixels:
+    """Replace samples (H, W, C) by the values in a table, that of alpha for the last channel if it is alpha."""
+    result = np.empty(samples.shape, of_colours.dtype)
+    colours = samples.shape[2] - has_alpha
+    for target, block in zip(row_blocks(result), row_blocks(samples), strict=True):
+        target[..., :colours] = of_colours.take(block[..., :colours], mode="clip")
+        target[..., colours:] = of_alpha.take(block[..., colours:], mode="clip")
+    return result
+
+
+def _planes(frame: VideoFrame, chroma_components: int = 1) -> list[Pixels]:
+    """Return the planes (H, W) or, if components are interleaved, (H, W·C), without copying.
+
+    Args:
+        frame: A frame whose components are either in planes of their own or all in one plane.
+        chroma_components: 2 for formats in which both components of chroma share the second plane.
+    """
     dtype = np.dtype(np.uint8 if depth(frame.format.name) == 8 else np.uint16)
     components = 1 if frame.format.is_planar else len(frame.format.components)
     planes = []
-    for plane in frame.planes:
+    for index, plane in enumerate(frame.planes):
         lines: Pixels = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
-        planes.append(lines[:, : plane.width * components])
+        planes.append(lines[:, : plane.width * (chroma_components if index else components)])
     return planes
 
 

@@ -57,6 +57,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "libvpx-vp9": {"deadline": "good", "cpu-used": "2", "row-mt": "1", "b": "0"},
     "ffv1": {"level": "3", "slicecrc": "1", "slices": "4"},
 }
+_NOT_CHOSEN = ("yuvj", "pal8")  # an outdated way to state full range, and palettes, which are only read
 _SMALLEST_H265 = 64  # px; libx265 damages memory if neither side is longer
 _PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
 
@@ -150,7 +151,7 @@ def choose_encoding(
     else:
         name = _choose_codec(facts.codec, CONTAINERS[target.suffix.lower()], codec, size)
         formats = [each.name for each in Codec(name, "w").video_formats or ()]
-    usable = [each for each in formats if colour.is_supported(each) and not each.startswith("yuvj")]
+    usable = [each for each in formats if colour.is_supported(each) and not each.startswith(_NOT_CHOSEN)]
     if pixel_format is not None and pixel_format not in usable:
         remedy = did_you_mean(pixel_format, usable, f"choose one of {', '.join(usable)}")
         raise VideoError(Problem("--pixel-format", f"a format that {name} encodes", pixel_format, remedy))
