@@ -6,11 +6,12 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from esrgan.cli import arguments, process, upscaling_options
+from esrgan.cli import arguments, cluster, process, upscaling_options
 from esrgan.cli.inference import wait_for_all_processes
 from esrgan.console import log, progress
 from esrgan.errors import EsrganError
@@ -20,7 +21,8 @@ from esrgan.progress import TimeLeft, explain_interrupt
 from esrgan.text import format_count, format_duration
 
 if TYPE_CHECKING:
-    from esrgan.video import VideoProgress
+    from esrgan.video import VideoJob, VideoProgress
+    from esrgan.weights import GeneratorFile
 
 EXAMPLES = """\
   esrgan video film.mp4
@@ -28,6 +30,7 @@ EXAMPLES = """\
   esrgan video -m esrgan-lite holiday.mov --start 1:20 --end 1:25 -o try.mov
   esrgan video film.mp4 --height 2160
   torchrun --nproc-per-node 4 -m esrgan video film.mp4
+  esrgan video /shared/film.mp4 --address auto --workers 8
   ffmpeg -i film.avi -f yuv4mpegpipe - | esrgan video - -o - | ffplay -"""
 
 
@@ -71,6 +74,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="reduce flicker: keep the output where frames differ by at most N of 255 levels (2 if N is left out)",
     )
     arguments.add_device(parser)
+    group = parser.add_argument_group(
+        "Ray cluster", "used if one of these is given; all machines need the same folders"
+    )
+    cluster.add_options(group)
     return parser
 
 
@@ -126,16 +133,39 @@ def run(args: argparse.Namespace) -> int:
     log.info("%s: %s", target, job.describe())
     for note in job.notes():
         log.info("%s: %s", target, note)
-    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    with wait_for_all_processes(processes), explain_interrupt(lambda: f"{shown}; the same command continues"):
-        for state in job.upscale(rank, processes):
-            shown.show(state)
-    if rank == 0:
+    with explain_interrupt(lambda: f"{shown}; the same command continues"):
+        if (args.address, args.workers, args.num_gpus_per_worker) != (None, None, None):
+            _upscale_on_cluster(args, job, models, shown)
+        else:
+            rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+            with wait_for_all_processes(processes):
+                for state in job.upscale(rank, processes):
+                    shown.show(state)
+            if rank > 0:
+                return process.OK
         progress(f"{target}: writing")
         for note in job.assemble():
             log.warning("%s: %s", args.film, note)
-        log.info("%s written: %s", target, shown)
+    log.info("%s written: %s", target, shown)
     return process.OK
+
+
+def _upscale_on_cluster(
+    args: argparse.Namespace, job: VideoJob, models: Sequence[GeneratorFile], shown: _Shown
+) -> None:
+    """Upscale all segments on a Ray cluster."""
+    require_extra("ray")
+    from esrgan.video import VideoProgress
+    from esrgan.video.cluster import upscale_on_cluster
+
+    with cluster.connect(args.address):
+        gpus, workers = cluster.allocate_workers(args.num_gpus_per_worker, args.workers)
+        log.info("%s", cluster.describe_workers(gpus, workers))
+        first = None
+        upscaling = upscaling_options.upscale_settings(args)
+        for frames in upscale_on_cluster(job, models, args.precision, upscaling, workers, gpus):
+            first = frames if first is None else first
+            shown.show(VideoProgress(frames, frames - first, 0, job.num_frames))
 
 
 class _Shown:
@@ -150,7 +180,7 @@ class _Shown:
         self.frames, self.repeated = state.frames, state.repeated
         done = state.computed + state.repeated
         rate = done / (time.perf_counter() - self.begin)
-        speed = f"{rate:.2f} frames/s" if rate >= 1 else f"{1 / rate:.1f} s/frame"
+        speed = f"{rate:.2f} frames/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/frame"
         if not state.total:
             progress(f"{state.frames:,} frames, {speed}")
             return

@@ -340,6 +340,17 @@ def test_processes_share_a_film(upscaler, tmp_path):
     assert video_packets(tmp_path / "b.mkv") == video_packets(tmp_path / "whole.mkv")
 
 
+@pytest.mark.slow
+def test_a_ray_cluster_makes_the_same_film(model, upscaler, tmp_path, capsys):
+    pytest.importorskip("ray")
+    source = write_film(tmp_path / "a.mkv", pictures(150), sound=True)
+    make(upscaler, source, tmp_path / "whole.mkv")
+    assert run(video_command, source, "-m", model, "-o", tmp_path / "b.mkv", "--device", "cpu", "--workers", 2) == 0
+    assert "up to 2 workers on CPU" in capsys.readouterr().out
+    assert video_packets(tmp_path / "b.mkv") == video_packets(tmp_path / "whole.mkv")
+    assert run(video_command, tmp_path / "none.mkv", "-m", model, "--workers", 2) == 2
+
+
 def test_a_second_process_is_refused(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mkv", pictures(3))
     first, second = (VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) for _ in range(2))
