@@ -46,6 +46,7 @@ CODECS = {
 }
 LOSSLESS = ("ffv1", "png", "utvideo")
 _DEFAULT, _DEFAULT_FOR_WEBM = "libx264", "libvpx-vp9"
+_DEFAULT_FOR_ALPHA = {"mov": "prores_ks", "matroska": "libvpx-vp9", "webm": "libvpx-vp9"}
 # Encoders use a fixed number of threads, because the output of some depends on it.
 _THREADS = 4
 _CRF = {"libx264": 17.0, "libx265": 18.0, "libvpx": 10.0, "libvpx-vp9": 20.0, "libsvtav1": 22.0}
@@ -149,7 +150,7 @@ def choose_encoding(
     if target is None:
         name, formats = "wrapped_avframe", Y4M_FORMATS
     else:
-        name = _choose_codec(facts.codec, CONTAINERS[target.suffix.lower()], codec, size)
+        name = _choose_codec(facts, CONTAINERS[target.suffix.lower()], codec, size)
         formats = [each.name for each in Codec(name, "w").video_formats or ()]
     usable = [each for each in formats if colour.is_supported(each) and not each.startswith(_NOT_CHOSEN)]
     if pixel_format is not None and pixel_format not in usable:
@@ -206,10 +207,12 @@ def choose_encoding(
     )
 
 
-def _choose_codec(film_codec: str, container: str, codec: str | None, size: tuple[int, int]) -> str:
+def _choose_codec(facts: Facts, container: str, codec: str | None, size: tuple[int, int]) -> str:
     is_tiny = max(size) <= _SMALLEST_H265
     if codec is None:
-        own = CODECS.get(film_codec, "")
+        own = CODECS.get(facts.codec, "")
+        if colour.has_alpha(facts.pixel_format) and not (own and _encodes_alpha(own) and fits(own, container)):
+            own = _DEFAULT_FOR_ALPHA.get(container, "")
         candidates = [
             "" if is_tiny and own == "libx265" else own,
             _DEFAULT_FOR_WEBM if container == "webm" else _DEFAULT,
@@ -231,6 +234,10 @@ def _choose_codec(film_codec: str, container: str, codec: str | None, size: tupl
         got = f"{long_name} cannot hold {codec}"
         raise VideoError(Problem.failure("--codec", got, "choose another codec, or -o FILE.mkv"))
     return name
+
+
+def _encodes_alpha(codec: str) -> bool:
+    return any(colour.has_alpha(each.name) for each in Codec(codec, "w").video_formats or ())
 
 
 def fits(codec: str, container: str) -> bool:

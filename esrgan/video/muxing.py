@@ -44,6 +44,9 @@ def describe_losses(film: Film, target: Path) -> Iterator[str]:
             yield f"{name} not kept, because {target.suffix} cannot hold it; -o FILE.mkv holds most streams"
     if container in _ROUNDS_TIMES and (1 / film.facts.time_base) % 1000 and 1000 % (1 / film.facts.time_base):
         yield f"times rounded to milliseconds, as {target.suffix} counts; another container keeps them"
+    begin = film.facts.begin
+    if container in _ROUNDS_TIMES and begin < 0 and film.container.format.name.split(",")[0] not in _ROUNDS_TIMES:
+        yield f"all streams begin {float(-begin):.3f} s later, because {target.suffix} has no times before 0"
 
 
 def _copied_streams(container: Any, video_index: int, target_format: str) -> list[Any]:
@@ -184,20 +187,23 @@ def _copied_packets(
 ) -> Iterator[tuple[Fraction, int, Any]]:
     """Yield the packets of other streams between two times in seconds."""
     for packet in source.demux(*streams):
-        if packet.pts is None and packet.dts is None:  # the end of a stream
+        stream, time = packet.stream, packet.pts if packet.pts is not None else packet.dts
+        is_picture = stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic
+        if is_picture and packet.size:
+            packet.stream, packet.time_base = copies[stream.index], stream.time_base
+            packet.pts = packet.dts = 0
+            yield Fraction(0), 1 + stream.index, packet
+        if is_picture or time is None:  # the end of a stream
             continue
-        base, time = packet.time_base, packet.pts if packet.pts is not None else packet.dts
+        base = packet.time_base
+        last = time + max(packet.duration or 0, 1)
+        if (begin and last * base <= begin) or (stop is not None and time * base >= stop):
+            continue
         shift = round(begin / base)
-        is_picture = packet.stream.type == "video" and packet.stream.disposition & av.stream.Disposition.attached_pic
-        if begin or stop is not None:
-            last = time + max(packet.duration or 0, 1)
-            if not is_picture and (last * base <= begin or (stop is not None and time * base >= stop)):
-                continue
-        if shift and not is_picture:
-            packet.pts = None if packet.pts is None else packet.pts - shift
-            packet.dts = None if packet.dts is None else packet.dts - shift
-        packet.stream = copies[packet.stream.index]
-        yield (packet.dts if packet.dts is not None else time - shift) * base, 1 + packet.stream.index, packet
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        packet.stream = copies[stream.index]
+        yield (packet.dts if packet.dts is not None else time - shift) * base, 1 + stream.index, packet
 
 
 def _cut_chapters(chapters: Sequence[Any], begin: Fraction, stop: Fraction | None) -> Iterator[Any]:

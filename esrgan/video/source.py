@@ -324,10 +324,9 @@ class Film:
         aspect = stream.sample_aspect_ratio or getattr(frame, "sample_aspect_ratio", None)
         side_data = {each.type.name: bytes(each) for each in frame.side_data}
         matrix = side_data.pop("DISPLAYMATRIX", None)
-        num_frames, duration = stream.frames, _duration(self.container, stream)
         begin = Fraction(self.container.start_time or 0, av.time_base)
-        if not num_frames and duration:
-            num_frames = round(duration * rate)
+        end = _find_end(self.container, stream, begin)
+        num_frames = stream.frames or (None if end is None else round((end - begin) * rate))
         return Facts(
             frame.height,
             frame.width,
@@ -341,7 +340,7 @@ class Film:
             stream.codec_context.name,
             num_frames or None,
             begin,
-            begin + duration if duration else None,
+            end,
             None if matrix is None else tuple(memoryview(matrix).cast("i")),
             {kind: data for kind, data in side_data.items() if kind in _HDR_KINDS},
         )
@@ -364,16 +363,19 @@ def _check_is_film(path: Path) -> None:
         raise VideoError(Problem(str(path), _A_FILM, what, remedy))
 
 
-def _duration(container: Any, stream: Any) -> Fraction | None:
-    """Return the duration of a stream in seconds, as the container states it."""
-    if stream.duration:
-        return Fraction(stream.duration * stream.time_base)
-    for name, text in stream.metadata.items():
-        if name.startswith("DURATION"):  # of Matroska, such as 00:00:02.660000000
+def _find_end(container: Any, stream: Any, begin: Fraction) -> Fraction | None:
+    """Return when the last frame of a stream ends in seconds, as the container states it."""
+    is_matroska = container.format.name.startswith("matroska")  # counts durations from 0, wherever the film begins
+    for name, text in stream.metadata.items() if is_matroska else ():
+        if name.startswith("DURATION"):  # such as 00:00:02.660000000
             with suppress(ValueError):
                 hours, minutes, seconds = map(Fraction, text.split(":"))
                 return hours * 3600 + minutes * 60 + seconds
-    return Fraction(container.duration, av.time_base) if container.duration else None
+    if stream.duration:
+        return Fraction(begin + stream.duration * stream.time_base)
+    if container.duration:
+        return Fraction(container.duration, av.time_base) + (0 if is_matroska else begin)
+    return None
 
 
 class _Deinterlacer:

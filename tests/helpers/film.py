@@ -110,7 +110,8 @@ def read_film(path: Path, kind: str = "video") -> list[tuple[Fraction, bytes]]:
     """Return the packets of all streams of a kind, in order of their times, with their times in seconds."""
     with av.open(str(path)) as film:
         streams = [stream for stream in film.streams if stream.type == kind]
-        found = [(packet.pts * packet.time_base, bytes(packet)) for packet in film.demux(*streams) if packet.size]
+        packets = [packet for packet in film.demux(*streams) if packet.size] if streams else []
+        found = [(each.pts * (each.time_base or each.stream.time_base), bytes(each)) for each in packets]
     return sorted(found)
 
 

@@ -116,6 +116,39 @@ def test_attachments_and_pictures_are_copied(upscaler, tmp_path):
         assert [(each.type, getattr(each, "data", None)) for each in film.streams][1] == ("attachment", b"a font")
 
 
+def test_a_cover_picture_is_copied(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mp4", pictures(3), sound=True)
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 8, 8, "rgb24", Fraction(1)
+    (picture,) = encoder.encode(to_frame(np.zeros((8, 8, 3), np.uint8), "rgb24")) + encoder.encode(None)
+    data = bytes(picture)
+    with av.open(str(source)) as film, av.open(str(tmp_path / "b.mp4"), "w") as copy:
+        streams = {each.index: copy.add_stream_from_template(each, opaque=True) for each in film.streams}
+        cover = copy.add_mux_stream("png", width=8, height=8)
+        cover.time_base, cover.disposition = Fraction(1), av.stream.Disposition.attached_pic
+        picture.pts = picture.dts = 0
+        picture.stream = cover
+        packets = [packet for packet in film.demux() if packet.size]
+        for packet in packets:
+            packet.stream = streams[packet.stream.index]
+        for packet in (packets[0], picture, *packets[1:]):
+            copy.mux(packet)
+    make(upscaler, tmp_path / "b.mp4", tmp_path / "c.mp4")
+    with av.open(str(tmp_path / "c.mp4")) as film:
+        assert [each.disposition & av.stream.Disposition.attached_pic for each in film.streams] == [0, 0, 1024]
+        assert [bytes(packet) for packet in film.demux(film.streams[2]) if packet.size] == [data]
+    assert read_film(tmp_path / "c.mp4", "audio") == read_film(source, "audio")
+
+
+def test_a_film_that_begins_late_is_complete(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(20), times=[5000 + 40 * i for i in range(20)], time_base=MS)
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    assert job.num_frames == 20
+    list(job.upscale())
+    assert job.assemble() == []
+    assert [when for when, _ in read_film(tmp_path / "b.mkv")] == [5 + 40 * i * MS for i in range(20)]
+
+
 def test_what_a_container_cannot_hold_is_named_before_the_work(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mkv", pictures(3), subtitles=True)
     job = VideoJob(upscaler, source, tmp_path / "b.webm", VideoOptions())
@@ -156,7 +189,13 @@ def test_bits_and_chroma_resolution_are_kept(upscaler, tmp_path):
 
 @pytest.mark.parametrize(
     ("codec", "pixel_format", "suffix"),
-    [("libvpx-vp9", "yuva420p", ".webm"), ("prores_ks", "yuva444p10le", ".mov"), ("png", "rgba", ".mov")],
+    [
+        ("libvpx-vp9", "yuva420p", ".webm"),
+        ("libvpx-vp9", "yuva420p", ".mkv"),
+        ("prores_ks", "yuva444p10le", ".mov"),
+        ("png", "rgba", ".mov"),
+        ("qtrle", "argb", ".mov"),  # becomes ProRes
+    ],
 )
 def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix):
     frames = pictures(3, channels=4)
@@ -173,7 +212,8 @@ def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix):
     )
     assert len(high) == len(low) == 3
     expected = upscaler(low[1])
-    difference = np.abs(high[1].astype(int) - expected)[..., 3].mean() / np.iinfo(expected.dtype).max
+    shares = [each[..., 3] / np.iinfo(each.dtype).max for each in (high[1], expected)]
+    difference = np.abs(shares[0] - shares[1]).mean()
     assert difference == 0 if codec == "png" else difference < 0.03
 
 
