@@ -21,8 +21,8 @@ import esrgan
 from esrgan import images
 from esrgan.resize import bicubic
 from esrgan.video import colour
+from esrgan.video.pipeline import FrameUpscaler
 from esrgan.video.source import Film
-from esrgan.video.upscale import FrameUpscaler
 
 SCALE = 4
 BORDER = 16  # px of the output at each edge that are not compared
@@ -43,7 +43,7 @@ def clip(path: Path, frames: int) -> Iterator[Pixels]:
     """Yield the first frames of a film."""
     film = Film(path)
     for _, shot in zip(range(frames), film.shots(), strict=False):
-        yield colour.to_pixels(shot.frame, film.facts.coding)
+        yield colour.to_pixels(shot.frame, film.properties.coding)
 
 
 def upscale(model: str, lows: list[Pixels], steady: float | None) -> list[Pixels]:

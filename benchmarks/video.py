@@ -28,7 +28,7 @@ def loop(upscaler: esrgan.Upscaler, source: Path, target: Path, options: VideoOp
         stream: Any = output.add_stream(encoding.codec, encoding.rate)
         encoding.configure(stream.codec_context)
         for shot in film.shots(None, end):
-            high = upscaler(colour.to_pixels(shot.frame, film.facts.coding))
+            high = upscaler(colour.to_pixels(shot.frame, film.properties.coding))
             frame = colour.to_frame(high, encoding.pixel_format, encoding.coding)
             frame.pts, frame.time_base = shot.time, encoding.time_base
             output.mux(stream.encode(frame))

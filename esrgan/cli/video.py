@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-o",
         "--output",
         metavar="FILE",
-        help="the output (.mp4, .mkv, .mov, .webm, .m4v or .ts), a folder for it, or - for YUV4MPEG2 on standard "
+        help="the output (.mp4, .mkv, .mov, .webm or .m4v), a folder for it, or - for YUV4MPEG2 on standard "
         "output (default: <name>_sr next to the film)",
     )
     parser.add_argument("--overwrite", action="store_true", help="overwrite an existing output")
@@ -56,14 +56,14 @@ def make_parser() -> argparse.ArgumentParser:
     upscaling_options.add_correction_options(parser)
     parser.add_argument(
         "--codec",
-        help="h264, h265, vp9, av1, prores, ffv1 (lossless), png (lossless) or an encoder of FFmpeg (default: that of "
-        "the film if it can be encoded, otherwise h264)",
+        help="h264, h265, vp8, vp9, av1, prores, ffv1 (lossless) or png (lossless) (default: that of the film if it is "
+        "one of these, otherwise h264)",
     )
     crf = arguments.number("a number from 0 to 63", lambda value: 0 <= value <= 63)
-    parser.add_argument("--crf", type=crf, metavar="N", help="quality as the codec counts it; less is better")
+    parser.add_argument("--crf", type=crf, metavar="N", help="constant rate factor; lower is better quality")
     parser.add_argument("--pixel-format", metavar="NAME", help="such as yuv420p10le (default: like the film)")
-    parser.add_argument("--start", type=_time, metavar="TIME", help="begin here: seconds, M:SS or H:MM:SS")
-    parser.add_argument("--end", type=_time, metavar="TIME", help="end here")
+    parser.add_argument("--start", type=_time, metavar="TIME", help="start time: seconds, M:SS or H:MM:SS")
+    parser.add_argument("--end", type=_time, metavar="TIME", help="end time")
     parser.add_argument("--deinterlace", action="store_true", help="make full frames of interlaced ones (bwdif)")
     parser.add_argument(
         "--steady",
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     with process.importing():
         from esrgan.devices import select_local_device
         from esrgan.inference import Upscaler
-        from esrgan.video import VideoJob, VideoOptions, pipe_video, plan_target
+        from esrgan.video import Film, VideoJob, VideoOptions, check_is_film, pipe_video, plan_target
 
     is_default = not args.model_path
     args.model_path = args.model_path or [DEFAULT_VIDEO_MODEL]
@@ -112,9 +112,15 @@ def run(args: argparse.Namespace) -> int:
         args.overwrite,
     )
     source = Path(args.film)
+    if args.film == "-" and pipe is None:
+        raise EsrganError("-: input from a pipe cannot be resumed; add -o - to write to a pipe")
+    if pipe is not None and (args.codec, args.crf) != (None, None):
+        raise EsrganError("-o -: a pipe gets frames that are not encoded; leave out --codec and --crf")
+    if None not in (args.start, args.end) and args.start >= args.end:
+        raise EsrganError("--end: expected a time after --start; check both")
+    if args.film != "-":
+        check_is_film(source)
     if pipe is None:
-        if args.film == "-":
-            raise EsrganError("-: a pipe cannot be read again after an interruption; it needs -o -")
         target = plan_target(source, None if args.output is None else arguments.path(args.output))
     models = upscaling_options.load_models(args)
     device = str(select_local_device(args.device))
@@ -126,14 +132,15 @@ def run(args: argparse.Namespace) -> int:
     shown = _Shown()
     if pipe is not None:
         with pipe, explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):
-            for state in pipe_video(upscaler, source, pipe, options):
+            film = Film(source, deinterlace=args.deinterlace)
+            for state in pipe_video(upscaler, film, pipe, options):
                 shown.show(state)
-        return process.OK
+        return _end(args.film, film.errors.notes())
     job = VideoJob(upscaler, source, target, options)
     log.info("%s: %s", target, job.describe())
     for note in job.notes():
         log.info("%s: %s", target, note)
-    with explain_interrupt(lambda: f"{shown}; the same command continues"):
+    with explain_interrupt(lambda: f"{shown} done; run the same command to resume"):
         if (args.address, args.workers, args.num_gpus_per_worker) != (None, None, None):
             _upscale_on_cluster(args, job, models, shown)
         else:
@@ -144,10 +151,18 @@ def run(args: argparse.Namespace) -> int:
             if rank > 0:
                 return process.OK
         progress(f"{target}: writing")
-        for note in job.assemble():
-            log.warning("%s: %s", args.film, note)
+        notes = job.assemble()
     log.info("%s written: %s", target, shown)
-    return process.OK
+    return _end(args.film, notes)
+
+
+def _end(film: str, notes: Iterable[str]) -> int:
+    """Show what could not be read of a film, and return the exit code."""
+    code = process.OK
+    for note in notes:
+        log.warning("%s: %s", film, note)
+        code = process.SOME_FAILED
+    return code
 
 
 def _upscale_on_cluster(

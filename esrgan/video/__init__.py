@@ -4,7 +4,9 @@ from esrgan.extras import require_extra
 
 require_extra("video")
 
-from esrgan.video.upscale import VideoJob as VideoJob  # noqa: E402  needs PyAV
+from esrgan.video.source import Film as Film  # noqa: E402  needs PyAV
+from esrgan.video.source import check_is_film as check_is_film  # noqa: E402
+from esrgan.video.upscale import VideoJob as VideoJob  # noqa: E402
 from esrgan.video.upscale import VideoOptions as VideoOptions  # noqa: E402
 from esrgan.video.upscale import VideoProgress as VideoProgress  # noqa: E402
 from esrgan.video.upscale import pipe_video as pipe_video  # noqa: E402

@@ -59,9 +59,9 @@ def upscale_on_cluster(
         except ray.exceptions.RayError as error:
             *_, last = type(error).__name__, *str(error).splitlines()
             raise VideoError(
-                f"the Ray job failed: {last.strip()}; fix this, then the same command continues"
+                f"the Ray job failed: {last.strip()}; fix this, and run the same command to resume"
             ) from error
-        yield sum(len(segment.times) for segment in job.workplace.find_segments().values())
+        yield sum(len(segment.times) for segment in job.folder.find_segments().values())
 
 
 def _upscale_share(

@@ -165,7 +165,7 @@ def to_pixels(frame: VideoFrame, coding: Coding) -> Pixels:
     height, width = planes[0].shape
     result = np.empty((height, width, len(planes)), dtype)
     tensors = [torch.from_numpy(plane.astype(np.float32)) for plane in planes]
-    chroma = [_enlarge(each, _factors(name), (height, width)) for each in tensors[1:3]]
+    chroma = [_upsample_chroma(each, _factors(name), (height, width)) for each in tensors[1:3]]
     matrix, offset = _matrix_to_rgb(coding, bits)
     for begin in range(0, height, _BAND):
         band = slice(begin, begin + _BAND)
@@ -237,7 +237,7 @@ def _ycc_planes(pixels: Pixels, name: str, coding: Coding) -> Iterator[Pixels]:
     dtype = np.uint8 if bits == 8 else np.uint16
     yield ycc[0].round_().numpy().astype(dtype)
     for each in ycc[1:]:
-        yield _reduce(each, _factors(name)).round_().clamp_(0, (1 << bits) - 1).numpy().astype(dtype)
+        yield _downsample_chroma(each, _factors(name)).round_().clamp_(0, (1 << bits) - 1).numpy().astype(dtype)
 
 
 @cache
@@ -267,7 +267,7 @@ def _factors(name: str) -> tuple[int, int]:
     return 64 // form.chroma_height(64), 64 // form.chroma_width(64)
 
 
-def _enlarge(chroma: Tensor, factors: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def _upsample_chroma(chroma: Tensor, factors: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Interpolate chroma linearly: columns coincide with the left ones of luma, lines lie between its lines."""
     down, across = factors
     plane = chroma[None, None]
@@ -280,8 +280,8 @@ def _enlarge(chroma: Tensor, factors: tuple[int, int], size: tuple[int, int]) ->
     return plane[0, 0, : size[0], : size[1]]
 
 
-def _reduce(chroma: Tensor, factors: tuple[int, int]) -> Tensor:
-    """Reduce chroma by the filters that belong to ``_enlarge``: means of lines, and a triangle across columns."""
+def _downsample_chroma(chroma: Tensor, factors: tuple[int, int]) -> Tensor:
+    """Reduce chroma by the filters that belong to those above: means of lines, and a triangle across columns."""
     down, across = factors
     plane = chroma[None, None]
     plane = F.pad(plane, (0, -plane.shape[3] % across, 0, -plane.shape[2] % down), mode="replicate")

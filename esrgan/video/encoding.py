@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from esrgan.errors import Problem, VideoError
 from esrgan.text import describe_error, did_you_mean, one_line
 from esrgan.video import colour
 from esrgan.video.colour import Coding
-from esrgan.video.source import Facts
+from esrgan.video.source import VideoProperties
 
 # The containers that are written, by FFmpeg's names.
 CONTAINERS = {
@@ -26,12 +27,11 @@ CONTAINERS = {
     ".m4v": "mp4",
     ".mov": "mov",
     ".webm": "webm",
-    ".ts": "mpegts",
 }
 # Formats of YUV4MPEG2 (.y4m).
 Y4M_FORMATS = ["gray", "yuv411p"]
 Y4M_FORMATS += [f"yuv{sampling}p{depth}" for sampling in (420, 422, 444) for depth in ("", "10le", "12le", "16le")]
-# Short names of encoders; FFmpeg's own names can be used too.
+# FFmpeg's encoders for the codecs that are written.
 CODECS = {
     "h264": "libx264",
     "h265": "libx265",
@@ -42,13 +42,14 @@ CODECS = {
     "prores": "prores_ks",
     "ffv1": "ffv1",
     "png": "png",
-    "utvideo": "utvideo",
 }
-LOSSLESS = ("ffv1", "png", "utvideo")
+LOSSLESS = ("ffv1", "png")
 _DEFAULT, _DEFAULT_FOR_WEBM = "libx264", "libvpx-vp9"
+_WITH_ALPHA = ("libvpx", "libvpx-vp9", "prores_ks", "ffv1", "png")
 _DEFAULT_FOR_ALPHA = {"mov": "prores_ks", "matroska": "libvpx-vp9", "webm": "libvpx-vp9"}
 # Encoders use a fixed number of threads, because the output of some depends on it.
 _THREADS = 4
+os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 prints much else
 _CRF = {"libx264": 17.0, "libx265": 18.0, "libvpx": 10.0, "libvpx-vp9": 20.0, "libsvtav1": 22.0}
 # Equal frames have to give equal packets, so that a film that was continued ends the same: x264's mbtree=1 does not.
 _OPTIONS: dict[str, dict[str, str]] = {
@@ -124,7 +125,7 @@ class Encoding:
 
 
 def choose_encoding(
-    facts: Facts,
+    properties: VideoProperties,
     size: tuple[int, int],
     target: Path | None,
     *,
@@ -136,7 +137,7 @@ def choose_encoding(
     """Choose an encoding that keeps what the film has: its codec, bit depth, alpha, chroma resolution and colours.
 
     Args:
-        facts: The facts of the film.
+        properties: The properties of the film.
         size: Height and width of the upscaled frames.
         target: The output, whose suffix selects the container; None is a pipe with YUV4MPEG2.
         has_colour: Whether upscaled frames have colour; None if they have it where the film has it.
@@ -145,73 +146,83 @@ def choose_encoding(
         pixel_format: FFmpeg's name of a pixel format; None chooses one.
 
     Raises:
-        VideoError: If the codec or the pixel format is unknown, or does not fit the container.
+        VideoError: If the codec or the pixel format is unknown, does not fit the container, or is refused by the
+            encoder.
     """
     if target is None:
         name, formats = "wrapped_avframe", Y4M_FORMATS
     else:
-        name = _choose_codec(facts, CONTAINERS[target.suffix.lower()], codec, size)
+        name = _choose_codec(properties, CONTAINERS[target.suffix.lower()], codec, size)
         formats = [each.name for each in Codec(name, "w").video_formats or ()]
     usable = [each for each in formats if colour.is_supported(each) and not each.startswith(_NOT_CHOSEN)]
     if pixel_format is not None and pixel_format not in usable:
         remedy = did_you_mean(pixel_format, usable, f"choose one of {', '.join(usable)}")
         raise VideoError(Problem("--pixel-format", f"a format that {name} encodes", pixel_format, remedy))
-    wanted = _Traits.of(facts.pixel_format)
+    if crf is not None and name not in _CRF:
+        choices = ", ".join(each for each, encoder in CODECS.items() if encoder in _CRF and each != "hevc")
+        raise VideoError(Problem.failure("--crf", f"{name} has no such option", f"leave it out, or choose {choices}"))
+    wanted = _Traits.of(properties.pixel_format)
     if has_colour is not None:
         wanted = replace(wanted, is_grey=not has_colour, sampling=wanted.sampling if not wanted.is_grey else (0, 0))
     if name in LOSSLESS:  # every frame then equals that of the network
         wanted = replace(wanted, depth=8 if wanted.depth <= 8 else 16, is_rgb=not wanted.is_grey, sampling=(0, 0))
-    chosen = pixel_format or min(usable, key=lambda each: wanted.loss(_Traits.of(each)), default="")
-    if not chosen:
-        raise VideoError(
-            Problem.failure(name, "encodes no pixel format that can be made here", "choose another --codec")
-        )
-    found = _Traits.of(chosen)
-    notes = [*wanted.describe_loss(found, name)]
-    height, width = size
-    across, along = found.sampling
+    usable.sort(key=lambda each: wanted.loss(_Traits.of(each)))
+    problem = VideoError(Problem.failure(name, "encodes no pixel format that is known here", "choose another --codec"))
+    for chosen in usable if pixel_format is None else [pixel_format]:
+        encoding = _make_encoding(properties, size, name, chosen, crf)
+        try:
+            encoding.check()  # encoders may list formats that they refuse, as libx265 does with alpha
+        except VideoError as error:
+            problem = error
+        else:
+            return replace(encoding, notes=(*wanted.describe_loss(_Traits.of(chosen), name), *encoding.notes))
+    raise problem
+
+
+def _make_encoding(
+    properties: VideoProperties, size: tuple[int, int], codec: str, pixel_format: str, crf: float | None
+) -> Encoding:
+    traits, (height, width), notes = _Traits.of(pixel_format), size, []
+    across, along = traits.sampling
     if (width % (1 << across), height % (1 << along)) != (0, 0):
         width, height = width >> across << across, height >> along << along
-        notes.append(f"the last line or column of frames cut off, because {chosen} needs even sizes: {width}×{height}")
-    options = dict(_OPTIONS.get(name, {}))
-    if crf is not None and name not in _CRF:
-        raise VideoError(
-            Problem.failure("--crf", f"{name} has no such option", f"leave it out, or choose {_crf_codecs()}")
-        )
-    if name in _CRF:
-        options["crf"] = f"{_CRF[name] if crf is None else crf:g}"
-    metadata, lost = _hdr_options(name, facts.side_data)
-    if metadata:
-        parameters = _PARAMETERS[name]
-        options[parameters] = ":".join(filter(None, [options.get(parameters, ""), metadata]))
-    coding = facts.coding
-    if found.is_rgb:
+        size_text = f"{width}×{height}"
+        notes.append(f"the last line or column is cut off, because {pixel_format} needs even sizes: {size_text}")
+    options = dict(_OPTIONS.get(codec, {}))
+    if codec in _CRF:
+        options["crf"] = f"{_CRF[codec] if crf is None else crf:g}"
+    parameters, lost = _hdr_parameters(codec, properties.side_data)
+    if parameters:
+        option = _PARAMETERS[codec]
+        options[option] = ":".join(filter(None, [options.get(option, ""), parameters]))
+    coding = properties.coding
+    if traits.is_rgb:
         coding = Coding(0, True)
-    elif name in LOSSLESS and found.is_grey:
+    elif codec in LOSSLESS and traits.is_grey:
         coding = Coding(coding.matrix, True)
     elif coding.matrix == 0:  # the film is RGB; HD films are BT.709
         coding = Coding(1, False)
     return Encoding(
-        name,
-        chosen,
+        codec,
+        pixel_format,
         height,
         width,
         coding,
-        facts.primaries,
-        facts.transfer,
-        facts.time_base,
-        facts.rate,
-        facts.pixel_aspect,
+        properties.primaries,
+        properties.transfer,
+        properties.time_base,
+        properties.rate,
+        properties.pixel_aspect,
         options,
         (*notes, *lost),
     )
 
 
-def _choose_codec(facts: Facts, container: str, codec: str | None, size: tuple[int, int]) -> str:
+def _choose_codec(properties: VideoProperties, container: str, codec: str | None, size: tuple[int, int]) -> str:
     is_tiny = max(size) <= _SMALLEST_H265
     if codec is None:
-        own = CODECS.get(facts.codec, "")
-        if colour.has_alpha(facts.pixel_format) and not (own and _encodes_alpha(own) and fits(own, container)):
+        own = CODECS.get(properties.codec, "")
+        if colour.has_alpha(properties.pixel_format) and own not in _WITH_ALPHA:
             own = _DEFAULT_FOR_ALPHA.get(container, "")
         candidates = [
             "" if is_tiny and own == "libx265" else own,
@@ -219,25 +230,19 @@ def _choose_codec(facts: Facts, container: str, codec: str | None, size: tuple[i
         ]
         return next(each for each in candidates if each and fits(each, container))
     name = CODECS.get(codec, codec)
-    try:
-        is_known = Codec(name, "w").type == "video"
-    except av.codec.codec.UnknownCodecError:
-        is_known = False
-    if not is_known:
-        remedy = did_you_mean(codec, CODECS, f"choose one of {', '.join(CODECS)}, or an encoder of FFmpeg")
-        raise VideoError(Problem("--codec", "a video encoder", codec, remedy))
+    if name not in CODECS.values():
+        choices = ", ".join(each for each in CODECS if each != "hevc")
+        remedy = did_you_mean(codec, CODECS, f"choose one of {choices}")
+        raise VideoError(Problem("--codec", "a codec that is written", codec, remedy))
     if name == "libx265" and is_tiny:
         got = f"libx265 cannot encode frames of at most {_SMALLEST_H265}×{_SMALLEST_H265} px"
         raise VideoError(Problem.failure("--codec", got, "choose h264"))
     if not fits(name, container):
         long_name = av.format.ContainerFormat(container, "w").long_name
         got = f"{long_name} cannot hold {codec}"
-        raise VideoError(Problem.failure("--codec", got, "choose another codec, or -o FILE.mkv"))
+        suffix = next(each for each, other in CONTAINERS.items() if fits(name, other))
+        raise VideoError(Problem.failure("--codec", got, f"choose another codec, or -o FILE{suffix}"))
     return name
-
-
-def _encodes_alpha(codec: str) -> bool:
-    return any(colour.has_alpha(each.name) for each in Codec(codec, "w").video_formats or ())
 
 
 def fits(codec: str, container: str) -> bool:
@@ -248,10 +253,6 @@ def fits(codec: str, container: str) -> bool:
         except ValueError:
             return False
         return True
-
-
-def _crf_codecs() -> str:
-    return " or ".join(name for name, encoder in CODECS.items() if encoder in _CRF)
 
 
 @dataclass(frozen=True)
@@ -301,12 +302,12 @@ class _Traits:
         if self.has_alpha and not other.has_alpha:
             yield f"transparency not kept, because {codec} has none; --codec vp9, prores or ffv1 keeps it"
         if self.depth > other.depth:
-            yield f"{self.depth} bits per sample reduced to {other.depth}; --codec h265 or ffv1 keeps them"
+            yield f"{self.depth} bits per sample reduced to {other.depth}; --codec ffv1 keeps them"
         if other.is_grey and not self.is_grey:
             yield "colours not kept"
 
 
-def _hdr_options(codec: str, side_data: Mapping[str, bytes]) -> tuple[str, list[str]]:
+def _hdr_parameters(codec: str, side_data: Mapping[str, bytes]) -> tuple[str, list[str]]:
     """Return parameters with the HDR data of a film for an encoder, and sentences about what is not kept."""
     parts, lost = [], []
     names = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 import io
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,49 +18,61 @@ from esrgan import files
 from esrgan.errors import Problem, VideoError
 from esrgan.text import describe_error, one_line
 from esrgan.video.encoding import CONTAINERS, Encoding
-from esrgan.video.segments import Segment, Workplace, read_packets
-from esrgan.video.source import Film
+from esrgan.video.segments import Segment, SegmentFolder, read_packets
+from esrgan.video.source import Film, open_file
 
-_OWN_METADATA = ("encoder", "major_brand", "minor_version", "compatible_brands")
-_STATISTICS = (
-    "BPS",
-    "DURATION",
-    "NUMBER_OF_FRAMES",
-    "NUMBER_OF_BYTES",
-    "_STATISTICS",
-)  # of Matroska, for the old video
-_COPIES_OF_STATISTICS = tuple(f"{name}-" for name in _STATISTICS)
 _ROUNDS_TIMES = ("matroska", "webm")
 
 
-def describe_losses(film: Film, target: Path) -> Iterator[str]:
-    """Yield sentences about what the container of the output cannot hold."""
-    container = CONTAINERS[target.suffix.lower()]
-    kept = {stream.index for stream in _copied_streams(film.container, film.stream_index, container)}
+@dataclass(frozen=True)
+class StreamPlan:
+    """Which streams of a film are copied.
+
+    Attributes:
+        copied: Their indices.
+        notes: Sentences about what the container of the output cannot hold.
+    """
+
+    copied: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def plan_streams(film: Film, target: Path) -> StreamPlan:
+    """Choose the streams that are copied, by writing the beginning of the output to memory."""
+    container, source = CONTAINERS[target.suffix.lower()], film.path.suffix.lower()
+    copied: list[Any] = []
+    notes = []
     for stream in film.other_streams():
-        if stream.index not in kept:
-            context = stream.codec_context
-            codec = f", {context.name}" if context is not None else ""
-            language = f", {stream.language}" if stream.language else ""
-            name = f"stream {stream.index} ({stream.type}{codec}{language})"
-            yield f"{name} not kept, because {target.suffix} cannot hold it; -o FILE.mkv holds most streams"
-    if container in _ROUNDS_TIMES and (1 / film.facts.time_base) % 1000 and 1000 % (1 / film.facts.time_base):
-        yield f"times rounded to milliseconds, as {target.suffix} counts; another container keeps them"
-    begin = film.facts.begin
-    if container in _ROUNDS_TIMES and begin < 0 and film.container.format.name.split(",")[0] not in _ROUNDS_TIMES:
-        yield f"all streams begin {float(-begin):.3f} s later, because {target.suffix} has no times before 0"
+        if _is_restored(film.container, stream):
+            continue
+        if _can_hold(container, [*copied, stream]):
+            copied.append(stream)
+            continue
+        context = stream.codec_context
+        facts = [stream.type, "" if context is None else context.name, stream.language or ""]
+        note = (
+            f"stream {stream.index} ({', '.join(filter(None, facts))}) not kept, because {target.suffix} cannot hold it"
+        )
+        other = source if source in CONTAINERS else ".mkv"
+        notes.append(note if other == target.suffix.lower() else f"{note}; -o FILE{other} may")
+    milliseconds = 1000 % (1 / film.properties.time_base) == 0
+    if container in _ROUNDS_TIMES and not milliseconds:
+        notes.append(f"times are rounded to milliseconds, as {target.suffix} counts")
+    return StreamPlan(tuple(stream.index for stream in copied), tuple(notes))
 
 
-def _copied_streams(container: Any, video_index: int, target_format: str) -> list[Any]:
-    """Return the streams that are copied."""
-    return [stream for stream in container.streams if stream.index != video_index and _can_hold(target_format, stream)]
+def _is_restored(container: Any, stream: Any) -> bool:
+    """Return whether a stream of MP4 or MOV is made again from metadata: a timecode, or the titles of chapters."""
+    if stream.type != "data" or "mp4" not in container.format.name:
+        return False
+    return "timecode" in stream.metadata or 0 < stream.frames == len(container.chapters())
 
 
-def _can_hold(target_format: str, stream: Any) -> bool:
-    """Return whether a container accepts a stream, by writing the beginning of a file to memory."""
+def _can_hold(target_format: str, streams: Sequence[Any]) -> bool:
     try:
         with av.open(io.BytesIO(), "w", format=target_format) as probe:
-            _add_copy(probe, stream)
+            for stream in streams:
+                _add_copy(probe, stream)
             probe.start_encoding()
     except (ValueError, av.error.FFmpegError):
         return False
@@ -73,12 +87,19 @@ def _add_copy(container: Any, stream: Any) -> Any:
     return copy
 
 
+def _is_stale(key: str) -> bool:
+    """Return whether metadata are about the old file: its brand, its program, or Matroska's statistics."""
+    stale = ("encoder", "major_brand", "minor_version", "compatible_brands")
+    return key in stale or re.match("(BPS|DURATION|NUMBER_OF_|_STATISTICS)", key) is not None
+
+
 def assemble(
     film: Film,
     target: Path,
-    workplace: Workplace,
+    folder: SegmentFolder,
     segments: Sequence[Segment],
     encoding: Encoding,
+    plan: StreamPlan,
     *,
     shift: int,
     end: int | None,
@@ -89,9 +110,10 @@ def assemble(
     Args:
         film: The film.
         target: The output.
-        workplace: Where the segments are.
+        folder: Where the segments are.
         segments: All segments in their order.
         encoding: How they are encoded.
+        plan: The streams that are copied.
         shift: The time of the film at which the output begins, 0 unless a part of it was chosen.
         end: The time of the film before which the output ends; None is the end of the film.
         overwrite: Replace an existing file.
@@ -99,47 +121,34 @@ def assemble(
     Raises:
         VideoError: If it cannot be written.
     """
+    base = film.properties.time_base
+    begin, stop = shift * base, None if end is None else end * base
     try:
-        with files.atomic_write(target, overwrite=overwrite) as file:
-            _write(film, file, CONTAINERS[target.suffix.lower()], workplace, segments, encoding, shift, end)
+        with (
+            files.atomic_write(target, overwrite=overwrite) as file,
+            open_file(film.path) as source,
+            open_file(folder.video_path(segments[0].number)) as first,
+            av.open(file, "w", format=CONTAINERS[target.suffix.lower()]) as output,
+        ):
+            copies: dict[int, Any] = {}
+            for stream in source.streams:
+                if stream.index == film.stream_index:
+                    video = _add_video(output, first.streams.video[0], film, encoding)
+                elif stream.index in plan.copied:
+                    copies[stream.index] = _add_copy(output, stream)
+            output.metadata.update({key: value for key, value in source.metadata.items() if not _is_stale(key)})
+            output.set_chapters([*_cut_chapters(source.chapters(), begin, stop)])
+            packets = [_video_packets(folder, segments, encoding, video, shift)]
+            if with_packets := [
+                source.streams[index] for index in copies if source.streams[index].type != "attachment"
+            ]:
+                packets.append(_copied_packets(source, with_packets, copies, begin, stop))
+            for _, _, packet in heapq.merge(*packets, key=lambda each: each[:2]):
+                output.mux(packet)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = one_line(describe_error(error), 200)
-        remedy = f"check the folder and its free disk space; the upscaled frames are in {workplace.folder}"
+        remedy = f"check the folder and its free disk space; the upscaled frames are in {folder.path}"
         raise VideoError(Problem.failure(target, f"cannot be written: {reason}", remedy)) from error
-
-
-def _write(
-    film: Film,
-    file: Any,
-    container: str,
-    workplace: Workplace,
-    segments: Sequence[Segment],
-    encoding: Encoding,
-    shift: int,
-    end: int | None,
-) -> None:
-    begin = shift * film.facts.time_base
-    stop = None if end is None else end * film.facts.time_base
-    with (
-        av.open(str(film.path)) as source,
-        av.open(str(workplace.video_path(segments[0].number))) as first,
-        av.open(file, "w", format=container) as output,
-    ):
-        copied = _copied_streams(source, film.stream_index, container)
-        copies: dict[int, Any] = {}
-        for stream in source.streams:
-            if stream.index == film.stream_index:
-                video = _add_video(output, first.streams.video[0], film, encoding)
-            elif stream in copied:
-                copies[stream.index] = _add_copy(output, stream)
-        output.metadata.update({key: value for key, value in source.metadata.items() if key not in _OWN_METADATA})
-        output.set_chapters([*_cut_chapters(source.chapters(), begin, stop)])
-        with_packets = [stream for stream in copied if stream.type != "attachment"]
-        packets = [_video_packets(workplace, segments, encoding, video, shift)]
-        if with_packets:
-            packets.append(_copied_packets(source, with_packets, copies, begin, stop))
-        for _, _, packet in heapq.merge(*packets, key=lambda each: each[:2]):
-            output.mux(packet)
 
 
 def _add_video(output: Any, template: Any, film: Film, encoding: Encoding) -> Any:
@@ -149,31 +158,28 @@ def _add_video(output: Any, template: Any, film: Film, encoding: Encoding) -> An
     video.codec_context.framerate = encoding.rate
     if encoding.pixel_aspect is not None:
         video.codec_context.sample_aspect_ratio = encoding.pixel_aspect
-    if film.facts.display_matrix is not None:
-        video.set_display_matrix(film.facts.display_matrix)
-    skipped = (*_STATISTICS, *_OWN_METADATA)
-    for key, value in film.metadata.items():
-        if key not in skipped and not key.startswith(_COPIES_OF_STATISTICS):
-            video.metadata[key] = value
+    if film.properties.display_matrix is not None:
+        video.set_display_matrix(film.properties.display_matrix)
+    video.metadata.update({key: value for key, value in film.metadata.items() if not _is_stale(key)})
     video.disposition = film.disposition
     return video
 
 
 def _video_packets(
-    workplace: Workplace, segments: Sequence[Segment], encoding: Encoding, stream: Any, shift: int
+    folder: SegmentFolder, segments: Sequence[Segment], encoding: Encoding, stream: Any, shift: int
 ) -> Iterator[tuple[Fraction, int, Any]]:
     """Yield the packets of all segments with the times of their frames."""
     times = [time - shift for segment in segments for time in segment.times]
     gaps = [after - before for before, after in itertools.pairwise(times)]
-    gaps.append(gaps[-1] if gaps else round(1 / encoding.rate / encoding.time_base))
+    gaps.append(segments[-1].last_duration or round(1 / encoding.rate / encoding.time_base))
     # A packet is decoded when the frame that is this number of frames before it in the order of decoding is shown.
     delay = 0
     for segment in segments:
-        order = [number for number, _ in read_packets(workplace.video_path(segment.number))]
+        order = [number for number, _ in read_packets(folder.video_path(segment.number))]
         delay = max([delay, *(place - number for place, number in enumerate(order))])
     offset = place = 0
     for segment in segments:
-        for number, packet in read_packets(workplace.video_path(segment.number)):
+        for number, packet in read_packets(folder.video_path(segment.number)):
             packet.pts = times[offset + number]
             packet.dts = times[place - delay] if place >= delay else times[0] - (delay - place) * gaps[0]
             packet.duration, packet.time_base, packet.stream = gaps[offset + number], encoding.time_base, stream

@@ -7,7 +7,7 @@ that it was working on.
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,11 +23,13 @@ from esrgan import files
 from esrgan.errors import Problem, VideoError
 from esrgan.text import describe_error, one_line
 from esrgan.video.encoding import Encoding, fits
+from esrgan.video.source import TimedFrame, open_file
 
 FRAMES = 48  # of a segment; a fixed number, so that a resumed film has the same segments
 _MS = Fraction(1, 1000)
 _FIRST_MS = 60_000  # time of a segment's first frame in its file, so that decoding times are not negative
-_JOB, _LOCK = "job.json", "lock"
+_JOB = "job.json"
+_OWN_FILES = re.compile(r"job\.json|lock\d+|\d{6,}\.(mkv|json)|\.esrgan-\w+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ class Segment:
         number: Its number, from 0.
         times: The times of its frames, in units of the film's time base.
         last_digest: Checksum of the decoded frame at the last of these times.
+        last_duration: How long that frame is shown, in the same units; 0 if the film does not say.
     """
 
     number: int
     times: tuple[int, ...]
     last_digest: str
+    last_duration: int
 
 
 def folder_of(target: Path) -> Path:
@@ -50,7 +54,7 @@ def folder_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.parts")
 
 
-class Workplace:
+class SegmentFolder:
     """The folder with the segments of a film, next to the output.
 
     Args:
@@ -58,29 +62,35 @@ class Workplace:
         job: What decides the content of the segments, as it is stored in JSON.
 
     Attributes:
-        folder: The folder.
+        path: The folder.
     """
 
     def __init__(self, target: Path, job: Mapping[str, Any]) -> None:
-        self.folder = folder_of(target)
+        self.path = folder_of(target)
         self.job = json.loads(json.dumps(job))
 
     @contextmanager
-    def open(self, process: int) -> Iterator[None]:
-        """Create the folder, or continue in it, and lock it for one of the processes that work on the film.
+    def lock(self, process: int) -> Iterator[None]:
+        """Create the folder if it is missing, and lock it for one of the processes that work on the film.
 
         Raises:
-            VideoError: If the folder is of another job, or cannot be written.
+            VideoError: If the folder is not one of segments, or cannot be written.
             EsrganError: If another process holds the lock.
         """
+        got = "a file" if self.path.is_file() else "a folder with other files"
+        if self.path.is_file() or any(not _OWN_FILES.fullmatch(path.name) for path in self._files()):
+            remedy = "move it away, or choose another -o"
+            raise VideoError(Problem(str(self.path), "a folder for segments", got, remedy))
         with ExitStack() as stack:
             with self.explain_errors():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                files.remove_abandoned(self.folder)
-                path = self.folder / f"{_LOCK}{process}"
-                stack.enter_context(files.lock(path, f"{self.folder}: another process works on this film"))
-                self._check_job()
+                self.path.mkdir(parents=True, exist_ok=True)
+                files.remove_abandoned(self.path)
+                path = self.path / f"lock{process}"
+                stack.enter_context(files.lock(path, f"{self.path}: another process works on this film"))
             yield
+
+    def _files(self) -> list[Path]:
+        return list(self.path.iterdir()) if self.path.is_dir() else []
 
     @contextmanager
     def explain_errors(self) -> Iterator[None]:
@@ -89,13 +99,18 @@ class Workplace:
             yield
         except OSError as error:
             reason = one_line(describe_error(error))
-            remedy = "check the folder and its free disk space; the same command continues"
-            raise VideoError(Problem.failure(self.folder, f"cannot be written: {reason}", remedy)) from error
+            remedy = "check the folder and its free disk space, and run the same command to resume"
+            raise VideoError(Problem.failure(self.path, f"cannot be written: {reason}", remedy)) from error
 
-    def _check_job(self) -> None:
-        path = self.folder / _JOB
+    def check_job(self) -> None:
+        """Check that the segments are of this job, and note the job if there are none.
+
+        Raises:
+            VideoError: If they are of another one, or the folder cannot be written.
+        """
+        path = self.path / _JOB
         if not path.exists():
-            with files.atomic_write(path) as file:
+            with self.explain_errors(), files.atomic_write(path) as file:
                 file.write(json.dumps(self.job, indent=1).encode())
             return
         try:
@@ -104,14 +119,14 @@ class Workplace:
             before = {}
         differences = [name for name in self.job | before if self.job.get(name) != before.get(name)]
         if differences:
-            got = f"segments made with another {', another '.join(differences)}"
-            remedy = "use the same command as before, choose another -o, or delete this folder"
-            raise VideoError(Problem(str(self.folder), "segments of this job", got, remedy))
+            got = f"segments of another {', another '.join(differences)}"
+            remedy = "run the same command as before, choose another -o, or delete this folder"
+            raise VideoError(Problem(str(self.path), "segments of this film", got, remedy))
 
     def find_segments(self) -> dict[int, Segment]:
         """Return the complete segments by their numbers."""
         found = {}
-        for path in self.folder.glob("[0-9]*.json"):
+        for path in self.path.glob("[0-9]*.json"):
             with suppress(ValueError, TypeError, KeyError):  # damaged by a power loss
                 content = json.loads(path.read_bytes())
                 if self.video_path(content["number"]).stat().st_size == content.pop("size"):
@@ -121,7 +136,7 @@ class Workplace:
 
     def video_path(self, number: int) -> Path:
         """Return the path of a segment's video."""
-        return self.folder / f"{number:06}.mkv"
+        return self.path / f"{number:06}.mkv"
 
     @contextmanager
     def write(self, number: int, encoding: Encoding) -> Iterator[SegmentWriter]:
@@ -130,14 +145,18 @@ class Workplace:
             writer = SegmentWriter(file, encoding)
             yield writer
             writer.finish()
-        segment = Segment(number, tuple(writer.times), writer.last_digest)
+        segment = Segment(number, tuple(writer.times), writer.last_digest, writer.last_duration)
         content = asdict(segment) | {"size": self.video_path(number).stat().st_size}
-        with self.explain_errors(), files.atomic_write(self.folder / f"{number:06}.json") as file:
+        with self.explain_errors(), files.atomic_write(self.path / f"{number:06}.json") as file:
             file.write(json.dumps(content).encode())
 
     def delete(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the files of the job, and the folder if nothing else is in it."""
+        with suppress(OSError):
+            for path in self._files():
+                if _OWN_FILES.fullmatch(path.name):
+                    path.unlink()
+            self.path.rmdir()
 
 
 class SegmentWriter:
@@ -149,11 +168,12 @@ class SegmentWriter:
     Attributes:
         times: The times of the frames so far.
         last_digest: Checksum of the film's frame that belongs to the last of them.
+        last_duration: How long the last of them is shown; 0 if the film does not say.
     """
 
     def __init__(self, file: Any, encoding: Encoding) -> None:
         self.times: list[int] = []
-        self.last_digest = ""
+        self.last_digest, self.last_duration = "", 0
         self._encoding, self._num_packets = encoding, 0
         container = "matroska" if fits(encoding.codec, "matroska") else "nut"
         self._container = av.open(file, "w", format=container)
@@ -161,19 +181,18 @@ class SegmentWriter:
         encoding.configure(self._stream.codec_context)
         self._stream.time_base = _MS
 
-    def add(self, time: int, frame: VideoFrame, digest: str) -> None:
+    def add(self, shot: TimedFrame, frame: VideoFrame) -> None:
         """Encode a frame.
 
         Args:
-            time: Its time.
+            shot: The film's frame.
             frame: The upscaled frame.
-            digest: Checksum of the film's frame.
         """
-        frame.pts, frame.time_base = time, self._encoding.time_base
+        frame.pts, frame.time_base = shot.time, self._encoding.time_base
         frame.color_primaries, frame.color_trc = self._encoding.primaries, self._encoding.transfer
         frame.pict_type = 0
-        self.times.append(time)
-        self.last_digest = digest
+        self.times.append(shot.time)
+        self.last_digest, self.last_duration = shot.digest(), shot.frame.duration or 0
         self._write(self._stream.encode(frame))
 
     def finish(self) -> None:
@@ -191,7 +210,7 @@ class SegmentWriter:
 
 def read_packets(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the packets of a segment in the order of decoding, each with the number of its frame."""
-    with av.open(str(path)) as container:
+    with open_file(path) as container:
         packets: Iterator[Any] = container.demux(container.streams.video[0])
         for packet in packets:
             if packet.size:

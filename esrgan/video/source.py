@@ -1,4 +1,4 @@
-"""Read films: their streams, the facts of their pictures, and the frames with their exact time stamps."""
+"""Read films: their streams, the properties of their pictures, and the frames with their exact time stamps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_DAMAGED_START = 1000  # packets without a frame before a film is given up
 
 
 @dataclass(frozen=True)
-class Shot:
+class TimedFrame:
     """A frame and the place where it belongs.
 
     Attributes:
@@ -50,7 +50,7 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Facts:
+class VideoProperties:
     """What the first frame and the container say about the pictures of a film.
 
     Attributes:
@@ -63,8 +63,8 @@ class Facts:
         time_base: Unit of time stamps in seconds.
         rate: Frames per second, as far as the container knows; some films have no constant rate.
         pixel_aspect: Width of a pixel relative to its height; None if unknown.
-        codec: FFmpeg's name of the decoder.
-        num_frames: Number of frames, or an estimate; None if unknown.
+        codec: FFmpeg's name of the codec.
+        num_frames: Number of frames, or an estimate; None if unknown, as with a variable rate in Matroska.
         begin: The time at which the film begins in seconds, which players show as 0.
         end: When the last frame ends, in seconds, as the container says; None if it does not.
         display_matrix: The rotation and mirroring with which players show the frames, as nine integers; None if none.
@@ -89,27 +89,31 @@ class Facts:
 
 
 @dataclass
-class Damage:
+class ReadErrors:
     """What could not be read from a film.
 
     Attributes:
         packets: Packets that could not be decoded.
-        repeated_times: Frames that were left out because their time stamp is not after that of the frame before.
-        ended_early: Why reading ended before the end of the film; empty if it did not.
+        repeated_times: Frames that were skipped because their time stamp is not after that of the frame before.
+        ended_early: Why or where reading ended before the end of the film; empty if it did not.
+        is_uneven: Whether times of frames are not those of a constant rate, if the output can only have one.
     """
 
     packets: int = 0
     repeated_times: int = 0
     ended_early: str = ""
+    is_uneven: bool = False
 
     def notes(self) -> Iterator[str]:
         """Yield sentences for people to read."""
         if self.packets:
-            yield f"{format_count(self.packets, 'damaged packet')} left out"
+            yield f"{format_count(self.packets, 'damaged packet')} skipped"
         if self.repeated_times:
-            yield f"{format_count(self.repeated_times, 'frame')} without a time of their own left out"
+            yield f"{format_count(self.repeated_times, 'frame')} with repeated or decreasing times skipped"
         if self.ended_early:
             yield f"the film ends early: {self.ended_early}"
+        if self.is_uneven:
+            yield "frames follow each other at varying intervals, which YUV4MPEG2 cannot state"
 
 
 class Film:
@@ -121,8 +125,8 @@ class Film:
 
     Attributes:
         path: The file.
-        facts: What is known about the pictures.
-        damage: What could not be read so far.
+        properties: What is known about the pictures.
+        errors: What could not be read so far.
 
     Raises:
         VideoError: If it cannot be read, or is no film.
@@ -130,9 +134,9 @@ class Film:
 
     def __init__(self, path: Path, *, deinterlace: bool = False) -> None:
         self.path, self.deinterlace = path, deinterlace
-        self.damage = Damage()
+        self.errors = ReadErrors()
         if path != STDIN:
-            _check_is_film(path)
+            check_is_film(path)
         self.container = self._open()
         self._stream = self._choose_stream()
         self._decoder = self._make_decoder()
@@ -140,7 +144,7 @@ class Film:
         first = next(self._shots, None)
         if first is None:
             raise self._refuse(_A_FILM, "a stream of which no frame can be decoded", "check the file in a player")
-        self.facts = self._find_facts(first.frame)
+        self.properties = self._find_properties(first.frame)
         self._shots = itertools.chain([first], self._shots)
 
     def close(self) -> None:
@@ -171,7 +175,7 @@ class Film:
         """The index of the stream that is upscaled."""
         return int(self._stream.index)
 
-    def shots(self, start: int | None = None, end: int | None = None) -> Iterator[Shot]:
+    def shots(self, start: int | None = None, end: int | None = None) -> Iterator[TimedFrame]:
         """Read the frames, once.
 
         Args:
@@ -184,17 +188,21 @@ class Film:
         Raises:
             VideoError: If the size or the format of the frames changes, or interlaced frames have to be refused.
         """
-        facts, last = self.facts, None
+        properties, last = self.properties, None
         for shot in self._shots:
             frame = shot.frame
-            if (frame.height, frame.width, frame.format.name) != (facts.height, facts.width, facts.pixel_format):
-                was = f"{facts.width}×{facts.height} {facts.pixel_format}"
+            if (frame.height, frame.width, frame.format.name) != (
+                properties.height,
+                properties.width,
+                properties.pixel_format,
+            ):
+                was = f"{properties.width}×{properties.height} {properties.pixel_format}"
                 now = f"{frame.width}×{frame.height} {frame.format.name}"
-                at = format_time(shot.time * facts.time_base - facts.begin)
+                at = format_time(shot.time * properties.time_base - properties.begin)
                 remedy = f"upscale the parts by themselves: --end {at}, then --start {at}"
                 raise self._refuse(f"frames of {was} throughout", f"{now} at {at}", remedy)
             if last is not None and shot.time <= last:
-                self.damage.repeated_times += 1
+                self.errors.repeated_times += 1
                 continue
             last = shot.time
             if end is not None and shot.time >= end:
@@ -229,7 +237,7 @@ class Film:
 
     def _reopen(self) -> None:
         self.container.close()
-        self.damage = Damage()
+        self.errors = ReadErrors()
         self.container = self._open()
         self._stream = self._choose_stream()
         self._decoder = self._make_decoder()
@@ -239,7 +247,7 @@ class Film:
         try:
             if self.path == STDIN:
                 return av.open(sys.stdin.buffer, format=_Y4M)
-            return av.open(str(self.path))
+            return open_file(self.path)
         except (av.error.FFmpegError, OSError) as error:
             got = f"a file that cannot be opened ({one_line(describe_error(error))})"
             raise self._refuse(_A_FILM, got, "check that it plays in a player and is complete") from error
@@ -251,7 +259,7 @@ class Film:
             if not stream.disposition & av.stream.Disposition.attached_pic
         ]
         if not streams:
-            kinds = sorted({stream.type for stream in self.container.streams})
+            kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in self.container.streams})
             got = f"a file with {' and '.join(kinds)} only" if kinds else "a file without streams"
             raise self._refuse(_A_FILM, got, "choose another file")
         stream = streams[0]
@@ -271,15 +279,14 @@ class Film:
         decoder.width, decoder.height = context.width, context.height
         return decoder
 
-    def _decode(self) -> Iterator[Shot]:
+    def _decode(self) -> Iterator[TimedFrame]:
         """Yield all frames."""
         field_filter = None
         for frame in self._decode_frames():
             if frame.interlaced_frame and not self.deinterlace:
-                remedy = "--deinterlace makes full frames first"
-                raise self._refuse("full frames", "interlaced ones", remedy)
+                raise self._refuse("progressive video", "interlaced video", "add --deinterlace")
             if not self.deinterlace:
-                yield Shot(frame.pts, frame)
+                yield TimedFrame(frame.pts, frame)
                 continue
             field_filter = field_filter or _Deinterlacer(frame, self._stream.time_base)
             yield from field_filter.push(frame)
@@ -300,12 +307,12 @@ class Film:
             except av.error.EOFError:
                 return
             except (av.error.InvalidDataError, av.error.UndefinedError):
-                self.damage.packets += 1
-                if not has_begun and self.damage.packets > _MAX_DAMAGED_START:
+                self.errors.packets += 1
+                if not has_begun and self.errors.packets > _MAX_DAMAGED_START:
                     return
                 continue
             except (av.error.FFmpegError, OSError) as error:
-                self.damage.ended_early = one_line(describe_error(error))
+                self.errors.ended_early = one_line(describe_error(error))
                 return
             for frame in frames:
                 has_begun = True
@@ -314,7 +321,7 @@ class Film:
                 time = frame.pts
                 yield frame
 
-    def _find_facts(self, frame: Any) -> Facts:
+    def _find_properties(self, frame: Any) -> VideoProperties:
         stream = self._stream
         if not colour.is_supported(frame.format.name):
             remedy = "convert it to another pixel format first"
@@ -326,8 +333,9 @@ class Film:
         matrix = side_data.pop("DISPLAYMATRIX", None)
         begin = Fraction(self.container.start_time or 0, av.time_base)
         end = _find_end(self.container, stream, begin)
-        num_frames = stream.frames or (None if end is None else round((end - begin) * rate))
-        return Facts(
+        is_even = abs(rate - (stream.base_rate or rate)) < rate / 100
+        num_frames = stream.frames or (round((end - begin) * rate) if end is not None and is_even else None)
+        return VideoProperties(
             frame.height,
             frame.width,
             frame.format.name,
@@ -337,7 +345,7 @@ class Film:
             stream.time_base,
             rate,
             aspect or None,
-            stream.codec_context.name,
+            stream.codec_context.codec.canonical_name,
             num_frames or None,
             begin,
             end,
@@ -352,11 +360,16 @@ class Film:
 _HDR_KINDS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
 
 
-def _check_is_film(path: Path) -> None:
+def open_file(path: Path) -> Any:
+    """Open a file for reading, whatever its name looks like."""
+    return av.open(f"file:{path}")
+
+
+def check_is_film(path: Path) -> None:
     """Refuse paths that are no films, before FFmpeg takes a picture or a text for one."""
     what, remedy = files.describe_path(path), "choose one file"
     if path.suffix.lower() in SUFFIXES:
-        what, remedy = "pictures", "`esrgan inference` upscales them"
+        what, remedy = "the name of a picture", "`esrgan inference` upscales pictures and animations"
     elif what == "nothing":
         remedy = files.suggest_path(path, "check the path")
     if what != "a file":
@@ -395,13 +408,13 @@ class _Deinterlacer:
         fields.link_to(sink)
         self.graph.configure()
 
-    def push(self, frame: VideoFrame | None) -> Iterator[Shot]:
+    def push(self, frame: VideoFrame | None) -> Iterator[TimedFrame]:
         """Yield the frames that are ready after another one; None is the end."""
         self.graph.push(frame)
         with suppress(av.error.BlockingIOError, av.error.EOFError):
             while True:
                 result = self.graph.pull()
-                yield Shot(round(result.pts * result.time_base / self.time_base), result)
+                yield TimedFrame(round(result.pts * result.time_base / self.time_base), result)
 
 
 def format_time(seconds: Fraction) -> str:

@@ -1,0 +1,176 @@
+"""The steps between decoding and encoding: frames are made ahead, upscaled once, and encoded in another thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from esrgan.inference import Upscaler
+from esrgan.video import colour
+from esrgan.video.encoding import Encoding
+from esrgan.video.source import TimedFrame
+
+Pixels = NDArray[Any]
+_Item = TypeVar("_Item")
+_WAITING = 2  # frames that wait for the encoder
+_AROUND_PX = 3  # around a pixel of the film that have to stand still too
+
+
+class FrameUpscaler:
+    """Upscales the frames of a film, unless they are equal to the one before.
+
+    Args:
+        upscaler: The upscaler.
+        steady: As in ``VideoOptions``.
+
+    Attributes:
+        computed: Frames that were upscaled.
+        repeated: Frames that were equal to the one before.
+    """
+
+    def __init__(self, upscaler: Upscaler, steady: float | None = None) -> None:
+        self.computed = self.repeated = 0
+        self._upscaler, self._steady = upscaler, steady
+        self._last: tuple[Pixels, Pixels] | None = None
+        self._held: Pixels | None = None  # the film's pixels that each part of the last output was made from
+
+    def begin_segment(self) -> None:
+        """Let the next frame not depend on those before, so that segments can be made in any order."""
+        if self._steady is not None:
+            self._last = None
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """Return an upscaled frame (H, W, C); it is the same array as before for an equal frame."""
+        if self._last is not None and np.array_equal(pixels, self._last[0]):
+            self.repeated += 1
+            return self._last[1]
+        high: Pixels = self._upscaler(pixels)
+        self.computed += 1
+        if self._steady is not None and self._last is not None and self._held is not None:
+            high = hold_still_parts(pixels, self._held, high, self._last[1], self._steady)
+        else:
+            self._held = pixels.copy()
+        self._last = pixels, high
+        return high
+
+
+def hold_still_parts(pixels: Pixels, held: Pixels, high: Pixels, last: Pixels, tolerance: float) -> Pixels:
+    """Keep the parts of the last output where the film stands still.
+
+    Args:
+        pixels: A frame of the film (H, W, C).
+        held: The pixels that each part of the last output was made from; those of parts that move are replaced by the
+            new ones. So slow changes are not missed.
+        high: The upscaled frame (H', W', C').
+        last: The last output.
+        tolerance: Largest difference of a pixel that stands still, and of those around it, in 8-bit levels.
+
+    Returns:
+        The frame, with soft transitions between both.
+    """
+    unit = np.iinfo(pixels.dtype).max / 255
+    difference = np.abs(pixels.astype(np.float32) - held).max(axis=2)
+    moves = (torch.from_numpy(difference) > tolerance * unit).float()[None, None]
+    moves = F.max_pool2d(moves, 2 * _AROUND_PX + 1, 1, _AROUND_PX)
+    is_moving = moves[0, 0].numpy() > 0
+    held[is_moving] = pixels[is_moving]
+    weight = F.interpolate(moves, high.shape[:2], mode="bilinear", align_corners=False)[0, 0, :, :, None].numpy()
+    blend: Pixels = np.rint(last + (high.astype(np.float32) - last) * weight).astype(high.dtype)
+    return blend
+
+
+class FrameEncoder:
+    """Encodes frames in a thread of its own; an error is raised by one of the next calls.
+
+    Args:
+        encoding: How they are encoded.
+        add: Takes a frame of the film and the upscaled one.
+    """
+
+    def __init__(self, encoding: Encoding, add: Callable[[TimedFrame, VideoFrame], None]) -> None:
+        self.encoding, self._add = encoding, add
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+        self._made: tuple[Pixels, VideoFrame] | None = None
+
+    def __enter__(self) -> FrameEncoder:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        for future in () if kind is not None else self._waiting:
+            future.result()
+
+    def add(self, shot: TimedFrame, high: Pixels) -> None:
+        """Encode a frame, after those before it."""
+        while len(self._waiting) >= _WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._encode, shot, high))
+
+    def _encode(self, shot: TimedFrame, high: Pixels) -> None:
+        if self._made is None or self._made[0] is not high:  # a repeated frame is not converted again
+            pixels = fit_channels(high[: self.encoding.height, : self.encoding.width], self.encoding.pixel_format)
+            self._made = high, colour.to_frame(pixels, self.encoding.pixel_format, self.encoding.coding)
+        self._add(shot, self._made[1])
+
+
+def fit_channels(pixels: Pixels, pixel_format: str) -> Pixels:
+    """Add or remove alpha, and make grey pixels RGB, as a pixel format needs it."""
+    has_alpha, is_grey = pixels.shape[2] in (2, 4), pixels.shape[2] <= 2
+    needs_alpha, needs_grey = colour.has_alpha(pixel_format), colour.is_grey(pixel_format)
+    colours = pixels[..., : pixels.shape[2] - has_alpha]
+    if is_grey and not needs_grey:
+        colours = colours.repeat(3, axis=2)
+    if not needs_alpha:
+        return colours
+    opaque = np.full_like(colours[..., :1], np.iinfo(pixels.dtype).max)
+    return np.concatenate([colours, pixels[..., -1:] if has_alpha else opaque], axis=2)
+
+
+def make_ahead(items: Iterator[_Item], count: int) -> Iterator[_Item]:
+    """Yield items that a thread makes, at most so many in advance; errors of the thread are raised here."""
+    made: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
+    is_closed = threading.Event()
+
+    def put(is_item: bool, value: Any) -> bool:
+        while not is_closed.is_set():
+            try:
+                made.put((is_item, value), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(True, item):
+                    return
+            put(False, None)
+        except BaseException as error:
+            put(False, error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, value = made.get()
+            if is_item:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        is_closed.set()
+        thread.join()
