@@ -663,3 +663,96 @@ def test_steady_films_can_be_interrupted_too(upscaler, tmp_path):
     assert (np.diff(colours(tmp_path / "b.mkv").astype(int), axis=0) != 0).any(axis=(1, 2, 3)).nonzero()[
         0
     ].tolist() == []
+
+
+# Found by a review
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_not_a_folder_of_segments_is_left_alone(upscaler, tmp_path, kind):
+    source, place = write_film(tmp_path / "a.mkv", pictures(2)), tmp_path / "b.mkv.parts"
+    if kind == "folder":
+        place.mkdir()
+    mine = place / "mine.txt" if kind == "folder" else place
+    mine.write_text("precious")
+    assert "move it away, or choose another -o" in message(upscaler, source, tmp_path / "b.mkv")
+    assert mine.read_text() == "precious"
+
+
+def test_a_timecode_and_chapters_of_quicktime_are_made_again(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mov", pictures(4), chapters=True)
+    with av.open(str(source)) as film, av.open(str(tmp_path / "b.mov"), "w") as copy:
+        video = copy.add_stream_from_template(film.streams.video[0], opaque=True)
+        video.metadata["timecode"] = "01:02:03:04"
+        copy.set_chapters(film.chapters())
+        for packet in film.demux(film.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                copy.mux(packet)
+    for suffix in (".mov", ".mp4", ".mkv"):
+        target = tmp_path / f"c{suffix}"
+        make(upscaler, tmp_path / "b.mov", target)
+        with av.open(str(target)) as film:
+            assert [each["metadata"]["title"] for each in film.chapters()] == ["first", "second"]
+            tags = {key.lower(): value for each in film.streams for key, value in each.metadata.items()}
+            assert tags["timecode"] == "01:02:03:04"
+
+
+def test_the_last_frame_is_shown_as_long_as_before(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mp4", pictures(4), times=[0, 512, 1024, 102_400], time_base=Fraction(1, 12_800))
+    make(upscaler, source, tmp_path / "b.mp4")
+    with av.open(str(source)) as old, av.open(str(tmp_path / "b.mp4")) as new:
+        assert new.streams.video[0].duration == old.streams.video[0].duration == 102_400 + 512
+
+
+def test_transparency_that_an_encoder_only_lists_is_dropped_with_a_note(upscaler, tmp_path):
+    frames = pictures(1, (48, 96), channels=4)
+    source = write_film(tmp_path / "a.mov", frames, codec="prores_ks", pixel_format="yuva444p10le")
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions(codec="h265"))
+    assert not colour.has_alpha(job.encoding.pixel_format)
+    assert any("transparency not kept" in note for note in job.notes())
+
+
+def test_av1_stays_av1(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mp4", pictures(2, (64, 64)), codec="libsvtav1")
+    assert VideoJob(upscaler, source, tmp_path / "b.mp4", VideoOptions()).encoding.codec == "libsvtav1"
+
+
+def test_names_may_contain_colons(upscaler, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_film(tmp_path / "a.mkv", pictures(2)).rename("a:b.mkv")
+    make(upscaler, Path("a:b.mkv"), Path("c:d.mkv"))
+    assert len(video_packets(tmp_path / "c:d.mkv")) == 2
+
+
+def run_pipe(source: Path, model: Path, *options: str, **settings) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "esrgan", "video", str(source), "-o", "-", "-m", str(model), "--device", "cpu"]
+    return subprocess.run([*command, *options], capture_output=True, **settings)
+
+
+def test_a_pipe_states_the_rate_and_what_is_missing(model, tmp_path):
+    times = [0, 40, 80, 1000]
+    source = write_film(tmp_path / "a.mkv", pictures(4), times=times, time_base=MS)
+    done = run_pipe(source, model)
+    with av.open(io.BytesIO(done.stdout)) as film:
+        assert film.streams.video[0].average_rate == film.streams.video[0].base_rate
+        assert len(list(film.decode(video=0))) == 4
+    assert b"at varying intervals" in done.stderr
+    even = write_film(tmp_path / "b.mkv", pictures(4), times=[0, 40, 80, 120], time_base=MS)
+    done = run_pipe(even, model)
+    assert (done.returncode, done.stdout[:28]) == (0, b"YUV4MPEG2 W48 H32 F25:1 Ip A")
+    assert b"leave out --codec" in run_pipe(even, model, "--codec", "h264").stderr
+
+
+def test_a_closed_pipe_ends_the_work_quietly(model, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(60))
+    command = f"{sys.executable} -m esrgan video {source} -o - -m {model} --device cpu | head -c 1000 > /dev/null"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_truncated_film_ends_with_a_warning_and_code_1(model, tmp_path, capsys):
+    source = write_film(tmp_path / "a.mkv", pictures(60), options={"g": "5"})
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    assert run(video_command, source, "-m", model, "--device", "cpu") == 1
+    assert "the film ends early: at 0:00:0" in capsys.readouterr().err
