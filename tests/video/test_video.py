@@ -701,8 +701,8 @@ def test_a_timecode_and_chapters_of_quicktime_are_made_again(upscaler, tmp_path)
 def test_the_last_frame_is_shown_as_long_as_before(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mp4", pictures(4), times=[0, 512, 1024, 102_400], time_base=Fraction(1, 12_800))
     make(upscaler, source, tmp_path / "b.mp4")
-    with av.open(str(source)) as old, av.open(str(tmp_path / "b.mp4")) as new:
-        assert new.streams.video[0].duration == old.streams.video[0].duration == 102_400 + 512
+    with av.open(str(tmp_path / "b.mp4")) as film:
+        assert film.streams.video[0].duration == 102_400 + 512
 
 
 def test_transparency_that_an_encoder_only_lists_is_dropped_with_a_note(upscaler, tmp_path):
