@@ -45,10 +45,10 @@ def upscale_crop(low: np.ndarray, upscalers: dict, left: int, top: int, width: i
 def make_first_photograph() -> None:
     """Upscale two crops of the cat."""
     cat = np.asarray(Image.open(PICTURES / "chelsea.png").convert("RGB"))
-    psnr, gan = load_generator("esrgan-lite-psnr"), load_generator("esrgan-lite")
+    psnr, gan = load_generator("esrgan-lite-psnr"), load_generator("esrgan-photo")
     generators = {"--alpha 0": psnr, "--alpha 0.5": blend(psnr, gan, 0.5), "--alpha 1": gan}
     upscalers = {label: Upscaler.from_file(each, precision="fp32") for label, each in generators.items()}
-    eye = upscale_crop(cat, {"esrgan-lite": upscalers["--alpha 1"]}, 100, 85, 108, 92)
+    eye = upscale_crop(cat, {"esrgan-photo": upscalers["--alpha 1"]}, 100, 85, 108, 92)
     write_row(eye, "tutorial_before_after.jpg")
     fur = upscale_crop(cat, upscalers, 92, 118, 72, 72)
     del fur["bicubic"]

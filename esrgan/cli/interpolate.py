@@ -13,7 +13,7 @@ from esrgan.cli import arguments, process, test
 from esrgan.console import log
 from esrgan.errors import EsrganError, Problem
 from esrgan.extras import require_extra
-from esrgan.pretrained import DEFAULT_MODEL, psnr_partner
+from esrgan.pretrained import DEFAULT_PAIR, psnr_partner
 from esrgan.weight_formats import WEIGHT_SUFFIXES
 
 EXAMPLES = """\
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--esrgan-model-path",
         metavar="FILE",
         help="GAN-trained generator: a file or a model name "
-        f"(default: {DEFAULT_MODEL}, unless --psnr-model-path is given)",
+        f"(default: {DEFAULT_PAIR}, unless --psnr-model-path is given)",
     )
     parser.add_argument(
         "--alpha", type=arguments.fraction, metavar="A", help="share of the GAN model: 0 = faithful, 1 = full texture"
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
             "--alpha is required, except with --mix, which does not allow it; "
             "--mix and --images also need an output file"
         )
-    gan = args.esrgan_model_path or DEFAULT_MODEL
+    gan = args.esrgan_model_path or DEFAULT_PAIR
     out_path = args.out_path or Path(f"{Path(gan).stem}_alpha_{args.alpha:g}.pth")
     arguments.check_overwrite([out_path], overwrite=args.overwrite)
     if args.images:
@@ -168,7 +168,7 @@ def _sweep(args: argparse.Namespace) -> int:
         from esrgan.interpolation import load_blend
         from esrgan.weights import load_generator
 
-    gan, psnr, load = args.esrgan_model_path or DEFAULT_MODEL, args.psnr_model_path, functools.cache(load_generator)
+    gan, psnr, load = args.esrgan_model_path or DEFAULT_PAIR, args.psnr_model_path, functools.cache(load_generator)
     alphas = {f"alpha_{i / (args.sweep - 1):.3g}": i / (args.sweep - 1) for i in range(args.sweep)}
     shown = [name for i, name in enumerate(alphas) if i in {round(k * (args.sweep - 1) / 4) for k in range(5)}]
     blends = {name: load_blend(gan, psnr, alpha, load) for name, alpha in alphas.items()}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   esrgan video film.mp4
   esrgan video film.mkv -o large.mkv --codec h265 --crf 16
-  esrgan video -m esrgan-lite holiday.mov --start 1:20 --end 1:25 -o try.mov
+  esrgan video -m esrgan-photo holiday.mov --start 1:20 --end 1:25 -o try.mov
   esrgan video film.mp4 --height 2160
   torchrun --nproc-per-node 4 -m esrgan video film.mp4
   esrgan video /shared/film.mp4 --address auto --workers 8
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     described = upscaling_options.describe_models(models)
     log.info("%s: %s; on %s in %s", names, described, upscaler.device, upscaler.arithmetic)
     if is_default:
-        log.info("this model is fast and made for drawings; -m esrgan-lite suits filmed material")
+        log.info("this model is fast and made for drawings; -m esrgan-photo suits filmed material")
     shown = _Shown()
     if pipe is not None:
         with pipe, explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):

@@ -2,6 +2,7 @@
 
 from esrgan.pretrained.catalogue import (
     DEFAULT_MODEL,
+    DEFAULT_PAIR,
     DEFAULT_VIDEO_MODEL,
     MODELS,
     ModelSource,
@@ -16,6 +17,7 @@ from esrgan.pretrained.known import KnownModel, describe_licence, identify
 
 __all__ = [
     "DEFAULT_MODEL",
+    "DEFAULT_PAIR",
     "DEFAULT_VIDEO_MODEL",
     "MODELS",
     "KnownModel",

@@ -60,12 +60,15 @@ _KAIR_URL = "https://github.com/cszn/KAIR/releases/download/v1.0"
 _GOOGLE_DRIVE_URL = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 _AUR_CHECKSUMS = "sha256sums of the AUR package python-realesrgan"
 
-DEFAULT_MODEL = "esrgan-lite"
+DEFAULT_MODEL, DEFAULT_PAIR = "esrgan-photo", "esrgan-lite"
 DEFAULT_VIDEO_MODEL = "realesr-animevideov3"
 MODELS = {
-    "esrgan-lite": PretrainedModel("photographs, 6 blocks", "Apache-2.0", psnr_model="esrgan-lite-psnr"),
+    "esrgan-photo": PretrainedModel(
+        "photographs with JPEG artefacts and some noise, 6 blocks", "Apache-2.0", psnr_model="esrgan-lite-psnr"
+    ),
+    "esrgan-lite": PretrainedModel("clean photographs, 6 blocks", "Apache-2.0", psnr_model="esrgan-lite-psnr"),
     "esrgan-lite-psnr": PretrainedModel("PSNR partner of esrgan-lite, without invented texture", "Apache-2.0"),
-    "esrgan-full": PretrainedModel("photographs, 23 blocks", "Apache-2.0", psnr_model="esrgan-full-psnr"),
+    "esrgan-full": PretrainedModel("clean photographs, 23 blocks", "Apache-2.0", psnr_model="esrgan-full-psnr"),
     "esrgan-full-psnr": PretrainedModel("PSNR partner of esrgan-full, without invented texture", "Apache-2.0"),
     "esrgan-official": PretrainedModel(
         "the paper's ESRGAN, for clean images",

@@ -115,6 +115,7 @@ class VideoJob:
             remedy += "choose another -o, or add --overwrite"
             raise VideoError(Problem(str(target), "a new file", "a file", remedy))
         files.check_output_path(target)
+        files.remove_abandoned(target.parent)
         self.upscaler, self.target, self.options = upscaler, target, options
         self.film = Film(source, deinterlace=options.deinterlace)
         self._start, self._end = _to_ticks(options, self.film)

@@ -81,7 +81,7 @@ def test_bundled_model_matches_its_card(name):
     assert config.generator.num_basic_blocks == generator.architecture.num_basic_blocks
     assert f"\n| `{name}` | {hashlib.sha256(path.read_bytes()).hexdigest()} |\n" in CARD
     assert not re.search(r'"(/|[A-Za-z]:)', metadata["hparams"]), "contains a path of the training machine"
-    assert path.stat().st_size <= (10_000_000 if name.startswith("esrgan-lite") else 34_000_000)
+    assert path.stat().st_size <= (10_000_000 if name.startswith(("esrgan-lite", "esrgan-photo")) else 34_000_000)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -93,7 +93,7 @@ def test_colour_fix_removes_the_drift_of_bundled_models(name):
         assert np.abs(high.mean((0, 1)) - image.mean((0, 1))).max() < 0.2
 
 
-@pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 1.6)])
+@pytest.mark.parametrize(("name", "drift"), [("esrgan-lite", 1.5), ("esrgan-full", 1.6), ("esrgan-photo", 3.4)])
 @pytest.mark.slow
 def test_bundled_pair_sharpens_and_preserves_colours(name, drift):
     """Compare both models with bicubic on photographs that they were not trained on."""
@@ -116,7 +116,7 @@ def laplacian(image):
 
 def test_upscaler_defaults_to_the_bundled_model():
     assert re.fullmatch(
-        r"Upscaler\(esrgan-lite: RRDBNet ×4 64/32/6, GAN stage; on cpu in float32 \(Winograd\)\)",
+        r"Upscaler\(esrgan-photo: RRDBNet ×4 64/32/6, GAN stage; on cpu in float32 \(Winograd\)\)",
         repr(Upscaler.from_file(device="cpu")),
     )
 
@@ -132,11 +132,11 @@ def test_inference_defaults_to_the_bundled_model(tmp_path):
     images.write_pixels(tmp_path / "photo.png", photograph("coffee")[1])
     done = run(tmp_path, "inference", "photo.png", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("esrgan-lite: RRDBNet ×4 64/32/6, GAN stage; on cpu in float32 (Winograd)\n")
+    assert done.stdout.startswith("esrgan-photo: RRDBNet ×4 64/32/6, GAN stage; on cpu in float32 (Winograd)\n")
     textured = images.read_pixels(tmp_path / "photo_sr.png", 3)
     done = run(tmp_path, "inference", "photo.png", "--alpha", "0.5", "--overwrite", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
-    assert "esrgan-lite and esrgan-lite-psnr: RRDBNet ×4 64/32/6, interpolated, α = 0.5" in done.stdout
+    assert "esrgan-photo and esrgan-lite-psnr: RRDBNet ×4 64/32/6, interpolated, α = 0.5" in done.stdout
     assert laplacian(images.read_pixels(tmp_path / "photo_sr.png", 3)) < laplacian(textured)
 
 

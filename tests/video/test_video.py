@@ -568,7 +568,7 @@ def test_the_command_names_the_model_and_the_output(tmp_path, capsys):
     assert run(video_command, source, "--device", "cpu") == 0
     out = capsys.readouterr().out
     assert "realesr-animevideov3" in out
-    assert "made for drawings; -m esrgan-lite suits filmed material" in out
+    assert "made for drawings; -m esrgan-photo suits filmed material" in out
     assert f"{tmp_path / 'a_sr.mp4'} written: 3 frames" in out
     assert read_frames(tmp_path / "a_sr.mp4")[0].width == 96
 
