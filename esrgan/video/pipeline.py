@@ -1,4 +1,8 @@
-"""The steps between decoding and encoding: frames are made ahead, upscaled once, and encoded in another thread."""
+"""The steps between decoding and encoding.
+
+For networks on a GPU, frames are decoded ahead and encoded in other threads. On a CPU the networks use all cores
+already, and the same would take an eighth longer.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,11 @@ Pixels = NDArray[Any]
 _Item = TypeVar("_Item")
 _WAITING = 2  # frames that wait for the encoder
 _AROUND_PX = 3  # around a pixel of the film that have to stand still too
+
+
+def overlaps(upscaler: Upscaler) -> bool:
+    """Return whether decoding and encoding run beside the networks."""
+    return upscaler.device.type != "cpu"
 
 
 class FrameUpscaler:
@@ -90,16 +99,17 @@ def hold_still_parts(pixels: Pixels, held: Pixels, high: Pixels, last: Pixels, t
 
 
 class FrameEncoder:
-    """Encodes frames in a thread of its own; an error is raised by one of the next calls.
+    """Encodes frames, in a thread of its own if that helps; an error is then raised by one of the next calls.
 
     Args:
+        upscaler: The upscaler that makes them.
         encoding: How they are encoded.
         add: Takes a frame of the film and the upscaled one.
     """
 
-    def __init__(self, encoding: Encoding, add: Callable[[TimedFrame, VideoFrame], None]) -> None:
+    def __init__(self, upscaler: Upscaler, encoding: Encoding, add: Callable[[TimedFrame, VideoFrame], None]) -> None:
         self.encoding, self._add = encoding, add
-        self._pool = ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(1) if overlaps(upscaler) else None
         self._waiting: deque[Future[None]] = deque()
         self._made: tuple[Pixels, VideoFrame] | None = None
 
@@ -107,12 +117,16 @@ class FrameEncoder:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=kind is not None)
         for future in () if kind is not None else self._waiting:
             future.result()
 
     def add(self, shot: TimedFrame, high: Pixels) -> None:
         """Encode a frame, after those before it."""
+        if self._pool is None:
+            self._encode(shot, high)
+            return
         while len(self._waiting) >= _WAITING:
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(self._encode, shot, high))
@@ -137,8 +151,11 @@ def fit_channels(pixels: Pixels, pixel_format: str) -> Pixels:
     return np.concatenate([colours, pixels[..., -1:] if has_alpha else opaque], axis=2)
 
 
-def make_ahead(items: Iterator[_Item], count: int) -> Iterator[_Item]:
-    """Yield items that a thread makes, at most so many in advance; errors of the thread are raised here."""
+def make_ahead(upscaler: Upscaler, items: Iterator[_Item], count: int) -> Iterator[_Item]:
+    """Yield items that a thread makes if that helps, at most so many ahead; errors of the thread are raised here."""
+    if not overlaps(upscaler):
+        yield from items
+        return
     made: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
     is_closed = threading.Event()
 

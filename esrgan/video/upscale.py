@@ -1,4 +1,4 @@
-"""Upscale films frame by frame, while other threads decode what follows and encode what is done."""
+"""Upscale films frame by frame, in segments that survive interruptions."""
 
 from __future__ import annotations
 
@@ -174,13 +174,15 @@ class VideoJob:
                     yield number, shot, colour.to_pixels(shot.frame, self.film.properties.coding) if is_wanted else None
 
             frames, upscale_frame = first * FRAMES, FrameUpscaler(self.upscaler, self.options.steady)
-            for number, group in itertools.groupby(make_ahead(prepare(), _DECODED), key=lambda each: each[0]):
+            for number, group in itertools.groupby(
+                make_ahead(self.upscaler, prepare(), _DECODED), key=lambda each: each[0]
+            ):
                 if number % processes != process or number in done:
                     frames += sum(1 for _ in group)
                     continue
                 with (
                     self.folder.write(number, self.encoding) as writer,
-                    FrameEncoder(self.encoding, writer.add) as encoder,
+                    FrameEncoder(self.upscaler, self.encoding, writer.add) as encoder,
                 ):
                     upscale_frame.begin_segment()
                     for _, shot, pixels in group:
@@ -318,8 +320,8 @@ def pipe_video(
     upscale_frame = FrameUpscaler(upscaler, options.steady)
     shots = ((shot, colour.to_pixels(shot.frame, film.properties.coding)) for shot in film.shots(start, end))
     try:
-        with FrameEncoder(encoding, write) as encoder:
-            for number, (shot, pixels) in enumerate(make_ahead(shots, _DECODED), 1):
+        with FrameEncoder(upscaler, encoding, write) as encoder:
+            for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
                 encoder.add(shot, upscale_frame(pixels))
                 yield VideoProgress(number, upscale_frame.computed, upscale_frame.repeated, film.properties.num_frames)
         container.mux(stream.encode(None))

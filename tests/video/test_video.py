@@ -29,6 +29,13 @@ from tests.helpers.models import make_model, run
 MS = Fraction(1, 1000)
 
 
+@pytest.fixture(params=[False, True], ids=["one_after_the_other", "overlapping"])
+def overlap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run a test as on a CPU and, with threads for decoding and encoding, as on a GPU."""
+    monkeypatch.setattr(pipeline, "overlaps", lambda _: request.param)
+    return request.param
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return make_model(tmp_path / "model.pth")  # ×2
@@ -285,6 +292,7 @@ def test_hdr_data_arrive(upscaler, tmp_path):
 # Work
 
 
+@pytest.mark.usefixtures("overlap")
 def test_frames_equal_to_the_one_before_are_not_upscaled_again(upscaler, tmp_path):
     frames = pictures(3)[[0, 0, 0, 1, 2, 2]]
     source = write_film(tmp_path / "a.mkv", frames, codec="ffv1", pixel_format="bgr0")
@@ -300,6 +308,7 @@ def interrupt(upscaler, source, target, after):
     work.close()
 
 
+@pytest.mark.usefixtures("overlap")
 def test_an_interrupted_film_continues_and_ends_the_same(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mkv", pictures(150), sound=True)
     make(upscaler, source, tmp_path / "whole.mkv")
@@ -371,6 +380,7 @@ def test_a_killed_process_loses_at_most_a_segment(model, upscaler, tmp_path):
     assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
 
 
+@pytest.mark.usefixtures("overlap")
 def test_processes_share_a_film(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mkv", pictures(150))
     make(upscaler, source, tmp_path / "whole.mkv")
@@ -403,6 +413,7 @@ def test_a_second_process_is_refused(upscaler, tmp_path):
 
 def test_memory_holds_few_frames(upscaler, tmp_path, monkeypatch):
     """Decoding waits for the networks, and the networks for the encoder."""
+    monkeypatch.setattr(pipeline, "overlaps", lambda _: True)
     source = write_film(tmp_path / "a.mkv", pictures(40))
     decoded = []
     to_pixels = colour.to_pixels
@@ -488,6 +499,7 @@ def test_damaged_packets_are_left_out_and_counted(upscaler, tmp_path):
     assert len(read_frames(tmp_path / "b.mkv")) + len(notes) >= 29
 
 
+@pytest.mark.usefixtures("overlap")
 def test_frames_of_another_size_end_the_work_with_the_place(upscaler, tmp_path):
     first, second = (
         write_film(tmp_path / f"{i}.ts", pictures(10, size)) for i, size in enumerate([(16, 24), (32, 24)])
@@ -527,6 +539,7 @@ def test_odd_sizes(model, tmp_path):
     assert (read_frames(tmp_path / "c.mkv")[0].width, read_frames(tmp_path / "c.mkv")[0].height) == (16, 14)
 
 
+@pytest.mark.usefixtures("overlap")
 def test_a_full_disk_loses_nothing(upscaler, tmp_path, monkeypatch):
     source, target = write_film(tmp_path / "a.mkv", pictures(60)), tmp_path / "b.mkv"
     make(upscaler, source, tmp_path / "whole.mkv")
