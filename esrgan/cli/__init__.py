@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain_unknown(name: str) -> str:
     """Explain what is wrong with a first argument that is no command."""
     if os.path.exists(name):  # noqa: PTH110  Path.exists() raises for a name that is too long
-        return f"a command is missing; `esrgan inference {shlex.quote(name)}` upscales"
+        command = "video" if name.lower().endswith((".mp4", ".mkv", ".mov", ".webm", ".avi")) else "inference"
+        return f"a command is missing; `esrgan {command} {shlex.quote(name)}` upscales"
     remedy = did_you_mean(name, [*COMMANDS, *ALIASES, "--version", "--help"], "`esrgan --help` lists the commands")
     return f"no such {'option' if name.startswith('-') else 'command'}; {remedy}"

@@ -86,6 +86,8 @@ def test_a_file_in_place_of_a_command_names_the_command(tmp_path, capsys, monkey
     assert errors_of("'my photo.png'", capsys) == [
         "error: my photo.png: a command is missing; `esrgan inference 'my photo.png'` upscales"
     ]
+    (tmp_path / "film.MP4").touch()
+    assert errors_of("film.MP4", capsys) == ["error: film.MP4: a command is missing; `esrgan video film.MP4` upscales"]
 
 
 @pytest.mark.parametrize(
