@@ -224,14 +224,14 @@ class Film:
         """
         with suppress(av.error.FFmpegError):
             self._reopen()
-            self.container.seek(time, stream=self._stream)
+            self.container.seek(time if digest else time - 1, stream=self._stream)
             for shot in self._shots:
-                if digest is None and shot.time < time:
-                    return True
-                if shot.time == time and shot.digest() == digest:
-                    return True
                 if shot.time >= time:
+                    if shot.time == time and shot.digest() == digest:
+                        return True
                     break
+                if digest is None:
+                    return True
         self._reopen()
         return False
 
@@ -253,6 +253,8 @@ class Film:
             raise self._refuse(_A_FILM, got, "check that it plays in a player and is complete") from error
 
     def _choose_stream(self) -> Any:
+        if self.container.format.name in _PLAYLISTS:
+            raise self._refuse(_A_FILM, "a list of films", "upscale each of them")
         streams = [
             stream
             for stream in self.container.streams.video
@@ -357,6 +359,7 @@ class Film:
         return VideoError(Problem(str(self.path), expected, got, remedy))
 
 
+_PLAYLISTS = ("concat", "hls", "dash")
 _HDR_KINDS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
 
 

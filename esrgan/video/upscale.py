@@ -33,8 +33,8 @@ class VideoOptions:
     """How films are read and written.
 
     Attributes:
-        codec: Video codec of the output: h264, h265, vp9, av1, prores, ffv1, png or FFmpeg's name of an encoder; None
-            keeps that of the film if it can be encoded, or chooses H.264.
+        codec: Video codec of the output: h264, h265, vp8, vp9, av1, prores, ffv1 or png; None keeps that of the film if
+            it is one of these, or chooses H.264.
         crf: Constant rate factor, in the units of the encoder; None chooses one at which losses are hard to see.
         pixel_format: FFmpeg's name of a pixel format; None keeps what the film has.
         start: Where the output begins, in seconds from the beginning of the film; None is its beginning.
@@ -254,12 +254,12 @@ def upscale_video(
     """Upscale a film; sound, subtitles, chapters, attachments and metadata are copied, and all times stay exact.
 
     This is a generator: nothing happens until it is iterated. The work is done in segments, which are kept in the
-    folder ``<target>.parts``. After an interruption, even a crash, the same call continues.
+    folder ``<target>.parts``. After an interruption, even a crash, the same call resumes.
 
     Args:
-        upscaler: The upscaler; it cannot be seamless.
+        upscaler: The upscaler.
         source: The film.
-        target: The output: .mkv, .mp4, .m4v, .mov, .webm or .ts.
+        target: The output: .mkv, .mp4, .m4v, .mov or .webm.
         options: How to read and write.
 
     Yields:

@@ -441,6 +441,8 @@ def test_what_is_no_film_is_refused(upscaler, tmp_path):
     (tmp_path / "text.mp4").write_bytes(b"no film")
     (tmp_path / "empty.mkv").write_bytes(b"")
     (tmp_path / "picture.png").write_bytes(b"")
+    write_film(tmp_path / "a.mkv", pictures(2))
+    (tmp_path / "list.txt").write_text("ffconcat version 1.0\nfile a.mkv\n")
     with av.open(str(tmp_path / "sound.mp4"), "w") as film:
         sound = film.add_stream("aac", 48_000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
@@ -451,6 +453,7 @@ def test_what_is_no_film_is_refused(upscaler, tmp_path):
         "empty.mkv": "cannot be opened",
         "picture.png": "got the name of a picture; `esrgan inference` upscales",
         "sound.mp4": "got a file with audio only",
+        "list.txt": "got a list of films",
         "missing.mp4": "got nothing",
         "frames/%04d.png": "got the name of a picture",
         ".": "got a folder",
@@ -467,6 +470,16 @@ def test_a_film_is_never_overwritten_unasked(upscaler, tmp_path):
     assert (tmp_path / "b.mkv").read_bytes() == b"precious"
     make(upscaler, source, tmp_path / "b.mkv", overwrite=True)
     assert len(read_frames(tmp_path / "b.mkv")) == 2
+
+
+@pytest.mark.parametrize("begin", [0, 8, 13, 25, 37])
+def test_a_part_may_begin_anywhere(upscaler, tmp_path, monkeypatch, begin):
+    """At a key frame, after one, or before the first of a second."""
+    source = write_film(tmp_path / "a.mkv", pictures(50), options={"g": "25", "sc_threshold": "0"})
+    make(upscaler, source, tmp_path / "b.mkv", start=Fraction(begin, 25), end=Fraction(begin + 3, 25), codec="ffv1")
+    expected = read_frames(source)[begin : begin + 3]
+    for low, high in zip(expected, colours(tmp_path / "b.mkv"), strict=True):
+        np.testing.assert_array_equal(high, upscaler(colour.to_pixels(low, colour.coding_of(low))))
 
 
 def test_a_film_begins_where_players_show_0(upscaler, tmp_path):
