@@ -50,8 +50,8 @@ def upscale(model: str, lows: list[Pixels], steady: float | None) -> list[Pixels
     """Return the upscaled frames."""
     if model == "bicubic":
         return [bicubic(low, Fraction(SCALE)) for low in lows]
-    upscale_frame = FrameUpscaler(esrgan.Upscaler.from_file(model), steady)
-    return [upscale_frame(low) for low in lows]
+    upscale_frames = FrameUpscaler(esrgan.Upscaler.from_file(model), steady)
+    return [high for low in lows for high in upscale_frames([low])]
 
 
 def measure_pan(highs: list[Pixels]) -> float:

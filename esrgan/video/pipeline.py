@@ -6,10 +6,11 @@ already, and the same would take an eighth longer.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from esrgan.images.samples import is_grey
 from esrgan.inference import Upscaler
 from esrgan.video import colour
 from esrgan.video.encoding import Encoding
@@ -27,6 +29,7 @@ from esrgan.video.source import TimedFrame
 Pixels = NDArray[Any]
 _Item = TypeVar("_Item")
 _WAITING = 2  # frames that wait for the encoder
+_PIXELS_TOGETHER, _MAX_TOGETHER = 1 << 18, 16  # of the film, and frames, that a GPU gets at once
 _AROUND_PX = 3  # around a pixel of the film that have to stand still too
 
 
@@ -58,19 +61,67 @@ class FrameUpscaler:
         if self._steady is not None:
             self._last = None
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Return an upscaled frame (H, W, C); it is the same array as before for an equal frame."""
-        if self._last is not None and np.array_equal(pixels, self._last[0]):
-            self.repeated += 1
-            return self._last[1]
-        high: Pixels = self._upscaler(pixels)
-        self.computed += 1
-        if self._steady is not None and self._last is not None and self._held is not None:
-            high = hold_still_parts(pixels, self._held, high, self._last[1], self._steady)
+    def __call__(self, frames: Sequence[Pixels]) -> Iterator[Pixels]:
+        """Yield the upscaled frames (H, W, C); it is the same array as before for an equal frame.
+
+        Args:
+            frames: Frames that follow each other, ``num_together`` or fewer.
+        """
+        before = [None if self._last is None else self._last[0], *frames[:-1]]
+        is_new = [old is None or not np.array_equal(old, new) for old, new in zip(before, frames, strict=True)]
+        highs = self._upscale([frame for frame, new in zip(frames, is_new, strict=True) if new])
+        for pixels, new in zip(frames, is_new, strict=True):
+            if new or self._last is None:
+                self._last = pixels, self._hold(pixels, next(highs))
+                self.computed += 1
+            else:
+                self.repeated += 1
+            yield self._last[1]
+
+    def _upscale(self, frames: Sequence[Pixels]) -> Iterator[Pixels]:
+        if len(frames) > 1 and all(frame.shape[2] == 3 and not is_grey(frame) for frame in frames):
+            yield from upscale_together(self._upscaler, frames)
         else:
+            yield from map(self._upscaler, frames)
+
+    def _hold(self, pixels: Pixels, high: Pixels) -> Pixels:
+        """Return the output with the parts that stand still, if that is wanted."""
+        if self._steady is None:
+            return high
+        if self._last is None or self._held is None:
             self._held = pixels.copy()
-        self._last = pixels, high
-        return high
+            return high
+        return hold_still_parts(pixels, self._held, high, self._last[1], self._steady)
+
+
+def num_together(upscaler: Upscaler, height: int, width: int) -> int:
+    """Return how many frames are upscaled together: on a GPU, as many as make up an image that keeps it busy."""
+    options = upscaler.options
+    is_plain = not (options.color_fix or options.self_ensemble or options.seamless or upscaler.is_colouriser)
+    if upscaler.device.type != "cuda" or not is_plain or upscaler.is_resized(height, width):
+        return 1
+    return max(min(_PIXELS_TOGETHER // (height * width), _MAX_TOGETHER), 1)
+
+
+def upscale_together(upscaler: Upscaler, frames: Sequence[Pixels]) -> Pixels:
+    """Upscale frames (H, W, 3) of one size in one batch, and return (N, H', W', 3)."""
+    low = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+    height, width = frames[0].shape[:2]
+    peak = np.iinfo(frames[0].dtype).max
+    high = np.empty((len(frames), *upscaler.output_size(height, width), 3), frames[0].dtype)
+    margins = [(0, 0)] * upscaler.count_steps(height, width)
+    for part in upscaler.chain.run(low, peak, margins, lambda _: None):
+        values = (part.pixels.clamp(0, 1) * peak).round().permute(0, 2, 3, 1)
+        values = values.to(low.dtype) if values.is_cuda else values  # fewer bytes to fetch
+        rows, columns = slice(part.top, part.top + values.shape[1]), slice(part.left, part.left + values.shape[2])
+        high[:, rows, columns] = values.cpu().numpy()
+    return high
+
+
+def batches(items: Iterator[_Item], count: int) -> Iterator[list[_Item]]:
+    """Yield lists of so many items; the last one may be shorter."""
+    while batch := list(itertools.islice(items, count)):
+        yield batch
 
 
 def hold_still_parts(pixels: Pixels, held: Pixels, high: Pixels, last: Pixels, tolerance: float) -> Pixels:

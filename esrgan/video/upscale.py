@@ -17,9 +17,9 @@ from av.video.frame import VideoFrame
 from esrgan import files, version
 from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
-from esrgan.video import colour, muxing
+from esrgan.video import colour, muxing, pipeline
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
-from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, make_ahead
+from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, batches, make_ahead
 from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
 from esrgan.video.source import Film, TimedFrame, format_time
 
@@ -173,7 +173,8 @@ class VideoJob:
                     is_wanted = number % processes == process and number not in done
                     yield number, shot, colour.to_pixels(shot.frame, self.film.properties.coding) if is_wanted else None
 
-            frames, upscale_frame = first * FRAMES, FrameUpscaler(self.upscaler, self.options.steady)
+            frames, upscale_frames = first * FRAMES, FrameUpscaler(self.upscaler, self.options.steady)
+            together = pipeline.num_together(self.upscaler, self.film.properties.height, self.film.properties.width)
             for number, group in itertools.groupby(
                 make_ahead(self.upscaler, prepare(), _DECODED), key=lambda each: each[0]
             ):
@@ -184,11 +185,14 @@ class VideoJob:
                     self.folder.write(number, self.encoding) as writer,
                     FrameEncoder(self.upscaler, self.encoding, writer.add) as encoder,
                 ):
-                    upscale_frame.begin_segment()
-                    for _, shot, pixels in group:
-                        encoder.add(shot, upscale_frame(pixels))
-                        frames += 1
-                        yield VideoProgress(frames, upscale_frame.computed, upscale_frame.repeated, self.num_frames)
+                    upscale_frames.begin_segment()
+                    for batch in batches(group, together):
+                        highs = upscale_frames([pixels for _, _, pixels in batch])
+                        for (_, shot, _), high in zip(batch, highs, strict=True):
+                            encoder.add(shot, high)
+                            frames += 1
+                            counts = upscale_frames.computed, upscale_frames.repeated
+                            yield VideoProgress(frames, *counts, self.num_frames)
 
     def assemble(self) -> list[str]:
         """Write the output from the segments, and delete them.
@@ -317,13 +321,14 @@ def pipe_video(
         del times[1:-1]  # the first and the last are needed
         container.mux(stream.encode(frame))
 
-    upscale_frame = FrameUpscaler(upscaler, options.steady)
+    upscale_frames = FrameUpscaler(upscaler, options.steady)
     shots = ((shot, colour.to_pixels(shot.frame, film.properties.coding)) for shot in film.shots(start, end))
     try:
         with FrameEncoder(upscaler, encoding, write) as encoder:
             for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
-                encoder.add(shot, upscale_frame(pixels))
-                yield VideoProgress(number, upscale_frame.computed, upscale_frame.repeated, film.properties.num_frames)
+                encoder.add(shot, *upscale_frames([pixels]))
+                counts = upscale_frames.computed, upscale_frames.repeated
+                yield VideoProgress(number, *counts, film.properties.num_frames)
         container.mux(stream.encode(None))
         container.close()
     except av.error.PyAVCallbackError as error:
