@@ -95,12 +95,14 @@ class ReadErrors:
     Attributes:
         packets: Packets that could not be decoded.
         repeated_times: Frames that were skipped because their time stamp is not after that of the frame before.
+        lost_start: Time at the beginning that cannot be decoded, in seconds, because a key frame is missing.
         ended_early: Why or where reading ended before the end of the film; empty if it did not.
         is_uneven: Whether times of frames are not those of a constant rate, if the output can only have one.
     """
 
     packets: int = 0
     repeated_times: int = 0
+    lost_start: Fraction = Fraction(0)
     ended_early: str = ""
     is_uneven: bool = False
 
@@ -110,6 +112,8 @@ class ReadErrors:
             yield f"{format_count(self.packets, 'damaged packet')} skipped"
         if self.repeated_times:
             yield f"{format_count(self.repeated_times, 'frame')} with repeated or decreasing times skipped"
+        if self.lost_start:
+            yield f"the first {float(self.lost_start):.3f} s cannot be decoded, because their key frame is missing"
         if self.ended_early:
             yield f"the film ends early: {self.ended_early}"
         if self.is_uneven:
@@ -145,6 +149,8 @@ class Film:
         if first is None:
             raise self._refuse(_A_FILM, "a stream of which no frame can be decoded", "check the file in a player")
         self.properties = self._find_properties(first.frame)
+        if self._earliest is not None:
+            self.errors.lost_start = max(first.time - self._earliest, 0) * self.properties.time_base
         self._shots = itertools.chain([first], self._shots)
 
     def close(self) -> None:
@@ -237,7 +243,7 @@ class Film:
 
     def _reopen(self) -> None:
         self.container.close()
-        self.errors = ReadErrors()
+        self.errors = ReadErrors(lost_start=self.errors.lost_start)
         self.container = self._open()
         self._stream = self._choose_stream()
         self._decoder = self._make_decoder()
@@ -300,9 +306,12 @@ class Film:
         base = self._stream.time_base
         step = max(round(1 / (self._stream.average_rate or self._stream.guessed_rate or 25) / base), 1)
         packets, time, has_begun = self.container.demux(self._stream), None, False
+        self._earliest: int | None = None  # time of a packet, until there is a frame
         while True:
             try:
                 packet = next(packets)
+                if not has_begun and packet.pts is not None and not packet.is_discard:
+                    self._earliest = packet.pts if self._earliest is None else min(self._earliest, packet.pts)
                 frames = self._decoder.decode(packet if packet.size else None)
             except StopIteration:
                 return

@@ -524,6 +524,24 @@ def test_a_truncated_film_is_upscaled_as_far_as_it_goes(upscaler, tmp_path):
     assert 10 < len(read_frames(tmp_path / "b.mkv")) < 60
 
 
+def test_a_film_without_its_first_key_frame_begins_at_the_next(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(60), options={"g": "25", "sc_threshold": "0"}, sound=True)
+    with av.open(str(source)) as film, av.open(str(tmp_path / "b.mkv"), "w") as copy:
+        streams = {each.index: copy.add_stream_from_template(each, opaque=True) for each in film.streams}
+        packets = [packet for packet in film.demux() if packet.size]
+        video = [packet for packet in packets if packet.stream.type == "video"]
+        for packet in packets:
+            if packet not in video[:5]:
+                packet.stream = streams[packet.stream.index]
+                copy.mux(packet)
+    job = VideoJob(upscaler, tmp_path / "b.mkv", tmp_path / "c.mkv", VideoOptions())
+    list(job.upscale())
+    (note,) = job.assemble()
+    assert note.startswith("the first 0.8")
+    assert [when for when, _ in read_film(tmp_path / "c.mkv")] == [(1000 + 40 * i) * MS for i in range(35)]
+    assert read_film(tmp_path / "c.mkv", "audio") == read_film(source, "audio")
+
+
 def test_damaged_packets_are_left_out_and_counted(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mkv", pictures(30), codec="ffv1", pixel_format="yuv420p")
     content = bytearray(source.read_bytes())
