@@ -50,6 +50,7 @@ _DEFAULT_FOR_ALPHA = {"mov": "prores_ks", "matroska": "libvpx-vp9", "webm": "lib
 # Encoders use a fixed number of threads, because the output of some depends on it.
 _THREADS = 4
 os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 prints much else
+_LARGEST_CRF = {"libx264": 51.0, "libx265": 51.0}  # 63 for the others
 _CRF = {"libx264": 17.0, "libx265": 18.0, "libvpx": 10.0, "libvpx-vp9": 20.0, "libsvtav1": 22.0}
 # Equal frames have to give equal packets, so that a film that was continued ends the same: x264's mbtree=1 does not.
 _OPTIONS: dict[str, dict[str, str]] = {
@@ -161,6 +162,10 @@ def choose_encoding(
     if crf is not None and name not in _CRF:
         choices = ", ".join(each for each, encoder in CODECS.items() if encoder in _CRF and each != "hevc")
         raise VideoError(Problem.failure("--crf", f"{name} has no such option", f"leave it out, or choose {choices}"))
+    if crf is not None and not 0 <= crf <= (most := _LARGEST_CRF.get(name, 63.0)):
+        raise VideoError(
+            Problem("--crf", f"a number from 0 to {most:g} for {name}", f"{crf:g}", "lower is better quality")
+        )
     wanted = _Traits.of(properties.pixel_format)
     if has_colour is not None:
         wanted = replace(wanted, is_grey=not has_colour, sampling=wanted.sampling if not wanted.is_grey else (0, 0))

@@ -623,6 +623,7 @@ def test_unknown_codecs_and_formats_are_explained(upscaler, tmp_path):
         ({"codec": "jpeg2000"}, "expected a codec that is written"),
         ({"pixel_format": "yuv420p9"}, "expected a format that libx264 encodes, got yuv420p9"),
         ({"codec": "prores", "crf": 10.0}, "prores_ks has no such option"),
+        ({"codec": "h264", "crf": 60.0}, "--crf: expected a number from 0 to 51 for libx264, got 60"),
     ):
         assert text in message(upscaler, source, tmp_path / "b.mkv", **options)
     assert "cannot hold prores" in message(upscaler, source, tmp_path / "b.webm", codec="prores")
