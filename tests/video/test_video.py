@@ -372,6 +372,16 @@ def test_a_film_that_cannot_be_entered_in_the_middle_is_decoded_from_its_beginni
     assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
 
 
+def test_a_film_is_entered_only_where_the_same_frame_is_found_again(tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(60), options={"g": "25", "sc_threshold": "0"})
+    shots = list(Film(source).shots())
+    film = Film(source)
+    assert film.skip_to(shots[40].time, shots[40].digest())
+    assert [shot.time for shot in film.shots()] == [shot.time for shot in shots[41:]]
+    assert not film.skip_to(shots[40].time, shots[39].digest())
+    assert [shot.time for shot in film.shots()] == [shot.time for shot in shots]
+
+
 def test_a_damaged_segment_is_made_again(upscaler, tmp_path):
     source, target = write_film(tmp_path / "a.mkv", pictures(100)), tmp_path / "b.mkv"
     make(upscaler, source, tmp_path / "whole.mkv")
@@ -769,9 +779,15 @@ def test_a_timecode_and_chapters_of_quicktime_are_made_again(upscaler, tmp_path)
 
 def test_the_last_frame_is_shown_as_long_as_before(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mp4", pictures(4), times=[0, 512, 1024, 102_400], time_base=Fraction(1, 12_800))
-    make(upscaler, source, tmp_path / "b.mp4")
+    job = VideoJob(upscaler, source, tmp_path / "b.mp4", VideoOptions())
+    list(job.upscale())
+    path = tmp_path / "b.mp4.parts" / "000000.json"
+    segment = json.loads(path.read_text())
+    assert segment["last_duration"] == read_frames(source)[-1].duration > 0
+    path.write_text(json.dumps(segment | {"last_duration": 5120}))  # PyAV cannot write such a film
+    job.assemble()
     with av.open(str(tmp_path / "b.mp4")) as film:
-        assert film.streams.video[0].duration == 102_400 + 512
+        assert film.streams.video[0].duration == 102_400 + 5120
 
 
 def test_transparency_that_an_encoder_only_lists_is_dropped_with_a_note(upscaler, tmp_path):
