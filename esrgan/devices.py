@@ -103,6 +103,17 @@ def has_native_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def has_fast_winograd() -> bool:
+    """Return whether Winograd's algorithm convolves faster than PyTorch's convolutions, in float32 on this CPU.
+
+    It consists of matrix products, for which PyTorch uses MKL. On AMD's processors MKL computes with vectors of 256
+    bits, but the convolutions with 512, which Zen 5 computes at full width. Only AMD has sse4a, and of its
+    processors only Zen 5 has avx512_vp2intersect.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    return not (capabilities.get("sse4a", False) and capabilities.get("avx512_vp2intersect", False))
+
+
 def low_precision_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     """Return the dtype for autocast.
 

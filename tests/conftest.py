@@ -31,6 +31,12 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["ESRGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(autouse=True)
+def winograd_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test Winograd's algorithm also on CPUs where commands do not use it."""
+    monkeypatch.setattr("esrgan.devices.has_fast_winograd", lambda: True)
+
+
 @pytest.fixture(scope="session")
 def write_images() -> Callable[..., Path]:
     """Return the function ``(folder, count, size=(44, 40), channels=3)`` that writes smooth images into a folder."""

@@ -5,9 +5,11 @@ from contextlib import suppress
 import pytest
 import torch
 
+from esrgan import devices
 from esrgan.devices import (
     benchmark_convolutions,
     exact_float32,
+    has_fast_winograd,
     has_native_bfloat16,
     is_out_of_memory,
     low_precision_dtype,
@@ -16,6 +18,8 @@ from esrgan.devices import (
 )
 from esrgan.errors import DeviceError
 from esrgan.inference import upscaler
+from esrgan.inference.upscaler import choose_arithmetic
+from esrgan.models import winograd
 
 CPU = torch.device("cpu")
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
@@ -100,6 +104,20 @@ def test_cpu_bfloat16_follows_its_capabilities(monkeypatch, feature, value):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, feature: value})
     assert has_native_bfloat16(CPU) is value
     assert has_native_bfloat16(torch.device("mps")) is False
+
+
+ZEN_4, ZEN_5 = {"sse4a": True, "avx512_f": True}, {"sse4a": True, "avx512_f": True, "avx512_vp2intersect": True}
+TIGER_LAKE, ARM = {"sse4a": False, "avx512_f": True, "avx512_vp2intersect": True}, {"neon": True}
+
+
+@pytest.mark.parametrize(("capabilities", "is_fast"), [(ZEN_4, True), (ZEN_5, False), (TIGER_LAKE, True), (ARM, True)])
+def test_zen_5_convolves_directly(monkeypatch, capabilities, is_fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(devices, "has_fast_winograd", has_fast_winograd)
+    assert choose_arithmetic(CPU, "fp32") == choose_arithmetic(CPU, "auto") == (torch.float32, is_fast)
+    assert choose_arithmetic(CPU, "exact") == (torch.float32, False)
+    with winograd.winograd_convolutions(CPU):
+        assert winograd.is_suitable(torch.zeros(1, 3, 32, 32), 64) is is_fast
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from esrgan import pretrained
+from esrgan import devices, pretrained
 from esrgan.devices import select_device
 from esrgan.errors import DeviceError
 from esrgan.inference import pil
@@ -105,10 +105,9 @@ class Upscaler:
                 ``esrgan models``, a generator that is already loaded, or a list of these. The default is the bundled
                 GAN model.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "exact" is float32, on the CPU bit for bit as for the whole image; "fp32" is float32 by
-                Winograd's algorithm on the CPU, and the same as "exact" on other devices; "bf16" and "fp16" compute
-                trunks in half precision. "auto" is the fastest that is exact to the eye: fp16 on a CUDA GPU, and fp32
-                on other devices.
+            precision: "exact" is float32, on the CPU bit for bit as for the whole image; "fp32" is float32, by Winograd's
+                algorithm on CPUs where that is faster; "bf16" and "fp16" compute trunks in half precision. "auto" is
+                the fastest that is exact to the eye: fp16 on a CUDA GPU, and fp32 on other devices.
             **options: Those of ``UpscaleOptions``. Without a size, an ncnn file whose last layer resizes the output
                 sets it, and this resizing is done as there, without antialiasing.
 
@@ -263,4 +262,4 @@ def choose_arithmetic(device: torch.device, precision: str) -> tuple[torch.dtype
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("fp16: float16 is not supported on a CPU; use bf16 or fp32")
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    return dtype, precision == "fp32" and device.type == "cpu"
+    return dtype, precision == "fp32" and device.type == "cpu" and devices.has_fast_winograd()

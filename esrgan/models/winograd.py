@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from esrgan import devices
+
 SIDE = 4  # px
 # With fewer tiles in a batch or fewer channels, the transforms take longer than is gained.
 MIN_TILES, MIN_CHANNELS = 64, 32
@@ -51,12 +53,12 @@ _switch = _Switch()
 
 @contextmanager
 def winograd_convolutions(device: torch.device) -> Iterator[None]:
-    """On a CPU, have networks in the block convolve by Winograd's algorithm where they can.
+    """On a CPU where it is faster, have networks in the block convolve by Winograd's algorithm where they can.
 
     Results differ from those of other convolutions by rounding, and large images need much memory, so this is for
     training steps. The setting applies to the current thread only.
     """
-    before, _switch.is_on = _switch.is_on, device.type == "cpu"
+    before, _switch.is_on = _switch.is_on, device.type == "cpu" and devices.has_fast_winograd()
     try:
         yield
     finally:
