@@ -105,9 +105,9 @@ class Upscaler:
                 ``esrgan models``, a generator that is already loaded, or a list of these. The default is the bundled
                 GAN model.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "exact" is float32, on the CPU bit for bit as for the whole image; "fp32" is float32, by Winograd's
-                algorithm on CPUs where that is faster; "bf16" and "fp16" compute trunks in half precision. "auto" is
-                the fastest that is exact to the eye: fp16 on a CUDA GPU, and fp32 on other devices.
+            precision: "exact" is float32, on the CPU bit for bit as for the whole image; "fp32" is float32, by
+                Winograd's algorithm on CPUs where that is faster; "bf16" and "fp16" compute trunks in half precision.
+                "auto" is the fastest that is exact to the eye: fp16 on a CUDA GPU, and fp32 on other devices.
             **options: Those of ``UpscaleOptions``. Without a size, an ncnn file whose last layer resizes the output
                 sets it, and this resizing is done as there, without antialiasing.
 
