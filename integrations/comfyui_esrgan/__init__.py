@@ -1,4 +1,7 @@
-"""Nodes for ComfyUI: load, blend and apply generators. ../README.md explains how to install them."""
+"""Nodes for ComfyUI: load, blend and apply generators.
+
+docs/how_to/other_programs.md explains how to install them, and ../README.md how they are tested.
+"""
 
 from __future__ import annotations
 
