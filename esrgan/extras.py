@@ -12,6 +12,7 @@ EXTRAS = {
     "demo": (("gradio",), "the demo web page"),
     "export": (("onnx", "onnxruntime", "onnxscript"), "ONNX export"),
     "heic": (("pillow_heif",), "HEIC images"),
+    "hub": (("huggingface_hub",), "models on the Hugging Face Hub"),
     "video": (("av",), "films"),
     "ray": (("pyarrow", "ray"), "upscaling on a cluster"),
 }

@@ -17,6 +17,7 @@ from torch import Tensor
 from esrgan import devices, pretrained
 from esrgan.devices import select_device
 from esrgan.errors import DeviceError
+from esrgan.hub import WEIGHTS_NAME, HubFile
 from esrgan.inference import pil
 from esrgan.inference.arrays import upscale_array, upscale_tensor
 from esrgan.inference.chain import Chain
@@ -101,9 +102,9 @@ class Upscaler:
         """Load a generator, or several that are applied one after the other.
 
         Args:
-            path: A weight file or the name of a model, as in ``esrgan.weights.load_generator`` and listed by
-                ``esrgan models``, a generator that is already loaded, or a list of these. The default is the bundled
-                GAN model.
+            path: A weight file, the name of a model (``esrgan models`` lists them) or a reference such as
+                ``hf:owner/name``, as in ``esrgan.weights.load_generator``; a generator that is already loaded; or a
+                list of these. The default is the bundled GAN model.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
             precision: "exact" is float32, on the CPU bit for bit as for the whole image; "fp32" is float32, by
                 Winograd's algorithm on CPUs where that is faster; "bf16" and "fp16" compute trunks in half precision.
@@ -135,6 +136,40 @@ class Upscaler:
         described = [f"{name}: {file.describe()}" for name, file in zip(names, loaded, strict=True)]
         upscaler.description = "; then ".join(described)
         return upscaler
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        filename: str = WEIGHTS_NAME,
+        revision: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        **options: Any,
+    ) -> Upscaler:
+        """Load a generator from the Hugging Face Hub; needs the extra ``[hub]``.
+
+        Nothing in the repository is executed. The file is kept in the cache of ``huggingface_hub``, which is used
+        without a network.
+
+        Args:
+            repo: The repository, as "owner/name".
+            filename: The weight file in it: .safetensors, .pth or .pt.
+            revision: A branch, tag or commit. With a commit, the result can never change.
+            device: As for ``from_file``.
+            precision: As for ``from_file``.
+            **options: Those of ``UpscaleOptions``.
+
+        Returns:
+            The upscaler.
+
+        Raises:
+            EsrganError: If the extra is not installed, there is no such repository, revision or file, it can be neither
+                downloaded nor found in the cache, or ``from_file`` raises the error.
+            ValueError: As ``from_file``.
+            TypeError: As ``from_file``.
+        """
+        return cls.from_file(HubFile(repo, filename, revision).download(), device, precision, **options)
 
     def __repr__(self) -> str:
         return f"Upscaler({self.description}; on {self.device} in {self.arithmetic})"

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from esrgan import hub
 from esrgan.errors import DownloadError, WeightsError
 from esrgan.files import cache_dir, expand_user
 from esrgan.text import did_you_mean
@@ -188,13 +189,17 @@ def resolve(model: str | Path) -> Path:
     """Return the path of a model's file.
 
     Args:
-        model: A name in ``MODELS``, or a path. A name always means that model; write ``./name`` for a file of that
-            name.
+        model: A name in ``MODELS``, a path, or a reference such as ``hf:owner/name`` to a file on the Hugging Face Hub,
+            which is downloaded if it is new (``esrgan.hub``). A name always means that model; write ``./name`` for a
+            file of that name.
 
     Raises:
-        WeightsError: If a public model has not been downloaded, or its checksum is wrong.
+        WeightsError: If a public model has not been downloaded, its checksum is wrong, or there is no such file on the
+            Hugging Face Hub.
     """
     name = str(model)
+    if name.startswith(hub.PREFIX):
+        return hub.HubFile.parse(name).download()
     if name not in MODELS:
         return expand_user(model)
     if MODELS[name].source and not is_on_disk(name):

@@ -110,8 +110,9 @@ def load_generator(path: str | Path) -> GeneratorFile:
     pair.
 
     Args:
-        path: The file (for an ncnn pair also the common name without suffix), or a name in
-            ``esrgan.pretrained.MODELS``.
+        path: The file (for an ncnn pair also the common name without suffix), a name in ``esrgan.pretrained.MODELS``,
+            or ``hf:owner/name``, ``hf:owner/name@revision`` or ``hf:owner/name/file`` for a file on the Hugging Face
+            Hub, which is downloaded if it is new.
 
     Returns:
         The generator, its weights converted to float32 under BasicSR's names.

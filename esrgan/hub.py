@@ -1,0 +1,102 @@
+"""Weight files in repositories of the Hugging Face Hub: their references, such as ``hf:owner/name``, and downloads.
+
+``huggingface_hub`` downloads them to its own cache, from which they are read again without a network.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from esrgan.errors import WeightsError
+from esrgan.extras import require_extra
+from esrgan.text import one_line
+from esrgan.weight_formats import WEIGHT_SUFFIXES
+
+PREFIX = "hf:"
+WEIGHTS_NAME = "model.safetensors"
+_REFERENCE = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<filename>.+))?")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A weight file in a repository.
+
+    Attributes:
+        repo: The repository, as "owner/name".
+        filename: The file's path in the repository.
+        revision: A branch, tag or commit; None is the default branch.
+
+    Example:
+        >>> from esrgan.hub import HubFile
+        >>> HubFile.parse("hf:owner/name@v1.0/weights/4x.pth")
+        HubFile(repo='owner/name', filename='weights/4x.pth', revision='v1.0')
+    """
+
+    repo: str
+    filename: str = WEIGHTS_NAME
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, reference: str) -> HubFile:
+        """Return the file of a reference ``hf:owner/name``, to which ``@revision`` and ``/file`` may be appended.
+
+        Raises:
+            WeightsError: If the reference has another form.
+        """
+        match = _REFERENCE.fullmatch(reference.replace("\\", "/"))  # paths of Windows have backslashes
+        if match is None:
+            raise WeightsError(f"{reference}: expected hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/FILE")
+        return cls(match["repo"], match["filename"] or WEIGHTS_NAME, match["revision"])
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{PREFIX}{self.repo}{revision}/{self.filename}"
+
+    def download(self) -> Path:
+        """Return the path of the file in the cache of ``huggingface_hub``, after downloading it if it is new.
+
+        Without a network, or with ``HF_HUB_OFFLINE=1``, the cached file is used.
+
+        Raises:
+            WeightsError: If the file is not a weight file, or there is no such repository, revision or file, or it can
+                be neither downloaded nor found in the cache.
+            EsrganError: If the extra ``[hub]`` is not installed.
+        """
+        if not self.filename.endswith(WEIGHT_SUFFIXES):
+            expected = ", ".join(WEIGHT_SUFFIXES)
+            raise WeightsError(f"{self}: expected a file whose name ends in one of {expected}, got {self.filename}")
+        require_extra("hub")
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        try:
+            return Path(huggingface_hub.hf_hub_download(self.repo, self.filename, revision=self.revision))
+        except errors.GatedRepoError as error:
+            reason = "its authors ask for a registration; follow the steps on its page, then run `hf auth login`"
+            raise WeightsError(f"{self}: {reason}") from error
+        except errors.RepositoryNotFoundError as error:
+            reason = f"no such repository {self.repo}; check its name, or run `hf auth login` if it is private"
+            raise WeightsError(f"{self}: {reason}") from error
+        except errors.RevisionNotFoundError as error:
+            raise WeightsError(f"{self}: no such branch, tag or commit; check the revision") from error
+        except errors.LocalEntryNotFoundError as error:  # also the parent of the next error
+            reason = "not in the cache, and the Hugging Face Hub cannot be reached; check the network connection"
+            raise WeightsError(f"{self}: {reason}") from error
+        except errors.EntryNotFoundError as error:
+            raise WeightsError(f"{self}: no such file; {self._suggest_files()}") from error
+        except Exception as error:  # an invalid name, a full disk, or one of the HTTP client, which varies by version
+            reason = one_line(str(error) or type(error).__name__, 200)
+            raise WeightsError(f"{self}: cannot be downloaded: {reason}; check the name, or try again") from error
+
+    def _suggest_files(self) -> str:
+        """Return which weight files the repository has instead."""
+        from huggingface_hub import HfApi
+
+        try:
+            files = HfApi().list_repo_files(self.repo, revision=self.revision)
+        except Exception:  # as above
+            return "its page lists the files"
+        weights = [file for file in files if file.endswith(WEIGHT_SUFFIXES)]
+        return f"the repository has {', '.join(weights)}" if weights else "the repository has no weight files"
