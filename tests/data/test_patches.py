@@ -249,6 +249,7 @@ def test_request_to_stop_ends_the_wait_for_a_batch(monkeypatch):
             process.kill()
 
 
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="needs processes that inherit the patches")
 def test_loader_processes_need_no_shared_memory(cached_pairs, monkeypatch):
     def refuse(*_):
         raise RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)")
