@@ -34,7 +34,7 @@ def install(extra: str = "") -> None:
                 sys.exit("Python's venv module is incomplete; on Debian and Ubuntu: apt install python3-venv")
             raise
     stamp = FOLDER / f"installed{extra}"
-    sources = (ROOT / "pyproject.toml", ROOT / "esrgan/__init__.py")
+    sources = (ROOT / "pyproject.toml", ROOT / "esrgan/version.py")
     wanted = hashlib.sha256(b"".join([bytes(ROOT), *(path.read_bytes() for path in sources)])).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return

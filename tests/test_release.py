@@ -1,6 +1,8 @@
 """The wheel and the sdist are complete and work."""
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,10 @@ import pytest
 import esrgan
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+_spec = importlib.util.spec_from_file_location("release", ROOT / "scripts/release.py")
+release = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(release)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,7 @@ def distributions(tmp_path_factory):
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
+    assert max(wheel.stat().st_size, sdist.stat().st_size) < 100e6, "PyPI accepts files of up to 100 MB"
     return wheel, sdist, set(tracked)
 
 
@@ -80,6 +87,63 @@ def test_the_wheel_runs_standalone(distributions, tmp_path):
 
 
 def test_version_is_defined_once():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert "version" not in project
+    assert "version" not in PROJECT
     assert f"version: {esrgan.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert (
+        release.find_problems("v0.0.0")[0]
+        == f"tag v0.0.0: expected v{esrgan.__version__}, the version in esrgan/version.py"
+    )
+    assert not [problem for problem in release.find_problems(f"v{esrgan.__version__}") if "version:" in problem]
+    released = re.search(r"^## \[?(\d[^\]\s]*)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert released is None or released[1] == esrgan.__version__
+
+
+def test_all_pages_install_from_the_same_place():
+    kinds = [
+        [kind for kind, text in texts.items() if text in release.read(name)] for name, texts in release.TEXTS.items()
+    ]
+    assert kinds in ([["clone"]] * len(kinds), [["pypi"]] * len(kinds))
+    for page in (ROOT / "README.md", ROOT / "docs/index.md", *ROOT.glob("docs/**/*.md")):
+        text = release.read(page)
+        for known in release.TEXTS.get(str(page.relative_to(ROOT)), {}).values():
+            text = text.replace(known, "")
+        assert "install -e" not in text, page
+
+
+def test_texts_can_be_switched(monkeypatch, tmp_path):
+    for name in release.TEXTS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    for kind in ("clone", "pypi", "clone"):
+        release.set_texts(kind)
+        assert all(texts[kind] in release.read(name) for name, texts in release.TEXTS.items())
+        assert len(release.read("README.md").split()) <= 1400
+
+
+def test_python_versions_are_the_same_everywhere():
+    versions = re.findall(r"Programming Language :: Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    for workflow in ("check", "release"):
+        text = (ROOT / f".github/workflows/{workflow}.yml").read_text("utf-8")
+        assert f'python: ["{versions[0]}", "{versions[-1]}"]' in text
+    image = (ROOT / "Dockerfile").read_text("utf-8")
+    assert re.search(r"^ARG PYTHON=(.*)$", image, re.MULTILINE)[1] in versions
+
+
+def test_the_image_has_known_extras_and_an_ordinary_user():
+    image = (ROOT / "Dockerfile").read_text("utf-8")
+    assert set(re.search(r"^ARG EXTRAS=(.*)$", image, re.MULTILINE)[1].split(",")) < set(
+        PROJECT["optional-dependencies"]
+    )
+    assert re.findall(r"^USER (.*)$", image, re.MULTILINE) == ["esrgan"]
+
+
+def test_publishing_needs_no_secret_and_few_permissions():
+    text = (ROOT / ".github/workflows/release.yml").read_text("utf-8")
+    assert "secrets" not in text
+    assert "password" not in text
+    assert "\npermissions: {}\n" in text
+    assert re.findall(r"^      ([a-z-]+: (?:read|write))$", text, re.MULTILINE) == ["contents: read", "id-token: write"]
+    assert 'release.py --check "$GITHUB_REF_NAME"' in text
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|release/v1)", name) for name in re.findall(r"uses: (\S+)", text))
