@@ -33,6 +33,7 @@ OTHER_FLAGS = {
     "--nproc-per-node",
 }
 OTHER_FLAGS |= {"--master-addr", "--master-port"}  # of torchrun
+OTHER_FLAGS |= {"--build-arg", "--gpus", "--rm", "--user"}  # of Docker
 OTHER_FLAGS |= {"--head", "--logdir"}  # of Ray and TensorBoard
 OTHER_FLAGS |= {"--signal", "--signals-to-handle"}  # of Slurm and torchrun
 OTHER_FLAGS |= {flag for hints in FOREIGN_OPTIONS.values() for flag in hints}
