@@ -12,6 +12,7 @@ import psutil
 
 from esrgan import machine
 from esrgan.cli import arguments, process
+from esrgan.errors import EsrganError
 from esrgan.extras import EXTRAS, missing_modules
 from esrgan.files import describe_path
 from esrgan.text import describe_error, format_count, format_size, one_line
@@ -106,7 +107,11 @@ def _models() -> Iterator[tuple[str, str]]:
         yield "vgg, alexnet", "unknown without torchvision; pip install 'esrgan[metrics]'"
         return
     for network, purpose in (("vgg19", "the perceptual loss"), ("vgg16", "--metrics vgg16"), ("alexnet", "LPIPS")):
-        path = torchvision_weights_path(network)
+        try:
+            path = torchvision_weights_path(network)
+        except EsrganError as error:
+            yield network, f"for {purpose}: {error}"
+            continue
         found = describe_path(path)
         state = {"a file": str(path), "nothing": "not downloaded yet"}.get(found, f"{found}, {path}")
         yield network, f"for {purpose}: {state}"

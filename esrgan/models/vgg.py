@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from esrgan.download import Download, download
-from esrgan.errors import DownloadError, WeightsError
+from esrgan.errors import DownloadError, EsrganError, Problem, WeightsError
 from esrgan.models import winograd
+from esrgan.text import one_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as torchvision defines it
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,9 +38,23 @@ def layer_indices(vgg_type: str) -> dict[str, int]:
     return indices
 
 
-def _untrained_features(vgg_type: str) -> nn.Sequential:
-    import torchvision  # The import takes seconds, and upscaling does not need it.
+def _import_torchvision() -> Any:
+    """Return torchvision. The import takes seconds, and upscaling does not need it.
 
+    Raises:
+        EsrganError: If it was built for another PyTorch, as for CUDA when PyTorch is for CPUs.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        expected, got = f"a build for PyTorch {torch.__version__}", f"another one ({one_line(str(error), 100)})"
+        remedy = "reinstall both from one index, such as https://download.pytorch.org/whl/cpu"
+        raise EsrganError(Problem("torchvision", expected, got, remedy)) from error
+    return torchvision
+
+
+def _untrained_features(vgg_type: str) -> nn.Sequential:
+    torchvision = _import_torchvision()
     with torch.device("meta"):  # creates the layers without allocating memory or drawing random numbers
         features: nn.Sequential = getattr(torchvision.models, vgg_type)(weights=None).features
     return features
@@ -124,9 +140,7 @@ def torchvision_weights_path(network: str) -> Path:
 
 def torchvision_weights_url(network: str) -> str:
     """Return the URL of torchvision's ImageNet weights of a network."""
-    import torchvision
-
-    url: str = torchvision.models.get_model_weights(network).IMAGENET1K_V1.url
+    url: str = _import_torchvision().models.get_model_weights(network).IMAGENET1K_V1.url
     return url
 
 

@@ -1,6 +1,7 @@
 """``esrgan doctor``."""
 
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -106,3 +107,14 @@ def test_doctor_names_the_missing_extra(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torchmetrics" else find(name))
     assert main(["doctor"]) == 0
     assert "torchmetrics missing; pip install 'esrgan[metrics]'" in capsys.readouterr().out
+
+
+def test_doctor_names_a_torchvision_for_another_pytorch(tmp_path, capsys, monkeypatch):
+    (tmp_path / "torchvision.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    assert main(["doctor"]) == 0
+    found = (
+        "expected a build for PyTorch .*, got another one .operator torchvision::nms does not exist.; reinstall both"
+    )
+    assert re.search(f"  vgg19 .*for the perceptual loss: torchvision: {found}", capsys.readouterr().out)
