@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ import torch
 
 from esrgan.errors import DeviceError
 from esrgan.machine import FreeCpus, cpu_quota
-from esrgan.text import format_count
 
 _USERS_THREADS = {"OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"}  # set how many, or where
 
@@ -93,16 +91,6 @@ def select_local_device(name: str) -> torch.device:
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         return select_device(f"cuda:{os.environ['LOCAL_RANK']}")
     return device
-
-
-def describe_processor(device: torch.device) -> str:
-    """Return the name of a GPU, or of the CPU with the number of threads that compute."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "mps":
-        return "Apple GPU"
-    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
-    return f"{name}, {format_count(torch.get_num_threads(), 'thread')}"
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

@@ -7,13 +7,11 @@ import gc
 import io
 import os
 import platform
-import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 
 from esrgan.cli import spinning
@@ -33,13 +31,6 @@ def versions() -> list[str]:
 
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CUDA none"
     return [f"esrgan {esrgan.__version__}", f"torch {torch.__version__}", cuda, f"Python {platform.python_version()}"]
-
-
-def command_line() -> str:
-    """Return the command that started this process, for people to read."""
-    program = Path(sys.argv[0]).name
-    program = "esrgan" if program == "__main__.py" else program
-    return f"{'python ' if program.endswith('.py') else ''}{shlex.join([program, *sys.argv[1:]])}"
 
 
 def keep_freed_memory() -> None:

@@ -110,9 +110,7 @@ def evaluate_and_report(
     }
     if args.out_dir:
         renderers[args.out_dir / "report.md"] = lambda result: evaluation.render_markdown(result, num_listed)
-        renderers[args.out_dir / "report.html"] = lambda result: evaluation.render_html(
-            result, num_listed or 2, args.out_dir, process.command_line()
-        )
+        renderers[args.out_dir / "report.html"] = lambda result: evaluation.render_html(result, num_listed or 2)
     _check_outputs(args)
     known = {field.name for field in fields(evaluation.EvaluationOptions)}
     options = {name: value for name, value in vars(args).items() if name in known}

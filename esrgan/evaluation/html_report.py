@@ -6,27 +6,22 @@ import base64
 import hashlib
 import io
 import math
-import os
-from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from esrgan.evaluation.crops import WINDOW_PX, ImageCrop, ImageVersions, to_pil
+from esrgan.evaluation.crops import WINDOW_PX, ImageCrop, to_pil
 from esrgan.evaluation.html_tables import escape_text, format_score, render_images_table, render_methods_table
 from esrgan.evaluation.markdown import (
+    INTERVALS_CAPTION,
     describe_differences,
     describe_failures,
     describe_means,
     describe_speed,
 )
-from esrgan.evaluation.measuring import output_path
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
-from esrgan.files import expand_user
 from esrgan.text import format_count
 
 # From no error to the largest error. Each colour is lighter than the one before, so the scale also works in grey.
@@ -36,33 +31,19 @@ _ERROR_PERCENTILE = 99.5
 
 _LEGEND = {
     "Crops": f"The window of up to {WINDOW_PX}×{WINDOW_PX} px where the models differ most, or where a single model "
-    "differs most from the first method. A thumbnail shows its position. Select a crop to compare it with another one. "
-    "Alpha is ignored, as in the metrics.",
-    "Differences": "Means over the images, with intervals from a bootstrap over them. A difference is significant if "
-    "its 95 % interval excludes zero and a permutation test agrees.",
+    "differs most from the first method. A thumbnail shows its position. Select a crop to flip between the methods: "
+    "tap it, or use ← and →. Alpha is ignored, as in the metrics.",
     "Error maps": "Absolute difference from HR, averaged over the channels, in 8-bit levels. "
     "All methods of an image share one scale.",
 }
 
-# Two versions of an image, one on either side of a boundary; ``report.js`` fills it in.
-_COMPARISON = """<dialog aria-labelledby="compared">
-<form method="dialog"><h2 id="compared"></h2><button>Close</button></form>
-<div class="view"><img alt=""><img alt=""></div>
-<label>Boundary <input type="range" min="0" max="100" value="50"></label>
-<div class="choices"><label>Left <select></select></label> <button type="button">Swap</button>
-<label>Right <select></select></label></div>
-<p aria-live="polite"></p>
-</dialog>"""
 
-
-def render_html(evaluation: Evaluation, num_shown: int = 2, folder: Path | None = None, command: str = "") -> str:
+def render_html(evaluation: Evaluation, num_shown: int = 2) -> str:
     """Return the HTML report. All text is escaped, because file names can contain anything.
 
     Args:
         evaluation: The results. Images are shown as far as ``EvaluationOptions.num_shown`` had their crops kept.
         num_shown: Number of best and number of worst images to show for each dataset.
-        folder: Where the report will be saved, for links to the whole images; None leaves them out.
-        command: The command that made the evaluation, for the footer.
 
     Returns:
         HTML, to be saved as UTF-8. Each photograph shown takes about 55 kB per method, plus 55 kB.
@@ -74,9 +55,10 @@ def render_html(evaluation: Evaluation, num_shown: int = 2, folder: Path | None 
     stops = ", ".join(f"rgb{colour}" for colour in _ERROR_COLOURS)
     title = escape_text(", ".join(evaluation.models))
     links = " · ".join(f'<a href="#d{i}">{escape_text(s.dataset)}</a>' for i, s in enumerate(evaluation.datasets))
-    sections = (_render_section(each, f"d{i}", num_shown, folder) for i, each in enumerate(evaluation.datasets))
-    explanations = {"Scores": evaluation.conventions, **_LEGEND}
-    origin = {**evaluation.origin, **({"command": command} if command else {})}
+    terms = "".join(
+        f"<dt>{escape_text(term)}</dt><dd>{escape_text(fact)}</dd>"
+        for term, fact in [*evaluation.facts.items(), *_LEGEND.items()]
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -91,35 +73,33 @@ def render_html(evaluation: Evaluation, num_shown: int = 2, folder: Path | None 
 <body>
 <header>
 <h1>{title}</h1>
-{_render_terms(evaluation.models)}
+<dl>{terms}</dl>
 {f"<nav>{links}</nav>" if len(evaluation.datasets) > 1 else ""}
 </header>
 <label class="zoom">Zoom <input type="range" min="1" max="4" step="1" value="2"> <output>2×</output></label>
 <main>
-{"".join(sections)}
-<section><h2>How the results were computed</h2>{_render_terms(explanations)}</section>
+{"".join(_render_section(each, f"d{i}", num_shown) for i, each in enumerate(evaluation.datasets))}
 </main>
-<footer>{_render_terms(origin)}</footer>
-{_COMPARISON}
+<dialog aria-labelledby="flip-name">
+<form method="dialog"><h2 id="flip-name"></h2><button>Close</button></form>
+<button type="button" class="view"><img alt=""></button>
+<p aria-live="polite"></p>
+<div class="choices"></div>
+</dialog>
 <script>{script}</script>
 </body>
 </html>
 """
 
 
-def _render_terms(facts: Mapping[str, str]) -> str:
-    terms = (f"<dt>{escape_text(term)}</dt><dd>{escape_text(fact)}</dd>" for term, fact in facts.items())
-    return f"<dl>{''.join(terms)}</dl>"
-
-
-def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int, folder: Path | None) -> str:
+def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int) -> str:
     parts = [f'<section id="{key}"><h2>{escape_text(dataset.dataset)}</h2>']
     names = list(dataset.results)
     if names:
         best, worst = ([n for n in group if n in dataset.crops] for group in dataset.best_and_worst(num_shown))
         links = {name: f"{key}-{names.index(name)}" for name in [*best, *worst]}
         first, last, metric = dataset.methods[0], dataset.methods[-1], dataset.metrics[0]
-        lines = [*describe_means(dataset), *describe_differences(dataset), describe_speed(dataset)]
+        lines = [*describe_means(dataset), INTERVALS_CAPTION, *describe_differences(dataset), describe_speed(dataset)]
         parts += [
             render_methods_table(dataset, f"Means over {format_count(len(names), 'image')}"),
             f'<ul class="differences">{"".join(f"<li>{escape_text(line)}</li>" for line in lines)}</ul>',
@@ -128,7 +108,7 @@ def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int, folder
         for heading, group in (("Largest", best), ("Smallest", worst)):
             if group:
                 gain = f"gain of {escape_text(last)} over {escape_text(first)} in {escape_text(metric.label)}"
-                parts += [f"<h3>{heading} {gain}</h3>", *(_render_article(dataset, n, links[n], folder) for n in group)]
+                parts += [f"<h3>{heading} {gain}</h3>", *(_render_article(dataset, n, links[n]) for n in group)]
     parts += [f"<p>{escape_text(line)}</p>" for line in (dataset.left_out, dataset.misalignment) if line]
     if dataset.errors:
         errors = "".join(f"<li>{escape_text(str(error))}</li>" for error in dataset.errors)
@@ -136,55 +116,30 @@ def _render_section(dataset: DatasetEvaluation, key: str, num_shown: int, folder
     return "\n".join([*parts, "</section>"])
 
 
-def _render_article(dataset: DatasetEvaluation, name: str, key: str, folder: Path | None) -> str:
-    """Render an image: the window's position, the scores, the crops of all versions, and the error maps below them."""
+def _render_article(dataset: DatasetEvaluation, name: str, key: str) -> str:
+    """Render an image: the window's position, the scores, the crops and their error maps."""
     crop, metric = dataset.crops[name], dataset.metrics[0]
     versions, window = crop.versions, crop.window
-    crops = [_render_tile(to_pil(versions.low), "crop", "LR", "nearest neighbour", name)]
+    errors = versions.error_maps()
+    limit = max([1, *(math.ceil(np.percentile(error, _ERROR_PERCENTILE)) for error in errors.values())])
+    low = _render_tile(to_pil(versions.low), "crop", "LR", "nearest neighbour", name)
+    columns = [low + (_render_error_scale(limit) if errors else "")]
     for method in dataset.methods:
         score = dataset.results[name][method].scores.get(metric.name)
         note = "" if score is None else f"{format_score(score, metric)} {metric.unit}"
-        crops.append(_render_tile(to_pil(versions.outputs[method]), "crop", method, note, name))
+        column = _render_tile(to_pil(versions.outputs[method]), "crop", method, note, name)
+        if errors:
+            note = f"mean error {errors[method].mean():.1f}"
+            column += _render_tile(_colour_errors(errors[method], limit), "error", method, note, f"{name}, error map")
+        columns.append(column)
     if versions.high is not None:
-        crops.append(_render_tile(to_pil(versions.high), "crop", "HR", "ground truth", name))
+        columns.append(_render_tile(to_pil(versions.high), "crop", "HR", "ground truth", name))
     return (
         f'<article id="{key}" style="--width: {window.width}; --height: {window.height}"><h4>{escape_text(name)}</h4>'
         f'<div class="overview">{_render_thumbnail(crop, name)}'
-        f"<div>{render_methods_table(dataset, f'Scores of {name}', name)}"
-        f"{_render_links(dataset, name, folder)}</div></div>\n"
-        f'<div class="tiles">{"".join(crops)}</div>{_render_error_maps(dataset.methods, versions, name)}</article>'
+        f"{render_methods_table(dataset, f'Scores of {name}', name)}</div>\n"
+        f'<div class="columns">{"".join(f"<div>{column}</div>" for column in columns)}</div></article>'
     )
-
-
-def _render_links(dataset: DatasetEvaluation, name: str, folder: Path | None) -> str:
-    """Render links to the whole images, which are written beside the report."""
-    if folder is None or dataset.out_dir is None:
-        return ""
-    paths = {method: output_path(dataset.out_dir, name, method) for method in (*dataset.methods, "sheet")}
-    links = (
-        f'<a href="{quote(os.fsencode(Path(os.path.relpath(path, expand_user(folder))).as_posix()))}">'
-        f"{escape_text('all side by side' if method == 'sheet' else method)}</a>"
-        for method, path in paths.items()
-    )
-    return f"<p>Whole images: {' · '.join(links)}</p>"
-
-
-def _render_error_maps(methods: Sequence[str], versions: ImageVersions, name: str) -> str:
-    errors = versions.error_maps()
-    if not errors:
-        return ""
-    limit = max([1, *(math.ceil(np.percentile(error, _ERROR_PERCENTILE)) for error in errors.values())])
-    maps = (
-        _render_tile(
-            _colour_errors(errors[method], limit),
-            "error",
-            method,
-            f"mean error {errors[method].mean():.1f}",
-            f"{name}, error map",
-        )
-        for method in methods
-    )
-    return f'<div class="tiles">{_render_error_scale(limit)}{"".join(maps)}</div>'
 
 
 def _render_error_scale(limit: int) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
-from esrgan.evaluation.statistics import MIN_IMAGES, PairedDifference
+from esrgan.evaluation.statistics import PairedDifference
 from esrgan.metrics import Metric
-from esrgan.text import format_count, printable
+from esrgan.text import printable
+
+INTERVALS_CAPTION = "Mean differences with 95 % confidence intervals (bootstrap over images)"
 
 
 def render_markdown(evaluation: Evaluation, num_listed: int = 0) -> str:
@@ -29,7 +31,6 @@ def render_dataset(dataset: DatasetEvaluation, conventions: str, num_listed: int
     parts = []
     if dataset.results:
         parts = [conventions, _render_scores(dataset), *describe_means(dataset), _render_differences(dataset)]
-        parts += [_describe_significance(dataset)] if any(dataset.differences.values()) else []
         parts.append(describe_speed(dataset))
         kinds = (f"largest gain over {dataset.methods[0]}", "smallest gain")
         groups = zip(kinds, dataset.best_and_worst(num_listed), strict=True)
@@ -94,39 +95,15 @@ def _render_differences(dataset: DatasetEvaluation) -> str:
 
 
 def describe_differences(dataset: DatasetEvaluation) -> Iterator[str]:
-    """Yield a line of text for each two methods that are compared: in which metrics one is significantly better."""
+    """Yield a line of text for each two methods: the mean differences, their intervals and their significance."""
     for (model, baseline), by_name in dataset.differences.items():
-        groups: dict[str, list[str]] = {"better in": [], "worse in": [], "no significant difference in": []}
-        num_images = max((each.images for each in by_name.values()), default=0)
-        for metric in dataset.metrics:
-            difference = by_name.get(metric.name)
-            if difference is None:
-                continue
-            if not difference.is_significant:
-                groups["no significant difference in"].append(metric.label)
-                continue
-            low, mean, high = sorted(abs(value) for value in (difference.low, difference.mean, difference.high))
-            unit = f" {metric.unit}" if metric.unit else ""
-            term = "" if groups["better in"] or groups["worse in"] else "95 % interval "  # only once
-            kind = "better in" if (difference.mean > 0) == metric.higher_is_better else "worse in"
-            groups[kind].append(
-                f"{metric.label} by {metric.format(mean)}{unit} ({term}{metric.format(low)} to {metric.format(high)})"
-            )
-        parts = [f"{kind} {', '.join(found)}" for kind, found in groups.items() if found]
-        line = "; ".join(parts) if num_images >= MIN_IMAGES else _describe_too_few(num_images)
-        yield f"{model} against {baseline}: {line}."
-
-
-def _describe_too_few(num_images: int) -> str:
-    verb = "is" if num_images == 1 else "are"
-    return f"{format_count(num_images, 'image')} {verb} too few to tell; at least {MIN_IMAGES} are needed"
-
-
-def _describe_significance(dataset: DatasetEvaluation) -> str:
-    """Explain the table of differences."""
-    num_images = max(each.images for by_name in dataset.differences.values() for each in by_name.values())
-    too_few = num_images < MIN_IMAGES
-    return _describe_too_few(num_images) if too_few else "differences in bold are significant, the others are not"
+        parts = [
+            " ".join([metric.label, *_format_difference(difference, metric)])
+            + ("" if difference.is_significant else " (not significant)")
+            for metric in dataset.metrics
+            if (difference := by_name.get(metric.name))
+        ]
+        yield f"{model} − {baseline}: {'; '.join(parts)}"
 
 
 def describe_speed(dataset: DatasetEvaluation) -> str:

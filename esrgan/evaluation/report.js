@@ -31,67 +31,63 @@ function zoom(factor) {
 zoom(getComputedStyle(document.documentElement).getPropertyValue("--zoom").trim());
 slider.addEventListener("input", () => zoom(slider.value));
 
-// Comparison: two versions of a crop on either side of a boundary, as large as the screen allows.
+// Flip view: shows a crop as large as the screen allows, and switches to the other crops of the same image.
 const dialog = document.querySelector("dialog");
 const view = dialog.querySelector(".view");
-const boundary = dialog.querySelector("input");
-const sides = [...dialog.querySelectorAll("select")];
-let tiles = [];
+const choices = dialog.querySelector(".choices");
+let tiles = [], shown = 0, previous = 0;
 
-function show() {
-  const shown = sides.map((side) => tiles[side.selectedIndex]);
-  [...view.children].forEach((image, side) => {
-    image.src = shown[side].querySelector("img").src;
-    image.alt = shown[side].querySelector("img").alt;
-  });
-  view.style.setProperty("--boundary", `${boundary.value}%`);
-  dialog.querySelector("p").textContent = shown.map((tile) => tile.querySelector("figcaption").textContent).join(" | ");
+function show(index) {
+  if (index !== shown) previous = shown;
+  shown = index;
+  const tile = tiles[shown];
+  const image = view.firstElementChild;
+  image.src = tile.querySelector("img").src;
+  image.alt = tile.querySelector("img").alt;
+  dialog.querySelector("p").textContent = tile.querySelector("figcaption").textContent;
+  [...choices.children].forEach((choice, i) => choice.setAttribute("aria-pressed", i === shown));
 }
 
 function open(tile) {
   const article = tile.closest("article");
   tiles = [...article.querySelectorAll(`figure.${tile.className}`)];
   dialog.querySelector("h2").textContent = article.querySelector("h4").textContent;
-  const names = tiles.map((each) => each.querySelector("b").textContent);
-  for (const side of sides) side.replaceChildren(...names.map((name) => new Option(name)));
-  // The right side is the last version, usually HR, or the one before if that was selected.
-  const left = tiles.indexOf(tile), last = tiles.length - 1;
-  sides[0].selectedIndex = left;
-  sides[1].selectedIndex = left < last ? last : Math.max(0, last - 1);
-  boundary.value = 50;
-  show();
+  choices.replaceChildren(...tiles.map((each, i) => {
+    const choice = document.createElement("button");
+    choice.type = "button";
+    choice.textContent = each.querySelector("b").textContent;
+    choice.addEventListener("click", () => show(i));
+    return choice;
+  }));
+  // The first tap flips to the last tile, usually HR; later taps flip to the tile shown before.
+  shown = tiles.length - 1;
+  show(tiles.indexOf(tile));
   dialog.showModal();
   fit(article);
-  boundary.focus();
+  view.focus();
 }
 
 function fit(article) {
   const [width, height] = ["--width", "--height"].map((name) => Number(article.style.getPropertyValue(name)));
+  const image = view.firstElementChild;
   const around = dialog.scrollHeight - view.offsetHeight;
   const room = [document.documentElement.clientWidth * 0.9 / width, (innerHeight * 0.94 - around) / height];
   const factor = Math.max(1, Math.floor(Math.min(...room)));
-  view.style.width = `${width * factor}px`;
-  view.style.height = `${height * factor}px`;
-}
-
-function drag(event) {
-  if (!event.buttons) return;
-  const box = view.getBoundingClientRect();
-  boundary.value = 100 * (event.clientX - box.left) / box.width;
-  show();
+  image.style.width = `${width * factor}px`;
+  image.style.height = `${height * factor}px`;
 }
 
 for (const tile of document.querySelectorAll("figure")) {
   tile.querySelector("button").addEventListener("click", () => open(tile));
 }
-for (const control of [boundary, ...sides]) control.addEventListener("input", show);
-dialog.querySelector(".choices button").addEventListener("click", () => {
-  [sides[0].selectedIndex, sides[1].selectedIndex] = [sides[1].selectedIndex, sides[0].selectedIndex];
-  show();
-});
-view.addEventListener("pointerdown", (event) => { view.setPointerCapture(event.pointerId); drag(event); });
-view.addEventListener("pointermove", drag);
+view.addEventListener("click", () => show(previous));
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+dialog.addEventListener("keydown", (event) => {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (step === undefined) return;
+  event.preventDefault();
+  show((shown + step + tiles.length) % tiles.length);
+});
 
 // Open all tables before printing, because they cannot be opened on paper.
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));

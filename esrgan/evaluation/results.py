@@ -177,14 +177,12 @@ class Evaluation:
         conventions: How the scores were computed, as a line of text.
         datasets: The results of each dataset.
         unavailable: For each requested metric that is not available, a line with the reason and the remedy.
-        origin: When, with which versions and on which machine the models were evaluated, by what it is.
     """
 
     models: Mapping[str, str]
     conventions: str
     datasets: list[DatasetEvaluation] = field(default_factory=list)
     unavailable: Sequence[str] = ()
-    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[EsrganError]:

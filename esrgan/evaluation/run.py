@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from esrgan.console import log
 from esrgan.data import Folders
 from esrgan.data.datasets import default_data_root, find_dataset, find_unpaired
-from esrgan.devices import describe_processor, select_device
+from esrgan.devices import select_device
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.measuring import BICUBIC, DatasetImage, EvaluationOptions, Measurement, Method, output_path
@@ -26,7 +22,6 @@ from esrgan.inference.upscaler import PRECISIONS
 from esrgan.metrics import Metric, select_metrics
 from esrgan.metrics.learned import load_metrics
 from esrgan.text import describe_error
-from esrgan.version import __version__
 from esrgan.weights import GeneratorFile, extract_state_dict, load_file, load_generator
 
 Model = str | os.PathLike[str] | GeneratorFile
@@ -100,7 +95,7 @@ def evaluate(
     descriptions = {
         name: f"{files[name].describe()}; on {each.device} in {each.arithmetic}" for name, each in upscalers.items()
     }
-    evaluation = Evaluation(descriptions, _describe_conventions(available), [], unavailable, _describe_origin(options))
+    evaluation = Evaluation(descriptions, _describe_conventions(available), [], unavailable)
     for name, fact in evaluation.facts.items():
         log.info("%s: %s", name, fact)
     methods = {BICUBIC: Method.bicubic(scale)} | {name: Method.model(each) for name, each in upscalers.items()}
@@ -296,15 +291,6 @@ def _describe_conventions(metrics: Sequence[Metric]) -> str:
             *(f"{' and '.join(of)}: {how}" for how, of in labels.items()),
         ]
     )
-
-
-def _describe_origin(options: EvaluationOptions) -> dict[str, str]:
-    device = select_device(options.device)
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "versions": f"esrgan {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}",
-        "machine": f"{describe_processor(device)}, {platform.system()}",
-    }
 
 
 def _open_cache(options: EvaluationOptions) -> ResultCache:

@@ -10,8 +10,6 @@ from functools import cache
 import numpy as np
 
 CONFIDENCE = 0.95
-# The permutation test of n images has 2ⁿ outcomes, so p is at least that of the two most extreme ones, 2 / 2ⁿ.
-MIN_IMAGES = math.floor(math.log2(2 / (1 - CONFIDENCE))) + 1
 _RESAMPLES = 9_999
 
 
@@ -38,8 +36,8 @@ class PairedDifference:
     def is_significant(self) -> bool:
         """Whether other images of the same kind can be expected to confirm the sign of the difference.
 
-        The interval must exclude zero and the permutation test must agree, which takes at least ``MIN_IMAGES`` images.
-        The interval on its own is too narrow for few images.
+        The interval must exclude zero and the permutation test must agree, which takes at least six images. The
+        interval on its own is too narrow for few images.
         """
         return self.p < 1 - CONFIDENCE and (self.low > 0 or self.high < 0)
 
