@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 import esrgan
 from esrgan import Upscaler, load_generator
 from esrgan.devices import has_native_bfloat16
+from esrgan.machine import cpu_name
 from esrgan.models import RRDBNet
 from esrgan.resize import bicubic
 
@@ -61,12 +62,9 @@ def install_peers() -> None:
 
 def print_machine() -> None:
     """Print the hardware and the versions that are measured."""
-    model, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        model = next((line.split(":")[1].strip() for line in info.open() if line.startswith("model name")), model)
     capabilities = torch.cpu.get_capabilities()
     names = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_fp16", "bf16")
-    print(f"- CPU: {model}; {', '.join(name for name in names if capabilities.get(name))}")
+    print(f"- CPU: {cpu_name()}; {', '.join(name for name in names if capabilities.get(name))}")
     print(f"- {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB")
     print(f"- bfloat16 on the CPU: {'native' if IS_NATIVE else 'not native; emulated where it is requested'}")
     print(f"- Python {platform.python_version()}, PyTorch {torch.__version__}, {platform.system()}")

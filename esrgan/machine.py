@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import re
 import shutil
 import time
@@ -28,6 +29,12 @@ def cpu_count(root: Path = _ROOT) -> int:
     """Return the number of CPUs that this process may use: its affinity, or a lower CPU quota, rounded up."""
     affinity = len(_affinity())
     return min(affinity, math.ceil(cpu_quota(root) or affinity))
+
+
+def cpu_name(root: Path = _ROOT) -> str:
+    """Return the name of the CPU as far as the system knows it, else that of its architecture."""
+    found = re.search(r"^model name\s*:\s*(\S.*)$", _read(root / "proc/cpuinfo"), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _affinity() -> list[int]:

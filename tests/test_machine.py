@@ -56,6 +56,12 @@ def test_version_2_quotas_of_all_ancestors_count(fake_root):
     assert machine.available_memory(root) == GB
 
 
+def test_the_cpu_has_the_name_that_the_system_knows(fake_root):
+    cpus = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nmodel\t: 1\n\nprocessor\t: 1\nmodel name\t: Other"
+    assert machine.cpu_name(fake_root([], [], {"proc/cpuinfo": cpus})) == "Some CPU @ 2 GHz"
+    assert machine.cpu_name(fake_root([], [], {"proc/cpuinfo": "processor: 0\nCPU part: 0xd0c"})).strip()
+
+
 @pytest.mark.parametrize(
     ("group", "mount_root", "folder"),
     [

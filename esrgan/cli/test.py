@@ -118,7 +118,7 @@ def evaluate_and_report(
     measured: list[Evaluation] = []
 
     def show(result: Evaluation) -> None:
-        log.info("\n%s", evaluation.render_dataset(result.datasets[-1], result.conventions, num_listed))
+        log.info("\n%s", evaluation.render_dataset(result.datasets[-1], num_listed))
         measured[:] = [result]
 
     is_complete = True

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from esrgan.evaluation.markdown import format_mean
+from esrgan.evaluation.markdown import format_difference, format_mean
 from esrgan.evaluation.results import DatasetEvaluation
 from esrgan.metrics import Metric
 from esrgan.text import printable
@@ -35,8 +35,31 @@ def render_methods_table(dataset: DatasetEvaluation, caption: str, image: str | 
     return _render_table(caption, "", f'<th scope="col">method</th>{head}', rows.values())
 
 
+def render_differences_table(dataset: DatasetEvaluation) -> str:
+    """Render the mean differences with their intervals: a row for each two methods; significant ones are bold."""
+    rows = []
+    for (model, baseline), by_name in dataset.differences.items():
+        cells = [f'<th scope="row">{escape_text(f"{model} − {baseline}")}</th>']
+        for metric in dataset.metrics:
+            difference = by_name.get(metric.name)
+            mean, interval = format_difference(difference, metric) if difference else ("–", "")
+            mean = f"<b>{mean}</b>" if difference and difference.is_significant else mean
+            cells.append(f"<td>{mean} {interval}</td>".replace("-", "−"))
+        rows.append("".join(cells))
+    head = "".join(f'<th scope="col">{_render_label(metric)}</th>' for metric in dataset.metrics)
+    caption = "Mean differences with 95 % confidence intervals; bold: better or worse"
+    table = _render_table(caption, "", f'<th scope="col">difference</th>{head}', rows)
+    return f"<details><summary>{caption}</summary>{table}</details>"
+
+
 def render_images_table(dataset: DatasetEvaluation, metric: Metric, links: Mapping[str, str]) -> str:
-    """Render a sortable table of one metric: a row per image with each method's score and difference."""
+    """Render a sortable table of one metric: a row per image with each method's score and difference.
+
+    Args:
+        dataset: The results.
+        metric: The metric.
+        links: The URL that the name of an image links to, if any.
+    """
     first, *others = dataset.methods
     names = ["image", first, *(name for method in others for name in (method, f"Δ {method}"))]
     head = "".join(f'<th scope="col"><button type="button">{escape_text(name)}</button></th>' for name in names)
@@ -44,7 +67,7 @@ def render_images_table(dataset: DatasetEvaluation, metric: Metric, links: Mappi
     for image in dataset.results:
         by_method = _image_cells(dataset, image, metric)
         best = _best_score(by_method, metric)
-        link = f'<a href="#{links[image]}">{escape_text(image)}</a>' if image in links else escape_text(image)
+        link = f'<a href="{links[image]}">{escape_text(image)}</a>' if links.get(image) else escape_text(image)
         cells = [f'<th scope="row">{link}</th>']
         for method, cell in by_method.items():
             cells.append(f"<td{_sort_attribute(cell.score)}>{_mark_best(format_score(cell.score, metric), best)}</td>")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from esrgan.evaluation.comparison import describe_differences
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.evaluation.statistics import PairedDifference
 from esrgan.metrics import Metric
 from esrgan.text import printable
 
-INTERVALS_CAPTION = "Mean differences with 95 % confidence intervals (bootstrap over images)"
-
 
 def render_markdown(evaluation: Evaluation, num_listed: int = 0) -> str:
-    """Return the report: descriptions of the models, then the results of each dataset.
+    """Return the report: the models, the results of each dataset, the conventions, and what was run where.
 
     Args:
         evaluation: The results.
@@ -21,16 +20,19 @@ def render_markdown(evaluation: Evaluation, num_listed: int = 0) -> str:
     """
     parts = [f"{printable(name)}: {fact}" for name, fact in evaluation.models.items()]
     for dataset in evaluation.datasets:
-        parts += [render_dataset(dataset, evaluation.conventions, num_listed)]
+        parts += [render_dataset(dataset, num_listed)]
         parts += [f"error: {printable(str(error))}" for error in dataset.errors]
-    return "\n\n".join([*parts, *evaluation.unavailable]) + "\n"
+    parts += [*evaluation.unavailable, f"conventions: {evaluation.conventions}"]
+    parts += [f"{name}: {printable(fact)}" for name, fact in evaluation.provenance.items()]
+    return "\n\n".join(parts) + "\n"
 
 
-def render_dataset(dataset: DatasetEvaluation, conventions: str, num_listed: int = 0) -> str:
+def render_dataset(dataset: DatasetEvaluation, num_listed: int = 0) -> str:
     """Return the results of a dataset: scores, differences, speed, the best and worst images, how many failed."""
     parts = []
     if dataset.results:
-        parts = [conventions, _render_scores(dataset), *describe_means(dataset), _render_differences(dataset)]
+        parts = [_render_scores(dataset), *describe_means(dataset), _render_differences(dataset)]
+        parts.append("\n".join(f"- {sentence}" for sentence in describe_differences(dataset)))
         parts.append(describe_speed(dataset))
         kinds = (f"largest gain over {dataset.methods[0]}", "smallest gain")
         groups = zip(kinds, dataset.best_and_worst(num_listed), strict=True)
@@ -87,23 +89,11 @@ def _render_differences(dataset: DatasetEvaluation) -> str:
         cells = []
         for metric in dataset.metrics:
             difference = by_name.get(metric.name)
-            mean, *interval = _format_difference(difference, metric) if difference else ["–"]
+            mean, interval = format_difference(difference, metric) if difference else ("–", "")
             mean = f"**{mean}**" if difference and difference.is_significant else mean
-            cells.append(" ".join([mean, *interval]))
+            cells.append(f"{mean} {interval}".strip())
         lines.append(f"| {_escape(model)} − {_escape(baseline)} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def describe_differences(dataset: DatasetEvaluation) -> Iterator[str]:
-    """Yield a line of text for each two methods: the mean differences, their intervals and their significance."""
-    for (model, baseline), by_name in dataset.differences.items():
-        parts = [
-            " ".join([metric.label, *_format_difference(difference, metric)])
-            + ("" if difference.is_significant else " (not significant)")
-            for metric in dataset.metrics
-            if (difference := by_name.get(metric.name))
-        ]
-        yield f"{model} − {baseline}: {'; '.join(parts)}"
 
 
 def describe_speed(dataset: DatasetEvaluation) -> str:
@@ -113,10 +103,10 @@ def describe_speed(dataset: DatasetEvaluation) -> str:
     return f"upscaling time (measured while metrics were computed): {'; '.join(parts)}"
 
 
-def _format_difference(difference: PairedDifference, metric: Metric) -> list[str]:
-    """Return the mean and, if there are at least two images, the interval."""
+def format_difference(difference: PairedDifference, metric: Metric) -> tuple[str, str]:
+    """Return the mean and the interval, which is empty for a single image."""
     mean, low, high = (metric.format(value, "+") for value in (difference.mean, difference.low, difference.high))
-    return [mean] if difference.images < 2 else [mean, f"[{low}, {high}]"]
+    return mean, f"[{low}, {high}]" if difference.images > 1 else ""
 
 
 def _escape(text: str) -> str:

@@ -109,6 +109,11 @@ class DatasetImage:
     low: Path | None
     high: Path | None
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files by "LR" and "HR"."""
+        return {kind: path for kind, path in (("LR", self.low), ("HR", self.high)) if path}
+
     def load(self, scale: int, channels: int) -> tuple[Pixels, Pixels | None]:
         """Read LR (H, W, C) and, with ground truth, HR (scale·H, scale·W, C).
 

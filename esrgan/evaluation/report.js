@@ -31,6 +31,34 @@ function zoom(factor) {
 zoom(getComputedStyle(document.documentElement).getPropertyValue("--zoom").trim());
 slider.addEventListener("input", () => zoom(slider.value));
 
+// Comparison: a slider between any two crops of an image, at first the last model and HR.
+const template = document.querySelector("template");
+for (const article of document.querySelectorAll("article")) {
+  const crops = [...article.querySelectorAll("figure.crop img")];
+  const names = [...article.querySelectorAll("figure.crop b")].map((each) => each.textContent);
+  const comparison = template.content.firstElementChild.cloneNode(true);
+  const [images, selects] = ["img", "select"].map((tag) => [...comparison.querySelectorAll(tag)]);
+  const divider = comparison.querySelector("input");
+  const update = () => {
+    images.forEach((image, side) => {
+      const crop = crops[selects[side].value];
+      [image.src, image.alt] = [crop.src, crop.alt];
+    });
+    const [left, right] = selects.map((select) => names[select.value]);
+    comparison.style.setProperty("--split", `${divider.value}%`);
+    divider.setAttribute("aria-valuetext", `${divider.value} % ${left}, ${100 - divider.value} % ${right}`);
+  };
+  selects.forEach((select, side) => {
+    select.append(...names.map((name, i) => new Option(name, i)));
+    select.selectedIndex = names.length - 2 + side;
+  });
+  comparison.ariaLabel = `Comparison of two versions of ${article.querySelector("h4").textContent}`;
+  divider.ariaLabel = "Divider between the left and the right image";
+  comparison.addEventListener("input", update);
+  update();
+  article.querySelector(".overview").prepend(comparison);
+}
+
 // Flip view: shows a crop as large as the screen allows, and switches to the other crops of the same image.
 const dialog = document.querySelector("dialog");
 const view = dialog.querySelector(".view");
@@ -44,7 +72,7 @@ function show(index) {
   const image = view.firstElementChild;
   image.src = tile.querySelector("img").src;
   image.alt = tile.querySelector("img").alt;
-  dialog.querySelector("p").textContent = tile.querySelector("figcaption").textContent;
+  dialog.querySelector("p").textContent = ["b", "span"].map((part) => tile.querySelector(`figcaption ${part}`).textContent).join(" ");
   [...choices.children].forEach((choice, i) => choice.setAttribute("aria-pressed", i === shown));
 }
 

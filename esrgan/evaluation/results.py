@@ -49,6 +49,7 @@ class DatasetEvaluation:
         errors: Errors of images that were skipped, or of output files that could not be written.
         crops: Crops by image, of the images where the last method gains most and least over the first.
         misalignment: A line on LR images that do not fit their HR images, or empty.
+        inputs: The files of each image, as far as there are any, by "LR" and "HR".
     """
 
     dataset: str
@@ -61,6 +62,7 @@ class DatasetEvaluation:
     errors: list[EsrganError] = field(default_factory=list)
     crops: dict[str, ImageCrop] = field(default_factory=dict)
     misalignment: str = ""
+    inputs: dict[str, dict[str, Path]] = field(default_factory=dict)
 
     def scores(self, method: str, metric: Metric) -> list[float | None]:
         """Return a method's scores in the order of the images; None where one is missing."""
@@ -177,12 +179,14 @@ class Evaluation:
         conventions: How the scores were computed, as a line of text.
         datasets: The results of each dataset.
         unavailable: For each requested metric that is not available, a line with the reason and the remedy.
+        provenance: Date, versions, machine and command of the evaluation, by their names.
     """
 
     models: Mapping[str, str]
     conventions: str
     datasets: list[DatasetEvaluation] = field(default_factory=list)
     unavailable: Sequence[str] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[EsrganError]:

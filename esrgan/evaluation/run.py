@@ -15,6 +15,7 @@ from esrgan.devices import select_device
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.measuring import BICUBIC, DatasetImage, EvaluationOptions, Measurement, Method, output_path
+from esrgan.evaluation.provenance import describe_conventions, describe_run
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.files import cache_dir, check_output_path, describe_path, expand_user
 from esrgan.inference import Upscaler
@@ -88,14 +89,23 @@ def evaluate(
     folders = _choose_folders(options.out_dir, sources, found, names)
     available, unavailable = _load_metrics(names_of_metrics, options)
     results = [
-        DatasetEvaluation(name, names, _usable(available, name, each), len(each), left_out, folders.get(name))
+        DatasetEvaluation(
+            name,
+            names,
+            _usable(available, name, each),
+            len(each),
+            left_out,
+            folders.get(name),
+            inputs={image.name: image.files for image in each},
+        )
         for name, (each, left_out) in found.items()
     ]
     upscalers = {name: Upscaler.from_file(file, options.device, options.precision) for name, file in files.items()}
     descriptions = {
         name: f"{files[name].describe()}; on {each.device} in {each.arithmetic}" for name, each in upscalers.items()
     }
-    evaluation = Evaluation(descriptions, _describe_conventions(available), [], unavailable)
+    run = describe_run(select_device(options.device))
+    evaluation = Evaluation(descriptions, describe_conventions(available, scale), [], unavailable, run)
     for name, fact in evaluation.facts.items():
         log.info("%s: %s", name, fact)
     methods = {BICUBIC: Method.bicubic(scale)} | {name: Method.model(each) for name, each in upscalers.items()}
@@ -277,20 +287,6 @@ def _usable(metrics: Sequence[Metric], dataset: str, dataset_images: Sequence[Da
     if not usable:
         raise DatasetError(f"{dataset}: no ground-truth images, which all requested metrics need; use the metric niqe")
     return usable
-
-
-def _describe_conventions(metrics: Sequence[Metric]) -> str:
-    """Describe in one line how the scores are computed."""
-    labels: dict[str, list[str]] = {}
-    for metric in metrics:
-        labels.setdefault(metric.convention, []).append(metric.label)
-    return "; ".join(
-        [
-            "8-bit images, scale px of border cut off, Y is BT.601 studio range",
-            "LR images by MATLAB bicubic where the dataset has none",
-            *(f"{' and '.join(of)}: {how}" for how, of in labels.items()),
-        ]
-    )
 
 
 def _open_cache(options: EvaluationOptions) -> ResultCache:

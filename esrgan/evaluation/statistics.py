@@ -6,11 +6,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 
 import numpy as np
 
 CONFIDENCE = 0.95
 _RESAMPLES = 9_999
+
+
+def min_images(confidence: float = CONFIDENCE) -> int:
+    """Return the smallest number of images with which a difference can be significant.
+
+    If all n differences have the same sign, 2 of the 2ⁿ sign flips give a mean at least as far from zero. This is the
+    smallest p-value of the permutation test.
+
+    Example:
+        >>> from esrgan.evaluation.statistics import min_images
+        >>> min_images(), min_images(0.99)
+        (6, 8)
+    """
+    return next(n for n in count(1) if 2 / 2**n < 1 - confidence)
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,7 @@ class PairedDifference:
     def is_significant(self) -> bool:
         """Whether other images of the same kind can be expected to confirm the sign of the difference.
 
-        The interval must exclude zero and the permutation test must agree, which takes at least six images. The
+        The interval must exclude zero and the permutation test must agree, which takes at least ``min_images``. The
         interval on its own is too narrow for few images.
         """
         return self.p < 1 - CONFIDENCE and (self.low > 0 or self.high < 0)

@@ -129,7 +129,7 @@ def test_results_equal_the_metrics(model, photos, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"| **mean** | model | {mean:.2f} |" in printed
     assert "PSNR Y | SSIM Y | PSNR RGB | SSIM RGB" in printed
-    assert "scale px of border cut off" in printed
+    assert "2 px, the scale, are cropped at each border" in printed
     gains = {n: row["model"]["psnr_y"] - row["bicubic"]["psnr_y"] for n, row in data["images"].items()}
     assert f"largest gain over bicubic: {max(gains, key=gains.get)}\n" in printed
     assert f"smallest gain: {min(gains, key=gains.get)}\n" in printed

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from fractions import Fraction
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from esrgan.errors import EsrganError
-from esrgan.evaluation import DatasetEvaluation, Evaluation, ImageResult, render_html
+from esrgan.evaluation import DatasetEvaluation, Evaluation, ImageResult, render_html, render_markdown
 from esrgan.evaluation.crops import ImageCrop, ImageVersions
 from esrgan.metrics import Metric
 from esrgan.resize import bicubic
@@ -74,8 +75,8 @@ class Page(HTMLParser):
 
 
 def table_cells(text, table):
-    """Return the words of each cell of a table, without tags."""
-    body = re.findall("<table.*?</table>", text, re.DOTALL)[table]
+    """Return the words of each cell of the table with a caption, without tags."""
+    body = next(each for each in re.findall("<table.*?</table>", text, re.DOTALL) if f"<caption>{table}" in each)
     cells = (re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL) for row in re.findall("<tr>.*?</tr>", body))
     return [[html.unescape(re.sub(r"<[^>]*>", " ", cell)).split() for cell in row] for row in cells]
 
@@ -129,22 +130,26 @@ def test_report_has_a_section_per_dataset_and_valid_links():
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for a in page.all("a")} <= set(ids)
     images = page.all("img")
-    assert (
-        len([a for a in images if a["alt"]]) == len(images) - 1 == 3 * (1 + 5 + 3)
-    )  # the flip view has one without text
+    described = [a for a in images if a["alt"]]
+    assert len(described) == len(images) - 3 == 3 * (1 + 5 + 3)  # the flip view and the slider get theirs by script
     assert "1 May" in page.text("dd")
-    assert any(line.startswith("first − bicubic: PSNR Y") for line in page.text("li"))
+    assert "first and bicubic: 3 images are too few to tell; at least 6 are needed." in page.text("li")
 
 
 def test_tables_show_scores_differences_and_best_marks():
     text = report(section({"a": 1.0, "b": -0.5}))
-    assert table_cells(text, 0) == [
+    assert table_cells(text, "Means") == [
         [["method"], ["PSNR", "Y", "in", "dB", "↑"], ["LPIPS", "↓"]],
         [["bicubic"], ["20.00"], ["0.5000"]],
         [["first"], ["20.50", "+0.50"], ["0.2500", "−0.2500"]],
         [["second"], ["20.25", "+0.25"], ["0.2500", "−0.2500"]],
     ]
-    assert table_cells(text, 1)[1:] == [
+    assert table_cells(text, "Mean differences")[1:] == [
+        [["first", "−", "bicubic"], ["+0.50", "[−1.00,", "+2.00]"], ["−0.2500", "[−0.2500,", "−0.2500]"]],
+        [["second", "−", "bicubic"], ["+0.25", "[−0.50,", "+1.00]"], ["−0.2500", "[−0.2500,", "−0.2500]"]],
+        [["second", "−", "first"], ["−0.25", "[−1.00,", "+0.50]"], ["+0.0000", "[+0.0000,", "+0.0000]"]],
+    ]
+    assert table_cells(text, "PSNR Y by image")[1:] == [
         [["a"], ["20.00"], ["22.00"], ["+2.00"], ["21.00"], ["+1.00"]],
         [["b"], ["20.00"], ["19.00"], ["−1.00"], ["19.50"], ["−0.50"]],
     ]
@@ -161,19 +166,19 @@ def test_tables_show_scores_differences_and_best_marks():
 def test_missing_and_infinite_scores_are_displayed():
     scores = {"a": {"bicubic": {"psnr": math.inf}, "first": {"psnr": None}, "second": {"psnr": math.inf}}}
     text = report(section({}, scores=scores))
-    assert table_cells(text, 0)[1:] == [
+    assert table_cells(text, "Means")[1:] == [
         [["bicubic"], ["∞", "(1", "perfect)"], ["–"]],
         [["first"], ["–"], ["–"]],
         [["second"], ["∞", "(1", "perfect)"], ["–"]],  # ∞ − ∞ is not a number
     ]
-    assert table_cells(text, 1)[1] == [["a"], ["∞"], ["–"], ["–"], ["∞"], ["–"]]
+    assert table_cells(text, "PSNR Y by image")[1] == [["a"], ["∞"], ["–"], ["–"], ["∞"], ["–"]]
     assert 'data-value="Infinity"' in text
     assert "nan" not in text.lower().partition("<style>")[0] + text.partition("</style>")[2].partition("<article")[0]
 
 
 def test_negative_zero_has_no_sign():
     text = report(section({"a": -0.001}))
-    assert table_cells(text, 0)[3] == [["second"], ["20.00", "+0.00"], ["0.2500", "−0.2500"]]
+    assert table_cells(text, "Means")[3] == [["second"], ["20.00", "+0.00"], ["0.2500", "−0.2500"]]
     assert '<span class="same">+0.00</span>' in text
 
 
@@ -211,6 +216,7 @@ def test_names_are_escaped():
     text.encode()
     page = Page(text)
     assert len(page.all("script")) == 1
+    assert f"second − {HARMLESS}" in page.text("th")
     for tag in ("title", "h1", "h2", "h4", "dt", "dd", "li", "a", "th", "b"):
         assert HARMLESS in page.text(tag), tag
     assert f"{HARMLESS}: {HARMLESS}" in page.decoded_images()
@@ -247,6 +253,42 @@ def test_article_shows_crops_error_maps_and_thumbnail():
     assert whole.size == (192, 154)
     frame = next(a["style"] for _, a in page.tags if a.get("style", "").startswith("left"))
     assert frame == f"left: {window.left / 200:.2%}; top: {window.top / 160:.2%}; width: 64.00%; height: 80.00%"
+
+
+def test_ground_truth_ends_the_crops_before_the_error_maps():
+    alts = list(Page(report(section({"a": 1.0}))).decoded_images())
+    assert alts == [
+        "all of a, 144×160 px; the frame marks the crop",
+        *(f"{kind}: a" for kind in ("LR", "bicubic", "first", "second", "HR")),
+        *(f"{method}: a, error map" for method in ("bicubic", "first", "second")),
+    ]
+
+
+def test_images_link_to_their_files_relative_to_the_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos = section({"a": 1.0, "b:#1": 0.0, "c": -1.0}, dataset="set")
+    photos.out_dir = Path("out/new set")
+    photos.inputs = {"a": {"HR": tmp_path / "hr/a.png", "LR": Path("lr/\udcff?.png")}}
+    page = Page(report(photos))
+    shown = {a["aria-label"]: a["href"] for a in page.all("a") if "aria-label" in a and "c" not in a["aria-label"][-1]}
+    assert shown == {
+        "contact sheet of a": "new%20set/a_sheet.png",
+        "full image, LR: a": "../lr/%FF%3F.png",
+        **{f"full image, {m}: a": f"new%20set/a_{m}.png" for m in ("bicubic", "first", "second")},
+        "full image, HR: a": "../hr/a.png",
+    }
+    assert not [a for a in page.all("a") if a.get("aria-label") == "full image, HR: c"]  # it has no file
+    in_tables = [a["href"] for a in page.all("a") if "aria-label" not in a]
+    assert in_tables == ["#d0", "#conventions", *["#d0-0", "new%20set/b%3A%231_sheet.png", "#d0-2"] * 2]
+
+
+def test_conventions_and_provenance_end_the_reports():
+    evaluation = Evaluation({"m": "RRDBNet"}, "8 bits; peak 255", [section({"a": 1.0})], (), {"command": "x <y>"})
+    text = render_html(evaluation)
+    assert text.index("</article>") < text.index("<li>8 bits</li><li>peak 255</li>") < text.index("<dt>command</dt>")
+    assert "<dd>x &lt;y&gt;</dd>" in text[text.index("<footer>") :]
+    assert text.count("peak 255") == 1
+    assert render_markdown(evaluation).endswith("\n\nconventions: 8 bits; peak 255\n\ncommand: x <y>\n")
 
 
 @pytest.mark.parametrize("channels", [1, 4])

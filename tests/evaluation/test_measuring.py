@@ -44,7 +44,7 @@ def test_unreadable_images_are_reported_and_skipped(photos):
     assert list(result.results) == ["0", "2"]
     assert len(result.errors) == 1
     assert "1.png" in str(result.errors[0])
-    assert render_dataset(result, "").endswith("photos: 1 of 3 images failed")
+    assert render_dataset(result).endswith("photos: 1 of 3 images failed")
 
 
 def test_images_too_small_for_a_metric_have_no_score(photos):
@@ -53,7 +53,7 @@ def test_images_too_small_for_a_metric_have_no_score(photos):
     psnr_y, _, niqe = result.metrics
     assert result.mean("bicubic", niqe) == (None, 0)
     assert result.mean("bicubic", psnr_y)[0] > 0
-    assert "| – |" in render_dataset(result, "")
+    assert "| – |" in render_dataset(result)
     assert Evaluation({}, "", [result]).to_csv().splitlines()[1].split(",")[5] == ""
 
 

@@ -27,7 +27,7 @@ def test_models_are_compared_with_bicubic_and_with_the_first_model(photos, model
     ]  # fmt: skip
     expected = result.mean("two", METRICS["ssim_y"])[0] - result.mean("one", METRICS["ssim_y"])[0]
     assert result.differences["two", "one"]["ssim_y"].mean == pytest.approx(expected)
-    assert "| two − one |" in render_dataset(result, "")
+    assert "| two − one |" in render_dataset(result)
     assert len([*describe_differences(result)]) == 5
     gains = {
         name: rows["three"].scores["psnr_y"] - rows["bicubic"].scores["psnr_y"] for name, rows in result.results.items()
@@ -57,7 +57,7 @@ def test_perfect_images_are_counted_and_not_part_of_means():
     (difference,) = (each for each in data["differences"] if each["metric"] == "psnr_y")
     assert (difference["mean"], difference["images"]) == (2.5, 2)  # of a and b, where both are finite
     assert result.best_and_worst(2) == (["better", "b"], ["a"])
-    text = render_dataset(result, "")
+    text = render_dataset(result)
     assert "| **mean** | bicubic | 25.00 (1 perfect) | 4.00 |" in text
     assert "| **mean** | model | 27.50 (2 perfect) | 4.00 |" in text
     line = "means are over the images on which all methods have a finite score: PSNR Y 2 of 4"
@@ -103,8 +103,8 @@ def test_a_dataset_of_perfect_images_has_reports_but_no_curve():
     result = dataset(a=(math.inf, math.inf))
     evaluation = Evaluation({"model": "a model"}, "conventions", [result])
     assert json.loads(evaluation.to_json())["photos"]["mean"]["model"]["psnr_y"] == "inf"
-    assert "| **mean** | model | inf (1 perfect) | 4.00 |" in render_dataset(result, "", 1)
-    assert "gain" not in render_dataset(result, "", 1)
+    assert "| **mean** | model | inf (1 perfect) | 4.00 |" in render_dataset(result, 1)
+    assert "gain" not in render_dataset(result, 1)
     assert "∞</strong> (1 perfect)" in render_html(evaluation)
     with pytest.raises(EsrganError, match="photos: no curve, because"):
         plot_curve(result, {"model": 1.0})

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from esrgan.evaluation.statistics import paired_difference
+from esrgan.evaluation.statistics import min_images, paired_difference
 
 
 def test_interval_matches_student_t_for_many_normal_differences():
@@ -50,6 +50,13 @@ def test_few_images_rarely_give_false_significance():
     rng = np.random.default_rng(2)
     shown = [paired_difference(list(rng.exponential(1, 6) - 1), [0.0] * 6).is_significant for _ in range(80)]
     assert sum(shown) <= 9  # the interval on its own gives 12 of 80; 4 are expected with the sign test
+
+
+def test_the_smallest_number_of_images_is_that_of_the_test():
+    for n in range(1, 9):
+        differences = [1.0 + i for i in range(n)]
+        assert paired_difference(differences, [0.0] * n).is_significant == (n >= min_images())
+        assert (paired_difference(differences, [0.0] * n).p < 0.01) == (n >= min_images(0.99))
 
 
 def test_differences_of_few_images_are_handled():
