@@ -353,7 +353,9 @@ class PerceptualLoss(_Section):
 class Logging(_Section):
     """Logging during training."""
 
-    interval: _PositiveInt = Field(default=100, description="Steps between log lines.")
+    interval: _PositiveInt | None = Field(
+        default=None, description="Steps between log lines; null = a twentieth of the stage, but at most 100."
+    )
     tensorboard: bool = Field(default=True, description="Write TensorBoard event files.")
     wandb: Literal["disabled", "offline", "online"] = Field(default="disabled", description="Mode of Weights & Biases.")
     wandb_project: _NonEmptyStr = Field(default="esrgan", description="Project of Weights & Biases.")
@@ -415,7 +417,9 @@ class Config(_Section):
     checkpoint_minutes: _PositiveFloat = Field(
         default=5.0, description="Minutes after which a checkpoint is written, in addition to those after epochs."
     )
-    validation_interval: _PositiveInt = Field(default=5000, description="Steps between validations.")
+    validation_interval: _PositiveInt | None = Field(
+        default=None, description="Steps between validations; null = a twentieth of the stage, but at most 5,000."
+    )
     pretraining: Pretraining = Field(default_factory=Pretraining, description="First stage (PSNR): content loss only.")
     training: Training = Field(
         default_factory=Training, description="Second stage (GAN): content, perceptual and adversarial loss."

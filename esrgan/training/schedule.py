@@ -11,6 +11,10 @@ from esrgan.config import Config
 from esrgan.text import format_count
 from esrgan.training.options import TrainOptions
 
+# Intervals that the configuration leaves out give this many points in each chart, or more in a long stage.
+MIN_POINTS = 20
+MAX_LOG_INTERVAL = 100  # steps
+MAX_VALIDATION_INTERVAL = 5000
 MIN_EPOCH_CHECKPOINT_S = 60  # an epoch of few images can be shorter than writing a checkpoint
 
 
@@ -58,6 +62,17 @@ class Timeline:
         if (before.batch_size, before.steps_per_epoch) == (self.batch_size, self.steps_per_epoch):
             return replace(before, total_steps=self.total_steps)
         return replace(self, origin_step=done, origin_epoch=before.epochs(done), origin_patch=before.first_patch(done))
+
+    def log_interval(self, config: Config) -> int:
+        """Return the number of steps between log lines."""
+        return config.logging.interval or self._default_interval(MAX_LOG_INTERVAL)
+
+    def validation_interval(self, config: Config) -> int:
+        """Return the number of steps between validations."""
+        return config.validation_interval or self._default_interval(MAX_VALIDATION_INTERVAL)
+
+    def _default_interval(self, maximum: int) -> int:
+        return min(maximum, max(1, self.total_steps // MIN_POINTS))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as types that a checkpoint can contain."""
@@ -110,8 +125,8 @@ def what_is_due(
 
     is_long_epoch = bool(epoch) and options.checkpoint_interval is None and seconds >= MIN_EPOCH_CHECKPOINT_S
     return Due(
-        report=end or done % config.logging.interval == 0,
-        validation=end or done % config.validation_interval == 0,
+        report=end or done % timeline.log_interval(config) == 0,
+        validation=end or done % timeline.validation_interval(config) == 0,
         checkpoint=is_due(options.checkpoint_interval) or is_long_epoch or seconds >= 60 * config.checkpoint_minutes,
         model_epoch=epoch if is_due(options.store_model_interval) else None,
         end=end,

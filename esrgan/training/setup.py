@@ -85,10 +85,13 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
         _describe_resume(config, start.resume, data[start.stage])
     for name, stage_data in data.items():
         train, validation = len(stage_data.patches.pairs), len(stage_data.validation)
+        timeline = stage_data.timeline
+        validated = format_count(timeline.validation_interval(config), "step")
         log.info(
             f"{name}: training images {train:,}, validation images {validation:,}, "
-            f"steps {stage_data.timeline.total_steps:,} ({stage_data.timeline.steps_per_epoch:,} per epoch), "
-            f"batch size {config.batch_size}"
+            f"steps {timeline.total_steps:,} ({timeline.steps_per_epoch:,} per epoch), batch size {config.batch_size}, "
+            f"log lines every {format_count(timeline.log_interval(config), 'step')}"
+            f"{f', validations every {validated}' if validation else ''}"
         )
     losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast)
 
@@ -169,7 +172,7 @@ def _open_files(
     if distributed.rank() > 0 or options.dry_run:
         return files, None
     resume = start.resume
-    position = (start.stage, resume.step, resume.pending_validation is None) if resume else (start.stage, 0, True)
+    position = (start.stage, resume.step, resume.pending_validation is None) if resume else (start.stage, 0, False)
     run_log = RunLog(files.logs, run=files.run, hparams=config.to_dict(), settings=loggers, resumed_from=position)
     for folder in (files.folder, files.logs):
         remove_abandoned(folder)  # files of a process that was killed; RunLog's lock keeps others off this run

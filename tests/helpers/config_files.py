@@ -29,7 +29,7 @@ DEFAULTS = {
     "ema_decay": 0.999,
     "autocast_dtype": "auto",
     "spatial_transforms": "d4",
-    "validation_interval": 5000,
+    "validation_interval": None,
     "pretraining": {
         "num_epoch": 10000,
         "num_steps": None,
@@ -105,7 +105,7 @@ DEFAULTS = {
         "optional": False,
     },
     "logging": {
-        "interval": 100,
+        "interval": None,
         "tensorboard": True,
         "wandb": "disabled",
         "wandb_project": "esrgan",
