@@ -25,6 +25,25 @@ from esrgan.files import lock, write_text
 from esrgan.text import describe_error
 
 NETWORK_TIMEOUT_S = 10
+# Tags in TensorBoard of the values of a log line, except losses. Both stages use the same ones, to share a chart.
+TENSORBOARD_TAGS = {
+    "learning_rate": "learning_rate/g",
+    "g_learning_rate": "learning_rate/g",
+    "d_learning_rate": "learning_rate/d",
+    "gradient_norm": "gradient/g_norm",
+    "gradient_norm_peak": "gradient/g_norm_peak",
+    "g_gradient_norm": "gradient/g_norm",
+    "g_gradient_norm_peak": "gradient/g_norm_peak",
+    "d_gradient_norm": "gradient/d_norm",
+    "d_gradient_norm_peak": "gradient/d_norm_peak",
+    "skipped_steps": "gradient/skipped_steps",
+    "real_logits": "discriminator/real_logits",
+    "fake_logits": "discriminator/fake_logits",
+    "d_paused": "discriminator/paused",
+    "steps_per_s": "speed/steps_per_s",
+    "images_per_s": "speed/images_per_s",
+    "data_wait_share": "speed/data_wait_share",
+}
 
 
 def check_loggers(settings: Logging) -> Logging:
@@ -53,7 +72,7 @@ def check_loggers(settings: Logging) -> Logging:
         try:
             wandb = importlib.import_module("wandb")
             is_logged_in = wandb.login(prompt=False, verify=False) if is_online else True
-            url = wandb.setup().settings.base_url
+            url = wandb.setup().settings.base_url if is_online else ""  # starts a process that writes files
         except Exception as error:
             remedy = "pip install wandb, check WANDB_API_KEY and WANDB_BASE_URL, or set logging.wandb to disabled"
             raise EsrganError(f"wandb: cannot be used ({describe_error(error)}); {remedy}") from error
@@ -83,10 +102,10 @@ class RunLog:
     Args:
         folder: Folder of ``log.jsonl``, the images and TensorBoard's files.
         run: Its name.
-        hparams: The whole configuration, for Weights & Biases.
+        hparams: The whole configuration, for TensorBoard and Weights & Biases.
         settings: Which logs to write, as returned by ``check_loggers``.
         resumed_from: (stage, step, whether its validation was done) of the checkpoint that the run resumes from.
-            Records that were logged after it are removed.
+            Records that were logged after it are removed. A new run has step 0 and False.
 
     Raises:
         EsrganError: If another process trains the run, or if the folder cannot be written (also by later calls).
@@ -99,9 +118,10 @@ class RunLog:
         run: str,
         hparams: dict[str, Any],
         settings: Logging,
-        resumed_from: tuple[str, int, bool] = ("pretraining", 0, True),
+        resumed_from: tuple[str, int, bool] = ("pretraining", 0, False),
     ) -> None:
         self.folder = folder
+        self.hparams = hparams
         self.resumed_from = resumed_from
         with self._explain_write_errors("choose another --out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,32 +135,35 @@ class RunLog:
     def add_scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
         """Log scalars after a number of completed steps in a stage.
 
-        They are of the split "train" or "validation", and their tags are ``split/label/name``.
+        They are of the split "train", "validation" or "bicubic", which is the validation of bicubic. TensorBoard has
+        one run for each stage and for bicubic, with tags such as ``loss/content``. Weights & Biases has a single one,
+        with keys such as ``train/PSNR-driven/content_loss``.
         """
         record = {"time": round(time.time(), 3), "split": split, "stage": stage, "step": step}
         finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        tagged = {f"{split}/{label}/{name}": value for name, value in values.items()}
         with self._explain_write_errors():
             self.file.write(json.dumps(record | finite) + "\n")
             self.file.flush()
             if self.use_tensorboard:
-                for tag, value in tagged.items():
-                    self._tensorboard_writer(stage).add_scalar(tag, value, step)
-                self._tensorboard_writer(stage).flush()
+                writer = self._tensorboard_writer(stage, is_reference=split == "bicubic")
+                for name, value in values.items():
+                    writer.add_scalar(_tensorboard_tag(split, name), value, step)
+                writer.flush()
         if self.wandb_run is not None:
-            self.wandb_run.log(tagged | {f"{stage}_step": step})
+            prefix = f"validation/{label}/bicubic_" if split == "bicubic" else f"{split}/{label}/"
+            self.wandb_run.log({prefix + name: value for name, value in values.items()} | {f"{stage}_step": step})
 
     def add_image(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
         """Log a panel (H, W, 3) uint8, and write it to ``<stage>.png`` in place of the previous one."""
-        tag = f"validation/{label}/LR_bicubic_SR_HR"
         with self._explain_write_errors():
             images.write_pixels(self.folder / f"{stage}.png", panel, overwrite=True)
             if self.use_tensorboard:
-                self._tensorboard_writer(stage).add_image(tag, panel, step, dataformats="HWC")
+                self._tensorboard_writer(stage).add_image("validation/LR_bicubic_SR_HR", panel, step, dataformats="HWC")
         if self.wandb_run is not None:
             import wandb
 
-            self.wandb_run.log({tag: wandb.Image(panel), f"{stage}_step": step})
+            key = f"validation/{label}/LR_bicubic_SR_HR"
+            self.wandb_run.log({key: wandb.Image(panel), f"{stage}_step": step})
 
     @contextmanager
     def _explain_write_errors(self, remedy: str = "free some space") -> Iterator[None]:
@@ -149,15 +172,20 @@ class RunLog:
         except OSError as error:
             raise EsrganError(f"{self.folder}: cannot be written: {describe_error(error)}; {remedy}") from error
 
-    def _tensorboard_writer(self, stage: str) -> Any:
-        if stage not in self.tensorboard_writers:
+    def _tensorboard_writer(self, stage: str, *, is_reference: bool = False) -> Any:
+        name = f"{stage}_bicubic" if is_reference else stage
+        if name not in self.tensorboard_writers:
             from torch.utils.tensorboard import SummaryWriter
 
+            step = self.resumed_from[1] if self.resumed_from[0] == stage else 0
             # TensorBoard hides the events from this step on that an interrupted attempt wrote.
-            purge_step = self.resumed_from[1] + 1 if self.resumed_from[0] == stage else 1
-            folder = str(self.folder / "tensorboard" / stage)
-            self.tensorboard_writers[stage] = SummaryWriter(folder, purge_step=purge_step)
-        return self.tensorboard_writers[stage]
+            purge_step = step + 1 if step else 0
+            writer = SummaryWriter(str(self.folder / "tensorboard" / name), purge_step=purge_step)
+            self.tensorboard_writers[name] = writer
+            if not is_reference:
+                text = json.dumps(self.hparams, indent=2, ensure_ascii=False)
+                writer.add_text("configuration", f"```json\n{text}\n```", step)
+        return self.tensorboard_writers[name]
 
     def close(self) -> None:
         """Close all logs and release the lock, ignoring write errors, which were raised earlier."""
@@ -166,6 +194,12 @@ class RunLog:
                 file.close()
         if self.wandb_run is not None:
             self.wandb_run.finish()
+
+
+def _tensorboard_tag(split: str, name: str) -> str:
+    if split != "train":
+        return f"validation/{name}"
+    return TENSORBOARD_TAGS.get(name) or f"loss/{name.removesuffix('_loss')}"
 
 
 def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -> None:
@@ -179,7 +213,7 @@ def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -
             record = json.loads(line)
         except ValueError:  # a line that was cut off when the run was killed
             continue
-        is_validation = record["split"] == "validation"
+        is_validation = record["split"] != "train"
         if (order.index(record["stage"]), record["step"], is_validation) <= (order.index(stage), step, is_validated):
             kept.append(line + "\n")
     write_text(path, "".join(kept))

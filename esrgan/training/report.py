@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import math
+import time
 
 from esrgan.console import log, progress
 from esrgan.text import format_count, format_duration
 from esrgan.training.setup import Run
 from esrgan.training.state import StageState
-from esrgan.training.validation import make_panel
+from esrgan.training.validation import BicubicUpscaler, make_panel, validate
 
 # A discriminator that only guesses has a loss of log 2 = 0.69 (lsgan: 0.25, hinge: 1). Below this it hardly ever errs.
 MIN_DISCRIMINATOR_LOSS = 0.02
 MAX_COLOUR_DRIFT = 2.0  # 8-bit levels, averaged over the validation images
+
+
+def report_start(run: Run, state: StageState) -> None:
+    """Validate bicubic and, before the first step, the starting weights, which the charts begin with.
+
+    Raises:
+        Interrupted: In all processes, if one of them was asked to stop.
+    """
+    name, config, pairs = state.stage.name, run.config, state.data.validation
+    started_at = time.perf_counter()
+    progress(f"{name}: validating bicubic on {format_count(len(pairs), 'image')}")
+    state.bicubic = validate(BicubicUpscaler(config.scale_factor, config.img_channels), pairs, run.losses)
+    log.info(f"{name}: validation of bicubic: {_describe_scores(state.bicubic)}")
+    if state.done == 0:
+        progress(f"{name}: validating the starting weights on {format_count(len(pairs), 'image')}")
+        report_validation(run, state, validate(state.ema.average, pairs, run.losses), is_best=False)
+    state.meter.exclude(time.perf_counter() - started_at)
 
 
 def report_interval(run: Run, state: StageState) -> None:
@@ -53,11 +71,15 @@ def report_validation(run: Run, state: StageState, values: dict[str, float], *, 
     stage, done = state.stage, state.done
     if run.log is None:
         return
-    scalars = {name: value for name, value in values.items() if name != "judged_psnr"}
-    run.log.add_scalars("validation", stage.name, stage.label, done, scalars)
+    for split, scores in (("validation", values), ("bicubic", state.bicubic)):
+        scalars = {name: value for name, value in scores.items() if name != "judged_psnr"}
+        run.log.add_scalars(split, stage.name, stage.label, done, scalars)
     if shown := state.data.validation[: run.config.logging.num_images]:
         run.log.add_image(stage.name, stage.label, done, make_panel(state.ema.average, shown, run.losses))
-    log.info(f"{stage.name} {done:,}: validation {_describe_scores(values)}{', best so far' if is_best else ''}")
+    best, reference = ", best so far" if is_best else "", f"bicubic: PSNR {state.bicubic['PSNR']:.3f} dB (Y)"
+    log.info(f"{stage.name} {done:,}: validation {_describe_scores(values)}{best}; {reference}")
+    if done == 0:  # the first steps of a GAN stage shift the colours for a while
+        return
     drift, before, state.drift = values["colour_drift"], state.drift, values["colour_drift"]
     if stage.name == "training" and abs(drift) > max(MAX_COLOUR_DRIFT, abs(before)):
         _warn_once(

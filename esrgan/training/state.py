@@ -40,6 +40,7 @@ class StageState:
     pending_validation: bool | None = None  # see Checkpoint
     saved_at: float = field(default_factory=time.monotonic)
     statistics: dict[str, float] = field(default_factory=dict)  # of the last interval, shown until the next one ends
+    bicubic: dict[str, float] = field(default_factory=dict)  # its validation, as a reference
     drift: float = math.inf  # colour_drift of the last validation
     warned: set[str] = field(default_factory=set)  # subjects of the warnings that have been given
 

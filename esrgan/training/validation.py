@@ -13,6 +13,7 @@ from statistics import fmean
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from esrgan import images, metrics, resize
 from esrgan.data import CachedPair, read_cached_pair
@@ -59,6 +60,22 @@ def to_image(tensor: Tensor) -> np.ndarray:
     """Convert (1, C, H, W), clamped to [0, 1], to (H, W, C) uint8, rounded."""
     image: np.ndarray = (tensor[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return image
+
+
+class BicubicUpscaler(Generator):
+    """Bicubic upscaling, as a reference for generators.
+
+    Args:
+        scale_factor: Upscaling factor.
+        channels: Channels of the images.
+    """
+
+    def __init__(self, scale_factor: int, channels: int) -> None:
+        super().__init__(scale_factor, channels, channels)
+
+    @override
+    def forward(self, low: Tensor) -> Tensor:
+        return to_tensor(resize.bicubic(to_image(low), Fraction(self.scale_factor)), low.device)
 
 
 def validate(generator: Generator, pairs: Sequence[CachedPair], losses: Losses) -> dict[str, float]:
