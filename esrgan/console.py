@@ -22,6 +22,7 @@ from esrgan.text import cut_to_width
 
 log = logging.getLogger("esrgan")
 
+FIRST = {"first": True}  # ``extra`` of a line that ``hold_lines`` shows before the others
 PROGRESS = logging.INFO - 5  # the level of progress lines
 LIVE_INTERVAL_S = 0.1  # between updates of the live line on a terminal
 PLAIN_INTERVAL_S = 60.0  # between progress lines elsewhere
@@ -37,6 +38,29 @@ def progress(text: str, *, keep: bool = False) -> None:
             terminal, the line stays there.
     """
     log.log(PROGRESS, "%s", text, extra={"keep": keep})
+
+
+@contextmanager
+def hold_lines() -> Iterator[None]:
+    """Hold back the lines of the block (``log.info``) until its end, where those logged with ``FIRST`` come first.
+
+    Progress, warnings and errors are shown at once.
+    """
+    held: list[logging.LogRecord] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        if record.levelno != logging.INFO:
+            return True
+        held.append(record)
+        return False
+
+    log.addFilter(hold)
+    try:
+        yield
+    finally:
+        log.removeFilter(hold)
+        for record in sorted(held, key=lambda record: not getattr(record, "first", False)):
+            log.handle(record)
 
 
 class ConsoleHandler(logging.Handler):

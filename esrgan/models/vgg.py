@@ -60,6 +60,16 @@ def _untrained_features(vgg_type: str) -> nn.Sequential:
     return features
 
 
+def random_weights(vgg_type: str) -> dict[str, Tensor]:
+    """Return random weights, by torchvision's names, for measuring the time and memory that a network needs."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, value in _untrained_features(vgg_type).state_dict().items():
+        deviation = (2 / value[0].numel()) ** 0.5 if name.endswith("weight") else 0.0  # keeps the size of activations
+        state[f"features.{name}"] = torch.randn(value.shape, generator=generator) * deviation
+    return state
+
+
 class VGGFeatures(nn.Module):
     """A frozen VGG network that returns the activations of chosen layers.
 

@@ -1,4 +1,4 @@
-"""A trial of a stage without results: two steps and one validation, with an estimate of time and memory."""
+"""A trial of a run without results: two steps and one validation of each stage, with estimates of time and memory."""
 
 from __future__ import annotations
 
@@ -9,23 +9,52 @@ from itertools import islice
 import psutil
 import torch
 
-from esrgan.console import log
+from esrgan.console import FIRST, log
 from esrgan.devices import benchmark_convolutions
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_duration, format_size
 from esrgan.training import distributed, interrupt
+from esrgan.training.inputs import describe_download
 from esrgan.training.setup import Run
-from esrgan.training.state import StageState, iterate_batches
+from esrgan.training.state import StageState, begin_stage, iterate_batches
 from esrgan.training.validation import validate
 
 
-def try_stage(run: Run, state: StageState) -> None:
-    """Run two steps (the first to warm up) and validate one image, and estimate the rest of the stage from these.
+def try_stages(run: Run) -> None:
+    """Try each stage, and report the estimates before everything else; see ``hold_lines``.
 
     Raises:
         Interrupted: If a signal asked for it.
     """
-    stage, validation = state.stage, state.data.validation
+    seconds, lines = 0.0, []
+    for name in run.start.stages:
+        state = begin_stage(run, name)
+        with interrupt.explain_failures(run.device):
+            stage_s, line = _try_stage(run, state)
+        seconds += stage_s
+        lines.append(line)
+    download = describe_download(run.config, run.start.stages)
+    random = "; this dry run used random ones in their place, so its perceptual loss means nothing"
+    log.info(
+        f"dry run: training takes about {format_duration(seconds)} and {format_size(_memory(run.device))} of memory",
+        extra=FIRST,
+    )
+    for line in lines:
+        log.info(line, extra=FIRST)
+    log.info(f"dry run: a run downloads {download + random if download else 'nothing'}", extra=FIRST)
+    log.info(
+        f"dry run: everything {'else ' if download else ''}is in place; nothing was downloaded, and nothing was "
+        f"written except the cache of decoded images"
+    )
+
+
+def _try_stage(run: Run, state: StageState) -> tuple[float, str]:
+    """Run two steps (the first to warm up) and validate one image; return the estimated seconds and a line about them.
+
+    Raises:
+        Interrupted: If a signal asked for it.
+    """
+    stage, validation, timeline = state.stage, state.data.validation, state.data.timeline
     step_s, losses = 0.0, ""
     for i, (low, high, target) in enumerate(islice(iterate_batches(run, state), 2)):
         before = time.perf_counter()
@@ -43,14 +72,19 @@ def try_stage(run: Run, state: StageState) -> None:
         validation_s = (time.perf_counter() - before) * sum(pixels) / pixels[0] / distributed.world_size()
     if distributed.any_rank(interrupt.is_requested()):
         raise interrupt.Interrupted("dry run: interrupted")
-    steps = state.data.timeline.total_steps - state.done
-    total_s = steps * step_s + math.ceil(steps / run.config.validation_interval) * validation_s
-    if run.device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(run.device)
-    else:
-        memory = psutil.Process().memory_info().rss
-    log.info(
-        f"{stage.name}: {step_s:.2f} s per step, {format_duration(validation_s)} per validation, about "
-        f"{format_duration(total_s)} for {'the whole stage' if state.done == 0 else 'its rest'}; "
-        f"{format_size(memory)} of memory; {losses}"
+    steps = timeline.total_steps - state.done
+    # Bicubic is validated too, and so are the weights that the stage starts with.
+    validations = math.ceil(steps / timeline.validation_interval(run.config)) + (2 if state.done == 0 else 1)
+    seconds = steps * step_s + validations * validation_s
+    return seconds, (
+        f"{stage.name}: about {format_duration(seconds)} for {'the whole stage' if state.done == 0 else 'its rest'} "
+        f"({step_s:.2f} s per step, {format_duration(validation_s)} per validation), "
+        f"{format_size(_memory(run.device))} of memory; {losses}"
     )
+
+
+def _memory(device: torch.device) -> int:
+    """Return the bytes of memory that the trial has used so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss

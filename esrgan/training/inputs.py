@@ -31,13 +31,14 @@ from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.files import expand_user
 from esrgan.losses import PerceptualLoss
 from esrgan.machine import cpu_count
-from esrgan.models.vgg import download_torchvision_weights, torchvision_weights_path
+from esrgan.models.vgg import download_torchvision_weights, random_weights, torchvision_weights_path
 from esrgan.training import distributed
 from esrgan.training.checkpoint import STAGES, Checkpoint
 from esrgan.training.options import TrainOptions
 from esrgan.training.schedule import Timeline
 from esrgan.weights import extract_state_dict, load_file
 
+VGG_SIZE = "about 550 MB"  # of the ImageNet weights of any VGG network, most of which are of layers that no loss uses
 SSIM_WINDOW = 11  # px; validation images without their border must be at least this large
 
 
@@ -72,7 +73,7 @@ def load_inputs(
             problems += error.problems
     perceptual_loss = None
     try:
-        perceptual_loss = _load_perceptual_loss(config, stages, may_download=not problems)
+        perceptual_loss = _load_perceptual_loss(config, options, stages, may_download=not problems)
     except WeightsError as error:
         problems += error.problems
     processes = distributed.world_size()
@@ -216,28 +217,44 @@ def _source(item: str | FolderPair) -> DatasetSpec:
     return item if isinstance(item, str) else Folders(item.hr, item.lr, item.lr_template, item.hr_template)
 
 
-def _load_perceptual_loss(config: Config, stages: Sequence[str], may_download: bool) -> PerceptualLoss | None:
-    """Load the perceptual loss; return None if its weights are missing but optional or only for validation."""
+def describe_download(config: Config, stages: Sequence[str]) -> str:
+    """Describe the weights that a run of these stages has to download; "" if there are none."""
+    section = config.perceptual_loss
+    if section.weights or section.optional or "training" not in stages:
+        return ""
+    path = torchvision_weights_path(section.vgg_type)
+    return "" if path.exists() else f"the ImageNet weights of {section.vgg_type} ({VGG_SIZE}) to {path}"
+
+
+def _load_perceptual_loss(
+    config: Config, options: TrainOptions, stages: Sequence[str], may_download: bool
+) -> PerceptualLoss | None:
+    """Load the perceptual loss; return None if its weights are missing but optional or only for validation.
+
+    In a dry run, random weights take the place of those that a run downloads.
+    """
     section = config.perceptual_loss
     path = expand_user(section.weights) if section.weights else torchvision_weights_path(section.vgg_type)
     own_file = f"set perceptual_loss.weights to a file in torchvision's {section.vgg_type} layout"
+    arguments = section.model_dump(exclude={"weights", "optional"})
     if not section.weights and not path.exists():
         how = f"{own_file}, or put torchvision's at {path}"
         if section.optional or "training" not in stages:
             effect = f"{'training' if 'training' in stages else 'validating'} without the perceptual loss"
             log.info(f"no ImageNet weights of {section.vgg_type} on this machine: {effect}; to use it, {how}")
             return None
+        if options.dry_run:
+            return PerceptualLoss(random_weights(section.vgg_type), **arguments)
         if not may_download:
             raise WeightsError(
-                f"perceptual_loss: the ImageNet weights of {section.vgg_type} (about 550 MB) are not on this machine; "
+                f"perceptual_loss: the ImageNet weights of {section.vgg_type} ({VGG_SIZE}) are not on this machine; "
                 f"they are downloaded once the datasets are complete; or {how}"
             )
-        log.info(f"downloading the ImageNet weights of {section.vgg_type} (about 550 MB) to {path}")
+        log.info(f"downloading {describe_download(config, stages)}")
         try:
             path = download_torchvision_weights(section.vgg_type)
         except WeightsError as error:
             raise WeightsError(f"{error}, or {own_file}") from error
-    arguments = section.model_dump(exclude={"weights", "optional"})
     return PerceptualLoss(extract_state_dict(load_file(path), str(path)), **arguments)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -11,17 +12,17 @@ from typing import NoReturn
 from torch import Tensor
 
 from esrgan.config import Config
-from esrgan.console import log, progress, show_messages
+from esrgan.console import hold_lines, log, progress, show_messages
 from esrgan.devices import benchmark_convolutions
 from esrgan.errors import TrainingError
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
 from esrgan.training.checkpoint import save_checkpoint
-from esrgan.training.dry_run import try_stage
+from esrgan.training.dry_run import try_stages
 from esrgan.training.options import TrainOptions
 from esrgan.training.recovery import MAX_ROLLBACKS
-from esrgan.training.report import describe_progress, report_interval, report_validation
+from esrgan.training.report import describe_progress, report_interval, report_start, report_validation
 from esrgan.training.schedule import Due, what_is_due
 from esrgan.training.setup import Run, prepare_run
 from esrgan.training.state import StageState, begin_stage, iterate_batches
@@ -62,21 +63,23 @@ def train(config: Config, options: TrainOptions) -> bool:
     with (
         show_messages(),
         distributed.process_group(options.device) as device,
+        hold_lines() if options.dry_run else nullcontext(),
         prepare_run(config, options, device) as run,
     ):
         try:
             with interrupt.interruptible():
+                if options.dry_run:
+                    try_stages(run)
+                    return True
                 for name in run.start.stages:
                     state = begin_stage(run, name)
                     with interrupt.explain_failures(device):
-                        (try_stage if options.dry_run else _run_stage)(run, state)
+                        _run_stage(run, state)
                     # The next stage starts from the saved model.
                     run.generator.load_state_dict(state.ema.average.state_dict())
         except interrupt.Interrupted as interruption:
             log.info("%s", interruption)
             return False
-        if options.dry_run:
-            log.info("dry run: everything is in place; nothing was written except the cache of decoded images")
         return True
 
 
@@ -89,6 +92,14 @@ def _run_stage(run: Run, state: StageState) -> None:
     """
     stage, ema, meter, recovery = state.stage, state.ema, state.meter, state.recovery
     model_path = run.files.model(stage.name)
+    if state.data.validation and (state.done < state.data.timeline.total_steps or state.pending_validation is not None):
+        try:
+            report_start(run, state)
+        except interrupt.Interrupted as interruption:
+            raise interrupt.Interrupted(
+                f"stopped before step {state.done + 1} of {stage.name}; run the same command with --resume auto to "
+                f"continue"
+            ) from interruption
     stage.generator.train()
     if state.pending_validation is not None:
         due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
