@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import time
+from contextlib import suppress
 
 import pytest
 
-from esrgan.console import PROGRESS, ConsoleHandler, log, progress, show_messages
+from esrgan.console import FIRST, PROGRESS, ConsoleHandler, hold_lines, log, progress, show_messages
 from esrgan.text import cut_to_width
 
 CLEAR = "\r\x1b[2K"
@@ -77,6 +78,19 @@ def test_progress_is_more_frequent_on_terminals_than_in_pipes(attach, monkeypatc
             progress(text)
             now[0] += seconds
         assert stream.getvalue().replace(CLEAR, " ").split() == expected.split()
+
+
+def test_held_lines_come_at_the_end_with_the_first_ones_first(attach, capsys) -> None:
+    stream = io.StringIO()
+    attach(stream)
+    with suppress(ValueError), hold_lines():
+        log.info("details")
+        log.warning("at once")
+        log.info("the estimate", extra=FIRST)
+        assert stream.getvalue() == ""
+        assert capsys.readouterr().err == "warning: at once\n"
+        raise ValueError
+    assert stream.getvalue() == "the estimate\ndetails\n"
 
 
 def test_warnings_go_to_standard_error(attach, capsys) -> None:

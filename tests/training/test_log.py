@@ -24,8 +24,10 @@ from esrgan.console import show_messages
 from esrgan.errors import EsrganError
 from esrgan.files import lock
 from esrgan.training import TrainOptions, train
+from esrgan.training.checkpoint import STAGE_LABELS
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.meter import Meter
+from esrgan.weights import load_file
 from tests.faults import FORK
 from tests.helpers.runs import TIMING_KEYS, records_by_step, run
 
@@ -203,13 +205,14 @@ def test_wandb_offline_writes_its_files_without_asking(tmp_path: Path) -> None:
     log = open_log(folder, run="20261121-120000", wandb="offline", wandb_project="mine", hparams={"batch_size": 17})
     log.add_scalars("train", "training", "GAN-based", 3, {"g_total_loss": 0.5})
     log.add_scalars("validation", "training", "GAN-based", 3, {"PSNR": 20.0})
+    log.add_scalars("bicubic", "training", "GAN-based", 3, {"PSNR": 19.0})
     log.add_image("training", "GAN-based", 3, np.zeros((4, 4, 3), np.uint8))
     log.close()
     wandb.teardown()  # stops wandb's service, which flushes the file
     (path,) = folder.glob("wandb/offline-run-*-20261121-120000*/*.wandb")
     written = path.read_bytes()
     tags = ("train/GAN-based/g_total_loss", "validation/GAN-based/PSNR", "validation/GAN-based/LR_bicubic_SR_HR")
-    for text in (*tags, "training_step", "batch_size", "mine"):
+    for text in (*tags, "validation/GAN-based/bicubic_PSNR", "training_step", "batch_size", "mine"):
         assert text.encode() in written, text
 
 
@@ -283,30 +286,47 @@ def test_broken_tensorboard_is_named_before_the_first_step(
 def test_tensorboard_receives_the_logged_values(reference_run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    losses = {
-        "pretraining": ["content_loss", "learning_rate", "gradient_norm", "gradient_norm_peak", "skipped_steps"],
-        "training": [
-            *("content_loss", "perceptual_loss", "g_adversarial_loss", "g_total_loss", "d_adversarial_loss"),
-            *("g_learning_rate", "d_learning_rate", "g_gradient_norm", "d_gradient_norm"),
-            *("g_gradient_norm_peak", "d_gradient_norm_peak", "real_logits", "fake_logits", "skipped_steps"),
-        ],
-    }
-    for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):
+    speed = {f"speed/{name}": name for name in TIMING_KEYS[1:]} | {"gradient/skipped_steps": "skipped_steps"}
+    pretraining = {"loss/content": "content_loss", "learning_rate/g": "learning_rate"}
+    pretraining |= {"gradient/g_norm": "gradient_norm", "gradient/g_norm_peak": "gradient_norm_peak"}
+    losses = ("content", "perceptual", "g_adversarial", "g_total", "d_adversarial")
+    training = {f"loss/{name}": f"{name}_loss" for name in losses}
+    training |= {f"discriminator/{name}": name for name in ("real_logits", "fake_logits")}
+    for network in ("g", "d"):
+        training |= {f"learning_rate/{network}": f"{network}_learning_rate"}
+        training |= {f"gradient/{network}_{name}": f"{network}_gradient_{name}" for name in ("norm", "norm_peak")}
+    scores = ("content_loss", "perceptual_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB")
+    scores = {f"validation/{name}": name for name in (*scores, "colour_drift", "perfect_images")}
+    for stage, tags in (("pretraining", pretraining | speed), ("training", training | speed)):
+        for folder, parts in (
+            (stage, {"train": tags, "validation": scores}),
+            (f"{stage}_bicubic", {"bicubic": scores}),
+        ):
+            (path,) = reference_run.glob(f"logs/*/tensorboard/{folder}")
+            events = EventAccumulator(str(path)).Reload()
+            assert set(events.Tags()["scalars"]) == set().union(*parts.values())
+            for split, names in parts.items():
+                records = records_by_step(reference_run, split, stage)
+                for tag, name in names.items():
+                    if name not in TIMING_KEYS:
+                        values = {event.step: event.value for event in events.Scalars(tag)}
+                        written = {step: record[name] for step, record in records.items()}
+                        assert values == pytest.approx(written, rel=1e-6), tag
+
+
+@pytest.mark.slow
+def test_tensorboard_has_the_panels_and_the_configuration(reference_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for stage in ("pretraining", "training"):
         (folder,) = reference_run.glob(f"logs/*/tensorboard/{stage}")
         events = EventAccumulator(str(folder)).Reload()
-        expected = {f"train/{label}/{name}" for name in [*losses[stage], *TIMING_KEYS[1:]]}
-        scores = ("content_loss", "perceptual_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB")
-        expected |= {f"validation/{label}/{name}" for name in (*scores, "colour_drift", "perfect_images")}
-        assert set(events.Tags()["scalars"]) == expected
-        for tag in expected:
-            split, _, name = tag.split("/")
-            if name not in TIMING_KEYS:
-                values = {event.step: event.value for event in events.Scalars(tag)}
-                written = {step: record[name] for step, record in records_by_step(reference_run, split, stage).items()}
-                assert values == pytest.approx(written, rel=1e-6), tag
-        (image_tag,) = events.Tags()["images"]
-        assert image_tag.startswith(f"validation/{label}/")
-        assert [event.step for event in events.Images(image_tag)] == [2, 4, 6]
+        assert events.Tags()["images"] == ["validation/LR_bicubic_SR_HR"]
+        assert [event.step for event in events.Images("validation/LR_bicubic_SR_HR")] == [0, 2, 4, 6]
+        (text,) = events.Tensors("configuration/text_summary")
+        (checkpoint,) = reference_run.glob(f"*_{STAGE_LABELS[stage]}_x4_checkpoint.pth")
+        shown = text.tensor_proto.string_val[0].decode()
+        assert json.loads(shown.removeprefix("```json\n").removesuffix("\n```")) == load_file(checkpoint)["hparams"]
 
 
 # Several processes

@@ -20,7 +20,7 @@ from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches
 from esrgan.devices import benchmark_convolutions
 from esrgan.models import winograd
 from esrgan.training import dry_run as dry_run_module
-from esrgan.training import loop
+from esrgan.training import loop, report
 from esrgan.training.setup import make_networks
 from esrgan.training.stages import PixelStage
 from esrgan.weights import load_generator
@@ -116,17 +116,20 @@ def test_every_step_and_validation_is_logged(reference_run: Path) -> None:
             records_by_step(reference_run, "train", stage),
             records_by_step(reference_run, "validation", stage),
         )
-        assert (list(train_records), list(validation)) == ([1, 2, 3, 4, 5, 6], [2, 4, 6])
+        bicubic = records_by_step(reference_run, "bicubic", stage)
+        assert (list(train_records), list(validation)) == ([1, 2, 3, 4, 5, 6], [0, 2, 4, 6])
+        assert list(bicubic) == [0, 2, 4, 6]
         where = {"split", "stage", "step"}
         common = where | {"content_loss", "skipped_steps"}
         assert all(record.keys() == common | names for record in train_records.values())
         scores = {"content_loss", "perceptual_loss", "PSNR", "SSIM", "PSNR_RGB", "SSIM_RGB"}
         scores |= {"colour_drift", "perfect_images"}
-        assert all(record.keys() == where | scores for record in validation.values())
+        for records in (validation, bicubic):
+            assert all(record.keys() == where | scores for record in records.values())
     (log,) = reference_run.glob("logs/*/log.jsonl")
     for line in log.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        assert set(TIMING_KEYS) <= record.keys() or (record["split"], "time" in record) == ("validation", True)
+        assert set(TIMING_KEYS) <= record.keys() or (record["split"] != "train" and "time" in record)
     g_rates = [record["g_learning_rate"] for record in records_by_step(reference_run, "train", "training").values()]
     d_rates = [record["d_learning_rate"] for record in records_by_step(reference_run, "train", "training").values()]
     assert g_rates == pytest.approx([1e-3] * 3 + [5e-4] * 2 + [2.5e-4])
@@ -187,7 +190,7 @@ def test_both_stages_end_after_max_steps(tiny_config: Make, tmp_path: Path) -> N
     }
     for stage in STAGES:  # the last step is always logged and validated
         assert list(records_by_step(tmp_path, "train", stage)) == [1, 2, 3]
-        assert list(records_by_step(tmp_path, "validation", stage)) == [2, 3]
+        assert list(records_by_step(tmp_path, "validation", stage)) == [0, 2, 3]
 
 
 @pytest.mark.parametrize(("count", "batch_size", "steps"), [(4, 2, 2), (5, 2, 2), (3, 4, 1)])
@@ -216,10 +219,17 @@ def test_a_dry_run_tries_both_stages_and_writes_nothing(
     assert all(path.parent == tmp_path / "cache" for path in written)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     out = capsys.readouterr().out
-    time = r"\d+\.\d\d s per step, \d+:\d\d per validation, about \d+:\d\d for the whole stage"
-    assert re.search(rf"pretraining: {time}; [\d.]+ [MG]B of memory; content_loss \d+\.\d+\n", out)
-    assert re.search(rf"training: {time}; .* g_total_loss .*d_adversarial_loss .*perceptual_loss", out)
-    assert "training images 4, validation images 2, steps 6 (2 per epoch), batch size 2\n" in out
+    first, pretraining, training, downloads, *rest = out.splitlines()
+    assert re.fullmatch(r"dry run: training takes about \d+:\d\d and [\d.]+ [MG]B of memory", first)
+    time = (
+        r"about \d+:\d\d for the whole stage \(\d+\.\d\d s per step, \d+:\d\d per validation\), [\d.]+ [MG]B of memory"
+    )
+    assert re.fullmatch(rf"pretraining: {time}; content_loss \d+\.\d+", pretraining)
+    assert re.fullmatch(rf"training: {time}; .* g_total_loss .*d_adversarial_loss .*perceptual_loss .*", training)
+    assert downloads == "dry run: a run downloads nothing"
+    assert rest[0] == "starting pretraining"
+    plan = "steps 6 (2 per epoch), batch size 2, log lines every 1 step, validations every 2 steps\n"
+    assert f"training images 4, validation images 2, {plan}" in out
     assert "14,083 parameters" in out
     assert "dry run: everything is in place" in out
 
@@ -252,5 +262,6 @@ def test_fast_convolutions_are_used_in_steps_but_not_in_validation(
     note(PixelStage, "step")
     note(loop, "validate")
     note(dry_run_module, "validate")
+    note(report, "validate")
     run(tiny_config(), tmp_path, stage="pretraining", dry_run=dry_run)
     assert seen == {"step": {(True, True)}, "validate": {(False, False)}}

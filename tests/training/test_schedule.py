@@ -22,6 +22,22 @@ def due(done: int, seconds: float = 0, timeline: Timeline | None = None, **optio
 
 
 @pytest.mark.parametrize(
+    ("steps", "log_interval", "validation_interval"),
+    [(1, 1, 1), (19, 1, 1), (40, 2, 2), (59, 2, 2), (3000, 100, 150), (200_000, 100, 5000), (10**6, 100, 5000)],
+)
+def test_default_intervals_give_twenty_points_in_a_stage(
+    steps: int, log_interval: int, validation_interval: int
+) -> None:
+    timeline = Timeline(batch_size=2, steps_per_epoch=3, total_steps=steps)
+    assert timeline.log_interval(Config()) == log_interval
+    assert timeline.validation_interval(Config()) == validation_interval
+    due = [what_is_due(done, timeline, Config(), TrainOptions(), 0) for done in range(1, min(steps, 3000) + 1)]
+    assert sum(each.validation for each in due) >= min(steps, 20) or steps > 3000
+    explicit = Config(validation_interval=7, logging={"interval": 5})
+    assert (timeline.log_interval(explicit), timeline.validation_interval(explicit)) == (5, 7)
+
+
+@pytest.mark.parametrize(
     ("batch_size", "images", "length", "total", "epochs"),
     [
         # 20 steps were 6 2/3 epochs. 5 1/3 epochs of one step remain, which is rounded up.

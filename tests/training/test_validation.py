@@ -6,6 +6,7 @@ import math
 import re
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from esrgan import metrics
+from esrgan import metrics, resize
 from esrgan.data import cache_pairs, find_pairs, read_cached_pair
 from esrgan.errors import TrainingError
 from esrgan.training import validation
@@ -87,9 +88,48 @@ def test_the_panels_show_the_validation_images(reference_run: Path, photos: Path
         assert (windows == high).all(axis=(-1, -2, -3)).sum() == 1  # the image appears once, in the HR column
 
 
+def test_charts_begin_with_the_starting_weights_and_bicubic(
+    tiny_config: Make, reference_run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model,) = reference_run.glob("*_PSNR_x4.pth")
+    run(tiny_config(), tmp_path, stage="training", load_checkpoint=model, max_steps=1)
+    end = records_by_step(reference_run, "validation", "pretraining")[6]
+    start = records_by_step(tmp_path, "validation", "training")[0]
+    assert start | {"stage": "", "step": 0} == end | {"stage": "", "step": 0}
+    rows = []
+    for path in (photos / "val").iterdir():
+        high = np.array(Image.open(path))
+        low = resize.bicubic(high, Fraction(1, 4))
+        rows.append(metrics.measure(resize.bicubic(low, Fraction(4)), high, border=4)["psnr_y"])
+    for record in records_by_step(tmp_path, "bicubic", "training").values():
+        assert record["PSNR"] == pytest.approx(np.mean(rows))
+    out = capsys.readouterr().out
+    assert f"training: validation of bicubic: PSNR {np.mean(rows):.3f} dB (Y), " in out
+    assert f"training 0: validation PSNR {start['PSNR']:.3f} dB (Y), " in out
+    assert out.count(f"; bicubic: PSNR {np.mean(rows):.3f} dB (Y)\n") == 2
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"stage": "pretraining", "run_name": "mine", "max_steps": 1}
+
+    def reading(pair: Any) -> Any:
+        press_ctrl_c()
+        return read_cached_pair(pair)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "read_cached_pair", reading)
+        assert run(tiny_config(), tmp_path, **options) is False
+    line = "stopped before step 1 of pretraining; run the same command with --resume auto to continue\n"
+    assert capsys.readouterr().out.endswith(line)
+    assert not list(tmp_path.glob("*.pth"))
+    assert run(tiny_config(), tmp_path, resume=True, **options) is True
+
+
 def test_panels_can_be_disabled(tiny_config: Make, tmp_path: Path) -> None:
     assert run(tiny_config(logging={"num_images": 0}), tmp_path, stage="pretraining", max_steps=1) is True
-    assert list(records_by_step(tmp_path, "validation", "pretraining")) == [1]
+    assert list(records_by_step(tmp_path, "validation", "pretraining")) == [0, 1]
 
 
 def test_threads_measure_the_same_with_one_image_at_a_time_on_the_device(
@@ -114,7 +154,8 @@ def test_threads_measure_the_same_with_one_image_at_a_time_on_the_device(
     monkeypatch.setattr(validation, "to_tensor", counting)
     monkeypatch.setattr(validation, "to_image", finishing)
     run(tiny_config(logging={"num_images": 0}), tmp_path / "threads", **options)
-    assert most == [1] * 4  # LR and HR of two images
+    # LR and HR of two images: for bicubic, whose output is a third one, before the first step and after it.
+    assert most == [1] * (6 + 4 + 4)
     one, other = (records_by_step(tmp_path / name, "validation", "pretraining") for name in ("serial", "threads"))
     assert one[1].keys() == other[1].keys()
     assert all(other[1][name] == value for name, value in one[1].items() if name != "time")
@@ -128,7 +169,8 @@ def test_an_interrupted_validation_is_repeated_on_resume(
 
     def reading(pair: Any) -> Any:
         read.append(pair)
-        press_ctrl_c()
+        if len(read) == 7:  # the first image after two steps; bicubic, the start and their panel have read six
+            press_ctrl_c()
         return read_cached_pair(pair)
 
     options = {"stage": "pretraining", "checkpoint_interval": 1}
@@ -137,10 +179,10 @@ def test_an_interrupted_validation_is_repeated_on_resume(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation, "read_cached_pair", reading)
         assert run(tiny_config(), tmp_path / "stopped", **options) is False
-    assert len(read) == 1  # of two images
+    assert len(read) == 7
     assert "stopped after step 2 of pretraining" in capsys.readouterr().out
     assert load_run_files(tmp_path / "stopped").keys() == {"PSNR_x4_checkpoint"}
-    assert not records_by_step(tmp_path / "stopped", "validation", "pretraining")
+    assert list(records_by_step(tmp_path / "stopped", "validation", "pretraining")) == [0]
     assert run(tiny_config(), tmp_path / "stopped", resume=True, **options) is True
     assert not compare(tmp_path / "stopped", tmp_path / "whole")
 
@@ -277,7 +319,8 @@ def test_the_same_images_elsewhere_are_the_same_judge(write_images: Callable[...
 def test_a_perfect_image_does_not_decide_which_model_is_best(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([(math.inf, 20.0), (90.0, 30.0), (math.inf, 25.0)])
+    start = [(10.0, 10.0), (1.0, 1.0)]  # bicubic and the starting weights
+    scores = iter([*start, (math.inf, 20.0), (90.0, 30.0), (math.inf, 25.0)])
     current: list[float] = []
 
     def measure(*_: object, **__: object) -> dict[str, float]:
@@ -289,8 +332,8 @@ def test_a_perfect_image_does_not_decide_which_model_is_best(
     run(tiny_config(), tmp_path, stage="pretraining", store_model_interval=1)
     assert best_epoch(tmp_path) == 2
     records = records_by_step(tmp_path, "validation", "pretraining")
-    assert [record["PSNR"] for record in records.values()] == [20.0, 60.0, 25.0]
-    assert [record["perfect_images"] for record in records.values()] == [1, 0, 1]
+    assert [record["PSNR"] for record in records.values()] == [1.0, 20.0, 60.0, 25.0]
+    assert [record["perfect_images"] for record in records.values()] == [0, 1, 0, 1]
     assert "validation PSNR 20.000 dB (Y), 20.000 dB (RGB) (1 perfect image left out)" in capsys.readouterr().out
 
 
