@@ -60,14 +60,14 @@ def make_training(folder: Path) -> None:
     import matplotlib.pyplot as plt
 
     lines = (folder / "saved_models/logs/mine/log.jsonl").read_text("utf-8").splitlines()
-    points = [
-        (record["step"], record["PSNR"])
-        for record in map(json.loads, lines)
-        if record["split"] == "validation" and record["stage"] == "pretraining"
-    ]
+    records = [record for record in map(json.loads, lines) if record["stage"] == "pretraining" and record["step"]]
+    points, reference = (
+        [(record["step"], record["PSNR"]) for record in records if record["split"] == split]
+        for split in ("validation", "bicubic")
+    )
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.plot(*zip(*points, strict=True), marker="o", label="our model")
-    axes.axhline(29.38, color="grey", linestyle="--", label="bicubic")  # of chelsea and coffee
+    axes.plot(*zip(*reference, strict=True), color="grey", linestyle="--", label="bicubic")
     axes.set(xlabel="step", ylabel="validation PSNR on Y in dB")
     axes.legend()
     figure.savefig(PICTURES / "tutorial_learning.png", dpi=110)

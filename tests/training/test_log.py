@@ -218,6 +218,15 @@ def test_wandb_offline_writes_its_files_without_asking(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("private_wandb")
 @pytest.mark.slow
+def test_checking_wandb_offline_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.setattr(wandb, "setup", lambda: pytest.fail("its process writes files, also in a dry run"))
+    assert check_loggers(Logging(tensorboard=False, wandb="offline")).wandb == "offline"
+
+
+@pytest.mark.usefixtures("private_wandb")
+@pytest.mark.slow
 def test_wandb_online_without_a_login_is_an_error(
     tiny_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
