@@ -36,12 +36,12 @@ def try_stages(run: Run) -> None:
     download = describe_download(run.config, run.start.stages)
     random = "; this dry run used random ones in their place, so its perceptual loss means nothing"
     log.info(
-        f"dry run: training takes about {format_duration(seconds)} and {format_size(_memory(run.device))} of memory",
+        f"dry run: the run takes about {format_duration(seconds)} and {format_size(_memory(run.device))} of memory",
         extra=FIRST,
     )
     for line in lines:
         log.info(line, extra=FIRST)
-    log.info(f"dry run: a run downloads {download + random if download else 'nothing'}", extra=FIRST)
+    log.info(f"dry run: the run downloads {download + random if download else 'nothing'}", extra=FIRST)
     log.info(
         f"dry run: everything {'else ' if download else ''}is in place; nothing was downloaded, and nothing was "
         f"written except the cache of decoded images"

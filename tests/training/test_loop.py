@@ -220,13 +220,13 @@ def test_a_dry_run_tries_both_stages_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     out = capsys.readouterr().out
     first, pretraining, training, downloads, *rest = out.splitlines()
-    assert re.fullmatch(r"dry run: training takes about \d+:\d\d and [\d.]+ [MG]B of memory", first)
+    assert re.fullmatch(r"dry run: the run takes about \d+:\d\d and [\d.]+ [MG]B of memory", first)
     time = (
         r"about \d+:\d\d for the whole stage \(\d+\.\d\d s per step, \d+:\d\d per validation\), [\d.]+ [MG]B of memory"
     )
     assert re.fullmatch(rf"pretraining: {time}; content_loss \d+\.\d+", pretraining)
     assert re.fullmatch(rf"training: {time}; .* g_total_loss .*d_adversarial_loss .*perceptual_loss .*", training)
-    assert downloads == "dry run: a run downloads nothing"
+    assert downloads == "dry run: the run downloads nothing"
     assert rest[0] == "starting pretraining"
     plan = "steps 6 (2 per epoch), batch size 2, log lines every 1 step, validations every 2 steps\n"
     assert f"training images 4, validation images 2, {plan}" in out

@@ -123,15 +123,15 @@ def test_a_dry_run_says_what_a_run_downloads_and_downloads_nothing(
     config = tiny_config(perceptual_loss={"weights": None})
     assert run(config, tmp_path / "out", dry_run=True) is True
     lines = capsys.readouterr().out.splitlines()
-    assert "dry run: training takes about " in lines[0]
+    assert "dry run: the run takes about " in lines[0]
     assert lines[3].startswith(
-        f"dry run: a run downloads the ImageNet weights of vgg11 (about 550 MB) to {no_vgg_weights}"
+        f"dry run: the run downloads the ImageNet weights of vgg11 (about 550 MB) to {no_vgg_weights}"
     )
     assert "so its perceptual loss means nothing" in lines[3]
     assert lines[-1].startswith("dry run: everything else is in place; nothing was downloaded")
     assert not no_vgg_weights.exists()
     assert run(config, tmp_path / "out", stage="pretraining", dry_run=True) is True
-    assert "dry run: a run downloads nothing\n" in capsys.readouterr().out
+    assert "dry run: the run downloads nothing\n" in capsys.readouterr().out
 
 
 def test_configured_vgg_weights_are_never_optional(tiny_config: Make, tmp_path: Path) -> None:
