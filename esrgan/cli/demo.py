@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from esrgan.cli import arguments, process
+from esrgan.cli.upscaling_options import OUTPUT_FORMATS
 from esrgan.extras import require_extra
 
 EXAMPLES = """\
@@ -39,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=arguments.positive_float(500),
         default=4.0,
         metavar="N",
-        help="size of the largest image that may be uploaded, in megapixels (default: 4)",
+        help="size of the largest image that can be upscaled, in megapixels (default: 4)",
     )
     parser.add_argument(
         "--host",
@@ -66,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
         # Gradio reads these variables when it is imported; by default it would send analytics at the start.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         with process.importing():
-            from esrgan.demo.backend import DemoModels
+            from esrgan.demo.models import DemoModels
             from esrgan.demo.page import make_page, serve
 
         models = DemoModels(args.model_path, args.device)
-        page = make_page(models, Path(folder), args.max_megapixels)
+        page = make_page(models, Path(folder), args.max_megapixels, OUTPUT_FORMATS)
         serve(page, args.host, args.port, args.max_megapixels)
         print(
             f"http://{args.host}:{args.port}: {', '.join(models.labels)} on {models.device}; press Ctrl-C to stop",

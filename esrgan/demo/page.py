@@ -2,125 +2,129 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import gradio as gr
-from PIL import Image
 
-from esrgan.demo.backend import DETAIL_PX, DemoModels, UpscaledImage, render_detail, render_overview, upscale_file
+from esrgan.demo.handlers import Handlers
+from esrgan.demo.layout import CSS, EXAMPLE_IMAGES, Components, make_layout
+from esrgan.demo.models import DemoModels
 from esrgan.errors import EsrganError
 
-EXAMPLE_IMAGES = sorted((Path(__file__).parent / "examples").glob("*.png"))
 MAX_QUEUED_REQUESTS = 32  # further requests are rejected
 MAX_BYTES_PER_PIXEL = 16  # limits the size of uploads; an uncompressed file has up to four channels of 32 bits
 FILE_LIFETIME_S = 3600  # applies to uploads and outputs; the page looks for old ones six times as often
-_CSS = f"#detail {{ flex: none; width: {DETAIL_PX + 2}px }}"  # 2 px for the border
-ResultT = TypeVar("ResultT")
+COMPUTING = "computing"  # of all events that compute, one runs at a time
 
 
-def make_page(models: DemoModels, folder: Path, max_megapixels: float) -> gr.Blocks:
+def make_page(models: DemoModels, folder: Path, max_megapixels: float, formats: Sequence[str]) -> gr.Blocks:
     """Build the page.
 
     Args:
         models: The models to offer.
         folder: Folder for outputs; the same as ``GRADIO_TEMP_DIR``, which must be set before Gradio is imported.
-        max_megapixels: Largest image that may be uploaded.
+        max_megapixels: Largest image that can be upscaled.
+        formats: The output formats to offer, as suffixes without a dot.
 
     Returns:
         The page, for ``serve``.
     """
-    max_pixels = round(max_megapixels * 1e6)
-
-    def upscale(
-        file: str | None,
-        model: str,
-        alpha: float,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds the argument by this default
-    ) -> tuple[Any, ...]:
-        if file is None:
-            raise _make_error("there is no image yet; upload one or choose an example")
-
-        def work() -> tuple[Any, ...]:
-            progress(0, "loading the model")
-            upscaler = models.get_upscaler(model, alpha)
-            progress(0, "upscaling")
-            done = upscale_file(upscaler, Path(file), folder, max_pixels, lambda share: progress(share, "upscaling"))
-            return done, render_overview(done), done.target, _describe_result(done, model, alpha)
-
-        return _show_errors(work)
-
-    def show_detail(done: UpscaledImage | None, across: float, down: float) -> tuple[Image.Image, Image.Image] | None:
-        return None if done is None else _show_errors(lambda: render_detail(done, across / 100, down / 100))
-
-    def label_download(done: UpscaledImage) -> gr.DownloadButton:
-        return gr.DownloadButton(f"Download {done.target.name}", interactive=True)
-
-    def update_strength(model: str) -> gr.Slider:
-        return gr.Slider(value=1, interactive=models.psnr_partner(model) is not None)
-
-    first = next(iter(models.labels))
     with gr.Blocks(
         title="esrgan", analytics_enabled=False, delete_cache=(FILE_LIFETIME_S // 6, FILE_LIFETIME_S)
     ) as page:
-        gr.Markdown("# Upscale an image")
-        done = gr.State()
-        with gr.Row():
-            with gr.Column(scale=1):
-                file = gr.File(label=f"Image, at most {max_megapixels:g} megapixels", height=180)
-                examples = gr.Dataset(
-                    components=[gr.Image(render=False)],
-                    samples=[[str(path)] for path in EXAMPLE_IMAGES],
-                    label="Examples",
-                    type="index",
-                )
-                model = gr.Dropdown(
-                    [(label, name) for name, label in models.labels.items()], value=first, label="Model"
-                )
-                alpha = gr.Slider(
-                    0,
-                    1,
-                    value=1,
-                    step=0.05,
-                    label="Strength α, from 0 (smooth and faithful) to 1 (full texture)",
-                    interactive=models.psnr_partner(first) is not None,
-                )
-                upscale_button = gr.Button("Upscale", variant="primary")
-            with gr.Column(scale=2):
-                comparison = gr.ImageSlider(label="Left: bicubic, right: model", format="png", buttons=["fullscreen"])
-                download = gr.DownloadButton("Download", interactive=False)
-                facts = gr.Markdown()
-                with gr.Row():
-                    detail = gr.ImageSlider(label="Detail at 1:1", format="png", buttons=[], elem_id="detail")
-                    with gr.Column(min_width=240):
-                        across = gr.Slider(0, 100, value=50, step=1, label="Position of the detail, % from the left")
-                        down = gr.Slider(0, 100, value=50, step=1, label="Position of the detail, % from the top")
-
-        examples.click(lambda index: str(EXAMPLE_IMAGES[index]), examples, file, api_visibility="private")
-        model.change(update_strength, model, alpha, api_visibility="private")
-        upscaling = upscale_button.click(
-            upscale,
-            [file, model, alpha],
-            [done, comparison, download, facts],
-            api_name="upscale",
-            concurrency_limit=1,
-            show_progress_on=comparison,
-        )
-        upscaling.success(label_download, done, download, api_visibility="private", show_progress="hidden")
-        upscaling.success(show_detail, [done, across, down], detail, api_name="detail", show_progress="hidden")
-        gr.on(
-            [across.change, down.change],
-            show_detail,
-            [done, across, down],
-            detail,
-            trigger_mode="always_last",
-            api_visibility="private",
-            show_progress="hidden",
-        )
+        components = make_layout(models, max_megapixels, formats)
+        _connect(page, components, Handlers(components, models, folder, round(max_megapixels * 1e6)))
     page.queue(max_size=MAX_QUEUED_REQUESTS)
     return page
+
+
+def _connect(page: gr.Blocks, c: Components, handlers: Handlers) -> None:
+    """Connect the events of the page with their handlers."""
+    at_once = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    quick = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+    computing = {"concurrency_limit": 1, "concurrency_id": COMPUTING}
+    place = c.settings | {c.across, c.down, c.done}
+    description = [c.facts, c.upscale]
+    result = [c.result, c.done, c.comparison, c.download, c.result_facts, c.detail]
+
+    # Runs and trials. Each begins by removing what the last one has left, and can be stopped.
+    begin = c.upscale.click(handlers.begin, None, [*result, c.status, c.stop], **at_once)
+    upscaling = begin.then(
+        handlers.upscale,
+        c.settings,
+        [c.done, c.comparison, c.download, c.result_facts],
+        api_name="upscale",
+        show_progress_on=c.status,
+        **computing,
+    )
+    shown = [c.result, c.download, c.comparison, c.divider, c.status, c.stop, c.detail, *description]
+    upscaling.success(handlers.finish, place, shown, scroll_to_output=True, **quick)
+    upscaling.failure(handlers.show_failure, None, [c.status, c.stop], **at_once)
+
+    begin_trial = c.try_part.click(handlers.begin_trial, None, [c.figures, c.status, c.stop], **at_once)
+    chosen = c.preview.select(handlers.choose_part, place, [c.across, c.down, c.preview, c.figures, c.detail], **quick)
+    begin_chosen = chosen.success(handlers.begin_trial, None, [c.figures, c.status, c.stop], **at_once)
+    trials = [
+        beginning.then(
+            handlers.try_part,
+            place | {c.compare},
+            c.figures,
+            api_visibility="private",
+            show_progress_on=c.status,
+            **computing,
+        )
+        for beginning in (begin_trial, begin_chosen)
+    ]
+    for trial in trials:
+        trial.success(handlers.end_trial, None, c.stop, **at_once)
+        trial.failure(handlers.show_failure, None, [c.status, c.stop], **at_once)
+    gr.on(
+        [c.across.input, c.down.input],
+        handlers.move_part,
+        place,
+        [c.preview, c.figures, c.detail],
+        trigger_mode="always_last",
+        **quick,
+    )
+
+    # Uploads and choices.
+    cleared = [*result, *description, c.figures, c.status, c.stop, c.part, c.preview, c.introduction]
+    uploaded = c.files.change(handlers.clear, None, cleared, cancels=[upscaling, *trials], **at_once).then(
+        handlers.show_upload, place, [*description, c.part, c.preview, c.introduction], **quick
+    )
+    model_chosen = c.model.change(handlers.choose_model, c.settings, [c.alpha, *description], **quick)
+    for event in (uploaded, model_chosen):
+        event.then(
+            handlers.measure, c.settings, description, show_progress="hidden", api_visibility="private", **computing
+        )
+    c.size_kind.change(handlers.choose_size_kind, c.size_kind, c.size, **at_once)
+    gr.on(
+        [each.change for each in (c.size, c.size_kind, c.quality, c.background)],
+        handlers.describe,
+        c.settings,
+        description,
+        trigger_mode="always_last",
+        **quick,
+    )
+    c.examples.click(lambda index: [str(EXAMPLE_IMAGES[index])], c.examples, c.files, **at_once)
+    c.divider.input(lambda position: gr.ImageSlider(slider_position=position), c.divider, c.comparison, **at_once)
+
+    # Models.
+    models = [c.model, c.more, c.fetch]
+    c.more.change(handlers.choose_download, c.more, c.fetch, **at_once)
+    c.fetch.click(lambda: "", None, c.fetched, **at_once)
+    fetching = c.fetch.click(
+        handlers.fetch, c.more, c.fetched, api_visibility="private", concurrency_limit=1, show_progress_on=c.fetched
+    )
+    fetching.success(handlers.refresh_models, None, models, **at_once).then(
+        handlers.choose_model, c.settings, [c.alpha, *description], **quick
+    )
+    fetching.failure(handlers.show_download_failure, None, c.fetched, **at_once)
+    page.load(handlers.refresh_models, None, models, **at_once)
+
+    c.stop.click(handlers.stop, None, [c.status, c.stop], cancels=[upscaling, *trials], **at_once)
+    page.unload(handlers.leave)
 
 
 def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
@@ -130,7 +134,7 @@ def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
         page: The page, as built by ``make_page``.
         host: The address to listen on.
         port: The port to listen on.
-        max_megapixels: Largest image that may be uploaded; limits the size of files to 16 bytes per pixel.
+        max_megapixels: Largest image that can be upscaled; limits the size of files to 16 bytes per pixel.
 
     Raises:
         EsrganError: If this machine does not have the address, or the port is in use.
@@ -144,30 +148,9 @@ def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
             share=False,
             ssr_mode=False,
             max_file_size=round(max_megapixels * 1e6) * MAX_BYTES_PER_PIXEL,
-            css=_CSS,
+            css=CSS,
             footer_links=[],
             allowed_paths=[str(EXAMPLE_IMAGES[0].parent)],
         )
     except OSError as error:
         raise EsrganError(f"{host}:{port}: cannot listen on this address; choose another --host or --port") from error
-
-
-def _describe_result(done: UpscaledImage, model: str, alpha: float) -> str:
-    """Describe an output in Markdown: its size, the time, the model and what was not preserved."""
-    width, height = done.size
-    name = Path(model).name  # visitors of the page should not see folders of the server
-    by = name if alpha == 1 else f"{name} at α {alpha:g}"
-    lines = [f"{width} × {height} px in {done.seconds:.1f} s by {by}", *done.notes]
-    return "\n\n".join(html.escape(line) for line in lines)
-
-
-def _show_errors(work: Callable[[], ResultT]) -> ResultT:
-    """Do some work and show its ``EsrganError``, if any, on the page."""
-    try:
-        return work()
-    except EsrganError as error:
-        raise _make_error(str(error)) from error
-
-
-def _make_error(text: str) -> gr.Error:
-    return gr.Error(html.escape(text.partition("\n")[0]), duration=20, print_exception=False)
