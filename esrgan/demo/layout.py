@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -30,6 +31,13 @@ With several images the download is a ZIP archive. Images stay on the machine th
 # Live regions announce their content to screen readers only if they exist before it.
 _LIVE = "element.setAttribute('role', 'status')"
 
+# Gradio's slider has no texts for its images, and cannot be scrolled to before it is shown.
+SHOW_RESULT = """() => setTimeout(() => {
+    const images = document.querySelectorAll("#comparison img")
+    images.forEach((image, i) => { image.alt = ["Bicubic", "Result of the model"][i] })
+    document.querySelector("#result")?.scrollIntoView({behavior: "smooth"})
+}, 300)"""
+
 CSS = f"""\
 .figures {{ display: flex; flex-wrap: wrap; gap: 12px; }}
 .figures figure {{ margin: 0; width: {PART_PX}px; max-width: 100%; }}
@@ -37,10 +45,16 @@ CSS = f"""\
 .figures figcaption {{ margin-top: 4px; font-size: var(--text-sm); overflow-wrap: anywhere; }}
 #facts, #status, #fetched, #result-facts {{ overflow-wrap: anywhere; }}
 #facts p, #status p, #fetched p, #result-facts p {{ margin: 0 0 6px; }}
+/* Icons of buttons would be as small as their text. */
+.example img {{ width: auto; height: 3rem; }}
+#preview img {{ max-height: min(60vh, 30rem); object-fit: contain; }}
 .error {{ color: #b91c1c; }}
-.dark .error {{ color: #fca5a5; }}
+.dark /* Icons of buttons would be as small as their text. */
+.example img {{ width: auto; height: 3rem; }}
+#preview img {{ max-height: min(60vh, 30rem); object-fit: contain; }}
+.error {{ color: #fca5a5; }}
 :is(button, input, textarea, [tabindex]):focus-visible {{
-    outline: 3px solid var(--color-accent) !important; outline-offset: 2px;
+    outline: 3px solid var(--body-text-color) !important; outline-offset: -3px;
 }}
 """
 
@@ -50,7 +64,7 @@ class Components:
     """The components of the page that events read or change."""
 
     files: gr.File
-    examples: gr.Dataset
+    examples: list[gr.Button]
     facts: gr.HTML
     model: gr.Dropdown
     alpha: gr.Slider
@@ -113,18 +127,17 @@ def make_layout(models: DemoModels, max_megapixels: float, formats: Sequence[str
     return Components(done=gr.State(), **inputs, **outputs)
 
 
-def _make_inputs(models: DemoModels, max_megapixels: float, formats: Sequence[str]) -> dict[str, gr.blocks.Block]:
+def _make_inputs(models: DemoModels, max_megapixels: float, formats: Sequence[str]) -> dict[str, Any]:
     first = next(iter(models.labels))
-    made: dict[str, gr.blocks.Block] = {}
+    made: dict[str, Any] = {}
     made["files"] = gr.File(
         label=f"Images, at most {max_megapixels:g} megapixels each", file_count="multiple", height=170
     )
-    made["examples"] = gr.Dataset(
-        components=[gr.Image(render=False)],
-        samples=[[str(path)] for path in EXAMPLE_IMAGES],
-        label="Examples",
-        type="index",
-    )
+    with gr.Row():
+        made["examples"] = [
+            gr.Button(f"Example: {path.stem}", icon=path, min_width=120, elem_classes="example")
+            for path in EXAMPLE_IMAGES
+        ]
     made["facts"] = gr.HTML(elem_id="facts", js_on_load=_LIVE)
     made["model"] = gr.Dropdown(choices_of(models.labels), value=first, label="Model")
     made["alpha"] = gr.Slider(
@@ -165,8 +178,8 @@ def _make_inputs(models: DemoModels, max_megapixels: float, formats: Sequence[st
     return made
 
 
-def _make_part() -> dict[str, gr.blocks.Block]:
-    made: dict[str, gr.blocks.Block] = {}
+def _make_part() -> dict[str, Any]:
+    made: dict[str, Any] = {}
     made["introduction"] = gr.Markdown(INTRODUCTION)
     with gr.Column(visible=False) as made["part"]:
         gr.Markdown("## Try a part")
@@ -176,25 +189,29 @@ def _make_part() -> dict[str, gr.blocks.Block]:
             interactive=False,
             buttons=[],
             format="png",
-            height=360,
+            elem_id="preview",
         )
         with gr.Row():
-            made["across"] = gr.Slider(0, 100, value=50, step=1, label="Part, % from the left", min_width=140)
-            made["down"] = gr.Slider(0, 100, value=50, step=1, label="Part, % from the top", min_width=140)
+            made["across"] = gr.Slider(0, 100, value=50, step=1, label="Part, % from the left", min_width=240)
+            made["down"] = gr.Slider(0, 100, value=50, step=1, label="Part, % from the top", min_width=240)
         made["compare"] = gr.Radio(list(COMPARISONS.items()), value=ONE, label="Compare bicubic with")
         made["try_part"] = gr.Button("Try this part")
         made["figures"] = gr.HTML()
     return made
 
 
-def _make_result() -> dict[str, gr.blocks.Block]:
-    made: dict[str, gr.blocks.Block] = {}
-    with gr.Column(visible=False) as made["result"]:
+def _make_result() -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    with gr.Column(visible=False, elem_id="result") as made["result"]:
         gr.Markdown("## Result")
         made["result_facts"] = gr.HTML(elem_id="result-facts")
         made["download"] = gr.DownloadButton("Download", interactive=False, variant="primary")
         made["comparison"] = gr.ImageSlider(
-            label="Left: bicubic, right: model", format="png", buttons=["fullscreen"], interactive=False
+            label="Left: bicubic, right: model",
+            format="png",
+            buttons=["fullscreen"],
+            interactive=False,
+            elem_id="comparison",
         )
         made["divider"] = gr.Slider(0, 100, value=50, step=1, label="Border between bicubic and model, % from the left")
         made["detail"] = gr.HTML()

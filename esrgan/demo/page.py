@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
-from esrgan.demo.handlers import Handlers
-from esrgan.demo.layout import CSS, EXAMPLE_IMAGES, Components, make_layout
+from esrgan.demo.layout import CSS, EXAMPLE_IMAGES, SHOW_RESULT, Components, make_layout
+from esrgan.demo.model_events import ModelEvents
 from esrgan.demo.models import DemoModels
+from esrgan.demo.upload_events import UploadEvents
+from esrgan.demo.work_events import WorkEvents
 from esrgan.errors import EsrganError
 
 MAX_QUEUED_REQUESTS = 32  # further requests are rejected
 MAX_BYTES_PER_PIXEL = 16  # limits the size of uploads; an uncompressed file has up to four channels of 32 bits
 FILE_LIFETIME_S = 3600  # applies to uploads and outputs; the page looks for old ones six times as often
-COMPUTING = "computing"  # of all events that compute, one runs at a time
 
 
 def make_page(models: DemoModels, folder: Path, max_megapixels: float, formats: Sequence[str]) -> gr.Blocks:
@@ -34,97 +37,99 @@ def make_page(models: DemoModels, folder: Path, max_megapixels: float, formats: 
         title="esrgan", analytics_enabled=False, delete_cache=(FILE_LIFETIME_S // 6, FILE_LIFETIME_S)
     ) as page:
         components = make_layout(models, max_megapixels, formats)
-        _connect(page, components, Handlers(components, models, folder, round(max_megapixels * 1e6)))
+        uploads = UploadEvents(components, models, round(max_megapixels * 1e6))
+        _connect_work(page, components, WorkEvents(uploads, folder))
+        _connect_models(page, components, ModelEvents(components, models), uploads)
     page.queue(max_size=MAX_QUEUED_REQUESTS)
     return page
 
 
-def _connect(page: gr.Blocks, c: Components, handlers: Handlers) -> None:
-    """Connect the events of the page with their handlers."""
-    at_once = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    quick = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-    computing = {"concurrency_limit": 1, "concurrency_id": COMPUTING}
+# How events are handled: at once, in a thread of their own, or one at a time because they compute.
+_AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+_QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+_COMPUTING: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "computing"}
+
+
+def _connect_work(page: gr.Blocks, c: Components, work: WorkEvents) -> None:
+    """Connect the events of uploads, runs and trials."""
+    uploads = work.uploads
     place = c.settings | {c.across, c.down, c.done}
     description = [c.facts, c.upscale]
     result = [c.result, c.done, c.comparison, c.download, c.result_facts, c.detail]
 
-    # Runs and trials. Each begins by removing what the last one has left, and can be stopped.
-    begin = c.upscale.click(handlers.begin, None, [*result, c.status, c.stop], **at_once)
-    upscaling = begin.then(
-        handlers.upscale,
+    # Each run begins by removing what the last one has left. Once finished, it is shown; its failure is, too.
+    begin = c.upscale.click(work.begin, None, [*result, c.status, c.stop], **_AT_ONCE)
+    run = begin.then(
+        work.upscale,
         c.settings,
         [c.done, c.comparison, c.download, c.result_facts],
         api_name="upscale",
         show_progress_on=c.status,
-        **computing,
+        **_COMPUTING,
     )
     shown = [c.result, c.download, c.comparison, c.divider, c.status, c.stop, c.detail, *description]
-    upscaling.success(handlers.finish, place, shown, scroll_to_output=True, **quick)
-    upscaling.failure(handlers.show_failure, None, [c.status, c.stop], **at_once)
+    run.success(work.finish, place, shown, **_QUICK).then(None, js=SHOW_RESULT)
+    run.failure(work.show_failure, None, [c.status, c.stop], **_AT_ONCE)
 
-    begin_trial = c.try_part.click(handlers.begin_trial, None, [c.figures, c.status, c.stop], **at_once)
-    chosen = c.preview.select(handlers.choose_part, place, [c.across, c.down, c.preview, c.figures, c.detail], **quick)
-    begin_chosen = chosen.success(handlers.begin_trial, None, [c.figures, c.status, c.stop], **at_once)
+    # So do trials, which begin with the button or with a click on the image.
+    begun = [c.figures, c.status, c.stop]
+    moved = [c.preview, c.figures, c.detail]
+    chosen = c.preview.select(work.choose_part, place, [c.across, c.down, *moved], **_QUICK)
+    begin_trials = [
+        c.try_part.click(work.begin_trial, None, begun, **_AT_ONCE),
+        chosen.success(work.begin_trial, None, begun, **_AT_ONCE),
+    ]
     trials = [
-        beginning.then(
-            handlers.try_part,
+        begin.then(
+            work.try_part,
             place | {c.compare},
             c.figures,
             api_visibility="private",
             show_progress_on=c.status,
-            **computing,
+            **_COMPUTING,
         )
-        for beginning in (begin_trial, begin_chosen)
+        for begin in begin_trials
     ]
     for trial in trials:
-        trial.success(handlers.end_trial, None, c.stop, **at_once)
-        trial.failure(handlers.show_failure, None, [c.status, c.stop], **at_once)
-    gr.on(
-        [c.across.input, c.down.input],
-        handlers.move_part,
-        place,
-        [c.preview, c.figures, c.detail],
-        trigger_mode="always_last",
-        **quick,
-    )
+        trial.success(work.end_trial, None, c.stop, **_AT_ONCE)
+        trial.failure(work.show_failure, None, [c.status, c.stop], **_AT_ONCE)
+    gr.on([c.across.input, c.down.input], work.move_part, place, moved, trigger_mode="always_last", **_QUICK)
 
-    # Uploads and choices.
+    # Work ends when it is stopped, when something else is to be done, and when the page is closed.
+    c.stop.click(work.stop, None, [c.status, c.stop], cancels=[run, *trials], **_AT_ONCE)
+    c.upscale.click(None, cancels=[run, *trials])
+    page.unload(work.leave)
+
+    # Uploads are described at once, and the time when the speed of the model is known.
     cleared = [*result, *description, c.figures, c.status, c.stop, c.part, c.preview, c.introduction]
-    uploaded = c.files.change(handlers.clear, None, cleared, cancels=[upscaling, *trials], **at_once).then(
-        handlers.show_upload, place, [*description, c.part, c.preview, c.introduction], **quick
+    uploaded = c.files.change(work.clear, None, cleared, cancels=[run, *trials], **_AT_ONCE).then(
+        uploads.show_upload, place, [*description, c.part, c.preview, c.introduction], **_QUICK
     )
-    model_chosen = c.model.change(handlers.choose_model, c.settings, [c.alpha, *description], **quick)
+    model_chosen = c.model.change(uploads.choose_model, c.settings, [c.alpha, *description], **_QUICK)
     for event in (uploaded, model_chosen):
         event.then(
-            handlers.measure, c.settings, description, show_progress="hidden", api_visibility="private", **computing
+            uploads.measure, c.settings, description, show_progress="hidden", api_visibility="private", **_COMPUTING
         )
-    c.size_kind.change(handlers.choose_size_kind, c.size_kind, c.size, **at_once)
-    gr.on(
-        [each.change for each in (c.size, c.size_kind, c.quality, c.background)],
-        handlers.describe,
-        c.settings,
-        description,
-        trigger_mode="always_last",
-        **quick,
-    )
-    c.examples.click(lambda index: [str(EXAMPLE_IMAGES[index])], c.examples, c.files, **at_once)
-    c.divider.input(lambda position: gr.ImageSlider(slider_position=position), c.divider, c.comparison, **at_once)
+    c.size_kind.change(uploads.choose_size_kind, c.size_kind, c.size, **_AT_ONCE)
+    choices = [each.change for each in (c.size_kind, c.size, c.quality, c.background)]
+    gr.on(choices, uploads.describe, c.settings, description, trigger_mode="always_last", **_QUICK)
+    for button, path in zip(c.examples, EXAMPLE_IMAGES, strict=True):
+        button.click(partial(list, [str(path)]), None, c.files, **_AT_ONCE)
+    c.divider.input(lambda position: gr.ImageSlider(slider_position=position), c.divider, c.comparison, **_AT_ONCE)
 
-    # Models.
-    models = [c.model, c.more, c.fetch]
-    c.more.change(handlers.choose_download, c.more, c.fetch, **at_once)
-    c.fetch.click(lambda: "", None, c.fetched, **at_once)
+
+def _connect_models(page: gr.Blocks, c: Components, models: ModelEvents, uploads: UploadEvents) -> None:
+    """Connect the events of the list of models."""
+    offered = [c.model, c.more, c.fetch]
+    page.load(models.refresh, None, offered, **_AT_ONCE)
+    c.more.change(models.choose_download, c.more, c.fetch, **_AT_ONCE)
     fetching = c.fetch.click(
-        handlers.fetch, c.more, c.fetched, api_visibility="private", concurrency_limit=1, show_progress_on=c.fetched
+        models.fetch, c.more, c.fetched, api_visibility="private", concurrency_limit=1, show_progress_on=c.fetched
     )
-    fetching.success(handlers.refresh_models, None, models, **at_once).then(
-        handlers.choose_model, c.settings, [c.alpha, *description], **quick
+    fetching.success(models.refresh, None, offered, **_AT_ONCE).then(
+        uploads.choose_model, c.settings, [c.alpha, c.facts, c.upscale], **_QUICK
     )
-    fetching.failure(handlers.show_download_failure, None, c.fetched, **at_once)
-    page.load(handlers.refresh_models, None, models, **at_once)
-
-    c.stop.click(handlers.stop, None, [c.status, c.stop], cancels=[upscaling, *trials], **at_once)
-    page.unload(handlers.leave)
+    fetching.failure(models.show_failure, None, c.fetched, **_AT_ONCE)
 
 
 def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:

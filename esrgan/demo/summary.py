@@ -14,10 +14,10 @@ from esrgan.inference import Upscaler
 from esrgan.text import format_count
 
 _KINDS = {
-    LOSSY: "This image is compressed with losses, as JPEG is",
-    NOISY: "This image looks noisy",
-    DRAWING: "This image looks like a drawing or a screenshot",
-    CLEAN: "This image looks clean",
+    LOSSY: "is compressed with losses, as JPEG is",
+    NOISY: "looks noisy",
+    DRAWING: "looks like a drawing or a screenshot",
+    CLEAN: "looks clean",
 }
 
 
@@ -65,7 +65,9 @@ def describe_uploads(
 def describe_hint(upload: Upload, model: str, models: DemoModels) -> str:
     """Return which model suits an image better than the chosen one, or nothing."""
     better = models.suggest(upload.kind, model)
-    return paragraphs([f"{_KINDS[upload.kind]}: {better} suits it better than {model}."] if better else [])
+    if better is None:
+        return ""
+    return paragraphs([f"{upload.path.name} {_KINDS[upload.kind]}, so {better} suits it better than {model}."])
 
 
 def describe_result(done: UpscaledFiles, settings: Settings, size: tuple[int, int]) -> str:
