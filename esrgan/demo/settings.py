@@ -9,8 +9,10 @@ from typing import Any
 
 from esrgan.demo.layout import ALPHAS, MODEL_SIZE, MODELS, SAME_FORMAT, Components
 from esrgan.demo.models import DemoModels
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, Problem
+from esrgan.images.flatten import parse_colour
 from esrgan.inference import FileOptions, UpscaleOptions, Upscaler
+from esrgan.text import one_line
 
 COMPARED_ALPHAS = (0.0, 0.5, 0.8, 1.0)
 
@@ -52,10 +54,17 @@ def read_settings(components: Components, values: dict[Any, Any], max_pixels: in
         raise EsrganError("size: expected a number, got none; enter it, or choose the size that the model makes")
     is_whole = kind in ("width", "height", "long_side") and float(size).is_integer()
     suffix = None if values[c.format] == SAME_FORMAT else f".{values[c.format]}"
+    background = (values[c.background] or "").strip() or None
+    try:
+        if background is not None:
+            parse_colour(background)
+    except ValueError:
+        expected = "an opaque colour such as white or #ffffff"
+        raise EsrganError(Problem("background", expected, one_line(background))) from None
     try:
         options = FileOptions(
             quality=values[c.quality],
-            background=(values[c.background] or "").strip() or None,
+            background=background,
             reduce_depth=suffix is not None,
             max_pixels=max_pixels,
         )

@@ -31,7 +31,7 @@ class VisitorErrors:
     def make_error(self, session: str | None, text: str) -> gr.Error:
         """Keep an error, and return it for Gradio, which does not show it."""
         self._errors[session] = text
-        return gr.Error(html.escape(text), visible=False, print_exception=False)
+        return gr.Error(text, visible=False, print_exception=False)
 
     def pop(self, session: str | None) -> str:
         """Return the kept error, and forget it."""

@@ -1,0 +1,55 @@
+"""Images as the demo shows them."""
+
+import base64
+import io
+import re
+
+import numpy as np
+from PIL import Image
+
+from esrgan import images
+from esrgan.demo import views
+
+
+def save(path, array):
+    images.write_image(path, images.ImageData((array,)))
+    return path
+
+
+def test_overview_is_bounded_and_sizes_match(tmp_path):
+    rng = np.random.default_rng(0)
+    low = save(tmp_path / "low.png", rng.integers(0, 256, (40, 1000, 3), dtype=np.uint8))
+    high = save(tmp_path / "high.png", rng.integers(0, 256, (80, 2000, 3), dtype=np.uint8))
+    assert [image.size for image in views.render_overview(low, high)] == [(views.OVERVIEW_PX, 51)] * 2
+
+
+def test_deep_samples_are_shown_in_8_bits(tmp_path):
+    grey = np.linspace(0, 1, 30 * 40).reshape(30, 40, 1)
+    for dtype, factor, name in ((np.uint16, 65535, "deep.png"), (np.float32, 1, "deep.tif")):
+        view = views.load_view(save(tmp_path / name, (grey * factor).astype(dtype)))
+        assert view.mode == "L"
+        np.testing.assert_allclose(np.asarray(view, float), grey[..., 0] * 255, atol=1)
+
+
+def test_transparent_images_are_shown_on_white(tmp_path):
+    array = np.zeros((2, 2, 4), np.uint8)
+    array[0, 0] = 255, 0, 0, 255
+    view = views.load_view(save(tmp_path / "a.png", array))
+    assert [view.getpixel((0, 0)), view.getpixel((1, 1))] == [(255, 0, 0), (255, 255, 255)]
+
+
+def test_part_is_marked_where_it_is():
+    view = Image.new("RGB", (48, 32), "red")
+    marked = views.mark_part(view, (12, 8, 24, 16))
+    assert marked.size == (views.PREVIEW_PX, 640)
+    rows, columns = np.nonzero((np.asarray(marked) == 255).all(axis=2))
+    assert (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1) == (240, 480, 160, 320)
+
+
+def test_figures_have_captions_and_texts_and_exact_pixels():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    text = views.make_figures([("a <b>", 'left "of" it', image)])
+    assert "<figcaption>a &lt;b&gt;</figcaption>" in text
+    assert 'alt="left &quot;of&quot; it"' in text
+    content = base64.b64decode(re.search(r"base64,([^\"]+)", text)[1])
+    np.testing.assert_array_equal(Image.open(io.BytesIO(content)), image)
