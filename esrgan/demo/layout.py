@@ -69,10 +69,10 @@ class Components:
     model: gr.Dropdown
     alpha: gr.Slider
     format: gr.Dropdown
-    quality: gr.Number
+    quality: gr.Textbox
     background: gr.Textbox
     size_kind: gr.Dropdown
-    size: gr.Number
+    size: gr.Textbox
     upscale: gr.Button
     stop: gr.Button
     status: gr.HTML
@@ -152,12 +152,12 @@ def _make_inputs(models: DemoModels, max_megapixels: float, formats: Sequence[st
         made["format"] = gr.Dropdown(
             [("Same as the image", SAME_FORMAT), *((name, name) for name in formats)], value=SAME_FORMAT, label="Format"
         )
-        made["quality"] = gr.Number(
-            value=None,
+        # Text fields, because Gradio turns empty fields for numbers into 0.
+        made["quality"] = gr.Textbox(
             placeholder="95",
-            precision=0,
             label="Quality of lossy formats, 1 to 100",
             info="If given, WebP is lossy.",
+            max_lines=1,
         )
         made["background"] = gr.Textbox(
             placeholder="keep transparency",
@@ -166,7 +166,7 @@ def _make_inputs(models: DemoModels, max_megapixels: float, formats: Sequence[st
             max_lines=1,
         )
         made["size_kind"] = gr.Dropdown(list(SIZES.items()), value=MODEL_SIZE, label="Size")
-        made["size"] = gr.Number(value=None, placeholder="number", label="Factor", visible=False)
+        made["size"] = gr.Textbox(placeholder="number", label="Factor", max_lines=1, visible=False)
     with gr.Accordion("More models", open=False):
         made["more"] = gr.Dropdown(label="Model to download")
         made["fetch"] = gr.Button("Download the model", interactive=False)

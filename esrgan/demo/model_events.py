@@ -44,4 +44,5 @@ class ModelEvents:
 
     def show_failure(self, request: gr.Request) -> str:
         """Return why a download failed."""
-        return paragraphs([self.errors.pop(request.session_hash)], is_error=True)
+        text = self.errors.pop(request.session_hash)
+        return paragraphs([text] if text else [], is_error=True)

@@ -49,32 +49,43 @@ def read_settings(components: Components, values: dict[Any, Any], max_pixels: in
         EsrganError: If a value is missing or out of range.
     """
     c = components
-    kind, size = values[c.size_kind], values[c.size]
-    if kind != MODEL_SIZE and size is None:
+    kind, background = values[c.size_kind], (values[c.background] or "").strip()
+    if background:
+        _check_colour(background)
+    quality = _read_number("quality", values[c.quality])
+    size = {} if kind == MODEL_SIZE else {kind: _read_number("size", values[c.size])}
+    if None in size.values():
         raise EsrganError("size: expected a number, got none; enter it, or choose the size that the model makes")
-    is_whole = kind in ("width", "height", "long_side") and float(size).is_integer()
     suffix = None if values[c.format] == SAME_FORMAT else f".{values[c.format]}"
-    background = (values[c.background] or "").strip() or None
-    try:
-        if background is not None:
-            parse_colour(background)
-    except ValueError:
-        expected = "an opaque colour such as white or #ffffff"
-        raise EsrganError(Problem("background", expected, one_line(background))) from None
     try:
         options = FileOptions(
-            quality=values[c.quality],
-            background=background,
-            reduce_depth=suffix is not None,
-            max_pixels=max_pixels,
+            quality=quality, background=background or None, reduce_depth=suffix is not None, max_pixels=max_pixels
         )
-        chosen: dict[str, Any] = {} if kind == MODEL_SIZE else {kind: int(size) if is_whole else size}
-        sizes = UpscaleOptions(**chosen)
+        sizes = UpscaleOptions(**size)
     except ValueError as error:
         raise EsrganError(str(error)) from error
     return Settings(
         tuple(Path(file) for file in values[c.files] or ()), values[c.model], values[c.alpha], suffix, sizes, options
     )
+
+
+def _read_number(name: str, text: str | None) -> Any:
+    """Return the number in a field, whole if possible; None if the field is empty."""
+    if not (text or "").strip():
+        return None
+    try:
+        number = float(str(text).replace(",", "."))
+    except ValueError:
+        raise EsrganError(Problem(name, "a number", one_line(str(text)))) from None
+    return int(number) if number.is_integer() else number
+
+
+def _check_colour(text: str) -> None:
+    try:
+        parse_colour(text)
+    except ValueError:
+        expected = "an opaque colour such as white or #ffffff"
+        raise EsrganError(Problem("background", expected, one_line(text))) from None
 
 
 def list_comparisons(choice: str, settings: Settings, models: DemoModels) -> Sequence[tuple[str, float]]:

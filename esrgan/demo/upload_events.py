@@ -81,10 +81,10 @@ class UploadEvents:
         has_partner = self.models.psnr_partner(values[self.components.model]) is not None
         return self.describe(values | {alpha: 1}) | {alpha: gr.Slider(value=1, interactive=has_partner)}
 
-    def choose_size_kind(self, kind: str) -> gr.Number:
+    def choose_size_kind(self, kind: str) -> gr.Textbox:
         """Show the field for the size, with its unit."""
         label = next(label for label, each in SIZES.items() if each == kind)
-        return gr.Number(value=None, label=label, visible=kind != MODEL_SIZE)
+        return gr.Textbox(value="", label=label, visible=kind != MODEL_SIZE)
 
     def mark_part(self, values: Values) -> Updates:
         """Mark the part."""

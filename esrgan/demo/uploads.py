@@ -91,9 +91,11 @@ def read_upload(path: Path, max_pixels: int) -> ImageData:
 
 
 def hide_folder(error: EsrganError) -> str | Problem:
-    """Return the first problem of an error, with the name of the file without its folders."""
+    """Return the first problem of an error, with the name of a file without its folders."""
     problem = error.problems[0]
-    return replace(problem, place=Path(problem.place).name) if isinstance(problem, Problem) else problem
+    if not isinstance(problem, Problem) or "://" in problem.place:
+        return problem
+    return replace(problem, place=Path(problem.place).name)
 
 
 def describe_limit(upload: Upload, max_pixels: int) -> str | None:

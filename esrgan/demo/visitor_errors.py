@@ -22,24 +22,24 @@ class VisitorErrors:
         self._errors: dict[str | None, str] = {}
 
     def keep(self, session: str | None, work: Callable[[], ResultT]) -> ResultT:
-        """Do some work; keep its ``EsrganError``, if any, and raise it for Gradio, which then does not show it."""
+        """Do some work, keep its error, if any, and raise it; Gradio does not show an ``EsrganError`` by itself."""
         try:
             return work()
         except EsrganError as error:
-            raise self.make_error(session, first_line(error)) from error
+            self._errors[session] = first_line(error)
+            raise silent_error(first_line(error)) from error
+        except Exception:
+            self._errors[session] = UNEXPECTED
+            raise
 
-    def make_error(self, session: str | None, text: str) -> gr.Error:
-        """Keep an error, and return it for Gradio, which does not show it."""
-        self._errors[session] = text
-        return gr.Error(text, visible=False, print_exception=False)
+    def pop(self, session: str | None) -> str | None:
+        """Return the kept error, and forget it; None if there is none, because the work was stopped."""
+        return self._errors.pop(session, None)
 
-    def pop(self, session: str | None) -> str:
-        """Return the kept error, and forget it."""
-        return self._errors.pop(session, UNEXPECTED)
 
-    def forget(self, session: str | None) -> None:
-        """Forget the error of a visitor who has left."""
-        self._errors.pop(session, None)
+def silent_error(text: str) -> gr.Error:
+    """Return an error that Gradio passes on to callers of its interface, but does not show on the page."""
+    return gr.Error(text, visible=False, print_exception=False)
 
 
 def first_line(error: EsrganError) -> str:

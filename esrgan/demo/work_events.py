@@ -16,10 +16,8 @@ from esrgan.demo.settings import Settings, list_comparisons, read_settings
 from esrgan.demo.summary import describe_result, paragraphs
 from esrgan.demo.upload_events import Updates, UploadEvents, Values
 from esrgan.demo.uploads import inspect_upload, read_upload
-from esrgan.demo.visitor_errors import VisitorErrors, show_errors
+from esrgan.demo.visitor_errors import VisitorErrors, show_errors, silent_error
 from esrgan.errors import EsrganError
-
-STOPPED = "stopped"
 
 
 class WorkEvents:
@@ -66,6 +64,7 @@ class WorkEvents:
     def begin_trial(self, request: gr.Request) -> Updates:
         """Remove the views of the last trial."""
         c = self.components
+        self.errors.pop(request.session_hash)
         self.trials.begin(request.session_hash)
         return {c.figures: "", c.status: "", c.stop: gr.Button(interactive=True)}
 
@@ -155,7 +154,7 @@ class WorkEvents:
         try:
             return self.errors.keep(session, work)
         except Stopped as stopped:
-            raise self.errors.make_error(session, STOPPED) from stopped
+            raise silent_error("stopped") from stopped
         finally:
             self.runs.end(session, run)
 
@@ -203,7 +202,7 @@ class WorkEvents:
         """Show why a run or trial failed."""
         c = self.components
         text = self.errors.pop(request.session_hash)
-        status = gr.skip() if text == STOPPED else paragraphs([text], is_error=True)  # whoever stops it says so
+        status = gr.skip() if text is None else paragraphs([text], is_error=True)
         return {c.status: status, c.stop: self._update_stop(request)}
 
     def end_trial(self, request: gr.Request) -> gr.Button:
@@ -213,7 +212,6 @@ class WorkEvents:
     def leave(self, request: gr.Request) -> None:
         """End the work for a visitor who has closed the page, and forget images in memory."""
         self._stop_work(request.session_hash)
-        self.errors.forget(request.session_hash)
         views.forget()
         read_upload.cache_clear()
 
@@ -222,6 +220,7 @@ class WorkEvents:
         return gr.Button(interactive=session in self.runs or session in self.trials)
 
     def _stop_work(self, session: str | None) -> None:
+        self.errors.pop(session)
         self.runs.stop(session)
         self.trials.stop(session)
 

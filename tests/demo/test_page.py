@@ -169,7 +169,7 @@ def client(server, tmp_path):
 def submit(client, paths, model="small.pth", alpha=1, **settings):
     from gradio_client import handle_file
 
-    settings = {"format": "same", "quality": None, "background": "", "size_kind": "scale", "size": None} | settings
+    settings = {"format": "same", "quality": "", "background": "", "size_kind": "scale", "size": ""} | settings
     files = [handle_file(str(path)) for path in paths]
     return client.submit(files, model, alpha, *settings.values(), api_name="/upscale")
 
@@ -196,7 +196,7 @@ def test_result_equals_the_inference_command(client, server, tmp_path, name):
 @pytest.mark.slow
 def test_format_quality_and_size_are_those_of_the_command(client, server, tmp_path):
     path = photograph(tmp_path / "a.png")
-    _, result, _ = submit(client, [path], format="webp", quality=30, size_kind="width", size=100).result(TIMEOUT_S)
+    _, result, _ = submit(client, [path], format="webp", quality="30", size_kind="width", size="100").result(TIMEOUT_S)
     command = ["inference", "-m", server.model, "--format", "webp", "--quality", 30, "--width", 100, "--device", "cpu"]
     assert main([*map(str, command), str(path)]) == 0
     assert Path(result).read_bytes() == (tmp_path / "a_sr.webp").read_bytes()
@@ -230,14 +230,16 @@ def test_bad_uploads_get_one_line_and_serving_continues(client, server, tmp_path
     for files, settings, message in (
         ([], {}, "there is no image yet"),
         ([good], {"alpha": 0.5}, "has no PSNR-oriented model"),
-        ([good], {"quality": 0}, "quality: expected 1 to 100, got 0"),
+        ([good], {"quality": "0"}, "quality: expected 1 to 100, got 0"),
         (
             [good],
             {"background": "reddish"},
             "background: expected an opaque colour such as white or #ffffff, got reddish",
         ),
-        ([good], {"size_kind": "width", "size": None}, "size: expected a number, got none"),
-        ([good], {"size_kind": "width", "size": 0}, "width: expected a number above 0"),
+        ([good], {"quality": "high"}, "quality: expected a number, got high"),
+        ([good], {"size_kind": "width", "size": "1.5"}, "width: expected a whole number"),
+        ([good], {"size_kind": "width", "size": ""}, "size: expected a number, got none"),
+        ([good], {"size_kind": "width", "size": "0"}, "width: expected a number above 0"),
     ):
         with pytest.raises(AppError, match=message):
             submit(client, files, **settings).result(TIMEOUT_S)
