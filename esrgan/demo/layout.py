@@ -46,16 +46,20 @@ CSS = f"""\
 #facts, #status, #fetched, #result-facts {{ overflow-wrap: anywhere; }}
 #facts p, #status p, #fetched p, #result-facts p {{ margin: 0 0 6px; }}
 /* Icons of buttons would be as small as their text. */
-.example img {{ width: auto; height: 3rem; }}
+.example {{ flex-wrap: nowrap; white-space: nowrap; }}
+.example img {{ width: auto; height: 2.5rem; }}
 #preview img {{ max-height: min(60vh, 30rem); object-fit: contain; }}
 .error {{ color: #b91c1c; }}
 .dark /* Icons of buttons would be as small as their text. */
-.example img {{ width: auto; height: 3rem; }}
+.example {{ flex-wrap: nowrap; white-space: nowrap; }}
+.example img {{ width: auto; height: 2.5rem; }}
 #preview img {{ max-height: min(60vh, 30rem); object-fit: contain; }}
 .error {{ color: #fca5a5; }}
 :is(button, input, textarea, [tabindex]):focus-visible {{
-    outline: 3px solid var(--body-text-color) !important; outline-offset: -3px;
+    outline: 3px solid var(--body-text-color) !important;
 }}
+button:focus-visible {{ outline-offset: -3px; }} /* or it would be cut off where a button fills its box */
+input[role="combobox"] {{ padding-right: 2rem; text-overflow: ellipsis; }}
 """
 
 
@@ -135,7 +139,7 @@ def _make_inputs(models: DemoModels, max_megapixels: float, formats: Sequence[st
     )
     with gr.Row():
         made["examples"] = [
-            gr.Button(f"Example: {path.stem}", icon=path, min_width=120, elem_classes="example")
+            gr.Button(f"Example: {path.stem}", icon=path, size="sm", min_width=120, elem_classes="example")
             for path in EXAMPLE_IMAGES
         ]
     made["facts"] = gr.HTML(elem_id="facts", js_on_load=_LIVE)

@@ -96,12 +96,9 @@ class DemoModels:
 
     @property
     def downloadable(self) -> dict[str, str]:
-        """The label of each public model that is not on this machine, with its size and licence, by its name."""
-        return {
-            name: f"{_describe(name)}, {describe_download(name)}"
-            for name, model in MODELS.items()
-            if model.source is not None and not is_on_disk(name)
-        }
+        """The label of each public model that is not on this machine, by its name."""
+        names = (name for name, model in MODELS.items() if model.source is not None and not is_on_disk(name))
+        return {name: _describe(name) for name in names}
 
     def download(self, name: str) -> str:
         """Download a public model, and return a sentence about it.
