@@ -45,21 +45,16 @@ CSS = f"""\
 .figures figcaption {{ margin-top: 4px; font-size: var(--text-sm); overflow-wrap: anywhere; }}
 #facts, #status, #fetched, #result-facts {{ overflow-wrap: anywhere; }}
 #facts p, #status p, #fetched p, #result-facts p {{ margin: 0 0 6px; }}
+p.error {{ color: #b91c1c; }}
+.dark p.error {{ color: #fca5a5; }}
+#preview img {{ max-height: min(60vh, 30rem); object-fit: contain; }}
 /* Icons of buttons would be as small as their text. */
 .example {{ flex-wrap: nowrap; white-space: nowrap; }}
 .example img {{ width: auto; height: 2.5rem; }}
-#preview img {{ max-height: min(60vh, 30rem); object-fit: contain; }}
-.error {{ color: #b91c1c; }}
-.dark /* Icons of buttons would be as small as their text. */
-.example {{ flex-wrap: nowrap; white-space: nowrap; }}
-.example img {{ width: auto; height: 2.5rem; }}
-#preview img {{ max-height: min(60vh, 30rem); object-fit: contain; }}
-.error {{ color: #fca5a5; }}
-:is(button, input, textarea, [tabindex]):focus-visible {{
-    outline: 3px solid var(--body-text-color) !important;
-}}
-button:focus-visible {{ outline-offset: -3px; }} /* or it would be cut off where a button fills its box */
 input[role="combobox"] {{ padding-right: 2rem; text-overflow: ellipsis; }}
+:is(button, input, textarea, [tabindex]):focus-visible {{ outline: 3px solid var(--body-text-color) !important; }}
+/* The outline of a button that fills its box would be cut off. */
+button:focus-visible {{ outline-offset: -3px; }}
 """
 
 
