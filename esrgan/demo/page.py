@@ -102,17 +102,29 @@ def _connect_work(page: gr.Blocks, c: Components, work: WorkEvents) -> None:
 
     # Uploads are described at once, and the time when the speed of the model is known.
     cleared = [*result, *description, c.figures, c.status, c.stop, c.part, c.preview, c.introduction]
-    uploaded = c.files.change(work.clear, None, cleared, cancels=[run, *trials], **_AT_ONCE).then(
-        uploads.show_upload, place, [*description, c.part, c.preview, c.introduction], **_QUICK
+    uploaded = c.files.change(work.clear, c.files, cleared, cancels=[run, *trials], **_AT_ONCE).then(
+        uploads.show_upload,
+        place,
+        [*description, c.part, c.preview, c.introduction],
+        trigger_mode="always_last",
+        **_QUICK,
     )
-    model_chosen = c.model.change(uploads.choose_model, c.settings, [c.alpha, *description], **_QUICK)
+    model_chosen = c.model.change(uploads.choose_model, c.settings, c.alpha, **_QUICK).then(
+        uploads.choose, c.settings, description, trigger_mode="always_last", **_QUICK
+    )
     for event in (uploaded, model_chosen):
         event.then(
-            uploads.measure, c.settings, description, show_progress="hidden", api_visibility="private", **_COMPUTING
+            uploads.measure,
+            c.settings,
+            description,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            api_visibility="private",
+            **_COMPUTING,
         )
     c.size_kind.change(uploads.choose_size_kind, c.size_kind, c.size, **_AT_ONCE)
     choices = [each.change for each in (c.size_kind, c.size, c.quality, c.background)]
-    gr.on(choices, uploads.describe, c.settings, description, trigger_mode="always_last", **_QUICK)
+    gr.on(choices, uploads.choose, c.settings, description, trigger_mode="always_last", **_QUICK)
     for button, path in zip(c.examples, EXAMPLE_IMAGES, strict=True):
         button.click(partial(list, [str(path)]), None, c.files, **_AT_ONCE)
     c.divider.input(lambda position: gr.ImageSlider(slider_position=position), c.divider, c.comparison, **_AT_ONCE)
@@ -127,7 +139,7 @@ def _connect_models(page: gr.Blocks, c: Components, models: ModelEvents, uploads
         models.fetch, c.more, c.fetched, api_visibility="private", concurrency_limit=1, show_progress_on=c.fetched
     )
     fetching.success(models.refresh, None, offered, **_AT_ONCE).then(
-        uploads.choose_model, c.settings, [c.alpha, c.facts, c.upscale], **_QUICK
+        uploads.choose_model, c.settings, c.alpha, **_QUICK
     )
     fetching.failure(models.show_failure, None, c.fetched, **_AT_ONCE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -36,9 +37,27 @@ class UploadEvents:
     def __init__(self, components: Components, models: DemoModels, max_pixels: int) -> None:
         self.components, self.models, self.max_pixels = components, models, max_pixels
         self.speeds = Speeds()
+        self._current: dict[str | None, list[str]] = {}  # the uploads of each visitor, by session
 
-    def show_upload(self, values: Values) -> Updates:
+    def begin(self, files: list[str] | None, request: gr.Request) -> None:
+        """Remember the uploads of a visitor."""
+        self._current[request.session_hash] = files or []
+
+    def end(self, request: gr.Request) -> None:
+        """Forget the uploads of a visitor who has left."""
+        self._current.pop(request.session_hash, None)
+
+    def unless_replaced(self, values: Values, request: gr.Request, work: Callable[[], Updates]) -> Updates:
+        """Do some work, and return its updates of the page; change nothing if the uploads were replaced meanwhile."""
+        updates = work()
+        files = values[self.components.files] or []
+        return updates if self._current.get(request.session_hash, files) == files else gr.skip()
+
+    def show_upload(self, values: Values, request: gr.Request) -> Updates:
         """Show the uploads, their size before and after, and the time, as far as it is known."""
+        return self.unless_replaced(values, request, lambda: self._show_upload(values))
+
+    def _show_upload(self, values: Values) -> Updates:
         c = self.components
         updates = self.describe(values)
         settings, uploads, _ = self.read(values)
@@ -50,6 +69,10 @@ class UploadEvents:
             c.preview: preview,
             c.introduction: gr.Markdown(visible=False),
         }
+
+    def choose(self, values: Values, request: gr.Request) -> Updates:
+        """Describe the uploads for another choice of the size or format."""
+        return self.unless_replaced(values, request, lambda: self.describe(values))
 
     def describe(self, values: Values) -> Updates:
         """Describe the uploads for the chosen model and size."""
@@ -68,18 +91,17 @@ class UploadEvents:
         text += paragraphs(problems, is_error=True)
         return {c.facts: text, c.upscale: gr.Button(interactive=is_possible)}
 
-    def measure(self, values: Values) -> Updates:
+    def measure(self, values: Values, request: gr.Request) -> Updates:
         """Measure the speed of the chosen model, unless it is known, and describe the uploads."""
         settings, uploads, _ = self.read(values)
         if settings is not None and uploads:
             show_errors(lambda: self.speeds.measure(settings.model, settings.get_upscaler(self.models)))
-        return self.describe(values)
+        return self.choose(values, request)
 
-    def choose_model(self, values: Values) -> Updates:
-        """Adapt the strength and the description to the chosen model."""
-        alpha = self.components.alpha
+    def choose_model(self, values: Values) -> gr.Slider:
+        """Adapt the strength to the chosen model."""
         has_partner = self.models.psnr_partner(values[self.components.model]) is not None
-        return self.describe(values | {alpha: 1}) | {alpha: gr.Slider(value=1, interactive=has_partner)}
+        return gr.Slider(value=1, interactive=has_partner)
 
     def choose_size_kind(self, kind: str) -> gr.Textbox:
         """Show the field for the size, with its unit."""

@@ -34,9 +34,10 @@ class WorkEvents:
         self.errors = VisitorErrors()
         self.runs, self.trials = Runs(), Runs()
 
-    def clear(self, request: gr.Request) -> Updates:
+    def clear(self, files: list[str] | None, request: gr.Request) -> Updates:
         """Stop the work for the visitor, and remove all that belongs to the image that was shown."""
         c = self.components
+        self.uploads.begin(files, request)
         self._stop_work(request.session_hash)
         return self._hide_result() | {
             c.facts: "",
@@ -51,15 +52,18 @@ class WorkEvents:
 
     # Trials
 
-    def move_part(self, values: Values) -> Updates:
+    def move_part(self, values: Values, request: gr.Request) -> Updates:
         """Mark the part, and replace or remove the views of another one."""
-        c = self.components
-        return self.uploads.mark_part(values) | {c.figures: "", c.detail: self.show_detail(values)}
+        return self.uploads.unless_replaced(values, request, lambda: self._move_part(values))
 
-    def choose_part(self, values: Values, event: gr.SelectData) -> Updates:
+    def choose_part(self, values: Values, event: gr.SelectData, request: gr.Request) -> Updates:
         """Move the part to a click on the image."""
         position = self.uploads.find_part(values, event.index)
-        return self.move_part(values | position) | position
+        return self.uploads.unless_replaced(values, request, lambda: self._move_part(values | position) | position)
+
+    def _move_part(self, values: Values) -> Updates:
+        c = self.components
+        return self.uploads.mark_part(values) | {c.figures: "", c.detail: self.show_detail(values)}
 
     def begin_trial(self, request: gr.Request) -> Updates:
         """Remove the views of the last trial."""
@@ -160,6 +164,9 @@ class WorkEvents:
 
     def finish(self, values: Values, request: gr.Request) -> Updates:
         """Show the result."""
+        return self.uploads.unless_replaced(values, request, lambda: self._show_result(values, request))
+
+    def _show_result(self, values: Values, request: gr.Request) -> Updates:
         c, done = self.components, values[self.components.done]
         is_single = done.total == 1
         return {
@@ -212,6 +219,7 @@ class WorkEvents:
     def leave(self, request: gr.Request) -> None:
         """End the work for a visitor who has closed the page, and forget images in memory."""
         self._stop_work(request.session_hash)
+        self.uploads.end(request)
         views.forget()
         read_upload.cache_clear()
 

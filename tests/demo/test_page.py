@@ -372,6 +372,23 @@ def test_browser_removes_what_belongs_to_another_image(page, tmp_path):
 @needs_gradio
 @needs_browser
 @pytest.mark.slow
+def test_browser_shows_the_latest_of_two_uploads(page, tmp_path):
+    from playwright.sync_api import expect
+
+    noise = np.random.default_rng(0).integers(0, 256, (2600, 3000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.jpg", quality=20)  # reading it takes longer than the example
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "large.jpg")
+    page.get_by_label("Clear").first.wait_for()
+    page.get_by_role("button", name="Example: coffee").click()
+    expect(page.locator("#facts")).to_contain_text("coffee.png")
+    expect(page.locator("#facts")).to_contain_text(re.compile("about|less than"))
+    expect(page.locator("#facts")).not_to_contain_text("large.jpg")
+    expect(page.locator("#preview")).to_contain_text("coffee.png: click to try a part")
+
+
+@needs_gradio
+@needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "close"])
 def test_browser_ends_work_that_nobody_waits_for(browser, server, client, tmp_path, how):
     from playwright.sync_api import expect
