@@ -16,6 +16,7 @@ from esrgan.weight_formats import WEIGHT_SUFFIXES
 
 PREFIX = "hf:"
 WEIGHTS_NAME = "model.safetensors"
+_MAX_NAMES = 10  # of files that a message lists
 _REFERENCE = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<filename>.+))?")
 
 
@@ -99,4 +100,6 @@ class HubFile:
         except Exception:  # as above
             return "its page lists the files"
         weights = [file for file in files if file.endswith(WEIGHT_SUFFIXES)]
-        return f"the repository has {', '.join(weights)}" if weights else "the repository has no weight files"
+        names = ", ".join(one_line(file) for file in weights[:_MAX_NAMES])
+        more = f" and {len(weights) - _MAX_NAMES:,} more" if len(weights) > _MAX_NAMES else ""
+        return f"the repository has {names}{more}" if weights else "the repository has no weight files"

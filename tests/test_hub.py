@@ -104,6 +104,12 @@ def test_a_repository_without_weight_files_is_named(hub):
         HubFile("ann/empty").download()
 
 
+def test_long_lists_of_files_are_cut_and_printable(hub):
+    hub.repos["ann/many"] = {f"{i:04}\n.pth": b"" for i in range(2000)}
+    with pytest.raises(WeightsError, match=r"has 0000.*, 0009[^,\n]* and 1,990 more$"):
+        HubFile("ann/many").download()
+
+
 def test_code_in_a_file_is_not_executed(hub):
     hub.repos["ann/evil"] = {"model.safetensors": b"\x80\x04cos\nsystem\n(S'touch evil'\ntR."}
     with pytest.raises(WeightsError, match=r"could run code|not a PyTorch weight file"):
