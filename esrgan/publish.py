@@ -23,6 +23,7 @@ _HUB_LICENCES = {
     *(f"cc-by{terms}-4.0" for terms in ("", "-sa", "-nc", "-nd", "-nc-sa", "-nc-nd")),
 }
 HUB_FILES = (WEIGHTS_NAME, "config.json", "README.md")
+_REPO = r"\w([\w.-]*\w)?/\w([\w.-]*\w)?"
 _ID = r"[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*"  # of models, users and tags in OpenModelDB's src/lib/schema.ts
 _RESOURCE_TYPES = {".pth": "pth", ".pt": "pth", ".safetensors": "safetensors"}
 
@@ -77,6 +78,9 @@ class ModelFacts:
         dataset: What it was trained on, in Markdown.
         pretrained: Id in OpenModelDB of the model that it was trained from.
         images: Addresses of pairs of an LR image and its output.
+
+    Raises:
+        EsrganError: If a text is passed instead of a list of texts, of which it would be the letters.
     """
 
     name: str | None = None
@@ -89,6 +93,10 @@ class ModelFacts:
     dataset: str | None = None
     pretrained: str | None = None
     images: Sequence[tuple[str, str]] = ()
+
+    def __post_init__(self) -> None:
+        if texts := [key for key in ("authors", "tags", "urls", "images") if isinstance(getattr(self, key), str)]:
+            raise EsrganError(Problem(texts[0], "a list", "a text"))
 
 
 def write_hub_folder(file: GeneratorFile, folder: str | Path, repo: str, facts: ModelFacts) -> None:
@@ -107,7 +115,7 @@ def write_hub_folder(file: GeneratorFile, folder: str | Path, repo: str, facts: 
         EsrganError: If no licence is known, ``repo`` has another form, or the folder cannot be written.
     """
     folder = Path(folder)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+    if not re.fullmatch(_REPO, repo, re.ASCII):
         raise EsrganError(Problem("repository", "owner/name", repo))
     licence = _choose_licence(file, facts)
     create_folder(folder)

@@ -176,6 +176,10 @@ def test_the_command_writes_an_entry(file, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["x.pth", "--tag", "photo"], "--tag: only for --hub and --openmodeldb"),
+        (["x.pth", "--image", "https://a", "https://b"], "--image: only for --hub and --openmodeldb"),
+        (["x", "--hub", "", "--licence", "MIT"], "repository: expected owner/name, got "),
+        (["x", "--hub", "../film", "--licence", "MIT"], "repository: expected owner/name, got ../film"),
+        (["x", "--hub", "ann/fílm", "--licence", "MIT"], "repository: expected owner/name, got ann/fílm"),
         (["x", "--hub", "ann/film", "--half"], "--half: not for --hub; omit it"),
         (["x", "--hub", "ann/film", "--url", "https://example.org"], "--url: not for --hub; omit it"),
         (["x", "--hub", "film", "--licence", "MIT"], "repository: expected owner/name, got film"),
@@ -197,3 +201,18 @@ def test_a_folder_is_not_overwritten_unasked(file, tmp_path, capsys):
     assert (tmp_path / "out/README.md").read_text() == "mine"
     assert main([*command, "--overwrite"]) == 0
     assert "hf upload ann/film" in capsys.readouterr().out
+
+
+def test_what_else_an_upload_would_take_is_named(file, tmp_path, capsys):
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    (folder / "private.txt").touch()
+    assert main(["export", str(file.path), str(folder), "--hub", "ann/film", "--licence", "MIT"]) == 0
+    expected = f"`hf upload ann/film '{folder}'`, with everything else in this folder, such as private.txt\n"
+    assert capsys.readouterr().out.endswith(expected)
+
+
+@pytest.mark.parametrize("key", ["authors", "tags", "urls", "images"])
+def test_a_text_is_not_taken_for_a_list_of_letters(key):
+    with pytest.raises(EsrganError, match=f"^{key}: expected a list, got a text$"):
+        ModelFacts(**{key: "photo"})

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import shlex
 from typing import Any
 
 from esrgan.cli import arguments, process
@@ -13,6 +14,7 @@ from esrgan.console import log
 from esrgan.errors import EsrganError
 from esrgan.extras import require_extra
 from esrgan.files import write_text
+from esrgan.text import one_line
 from esrgan.weight_formats import DIALECT_KEYS, WEIGHT_SUFFIXES
 
 EXPORT_SUFFIXES = (".onnx", ".pt2", ".param", *WEIGHT_SUFFIXES)
@@ -101,9 +103,10 @@ def _add_publishing_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     path, suffix = args.out_path, args.out_path.suffix.lower()
-    if args.hub or args.openmodeldb:
+    if args.hub is not None or args.openmodeldb:
         return _publish(args)
-    if unused := [option for option, (name, _) in (_FACTS | _OPENMODELDB_FACTS).items() if getattr(args, name)]:
+    facts = {option: getattr(args, name) for option, (name, _) in (_FACTS | _OPENMODELDB_FACTS).items()}
+    if unused := [option for option, value in (facts | {"--image": args.images}).items() if value]:
         raise EsrganError(f"{unused[0]}: only for --hub and --openmodeldb")
     if suffix not in EXPORT_SUFFIXES:
         raise EsrganError(f"{path}: expected one of {', '.join(EXPORT_SUFFIXES)}, got {path.suffix or 'no suffix'}")
@@ -143,14 +146,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _publish(args: argparse.Namespace) -> int:
     """Write the folder of ``--hub`` or the entry of ``--openmodeldb``."""
-    path = args.out_path
+    path, is_hub = args.out_path, args.hub is not None
     others = {"--half": args.half, "--names": args.names != "basicsr", "--compile": args.compile}
     others |= {"--device": args.device != "auto"}
-    if args.hub:
+    if is_hub:
         others |= {option: getattr(args, name) for option, (name, _) in _OPENMODELDB_FACTS.items()}
         others["--image"] = args.images
     if unused := [option for option, is_set in others.items() if is_set]:
-        raise EsrganError(f"{unused[0]}: not for {'--hub' if args.hub else '--openmodeldb'}; omit it")
+        raise EsrganError(f"{unused[0]}: not for {'--hub' if is_hub else '--openmodeldb'}; omit it")
     if args.openmodeldb and path.suffix != ".json":
         raise EsrganError(f"{path}: expected a name that ends in .json, got {path.suffix or 'no suffix'}")
     with process.importing():
@@ -158,18 +161,20 @@ def _publish(args: argparse.Namespace) -> int:
         from esrgan.pretrained import MODELS
         from esrgan.weights import load_generator
 
-    written = [path / name for name in publish.HUB_FILES] if args.hub else [path]
-    if not args.hub or path.is_dir():
+    written = [path / name for name in publish.HUB_FILES] if is_hub else [path]
+    if not is_hub or path.is_dir():
         arguments.check_overwrite(written, overwrite=args.overwrite)
     file = load_generator(args.model)
     facts = publish.ModelFacts(
         **{field.name: getattr(args, field.name) for field in dataclasses.fields(publish.ModelFacts)}
     )
-    if args.hub:
+    if is_hub:
         if args.model in MODELS and not facts.description:
             facts = dataclasses.replace(facts, description=f"For {MODELS[args.model].summary}.")
         publish.write_hub_folder(file, path, args.hub, facts)
-        remedy = f"upload it by `hf upload {args.hub} {path}`"
+        remedy = f"upload it by `{shlex.join(['hf', 'upload', args.hub, str(path)])}`"
+        if extra := sorted(each.name for each in path.iterdir() if each.name not in publish.HUB_FILES):
+            remedy += f", with everything else in this folder, such as {one_line(extra[0])}"
     else:
         facts = dataclasses.replace(facts, date=facts.date or datetime.date.today().isoformat())
         entry = publish.make_openmodeldb_entry(file, path.stem, facts)
