@@ -36,6 +36,8 @@ def _compare(model: str, baseline: str, differences: Sequence[tuple[Metric, Pair
         where = labels if groups or lead == "equal" else []  # nothing to name if no metric can tell
         sentence = f"{model} and {baseline}: {_explain(lead, num_images, where)}"
     rest = [_explain(verdict, n, groups[verdict, n]) for verdict, n in others]
+    if lead not in ("better", "worse"):  # the sentence has not said yet which one is better
+        rest = [f"{model} is {text}" if text.startswith(("better", "worse")) else text for text in rest]
     return "; ".join([sentence, *rest]) + "."
 
 

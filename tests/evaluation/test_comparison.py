@@ -53,7 +53,7 @@ def sentence(psnr_y, ssim_y=None, niqe=None):
         ),
         (
             ([0.5, *[math.inf] * 5], [0.5] * 6),
-            "m and bicubic: 1 image is too few to tell in PSNR Y; at least 6 are needed; better in SSIM Y.",
+            "m and bicubic: 1 image is too few to tell in PSNR Y; at least 6 are needed; m is better in SSIM Y.",
         ),
         (([None] * 2,), "m and bicubic: no image on which all methods have a finite score."),
     ],
