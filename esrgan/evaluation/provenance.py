@@ -56,5 +56,6 @@ def _describe_command() -> str:
     if program.name == "__main__.py":
         start = ["python", "-m", program.parent.name]
     else:
-        start = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
+        is_file = program.suffix == ".py" or sys.argv[0] == "-c"
+        start = ["python", sys.argv[0]] if is_file else [program.name or "python"]
     return shlex.join([*start, *sys.argv[1:]])

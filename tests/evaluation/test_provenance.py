@@ -34,6 +34,8 @@ def test_a_gpu_is_named_next_to_the_cpu(monkeypatch):
         ("/home/me/.venv/bin/esrgan", "esrgan test"),
         ("/lib/esrgan/__main__.py", "python -m esrgan test"),
         ("tools/mine.py", "python tools/mine.py test"),
+        ("-c", "python -c test"),
+        ("", "python test"),
     ],
 )
 def test_the_command_can_be_typed_again(monkeypatch, program, start):
