@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from esrgan import hub
 from esrgan.console import log
 from esrgan.data import Folders
 from esrgan.data.datasets import default_data_root, find_dataset, find_unpaired
@@ -23,6 +24,7 @@ from esrgan.inference.upscaler import PRECISIONS
 from esrgan.metrics import Metric, select_metrics
 from esrgan.metrics.learned import load_metrics
 from esrgan.text import describe_error
+from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import GeneratorFile, extract_state_dict, load_file, load_generator
 
 Model = str | os.PathLike[str] | GeneratorFile
@@ -166,11 +168,18 @@ def _load_models(models: Model | Iterable[Model] | Mapping[str, Model]) -> dict[
     if isinstance(models, Mapping):
         names = _as_list("models", models.keys(), (str,), "names that are texts")
     else:
-        names = unique_names(each.path if isinstance(each, GeneratorFile) else each for each in values)
+        names = unique_names(_path_with_suffix(each) for each in values)
     if reserved := [name for name in names if name in (BICUBIC, *_RESERVED_NAMES, "")]:
         raise WeightsError(f"{', '.join(reserved) or 'no name'}: these names are reserved; give the models other names")
     files = (each if isinstance(each, GeneratorFile) else load_generator(each) for each in values)
     return dict(zip(names, files, strict=True))
+
+
+def _path_with_suffix(model: Model) -> str | Path:
+    """Return the path of a model; names of repositories get a suffix, because ".1" in hf:owner/x-v1.1 is none."""
+    path = model.path if isinstance(model, GeneratorFile) else os.fspath(model)
+    is_repository = str(path).startswith(hub.PREFIX) and not str(path).endswith(WEIGHT_SUFFIXES)
+    return f"{path}.x" if is_repository else path
 
 
 def _parse_dataset(dataset: Dataset) -> tuple[str, str | Folders]:

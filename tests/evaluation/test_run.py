@@ -11,6 +11,7 @@ import esrgan
 from esrgan import EvaluationOptions, Upscaler, evaluation, images
 from esrgan.data import Folders
 from esrgan.errors import EsrganError
+from esrgan.evaluation import run
 from esrgan.evaluation.measuring import DatasetImage
 from esrgan.weights import load_generator
 from tests.helpers.evaluation import write_photos
@@ -171,6 +172,13 @@ def test_without_a_home_folder_nothing_is_cached(photos, model, monkeypatch, cap
     monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError))
     assert len(esrgan.evaluate([model], [photos], options=CPU).datasets[0].results) == 3
     assert "results are not cached: no home folder" in capsys.readouterr().err
+
+
+def test_versions_of_repositories_are_kept_in_names(photos, model, monkeypatch):
+    monkeypatch.setattr(run, "load_generator", lambda _: load_generator(model))
+    models = ["hf:ann/x-v1.0", "hf:ann/x-v1.1", "hf:ann/x-v1.1/4x.pth"]
+    result = esrgan.evaluate(models, [photos], options=CPU)
+    assert list(result.models) == ["x-v1.0", "x-v1.1", "4x"]
 
 
 def test_names_are_unique():
