@@ -51,6 +51,8 @@ def read(name: str) -> str:
 def set_texts(kind: str) -> None:
     """Make each page install esrgan from "pypi" or from a "clone"."""
     other = {"pypi": "clone", "clone": "pypi"}[kind]
+    if changed := [name for name, texts in TEXTS.items() if not any(text in read(name) for text in texts.values())]:
+        sys.exit(f"{changed[0]}: expected the text about installing of scripts/release.py; make both the same")
     for name, texts in TEXTS.items():
         (ROOT / name).write_text(read(name).replace(texts[other], texts[kind]), encoding="utf-8")
 

@@ -121,6 +121,14 @@ def test_texts_can_be_switched(monkeypatch, tmp_path):
         assert len(release.read("README.md").split()) <= 1400
 
 
+def test_texts_that_are_unknown_are_not_switched(monkeypatch, tmp_path):
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    monkeypatch.setattr(release, "read", lambda name: "pip install esrgan")
+    with pytest.raises(SystemExit, match=r"^README.md: expected the text about installing of scripts/release.py"):
+        release.set_texts("pypi")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_python_versions_are_the_same_everywhere():
     versions = re.findall(r"Programming Language :: Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
     assert PROJECT["requires-python"] == f">={versions[0]}"
