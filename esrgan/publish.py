@@ -14,6 +14,7 @@ import torch
 from esrgan.errors import EsrganError, Problem
 from esrgan.files import create_folder, file_digest, write_text
 from esrgan.hub import WEIGHTS_NAME
+from esrgan.text import printable
 from esrgan.weights import CompactArchitecture, GeneratorFile, RRDBNetArchitecture, load_file, save_file
 
 # https://huggingface.co/docs/hub/repositories-licenses; those that models of the ESRGAN family have.
@@ -234,11 +235,12 @@ def _recorded_training(file: GeneratorFile) -> dict[str, Any]:
     section = file.hparams.get(file.stage or "")
     if file.alpha is not None or not isinstance(section, dict):
         return {}
-    patch = section.get("cr_patch_size")
+    patch, batch_size = section.get("cr_patch_size"), file.hparams.get("batch_size")
     is_square = isinstance(patch, list) and len(patch) == 2 and patch[0] == patch[1]
+    side = patch[0] if isinstance(patch, list) and is_square else None
     return {
-        "trainingBatchSize": file.hparams.get("batch_size"),
-        "trainingHRSize": patch[0] if isinstance(patch, list) and is_square else None,
+        "trainingBatchSize": batch_size if isinstance(batch_size, int) else None,
+        "trainingHRSize": side if isinstance(side, int) else None,
         "trainingOTF": any(section.get(key) is not None for key in ("degradation", "photo_degradation")),
     }
 
@@ -267,7 +269,10 @@ def _make_card(file: GeneratorFile, repo: str, licence: str, facts: ModelFacts, 
     description = facts.description or f"A ×{architecture.scale_factor} generator of the ESRGAN family."
     card = _CARD + (_GAN_LIMITS if file.stage == "training" else "")
     return card.format(
-        metadata="\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in metadata.items()),
+        # JSON may contain characters that YAML refuses.
+        metadata="\n".join(
+            printable(f"{key}: {json.dumps(each, ensure_ascii=False)}") for key, each in metadata.items()
+        ),
         name=facts.name or repo.partition("/")[2],
         description=description.strip(),
         rows="\n".join(f"| {key} | {_make_cell(value)} |" for key, value in rows.items() if value),
@@ -278,4 +283,4 @@ def _make_card(file: GeneratorFile, repo: str, licence: str, facts: ModelFacts, 
 
 def _make_cell(text: str) -> str:
     """Return a text as the cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(printable(text).split()).replace("|", "\\|")

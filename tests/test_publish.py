@@ -96,6 +96,22 @@ def test_a_licence_that_the_hub_does_not_list_gets_a_name(file, tmp_path):
     assert 'license: "other"\nlicense_name: "LicenseRef-Ann"\n' in (tmp_path / "README.md").read_text("utf-8")
 
 
+def test_any_text_in_a_file_leaves_the_card_readable(file, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    write_hub_folder(
+        replace(file, licence='A\x7f\u2028\ud800"\n---\n'), tmp_path, "ann/film", ModelFacts(tags=["b: c"])
+    )
+    data = hub.ModelCard.load(tmp_path / "README.md").data.to_dict()
+    assert data["license_name"] == 'A\ufffd \ufffd"\n---\n'
+    assert data["tags"][-1] == "b: c"
+
+
+def test_an_entry_has_only_numbers_for_numbers_of_the_training(file):
+    hparams = {"batch_size": "many", "training": {"cr_patch_size": ["a", "a"]}}
+    entry = make_openmodeldb_entry(replace(file, hparams=hparams), "2x-Film", FACTS)
+    assert [key for key in entry if key.startswith("training")] == ["trainingOTF"]
+
+
 @pytest.mark.parametrize("licence", [None, "MIT"])
 def test_the_licence_is_neither_invented_nor_replaced(file, tmp_path, licence):
     recorded = replace(file, licence="Apache-2.0" if licence else None)
