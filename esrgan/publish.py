@@ -66,7 +66,7 @@ What a GAN model adds is plausible, but it is a guess. Do not use it where an in
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What only the author of a model knows. Nothing of it is guessed.
+    """Facts that only the author of a model knows; none of them is guessed.
 
     Attributes:
         name: Name of the model, for people to read.

@@ -1,4 +1,4 @@
-"""Say in plain sentences what the scores show about each two methods."""
+"""Describe in plain sentences what the scores show about each pair of methods."""
 
 from __future__ import annotations
 

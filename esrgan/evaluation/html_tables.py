@@ -36,7 +36,7 @@ def render_methods_table(dataset: DatasetEvaluation, caption: str, image: str | 
 
 
 def render_differences_table(dataset: DatasetEvaluation) -> str:
-    """Render the mean differences with their intervals: a row for each two methods; significant ones are bold."""
+    """Render the mean differences with their intervals: a row for each pair of methods; significant ones are bold."""
     rows = []
     for (model, baseline), by_name in dataset.differences.items():
         cells = [f'<th scope="row">{escape_text(f"{model} − {baseline}")}</th>']
