@@ -13,6 +13,7 @@ from esrgan.training.validation import BicubicUpscaler, make_panel, validate
 
 # A discriminator that only guesses has a loss of log 2 = 0.69 (lsgan: 0.25, hinge: 1). Below this it hardly ever errs.
 MIN_DISCRIMINATOR_LOSS = 0.02
+SETTLING_STEPS = 100  # the first steps of a GAN stage shift the colours to and fro, which is no reason for a warning
 MAX_COLOUR_DRIFT = 2.0  # 8-bit levels, averaged over the validation images
 
 
@@ -78,7 +79,7 @@ def report_validation(run: Run, state: StageState, values: dict[str, float], *, 
         run.log.add_image(stage.name, stage.label, done, make_panel(state.ema.average, shown, run.losses))
     best, reference = ", best so far" if is_best else "", f"bicubic: PSNR {state.bicubic['PSNR']:.3f} dB (Y)"
     log.info(f"{stage.name} {done:,}: validation {_describe_scores(values)}{best}; {reference}")
-    if done == 0:  # the first steps of a GAN stage shift the colours for a while
+    if done < SETTLING_STEPS:
         return
     drift, before, state.drift = values["colour_drift"], state.drift, values["colour_drift"]
     if stage.name == "training" and abs(drift) > max(MAX_COLOUR_DRIFT, abs(before)):

@@ -36,10 +36,24 @@ def test_a_growing_colour_drift_is_reported_once(
     script_validation: Callable[..., None],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     drifts: tuple[float, ...],
     warned: int | None,
 ) -> None:
+    monkeypatch.setattr(report, "SETTLING_STEPS", 1)
     script_validation(*({"PSNR": 20.0, "perceptual_loss": 1.0, "colour_drift": drift} for drift in drifts))
     run(tiny_config(), tmp_path, stage="training")
     lines = [line for line in capsys.readouterr().err.splitlines() if "mean colour" in line]
     assert [line.split(": ")[1] for line in lines] == ([] if warned is None else [f"training {warned}"])
+
+
+@pytest.mark.slow
+def test_a_colour_drift_in_the_first_steps_causes_no_warning(
+    tiny_config: Make,
+    script_validation: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script_validation(*({"PSNR": 20.0, "perceptual_loss": 1.0, "colour_drift": drift} for drift in (0.5, 3.0, 9.0)))
+    run(tiny_config(), tmp_path, stage="training")
+    assert "mean colour" not in capsys.readouterr().err
