@@ -39,6 +39,11 @@ class HubFile:
     filename: str = WEIGHTS_NAME
     revision: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("repo", self.repo), ("filename", self.filename), ("revision", self.revision or "")):
+            if not isinstance(value, str):
+                raise TypeError(f"{name}: expected a text, got {type(value).__name__}")
+
     @classmethod
     def parse(cls, reference: str) -> HubFile:
         """Return the file of a reference ``hf:owner/name``, to which ``@revision`` and ``/file`` may be appended.

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ _HUB_LICENCES = {
 HUB_FILES = (WEIGHTS_NAME, "config.json", "README.md")
 _REPO = r"\w([\w.-]*\w)?/\w([\w.-]*\w)?"
 _ID = r"[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*"  # of models, users and tags in OpenModelDB's src/lib/schema.ts
+_WEB = ("https://", "http://")
 _RESOURCE_TYPES = {".pth": "pth", ".pt": "pth", ".safetensors": "safetensors"}
 
 _CARD = """\
@@ -220,14 +222,23 @@ def _find_openmodeldb_problems(file: GeneratorFile, model_id: str, facts: ModelF
         "url": (facts.urls, "the address of the weight file"),
     }
     problems += [Problem(key, expected, "none") for key, (value, expected) in required.items() if not value]
-    if facts.date and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", facts.date):
-        problems.append(Problem("date", "yyyy-mm-dd", facts.date))
+    if facts.date and not _is_date(facts.date):
+        problems.append(Problem("date", "a day as yyyy-mm-dd", facts.date))
+    addresses = [("url", each) for each in facts.urls] + [("image", each) for pair in facts.images for each in pair]
+    problems += [Problem(key, "an address from https://", each) for key, each in addresses if not each.startswith(_WEB)]
     for key, ids in (("author", facts.authors), ("tag", facts.tags)):
         expected = "an id of letters, digits and hyphens"
         problems += [Problem(key, expected, each) for each in ids if not re.fullmatch(_ID, each)]
     if facts.pretrained and not re.fullmatch(rf"\d+x-{_ID}", facts.pretrained):
         problems.append(Problem("pretrained", "the id of a model in OpenModelDB, such as 4x-BSRGAN", facts.pretrained))
     return problems
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _recorded_training(file: GeneratorFile) -> dict[str, Any]:

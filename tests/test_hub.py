@@ -132,3 +132,9 @@ def test_commands_accept_references(hub, tmp_path):
     assert done.stdout.startswith("hf:ann/photos: RRDBNet ×2 8/4/1")
     with Image.open(tmp_path / "photo_sr.png") as image:
         assert image.size == (32, 24)
+
+
+@pytest.mark.parametrize("arguments", [(None,), ("ann/film", None), ("ann/film", 4), ("ann/film", "x.pth", 1)])
+def test_arguments_of_another_type_are_refused(arguments):
+    with pytest.raises(TypeError, match="expected a text"):
+        HubFile(*arguments)

@@ -232,3 +232,18 @@ def test_what_else_an_upload_would_take_is_named(file, tmp_path, capsys):
 def test_a_text_is_not_taken_for_a_list_of_letters(key):
     with pytest.raises(EsrganError, match=f"^{key}: expected a list, got a text$"):
         ModelFacts(**{key: "photo"})
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"date": "2026-02-31"}, "date"),
+        ({"date": "20260228"}, "date"),
+        ({"urls": ["javascript:alert(1)"]}, "url"),
+        ({"images": [("https://example.org/a.png", "b.png")]}, "image"),
+    ],
+)
+def test_impossible_days_and_addresses_are_refused(file, change, place):
+    with pytest.raises(EsrganError) as error:
+        make_openmodeldb_entry(file, "2x-Film", replace(FACTS, authors=["ann"], **change))
+    assert [problem.place for problem in error.value.problems] == [place]

@@ -8,6 +8,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
 import torch
 from torch import Tensor
 
@@ -19,15 +22,8 @@ try:
 except ImportError as error:
     raise ImportError(
         f"the package esrgan or one that it needs ({error.name}) is missing in the Python that runs ComfyUI; "
-        f"in a clone of esrgan, run: {sys.executable} -m pip install -e ."
+        f'in a clone of esrgan, run: "{sys.executable}" -m pip install .'
     ) from error
-
-try:
-    import comfy.model_management as management
-    import comfy.utils
-    import folder_paths
-except ImportError:  # not in ComfyUI
-    management = folder_paths = None
 
 CATEGORY = "image/upscaling/ESRGAN"
 _MODEL_FOLDER = "upscale_models"  # ComfyUI's folder for the models of its own upscaling node
@@ -47,8 +43,7 @@ class EsrganLoadModel:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Return the inputs: the names of the catalogue, followed by the files."""
-        files = folder_paths.get_filename_list(_MODEL_FOLDER) if folder_paths else []
-        return {"required": {"model": ([*MODELS, *files],)}}
+        return {"required": {"model": ([*MODELS, *folder_paths.get_filename_list(_MODEL_FOLDER)],)}}
 
     def load(self, model: str) -> tuple[GeneratorFile]:
         """Return the generator.
@@ -56,7 +51,7 @@ class EsrganLoadModel:
         Raises:
             WeightsError: If a named model has not been downloaded, or a file is not a generator.
         """
-        path = folder_paths.get_full_path(_MODEL_FOLDER, model) if folder_paths and model not in MODELS else None
+        path = None if model in MODELS else folder_paths.get_full_path(_MODEL_FOLDER, model)
         return (load_generator(path or model),)
 
 
@@ -110,18 +105,15 @@ class EsrganUpscaleImage:
         Raises:
             DeviceError: If the device is not supported, or has too little memory.
         """
-        device = "auto"
-        if management:
-            device = str(management.get_torch_device())
-            if device != "cpu":
-                management.free_memory(_GPU_BYTES, torch.device(device))  # unloads other models if there is less
-        upscaler = Upscaler.from_file(model, device)
-        bar = comfy.utils.ProgressBar(1000) if management else None
+        device = management.get_torch_device()
+        if device.type != "cpu":
+            management.free_memory(_GPU_BYTES, device)  # unloads other models if there is less
+        upscaler = Upscaler.from_file(model, str(device))
+        bar = comfy.utils.ProgressBar(1000)
 
         def report(share: float) -> None:
-            if management and bar:
-                management.throw_exception_if_processing_interrupted()
-                bar.update_absolute(round(1000 * share))
+            management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(round(1000 * share))
 
         low = image.to("cpu", torch.float32).numpy()
         count, height, width, channels = low.shape

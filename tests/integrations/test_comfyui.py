@@ -1,4 +1,4 @@
-"""The nodes for ComfyUI, loaded as ComfyUI loads them: without it, and next to stand-ins for its modules.
+"""The nodes for ComfyUI, loaded as ComfyUI loads them, next to stand-ins for its modules.
 
 ``test_comfyui_server.py`` runs them in ComfyUI itself.
 """
@@ -76,6 +76,7 @@ def run(nodes, name, **inputs):
         return getattr(node(), node.FUNCTION)(**inputs)[0]
 
 
+@pytest.mark.usefixtures("comfyui")
 def test_each_node_declares_what_it_takes_and_returns():
     nodes = load_nodes()
     assert set(nodes.NODE_CLASS_MAPPINGS) == set(nodes.NODE_DISPLAY_NAME_MAPPINGS)
@@ -88,16 +89,13 @@ def test_each_node_declares_what_it_takes_and_returns():
         assert node.DESCRIPTION
 
 
-@pytest.mark.parametrize("is_inside", [False, True])
-def test_a_batch_is_upscaled_like_single_images(is_inside, request):
-    if is_inside:
-        request.getfixturevalue("comfyui")
+@pytest.mark.usefixtures("comfyui")
+def test_a_batch_is_upscaled_like_single_images():
     nodes = load_nodes()
-    assert (nodes.management is not None) == is_inside
     model = run(nodes, "EsrganLoadModel", model=MODEL)
     batch = images(3, 12, 9, 3)
     high = run(nodes, "EsrganUpscaleImage", model=model, image=batch)
-    upscaler = Upscaler.from_file(MODEL, "auto" if not is_inside else "cpu")
+    upscaler = Upscaler.from_file(MODEL, "cpu")
     assert high.shape == (3, 48, 36, 3)
     assert high.dtype == torch.float32
     for low, found in zip(batch, high, strict=True):
@@ -173,6 +171,7 @@ def test_models_of_others_leave_the_gpu_first(comfyui):
     assert comfyui.freed == [(4 << 30, torch.device("cuda:7"))]
 
 
+@pytest.mark.usefixtures("comfyui")
 def test_a_missing_package_is_named_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "esrgan", None)
     with pytest.raises(ImportError, match=r"esrgan.* is missing in the Python that runs ComfyUI; .* -m pip install"):
