@@ -131,6 +131,8 @@ def evaluate_and_report(
             try:
                 if path and measured:
                     write_text(path, render(measured[0]))
+                    if path.suffix == ".html":
+                        log.info("report: %s", path)
             except EsrganError as error:  # the other reports are written all the same
                 log.error("%s", error)
                 is_complete = False

@@ -39,7 +39,7 @@ def render_article(dataset: DatasetEvaluation, name: str, key: str) -> str:
     if errors := versions.error_maps():
         limit = max([1, *(math.ceil(np.percentile(error, _ERROR_PERCENTILE)) for error in errors.values())])
         maps = [
-            _render_tile(_colour_errors(error, limit), "error", method, f"mean error {error.mean():.1f}", name)
+            _render_tile(_colour_errors(error, limit), "error", method, f"mean of this crop {error.mean():.1f}", name)
             for method, error in errors.items()
         ]
         rows.append([_render_error_scale(limit), *maps])

@@ -62,14 +62,14 @@ def render_html(evaluation: Evaluation, num_shown: int = 2) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
+<title>Evaluation of {title}</title>
 <style>
 :root {{ --error-scale: linear-gradient(to right, {stops}); }}
 {style}</style>
 </head>
 <body>
 <header>
-<h1>{title}</h1>
+<h1>Evaluation of {title}</h1>
 {_render_terms(evaluation.models.items())}
 <nav>{" · ".join(links)}</nav>
 </header>

@@ -86,9 +86,11 @@ def search_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFI
         else:
             got = _describe_rest(path, skipped)
         if not files:
-            remedy = f"check the path; suffixes searched for: {' '.join(sorted(suffixes))}"
+            remedy = "check the path"
             if describe_path(path) == "nothing" and not glob.has_magic(str(path)):
                 remedy = suggest_path(path, remedy)
+            else:
+                remedy += f"; suffixes searched for: {' '.join(sorted(suffixes))}"
             result.problems.append(Problem(str(path), expected, got, remedy))
         for file, relative_path in files.items():
             found.setdefault(file.parent.resolve() / file.name, (file, relative_path))

@@ -123,7 +123,7 @@ def test_report_is_one_file_that_needs_no_network():
 def test_report_has_a_section_per_dataset_and_valid_links():
     text = report(section({"a": 1.0, "b": -1.0, "c": 0.0}), section({"a": 2.0}, dataset="others"))
     page = Page(text)
-    assert page.text("h1") == ["Report"]
+    assert page.text("h1") == ["Evaluation of Report"]
     assert {"photos", "others"} <= set(page.text("h2"))
     assert page.text("h4") == ["a", "b", "a"]
     ids = [a["id"] for _, a in page.tags if "id" in a]
@@ -217,7 +217,8 @@ def test_names_are_escaped():
     page = Page(text)
     assert len(page.all("script")) == 1
     assert f"second − {HARMLESS}" in page.text("th")
-    for tag in ("title", "h1", "h2", "h4", "dt", "dd", "li", "a", "th", "b"):
+    assert f"Evaluation of {HARMLESS}" in page.text("title") + page.text("h1")
+    for tag in ("h2", "h4", "dt", "dd", "li", "a", "th", "b"):
         assert HARMLESS in page.text(tag), tag
     assert f"{HARMLESS}: {HARMLESS}" in page.decoded_images()
 
@@ -326,7 +327,7 @@ def test_error_maps_of_known_errors():
     assert shown["first: a, error map"][0, 0].tolist() == [255, 242, 168]
     assert np.abs(shown["first: a, error map"][15, 15] - np.array([172, 42, 100])).max() <= 1  # halfway
     assert "<span>0</span><span>15</span><span>≥ 30</span>" in text
-    assert "mean error 22.5" in text
+    assert "mean of this crop 22.5" in text
 
 
 def test_error_colours_get_lighter():
