@@ -105,7 +105,7 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
     Raises:
         WeightsError: If the file cannot be read or cannot start the requested stage.
     """
-    path = pretrained.resolve(path)
+    given, path = path, pretrained.resolve(path)
     content = load_file(path)
     file = parse_generator(content, path)
     expected = configured_generator(config)
@@ -138,7 +138,7 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
         )
     else:
         first = unfinished or "training"
-    description = f"{path}: {file.describe()}; the {'PSNR' if first == 'pretraining' else 'GAN'} stage "
+    description = f"{given}: {file.describe()}; the {'PSNR' if first == 'pretraining' else 'GAN'} stage "
     if unfinished == first and not transfer:
         return _continue_earlier(description, content, file, config, first, last)
     description += "fine-tunes it" if first == file.stage == "training" else "starts from it"
