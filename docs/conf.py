@@ -23,12 +23,15 @@ HERE = Path(__file__).parent
 
 project, author, release = "esrgan", "the esrgan authors", esrgan.__version__
 copyright = "the esrgan authors, Apache-2.0"  # noqa: A001  Sphinx's name
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = f"esrgan {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-exclude_patterns = ["notebooks"]
+nb_execution_mode = "off"  # the notebook is shown with its stored outputs
+nb_merge_streams = True
+nb_output_stderr = "remove"  # progress
+nb_render_markdown_format = "gfm"  # tables
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 smartquotes_action = "qe"  # quotes and ellipses, but not dashes, because two dashes begin an option
