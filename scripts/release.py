@@ -72,6 +72,11 @@ def find_problems(tag: str) -> list[str]:
         for name, texts in TEXTS.items()
         if texts["pypi"] not in read(name)
     ]
+    problems += [
+        f"{name}: expected the repository's owner in place of OWNER"
+        for name in ("pyproject.toml", "docs/notebooks/esrgan.ipynb")
+        if "github.com/OWNER/" in read(name)
+    ]
     return problems
 
 

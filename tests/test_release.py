@@ -155,3 +155,12 @@ def test_publishing_needs_no_secret_and_few_permissions():
     assert re.findall(r"^      ([a-z-]+: (?:read|write))$", text, re.MULTILINE) == ["contents: read", "id-token: write"]
     assert 'release.py --check "$GITHUB_REF_NAME"' in text
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|release/v1)", name) for name in re.findall(r"uses: (\S+)", text))
+
+
+def test_a_release_without_an_owner_is_refused(monkeypatch):
+    texts = {"pyproject.toml": "https://github.com/OWNER/esrgan", "docs/notebooks/esrgan.ipynb": "github.com/OWNER/"}
+    monkeypatch.setattr(release, "read", lambda name: texts.get(name, ""))
+    problem = "pyproject.toml: expected the repository's owner in place of OWNER"
+    assert problem in release.find_problems("v1.0")
+    texts["pyproject.toml"] = "https://github.com/someone/esrgan"
+    assert problem not in release.find_problems("v1.0")
