@@ -48,6 +48,8 @@ def make_page(models: DemoModels, folder: Path, max_megapixels: float, formats: 
 _AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 _COMPUTING: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "computing"}
+# Gradio would ignore what begins anew before the last of its kind has ended.
+_RESTARTING: dict[str, Any] = _COMPUTING | {"trigger_mode": "multiple"}
 
 
 def _connect_work(page: gr.Blocks, c: Components, work: WorkEvents) -> None:
@@ -65,7 +67,7 @@ def _connect_work(page: gr.Blocks, c: Components, work: WorkEvents) -> None:
         [c.done, c.comparison, c.download, c.result_facts],
         api_name="upscale",
         show_progress_on=c.status,
-        **_COMPUTING,
+        **_RESTARTING,
     )
     shown = [c.result, c.download, c.comparison, c.divider, c.status, c.stop, c.detail, *description]
     run.success(work.finish, place, shown, **_QUICK).then(None, js=SHOW_RESULT)
@@ -86,7 +88,7 @@ def _connect_work(page: gr.Blocks, c: Components, work: WorkEvents) -> None:
             c.figures,
             api_visibility="private",
             show_progress_on=c.status,
-            **_COMPUTING,
+            **_RESTARTING,
         )
         for begin in begin_trials
     ]
@@ -102,16 +104,14 @@ def _connect_work(page: gr.Blocks, c: Components, work: WorkEvents) -> None:
 
     # Uploads are described at once, and the time when the speed of the model is known.
     cleared = [*result, *description, c.figures, c.status, c.stop, c.part, c.preview, c.introduction]
-    uploaded = c.files.change(work.clear, c.files, cleared, cancels=[run, *trials], **_AT_ONCE).then(
-        uploads.show_upload,
-        place,
-        [*description, c.part, c.preview, c.introduction],
-        trigger_mode="always_last",
-        **_QUICK,
-    )
-    model_chosen = c.model.change(uploads.choose_model, c.settings, c.alpha, **_QUICK).then(
-        uploads.choose, c.settings, description, trigger_mode="always_last", **_QUICK
-    )
+    show: dict[str, Any] = {
+        "fn": uploads.show_upload,
+        "inputs": place,
+        "outputs": [*description, c.part, c.preview, c.introduction],
+        "trigger_mode": "always_last",
+    }
+    uploaded = c.files.change(work.clear, c.files, cleared, cancels=[run, *trials], **_AT_ONCE).then(**show, **_QUICK)
+    model_chosen = c.model.change(uploads.choose_model, c.settings, c.alpha, **_QUICK).then(**show, **_QUICK)
     for event in (uploaded, model_chosen):
         event.then(
             uploads.measure,
@@ -124,7 +124,7 @@ def _connect_work(page: gr.Blocks, c: Components, work: WorkEvents) -> None:
         )
     c.size_kind.change(uploads.choose_size_kind, c.size_kind, c.size, **_AT_ONCE)
     choices = [each.change for each in (c.size_kind, c.size, c.quality, c.background)]
-    gr.on(choices, uploads.choose, c.settings, description, trigger_mode="always_last", **_QUICK)
+    gr.on(choices, **show, **_QUICK)
     for button, path in zip(c.examples, EXAMPLE_IMAGES, strict=True):
         button.click(partial(list, [str(path)]), None, c.files, **_AT_ONCE)
     c.divider.input(lambda position: gr.ImageSlider(slider_position=position), c.divider, c.comparison, **_AT_ONCE)

@@ -70,10 +70,6 @@ class UploadEvents:
             c.introduction: gr.Markdown(visible=False),
         }
 
-    def choose(self, values: Values, request: gr.Request) -> Updates:
-        """Describe the uploads for another choice of the size or format."""
-        return self.unless_replaced(values, request, lambda: self.describe(values))
-
     def describe(self, values: Values) -> Updates:
         """Describe the uploads for the chosen model and size."""
         c = self.components
@@ -96,7 +92,7 @@ class UploadEvents:
         settings, uploads, _ = self.read(values)
         if settings is not None and uploads:
             show_errors(lambda: self.speeds.measure(settings.model, settings.get_upscaler(self.models)))
-        return self.choose(values, request)
+        return self.unless_replaced(values, request, lambda: self.describe(values))
 
     def choose_model(self, values: Values) -> gr.Slider:
         """Adapt the strength to the chosen model."""

@@ -446,6 +446,51 @@ def test_browser_tries_a_part_by_click_or_keyboard(page, tmp_path):
 @needs_gradio
 @needs_browser
 @pytest.mark.slow
+def test_browser_begins_anew_when_a_button_is_pressed_again(page, tmp_path):
+    from playwright.sync_api import expect
+
+    upload(page, photograph(tmp_path / "a.png", (240, 200)))
+    choose_model(page, "slow.pth")
+    button = page.get_by_role("button", name="Try this part")
+    button.click()
+    expect(page.locator("#status")).to_contain_text("upscaling")
+    button.click()
+    page.locator(".figures figure").nth(1).wait_for()
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    button = page.get_by_role("button", name="Upscale")
+    button.click()
+    expect(page.locator("#status")).to_contain_text("upscaling")
+    button.click()
+    expect(page.locator("#status")).to_contain_text("Finished")
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+
+
+@needs_gradio
+@needs_browser
+@pytest.mark.slow
+def test_browser_shows_the_part_that_the_settings_give(page, tmp_path):
+    from playwright.sync_api import expect
+
+    page.get_by_role("button", name="Format and size").click()
+    page.get_by_label("Size", exact=True).click()
+    page.get_by_role("option", name="Width in pixels").click()
+    width = page.get_by_role("textbox", name="Width in pixels")
+    width.wait_for()
+    upload(page, photograph(tmp_path / "a.png", (400, 300)))
+    page.wait_for_timeout(1000)  # what is wrong with the size is shown before the upload, too
+    expect(page.locator("#facts")).to_contain_text("size: expected a number")
+    expect(page.get_by_role("button", name="Try this part")).to_be_hidden()
+    width.fill("800")
+    preview = page.locator("#preview img")
+    preview.wait_for()
+    before = preview.get_attribute("src")
+    width.fill("1200")
+    expect(preview).not_to_have_attribute("src", before)  # the frame is smaller now
+
+
+@needs_gradio
+@needs_browser
+@pytest.mark.slow
 def test_browser_says_what_to_do_with_too_large_images(page, tmp_path):
     from playwright.sync_api import expect
 
