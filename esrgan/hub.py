@@ -60,10 +60,10 @@ class HubFile:
         revision = f"@{self.revision}" if self.revision else ""
         return f"{PREFIX}{self.repo}{revision}/{self.filename}"
 
-    def download(self) -> Path:
+    def download(self, *, only_cached: bool = False) -> Path:
         """Return the path of the file in the cache of ``huggingface_hub``, after downloading it if it is new.
 
-        Without a network, or with ``HF_HUB_OFFLINE=1``, the cached file is used.
+        Without a network, or with ``HF_HUB_OFFLINE=1`` or ``only_cached``, the cached file is used.
 
         Raises:
             WeightsError: If the file is not a weight file, or there is no such repository, revision or file, or it can
@@ -78,7 +78,10 @@ class HubFile:
         from huggingface_hub import errors
 
         try:
-            return Path(huggingface_hub.hf_hub_download(self.repo, self.filename, revision=self.revision))
+            path = huggingface_hub.hf_hub_download(
+                self.repo, self.filename, revision=self.revision, local_files_only=only_cached
+            )
+            return Path(path)
         except errors.GatedRepoError as error:
             reason = "its authors ask for a registration; follow the steps on its page, then run `hf auth login`"
             raise WeightsError(f"{self}: {reason}") from error
@@ -89,6 +92,8 @@ class HubFile:
             raise WeightsError(f"{self}: no such branch, tag or commit; check the revision") from error
         except errors.LocalEntryNotFoundError as error:  # also the parent of the next error
             reason = "not in the cache, and the Hugging Face Hub cannot be reached; check the network connection"
+            if only_cached:
+                reason = f"not downloaded yet, and a dry run downloads nothing; run `esrgan info {self}` first"
             raise WeightsError(f"{self}: {reason}") from error
         except errors.EntryNotFoundError as error:
             raise WeightsError(f"{self}: no such file; {self._suggest_files()}") from error

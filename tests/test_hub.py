@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from esrgan import Upscaler, extras, load_generator
+from esrgan.config import Config
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.hub import HubFile
+from esrgan.training.options import TrainOptions
+from esrgan.training.start import find_start
 from tests.helpers.hub_server import COMMIT, run_hub
 from tests.helpers.models import make_model, pixels
 
@@ -138,3 +142,15 @@ def test_commands_accept_references(hub, tmp_path):
 def test_arguments_of_another_type_are_refused(arguments):
     with pytest.raises(TypeError, match="expected a text"):
         HubFile(*arguments)
+
+
+def test_a_dry_run_downloads_nothing(hub):
+    config, options = Config(), TrainOptions(dry_run=True, stage="training", load_checkpoint=Path("hf:ann/photos"))
+    with pytest.raises(WeightsError, match=r"not downloaded yet, and a dry run .*; run `esrgan info hf:ann/photos/"):
+        find_start(config, options, options.load_checkpoint)
+    assert not [request for request in hub.requests if "resolve" in request]
+    HubFile("ann/photos").download()
+    hub.requests.clear()
+    with pytest.raises(WeightsError, match="architecture|blocks"):  # of another size
+        find_start(config, options, options.load_checkpoint)
+    assert not [request for request in hub.requests if "resolve" in request]

@@ -115,5 +115,9 @@ def describe_changes(before: dict[str, Any], after: dict[str, Any], prefix: str 
         if isinstance(old, dict) and isinstance(new, dict):
             changes += describe_changes(old, new, f"{prefix}{key}.")
         elif old != new:
-            changes.append(f"{prefix}{key}: {old} → {new}")
+            changes.append(f"{prefix}{key}: {_show(old)} → {_show(new)}")
     return changes
+
+
+def _show(value: Any) -> Any:
+    return "null" if value is None else value

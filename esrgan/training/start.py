@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from esrgan import pretrained
+from esrgan import hub, pretrained
 from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.files import expand_user
@@ -58,6 +58,8 @@ def find_start(config: Config, options: TrainOptions, file: Path | None) -> Star
     Raises:
         WeightsError: If a file cannot be read or cannot start the requested stage.
     """
+    if file and options.dry_run and str(file).startswith(hub.PREFIX):
+        file = hub.HubFile.parse(str(file)).download(only_cached=True)
     start = start_from_file(file, config, options.stage) if file else start_fresh(options.stage)
     if options.load_discriminator is None:
         return start

@@ -538,3 +538,9 @@ def test_a_resumed_run_does_not_need_the_file_it_started_from(
         assert run(tiny_config(), tmp_path / "out", load_checkpoint=given) is False
     given.unlink()
     assert run(tiny_config(), tmp_path / "out", load_checkpoint=given, resume=True, max_steps=3) is True
+
+
+def test_a_named_model_is_described_by_its_name() -> None:
+    config = Config.model_validate({"generator": {"num_basic_blocks": 6}})
+    start = start_from_file(Path("esrgan-lite-psnr"), config, "pretraining")
+    assert start.description.startswith("esrgan-lite-psnr: RRDBNet")
