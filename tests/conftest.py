@@ -31,7 +31,7 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["ESRGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def winograd_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Test Winograd's algorithm also on CPUs where commands do not use it."""
     monkeypatch.setattr("esrgan.devices.has_fast_winograd", lambda: True)

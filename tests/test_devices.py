@@ -191,6 +191,7 @@ def test_a_lack_of_memory_is_recognised_in_every_library(text):
     assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
 
 
+@pytest.mark.usefixtures("winograd_on_every_cpu")
 @pytest.mark.parametrize(
     ("kind", "precision", "arithmetic"),
     [

@@ -26,6 +26,7 @@ def networks(*scales):
     return made
 
 
+@pytest.mark.usefixtures("winograd_on_every_cpu")
 def test_models_are_applied_one_after_the_other_without_rounding():
     first, second = networks(1, 2)
     image = pixels(12, 10, 3)

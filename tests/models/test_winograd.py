@@ -18,6 +18,7 @@ from esrgan.models.winograd import from_tiles, is_suitable, to_tiles, winograd_c
 from esrgan.weights import load_file
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("winograd_on_every_cpu")
 
 
 def with_gradients(function: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module) -> list[Tensor]:

@@ -241,6 +241,7 @@ def test_a_dry_run_does_not_change_an_existing_run(reference_run: Path, tiny_con
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.usefixtures("winograd_on_every_cpu")
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_fast_convolutions_are_used_in_steps_but_not_in_validation(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool

@@ -50,6 +50,7 @@ def test_pixel_stage_step_matches_adam_on_the_content_loss(loss_f: str) -> None:
         assert_same_weights(generator, reference)
 
 
+@pytest.mark.usefixtures("winograd_on_every_cpu")
 @pytest.mark.parametrize("with_gan", [False, True])
 def test_losses_are_the_same_by_winograd(vgg11_weights: Path, monkeypatch: pytest.MonkeyPatch, with_gan: bool) -> None:
     monkeypatch.setattr(winograd, "MIN_TILES", 1)
