@@ -77,7 +77,9 @@ def report_validation(run: Run, state: StageState, values: dict[str, float], *, 
         run.log.add_scalars(split, stage.name, stage.label, done, scalars)
     if shown := state.data.validation[: run.config.logging.num_images]:
         run.log.add_image(stage.name, stage.label, done, make_panel(state.ema.average, shown, run.losses))
-    best, reference = ", best so far" if is_best else "", f"bicubic: PSNR {state.bicubic['PSNR']:.3f} dB (Y)"
+    is_judged = state.judge["the criterion"] != "newest"
+    best = ", best so far" if is_best and is_judged else ""
+    reference = f"bicubic: PSNR {state.bicubic['PSNR']:.3f} dB (Y)"
     log.info(f"{stage.name} {done:,}: validation {_describe_scores(values)}{best}; {reference}")
     if done < SETTLING_STEPS:
         return
