@@ -45,7 +45,7 @@ def upscale_crop(low: np.ndarray, upscalers: dict, left: int, top: int, width: i
 def make_first_photograph() -> None:
     """Upscale two crops of the cat."""
     cat = np.asarray(Image.open(PICTURES / "chelsea.png").convert("RGB"))
-    psnr, gan = load_generator("esrgan-lite-psnr"), load_generator("esrgan-photo")
+    psnr, gan = load_generator("esrgan-photo-psnr"), load_generator("esrgan-photo")
     generators = {"--alpha 0": psnr, "--alpha 0.5": blend(psnr, gan, 0.5), "--alpha 1": gan}
     upscalers = {label: Upscaler.from_file(each, precision="fp32") for label, each in generators.items()}
     eye = upscale_crop(cat, {"esrgan-photo": upscalers["--alpha 1"]}, 100, 85, 108, 92)

@@ -38,6 +38,7 @@ class PlainWords:
 _ROUGH, _CLEAN, _DRAWING = frozenset({LOSSY, NOISY}), frozenset({CLEAN}), frozenset({DRAWING})
 PLAIN_WORDS = {
     "esrgan-photo": PlainWords("JPEG and noisy photos", _ROUGH),
+    "esrgan-photo-psnr": PlainWords("JPEG and noisy photos, smooth", _ROUGH),
     "esrgan-lite": PlainWords("Clean photos, fast", _CLEAN),
     "esrgan-lite-psnr": PlainWords("Clean photos, smooth, fast", _CLEAN),
     "esrgan-full": PlainWords("Clean photos, finest, slow", _CLEAN),

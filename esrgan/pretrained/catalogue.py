@@ -65,8 +65,9 @@ DEFAULT_MODEL, DEFAULT_PAIR = "esrgan-photo", "esrgan-lite"
 DEFAULT_VIDEO_MODEL = "realesr-animevideov3"
 MODELS = {
     "esrgan-photo": PretrainedModel(
-        "photographs with JPEG artefacts and some noise, 6 blocks", "Apache-2.0", psnr_model="esrgan-lite-psnr"
+        "photographs with JPEG artefacts and some noise, 6 blocks", "Apache-2.0", psnr_model="esrgan-photo-psnr"
     ),
+    "esrgan-photo-psnr": PretrainedModel("PSNR partner of esrgan-photo, without invented texture", "Apache-2.0"),
     "esrgan-lite": PretrainedModel("clean photographs, 6 blocks", "Apache-2.0", psnr_model="esrgan-lite-psnr"),
     "esrgan-lite-psnr": PretrainedModel("PSNR partner of esrgan-lite, without invented texture", "Apache-2.0"),
     "esrgan-full": PretrainedModel("clean photographs, 23 blocks", "Apache-2.0", psnr_model="esrgan-full-psnr"),
