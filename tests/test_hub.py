@@ -151,6 +151,6 @@ def test_a_dry_run_downloads_nothing(hub):
     assert not [request for request in hub.requests if "resolve" in request]
     HubFile("ann/photos").download()
     hub.requests.clear()
-    with pytest.raises(WeightsError, match="architecture|blocks"):  # of another size
+    with pytest.raises(WeightsError, match=r"architecture|blocks"):  # of another size
         find_start(config, options, options.load_checkpoint)
     assert not [request for request in hub.requests if "resolve" in request]
