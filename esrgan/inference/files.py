@@ -88,8 +88,8 @@ class FileOptions:
     keep_abandoned: bool = False
 
     def __post_init__(self) -> None:
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ValueError(f"quality: expected 1 to 100, got {self.quality}")
+        if self.quality is not None and (self.quality != int(self.quality) or not 1 <= self.quality <= 100):
+            raise ValueError(f"quality: expected a whole number from 1 to 100, got {self.quality}")
         if self.background is not None:
             parse_colour(self.background)
 

@@ -230,7 +230,8 @@ def test_bad_uploads_get_one_line_and_serving_continues(client, server, tmp_path
     for files, settings, message in (
         ([], {}, "there is no image yet"),
         ([good], {"alpha": 0.5}, "has no PSNR-oriented model"),
-        ([good], {"quality": "0"}, "quality: expected 1 to 100, got 0"),
+        ([good], {"quality": "0"}, "quality: expected a whole number from 1 to 100, got 0"),
+        ([good], {"quality": "50.5"}, "quality: expected a whole number from 1 to 100, got 50.5"),
         (
             [good],
             {"background": "reddish"},
