@@ -48,7 +48,7 @@ def make_page(models: DemoModels, folder: Path, max_megapixels: float, formats: 
 _AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 _COMPUTING: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "computing"}
-# Gradio would ignore what begins anew before the last of its kind has ended.
+# Without this, Gradio ignores a button that is pressed again before its last run has ended.
 _RESTARTING: dict[str, Any] = _COMPUTING | {"trigger_mode": "multiple"}
 
 
