@@ -18,7 +18,7 @@ from pathlib import Path
 from esrgan import images
 
 ROOT = Path(__file__).resolve().parent.parent
-PSNR_STEPS, GAN_STEPS = 200, 60
+PSNR_STEPS, GAN_STEPS = 200, 360
 CROP = 384  # px; the centre crop of each photograph that is evaluated
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -27,6 +27,7 @@ parser.add_argument("--teacher", type=Path, required=True, help="folder that con
 parser.add_argument("--start", type=Path, required=True, help="6-block generator from which the PSNR stage starts")
 parser.add_argument("--vgg-weights", type=Path, required=True, help="weights of VGG16")
 parser.add_argument("-o", "--out-dir", type=Path, required=True, help="folder for models and results")
+parser.add_argument("-a", "--autocast", action="store_true", help="train in bfloat16, as train.py -a")
 args = parser.parse_args()
 photo_datasets = [{"hr": str((args.photos / "train").resolve())}]
 teacher_datasets = [{key: str((args.teacher / key).resolve()) for key in ("hr", "lr")}]
@@ -45,7 +46,6 @@ PSNR_RUNS = {
 GAN_RUNS = {
     "gan-base": ({}, {}),
     "gan-teacher": ({"train_datasets": teacher_datasets}, {}),
-    "gan-content-x5": ({"g_content_loss_scaling": 2.0}, {}),
     "gan-adversarial-x4": ({"g_adversarial_loss_scaling": 0.12}, {}),
     "gan-no-adversarial": ({"g_adversarial_loss_scaling": 0}, {}),
     "gan-conv5_3": ({}, {"perceptual_loss": {"layer_weights": {"conv5_3": 0.15}}}),
@@ -55,6 +55,9 @@ GAN_RUNS = {
     "gan-hinge": ({"gan_objective": "hinge"}, {}),
     "gan-artifact": ({"g_artifact_loss_scaling": 1.0}, {}),
     "gan-pause": ({"d_pause_below": 0.3}, {}),
+    "gan-warmup-ramp": ({"warmup_steps": 60, "g_adversarial_ramp_steps": 180}, {}),
+    "gan-cosine": ({"sched": "cosine"}, {}),
+    "gan-adamw": ({"weight_decay": 0.01}, {}),
     "gan-unet": ({}, {"discriminator": {"type": "unet", "num_features": 32}}),
     "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}),
 }
@@ -78,7 +81,7 @@ def run(*arguments: object) -> None:
 
 
 models = []
-stages = (("pretraining", "PSNR", 0.99, PSNR_RUNS), ("training", "ESRGAN", 0.95, GAN_RUNS))
+stages = (("pretraining", "PSNR", 0.99, PSNR_RUNS), ("training", "ESRGAN", 0.99, GAN_RUNS))
 for stage, kind, ema_decay, runs in stages:
     for name, (changes, other_changes) in runs.items():
         model = args.out_dir / f"{name}_RRDB_{kind}_x4.pth"
@@ -93,6 +96,7 @@ for stage, kind, ema_decay, runs in stages:
         path.write_text(json.dumps(config, indent=2))
         start = args.start if stage == "pretraining" else "esrgan-lite-psnr"
         options = ["--stage", stage, "-o", args.out_dir, "--run-name", name, "--resume", "auto"]
+        options += ["-a"] if args.autocast else []
         run(ROOT / "train.py", path, *options, *([] if "scratch" in name else ["-l", start]))
 crops = args.out_dir / "val"
 crops.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """Create training pairs from the outputs of a teacher model: python scripts/teacher.py model.pth photos/train teacher.
 
-Two crops of each photograph are downscaled with MATLAB's bicubic (teacher/lr) and upscaled again by the model
+Four crops of each photograph are downscaled with MATLAB's bicubic (teacher/lr) and upscaled again by the model
 (teacher/hr), so the HR images contain only detail that can be predicted from the LR images
 (docs/explanation/bundled_models.md). Run the same command again to resume after an interruption.
 """
@@ -14,14 +14,15 @@ import numpy as np
 from esrgan import Upscaler, images
 from esrgan.resize import bicubic
 
-CROPS, CROP = 2, 320  # number of crops per photograph, and their largest side in px
+CROPS, CROP = 4, 320  # number of crops per photograph, and their largest side in px
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model", help="teacher model: name or path")
 parser.add_argument("photos", type=Path, help="folder of photographs")
 parser.add_argument("out", type=Path, help="output folder for hr and lr")
+parser.add_argument("--precision", default="auto", help="as for inference.py (default: %(default)s)")
 args = parser.parse_args()
-upscaler = Upscaler.from_file(args.model)
+upscaler = Upscaler.from_file(args.model, precision=args.precision)
 random = np.random.default_rng(0)
 for folder in ("hr", "lr"):
     (args.out / folder).mkdir(parents=True, exist_ok=True)
