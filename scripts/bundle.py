@@ -40,7 +40,10 @@ if args.keep_colour:
     photos = [images.read_pixels(path, 3) for path in sorted(args.keep_colour.iterdir())]
     drift = np.mean([upscaler(photo).mean((0, 1)) - photo.mean((0, 1)) for photo in photos], axis=0)
     print(f"mean colour drift of {len(photos)} images: {', '.join(f'{each:+.2f}' for each in drift)} levels, corrected")
-    generator.state["conv_last.bias"] -= torch.from_numpy(drift / 255)
+    last = [name for name, layer in generator.build().named_modules() if isinstance(layer, torch.nn.Conv2d)][-1]
+    bias = generator.state[f"{last}.bias"]
+    # The last layer of a compact network computes all pixels of a channel, then those of the next channel.
+    bias -= torch.from_numpy(drift / 255).repeat_interleave(len(bias) // len(drift))
 params = {key: value.half() for key, value in generator.state.items()}
 about = {
     "name": args.name,

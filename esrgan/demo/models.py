@@ -43,6 +43,8 @@ PLAIN_WORDS = {
     "esrgan-lite-psnr": PlainWords("Clean photos, smooth, fast", _CLEAN),
     "esrgan-full": PlainWords("Clean photos, finest, slow", _CLEAN),
     "esrgan-full-psnr": PlainWords("Clean photos, smooth, slow", _CLEAN),
+    "esrgan-compact": PlainWords("Photos and film frames, very fast", _ROUGH),
+    "esrgan-compact-psnr": PlainWords("Clean photos, smooth, very fast", _CLEAN),
     "esrgan-official": PlainWords("Clean photos, as in the paper, slow", _CLEAN),
     "esrgan-official-psnr": PlainWords("Clean photos, smooth, slow", _CLEAN),
     "realesrgan-x4plus": PlainWords("Poor photos, slow", _ROUGH),
