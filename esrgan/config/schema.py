@@ -269,6 +269,9 @@ class Training(_Stage):
     g_artifact_loss_scaling: _NonNegativeFloat = Field(
         default=0.0, description="Weight of LDL's artefact loss, which needs the moving average (ema_decay); 0 = off."
     )
+    g_consistency_loss_scaling: _NonNegativeFloat = Field(
+        default=0.0, description="Weight of the consistency loss, which keeps the colours of large areas; 0 = off."
+    )
 
 
 class Generator(_Section):

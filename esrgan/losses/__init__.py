@@ -7,6 +7,7 @@ from esrgan.losses.adversarial import (
     relativistic_generator_loss,
 )
 from esrgan.losses.artifact import artifact_loss
+from esrgan.losses.consistency import consistency_loss
 from esrgan.losses.content import ContentLoss
 from esrgan.losses.perceptual import PerceptualLoss
 
@@ -16,6 +17,7 @@ __all__ = [
     "ContentLoss",
     "PerceptualLoss",
     "artifact_loss",
+    "consistency_loss",
     "relativistic_discriminator_loss",
     "relativistic_generator_loss",
 ]

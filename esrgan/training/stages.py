@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from esrgan.losses import ADVERSARIAL_LOSSES, AdversarialLoss, ContentLoss, PerceptualLoss, artifact_loss
+from esrgan.losses import (
+    ADVERSARIAL_LOSSES,
+    AdversarialLoss,
+    ContentLoss,
+    PerceptualLoss,
+    artifact_loss,
+    consistency_loss,
+)
 from esrgan.losses.content import at_least_float32
 from esrgan.models import Generator
 from esrgan.training.pause import DiscriminatorPause
@@ -43,7 +50,7 @@ class Stage(Protocol):
             low: LR (B, C, h, w) in [0, 1].
             high: HR (B, C, H, W) in [0, 1].
             step: Counted from 0.
-            target: Target of the content, perceptual and artefact losses, shaped like ``high``; None uses ``high``. The
+            target: Target of all losses but the adversarial ones, shaped like ``high``; None uses ``high``. The
                 discriminator always sees ``high``.
 
         Returns:
@@ -122,7 +129,8 @@ class PixelStage(Stage):
 class AdversarialStage(Stage):
     """The GAN stage: L_G = L_percep + λ·L_adv + η·L_content for the generator, L_D for the discriminator.
 
-    With ``artifact_scaling``, L_G also has the artefact loss of LDL, which compares the output with the average's.
+    With ``artifact_scaling``, L_G also has the artefact loss of LDL, which compares the output with the average's, and
+    with ``consistency_scaling`` the consistency loss.
 
     Both networks are updated from the same pass of the discriminator over real and generated images, so each is trained
     against the other's weights from before the step. If a batch is computed in parts (``accumulation``), the
@@ -144,6 +152,7 @@ class AdversarialStage(Stage):
     average: Generator | None = None  # the moving average of the generator, for the artefact loss
     adversarial_ramp_steps: int = 0  # over which λ grows from 0
     pause: DiscriminatorPause | None = None  # None trains the discriminator in every step
+    consistency_scaling: float = 0.0
 
     name, label = "training", "GAN-based"
 
@@ -222,6 +231,9 @@ class AdversarialStage(Stage):
         if averaged is not None:
             losses["artifact_loss"] = artifact_loss(image, averaged, target)
             total = total + self.artifact_scaling * losses["artifact_loss"]
+        if self.consistency_scaling:
+            losses["consistency_loss"] = consistency_loss(image, target)
+            total = total + self.consistency_scaling * losses["consistency_loss"]
         return losses, total
 
     @override

@@ -71,6 +71,7 @@ DEFAULTS = {
         "g_content_loss_scaling": 0.01,
         "d_pause_below": None,
         "g_artifact_loss_scaling": 0.0,
+        "g_consistency_loss_scaling": 0.0,
     },
     "generator": {
         "type": "rrdb",

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.config.schema import Training
-from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss, artifact_loss
+from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss, artifact_loss, consistency_loss
 from esrgan.models import RRDBNet, VGGDiscriminator
 from esrgan.training import distributed
 from esrgan.training.pause import DiscriminatorPause
@@ -94,6 +94,26 @@ def test_the_artifact_loss_of_a_batch_is_the_mean_of_its_parts() -> None:
         stage = make_stage(generator, discriminator, artifact_scaling=1.0, average=average, accumulation=parts)
         losses.append(stage.step(*random_batch(0), 0)["artifact_loss"].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_the_stage_keeps_the_colours_of_the_target() -> None:
+    generator, discriminator = make_networks()
+    stage = make_stage(*copy.deepcopy((generator, discriminator)), consistency_scaling=2.0)
+    low, high = random_batch(0)
+    target = random_batch(1)[1]
+    losses = stage.step(low, high, 0, target)
+    fake = generator(low)
+    consistency = consistency_loss(fake, target)
+    adversarial = ADVERSARIAL_LOSSES["ragan"].generator(discriminator(high), discriminator(fake))
+    total = 0.3 * adversarial + 0.7 * (fake - target).abs().mean() + 2.0 * consistency
+    assert losses["consistency_loss"].item() == pytest.approx(consistency.item(), rel=1e-9)
+    assert losses["g_total_loss"].item() == pytest.approx(total.item(), rel=1e-9)
+    assert losses["g_gradient_norm"].item() == pytest.approx(norm_of_gradient(total, generator), rel=1e-9)
+
+
+def test_optional_losses_are_absent_by_default() -> None:
+    losses = make_stage(*make_networks()).step(*random_batch(0), 0)
+    assert not {"artifact_loss", "consistency_loss"} & losses.keys()
 
 
 def test_the_weight_of_the_adversarial_loss_grows_over_the_ramp() -> None:
