@@ -18,7 +18,7 @@ def expected_consistency_loss(fake, real, rows, columns):
 @pytest.mark.parametrize(
     ("size", "rows", "columns"),
     [
-        ((64, 96), [(0, 32), (32, 64)], [(0, 32), (32, 64), (64, 96)]),
+        ((60, 96), [(0, 30), (30, 60)], [(0, 32), (32, 64), (64, 96)]),
         ((40, 70), [(0, 40)], [(0, 35), (35, 70)]),
         ((101, 20), [(0, 34), (33, 68), (67, 101)], [(0, 20)]),  # a row between two blocks counts in both
         ((1, 2), [(0, 1)], [(0, 2)]),
