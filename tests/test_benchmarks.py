@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,8 @@ from tests.helpers.models import make_model
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks/gpu.py"
 VARIANTS = SCRIPT.with_name("gpu_variants.py")
+ARTEFACTS = SCRIPT.with_name("artefacts.py")
+PHOTO = SCRIPT.parent.parent / "docs/pictures/chelsea.png"
 
 
 def load_script(path=SCRIPT):
@@ -191,9 +194,7 @@ for outputs, upsampling in ((32, 1), (3, 1), (64, 2)):
 def test_bicubic_upscaling_scores_less_on_compressed_photographs(tmp_path, no_vgg_weights):
     photos = tmp_path / "photos"
     photos.mkdir()
-    images.write_pixels(
-        photos / "cat.png", images.read_pixels(SCRIPT.parent.parent / "docs/pictures/chelsea.png", 3)[:90, :90]
-    )
+    images.write_pixels(photos / "cat.png", images.read_pixels(PHOTO, 3)[:90, :90])
     model = make_model(tmp_path / "model.pth", scale=4)
     command = [sys.executable, str(SCRIPT.with_name("compressed.py")), str(model), "--photos", str(photos)]
     options = ["--device", "cpu", "--crop", "80", "-o", str(tmp_path / "out")]
@@ -205,3 +206,78 @@ def test_bicubic_upscaling_scores_less_on_compressed_photographs(tmp_path, no_vg
     assert psnr["clean"] > psnr["JPEG 90"] > psnr["JPEG 75"] > psnr["JPEG 60"]
     assert psnr["clean"] > psnr["noise 4"] > psnr["noise 4, JPEG 85"]
     assert images.read_shape(tmp_path / "out" / "JPEG_60" / "cat.png") == (20, 20, 3)
+
+
+@pytest.fixture(scope="module")
+def artefacts():
+    return load_script(ARTEFACTS)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """Pixels in the range 50 to 200 whose spectrum falls with frequency like that of a photograph."""
+    frequencies = np.hypot(np.fft.fftfreq(320)[:, None], np.fft.rfftfreq(320))
+    noise = np.fft.rfft2(np.random.default_rng(0).normal(size=(320, 320))) / np.maximum(frequencies, 1 / 320) ** 1.5
+    grey = np.fft.irfft2(noise)
+    grey = 50 + 150 * (grey - grey.min()) / np.ptp(grey)
+    return grey.round().astype(np.uint8)[..., None].repeat(3, axis=2)
+
+
+def test_mean_colour_of_each_channel_is_compared(artefacts, photo):
+    shift = artefacts.measure_shift(photo + np.array([0, 1, 3], np.uint8), photo)
+    assert shift == pytest.approx([0, 1, 3])
+
+
+def peaks_of(artefacts, image):
+    return [np.exp(artefacts.find_peaks(artefacts.measure_spectrum(image), period).max()) for period in (2, 4)]
+
+
+def test_faint_patterns_are_peaks_at_their_period(artefacts, photo):
+    y, x = np.indices(photo.shape[:2])
+    dither = np.random.default_rng(0).random(photo.shape)
+
+    def add(pattern):
+        return np.clip(np.floor(photo + 0.5 * pattern[..., None] + dither), 0, 255).astype(np.uint8)
+
+    checkerboard, squares = (peaks_of(artefacts, add(1.0 - 2 * ((y // n + x // n) % 2))) for n in (1, 2))
+    assert checkerboard[0] > 3
+    assert checkerboard[1] < 1.1
+    assert squares[0] < 1.1
+    assert squares[1] > 2
+    enlarged = artefacts.bicubic(photo, artefacts.Fraction(1, 4)).repeat(4, axis=0).repeat(4, axis=1)
+    assert min(peaks_of(artefacts, enlarged)) > 1.5
+    assert max(peaks_of(artefacts, photo)) < 1.1
+    edges = photo // 2 + (y // 50 % 2 * 100).astype(np.uint8)[..., None]  # a ridge of the spectrum
+    assert max(peaks_of(artefacts, edges)) < 1.1
+    assert peaks_of(artefacts, np.full((64, 64, 3), 128, np.uint8)) == [1, 1]
+
+
+def test_specks_are_counted_and_moved_detail_is_not(artefacts, photo):
+    detail = photo.copy()
+    detail[::10, ::10] = 255
+    assert artefacts.count_specks(detail[:, 2:], detail[:, :-2]) == 0
+    assert artefacts.count_specks(detail, photo) == 1024
+    planted = photo.copy()
+    for y, x in ((40, 40), (40, 200), (120, 90), (200, 30), (220, 220)):
+        planted[y, x, 1] = 255 if photo[y, x, 1] < 128 else 0
+    planted[90:92, 150:152] = 0 if photo[90, 150].mean() > 128 else 255
+    assert artefacts.count_specks(planted, photo) == 6
+
+
+def test_artefacts_of_each_method_are_one_row(artefacts, photo, tmp_path, monkeypatch, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    images.write_pixels(photos / "cat.png", photo[:90, :90])
+    model = make_model(tmp_path / "model.pth", scale=4)
+    options = ["--photos", str(photos), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["artefacts.py", str(model), *options, "--crop", "70"])
+    artefacts.main()
+    header, _, *rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert header[4:] == ["period of 2 px", "period of 4 px", "specks per MP"]
+    assert [row[0] for row in rows] == ["original", "bicubic", str(model)]
+    assert float(rows[1][1]) == pytest.approx(0, abs=0.3)
+    assert float(rows[2][2].removesuffix(" (cat.png)")) > 0.3
+    assert [row[3] for row in rows[1:]] == ["0", "1"]
+    monkeypatch.setattr(sys, "argv", ["artefacts.py", str(model), *options, "--crop", "60"])
+    with pytest.raises(SystemExit, match=r"cat\.png: 60×60 px remain; expected at least 64×64"):
+        artefacts.main()
