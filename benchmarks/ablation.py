@@ -54,7 +54,7 @@ GAN_RUNS = {
     "gan-lsgan": ({"gan_objective": "lsgan"}, {}),
     "gan-hinge": ({"gan_objective": "hinge"}, {}),
     "gan-artifact": ({"g_artifact_loss_scaling": 1.0}, {}),
-    "gan-consistency": ({"g_consistency_loss_scaling": 1.0}, {}),
+    "gan-consistency": ({"g_consistency_loss_scaling": 20.0}, {}),
     "gan-pause": ({"d_pause_below": 0.3}, {}),
     "gan-warmup-ramp": ({"warmup_steps": 60, "g_adversarial_ramp_steps": 180}, {}),
     "gan-cosine": ({"sched": "cosine"}, {}),
