@@ -150,5 +150,14 @@ def _check_outputs(args: argparse.Namespace) -> None:
             raise EsrganError(f"{one}: cannot be written, because {other} is an output too; choose different names")
     if out_dir and out_dir.exists():  # else evaluate() creates it, unless it is in a dataset
         outputs += reports
+    for path in reports:
+        if path.is_file() and path.stat().st_size and not _is_report(path):
+            raise EsrganError(f"{path}: exists and is not a report of this command; move it, or choose another folder")
     for path in outputs:
         check_output_path(path)
+
+
+def _is_report(path: Path) -> bool:
+    """Return whether a file is an earlier report of this command, which a new one replaces."""
+    content = path.read_bytes()
+    return any(mark in content for mark in (b"\nconventions: ", b"\n<title>Evaluation of "))

@@ -316,6 +316,20 @@ def test_two_outputs_at_one_path_are_refused(photos, model, tmp_path, capsys, mo
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "model.pth"}
 
 
+@pytest.mark.parametrize("name", ["report.md", "report.html"])
+def test_a_report_replaces_only_an_earlier_report(photos, model, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    arguments = (model, "-d", photos, "-o", out, "--device", "cpu")
+    assert run(test_command, *arguments) == 0
+    assert run(test_command, *arguments) == 0
+    (out / name).write_text("my thesis")
+    capsys.readouterr()
+    assert run(test_command, *arguments) == 2
+    expected = "exists and is not a report of this command; move it, or choose another folder"
+    assert capsys.readouterr().err == f"error: {out / name}: {expected}\n"
+    assert (out / name).read_text() == "my thesis"
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interruption_keeps_what_was_measured(photos, model, tmp_path, capsys, monkeypatch, name):
     other, load = write_photos(tmp_path / "other"), DatasetImage.load
