@@ -77,8 +77,7 @@ The repository has these configurations:
 | `esrgan_*_div2k.json`, `esrgan_*_div2k+bsds500.json` | variants with other patch sizes, datasets and numbers of blocks, as their names indicate |
 | `photo_x4.json` | a ×4 model for photographs as phones and web sites give them |
 | `real_esrgan_x4.json` | a ×4 model for real-world photographs, after Real-ESRGAN |
-| `full_x4.json`, `lite_x4.json` | [the bundled models](../explanation/bundled_models.md) |
-| `compact_x4.json` | [a small network](../how_to/train.md#train-a-small-network) in an hour |
+| `full_x4.json`, `lite_x4.json`, `compact_x4.json` | [the bundled models](../explanation/bundled_models.md) |
 | `quickstart.json` | a small model in minutes |
 
 ## All keys
