@@ -15,8 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import esrgan
 from esrgan import images
+from esrgan.evaluation import DatasetEvaluation, EvaluationOptions
 
+METRICS = ["psnr", "niqe", "vgg16", "vggstats"]
 ROOT = Path(__file__).resolve().parent.parent
 PSNR_STEPS, GAN_STEPS = 200, 360
 CROP = 384  # px; the centre crop of each photograph that is evaluated
@@ -76,17 +79,34 @@ base["pretraining"] |= {"num_steps": PSNR_STEPS, "lr": 2e-4, "sched_step": PSNR_
 base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
 
 
+def render_table(dataset: DatasetEvaluation) -> str:
+    """Return the scores of all runs as Markdown, with intervals of the differences from the first run.
+
+    Significant differences are bold.
+    """
+    lines = [f"| {dataset.dataset} | {' | '.join(metric.label for metric in dataset.metrics)} |"]
+    lines.append(f"|---|{'--:|' * len(dataset.metrics)}")
+    base = dataset.methods[1]
+    for method in dataset.methods:
+        cells = [method.partition("_RRDB_")[0]]
+        for metric in dataset.metrics:
+            cells.append(metric.format(dataset.mean(method, metric)[0]))
+            if difference := dataset.differences.get((method, base), {}).get(metric.name):
+                interval = f"{metric.format(difference.low)} to {metric.format(difference.high)}"
+                cells[-1] += f" (**{interval}**)" if difference.is_significant else f" ({interval})"
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def run(*arguments: object) -> None:
     """Run one of the scripts with this Python."""
     subprocess.run([sys.executable, *map(str, arguments)], check=True)
 
 
-models = []
 stages = (("pretraining", "PSNR", 0.99, PSNR_RUNS), ("training", "ESRGAN", 0.99, GAN_RUNS))
 for stage, kind, ema_decay, runs in stages:
     for name, (changes, other_changes) in runs.items():
         model = args.out_dir / f"{name}_RRDB_{kind}_x4.pth"
-        models.append(model)
         if model.exists():
             continue
         config = json.loads(json.dumps(base | {"ema_decay": ema_decay}))
@@ -105,12 +125,8 @@ for path in images.find_images([args.photos / "val"]):
     photo = images.read_pixels(path, 3)
     top, left = ((length - CROP) // 2 for length in photo.shape[:2])
     images.write_pixels(crops / f"{path.stem}.png", photo[top : top + CROP, left : left + CROP], overwrite=True)
-metrics = [
-    "--metrics",
-    "psnr,niqe,vgg16,vggstats",
-    "--vgg-weights",
-    args.vgg_weights,
-    "--json",
-    args.out_dir / "figures.json",
-]
-run(ROOT / "test.py", *models, "-d", crops, *metrics)
+options = EvaluationOptions(vgg_weights=args.vgg_weights)
+for kind, runs in (("PSNR", PSNR_RUNS), ("ESRGAN", GAN_RUNS)):
+    models = [str(args.out_dir / f"{name}_RRDB_{kind}_x4.pth") for name in runs]
+    for dataset in esrgan.evaluate(models, ["skimage", str(crops)], METRICS, options).datasets:
+        print(f"\n{render_table(dataset)}", flush=True)
