@@ -77,11 +77,13 @@ def test_bundled_model_matches_its_card(name):
     assert json.loads(metadata["name"]) == name
     assert generator.stage == ("pretraining" if name.endswith("-psnr") else "training")
     config = Config.model_validate(generator.hparams)
-    assert str(generator.architecture).startswith("RRDBNet ×4 64/32/")
-    assert config.generator.num_basic_blocks == generator.architecture.num_basic_blocks
+    if config.generator.type == "compact":
+        assert str(generator.architecture) == f"SRVGGNetCompact ×4 64/{config.generator.num_conv}"
+    else:
+        assert str(generator.architecture) == f"RRDBNet ×4 64/32/{config.generator.num_basic_blocks}"
     assert f"\n| `{name}` | {hashlib.sha256(path.read_bytes()).hexdigest()} |\n" in CARD
     assert not re.search(r'"(/|[A-Za-z]:)', metadata["hparams"]), "contains a path of the training machine"
-    assert path.stat().st_size <= (10_000_000 if name.startswith(("esrgan-lite", "esrgan-photo")) else 34_000_000)
+    assert path.stat().st_size <= {"compact": 2_000_000, "full": 34_000_000}.get(name.split("-")[1], 10_000_000)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
