@@ -38,7 +38,7 @@ def distributions(tmp_path_factory):
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
-    assert max(wheel.stat().st_size, sdist.stat().st_size) < 100e6, "PyPI accepts files of up to 100 MB"
+    assert max(wheel.stat().st_size, sdist.stat().st_size) < 100 * 2**20, "PyPI accepts files of up to 100 MiB"
     return wheel, sdist, set(tracked)
 
 
