@@ -35,7 +35,8 @@ args = parser.parse_args()
 photo_datasets = [{"hr": str((args.photos / "train").resolve())}]
 teacher_datasets = [{key: str((args.teacher / key).resolve()) for key in ("hr", "lr")}]
 
-# Each run has a name, changes to the section of its stage and other changes. "scratch" runs start untrained.
+# Each run has a name, changes to the section of its stage (None removes a key) and other changes. "scratch" runs start
+# untrained.
 PSNR_RUNS = {
     "psnr-base": ({}, {}),
     "psnr-patch-64": ({"cr_patch_size": [64, 64]}, {"batch_size": 16}),
@@ -60,7 +61,7 @@ GAN_RUNS = {
     "gan-consistency": ({"g_consistency_loss_scaling": 20.0}, {}),
     "gan-pause": ({"d_pause_below": 0.3}, {}),
     "gan-warmup-ramp": ({"warmup_steps": 60, "g_adversarial_ramp_steps": 180}, {}),
-    "gan-cosine": ({"sched": "cosine"}, {}),
+    "gan-cosine": ({"sched": "cosine", "g_sched_steps": None, "d_sched_steps": None}, {}),
     "gan-adamw": ({"weight_decay": 0.01}, {}),
     "gan-unet": ({}, {"discriminator": {"type": "unet", "num_features": 32}}),
     "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}),
@@ -110,7 +111,7 @@ for stage, kind, ema_decay, runs in stages:
         if model.exists():
             continue
         config = json.loads(json.dumps(base | {"ema_decay": ema_decay}))
-        config[stage] |= changes
+        config[stage] = {key: value for key, value in (config[stage] | changes).items() if value is not None}
         for key, value in other_changes.items():
             config[key] = value if not isinstance(value, dict) else config[key] | value
         path = args.out_dir / f"{name}.json"
