@@ -63,7 +63,6 @@ GAN_RUNS = {
     "gan-warmup-ramp": ({"warmup_steps": 60, "g_adversarial_ramp_steps": 180}, {}),
     "gan-cosine": ({"sched": "cosine", "g_sched_steps": None, "d_sched_steps": None}, {}),
     "gan-adamw": ({"weight_decay": 0.01}, {}),
-    "gan-unet": ({}, {"discriminator": {"type": "unet", "num_features": 32}}),
     "gan-conv4_3": ({}, {"perceptual_loss": {"layer_weights": {"conv4_3": 0.02}}}),
 }
 
