@@ -180,8 +180,9 @@ def test_teacher_writes_pairs_and_resumes(tmp_path):
         for name in missing:
             (tmp_path / "pairs" / name).unlink()
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert done.stdout.split() == [f"pairs/{name}" for name in missing or ("hr/coffee-0.png", "hr/coffee-1.png")]
-    for number in (0, 1):
+        written = missing or [f"hr/coffee-{number}.png" for number in range(4)]
+        assert done.stdout.split() == [f"pairs/{name}" for name in written]
+    for number in range(4):
         high, low = (images.read_pixels(tmp_path / f"pairs/{key}/coffee-{number}.png", 3) for key in ("hr", "lr"))
         assert high.shape == (48, 40, 3)
         assert low.shape == (12, 10, 3)
