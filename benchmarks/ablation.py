@@ -29,7 +29,7 @@ parser.add_argument("--photos", type=Path, required=True, help="folder that cont
 parser.add_argument("--teacher", type=Path, required=True, help="folder that contains hr and lr")
 parser.add_argument("--start", type=Path, required=True, help="6-block generator from which the PSNR stage starts")
 parser.add_argument("--vgg-weights", type=Path, required=True, help="weights of VGG16")
-parser.add_argument("-o", "--out-dir", type=Path, required=True, help="folder for models and results")
+parser.add_argument("-o", "--out-dir", type=Path, required=True, help="folder for models and crops")
 parser.add_argument("-a", "--autocast", action="store_true", help="train in bfloat16, as train.py -a")
 args = parser.parse_args()
 photo_datasets = [{"hr": str((args.photos / "train").resolve())}]

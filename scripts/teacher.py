@@ -1,6 +1,6 @@
 """Create training pairs from the outputs of a teacher model: python scripts/teacher.py model.pth photos/train teacher.
 
-Four crops of each photograph are downscaled with MATLAB's bicubic (teacher/lr) and upscaled again by the model
+Crops of each photograph are downscaled with MATLAB's bicubic (teacher/lr) and upscaled again by the model
 (teacher/hr), so the HR images contain only detail that can be predicted from the LR images
 (docs/explanation/bundled_models.md). Run the same command again to resume after an interruption.
 """
@@ -14,12 +14,13 @@ import numpy as np
 from esrgan import Upscaler, images
 from esrgan.resize import bicubic
 
-CROPS, CROP = 4, 320  # number of crops per photograph, and their largest side in px
+CROP = 320  # largest side of a crop in px
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model", help="teacher model: name or path")
 parser.add_argument("photos", type=Path, help="folder of photographs")
 parser.add_argument("out", type=Path, help="output folder for hr and lr")
+parser.add_argument("--crops", type=int, default=2, help="crops per photograph (default: %(default)s)")
 parser.add_argument("--precision", default="auto", help="as for inference.py (default: %(default)s)")
 args = parser.parse_args()
 upscaler = Upscaler.from_file(args.model, precision=args.precision)
@@ -29,7 +30,7 @@ for folder in ("hr", "lr"):
 for path in images.find_images([args.photos]):
     photo = images.read_pixels(path, 3)
     height, width = (min(CROP, length // upscaler.scale * upscaler.scale) for length in photo.shape[:2])
-    for number in range(CROPS):
+    for number in range(args.crops):
         top = int(random.integers(0, photo.shape[0] - height + 1))
         left = int(random.integers(0, photo.shape[1] - width + 1))
         high = args.out / "hr" / f"{path.stem}-{number}.png"

@@ -13,8 +13,8 @@ BLOCK = 32  # px of the HR image
 def consistency_loss(fake: Tensor, real: Tensor) -> Tensor:
     """Return the L1 distance between the mean colours of two images in blocks of about 32×32 px.
 
-    The sides are divided into equal blocks whose size is as near to 32 px as possible; a smaller image is one block.
-    Within a block the gradient is the same for all pixels, so it shifts colours and leaves texture as it is.
+    A side has round(side / 32) blocks, at least one; if it is not divisible, they overlap by a pixel. In a block the
+    gradient is nearly the same for all pixels, so it shifts colours and leaves texture as it is.
 
     traiNNer-redux has such a loss with blocks of 4 px (``averageloss``), and neosr's ``consistency_loss`` compares
     blurred brightness and colour.

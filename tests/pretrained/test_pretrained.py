@@ -175,7 +175,7 @@ def test_teacher_writes_pairs_and_resumes(tmp_path):
     original, _ = photograph("coffee")
     (tmp_path / "photos").mkdir()
     images.write_pixels(tmp_path / "photos" / "coffee.png", original[:50, :41])
-    command = [sys.executable, str(ROOT / "scripts/teacher.py"), "esrgan-lite", "photos", "pairs"]
+    command = [sys.executable, str(ROOT / "scripts/teacher.py"), "esrgan-lite", "photos", "pairs", "--crops", "4"]
     for missing in ((), ("hr/coffee-1.png",)):
         for name in missing:
             (tmp_path / "pairs" / name).unlink()
