@@ -110,8 +110,10 @@ def download(photograph: Photograph, folder: Path) -> Path:
     """Download the package of a photograph into an empty folder and return the path of the archive."""
     *command, wanted = CLIENTS[photograph.client]
     run_client([*command, wanted.format(**photograph._asdict())], folder)
-    (archive,) = folder.iterdir()
-    return archive
+    archives = list(folder.iterdir())
+    if len(archives) != 1:
+        raise OSError(f"{command[0]} wrote {len(archives)} files; expected one package")
+    return archives[0]
 
 
 def read_members(archive: Path, names: set[str]) -> dict[str, bytes]:

@@ -161,6 +161,7 @@ def test_every_missing_or_changed_file_is_reported_and_nothing_written(tmp_path,
         (["no-such-client", "{package}"], "no-such-client is not installed"),
         ([sys.executable, "-c", "exit('W: old\\nE: no {package}\\nN: end')"], " failed: E: no lamps"),
         ([sys.executable, "-c", "open('{package}.tgz', 'w')"], "cannot be downloaded or read: "),
+        ([sys.executable, "-c", "0", "{package}"], " wrote 0 files; expected one package"),
     ],
 )
 def test_package_that_cannot_be_downloaded_is_reported(monkeypatch, command, message):
