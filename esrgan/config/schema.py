@@ -254,7 +254,8 @@ class Training(_Stage):
         "least squares; hinge: hinge loss.",
     )
     g_adversarial_loss_scaling: _NonNegativeFloat = Field(
-        default=0.005, description="Weight of the adversarial loss (λ)."
+        default=0.005,
+        description="Weight of the adversarial loss (λ); 0 = off, and the discriminator is neither computed nor trained.",
     )
     g_adversarial_ramp_steps: _NonNegativeInt = Field(
         default=0,

@@ -129,6 +129,8 @@ class PixelStage(Stage):
 class AdversarialStage(Stage):
     """The GAN stage: L_G = L_percep + λ·L_adv + η·L_content for the generator, L_D for the discriminator.
 
+    If λ is 0, the discriminator is neither computed nor trained.
+
     With ``artifact_scaling``, L_G also has the artefact loss of LDL, which compares the output with the average's, and
     with ``consistency_scaling`` the consistency loss.
 
@@ -157,7 +159,7 @@ class AdversarialStage(Stage):
     name, label = "training", "GAN-based"
 
     def __post_init__(self) -> None:
-        self.updaters = (self.g_updater, self.d_updater)
+        self.updaters = (self.g_updater, self.d_updater) if self.adversarial_scaling else (self.g_updater,)
 
     @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
@@ -168,6 +170,8 @@ class AdversarialStage(Stage):
         parts = _split_batch(self.accumulation, low, high, target)
         means = _mean_losses([self._backward(scaling, *each) for each in parts])
         g_norm = self.g_updater.update(means["g_total_loss"], step)
+        if not self.adversarial_scaling:
+            return means | {"g_gradient_norm": g_norm}
         pause = None if self.pause is None else self.pause.is_due(means["d_adversarial_loss"])
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step, pause)
         # A skipped step must not change BatchNorm statistics either.
@@ -185,7 +189,23 @@ class AdversarialStage(Stage):
         # The generator's backward pass runs once, at the end.
         image = at_least_float32(fake.detach()).requires_grad_()
 
-        # Adversarial losses of both networks.
+        g_scale, share = self.g_updater.scaler.scale, 1 / self.accumulation
+        losses, adversarial = {}, image.new_zeros(())
+        if self.adversarial_scaling:
+            losses = self._discriminate(image, high, adversarial_scaling)
+            adversarial = adversarial_scaling * losses["g_adversarial_loss"]
+
+        # Distance from the target.
+        distances, distance = self._distances(image, target, averaged)
+        torch.autograd.backward(g_scale(share * distance), inputs=[image])
+        assert image.grad is not None  # noqa: S101  (narrows the type)
+        torch.autograd.backward(fake, image.grad.to(fake.dtype))
+
+        losses = distances | {"g_total_loss": distance + adversarial} | losses
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _discriminate(self, image: Tensor, high: Tensor, adversarial_scaling: float) -> dict[str, Tensor]:
+        """Add the gradients of the adversarial losses to the image and to the discriminator; return the losses."""
         with self.autocast():
             real_logits, fake_logits = self.discriminator(high), self.discriminator(image)
         adversarial = self.adversarial_loss.generator(real_logits.detach(), fake_logits)
@@ -195,22 +215,12 @@ class AdversarialStage(Stage):
         weighted = g_scale(adversarial_scaling * share * adversarial)
         torch.autograd.backward(weighted, inputs=[image], retain_graph=True)
         torch.autograd.backward(d_scale(share * discriminating), inputs=self.d_updater.parameters)
-
-        # Distance from the target.
-        distances, distance = self._distances(image, target, averaged)
-        torch.autograd.backward(g_scale(share * distance), inputs=[image])
-        assert image.grad is not None  # noqa: S101  (narrows the type)
-        torch.autograd.backward(fake, image.grad.to(fake.dtype))
-
-        losses = {
-            "content_loss": distances.pop("content_loss"),
+        return {
             "g_adversarial_loss": adversarial,
-            "g_total_loss": distance + adversarial_scaling * adversarial,
             "d_adversarial_loss": discriminating,
             "real_logits": real_logits.mean(),
             "fake_logits": fake_logits.mean(),
-        } | distances
-        return {name: value.detach() for name, value in losses.items()}
+        }
 
     @torch.no_grad()
     def _average_output(self, low: Tensor) -> Tensor | None:
@@ -238,10 +248,8 @@ class AdversarialStage(Stage):
 
     @override
     def learning_rates(self, step: int) -> dict[str, float]:
-        return {
-            "g_learning_rate": self.g_updater.learning_rate(step),
-            "d_learning_rate": self.d_updater.learning_rate(step),
-        }
+        rates = {"g_learning_rate": self.g_updater.learning_rate(step)}
+        return rates | ({"d_learning_rate": self.d_updater.learning_rate(step)} if self.adversarial_scaling else {})
 
     @override
     def state_dict(self) -> dict[str, Any]:
