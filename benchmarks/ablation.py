@@ -30,7 +30,7 @@ parser.add_argument("--teacher", type=Path, required=True, help="folder that con
 parser.add_argument("--start", type=Path, required=True, help="6-block generator from which the PSNR stage starts")
 parser.add_argument("--vgg-weights", type=Path, required=True, help="weights of VGG16")
 parser.add_argument("-o", "--out-dir", type=Path, required=True, help="folder for models and crops")
-parser.add_argument("-a", "--autocast", action="store_true", help="train in bfloat16, as train.py -a")
+parser.add_argument("-a", "--autocast", action="store_true", help="train the GAN stage in bfloat16, as train.py -a")
 args = parser.parse_args()
 photo_datasets = [{"hr": str((args.photos / "train").resolve())}]
 teacher_datasets = [{key: str((args.teacher / key).resolve()) for key in ("hr", "lr")}]
@@ -117,7 +117,7 @@ for stage, kind, ema_decay, runs in stages:
         path.write_text(json.dumps(config, indent=2))
         start = args.start if stage == "pretraining" else "esrgan-lite-psnr"
         options = ["--stage", stage, "-o", args.out_dir, "--run-name", name, "--resume", "auto"]
-        options += ["-a"] if args.autocast else []
+        options += ["-a"] if args.autocast and stage == "training" else []
         run(ROOT / "train.py", path, *options, *([] if "scratch" in name else ["-l", start]))
 crops = args.out_dir / "val"
 crops.mkdir(exist_ok=True)

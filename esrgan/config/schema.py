@@ -255,7 +255,7 @@ class Training(_Stage):
     )
     g_adversarial_loss_scaling: _NonNegativeFloat = Field(
         default=0.005,
-        description="Weight of the adversarial loss (λ); 0 = off, and the discriminator is neither computed nor trained.",
+        description="Weight of the adversarial loss (λ); 0 = off, without computing the discriminator.",
     )
     g_adversarial_ramp_steps: _NonNegativeInt = Field(
         default=0,

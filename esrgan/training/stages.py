@@ -169,17 +169,16 @@ class AdversarialStage(Stage):
         scaling = ramp(step, self.adversarial_ramp_steps) * self.adversarial_scaling
         parts = _split_batch(self.accumulation, low, high, target)
         means = _mean_losses([self._backward(scaling, *each) for each in parts])
-        g_norm = self.g_updater.update(means["g_total_loss"], step)
+        means["g_gradient_norm"] = self.g_updater.update(means["g_total_loss"], step)
         if not self.adversarial_scaling:
-            return means | {"g_gradient_norm": g_norm}
+            return means
         pause = None if self.pause is None else self.pause.is_due(means["d_adversarial_loss"])
         d_norm = self.d_updater.update(means["d_adversarial_loss"], step, pause)
         # A skipped step must not change BatchNorm statistics either.
         is_good = d_norm.isfinite()
         kept = [torch.where(is_good, buffer, old) for buffer, old in zip(buffers, before, strict=True)]
         torch._foreach_copy_(buffers, kept)
-        norms = {"g_gradient_norm": g_norm, "d_gradient_norm": d_norm}
-        return means | norms | ({} if pause is None else {"d_paused": pause.float()})
+        return means | {"d_gradient_norm": d_norm} | ({} if pause is None else {"d_paused": pause.float()})
 
     def _backward(self, adversarial_scaling: float, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:
         averaged = self._average_output(low)
@@ -189,23 +188,18 @@ class AdversarialStage(Stage):
         # The generator's backward pass runs once, at the end.
         image = at_least_float32(fake.detach()).requires_grad_()
 
-        g_scale, share = self.g_updater.scaler.scale, 1 / self.accumulation
-        losses, adversarial = {}, image.new_zeros(())
-        if self.adversarial_scaling:
-            losses = self._discriminate(image, high, adversarial_scaling)
-            adversarial = adversarial_scaling * losses["g_adversarial_loss"]
-
-        # Distance from the target.
+        adversarial = self._discriminate(image, high, adversarial_scaling) if self.adversarial_scaling else {}
         distances, distance = self._distances(image, target, averaged)
-        torch.autograd.backward(g_scale(share * distance), inputs=[image])
+        torch.autograd.backward(self.g_updater.scaler.scale(distance / self.accumulation), inputs=[image])
         assert image.grad is not None  # noqa: S101  (narrows the type)
         torch.autograd.backward(fake, image.grad.to(fake.dtype))
 
-        losses = distances | {"g_total_loss": distance + adversarial} | losses
+        total = distance + adversarial_scaling * adversarial.get("g_adversarial_loss", 0.0)
+        losses = distances | {"g_total_loss": total} | adversarial
         return {name: value.detach() for name, value in losses.items()}
 
     def _discriminate(self, image: Tensor, high: Tensor, adversarial_scaling: float) -> dict[str, Tensor]:
-        """Add the gradients of the adversarial losses to the image and to the discriminator; return the losses."""
+        """Add the gradients of the adversarial losses to the image and the discriminator, and return the losses."""
         with self.autocast():
             real_logits, fake_logits = self.discriminator(high), self.discriminator(image)
         adversarial = self.adversarial_loss.generator(real_logits.detach(), fake_logits)

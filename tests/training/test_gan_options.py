@@ -32,11 +32,15 @@ def make_networks() -> tuple[RRDBNet, VGGDiscriminator]:
 
 
 def make_stage(
-    generator: RRDBNet, discriminator: VGGDiscriminator, rate: float = 1e-3, **options: object
+    generator: RRDBNet,
+    discriminator: VGGDiscriminator,
+    rate: float = 1e-3,
+    adversarial_scaling: float = 0.3,
+    **options: object,
 ) -> AdversarialStage:
     updaters = (Updater(each, step_schedule(rate, 100, 1.0), (0.9, 0.99)) for each in (generator, discriminator))
     return AdversarialStage(
-        generator, discriminator, ContentLoss(), None, *updaters, 0.3, 0.7, Autocast(CPU), **options
+        generator, discriminator, ContentLoss(), None, *updaters, adversarial_scaling, 0.7, Autocast(CPU), **options
     )  # type: ignore[arg-type]
 
 
@@ -61,6 +65,21 @@ def test_the_stage_trains_both_networks_with_the_objective() -> None:
     assert losses["g_gradient_norm"].item() == pytest.approx(norm_of_gradient(total, generator), rel=1e-9)
     d_norm = norm_of_gradient((of_real + of_fake) / 2, discriminator)
     assert losses["d_gradient_norm"].item() == pytest.approx(d_norm, rel=1e-9)
+
+
+def test_a_stage_without_an_adversarial_loss_leaves_out_the_discriminator() -> None:
+    generator, discriminator = make_networks()
+    before = copy.deepcopy(discriminator.state_dict())
+    stage = make_stage(copy.deepcopy(generator), discriminator, adversarial_scaling=0.0)
+    low, high = random_batch(0)
+    discriminator.register_forward_pre_hook(lambda *_: pytest.fail("the discriminator was computed"))
+    losses = stage.step(low, high, 0)
+    total = 0.7 * (generator(low) - high).abs().mean()
+    assert losses.keys() == {"content_loss", "g_total_loss", "g_gradient_norm"}
+    assert losses["g_total_loss"].item() == pytest.approx(total.item(), rel=1e-9)
+    assert losses["g_gradient_norm"].item() == pytest.approx(norm_of_gradient(total, generator), rel=1e-9)
+    assert stage.learning_rates(0).keys() == {"g_learning_rate"}
+    assert not find_differences(before, discriminator.state_dict())
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
