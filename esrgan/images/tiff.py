@@ -35,9 +35,11 @@ def read(source: Source) -> ImageData:
     if all(page.mask for page in pages):
         masks = tiff_decoding.decode_masks(source, pages)
         frames = [_append_mask(frame, mask) for frame, mask in zip(frames, masks, strict=True)]
-    orientation = 1 if source.is_strict else tags.get_integer(first, tags.ORIENTATION, 1)
-    stored = list({page.number: page.directory for page in pages}.values())
-    blocks, left_out = tiff_metadata.read_blocks(stored, len(pages), is_turned=orientation in range(2, 9))
+    turns = [1 if source.is_strict else tags.get_integer(page.directory, tags.ORIENTATION, 1) for page in pages]
+    orientation, is_turned = turns[0], any(turn > 1 for turn in turns)
+    _, *further = {page.number: page.directory for page in pages}.values()
+    stored = [first, *(page | tags.read_nested(source.file, page) for page in further)]
+    blocks, left_out = tiff_metadata.read_blocks(stored, len(pages), is_turned=is_turned)
     no_data = stated = tiff_metadata.read_no_data(first)
     if decoded.changes and no_data is not None:
         no_data = tiff_decoding.convert_value(layout, no_data)
@@ -48,7 +50,9 @@ def read(source: Source) -> ImageData:
     if orientation >= 5:
         dpi, aspect = dpi and dpi[::-1], aspect and aspect[::-1]
     return ImageData(
-        tuple(samples.turn_upright(frames, orientation)),
+        tuple(
+            upright for each in zip(frames, turns, strict=True) for upright in samples.turn_upright([each[0]], each[1])
+        ),
         "TIFF",
         extra_bands=extra_bands,
         no_data=no_data,

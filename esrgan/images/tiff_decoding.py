@@ -23,7 +23,10 @@ from esrgan.images.tiff_pages import Page
 _OLD_JPEG = 6
 # The compressions of libtiff that are always there. libvips makes tiles of all others black, without an error.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32766, 32771, 32773, 32809, 32946}
-_METADATA_TAGS = {"icc_profile": 34675, "xmp": 700}  # IPTC is read by tiff_directories
+_METADATA_TAGS = {"icc_profile": tags.ICC_PROFILE, "xmp": tags.XMP}  # IPTC is read by tiff_directories
+# libvips reads pages at once only if they are stored alike, and takes the metadata of one of them for all.
+_ALIKE = {tags.WIDTH, tags.HEIGHT, tags.ORIENTATION, tags.COMPRESSION, tags.SAMPLES_PER_PIXEL, tags.PLANAR}
+_ALIKE |= {tags.ROWS_PER_STRIP, tags.TILE_WIDTH, tags.TILE_HEIGHT, *_METADATA_TAGS.values()}
 _PER_SAMPLE = (280, 281, 340, 341)  # MinSampleValue, MaxSampleValue, SMinSampleValue and SMaxSampleValue
 _MASK = 4  # PhotometricInterpretation
 _ROWS_AT_ONCE = 256
@@ -41,8 +44,11 @@ def decode(source: Source, pages: list[Page]) -> Decoded:
     bytes_per_pixel = layout.channels * math.ceil(layout.bits / 8)
     source.check_pixel_count(sum(page.layout.width * page.layout.height for page in pages), bytes_per_pixel)
     decoded = _decode_pages(source, pages)
-    if layout.is_ycbcr:
-        decoded.frames = [_convert_ycbcr(frame, pages[0].directory) for frame in decoded.frames]
+    if any(page.layout.is_ycbcr for page in pages):
+        decoded.frames = [
+            _convert_ycbcr(frame, page.directory) if page.layout.is_ycbcr else frame
+            for frame, page in zip(decoded.frames, pages, strict=True)
+        ]
         decoded.changes.append("YCbCr converted to RGB")
     if layout.is_inverted:
         decoded.notes.append("0 is white in the file; its values are kept, but 0 is black in the output")
@@ -78,12 +84,12 @@ def _decode_pages(source: Source, pages: list[Page]) -> Decoded:
         planes = [next(flat) for _ in of_page]
         if layout.is_raw and edited:
             planes = [_unpack(plane[..., 0], page.layout, edited.order) for plane in planes]
-        elif layout.has_single_planes and layout.photometric == 0 and not layout.is_inverted:
+        elif page.layout.has_single_planes and layout.photometric == 0 and not layout.is_inverted:
             planes[0] = np.iinfo(planes[0].dtype).max - planes[0]
         frame = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
         frame = _convert(_join_tiles(frame, page.layout), layout, decoded.changes)
         frames.append(_fill_gaps(frame, page))
-    if layout.is_raw or layout.has_single_planes:
+    if layout.is_raw or any(page.layout.has_single_planes for page in pages):
         return _join_metadata(pages[0], frames, decoded.changes)
     decoded.frames, decoded.changes = frames, list(dict.fromkeys(decoded.changes))
     return decoded
@@ -101,9 +107,8 @@ def _join_metadata(page: Page, frames: list[NDArray[Any]], changes: list[str]) -
 
 
 def _decode_views(source: Source, views: list[Directory], edited: EditedFile | None) -> Decoded:
-    """Decode all directories of a file, at once if they are of one size."""
-    sizes = {(tags.get_integer(view, tags.WIDTH, 0), tags.get_integer(view, tags.HEIGHT, 0)) for view in views}
-    if len(sizes) == 1:
+    """Decode all directories of a file, at once if they are alike."""
+    if all(view.get(tag) == views[0].get(tag) for view in views for tag in _ALIKE):
         decoded = vips.decode(source, edited=edited, n=len(views))
         if len(views) != len(decoded.frames):
             raise ValueError(f"only {len(decoded.frames)} of {len(views)} images can be read")

@@ -29,10 +29,12 @@ TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
 SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 277, 338
 ORIENTATION, SUB_DIRECTORIES, SUBSAMPLING = 274, 330, 530
 YCBCR_COEFFICIENTS, REFERENCE_BLACK_WHITE = 529, 532
-LAYOUT_TAGS = (BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT)
+INK_SET, ICC_PROFILE, XMP = 332, 34675, 700
+LAYOUT_TAGS = (BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, EXTRA_SAMPLES, INK_SET)
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 # The tags of Exif 2.32, §4.6.4, that do not define the structure of a TIFF file, and those that Windows adds.
 DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, *range(40091, 40096), _EXIF, _GPS}
+_PIXEL_DIMENSIONS = (0xA002, 0xA003)  # of Exif 2.32, §4.6.5
 
 _MAX_VALUE_BYTES = 1 << 26
 MAX_PAGES = 10_000
@@ -270,6 +272,14 @@ def _read_descriptive_tags(file: BinaryIO, page: Directory) -> Directory:
     return {tag: value for tag, value in expand(dict(page)).items() if tag in DESCRIPTIVE_TAGS}
 
 
+def read_nested(file: BinaryIO, page: Directory) -> Directory:
+    """Return the EXIF and GPS directories of a page, without the size of the image."""
+    with suppress(struct.error):
+        found = {tag: each for tag, each in _read_descriptive_tags(file, page).items() if isinstance(each, dict)}
+        return {tag: {key: each[key] for key in each if key not in _PIXEL_DIMENSIONS} for tag, each in found.items()}
+    return {}
+
+
 def read_iptc(directory: Directory) -> bytes | None:
     """Return the IPTC block of a directory; some programs store its bytes as numbers of 32 bits."""
     content = get_content(directory, IPTC)
@@ -302,7 +312,7 @@ def write_metadata(
         file: The TIFF file, open for reading and writing.
         exif: An EXIF block, starting with its TIFF header.
         resolution: Resolution (x, y) in pixels per inch; None removes the one that libvips has invented.
-        pages: Further tags of each page, which replace those of the same number.
+        pages: Further tags of each page, which replace those of the same number; those without content remove them.
     """
     found: Directory = {}
     if exif:
@@ -310,7 +320,7 @@ def write_metadata(
             block = io.BytesIO(exif)
             found = _read_descriptive_tags(block, next(read_directories(block), {}))
     directories = list(read_directories(file, len(pages)))
-    for directory, added in zip(directories, pages, strict=True):
+    for number, (directory, added) in enumerate(zip(directories, pages, strict=True)):
         for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):
             directory.pop(tag, None)
         if resolution:
@@ -318,5 +328,8 @@ def write_metadata(
                 directory[tag] = make_rational(value)
             directory[RESOLUTION_UNIT] = make_integers(2)
         directory.update(found | added)
+        directories[number] = {
+            tag: value for tag, value in directory.items() if not isinstance(value, TagValue) or value.content
+        }
         found = {}  # only the first page gets EXIF
     EditedFile(file, directories).save()

@@ -18,11 +18,14 @@ from esrgan.images.tiff_directories import Directory, TagValue
 # Tags that define how pixels are stored, which the writer sets (TIFF 6.0; TIFF Technical Notes).
 _STRUCTURE = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320}
 _STRUCTURE |= {*range(322, 326), 338, 339, 347, *range(512, 522), *range(529, 533)}
-_HELD = {700, tags.IPTC, 34665, 34675, 34853}  # which ImageData has: XMP, IPTC, EXIF, the colour profile and GPS
+_EXIF, _GPS = 34665, 34853
+# Which ImageData has for the first page, with their names: XMP, IPTC, EXIF, the colour profile and GPS.
+_HELD = {tags.XMP: "XMP", tags.IPTC: "IPTC", _EXIF: "EXIF", tags.ICC_PROFILE: "colour profile", _GPS: "GPS"}
 # DocumentName, PageName, PageNumber, and GDAL's metadata and value for no data.
 _KEPT = {269, 285, 297, 42112, 42113}
 _PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735  # GeoTIFF 1.1, §7.1
 _GDAL_METADATA, _NO_DATA = 42112, 42113
+_SEPARATED = 5  # PhotometricInterpretation of CMYK
 _RPC = 50844  # rational polynomial coefficients (NGA STDI-0002)
 _GEOGRAPHIC = {_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _RPC, 34735, 34736, 34737}
 _RESOLUTION = (tags.X_RESOLUTION, tags.Y_RESOLUTION, tags.RESOLUTION_UNIT)
@@ -57,8 +60,15 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
                 left_out.add(f"description of {structure}")
             elif program == "ImageJ" and tag in (_IMAGEJ_COUNTS, _IMAGEJ_DATA):
                 continue  # kept below
-            elif tag not in _STRUCTURE | _HELD and tag != tags.DESCRIPTION:  # EXIF holds the caption of the first page
+            elif number and tag in (tags.XMP, _EXIF, _GPS) and value != pages[0].get(tag):
+                left_out.add(f"{_HELD[tag]} of a further page")
+            elif (
+                tag not in _STRUCTURE | _HELD.keys() and tag != tags.DESCRIPTION
+            ):  # EXIF holds the caption of the first page
                 left_out.add(f"tag {tag} ({_name(tag)})")
+        if number and _has_other_profile(page, pages[0]):
+            profile = page.get(tags.ICC_PROFILE, TagValue(7, b""))  # without content, it removes the first page's
+            blocks.append(NativeBlock("colour profile of a further page", (number, tags.ICC_PROFILE), profile))
     if program == "ImageJ" and _IMAGEJ_DATA in pages[0]:
         blocks += _read_imagej_data(pages[0], left_out)
     return blocks, [f"not kept: {', '.join(sorted(left_out))}"] if left_out else []
@@ -86,7 +96,15 @@ def _is_kept(tag: int, number: int, pages: Sequence[Directory], program: str | N
         return tags.get_integer(page, tags.RESOLUTION_UNIT, 2) == 1 or is_other or (program, number) == ("ImageJ", 0)
     if tag == tags.EXTRA_SAMPLES:  # alpha after another band counts as a band, but keeps its meaning
         return bool({1, 2} & {*tags.get_integers(page, tag)[1:]})
+    if number > 0 and tag in _HELD:  # EXIF and GPS without their directories are only pointers into the old file
+        return tag == tags.IPTC or isinstance(page[tag], dict)
     return tag in _KEPT or (number > 0 and tag in tags.DESCRIPTIVE_TAGS)
+
+
+def _has_other_profile(page: Directory, first: Directory) -> bool:
+    """Return whether the colour profile of a page is not that of the first page; CMYK is converted to sRGB."""
+    is_converted = tags.get_integer(page, tags.PHOTOMETRIC, 1) == _SEPARATED
+    return not is_converted and page.get(tags.ICC_PROFILE) != first.get(tags.ICC_PROFILE)
 
 
 def describe_structure(text: bytes) -> str | None:

@@ -15,12 +15,14 @@ from esrgan.images import tiff_directories as tags
 from esrgan.images.source import UnsupportedImageError
 from esrgan.images.tiff_directories import Directory
 from esrgan.images.tiff_layout import Layout, find_segment_sizes, find_segment_tags
+from esrgan.images.tiff_metadata import read_no_data
 
 _REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
 # PhotometricInterpretations that are not converted to RGB (TIFF 6.0, §23; TIFF Technical Note on LogLuv; TIFF/EP).
 _COLOUR_SPACES = {8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogLuv", 32845: "LogLuv"}
 _SEPARATED = 5
 _RAW_SENSOR = (32803, 34892)
+_METAMORPH_PLANES = 33629  # UIC2Tag of MetaMorph stacks, which counts one fraction for each plane
 _IMAGE_DEPTH = 32997  # the number of slices in each strip or tile (an extension by Silicon Graphics)
 
 
@@ -79,7 +81,11 @@ def find_pages(file: BinaryIO, notes: list[str]) -> list[Page]:
         _assign_masks(pages, [page for page in full if kinds[page.number] & _MASK], notes)
     if has_full != all(not kind & _REDUCED for kind in kinds):
         notes.append("reduced-size copies in the file not kept")
-    if len({str([tags.get_numbers(page.directory, tag) for tag in tags.LAYOUT_TAGS]) for page in pages}) > 1:
+    kinds_of_pages = {
+        str([read_no_data(page.directory), *(tags.get_numbers(page.directory, tag) for tag in tags.LAYOUT_TAGS)])
+        for page in pages
+    }
+    if len(kinds_of_pages) > 1:
         raise UnsupportedImageError("pages of one kind", "pages that differ", "save each page as a file")
     _check_kind(pages[0])
     return _expand_stack(pages[0], size, notes) if len(pages) == 1 else pages
@@ -113,6 +119,8 @@ def _check_kind(page: Page) -> None:
         raise UnsupportedImageError("grey, RGB or CMYK", _COLOUR_SPACES[photometric], "convert it to RGB")
     if layout.sample_format in (5, 6):
         raise UnsupportedImageError("real numbers", "complex numbers", "save their magnitude")
+    if photometric == _SEPARATED and tags.get_integer(page.directory, tags.INK_SET, 1) != 1:
+        raise UnsupportedImageError("grey, RGB or CMYK", "inks other than CMYK", "convert it to RGB")
     if photometric == _SEPARATED and (layout.channels != 4 or bits not in (8, 16) or layout.kind == "f"):
         got = f"{layout.channels} {'float ' * (layout.kind == 'f')}inks of {bits} bits"
         raise UnsupportedImageError("grey, RGB or CMYK of 8 or 16 bits", got, "convert it to RGB")
@@ -185,7 +193,9 @@ def _expand_stack(page: Page, file_size: int, notes: list[str]) -> list[Page]:
 
 
 def _count_images(page: Page) -> tuple[int, str]:
-    """Return how many images of one directory a description of ImageJ or tifffile announces, and whose it is."""
+    """Return how many images of one directory a program's description announces, and whose it is."""
+    if planes := tags.get_content(page.directory, _METAMORPH_PLANES):
+        return len(planes) // 8, "MetaMorph"
     text, layout = tags.get_content(page.directory, tags.DESCRIPTION).rstrip(b"\0"), page.layout
     if match := re.match(rb"ImageJ=.*?^images=(\d+)", text, re.DOTALL | re.M):
         return int(match[1]), "ImageJ"

@@ -255,7 +255,9 @@ def fits(codec: str, container: str) -> bool:
     with av.open(io.BytesIO(), "w", format=container) as probe:
         try:
             probe.add_mux_stream(codec, rate=25, width=64, height=64)
-        except ValueError:
+            if container == "mov":  # refuses VP8, VP9 and AV1 only here, where others would need the encoder's headers
+                probe.start_encoding()
+        except (ValueError, av.error.FFmpegError):
             return False
         return True
 

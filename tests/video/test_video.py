@@ -637,6 +637,7 @@ def test_unknown_codecs_and_formats_are_explained(upscaler, tmp_path):
     ):
         assert text in message(upscaler, source, tmp_path / "b.mkv", **options)
     assert "cannot hold prores" in message(upscaler, source, tmp_path / "b.webm", codec="prores")
+    assert "cannot hold vp9" in message(upscaler, source, tmp_path / "b.mov", codec="vp9")  # known before the work
 
 
 # The command

@@ -1,0 +1,113 @@
+"""Tests of TIFF files whose pages were written by different programs, or with a directory for the first page only."""
+
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from esrgan import images
+from esrgan.errors import ImageError
+from tests.helpers.image_files import EXIF, GREY_PROFILE, PROFILE, XMP, noise, upscale
+
+PLAIN = {"metadata": None, "software": False}
+
+
+def write_pages(path, *pages):
+    with tifffile.TiffWriter(path) as writer:
+        for pixels, options in pages:
+            writer.write(pixels, **{"photometric": "rgb"} | PLAIN | options)
+    return path
+
+
+def test_pages_may_be_stored_in_different_ways(tmp_path):
+    pages = [noise(3, height=40, width=32) for _ in range(5)]
+    options = [{}, {"compression": "zlib"}, {"rowsperstrip": 5}, {"tile": (16, 16)}]
+    planar = (np.moveaxis(pages[4], -1, 0), {"planarconfig": "separate"})
+    path = write_pages(tmp_path / "a.tif", *zip(pages, options, strict=False), planar)
+    np.testing.assert_array_equal(images.read_image(path).frames, pages)
+
+
+def test_each_page_is_turned_by_its_own_orientation(tmp_path):
+    pages = [noise(3) for _ in range(3)]
+    tags = [{"extratags": [(274, 3, 1, orientation, True)]} for orientation in (1, 3, 6)]
+    path = write_pages(tmp_path / "a.tif", *zip(pages, tags, strict=True))
+    expected = [pages[0], pages[1][::-1, ::-1], np.rot90(pages[2], -1)]
+    for frame, upright in zip(images.read_image(path).frames, expected, strict=True):
+        np.testing.assert_array_equal(frame, upright)
+
+
+def test_exif_of_each_page_is_kept(tmp_path):
+    first, *others = [Image.fromarray(noise(3)) for _ in range(2)]
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others, exif=EXIF)
+    target, _ = upscale(tmp_path / "a.tif")
+    with tifffile.TiffFile(target) as file:
+        for page in file.pages:
+            exif, gps = page.tags[34665].value, page.tags[34853].value
+            assert (exif["LensModel"], gps["GPSLatitudeRef"]) == ("Lens", "N")
+        assert "PixelXDimension" not in exif  # which would have to be scaled
+
+
+@pytest.mark.parametrize("first", [None, PROFILE])
+def test_each_page_keeps_its_colour_profile(tmp_path, first):
+    other = PROFILE[:-4] + b"\1\2\3\4"
+    path = write_pages(
+        tmp_path / "a.tif", *((noise(3), {"iccprofile": profile}) for profile in (first, None, other, PROFILE))
+    )
+    target, notes = upscale(path)
+    assert notes == ()
+    with tifffile.TiffFile(target) as file:
+        profiles = [page.tags[34675].value if 34675 in page.tags else None for page in file.pages]
+    assert profiles == [first, None, other, PROFILE]
+
+
+def test_metadata_of_further_pages_is_kept_or_named(tmp_path):
+    more = [(700, 1, len(XMP), XMP, True), (33723, 7, 10, b"\x1c\x02\x05\0\5hello", True)]
+    path = write_pages(tmp_path / "a.tif", (noise(3), {}), (noise(3), {"extratags": more}))
+    target, notes = upscale(path)
+    assert notes == ("not kept: XMP of a further page",)
+    with tifffile.TiffFile(target) as file:
+        assert [33723 in page.tags for page in file.pages] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options"),
+    [
+        (noise(4), [{"extrasamples": [2]}, {"extrasamples": [0]}]),
+        (noise(4), [{"photometric": "separated"}, {"photometric": "separated", "extratags": [(332, 3, 1, 2, True)]}]),
+        (noise(1, np.float32)[..., 0], [{"extratags": [(42113, 2, 0, text, True)]} for text in ("-1e38", "-9999")]),
+    ],
+)
+def test_pages_whose_samples_mean_something_else_are_refused(tmp_path, pixels, options):
+    if pixels.ndim == 2:
+        options = [{"photometric": "minisblack"} | each for each in options]
+    path = write_pages(tmp_path / "a.tif", *((pixels, each) for each in options))
+    with pytest.raises(ImageError, match="pages of one kind, got pages that differ; save each page as a file"):
+        images.read_image(path)
+
+
+def test_inks_that_are_not_cmyk_are_refused(tmp_path):
+    ink_set = {"photometric": "separated", "extratags": [(332, 3, 1, 2, True)]}
+    with pytest.raises(ImageError, match="inks other than CMYK; convert it to RGB"):
+        images.read_image(write_pages(tmp_path / "a.tif", (noise(4), ink_set)))
+
+
+def test_planes_of_a_metamorph_stack_are_read(tmp_path):
+    stack = noise(5, np.uint16).transpose(2, 0, 1)
+    dates = struct.pack("<6I", 1, 1, 2459000, 0, 2459000, 0)  # distance, creation and modification of each plane
+    numbers = struct.unpack("<30I", dates * 5)
+    path, half = tmp_path / "a.tif", numbers[:10]  # the tag counts a fraction for each plane, though there are three
+    tifffile.imwrite(path, stack[0], **PLAIN, extratags=[(33629, 5, 5, half, True)])
+    path.write_bytes(path.read_bytes() + stack[1:].tobytes())
+    np.testing.assert_array_equal(np.stack(images.read_image(path).frames)[..., 0], stack)
+
+
+def test_grey_profile_of_the_first_page_does_not_reach_others(tmp_path):
+    grey = {"photometric": "minisblack"}
+    path = write_pages(
+        tmp_path / "a.tif", (noise(1)[..., 0], grey | {"iccprofile": GREY_PROFILE}), (noise(1)[..., 0], grey)
+    )
+    target, _ = upscale(path)
+    with tifffile.TiffFile(target) as file:
+        assert [34675 in page.tags for page in file.pages] == [True, False]
