@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from esrgan.errors import ImageError, Problem
 from esrgan.images.image import ImageData, effective_bits
+from esrgan.images.samples import row_blocks
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,21 @@ FILE_FORMATS = {
         "heif", (".heic", ".heif", ".hif"), (8, 10), 16384, encoder_copies=5, metadata=(*_BLOCKS, "pixel_aspect")
     ),
 }
+_MOST_CUT_OFF = 0.05  # share of float samples outside 0 to 1, such as highlights, that other formats may cut off
 _MAX_BMP_BYTES = 2**32 - 2048  # of all rows; the header stores the file size in 32 bits
 # All suffixes are in lower case.
 SUFFIXES = frozenset(suffix for file_format in FILE_FORMATS.values() for suffix in file_format.suffixes)
 
 # The suffixes of datasets: formats that are lossless, or that everybody uses.
 DATASET_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def share_cut_off(image: ImageData) -> float:
+    """Return which share of the samples are floats outside 0 to 1, or NaN, which only TIFF can store."""
+    if image.frames[0].dtype != np.float32:
+        return 0.0
+    inside = sum(np.count_nonzero((block >= 0) & (block <= 1)) for frame in image.frames for block in row_blocks(frame))
+    return 1 - inside / sum(frame.size for frame in image.frames)
 
 
 def load_module(name: str) -> ModuleType:
@@ -221,6 +231,9 @@ def check_image_writable(
     check_writable(path, height, width, channels, dtype, len(sizes), bits=image.bits, reduce_depth=reduce_depth)
     if (name := format_for_suffix(Path(path))) == "TIFF":
         return
+    if share_cut_off(image) > _MOST_CUT_OFF:
+        got = "float samples of another range, or without data"
+        raise ImageError(Problem(str(path), f"samples from 0 to 1 for {name}", got, "write .tif, or scale them first"))
     if image.extra_bands:
         got = f"{image.extra_bands} more band{'s' * (image.extra_bands > 1)}"
         raise ImageError(Problem(str(path), f"only colour and transparency for {name}", got, "write .tif"))

@@ -38,9 +38,18 @@ def read(source: Source) -> ImageData:
         frame: NDArray[Any] = pixels.astype(np.uint16)
     else:
         frame = pillow.decode_any(source, "PPM")[1]
-    if kind > 4:
-        notes += describe_left_out((), source.file.seek(0, os.SEEK_END) - found.end() - 1 - frame.nbytes)
+    if kind > 3:
+        size = height * -(-width // 8) if kind == 4 else frame.nbytes
+        notes += describe_left_out((), source.file.seek(0, os.SEEK_END) - found.end() - 1 - size)
+    elif _is_followed_by_another(source.file, found.end()):
+        notes.append("further images in the file not kept")
     return ImageData((frame,), "PPM", changes=tuple(changes), notes=tuple(notes))
+
+
+def _is_followed_by_another(file: BinaryIO, position: int) -> bool:
+    """Return whether the samples of an image, which are numbers in text, are followed by the header of another one."""
+    file.seek(position)
+    return re.search(rb"\sP[1-6]\s", re.sub(rb"#[^\r\n]*", b"", file.read())) is not None
 
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:

@@ -23,6 +23,7 @@ from esrgan.images.formats import (
     check_image_writable,
     check_writable,
     format_for_suffix,
+    share_cut_off,
 )
 from esrgan.images.image import ImageData, effective_bits, profile_space
 from esrgan.images.xmp import adjust_xmp
@@ -90,12 +91,15 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     had, bits = effective_bits(image.frames[0].dtype, image.bits), vips.output_bits(image, name)
     if had > bits:
         notes.append(f"{'float' if had == 32 else f'{had}-bit'} samples reduced to {bits} bits")
+    if name != "TIFF" and (cut_off := share_cut_off(image)):
+        notes.append(f"float samples outside 0 to 1 cut off ({cut_off:.2%})")
     if limitation := FILE_FORMATS[name].limitation:
         notes.append(limitation)
     if name == "GIF" and any(delay % 10 for delay in image.delays_ms):
         notes.append("delays rounded to hundredths of a second")
     lost = {field for field in METADATA_NAMES if getattr(image, field) and field not in FILE_FORMATS[name].metadata}
     labels = [METADATA_NAMES[field] for field in sorted(lost)]
+    labels += ["delays and repetitions"] if image.delays_ms and name == "TIFF" else []
     if image.file_format != name:
         labels += dict.fromkeys(block.label for block in image.native_blocks if block.label)
     if labels:

@@ -77,6 +77,8 @@ def plan_jobs(
     search = images.search_images(paths, images.SUFFIXES)
     if search.problems and not search.files:
         raise ImageError(search.problems)
+    if out is not None and str(out) == "-":
+        raise ImageError(Problem("-", "a file or folder for the output", "standard output", "name a file"))
     if out is not None and is_output_file(out):
         source = _find_only_file(paths, out, suffix)
         is_input = out.exists() and out.samefile(source)
@@ -134,6 +136,7 @@ def name_outputs(
         return folder / _name_output(source, stem, suffix, ending)
 
     def identity(path: Path) -> Path:
+        path = _resolve(path) if path.is_symlink() else path  # an output is written to where a link leads
         folder = _resolve(path.parent)
         return folder / (path.name.lower() if is_case_insensitive(folder) else path.name)
 
@@ -184,9 +187,9 @@ def _name_output(source: Path, stem: str, suffix: str | None, ending: str) -> st
     return f"{stem}{ending}{suffix or source.suffix}"
 
 
-def _resolve(folder: Path) -> Path:
+def _resolve(path: Path) -> Path:
     """Resolve symlinks as far as possible; ``Path.resolve`` would raise on a symlink loop."""
-    return Path(os.path.realpath(folder))
+    return Path(os.path.realpath(path))
 
 
 def _is_case_insensitive(folder: Path) -> bool:

@@ -20,7 +20,7 @@ from esrgan.files import suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn
-from esrgan.weights.unsupported import guess_contents
+from esrgan.weights.unsupported import GENERATOR_PARTS, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
 KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
@@ -59,7 +59,7 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
 
     Args:
         content: A bare state dict, or one under any of ``STATE_DICT_KEYS``, which may be nested, or under the only key
-            that has tensors.
+            that has tensors, or the tensors of a generator.
         place: Name of the file for error messages.
 
     Returns:
@@ -69,10 +69,11 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
         WeightsError: If the content has no state dict.
     """
     for _ in range(3):  # no trainer nests deeper, and a dictionary may contain itself
-        inner = next((content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict)), None)
+        inner = next(
+            (content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict) and content[key]), None
+        )
         if inner is None and not _has_tensors(content):
-            others = [value for value in content.values() if isinstance(value, dict) and _has_tensors(value)]
-            inner = others[0] if len(others) == 1 else None
+            inner = _find_network(content)
         if inner is None:
             break
         content = inner
@@ -82,6 +83,16 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def _find_network(content: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the only generator in a dictionary without tensors, or else the only dictionary that holds tensors."""
+    found = [value for value in content.values() if isinstance(value, dict) and _has_tensors(value)]
+    generators = [value for value in found if re.search(GENERATOR_PARTS, "\n".join(map(str, value)), re.MULTILINE)]
+    for candidates in (generators, found):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
 
 
 def _has_tensors(content: dict[str, Any]) -> bool:

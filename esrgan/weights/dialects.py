@@ -17,7 +17,7 @@ import torch
 from esrgan.errors import WeightsError
 from esrgan.text import one_line
 from esrgan.weights.architecture import StateDict, is_compact
-from esrgan.weights.unsupported import guess_architecture
+from esrgan.weights.unsupported import NORMALISED, guess_architecture
 
 DENSE_LAYER = "body.{i}.rdb{j}.conv{k}"
 PLUS_LAYER = "body.{i}.rdb{j}.conv1x1"  # of ESRGAN+
@@ -168,6 +168,8 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     averaged = {key: dialect for key, dialect in found.items() if "ema" in key[0]}
     chosen = averaged or found
     if not chosen:
+        raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
+    if any(re.search(NORMALISED, name) for name in state if name.startswith(tuple(prefix for prefix, _ in chosen))):
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
     if len(chosen) > 1:
         prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])

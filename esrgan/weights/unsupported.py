@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from esrgan.text import one_line
 
 ONLY_ESRGAN = "; only RRDBNet and SRVGGNetCompact are supported"
@@ -42,6 +44,9 @@ GENERATOR_PARTS = (
     r"(^|\.)(conv_first|RRDB_trunk|conv_body|trunk_conv|conv_hr|HRconv|model\.1\.sub|rrdb_blocks|in_conv)\."
 )
 
+# The names of tensors from which PyTorch computes the weights of a layer.
+NORMALISED = r"\.(weight_(g|v|orig|u)|parametrizations\.weight\.(original\d?|0\._u))$"
+
 
 def guess_architecture(names: Iterable[str]) -> str:
     """Return the likely network of tensors with these names, with advice where there is any.
@@ -55,9 +60,18 @@ def guess_architecture(names: Iterable[str]) -> str:
             return kind
     first = ", ".join(one_line(name) for name in listed[:3])
     tensors = "1 tensor" if len(listed) == 1 else f"{len(listed)} tensors"
+    if re.search(NORMALISED, text, re.MULTILINE):
+        return (
+            "weights under spectral or weight normalisation; remove it (torch.nn.utils has remove_spectral_norm, "
+            "remove_weight_norm and parametrize.remove_parametrizations) and save the state_dict again"
+        )
     if re.search(GENERATOR_PARTS, text, re.MULTILINE):
         return f"{tensors} of one ({first}, …) but none of its dense blocks; the file is damaged"
     return f"{tensors} of another network ({first}, …)"
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in content.values())
 
 
 def guess_contents(content: Mapping[Any, Any]) -> str:
@@ -66,5 +80,10 @@ def guess_contents(content: Mapping[Any, Any]) -> str:
         return f"the state of an optimiser{ADVISE_GENERATOR}"
     if any(str(key).startswith(("optimizer", "scheduler")) for key in content):
         return f"a training state (optimisers and schedulers) without the network{ADVISE_GENERATOR}"
+    sets = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+    if sets:
+        return (
+            f"{len(sets)} sets of weights (keys: {one_line(', '.join(map(str, sets[:5])))}); save only the generator's"
+        )
     keys = one_line(", ".join(map(str, list(content)[:5])) or "none")
     return f"a dictionary with no tensors (keys: {keys})"

@@ -169,3 +169,14 @@ def test_other_formats_name_what_they_cannot_store(tmp_path):
 def test_apples_variant_is_named(tmp_path):
     with pytest.raises(ImageError, match=r"got a PNG that Apple's Xcode has changed .*; convert it back with"):
         convert(tmp_path, before=chunk(b"CgBI", bytes(4)), behind=END)
+
+
+def test_animation_of_one_frame_is_an_image(tmp_path):
+    pixels = noise(3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    control = struct.pack(">IIIIIHHBB", 0, pixels.shape[1], pixels.shape[0], 0, 0, 1, 10, 0, 0)
+    chunks = (b"acTL", struct.pack(">II", 1, 0)), (b"fcTL", control)
+    (tmp_path / "a.png").write_bytes(png_with((tmp_path / "a.png").read_bytes(), *chunks))
+    image = images.read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image.frames[0], pixels)
+    assert image.notes == ("PNG chunks acTL, fcTL not kept",)

@@ -163,6 +163,23 @@ def test_failed_write_keeps_existing_file(tmp_path, monkeypatch, suffix, failure
     assert path.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_float_samples_of_another_range_are_not_cut_off(tmp_path, suffix):
+    heights, gaps, bright = noise(1, np.float32) * 3000, noise(1, np.float32), noise(3, np.float32)
+    gaps[:2] = np.nan
+    for frame in (heights, gaps):
+        with pytest.raises(ImageError, match=r"samples from 0 to 1 for .*; write \.tif, or scale them first"):
+            images.write_image(tmp_path / f"a.{suffix}", images.ImageData((frame,)), reduce_depth=True)
+    bright[0, 0] = 1.5
+    notes = images.write_image(tmp_path / f"a.{suffix}", images.ImageData((bright,)), reduce_depth=True)
+    assert "float samples outside 0 to 1 cut off (0.79%)" in notes
+
+
+def test_delays_that_tiff_cannot_store_are_named(tmp_path):
+    animation = images.ImageData((noise(3), noise(3)), "GIF", delays_ms=(40, 70))
+    assert images.write_image(tmp_path / "a.tif", animation) == ("TIFF cannot store delays and repetitions",)
+
+
 def test_missing_output_folder_is_reported(tmp_path):
     with pytest.raises(ImageError, match="No such file or directory; check the folder"):
         images.write_image(tmp_path / "none/a.png", images.ImageData((noise(3),)))

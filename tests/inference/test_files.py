@@ -338,6 +338,21 @@ def test_other_formats_in_folders_are_counted(model, tmp_path, capsys):
     ]
 
 
+def test_link_to_an_input_is_not_overwritten(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png")
+    (tmp_path / "a_sr.png").symlink_to("a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert run(inference_command, "-m", model, tmp_path / "a.png", "--overwrite") == 1
+    assert "a.png: its output would overwrite it; choose another name" in capsys.readouterr().err
+    assert (tmp_path / "a.png").read_bytes() == content
+
+
+def test_standard_output_is_no_folder(model, tmp_path, capsys):
+    write_files(tmp_path / "a.png")
+    assert run(inference_command, "-m", model, "-o", "-", tmp_path / "a.png") == 2
+    assert "expected a file or folder for the output, got standard output; name a file" in capsys.readouterr().err
+
+
 def test_output_can_be_one_named_file(model, tmp_path, capsys):
     write_files(tmp_path / "a.png", tmp_path / "b.png")
     out = tmp_path / "new/result.jpg"

@@ -40,6 +40,9 @@ from tests.helpers.tiny_generator import (
         {"model_state_dict": STATE, "optimizer": {"lr": 1e-4, "momenta": [torch.zeros(2)]}},
         {"g_model_state_dict": STATE, "d_model_state_dict": {"features.block_0.conv.weight": torch.zeros(1)}},
         {"params_ema": None, "params": STATE},
+        {"params_ema": {}, "params": STATE},
+        {"G": STATE, "D": {"conv0.weight": torch.zeros(1, 3, 3, 3)}},
+        {"netD_state_dict": {"conv0.weight": torch.zeros(1, 3, 3, 3)}, "netG_state_dict": STATE, "epoch": 3},
         {f"module.{name}": value for name, value in STATE.items()},
         {"params": {f"module.{name}": value for name, value in STATE.items()}},
         {"state_dict": OrderedDict((f"module.{name}", value) for name, value in STATE.items())},
@@ -207,6 +210,21 @@ def test_non_dictionaries_are_rejected(tmp_path, content):
     path = tmp_path / "a.pth"
     torch.save(content, path)
     assert type(content).__name__ in load_error(path)
+
+
+def test_several_generators_in_a_file_are_named(tmp_path):
+    torch.save({"G": STATE, "G_old": OTHER}, tmp_path / "a.pth")
+    assert "got 2 sets of weights (keys: G, G_old); save only the generator's" in load_error(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("suffix", ["weight_g", "weight_v", "weight_orig", "parametrizations.weight.original"])
+def test_normalised_weights_are_named(tmp_path, suffix):
+    for layers in ("conv_last", ""):  # one layer or all
+        state = {name: value for name, value in STATE.items() if not name.startswith(layers)}
+        state |= {name.replace("weight", suffix): STATE[name] for name in STATE.keys() - state.keys()}
+        state = state if layers else {name.replace("weight", suffix): value for name, value in STATE.items()}
+        torch.save(state, tmp_path / "a.pth")
+        assert "spectral or weight normalisation; remove it" in load_error(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(
