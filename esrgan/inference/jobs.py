@@ -136,7 +136,8 @@ def name_outputs(
         return folder / _name_output(source, stem, suffix, ending)
 
     def identity(path: Path) -> Path:
-        path = _resolve(path) if path.is_symlink() else path  # an output is written to where a link leads
+        # An output is written to where a link leads. Path.is_symlink() raises for a name that is too long.
+        path = _resolve(path) if os.path.islink(path) else path  # noqa: PTH114
         folder = _resolve(path.parent)
         return folder / (path.name.lower() if is_case_insensitive(folder) else path.name)
 

@@ -166,7 +166,7 @@ def test_failed_write_keeps_existing_file(tmp_path, monkeypatch, suffix, failure
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 def test_float_samples_of_another_range_are_not_cut_off(tmp_path, suffix):
     heights, gaps, bright = noise(1, np.float32) * 3000, noise(1, np.float32), noise(3, np.float32)
-    gaps[:2] = np.nan
+    gaps[:4] = np.nan
     for frame in (heights, gaps):
         with pytest.raises(ImageError, match=r"samples from 0 to 1 for .*; write \.tif, or scale them first"):
             images.write_image(tmp_path / f"a.{suffix}", images.ImageData((frame,)), reduce_depth=True)
