@@ -10,7 +10,7 @@ import numpy as np
 
 from esrgan.images import exif, samples, vips
 from esrgan.images.detect import is_image_sequence
-from esrgan.images.heif_boxes import LIGHT, Inventory
+from esrgan.images.heif_boxes import LIGHT, Inventory, replace_exif
 from esrgan.images.image import DEFAULT_QUALITY, ImageData, NativeBlock, describe_left_out
 from esrgan.images.source import Source, UnsupportedImageError
 
@@ -118,6 +118,8 @@ def write_avif(file: BinaryIO, image: ImageData, quality: int | None) -> None:
         subsample_mode="off",
         bitdepth=vips.output_bits(image, "AVIF"),
     )
+    if image.exif:  # libvips leaves out tags that it does not know, such as the rating
+        replace_exif(file, image.exif)
 
 
 def write_heic(file: BinaryIO, image: ImageData, quality: int | None) -> None:

@@ -238,6 +238,43 @@ class Inventory:
                     self.associations.setdefault(number, []).extend(index & (2**bits - 1) for index in indices)
 
 
+def replace_exif(file: BinaryIO, exif: bytes) -> None:
+    """Replace the EXIF block of a file that has one, by appending the new one."""
+    found = Inventory.of(file)
+    numbers = [number for number, kind in found.items.items() if kind == b"Exif"]
+    end = file.seek(0, os.SEEK_END)
+    metas = [(start, stop) for kind, start, stop in _walk(file, 0, end) if kind == b"meta"]
+    boxes = [each[1:] for start, stop in metas for each in _walk(file, start + 4, stop) if each[0] == b"iloc"]
+    content = b"\0\0\0\6Exif\0\0" + exif  # 6 bytes precede the TIFF header (ISO/IEC 23008-12, annex A)
+    for place, size, length_size, base in _find_extents(file, *boxes[0], numbers[0]) if numbers and boxes else ():
+        file.seek(place)
+        file.write((end + 8 - base).to_bytes(size) + len(content).to_bytes(length_size))
+        file.seek(end)
+        file.write(struct.pack(">I4s", 8 + len(content), b"mdat") + content)
+
+
+def _find_extents(file: BinaryIO, start: int, end: int, wanted: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield where an iloc box states the place of an item, the sizes of place and length there, and what is added."""
+    data = _read(file, start, end)
+    version, sizes = data[0], [data[4] >> 4, data[4] & 15, data[5] >> 4, data[5] & 15 if data[0] else 0]
+    wide, position = 4 if version == 2 else 2, 6
+
+    def take(size: int) -> int:
+        nonlocal position
+        position += size
+        return int.from_bytes(data[position - size : position])
+
+    for _ in range(take(wide)):
+        number = take(wide)
+        take(4 if version else 2)
+        base = take(sizes[2])
+        for _ in range(take(2)):
+            take(sizes[3])
+            if number == wanted:
+                yield start + position, sizes[0], sizes[1], base
+            take(sizes[0] + sizes[1])
+
+
 def _walk(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, start of the content, and end of the boxes in a part of a file, up to what is no box."""
     while start + 8 <= end:

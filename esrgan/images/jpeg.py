@@ -150,6 +150,8 @@ def _take_inventory(file: BinaryIO) -> _Inventory:
         elif _APP0 <= marker <= _APP0 + 15:
             text = re.match(rb"[ -~]*", content)
             found.left_out.append(f"segment APP{marker - _APP0} {text[0][:40].decode() if text else ''}".rstrip())
+    if any(len(content) > 8 and content[7] and content[8] for content in found.segments.get(b"JFIF\0", [])):
+        found.left_out.append("thumbnail in JFIF")
     found.is_complete = end is not None
     found.left_out += describe_rest(data[end:]) if end else []
     return found

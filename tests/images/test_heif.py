@@ -315,3 +315,15 @@ def test_files_that_are_cut_short_are_refused(tmp_path, suffix):
     for length in range(16, len(data), 3):
         with pytest.raises(ImageError):
             read(tmp_path, data[:length], suffix)
+
+
+@pytest.mark.parametrize("suffix", ["avif", "heic"])
+def test_exif_tags_that_no_library_knows_are_kept(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x4746], exif[0xFDE8] = 5, "of another program"  # Rating, and a number that no standard has
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    images.write_image(tmp_path / f"a.{suffix}", images.ImageData((CORNERS,), exif=block))
+    image = images.read_image(tmp_path / f"a.{suffix}")
+    assert (image.exif, image.notes) == (block, ())
+    if suffix == "avif":
+        assert Image.open(tmp_path / "a.avif").getexif()[0x4746] == 5

@@ -233,3 +233,11 @@ def test_cut_off_file_of_a_rare_kind_is_called_so(tmp_path):
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(ImageError, match="premature end"):
         images.read_image(tmp_path / "a.jpg")
+
+
+def test_thumbnail_in_jfif_is_named(tmp_path):
+    memory = io.BytesIO()
+    Image.fromarray(noise(3)).save(memory, "JPEG")
+    jfif = b"\xff\xe0" + struct.pack(">H5sHBHHBB", 16 + 12, b"JFIF\0", 0x0102, 1, 72, 72, 2, 2) + bytes(12)
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8" + jfif + memory.getvalue()[20:])
+    assert images.read_image(tmp_path / "a.jpg").notes == ("thumbnail in JFIF not kept",)
