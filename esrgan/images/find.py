@@ -23,6 +23,8 @@ _FAMILIAR = """
 .mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .mts .m2ts .y4m .ogv .mxf
 """
 FAMILIAR_SUFFIXES = frozenset(_FAMILIAR.split())
+# Folders for thumbnails, deleted files and the like, which file managers hide, of Synology, QNAP, Windows and macOS.
+_SYSTEM_FOLDERS = {"@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
 _REASONS = {"linked folder": "symlinked folders are not followed", "unreadable folder": "folders that cannot be read"}
 
 
@@ -144,8 +146,8 @@ def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     """List the files in a folder and its subfolders.
 
     Returns:
-        The files, sorted, and what is skipped, each with its kind: "hidden file", "hidden folder", "linked folder" or
-        "unreadable folder".
+        The files, sorted, and what is skipped, each with its kind: "hidden file", "hidden folder" (also those of the
+        system, such as @eaDir), "linked folder" or "unreadable folder".
 
     Raises:
         OSError: If the folder itself cannot be read.
@@ -162,7 +164,7 @@ def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
             skipped[current] = "unreadable folder"
             continue
         for path in entries:
-            if path.name.startswith("."):
+            if path.name.startswith(".") or path.name in _SYSTEM_FOLDERS:
                 skipped[path] = "hidden folder" if path.is_dir() else "hidden file"
             elif not path.is_dir():
                 files.append(path)

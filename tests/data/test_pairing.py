@@ -316,6 +316,10 @@ COUPLES = {  # names of an HR image and its LR image, of which a folder of HR im
     "end": ("{}", "{}_bicubic"),
     "two ends": ("{}_large", "{}_small"),
     "x4": ("{}", "{}x4"),
+    "start": ("{}", "lr_{}"),
+    "two starts": ("HR_{}", "LR_{}"),
+    "start without separator": ("GT{}", "LQ{}"),
+    "end without separator": ("{}HR", "{}LR"),
 }
 
 
@@ -334,6 +338,10 @@ def test_remedy_for_pairs_in_one_folder_is_accepted(paint):
     folder = paint({"1_large": 32, "1_small": 8, "2_large": 40, "2_small": 10})
     assert 'HR=LR (this folder twice) with lr_template "{stem}_small" and hr_template "{stem}_large"' in refusal(folder)
     assert len(find_pairs([Folders(folder, folder, "{stem}_small", "{stem}_large")], "train", 4, folder)) == 2
+    folder = paint({f"starts/{name}": 32 // (1 + 3 * name.startswith("LR")) for name in ("1", "2", "LR_1", "LR_2")})
+    folder += "/starts"
+    assert 'with lr_template "LR_{stem}" and hr_template "{stem}"' in refusal(folder)
+    assert len(find_pairs([Folders(folder, folder, "LR_{stem}", "{stem}")], "train", 4, folder)) == 2
 
 
 @pytest.mark.parametrize(

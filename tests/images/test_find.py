@@ -61,12 +61,15 @@ def test_find_images_reports_all_missing_paths(tree):
 
 def test_list_files_names_what_it_skips(tree):
     (tree / "link").symlink_to(tree / "sub", target_is_directory=True)
+    (tree / "sub/@eaDir/b.png").mkdir(parents=True)
+    (tree / "sub/@eaDir/b.png/SYNOPHOTO_THUMB_XL.jpg").touch()
     files, skipped = images.list_files(tree)
     assert names(files, tree) == ["[x]/e.png", "a.JPG", "b.png", "notes.txt", "sub/c.webp"]
     assert {path.relative_to(tree).as_posix(): kind for path, kind in skipped.items()} == {
         ".hidden.png": "hidden file",
         ".git": "hidden folder",
         "sub/.f": "hidden folder",
+        "sub/@eaDir": "hidden folder",
         "link": "linked folder",
     }
     assert names(images.search_images([tree]).skipped, tree) == ["link"]
