@@ -19,6 +19,22 @@ _LAYER_WEIGHTS = "perceptual_loss.layer_weights"
 _Conflict = tuple[list[str], str, str, str]
 
 
+def smallest_vgg_input(config: Config) -> int:
+    """Return the smallest height and width, in px, of images that the perceptual loss can compare."""
+    # VGG halves the size before each block except the first.
+    return int(2 ** (max(int(layer[4]) for layer in config.perceptual_loss.layer_weights) - 1))
+
+
+def smallest_gan_image(config: Config) -> int:
+    """Return the smallest height and width, in px, of whole images that the GAN stage can be trained on."""
+    at_least, smallest = _discriminator_limits(config)
+    is_single = config.batch_size <= config.accumulation and config.discriminator.type != "unet"
+    sizes = [smallest_vgg_input(config), 4 if config.training.g_artifact_loss_scaling else 1]
+    if config.training.g_adversarial_loss_scaling:  # BatchNorm needs more than one value of a single image
+        sizes += [at_least, smallest + 1 if is_single and len(config.discriminator.vgg_blk_ch) > 1 else 1]
+    return max(sizes)
+
+
 def find_conflicts(config: Config) -> Iterator[_Conflict]:
     """Yield every conflict between the values of a configuration."""
     yield from _check_steps(config)
@@ -78,28 +94,36 @@ def _check_scale(config: Config) -> Iterator[_Conflict]:
 
 
 def _check_layers(config: Config) -> Iterator[_Conflict]:
-    vgg, deepest = config.perceptual_loss.vgg_type, 1
+    vgg = config.perceptual_loss.vgg_type
     for layer in config.perceptual_loss.layer_weights:
         block, number = int(layer[4]), int(layer[6])
-        last, deepest = _VGG_BLOCKS[vgg][block - 1], max(deepest, block)
+        last = _VGG_BLOCKS[vgg][block - 1]
         if number > last:
             remedy = f"the last layer of block {block} is {layer[:6]}{last}"
             yield [f"{_LAYER_WEIGHTS}.{layer}", "perceptual_loss.vgg_type"], f"a layer of {vgg}", layer, remedy
     patch = config.training.cr_patch_size
-    smallest = 2 ** (deepest - 1)  # VGG halves the size before each block except the first
+    smallest = smallest_vgg_input(config)
     if patch and min(patch) < smallest:
         remedy = f"use at least [{smallest}, {smallest}], or layers of earlier blocks"
-        expected = f"at least {smallest} px for block {deepest} of {vgg}"
+        expected = f"at least {smallest} px for block {smallest.bit_length()} of {vgg}"
         yield ["training.cr_patch_size", _LAYER_WEIGHTS], expected, format_value(patch), remedy
+
+
+def _discriminator_limits(config: Config) -> tuple[int, int]:
+    """Return the smallest side of images for the discriminator, and the side that its strides reduce to 1 px."""
+    net = config.discriminator
+    halvings = len(net.vgg_blk_ch) // 2
+    if net.type == "vgg":
+        halvings = sum(a == b for a, b in pairwise(net.vgg_blk_ch))
+    smallest = int(2**halvings)
+    return {"unet": 8, "vgg_basicsr": smallest, "vgg": 1}[net.type], smallest
 
 
 def _check_discriminator(config: Config) -> Iterator[_Conflict]:
     patch, net = config.training.cr_patch_size, config.discriminator
-    halvings = len(net.vgg_blk_ch) // 2
-    if net.type == "vgg":
-        halvings = sum(a == b for a, b in pairwise(net.vgg_blk_ch))
-    smallest = 2**halvings  # the strides reduce this many px to one
-    at_least = {"unet": 8, "vgg_basicsr": smallest, "vgg": 1}[net.type]
+    at_least, smallest = _discriminator_limits(config)
+    if config.training.g_adversarial_loss_scaling == 0:  # it is not computed
+        return
     if patch and min(patch) < at_least:
         involved, remedy = ["training.cr_patch_size", "discriminator.type"], f"use at least [{at_least}, {at_least}]"
         yield involved, f"at least {at_least} px for the {net.type} discriminator", format_value(patch), remedy

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from esrgan.config import Config, FolderPair, describe_changes
+from esrgan.config.cross_checks import smallest_gan_image, smallest_vgg_input
 from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
 from esrgan.data import (
@@ -130,10 +131,15 @@ def find_images(
     """
     section = config.pretraining if name == "pretraining" else config.training
     scale, data_root = config.scale_factor, data_root_of(config)
-    smallest = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale  # images are cropped to a multiple of the scale
+
+    def multiple(size: int) -> int:
+        return -(-size // scale) * scale  # images are cropped to a multiple of the scale
+
+    whole = multiple(smallest_gan_image(config) if name == "training" else 1)
+    smallest = multiple(max(SSIM_WINDOW + 2 * scale, smallest_vgg_input(config)))
     degraded = section.degradation is not None
     pairs, problems = find(tuple(map(_source, section.train_datasets)), "train", scale, data_root, degraded=degraded)
-    yield "train", pairs, section.cr_patch_size or (scale, scale), problems
+    yield "train", pairs, section.cr_patch_size or (whole, whole), problems
     items = section.val_datasets
     pairs, problems = find(tuple(map(_source, items)), "val", scale, data_root, degraded=False)
     is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from esrgan.config import Config
+from esrgan.config.cross_checks import smallest_gan_image
 from esrgan.errors import DatasetError, EsrganError, Problem
 from esrgan.losses import ContentLoss
+from esrgan.training.inputs import find_images
 from esrgan.training.setup import make_networks, make_stage
 from esrgan.training.stages import Autocast
 from esrgan.training.validation import Losses
@@ -29,6 +31,38 @@ Make = Callable[..., dict[str, Any]]
 def first_content_loss(out_dir: Path) -> float:
     value: float = records_by_step(out_dir, "train", "pretraining")[1]["content_loss"]
     return value
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"discriminator": {"type": "unet", "num_features": 4}}, 8),
+        ({"discriminator": {"type": "vgg_basicsr", "vgg_blk_ch": [4] * 6}, "batch_size": 2}, 8),
+        ({"discriminator": {"vgg_blk_ch": [4, 4, 8, 8]}}, 5),  # batch normalisation needs two values
+        ({"discriminator": {"vgg_blk_ch": [4, 4, 8, 8]}, "batch_size": 2}, 1),
+    ],
+)
+def test_whole_images_must_suit_the_discriminator(options: dict[str, Any], size: int) -> None:
+    perceptual_loss = {"layer_weights": {"conv1_2": 1.0}}
+    stage = {"cr_patch_size": None, "g_artifact_loss_scaling": 0.0}
+    config = Config.model_validate(
+        {"scale_factor": 1, "batch_size": 1, "training": stage, "perceptual_loss": perceptual_loss} | options
+    )
+    assert smallest_gan_image(config) == size
+    discriminator = make_networks(config, CPU)[1].train()
+    assert discriminator(torch.zeros(config.batch_size, 3, size, size)).isfinite().all()
+    if size > 1:
+        with pytest.raises((RuntimeError, ValueError)):
+            discriminator(torch.zeros(config.batch_size, 3, size - 1, size - 1))
+    without = config.training.model_copy(update={"g_adversarial_loss_scaling": 0.0})
+    assert smallest_gan_image(config.model_copy(update={"training": without})) == 1
+
+
+def test_images_must_suit_the_vgg_network() -> None:
+    layers = {"layer_weights": {"conv5_1": 1.0}}
+    config = Config.model_validate({"scale_factor": 1, "training": {"cr_patch_size": None}, "perceptual_loss": layers})
+    sizes = [size for _, _, size, _ in find_images(config, "training", lambda *_, **__: ([], []))]
+    assert sizes == [(16, 16), (16, 16)]
 
 
 def test_missing_val_datasets_are_named_instead_of_their_default(tiny_config: Make, tmp_path: Path) -> None:
