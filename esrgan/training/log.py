@@ -208,14 +208,14 @@ def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -
         return
     order = ("pretraining", "training")
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except ValueError:  # a line that was cut off when the run was killed
+            position = (order.index(record["stage"]), record["step"], record["split"] != "train")
+            if position <= (order.index(stage), step, is_validated):
+                kept.append(line + "\n")
+        except (ValueError, LookupError, TypeError):  # a line that was cut off or damaged when the run was killed
             continue
-        is_validation = record["split"] != "train"
-        if (order.index(record["stage"]), record["step"], is_validation) <= (order.index(stage), step, is_validated):
-            kept.append(line + "\n")
     write_text(path, "".join(kept))
 
 

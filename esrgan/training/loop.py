@@ -101,6 +101,7 @@ def _run_stage(run: Run, state: StageState) -> None:
                 f"continue"
             ) from interruption
     stage.generator.train()
+    ends_at_checkpoint = state.done == state.data.timeline.total_steps
     if state.pending_validation is not None:
         due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
         _save_what_is_due(run, state, due, state.pending_validation)
@@ -126,7 +127,8 @@ def _run_stage(run: Run, state: StageState) -> None:
         # Validate the average, and save models and checkpoints.
         is_healthy = due.needs_health and _is_healthy(state, due, low, high)
         _save_what_is_due(run, state, due, is_healthy)
-    if not model_path.exists():  # the stage was resumed at its end
+    # A stage that is resumed at its end may lack its model file, or have one of an earlier and shorter run.
+    if not model_path.exists() or (ends_at_checkpoint and not state.was_complete):
         _save_model(run, state, model_path)
     log.info(f"{stage.name} is done: {model_path}")
 

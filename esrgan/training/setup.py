@@ -15,7 +15,7 @@ from esrgan.config import Config, describe_changes
 from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
-from esrgan.errors import EsrganError, WeightsError
+from esrgan.errors import EsrganError
 from esrgan.files import expand_user, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
@@ -33,6 +33,7 @@ from esrgan.training.inputs import StageData, check_processes_agree, load_inputs
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.pause import DiscriminatorPause
+from esrgan.training.resume import check_same_experiment, describe_resume, describe_unfinished_pretraining
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
 from esrgan.training.updater import Schedule, Updater, cosine_schedule, multi_step_schedule, step_schedule, warm_up
@@ -81,8 +82,11 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     check_processes_agree(config, options, data)
     if start.resume is not None:
         if found:
-            _check_same_experiment(config, start.resume, data[start.stage], found)
-        _describe_resume(config, start.resume, data[start.stage])
+            check_same_experiment(config, start.resume, data[start.stage], found)
+        describe_resume(config, start.resume, data[start.stage])
+        path = found or options.load_checkpoint
+        if path and start.stage == "training" and options.stage == "all" and distributed.rank() == 0:
+            describe_unfinished_pretraining(config, options, path)
     for name, stage_data in data.items():
         train, validation = len(stage_data.patches.pairs), len(stage_data.validation)
         timeline = stage_data.timeline
@@ -132,36 +136,6 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
             log.info(f"--resume auto: {run} is another run of a configuration called {name} ({one_line(changes, 200)})")
         log.info(f"--resume auto: no checkpoint of {options.run_name or name} in {options.out_dir}; starting a new run")
     return path
-
-
-def _describe_resume(config: Config, resume: Checkpoint, data: StageData) -> None:
-    """Say what has changed since a checkpoint, and where the run continues."""
-    if changes := describe_changes(complete_hparams(resume.hparams), config.to_dict()):
-        log.info(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
-    is_over = data.timeline.total_steps == resume.step and resume.pending_validation is None
-    if data.timeline.to_dict() != resume.timeline:
-        log.info(f"{resume.stage}: {data.timeline.describe_rest(resume.step)}{', so it is over' if is_over else ''}")
-    elif is_over:
-        log.info(f"{resume.stage}: all {format_count(resume.step, 'step')} are done")
-
-
-def _check_same_experiment(config: Config, resume: Checkpoint, data: StageData, path: Path) -> None:
-    """Check that a checkpoint that was found by the name of its run or configuration belongs to the same experiment.
-
-    Raises:
-        WeightsError: If the seed is another one, or none of the training images is the same.
-    """
-    images = {pair.checksum for pair in data.patches.pairs}
-    if resume.hparams["seed"] != config.seed:
-        difference = f"the seed {resume.hparams['seed']} instead of {config.seed}"
-    elif resume.train_images and images.isdisjoint(resume.train_images):
-        difference = "other training images, none of which is among those of this configuration"
-    else:
-        return
-    raise WeightsError(
-        f"--resume auto: the run {resume.run} has {difference}; choose another --run-name or --out-dir for a new run, "
-        f"or continue that run with this configuration by -l {path}"
-    )
 
 
 def _open_files(

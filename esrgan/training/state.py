@@ -38,6 +38,7 @@ class StageState:
     best: Best | None = None
     done: int = 0  # number of completed steps
     pending_validation: bool | None = None  # see Checkpoint
+    was_complete: bool = False  # at the checkpoint, before which the model file was written then
     saved_at: float = field(default_factory=time.monotonic)
     statistics: dict[str, float] = field(default_factory=dict)  # of the last interval, shown until the next one ends
     bicubic: dict[str, float] = field(default_factory=dict)  # its validation, as a reference
@@ -88,6 +89,7 @@ def begin_stage(run: Run, name: str) -> StageState:
         meter.load_state_dict(checkpoint.interval)
         recovery.load_state_dict(checkpoint.recovery)
         state.done, state.pending_validation = checkpoint.step, checkpoint.pending_validation
+        state.was_complete = (checkpoint.timeline or {}).get("total_steps") == checkpoint.step
         _restore_best(state, checkpoint.best)
     return state
 

@@ -146,8 +146,8 @@ def test_a_resumed_log_drops_records_after_its_checkpoint(
     for done in (1, 2):
         log.add_scalars("train", "training", "GAN-based", done, {"content_loss": 1.0})
     log.close()
-    with (tmp_path / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"time": 1.0, "split": "tra')  # cut off by a kill
+    with (tmp_path / "log.jsonl").open("a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write('null\n{"time": 1.0}\n\udcff\n{"time": 1.0, "split": "tra')  # damaged, and cut off by a kill
     log = open_log(tmp_path, resumed_from=(stage, step, True))
     log.add_scalars("train", stage, "any", 1000, {})
     log.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from esrgan.config import Config
 from esrgan.errors import WeightsError
@@ -361,7 +362,7 @@ def test_another_configuration_of_the_same_name_is_another_run(
     # Each of them finds its own run, also when the file was moved or copied.
     options["config_name"] = "/moved/config.json"
     assert run(other, tmp_path, **options) is True
-    assert "pretraining: all 6 steps are done" in capsys.readouterr().out
+    assert "pretraining: all steps are done (6)" in capsys.readouterr().out
     assert run(tiny_config(), tmp_path, **options) is True
     assert "checkpoint of pretraining at step 2; resuming from there" in capsys.readouterr().out
 
@@ -410,6 +411,45 @@ def test_a_finished_model_keeps_its_configuration(tiny_config: Make, tmp_path: P
     before = model.read_bytes()
     assert run(tiny_config(pretraining={"lr": 5e-4}), tmp_path, resume=True, **options) is True
     assert model.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_stage_that_ends_at_its_checkpoint_replaces_an_earlier_model(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    assert run(tiny_config(), tmp_path, max_steps=1, **options) is True
+    with after_step("pretraining", 3, press_ctrl_c):
+        assert run(tiny_config(), tmp_path, resume=True, **options) is False
+    assert run(tiny_config(), tmp_path, resume=True, max_steps=3, **options) is True
+    files = load_run_files(tmp_path)
+    assert not find_differences(files["PSNR_x4"]["params"], files["PSNR_x4_checkpoint"]["params_ema"])
+
+
+@pytest.mark.slow
+def test_a_resumed_gan_stage_says_that_its_psnr_stage_was_shorter(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tiny_config(), tmp_path, max_steps=2) is True
+    capsys.readouterr()
+    assert run(tiny_config(), tmp_path, resume=True, max_steps=2) is True
+    assert "pretraining" not in capsys.readouterr().out
+    assert run(tiny_config(), tmp_path, resume=True, max_steps=3) is True
+    assert "pretraining: ended after 2 of 3 steps, and the GAN stage continues from that" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_other_training_images_are_counted_on_resume(
+    tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "images", 3)
+    config = tiny_config(pretraining={"train_datasets": [str(folder)]}, cache_dir=str(tmp_path / "cache"))
+    options = {"stage": "pretraining", "run_name": "mine", "resume": True}
+    assert run(config, tmp_path / "out", max_steps=1, **options) is True
+    assert run(config, tmp_path / "out", max_steps=1, **options) is True
+    assert "training images have changed" not in capsys.readouterr().out
+    Image.open(folder / "0.png").transpose(Image.Transpose.ROTATE_180).save(folder / "0.png")
+    (folder / "1.png").unlink()
+    assert run(config, tmp_path / "out", max_steps=1, **options) is True
+    assert "the training images have changed since the checkpoint: 1 new, 2 removed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

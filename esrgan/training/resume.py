@@ -1,0 +1,77 @@
+"""What is checked and said before a run resumes from a checkpoint."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from esrgan.config import Config, describe_changes
+from esrgan.console import log
+from esrgan.errors import WeightsError
+from esrgan.text import format_count
+from esrgan.training.checkpoint import Checkpoint, RunFiles, complete_hparams, split_run
+from esrgan.training.inputs import StageData
+from esrgan.training.options import TrainOptions
+from esrgan.training.schedule import Timeline
+from esrgan.weights import load_file
+
+
+def describe_resume(config: Config, resume: Checkpoint, data: StageData) -> None:
+    """Say what has changed since a checkpoint, and where the run continues."""
+    if changes := describe_changes(complete_hparams(resume.hparams), config.to_dict()):
+        log.info(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
+    is_over = data.timeline.total_steps == resume.step and resume.pending_validation is None
+    if data.timeline.to_dict() != resume.timeline:
+        log.info(f"{resume.stage}: {data.timeline.describe_rest(resume.step)}{', so it is over' if is_over else ''}")
+    elif is_over:
+        log.info(f"{resume.stage}: all steps are done ({resume.step:,})")
+    images, earlier = {pair.checksum for pair in data.patches.pairs}, set(resume.train_images)
+    if earlier and images != earlier:
+        numbers = f"{len(images - earlier):,} new, {len(earlier - images):,} removed"
+        log.info(f"{resume.stage}: the training images have changed since the checkpoint: {numbers}")
+
+
+def describe_unfinished_pretraining(config: Config, options: TrainOptions, path: Path) -> None:
+    """Say that a GAN stage continues although its PSNR stage ended earlier than the configuration has it by now.
+
+    It did so if it was shortened by --max-steps, or if the configuration has been changed since.
+
+    Args:
+        config: The configuration.
+        options: Has the maximum number of steps.
+        path: Checkpoint of the GAN stage; that of the PSNR stage, if it still exists, is in the same folder.
+    """
+    run = split_run(path.name)[0]
+    path = RunFiles(path.parent, run, config.scale_factor, config.generator.type).checkpoint("pretraining")
+    with suppress(WeightsError):  # it is not needed
+        earlier = Checkpoint.from_content(load_file(path), path) if run and path.exists() else None
+        if earlier is None or earlier.timeline is None:
+            return
+        pre, done = config.pretraining, earlier.step
+        timeline = Timeline(earlier.timeline["batch_size"], earlier.timeline["steps_per_epoch"])
+        timeline = timeline.resumed_at(done, earlier.timeline)
+        timeline = timeline.with_length(pre.num_epoch, pre.num_steps, options.max_steps, done)
+        if timeline.total_steps > done:
+            log.info(
+                f"pretraining: ended after {done:,} of {format_count(timeline.total_steps, 'step')}, and the GAN stage "
+                "continues from that; for the others use --stage pretraining, then start a new GAN stage from its model"
+            )
+
+
+def check_same_experiment(config: Config, resume: Checkpoint, data: StageData, path: Path) -> None:
+    """Check that a checkpoint that was found by the name of its run or configuration belongs to the same experiment.
+
+    Raises:
+        WeightsError: If the seed is another one, or none of the training images is the same.
+    """
+    images = {pair.checksum for pair in data.patches.pairs}
+    if resume.hparams["seed"] != config.seed:
+        difference = f"the seed {resume.hparams['seed']} instead of {config.seed}"
+    elif resume.train_images and images.isdisjoint(resume.train_images):
+        difference = "other training images, none of which is among those of this configuration"
+    else:
+        return
+    raise WeightsError(
+        f"--resume auto: the run {resume.run} has {difference}; choose another --run-name or --out-dir for a new run, "
+        f"or continue that run with this configuration by -l {path}"
+    )
