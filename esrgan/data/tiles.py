@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from esrgan import images
 from esrgan.console import log
 from esrgan.data import quality
-from esrgan.data.datasets import DATASET_NAMES, TILE_FILES, find_pairs_and_problems
+from esrgan.data.datasets import DATASET_NAMES, TILE_FILES, common_channels, find_pairs_and_problems
 from esrgan.data.downscale import create_output_folder
 from esrgan.data.tile_sheet import make_sheet
 from esrgan.errors import DatasetError, EsrganError, Problem, shorten
@@ -134,7 +134,7 @@ def _cut_sources(
     sources: Sequence[Source], record: BinaryIO, out: Path, bounds: Bounds, workers: int
 ) -> list[str | Problem]:
     problems: list[str | Problem] = []
-    tiles = _measure_sources(sources, record, workers, problems)
+    tiles = _omit_transparent(_measure_sources(sources, record, workers, problems), problems)
     kept, dropped = choose_tiles(tiles, bounds)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in Counter(each.reason for each in dropped).items())
     summary = f"{len(kept):,} kept, {len(dropped):,} dropped{f' ({reasons})' if reasons else ''}"
@@ -232,6 +232,20 @@ def _measure_sources(
                 found[source] = _make_tiles(source, *made)
             shown.finish(source)
     return [tile for source in sources for tile in found.get(source, ())]
+
+
+def _omit_transparent(tiles: list[Tile], problems: list[str | Problem]) -> list[Tile]:
+    """Return the tiles without those of transparent images among others, because training would refuse them all."""
+    if common_channels({tile.shape[2] for tile in tiles}) == 4:
+        return tiles
+    refused = set()
+    for source in dict.fromkeys(tile.source for tile in tiles if tile.shape[2] == 4):
+        try:
+            images.read_pixels(source.path, 3)  # drops alpha that is opaque
+        except EsrganError as error:
+            problems += error.problems
+            refused.add(source)
+    return [tile for tile in tiles if tile.source not in refused]
 
 
 def _read_record(path: Path) -> dict[tuple[str, int, int], tuple[tuple[int, int, int], _Measures]]:

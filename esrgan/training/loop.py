@@ -148,8 +148,8 @@ def _is_healthy(state: StageState, due: Due, low: Tensor, high: Tensor) -> bool:
     """
     if due.end and not state.recovery.has_sane_output(low, high):
         raise TrainingError(
-            f"{state.stage.name}: the final generator produces no usable image; the last good checkpoint is kept; "
-            f"restart with a lower learning rate, or set gradient_clip"
+            f"{state.stage.name}: the final generator produces no usable image; an earlier checkpoint is kept, if "
+            f"there is one; restart with a lower learning rate, or set gradient_clip"
         )
     return state.recovery.is_healthy(low, high)
 

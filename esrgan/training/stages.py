@@ -195,7 +195,9 @@ class AdversarialStage(Stage):
         torch.autograd.backward(fake, image.grad.to(fake.dtype))
 
         total = distance + adversarial_scaling * adversarial.get("g_adversarial_loss", 0.0)
-        losses = distances | {"g_total_loss": total} | adversarial
+        # In the order that log lines and the checkpoints of earlier versions have.
+        names = ("content_loss", *(["g_adversarial_loss"] if adversarial else []), "g_total_loss")
+        losses = dict.fromkeys(names, total) | adversarial | distances
         return {name: value.detach() for name, value in losses.items()}
 
     def _discriminate(self, image: Tensor, high: Tensor, adversarial_scaling: float) -> dict[str, Tensor]:

@@ -185,10 +185,19 @@ def test_folders_of_one_name_get_different_ones(photos, tmp_path, capsys):
 
 def test_grey_and_transparent_images_stay_as_they_are(tmp_path, capsys, small_tiles):
     for channels in (1, 4):
-        write_image(tmp_path / f"photos/{channels}.png", random_image(64, 64, channels, seed=channels))
-    assert cut(capsys, tmp_path / "tiles", tmp_path / "photos")[0] == 0
-    for channels in (1, 4):
-        assert images.read_shape(tmp_path / f"tiles/photos/{channels}_s001.png") == (64, 64, channels)
+        write_image(tmp_path / f"{channels}/a.png", random_image(64, 64, channels, seed=channels))
+        assert cut(capsys, tmp_path / f"tiles{channels}", tmp_path / str(channels))[0] == 0
+        assert images.read_shape(tmp_path / f"tiles{channels}/{channels}/a_s001.png") == (64, 64, channels)
+
+
+def test_transparent_images_among_others_are_left_out(photos, tmp_path, capsys):
+    image = random_image(64, 64, 4, seed=7)
+    write_image(photos / "glass.png", image)
+    write_image(photos / "opaque.png", np.dstack([image[::-1, :, :3], np.full((64, 64), 255, np.uint8)]))
+    code, _, err = cut(capsys, tmp_path / "tiles", photos)
+    assert code == 1
+    assert f"{photos / 'glass.png'}: expected an RGB image, got an RGB image with alpha" in err
+    assert names(tmp_path / "tiles") == KEPT | {"photos/opaque_s001.png"}
 
 
 def test_bad_images_do_not_stop_the_rest(photos, tmp_path, capsys):
