@@ -273,6 +273,10 @@ class Training(_Stage):
     g_consistency_loss_scaling: _NonNegativeFloat = Field(
         default=0.0, description="Weight of the consistency loss, which keeps the colours of large areas; 0 = off."
     )
+    g_pattern_loss_scaling: _NonNegativeFloat = Field(
+        default=0.0,
+        description="Weight of the pattern loss, which avoids patterns that repeat with every LR pixel; 0 = off.",
+    )
 
 
 class Generator(_Section):

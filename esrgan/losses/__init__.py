@@ -7,7 +7,7 @@ from esrgan.losses.adversarial import (
     relativistic_generator_loss,
 )
 from esrgan.losses.artifact import artifact_loss
-from esrgan.losses.consistency import consistency_loss
+from esrgan.losses.consistency import consistency_loss, pattern_loss
 from esrgan.losses.content import ContentLoss
 from esrgan.losses.perceptual import PerceptualLoss
 
@@ -18,6 +18,7 @@ __all__ = [
     "PerceptualLoss",
     "artifact_loss",
     "consistency_loss",
+    "pattern_loss",
     "relativistic_discriminator_loss",
     "relativistic_generator_loss",
 ]

@@ -246,6 +246,7 @@ def make_stage(
         gan.g_adversarial_ramp_steps,
         None if gan.d_pause_below is None else DiscriminatorPause(gan.d_pause_below, generator.device),
         gan.g_consistency_loss_scaling,
+        gan.g_pattern_loss_scaling,
     )
 
 

@@ -17,6 +17,7 @@ from esrgan.losses import (
     PerceptualLoss,
     artifact_loss,
     consistency_loss,
+    pattern_loss,
 )
 from esrgan.losses.content import at_least_float32
 from esrgan.models import Generator
@@ -155,6 +156,7 @@ class AdversarialStage(Stage):
     adversarial_ramp_steps: int = 0  # over which λ grows from 0
     pause: DiscriminatorPause | None = None  # None trains the discriminator in every step
     consistency_scaling: float = 0.0
+    pattern_scaling: float = 0.0
 
     name, label = "training", "GAN-based"
 
@@ -240,6 +242,9 @@ class AdversarialStage(Stage):
         if self.consistency_scaling:
             losses["consistency_loss"] = consistency_loss(image, target)
             total = total + self.consistency_scaling * losses["consistency_loss"]
+        if self.pattern_scaling:
+            losses["pattern_loss"] = pattern_loss(image, target, self.generator.scale_factor)
+            total = total + self.pattern_scaling * losses["pattern_loss"]
         return losses, total
 
     @override
