@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from esrgan import Upscaler, images
+from esrgan.inference.options import COLOR_FIXES
 from esrgan.resize import bicubic
 
 CROP = 320  # largest side of a crop in px
@@ -22,8 +23,9 @@ parser.add_argument("photos", type=Path, help="folder of photographs")
 parser.add_argument("out", type=Path, help="output folder for hr and lr")
 parser.add_argument("--crops", type=int, default=2, help="crops per photograph (default: %(default)s)")
 parser.add_argument("--precision", default="auto", help="as for inference.py (default: %(default)s)")
+parser.add_argument("--color-fix", choices=COLOR_FIXES, help="as for inference.py, against shifted colours")
 args = parser.parse_args()
-upscaler = Upscaler.from_file(args.model, precision=args.precision)
+upscaler = Upscaler.from_file(args.model, precision=args.precision, color_fix=args.color_fix)
 random = np.random.default_rng(0)
 for folder in ("hr", "lr"):
     (args.out / folder).mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,9 @@ from esrgan.losses.adversarial import (
     relativistic_generator_loss,
 )
 from esrgan.losses.artifact import artifact_loss
-from esrgan.losses.consistency import consistency_loss, pattern_loss
+from esrgan.losses.consistency import consistency_loss
 from esrgan.losses.content import ContentLoss
+from esrgan.losses.pattern import pattern_loss
 from esrgan.losses.perceptual import PerceptualLoss
 
 __all__ = [

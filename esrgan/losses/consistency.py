@@ -1,4 +1,4 @@
-"""Losses that keep the colours of large areas, and keep periodic patterns away."""
+"""The consistency loss, which keeps the colours of large areas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from torch import Tensor
 
 from esrgan.losses.content import at_least_float32
 
-COLOUR_BLOCK = 32  # px of the HR image
-PATTERN_BLOCK = 64
+BLOCK = 32  # px of the HR image
 
 
 def consistency_loss(fake: Tensor, real: Tensor) -> Tensor:
@@ -28,25 +27,5 @@ def consistency_loss(fake: Tensor, real: Tensor) -> Tensor:
         A float32 scalar, or float64 for float64 images.
     """
     difference = at_least_float32(fake) - at_least_float32(real)
-    rows, columns = (max(1, round(side / COLOUR_BLOCK)) for side in difference.shape[2:])
+    rows, columns = (max(1, round(side / BLOCK)) for side in difference.shape[2:])
     return F.adaptive_avg_pool2d(difference, (rows, columns)).abs().mean()
-
-
-def pattern_loss(fake: Tensor, real: Tensor, period: int) -> Tensor:
-    """Return the L1 distance between the mean colours of two images at each place within an LR pixel.
-
-    A generator can leave a pattern that repeats with every LR pixel, since it computes pixels at different places within
-    an LR pixel by different weights. The means are over blocks of about 64×64 px, in which such a pattern remains and
-    texture does not.
-
-    Args:
-        fake: Output of the generator (B, C, H, W) in [0, 1]; H and W are divisible by the period.
-        real: Ground truth.
-        period: Size of an LR pixel, in px.
-
-    Returns:
-        A float32 scalar, or float64 for float64 images.
-    """
-    places = F.pixel_unshuffle(at_least_float32(fake) - at_least_float32(real), period)
-    rows, columns = (max(1, round(side * period / PATTERN_BLOCK)) for side in places.shape[2:])
-    return F.adaptive_avg_pool2d(places, (rows, columns)).abs().mean()

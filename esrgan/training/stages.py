@@ -132,8 +132,8 @@ class AdversarialStage(Stage):
 
     If λ is 0, the discriminator is neither computed nor trained.
 
-    With ``artifact_scaling``, L_G also has the artefact loss of LDL, which compares the output with the average's, and
-    with ``consistency_scaling`` the consistency loss.
+    With ``artifact_scaling``, L_G also has the artefact loss of LDL, which compares the output with the average's, with
+    ``consistency_scaling`` the consistency loss, and with ``pattern_scaling`` the pattern loss.
 
     Both networks are updated from the same pass of the discriminator over real and generated images, so each is trained
     against the other's weights from before the step. If a batch is computed in parts (``accumulation``), the

@@ -72,6 +72,7 @@ DEFAULTS = {
         "d_pause_below": None,
         "g_artifact_loss_scaling": 0.0,
         "g_consistency_loss_scaling": 0.0,
+        "g_pattern_loss_scaling": 0.0,
     },
     "generator": {
         "type": "rrdb",

@@ -29,6 +29,7 @@ OPTIONS_BEYOND_THE_PAPER: dict[str, Any] = {
         "gan_objective": "vanilla",
         "g_artifact_loss_scaling": 1.0,
         "g_consistency_loss_scaling": 1.0,
+        "g_pattern_loss_scaling": 1.0,
         "g_adversarial_ramp_steps": 4,
         "d_pause_below": 0.688,
     },

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.config.schema import Training
-from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss, artifact_loss, consistency_loss
+from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss, artifact_loss, consistency_loss, pattern_loss
 from esrgan.models import RRDBNet, VGGDiscriminator
 from esrgan.training import distributed
 from esrgan.training.pause import DiscriminatorPause
@@ -126,6 +126,21 @@ def test_the_stage_keeps_the_colours_of_the_target() -> None:
     adversarial = ADVERSARIAL_LOSSES["ragan"].generator(discriminator(high), discriminator(fake))
     total = 0.3 * adversarial + 0.7 * (fake - target).abs().mean() + 2.0 * consistency
     assert losses["consistency_loss"].item() == pytest.approx(consistency.item(), rel=1e-9)
+    assert losses["g_total_loss"].item() == pytest.approx(total.item(), rel=1e-9)
+    assert losses["g_gradient_norm"].item() == pytest.approx(norm_of_gradient(total, generator), rel=1e-9)
+
+
+def test_the_stage_avoids_patterns_of_lr_pixels() -> None:
+    generator, discriminator = make_networks()
+    stage = make_stage(*copy.deepcopy((generator, discriminator)), pattern_scaling=2.0)
+    low, high = random_batch(0)
+    target = random_batch(1)[1]
+    losses = stage.step(low, high, 0, target)
+    fake = generator(low)
+    pattern = pattern_loss(fake, target, generator.scale_factor)
+    adversarial = ADVERSARIAL_LOSSES["ragan"].generator(discriminator(high), discriminator(fake))
+    total = 0.3 * adversarial + 0.7 * (fake - target).abs().mean() + 2.0 * pattern
+    assert losses["pattern_loss"].item() == pytest.approx(pattern.item(), rel=1e-9)
     assert losses["g_total_loss"].item() == pytest.approx(total.item(), rel=1e-9)
     assert losses["g_gradient_norm"].item() == pytest.approx(norm_of_gradient(total, generator), rel=1e-9)
 

@@ -39,7 +39,7 @@ Make = Callable[..., dict[str, Any]]
 NEWER_KEYS = [  # than the first checkpoints
     *((stage, key) for stage in ("pretraining", "training") for key in ("weight_decay", "sched", "warmup_steps")),
     *(("training", key) for key in ("gan_objective", "g_artifact_loss_scaling", "g_adversarial_ramp_steps")),
-    *(("training", key) for key in ("d_pause_below", "g_consistency_loss_scaling")),
+    *(("training", key) for key in ("d_pause_below", "g_consistency_loss_scaling", "g_pattern_loss_scaling")),
 ]
 
 

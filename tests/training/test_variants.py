@@ -192,4 +192,5 @@ def test_every_option_beyond_the_paper_trains_and_resumes(tiny_config: Make, tmp
     assert read_records(tmp_path / "stopped") == read_records(tmp_path / "whole")
     records = records_by_step(tmp_path / "whole", "train", "training")
     assert [record["d_paused"] for record in records.values()] == [0, 0, 0, 0, 1, 1]
-    assert all(record[f"{name}_loss"] > 0 for record in records.values() for name in ("artifact", "consistency"))
+    names = ("artifact", "consistency", "pattern")
+    assert all(record[f"{name}_loss"] > 0 for record in records.values() for name in names)
