@@ -72,11 +72,23 @@ base = json.loads((ROOT / "configs/lite_x4.json").read_text())
 base |= {"$schema": str(ROOT / "configs/schema.json"), "batch_size": 4, "validation_interval": 10000}
 base["logging"] = {"interval": 50, "wandb": "disabled", "tensorboard": False, "num_images": 0}
 base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
-for section in ("pretraining", "training"):
-    base[section]["train_datasets"] = photo_datasets
-    base[section]["val_datasets"] = ["skimage"]  # small, because test.py evaluates the models afterwards
+base["pretraining"]["train_datasets"] = photo_datasets
+base["pretraining"]["val_datasets"] = ["skimage"]  # small, because test.py evaluates the models afterwards
 base["pretraining"] |= {"num_steps": PSNR_STEPS, "lr": 2e-4, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
-base["training"] |= {"num_steps": GAN_STEPS, "g_sched_steps": [GAN_STEPS // 2], "d_sched_steps": [GAN_STEPS // 2]}
+base["training"] = {
+    "num_epoch": None,
+    "num_steps": GAN_STEPS,
+    "cr_patch_size": [128, 128],
+    "g_lr": 2e-4,
+    "d_lr": 1e-4,
+    "g_sched_steps": [GAN_STEPS // 2],
+    "d_sched_steps": [GAN_STEPS // 2],
+    "g_content_loss_scaling": 0.4,
+    "g_adversarial_loss_scaling": 0.03,
+    "train_datasets": photo_datasets,
+    "val_datasets": base["pretraining"]["val_datasets"],
+}
+base["perceptual_loss"]["layer_weights"]["conv5_3"] = 0.15
 
 
 def render_table(dataset: DatasetEvaluation) -> str:

@@ -43,6 +43,7 @@ PLAIN_WORDS = {
     "esrgan-lite-psnr": PlainWords("Clean photos, smooth, fast", _CLEAN),
     "esrgan-full": PlainWords("Clean photos, finest, slow", _CLEAN),
     "esrgan-full-psnr": PlainWords("Clean photos, smooth, slow", _CLEAN),
+    "esrgan-compact": PlainWords("Clean photos, fastest", _CLEAN),
     "esrgan-compact-psnr": PlainWords("Clean photos, smooth, fastest", _CLEAN),
     "esrgan-official": PlainWords("Clean photos, as in the paper, slow", _CLEAN),
     "esrgan-official-psnr": PlainWords("Clean photos, smooth, slow", _CLEAN),
