@@ -42,6 +42,8 @@ def find_lr_image(folder: Path, keys: Mapping[str, Path]) -> tuple[str, str] | N
         if 2 * len(found) > len(chosen):
             sides = zip(map(_read_size, found[0]), (not each for each in is_low), found[0], parts, strict=True)
             low, high = sorted(sides)
+            if low[-1].strip("_-. ").upper() in ("HR", "GT"):
+                continue  # photos such as GT-1 and 1
             got = " of ".join(f"{path.relative_to(folder)}{_format(size)}" for size, _, path, _ in (low, high))
             template = "{part}{{stem}}" if kind == "start" else "{{stem}}{part}"
             lr, hr = (template.format(part=each[-1]) for each in (low, high))

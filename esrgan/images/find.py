@@ -24,7 +24,7 @@ _FAMILIAR = """
 """
 FAMILIAR_SUFFIXES = frozenset(_FAMILIAR.split())
 # Folders for thumbnails, deleted files and the like, which file managers hide, of Synology, QNAP, Windows and macOS.
-_SYSTEM_FOLDERS = {"@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"}
+_SYSTEM_FOLDERS = {"@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information", "__macosx"}
 _REASONS = {"linked folder": "symlinked folders are not followed", "unreadable folder": "folders that cannot be read"}
 
 
@@ -164,7 +164,7 @@ def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
             skipped[current] = "unreadable folder"
             continue
         for path in entries:
-            if path.name.startswith(".") or path.name in _SYSTEM_FOLDERS:
+            if path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS:
                 skipped[path] = "hidden folder" if path.is_dir() else "hidden file"
             elif not path.is_dir():
                 files.append(path)

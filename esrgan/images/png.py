@@ -92,7 +92,8 @@ class _Inventory:
             if name == b"CgBI":
                 got = "a PNG that Apple's Xcode has changed for the iPhone"
                 raise UnsupportedImageError("a PNG of the standard", got, "convert it back with pngcrush or pngdefry")
-            if name == b"acTL" and file.read(4) != b"\0\0\0\1":  # an animation of one frame is an image
+            # An animation whose only frame is the image itself has no fdAT.
+            if name == b"fdAT" or (name == b"acTL" and file.read(4) != b"\0\0\0\1"):
                 raise UnsupportedImageError("one image", "an animated PNG", "save it as an animated .webp or .gif")
             if name == b"IHDR":
                 found.header = file.read(min(length, 13))

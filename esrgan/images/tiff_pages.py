@@ -81,14 +81,21 @@ def find_pages(file: BinaryIO, notes: list[str]) -> list[Page]:
         _assign_masks(pages, [page for page in full if kinds[page.number] & _MASK], notes)
     if has_full != all(not kind & _REDUCED for kind in kinds):
         notes.append("reduced-size copies in the file not kept")
-    kinds_of_pages = {
-        str([read_no_data(page.directory), *(tags.get_numbers(page.directory, tag) for tag in tags.LAYOUT_TAGS)])
-        for page in pages
-    }
-    if len(kinds_of_pages) > 1:
-        raise UnsupportedImageError("pages of one kind", "pages that differ", "save each page as a file")
+    if len({_describe_samples(page, pages[0]) for page in pages}) > 1:
+        got = "pages whose samples, or values for missing ones, differ"
+        raise UnsupportedImageError("pages of one kind", got, "save each page as a file")
     _check_kind(pages[0])
     return _expand_stack(pages[0], size, notes) if len(pages) == 1 else pages
+
+
+def _describe_samples(page: Page, first: Page) -> str:
+    """Return what must be the same on all pages. The value for missing samples is that of the first page by default."""
+    own = read_no_data(page.directory)
+    is_separated = tags.get_integer(page.directory, tags.PHOTOMETRIC, 1) == _SEPARATED
+    inks = tags.get_integer(page.directory, tags.INK_SET, 1) if is_separated else None
+    extra = [kind for kind in tags.get_integers(page.directory, tags.EXTRA_SAMPLES) if kind]
+    layout = [tags.get_numbers(page.directory, tag) for tag in tags.LAYOUT_TAGS]
+    return str([read_no_data(first.directory) if own is None else own, inks, extra, layout])
 
 
 def _assign_masks(pages: list[Page], masks: list[Page], notes: list[str]) -> None:

@@ -54,7 +54,7 @@ def describe_unfinished_pretraining(config: Config, options: TrainOptions, path:
         if timeline.total_steps > done:
             log.info(
                 f"pretraining: ended after {done:,} of {format_count(timeline.total_steps, 'step')}, and the GAN stage "
-                "continues from that; for the others use --stage pretraining, then start a new GAN stage from its model"
+                "started from that; for the others use --stage pretraining, then start a new GAN stage from its model"
             )
 
 

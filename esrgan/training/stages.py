@@ -166,7 +166,7 @@ class AdversarialStage(Stage):
     @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
         target = high if target is None else target
-        buffers = list(self.discriminator.buffers())
+        buffers = list(self.discriminator.buffers()) if self.adversarial_scaling else []
         before = [buffer.clone() for buffer in buffers]
         scaling = ramp(step, self.adversarial_ramp_steps) * self.adversarial_scaling
         parts = _split_batch(self.accumulation, low, high, target)
@@ -196,10 +196,12 @@ class AdversarialStage(Stage):
         assert image.grad is not None  # noqa: S101  (narrows the type)
         torch.autograd.backward(fake, image.grad.to(fake.dtype))
 
-        total = distance + adversarial_scaling * adversarial.get("g_adversarial_loss", 0.0)
         # In the order that log lines and the checkpoints of earlier versions have.
-        names = ("content_loss", *(["g_adversarial_loss"] if adversarial else []), "g_total_loss")
-        losses = dict.fromkeys(names, total) | adversarial | distances
+        losses = {"content_loss": distances.pop("content_loss"), "g_total_loss": distance}
+        if adversarial:
+            losses["g_adversarial_loss"] = adversarial.pop("g_adversarial_loss")
+            losses["g_total_loss"] = losses.pop("g_total_loss") + adversarial_scaling * losses["g_adversarial_loss"]
+        losses |= adversarial | distances
         return {name: value.detach() for name, value in losses.items()}
 
     def _discriminate(self, image: Tensor, high: Tensor, adversarial_scaling: float) -> dict[str, Tensor]:
