@@ -85,7 +85,10 @@ def test_pages_whose_samples_mean_something_else_are_refused(tmp_path, pixels, o
     if pixels.ndim == 2:
         options = [{"photometric": "minisblack"} | each for each in options]
     path = write_pages(tmp_path / "a.tif", *((pixels, each) for each in options))
-    with pytest.raises(ImageError, match="pages of one kind, got pages that differ; save each page as a file"):
+    with pytest.raises(
+        ImageError,
+        match="pages of one kind, got pages whose samples, or values for missing ones, differ; save each page as a file",
+    ):
         images.read_image(path)
 
 
@@ -113,3 +116,11 @@ def test_grey_profile_of_the_first_page_does_not_reach_others(tmp_path):
     target, _ = upscale(path)
     with tifffile.TiffFile(target) as file:
         assert [34675 in page.tags for page in file.pages] == [True, False]
+
+
+def test_tags_of_the_first_page_alone_hold_for_all(tmp_path):
+    pages = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(pages[0], photometric="rgb", metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
+        writer.write(pages[1], photometric="rgb", metadata=None)
+    assert [frame.shape for frame in images.read_image(tmp_path / "a.tif").frames] == [(8, 8, 3)] * 2
