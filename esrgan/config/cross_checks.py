@@ -27,9 +27,12 @@ def smallest_vgg_input(config: Config) -> int:
 
 def smallest_gan_image(config: Config) -> int:
     """Return the smallest height and width, in px, of whole images that the GAN stage can be trained on."""
-    at_least, _ = _discriminator_limits(config)
+    at_least, smallest = _discriminator_limits(config)
+    is_single = config.batch_size <= config.accumulation and config.discriminator.type != "unet"
     sizes = [smallest_vgg_input(config), 4 if config.training.g_artifact_loss_scaling else 1]
-    return max(sizes + ([at_least] if config.training.g_adversarial_loss_scaling else []))
+    if config.training.g_adversarial_loss_scaling:  # BatchNorm needs more than one value of a single image
+        sizes += [at_least, smallest + 1 if is_single and len(config.discriminator.vgg_blk_ch) > 1 else 1]
+    return max(sizes)
 
 
 def find_conflicts(config: Config) -> Iterator[_Conflict]:
