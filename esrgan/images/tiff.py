@@ -50,9 +50,7 @@ def read(source: Source) -> ImageData:
     if orientation >= 5:
         dpi, aspect = dpi and dpi[::-1], aspect and aspect[::-1]
     return ImageData(
-        tuple(
-            upright for each in zip(frames, turns, strict=True) for upright in samples.turn_upright([each[0]], each[1])
-        ),
+        tuple(samples.turn_upright([frame], turn)[0] for frame, turn in zip(frames, turns, strict=True)),
         "TIFF",
         extra_bands=extra_bands,
         no_data=no_data,

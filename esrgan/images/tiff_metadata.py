@@ -62,9 +62,8 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
                 continue  # kept below
             elif number and tag in (tags.XMP, _EXIF, _GPS) and value != pages[0].get(tag):
                 left_out.add(f"{_HELD[tag]} of a further page")
-            elif (
-                tag not in _STRUCTURE | _HELD.keys() and tag != tags.DESCRIPTION
-            ):  # EXIF holds the caption of the first page
+            # EXIF holds the caption of the first page.
+            elif tag not in _STRUCTURE | _HELD.keys() | {tags.DESCRIPTION}:
                 left_out.add(f"tag {tag} ({_name(tag)})")
         if number and _has_other_profile(page, pages[0]):
             profile = page.get(tags.ICC_PROFILE, TagValue(7, b""))  # without content, it removes the first page's

@@ -187,7 +187,7 @@ def _expand_stack(page: Page, file_size: int, notes: list[str]) -> list[Page]:
         return [page]
     total = sum(sizes)
     if offsets[0] + 2 * total > file_size:
-        notes.append(f"the description by {program} announces {images} images, but the file has one")
+        notes.append(f"{program} announces {images} images, but the file has one")
         return [page]
     if offsets[0] + images * total > file_size:
         raise ValueError("the file is truncated")

@@ -92,7 +92,7 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
     if had > bits:
         notes.append(f"{'float' if had == 32 else f'{had}-bit'} samples reduced to {bits} bits")
     if name != "TIFF" and (cut_off := share_cut_off(image)):
-        notes.append(f"float samples outside 0 to 1 cut off ({max(cut_off, 1e-4):.2%})")
+        notes.append(f"float samples outside 0 to 1 cut off ({f'{cut_off:.2%}' if cut_off >= 1e-4 else 'under 0.01%'})")
     if limitation := FILE_FORMATS[name].limitation:
         notes.append(limitation)
     if name == "GIF" and any(delay % 10 for delay in image.delays_ms):

@@ -85,7 +85,8 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
             check_same_experiment(config, start.resume, data[start.stage], found)
         describe_resume(config, start.resume, data[start.stage])
         path = found or options.load_checkpoint
-        if path and start.stage == "training" and options.stage == "all" and distributed.rank() == 0:
+        is_over = data[start.stage].timeline.total_steps == start.resume.step
+        if path and not is_over and start.stage == "training" and options.stage == "all" and distributed.rank() == 0:
             describe_unfinished_pretraining(config, options, path)
     for name, stage_data in data.items():
         train, validation = len(stage_data.patches.pairs), len(stage_data.validation)

@@ -196,12 +196,12 @@ class AdversarialStage(Stage):
         assert image.grad is not None  # noqa: S101  (narrows the type)
         torch.autograd.backward(fake, image.grad.to(fake.dtype))
 
+        total = distance + adversarial_scaling * adversarial["g_adversarial_loss"] if adversarial else distance
         # In the order that log lines and the checkpoints of earlier versions have.
-        losses = {"content_loss": distances.pop("content_loss"), "g_total_loss": distance}
+        losses = {"content_loss": distances.pop("content_loss")}
         if adversarial:
             losses["g_adversarial_loss"] = adversarial.pop("g_adversarial_loss")
-            losses["g_total_loss"] = losses.pop("g_total_loss") + adversarial_scaling * losses["g_adversarial_loss"]
-        losses |= adversarial | distances
+        losses |= {"g_total_loss": total} | adversarial | distances
         return {name: value.detach() for name, value in losses.items()}
 
     def _discriminate(self, image: Tensor, high: Tensor, adversarial_scaling: float) -> dict[str, Tensor]:

@@ -68,6 +68,10 @@ def find_start(config: Config, options: TrainOptions, file: Path | None) -> Star
         return replace(start, description=f"{start.description}; its discriminator replaces {path}")
     if "training" not in start.stages:
         raise WeightsError(f"{path}: --load-discriminator is for the GAN stage, which --stage {options.stage} omits")
+    if config.training.g_adversarial_loss_scaling == 0:
+        raise WeightsError(
+            f"{path}: --load-discriminator needs an adversarial loss; set training.g_adversarial_loss_scaling above 0"
+        )
     architecture, state = load_discriminator(path)
     expected = configured_discriminator(config)
     if architecture != expected:

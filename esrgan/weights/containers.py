@@ -20,6 +20,7 @@ from esrgan.files import suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn
+from esrgan.weights.architecture import is_compact
 from esrgan.weights.unsupported import GENERATOR_PARTS, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
@@ -88,7 +89,11 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
 def _find_network(content: dict[str, Any]) -> dict[str, Any] | None:
     """Return the only generator in a dictionary without tensors, or else the only dictionary that holds tensors."""
     found = [value for value in content.values() if isinstance(value, dict) and _has_tensors(value)]
-    generators = [value for value in found if re.search(GENERATOR_PARTS, "\n".join(map(str, value)), re.MULTILINE)]
+    generators = [
+        value
+        for value in found
+        if is_compact(value) or re.search(GENERATOR_PARTS, "\n".join(map(str, value)), re.MULTILINE)
+    ]
     for candidates in (generators, found):
         if len(candidates) == 1:
             return candidates[0]

@@ -434,6 +434,8 @@ def test_a_resumed_gan_stage_says_that_its_psnr_stage_was_shorter(
     assert "pretraining" not in capsys.readouterr().out
     assert run(tiny_config(), tmp_path, resume=True, max_steps=3) is True
     assert "pretraining: ended after 2 of 3 steps, and the GAN stage started from that" in capsys.readouterr().out
+    assert run(tiny_config(), tmp_path, resume=True, max_steps=3) is True
+    assert "pretraining: ended" not in capsys.readouterr().out  # the GAN stage is over
 
 
 @pytest.mark.slow

@@ -497,6 +497,7 @@ def test_a_discriminator_that_does_not_fit_is_refused(
             "configuration to match the file",
         ),
         (tiny_config(), "pretraining", net_d, "--load-discriminator is for the GAN stage, which --stage pretraining"),
+        (tiny_config(training={"g_adversarial_loss_scaling": 0}), "training", net_d, "needs an adversarial loss"),
         (tiny_config(), "all", start_files["PSNR model"], "got an ESRGAN generator; pass it with -l"),
     ):
         with pytest.raises(WeightsError, match=re.escape(f"{file}: ") + ".*" + re.escape(expected)):

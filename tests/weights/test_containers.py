@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esrgan.models import RRDBNet
+from esrgan.models import RRDBNet, SRVGGNetCompact
 from esrgan.weights import load_generator, save_file
 from tests.helpers.tiny_generator import (
     IN_TMP,
@@ -210,6 +210,14 @@ def test_non_dictionaries_are_rejected(tmp_path, content):
     path = tmp_path / "a.pth"
     torch.save(content, path)
     assert type(content).__name__ in load_error(path)
+
+
+def test_a_compact_generator_is_found_beside_a_discriminator(tmp_path):
+    network = SRVGGNetCompact(num_feat=4, num_conv=1)
+    torch.save({"G": network.state_dict(), "D": {"conv_first.weight": torch.zeros(1, 3, 3, 3)}}, tmp_path / "a.pth")
+    assert "got 2 sets of weights (keys: G, D)" in load_error(tmp_path / "a.pth")
+    torch.save({"G": network.state_dict(), "D": {"conv0.weight": torch.zeros(1, 3, 3, 3)}}, tmp_path / "a.pth")
+    assert load_generator(tmp_path / "a.pth").describe().startswith("SRVGGNetCompact")
 
 
 def test_several_generators_in_a_file_are_named(tmp_path):
