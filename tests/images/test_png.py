@@ -180,3 +180,8 @@ def test_animation_of_one_frame_is_an_image(tmp_path):
     image = images.read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(image.frames[0], pixels)
     assert image.notes == ("PNG chunks acTL, fcTL not kept",)
+    other = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels[::-1]))
+    animated = png_with((tmp_path / "a.png").read_bytes(), (b"fdAT", struct.pack(">I", 1) + other))
+    (tmp_path / "a.png").write_bytes(animated)  # its only frame is not the image
+    with pytest.raises(ImageError, match="an animated PNG"):
+        images.read_image(tmp_path / "a.png")

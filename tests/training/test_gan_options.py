@@ -124,9 +124,9 @@ def test_the_stage_compares_mean_colours_with_the_target(name: str, loss: Callab
     generator, discriminator = make_networks()
     stage = make_stage(*copy.deepcopy((generator, discriminator)), **{f"{name}_scaling": 2.0})
     low, high = random_batch(0)
-    target = random_batch(1)[1]
-    losses = stage.step(low, high, 0, target)
     fake = generator(low)
+    target = fake.detach() + random_batch(1)[1] - 0.5  # so that mean differences have both signs
+    losses = stage.step(low, high, 0, target)
     expected = loss(fake, target)
     adversarial = ADVERSARIAL_LOSSES["ragan"].generator(discriminator(high), discriminator(fake))
     total = 0.3 * adversarial + 0.7 * (fake - target).abs().mean() + 2.0 * expected
