@@ -199,7 +199,7 @@ def _with_default_scaling(file: GeneratorFile) -> GeneratorFile:
     if not isinstance(architecture, RRDBNetArchitecture) or architecture.residual_scaling == default:
         return file
     k = architecture.residual_scaling / default
-    state, channels = dict(file.state), torch.arange(architecture.rrdb_channels)
+    state, channels = dict(file.state), torch.arange(architecture.rrdb_channels, device="cpu")
     for i in range(architecture.num_basic_blocks):
         for j in range(1, architecture.num_dense_blocks + 1):
             is_last = j == architecture.num_dense_blocks
@@ -243,7 +243,8 @@ def _comparison_images(file: GeneratorFile, dtype: torch.dtype) -> list[Tensor]:
 
 def _random_image(shape: tuple[int, ...]) -> Tensor:
     """Return values in [0, 1], the same on every call."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def _check_difference(path: Path, found: Tensor, expected: Tensor) -> float:

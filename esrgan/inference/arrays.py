@@ -47,12 +47,21 @@ def upscale_array(
     if channels not in (1, 2, 3, 4) or 0 in image.shape:
         raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
     if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
-        raise ValueError(f"expected an array of uint8, uint16 or float, got {image.dtype}")
+        remedy = "convert it with astype"
+        raise ValueError(f"expected an array of uint8, uint16, float32 or float64, got {image.dtype}; {remedy}")
     if upscaler.is_colouriser and channels < 3 and (out is None or (out.ndim == 3 and out.shape[2] > channels)):
         image = repeat_grey(image)
         channels += 2
+    shape = (*upscaler.output_size(*image.shape[:2]), *image.shape[2:])
     if out is None:
-        out = np.empty((*upscaler.output_size(*image.shape[:2]), *image.shape[2:]), image.dtype)
+        out = np.empty(shape, image.dtype)
+    elif out.shape != shape or out.dtype != image.dtype or not out.flags.writeable:
+        kind = "" if out.flags.writeable else "read-only "
+        raise ValueError(
+            f"out: expected a writeable array {shape} of {image.dtype}, got a {kind}one {out.shape} of {out.dtype}"
+        )
+    elif np.may_share_memory(out, image):
+        raise ValueError("out: expected memory of its own, got that of the image; pass another array")
     pixels, high = (image[..., None], out[..., None]) if image.ndim == 2 else (image, out)
     work = _Work(upscaler, (pixels.shape[0], pixels.shape[1]), (high.shape[0], high.shape[1]))
     pixels = work.add_margins(pixels)
@@ -135,7 +144,8 @@ class _Work:
                 inside = whole[0, :colours, self.top : size[0] - self.top, self.left : size[1] - self.left]
                 rows, columns = self.margins[0]
                 source = low[0, :colours, rows : low.shape[2] - rows, columns : low.shape[3] - columns]
-                fix_colors(inside, source.to(whole.device, torch.float32) / peak, color_fix, options.pad_mode)
+                with torch.autocast(whole.device.type, enabled=False):
+                    fix_colors(inside, source.to(whole.device, torch.float32) / peak, color_fix, options.pad_mode)
             parts = iter([Part(whole, 0, 0, 1.0)])
         for part in parts:
             values = part.pixels[0]

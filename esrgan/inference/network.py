@@ -21,7 +21,7 @@ class Network:
     """A generator that is ready to compute.
 
     Args:
-        generator: The generator in float32; it is copied.
+        generator: The generator; it is copied, and converted to float32.
         device: The device to compute on.
         dtype: Precision of its trunk, which is most of the work; bfloat16 is also that of ``upsampling_layers``.
             Everything else is computed in float32, because rounding errors are most visible there.
@@ -29,7 +29,7 @@ class Network:
     """
 
     def __init__(self, generator: Generator, device: torch.device, dtype: torch.dtype, *, winograd: bool) -> None:
-        generator = copy.deepcopy(generator).eval().requires_grad_(False)
+        generator = copy.deepcopy(generator).float().eval().requires_grad_(False)
         self.generator: Generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.fast = self.generator if dtype == torch.float32 else copy.deepcopy(self.generator)
         for layer in self.fast.trunk + self.fast.upsampling_layers * (dtype == torch.bfloat16):

@@ -54,6 +54,8 @@ class UpscaleOptions:
     color_fix: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.self_ensemble, bool):
+            raise ValueError(f"self_ensemble: expected True or False, got {self.self_ensemble!r}")
         sizes = {name: value for name in _SIZES if (value := getattr(self, name)) is not None}
         for name, value in sizes.items():
             kind: type = numbers.Real if name in ("outscale", "megapixels") else numbers.Integral

@@ -48,7 +48,9 @@ def upscale_pil(upscaler: Upscaler, image: Image.Image, progress: ProgressCallba
         raise ValueError(f"expected 16-bit grey without a transparent colour (PIL has no 16-bit alpha); {remedy}")
     mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
     if mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
-        raise ValueError(f"expected a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16, got {image.mode}")
+        raise ValueError(
+            f"expected a PIL image of mode 1, P, L, LA, RGB, RGBA or I;16, got {image.mode}; use convert()"
+        )
     if image.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
     pixels = np.asarray(image.convert(mode))

@@ -175,7 +175,7 @@ def _upscale_tiles(
             work += more
             done = (first + (last - first) * min(work / total, 1.0)) / short_side
             if part is None:
-                yield Part(torch.empty(len(low), network.out_channels, 0, 0), 0, 0, done)
+                yield Part(low.new_empty(len(low), network.out_channels, 0, 0, dtype=torch.float32), 0, 0, done)
                 continue
             # Lines beyond the true size come from padding for pixel unshuffle; those outside the band are its overlap.
             thickness = min(part.shape[dim], long_side * scale - position)

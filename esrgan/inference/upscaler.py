@@ -37,8 +37,8 @@ class Upscaler:
     Several generators are applied one after the other, without rounding in between, and their factors multiplied.
 
     Args:
-        network: The generator in float32, or several; they are copied.
-        device: The device to compute on.
+        network: The generator, or several; they are copied, and converted to float32.
+        device: The device to compute on, or its name.
         dtype: Precision of the networks' trunks, which are most of the work; bfloat16 is also that of the convolutions
             that upsample. Everything else is computed in float32, because rounding errors are most visible there.
         winograd: Compute float32 on the CPU by Winograd's algorithm, which takes about half the time. Without it, the
@@ -58,7 +58,7 @@ class Upscaler:
     Raises:
         ValueError: If there is no network, an option is out of range, several sizes are set, or ``winograd`` is set for
             another precision or device.
-        TypeError: If an option is unknown.
+        TypeError: If an option is unknown, or a network is no ``Generator``.
 
     Example:
         >>> from esrgan import Upscaler
@@ -72,18 +72,23 @@ class Upscaler:
     def __init__(
         self,
         network: Generator | Sequence[Generator],
-        device: torch.device,
+        device: torch.device | str,
         dtype: torch.dtype = torch.float32,
         *,
         winograd: bool = False,
         **options: Any,
     ) -> None:
         self.options = UpscaleOptions(**options)
+        device = torch.device(device)
         if winograd and (device.type != "cpu" or dtype != torch.float32):
             raise ValueError("winograd: only for float32 on the CPU")
-        networks = [network] if isinstance(network, Generator) else network
+        networks = list(network) if isinstance(network, Sequence) else [network]
         if not networks:
             raise ValueError("expected a network or several, got none")
+        for each in networks:
+            if not isinstance(each, Generator):
+                remedy = "take the generator out of its wrapper, or load a file with Upscaler.from_file"
+                raise TypeError(f"expected an esrgan.models.Generator, got a {type(each).__name__}; {remedy}")
         self.chain = Chain(networks, device, dtype, winograd=winograd)
         self.device, self.dtype, self.winograd = device, dtype, winograd
         self.antialias = True  # when resizing; False as ncnn does in the last layer of a file
@@ -119,13 +124,17 @@ class Upscaler:
             WeightsError: If the file is not an ESRGAN generator, or the model has not been downloaded.
             DeviceError: If the device is not available or does not support the precision.
             ValueError: If the precision is unknown, or an option is out of range.
-            TypeError: If an option is unknown.
+            TypeError: If an option is unknown, or ``path`` is none of the above.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected {', '.join(PRECISIONS)}, got {precision}")
         place = select_device(device)
         dtype, winograd = choose_arithmetic(place, precision)
-        paths = [path] if isinstance(path, (str, Path, GeneratorFile)) else path
+        paths = list(path) if isinstance(path, Sequence) and not isinstance(path, str) else [path]
+        for each in paths:
+            if not isinstance(each, (str, Path, GeneratorFile)):
+                remedy = "a network that is already built goes to Upscaler(network, device)"
+                raise TypeError(f"expected a path, name or GeneratorFile, got a {type(each).__name__}; {remedy}")
         loaded = [each if isinstance(each, GeneratorFile) else load_generator(each) for each in paths]
         upscaler = cls([file.build() for file in loaded], place, dtype, winograd=winograd, **options)
         if not upscaler.options.has_size and any(file.outscale for file in loaded):
@@ -258,8 +267,8 @@ class Upscaler:
 
             progress: Called after each part with the fraction of the work that is done, up to 1. If memory runs
                 out, the work starts again with smaller parts.
-            out: For arrays only: an array of the output's shape and type to write to. If it has the channels of a
-                grey input, networks that colour grey images leave it grey.
+            out: For arrays only: an array of the output's shape and type to write to, apart from the image's memory.
+                If it has the channels of a grey input, networks that colour grey images leave it grey.
 
         Returns:
             The upscaled image.
@@ -268,8 +277,10 @@ class Upscaler:
             ImageError: If a file cannot be read.
             DeviceError: If the device has too little memory.
             WeightsError: If the network's output is not finite, even in float32.
-            ValueError: If the image is none of the above.
+            ValueError: If the image is none of the above, or ``out`` does not fit it.
         """
+        if out is not None and not isinstance(image, np.ndarray):
+            raise ValueError(f"out: only for arrays, got a {type(image).__name__} to upscale")
         if isinstance(image, (str, Path)):
             return pil.upscale_file(self, Path(image), progress)
         if isinstance(image, Image.Image):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,9 @@ Kernels = dict[nn.Module, Tensor]  # of 3×3 convolutions, as (6, 6, C', C)
 TILE = 4  # pixels of the output on each side of a tile
 WINDOW = TILE + 2  # pixels of the input that they depend on
 ROWS = 2  # the dimension of rows of tiles
-INPUT, OUTPUT = (torch.tensor(rows, dtype=torch.float32) for rows in (INPUT_TRANSFORM, OUTPUT_TRANSFORM))
+# Of every tensor that is made here, because a program may have set other defaults.
+_FLOAT32: Any = {"dtype": torch.float32, "device": "cpu"}
+INPUT, OUTPUT = (torch.tensor(rows, **_FLOAT32) for rows in (INPUT_TRANSFORM, OUTPUT_TRANSFORM))
 # Matrix products have a multiple of COLUMNS columns, and at least MIN_COLUMNS.
 COLUMNS, MIN_COLUMNS = 16, 32
 
@@ -78,7 +80,7 @@ ENLARGING = _make_enlarging_transform()
 
 def transform_kernels(network: Generator) -> Kernels:
     """Return the transformed kernels of a network's 3×3 convolutions; they take four times the weights' memory."""
-    along = torch.tensor(KERNEL_TRANSFORM, dtype=torch.float64) / KERNEL_SCALE
+    along = torch.tensor(KERNEL_TRANSFORM, dtype=torch.float64, device="cpu") / KERNEL_SCALE
     outer = torch.kron(along, along)
     kernels: Kernels = {}
     for conv in network.modules():
@@ -151,7 +153,7 @@ class _Scratch:
         """Return a tensor of this shape, with whatever its memory held before, and ``MIN_COLUMNS`` values behind it."""
         size = math.prod(shape)
         if name not in self.buffers or self.buffers[name].numel() < size + MIN_COLUMNS:
-            self.buffers[name] = torch.empty(size + MIN_COLUMNS)
+            self.buffers[name] = torch.empty(size + MIN_COLUMNS, **_FLOAT32)
         return self.buffers[name][:size].view(shape)
 
 
@@ -227,7 +229,7 @@ class _TransformedConvolution:
 
     def start(self, channels: int, rows: int) -> None:
         """Keep the last rows of the newest feature, which has so many channels, between strips; zeros at first."""
-        self.kept = torch.zeros(TILE, TILE, channels, rows, self.grid.batch * self.grid.columns)
+        self.kept = torch.zeros(TILE, TILE, channels, rows, self.grid.batch * self.grid.columns, **_FLOAT32)
 
     def accept(self, new: Tensor, old: int, is_last: bool, spectrum: Tensor) -> Tensor:
         """Transform the newest feature.
@@ -297,7 +299,7 @@ class _TransformedConvolution:
             product[1::positions, 1::positions].add_(self.conv.bias[:, None])
         product = self.turn(product).flatten(2)
         shape = (factor, TILE, factor, TILE, channels, columns)
-        out = torch.empty(shape) if is_kept and factor == 1 else self.scratch.take("out", *shape)
+        out = torch.empty(shape, **_FLOAT32) if is_kept and factor == 1 else self.scratch.take("out", *shape)
         half = self.scratch.take("half", self.size, TILE, channels * columns)
         for q in range(factor):
             _multiply(self.from_positions, product[:, q * positions : (q + 1) * positions], half)

@@ -83,7 +83,7 @@ class LearnedMetric:
         """
         check_pair(sr, hr)
         a, b = map(self._to_rgb, crop_borders(sr, hr, border, _NETWORKS[self.name][1]))
-        with torch.inference_mode(), exact_float32(self.device):
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), exact_float32(self.device):
             if self.name in _VGG16_LAYERS:
                 one, other = ([image, *self.module(image).values()] for image in (a, b))
                 return (

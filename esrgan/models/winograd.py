@@ -174,7 +174,8 @@ class _Matrices(NamedTuple):
 @cache
 def _matrices(dtype: torch.dtype) -> _Matrices:
     b, g, a = (
-        torch.tensor(rows, dtype=torch.float64) for rows in (INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM)
+        torch.tensor(rows, dtype=torch.float64, device="cpu")
+        for rows in (INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM)
     )
     matrices = [b[:, 1:5], torch.kron(g, g) / KERNEL_SCALE**2, a]
     return _Matrices(*(each.to(dtype).contiguous() for each in [*matrices, *(each.T for each in matrices)]))

@@ -369,3 +369,8 @@ def test_command_scales_the_resolution(tmp_path):
     for wrong in ("0", "much"):
         with pytest.raises(SystemExit):
             run(inference, tmp_path / "a.png", "--dpi", wrong)
+
+
+def test_self_ensemble_is_true_or_false():
+    with pytest.raises(ValueError, match="self_ensemble: expected True or False, got 'no'"):
+        UpscaleOptions(self_ensemble="no")

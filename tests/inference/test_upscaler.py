@@ -398,3 +398,65 @@ def test_architecture_of_the_fixture_is_inferred(model):
     architecture = load_generator(model).architecture
     assert architecture == infer_architecture(architecture.build().state_dict())
     assert asdict(architecture)["scale_factor"] == 2
+
+
+@pytest.mark.parametrize("winograd", [False, True])
+def test_default_device_and_dtype_of_pytorch_change_nothing(tmp_path, winograd):
+    network = load_generator(make_model(tmp_path / "model.pth")).build()
+    image = pixels(40, 36, 3)
+    expected = Upscaler(network, CPU, winograd=winograd)(image)
+    try:
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float64)
+        np.testing.assert_array_equal(Upscaler(network, CPU, winograd=winograd)(image), expected)
+        Upscaler(network, CPU, torch.bfloat16)(image)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
+def test_autocast_around_a_call_changes_nothing(model):
+    upscaler = Upscaler.from_file(model, "cpu", color_fix="low")
+    image = pixels(40, 36, 3).astype(np.float32) / 255
+    expected = upscaler(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(upscaler(image), expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (
+            np.zeros((5, 5, 3), np.uint8),
+            r"out: expected a writeable array \(18, 14, 3\) of uint8, got a one \(5, 5, 3\)",
+        ),
+        (np.zeros((18, 14, 3), np.float32), "of float32"),
+        (np.broadcast_to(np.uint8(0), (18, 14, 3)), "got a read-only one"),
+    ],
+)
+def test_out_that_does_not_fit_is_refused(upscaler, out, message):
+    with pytest.raises(ValueError, match=message):
+        upscaler(pixels(9, 7, 3), out=out)
+
+
+def test_out_is_refused_for_the_images_memory_and_for_other_images(upscaler):
+    memory = np.zeros((18, 14, 3), np.uint8)
+    with pytest.raises(ValueError, match="memory of its own"):
+        upscaler(memory[:9, :7], out=memory)
+    with pytest.raises(ValueError, match="only for arrays, got a Image"):
+        upscaler(Image.new("RGB", (7, 9)), out=memory)
+
+
+def test_networks_of_any_precision_and_names_of_devices_are_accepted(model):
+    network = load_generator(model).build()
+    image = pixels(9, 7, 3)
+    expected = Upscaler(network, CPU)(image)
+    np.testing.assert_array_equal(Upscaler(network.double(), "cpu")(image), expected)
+
+
+def test_objects_that_are_no_generators_are_named(model):
+    network = load_generator(model).build()
+    with pytest.raises(TypeError, match="got a DataParallel; take the generator out of its wrapper"):
+        Upscaler(torch.nn.DataParallel(network), CPU)
+    with pytest.raises(TypeError, match=r"got a RRDBNet; a network that is already built goes to Upscaler\("):
+        Upscaler.from_file(network)
