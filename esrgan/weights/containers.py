@@ -20,7 +20,7 @@ from esrgan.files import suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn
-from esrgan.weights.architecture import is_compact
+from esrgan.weights.architecture import MAX_INFLATION, is_compact
 from esrgan.weights.unsupported import GENERATOR_PARTS, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
@@ -28,7 +28,6 @@ KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", 
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
 
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
-MAX_INFLATION = 10  # unpacked size / file size; weights hardly compress, and PyTorch stores them uncompressed
 
 # The first bytes of files that are not weight files, what such a file is, and what to do.
 UNSUPPORTED_SIGNATURES = (

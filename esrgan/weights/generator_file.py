@@ -36,7 +36,7 @@ from esrgan.weights.dialects import BASICSR, EARLIER_LABEL, to_basicsr_names
 _UNKNOWN_ORIGIN = "of unknown training"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no equality that is one truth value
 class GeneratorFile:
     """A generator read from a file.
 
@@ -251,7 +251,9 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
         with atomic_write(path) as file:
             if path.suffix.lower() == ".safetensors":
                 metadata = {key: json.dumps(value) for key, value in content.items() if key != "params"}
-                tensors = {name: value.contiguous() for name, value in content["params"].items()}
+                # The format refuses tensors that share memory, as those of a network with shared weights do.
+                params = content["params"].items()
+                tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in params}
                 file.write(safetensors.torch.save(tensors, metadata))
             else:
                 torch.save(content, file)

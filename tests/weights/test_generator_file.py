@@ -245,3 +245,20 @@ def test_building_draws_no_random_numbers_and_copies_the_weights():
     for name, value in file.state.items():
         assert torch.equal(weights[name], value)
         assert weights[name].data_ptr() != value.data_ptr()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_shared_weights_are_read_and_written(tmp_path, suffix):
+    state = TINY_ARCHITECTURE.build().state_dict()
+    shared = state["body.0.rdb1.conv1.bias"]
+    tied = state | {name: shared for name, value in state.items() if value.shape == shared.shape}
+    save_file(tmp_path / f"a{suffix}", {"params": tied})
+    file = load_generator(tmp_path / f"a{suffix}")
+    assert all(torch.equal(file.state[name], value) for name, value in tied.items())
+
+
+def test_generator_files_can_be_compared(tmp_path):
+    save_file(tmp_path / "a.pth", {"params": TINY_ARCHITECTURE.build().state_dict()})
+    file = load_generator(tmp_path / "a.pth")
+    assert file in {file}
+    assert file != load_generator(tmp_path / "a.pth")
