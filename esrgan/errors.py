@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import override
+
+from esrgan.text import printable
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Problem:
         text = (
             f"{self.place}: expected {self.expected}, got {self.got}" if self.expected else f"{self.place}: {self.got}"
         )
-        return f"{text}; {self.remedy}" if self.remedy else text
+        return printable(f"{text}; {self.remedy}" if self.remedy else text)
 
     @classmethod
     def failure(cls, place: object, what: str, remedy: str = "") -> Problem:
@@ -73,8 +78,21 @@ class EsrganError(Exception):
     def __init__(self, problems: str | Problem | Iterable[str | Problem]) -> None:
         if isinstance(problems, (str, Problem)):
             problems = [problems]
-        self.problems: tuple[str | Problem, ...] = tuple(problems)
+        # Each stays on one line, whatever the names of files in it.
+        lines = (each if isinstance(each, Problem) else printable(each) for each in problems)
+        self.problems: tuple[str | Problem, ...] = tuple(lines)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled as other exceptions are, an error from another process would have all problems in one.
+        return _restore, (type(self), self.problems)
+
+
+def _restore(kind: type[EsrganError], problems: Iterable[str | Problem]) -> EsrganError:
+    error = kind.__new__(kind)
+    EsrganError.__init__(error, problems)
+    return error
 
 
 class ConfigError(EsrganError):

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 
 from esrgan.errors import WeightsError
 from esrgan.models import RRDBNet
+from esrgan.text import printable
 from esrgan.weights import RRDBNetArchitecture, load_generator
 
 TINY = {
@@ -27,7 +28,7 @@ def one_line_message(error, path):
     text = str(error)
     assert "\n" not in text
     assert len(error.problems) == 1
-    assert text.startswith(f"{path}: ")
+    assert text.startswith(f"{printable(str(path))}: ")
     return text
 
 

@@ -1,0 +1,14 @@
+import pickle
+
+from esrgan.errors import ConfigError, LostProcessError, Problem
+
+
+def test_errors_from_other_processes_are_the_same():
+    for error in (ConfigError([Problem("a.json", "1", "2", "fix"), "b"]), LostProcessError("rank 1 has ended")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), again.problems, str(again)) == (type(error), error.problems, str(error))
+
+
+def test_each_problem_stays_on_one_line():
+    error = ConfigError(["a\nb.png: x", Problem("c\nd\x1b[2J.png", "1", "2")])
+    assert str(error).splitlines() == ["a b.png: x", "c d\N{REPLACEMENT CHARACTER}[2J.png: expected 1, got 2"]
