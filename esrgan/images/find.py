@@ -146,8 +146,8 @@ def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     """List the files in a folder and its subfolders.
 
     Returns:
-        The files, sorted, and what is skipped, each with its kind: "hidden file", "hidden folder" (also those of the
-        system, such as @eaDir), "linked folder" or "unreadable folder".
+        The files, sorted, and what is skipped, each with its kind: "hidden file", "hidden folder", "system folder"
+        (such as @eaDir), "linked folder" or "unreadable folder".
 
     Raises:
         OSError: If the folder itself cannot be read.
@@ -165,7 +165,8 @@ def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
             continue
         for path in entries:
             if path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS:
-                skipped[path] = "hidden folder" if path.is_dir() else "hidden file"
+                kind = "hidden" if path.name.startswith(".") else "system"
+                skipped[path] = f"{kind} folder" if path.is_dir() else f"{kind} file"
             elif not path.is_dir():
                 files.append(path)
             elif path.is_symlink():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any, BinaryIO
 
@@ -40,7 +39,8 @@ def read(source: Source) -> ImageData:
         frame = pillow.decode_any(source, "PPM")[1]
     if kind > 3:
         size = height * -(-width // 8) if kind == 4 else frame.nbytes
-        notes += describe_left_out((), source.file.seek(0, os.SEEK_END) - found.end() - 1 - size)
+        source.file.seek(found.end() + 1 + size)
+        notes += describe_left_out((), len(source.file.read().lstrip()))  # some programs end the file with a newline
     elif _is_followed_by_another(source.file, found.end()):
         notes.append("further images in the file not kept")
     return ImageData((frame,), "PPM", changes=tuple(changes), notes=tuple(notes))

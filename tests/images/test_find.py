@@ -69,7 +69,7 @@ def test_list_files_names_what_it_skips(tree):
         ".hidden.png": "hidden file",
         ".git": "hidden folder",
         "sub/.f": "hidden folder",
-        "sub/@eaDir": "hidden folder",
+        "sub/@eaDir": "system folder",
         "link": "linked folder",
     }
     assert names(images.search_images([tree]).skipped, tree) == ["link"]

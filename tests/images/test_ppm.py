@@ -35,6 +35,7 @@ def test_ppm_variants(tmp_path):
         (b"P3\n1 1\n255\n1 2 3\n", [1, 2, 3], ()),
         (b"P1\n1 1\n1\n", [0], ()),
         (b"P4\n1 1\n\0", [255], ()),
+        (b"P4\n1 1\n\0\n", [255], ()),
         (b"P4\n1 1\n\0P4\n1 1\n\0", [255], ("8 bytes after the image not kept",)),
         (b"P3\n1 1\n255\n1 2 3\nP3\n1 1\n255\n4 5 6\n", [1, 2, 3], ("further images in the file not kept",)),
     ):
