@@ -196,27 +196,26 @@ def test_bits_and_chroma_resolution_are_kept(upscaler, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("codec", "pixel_format", "suffix"),
+    ("codec", "pixel_format", "suffix", "other"),
     [
-        ("libvpx-vp9", "yuva420p", ".webm"),
-        ("libvpx-vp9", "yuva420p", ".mkv"),
-        ("prores_ks", "yuva444p10le", ".mov"),
-        ("png", "rgba", ".mov"),
-        ("qtrle", "argb", ".mov"),  # becomes ProRes
+        ("libvpx-vp9", "yuva420p", ".webm", ".webm"),
+        ("libvpx-vp9", "yuva420p", ".mkv", ".mkv"),
+        ("libvpx-vp9", "yuva420p", ".webm", ".mov"),  # becomes ProRes
+        ("prores_ks", "yuva444p10le", ".mov", ".mov"),
+        ("png", "rgba", ".mov", ".mov"),
+        ("qtrle", "argb", ".mov", ".mov"),  # becomes ProRes
+        ("qtrle", "argb", ".mov", ".mkv"),  # becomes VP9
     ],
 )
-def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix):
+def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix, other):
     frames = pictures(3, channels=4)
     frames[:, :, :12, 3] = 255
     frames[:, :, 12:, 3] = 0
     source = write_film(tmp_path / f"a{suffix}", frames, codec=codec, pixel_format=pixel_format)
-    make(upscaler, source, tmp_path / f"b{suffix}")
+    make(upscaler, source, target := tmp_path / f"b{other}")
     low, high = (
-        [
-            colour.to_pixels(shot.frame, colour.coding_of(shot.frame))
-            for shot in Film(tmp_path / f"{name}{suffix}").shots()
-        ]
-        for name in "ab"
+        [colour.to_pixels(shot.frame, colour.coding_of(shot.frame)) for shot in Film(path).shots()]
+        for path in (source, target)
     )
     assert len(high) == len(low) == 3
     expected = upscaler(low[1])
@@ -228,7 +227,21 @@ def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix):
 def test_transparency_that_a_codec_cannot_hold_is_named(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mov", pictures(1, channels=4), codec="png", pixel_format="rgba")
     job = VideoJob(upscaler, source, tmp_path / "b.mp4", VideoOptions(codec="h264"))
-    assert job.notes() == ["transparency not kept, because libx264 has none; --codec vp9, prores or ffv1 keeps it"]
+    assert [note.partition(";")[0] for note in job.notes()] == ["transparency not kept"]
+
+
+def test_transparency_of_vp9_is_not_promised_in_mp4(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.webm", pictures(1, channels=4), codec="libvpx-vp9", pixel_format="yuva420p")
+    job = VideoJob(upscaler, source, tmp_path / "b.mp4", VideoOptions())
+    assert job.encoding.pixel_format == "yuv420p"
+    assert [note.partition(";")[0] for note in job.notes()] == ["transparency not kept"]
+
+
+def test_an_opaque_output_does_not_state_transparency(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.webm", pictures(1, channels=4), codec="libvpx-vp9", pixel_format="yuva420p")
+    make(upscaler, source, tmp_path / "b.mkv", codec="h264")
+    with av.open(str(tmp_path / "b.mkv")) as film:
+        assert "alpha_mode" not in {key.lower() for key in film.streams.video[0].metadata}
 
 
 def test_the_matrix_that_players_assume_for_a_small_film_is_stated(upscaler, tmp_path):
