@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -848,6 +849,56 @@ def test_a_closed_pipe_ends_the_work_quietly(model, tmp_path):
     command = f"{sys.executable} -m esrgan video {source} -o - -m {model} --device cpu | head -c 1000 > /dev/null"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def damage(film: Path) -> None:
+    """Overwrite bytes of the second of two intra-coded pictures, which the decoder conceals."""
+    content = bytearray(film.read_bytes())
+    with av.open(str(film)) as container:
+        packet = next(each for number, each in enumerate(container.demux(video=0)) if number == 1)
+        begin = content.index(bytes(packet)) + packet.size // 3
+    content[begin : begin + 8] = b"\xff" * 8
+    film.write_bytes(content)
+
+
+def test_concealed_damage_is_a_warning_and_code_1(model, tmp_path, capsys):
+    source = write_film(tmp_path / "a.mkv", pictures(3), options={"g": "1"})
+    damage(source)
+    assert run(video_command, source, "-m", model, "--device", "cpu") == 1
+    assert "1 damaged frame upscaled as far as decoded" in capsys.readouterr().err
+
+
+def test_damage_before_an_interruption_is_reported_at_the_end(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(segments.FRAMES + 2), options={"g": "1"})
+    damage(source)
+    first = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(itertools.islice(first.upscale(), segments.FRAMES + 1))
+    first.film.close()
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == ["1 damaged frame upscaled as far as decoded"]
+
+
+def test_a_complete_folder_of_segments_counts_its_frames(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(3))
+    list(VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()).upscale())
+    again = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    assert [progress.frames for progress in again.upscale()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("missing", "notes"),
+    [
+        (range(150, 200), ["frames are missing between 0:00:05.96 and 0:00:08"]),
+        (range(150, 160), []),  # too short for a note
+        ([*range(150, 200), *range(300, 340, 2)], []),  # steps vary, so that the picture may stand still
+    ],
+)
+def test_gaps_of_films_with_a_constant_rate_are_named(upscaler, tmp_path, missing, notes):
+    film = Film(write_film(tmp_path / "a.mkv", pictures(1)))
+    times = [40 * i for i in range(500) if i not in missing]
+    upscale._note_missing_parts(film, times, times[-1] + 1)
+    assert list(film.errors.notes()) == notes
 
 
 def test_a_truncated_film_ends_with_a_warning_and_code_1(model, tmp_path, capsys):
