@@ -277,7 +277,7 @@ def upscale_video(
         options: How to read and write.
 
     Yields:
-        The progress after each frame.
+        The progress at the start if there are complete segments, and after each frame.
 
     Raises:
         VideoError: If the film cannot be read, the output cannot be written or exists, or the folder with the segments
