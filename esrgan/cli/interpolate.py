@@ -163,6 +163,7 @@ def _blend_images(args: argparse.Namespace) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     with process.importing():
+        from esrgan.evaluation.outputs import check_replaceable
         from esrgan.evaluation.sweep import plot_curve
         from esrgan.files import write_bytes
         from esrgan.interpolation import load_blend
@@ -176,6 +177,7 @@ def _sweep(args: argparse.Namespace) -> int:
     for dataset in evaluation.datasets:
         assert dataset.out_dir is not None  # noqa: S101  for the type checker
         try:
+            check_replaceable(dataset.out_dir / "curve.png")
             write_bytes(dataset.out_dir / "curve.png", plot_curve(dataset, alphas))
             log.info("%s: curve; %s/*_strip.png: blends side by side", dataset.out_dir / "curve.png", dataset.out_dir)
         except EsrganError as error:

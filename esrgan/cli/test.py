@@ -111,7 +111,7 @@ def evaluate_and_report(
     if args.out_dir:
         renderers[args.out_dir / "report.md"] = lambda result: evaluation.render_markdown(result, num_listed)
         renderers[args.out_dir / "report.html"] = lambda result: evaluation.render_html(result, num_listed or 2)
-    _check_outputs(args)
+    _check_outputs(args, evaluation.check_replaceable)
     known = {field.name for field in fields(evaluation.EvaluationOptions)}
     options = {name: value for name, value in vars(args).items() if name in known}
     options |= {"num_shown": (num_listed or 2) if args.out_dir else 0, "strips": strips}
@@ -140,8 +140,8 @@ def evaluate_and_report(
     return result, process.OK if is_complete and not result.errors else process.SOME_FAILED
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
-    """Check that the reports can be written, each to a file of its own."""
+def _check_outputs(args: argparse.Namespace, check_replaceable: Callable[[Path], None]) -> None:
+    """Check that the reports can be written, each to a file of its own, which is not one of the user's."""
     out_dir: Path | None = args.out_dir
     outputs = [path for path in (args.json, args.csv) if path]
     reports = [out_dir / "report.md", out_dir / "report.html"] if out_dir else []
@@ -150,17 +150,6 @@ def _check_outputs(args: argparse.Namespace) -> None:
             raise EsrganError(f"{one}: cannot be written, because {other} is an output too; choose different names")
     if out_dir and out_dir.exists():  # else evaluate() creates it, unless it is in a dataset
         outputs += reports
-    for path in reports:
-        if path.is_file() and path.stat().st_size and not _is_report(path):
-            raise EsrganError(f"{path}: exists and is not a report of this command; move it, or choose another folder")
     for path in outputs:
+        check_replaceable(path)
         check_output_path(path)
-
-
-def _is_report(path: Path) -> bool:
-    """Return whether a file is an earlier report of this command, which a new one replaces."""
-    try:
-        content = path.read_bytes()
-    except OSError:  # nobody can tell what it is
-        return False
-    return any(mark in content for mark in (b"\nconventions: ", b"\n<title>Evaluation of "))

@@ -3,6 +3,7 @@
 from esrgan.evaluation.html_report import render_html
 from esrgan.evaluation.markdown import render_dataset, render_markdown
 from esrgan.evaluation.measuring import EvaluationOptions
+from esrgan.evaluation.outputs import check_replaceable
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation, ImageResult
 from esrgan.evaluation.run import evaluate, unique_names
 
@@ -11,6 +12,7 @@ __all__ = [
     "Evaluation",
     "EvaluationOptions",
     "ImageResult",
+    "check_replaceable",
     "evaluate",
     "render_dataset",
     "render_html",

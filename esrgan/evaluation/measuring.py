@@ -21,6 +21,7 @@ from esrgan.devices import is_out_of_memory
 from esrgan.errors import EsrganError
 from esrgan.evaluation.cache import ResultCache, hash_arrays, hash_weights, score_key
 from esrgan.evaluation.crops import ImageCrop, ImageVersions
+from esrgan.evaluation.outputs import SOFTWARE, check_replaceable
 from esrgan.evaluation.results import DatasetEvaluation, ImageResult
 from esrgan.evaluation.sweep import make_side_by_side
 from esrgan.inference import Upscaler
@@ -297,7 +298,8 @@ class Measurement:
         if self.options.strips:
             files[output_path(folder, image, "strip")] = make_side_by_side(versions, self.options.strips)
         for path, pixels in files.items():
-            images.write_pixels(path, pixels, overwrite=True)
+            check_replaceable(path)  # a file of the user's may have come since the start
+            images.write_pixels(path, pixels, overwrite=True, software=SOFTWARE)
 
 
 def output_path(folder: Path, image: str, method: str) -> Path:

@@ -16,6 +16,7 @@ from esrgan.devices import select_device
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.measuring import BICUBIC, DatasetImage, EvaluationOptions, Measurement, Method, output_path
+from esrgan.evaluation.outputs import check_replaceable
 from esrgan.evaluation.provenance import describe_conventions, describe_run
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.files import cache_dir, check_output_path, describe_path, expand_user
@@ -88,7 +89,7 @@ def evaluate(
     if unknown := {*options.strips} - files.keys():
         raise EsrganError(f"strips: expected names of models, got {', '.join(sorted(unknown))}")
     names = (BICUBIC, *files)
-    folders = _choose_folders(options.out_dir, sources, found, names)
+    folders = _choose_folders(options, sources, found, names)
     available, unavailable = _load_metrics(names_of_metrics, options)
     results = [
         DatasetEvaluation(
@@ -229,13 +230,13 @@ def _find_images(source: str | Folders, scale: int, data_root: str | Path | None
 
 
 def _choose_folders(
-    out_dir: str | Path | None,
+    options: EvaluationOptions,
     sources: Mapping[str, str | Folders],
     found: Mapping[str, tuple[list[DatasetImage], str]],
     methods: Sequence[str],
 ) -> dict[str, Path]:
     """Create an output folder for each dataset, named after it, after checking that outputs overwrite nothing."""
-    if out_dir is None:
+    if options.out_dir is None:
         return {}
     if unusable := [method for method in methods if "/" in method or "\0" in method]:
         raise EsrganError(f"{unusable[0]!r}: output files cannot have this name of a model; choose another one")
@@ -244,9 +245,9 @@ def _choose_folders(
         for name, source in sources.items()
     }
     names = unique_names(paths[0].with_name(f"{paths[0].name}.x") for paths in places.values())
-    folders = {dataset: expand_user(out_dir) / name for dataset, name in zip(sources, names, strict=True)}
+    folders = {dataset: expand_user(options.out_dir) / name for dataset, name in zip(sources, names, strict=True)}
     longest = [
-        _check_folder(folders[dataset], places[dataset], dataset_images, methods)
+        _check_folder(folders[dataset], places[dataset], dataset_images, methods, bool(options.strips))
         for dataset, (dataset_images, _) in found.items()
     ]
     for path in longest:
@@ -255,9 +256,9 @@ def _choose_folders(
 
 
 def _check_folder(
-    folder: Path, places: Iterable[Path], dataset_images: Sequence[DatasetImage], methods: Iterable[str]
+    folder: Path, places: Iterable[Path], dataset_images: Sequence[DatasetImage], methods: Iterable[str], strips: bool
 ) -> Path:
-    """Check that the outputs would overwrite neither the evaluated images nor each other, nor become part of them.
+    """Check that the outputs would overwrite no file of the user's nor each other, nor become part of the dataset.
 
     Returns:
         The output with the longest name.
@@ -271,12 +272,14 @@ def _check_folder(
         )
     owners: dict[Path, str] = {}
     for image in dataset_images:
-        for method in (*methods, "sheet", "strip"):
+        for method in (*methods, "sheet", *["strip"] * strips):
             path = output_path(folder, image.name, method)
             if (owner := owners.setdefault(path, image.name)) != image.name:
                 raise EsrganError(
                     f"{path}: would be the output of both {owner} and {image.name}; rename a model or an image"
                 )
+    for path in owners:
+        check_replaceable(path)
     return max(owners, key=lambda path: len(os.fsencode(path)))
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from esrgan import images
 from esrgan.errors import EsrganError
 from esrgan.evaluation.crops import ImageVersions, find_most_different_window
+from esrgan.evaluation.outputs import SOFTWARE
 from esrgan.evaluation.results import DatasetEvaluation
 from esrgan.text import format_count, printable
 
@@ -65,7 +66,7 @@ def plot_curve(dataset: DatasetEvaluation, alphas: Mapping[str, float]) -> bytes
     title = f"{printable(dataset.dataset)}, mean of {num_images}"
     figure.suptitle(title, parse_math=False)  # a dollar sign in a name is not a formula
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120)
+    figure.savefig(out, format="png", dpi=120, metadata={"Software": SOFTWARE})
     return out.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from esrgan.images.exif import adjust_exif
 from esrgan.images.image import DEFAULT_QUALITY, ImageData
@@ -132,6 +133,13 @@ def encode(file: BinaryIO, pixels: NDArray[np.uint8], name: str, **options: Any)
     """Write an image (H, W, 1 to 4) in the format of a name in ``FILE_FORMATS``, with options of Pillow's."""
     pixels = np.ascontiguousarray(squeeze_grey(pixels))
     Image.fromarray(pixels).save(file, name, **_OPTIONS.get(name, {}), **options)
+
+
+def name_software(name: str) -> PngInfo:
+    """Return an option for ``encode`` that stores the name of a program in a PNG file."""
+    info = PngInfo()
+    info.add_text("Software", name)
+    return info
 
 
 def has_pil_mode(image: ImageData) -> bool:

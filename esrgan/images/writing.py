@@ -145,7 +145,9 @@ def set_resolution(image: ImageData, resolution: float | Literal["keep", "scale"
     return dataclasses.replace(image, dpi=dpi, dpi_factors=factors)
 
 
-def write_pixels(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool = False) -> None:
+def write_pixels(
+    path: str | Path, image: NDArray[np.uint8], *, overwrite: bool = False, software: str | None = None
+) -> None:
     """Write an image for training or evaluation atomically, so that a failure leaves no partial file.
 
     Compression is lossless, except for JPEG, which has quality 95 and full colour resolution (4:4:4).
@@ -154,6 +156,7 @@ def write_pixels(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool 
         path: Path of the output; the suffix, one of ``DATASET_SUFFIXES``, chooses the format. WebP stores grey as RGB.
         image: Array (H, W, 1 | 3 | 4) of uint8 in [0, 255].
         overwrite: Replace an existing file.
+        software: Name of the program, which is stored in PNG files; None stores none.
 
     Raises:
         ImageError: The suffix is unknown, the format cannot store the image, the file exists, or writing fails.
@@ -171,7 +174,8 @@ def write_pixels(path: str | Path, image: NDArray[np.uint8], *, overwrite: bool 
     if name == "BMP" and channels == 4:
         raise ImageError(Problem(str(path), "no transparency for BMP", "an alpha channel", "write .png, .webp or .tif"))
     pillow = importlib.import_module("esrgan.images.pillow")
-    _write_atomically(path, name, lambda file: pillow.encode(file, image, name), overwrite=overwrite)
+    options = {"pnginfo": pillow.name_software(software)} if software and name == "PNG" else {}
+    _write_atomically(path, name, lambda file: pillow.encode(file, image, name, **options), overwrite=overwrite)
 
 
 def _write_atomically(path: Path, name: str, write: Callable[[BinaryIO], None], *, overwrite: bool) -> None:

@@ -46,6 +46,7 @@ CODECS = {
 LOSSLESS = ("ffv1", "png")
 _DEFAULT, _DEFAULT_FOR_WEBM = "libx264", "libvpx-vp9"
 _WITH_ALPHA = ("libvpx", "libvpx-vp9", "prores_ks", "ffv1", "png")
+VPX = ("libvpx", "libvpx-vp9")  # alpha is a second stream within each packet, which MP4 and MOV cannot hold
 _DEFAULT_FOR_ALPHA = {"mov": "prores_ks", "matroska": "libvpx-vp9", "webm": "libvpx-vp9"}
 # Encoders use a fixed number of threads, because the output of some depends on it.
 _THREADS = 4
@@ -153,8 +154,10 @@ def choose_encoding(
     if target is None:
         name, formats = "wrapped_avframe", Y4M_FORMATS
     else:
-        name = _choose_codec(properties, CONTAINERS[target.suffix.lower()], codec, size)
+        container = CONTAINERS[target.suffix.lower()]
+        name = _choose_codec(properties, container, codec, size)
         formats = [each.name for each in Codec(name, "w").video_formats or ()]
+        formats = [each for each in formats if not colour.has_alpha(each) or _keeps_alpha(name, container)]
     usable = [each for each in formats if colour.is_supported(each) and not each.startswith(_NOT_CHOSEN)]
     if pixel_format is not None and pixel_format not in usable:
         remedy = did_you_mean(pixel_format, usable, f"choose one of {', '.join(usable)}")
@@ -180,7 +183,7 @@ def choose_encoding(
         except VideoError as error:
             problem = error
         else:
-            return replace(encoding, notes=(*wanted.describe_loss(_Traits.of(chosen), name), *encoding.notes))
+            return replace(encoding, notes=(*wanted.describe_loss(_Traits.of(chosen)), *encoding.notes))
     raise problem
 
 
@@ -227,8 +230,8 @@ def _choose_codec(properties: VideoProperties, container: str, codec: str | None
     is_tiny = max(size) <= _SMALLEST_H265
     if codec is None:
         own = CODECS.get(properties.codec, "")
-        if colour.has_alpha(properties.pixel_format) and own not in _WITH_ALPHA:
-            own = _DEFAULT_FOR_ALPHA.get(container, "")
+        if colour.has_alpha(properties.pixel_format) and not (_keeps_alpha(own, container) and fits(own, container)):
+            own = _DEFAULT_FOR_ALPHA.get(container, own)
         candidates = [
             "" if is_tiny and own == "libx265" else own,
             _DEFAULT_FOR_WEBM if container == "webm" else _DEFAULT,
@@ -248,6 +251,11 @@ def _choose_codec(properties: VideoProperties, container: str, codec: str | None
         suffix = next(each for each, other in CONTAINERS.items() if fits(name, other))
         raise VideoError(Problem.failure("--codec", got, f"choose another codec, or -o FILE{suffix}"))
     return name
+
+
+def _keeps_alpha(codec: str, container: str) -> bool:
+    """Return whether frames keep their alpha if they are encoded by a codec in a container that can hold it."""
+    return codec in _WITH_ALPHA and (codec not in VPX or container in ("matroska", "webm"))
 
 
 def fits(codec: str, container: str) -> bool:
@@ -304,10 +312,10 @@ class _Traits:
             other.has_alpha and not self.has_alpha,
         )
 
-    def describe_loss(self, other: _Traits, codec: str) -> Iterator[str]:
+    def describe_loss(self, other: _Traits) -> Iterator[str]:
         """Yield sentences about what another format cannot hold."""
         if self.has_alpha and not other.has_alpha:
-            yield f"transparency not kept, because {codec} has none; --codec vp9, prores or ffv1 keeps it"
+            yield "transparency not kept; --codec vp9 (in .mkv and .webm), prores (in .mkv and .mov) or ffv1 keeps it"
         if self.depth > other.depth:
             yield f"{self.depth} bits per sample reduced to {other.depth}; --codec ffv1 keeps them"
         if other.is_grey and not self.is_grey:

@@ -17,7 +17,8 @@ import av
 from esrgan import files
 from esrgan.errors import Problem, VideoError
 from esrgan.text import describe_error, one_line
-from esrgan.video.encoding import CONTAINERS, Encoding
+from esrgan.video.colour import has_alpha
+from esrgan.video.encoding import CONTAINERS, VPX, Encoding
 from esrgan.video.segments import Segment, SegmentFolder, read_packets
 from esrgan.video.source import Film, open_file
 
@@ -88,9 +89,9 @@ def _add_copy(container: Any, stream: Any) -> Any:
 
 
 def _is_stale(key: str) -> bool:
-    """Return whether metadata are about the old file: its brand, its program, or Matroska's statistics."""
-    stale = ("encoder", "major_brand", "minor_version", "compatible_brands")
-    return key in stale or re.match("(BPS|DURATION|NUMBER_OF_|_STATISTICS)", key) is not None
+    """Return whether metadata are about the old file: its brand, program and alpha, or Matroska's statistics."""
+    stale = ("encoder", "major_brand", "minor_version", "compatible_brands", "alpha_mode")
+    return key.lower() in stale or re.match("(BPS|DURATION|NUMBER_OF_|_STATISTICS)", key) is not None
 
 
 def assemble(
@@ -161,6 +162,8 @@ def _add_video(output: Any, template: Any, film: Film, encoding: Encoding) -> An
     if film.properties.display_matrix is not None:
         video.set_display_matrix(film.properties.display_matrix)
     video.metadata.update({key: value for key, value in film.metadata.items() if not _is_stale(key)})
+    if encoding.codec in VPX and has_alpha(encoding.pixel_format):
+        video.metadata["alpha_mode"] = "1"  # without it, players and FFmpeg show opaque frames
     video.disposition = film.disposition
     return video
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -41,12 +42,14 @@ class Segment:
         times: The times of its frames, in units of the film's time base.
         last_digest: Checksum of the decoded frame at the last of these times.
         last_duration: How long that frame is shown, in the same units; 0 if the film does not say.
+        errors: What could not be read there, as in ``ReadErrors.counts``.
     """
 
     number: int
     times: tuple[int, ...]
     last_digest: str
     last_duration: int
+    errors: Mapping[str, int]
 
 
 def folder_of(target: Path) -> Path:
@@ -145,7 +148,7 @@ class SegmentFolder:
             writer = SegmentWriter(file, encoding)
             yield writer
             writer.finish()
-        segment = Segment(number, tuple(writer.times), writer.last_digest, writer.last_duration)
+        segment = Segment(number, tuple(writer.times), writer.last_digest, writer.last_duration, dict(writer.errors))
         content = asdict(segment) | {"size": self.video_path(number).stat().st_size}
         with self.explain_errors(), files.atomic_write(self.path / f"{number:06}.json") as file:
             file.write(json.dumps(content).encode())
@@ -169,11 +172,13 @@ class SegmentWriter:
         times: The times of the frames so far.
         last_digest: Checksum of the film's frame that belongs to the last of them.
         last_duration: How long the last of them is shown; 0 if the film does not say.
+        errors: What could not be read of the film there, as in ``ReadErrors.counts``.
     """
 
     def __init__(self, file: Any, encoding: Encoding) -> None:
         self.times: list[int] = []
         self.last_digest, self.last_duration = "", 0
+        self.errors: Counter[str] = Counter()
         self._encoding, self._num_packets = encoding, 0
         container = "matroska" if fits(encoding.codec, "matroska") else "nut"
         self._container = av.open(file, "w", format=container)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -93,25 +94,31 @@ class ReadErrors:
     """What could not be read from a film.
 
     Attributes:
-        packets: Packets that could not be decoded.
-        repeated_times: Frames that were skipped because their time stamp is not after that of the frame before.
+        counts: How many "packets" could not be decoded, "frames" are damaged, and frames were skipped because their
+            time stamp is not after that of the frame before ("times").
+        gaps: Where frames are missing.
         lost_start: Time at the beginning that cannot be decoded, in seconds, because a key frame is missing.
         ended_early: Why or where reading ended before the end of the film; empty if it did not.
         is_uneven: Whether times of frames are not those of a constant rate, if the output can only have one.
     """
 
-    packets: int = 0
-    repeated_times: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    gaps: list[str] = field(default_factory=list)
     lost_start: Fraction = Fraction(0)
     ended_early: str = ""
     is_uneven: bool = False
 
     def notes(self) -> Iterator[str]:
         """Yield sentences for people to read."""
-        if self.packets:
-            yield f"{format_count(self.packets, 'damaged packet')} skipped"
-        if self.repeated_times:
-            yield f"{format_count(self.repeated_times, 'frame')} with repeated or decreasing times skipped"
+        if self.counts["packets"]:
+            yield f"{format_count(self.counts['packets'], 'damaged packet')} skipped"
+        if self.counts["frames"]:
+            yield f"{format_count(self.counts['frames'], 'damaged frame')} upscaled as far as decoded"
+        if self.counts["times"]:
+            yield f"{format_count(self.counts['times'], 'frame')} with repeated or decreasing times skipped"
+        if self.gaps:
+            more = f", and {format_count(len(self.gaps) - 1, 'more gap')}" if len(self.gaps) > 1 else ""
+            yield f"frames are missing {self.gaps[0]}{more}"
         if self.lost_start:
             yield f"the first {float(self.lost_start):.3f} s cannot be decoded, because their key frame is missing"
         if self.ended_early:
@@ -208,12 +215,13 @@ class Film:
                 remedy = f"upscale the parts by themselves: --end {at}, then --start {at}"
                 raise self._refuse(f"frames of {was} throughout", f"{now} at {at}", remedy)
             if last is not None and shot.time <= last:
-                self.errors.repeated_times += 1
+                self.errors.counts["times"] += 1
                 continue
             last = shot.time
             if end is not None and shot.time >= end:
                 return
             if start is None or shot.time >= start:
+                self.errors.counts["frames"] += frame.is_corrupt
                 yield shot
 
     def skip_to(self, time: int, digest: str | None = None) -> bool:
@@ -318,8 +326,8 @@ class Film:
             except av.error.EOFError:
                 return
             except (av.error.InvalidDataError, av.error.UndefinedError):
-                self.errors.packets += 1
-                if not has_begun and self.errors.packets > _MAX_DAMAGED_START:
+                self.errors.counts["packets"] += 1
+                if not has_begun and self.errors.counts["packets"] > _MAX_DAMAGED_START:
                     return
                 continue
             except (av.error.FFmpegError, OSError) as error:

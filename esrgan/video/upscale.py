@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +26,8 @@ from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
 from esrgan.video.source import Film, TimedFrame, format_time
 
 _DECODED = 3  # frames that wait for the networks
-_MISSING_S = 1  # between the last frame and the end that the film states, if that is noted
+_MISSING_S = 1  # between two frames, or the last one and the end that the film states, if that is noted
+_EVEN_STEPS = 100  # steps between frames for each uneven one, if a film has a constant frame rate
 _SAMPLE = 1 << 20  # bytes at each end of a film that identify it
 
 
@@ -150,7 +153,7 @@ class VideoJob:
             processes: How many processes share the work; process p takes segments p, p + processes, and so on.
 
         Yields:
-            The progress after each frame.
+            The progress at the start if there are complete segments, and after each frame.
 
         Raises:
             VideoError: If the film has damaged parts that cannot be skipped, or a segment cannot be written.
@@ -173,7 +176,10 @@ class VideoJob:
                     is_wanted = number % processes == process and number not in done
                     yield number, shot, colour.to_pixels(shot.frame, self.film.properties.coding) if is_wanted else None
 
-            frames, upscale_frames = first * FRAMES, FrameUpscaler(self.upscaler, self.options.steady)
+            frames = sum(len(done[number].times) for number in range(first))
+            upscale_frames = FrameUpscaler(self.upscaler, self.options.steady)
+            if frames:
+                yield VideoProgress(frames, 0, 0, self.num_frames)
             together = pipeline.num_together(self.upscaler, self.film.properties.height, self.film.properties.width)
             for number, group in itertools.groupby(
                 make_ahead(self.upscaler, prepare(), _DECODED), key=lambda each: each[0]
@@ -185,6 +191,7 @@ class VideoJob:
                     self.folder.write(number, self.encoding) as writer,
                     FrameEncoder(self.upscaler, self.encoding, writer.add) as encoder,
                 ):
+                    before = Counter(self.film.errors.counts) if number else Counter()
                     upscale_frames.begin_segment()
                     for batch in batches(group, together):
                         highs = upscale_frames([pixels for _, _, pixels in batch])
@@ -193,6 +200,7 @@ class VideoJob:
                             frames += 1
                             counts = upscale_frames.computed, upscale_frames.repeated
                             yield VideoProgress(frames, *counts, self.num_frames)
+                    writer.errors = self.film.errors.counts - before
 
     def assemble(self) -> list[str]:
         """Write the output from the segments, and delete them.
@@ -224,7 +232,9 @@ class VideoJob:
         if not segments:
             remedy = "check --start and --end" if self._start is not None or self._end is not None else "check the film"
             raise VideoError(Problem(str(self.film.path), "at least one frame", "none", remedy))
-        _note_missing_end(self.film, segments[-1].times[-1] * self.film.properties.time_base, self._end)
+        errors = (Counter(segment.errors) for segment in segments)  # also of earlier attempts and other processes
+        self.film.errors.counts = sum(errors, Counter())
+        _note_missing_parts(self.film, [time for segment in segments for time in segment.times], self._end)
         return [*self.film.errors.notes()]
 
     def _identify(self) -> dict[str, Any]:
@@ -267,7 +277,7 @@ def upscale_video(
         options: How to read and write.
 
     Yields:
-        The progress after each frame.
+        The progress at the start if there are complete segments, and after each frame.
 
     Raises:
         VideoError: If the film cannot be read, the output cannot be written or exists, or the folder with the segments
@@ -318,7 +328,6 @@ def pipe_video(
         frame.pts, frame.time_base = next(numbers), encoding.time_base
         times.append(shot.time)
         film.errors.is_uneven |= abs((shot.time - times[0]) * base * rate - frame.pts) > 1
-        del times[1:-1]  # the first and the last are needed
         container.mux(stream.encode(frame))
 
     upscale_frames = FrameUpscaler(upscaler, options.steady)
@@ -334,12 +343,21 @@ def pipe_video(
     except av.error.PyAVCallbackError as error:
         raise BrokenPipeError from error
     if times:
-        _note_missing_end(film, times[-1] * base, end)
+        _note_missing_parts(film, times, end)
 
 
-def _note_missing_end(film: Film, last: Fraction, end: int | None) -> None:
-    """Note it if a film ends earlier than it states."""
+def _note_missing_parts(film: Film, times: Sequence[int], end: int | None) -> None:
+    """Note it if a film ends earlier than it states, or a film of a constant frame rate has gaps."""
     properties, errors = film.properties, film.errors
+    last = times[-1] * properties.time_base
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    step = statistics.median(steps) if steps else 0
+    is_gap = [(each - step) * properties.time_base > _MISSING_S for each in steps]
+    num_uneven = sum(abs(each - step) > step / 2 for each in steps)
+    if num_uneven * _EVEN_STEPS <= len(steps):  # otherwise a long step can be a picture that stands still
+        pairs = itertools.compress(itertools.pairwise(times), is_gap)
+        ends = ([format_time(time * properties.time_base - properties.begin) for time in pair] for pair in pairs)
+        errors.gaps = [f"between {before} and {after}" for before, after in ends]
     if end is None and properties.end is not None and properties.end - last > _MISSING_S:
         found, stated = (format_time(time - properties.begin) for time in (last, properties.end))
         errors.ended_early = f"{errors.ended_early} at {found} of {stated}".strip()

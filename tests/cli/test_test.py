@@ -316,18 +316,24 @@ def test_two_outputs_at_one_path_are_refused(photos, model, tmp_path, capsys, mo
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "model.pth"}
 
 
-@pytest.mark.parametrize("name", ["report.md", "report.html"])
-def test_a_report_replaces_only_an_earlier_report(photos, model, tmp_path, capsys, name):
-    out = tmp_path / "out"
-    arguments = (model, "-d", photos, "-o", out, "--device", "cpu")
+def test_outputs_replace_only_earlier_outputs(photos, model, tmp_path, capsys):
+    out, name = tmp_path / "out", sorted(photos.iterdir())[0].stem
+    arguments = (model, "-d", photos, "-o", out, "--json", out / "a.json", "--csv", out / "a.csv", "--device", "cpu")
     assert run(test_command, *arguments) == 0
+    (out / "a.csv").write_bytes(b"")  # such as a file that mktemp has made
+    assert run(test_command, *arguments, "--no-cache") == 0
+    assert (out / "a.csv").stat().st_size
+    images = [out / photos.name / f"{name}_{kind}.png" for kind in ("bicubic", model.stem, "sheet")]
+    for path in [out / "report.md", out / "report.html", out / "a.json", out / "a.csv", *images]:
+        before = path.read_bytes()
+        shutil.copy(photos / f"{name}.png", path)
+        capsys.readouterr()
+        assert run(test_command, *arguments) == 2
+        expected = "exists and is not an output of an earlier evaluation; move it, or choose another output"
+        assert capsys.readouterr().err == f"error: {path}: {expected}\n"
+        assert path.read_bytes() == (photos / f"{name}.png").read_bytes()
+        path.write_bytes(before)
     assert run(test_command, *arguments) == 0
-    (out / name).write_text("my thesis")
-    capsys.readouterr()
-    assert run(test_command, *arguments) == 2
-    expected = "exists and is not a report of this command; move it, or choose another folder"
-    assert capsys.readouterr().err == f"error: {out / name}: {expected}\n"
-    assert (out / name).read_text() == "my thesis"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

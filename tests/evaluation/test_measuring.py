@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -104,9 +106,7 @@ def test_only_missing_results_are_computed(photos, model, tmp_path):
     assert calls(out_dir=out)[0] == [3, 3]  # output files are requested
     assert calls(out_dir=out)[0] == [0, 0]
     (out / "1_mine.png").unlink()
-    images.write_pixels(
-        out / "2_mine.png", images.read_pixels(out / "0_mine.png", 3), overwrite=True
-    )  # as from another run
+    shutil.copy(out / "0_mine.png", out / "2_mine.png")  # as from another run
     assert calls(out_dir=out)[0] == [0, 2]
     images.write_pixels(photos / "0.png", 255 - images.read_pixels(photos / "0.png", 3), overwrite=True)
     assert calls()[0] == [1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -196,27 +197,26 @@ def test_bits_and_chroma_resolution_are_kept(upscaler, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("codec", "pixel_format", "suffix"),
+    ("codec", "pixel_format", "suffix", "other"),
     [
-        ("libvpx-vp9", "yuva420p", ".webm"),
-        ("libvpx-vp9", "yuva420p", ".mkv"),
-        ("prores_ks", "yuva444p10le", ".mov"),
-        ("png", "rgba", ".mov"),
-        ("qtrle", "argb", ".mov"),  # becomes ProRes
+        ("libvpx-vp9", "yuva420p", ".webm", ".webm"),
+        ("libvpx-vp9", "yuva420p", ".mkv", ".mkv"),
+        ("libvpx-vp9", "yuva420p", ".webm", ".mov"),  # becomes ProRes
+        ("prores_ks", "yuva444p10le", ".mov", ".mov"),
+        ("png", "rgba", ".mov", ".mov"),
+        ("qtrle", "argb", ".mov", ".mov"),  # becomes ProRes
+        ("qtrle", "argb", ".mov", ".mkv"),  # becomes VP9
     ],
 )
-def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix):
+def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix, other):
     frames = pictures(3, channels=4)
     frames[:, :, :12, 3] = 255
     frames[:, :, 12:, 3] = 0
     source = write_film(tmp_path / f"a{suffix}", frames, codec=codec, pixel_format=pixel_format)
-    make(upscaler, source, tmp_path / f"b{suffix}")
+    make(upscaler, source, target := tmp_path / f"b{other}")
     low, high = (
-        [
-            colour.to_pixels(shot.frame, colour.coding_of(shot.frame))
-            for shot in Film(tmp_path / f"{name}{suffix}").shots()
-        ]
-        for name in "ab"
+        [colour.to_pixels(shot.frame, colour.coding_of(shot.frame)) for shot in Film(path).shots()]
+        for path in (source, target)
     )
     assert len(high) == len(low) == 3
     expected = upscaler(low[1])
@@ -228,7 +228,21 @@ def test_transparency_is_kept(upscaler, tmp_path, codec, pixel_format, suffix):
 def test_transparency_that_a_codec_cannot_hold_is_named(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mov", pictures(1, channels=4), codec="png", pixel_format="rgba")
     job = VideoJob(upscaler, source, tmp_path / "b.mp4", VideoOptions(codec="h264"))
-    assert job.notes() == ["transparency not kept, because libx264 has none; --codec vp9, prores or ffv1 keeps it"]
+    assert [note.partition(";")[0] for note in job.notes()] == ["transparency not kept"]
+
+
+def test_transparency_of_vp9_is_not_promised_in_mp4(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.webm", pictures(1, channels=4), codec="libvpx-vp9", pixel_format="yuva420p")
+    job = VideoJob(upscaler, source, tmp_path / "b.mp4", VideoOptions())
+    assert job.encoding.pixel_format == "yuv420p"
+    assert [note.partition(";")[0] for note in job.notes()] == ["transparency not kept"]
+
+
+def test_an_opaque_output_does_not_state_transparency(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.webm", pictures(1, channels=4), codec="libvpx-vp9", pixel_format="yuva420p")
+    make(upscaler, source, tmp_path / "b.mkv", codec="h264")
+    with av.open(str(tmp_path / "b.mkv")) as film:
+        assert "alpha_mode" not in {key.lower() for key in film.streams.video[0].metadata}
 
 
 def test_the_matrix_that_players_assume_for_a_small_film_is_stated(upscaler, tmp_path):
@@ -342,7 +356,7 @@ def test_an_interrupted_film_continues_and_ends_the_same(upscaler, tmp_path):
     assert [path.name for path in sorted(tmp_path.glob("b.mkv.parts/*.mkv"))] == ["000000.mkv"]
     interrupt(upscaler, source, target, 1)
     first, *_, last = make(upscaler, source, target)
-    assert (first.frames, last.computed) == (49, 102)
+    assert (first.frames, last.computed) == (48, 102)  # the first one is what there was
     assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
     assert read_film(target, "audio") == read_film(source, "audio")
 
@@ -835,6 +849,56 @@ def test_a_closed_pipe_ends_the_work_quietly(model, tmp_path):
     command = f"{sys.executable} -m esrgan video {source} -o - -m {model} --device cpu | head -c 1000 > /dev/null"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def damage(film: Path) -> None:
+    """Overwrite bytes of the second of two intra-coded pictures, which the decoder conceals."""
+    content = bytearray(film.read_bytes())
+    with av.open(str(film)) as container:
+        packet = next(each for number, each in enumerate(container.demux(video=0)) if number == 1)
+        begin = content.index(bytes(packet)) + packet.size // 3
+    content[begin : begin + 8] = b"\xff" * 8
+    film.write_bytes(content)
+
+
+def test_concealed_damage_is_a_warning_and_code_1(model, tmp_path, capsys):
+    source = write_film(tmp_path / "a.mkv", pictures(3), options={"g": "1"})
+    damage(source)
+    assert run(video_command, source, "-m", model, "--device", "cpu") == 1
+    assert "1 damaged frame upscaled as far as decoded" in capsys.readouterr().err
+
+
+def test_damage_before_an_interruption_is_reported_at_the_end(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(segments.FRAMES + 2), options={"g": "1"})
+    damage(source)
+    first = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(itertools.islice(first.upscale(), segments.FRAMES + 1))
+    first.film.close()
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == ["1 damaged frame upscaled as far as decoded"]
+
+
+def test_a_complete_folder_of_segments_counts_its_frames(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(3))
+    list(VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()).upscale())
+    again = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    assert [progress.frames for progress in again.upscale()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("missing", "notes"),
+    [
+        (range(150, 200), ["frames are missing between 0:00:05.96 and 0:00:08"]),
+        (range(150, 160), []),  # too short for a note
+        ([*range(150, 200), *range(300, 340, 2)], []),  # steps vary, so that the picture may stand still
+    ],
+)
+def test_gaps_of_films_with_a_constant_rate_are_named(upscaler, tmp_path, missing, notes):
+    film = Film(write_film(tmp_path / "a.mkv", pictures(1)))
+    times = [40 * i for i in range(500) if i not in missing]
+    upscale._note_missing_parts(film, times, times[-1] + 1)
+    assert list(film.errors.notes()) == notes
 
 
 def test_a_truncated_film_ends_with_a_warning_and_code_1(model, tmp_path, capsys):
