@@ -168,6 +168,19 @@ def test_files_that_cannot_be_written_do_not_lose_scores(photos, tmp_path):
     assert "1_sheet.png" in str(result.errors[0])
 
 
+def test_a_file_of_the_users_that_comes_during_the_work_is_kept(photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    mine = tmp_path / "out" / "1_bicubic.png"
+
+    def upscale(low, _):
+        mine.write_text("mine")
+        return resize.bicubic(low, 2)
+
+    result = run_evaluation(photos, {"bicubic": Method(upscale, {})}, out_dir=tmp_path / "out", may_fail=True)
+    assert mine.read_text() == "mine"
+    assert "not an output of an earlier evaluation" in str(result.errors[0])
+
+
 def test_outputs_are_not_read_back(photos, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     read, read_pixels = [], images.read_pixels
