@@ -130,6 +130,7 @@ def evaluate_and_report(
         for path, render in renderers.items():
             try:
                 if path and measured:
+                    evaluation.check_replaceable(path)
                     write_text(path, render(measured[0]))
                     if path.suffix == ".html":
                         log.info("report: %s", path)

@@ -17,6 +17,7 @@ from esrgan.evaluation.html_tables import (
     render_methods_table,
 )
 from esrgan.evaluation.markdown import describe_failures, describe_means, describe_speed
+from esrgan.evaluation.outputs import HTML_MARK
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.evaluation.statistics import min_images
 from esrgan.text import format_count
@@ -60,6 +61,7 @@ def render_html(evaluation: Evaluation, num_shown: int = 2) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{HTML_MARK}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>Evaluation of {title}</title>

@@ -8,9 +8,16 @@ from esrgan.errors import EsrganError, Problem
 from esrgan.files import describe_path
 
 SOFTWARE = "esrgan test"  # stored in each PNG file that an evaluation writes
-# In PNG files, report.md, report.html and JSON.
-_MARKS = (f"tEXtSoftware\0{SOFTWARE}".encode(), b"\nconventions: ", b"\n<title>Evaluation of ", b'"conventions": "')
-_CSV_MARK = b"dataset,image,method,"
+MARKDOWN_MARK = f"<!-- {SOFTWARE} -->"  # the first line
+HTML_MARK = f'<meta name="generator" content="{SOFTWARE}">'
+_HEAD = 4096  # bytes of a file that tell what it is
+_MARKS = (  # how outputs begin, and what else their heads contain
+    (b"\x89PNG\r\n", f"tEXtSoftware\0{SOFTWARE}".encode()),
+    (MARKDOWN_MARK.encode(), b""),
+    (b"<!DOCTYPE html>", HTML_MARK.encode()),
+    (b"dataset,image,method,", b""),
+    (b'{\n "', b'": {\n  "of": {\n'),  # JSON
+)
 
 
 def check_replaceable(path: Path) -> None:
@@ -26,7 +33,8 @@ def check_replaceable(path: Path) -> None:
 
 def _is_output(path: Path) -> bool:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
     except OSError:  # nobody can tell what it is
         return False
-    return content.startswith(_CSV_MARK) or any(mark in content for mark in _MARKS)
+    return any(head.startswith(start) and mark in head for start, mark in _MARKS)

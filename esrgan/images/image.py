@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esrgan.text import format_count
+
 DEFAULT_QUALITY = 95  # of lossy formats, on a scale of 1 to 100
 Dpi = tuple[float, float] | None  # resolution (x, y) in pixels per inch
 
@@ -122,7 +124,7 @@ def describe_left_out(names: Iterable[str], bytes_behind: int = 0) -> list[str]:
     """Return messages that parts of a file, and bytes after its image, are not kept."""
     parts = ", ".join(dict.fromkeys(names))
     notes = [f"{parts} not kept"] if parts else []
-    return [*notes, f"{bytes_behind} bytes after the image not kept"] if bytes_behind > 0 else notes
+    return [*notes, f"{format_count(bytes_behind, 'byte')} after the image not kept"] if bytes_behind > 0 else notes
 
 
 def effective_bits(dtype: np.dtype[Any], bits: int) -> int:

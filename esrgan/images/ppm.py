@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, BinaryIO
 
@@ -12,20 +13,23 @@ from esrgan.images import pillow, vips
 from esrgan.images.image import ImageData, describe_left_out
 from esrgan.images.source import Source, UnsupportedImageError
 
+_NEWLINE = 2  # bytes, at most
+
 
 def read(source: Source) -> ImageData:
     """Read a PPM, PGM or PBM file."""
     source.file.seek(0)
     start = source.file.read(4096)
     space = rb"(?:\s|#[^\r\n]*[\r\n])+"
-    found = re.match(rb"P([1-6])" + space + rb"(\d+)" + space + rb"(\d+)(?:" + space + rb"(\d+))?", start)
+    header = rb"P([1-6])" + space + rb"(\d+)" + space + rb"(\d+)"
+    if not start.startswith((b"P1", b"P4")):  # a bitmap has no largest value; its samples may look like one
+        header += space + rb"(\d+)"
+    found = re.match(header, start)
     if not found:
         raise ValueError("its header is not complete")
-    kind, width, height, peak = (int(number or 1) for number in found.groups())
+    kind, width, height, peak = map(int, [*found.groups(), 1][:4])
     notes, changes = ["comment not kept"] if b"#" in found[0] else [], []
-    if kind in (1, 4):
-        peak = 1
-    elif peak not in (255, 65535):
+    if kind not in (1, 4) and peak not in (255, 65535):
         changes.append(f"samples of 0 to {peak} changed to 0 to {255 if peak < 255 else 65535}")
     if kind == 3 and peak > 255:
         raise UnsupportedImageError("binary samples", "16-bit samples as text", "convert it to a .png of 16 bits")
@@ -39,8 +43,10 @@ def read(source: Source) -> ImageData:
         frame = pillow.decode_any(source, "PPM")[1]
     if kind > 3:
         size = height * -(-width // 8) if kind == 4 else frame.nbytes
-        source.file.seek(found.end() + 1 + size)
-        notes += describe_left_out((), len(source.file.read().lstrip()))  # some programs end the file with a newline
+        behind = source.file.seek(0, os.SEEK_END) - (found.end() + 1 + size)
+        source.file.seek(-max(min(behind, _NEWLINE), 0), os.SEEK_END)
+        if behind > _NEWLINE or source.file.read().strip():  # some programs end the file with a newline
+            notes += describe_left_out((), behind)
     elif _is_followed_by_another(source.file, found.end()):
         notes.append("further images in the file not kept")
     return ImageData((frame,), "PPM", changes=tuple(changes), notes=tuple(notes))

@@ -55,12 +55,14 @@ def upscale_array(
     shape = (*upscaler.output_size(*image.shape[:2]), *image.shape[2:])
     if out is None:
         out = np.empty(shape, image.dtype)
+    elif not isinstance(out, np.ndarray):
+        raise ValueError(f"out: expected an array {shape} of {image.dtype}, got {type(out).__name__}")
     elif out.shape != shape or out.dtype != image.dtype or not out.flags.writeable:
-        kind = "" if out.flags.writeable else "read-only "
+        kind = "" if out.flags.writeable else ", read-only"
         raise ValueError(
-            f"out: expected a writeable array {shape} of {image.dtype}, got a {kind}one {out.shape} of {out.dtype}"
+            f"out: expected a writeable array {shape} of {image.dtype}, got {out.shape} of {out.dtype}{kind}"
         )
-    elif np.may_share_memory(out, image):
+    elif np.shares_memory(out, image):
         raise ValueError("out: expected memory of its own, got that of the image; pass another array")
     pixels, high = (image[..., None], out[..., None]) if image.ndim == 2 else (image, out)
     work = _Work(upscaler, (pixels.shape[0], pixels.shape[1]), (high.shape[0], high.shape[1]))

@@ -88,7 +88,7 @@ class Upscaler:
         for each in networks:
             if not isinstance(each, Generator):
                 remedy = "take the generator out of its wrapper, or load a file with Upscaler.from_file"
-                raise TypeError(f"expected an esrgan.models.Generator, got a {type(each).__name__}; {remedy}")
+                raise TypeError(f"expected an esrgan.models.Generator, got {type(each).__name__}; {remedy}")
         self.chain = Chain(networks, device, dtype, winograd=winograd)
         self.device, self.dtype, self.winograd = device, dtype, winograd
         self.antialias = True  # when resizing; False as ncnn does in the last layer of a file
@@ -134,7 +134,7 @@ class Upscaler:
         for each in paths:
             if not isinstance(each, (str, Path, GeneratorFile)):
                 remedy = "a network that is already built goes to Upscaler(network, device)"
-                raise TypeError(f"expected a path, name or GeneratorFile, got a {type(each).__name__}; {remedy}")
+                raise TypeError(f"expected a path, name or GeneratorFile, got {type(each).__name__}; {remedy}")
         loaded = [each if isinstance(each, GeneratorFile) else load_generator(each) for each in paths]
         upscaler = cls([file.build() for file in loaded], place, dtype, winograd=winograd, **options)
         if not upscaler.options.has_size and any(file.outscale for file in loaded):
@@ -280,7 +280,7 @@ class Upscaler:
             ValueError: If the image is none of the above, or ``out`` does not fit it.
         """
         if out is not None and not isinstance(image, np.ndarray):
-            raise ValueError(f"out: only for arrays, got a {type(image).__name__} to upscale")
+            raise ValueError(f"out: only for arrays, got {type(image).__name__} to upscale")
         if isinstance(image, (str, Path)):
             return pil.upscale_file(self, Path(image), progress)
         if isinstance(image, Image.Image):
@@ -289,7 +289,7 @@ class Upscaler:
             return upscale_tensor(self, image, progress)
         if isinstance(image, np.ndarray):
             return upscale_array(self, image, progress, out)
-        raise ValueError(f"expected a path, PIL image, array or tensor, got a {type(image).__name__}")
+        raise ValueError(f"expected a path, PIL image, array or tensor, got {type(image).__name__}")
 
     def processes_alpha_with(self, colours: int) -> bool:
         """Return whether the networks process alpha together with that number of colour channels."""

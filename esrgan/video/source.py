@@ -96,7 +96,7 @@ class ReadErrors:
     Attributes:
         counts: How many "packets" could not be decoded, "frames" are damaged, and frames were skipped because their
             time stamp is not after that of the frame before ("times").
-        gaps: Where frames are missing.
+        gaps: Where frames may be missing.
         lost_start: Time at the beginning that cannot be decoded, in seconds, because a key frame is missing.
         ended_early: Why or where reading ended before the end of the film; empty if it did not.
         is_uneven: Whether times of frames are not those of a constant rate, if the output can only have one.
@@ -118,7 +118,7 @@ class ReadErrors:
             yield f"{format_count(self.counts['times'], 'frame')} with repeated or decreasing times skipped"
         if self.gaps:
             more = f", and {format_count(len(self.gaps) - 1, 'more gap')}" if len(self.gaps) > 1 else ""
-            yield f"frames are missing {self.gaps[0]}{more}"
+            yield f"frames may be missing {self.gaps[0]}{more}"
         if self.lost_start:
             yield f"the first {float(self.lost_start):.3f} s cannot be decoded, because their key frame is missing"
         if self.ended_early:
@@ -220,9 +220,11 @@ class Film:
             last = shot.time
             if end is not None and shot.time >= end:
                 return
-            if start is None or shot.time >= start:
-                self.errors.counts["frames"] += frame.is_corrupt
-                yield shot
+            if start is not None and shot.time < start:
+                self.errors.counts.clear()  # not of the part that is wanted
+                continue
+            self.errors.counts["frames"] += frame.is_corrupt
+            yield shot
 
     def skip_to(self, time: int, digest: str | None = None) -> bool:
         """Let ``shots`` begin near a time, without decoding all that precedes it.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 from av.video.frame import VideoFrame
@@ -94,6 +94,23 @@ def plan_target(source: Path, out: Path | None) -> Path:
     return target
 
 
+class _Prepared(NamedTuple):
+    """A frame that waits for the networks.
+
+    Attributes:
+        segment: The number of its segment.
+        shot: The frame.
+        pixels: Its pixels, if the segment has to be made.
+        errors: What could not be read of the film up to this frame. It is counted where frames are decoded, which may
+            be some frames ahead.
+    """
+
+    segment: int
+    shot: TimedFrame
+    pixels: Any
+    errors: Counter[str]
+
+
 class VideoJob:
     """The work on one film, which several processes can share.
 
@@ -163,18 +180,26 @@ class VideoJob:
             self.folder.check_job()
             done = self.folder.find_segments()
             first = next(number for number in itertools.count() if number not in done)
-            if first and self.film.can_skip:
-                segment = done[first - 1]
-                first = first if self.film.skip_to(segment.times[-1], segment.last_digest) else 0
+            if first:
+                last = done[first - 1]
+                can_resume = self.film.can_skip and self.film.skip_to(last.times[-1], last.last_digest)
+                first = first if can_resume else 0
             elif self._start and self.film.can_skip:
                 self.film.skip_to(self._start)
+            errors = Counter(self.film.errors.counts) if first else Counter()  # before the next segment
 
-            def prepare() -> Iterator[tuple[int, TimedFrame, Any]]:
-                """Yield each frame with its segment, and its pixels if that has to be made, or None."""
+            def prepare() -> Iterator[_Prepared]:
+                """Yield the frames; the last one comes with the errors after it."""
+                prepared = None
                 for place, shot in enumerate(self.film.shots(self._start, self._end)):
+                    if prepared:
+                        yield prepared
                     number = first + place // FRAMES
                     is_wanted = number % processes == process and number not in done
-                    yield number, shot, colour.to_pixels(shot.frame, self.film.properties.coding) if is_wanted else None
+                    pixels = colour.to_pixels(shot.frame, self.film.properties.coding) if is_wanted else None
+                    prepared = _Prepared(number, shot, pixels, Counter(self.film.errors.counts))
+                if prepared:
+                    yield prepared._replace(errors=Counter(self.film.errors.counts))
 
             frames = sum(len(done[number].times) for number in range(first))
             upscale_frames = FrameUpscaler(self.upscaler, self.options.steady)
@@ -182,25 +207,26 @@ class VideoJob:
                 yield VideoProgress(frames, 0, 0, self.num_frames)
             together = pipeline.num_together(self.upscaler, self.film.properties.height, self.film.properties.width)
             for number, group in itertools.groupby(
-                make_ahead(self.upscaler, prepare(), _DECODED), key=lambda each: each[0]
+                make_ahead(self.upscaler, prepare(), _DECODED), key=lambda each: each.segment
             ):
+                before = errors
                 if number % processes != process or number in done:
-                    frames += sum(1 for _ in group)
+                    for each in group:
+                        frames, errors = frames + 1, each.errors
                     continue
                 with (
                     self.folder.write(number, self.encoding) as writer,
                     FrameEncoder(self.upscaler, self.encoding, writer.add) as encoder,
                 ):
-                    before = Counter(self.film.errors.counts) if number else Counter()
                     upscale_frames.begin_segment()
                     for batch in batches(group, together):
-                        highs = upscale_frames([pixels for _, _, pixels in batch])
-                        for (_, shot, _), high in zip(batch, highs, strict=True):
-                            encoder.add(shot, high)
-                            frames += 1
+                        highs = upscale_frames([each.pixels for each in batch])
+                        for each, high in zip(batch, highs, strict=True):
+                            encoder.add(each.shot, high)
+                            frames, errors = frames + 1, each.errors
                             counts = upscale_frames.computed, upscale_frames.repeated
                             yield VideoProgress(frames, *counts, self.num_frames)
-                    writer.errors = self.film.errors.counts - before
+                    writer.errors = errors - before
 
     def assemble(self) -> list[str]:
         """Write the output from the segments, and delete them.

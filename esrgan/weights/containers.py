@@ -138,7 +138,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: expected a weight file, got an empty file; download it again")
     content = _load(path, head, size)
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: expected a dictionary of weights, got a {type(content).__name__}")
+        raise WeightsError(f"{path}: expected a dictionary of weights, got {type(content).__name__}")
     return content
 
 

@@ -336,6 +336,24 @@ def test_outputs_replace_only_earlier_outputs(photos, model, tmp_path, capsys):
     assert run(test_command, *arguments) == 0
 
 
+def test_files_that_resemble_outputs_are_refused(photos, model, tmp_path):
+    out = tmp_path / "out"
+    arguments = (model, "-d", photos, "-o", out, "--json", tmp_path / "a.json", "--device", "cpu")
+    assert run(test_command, *arguments) == 0
+    contents = {
+        out / "report.md": b"---\ntitle: My thesis\nconventions: APA\n---\n",
+        out / "report.html": b"<!DOCTYPE html>\n<html>\n<title>Evaluation of teachers</title>\n",
+        tmp_path / "a.json": b'{"conventions": "ours"}',
+        out / photos.name / "1_bicubic.png": b"archive" + bytes(512) + (out / "report.md").read_bytes(),
+    }
+    for path, content in contents.items():
+        before = path.read_bytes()
+        path.write_bytes(content)
+        assert run(test_command, *arguments) == 2
+        assert path.read_bytes() == content
+        path.write_bytes(before)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interruption_keeps_what_was_measured(photos, model, tmp_path, capsys, monkeypatch, name):
     other, load = write_photos(tmp_path / "other"), DatasetImage.load

@@ -37,6 +37,13 @@ def test_ppm_variants(tmp_path):
         (b"P4\n1 1\n\0", [255], ()),
         (b"P4\n1 1\n\0\n", [255], ()),
         (b"P4\n1 1\n\0P4\n1 1\n\0", [255], ("8 bytes after the image not kept",)),
+        (
+            b"P4\n8 2\n12ABC",
+            [255, 255, 0, 0, 255, 255, 255, 0, 255, 255, 0, 0, 255, 255, 0, 255],
+            ("3 bytes after the image not kept",),
+        ),
+        (b"P5\n1 1\n255\n\n\r\n", [10], ()),
+        (b"P5\n1 1\n255\n\nx\r\n", [10], ("3 bytes after the image not kept",)),
         (b"P3\n1 1\n255\n1 2 3\nP3\n1 1\n255\n4 5 6\n", [1, 2, 3], ("further images in the file not kept",)),
     ):
         (tmp_path / "a.pnm").write_bytes(content)

@@ -428,10 +428,11 @@ def test_autocast_around_a_call_changes_nothing(model):
     [
         (
             np.zeros((5, 5, 3), np.uint8),
-            r"out: expected a writeable array \(18, 14, 3\) of uint8, got a one \(5, 5, 3\)",
+            r"out: expected a writeable array \(18, 14, 3\) of uint8, got \(5, 5, 3\) of uint8",
         ),
         (np.zeros((18, 14, 3), np.float32), "of float32"),
-        (np.broadcast_to(np.uint8(0), (18, 14, 3)), "got a read-only one"),
+        ([1], r"out: expected an array \(18, 14, 3\) of uint8, got list"),
+        (np.broadcast_to(np.uint8(0), (18, 14, 3)), "of uint8, read-only"),
     ],
 )
 def test_out_that_does_not_fit_is_refused(upscaler, out, message):
@@ -443,7 +444,10 @@ def test_out_is_refused_for_the_images_memory_and_for_other_images(upscaler):
     memory = np.zeros((18, 14, 3), np.uint8)
     with pytest.raises(ValueError, match="memory of its own"):
         upscaler(memory[:9, :7], out=memory)
-    with pytest.raises(ValueError, match="only for arrays, got a Image"):
+    canvas = np.zeros((18, 28, 3), np.uint8)  # parts of one array that do not overlap
+    upscaler(canvas[:9, :7], out=canvas[:, 14:])
+    np.testing.assert_array_equal(canvas[:, 14:], upscaler(np.zeros((9, 7, 3), np.uint8)))
+    with pytest.raises(ValueError, match="only for arrays, got Image"):
         upscaler(Image.new("RGB", (7, 9)), out=memory)
 
 
@@ -456,7 +460,7 @@ def test_networks_of_any_precision_and_names_of_devices_are_accepted(model):
 
 def test_objects_that_are_no_generators_are_named(model):
     network = load_generator(model).build()
-    with pytest.raises(TypeError, match="got a DataParallel; take the generator out of its wrapper"):
+    with pytest.raises(TypeError, match="got DataParallel; take the generator out of its wrapper"):
         Upscaler(torch.nn.DataParallel(network), CPU)
-    with pytest.raises(TypeError, match=r"got a RRDBNet; a network that is already built goes to Upscaler\("):
+    with pytest.raises(TypeError, match=r"got RRDBNet; a network that is already built goes to Upscaler\("):
         Upscaler.from_file(network)

@@ -851,11 +851,11 @@ def test_a_closed_pipe_ends_the_work_quietly(model, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def damage(film: Path) -> None:
-    """Overwrite bytes of the second of two intra-coded pictures, which the decoder conceals."""
+def damage(film: Path, place: int = 1) -> None:
+    """Overwrite bytes of one of several intra-coded pictures, which the decoder conceals."""
     content = bytearray(film.read_bytes())
     with av.open(str(film)) as container:
-        packet = next(each for number, each in enumerate(container.demux(video=0)) if number == 1)
+        packet = next(each for number, each in enumerate(container.demux(video=0)) if number == place)
         begin = content.index(bytes(packet)) + packet.size // 3
     content[begin : begin + 8] = b"\xff" * 8
     film.write_bytes(content)
@@ -879,6 +879,49 @@ def test_damage_before_an_interruption_is_reported_at_the_end(upscaler, tmp_path
     assert job.assemble() == ["1 damaged frame upscaled as far as decoded"]
 
 
+@pytest.mark.usefixtures("overlap")
+def test_damage_belongs_to_the_segment_of_its_frame(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(segments.FRAMES + 4), options={"g": "1"})
+    damage(source, segments.FRAMES + 1)  # decoded ahead, while the segment before is made
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert [segment.errors for segment in job.folder.find_segments().values()] == [{}, {"frames": 1}]
+
+
+@pytest.mark.parametrize(("start", "num_packets"), [(None, 1), (80, 0)])
+def test_damage_before_the_wanted_part_is_not_reported(tmp_path, start, num_packets):
+    film = Film(write_film(tmp_path / "a.mkv", pictures(4)))
+    film.errors.counts["packets"] = 1  # as if found at the beginning
+    assert len([*film.shots(start)]) == (4 if start is None else 2)
+    assert film.errors.counts["packets"] == num_packets
+
+
+@pytest.mark.usefixtures("overlap")
+def test_damage_after_the_last_frame_is_reported(upscaler, tmp_path, monkeypatch):
+    def shots(film, *limits):
+        yield from read_shots(film, *limits)
+        film.errors.counts["packets"] += 1
+
+    read_shots = Film.shots
+    monkeypatch.setattr(Film, "shots", shots)
+    job = VideoJob(upscaler, write_film(tmp_path / "a.mkv", pictures(3)), tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == ["1 damaged packet skipped"]
+
+
+def test_an_interrupted_deinterlacing_is_resumed(upscaler, tmp_path):
+    source = write_film(tmp_path / "a.mkv", pictures(segments.FRAMES + 4))
+    options = VideoOptions(deinterlace=True)
+    make(upscaler, source, tmp_path / "whole.mkv", deinterlace=True)
+    first = VideoJob(upscaler, source, tmp_path / "b.mkv", options)
+    list(itertools.islice(first.upscale(), segments.FRAMES + 1))
+    first.film.close()
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", options)
+    list(job.upscale())
+    assert job.assemble() == []
+    assert read_film(tmp_path / "b.mkv") == read_film(tmp_path / "whole.mkv")
+
+
 def test_a_complete_folder_of_segments_counts_its_frames(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mkv", pictures(3))
     list(VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()).upscale())
@@ -889,7 +932,7 @@ def test_a_complete_folder_of_segments_counts_its_frames(upscaler, tmp_path):
 @pytest.mark.parametrize(
     ("missing", "notes"),
     [
-        (range(150, 200), ["frames are missing between 0:00:05.96 and 0:00:08"]),
+        (range(150, 200), ["frames may be missing between 0:00:05.96 and 0:00:08"]),
         (range(150, 160), []),  # too short for a note
         ([*range(150, 200), *range(300, 340, 2)], []),  # steps vary, so that the picture may stand still
     ],
