@@ -109,7 +109,9 @@ def evaluate_and_report(
         args.csv: evaluation.Evaluation.to_csv,
     }
     if args.out_dir:
-        renderers[args.out_dir / "report.md"] = lambda result: evaluation.render_markdown(result, num_listed)
+        renderers[args.out_dir / "report.md"] = lambda result: (
+            f"{evaluation.MARKDOWN_MARK}\n\n{evaluation.render_markdown(result, num_listed)}"
+        )
         renderers[args.out_dir / "report.html"] = lambda result: evaluation.render_html(result, num_listed or 2)
     _check_outputs(args, evaluation.check_replaceable)
     known = {field.name for field in fields(evaluation.EvaluationOptions)}

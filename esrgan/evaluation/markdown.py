@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from esrgan.evaluation.comparison import describe_differences
-from esrgan.evaluation.outputs import MARKDOWN_MARK
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.evaluation.statistics import PairedDifference
 from esrgan.metrics import Metric
@@ -25,7 +24,7 @@ def render_markdown(evaluation: Evaluation, num_listed: int = 0) -> str:
         parts += [f"error: {printable(str(error))}" for error in dataset.errors]
     parts += [*evaluation.unavailable, f"conventions: {evaluation.conventions}"]
     parts += [f"{name}: {printable(fact)}" for name, fact in evaluation.provenance.items()]
-    return "\n\n".join([MARKDOWN_MARK, *parts]) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def render_dataset(dataset: DatasetEvaluation, num_listed: int = 0) -> str:

@@ -8,7 +8,7 @@ from esrgan.errors import EsrganError, Problem
 from esrgan.files import describe_path
 
 SOFTWARE = "esrgan test"  # stored in each PNG file that an evaluation writes
-MARKDOWN_MARK = f"<!-- {SOFTWARE} -->"  # the first line
+MARKDOWN_MARK = f"<!-- {SOFTWARE} -->"  # the first line of report.md
 HTML_MARK = f'<meta name="generator" content="{SOFTWARE}">'
 _HEAD = 4096  # bytes of a file that tell what it is
 _MARKS = (  # how outputs begin, and what else their heads contain
