@@ -86,7 +86,7 @@ class EsrganError(Exception):
     @override
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as other exceptions are, an error from another process would have all problems in one.
-        return _restore, (type(self), self.problems)
+        return _restore, (type(self), self.problems), self.__dict__  # with its notes
 
 
 def _restore(kind: type[EsrganError], problems: Iterable[str | Problem]) -> EsrganError:

@@ -5,8 +5,10 @@ from esrgan.errors import ConfigError, LostProcessError, Problem
 
 def test_errors_from_other_processes_are_the_same():
     for error in (ConfigError([Problem("a.json", "1", "2", "fix"), "b"]), LostProcessError("rank 1 has ended")):
+        error.add_note("in task 3")
         again = pickle.loads(pickle.dumps(error))
-        assert (type(again), again.problems, str(again)) == (type(error), error.problems, str(error))
+        assert (type(again), vars(again), str(again)) == (type(error), vars(error), str(error))
+        assert again.__notes__ == ["in task 3"]
 
 
 def test_each_problem_stays_on_one_line():

@@ -163,10 +163,11 @@ def _blend_images(args: argparse.Namespace) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     with process.importing():
-        from esrgan.evaluation.outputs import check_replaceable
+        from esrgan.evaluation.measuring import curve_path
         from esrgan.evaluation.sweep import plot_curve
         from esrgan.files import write_bytes
         from esrgan.interpolation import load_blend
+        from esrgan.outputs import check_replaceable
         from esrgan.weights import load_generator
 
     gan, psnr, load = args.esrgan_model_path or DEFAULT_PAIR, args.psnr_model_path, functools.cache(load_generator)
@@ -176,10 +177,11 @@ def _sweep(args: argparse.Namespace) -> int:
     evaluation, code = test.evaluate_and_report(args, blends, strips=shown)
     for dataset in evaluation.datasets:
         assert dataset.out_dir is not None  # noqa: S101  for the type checker
+        curve = curve_path(dataset.out_dir)
         try:
-            check_replaceable(dataset.out_dir / "curve.png")
-            write_bytes(dataset.out_dir / "curve.png", plot_curve(dataset, alphas))
-            log.info("%s: curve; %s/*_strip.png: blends side by side", dataset.out_dir / "curve.png", dataset.out_dir)
+            check_replaceable(curve)  # a file of the user's may have come since the start
+            write_bytes(curve, plot_curve(dataset, alphas))
+            log.info("%s: curve; %s/*_strip.png: blends side by side", curve, dataset.out_dir)
         except EsrganError as error:
             log.error("%s", error)
             code = process.SOME_FAILED

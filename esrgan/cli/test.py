@@ -101,7 +101,7 @@ def evaluate_and_report(
         The results, and the exit code: ``SOME_FAILED`` if an image or a report failed.
     """
     with process.importing():
-        from esrgan import evaluation
+        from esrgan import evaluation, outputs
 
     num_listed = args.show_results or 0
     renderers: dict[Path | None, Callable[[Evaluation], str]] = {
@@ -110,10 +110,10 @@ def evaluate_and_report(
     }
     if args.out_dir:
         renderers[args.out_dir / "report.md"] = lambda result: (
-            f"{evaluation.MARKDOWN_MARK}\n\n{evaluation.render_markdown(result, num_listed)}"
+            f"{outputs.MARKDOWN_MARK}\n\n{evaluation.render_markdown(result, num_listed)}"
         )
         renderers[args.out_dir / "report.html"] = lambda result: evaluation.render_html(result, num_listed or 2)
-    _check_outputs(args, evaluation.check_replaceable)
+    _check_outputs(args, outputs.check_replaceable)
     known = {field.name for field in fields(evaluation.EvaluationOptions)}
     options = {name: value for name, value in vars(args).items() if name in known}
     options |= {"num_shown": (num_listed or 2) if args.out_dir else 0, "strips": strips}
@@ -132,7 +132,7 @@ def evaluate_and_report(
         for path, render in renderers.items():
             try:
                 if path and measured:
-                    evaluation.check_replaceable(path)
+                    outputs.check_replaceable(path)
                     write_text(path, render(measured[0]))
                     if path.suffix == ".html":
                         log.info("report: %s", path)

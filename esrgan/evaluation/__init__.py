@@ -3,17 +3,14 @@
 from esrgan.evaluation.html_report import render_html
 from esrgan.evaluation.markdown import render_dataset, render_markdown
 from esrgan.evaluation.measuring import EvaluationOptions
-from esrgan.evaluation.outputs import MARKDOWN_MARK, check_replaceable
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation, ImageResult
 from esrgan.evaluation.run import evaluate, unique_names
 
 __all__ = [
-    "MARKDOWN_MARK",
     "DatasetEvaluation",
     "Evaluation",
     "EvaluationOptions",
     "ImageResult",
-    "check_replaceable",
     "evaluate",
     "render_dataset",
     "render_html",

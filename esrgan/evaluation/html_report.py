@@ -17,9 +17,9 @@ from esrgan.evaluation.html_tables import (
     render_methods_table,
 )
 from esrgan.evaluation.markdown import describe_failures, describe_means, describe_speed
-from esrgan.evaluation.outputs import HTML_MARK
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.evaluation.statistics import min_images
+from esrgan.outputs import HTML_MARK
 from esrgan.text import format_count
 
 _EXPLANATIONS = {

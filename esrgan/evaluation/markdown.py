@@ -50,12 +50,19 @@ def describe_failures(dataset: DatasetEvaluation) -> str:
 
 
 def describe_means(dataset: DatasetEvaluation) -> Iterator[str]:
-    """Yield a line of text if means are not over all images, with their numbers of images."""
+    """Yield a line with the numbers of images if means are not over all images, and one if scores are missing."""
     counts = {metric.label: len(dataset.compared_images(metric)) for metric in dataset.metrics}
     if parts := [
         f"{label} {n:,} of {len(dataset.results):,}" for label, n in counts.items() if n < len(dataset.results)
     ]:
         yield f"means are over the images on which all methods have a finite score: {', '.join(parts)}"
+    missing = [
+        metric.label
+        for metric in dataset.metrics
+        if any(None in dataset.scores(method, metric) for method in dataset.methods)
+    ]
+    if missing:
+        yield f"– in {', '.join(missing)}: the image is too small or too flat for this metric"
 
 
 def _render_scores(dataset: DatasetEvaluation) -> str:

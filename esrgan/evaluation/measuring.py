@@ -21,12 +21,12 @@ from esrgan.devices import is_out_of_memory
 from esrgan.errors import EsrganError
 from esrgan.evaluation.cache import ResultCache, hash_arrays, hash_weights, score_key
 from esrgan.evaluation.crops import ImageCrop, ImageVersions
-from esrgan.evaluation.outputs import SOFTWARE, check_replaceable
 from esrgan.evaluation.results import DatasetEvaluation, ImageResult
 from esrgan.evaluation.sweep import make_side_by_side
 from esrgan.inference import Upscaler
 from esrgan.inference.tiling import ProgressCallback, subprogress
 from esrgan.metrics.metric import Metric, Pixels
+from esrgan.outputs import SOFTWARE, check_replaceable
 from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import format_count
 
@@ -300,6 +300,11 @@ class Measurement:
         for path, pixels in files.items():
             check_replaceable(path)  # a file of the user's may have come since the start
             images.write_pixels(path, pixels, overwrite=True, software=SOFTWARE)
+
+
+def curve_path(folder: Path) -> Path:
+    """Return the path of a dataset's curve of the scores against α."""
+    return folder / "curve.png"
 
 
 def output_path(folder: Path, image: str, method: str) -> Path:

@@ -22,7 +22,7 @@ class ImageResult:
     """The result of one method on one image.
 
     Attributes:
-        scores: Scores by metric; None where the image is too small for the metric.
+        scores: Scores by metric; None where the image is too small or too flat for the metric.
         seconds: Upscaling time.
         pixels: Number of pixels of the output.
         digest: Digest of the output's pixels.

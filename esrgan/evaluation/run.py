@@ -15,8 +15,15 @@ from esrgan.data.datasets import default_data_root, find_dataset, find_unpaired
 from esrgan.devices import select_device
 from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
 from esrgan.evaluation.cache import ResultCache
-from esrgan.evaluation.measuring import BICUBIC, DatasetImage, EvaluationOptions, Measurement, Method, output_path
-from esrgan.evaluation.outputs import check_replaceable
+from esrgan.evaluation.measuring import (
+    BICUBIC,
+    DatasetImage,
+    EvaluationOptions,
+    Measurement,
+    Method,
+    curve_path,
+    output_path,
+)
 from esrgan.evaluation.provenance import describe_conventions, describe_run
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
 from esrgan.files import cache_dir, check_output_path, describe_path, expand_user
@@ -24,6 +31,7 @@ from esrgan.inference import Upscaler
 from esrgan.inference.upscaler import PRECISIONS
 from esrgan.metrics import Metric, select_metrics
 from esrgan.metrics.learned import load_metrics
+from esrgan.outputs import check_replaceable
 from esrgan.text import describe_error
 from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import GeneratorFile, extract_state_dict, load_file, load_generator
@@ -278,7 +286,7 @@ def _check_folder(
                 raise EsrganError(
                     f"{path}: would be the output of both {owner} and {image.name}; rename a model or an image"
                 )
-    for path in owners:
+    for path in (*owners, *[curve_path(folder)] * strips):
         check_replaceable(path)
     return max(owners, key=lambda path: len(os.fsencode(path)))
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from esrgan import images
 from esrgan.errors import EsrganError
 from esrgan.evaluation.crops import ImageVersions, find_most_different_window
-from esrgan.evaluation.outputs import SOFTWARE
 from esrgan.evaluation.results import DatasetEvaluation
+from esrgan.outputs import SOFTWARE
 from esrgan.text import format_count, printable
 
 _CROP_ZOOM = 2  # zoom factor of the crops shown side by side

@@ -49,12 +49,13 @@ def test_sweep_evaluates_blends_and_plots_their_curve(photos, model, tmp_path, c
     again = [*pair, "--sweep", 3, "-d", photos, "--metrics", "psnr,niqe", "-o", out]
     assert run_command(interpolate_command, *again) == 0
     (out / "photos/curve.png").write_text("mine")
-    assert run_command(interpolate_command, *again) == 1
+    assert run_command(interpolate_command, *again) == 2
     assert (out / "photos/curve.png").read_text() == "mine"
+    (out / "photos/curve.png").unlink()
     (out / "photos/1_strip.png").write_text("mine")
     assert run_command(interpolate_command, *again) == 2
     assert (out / "photos/1_strip.png").read_text() == "mine"
-    assert capsys.readouterr().err.count("not an output of an earlier evaluation") == 2
+    assert capsys.readouterr().err.count("not an output of an earlier run") == 2
     (photos / "large.png").unlink()
     assert run_command(interpolate_command, *pair, "--sweep", 3, "-d", photos, "-o", tmp_path / "small") == 1
     assert "too small for the perceptual metrics" in capsys.readouterr().err

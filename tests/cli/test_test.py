@@ -329,7 +329,7 @@ def test_outputs_replace_only_earlier_outputs(photos, model, tmp_path, capsys):
         shutil.copy(photos / f"{name}.png", path)
         capsys.readouterr()
         assert run(test_command, *arguments) == 2
-        expected = "exists and is not an output of an earlier evaluation; move it, or choose another output"
+        expected = "exists and is not an output of an earlier run; move it, or choose another output"
         assert capsys.readouterr().err == f"error: {path}: {expected}\n"
         assert path.read_bytes() == (photos / f"{name}.png").read_bytes()
         path.write_bytes(before)

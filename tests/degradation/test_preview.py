@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -43,6 +44,17 @@ def test_preview_writes_a_sheet(
     assert run_preview(capsys, "own.json")[0] == 0
     assert images.read_pixels("degradation_preview.png", 3).shape[0] < own.shape[0] + 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["degradation_preview.png", "own.json"]
+
+
+def test_preview_keeps_a_file_of_the_users(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images.write_pixels("degradation_preview.png", np.zeros((8, 8, 3), np.uint8))
+    mine = Path("degradation_preview.png").read_bytes()
+    code, _, err = run_preview(capsys, photos / "train")
+    assert (code, Path("degradation_preview.png").read_bytes()) == (2, mine)
+    assert "degradation_preview.png: exists and is not an output of an earlier run; move it" in err
 
 
 def test_preview_errors_name_the_cause(

@@ -179,7 +179,7 @@ def test_a_file_of_the_users_that_comes_during_the_work_is_kept(photos, tmp_path
 
     result = run_evaluation(photos, {"bicubic": Method(upscale, {})}, out_dir=tmp_path / "out", may_fail=True)
     assert mine.read_text() == "mine"
-    assert "not an output of an earlier evaluation" in str(result.errors[0])
+    assert "not an output of an earlier run" in str(result.errors[0])
 
 
 def test_outputs_are_not_read_back(photos, tmp_path, monkeypatch):

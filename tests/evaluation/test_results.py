@@ -72,6 +72,11 @@ def test_perfect_images_are_counted_and_not_part_of_means():
     assert '<strong title="best">25.00' not in means
     assert '<strong title="best">27.50' not in means
     assert plot_curve(result, {"model": 1.0}).startswith(b"\x89PNG")
+    assert "– in" not in text
+    result.results["black"]["model"].scores["niqe"] = None
+    line = "– in NIQE: the image is too small or too flat for this metric"
+    assert line in render_dataset(result)
+    assert line in render_html(evaluation)
 
 
 @pytest.mark.parametrize(
