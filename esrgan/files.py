@@ -147,9 +147,18 @@ def find_folder_problem(folder: Path) -> Problem | None:
 
 
 def _describe_folder_error(folder: Path, what: str, error: OSError) -> Problem:
-    return Problem.failure(
+    return _find_file_in_place_of_folder(folder, error) or Problem.failure(
         folder, f"{what}: {describe_error(error)}", "choose another folder or change the permissions"
     )
+
+
+def _find_file_in_place_of_folder(folder: Path, error: OSError) -> Problem | None:
+    """Return the problem that a folder or one of its parents is a file, if an error says so."""
+    if not isinstance(error, (FileExistsError, NotADirectoryError)):
+        return None
+    existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+    kind = describe_path(existing)
+    return None if kind == "a folder" else Problem(str(existing), "a folder", kind, "choose another folder")
 
 
 def find_name_problem(path: Path) -> Problem | None:
@@ -205,6 +214,8 @@ def describe_write_error(path: Path, error: OSError) -> Problem:
         return Problem(str(error.filename), "a file to write", "a folder", "choose another name")
     if isinstance(error, FileExistsError) and Path(error.filename) == path:  # and not a file in place of its folder
         return Problem(str(path), "a new file", "a file", "choose another name, or allow overwriting")
+    if problem := _find_file_in_place_of_folder(path.parent, error):
+        return problem
     remedy = "use shorter names" if error.errno == errno.ENAMETOOLONG else "check the folder and its free disk space"
     return Problem.failure(path, f"cannot be written: {describe_error(error)}", remedy)
 

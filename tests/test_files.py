@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -207,7 +208,13 @@ def test_folder_problem_is_found_without_creating_it(tmp_path):
     assert files.find_folder_problem(tmp_path / "new/deep") is None
     assert list_names(tmp_path) == []
     (tmp_path / "file").touch()
-    assert "cannot create this folder: Not a directory" in str(files.find_folder_problem(tmp_path / "file/sub"))
+    for folder in (tmp_path / "file", tmp_path / "file/sub"):
+        expected = f"{tmp_path / 'file'}: expected a folder, got a file; choose another folder"
+        assert str(files.find_folder_problem(folder)) == expected
+        with pytest.raises(EsrganError, match=re.escape(expected)):
+            files.create_folder(folder)
+        with pytest.raises(EsrganError, match=re.escape(expected)):
+            files.check_output_path(folder / "out.json")
 
 
 def test_read_only_disk_is_found(tmp_path, monkeypatch):

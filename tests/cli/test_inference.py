@@ -297,7 +297,7 @@ def test_unwritable_outputs_are_reported_before_upscaling(model, tmp_path, capsy
     monkeypatch.setattr(Upscaler, "__call__", lambda *_: pytest.fail("the image was upscaled"))
     (tmp_path / "file").write_bytes(b"")
     assert run(inference_command, "-m", model, "-o", tmp_path / "file", tmp_path / "a.png") == 2
-    assert "file: cannot create this folder: " in capsys.readouterr().err
+    assert "file: expected a folder, got a file; choose another folder" in capsys.readouterr().err
     (tmp_path / "a_sr.png").mkdir()
     for option in ("--overwrite", "--skip-existing"):
         assert run(inference_command, "-m", model, option, tmp_path / "a.png") == 1
