@@ -174,7 +174,7 @@ def _preview(args: argparse.Namespace) -> int:
     from esrgan.config import Config, load
     from esrgan.data.datasets import default_data_root, find_pairs
     from esrgan.degradation.preview import preview
-    from esrgan.outputs import PREVIEW_SOFTWARE, check_replaceable
+    from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable
     from esrgan.text import format_count
     from esrgan.training.inputs import make_degradation
 
@@ -201,7 +201,7 @@ def _preview(args: argparse.Namespace) -> int:
     sheet = preview(
         [pair.high for pair in pairs], degradation, scale, section.cr_patch_size or (256, 256), config.img_channels
     )
-    images.write_pixels(PREVIEW_FILE, sheet, overwrite=True, software=PREVIEW_SOFTWARE)
+    images.write_pixels(PREVIEW_FILE, sheet, overwrite=True, software=PREPARE_SOFTWARE)
     count = format_count(len(pairs), "HR image")
     print(f"{PREVIEW_FILE}: {sheet.shape[1]}×{sheet.shape[0]} px, from {count}, ×{scale}")
     return process.OK

@@ -166,7 +166,12 @@ def find_dataset(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -
         highs, lows = _remove_below(highs, high, low), _remove_below(lows, low, high)
     if problems:
         return Match(problems=problems)
-    match = match_within(high, highs, scale) if low is None else match_folders(high, highs, low, lows, scale, namings)
+    if low is None and (high / TILE_FILES[0]).exists():
+        match = Match([ImagePair(path, None) for path in highs])  # tiles are HR images, whatever their names and sizes
+    elif low is None:
+        match = match_within(high, highs, scale)
+    else:
+        match = match_folders(high, highs, low, lows, scale, namings)
     match.unused = unused | match.unused
     _note_unused(match, spec if isinstance(spec, str) else spec[0])
     return match

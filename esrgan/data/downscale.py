@@ -15,7 +15,7 @@ from esrgan.console import log
 from esrgan.data.datasets import OUTPUT_MARKER, common_channels, find_dataset, find_pairs, load_pair
 from esrgan.data.pairing import ImagePair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
-from esrgan.files import remove_abandoned
+from esrgan.files import create_folder, remove_abandoned
 from esrgan.machine import map_in_threads
 from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import describe_error, format_count, format_size
@@ -56,7 +56,7 @@ def downscale_folder(folder: Path, scale: int, workers: int) -> list[str | Probl
     target = lr_folder(folder, scale)
     problems: list[str | Problem] = []
     jobs = _list_jobs(folder, target, scale, problems)
-    create_output_folder(target, OUTPUT_MARKER)
+    create_output_folder(target, OUTPUT_MARKER, "use it in the configuration as it is, or move it away")
     todo = [job for job in jobs if not _is_up_to_date(job)]
     need = sum(math.prod(job.shape) for job in todo)
     free = shutil.disk_usage(target).free
@@ -109,28 +109,28 @@ def _list_jobs(folder: Path, target: Path, scale: int, problems: list[str | Prob
     return [_Job(sources[low], low, (shape[0] // scale, shape[1] // scale, channels)) for low, shape in shapes.items()]
 
 
-def create_output_folder(target: Path, marker: str) -> None:
+def create_output_folder(target: Path, marker: str, remedy: str) -> None:
     """Create a folder for images, and remove what killed processes left in it.
 
     Args:
         target: The folder.
         marker: Name of the file in it by which a later run knows that it made the folder.
+        remedy: What to do if it has other files.
 
     Raises:
-        DatasetError: If it has other files, or cannot be written.
+        EsrganError: If it has other files, or cannot be written.
     """
+    create_folder(target)
     try:
-        if target.is_dir() and not (target / marker).exists() and any(target.iterdir()):
-            remedy = "use it in the configuration as it is, or move it away"
+        if not (target / marker).exists() and any(target.iterdir()):
             expected, got = "an empty folder or one made by this command", "one with your own files"
             raise DatasetError(Problem(str(target), expected, got, remedy))
-        target.mkdir(parents=True, exist_ok=True)
         (target / marker).touch()
         for subfolder in (target, *(path for path in target.rglob("*") if path.is_dir())):
             remove_abandoned(subfolder)
     except OSError as error:
-        remedy = "free some space or make the folder writable"
-        raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; {remedy}") from error
+        what = "free some space or make the folder writable"
+        raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; {what}") from error
 
 
 def _is_up_to_date(job: _Job) -> bool:

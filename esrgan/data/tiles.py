@@ -1,7 +1,8 @@
 """Cut HR images into overlapping tiles, without those that teach a network nothing or something wrong.
 
 Everything is measured first, so that what is dropped can be looked at before the tiles are written. The measures are
-kept, one line of JSON for each image: a run that is interrupted or repeated with other bounds does not repeat them.
+kept, one line of JSON for each image, and another line says which tiles have been written of it: a run that is
+interrupted or repeated with other bounds repeats neither.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +26,23 @@ from numpy.typing import NDArray
 from esrgan import images
 from esrgan.console import log
 from esrgan.data import quality
-from esrgan.data.datasets import DATASET_NAMES, TILE_FILES, common_channels, find_pairs_and_problems
+from esrgan.data.datasets import DATASET_NAMES, TILE_FILES, common_channels, find_dataset, find_pairs_and_problems
 from esrgan.data.downscale import create_output_folder
 from esrgan.data.tile_sheet import make_sheet
 from esrgan.errors import DatasetError, EsrganError, Problem, shorten
 from esrgan.files import expand_user, lock, write_text
 from esrgan.machine import map_in_threads
+from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable, is_output
 from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import describe_error, format_count, format_size
 
 TILE, STEP, MIN_SIDE = 480, 240, 128  # px
 RECORD, LIST, SHEET = TILE_FILES
 _SCALE = 4  # of LR images that might be in the folders, which are refused
+_Key = tuple[str, int, int]
+_REMEDY = "choose another folder for the tiles"
 _Measures = list[tuple[float, float, str]]  # blockiness, detail and hash, in hexadecimal digits, of each tile
+_Known = tuple[tuple[int, int, int], _Measures]  # shape of an image, and the measures of its tiles
 
 
 class Bounds(NamedTuple):
@@ -60,10 +65,10 @@ class Source:
     name: str
 
     @cached_property
-    def key(self) -> tuple[str, int, int]:
+    def key(self) -> _Key:
         """The identity of the file: path, size and modification time."""
         status = self.path.stat()
-        return str(self.path.resolve()), status.st_size, status.st_mtime_ns
+        return os.path.realpath(self.path), status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Dropped(NamedTuple):
 def cut_tiles(datasets: Sequence[str], data_root: Path, out: Path, bounds: Bounds, workers: int) -> list[str | Problem]:
     """Cut the HR images of datasets into tiles of 480 px, each beginning 240 px after the one before.
 
-    Tiles that exist are kept if their image has not changed since they were cut.
+    Tiles that exist are kept if their image has not changed since they were cut. Files of the user are not replaced.
 
     Args:
         datasets: Names or folders; the tiles have the same subfolders.
@@ -115,11 +120,13 @@ def cut_tiles(datasets: Sequence[str], data_root: Path, out: Path, bounds: Bound
         The problems with single images. The others have been cut.
 
     Raises:
-        DatasetError: If images cannot be found, or the tiles cannot be written or do not fit on the disk.
+        EsrganError: If images cannot be found, or the tiles cannot be written or do not fit on the disk.
     """
     problems: list[str | Problem] = []
     sources = _find_sources(datasets, data_root, out, problems)
-    create_output_folder(out, RECORD)
+    create_output_folder(out, RECORD, _REMEDY)
+    for name in (LIST, SHEET):
+        check_replaceable(out / name)
     try:
         busy = f"{out}: another process is cutting tiles"
         with explain_interrupt(lambda: "the same command resumes"), lock(out / RECORD, busy) as record:
@@ -134,16 +141,23 @@ def _cut_sources(
     sources: Sequence[Source], record: BinaryIO, out: Path, bounds: Bounds, workers: int
 ) -> list[str | Problem]:
     problems: list[str | Problem] = []
-    tiles = _omit_transparent(_measure_sources(sources, record, workers, problems), problems)
+    known, written = _read_record(out / RECORD)
+    tiles = _omit_transparent(_measure_sources(sources, known, record, workers, problems), problems)
     kept, dropped = choose_tiles(tiles, bounds)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in Counter(each.reason for each in dropped).items())
     summary = f"{len(kept):,} kept, {len(dropped):,} dropped{f' ({reasons})' if reasons else ''}"
     log.info(f"{out}: {format_count(len(tiles), 'tile')} of {format_count(len(sources), 'image')}: {summary}")
     _remove_outdated(out, kept, dropped)
     _report_dropped(out, dropped, workers)
-    problems += _write_tiles(kept, out, workers)
-    if kept:
-        log.info(f'{out}: use in a configuration: "train_datasets": [{json.dumps(str(out), ensure_ascii=False)}]')
+    problems += _write_tiles(kept, written, record, out, workers)
+    if not kept:
+        problems.append(f"{out}: no tile is kept; see {LIST}, and give other bounds or images")
+    elif unusable := find_dataset(str(out), "train", _SCALE, out).problems:
+        problems += unusable
+    else:
+        with_alpha = ', with "img_channels": 4' if common_channels({tile.shape[2] for tile in kept}) == 4 else ""
+        entry = f"[{json.dumps(str(out), ensure_ascii=False)}]{with_alpha}"
+        log.info(f'{out}: use in a configuration: "train_datasets": {entry}')
     return problems
 
 
@@ -180,19 +194,24 @@ def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems:
         if folder and any(pair.low for pair in pairs):
             got = "a folder that has their LR images too"
             failures.append(Problem(dataset, "HR images only", got, "name the folder of the HR images"))
-        if folder and out.resolve().is_relative_to(folder.resolve()):
-            failures.append(
-                Problem(str(out), f"a folder outside {dataset}", "one in it", "choose another for the tiles")
-            )
-        base = dataset if folder is None else folder.resolve().name or "images"
+        for images_folder in {folder} if folder else {pair.high.parent for pair in pairs}:
+            own, target = (Path(os.path.realpath(path)) for path in (images_folder, out))
+            if target.is_relative_to(own):
+                failures.append(Problem(str(out), f"a folder outside {images_folder}", "one in it", _REMEDY))
+            elif own.is_relative_to(target):
+                failures.append(Problem(str(images_folder), f"a folder outside {out}", "one in it", _REMEDY))
+        base = dataset if folder is None else Path(os.path.realpath(folder)).name.lstrip(".")
+        base = "images" if not base or images.is_omitted(base) else base
         numbered = (f"{base}_{number}" if number > 1 else base for number in range(1, len(datasets) + 1))
         place = next(name for name in numbered if name not in folders)
         folders.add(place)
+        if (out / place).is_symlink():
+            failures.append(Problem(str(out / place), "a folder for tiles", "a link", f"remove it, or {_REMEDY}"))
         for path in (pair.high for pair in pairs):
             below = path.relative_to(folder) if folder else Path(path.name)
             source = Source(path, (place / below.with_suffix("")).as_posix())
             if taken.setdefault(source.name, path) == path:
-                sources.setdefault(path.resolve(), source)
+                sources.setdefault(Path(os.path.realpath(path)), source)
             else:
                 got = f"{taken[source.name].name} as well"
                 problems.append(Problem(str(path), "only one image of this name", got, "rename one of them"))
@@ -202,12 +221,15 @@ def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems:
 
 
 def _measure_sources(
-    sources: Sequence[Source], record: BinaryIO, workers: int, problems: list[str | Problem]
+    sources: Sequence[Source],
+    known: Mapping[_Key, _Known],
+    record: BinaryIO,
+    workers: int,
+    problems: list[str | Problem],
 ) -> list[Tile]:
     """Return the tiles of all images with their measures, and add the problems with images that cannot be read."""
     found: dict[Source, list[Tile]] = {}
     todo: list[Source] = []
-    known = _read_record(Path(record.name))
     for source in sources:
         try:
             shape, measures = known[source.key]
@@ -226,9 +248,7 @@ def _measure_sources(
             if isinstance(made, list):
                 problems += made
             else:
-                # A line that was cut off by an interruption is ended by the next one.
-                record.write(b"\n" + json.dumps([source.key, *made]).encode())
-                record.flush()
+                _add_to_record(record, source.key, *made)
                 found[source] = _make_tiles(source, *made)
             shown.finish(source)
     return [tile for source in sources for tile in found.get(source, ())]
@@ -248,16 +268,26 @@ def _omit_transparent(tiles: list[Tile], problems: list[str | Problem]) -> list[
     return [tile for tile in tiles if tile.source not in refused]
 
 
-def _read_record(path: Path) -> dict[tuple[str, int, int], tuple[tuple[int, int, int], _Measures]]:
-    """Return the shape and the measures of images that were measured before, by ``Source.key``."""
-    known = {}
+def _add_to_record(record: BinaryIO, key: _Key, *values: object) -> None:
+    record.write(b"\n" + json.dumps([key, *values]).encode())  # a line that an interruption has cut off is ended by it
+    record.flush()
+
+
+def _read_record(path: Path) -> tuple[dict[_Key, _Known], dict[str, _Key]]:
+    """Return shape and measures of images by ``Source.key``, and the key of the image that each tile was cut from."""
+    known: dict[_Key, _Known] = {}
+    written: dict[str, _Key] = {}
     for line in path.read_text("ascii", "replace").splitlines():
         try:
-            key, shape, measures = json.loads(line)
-            known[tuple(key)] = tuple(shape), measures
+            key, *values = json.loads(line)
+            if len(values) == 1:
+                written |= dict.fromkeys(values[0], tuple(key))
+            else:
+                shape, measures = values
+                known[tuple(key)] = tuple(shape), measures
         except (ValueError, TypeError):  # an empty line, or one that was cut off or is damaged
             continue
-    return known
+    return known, written
 
 
 def _make_tiles(source: Source, shape: tuple[int, int, int], measures: _Measures) -> list[Tile]:
@@ -312,7 +342,7 @@ def _remove_outdated(out: Path, kept: Sequence[Tile], dropped: Sequence[Dropped]
     outdated, current = {out / each.tile.name for each in dropped}, {out / tile.name for tile in kept}
     others = []
     for path in images.list_files(out)[0]:
-        if path in outdated:
+        if path in outdated and is_output(path):
             path.unlink()
         elif path not in current and path.name not in TILE_FILES and path.suffix.lower() in images.SUFFIXES:
             others.append(path)
@@ -335,16 +365,18 @@ def _report_dropped(out: Path, dropped: Sequence[Dropped], workers: int) -> None
         sheet.unlink(missing_ok=True)  # so that an interruption leaves no sheet of other tiles
         write_text(path, content)
         if dropped:
-            images.write_pixels(sheet, make_sheet(dropped, _read, workers))
+            images.write_pixels(sheet, make_sheet(dropped, _read, workers), software=PREPARE_SOFTWARE)
     if dropped:
         log.info(f"{path} lists what is dropped and why, and {sheet} shows it")
 
 
-def _write_tiles(tiles: Sequence[Tile], out: Path, workers: int) -> list[str | Problem]:
-    """Write the tiles that do not exist or whose image has changed since, and return the problems."""
+def _write_tiles(
+    tiles: Sequence[Tile], written: Mapping[str, _Key], record: BinaryIO, out: Path, workers: int
+) -> list[str | Problem]:
+    """Write the tiles that do not exist or were cut from another image, and return the problems."""
     todo: dict[Source, list[Tile]] = {}
     for tile in tiles:
-        if not _is_current(tile, out / tile.name):
+        if written.get(tile.name) != tile.source.key or not os.path.lexists(out / tile.name):
             todo.setdefault(tile.source, []).append(tile)
     sizes: dict[Hashable, float] = {
         source: sum(math.prod(tile.shape) for tile in group) for source, group in todo.items()
@@ -362,32 +394,35 @@ def _write_tiles(tiles: Sequence[Tile], out: Path, workers: int) -> list[str | P
 
     problems: list[str | Problem] = []
     with explain_interrupt(describe_interruption):
-        for source, found in map_in_threads(lambda source: _cut(source, todo[source], out), list(todo), workers):
+        for source, found in map_in_threads(
+            lambda source: _cut(source, todo[source], record, out), list(todo), workers
+        ):
             problems += found
             shown.finish(source)
     return problems
 
 
-def _is_current(tile: Tile, path: Path) -> bool:
-    try:
-        return path.stat().st_mtime_ns == tile.source.key[2]
-    except OSError:  # it is missing, or cannot be written either, which is reported for its image
-        return False
-
-
-def _cut(source: Source, tiles: Sequence[Tile], out: Path) -> Sequence[Any]:
+def _cut(source: Source, tiles: Sequence[Tile], record: BinaryIO, out: Path) -> list[str | Problem]:
     """Write some tiles of an image and return the problems."""
+    names: list[str] = []
+    problems: list[str | Problem] = []
     try:
         image = _read(source)
         (out / tiles[0].name).parent.mkdir(parents=True, exist_ok=True)
         for tile in tiles:
-            path, modified = out / tile.name, source.key[2]
             if tile.cut(image).shape != tile.shape:
-                return [f"{source.path}: has changed since it was measured; run the command again"]
-            images.write_pixels(path, tile.cut(image), overwrite=True)
-            os.utime(path, ns=(modified, modified))
+                problems.append(f"{source.path}: has changed since it was measured; run the command again")
+                break
+            try:
+                check_replaceable(out / tile.name)
+                images.write_pixels(out / tile.name, tile.cut(image), overwrite=True, software=PREPARE_SOFTWARE)
+                names.append(tile.name)
+            except EsrganError as error:
+                problems += error.problems
     except EsrganError as error:
-        return error.problems
+        problems += error.problems
     except OSError as error:
-        return [f"{source.path}: cannot be cut: {describe_error(error)}; check the file and the free disk space"]
-    return []
+        text = f"{source.path}: cannot be cut: {describe_error(error)}; check the file and the free disk space"
+        problems.append(text)
+    _add_to_record(record, source.key, names)
+    return problems

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from esrgan.images.find import find_images, list_files, search_images
+from esrgan.images.find import find_images, is_omitted, list_files, search_images
 from esrgan.images.formats import DATASET_SUFFIXES, SUFFIXES, check_writable
 from esrgan.images.image import ImageData
 from esrgan.images.reading import measure_images, read_image, read_pixels, read_shape
@@ -29,6 +29,7 @@ __all__ = [
     "check_writable",
     "find_images",
     "has_pil_mode",
+    "is_omitted",
     "list_files",
     "make_contact_sheet",
     "measure_images",

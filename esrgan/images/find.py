@@ -142,6 +142,11 @@ def _describe_rest(path: Path, skipped: dict[Path, str]) -> str:
     return "neither" if kind in ("nothing", "a folder") else kind
 
 
+def is_omitted(name: str) -> bool:
+    """Return whether files and folders of this name are not searched for images: hidden ones and those of systems."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+
+
 def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     """List the files in a folder and its subfolders.
 
@@ -164,7 +169,7 @@ def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
             skipped[current] = "unreadable folder"
             continue
         for path in entries:
-            if path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS:
+            if is_omitted(path.name):
                 kind = "hidden" if path.name.startswith(".") else "system"
                 skipped[path] = f"{kind} folder" if path.is_dir() else f"{kind} file"
             elif not path.is_dir():

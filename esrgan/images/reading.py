@@ -151,9 +151,15 @@ def _read(
     except UnsupportedImageError as error:
         raise ImageError(Problem(str(path), *error.args)) from error
     except OSError as error:
+        if error.errno is None:  # not of the system but of a library, about the content
+            raise _damaged(path, describe_error(error)) from error
         remedy = "check the path and the permissions"
         remedy = suggest_path(path, remedy) if isinstance(error, FileNotFoundError) else remedy
         raise ImageError(Problem(str(path), _READABLE, describe_error(error), remedy)) from error
     except Exception as error:  # libraries raise all kinds of exceptions for damaged files
-        got = f"a damaged or unsupported file ({vips.describe_vips_error(error)})"
-        raise ImageError(Problem(str(path), _READABLE, got, "replace it or re-export it")) from error
+        raise _damaged(path, vips.describe_vips_error(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> ImageError:
+    got = f"a damaged or unsupported file ({reason})"
+    return ImageError(Problem(str(path), _READABLE, got, "replace it or re-export it"))

@@ -127,7 +127,10 @@ def test_second_run_writes_only_what_is_missing_or_outdated(photos, tmp_path, ca
     times = {name: (out / name).stat().st_ctime_ns for name in KEPT}
     (out / "photos/a_s002.png").unlink()
     record = out / tiles.RECORD
-    record.write_bytes(record.read_bytes()[:-9])  # as if the last line was being written
+    lines = [line for line in record.read_bytes().splitlines() if line]
+    (last,) = (line for line in lines if b"small.png" in line and len(json.loads(line)) == 3)
+    lines.remove(last)
+    record.write_bytes(b"\n".join([*lines, last[:-9]]))  # as if this line was being written
     measured = []
     monkeypatch.setattr(
         tiles, "_measure", lambda source, measure=tiles._measure: measured.append(source) or measure(source)
@@ -171,7 +174,9 @@ def test_no_list_of_earlier_runs_stays(photos, tmp_path, capsys):
 
 
 def test_folder_without_useful_tiles_is_not_recommended(photos, tmp_path, capsys):
-    out = cut(capsys, tmp_path / "tiles", photos, "--min-detail", "1000")[1]
+    code, out, err = cut(capsys, tmp_path / "tiles", photos, "--min-detail", "1000")
+    assert code == 1
+    assert "tiles: no tile is kept; see dropped.csv, and give other bounds or images" in err
     assert "0 kept, 11 dropped" in out
     assert "use in a configuration" not in out
 
@@ -186,7 +191,8 @@ def test_folders_of_one_name_get_different_ones(photos, tmp_path, capsys):
 def test_grey_and_transparent_images_stay_as_they_are(tmp_path, capsys, small_tiles):
     for channels in (1, 4):
         write_image(tmp_path / f"{channels}/a.png", random_image(64, 64, channels, seed=channels))
-        assert cut(capsys, tmp_path / f"tiles{channels}", tmp_path / str(channels))[0] == 0
+        code, out, _ = cut(capsys, tmp_path / f"tiles{channels}", tmp_path / str(channels))
+        assert (code, '"img_channels": 4' in out) == (0, channels == 4)
         assert images.read_shape(tmp_path / f"tiles{channels}/{channels}/a_s001.png") == (64, 64, channels)
 
 
@@ -214,7 +220,7 @@ def test_damaged_measures_are_measured_again(photos, tmp_path, capsys):
     out = tmp_path / "tiles"
     cut(capsys, out, photos)
     record = out / tiles.RECORD
-    lines = [json.loads(line) for line in record.read_text().splitlines() if line]
+    lines = [json.loads(line) for line in record.read_text().splitlines() if line and len(json.loads(line)) == 3]
     damaged = [[1, 2, 3], [[[1]], [1], []], *([key, shape[:1], measures] for key, shape, measures in lines)]
     record.write_text("\n".join(map(json.dumps, [*lines[:1], *damaged])))
     assert cut(capsys, out, photos)[0] == 0
@@ -250,6 +256,84 @@ def test_files_of_the_user_are_never_touched(photos, tmp_path, capsys):
     assert code == 0
     assert "also has 1 image not cut from the given ones (first: " in err
     assert (tmp_path / "tiles/photos/mine.png").exists()
+
+
+def test_the_users_files_of_tiles_names_are_kept(photos, tmp_path, capsys):
+    out = tmp_path / "tiles"
+    cut(capsys, out, photos)
+    mine = {out / "photos/empty_s001.png", out / "photos/new_s001.png"}  # names of a dropped and a new tile
+    for path in mine:
+        write_image(path, random_image(9, 9))
+    before = {path: path.read_bytes() for path in mine}
+    write_image(photos / "new.png", random_image(64, 64, seed=8))
+    code, _, err = cut(capsys, out, photos)
+    assert code == 1
+    assert "photos/new_s001.png: exists and is not an output of an earlier run; move it" in err
+    assert {path: path.read_bytes() for path in mine} == before
+    (out / "dropped.csv").write_text("mine")
+    assert cut(capsys, out, photos)[0] == 2
+    assert (out / "dropped.csv").read_text() == "mine"
+
+
+def test_images_in_the_folder_of_tiles_are_refused(photos, tmp_path, capsys):
+    out = tmp_path / "tiles"
+    cut(capsys, out, photos)
+    before = tree(out)
+    code, _, err = cut(capsys, out, out / "photos")
+    assert code == 2
+    assert f"{out / 'photos'}: expected a folder outside {out}, got one in it; choose another folder for" in err
+    assert tree(out) == before
+
+
+def test_tiles_of_another_image_are_written_again(photos, tmp_path, capsys):
+    out, other = tmp_path / "tiles", tmp_path / "more/photos"
+    for folder, seed in ((photos, 1), (other, 2)):
+        write_image(folder / "x.png", random_image(64, 64, seed=seed))
+        os.utime(folder / "x.png", (10**9, 10**9))
+    cut(capsys, out, photos, other)
+    cut(capsys, out, other, photos)
+    for place, folder in (("photos", other), ("photos_2", photos)):
+        tile = images.read_pixels(out / place / "x_s001.png", 3)
+        assert np.array_equal(tile, images.read_pixels(folder / "x.png", 3))
+    write_image(photos / "x.png", random_image(70, 64, seed=3))
+    os.utime(photos / "x.png", (10**9, 10**9))
+    cut(capsys, out, other, photos)
+    tile = images.read_pixels(out / "photos_2/x_s001.png", 3)
+    assert np.array_equal(tile, images.read_pixels(photos / "x.png", 3)[:64])
+
+
+def test_tiles_of_folders_with_the_same_numbers_are_hr_images(tmp_path, capsys, small_tiles):
+    for name, side in (("large", 64), ("small", 32)):
+        for i in range(4):
+            write_image(tmp_path / name / f"{i}.png", random_image(side, side, seed=side + i))
+    code, out, err = cut(capsys, tmp_path / "tiles", tmp_path / "large", tmp_path / "small")
+    assert (code, err) == (0, "")
+    assert "use in a configuration" in out
+    assert len(find_pairs([str(tmp_path / "tiles")], "train", 4, Path())) == len(names(tmp_path / "tiles"))
+
+
+def test_tiles_of_a_hidden_folder_are_found_by_training(photos, tmp_path, capsys):
+    photos.rename(tmp_path / ".photos")
+    assert cut(capsys, tmp_path / "tiles", tmp_path / ".photos")[0] == 0
+    assert names(tmp_path / "tiles") == KEPT
+
+
+def test_no_tiles_are_written_through_a_link(photos, tmp_path, capsys):
+    out = tmp_path / "tiles"
+    cut(capsys, out, photos)
+    (out / "photos").rename(tmp_path / "elsewhere")
+    (out / "photos").symlink_to(tmp_path / "elsewhere")
+    code, _, err = cut(capsys, out, photos)
+    assert code == 2
+    assert f"{out / 'photos'}: expected a folder for tiles, got a link; remove it, or choose another" in err
+
+
+def test_a_link_to_itself_is_reported(photos, tmp_path, capsys):
+    (photos / "loop.png").symlink_to("loop.png")
+    code, _, err = cut(capsys, tmp_path / "tiles", photos)
+    assert code == 1
+    assert "loop.png: cannot be read" in err
+    assert names(tmp_path / "tiles") == KEPT
 
 
 def test_folder_with_lr_images_is_refused(tmp_path, capsys):
