@@ -59,16 +59,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-blockiness",
         type=positive,
-        default=MAX_BLOCKINESS,
         metavar="X",
-        help="largest blockiness of a tile, from 0 without traces of JPEG (default: %(default)s)",
+        help=f"largest blockiness of a tile, from 0 without traces of JPEG (default: {MAX_BLOCKINESS})",
     )
     parser.add_argument(
         "--min-detail",
         type=positive,
-        default=MIN_DETAIL,
         metavar="X",
-        help="smallest detail of a tile, in levels of 255 (default: %(default)s)",
+        help=f"smallest detail of a tile, in levels of 255 (default: {MIN_DETAIL})",
     )
     parser.add_argument("--scale", type=int, choices=(2, 4, 8), default=4, help="scale of the LR images (default: 4)")
     arguments.add_data_root(parser)
@@ -78,6 +76,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    if not args.tiles and (args.max_blockiness, args.min_detail) != (None, None):
+        raise EsrganError("--max-blockiness and --min-detail choose tiles; give --tiles too, or omit them")
     actions = {_cut_tiles: args.tiles, _check: args.check, _preview: args.preview}
     return next((action for action, is_chosen in actions.items() if is_chosen), _prepare)(args)
 
@@ -136,7 +136,10 @@ def _cut_tiles(args: argparse.Namespace) -> int:
     from esrgan.data.tiles import Bounds, cut_tiles
 
     _check_names(args.dataset, DATASET_NAMES)
-    bounds = Bounds(args.max_blockiness, args.min_detail)
+    bounds = Bounds(
+        MAX_BLOCKINESS if args.max_blockiness is None else args.max_blockiness,
+        MIN_DETAIL if args.min_detail is None else args.min_detail,
+    )
     workers = args.workers or cpu_count()
     problems = cut_tiles(args.dataset, args.data_root or default_data_root(), args.tiles, bounds, workers)
     for problem in problems:

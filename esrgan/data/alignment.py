@@ -31,12 +31,14 @@ class Comparison(NamedTuple):
         right: By how many HR px it is shifted to the right.
         peak: The correlation of the edges at that shift.
         likeness: The correlation of the images as they are.
+        reach: The largest shift that is searched for, in HR px.
     """
 
     down: int
     right: int
     peak: float
     likeness: float
+    reach: int
 
 
 def describe_misalignment(
@@ -62,16 +64,15 @@ def describe_most(found: Sequence[Comparison]) -> str | None:
     """Return what is wrong with most of some pairs, or None."""
     if sum(is_unlike(each) for each in found) * 2 > len(found):
         return "do not seem to show what their HR images show; check how they are paired"
-    shifts = [(y, x) for y, x, peak, _ in found if peak >= _LEAST_PEAK]
+    shifts = [(y, x) for y, x, peak, *_ in found if peak >= _LEAST_PEAK]
     if not shifts:
         return None
     down, right = (float(value) for value in np.median(shifts, axis=0))
     agreeing = sum(abs(y - down) <= 1 and abs(x - right) <= 1 for y, x in shifts)
     if max(abs(down), abs(right)) < 1 or 2 * agreeing <= len(found):
         return None
-    return (
-        f"shifted against their HR images by {_format_shift(down, right)}; align them, or results will be shifted too"
-    )
+    shift = _format_shift(down, right, max(each.reach for each in found))
+    return f"shifted against their HR images by {shift}; align them, or results will be shifted too"
 
 
 def describe_one(found: Comparison) -> str | None:
@@ -83,7 +84,8 @@ def describe_one(found: Comparison) -> str | None:
         return "does not seem to show what its HR image shows; check how they are paired"
     if found.peak < _LEAST_PEAK or max(abs(found.down), abs(found.right)) < 2:
         return None
-    return f"shifted against its HR image by {_format_shift(found.down, found.right)}; align or remove it"
+    shift = _format_shift(found.down, found.right, found.reach)
+    return f"shifted against its HR image by {shift}; align or remove it"
 
 
 def is_unlike(found: Comparison) -> bool:
@@ -91,11 +93,12 @@ def is_unlike(found: Comparison) -> bool:
     return found.likeness < _LEAST_LIKENESS
 
 
-def _format_shift(down: float, right: float) -> str:
-    return (
-        f"{abs(down):g} px {'down' if down > 0 else 'up'} and {abs(right):g} px {'right' if right > 0 else 'left'}, "
-        "in pixels of the HR images"
+def _format_shift(down: float, right: float, reach: int) -> str:
+    parts = (
+        f"{'at least ' if abs(shift) == reach else ''}{abs(shift):g} px {names[shift > 0]}"
+        for shift, names in ((down, ("up", "down")), (right, ("left", "right")))
     )
+    return f"{' and '.join(parts)}, in pixels of the HR images"
 
 
 def compare(low: NDArray[np.uint8], high: NDArray[np.uint8], scale: int) -> Comparison | None:
@@ -124,4 +127,4 @@ def compare(low: NDArray[np.uint8], high: NDArray[np.uint8], scale: int) -> Comp
     near = np.roll(correlation, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
     y, x = np.unravel_index(int(near.argmax()), near.shape)
     likeness = float(np.corrcoef(smooth[0].ravel(), smooth[1].ravel())[0, 1])
-    return Comparison(int(y) - reach, int(x) - reach, float(near[y, x]), likeness)
+    return Comparison(int(y) - reach, int(x) - reach, float(near[y, x]), likeness, reach)

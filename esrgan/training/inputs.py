@@ -28,7 +28,7 @@ from esrgan.data import (
 )
 from esrgan.data.datasets import Split, default_data_root
 from esrgan.degradation import Degradation, PhotoDegradation
-from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
+from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem, WeightsError
 from esrgan.files import expand_user
 from esrgan.losses import PerceptualLoss
 from esrgan.machine import cpu_count
@@ -70,12 +70,12 @@ def load_inputs(
     for name in stages:
         try:
             data[name] = _load_stage_data(config, options, name, resume if name == stages[0] else None, find)
-        except DatasetError as error:
+        except (ConfigError, DatasetError) as error:
             problems += error.problems
     perceptual_loss = None
     try:
         perceptual_loss = _load_perceptual_loss(config, options, stages, may_download=not problems)
-    except WeightsError as error:
+    except (ConfigError, WeightsError) as error:
         problems += error.problems
     processes = distributed.world_size()
     if config.batch_size % (processes * config.accumulation):
@@ -101,6 +101,8 @@ def _load_stage_data(
     )
     degradation = make_degradation(section, config.scale_factor, patches.seed)
     timeline = Timeline(config.batch_size, max(1, len(train) // config.batch_size))
+    if section.num_steps is None:  # else the configuration is checked
+        _check_ramps(section, name, timeline)
     done = 0 if resume is None else resume.step
     if resume is not None:
         old_batch_size = resume.hparams["batch_size"]  # of a checkpoint of an earlier version, which has no timeline
@@ -108,6 +110,27 @@ def _load_stage_data(
         timeline = timeline.resumed_at(done, resume.timeline or old.to_dict())
     timeline = timeline.with_length(section.num_epoch, section.num_steps, options.max_steps, done)
     return StageData(patches, degradation, validation, timeline)
+
+
+def _check_ramps(section: Pretraining | Training, name: str, timeline: Timeline) -> None:
+    """Check that what begins small reaches its value before a stage of num_epoch epochs ends.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    length = timeline.with_length(section.num_epoch, None, None, 0).total_steps
+    problems = [
+        Problem(
+            f"{name}.{key}",
+            f"fewer than the {length:,} steps of num_epoch {section.num_epoch}",
+            f"{steps:,}",
+            "change one of them",
+        )
+        for key in ("warmup_steps", "g_adversarial_ramp_steps")
+        if (steps := getattr(section, key, 0)) >= max(length, 1)
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def make_degradation(section: Pretraining | Training, scale: int, seed: int) -> Degradation | PhotoDegradation | None:
@@ -247,6 +270,8 @@ def _load_perceptual_loss(
     if not section.weights and not path.exists():
         how = f"{own_file}, or put torchvision's at {path}"
         if section.optional or "training" not in stages:
+            if section.optional and "training" in stages:
+                _check_losses(config.training, how)
             effect = f"{'training' if 'training' in stages else 'validating'} without the perceptual loss"
             log.info(f"no ImageNet weights of {section.vgg_type} on this machine: {effect}; to use it, {how}")
             return None
@@ -263,6 +288,24 @@ def _load_perceptual_loss(
         except WeightsError as error:
             raise WeightsError(f"{error}, or {own_file}") from error
     return PerceptualLoss(extract_state_dict(load_file(path), str(path)), **arguments)
+
+
+def _check_losses(section: Training, how: str) -> None:
+    """Check that the GAN stage has a loss without the perceptual one.
+
+    Raises:
+        ConfigError: If all weights are 0.
+    """
+    weights = [name for name in type(section).model_fields if name.endswith("_loss_scaling")]
+    if not any(getattr(section, name) for name in weights):
+        raise ConfigError(
+            Problem(
+                "training",
+                f"a weight above 0 among {', '.join(weights)}, because there is no perceptual loss",
+                "0 in all",
+                how,
+            )
+        )
 
 
 def choose_num_workers(config: Config, device: torch.device) -> int:

@@ -10,6 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from esrgan import images, resize
+from esrgan.data.alignment import Comparison, describe_most, describe_one
 from esrgan.data.datasets import list_splits
 from tests.helpers.archives import run
 from tests.helpers.image_pairs import write_image
@@ -171,6 +172,13 @@ def test_pairs_that_are_shifted_alike_are_one_problem(tmp_path, capsys):
     assert code == 1
     (line,) = err
     assert "0.png and other LR images: shifted against their HR images by 4 px down" in line
+
+
+def test_a_shift_at_the_end_of_the_search_may_be_larger():
+    found = Comparison(down=12, right=-1, peak=0.9, likeness=0.8, reach=12)
+    expected = "by at least 12 px down and 1 px left, in pixels of the HR images"
+    assert expected in describe_one(found)
+    assert expected in describe_most([found] * 3)
 
 
 def test_missing_datasets_and_partners_are_problems(tmp_path, capsys):

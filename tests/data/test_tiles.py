@@ -361,6 +361,13 @@ def test_wrong_usage_exits_with_code_two(arguments, capsys):
     assert end.value.code == 2
 
 
+def test_bounds_without_tiles_are_refused(photos, capsys):
+    for option in ("--min-detail", "--max-blockiness"):
+        code, _, err = run(capsys, "--check", photos, option, 3)
+        assert code == 2
+        assert "--max-blockiness and --min-detail choose tiles; give --tiles too, or omit them" in err
+
+
 def test_unknown_folder_exits_with_code_two(tmp_path, capsys):
     code, _, err = cut(capsys, tmp_path / "tiles", tmp_path / "nothing")
     assert code == 2

@@ -177,6 +177,26 @@ def test_configured_vgg_weights_are_never_optional(tiny_config: Make, tmp_path: 
     assert [str(problem).split(":")[0] for problem in caught.value.problems] == ["dataset nowhere", "no.pth"]
 
 
+def test_a_gan_stage_without_any_loss_is_refused(tiny_config: Make, no_vgg_weights: Path, tmp_path: Path) -> None:
+    zero = dict.fromkeys(("g_content_loss_scaling", "g_adversarial_loss_scaling"), 0)
+    config = tiny_config(perceptual_loss={"weights": None, "optional": True}, training=zero)
+    with pytest.raises(EsrganError, match="training: expected a weight above 0 among g_adversarial_loss_scaling, "):
+        run(config, tmp_path, stage="training", max_steps=1)
+
+
+def test_what_begins_small_reaches_its_value_before_the_last_epoch_ends(tiny_config: Make, tmp_path: Path) -> None:
+    length = {"num_steps": None, "num_epoch": 2}
+    config = tiny_config(
+        pretraining=length | {"warmup_steps": 999}, training=length | {"g_adversarial_ramp_steps": 999}
+    )
+    with pytest.raises(EsrganError) as error:
+        run(config, tmp_path, stage="all")
+    keys = ("pretraining.warmup_steps", "training.g_adversarial_ramp_steps")
+    for line, key in zip(str(error.value).splitlines(), keys, strict=True):
+        end = r"expected fewer than the \d+ steps of num_epoch 2, got 999; change one of them"
+        assert re.fullmatch(f"{re.escape(key)}: {end}", line)
+
+
 @pytest.mark.parametrize(
     ("stage", "optional", "line"),
     [
