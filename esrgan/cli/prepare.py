@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -155,6 +156,13 @@ def _check(args: argparse.Namespace) -> int:
     from esrgan.text import format_count
 
     _check_names([name for name in args.dataset if not name.endswith(".json")], DATASET_NAMES)
+    places: dict[str, str] = {}
+    for name in args.dataset:
+        place = name if name in DATASET_NAMES else os.path.realpath(expand_user(name))
+        if place in places:
+            got = f"{places[place]} again" if places[place] != name else "it twice"
+            raise DatasetError(Problem(f"dataset {name}", "each dataset once", got, "omit one of them"))
+        places[place] = name
     sets, problems = list_sets(args.dataset, args.scale, args.data_root or default_data_root())
     for problem in problems:
         log.error("%s", problem)

@@ -13,7 +13,7 @@ from esrgan import images, resize
 from esrgan.data.alignment import Comparison, describe_most, describe_one
 from esrgan.data.datasets import list_splits
 from tests.helpers.archives import run
-from tests.helpers.image_pairs import write_image
+from tests.helpers.image_pairs import random_image, write_image
 
 
 def scene(seed, height=132, width=140):
@@ -172,6 +172,14 @@ def test_pairs_that_are_shifted_alike_are_one_problem(tmp_path, capsys):
     assert code == 1
     (line,) = err
     assert "0.png and other LR images: shifted against their HR images by 4 px down" in line
+
+
+def test_a_folder_that_is_named_twice_is_refused(tmp_path, capsys):
+    write_image(tmp_path / "a/1.png", random_image(200, 200))
+    for again, got in ((tmp_path / "a", "it twice"), (f"{tmp_path}/./a/", f"{tmp_path / 'a'} again")):
+        code, _, err = run(capsys, "--check", tmp_path / "a", again)
+        assert code == 2
+        assert f"expected each dataset once, got {got}; omit one of them" in err
 
 
 def test_a_shift_at_the_end_of_the_search_may_be_larger():
