@@ -157,8 +157,9 @@ def _find_file_in_place_of_folder(folder: Path, error: OSError) -> Problem | Non
     if not isinstance(error, (FileExistsError, NotADirectoryError)):
         return None
     existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
-    kind = describe_path(existing)
-    return None if kind == "a folder" else Problem(str(existing), "a folder", kind, "choose another folder")
+    if describe_path(existing) != "a file":
+        return None
+    return Problem(str(existing), "a folder", "a file", "choose another folder")
 
 
 def find_name_problem(path: Path) -> Problem | None:

@@ -39,7 +39,7 @@ def test_unwritable_cache_warns_once_and_evaluation_completes(photos, tmp_path):
         result = run_evaluation(photos, {"bicubic": Method.bicubic(2)}, tmp_path / "file", workers=3)
     assert len(result.results) == 3
     assert len(warnings) == 1
-    assert "cannot be written" in warnings[0]
+    assert "file: expected a folder, got a file" in warnings[0]
     assert "--no-cache" in warnings[0]
 
 

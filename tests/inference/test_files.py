@@ -283,7 +283,7 @@ def test_uncreatable_output_folder_fails_only_its_file(model, tmp_path):
     job = FileJob(tmp_path / "a.png", tmp_path / "file/a_sr.png")
     (result,) = upscale_files(Upscaler.from_file(model, "cpu"), [job], FileOptions())
     assert isinstance(result, FileResult)
-    assert "file: cannot create this folder: " in str(result.error)
+    assert "file: expected a folder, got a file; choose another folder" in str(result.error)
 
 
 def test_nothing_happens_until_the_results_are_iterated(model, tmp_path):
