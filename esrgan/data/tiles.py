@@ -150,13 +150,14 @@ def _cut_sources(
     _remove_outdated(out, kept, dropped)
     _report_dropped(out, dropped, workers)
     problems += _write_tiles(kept, written, record, out, workers)
+    name = f"./{out}" if str(out) in DATASET_NAMES else str(out)  # not the published dataset
     if not kept:
         problems.append(f"{out}: no tile is kept; see {LIST}, and give other bounds or images")
-    elif unusable := find_dataset(str(out), "train", _SCALE, out).problems:
+    elif unusable := find_dataset(name, "train", _SCALE, Path()).problems:
         problems += unusable
     else:
         with_alpha = ', with "img_channels": 4' if common_channels({tile.shape[2] for tile in kept}) == 4 else ""
-        entry = f"[{json.dumps(str(out), ensure_ascii=False)}]{with_alpha}"
+        entry = f"[{json.dumps(name, ensure_ascii=False)}]{with_alpha}"
         log.info(f'{out}: use in a configuration: "train_datasets": {entry}')
     return problems
 

@@ -312,6 +312,13 @@ def test_tiles_of_folders_with_the_same_numbers_are_hr_images(tmp_path, capsys, 
     assert len(find_pairs([str(tmp_path / "tiles")], "train", 4, Path())) == len(names(tmp_path / "tiles"))
 
 
+def test_tiles_in_a_folder_with_a_dataset_name_are_not_that_dataset(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cut(capsys, "set5", photos)
+    assert (code, err) == (0, "")
+    assert '"train_datasets": ["./set5"]' in out
+
+
 def test_tiles_of_a_hidden_folder_are_found_by_training(photos, tmp_path, capsys):
     photos.rename(tmp_path / ".photos")
     assert cut(capsys, tmp_path / "tiles", tmp_path / ".photos")[0] == 0
