@@ -6,26 +6,30 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from esrgan import images
 from esrgan.console import log
 from esrgan.data.datasets import OUTPUT_MARKER, common_channels, find_dataset, find_pairs, load_pair
 from esrgan.data.pairing import ImagePair
+from esrgan.data.record import Key, add_line, file_key, read_lines
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
-from esrgan.files import create_folder, remove_abandoned
+from esrgan.files import create_folder, lock, remove_abandoned
 from esrgan.machine import map_in_threads
+from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable
 from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import describe_error, format_count, format_size
 
 
 @dataclass(frozen=True)
 class _Job:
-    """An LR image to make: its HR image, its path, and its shape (height, width, channels)."""
+    """An LR image to make: its HR image, the path of that below its folder, its own path, and its shape (H, W, C)."""
 
     high: Path
+    name: str
     low: Path
     shape: tuple[int, int, int]
 
@@ -39,8 +43,8 @@ def lr_folder(folder: Path, scale: int) -> Path:
 def downscale_folder(folder: Path, scale: int, workers: int) -> list[str | Problem]:
     """Make the LR images of a folder with MATLAB's bicubic, from HR images cropped to a multiple of the scale.
 
-    Existing LR images are kept if they have the right size and the HR image has not changed since they were made. The
-    entry for a configuration is logged if training would accept it.
+    Existing LR images are kept if neither they nor their HR images have changed since they were made. Images of the
+    user are not replaced. The entry for a configuration is logged if training would accept it.
 
     Args:
         folder: Folder of HR images; the LR images have the same subfolders.
@@ -57,23 +61,7 @@ def downscale_folder(folder: Path, scale: int, workers: int) -> list[str | Probl
     problems: list[str | Problem] = []
     jobs = _list_jobs(folder, target, scale, problems)
     create_output_folder(target, OUTPUT_MARKER, "use it in the configuration as it is, or move it away")
-    todo = [job for job in jobs if not _is_up_to_date(job)]
-    need = sum(math.prod(job.shape) for job in todo)
-    free = shutil.disk_usage(target).free
-    if need > free:
-        raise DatasetError(Problem(str(target), f"{format_size(need)} free", format_size(free), "free some space"))
-    found = f"{format_count(len(jobs), 'image')}, {format_count(len(todo), 'LR image')} to make in {target}"
-    log.info(f"{folder}: {found}{f', up to {format_size(need)}' if todo else ''}")
-    shown = Progress({job: math.prod(job.shape) for job in todo}, f"{folder}: ")
-
-    def describe_interruption() -> str:
-        made = f"{shown.finished:,} of {format_count(len(todo), 'LR image')} made"
-        return f"{folder}: {made}; the same command makes the others"
-
-    with explain_interrupt(describe_interruption):
-        for job, found_problems in map_in_threads(lambda job: _downscale(job, scale), todo, workers):
-            problems += found_problems
-            shown.finish(job)
+    problems += _downscale_jobs(jobs, folder, target, scale, workers)
     match = find_dataset((str(folder), str(target)), "train", scale, Path())
     if not problems:  # otherwise images without an LR image have been reported
         problems += match.problems
@@ -85,6 +73,33 @@ def downscale_folder(folder: Path, scale: int, workers: int) -> list[str | Probl
         entry = f'use in a configuration: "train_datasets": [{dataset}]{with_alpha}'
     log.info(f"{folder}: {format_count(len(match.pairs), 'pair')} for ×{scale}; {entry}")
     return shorten(problems)
+
+
+def _downscale_jobs(jobs: Sequence[_Job], folder: Path, target: Path, scale: int, workers: int) -> list[str | Problem]:
+    """Make the LR images that are missing or outdated, and return the problems."""
+    made = {key[0]: key for key, _ in read_lines(target / OUTPUT_MARKER)}  # the last line of each HR image counts
+    todo = [job for job in jobs if not _is_up_to_date(job, made)]
+    need = sum(math.prod(job.shape) for job in todo)
+    free = shutil.disk_usage(target).free
+    if need > free:
+        raise DatasetError(Problem(str(target), f"{format_size(need)} free", format_size(free), "free some space"))
+    found = f"{format_count(len(jobs), 'image')}, {format_count(len(todo), 'LR image')} to make in {target}"
+    log.info(f"{folder}: {found}{f', up to {format_size(need)}' if todo else ''}")
+    shown = Progress({job: math.prod(job.shape) for job in todo}, f"{folder}: ")
+
+    def describe_interruption() -> str:
+        finished = f"{shown.finished:,} of {format_count(len(todo), 'LR image')} made"
+        return f"{folder}: {finished}; the same command makes the others"
+
+    problems: list[str | Problem] = []
+    with (
+        lock(target / OUTPUT_MARKER, f"{target}: another process is making LR images") as record,
+        explain_interrupt(describe_interruption),
+    ):
+        for job, found_problems in map_in_threads(lambda job: _downscale(job, scale, record), todo, workers):
+            problems += found_problems
+            shown.finish(job)
+    return problems
 
 
 def _list_jobs(folder: Path, target: Path, scale: int, problems: list[str | Problem]) -> list[_Job]:
@@ -106,7 +121,11 @@ def _list_jobs(folder: Path, target: Path, scale: int, problems: list[str | Prob
         except ImageError as error:
             problems += error.problems
     channels = common_channels({channels for _, _, channels in shapes.values()})
-    return [_Job(sources[low], low, (shape[0] // scale, shape[1] // scale, channels)) for low, shape in shapes.items()]
+    jobs = []
+    for low, (height, width, _) in shapes.items():
+        name = sources[low].relative_to(folder).as_posix()
+        jobs.append(_Job(sources[low], name, low, (height // scale, width // scale, channels)))
+    return jobs
 
 
 def create_output_folder(target: Path, marker: str, remedy: str) -> None:
@@ -133,25 +152,41 @@ def create_output_folder(target: Path, marker: str, remedy: str) -> None:
         raise DatasetError(f"{target}: cannot be written: {describe_error(error)}; {what}") from error
 
 
-def _is_up_to_date(job: _Job) -> bool:
-    """Return whether the LR image has the right shape and the modification time of its HR image."""
+def _is_up_to_date(job: _Job, made: Mapping[str, Key]) -> bool:
+    """Return whether the LR image was made from this HR image, and still has its shape and modification time."""
     try:
+        is_same = made.get(job.name) == file_key(job.high, job.name)
         same_time = job.low.stat().st_mtime_ns == job.high.stat().st_mtime_ns
-        return same_time and images.read_shape(job.low) == job.shape
+        return is_same and same_time and images.read_shape(job.low) == job.shape
     except (OSError, ImageError):
         return False
 
 
-def _downscale(job: _Job, scale: int) -> Sequence[str | Problem]:
+def _downscale(job: _Job, scale: int, record: BinaryIO) -> Sequence[str | Problem]:
     """Make one LR image and return the problems."""
     try:
         job.low.parent.mkdir(parents=True, exist_ok=True)
-        status = job.high.stat()
+        key = file_key(job.high, job.name)
         low, _ = load_pair(ImagePair(job.high, None), scale, job.shape[2])
-        images.write_pixels(job.low, low, overwrite=True)
-        os.utime(job.low, ns=(status.st_atime_ns, status.st_mtime_ns))
+        _check_replaceable(job.low)
+        images.write_pixels(job.low, low, overwrite=True, software=PREPARE_SOFTWARE)
+        os.utime(job.low, ns=(key[2], key[2]))
+        add_line(record, key)
     except EsrganError as error:
         return error.problems
     except OSError as error:
         return [f"{job.high}: cannot be downscaled: {describe_error(error)}; check the file and the free disk space"]
     return []
+
+
+def _check_replaceable(path: Path) -> None:
+    """Check that an LR image may be written to a path; one that is damaged is replaced.
+
+    Raises:
+        EsrganError: If there is an image of the user.
+    """
+    try:
+        images.read_pixels(path, images.read_shape(path)[2])
+    except EsrganError:  # missing or damaged
+        return
+    check_replaceable(path)

@@ -28,6 +28,7 @@ from esrgan.console import log
 from esrgan.data import quality
 from esrgan.data.datasets import DATASET_NAMES, TILE_FILES, common_channels, find_dataset, find_pairs_and_problems
 from esrgan.data.downscale import create_output_folder
+from esrgan.data.record import Key, add_line, file_key, read_lines
 from esrgan.data.tile_sheet import make_sheet
 from esrgan.errors import DatasetError, EsrganError, Problem, shorten
 from esrgan.files import expand_user, lock, write_text
@@ -39,7 +40,6 @@ from esrgan.text import describe_error, format_count, format_size
 TILE, STEP, MIN_SIDE = 480, 240, 128  # px
 RECORD, LIST, SHEET = TILE_FILES
 _SCALE = 4  # of LR images that might be in the folders, which are refused
-_Key = tuple[str, int, int]
 _REMEDY = "choose another folder for the tiles"
 _Measures = list[tuple[float, float, str]]  # blockiness, detail and hash, in hexadecimal digits, of each tile
 _Known = tuple[tuple[int, int, int], _Measures]  # shape of an image, and the measures of its tiles
@@ -65,10 +65,9 @@ class Source:
     name: str
 
     @cached_property
-    def key(self) -> _Key:
+    def key(self) -> Key:
         """The identity of the file: path, size and modification time."""
-        status = self.path.stat()
-        return os.path.realpath(self.path), status.st_size, status.st_mtime_ns
+        return file_key(self.path)
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems:
 
 def _measure_sources(
     sources: Sequence[Source],
-    known: Mapping[_Key, _Known],
+    known: Mapping[Key, _Known],
     record: BinaryIO,
     workers: int,
     problems: list[str | Problem],
@@ -249,7 +248,7 @@ def _measure_sources(
             if isinstance(made, list):
                 problems += made
             else:
-                _add_to_record(record, source.key, *made)
+                add_line(record, source.key, *made)
                 found[source] = _make_tiles(source, *made)
             shown.finish(source)
     return [tile for source in sources for tile in found.get(source, ())]
@@ -269,24 +268,18 @@ def _omit_transparent(tiles: list[Tile], problems: list[str | Problem]) -> list[
     return [tile for tile in tiles if tile.source not in refused]
 
 
-def _add_to_record(record: BinaryIO, key: _Key, *values: object) -> None:
-    record.write(b"\n" + json.dumps([key, *values]).encode())  # a line that an interruption has cut off is ended by it
-    record.flush()
-
-
-def _read_record(path: Path) -> tuple[dict[_Key, _Known], dict[str, _Key]]:
+def _read_record(path: Path) -> tuple[dict[Key, _Known], dict[str, Key]]:
     """Return shape and measures of images by ``Source.key``, and the key of the image that each tile was cut from."""
-    known: dict[_Key, _Known] = {}
-    written: dict[str, _Key] = {}
-    for line in path.read_text("ascii", "replace").splitlines():
+    known: dict[Key, _Known] = {}
+    written: dict[str, Key] = {}
+    for key, values in read_lines(path):
         try:
-            key, *values = json.loads(line)
             if len(values) == 1:
-                written |= dict.fromkeys(values[0], tuple(key))
+                written |= dict.fromkeys(values[0], key)
             else:
                 shape, measures = values
-                known[tuple(key)] = tuple(shape), measures
-        except (ValueError, TypeError):  # an empty line, or one that was cut off or is damaged
+                known[key] = tuple(shape), measures
+        except (ValueError, TypeError):  # a damaged line
             continue
     return known, written
 
@@ -372,7 +365,7 @@ def _report_dropped(out: Path, dropped: Sequence[Dropped], workers: int) -> None
 
 
 def _write_tiles(
-    tiles: Sequence[Tile], written: Mapping[str, _Key], record: BinaryIO, out: Path, workers: int
+    tiles: Sequence[Tile], written: Mapping[str, Key], record: BinaryIO, out: Path, workers: int
 ) -> list[str | Problem]:
     """Write the tiles that do not exist or were cut from another image, and return the problems."""
     todo: dict[Source, list[Tile]] = {}
@@ -425,5 +418,5 @@ def _cut(source: Source, tiles: Sequence[Tile], record: BinaryIO, out: Path) -> 
     except OSError as error:
         text = f"{source.path}: cannot be cut: {describe_error(error)}; check the file and the free disk space"
         problems.append(text)
-    _add_to_record(record, source.key, names)
+    add_line(record, source.key, names)
     return problems

@@ -14,7 +14,9 @@ import pytest
 
 from esrgan import images, resize
 from esrgan.data import find_pairs, load_pair
+from esrgan.data.datasets import OUTPUT_MARKER
 from esrgan.data.downscale import lr_folder
+from esrgan.files import lock
 from esrgan.text import format_count
 from tests.helpers.archives import DiskUsage, png, run, tree
 from tests.helpers.image_pairs import random_image
@@ -66,6 +68,60 @@ def test_only_missing_or_outdated_lr_images_are_written(photos, capsys):
     assert tree(target)["1.png"] != whole["1.png"]
     assert (target / "2.png").stat().st_ino == inodes["2.png"]
     assert "0 LR images to make" in run(capsys, photos, "--workers", 1)[1]
+
+
+def test_lr_images_follow_photographs_that_swap_their_names(tmp_path, capsys):
+    folder, target = tmp_path / "photos", tmp_path / "photos_LR_x4"
+    folder.mkdir()
+    for name, seed in (("a", 1), ("b", 2)):
+        images.write_pixels(folder / f"{name}.png", random_image(16, 16, seed=seed) >> seed)
+        os.utime(folder / f"{name}.png", ns=(10**18, 10**18))  # as files of a package have
+    run(capsys, folder, "--workers", 1)
+    before = {name: images.read_pixels(target / f"{name}.png", 3) for name in "ab"}
+    (folder / "a.png").rename(folder / "c")
+    (folder / "b.png").rename(folder / "a.png")
+    (folder / "c").rename(folder / "b.png")
+    assert "2 LR images to make" in run(capsys, folder, "--workers", 1)[1]
+    assert np.array_equal(images.read_pixels(target / "a.png", 3), before["b"])
+    assert np.array_equal(images.read_pixels(target / "b.png", 3), before["a"])
+
+
+def test_lr_images_are_kept_if_both_folders_are_moved(photos, tmp_path, capsys):
+    run(capsys, photos, "--workers", 1)
+    (tmp_path / "disk").mkdir()
+    for folder in (photos, lr_folder(photos, 4)):
+        folder.rename(tmp_path / "disk" / folder.name)
+    assert "0 LR images to make" in run(capsys, tmp_path / "disk/photos", "--workers", 1)[1]
+
+
+def test_damaged_record_is_replaced_by_new_lr_images(photos, capsys):
+    run(capsys, photos, "--workers", 1)
+    (lr_folder(photos, 4) / OUTPUT_MARKER).write_bytes(b'[[]]\n[5]\n[["0.png", 1]]\n[[[], 1, 2]]\n[["0.png"\n\xff')
+    assert "3 LR images to make" in run(capsys, photos, "--workers", 1)[1]
+    assert "0 LR images to make" in run(capsys, photos, "--workers", 1)[1]
+
+
+def test_image_of_the_user_among_the_lr_images_is_not_replaced(photos, capsys):
+    target = lr_folder(photos, 4)
+    run(capsys, photos, "--workers", 1)
+    images.write_pixels(target / "0.png", random_image(4, 6, seed=8), overwrite=True)
+    before = tree(target)["0.png"]
+    code, out, err = run(capsys, photos, "--workers", 1)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert f"{target / '0.png'}: exists and is not an output of an earlier run; move it" in err
+    assert tree(target)["0.png"] == before
+    assert "train_datasets" not in out
+
+
+def test_lr_images_are_made_by_one_process_at_a_time(photos, capsys):
+    target = lr_folder(photos, 4)
+    run(capsys, photos, "--workers", 1)
+    images.write_pixels(photos / "0.png", random_image(16, 24, seed=9), overwrite=True)
+    with lock(target / OUTPUT_MARKER, "test"):
+        code, _, err = run(capsys, photos, "--workers", 1)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"{target}: another process is making LR images; wait for it" in err
 
 
 def test_bad_images_do_not_stop_the_rest(photos, capsys):
