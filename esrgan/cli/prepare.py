@@ -23,6 +23,7 @@ EXAMPLES = """\
   esrgan prepare --check own.json        # unusable, small, misaligned and duplicate images of a configuration
   esrgan prepare --preview photos/train  # a sheet of LR patches with Real-ESRGAN's degradation"""
 
+SCALE = 4
 PREVIEW_FILE = Path("degradation_preview.png")
 MAX_BLOCKINESS, MIN_DETAIL = 1.0, 1.5  # docs/how_to/prepare_datasets.md has the measurements that they come from
 
@@ -69,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="X",
         help=f"smallest detail of a tile, in levels of 255 (default: {MIN_DETAIL})",
     )
-    parser.add_argument("--scale", type=int, choices=(2, 4, 8), default=4, help="scale of the LR images (default: 4)")
+    parser.add_argument("--scale", type=int, choices=(2, 4, 8), help=f"scale of the LR images (default: {SCALE})")
     arguments.add_data_root(parser)
     arguments.add_number(parser, "--workers", help="threads that make LR images or tiles (default: one per CPU)")
     return parser
@@ -77,10 +78,22 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    if not args.tiles and (args.max_blockiness, args.min_detail) != (None, None):
-        raise EsrganError("--max-blockiness and --min-detail choose tiles; give --tiles too, or omit them")
+    _refuse_useless_options(args)
+    args.scale = args.scale or SCALE
     actions = {_cut_tiles: args.tiles, _check: args.check, _preview: args.preview}
     return next((action for action, is_chosen in actions.items() if is_chosen), _prepare)(args)
+
+
+def _refuse_useless_options(args: argparse.Namespace) -> None:
+    if not args.tiles and (args.max_blockiness, args.min_detail) != (None, None):
+        raise EsrganError("--max-blockiness and --min-detail choose tiles; give --tiles too, or omit them")
+    if args.preview and args.workers:
+        raise EsrganError("--preview degrades a few patches in one thread; omit --workers")
+    if args.scale and args.tiles:
+        raise EsrganError("--scale is that of LR images, and tiles are HR images; omit it")
+    are_configs = [name.endswith(".json") for name in args.dataset]
+    if args.scale and ((args.preview and are_configs[0]) or (args.check and all(are_configs))):
+        raise EsrganError("--scale would differ from the configuration's scale_factor or repeat it; omit it")
 
 
 def _prepare(args: argparse.Namespace) -> int:

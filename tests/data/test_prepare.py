@@ -224,6 +224,24 @@ def test_invalid_arguments_exit_with_code_two(arguments, capsys):
     assert end.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--tiles", "tiles", "photos", "--scale", "2"], "tiles are HR images; omit it"),
+        (["--preview", "own.json", "--scale", "2"], "the configuration's scale_factor"),
+        (["--preview", "own.json", "photos", "--scale", "4"], "the configuration's scale_factor"),
+        (["--check", "own.json", "--scale", "2"], "the configuration's scale_factor"),
+        (["--preview", "photos", "--workers", "2"], "omit --workers"),
+        (["photos", "--max-blockiness", "2"], "give --tiles too, or omit them"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert expected in err
+
+
 def test_command_is_listed(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
