@@ -228,7 +228,12 @@ def is_same_run(content: dict[str, Any], config_name: str, hparams: dict[str, An
     """
     earlier = complete_hparams(content.get("hparams") or {})
     is_same_file = Path(config_name).is_absolute() and content["checkpoint"].get("config_name") == config_name
-    return earlier.get("seed") == hparams["seed"] and (is_same_file or _identity(earlier) == _identity(hparams))
+    return earlier.get("seed") == hparams["seed"] and (is_same_file or is_same_training(earlier, hparams))
+
+
+def is_same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two configurations train in the same way, apart from the length."""
+    return _identity(complete_hparams(one)) == _identity(complete_hparams(other))
 
 
 def complete_hparams(hparams: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def _try_stage(run: Run, state: StageState) -> tuple[float, str]:
     """
     stage, validation, timeline = state.stage, state.data.validation, state.data.timeline
     step_s, losses = 0.0, ""
-    for i, (low, high, target) in enumerate(islice(iterate_batches(run, state), 2)):
+    for i, (low, high, target) in enumerate(islice(iterate_batches(run, state, state.done), 2)):
         before = time.perf_counter()
         with benchmark_convolutions(run.device), winograd_convolutions(run.device):
             values = stage.step(low, high, state.done + i, target)

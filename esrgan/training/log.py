@@ -10,7 +10,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from esrgan.console import log
 from esrgan.errors import EsrganError
 from esrgan.files import lock, write_text
 from esrgan.text import describe_error
+from esrgan.training.checkpoint import STAGES
 
 NETWORK_TIMEOUT_S = 10
 # Tags in TensorBoard of the values of a log line, except losses. Both stages use the same ones, to share a chart.
@@ -104,8 +105,9 @@ class RunLog:
         run: Its name.
         hparams: The whole configuration, for TensorBoard and Weights & Biases.
         settings: Which logs to write, as returned by ``check_loggers``.
-        resumed_from: (stage, step, whether its validation was done) of the checkpoint that the run resumes from.
-            Records that were logged after it are removed. A new run has step 0 and False.
+        stages: The stages that the run goes through, in order.
+        resumed_from: (step, whether its validation was done) of the checkpoint that the first stage resumes from.
+            Records of these stages that were logged after it are removed. A new run has step 0 and False.
 
     Raises:
         EsrganError: If another process trains the run, or if the folder cannot be written (also by later calls).
@@ -118,15 +120,16 @@ class RunLog:
         run: str,
         hparams: dict[str, Any],
         settings: Logging,
-        resumed_from: tuple[str, int, bool] = ("pretraining", 0, False),
+        stages: Sequence[str] = STAGES,
+        resumed_from: tuple[int, bool] = (0, False),
     ) -> None:
         self.folder = folder
         self.hparams = hparams
-        self.resumed_from = resumed_from
+        self.first_stage, self.first_step = stages[0], resumed_from[0]
         with self._explain_write_errors("choose another --out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
             self.lock = lock(folder / ".lock", f"{folder}: another process is training {run}")
-            _drop_later_records(folder / "log.jsonl", *resumed_from)
+            _drop_later_records(folder / "log.jsonl", stages, *resumed_from)
             self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self.use_tensorboard = settings.tensorboard
         self.tensorboard_writers: dict[str, Any] = {}
@@ -177,7 +180,7 @@ class RunLog:
         if name not in self.tensorboard_writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            step = self.resumed_from[1] if self.resumed_from[0] == stage else 0
+            step = self.first_step if stage == self.first_stage else 0
             # TensorBoard hides the events from this step on that an interrupted attempt wrote.
             purge_step = step + 1 if step else 0
             writer = SummaryWriter(str(self.folder / "tensorboard" / name), purge_step=purge_step)
@@ -202,17 +205,17 @@ def _tensorboard_tag(split: str, name: str) -> str:
     return TENSORBOARD_TAGS.get(name) or f"loss/{name.removesuffix('_loss')}"
 
 
-def _drop_later_records(path: Path, stage: str, step: int, is_validated: bool) -> None:
-    """Remove the records that were written after a checkpoint, because the resumed run writes them again."""
+def _drop_later_records(path: Path, stages: Sequence[str], step: int, is_validated: bool) -> None:
+    """Remove the records of some stages, the first from a checkpoint on, because the run writes them again."""
     if not path.exists():
         return
-    order = ("pretraining", "training")
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-            position = (order.index(record["stage"]), record["step"], record["split"] != "train")
-            if position <= (order.index(stage), step, is_validated):
+            stage, position = record["stage"], (record["step"], record["split"] != "train")
+            is_earlier = stage == stages[0] and position <= (step, is_validated)
+            if stage in STAGES and (is_earlier or stage not in stages):
                 kept.append(line + "\n")
         except (ValueError, LookupError, TypeError):  # a line that was cut off or damaged when the run was killed
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -92,7 +92,9 @@ def _run_stage(run: Run, state: StageState) -> None:
     """
     stage, ema, meter, recovery = state.stage, state.ema, state.meter, state.recovery
     model_path = run.files.model(stage.name)
-    if state.data.validation and (state.done < state.data.timeline.total_steps or state.pending_validation is not None):
+    is_at_end = state.done == state.data.timeline.total_steps
+    is_shortened = is_at_end and not state.was_complete
+    if state.data.validation and (not is_at_end or is_shortened or state.pending_validation is not None):
         try:
             report_start(run, state)
         except interrupt.Interrupted as interruption:
@@ -101,11 +103,12 @@ def _run_stage(run: Run, state: StageState) -> None:
                 f"continue"
             ) from interruption
     stage.generator.train()
-    ends_at_checkpoint = state.done == state.data.timeline.total_steps
-    if state.pending_validation is not None:
+    if is_shortened:
+        _end_at_checkpoint(run, state)
+    elif state.pending_validation is not None:
         due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
         _save_what_is_due(run, state, due, state.pending_validation)
-    for low, high, target in iterate_batches(run, state):
+    for low, high, target in iterate_batches(run, state, state.done):
         # Update the weights and their average.
         # Both are only for steps, because validation images are large and have many sizes.
         with benchmark_convolutions(run.device), winograd_convolutions(run.device):
@@ -127,10 +130,17 @@ def _run_stage(run: Run, state: StageState) -> None:
         # Validate the average, and save models and checkpoints.
         is_healthy = due.needs_health and _is_healthy(state, due, low, high)
         _save_what_is_due(run, state, due, is_healthy)
-    # A stage that is resumed at its end may lack its model file, or have one of an earlier and shorter run.
-    if not model_path.exists() or (ends_at_checkpoint and not state.was_complete):
+    if not model_path.exists():  # it may have been deleted since
         _save_model(run, state, model_path)
     log.info(f"{stage.name} is done: {model_path}")
+
+
+def _end_at_checkpoint(run: Run, state: StageState) -> None:
+    """Do what is due at the end of a stage that has been shortened to the step of its checkpoint."""
+    due = replace(_what_is_due(run, state), end=True, validation=True)
+    with closing(iterate_batches(run, state, state.done - 1)) as batches:
+        low, high, _ = next(batches)
+    _save_what_is_due(run, state, due, _is_healthy(state, due, low, high))
 
 
 def _what_is_due(run: Run, state: StageState) -> Due:

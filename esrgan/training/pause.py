@@ -20,11 +20,13 @@ class DiscriminatorPause:
 
     Args:
         below: The bound.
+        objective: Name of the loss.
         device: Where the losses are.
     """
 
-    def __init__(self, below: float, device: torch.device) -> None:
+    def __init__(self, below: float, objective: str, device: torch.device) -> None:
         self.below = below
+        self.objective = objective
         self.smoothed_loss = torch.full((), torch.nan, device=device)  # NaN before the first step
 
     def is_due(self, loss: Tensor) -> Tensor:
@@ -36,8 +38,9 @@ class DiscriminatorPause:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
-        return {"smoothed_loss": self.smoothed_loss}
+        return {"smoothed_loss": self.smoothed_loss, "objective": self.objective}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of ``state_dict``."""
-        self.smoothed_loss = state["smoothed_loss"].to(self.smoothed_loss.device)
+        """Restore a state of ``state_dict``, unless its losses cannot be compared with those of another objective."""
+        if state.get("objective", self.objective) == self.objective:  # earlier versions did not store it
+            self.smoothed_loss = state["smoothed_loss"].to(self.smoothed_loss.device)

@@ -25,6 +25,12 @@ def describe_resume(config: Config, resume: Checkpoint, data: StageData) -> None
         log.info(f"{resume.stage}: {data.timeline.describe_rest(resume.step)}{', so it is over' if is_over else ''}")
     elif is_over:
         log.info(f"{resume.stage}: all steps are done ({resume.step:,})")
+    gan = config.training
+    if resume.stage == "training" and gan.g_adversarial_loss_scaling and "discriminator" not in resume.state:
+        why = "the checkpoint has no discriminator"
+        if 0 < (ramp := gan.g_adversarial_ramp_steps) <= resume.step:
+            why += f", and its ramp over the first {format_count(ramp, 'step')} of the stage is over"
+        log.info(f"training: the adversarial loss begins at step {resume.step + 1:,}; {why}")
     images, earlier = {pair.checksum for pair in data.patches.pairs}, set(resume.train_images)
     if earlier and images != earlier:
         numbers = f"{len(images - earlier):,} new, {len(earlier - images):,} removed"

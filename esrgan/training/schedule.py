@@ -81,10 +81,12 @@ class Timeline:
     def describe_rest(self, done: int) -> str:
         """Describe the position and what remains: "6.7 epochs or 20 steps are done, 6 steps remain (1 per epoch)"."""
         epochs = f"{float(self.epochs(done)):.1f}".removesuffix(".0")
-        rest = format_count(self.total_steps - done, "step")
+        left = self.total_steps - done
+        rest = f"{format_count(left, 'step')} {'remains' if left == 1 else 'remain'}"
         done_steps = format_count(done, "step")
         unit = "epoch" if epochs == "1" else "epochs"
-        return f"{epochs} {unit} or {done_steps} are done, {rest} remain ({self.steps_per_epoch} per epoch)"
+        verb = "is" if done == 1 else "are"
+        return f"{epochs} {unit} or {done_steps} {verb} done, {rest} ({self.steps_per_epoch} per epoch)"
 
 
 @dataclass(frozen=True)

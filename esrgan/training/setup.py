@@ -147,8 +147,15 @@ def _open_files(
     if distributed.rank() > 0 or options.dry_run:
         return files, None
     resume = start.resume
-    position = (start.stage, resume.step, resume.pending_validation is None) if resume else (start.stage, 0, False)
-    run_log = RunLog(files.logs, run=files.run, hparams=config.to_dict(), settings=loggers, resumed_from=position)
+    position = (resume.step, resume.pending_validation is None) if resume else (0, False)
+    run_log = RunLog(
+        files.logs,
+        run=files.run,
+        hparams=config.to_dict(),
+        settings=loggers,
+        stages=start.stages,
+        resumed_from=position,
+    )
     for folder in (files.folder, files.logs):
         remove_abandoned(folder)  # files of a process that was killed; RunLog's lock keeps others off this run
     log.info(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
@@ -245,7 +252,9 @@ def make_stage(
         gan.g_artifact_loss_scaling,
         average,
         gan.g_adversarial_ramp_steps,
-        None if gan.d_pause_below is None else DiscriminatorPause(gan.d_pause_below, generator.device),
+        None
+        if gan.d_pause_below is None
+        else DiscriminatorPause(gan.d_pause_below, gan.gan_objective, generator.device),
         gan.g_consistency_loss_scaling,
         gan.g_pattern_loss_scaling,
     )

@@ -162,6 +162,7 @@ class AdversarialStage(Stage):
 
     def __post_init__(self) -> None:
         self.updaters = (self.g_updater, self.d_updater) if self.adversarial_scaling else (self.g_updater,)
+        self.has_trained_discriminator = bool(self.adversarial_scaling)  # now, or before the checkpoint
 
     @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
@@ -256,18 +257,21 @@ class AdversarialStage(Stage):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "generator_updater": self.g_updater.state_dict(),
-            "discriminator_updater": self.d_updater.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            **({} if self.pause is None else {"pause": self.pause.state_dict()}),
-        }
+        state: dict[str, Any] = {"generator_updater": self.g_updater.state_dict()}
+        if self.has_trained_discriminator:
+            state["discriminator_updater"] = self.d_updater.state_dict()
+            state["discriminator"] = self.discriminator.state_dict()
+        if self.pause is not None:
+            state["pause"] = self.pause.state_dict()
+        return state
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.g_updater.load_state_dict(state["generator_updater"])
-        self.d_updater.load_state_dict(state["discriminator_updater"])
-        self.discriminator.load_state_dict(state["discriminator"])
+        if "discriminator" in state:
+            self.d_updater.load_state_dict(state["discriminator_updater"])
+            self.discriminator.load_state_dict(state["discriminator"])
+            self.has_trained_discriminator = True
         if self.pause is not None and "pause" in state:
             self.pause.load_state_dict(state["pause"])
 

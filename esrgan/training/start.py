@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class StartingPoint:
     generator: dict[str, Tensor] | None = None  # weights of all or some layers; None keeps the random ones
     discriminator: dict[str, Tensor] | None = None
     resume: Checkpoint | None = None  # None starts the stage at its first step
+    path: Path | None = field(default=None, kw_only=True)  # of the checkpoint
     last_stage: str = field(default="training", kw_only=True)
 
     @property
@@ -45,11 +47,31 @@ class StartingPoint:
         return STAGES[STAGES.index(self.stage) : STAGES.index(self.last_stage) + 1]
 
     def load_into(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        """Replace the initial weights of the networks by those that the run starts from."""
+        """Replace the initial weights of the networks by those that the run starts from.
+
+        Raises:
+            WeightsError: If the discriminator of the checkpoint is not that of the configuration.
+        """
         if self.generator is not None:
             generator.load_state_dict(self.generator, strict=False)  # a file of another scale lacks some layers
         if self.discriminator is not None:
             discriminator.load_state_dict(self.discriminator)
+        if self.resume is not None and (state := self.resume.state.get("discriminator")):
+            with explain_mismatch(self.path):  # now, because the state of the stage is restored after files are opened
+                discriminator.load_state_dict(state)
+
+
+@contextmanager
+def explain_mismatch(path: Path | None) -> Iterator[None]:
+    """Raise a ``WeightsError`` that names the checkpoint if its state cannot be restored in the block."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise WeightsError(
+            f"{path}: its optimiser or discriminator does not match the configuration ({reason}); undo the change, or "
+            f"start a new run from a model with -l"
+        ) from error
 
 
 def find_start(config: Config, options: TrainOptions, file: Path | None) -> StartingPoint:
@@ -64,7 +86,7 @@ def find_start(config: Config, options: TrainOptions, file: Path | None) -> Star
     if options.load_discriminator is None:
         return start
     path = expand_user(options.load_discriminator)
-    if start.resume is not None and start.stage == "training":
+    if start.resume is not None and start.stage == "training" and "discriminator" in start.resume.state:
         return replace(start, description=f"{start.description}; its discriminator replaces {path}")
     if "training" not in start.stages:
         raise WeightsError(f"{path}: --load-discriminator is for the GAN stage, which --stage {options.stage} omits")
@@ -122,7 +144,7 @@ def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
         if stage in ("all", file.stage):
             check_architecture(file, expected, may_differ=())
             description = f"{checkpoint}; resuming from there"
-            return StartingPoint(file.stage, description, resume.params, resume=resume, last_stage=last)
+            return StartingPoint(file.stage, description, resume.params, resume=resume, path=path, last_stage=last)
         if stage == "pretraining":
             raise WeightsError(f"{path}: a checkpoint of training cannot resume pretraining; use --stage training")
         layers, transfer = take_layers(file, expected)

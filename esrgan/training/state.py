@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from esrgan.console import log
 from esrgan.data import load_batches
-from esrgan.errors import WeightsError
 from esrgan.training import distributed, interrupt
-from esrgan.training.checkpoint import Checkpoint
+from esrgan.training.checkpoint import Checkpoint, is_same_training
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.inputs import StageData, choose_num_workers
 from esrgan.training.meter import Meter
 from esrgan.training.recovery import Recovery, capture_state, restore_state
 from esrgan.training.setup import Run, make_stage
 from esrgan.training.stages import Stage
+from esrgan.training.start import explain_mismatch
 from esrgan.training.validation import Best, make_judge
 
 
@@ -73,24 +73,21 @@ def begin_stage(run: Run, name: str) -> StageState:
     stage = make_stage(name, run.config, run.generator, run.discriminator, run.losses, ema.average)
     checkpoint = run.start.resume if name == run.start.stage else None
     if checkpoint is not None:
-        try:
+        with explain_mismatch(run.start.path):
             restore_state(checkpoint.to_state(), stage, ema)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise WeightsError(
-                f"{run.files.checkpoint(name)}: its optimiser or discriminator does not match the configuration "
-                f"({reason}); undo the change, or start a new run from a model with -l"
-            ) from error
     # Images may be decoded differently on other machines, and all processes must choose the same best model.
     judge = distributed.broadcast_object(lambda: make_judge(name, data.validation, run.losses.perceptual))
     meter, recovery = Meter(run.config.batch_size), Recovery(stage, ema, checkpoint.step if checkpoint else 0)
     state = StageState(stage, data, ema, meter, recovery, judge)
     if checkpoint is not None:
-        meter.load_state_dict(checkpoint.interval)
+        if is_same_training(checkpoint.hparams, run.config.to_dict()):  # otherwise means would be of different losses
+            meter.load_state_dict(checkpoint.interval)
         recovery.load_state_dict(checkpoint.recovery)
         state.done, state.pending_validation = checkpoint.step, checkpoint.pending_validation
         state.was_complete = (checkpoint.timeline or {}).get("total_steps") == checkpoint.step
         _restore_best(state, checkpoint.best)
+        if (factor := stage.updaters[0].learning_rate_factor) < 1:
+            log.info(f"{name}: continues with {factor:g} × the learning rate, because of earlier rollbacks")
     return state
 
 
@@ -99,7 +96,8 @@ def _restore_best(state: StageState, best: dict[str, Any] | None) -> None:
     if not best:
         return
     before: dict[str, str] = best.get("judge", {})  # earlier versions did not store it
-    changed = [name for name in state.judge | before if state.judge.get(name) != before.get(name)]
+    names = state.judge | before if state.judge.keys() == before.keys() else ["the criterion"]  # others follow from it
+    changed = [name for name in names if state.judge.get(name) != before.get(name)]
     if before and not (changed and state.data.validation):  # without images, it is kept for a later resume
         state.best = Best(**best)
     elif state.data.validation:
@@ -107,8 +105,10 @@ def _restore_best(state: StageState, best: dict[str, Any] | None) -> None:
         log.info(f"{state.stage.name}: {what}, so the next validation starts a new search for the best model")
 
 
-def iterate_batches(run: Run, state: StageState) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Load the remaining batches of a stage, as float32 (B, C, H, W) in [0, 1] on the device.
+def iterate_batches(
+    run: Run, state: StageState, first_step: int
+) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
+    """Load the batches of a stage from a step on, as float32 (B, C, H, W) in [0, 1] on the device.
 
     The bytes are transferred and then converted. With a degradation, the LR patches are replaced on the device.
 
@@ -119,7 +119,7 @@ def iterate_batches(run: Run, state: StageState) -> Iterator[tuple[Tensor, Tenso
     batches = load_batches(
         state.data.patches,
         batch_size=batch_size,
-        first_step=state.done,
+        first_step=first_step,
         last_step=timeline.total_steps,
         offset=timeline.first_patch(0),
         rank=distributed.rank(),
@@ -128,7 +128,7 @@ def iterate_batches(run: Run, state: StageState) -> Iterator[tuple[Tensor, Tenso
         pin_memory=run.device.type == "cuda",
         stop=interrupt.is_requested,
     )
-    for step, batch in enumerate(state.meter.time_waits(batches), state.done):
+    for step, batch in enumerate(state.meter.time_waits(batches), first_step):
         on_device = (images.to(run.device, non_blocking=True) for images in batch)
         low, high = (images.to(torch.float32, memory_format=torch.channels_last) / 255 for images in on_device)
         target = high

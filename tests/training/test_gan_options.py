@@ -151,7 +151,7 @@ def test_the_weight_of_the_adversarial_loss_grows_over_the_ramp() -> None:
 
 def test_a_pause_lasts_while_the_smoothed_loss_is_below_the_bound() -> None:
     losses = [0.5, 0.3, math.nan, *[0.1] * 30, *[0.6] * 30]
-    pause, smoothed, decisions = DiscriminatorPause(0.25, CPU), losses[0], []
+    pause, smoothed, decisions = DiscriminatorPause(0.25, "ragan", CPU), losses[0], []
     for loss in losses:
         if not math.isnan(loss):
             smoothed = 0.95 * smoothed + 0.05 * loss
@@ -162,13 +162,13 @@ def test_a_pause_lasts_while_the_smoothed_loss_is_below_the_bound() -> None:
 
 def test_all_processes_pause_by_the_mean_of_their_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "all_reduce_mean", lambda values: (values + 0.1) / 2)  # of a second process
-    assert DiscriminatorPause(0.25, CPU).is_due(torch.tensor(0.3))
-    assert not DiscriminatorPause(0.25, CPU).is_due(torch.tensor(0.5))
+    assert DiscriminatorPause(0.25, "ragan", CPU).is_due(torch.tensor(0.3))
+    assert not DiscriminatorPause(0.25, "ragan", CPU).is_due(torch.tensor(0.5))
 
 
 def test_only_the_generator_learns_during_a_pause() -> None:
     generator, discriminator = make_networks()
-    stage = make_stage(generator, discriminator, pause=DiscriminatorPause(0.5, CPU))
+    stage = make_stage(generator, discriminator, pause=DiscriminatorPause(0.5, "ragan", CPU))
     assert stage.pause is not None
     stage.step(*random_batch(0), 0)
     before = copy.deepcopy((stage.state_dict()["discriminator_updater"], dict(discriminator.named_parameters())))
@@ -186,7 +186,7 @@ def test_only_the_generator_learns_during_a_pause() -> None:
 
 
 def test_the_pause_is_part_of_the_state() -> None:
-    one, other = (make_stage(*make_networks(), pause=DiscriminatorPause(0.5, CPU)) for _ in range(2))
+    one, other = (make_stage(*make_networks(), pause=DiscriminatorPause(0.5, "ragan", CPU)) for _ in range(2))
     one.step(*random_batch(0), 0)
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     assert not find_differences(one.state_dict(), other.state_dict())
@@ -194,6 +194,15 @@ def test_the_pause_is_part_of_the_state() -> None:
     other.load_state_dict(copy.deepcopy(without.state_dict()))  # as when a resumed run sets the option
     without.load_state_dict(one.state_dict())
     assert "pause" not in without.state_dict()
+
+
+def test_the_pause_begins_anew_with_another_objective() -> None:
+    pause, other = DiscriminatorPause(0.5, "lsgan", CPU), DiscriminatorPause(0.5, "hinge", CPU)
+    pause.is_due(torch.tensor(0.1))
+    other.load_state_dict(pause.state_dict())
+    assert not other.is_due(torch.tensor(0.6))
+    other.load_state_dict({"smoothed_loss": torch.tensor(0.1)})  # of an earlier version
+    assert other.is_due(torch.tensor(0.6))
 
 
 def test_every_objective_has_its_name_in_the_configuration() -> None:

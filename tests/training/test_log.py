@@ -24,7 +24,7 @@ from esrgan.console import show_messages
 from esrgan.errors import EsrganError
 from esrgan.files import lock
 from esrgan.training import TrainOptions, train
-from esrgan.training.checkpoint import STAGE_LABELS
+from esrgan.training.checkpoint import STAGE_LABELS, STAGES
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.meter import Meter
 from esrgan.weights import load_file
@@ -148,7 +148,7 @@ def test_a_resumed_log_drops_records_after_its_checkpoint(
     log.close()
     with (tmp_path / "log.jsonl").open("a", encoding="utf-8", errors="surrogateescape") as file:
         file.write('null\n{"time": 1.0}\n\udcff\n{"time": 1.0, "split": "tra')  # damaged, and cut off by a kill
-    log = open_log(tmp_path, resumed_from=(stage, step, True))
+    log = open_log(tmp_path, stages=STAGES[STAGES.index(stage) :], resumed_from=(step, True))
     log.add_scalars("train", stage, "any", 1000, {})
     log.close()
     assert [(record["stage"], record["step"]) for record in read_lines(tmp_path)] == [*kept, (stage, 1000)]
@@ -161,13 +161,24 @@ def test_a_resumed_log_drops_a_validation_to_be_repeated(tmp_path: Path) -> None
         for step in (2, 4):
             log.add_scalars(split, "pretraining", "PSNR-driven", step, {})
     log.close()
-    open_log(tmp_path, resumed_from=("pretraining", 4, False)).close()
+    open_log(tmp_path, resumed_from=(4, False)).close()
     kept = [(record["split"], record["step"]) for record in read_lines(tmp_path)]
     assert kept == [("train", 2), ("train", 4), ("validation", 2)]
 
 
+def test_the_log_of_a_stage_that_the_run_omits_is_kept(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for stage in STAGES:
+        for step in (1, 2):
+            log.add_scalars("train", stage, "any", step, {})
+    log.close()
+    open_log(tmp_path, stages=["pretraining"], resumed_from=(1, True)).close()
+    kept = [(record["stage"], record["step"]) for record in read_lines(tmp_path)]
+    assert kept == [("pretraining", 1), ("training", 1), ("training", 2)]
+
+
 def test_a_resumed_log_may_be_missing(tmp_path: Path) -> None:
-    log = open_log(tmp_path / "new", resumed_from=("training", 7, True))
+    log = open_log(tmp_path / "new", stages=("training",), resumed_from=(7, True))
     log.close()
     assert read_lines(tmp_path / "new") == []
 

@@ -124,6 +124,10 @@ def test_bad_steps_roll_back_to_the_last_good_state(
     }
     assert rates == {1: 1e-3, 2: 1e-3, 3: 1e-3, 4: 1e-3, 5: 5e-4, 6: 5e-4, 7: 2.5e-4, 8: 2.5e-4}
     assert all(all_finite(content) for content in load_run_files(tmp_path / "bad").values())
+    capsys.readouterr()
+    assert run(config, tmp_path / "bad", stage="pretraining", resume=True, max_steps=9) is True
+    line = "pretraining: continues with 0.5 × the learning rate, because of earlier rollbacks\n"
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("early_rollback")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from esrgan.config import Config
-from esrgan.errors import WeightsError
+from esrgan.errors import TrainingError, WeightsError
 from esrgan.training import loop
 from esrgan.training.checkpoint import save_checkpoint
 from esrgan.weights import load_file, save_file
@@ -335,9 +335,70 @@ def test_resuming_with_another_discriminator_is_an_error(
 ) -> None:
     out_dir = stop_run("training")
     before = {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()}
+    (checkpoint,) = out_dir.glob("*_checkpoint.pth")
+    given = checkpoint.rename(out_dir / "given.pth")
+    before[given] = before.pop(checkpoint)
+    for options in ({"load_checkpoint": given}, {"load_checkpoint": given, "run_name": "other"}):
+        with pytest.raises(WeightsError, match=f"^{re.escape(str(given))}: .*discriminator"):
+            run(tiny_config(discriminator=changes), out_dir, stage="training", **options)
+    given.rename(checkpoint)
+    before[checkpoint] = before.pop(given)
     with pytest.raises(WeightsError, match="discriminator"):
         run(tiny_config(discriminator=changes), out_dir, stage="training", resume=True)
     assert {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()} == before
+    assert not (out_dir / "logs/other").exists()
+
+
+@pytest.mark.slow
+def test_the_adversarial_loss_may_begin_in_a_resumed_run(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with after_step("training", 3, press_ctrl_c):
+        config = tiny_config(training={"g_adversarial_loss_scaling": 0})
+        assert run(config, tmp_path / "out", stage="training", run_name="r") is False
+    state = load_run_files(tmp_path / "out")["ESRGAN_x4_checkpoint"]["checkpoint"]["stage"]
+    assert state.keys() == {"generator_updater"}
+    options = {"stage": "training", "run_name": "r", "resume": True}
+    config = tiny_config(discriminator={"type": "unet", "num_features": 4}, training={"g_adversarial_ramp_steps": 2})
+    assert run(config, tmp_path / "out", max_steps=5, **options) is True
+    text = "the adversarial loss begins at step 4; the checkpoint has no discriminator"
+    assert f"training: {text}, and its ramp over the first 2 steps of the stage is over\n" in capsys.readouterr().out
+    assert "d_adversarial_loss" in records_by_step(tmp_path / "out", "train", "training")[5]
+    assert run(config, tmp_path / "out", max_steps=6, **options) is True
+    assert text not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_trained_discriminator_is_kept_while_it_is_not_used(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "training", "run_name": "r", "resume": True}
+    assert run(tiny_config(), tmp_path, max_steps=2, **options) is True
+    before = load_run_files(tmp_path)["ESRGAN_x4_checkpoint"]["checkpoint"]["stage"]["discriminator"]
+    assert run(tiny_config(training={"g_adversarial_loss_scaling": 0}), tmp_path, max_steps=4, **options) is True
+    state = load_run_files(tmp_path)["ESRGAN_x4_checkpoint"]["checkpoint"]["stage"]
+    assert not find_differences(before, state["discriminator"])
+
+
+@pytest.mark.slow
+def test_a_log_line_does_not_mix_losses_from_before_and_after_a_change(tiny_config: Make, tmp_path: Path) -> None:
+    logging = {"interval": 3, "tensorboard": False}
+    options = {"stage": "training", "run_name": "r"}
+    with after_step("training", 2, press_ctrl_c):
+        assert run(tiny_config(logging=logging), tmp_path / "one", **options) is False
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    hinge = {"gan_objective": "hinge"}
+    for name, interval in (("one", 3), ("two", 1)):
+        config = tiny_config(logging=logging | {"interval": interval}, training=hinge)
+        assert run(config, tmp_path / name, resume=True, max_steps=3, **options) is True
+    one, two = (records_by_step(tmp_path / name, "train", "training")[3] for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.slow
+def test_training_the_psnr_stage_again_keeps_the_log_of_the_gan_stage(tiny_config: Make, tmp_path: Path) -> None:
+    assert run(tiny_config(), tmp_path, run_name="r", max_steps=2) is True
+    before = read_records(tmp_path)
+    assert run(tiny_config(), tmp_path, run_name="r", max_steps=2, stage="pretraining", resume=True) is True
+    assert read_records(tmp_path) == before
 
 
 def start_and_stop(config: dict[str, Any], out_dir: Path, **options: Any) -> None:
@@ -425,6 +486,33 @@ def test_a_stage_that_ends_at_its_checkpoint_replaces_an_earlier_model(tiny_conf
 
 
 @pytest.mark.slow
+def test_a_stage_that_is_shortened_to_its_checkpoint_is_validated(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    with after_step("pretraining", 3, press_ctrl_c):
+        assert run(tiny_config(), tmp_path, **options) is False
+    assert 3 not in records_by_step(tmp_path, "validation", "pretraining")
+    assert run(tiny_config(), tmp_path, resume=True, max_steps=3, **options) is True
+    assert 3 in records_by_step(tmp_path, "validation", "pretraining")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pth")}
+    capsys.readouterr()
+    assert run(tiny_config(), tmp_path, resume=True, max_steps=3, **options) is True
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pth")} == before
+    assert "pretraining: all steps are done (3)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_broken_generator_is_not_the_model_of_a_shortened_stage(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    with after_step("pretraining", 3, press_ctrl_c):
+        assert run(tiny_config(pretraining={"lr": 1e20}), tmp_path, **options) is False
+    with pytest.raises(TrainingError, match="the final generator produces no usable image"):
+        run(tiny_config(), tmp_path, resume=True, max_steps=3, **options)
+    assert not (tmp_path / "mine_RRDB_PSNR_x4.pth").exists()
+
+
+@pytest.mark.slow
 def test_a_resumed_gan_stage_says_that_its_psnr_stage_was_shorter(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -459,6 +547,7 @@ def test_other_training_images_are_counted_on_resume(
     [
         ({"batch_size": 4}, "1.5 epochs or 3 steps are done, 2 steps remain (1 per epoch)", 5),
         ({"pretraining": {"num_epoch": None, "num_steps": 8}}, "5 steps remain", 8),
+        ({"pretraining": {"num_epoch": None, "num_steps": 4}}, "1 step remains (2 per epoch)", 4),
         ({"pretraining": {"num_epoch": None, "num_steps": 2}}, "0 steps remain (2 per epoch), so it is over", 3),
     ],
 )
