@@ -22,7 +22,7 @@ from esrgan.evaluation import DatasetEvaluation, EvaluationOptions
 METRICS = ["psnr", "niqe", "vgg16", "vggstats"]
 ROOT = Path(__file__).resolve().parent.parent
 PSNR_STEPS, GAN_STEPS = 200, 360
-CROP = 384  # px; the centre crop of each photograph that is evaluated
+CROP = 384  # px; the centre crop of each photograph that is evaluated, or less where it is smaller
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--photos", type=Path, required=True, help="folder that contains train and val")
@@ -72,9 +72,16 @@ base = json.loads((ROOT / "configs/lite_x4.json").read_text())
 base |= {"$schema": str(ROOT / "configs/schema.json"), "batch_size": 4, "validation_interval": 10000}
 base["logging"] = {"interval": 50, "wandb": "disabled", "tensorboard": False, "num_images": 0}
 base["perceptual_loss"]["weights"] = str(args.vgg_weights.resolve())
-base["pretraining"]["train_datasets"] = photo_datasets
-base["pretraining"]["val_datasets"] = ["skimage"]  # small, because test.py evaluates the models afterwards
-base["pretraining"] |= {"num_steps": PSNR_STEPS, "lr": 2e-4, "sched_step": PSNR_STEPS // 2, "sched_gamma": 0.5}
+base["pretraining"] = {
+    "num_epoch": None,
+    "num_steps": PSNR_STEPS,
+    "cr_patch_size": [128, 128],
+    "lr": 2e-4,
+    "sched_step": PSNR_STEPS // 2,
+    "sched_gamma": 0.5,
+    "train_datasets": photo_datasets,
+    "val_datasets": ["skimage"],  # small, because test.py evaluates the models afterwards
+}
 base["training"] = {
     "num_epoch": None,
     "num_steps": GAN_STEPS,
@@ -135,8 +142,9 @@ crops = args.out_dir / "val"
 crops.mkdir(exist_ok=True)
 for path in images.find_images([args.photos / "val"]):
     photo = images.read_pixels(path, 3)
-    top, left = ((length - CROP) // 2 for length in photo.shape[:2])
-    images.write_pixels(crops / f"{path.stem}.png", photo[top : top + CROP, left : left + CROP], overwrite=True)
+    height, width = (min(CROP, length) // 4 * 4 for length in photo.shape[:2])
+    top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
+    images.write_pixels(crops / f"{path.stem}.png", photo[top : top + height, left : left + width], overwrite=True)
 options = EvaluationOptions(vgg_weights=args.vgg_weights)
 for kind, runs in (("PSNR", PSNR_RUNS), ("ESRGAN", GAN_RUNS)):
     models = [str(args.out_dir / f"{name}_RRDB_{kind}_x4.pth") for name in runs]
