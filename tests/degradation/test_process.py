@@ -141,7 +141,7 @@ def test_rank_and_step_determine_the_position(monkeypatch: pytest.MonkeyPatch) -
     data = SimpleNamespace(patches=None, timeline=Timeline(4, 10), degradation=degradation)
     stage = SimpleNamespace(data=data, meter=Meter(4))
     run = SimpleNamespace(config=Config.model_validate({"batch_size": 4}), device=torch.device("cpu"))
-    assert len(list(state.iterate_batches(run, stage))) == 1
+    assert len(list(state.iterate_batches(run, stage, 7))) == 1
     assert seen == [(2, 7 * 4 + 2)]
 
 
