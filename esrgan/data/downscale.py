@@ -168,7 +168,7 @@ def _downscale(job: _Job, scale: int, record: BinaryIO) -> Sequence[str | Proble
         job.low.parent.mkdir(parents=True, exist_ok=True)
         key = file_key(job.high, job.name)
         low, _ = load_pair(ImagePair(job.high, None), scale, job.shape[2])
-        _check_replaceable(job.low)
+        check_replaceable(job.low)
         images.write_pixels(job.low, low, overwrite=True, software=PREPARE_SOFTWARE)
         os.utime(job.low, ns=(key[2], key[2]))
         add_line(record, key)
@@ -177,16 +177,3 @@ def _downscale(job: _Job, scale: int, record: BinaryIO) -> Sequence[str | Proble
     except OSError as error:
         return [f"{job.high}: cannot be downscaled: {describe_error(error)}; check the file and the free disk space"]
     return []
-
-
-def _check_replaceable(path: Path) -> None:
-    """Check that an LR image may be written to a path; one that is damaged is replaced.
-
-    Raises:
-        EsrganError: If there is an image of the user.
-    """
-    try:
-        images.read_pixels(path, images.read_shape(path)[2])
-    except EsrganError:  # missing or damaged
-        return
-    check_replaceable(path)

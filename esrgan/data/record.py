@@ -36,5 +36,5 @@ def read_lines(path: Path) -> Iterator[tuple[Key, list[Any]]]:
         try:
             (name, size, time), *values = json.loads(line)
             yield (str(name), int(size), int(time)), values
-        except (ValueError, TypeError):  # an empty line, or one that was cut off or is damaged
+        except (ValueError, TypeError, OverflowError):  # an empty line, or one that was cut off or is damaged
             continue

@@ -138,7 +138,7 @@ def _run_stage(run: Run, state: StageState) -> None:
 def _end_at_checkpoint(run: Run, state: StageState) -> None:
     """Do what is due at the end of a stage that has been shortened to the step of its checkpoint."""
     due = replace(_what_is_due(run, state), end=True, validation=True)
-    with closing(iterate_batches(run, state, state.done - 1)) as batches:
+    with closing(iterate_batches(run, state, state.done, state.done + 1)) as batches:
         low, high, _ = next(batches)
     _save_what_is_due(run, state, due, _is_healthy(state, due, low, high))
 

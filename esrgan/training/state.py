@@ -106,7 +106,7 @@ def _restore_best(state: StageState, best: dict[str, Any] | None) -> None:
 
 
 def iterate_batches(
-    run: Run, state: StageState, first_step: int
+    run: Run, state: StageState, first_step: int, last_step: int | None = None
 ) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Load the batches of a stage from a step on, as float32 (B, C, H, W) in [0, 1] on the device.
 
@@ -120,7 +120,7 @@ def iterate_batches(
         state.data.patches,
         batch_size=batch_size,
         first_step=first_step,
-        last_step=timeline.total_steps,
+        last_step=timeline.total_steps if last_step is None else last_step,
         offset=timeline.first_patch(0),
         rank=distributed.rank(),
         world_size=distributed.world_size(),

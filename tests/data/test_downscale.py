@@ -59,7 +59,7 @@ def test_only_missing_or_outdated_lr_images_are_written(photos, capsys):
     run(capsys, photos, "--workers", 1)
     whole = tree(target)
     inodes = {path.name: path.stat().st_ino for path in target.glob("*.png")}
-    (target / "0.png").write_bytes(whole["0.png"][:50])
+    (target / "0.png").write_bytes(whole["0.png"][:100])
     images.write_pixels(photos / "1.png", random_image(19, 31, seed=9), overwrite=True)
     code, out, _ = run(capsys, photos, "--workers", 1)
     assert code == 0
@@ -96,7 +96,9 @@ def test_lr_images_are_kept_if_both_folders_are_moved(photos, tmp_path, capsys):
 
 def test_damaged_record_is_replaced_by_new_lr_images(photos, capsys):
     run(capsys, photos, "--workers", 1)
-    (lr_folder(photos, 4) / OUTPUT_MARKER).write_bytes(b'[[]]\n[5]\n[["0.png", 1]]\n[[[], 1, 2]]\n[["0.png"\n\xff')
+    (lr_folder(photos, 4) / OUTPUT_MARKER).write_bytes(
+        b'[[]]\n[5]\n[["0.png", 1]]\n[[[], 1, 2]]\n[["0.png", 1e999, 1]]\n[["0.png"\n\xff'
+    )
     assert "3 LR images to make" in run(capsys, photos, "--workers", 1)[1]
     assert "0 LR images to make" in run(capsys, photos, "--workers", 1)[1]
 
@@ -112,6 +114,14 @@ def test_image_of_the_user_among_the_lr_images_is_not_replaced(photos, capsys):
     assert f"{target / '0.png'}: exists and is not an output of an earlier run; move it" in err
     assert tree(target)["0.png"] == before
     assert "train_datasets" not in out
+
+
+def test_file_of_the_user_that_cannot_be_read_is_not_replaced(photos, capsys):
+    target = lr_folder(photos, 4)
+    run(capsys, photos, "--workers", 1)
+    (target / "0.png").write_bytes(b"8BPS of another program")
+    assert run(capsys, photos, "--workers", 1)[0] == 1
+    assert (target / "0.png").read_bytes() == b"8BPS of another program"
 
 
 def test_lr_images_are_made_by_one_process_at_a_time(photos, capsys):

@@ -501,6 +501,14 @@ def test_a_stage_that_is_shortened_to_its_checkpoint_is_validated(
 
 
 @pytest.mark.slow
+def test_a_stage_may_be_shortened_and_its_batch_enlarged(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    with after_step("pretraining", 1, press_ctrl_c):
+        assert run(tiny_config(), tmp_path, **options) is False
+    assert run(tiny_config(batch_size=4), tmp_path, resume=True, max_steps=1, **options) is True
+
+
+@pytest.mark.slow
 def test_a_broken_generator_is_not_the_model_of_a_shortened_stage(tiny_config: Make, tmp_path: Path) -> None:
     options = {"stage": "pretraining", "run_name": "mine"}
     with after_step("pretraining", 3, press_ctrl_c):
