@@ -8,7 +8,7 @@ from esrgan.errors import EsrganError, Problem
 from esrgan.files import describe_path
 
 SOFTWARE = "esrgan test"  # stored in each PNG file that an evaluation writes
-PREPARE_SOFTWARE = "esrgan prepare"  # stored in tiles, their contact sheet, and previews of degradations
+PREPARE_SOFTWARE = "esrgan prepare"  # stored in LR images, tiles, their contact sheet, and previews of degradations
 MARKDOWN_MARK = f"<!-- {SOFTWARE} -->"  # the first line of report.md
 HTML_MARK = f'<meta name="generator" content="{SOFTWARE}">'
 _HEAD = 4096  # bytes of a file that tell what it is
@@ -23,7 +23,7 @@ _MARKS = (  # how outputs begin, and what else their heads contain
 )
 
 
-def check_replaceable(path: Path) -> None:
+def check_replaceable(path: Path, remedy: str = "move it, or choose another output") -> None:
     """Check that an output may be written to a path: there is no file, an empty one, or an earlier output.
 
     Raises:
@@ -31,7 +31,7 @@ def check_replaceable(path: Path) -> None:
     """
     if describe_path(path) == "a file" and path.stat().st_size and not is_output(path):
         what = "exists and is not an output of an earlier run"
-        raise EsrganError(Problem.failure(path, what, "move it, or choose another output"))
+        raise EsrganError(Problem.failure(path, what, remedy))
 
 
 def is_output(path: Path) -> bool:

@@ -93,7 +93,7 @@ def _refuse_useless_options(args: argparse.Namespace) -> None:
         raise EsrganError("--scale is that of LR images, and tiles are HR images; omit it")
     are_configs = [name.endswith(".json") for name in args.dataset]
     if args.scale and ((args.preview and are_configs[0]) or (args.check and all(are_configs))):
-        raise EsrganError("--scale would differ from the configuration's scale_factor or repeat it; omit it")
+        raise EsrganError("the configuration's scale_factor is the scale; omit --scale")
 
 
 def _prepare(args: argparse.Namespace) -> int:

@@ -168,7 +168,7 @@ def _downscale(job: _Job, scale: int, record: BinaryIO) -> Sequence[str | Proble
         job.low.parent.mkdir(parents=True, exist_ok=True)
         key = file_key(job.high, job.name)
         low, _ = load_pair(ImagePair(job.high, None), scale, job.shape[2])
-        check_replaceable(job.low)
+        check_replaceable(job.low, "move it away, or the whole folder if an earlier version of this command made it")
         images.write_pixels(job.low, low, overwrite=True, software=PREPARE_SOFTWARE)
         os.utime(job.low, ns=(key[2], key[2]))
         add_line(record, key)

@@ -123,6 +123,11 @@ class Checkpoint:
     recovery: dict[str, Any]
     state: dict[str, Any]  # optimisers and discriminator
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stage had reached its length."""
+        return (self.timeline or {}).get("total_steps") == self.step
+
     def to_content(self) -> dict[str, Any]:
         """Return the content of the file: that of a model file, ``params`` and ``checkpoint``."""
         rest = {key: value for key, value in vars(self).items() if key not in (*_MODEL_KEYS, "state")}

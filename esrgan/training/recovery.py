@@ -128,4 +128,7 @@ class Recovery:
         self.rollbacks, self.names = state["rollbacks"], list(state["names"])
         for name in ("bad_steps", "first_bad", "values"):
             setattr(self, name, state[name].to(device))
-        self.good = state["good"] or self.good
+        if good := state["good"]:
+            # It lacks the discriminator if the adversarial loss begins now.
+            stage = self.good["state"]["stage"] | good["state"]["stage"]
+            self.good = good | {"state": good["state"] | {"stage": stage}}

@@ -26,7 +26,13 @@ def describe_resume(config: Config, resume: Checkpoint, data: StageData) -> None
     elif is_over:
         log.info(f"{resume.stage}: all steps are done ({resume.step:,})")
     gan = config.training
-    if resume.stage == "training" and gan.g_adversarial_loss_scaling and "discriminator" not in resume.state:
+    is_left = data.timeline.total_steps > resume.step
+    if (
+        is_left
+        and resume.stage == "training"
+        and gan.g_adversarial_loss_scaling
+        and "discriminator" not in resume.state
+    ):
         why = "the checkpoint has no discriminator"
         if 0 < (ramp := gan.g_adversarial_ramp_steps) <= resume.step:
             why += f", and its ramp over the first {format_count(ramp, 'step')} of the stage is over"

@@ -34,6 +34,7 @@ from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.pause import DiscriminatorPause
 from esrgan.training.resume import check_same_experiment, describe_resume, describe_unfinished_pretraining
+from esrgan.training.schedule import Timeline
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
 from esrgan.training.updater import Schedule, Updater, cosine_schedule, multi_step_schedule, step_schedule, warm_up
@@ -101,7 +102,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast)
 
     # Open the files.
-    files, run_log = _open_files(config, options, start, found)
+    files, run_log = _open_files(config, options, start, found, data[start.stage].timeline)
     try:
         yield Run(config, options, device, start, generator, discriminator, losses, data, files, run_log)
     finally:
@@ -140,14 +141,18 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
 
 
 def _open_files(
-    config: Config, options: TrainOptions, start: StartingPoint, found: Path | None
+    config: Config, options: TrainOptions, start: StartingPoint, found: Path | None, timeline: Timeline
 ) -> tuple[RunFiles, RunLog | None]:
     loggers = distributed.broadcast_object(lambda: check_loggers(config.logging))
     files = distributed.broadcast_object(lambda: _choose_files(config, options, start.resume, found))
     if distributed.rank() > 0 or options.dry_run:
         return files, None
     resume = start.resume
-    position = (resume.step, resume.pending_validation is None) if resume else (0, False)
+    position = (0, False)
+    if resume:
+        # A stage that has been shortened to its checkpoint is validated there, perhaps again.
+        is_shortened = timeline.total_steps == resume.step and not resume.is_complete
+        position = resume.step, resume.pending_validation is None and not is_shortened
     run_log = RunLog(
         files.logs,
         run=files.run,
@@ -237,6 +242,8 @@ def make_stage(
     gan = config.training
     g_schedule = multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma)
     d_schedule = multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma)
+    below = gan.d_pause_below
+    pause = None if below is None else DiscriminatorPause(below, gan.gan_objective, generator.device)
     return AdversarialStage(
         generator,
         discriminator,
@@ -252,9 +259,7 @@ def make_stage(
         gan.g_artifact_loss_scaling,
         average,
         gan.g_adversarial_ramp_steps,
-        None
-        if gan.d_pause_below is None
-        else DiscriminatorPause(gan.d_pause_below, gan.gan_objective, generator.device),
+        pause,
         gan.g_consistency_loss_scaling,
         gan.g_pattern_loss_scaling,
     )

@@ -272,6 +272,8 @@ class AdversarialStage(Stage):
             self.d_updater.load_state_dict(state["discriminator_updater"])
             self.discriminator.load_state_dict(state["discriminator"])
             self.has_trained_discriminator = True
+        else:  # a new one, in a run that may have reduced its learning rates
+            self.d_updater.learning_rate_factor = self.g_updater.learning_rate_factor
         if self.pause is not None and "pause" in state:
             self.pause.load_state_dict(state["pause"])
 

@@ -84,7 +84,7 @@ def begin_stage(run: Run, name: str) -> StageState:
             meter.load_state_dict(checkpoint.interval)
         recovery.load_state_dict(checkpoint.recovery)
         state.done, state.pending_validation = checkpoint.step, checkpoint.pending_validation
-        state.was_complete = (checkpoint.timeline or {}).get("total_steps") == checkpoint.step
+        state.was_complete = checkpoint.is_complete
         _restore_best(state, checkpoint.best)
         if (factor := stage.updaters[0].learning_rate_factor) < 1:
             log.info(f"{name}: continues with {factor:g} × the learning rate, because of earlier rollbacks")
@@ -96,7 +96,8 @@ def _restore_best(state: StageState, best: dict[str, Any] | None) -> None:
     if not best:
         return
     before: dict[str, str] = best.get("judge", {})  # earlier versions did not store it
-    names = state.judge | before if state.judge.keys() == before.keys() else ["the criterion"]  # others follow from it
+    has_other_criterion = before and state.judge.keys() != before.keys()  # the other differences follow from it
+    names = ["the criterion"] if has_other_criterion else list(state.judge | before)
     changed = [name for name in names if state.judge.get(name) != before.get(name)]
     if before and not (changed and state.data.validation):  # without images, it is kept for a later resume
         state.best = Best(**best)

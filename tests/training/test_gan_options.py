@@ -17,7 +17,9 @@ from esrgan.config.schema import Training
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss, artifact_loss, consistency_loss, pattern_loss
 from esrgan.models import RRDBNet, VGGDiscriminator
 from esrgan.training import distributed
+from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.pause import DiscriminatorPause
+from esrgan.training.recovery import Recovery, capture_state, restore_state
 from esrgan.training.stages import AdversarialStage, Autocast
 from esrgan.training.updater import Updater, step_schedule
 from tests.helpers.runs import find_differences
@@ -194,6 +196,23 @@ def test_the_pause_is_part_of_the_state() -> None:
     other.load_state_dict(copy.deepcopy(without.state_dict()))  # as when a resumed run sets the option
     without.load_state_dict(one.state_dict())
     assert "pause" not in without.state_dict()
+
+
+def test_a_new_discriminator_is_part_of_the_good_state_and_has_the_reduced_rate() -> None:
+    without, (generator, discriminator) = make_stage(*make_networks(), adversarial_scaling=0), make_networks()
+    average = ExponentialMovingAverage(without.generator, 0.9)
+    before = Recovery(without, average, 0)
+    without.g_updater.learning_rate_factor = 0.5
+    stage = make_stage(generator, discriminator)
+    restore_state(capture_state(without, average), stage, ExponentialMovingAverage(generator, 0.9))
+    assert stage.d_updater.learning_rate_factor == 0.5
+    recovery = Recovery(stage, ExponentialMovingAverage(generator, 0.9), 3)
+    recovery.load_state_dict(before.state_dict(3))
+    expected = copy.deepcopy(discriminator.state_dict())
+    stage.step(*random_batch(0), 3)
+    assert find_differences(expected, discriminator.state_dict())
+    recovery.roll_back()
+    assert not find_differences(expected, discriminator.state_dict())
 
 
 def test_the_pause_begins_anew_with_another_objective() -> None:

@@ -369,6 +369,16 @@ def test_the_adversarial_loss_may_begin_in_a_resumed_run(
 
 
 @pytest.mark.slow
+def test_the_adversarial_loss_does_not_begin_in_a_stage_that_is_over(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"stage": "training", "run_name": "r", "max_steps": 2}
+    assert run(tiny_config(training={"g_adversarial_loss_scaling": 0}), tmp_path, **options) is True
+    assert run(tiny_config(), tmp_path, resume=True, **options) is True
+    assert "the adversarial loss begins" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_trained_discriminator_is_kept_while_it_is_not_used(tiny_config: Make, tmp_path: Path) -> None:
     options = {"stage": "training", "run_name": "r", "resume": True}
     assert run(tiny_config(), tmp_path, max_steps=2, **options) is True
@@ -493,11 +503,24 @@ def test_a_stage_that_is_shortened_to_its_checkpoint_is_validated(
     assert 3 not in records_by_step(tmp_path, "validation", "pretraining")
     assert run(tiny_config(), tmp_path, resume=True, max_steps=3, **options) is True
     assert 3 in records_by_step(tmp_path, "validation", "pretraining")
+    places = [(record["split"], record["step"]) for record in read_records(tmp_path)]
+    assert len(places) == len(set(places))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pth")}
     capsys.readouterr()
     assert run(tiny_config(), tmp_path, resume=True, max_steps=3, **options) is True
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pth")} == before
     assert "pretraining: all steps are done (3)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_stage_that_is_shortened_to_a_validated_step_has_one_validation(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    with killed_in_step("pretraining", 3), pytest.raises(Killed):
+        run(tiny_config(), tmp_path, checkpoint_interval=1, **options)
+    assert run(tiny_config(), tmp_path, resume=True, max_steps=2, **options) is True
+    places = [(record["split"], record["step"]) for record in read_records(tmp_path)]
+    assert ("validation", 2) in places
+    assert len(places) == len(set(places))
 
 
 @pytest.mark.slow
