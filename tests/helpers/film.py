@@ -26,7 +26,7 @@ def to_frame(picture: np.ndarray, pixel_format: str, **properties: Any) -> Video
     names = {1: "gray", 3: "rgb24", 4: "rgba"}
     frame = VideoFrame.from_ndarray(picture.squeeze(), format=names[picture.shape[2]])
     if frame.format.name != pixel_format:
-        frame = frame.reformat(format=pixel_format)
+        frame = frame.reformat(format=pixel_format, threads=1)
     for name, value in properties.items():
         setattr(frame, name, value)
     return frame

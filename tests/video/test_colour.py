@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numpy as np
 import pytest
@@ -392,11 +394,27 @@ def test_packed_frames_equal_planar_ones(name: str, order: str) -> None:
     np.testing.assert_array_equal(colour.to_pixels(packed, LIMITED_709), expected)
 
 
+def test_frames_are_converted_in_one_thread() -> None:
+    """With several, swscale returns wrong lines now and then, which a test would see too rarely."""
+    threads = []
+
+    class Frame:
+        def reformat(self, **options: Any) -> VideoFrame:
+            threads.append(options["threads"])
+            return VideoFrame(4, 4, options["format"])
+
+    source = Frame()
+    source.format = VideoFrame(4, 4, "y210le").format
+    colour.to_pixels(source, LIMITED_709)
+    colour._repack(source, "y210le")
+    assert threads == [1, 1]
+
+
 @pytest.mark.parametrize(("name", "twin"), [("y210le", "yuv422p10le"), ("xv30le", "yuv444p10le"), ("vuya", "yuva444p")])
 def test_packed_frames_keep_the_samples_of_planar_ones(name: str, twin: str) -> None:
     shapes = [plane.shape for plane in read_planes(VideoFrame(20, 3, twin))]
     planar = make_frame(twin, [random(shape, 2 ** colour.depth(twin) - 1) for shape in shapes])
-    packed = planar.reformat(format=name)
+    packed = planar.reformat(format=name, threads=1)
     np.testing.assert_array_equal(colour.to_pixels(packed, LIMITED_709), colour.to_pixels(planar, LIMITED_709))
 
 
