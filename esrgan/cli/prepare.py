@@ -72,7 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scale", type=int, choices=(2, 4, 8), help=f"scale of the LR images (default: {SCALE})")
     arguments.add_data_root(parser)
-    arguments.add_number(parser, "--workers", help="threads that make LR images or tiles (default: one per CPU)")
+    arguments.add_number(
+        parser, "--workers", help="threads that make LR images or tiles, or check images (default: one per CPU)"
+    )
     return parser
 
 
@@ -85,10 +87,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_useless_options(args: argparse.Namespace) -> None:
+    from esrgan.data.archives import ARCHIVES
+
     if not args.tiles and (args.max_blockiness, args.min_detail) != (None, None):
         raise EsrganError("--max-blockiness and --min-detail choose tiles; give --tiles too, or omit them")
     if args.preview and args.workers:
         raise EsrganError("--preview degrades a few patches in one thread; omit --workers")
+    if args.workers and not (args.tiles or args.check) and all(name in ARCHIVES for name in args.dataset):
+        raise EsrganError("published datasets are unpacked in one thread; omit --workers")
     if args.scale and args.tiles:
         raise EsrganError("--scale is that of LR images, and tiles are HR images; omit it")
     are_configs = [name.endswith(".json") for name in args.dataset]
@@ -147,7 +153,8 @@ def _describe_unknown(name: str, known: Collection[str]) -> tuple[str, str]:
 def _cut_tiles(args: argparse.Namespace) -> int:
     from esrgan.console import log
     from esrgan.data.datasets import DATASET_NAMES, default_data_root
-    from esrgan.data.tiles import Bounds, cut_tiles
+    from esrgan.data.tile_choice import Bounds
+    from esrgan.data.tiles import cut_tiles
 
     _check_names(args.dataset, DATASET_NAMES)
     bounds = Bounds(

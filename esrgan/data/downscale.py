@@ -66,7 +66,7 @@ def downscale_folder(folder: Path, scale: int, workers: int) -> list[str | Probl
     if not problems:  # otherwise images without an LR image have been reported
         problems += match.problems
     if problems:
-        entry = "training would refuse this folder; correct it and run the command again"
+        entry = "not ready for training: correct what is reported and run the command again"
     else:
         dataset = json.dumps({"hr": str(folder), "lr": str(target)}, ensure_ascii=False)
         with_alpha = ', with "img_channels": 4' if jobs[0].shape[2] == 4 else ""

@@ -13,7 +13,7 @@ from esrgan import images
 from esrgan.machine import map_in_threads
 
 if TYPE_CHECKING:
-    from esrgan.data.tiles import Dropped, Source, Tile
+    from esrgan.data.tile_choice import Dropped, Source, Tile
 
 ROWS, COLUMNS = 8, 4  # of each reason
 _SIDE, _CAPTION, _FONT = 120, 16, 12  # px

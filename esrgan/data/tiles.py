@@ -15,20 +15,25 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import BinaryIO
 
 from esrgan import images
 from esrgan.console import log
-from esrgan.data import quality
 from esrgan.data.datasets import DATASET_NAMES, TILE_FILES, common_channels, find_dataset, find_pairs_and_problems
 from esrgan.data.downscale import create_output_folder
-from esrgan.data.record import Key, add_line, file_key, read_lines
+from esrgan.data.record import Key, add_line, read_lines
+from esrgan.data.tile_choice import (
+    Bounds,
+    Dropped,
+    Known,
+    Source,
+    Tile,
+    choose_tiles,
+    measure_sources,
+    omit_transparent,
+    read_source,
+)
 from esrgan.data.tile_sheet import make_sheet
 from esrgan.errors import DatasetError, EsrganError, Problem, shorten
 from esrgan.files import expand_user, lock, write_text
@@ -37,70 +42,9 @@ from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable, is_output
 from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import describe_error, format_count, format_size
 
-TILE, STEP, MIN_SIDE = 480, 240, 128  # px
 RECORD, LIST, SHEET = TILE_FILES
 _SCALE = 4  # of LR images that might be in the folders, which are refused
 _REMEDY = "choose another folder for the tiles"
-_Measures = list[tuple[float, float, str]]  # blockiness, detail and hash, in hexadecimal digits, of each tile
-_Known = tuple[tuple[int, int, int], _Measures]  # shape of an image, and the measures of its tiles
-
-
-class Bounds(NamedTuple):
-    """Which tiles are kept.
-
-    Attributes:
-        max_blockiness: Largest ``quality.measure_blockiness``.
-        min_detail: Smallest ``quality.measure_detail``, in levels of 255.
-    """
-
-    max_blockiness: float
-    min_detail: float
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image to cut: its path, and that of its tiles below the folder of tiles, without number and suffix."""
-
-    path: Path
-    name: str
-
-    @cached_property
-    def key(self) -> Key:
-        """The identity of the file: path, size and modification time."""
-        return file_key(self.path)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A part of an image, and its measures: blockiness, detail and hash."""
-
-    source: Source
-    number: int
-    top: int
-    left: int
-    shape: tuple[int, int, int]
-    blockiness: float
-    detail: float
-    hash: int
-
-    @property
-    def name(self) -> str:
-        """The path below the folder of tiles, which has the ending that BasicSR gives to its sub-images."""
-        return f"{self.source.name}_s{self.number:03}.png"
-
-    def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the pixels of this tile."""
-        return image[self.top : self.top + self.shape[0], self.left : self.left + self.shape[1]]
-
-
-class Dropped(NamedTuple):
-    """A tile that is left out: why, the measured value and its bound, and the tile that it is a near-duplicate of."""
-
-    tile: Tile
-    reason: str
-    value: float
-    bound: float
-    like: Tile | None = None
 
 
 def cut_tiles(datasets: Sequence[str], data_root: Path, out: Path, bounds: Bounds, workers: int) -> list[str | Problem]:
@@ -141,7 +85,7 @@ def _cut_sources(
 ) -> list[str | Problem]:
     problems: list[str | Problem] = []
     known, written = _read_record(out / RECORD)
-    tiles = _omit_transparent(_measure_sources(sources, known, record, workers, problems), problems)
+    tiles = omit_transparent(measure_sources(sources, known, record, workers, problems), problems)
     kept, dropped = choose_tiles(tiles, bounds)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in Counter(each.reason for each in dropped).items())
     summary = f"{len(kept):,} kept, {len(dropped):,} dropped{f' ({reasons})' if reasons else ''}"
@@ -159,26 +103,6 @@ def _cut_sources(
         entry = f"[{json.dumps(name, ensure_ascii=False)}]{with_alpha}"
         log.info(f'{out}: use in a configuration: "train_datasets": {entry}')
     return problems
-
-
-def choose_tiles(tiles: Sequence[Tile], bounds: Bounds) -> tuple[list[Tile], list[Dropped]]:
-    """Return the tiles to keep, and those to drop, each for the first reason that applies."""
-    kept: dict[str, Tile] = {}
-    dropped: list[Dropped] = []
-    known = quality.NearDuplicates()
-    for tile in tiles:
-        if min(tile.shape[:2]) < MIN_SIDE:
-            dropped.append(Dropped(tile, "small", min(tile.shape[:2]), MIN_SIDE))
-        elif tile.detail < bounds.min_detail:
-            dropped.append(Dropped(tile, "without detail", tile.detail, bounds.min_detail))
-        elif tile.blockiness > bounds.max_blockiness:
-            dropped.append(Dropped(tile, "blocky", tile.blockiness, bounds.max_blockiness))
-        elif found := known.find(tile.hash):
-            dropped.append(Dropped(tile, "near-duplicate", found[0], quality.MAX_DISTANCE, kept[found[1]]))
-        else:
-            known.add(tile.hash, tile.name)
-            kept[tile.name] = tile
-    return list(kept.values()), dropped
 
 
 def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems: list[str | Problem]) -> list[Source]:
@@ -220,57 +144,9 @@ def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems:
     return list(sources.values())
 
 
-def _measure_sources(
-    sources: Sequence[Source],
-    known: Mapping[Key, _Known],
-    record: BinaryIO,
-    workers: int,
-    problems: list[str | Problem],
-) -> list[Tile]:
-    """Return the tiles of all images with their measures, and add the problems with images that cannot be read."""
-    found: dict[Source, list[Tile]] = {}
-    todo: list[Source] = []
-    for source in sources:
-        try:
-            shape, measures = known[source.key]
-            found[source] = _make_tiles(source, shape, measures)
-        except (LookupError, TypeError, ValueError, OSError):  # what cannot be read is reported below
-            todo.append(source)
-    shown = Progress(images.measure_images({source: source.path for source in todo}), "measuring images: ")
-
-    def describe_interruption() -> str:
-        return (
-            f"{shown.finished:,} of {format_count(len(todo), 'image')} measured; the same command measures the others"
-        )
-
-    with explain_interrupt(describe_interruption):
-        for source, made in map_in_threads(_measure, todo, workers):
-            if isinstance(made, list):
-                problems += made
-            else:
-                add_line(record, source.key, *made)
-                found[source] = _make_tiles(source, *made)
-            shown.finish(source)
-    return [tile for source in sources for tile in found.get(source, ())]
-
-
-def _omit_transparent(tiles: list[Tile], problems: list[str | Problem]) -> list[Tile]:
-    """Return the tiles without those of transparent images among others, because training would refuse them all."""
-    if common_channels({tile.shape[2] for tile in tiles}) == 4:
-        return tiles
-    refused = set()
-    for source in dict.fromkeys(tile.source for tile in tiles if tile.shape[2] == 4):
-        try:
-            images.read_pixels(source.path, 3)  # drops alpha that is opaque
-        except EsrganError as error:
-            problems += error.problems
-            refused.add(source)
-    return [tile for tile in tiles if tile.source not in refused]
-
-
-def _read_record(path: Path) -> tuple[dict[Key, _Known], dict[str, Key]]:
+def _read_record(path: Path) -> tuple[dict[Key, Known], dict[str, Key]]:
     """Return shape and measures of images by ``Source.key``, and the key of the image that each tile was cut from."""
-    known: dict[Key, _Known] = {}
+    known: dict[Key, Known] = {}
     written: dict[str, Key] = {}
     for key, values in read_lines(path):
         try:
@@ -282,53 +158,6 @@ def _read_record(path: Path) -> tuple[dict[Key, _Known], dict[str, Key]]:
         except (ValueError, TypeError):  # a damaged line
             continue
     return known, written
-
-
-def _make_tiles(source: Source, shape: tuple[int, int, int], measures: _Measures) -> list[Tile]:
-    return [
-        Tile(
-            source,
-            number,
-            top,
-            left,
-            (min(TILE, shape[0]), min(TILE, shape[1]), shape[2]),
-            block,
-            detail,
-            int(bits, 16),
-        )
-        for number, ((top, left), (block, detail, bits)) in enumerate(zip(_grid(shape), measures, strict=True), 1)
-    ]
-
-
-def _grid(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return top and left of each tile; the last ones end at the border, and a smaller image is one tile."""
-    rows, columns = (sorted({*range(0, size - TILE + 1, STEP), max(size - TILE, 0)}) for size in shape[:2])
-    return [(top, left) for top in rows for left in columns]
-
-
-def _read(source: Source) -> NDArray[np.uint8]:
-    channels = images.read_shape(source.path)[2]
-    return images.read_pixels(source.path, {2: 1}.get(channels, channels))  # alpha of grey images must be opaque
-
-
-def _measure(source: Source) -> tuple[tuple[int, int, int], _Measures] | list[str | Problem]:
-    """Return the shape of an image and the measures of its tiles, or the problems with it."""
-    try:
-        _ = source.key
-        image = _read(source)
-    except EsrganError as error:
-        return list(error.problems)
-    except OSError as error:
-        return [f"{source.path}: cannot be read: {describe_error(error)}; check the file and its permissions"]
-    luma = quality.measure_luma(image)
-    measures: _Measures = []
-    for top, left in _grid(image.shape):
-        tile = luma[top : top + TILE, left : left + TILE]
-        # They are rounded as the list of dropped tiles shows them.
-        numbers = [round(measure(tile), 3) for measure in (quality.measure_blockiness, quality.measure_detail)]
-        measures.append((numbers[0], numbers[1], f"{quality.hash_image(tile):x}"))
-    height, width, channels = image.shape
-    return (height, width, channels), measures
 
 
 def _remove_outdated(out: Path, kept: Sequence[Tile], dropped: Sequence[Dropped]) -> None:
@@ -359,7 +188,7 @@ def _report_dropped(out: Path, dropped: Sequence[Dropped], workers: int) -> None
         sheet.unlink(missing_ok=True)  # so that an interruption leaves no sheet of other tiles
         write_text(path, content)
         if dropped:
-            images.write_pixels(sheet, make_sheet(dropped, _read, workers), software=PREPARE_SOFTWARE)
+            images.write_pixels(sheet, make_sheet(dropped, read_source, workers), software=PREPARE_SOFTWARE)
     if dropped:
         log.info(f"{path} lists what is dropped and why, and {sheet} shows it")
 
@@ -401,7 +230,7 @@ def _cut(source: Source, tiles: Sequence[Tile], record: BinaryIO, out: Path) -> 
     names: list[str] = []
     problems: list[str | Problem] = []
     try:
-        image = _read(source)
+        image = read_source(source)
         (out / tiles[0].name).parent.mkdir(parents=True, exist_ok=True)
         for tile in tiles:
             if tile.cut(image).shape != tile.shape:

@@ -232,6 +232,7 @@ def test_invalid_arguments_exit_with_code_two(arguments, capsys):
         (["--preview", "own.json", "photos", "--scale", "4"], "the configuration's scale_factor"),
         (["--check", "own.json", "--scale", "2"], "the configuration's scale_factor"),
         (["--preview", "photos", "--workers", "2"], "omit --workers"),
+        (["div2k", "set5", "--workers", "2"], "omit --workers"),
         (["photos", "--max-blockiness", "2"], "give --tiles too, or omit them"),
     ],
 )

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from esrgan import images
-from esrgan.data import find_pairs, quality, tiles
+from esrgan.data import find_pairs, quality, tile_choice, tiles
 from tests.data.test_quality import code, texture
 from tests.helpers.archives import DiskUsage, run, tree
 from tests.helpers.image_pairs import random_image, write_image
@@ -27,7 +27,7 @@ from tests.helpers.image_pairs import random_image, write_image
 def small_tiles(monkeypatch):
     """Cut tiles of 64 px with a step of 32 px."""
     for name, value in (("TILE", 64), ("STEP", 32), ("MIN_SIDE", 24)):
-        monkeypatch.setattr(tiles, name, value)
+        monkeypatch.setattr(tile_choice, name, value)
 
 
 def grey(luma):
@@ -58,9 +58,9 @@ KEPT = {f"photos/a_s00{number}.png" for number in range(1, 7)}
 
 
 def test_tiles_are_480_px_with_a_step_of_240_px():
-    assert tiles._grid((481, 1000)) == [(top, left) for top in (0, 1) for left in (0, 240, 480, 520)]
-    assert tiles._grid((480, 480)) == tiles._grid((100, 300)) == [(0, 0)]
-    assert (tiles.TILE, tiles.STEP, tiles.MIN_SIDE) == (480, 240, 128)
+    assert tile_choice._grid((481, 1000)) == [(top, left) for top in (0, 1) for left in (0, 240, 480, 520)]
+    assert tile_choice._grid((480, 480)) == tile_choice._grid((100, 300)) == [(0, 0)]
+    assert (tile_choice.TILE, tile_choice.STEP, tile_choice.MIN_SIDE) == (480, 240, 128)
 
 
 def test_tiles_are_parts_of_their_image(photos, tmp_path, capsys):
@@ -133,7 +133,7 @@ def test_second_run_writes_only_what_is_missing_or_outdated(photos, tmp_path, ca
     record.write_bytes(b"\n".join([*lines, last[:-9]]))  # as if this line was being written
     measured = []
     monkeypatch.setattr(
-        tiles, "_measure", lambda source, measure=tiles._measure: measured.append(source) or measure(source)
+        tile_choice, "_measure", lambda source, measure=tile_choice._measure: measured.append(source) or measure(source)
     )
     code, text, err = cut(capsys, out, photos)
     assert (code, err) == (0, "")
