@@ -19,7 +19,7 @@ from PIL import Image
 from esrgan import images, resize
 from esrgan.cli.prepare import MAX_BLOCKINESS, MIN_DETAIL
 from esrgan.data import quality
-from esrgan.data.tiles import TILE
+from esrgan.data.tile_choice import TILE
 
 Pixels = NDArray[np.uint8]
 MARGIN = 8  # px around a tile, by which it can be shifted
