@@ -120,6 +120,18 @@ def profile_space(profile: bytes | None) -> str:
     return (profile or b"")[16:20].decode("latin-1").rstrip()
 
 
+def describe_unusable_profile(profile: bytes) -> str:
+    """Return a message if an ICC profile is damaged or not one of RGB or grey images, otherwise nothing.
+
+    Programs ignore such profiles, and libvips leaves some of them out when it writes a file.
+    """
+    is_whole = profile[36:40] == b"acsp" and len(profile) >= int.from_bytes(profile[:4], "big") >= 128  # ICC.1, §7.2
+    if not is_whole:
+        return "unreadable colour profile not kept"
+    space = profile_space(profile)
+    return "" if space in ("RGB", "GRAY") else f"{space} colour profile of a grey or RGB image not kept"
+
+
 def describe_left_out(names: Iterable[str], bytes_behind: int = 0) -> list[str]:
     """Return messages that parts of a file, and bytes after its image, are not kept."""
     parts = ", ".join(dict.fromkeys(names))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from esrgan import images
 from tests.helpers.image_files import (
+    CMYK_PROFILE,
     EXIF,
     HEIGHT,
     KINDS,
@@ -48,6 +49,25 @@ def test_metadata_survives_reading_and_writing(tmp_path, kind):
                 assert after["tags"][tag] == value, hex(tag)
         if path.suffix in (".jpg", ".png", ".webp"):
             assert len(after["exif"]) == len(before["exif"])  # nothing is added
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "tif", "avif"])
+@pytest.mark.parametrize(
+    ("profile", "name"),
+    [
+        (b"nonsense", "unreadable colour profile"),
+        (PROFILE[:-1], "unreadable colour profile"),
+        (CMYK_PROFILE, "CMYK colour profile of a grey or RGB image"),
+        (PROFILE[:16] + b"Lab " + PROFILE[20:], "Lab colour profile of a grey or RGB image"),
+        (PROFILE + b"padding", None),
+    ],
+)
+def test_unusable_profiles_are_named(tmp_path, suffix, profile, name):
+    """Most writers would leave them out without a message."""
+    Image.fromarray(smooth(3)).save(tmp_path / f"a.{suffix}", icc_profile=profile)
+    image = images.read_image(tmp_path / f"a.{suffix}")
+    assert image.notes == ((f"{name} not kept",) if name else ())
+    assert image.icc_profile == (None if name else profile)
 
 
 def test_no_metadata_is_invented(tmp_path):
