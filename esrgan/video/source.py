@@ -424,6 +424,7 @@ class _Deinterlacer:
     def __init__(self, frame: VideoFrame, time_base: Fraction) -> None:
         self.time_base = time_base
         self.graph: Any = av.filter.Graph()
+        self.graph.threads = 1  # the graph has swscale convert packed formats, which goes wrong with more
         source = self.graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
         fields, sink = self.graph.add("bwdif", "mode=send_frame:deint=interlaced"), self.graph.add("buffersink")
         source.link_to(fields)
