@@ -6,7 +6,6 @@ import glob
 import os
 import re
 import time
-import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -208,7 +207,7 @@ def find_newest_checkpoint(
     damaged: list[WeightsError] = []
     for path in _sort_newest_first(path for pattern in patterns for path in folder.glob(pattern)):
         try:
-            content = _load_verified(path)
+            content = load_file(path)
         except WeightsError as error:
             damaged.append(error)
             continue
@@ -273,16 +272,3 @@ def _sort_newest_first(paths: Iterable[Path]) -> list[Path]:
         )
         times[run] = max(times.get(run, 0), path.stat().st_mtime_ns)
     return sorted(order, key=lambda path: (-times[order[path][0]], order[path]))
-
-
-def _load_verified(path: Path) -> dict[str, Any]:
-    """Read a checkpoint and verify its checksums, which PyTorch does not."""
-    content = load_file(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            corrupt_member = archive.testzip()
-    except zipfile.BadZipFile as error:
-        raise WeightsError(f"{path}: damaged: {error}") from error
-    if corrupt_member:
-        raise WeightsError(f"{path}: damaged: the checksum of {corrupt_member} is wrong")
-    return content

@@ -137,6 +137,23 @@ def test_random_bytes_are_rejected(tmp_path, suffix, content):
     load_error(path)
 
 
+def test_changed_weights_are_noticed(tmp_path):
+    """PyTorch takes them for weights."""
+    content = bytearray(INTACT[".pth"])
+    content[content.index(next(iter(STATE.values())).numpy().tobytes())] ^= 1
+    (tmp_path / "a.pth").write_bytes(content)
+    assert "damaged: the checksum of archive/data/0 is wrong" in load_error(tmp_path / "a.pth")
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", "old.pth"])
 def test_truncated_files_are_rejected_at_any_length(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
