@@ -129,10 +129,13 @@ class RunLog:
         with self._explain_write_errors("choose another --out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
             self.lock = lock(folder / ".lock", f"{folder}: another process is training {run}")
-            _drop_later_records(folder / "log.jsonl", stages, *resumed_from)
+            has_later_records = _drop_later_records(folder / "log.jsonl", stages, *resumed_from)
             self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self.use_tensorboard = settings.tensorboard
         self.tensorboard_writers: dict[str, Any] = {}
+        if self.use_tensorboard and has_later_records:
+            with self._explain_write_errors():
+                self._hide_later_events(stages)
         self.wandb_run = None if settings.wandb == "disabled" else _start_wandb(settings, run, folder, hparams)
 
     def add_scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
@@ -190,6 +193,13 @@ class RunLog:
                 writer.add_text("configuration", f"```json\n{text}\n```", step)
         return self.tensorboard_writers[name]
 
+    def _hide_later_events(self, stages: Sequence[str]) -> None:
+        """Open the existing TensorBoard runs, which hides later events even if the run adds none to them."""
+        for stage in stages:
+            for name, is_reference in ((stage, False), (f"{stage}_bicubic", True)):
+                if (self.folder / "tensorboard" / name).exists():
+                    self._tensorboard_writer(stage, is_reference=is_reference).flush()
+
     def close(self) -> None:
         """Close all logs and release the lock, ignoring write errors, which were raised earlier."""
         for file in (self.file, *self.tensorboard_writers.values(), self.lock):
@@ -205,12 +215,17 @@ def _tensorboard_tag(split: str, name: str) -> str:
     return TENSORBOARD_TAGS.get(name) or f"loss/{name.removesuffix('_loss')}"
 
 
-def _drop_later_records(path: Path, stages: Sequence[str], step: int, is_validated: bool) -> None:
-    """Remove the records of some stages, the first from a checkpoint on, because the run writes them again."""
+def _drop_later_records(path: Path, stages: Sequence[str], step: int, is_validated: bool) -> bool:
+    """Remove the records of some stages, the first from a checkpoint on, because the run writes them again.
+
+    Returns:
+        Whether there were any.
+    """
     if not path.exists():
-        return
+        return False
     kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
         try:
             record = json.loads(line)
             stage, position = record["stage"], (record["step"], record["split"] != "train")
@@ -220,6 +235,7 @@ def _drop_later_records(path: Path, stages: Sequence[str], step: int, is_validat
         except (ValueError, LookupError, TypeError):  # a line that was cut off or damaged when the run was killed
             continue
     write_text(path, "".join(kept))
+    return len(kept) < len(lines)
 
 
 def _start_wandb(settings: Logging, run: str, folder: Path, hparams: dict[str, Any]) -> Any:

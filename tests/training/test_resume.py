@@ -6,6 +6,7 @@ import copy
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,6 +158,11 @@ def test_no_epoch_model_is_lost_when_killed(reference_run: Path, tiny_config: Ma
     assert all(not find_differences(files[name]["params"], reference[name]["params"]) for name in files)
 
 
+def wait_for_next_second() -> None:
+    """Wait because TensorBoard orders event files by the second in which they were created."""
+    time.sleep(1.01 - time.time() % 1)
+
+
 @pytest.mark.slow
 def test_tensorboard_shows_each_step_once_after_a_kill(tiny_config: Make, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -167,6 +173,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tiny_config: Make, tmp_pa
     for path in tmp_path.glob("*_PSNR_x4_checkpoint.pth"):
         content = load_file(path)
         assert content["checkpoint"]["step"] == 4
+    wait_for_next_second()
     assert run(config, tmp_path, resume=True, checkpoint_interval=2, max_steps=4) is True
     for stage in ("pretraining", "training"):
         for name, tags in ((stage, {"loss/content": [1, 2, 3, 4]}), (f"{stage}_bicubic", {})):
@@ -183,10 +190,32 @@ def test_tensorboard_drops_the_steps_that_are_repeated(tiny_config: Make, tmp_pa
     config = tiny_config(logging={"tensorboard": True, "num_images": 1})
     with killed_in_step("pretraining", 4), pytest.raises(Killed):
         run(config, tmp_path, checkpoint_interval=1, stage="pretraining")
+    wait_for_next_second()
     assert run(config, tmp_path, resume=True, stage="pretraining") is True
     (folder,) = tmp_path.glob("logs/*/tensorboard/pretraining")
     events = EventAccumulator(str(folder)).Reload()
     assert [event.step for event in events.Scalars("loss/content")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_tensorboard_drops_later_steps_of_what_is_no_longer_logged(tiny_config: Make, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logging = {"tensorboard": True, "num_images": 1}
+    options = {"checkpoint_interval": 1, "run_name": "r"}
+    run(tiny_config(logging=logging, keep_checkpoints=2), tmp_path, max_steps=4, **options)
+    older = tmp_path / "r_RRDB_PSNR_x4_checkpoint_1.pth"  # of step 2
+    config = tiny_config(logging=logging, pretraining={"val_datasets": []}, training={"val_datasets": []})
+    wait_for_next_second()
+    with after_step("training", 1, kill), pytest.raises(Killed):
+        run(config, tmp_path, load_checkpoint=older, max_steps=2, **options)
+    shown = {}
+    for folder in tmp_path.glob("logs/*/tensorboard/*"):
+        events = EventAccumulator(str(folder)).Reload()
+        tags = events.Tags()["scalars"]
+        shown[folder.name] = {event.step for tag in tags for event in events.Scalars(tag)}
+    bicubic = {"pretraining_bicubic": {0, 2}, "training_bicubic": set()}
+    assert shown == {"pretraining": {0, 1, 2}, "training": set()} | bicubic
 
 
 @pytest.mark.slow
