@@ -140,6 +140,8 @@ def _end_at_checkpoint(run: Run, state: StageState) -> None:
     due = replace(_what_is_due(run, state), end=True, validation=True)
     with closing(iterate_batches(run, state, state.done, state.done + 1)) as batches:
         low, high, _ = next(batches)
+    if state.meter.summed_steps:  # since the last log line
+        report_interval(run, state)
     _save_what_is_due(run, state, due, _is_healthy(state, due, low, high))
 
 

@@ -86,7 +86,9 @@ class Meter:
         return means | {f"{name}_peak": peak for name, peak in peaks if name.endswith("norm")} | skipped
 
     def rates(self) -> dict[str, float]:
-        """Return the speed since the last reset, and the share of time spent waiting for data."""
+        """Return the speed since the last reset, and the share of time spent waiting for data; {} without a step."""
+        if not self.steps:
+            return {}
         seconds = time.perf_counter() - self.started_at
         return {
             "steps_per_s": self.steps / seconds,

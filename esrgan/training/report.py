@@ -60,11 +60,13 @@ def describe_progress(state: StageState) -> str:
     share = state.statistics.get("d_paused", 0.0)
     shown = (shown or " …") + (f", discriminator paused in {share:.0%} of the steps" if share else "")
     learning_rate = next(iter(state.stage.learning_rates(state.done - 1).values()))
-    return (
-        f"{state.stage.name} {state.done:,}/{total:,}, "
-        f"{format_duration((total - state.done) / rates['steps_per_s'])} left, {rates['images_per_s']:.1f} images/s "
-        f"({rates['data_wait_share']:.0%} waiting for data), learning rate {learning_rate:.3g}, loss:{shown}"
-    )
+    speed = ""
+    if rates:  # there are none at the end of a stage that has been shortened to its checkpoint
+        speed = (
+            f"{format_duration((total - state.done) / rates['steps_per_s'])} left, {rates['images_per_s']:.1f} "
+            f"images/s ({rates['data_wait_share']:.0%} waiting for data), "
+        )
+    return f"{state.stage.name} {state.done:,}/{total:,}, {speed}learning rate {learning_rate:.3g}, loss:{shown}"
 
 
 def report_validation(run: Run, state: StageState, values: dict[str, float], *, is_best: bool) -> None:

@@ -542,6 +542,21 @@ def test_a_stage_that_is_shortened_to_its_checkpoint_is_validated(
 
 
 @pytest.mark.slow
+def test_a_stage_that_is_shortened_to_its_checkpoint_ends_with_a_log_line(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"stage": "pretraining", "run_name": "mine"}
+    config = tiny_config(logging={"interval": 2})
+    with after_step("pretraining", 3, press_ctrl_c):
+        assert run(config, tmp_path / "out", **options) is False
+    for _ in range(2):
+        assert run(config, tmp_path / "out", resume=True, max_steps=3, **options) is True
+    assert capsys.readouterr().out.count("pretraining 3/3, learning rate 0.001, loss: content ") == 1
+    assert run(config, tmp_path / "whole", max_steps=3, **options) is True
+    assert read_records(tmp_path / "out") == read_records(tmp_path / "whole")
+
+
+@pytest.mark.slow
 def test_a_stage_that_is_shortened_to_a_validated_step_has_one_validation(tiny_config: Make, tmp_path: Path) -> None:
     options = {"stage": "pretraining", "run_name": "mine"}
     with killed_in_step("pretraining", 3), pytest.raises(Killed):
