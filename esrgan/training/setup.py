@@ -72,7 +72,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     # Make the networks, and load the weights that the run starts from.
     generator, discriminator = make_networks(config, device)
     log.info(f"{describe_networks(config, generator, discriminator)}; on {device}")
-    start.load_into(generator, discriminator)
+    start.load_into(generator, discriminator if config.training.g_adversarial_loss_scaling else None)
     distributed.broadcast_weights([generator, discriminator])
 
     # Load the images and losses.

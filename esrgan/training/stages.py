@@ -162,7 +162,7 @@ class AdversarialStage(Stage):
 
     def __post_init__(self) -> None:
         self.updaters = (self.g_updater, self.d_updater) if self.adversarial_scaling else (self.g_updater,)
-        self.has_trained_discriminator = bool(self.adversarial_scaling)  # now, or before the checkpoint
+        self.unused_discriminator: dict[str, Any] = {}  # its state in the checkpoint, kept while λ is 0
 
     @override
     def step(self, low: Tensor, high: Tensor, step: int, target: Tensor | None = None) -> dict[str, Tensor]:
@@ -257,8 +257,8 @@ class AdversarialStage(Stage):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"generator_updater": self.g_updater.state_dict()}
-        if self.has_trained_discriminator:
+        state: dict[str, Any] = {"generator_updater": self.g_updater.state_dict()} | self.unused_discriminator
+        if self.adversarial_scaling:
             state["discriminator_updater"] = self.d_updater.state_dict()
             state["discriminator"] = self.discriminator.state_dict()
         if self.pause is not None:
@@ -268,12 +268,14 @@ class AdversarialStage(Stage):
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.g_updater.load_state_dict(state["generator_updater"])
-        if "discriminator" in state:
+        if not self.adversarial_scaling:  # it may be of another type than the configured one
+            names = ("discriminator_updater", "discriminator")
+            self.unused_discriminator = {name: state[name] for name in names if name in state}
+        elif "discriminator" in state:
             self.d_updater.load_state_dict(state["discriminator_updater"])
             self.discriminator.load_state_dict(state["discriminator"])
-            self.has_trained_discriminator = True
-        else:  # a new one, in a run that may have reduced its learning rates
-            self.d_updater.learning_rate_factor = self.g_updater.learning_rate_factor
+        # Rollbacks reduce the rates of both networks, also while the discriminator is not used.
+        self.d_updater.learning_rate_factor = self.g_updater.learning_rate_factor
         if self.pause is not None and "pause" in state:
             self.pause.load_state_dict(state["pause"])
 

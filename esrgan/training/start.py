@@ -46,14 +46,18 @@ class StartingPoint:
         """Stages to run, in order."""
         return STAGES[STAGES.index(self.stage) : STAGES.index(self.last_stage) + 1]
 
-    def load_into(self, generator: nn.Module, discriminator: nn.Module) -> None:
+    def load_into(self, generator: nn.Module, discriminator: nn.Module | None) -> None:
         """Replace the initial weights of the networks by those that the run starts from.
+
+        The discriminator is None if it is not used.
 
         Raises:
             WeightsError: If the discriminator of the checkpoint is not that of the configuration.
         """
         if self.generator is not None:
             generator.load_state_dict(self.generator, strict=False)  # a file of another scale lacks some layers
+        if discriminator is None:
+            return
         if self.discriminator is not None:
             discriminator.load_state_dict(self.discriminator)
         if self.resume is not None and (state := self.resume.state.get("discriminator")):

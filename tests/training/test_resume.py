@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import shutil
 import signal
@@ -415,6 +416,41 @@ def test_a_trained_discriminator_is_kept_while_it_is_not_used(tiny_config: Make,
     assert run(tiny_config(training={"g_adversarial_loss_scaling": 0}), tmp_path, max_steps=4, **options) is True
     state = load_run_files(tmp_path)["ESRGAN_x4_checkpoint"]["checkpoint"]["stage"]
     assert not find_differences(before, state["discriminator"])
+
+
+@pytest.mark.slow
+def test_an_unused_discriminator_may_be_of_another_type(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "training", "run_name": "r", "resume": True}
+    assert run(tiny_config(), tmp_path, max_steps=1, **options) is True
+    before = load_run_files(tmp_path)["ESRGAN_x4_checkpoint"]["checkpoint"]["stage"]
+    unet = {"type": "unet", "num_features": 4}
+    config = tiny_config(training={"g_adversarial_loss_scaling": 0}, discriminator=unet)
+    for steps in (2, 3):
+        assert run(config, tmp_path, max_steps=steps, **options) is True
+    state = load_run_files(tmp_path)["ESRGAN_x4_checkpoint"]["checkpoint"]["stage"]
+    for name in ("discriminator", "discriminator_updater"):
+        assert not find_differences(before[name], state[name])
+    with pytest.raises(WeightsError, match="discriminator"):
+        run(tiny_config(discriminator=unet), tmp_path, **options)
+    assert run(tiny_config(), tmp_path, **options) is True
+
+
+@pytest.mark.slow
+def test_a_learning_rate_schedule_may_change_between_the_parts_of_a_run(tiny_config: Make, tmp_path: Path) -> None:
+    cosine = {"sched": "cosine", "sched_step": 200000}
+    parts: list[tuple[int, dict[str, Any]]] = [
+        (2, {"warmup_steps": 4}),
+        (4, cosine | {"num_steps": 6}),
+        (5, cosine | {"num_steps": 8, "warmup_steps": 6, "weight_decay": 0.1}),
+        (6, {"num_steps": 8, "sched_step": 2}),
+    ]
+    options = {"stage": "pretraining", "run_name": "r", "resume": True}
+    for steps, changes in parts:
+        assert run(tiny_config(pretraining=changes, validation_interval=9), tmp_path, max_steps=steps, **options)
+    rates = [record["learning_rate"] for record in records_by_step(tmp_path, "train", "pretraining").values()]
+    cosines = [(1 + math.cos(math.pi * share)) / 2 for share in (2 / 6, 3 / 6, 4 / 8)]
+    expected = [1 / 4, 2 / 4, cosines[0], cosines[1], cosines[2] * 5 / 6, 1 / 4]
+    assert rates == pytest.approx([1e-3 * each for each in expected])
 
 
 @pytest.mark.slow
