@@ -222,12 +222,14 @@ def _roll_back(state: StageState) -> None:
     """Restore a diverged stage to its last good state, in all processes; raise after ``MAX_ROLLBACKS`` in a row."""
     recovery, name, timeline = state.recovery, state.stage.name, state.data.timeline
     diagnosis, first_bad = recovery.diagnose()
-    first_patch, good_step = timeline.first_patch(first_bad), recovery.good["step"]
-    pairs = [state.data.patches.pair_at(first_patch + i) for i in range(timeline.batch_size)]
-    images = ", ".join(dict.fromkeys(pair.source.high.name for pair in pairs))
-    problem = (
-        f"{name}: every step from {first_bad + 1} to {state.done} diverged, the first with {diagnosis} on {images}"
-    )
+    good_step = recovery.good["step"]
+    details = [f"with {diagnosis}"] if diagnosis else []  # empty if the losses have changed since that step
+    if first_bad >= timeline.origin_step:  # the batches before are unknown, because they had another size
+        first_patch = timeline.first_patch(first_bad)
+        pairs = [state.data.patches.pair_at(first_patch + i) for i in range(timeline.batch_size)]
+        details.append(f"on {', '.join(dict.fromkeys(pair.source.high.name for pair in pairs))}")
+    first = f", the first {' '.join(details)}" if details else ""
+    problem = f"{name}: every step from {first_bad + 1} to {state.done} diverged{first}"
     if recovery.rollbacks == MAX_ROLLBACKS:
         rate = "pretraining.lr" if name == "pretraining" else "training.g_lr and d_lr"
         raise TrainingError(

@@ -22,7 +22,7 @@ from esrgan.models import RRDBNet
 from esrgan.training import recovery, state
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.recovery import Recovery, capture_state
-from esrgan.training.stages import Autocast, PixelStage
+from esrgan.training.stages import AdversarialStage, Autocast, PixelStage
 from esrgan.training.updater import Updater, step_schedule
 from tests.faults import FORK, compare
 from tests.helpers.runs import (
@@ -201,6 +201,34 @@ def test_a_stage_that_ends_broken_saves_nothing(
     assert train_main(arguments) == 1
     assert "pretraining: the final generator produces no usable image; " in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.pth"))
+
+
+@pytest.mark.usefixtures("early_rollback")
+@pytest.mark.slow
+def test_a_rollback_counts_bad_steps_from_before_a_larger_batch(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"stage": "pretraining", "run_name": "r"}
+    with bad_steps(1, 2, 3), after_step("pretraining", 3, press_ctrl_c):
+        assert run(tiny_config(), tmp_path, **options) is False
+    with bad_steps(1, 2, 3):
+        assert run(tiny_config(batch_size=4), tmp_path, resume=True, **options) is True
+    line = "every step from 2 to 4 diverged, the first with content_loss nan, gradient_norm nan; rolled back"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("early_rollback")
+@pytest.mark.slow
+def test_a_rollback_reduces_the_rate_of_an_unused_discriminator(tiny_config: Make, tmp_path: Path) -> None:
+    options = {"stage": "training", "run_name": "r", "resume": True}
+    assert run(tiny_config(), tmp_path, max_steps=1, **options) is True
+    with bad_steps(1, 2, 3, stage=AdversarialStage):
+        config = tiny_config(training={"g_adversarial_loss_scaling": 0})
+        assert run(config, tmp_path, max_steps=5, **options) is True
+    assert run(tiny_config(), tmp_path, **options) is True
+    record = records_by_step(tmp_path, "train", "training")[6]
+    assert record["g_learning_rate"] == 1e-3 / 4 / 2
+    assert record["d_learning_rate"] == 2e-3 / 2 / 2
 
 
 def test_recovery_can_resume_with_different_losses() -> None:
