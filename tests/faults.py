@@ -41,6 +41,7 @@ SIGNALS = {
     "SIGHUP": signal.SIGHUP,
     "SIGUSR1": signal.SIGUSR1,
 }
+HANDLED = set(SIGNALS.values()) - {signal.SIGKILL}
 MOMENTS = ("starting", "between", "step", "validation", "writing a checkpoint", "writing a model", "changing the stage")
 # The function whose call lasts for a moment, and the class or module that it is called from.
 CALLS_BY_MOMENT = {
@@ -81,12 +82,16 @@ class Attempt:
     def __init__(self, config: dict[str, Any], out_dir: Path) -> None:
         self.moment = FORK.RawValue(c_int, 0)
         self.process = FORK.Process(target=self._train, args=(config, out_dir))
+        # A signal before _train would raise KeyboardInterrupt in a copy of the caller, which would go on.
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         self.process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
     def _train(self, config: dict[str, Any], out_dir: Path) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        for number in HANDLED - {signal.SIGINT}:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         out_dir.mkdir(exist_ok=True)
         with (out_dir / "output.txt").open("a") as output:
             os.dup2(output.fileno(), sys.stdout.fileno())
