@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esrgan.text import format_count
+from esrgan.text import format_count, one_line
 
 DEFAULT_QUALITY = 95  # of lossy formats, on a scale of 1 to 100
 Dpi = tuple[float, float] | None  # resolution (x, y) in pixels per inch
@@ -120,16 +120,19 @@ def profile_space(profile: bytes | None) -> str:
     return (profile or b"")[16:20].decode("latin-1").rstrip()
 
 
-def describe_unusable_profile(profile: bytes) -> str:
-    """Return a message if an ICC profile is damaged or not one of RGB or grey images, otherwise nothing.
+def check_profile(profile: bytes) -> tuple[bytes | None, str]:
+    """Return an ICC profile, or None and a message if it is damaged or not one of RGB or grey images.
 
-    Programs ignore such profiles, and libvips leaves some of them out when it writes a file.
+    Writers would leave such profiles out without a message. Some files lack the last bytes, which align a profile to
+    4 bytes; they are added.
     """
-    is_whole = profile[36:40] == b"acsp" and len(profile) >= int.from_bytes(profile[:4], "big") >= 128  # ICC.1, §7.2
-    if not is_whole:
-        return "unreadable colour profile not kept"
+    size = int.from_bytes(profile[:4], "big")
+    if profile[36:40] != b"acsp" or not 128 <= size < len(profile) + 4:  # ICC.1, §7.2
+        return None, "unreadable colour profile not kept"
     space = profile_space(profile)
-    return "" if space in ("RGB", "GRAY") else f"{space} colour profile of a grey or RGB image not kept"
+    if space not in ("RGB", "GRAY"):
+        return None, f"{one_line(space)} colour profile of a grey or RGB image not kept"
+    return profile.ljust(size, b"\0"), ""
 
 
 def describe_left_out(names: Iterable[str], bytes_behind: int = 0) -> list[str]:

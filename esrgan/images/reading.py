@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from esrgan.errors import ImageError, Problem
 from esrgan.files import describe_path, suggest_path
 from esrgan.images import detect, formats, vips
-from esrgan.images.image import ImageData, describe_unusable_profile
+from esrgan.images.image import ImageData, check_profile
 from esrgan.images.source import Source, UnsupportedImageError
 from esrgan.text import describe_error
 
@@ -145,8 +145,9 @@ def _read(
             file_source = Source(path, file, name, max_pixels, max_bytes, is_strict=is_strict, header_only=header_only)
             image: ImageData = formats.load_module(name).read(file_source)
             notes = (*image.changes, *image.notes)
-            if image.icc_profile and not is_strict and (note := describe_unusable_profile(image.icc_profile)):
-                image, notes = dataclasses.replace(image, icc_profile=None), (*notes, note)
+            if image.icc_profile and not is_strict:
+                profile, note = check_profile(image.icc_profile)
+                image, notes = dataclasses.replace(image, icc_profile=profile), (*notes, *([note] if note else []))
             return dataclasses.replace(image, read_size=image.frames[0].shape[:2], notes=notes)
     except ImageError:
         raise

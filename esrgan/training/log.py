@@ -129,11 +129,11 @@ class RunLog:
         with self._explain_write_errors("choose another --out-dir"):
             folder.mkdir(parents=True, exist_ok=True)
             self.lock = lock(folder / ".lock", f"{folder}: another process is training {run}")
-            has_later_records = _drop_later_records(folder / "log.jsonl", stages, *resumed_from)
+            _drop_later_records(folder / "log.jsonl", stages, *resumed_from)
             self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self.use_tensorboard = settings.tensorboard
         self.tensorboard_writers: dict[str, Any] = {}
-        if self.use_tensorboard and has_later_records:
+        if self.use_tensorboard:
             with self._explain_write_errors():
                 self._hide_later_events(stages)
         self.wandb_run = None if settings.wandb == "disabled" else _start_wandb(settings, run, folder, hparams)
@@ -215,17 +215,12 @@ def _tensorboard_tag(split: str, name: str) -> str:
     return TENSORBOARD_TAGS.get(name) or f"loss/{name.removesuffix('_loss')}"
 
 
-def _drop_later_records(path: Path, stages: Sequence[str], step: int, is_validated: bool) -> bool:
-    """Remove the records of some stages, the first from a checkpoint on, because the run writes them again.
-
-    Returns:
-        Whether there were any.
-    """
+def _drop_later_records(path: Path, stages: Sequence[str], step: int, is_validated: bool) -> None:
+    """Remove the records of some stages, the first from a checkpoint on, because the run writes them again."""
     if not path.exists():
-        return False
+        return
     kept = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in lines:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
             stage, position = record["stage"], (record["step"], record["split"] != "train")
@@ -235,7 +230,6 @@ def _drop_later_records(path: Path, stages: Sequence[str], step: int, is_validat
         except (ValueError, LookupError, TypeError):  # a line that was cut off or damaged when the run was killed
             continue
     write_text(path, "".join(kept))
-    return len(kept) < len(lines)
 
 
 def _start_wandb(settings: Logging, run: str, folder: Path, hparams: dict[str, Any]) -> Any:

@@ -150,9 +150,11 @@ def _open_files(
     resume = start.resume
     position = (0, False)
     if resume:
-        # A stage that has been shortened to its checkpoint is validated there, perhaps again.
+        # A stage that has been shortened to its checkpoint is logged and validated there, perhaps again.
         is_shortened = timeline.total_steps == resume.step and not resume.is_complete
         position = resume.step, resume.pending_validation is None and not is_shortened
+        if is_shortened and resume.interval["steps"]:  # the checkpoint was written before any log line of its step
+            position = resume.step - 1, True
     run_log = RunLog(
         files.logs,
         run=files.run,

@@ -195,7 +195,7 @@ def _continue_earlier(
 ) -> StartingPoint:
     """Continue a stage of the earlier framework with its networks, but not with its epoch and optimisers."""
     networks, discriminator = "its generator", None
-    if stage == "training":
+    if stage == "training" and config.training.g_adversarial_loss_scaling:
         networks = "its generator and a new discriminator, because its own does not fit the configuration"
         with suppress(WeightsError):  # those of the first versions have other layers
             architecture, state = load_discriminator(file.path, content)

@@ -207,6 +207,7 @@ def test_tensorboard_drops_later_steps_of_what_is_no_longer_logged(tiny_config: 
     run(tiny_config(logging=logging, keep_checkpoints=2), tmp_path, max_steps=4, **options)
     older = tmp_path / "r_RRDB_PSNR_x4_checkpoint_1.pth"  # of step 2
     config = tiny_config(logging=logging, pretraining={"val_datasets": []}, training={"val_datasets": []})
+    (tmp_path / "logs/r/log.jsonl").write_text("")  # as if an attempt without TensorBoard had shortened it
     wait_for_next_second()
     with after_step("training", 1, kill), pytest.raises(Killed):
         run(config, tmp_path, load_checkpoint=older, max_steps=2, **options)
@@ -585,9 +586,13 @@ def test_a_stage_that_is_shortened_to_its_checkpoint_ends_with_a_log_line(
     config = tiny_config(logging={"interval": 2})
     with after_step("pretraining", 3, press_ctrl_c):
         assert run(config, tmp_path / "out", **options) is False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_validate", lambda *_, **__: kill())
+        with pytest.raises(Killed):
+            run(config, tmp_path / "out", resume=True, max_steps=3, **options)
     for _ in range(2):
         assert run(config, tmp_path / "out", resume=True, max_steps=3, **options) is True
-    assert capsys.readouterr().out.count("pretraining 3/3, learning rate 0.001, loss: content ") == 1
+    assert capsys.readouterr().out.count("pretraining 3/3, learning rate 0.001, loss: content ") == 2
     assert run(config, tmp_path / "whole", max_steps=3, **options) is True
     assert read_records(tmp_path / "out") == read_records(tmp_path / "whole")
 

@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -142,7 +143,9 @@ def test_changed_weights_are_noticed(tmp_path):
     content = bytearray(INTACT[".pth"])
     content[content.index(next(iter(STATE.values())).numpy().tobytes())] ^= 1
     (tmp_path / "a.pth").write_bytes(content)
-    assert "damaged: the checksum of archive/data/0 is wrong" in load_error(tmp_path / "a.pth")
+    assert "damaged: Bad CRC-32 for file 'archive/data/0'; download it again, or use an earlier" in load_error(
+        tmp_path / "a.pth"
+    )
 
 
 def test_files_without_checksums_are_read(tmp_path):
@@ -151,7 +154,12 @@ def test_files_without_checksums_are_read(tmp_path):
         torch.save(STATE, tmp_path / "a.pth")
     finally:
         torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(tmp_path / "a.pth") as archive:
+        assert not any(entry.CRC for entry in archive.infolist())
     assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+    with torch.serialization.skip_data():  # stores zeros, and a checksum of the other entries only
+        torch.save(STATE, tmp_path / "b.pth")
+    assert not any(tensor.any() for tensor in load_generator(tmp_path / "b.pth").state.values())
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", "old.pth"])
