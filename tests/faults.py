@@ -82,7 +82,7 @@ class Attempt:
     def __init__(self, config: dict[str, Any], out_dir: Path) -> None:
         self.moment = FORK.RawValue(c_int, 0)
         self.process = FORK.Process(target=self._train, args=(config, out_dir))
-        # A signal before _train would raise KeyboardInterrupt in a copy of the caller, which would go on.
+        # Otherwise a signal before _train raises KeyboardInterrupt in a copy of the caller, which then runs its code.
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         self.process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
