@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from esrgan.images import exif, samples, vips
 from esrgan.images.detect import is_image_sequence
@@ -52,7 +53,7 @@ def read(source: Source) -> ImageData:
             raise UnsupportedImageError("samples of 8 bits", "more than 8 bits per sample", "convert it to 8 bits")
         if b"clap" in found.properties:  # Pillow does not cut it
             raise UnsupportedImageError("an image without a cut (clap)", "one with it", "convert it to .png")
-    image = _read_heic(source) if is_heic else _read_avif(source)
+    image = _read_heic(source, found) if is_heic else _read_avif(source, found)
     blocks = list(image.native_blocks)
     notes = list(image.notes)
     if any(block.key == LIGHT for block in blocks):
@@ -66,11 +67,12 @@ def read(source: Source) -> ImageData:
     return dataclasses.replace(image, native_blocks=tuple(blocks), notes=tuple(notes), pixel_aspect=found.pixel_aspect)
 
 
-def _read_avif(source: Source) -> ImageData:
+def _read_avif(source: Source, found: Inventory) -> ImageData:
     decoded = vips.decode(source)
     bits = decoded.fields["bits-per-sample"] if decoded.frames[0].dtype == np.uint16 else 0
     frames = [samples.expand_to_full_range(frame, bits) for frame in decoded.frames] if bits else decoded.frames
-    if not source.is_strict:
+    if not source.is_strict:  # strict reading decodes with libavif, which interpolates
+        frames = [_interpolate_colours(frame, found, source) for frame in frames]
         # Conversion to YCbCr and back changes grey by at most one step of 10 bits.
         frames = samples.drop_colour_if_grey(frames, 64 if bits else 1)
     frames = samples.turn_upright(frames, decoded.fields.get("orientation", 1))
@@ -78,7 +80,20 @@ def _read_avif(source: Source) -> ImageData:
     return ImageData(tuple(frames), "AVIF", bits=bits, lossless=False, notes=notes, **decoded.metadata)
 
 
-def _read_heic(source: Source) -> ImageData:
+def _interpolate_colours(pixels: NDArray[Any], found: Inventory, source: Source) -> NDArray[Any]:
+    """Return an image as it would be if libheif did not repeat colours of half the width and height.
+
+    Where a cut or an odd size moves the pairs of pixels, they stay repeated.
+    """
+    height, width, channels = pixels.shape
+    if source.header_only or not found.has_halved_colours or height % 2 or width % 2 or channels < 3:
+        return pixels
+    pixels = np.require(pixels, requirements=["C", "W"])
+    samples.interpolate_repeated_colours(pixels, *found.luma_weights)
+    return pixels
+
+
+def _read_heic(source: Source, found: Inventory) -> ImageData:
     heif = load_heif()
     if heif is None:
         raise UnsupportedImageError("pillow-heif for HEIC", "none", "pip install pillow-heif, or convert it")
@@ -91,6 +106,7 @@ def _read_heic(source: Source) -> ImageData:
     bits = int(info["bit_depth"]) if pixels.dtype == np.uint16 else 0
     if bits:
         pixels = samples.expand_to_full_range(pixels, bits)
+    pixels = _interpolate_colours(pixels, found, source)
     if not source.is_strict:
         (pixels,) = samples.drop_colour_if_grey([pixels], 64 if bits else 1)
     light = {name: info[name] for name in _LIGHT_FIELDS if name in info}

@@ -19,6 +19,7 @@ _PROPERTIES = frozenset(
 )
 LIGHT = "HDR light levels"
 _LIGHT_LEVELS = (b"clli", b"mdcv", b"amve", b"ndwt")
+_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}  # of red and blue, by the matrix
 _IMAGES = (b"hvc1", b"av01", b"vvc1", b"avc1", b"jpeg", b"j2k1", b"unci", b"grid", b"iovl", b"iden")
 _KEPT = (b"Exif", b"mime application/rdf+xml")
 _ALPHA, _DEPTH = (":auxiliary:alpha", "2015:auxid:1"), (":auxiliary:depth", "2015:auxid:2")
@@ -81,14 +82,14 @@ class Inventory:
     def properties(self) -> dict[bytes, bytes]:
         """The properties of the image that is shown; the colour tag (nclx) and the profile have names of their own.
 
-        Where it is made of tiles, these may have the colour tag and the depth of AV1.
+        Where it is made of tiles, these may have the colour tag and the properties of the codec.
         """
         result: dict[bytes, bytes] = {}
         for item in [self.primary, *sorted(self._with_parts({self.primary}))]:
             for index in self.associations.get(item, ()):
                 if 0 < index <= len(self.definitions):
                     kind, content = self.definitions[index - 1]
-                    if item == self.primary or kind in (b"colr", b"av1C"):
+                    if item == self.primary or kind in (b"colr", b"av1C", b"hvcC"):
                         result.setdefault(content[:4] if kind == b"colr" else kind, content)
         return result
 
@@ -112,6 +113,19 @@ class Inventory:
     def is_deep_av1(self) -> bool:
         """Whether the samples of an AV1 image have 10 or 12 bits (AV1-ISOBMFF, §2.3.3)."""
         return any(flags & 0x40 for flags in self.properties.get(b"av1C", b"")[2:3])
+
+    @property
+    def has_halved_colours(self) -> bool:
+        """Whether colours have half of the width and the height (4:2:0) in an AV1 or HEVC image that is not cut."""
+        found = self.properties
+        av1, hevc = found.get(b"av1C", b"")[2:3], found.get(b"hvcC", b"")[16:17]  # ISO/IEC 14496-15, §8.3.2
+        is_halved = any(flags & 0x1C == 0x0C for flags in av1) or any(flags & 3 == 1 for flags in hevc)
+        return is_halved and b"clap" not in found
+
+    @property
+    def luma_weights(self) -> tuple[float, float]:
+        """The shares of red and blue in luma (ITU-T H.273, table 4), by default those of BT.601."""
+        return _LUMA_WEIGHTS.get(int.from_bytes(self.properties.get(b"nclx", b"")[8:10]), (0.299, 0.114))
 
     @property
     def pixels(self) -> int:

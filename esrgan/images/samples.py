@@ -85,6 +85,44 @@ def unpack_channels(words: NDArray[Any], masks: Sequence[int]) -> NDArray[np.uin
     return pixels
 
 
+def interpolate_repeated_colours(pixels: NDArray[Any], red_weight: float, blue_weight: float) -> None:
+    """Interpolate colours, in place, that a decoder has repeated for each block of 2 × 2 pixels (4:2:0).
+
+    In such a block the differences R − G and B − G are the same for all pixels, whatever the matrix of the file. They
+    are interpolated linearly between the centres of the blocks; luma stays.
+
+    Args:
+        pixels: An array (H, W, C ≥ 3) of uint8 or uint16 in which H and W are even. Alpha stays.
+        red_weight: The share of red in luma.
+        blue_weight: The share of blue in luma.
+    """
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    padded = np.empty((height + 2, width + 2, 2), np.float32)  # a difference for each block, and a border
+    rows = max(BLOCK_SAMPLES // (12 * width), 1)
+    bands = [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+    for band in bands:
+        block = pixels[2 * band.start : 2 * band.stop, :, :3].astype(np.float32)
+        differences = (block[..., ::2] - block[..., 1:2]).reshape(-1, 2, width, 2, 2)
+        padded[band.start + 1 : band.stop + 1, 1:-1] = differences.mean((1, 3))
+    padded[[0, -1]] = padded[[1, -2]]
+    padded[:, [0, -1]] = padded[:, [1, -2]]
+    for band in bands:
+        around = padded[band.start : band.stop + 2]
+        change = _double(_double(around, 0), 1) - around[1:-1, 1:-1].repeat(2, 0).repeat(2, 1)
+        green = -change @ np.array([red_weight, blue_weight], np.float32)
+        change = np.stack([change[..., 0] + green, green, change[..., 1] + green], 2)
+        block = pixels[2 * band.start : 2 * band.stop, :, :3]
+        block[...] = np.rint(block + change).clip(0, peak_value(pixels.dtype))
+
+
+def _double(samples: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return samples between the centres of others, twice as many, without the first and the last of those."""
+    first, middle, last = (samples.take(range(start, samples.shape[axis] - 2 + start), axis) for start in range(3))
+    middle = 0.75 * middle
+    pairs = np.stack([0.25 * first + middle, middle + 0.25 * last], axis + 1)
+    return pairs.reshape([-1 if index == axis else size for index, size in enumerate(samples.shape)])
+
+
 def expand_to_full_range(frame: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
     """Scale samples of 10 or 12 bits, which the decoder has shifted up, so that white is 65535."""
     lower = frame >> (16 - bits)

@@ -7,11 +7,16 @@ import struct
 import numpy as np
 import pillow_heif
 import pytest
+import torch
 from PIL import Image
+from torch.nn import functional
 
 from esrgan import images
 from esrgan.errors import ImageError
+from esrgan.images import samples
+from esrgan.images.vips import load_vips
 
+RNG = np.random.default_rng(0)
 CORNERS = np.zeros((32, 64, 3), np.uint8)
 CORNERS[:16, :32], CORNERS[:16, 32:], CORNERS[16:, :32] = (255, 0, 0), (0, 255, 0), (0, 0, 255)  # black is last
 DEPTH = b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth\0"
@@ -22,6 +27,15 @@ GAIN = b"urn:com:apple:photo:2020:aux:hdrgainmap\0"
 def box(kind, *contents):
     data = b"".join(contents)
     return struct.pack(">I4s", 8 + len(data), kind) + data
+
+
+def encode_avif_420(pixels):
+    """Return an AVIF file of 10 bits with colours of half the width and the height."""
+    vips = load_vips()
+    height, width, bands = pixels.shape
+    image = vips.Image.new_from_memory(pixels.tobytes(), width, height, bands, "ushort")
+    image = image.copy(interpretation="rgb16")
+    return image.heifsave_buffer(compression="av1", Q=95, subsample_mode="on", bitdepth=10)
 
 
 def split(data):
@@ -234,6 +248,53 @@ def test_the_image_is_turned_once(tmp_path, suffix):
         assert corners(images.read_pixels(tmp_path / f"a.{suffix}", 3)) == expected
         images.write_image(tmp_path / f"b.{suffix}", image, overwrite=True)
         assert corners(images.read_image(tmp_path / f"b.{suffix}").frames[0]) == expected
+
+
+@pytest.mark.parametrize("block_samples", [samples.BLOCK_SAMPLES, 1])  # one band, and one for each row of blocks
+def test_repeated_colours_are_interpolated_as_pytorch_does(monkeypatch, block_samples):
+    monkeypatch.setattr(samples, "BLOCK_SAMPLES", block_samples)
+    luma = RNG.uniform(0.4, 0.6, (10, 14, 1))
+    colours = torch.from_numpy(RNG.uniform(-0.1, 0.1, (1, 2, 5, 7)))
+    matrix = [[0, 1.402], [-0.202008 / 0.587, -0.419198 / 0.587], [1.772, 0]]  # BT.601, of Cb and Cr
+    repeated, expected = (
+        luma
+        + functional.interpolate(colours, scale_factor=2, **mode)[0].permute(1, 2, 0).numpy() @ np.transpose(matrix)
+        for mode in ({}, {"mode": "bilinear", "align_corners": False})
+    )
+    pixels = np.rint(65535 * np.concatenate([repeated, luma], 2)).astype(np.uint16)
+    samples.interpolate_repeated_colours(pixels, 0.299, 0.114)
+    np.testing.assert_allclose(pixels / 65535, np.concatenate([expected, luma], 2), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["avif", "avif of 10 bits", "heic", "heic of 10 bits"])
+@pytest.mark.parametrize("case", ["plain", "alpha", "turned"])
+def test_colours_of_lower_resolution_are_interpolated(tmp_path, kind, case):
+    """As libavif interpolates them, which training uses for AVIF; libheif repeats them."""
+    suffix, is_deep = kind[:4], "10" in kind
+    y, x = np.mgrid[:96, :128] / 8
+    expected = 0.5 + 0.4 * np.sin(np.stack([x, y, -x, 0 * x], 2))
+    expected[..., 3] = np.where(x > 3, 1, 0.3)
+    expected = expected[..., : 4 if case == "alpha" else 3]
+    pixels = np.rint(expected * (65535 if is_deep else 255)).astype(np.uint16 if is_deep else np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    if kind == "avif":
+        Image.fromarray(pixels).save(path, quality=95, subsampling="4:2:0")
+    elif suffix == "avif":
+        path.write_bytes(encode_avif_420(pixels))
+    else:
+        mode = ("RGBA" if case == "alpha" else "RGB") + (";16" if is_deep else "")
+        pillow_heif.from_bytes(mode, (128, 96), pixels.tobytes()).save(path, quality=95, chroma=420)
+    if case == "turned":
+        path.write_bytes(add(path.read_bytes(), properties=[(0, box(b"irot", b"\1"))]))
+        expected = np.rot90(expected)
+    found = images.read_image(path)
+    assert (found.bits > 8) == is_deep
+    peak = 65535 if is_deep else 255
+    error = np.abs(found.frames[0] / peak - expected)[2:-2, 2:-2, :3]
+    assert error.mean() < 0.006  # repeated: 0.014
+    if not is_deep:
+        strict = images.read_pixels(path, expected.shape[2])
+        assert np.abs(found.frames[0].astype(int) - strict).max() <= 3
 
 
 @pytest.mark.parametrize("suffix", ["avif", "heic"])

@@ -13,6 +13,7 @@ import tifffile  # comes with scikit-image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from esrgan import images
 from esrgan.errors import ImageError
@@ -64,6 +65,20 @@ def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
     assert upright.shape == ((24, 16, 3) if 5 <= orientation <= 8 else (16, 24, 3))
     assert upright[:8, :8].mean() > 240
     assert upright.mean() < 60
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+def test_orientation_in_xmp_is_not_applied(tmp_path, suffix):
+    """Training turns an image as upscaling does: by EXIF only."""
+    xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    options = {".png": {"pnginfo": info}, ".tif": {"tiffinfo": {700: xmp}}}.get(suffix, {"xmp": xmp})
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8)).save(path, **options)
+    assert b"tiff:Orientation" in path.read_bytes()
+    assert images.read_image(path).frames[0].shape == images.read_pixels(path, 3).shape == (9, 14, 3)
+    assert images.read_shape(path) == (9, 14, 3)
 
 
 def palette_image(colours, transparency=None):
