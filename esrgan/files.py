@@ -157,9 +157,9 @@ def _find_file_in_place_of_folder(folder: Path, error: OSError) -> Problem | Non
     if not isinstance(error, (FileExistsError, NotADirectoryError)):
         return None
     existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
-    if describe_path(existing) != "a file":
+    if (kind := describe_path(existing)) not in ("a file", "a named pipe", "a socket", "a device"):
         return None
-    return Problem(str(existing), "a folder", "a file", "choose another folder")
+    return Problem(str(existing), "a folder", kind, "choose another folder")
 
 
 def find_name_problem(path: Path) -> Problem | None:
@@ -213,7 +213,8 @@ def describe_write_error(path: Path, error: OSError) -> Problem:
     """Return why a file could not be written with ``atomic_write``."""
     if isinstance(error, FileExistsError) and Path(error.filename).is_dir():
         return Problem(str(error.filename), "a file to write", "a folder", "choose another name")
-    if isinstance(error, FileExistsError) and Path(error.filename) == path:  # and not a file in place of its folder
+    # atomic_write has followed links; and this is not about a file in place of the folder
+    if isinstance(error, FileExistsError) and os.path.realpath(error.filename) == os.path.realpath(path):
         return Problem(str(path), "a new file", "a file", "choose another name, or allow overwriting")
     if problem := _find_file_in_place_of_folder(path.parent, error):
         return problem

@@ -113,6 +113,21 @@ def no_vgg_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def default_signals() -> Iterator[None]:
+    """Set the signal handlers with which Python begins, whatever pytest's parent process ignores."""
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    assert {number: signal.getsignal(number) for number in handlers} == handlers  # a command restores them
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
 def foreground_signals() -> Iterator[None]:
     """Set the signal handlers of a foreground program; an unhandled SIGTERM fails the test instead of ending pytest."""
 

@@ -217,6 +217,25 @@ def test_folder_problem_is_found_without_creating_it(tmp_path):
             files.check_output_path(folder / "out.json")
 
 
+def test_a_device_in_place_of_a_folder_is_named(tmp_path):
+    expected = "/dev/null: expected a folder, got a device; choose another folder"
+    assert str(files.find_folder_problem(Path("/dev/null"))) == expected
+    with pytest.raises(EsrganError, match=re.escape(expected)):
+        files.check_output_path(Path("/dev/null/a.png"))
+
+
+def test_an_existing_file_is_named_by_its_link(tmp_path):
+    """atomic_write follows links, also those of folders; the message has one remedy."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    path = tmp_path / "link/a.txt"
+    with pytest.raises(FileExistsError) as caught, files.atomic_write(path, overwrite=False):
+        path.write_bytes(b"of another process")
+    expected = f"{path}: expected a new file, got a file; choose another name, or allow overwriting"
+    assert str(files.describe_write_error(path, caught.value)) == expected
+    assert path.read_bytes() == b"of another process"
+
+
 def test_read_only_disk_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", refuse(errno.EROFS))
     assert "files cannot be created in this folder: Read-only file system" in str(files.find_folder_problem(tmp_path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -61,7 +60,6 @@ def make_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     require_extra("demo")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     # Uploads and outputs are in this folder, so they are deleted when the command ends.
     with tempfile.TemporaryDirectory(prefix="esrgan-demo-", ignore_cleanup_errors=True) as folder:
         # Gradio reads these variables when it is imported; by default it would send analytics at the start.

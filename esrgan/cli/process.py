@@ -9,10 +9,12 @@ import os
 import platform
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from esrgan.cli import spinning
 from esrgan.console import show_messages
@@ -20,6 +22,7 @@ from esrgan.errors import EsrganError, TrainingError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def versions() -> list[str]:
@@ -50,7 +53,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import modules in the block, quickly; Ctrl-C ends the process immediately.
+    """Import modules in the block, quickly; Ctrl-C, SIGTERM and SIGHUP end the process immediately.
 
     A KeyboardInterrupt in the middle of an import may be turned into another error by the imported library. Garbage
     collection takes a fifth of the time of importing PyTorch and finds nothing, because modules stay.
@@ -76,22 +79,23 @@ def _exit_on_interrupt() -> Iterator[None]:
         print("interrupted", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # Ctrl-C is ignored or handled elsewhere
+    with _replace_handler(signal.default_int_handler, leave):  # others are ignored or handled elsewhere
         yield
-        return
-    signal.signal(signal.SIGINT, leave)
+
+
+@contextmanager
+def _replace_handler(old: Any, new: Any) -> Iterator[None]:
+    """Replace a handler of the signals that end commands, if this is the main thread, which alone may do so."""
+    is_main = threading.current_thread() is threading.main_thread()
+    replaced = [number for number in _ENDING_SIGNALS if is_main and signal.getsignal(number) is old]
+    for number in replaced:
+        signal.signal(number, new)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def interrupt_on_termination() -> None:
-    """Make SIGTERM and SIGHUP, which a closed terminal sends, interrupt this process as Ctrl-C does."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # it may be ignored, as below nohup
-            signal.signal(number, signal.default_int_handler)
+        for number in replaced:
+            if signal.getsignal(number) is new:
+                signal.signal(number, old)
 
 
 def run(command: ModuleType, argv: Sequence[str]) -> int:
@@ -104,7 +108,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
 
     Returns:
         The exit code: that of the command, 1 after a TrainingError or if standard output is closed, 2 after any other
-        EsrganError, 130 after Ctrl-C.
+        EsrganError, 130 after Ctrl-C, SIGTERM or SIGHUP, which a closed terminal sends.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid in the encoding
@@ -115,7 +119,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     spinning.limit_spinning()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata, which our own messages name
     try:
-        with show_messages():
+        with _replace_handler(signal.SIG_DFL, signal.default_int_handler), show_messages():
             code: int = command.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as after ``| head``; Python must not flush again when it exits

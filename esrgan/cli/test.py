@@ -124,7 +124,6 @@ def evaluate_and_report(
         measured[:] = [result]
 
     is_complete = True
-    process.interrupt_on_termination()
     try:
         metrics = args.metrics.split(",")
         evaluation.evaluate(models, args.datasets, metrics, evaluation.EvaluationOptions(**options), show)

@@ -91,6 +91,8 @@ def search_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFI
             remedy = "check the path"
             if describe_path(path) == "nothing" and not glob.has_magic(str(path)):
                 remedy = suggest_path(path, remedy)
+            elif got in ("a named pipe", "a socket", "a device"):
+                remedy = "save its content as a file first"
             else:
                 remedy += f"; suffixes searched for: {' '.join(sorted(suffixes))}"
             result.problems.append(Problem(str(path), expected, got, remedy))

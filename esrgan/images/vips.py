@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ _VIPS_FORMATS = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _OTHER_DTYPES = {"char": np.int8, "short": np.int16, "int": np.int32, "uint": np.uint32}
 _NUMBER = re.compile(r"\([\d.]+\)")  # of an error in libheif, on a line of its own
 
+_Result = TypeVar("_Result")
 _process_ids: dict[str, int] = {}
 
 
@@ -263,24 +264,33 @@ class _Target:
         self._head = b""
         self.target = load_vips().TargetCustom()
         self.target.on_write(self._write)
-        self.target.on_read(self._file.read)
+        self.target.on_read(self._read)
         self.target.on_seek(self._seek)
 
     def _write(self, data: Any) -> int:
-        try:
-            rest = memoryview(data)
-            if self._missing:
-                self._head += bytes(rest[: self._missing])
-                taken = min(len(rest), self._missing)
-                self._missing -= taken
-                rest = rest[taken:]
-                if not self._missing:
-                    self._file.write(self._edit(self._head))
-            self._file.write(rest)
-        except BaseException as error:  # exceptions must not propagate through C code
-            self.error = error
-            return -1
+        return self._attempt(lambda: self._write_edited(memoryview(data)), -1)
+
+    def _write_edited(self, data: memoryview) -> int:
+        rest = data
+        if self._missing:
+            self._head += bytes(rest[: self._missing])
+            taken = min(len(rest), self._missing)
+            self._missing -= taken
+            rest = rest[taken:]
+            if not self._missing:
+                self._file.write(self._edit(self._head))
+        self._file.write(rest)
         return len(data)
 
+    def _read(self, length: int) -> bytes:
+        return self._attempt(lambda: self._file.read(length), b"")
+
     def _seek(self, offset: int, whence: int) -> int:
-        return self._file.seek(offset, whence)
+        return self._attempt(lambda: self._file.seek(offset, whence), -1)
+
+    def _attempt(self, action: Callable[[], _Result], failed: _Result) -> _Result:
+        try:
+            return action()
+        except BaseException as error:  # exceptions must not propagate through C code
+            self.error = error
+            return failed

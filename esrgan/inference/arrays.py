@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from esrgan.inference.upscaler import Upscaler
 
 
+_MOST_WHITE = 2  # of float arrays; highlights may be above 1, and what is computed may overshoot
+
+
 def upscale_tensor(upscaler: Upscaler, low: Tensor, progress: ProgressCallback) -> Tensor:
     """Upscale a float tensor (B, C, H, W) in [0, 1], as ``Upscaler`` does when called."""
     if low.is_meta or low.layout != torch.strided:
@@ -44,14 +47,20 @@ def upscale_array(
 ) -> NDArray[Any]:
     """Upscale an array (H, W) or (H, W, C), as ``Upscaler`` does when called."""
     channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+    if isinstance(image, np.ma.MaskedArray):
+        raise ValueError("expected an array without a mask; use its filled()")
     if channels not in (1, 2, 3, 4) or 0 in image.shape:
         raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
     if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
         remedy = "convert it with astype"
         raise ValueError(f"expected an array of uint8, uint16, float32 or float64, got {image.dtype}; {remedy}")
+    if image.dtype.kind == "f" and _MOST_WHITE < (white := image.max()) < np.inf:
+        remedy = "divide it by its value of white"
+        raise ValueError(f"expected a float array with values from 0 to 1, got values up to {white:.4g}; {remedy}")
     if upscaler.is_colouriser and channels < 3 and (out is None or (out.ndim == 3 and out.shape[2] > channels)):
         image = repeat_grey(image)
         channels += 2
+    upscaler.count_steps(*image.shape[:2])  # refuses impossible sizes before their memory is requested
     shape = (*upscaler.output_size(*image.shape[:2]), *image.shape[2:])
     if out is None:
         out = np.empty(shape, image.dtype)

@@ -135,7 +135,7 @@ def upscale_files(
     ready = []
     for job in jobs:
         result = _check_output(job, options)
-        if result is None and (problem := find_folder_problem(job.target.parent)):
+        if result is None and (problem := find_folder_problem(_real_folder(job.target))):
             result = FileResult(job, problem)
         if result is None:
             ready.append(job)
@@ -244,6 +244,11 @@ def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions, memory: 
     return image
 
 
+def _real_folder(target: Path) -> Path:
+    """Return the folder in which an output is written: a link to a file stays one, and its file is replaced."""
+    return Path(os.path.realpath(target)).parent if target.is_symlink() else target.parent
+
+
 def _check_space(target: Path, least: int) -> None:
     """Check that the disk has room for the least bytes that an output needs.
 
@@ -281,14 +286,19 @@ def _output_bytes(upscaler: Upscaler, image: ImageData) -> int:
 
 
 def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileResult:
-    files.create_folder(job.target.parent)
-    lost = images.write_image(
-        job.target,
-        images.set_resolution(image, options.resolution),
-        overwrite=options.overwrite,
-        quality=options.quality,
-        reduce_depth=options.reduce_depth,
-    )
+    files.create_folder(_real_folder(job.target))
+    try:
+        lost = images.write_image(
+            job.target,
+            images.set_resolution(image, options.resolution),
+            overwrite=options.overwrite,
+            quality=options.quality,
+            reduce_depth=options.reduce_depth,
+        )
+    except ImageError:
+        if options.skip_existing and job.target.is_file():  # another process has written it meanwhile
+            return FileResult(job, is_skipped=True)
+        raise
     notes = copy_sidecars(job.source, job.target, image.factors, overwrite=options.overwrite)
     pixels = sum(frame.shape[0] * frame.shape[1] for frame in image.frames)
     return FileResult(job, megapixels=pixels / 1e6, notes=(*image.notes, *lost, *notes))

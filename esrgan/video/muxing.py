@@ -6,7 +6,8 @@ import heapq
 import io
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,8 @@ from esrgan.video.segments import Segment, SegmentFolder, read_packets
 from esrgan.video.source import Film, open_file
 
 _ROUNDS_TIMES = ("matroska", "webm")
+_VIDEO_PLACE = 0  # of the packets of frames among those of the same time
+_LEAP_S, _WITNESSES = 10, 32
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def assemble(
     shift: int,
     end: int | None,
     overwrite: bool,
-) -> None:
+) -> int:
     """Write the output.
 
     Args:
@@ -119,9 +122,18 @@ def assemble(
         end: The time of the film before which the output ends; None is the end of the film.
         overwrite: Replace an existing file.
 
+    Returns:
+        How many packets of the copied streams were left out, because they are damaged.
+
     Raises:
         VideoError: If it cannot be written.
     """
+    num_damaged = 0
+
+    def leave_out() -> None:
+        nonlocal num_damaged
+        num_damaged += 1
+
     base = film.properties.time_base
     begin, stop = shift * base, None if end is None else end * base
     try:
@@ -143,13 +155,20 @@ def assemble(
             if with_packets := [
                 source.streams[index] for index in copies if source.streams[index].type != "attachment"
             ]:
-                packets.append(_copied_packets(source, with_packets, copies, begin, stop))
-            for _, _, packet in heapq.merge(*packets, key=lambda each: each[:2]):
-                output.mux(packet)
+                packets.append(_copied_packets(source, with_packets, copies, begin, stop, leave_out))
+            for _, place, packet in heapq.merge(*packets, key=lambda each: each[:2]):
+                try:
+                    output.mux(packet)
+                except (av.error.InvalidDataError, av.error.ArgumentError):
+                    if place == _VIDEO_PLACE:
+                        raise
+                    leave_out()
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = one_line(describe_error(error), 200)
-        remedy = f"check the folder and its free disk space; the upscaled frames are in {folder.path}"
+        check = "try another container" if isinstance(error, ValueError) else "check the folder and its free disk space"
+        remedy = f"{check}; the upscaled frames are in {folder.path}"
         raise VideoError(Problem.failure(target, f"cannot be written: {reason}", remedy)) from error
+    return num_damaged
 
 
 def _add_video(output: Any, template: Any, film: Film, encoding: Encoding) -> Any:
@@ -186,16 +205,21 @@ def _video_packets(
             packet.pts = times[offset + number]
             packet.dts = times[place - delay] if place >= delay else times[0] - (delay - place) * gaps[0]
             packet.duration, packet.time_base, packet.stream = gaps[offset + number], encoding.time_base, stream
-            yield packet.dts * encoding.time_base, 0, packet
+            yield packet.dts * encoding.time_base, _VIDEO_PLACE, packet
             place += 1
         offset += len(segment.times)
 
 
 def _copied_packets(
-    source: Any, streams: Sequence[Any], copies: Mapping[int, Any], begin: Fraction, stop: Fraction | None
+    source: Any,
+    streams: Sequence[Any],
+    copies: Mapping[int, Any],
+    begin: Fraction,
+    stop: Fraction | None,
+    leave_out: Callable[[], None],
 ) -> Iterator[tuple[Fraction, int, Any]]:
-    """Yield the packets of other streams between two times in seconds."""
-    for packet in source.demux(*streams):
+    """Yield the packets of other streams between two times in seconds; call a function for each that is damaged."""
+    for packet in drop_misplaced(_read_packets(source, streams, leave_out), leave_out):
         stream, time = packet.stream, packet.pts if packet.pts is not None else packet.dts
         is_picture = stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic
         if is_picture and packet.size:
@@ -213,6 +237,82 @@ def _copied_packets(
         packet.dts = None if packet.dts is None else packet.dts - shift
         packet.stream = copies[stream.index]
         yield (packet.dts if packet.dts is not None else time - shift) * base, 1 + stream.index, packet
+
+
+def _read_packets(source: Any, streams: Sequence[Any], leave_out: Callable[[], None]) -> Iterator[Any]:
+    """Yield the packets of streams as far as they can be read."""
+    packets = source.demux(*streams)
+    while True:
+        try:
+            yield next(packets)
+        except StopIteration:
+            return
+        except (av.error.InvalidDataError, av.error.UndefinedError):
+            leave_out()
+        except (av.error.FFmpegError, OSError):  # the frames end here, too, which is reported
+            return
+
+
+def drop_misplaced(packets: Iterable[Any], leave_out: Callable[[], None]) -> Iterator[Any]:
+    """Yield packets without those whose time a damage has changed, which no container takes.
+
+    A packet that is before the last one of its stream is misplaced. Packets of sound from one on that leaps, by more
+    than ``_LEAP_S``, wait for ``_WITNESSES`` packets of the stream. If one of these lies before the leap, what has
+    leapt was misplaced. The first packet counts as leaping.
+
+    Args:
+        packets: Packets of several streams, those of each in the order of decoding.
+        leave_out: Called for each misplaced packet.
+    """
+    last: dict[int, Any] = {}
+    waiting: defaultdict[int, list[Any]] = defaultdict(list)
+    for packet in packets:
+        key, time = packet.stream.index, _decoding_time(packet)
+        held, before = waiting[key], last.get(key)
+        if time is None:  # the end of the stream
+            yield from held
+            held.clear()
+            yield packet
+            continue
+        place = _find_false_leap(held, before, time)
+        for _ in held[place:]:
+            leave_out()
+        del held[place:]
+        previous = held[-1] if held else before
+        if previous is not None and time < _decoding_time(previous):
+            leave_out()
+        elif packet.stream.type == "audio" and (held or _leaps(previous, packet)):
+            held.append(packet)
+            if len(held) > _WITNESSES:
+                last[key] = packet
+                yield from waiting.pop(key)
+        else:
+            last[key] = packet
+            yield packet
+    for held in waiting.values():
+        yield from held
+
+
+def _find_false_leap(held: Sequence[Any], before: Any, time: int) -> int:
+    """Return from where on packets that wait were misplaced, given the time of the next one; their number if none."""
+    for place in reversed(range(len(held))):
+        previous = held[place - 1] if place else before
+        is_after = previous is None or time >= _decoding_time(previous)
+        if time < _decoding_time(held[place]) and is_after and _leaps(previous, held[place]):
+            return place
+    return len(held)
+
+
+def _leaps(previous: Any, packet: Any) -> bool:
+    """Return whether a packet is far from the previous one of its stream, or the first one."""
+    if previous is None:
+        return True
+    return bool((_decoding_time(packet) - _decoding_time(previous)) * packet.time_base > _LEAP_S)
+
+
+def _decoding_time(packet: Any) -> Any:
+    """Return when a packet is decoded, in its units; None at the end of a stream."""
+    return packet.pts if packet.dts is None else packet.dts
 
 
 def _cut_chapters(chapters: Sequence[Any], begin: Fraction, stop: Fraction | None) -> Iterator[Any]:

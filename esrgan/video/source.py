@@ -94,8 +94,8 @@ class ReadErrors:
     """What could not be read from a film.
 
     Attributes:
-        counts: How many "packets" could not be decoded, "frames" are damaged, and frames were skipped because their
-            time stamp is not after that of the frame before ("times").
+        counts: How many "packets" could not be decoded, "frames" are damaged, frames were skipped because their time
+            stamp is not after that of the frame before ("times"), and packets of "other streams" are damaged.
         gaps: Where frames may be missing.
         lost_start: Time at the beginning that cannot be decoded, in seconds, because a key frame is missing.
         ended_early: Why or where reading ended before the end of the film; empty if it did not.
@@ -116,6 +116,8 @@ class ReadErrors:
             yield f"{format_count(self.counts['frames'], 'damaged frame')} upscaled as far as decoded"
         if self.counts["times"]:
             yield f"{format_count(self.counts['times'], 'frame')} with repeated or decreasing times skipped"
+        if self.counts["other streams"]:
+            yield f"{format_count(self.counts['other streams'], 'damaged packet')} of sound or subtitles left out"
         if self.gaps:
             more = f", and {format_count(len(self.gaps) - 1, 'more gap')}" if len(self.gaps) > 1 else ""
             yield f"frames may be missing {self.gaps[0]}{more}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -129,7 +130,7 @@ class VideoJob:
     """
 
     def __init__(self, upscaler: Upscaler, source: Path, target: Path, options: VideoOptions) -> None:
-        if target.exists() and not options.overwrite:
+        if os.path.lexists(target) and not options.overwrite:
             left = folder_of(target)  # of a process that was killed just before it deleted the folder
             remedy = f"{left} can be deleted if this film is complete, or " if left.exists() else ""
             remedy += "choose another -o, or add --overwrite"
@@ -243,7 +244,7 @@ class VideoJob:
                 got = f"segment {missing[0]} is missing"
                 raise VideoError(Problem.failure(self.folder.path, got, "run the same command to resume"))
             if segments:
-                muxing.assemble(
+                num_damaged = muxing.assemble(
                     self.film,
                     self.target,
                     self.folder,
@@ -259,7 +260,7 @@ class VideoJob:
             remedy = "check --start and --end" if self._start is not None or self._end is not None else "check the film"
             raise VideoError(Problem(str(self.film.path), "at least one frame", "none", remedy))
         errors = (Counter(segment.errors) for segment in segments)  # also of earlier attempts and other processes
-        self.film.errors.counts = sum(errors, Counter())
+        self.film.errors.counts = sum(errors, Counter({"other streams": num_damaged}))
         _note_missing_parts(self.film, [time for segment in segments for time in segment.times], self._end)
         return [*self.film.errors.notes()]
 

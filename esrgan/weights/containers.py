@@ -182,6 +182,9 @@ def _check_zip(path: Path, size: int) -> None:
     names = [entry.filename for entry in entries]
     if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
         raise WeightsError(f"{path}: expected only weights, got a TorchScript program; save its state_dict() instead")
+    if any(name.endswith("/archive_format") for name in names):  # torch.export
+        got = "an exported program (.pt2); use the PyTorch file it was made from"
+        raise WeightsError(f"{path}: expected a weight file, got {got}")
     if not any(name.rpartition("/")[2] == "data.pkl" for name in names):
         first = one_line(", ".join(names[:3]) or "nothing")
         raise WeightsError(

@@ -181,14 +181,18 @@ def test_ctrl_c_during_import_prints_one_line(model, tmp_path):
         (["--overwrite"], "the same command with --skip-existing in place of --overwrite resumes"),
     ],
 )
-def test_ctrl_c_says_how_many_are_done_and_how_to_resume(model, tmp_path, capsys, monkeypatch, options, remedy):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("default_signals")
+def test_an_interruption_says_how_many_are_done_and_how_to_resume(
+    model, tmp_path, capsys, monkeypatch, options, remedy, number
+):
     write_files(*(tmp_path / f"in/{i}.png" for i in range(4)))
     upscale, calls = Upscaler.__call__, []
 
     def interrupted(*arguments):
         calls.append(1)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return upscale(*arguments)
 
     monkeypatch.setattr(Upscaler, "__call__", interrupted)

@@ -355,9 +355,9 @@ def test_files_that_resemble_outputs_are_refused(photos, model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.usefixtures("default_signals")
 def test_an_interruption_keeps_what_was_measured(photos, model, tmp_path, capsys, monkeypatch, name):
     other, load = write_photos(tmp_path / "other"), DatasetImage.load
-    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # whatever pytest's parent process ignores
 
     def interrupt(image, *arguments):
         if image.high.parent == other:
@@ -382,8 +382,6 @@ def test_an_interruption_keeps_what_was_measured(photos, model, tmp_path, capsys
     json_path.unlink()
     assert run(test_command, model, "-d", other, "--json", json_path) == 130
     assert not json_path.exists()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def test_outputs_in_the_folder_of_a_named_dataset_are_refused(model, photos, tmp_path, capsys):

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from esrgan import images
 from esrgan.errors import ImageError
-from esrgan.images import png
+from esrgan.images import png, vips
 from tests.helpers.image_files import max_difference, message, noise, read_independently, smooth
 
 
@@ -133,6 +134,21 @@ def test_writing_without_hard_links(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links")))
     images.write_image(tmp_path / "a.png", images.ImageData((noise(3),)))
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("method", ["write", "seek", "read"])
+def test_a_full_disk_leaves_no_traceback_of_callbacks(tmp_path, capfd, method):
+    """TIFF seeks back while it is written."""
+
+    class Full(io.BytesIO):
+        def fail(self, *_):
+            raise OSError(28, "No space left on device")
+
+    setattr(Full, method, Full.fail)
+    image = images.ImageData((noise(3, height=200, width=300),))
+    with pytest.raises(OSError, match="No space left") if method != "read" else nullcontext():
+        vips.encode(Full(), image, "TIFF", compression="lzw")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "gif", "avif"])

@@ -310,6 +310,7 @@ def test_missing_paths_do_not_stop_the_others(model, tmp_path, capsys):
         f"error: {tmp_path}/gone.png: expected an image file or a folder with images, got neither",
         f"error: {tmp_path}/pipe.png: expected an image file or a folder with images, got a named pipe",
     ]
+    assert printed.err.endswith("; save its content as a file first\n")
     assert "1 of 3 images upscaled, 2 failed" in printed.out
     assert (tmp_path / "a_sr.png").is_file()
 
@@ -385,6 +386,34 @@ def test_impossible_outputs_are_reported_before_the_first_image(model, tmp_path,
         "no file can have this name of 257 bytes: File name too long; use a shorter name" in error for error in errors
     )
     results.close()
+
+
+def test_a_link_without_a_target_gets_its_file(model, tmp_path):
+    write_files(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("new/deep.png")
+    jobs, _ = plan_jobs([str(tmp_path / "a.png")], tmp_path / "b.png")
+    (result,) = upscale_files(Upscaler.from_file(model, "cpu"), jobs, FileOptions(overwrite=True))
+    assert result.error is None
+    assert (tmp_path / "new/deep.png").is_file()
+    assert (tmp_path / "b.png").is_symlink()
+
+
+def test_an_output_that_another_process_has_written_meanwhile_is_skipped(model, tmp_path, monkeypatch):
+    write_files(tmp_path / "a.png")
+    jobs, _ = plan_jobs([str(tmp_path / "a.png")], tmp_path / "out")
+    for options, expected in ((FileOptions(skip_existing=True), None), (FileOptions(), "expected a new file")):
+
+        def write(path, *arguments, original=images.write_image, **settings):
+            path.write_bytes(b"of another process")
+            return original(path, *arguments, **settings)
+
+        monkeypatch.setattr(images, "write_image", write)
+        (result,) = upscale_files(Upscaler.from_file(model, "cpu"), jobs, options)
+        monkeypatch.undo()
+        assert result.is_skipped is (expected is None)
+        assert expected is None or expected in str(result.error)
+        assert jobs[0].target.read_bytes() == b"of another process"
+        jobs[0].target.unlink()
 
 
 def test_full_disk_fails_its_file_and_leaves_nothing(model, tmp_path, monkeypatch):

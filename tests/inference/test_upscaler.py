@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from esrgan import Upscaler, images, resize
-from esrgan.errors import DeviceError, ImageError, WeightsError
+from esrgan.errors import DeviceError, EsrganError, ImageError, WeightsError
 from esrgan.images import ImageData
 from esrgan.inference import network as network_module
 from esrgan.inference import upscale_image
@@ -170,10 +170,29 @@ def test_tiny_images_are_upscaled(upscaler, shape):
     assert upscaler(pixels(*shape)).shape == (2 * shape[0], 2 * shape[1], 3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_float_arrays_of_0_to_255_are_rejected(upscaler, dtype):
+    """They would become white, which looks like a result."""
+    image = pixels(6, 7, 3).astype(dtype)
+    image[0, 0] = 200
+    with pytest.raises(ValueError, match=r"values from 0 to 1, got values up to 2.*; divide it by its value of white"):
+        upscaler(image)
+    bright = np.linspace(-0.2, 1.6, 6 * 7 * 3, dtype=dtype).reshape(6, 7, 3)  # highlights and overshoot
+    assert upscaler(bright).shape == (12, 14, 3)
+
+
+def test_impossible_sizes_are_refused_before_their_memory_is_requested(model):
+    upscaler = Upscaler.from_file(model, "cpu", width=10**9)
+    with pytest.raises(EsrganError, match="64"):
+        upscaler(pixels(6, 7, 3))
+
+
 def test_invalid_images_are_rejected(upscaler):
     for wrong in (pixels(4, 4, 5), pixels(0, 4, 3), pixels(2, 4, 4, 3), np.zeros((4, 4, 3), np.int32)):
         with pytest.raises(ValueError, match="expected an array"):
             upscaler(wrong)
+    with pytest.raises(ValueError, match="expected an array without a mask"):
+        upscaler(np.ma.masked_equal(pixels(4, 4, 3), 7))
     with pytest.raises(ValueError, match="expected a float tensor"):
         upscaler(torch.zeros(3, 4, 4))
     for wrong in (torch.zeros(1, 3, 4, 4, device="meta"), torch.zeros(1, 3, 4, 4).to_sparse()):

@@ -13,6 +13,7 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -24,7 +25,7 @@ from esrgan import Upscaler, upscale_video
 from esrgan.cli import inference as inference_command
 from esrgan.cli import video as video_command
 from esrgan.errors import EsrganError, VideoError
-from esrgan.video import VideoJob, VideoOptions, colour, encoding, pipeline, segments, upscale
+from esrgan.video import VideoJob, VideoOptions, colour, encoding, muxing, pipeline, segments, upscale
 from esrgan.video.source import Film, _Deinterlacer
 from tests.helpers.film import pictures, read_film, read_frames, to_frame, write_film
 from tests.helpers.models import make_model, run
@@ -517,6 +518,9 @@ def test_a_film_is_never_overwritten_unasked(upscaler, tmp_path):
     (tmp_path / "b.mkv").write_bytes(b"precious")
     assert "got a file" in message(upscaler, source, tmp_path / "b.mkv")
     assert (tmp_path / "b.mkv").read_bytes() == b"precious"
+    (tmp_path / "link.mkv").symlink_to("gone.mkv")
+    assert "got a file" in message(upscaler, source, tmp_path / "link.mkv")
+    assert not (tmp_path / "link.mkv.parts").exists()  # known before the work
     make(upscaler, source, tmp_path / "b.mkv", overwrite=True)
     assert len(read_frames(tmp_path / "b.mkv")) == 2
 
@@ -622,6 +626,61 @@ def test_odd_sizes(model, tmp_path):
     list(job.upscale())
     job.assemble()
     assert (read_frames(tmp_path / "c.mkv")[0].width, read_frames(tmp_path / "c.mkv")[0].height) == (16, 14)
+
+
+def packet(time, stream="audio", **properties):
+    index = {"video": 0, "audio": 1, "subtitle": 2}[stream]
+    stream = SimpleNamespace(index=index, type=stream)
+    return SimpleNamespace(dts=time, pts=time, stream=stream, time_base=Fraction(1, 10), **properties)
+
+
+@pytest.mark.parametrize(
+    ("times", "misplaced"),
+    [
+        ([*range(60)], []),
+        ([0, 0, 1, 1, 2], []),
+        ([*range(10), 3, *range(10, 60)], [10]),
+        ([*range(10), 5000, *range(10, 60)], [10]),
+        ([5000, *range(60)], [0]),
+        ([*range(10), 5000, 5001, 5002, *range(10, 60)], [10, 11, 12]),
+        ([*range(10), *range(500, 560)], []),  # a true gap
+        ([*range(10), *range(500, 505)], []),  # at the end
+        ([7], []),
+        ([], []),
+    ],
+)
+def test_packets_with_damaged_times_are_left_out(times, misplaced):
+    packets = [*map(packet, times), packet(None)]
+    subtitles = [packet(time, "subtitle") for time in (0, 900, 2000)]
+    count = itertools.count()
+    kept = [*muxing.drop_misplaced([*subtitles, *packets], lambda: next(count))]
+    assert kept[:3] == subtitles  # at once, however far from each other
+    assert kept[3:] == [each for i, each in enumerate(packets) if i not in misplaced]
+    assert next(count) == len(misplaced)
+
+
+def test_a_film_with_damaged_sound_is_finished(upscaler, tmp_path, monkeypatch):
+    """Whatever the muxer refuses of the sound is left out and counted; what it refuses of the frames is an error."""
+    source = write_film(tmp_path / "a.mkv", pictures(30), sound=True)
+    whole = read_film(source, "audio")
+
+    def damaged(container, streams, leave_out):
+        for number, each in enumerate(read_packets(container, streams, leave_out)):
+            if number == 4:
+                each.dts = each.pts = 10**6
+            if number == 9:
+                each.pts = each.dts - 5  # no container takes that
+            yield each
+
+    read_packets = muxing._read_packets
+    monkeypatch.setattr(muxing, "_read_packets", damaged)
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == ["2 damaged packets of sound or subtitles left out"]
+    assert len(read_frames(tmp_path / "b.mkv")) == 30
+    assert len(whole) - 2 - len(read_film(tmp_path / "b.mkv", "audio")) in (0, 1)
+    monkeypatch.setattr(muxing, "_VIDEO_PLACE", 2)
+    assert "cannot be written: Invalid argument; try another container" in message(upscaler, source, tmp_path / "c.mkv")
 
 
 @pytest.mark.usefixtures("overlap")

@@ -231,6 +231,13 @@ def test_torchscript_is_rejected_before_it_is_loaded(tmp_path, monkeypatch):
     assert error_text(path) == "expected only weights, got a TorchScript program; save its state_dict() instead"
 
 
+def test_exported_programs_are_named(tmp_path):
+    path = tmp_path / "a.pt2"
+    torch.export.save(torch.export.export(torch.nn.Conv2d(1, 1, 1), (torch.zeros(1, 1, 2, 2),)), path)
+    expected = "expected a weight file, got an exported program (.pt2); use the PyTorch file it was made from"
+    assert error_text(path) == expected
+
+
 class Payload:
     def __reduce__(self):
         return os.system, ("true",)
