@@ -20,6 +20,7 @@ from esrgan.files import expand_user
 from esrgan.text import did_you_mean, one_line
 
 _MAX_INTEGER = 2**63 - 1
+AUTO_PRECISION = "precision of the computation (default: auto, which is fp16 on CUDA and otherwise fp32)"
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import format_count
 
 EXAMPLES = """\
-  esrgan compare photo.jpg -m esrgan-lite esrgan-full realesrgan-x4plus
+  esrgan compare photo.jpg -m esrgan-photo esrgan-lite esrgan-full
   esrgan compare scans/ -m models/*.pth -o sheets"""
 
 
@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     arguments.add_path(parser, "-o", "--out-dir", metavar="DIR", help="folder for the sheets (default: next to images)")
     parser.add_argument("--overwrite", action="store_true", help="overwrite existing sheets")
-    arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
+    arguments.add_precision(parser, "auto", arguments.AUTO_PRECISION)
     arguments.add_device(parser)
     return parser
 

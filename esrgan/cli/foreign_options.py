@@ -27,7 +27,7 @@ _UPSCALING = _expand(
         "-t --tile --tile-size --tile_size --tile_pad --tile-pad --pre_pad": _NO_TILES,
         "-csd --cache-max-split-depth": _NO_TILES,
         "--fp32": "here it is --precision fp32",
-        "--half --fp16": "here it is --precision fp16; the default is the fastest precision",
+        "--half --fp16": "here it is --precision fp16, which is the default on CUDA",
         "-dn --dn --denoise_strength --denoise-strength": "here it is --alpha, with -m realesr-general-x4v3",
         "--face_enhance --face-enhance": "not available, because there is no model for faces only",
         "-f --ext": "here it is --format",

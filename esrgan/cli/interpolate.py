@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=arguments.path,
         nargs="?",
         metavar="FILE",
-        help="output: .pth or .safetensors, or an image with --images "
+        help="output: .pth, .pt or .safetensors, or an image with --images "
         "(default: <GAN model>_alpha_<A>.pth in the current folder)",
     )
     sweep = parser.add_argument_group("evaluating blends")

@@ -19,7 +19,7 @@ EXAMPLES = """\
   esrgan prepare div2k                   # HR and ×4 LR images, 4.3 GB, into data/
   esrgan prepare div2k set5 set14 --scale 2 --data-root /disk/data
   esrgan prepare photos/train            # LR images of your own folder: photos/train_LR_x4
-  esrgan prepare --tiles tiles photos scans  # tiles of 480 px, without blocky, empty and duplicate ones
+  esrgan prepare --tiles tiles photos/train scans  # tiles of 480 px, without blocky, empty and duplicate ones
   esrgan prepare --check own.json        # unusable, small, misaligned and duplicate images of a configuration
   esrgan prepare --preview photos/train  # a sheet of LR patches with Real-ESRGAN's degradation"""
 

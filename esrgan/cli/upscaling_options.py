@@ -92,7 +92,7 @@ def add_model_options(parser: argparse.ArgumentParser, default: str = DEFAULT_MO
         help="blend the last -m with its partner, mostly a PSNR model; share of -m in the blend, 0 to 1. With "
         "realesr-general-x4v3 this is the denoising strength",
     )
-    arguments.add_precision(parser, "auto", "precision of the computation (default: auto, the fastest)")
+    arguments.add_precision(parser, "auto", arguments.AUTO_PRECISION)
 
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:

@@ -271,6 +271,7 @@ def _load_perceptual_loss(
         how = f"{own_file}, or put torchvision's at {path}"
         if section.optional or "training" not in stages:
             if "training" in stages:
+                how += f", or remove perceptual_loss.optional to download them ({VGG_SIZE})"
                 _check_losses(config.training, how)
             effect = f"{'training' if 'training' in stages else 'validating'} without the perceptual loss"
             log.info(f"no ImageNet weights of {section.vgg_type} on this machine: {effect}; to use it, {how}")

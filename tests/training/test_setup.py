@@ -218,6 +218,8 @@ def test_skipping_the_perceptual_loss_is_reported(
     out = capsys.readouterr().out
     assert out.count("no ImageNet weights of vgg11 on this machine") == 1
     assert line in out
+    # Weights are only ever downloaded for the GAN stage.
+    assert ("or remove perceptual_loss.optional to download them (about 550 MB)" in out) is optional
     assert not any("perceptual_loss" in record for record in read_records(tmp_path))
     if stage == "all":
         record, gan = records_by_step(tmp_path, "train", "training")[1], Config().training
