@@ -65,7 +65,7 @@ def follow_load(free: FreeCpus) -> None:
 
     threads = min(torch.get_num_threads(), cpu_count())
     if sys.platform == "linux" and threads > 1 and os.environ.get("GOMP_SPINCOUNT") == SETTINGS["GOMP_SPINCOUNT"]:
-        atexit.register(_computing.acquire, timeout=1)  # PyTorch aborts if Python ends while it computes
+        atexit.register(_computing.acquire, timeout=10)  # PyTorch aborts if Python ends while it computes
         thread = threading.Thread(target=_follow, args=(lambda: free.count() < threads, threads), daemon=True)
         with suppress(RuntimeError):
             thread.start()
