@@ -85,7 +85,7 @@ def _exit_on_interrupt() -> Iterator[None]:
 
 @contextmanager
 def _replace_handler(old: Any, new: Any) -> Iterator[None]:
-    """Replace a handler of the signals that end commands, if this is the main thread, which alone may do so."""
+    """Replace a handler of the signals that end commands. Outside the main thread, which alone may, do nothing."""
     is_main = threading.current_thread() is threading.main_thread()
     replaced = [number for number in _ENDING_SIGNALS if is_main and signal.getsignal(number) is old]
     for number in replaced:
@@ -94,7 +94,7 @@ def _replace_handler(old: Any, new: Any) -> Iterator[None]:
         yield
     finally:
         for number in replaced:
-            if signal.getsignal(number) is new:
+            if signal.getsignal(number) is new:  # training, for one, may have set its own
                 signal.signal(number, old)
 
 

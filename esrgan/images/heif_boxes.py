@@ -19,7 +19,7 @@ _PROPERTIES = frozenset(
 )
 LIGHT = "HDR light levels"
 _LIGHT_LEVELS = (b"clli", b"mdcv", b"amve", b"ndwt")
-_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}  # of red and blue, by the matrix
+_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # of red and blue
 _IMAGES = (b"hvc1", b"av01", b"vvc1", b"avc1", b"jpeg", b"j2k1", b"unci", b"grid", b"iovl", b"iden")
 _KEPT = (b"Exif", b"mime application/rdf+xml")
 _ALPHA, _DEPTH = (":auxiliary:alpha", "2015:auxid:1"), (":auxiliary:depth", "2015:auxid:2")

@@ -42,8 +42,7 @@ def decode(source: Source, pages: int) -> Decoded:
     Image.init()
     # Image.open would apply Pillow's own, lower limit of pixels.
     image = Image.OPEN[source.file_format][0](source.file, b"")
-    for key in ("xmp", "XML:com.adobe.xmp"):
-        image.info.pop(key, None)  # Pillow would apply an orientation in XMP, which libvips does not.
+    image.info.pop("xmp", None)  # Pillow would apply an orientation in XMP, which libvips does not.
     source.check_pixel_count(image.width * image.height)
     # Phones write MPO: a JPEG file with a preview or a depth map after the photograph.
     frames = 1 if image.format == "MPO" else pages if pages > 0 else getattr(image, "n_frames", 1)

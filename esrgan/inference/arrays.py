@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from esrgan.inference.upscaler import Upscaler
 
 
-_MOST_WHITE = 2  # of float arrays; highlights may be above 1, and what is computed may overshoot
+_MOST_WHITE = 2  # of float arrays; highlights and overshoot may exceed 1
 
 
 def upscale_tensor(upscaler: Upscaler, low: Tensor, progress: ProgressCallback) -> Tensor:

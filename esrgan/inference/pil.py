@@ -28,7 +28,7 @@ def upscale_file(upscaler: Upscaler, path: Path, progress: ProgressCallback) -> 
     image = images.read_image(path)
     if not images.has_pil_mode(image):
         got = f"{format_count(len(image.frames), 'frame')} of {image.frames[0].dtype}"
-        remedy = "use esrgan.inference.upscale_files, or upscale the arrays that esrgan.images.read_image returns"
+        remedy = "use esrgan.inference.upscale_files, or upscale_image with what esrgan.images.read_image returns"
         raise ImageError(Problem(str(path), "an image that PIL can represent", got, remedy))
     return images.to_pil(upscale_image(upscaler, image, progress))
 

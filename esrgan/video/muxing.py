@@ -6,7 +6,7 @@ import heapq
 import io
 import itertools
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,7 +25,7 @@ from esrgan.video.source import Film, open_file
 
 _ROUNDS_TIMES = ("matroska", "webm")
 _VIDEO_PLACE = 0  # of the packets of frames among those of the same time
-_LEAP_S, _WITNESSES = 10, 32
+_JUMP_S, _CONFIRMING = 10, 8
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,14 @@ def assemble(
         overwrite: Replace an existing file.
 
     Returns:
-        How many packets of the copied streams were left out, because they are damaged.
+        How many damaged packets of the copied streams were skipped.
 
     Raises:
         VideoError: If it cannot be written.
     """
     num_damaged = 0
 
-    def leave_out() -> None:
+    def skip() -> None:
         nonlocal num_damaged
         num_damaged += 1
 
@@ -155,14 +155,14 @@ def assemble(
             if with_packets := [
                 source.streams[index] for index in copies if source.streams[index].type != "attachment"
             ]:
-                packets.append(_copied_packets(source, with_packets, copies, begin, stop, leave_out))
+                packets.append(_copied_packets(source, with_packets, copies, begin, stop, skip))
             for _, place, packet in heapq.merge(*packets, key=lambda each: each[:2]):
                 try:
                     output.mux(packet)
                 except (av.error.InvalidDataError, av.error.ArgumentError):
                     if place == _VIDEO_PLACE:
                         raise
-                    leave_out()
+                    skip()
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = one_line(describe_error(error), 200)
         check = "try another container" if isinstance(error, ValueError) else "check the folder and its free disk space"
@@ -216,102 +216,96 @@ def _copied_packets(
     copies: Mapping[int, Any],
     begin: Fraction,
     stop: Fraction | None,
-    leave_out: Callable[[], None],
+    skip: Callable[[], None],
 ) -> Iterator[tuple[Fraction, int, Any]]:
-    """Yield the packets of other streams between two times in seconds; call a function for each that is damaged."""
-    for packet in drop_misplaced(_read_packets(source, streams, leave_out), leave_out):
-        stream, time = packet.stream, packet.pts if packet.pts is not None else packet.dts
-        is_picture = stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic
-        if is_picture and packet.size:
-            packet.stream, packet.time_base = copies[stream.index], stream.time_base
-            packet.pts = packet.dts = 0
-            yield Fraction(0), 1 + stream.index, packet
-        if is_picture or time is None:  # the end of a stream
-            continue
-        base = packet.time_base
-        last = time + max(packet.duration or 0, 1)
-        if (begin and last * base <= begin) or (stop is not None and time * base >= stop):
-            continue
-        shift = round(begin / base)
-        packet.pts = None if packet.pts is None else packet.pts - shift
-        packet.dts = None if packet.dts is None else packet.dts - shift
+    """Yield the packets of other streams between two times in seconds; call a function for each that is skipped."""
+    for packet in drop_misplaced(_select_packets(source.demux(*streams), begin, stop), skip):
+        stream, base = packet.stream, packet.time_base
+        if _is_picture(stream):
+            packet.time_base, packet.pts, packet.dts = stream.time_base, 0, 0
+        else:
+            shift = round(begin / base)
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
         packet.stream = copies[stream.index]
-        yield (packet.dts if packet.dts is not None else time - shift) * base, 1 + stream.index, packet
+        yield _decoding_time(packet) * packet.time_base, 1 + stream.index, packet
 
 
-def _read_packets(source: Any, streams: Sequence[Any], leave_out: Callable[[], None]) -> Iterator[Any]:
-    """Yield the packets of streams as far as they can be read."""
-    packets = source.demux(*streams)
-    while True:
-        try:
-            yield next(packets)
-        except StopIteration:
-            return
-        except (av.error.InvalidDataError, av.error.UndefinedError):
-            leave_out()
-        except (av.error.FFmpegError, OSError):  # the frames end here, too, which is reported
-            return
+def _select_packets(packets: Iterable[Any], begin: Fraction, stop: Fraction | None) -> Iterator[Any]:
+    """Yield attached pictures, and packets between two times in seconds."""
+    for packet in packets:
+        time = packet.dts if packet.pts is None else packet.pts
+        if _is_picture(packet.stream):
+            if packet.size:
+                yield packet
+        elif time is not None:  # otherwise it is the end of a stream
+            last = time + max(packet.duration or 0, 1)
+            is_before = begin and last * packet.time_base <= begin
+            if not is_before and (stop is None or time * packet.time_base < stop):
+                yield packet
 
 
-def drop_misplaced(packets: Iterable[Any], leave_out: Callable[[], None]) -> Iterator[Any]:
-    """Yield packets without those whose time a damage has changed, which no container takes.
+def _is_picture(stream: Any) -> bool:
+    return bool(stream.type == "video" and stream.disposition & av.stream.Disposition.attached_pic)
 
-    A packet that is before the last one of its stream is misplaced. Packets of sound from one on that leaps, by more
-    than ``_LEAP_S``, wait for ``_WITNESSES`` packets of the stream. If one of these lies before the leap, what has
-    leapt was misplaced. The first packet counts as leaping.
+
+def drop_misplaced(packets: Iterable[Any], skip: Callable[[], None]) -> Iterator[Any]:
+    """Yield packets in their order, without those of sound whose times are corrupt, which containers reject.
+
+    A packet before the last one of its stream is dropped. After a jump of more than ``_JUMP_S``, packets are held until
+    ``_CONFIRMING`` more have arrived; if one of those precedes the jump, what has jumped is dropped. The first packet
+    counts as a jump.
 
     Args:
-        packets: Packets of several streams, those of each in the order of decoding.
-        leave_out: Called for each misplaced packet.
+        packets: Packets with times, of several streams. What is not sound passes; its packets may be reordered.
+        skip: Called for each packet that is dropped.
     """
     last: dict[int, Any] = {}
-    waiting: defaultdict[int, list[Any]] = defaultdict(list)
+    held: defaultdict[int, list[Any]] = defaultdict(list)
+    queue: deque[Any] = deque()
     for packet in packets:
-        key, time = packet.stream.index, _decoding_time(packet)
-        held, before = waiting[key], last.get(key)
-        if time is None:  # the end of the stream
-            yield from held
-            held.clear()
-            yield packet
-            continue
-        place = _find_false_leap(held, before, time)
-        for _ in held[place:]:
-            leave_out()
-        del held[place:]
-        previous = held[-1] if held else before
-        if previous is not None and time < _decoding_time(previous):
-            leave_out()
-        elif packet.stream.type == "audio" and (held or _leaps(previous, packet)):
-            held.append(packet)
-            if len(held) > _WITNESSES:
+        if packet.stream.type == "audio":
+            key, time = packet.stream.index, _decoding_time(packet)
+            place = _find_false_jump(held[key], last.get(key), time)
+            for dropped in held[key][place:]:
+                queue.remove(dropped)
+                skip()
+            del held[key][place:]
+            previous = held[key][-1] if held[key] else last.get(key)
+            if previous is not None and time < _decoding_time(previous):
+                skip()
+                continue
+            if held[key] or _jumps(previous, packet):
+                held[key].append(packet)
+            if len(held[key]) > _CONFIRMING:
+                held[key].clear()
+            if not held[key]:
                 last[key] = packet
-                yield from waiting.pop(key)
-        else:
-            last[key] = packet
-            yield packet
-    for held in waiting.values():
-        yield from held
+        queue.append(packet)
+        while queue and all(queue[0] not in each for each in held.values()):
+            yield queue.popleft()
+    yield from queue
 
 
-def _find_false_leap(held: Sequence[Any], before: Any, time: int) -> int:
-    """Return from where on packets that wait were misplaced, given the time of the next one; their number if none."""
+def _find_false_jump(held: Sequence[Any], before: Any, time: int) -> int:
+    """Return the index of the first held packet that is misplaced, given the time of the next packet, or len(held)."""
     for place in reversed(range(len(held))):
         previous = held[place - 1] if place else before
         is_after = previous is None or time >= _decoding_time(previous)
-        if time < _decoding_time(held[place]) and is_after and _leaps(previous, held[place]):
+        if time < _decoding_time(held[place]) and is_after and _jumps(previous, held[place]):
             return place
     return len(held)
 
 
-def _leaps(previous: Any, packet: Any) -> bool:
+def _jumps(previous: Any, packet: Any) -> bool:
     """Return whether a packet is far from the previous one of its stream, or the first one."""
     if previous is None:
         return True
-    return bool((_decoding_time(packet) - _decoding_time(previous)) * packet.time_base > _LEAP_S)
+    return bool((_decoding_time(packet) - _decoding_time(previous)) * packet.time_base > _JUMP_S)
 
 
 def _decoding_time(packet: Any) -> Any:
-    """Return when a packet is decoded, in its units; None at the end of a stream."""
+    """Return when a packet is decoded, in its units."""
     return packet.pts if packet.dts is None else packet.dts
 
 

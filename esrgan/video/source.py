@@ -117,7 +117,7 @@ class ReadErrors:
         if self.counts["times"]:
             yield f"{format_count(self.counts['times'], 'frame')} with repeated or decreasing times skipped"
         if self.counts["other streams"]:
-            yield f"{format_count(self.counts['other streams'], 'damaged packet')} of sound or subtitles left out"
+            yield f"{format_count(self.counts['other streams'], 'damaged packet')} of other streams skipped"
         if self.gaps:
             more = f", and {format_count(len(self.gaps) - 1, 'more gap')}" if len(self.gaps) > 1 else ""
             yield f"frames may be missing {self.gaps[0]}{more}"

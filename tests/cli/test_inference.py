@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,13 @@ def test_signal_handler_is_restored_after_import(foreground_signals):
     with importing():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_commands_run_in_any_thread(model, tmp_path):
+    """Python lets only the main thread set signal handlers."""
+    write_files(tmp_path / "a.png")
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(run, inference_command, "-m", model, tmp_path / "a.png").result() == 0
 
 
 def test_nothing_is_collected_during_the_first_import(monkeypatch):

@@ -14,6 +14,7 @@ from torch.nn import functional
 from esrgan import images
 from esrgan.errors import ImageError
 from esrgan.images import samples
+from esrgan.images.heif_boxes import Inventory
 from esrgan.images.vips import load_vips
 
 RNG = np.random.default_rng(0)
@@ -295,6 +296,27 @@ def test_colours_of_lower_resolution_are_interpolated(tmp_path, kind, case):
     if not is_deep:
         strict = images.read_pixels(path, expected.shape[2])
         assert np.abs(found.frames[0].astype(int) - strict).max() <= 3
+
+
+@pytest.mark.parametrize("matrix", [1, 4, 6, 7, 9])
+def test_luma_is_kept_whatever_the_matrix(tmp_path, matrix):
+    """libavif interpolates in the colours of the file's matrix (ITU-T H.273, table 4)."""
+    y, x = np.mgrid[:96, :128] / 8
+    pixels = np.rint(128 + 100 * np.sin(np.stack([x, y, -x], 2))).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.avif", quality=95, subsampling="4:2:0")
+    content = (tmp_path / "a.avif").read_bytes()
+    place = content.index(b"nclx") + 8
+    (tmp_path / "a.avif").write_bytes(content[:place] + struct.pack(">H", matrix) + content[place + 2 :])
+    found = images.read_image(tmp_path / "a.avif").frames[0].astype(int)
+    assert np.abs(found - images.read_pixels(tmp_path / "a.avif", 3)).mean() < 0.5
+
+
+def test_tiles_say_that_colours_are_halved():
+    """A HEIC file of a phone is a grid, whose tiles have the codec's properties (ISO/IEC 23008-12, §6.6.2.3)."""
+    hevc = [(b"hvcC", bytes(16) + b"\xfd"), (b"hvcC", bytes(16) + b"\xfe")]  # 4:2:0 and 4:2:2
+    grid = {"primary": 9, "items": {9: b"grid", 1: b"hvc1"}, "references": {(b"dimg", 9): {1}}, "definitions": hevc}
+    assert Inventory(**grid, associations={1: [1]}).has_halved_colours
+    assert not Inventory(**grid, associations={1: [2]}).has_halved_colours
 
 
 @pytest.mark.parametrize("suffix", ["avif", "heic"])

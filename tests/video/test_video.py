@@ -628,10 +628,14 @@ def test_odd_sizes(model, tmp_path):
     assert (read_frames(tmp_path / "c.mkv")[0].width, read_frames(tmp_path / "c.mkv")[0].height) == (16, 14)
 
 
+class Packet(SimpleNamespace):
+    __eq__, __hash__ = object.__eq__, object.__hash__  # as those of PyAV
+
+
 def packet(time, stream="audio", **properties):
     index = {"video": 0, "audio": 1, "subtitle": 2}[stream]
     stream = SimpleNamespace(index=index, type=stream)
-    return SimpleNamespace(dts=time, pts=time, stream=stream, time_base=Fraction(1, 10), **properties)
+    return Packet(dts=time, pts=time, stream=stream, time_base=Fraction(1, 10), **properties)
 
 
 @pytest.mark.parametrize(
@@ -649,38 +653,72 @@ def packet(time, stream="audio", **properties):
         ([], []),
     ],
 )
-def test_packets_with_damaged_times_are_left_out(times, misplaced):
-    packets = [*map(packet, times), packet(None)]
-    subtitles = [packet(time, "subtitle") for time in (0, 900, 2000)]
+def test_packets_of_sound_with_corrupt_times_are_skipped(times, misplaced):
+    packets = [*map(packet, times)]
+    texts = [packet(time, "subtitle") for time in (0, 900, 20, 2000)]  # in any order
+    mixed = [*packets[:5], *texts[:2], *packets[5:11], *texts[2:], *packets[11:]]
     count = itertools.count()
-    kept = [*muxing.drop_misplaced([*subtitles, *packets], lambda: next(count))]
-    assert kept[:3] == subtitles  # at once, however far from each other
-    assert kept[3:] == [each for i, each in enumerate(packets) if i not in misplaced]
+    kept = [*muxing.drop_misplaced(mixed, lambda: next(count))]
+    dropped = [packets[i] for i in misplaced]
+    assert kept == [each for each in mixed if each not in dropped]  # in the same order
     assert next(count) == len(misplaced)
 
 
-def test_a_film_with_damaged_sound_is_finished(upscaler, tmp_path, monkeypatch):
-    """Whatever the muxer refuses of the sound is left out and counted; what it refuses of the frames is an error."""
+def test_sound_is_held_for_few_packets(monkeypatch):
+    """Players stream a film: sparse sound must not get far from what is shown at the same time."""
+    packets = [packet(120 * time) for time in range(40)]
+    read = []
+    kept = muxing.drop_misplaced((read.append(each) or each for each in packets), pytest.fail)
+    for number, each in enumerate(kept):
+        assert each is packets[number]
+        assert len(read) - number <= 10
+
+
+@pytest.mark.parametrize(
+    ("options", "notes"), [({}, ["2 damaged packets of other streams skipped"]), ({"end": 0.3}, [])]
+)
+def test_a_film_with_damaged_sound_is_finished(upscaler, tmp_path, monkeypatch, options, notes):
+    """What is misplaced or refused by the muxer is skipped and counted, in the wanted part only."""
     source = write_film(tmp_path / "a.mkv", pictures(30), sound=True)
-    whole = read_film(source, "audio")
+    select = muxing._select_packets
 
-    def damaged(container, streams, leave_out):
-        for number, each in enumerate(read_packets(container, streams, leave_out)):
-            if number == 4:
-                each.dts = each.pts = 10**6
-            if number == 9:
-                each.pts = each.dts - 5  # no container takes that
-            yield each
+    def damaged(packets, begin, stop):
+        packets = [*packets]
+        packets[20].dts = packets[20].pts = 10**6
+        packets[24].pts = packets[24].dts - 5  # no container takes that
+        return select(packets, begin, stop)
 
-    read_packets = muxing._read_packets
-    monkeypatch.setattr(muxing, "_read_packets", damaged)
-    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    monkeypatch.setattr(muxing, "_select_packets", damaged)
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions(**options))
     list(job.upscale())
-    assert job.assemble() == ["2 damaged packets of sound or subtitles left out"]
-    assert len(read_frames(tmp_path / "b.mkv")) == 30
-    assert len(whole) - 2 - len(read_film(tmp_path / "b.mkv", "audio")) in (0, 1)
-    monkeypatch.setattr(muxing, "_VIDEO_PLACE", 2)
-    assert "cannot be written: Invalid argument; try another container" in message(upscaler, source, tmp_path / "c.mkv")
+    assert job.assemble() == notes
+    assert len(read_frames(tmp_path / "b.mkv")) == (8 if options else 30)
+    if not options:
+        assert len(read_film(source, "audio")) - len(read_film(tmp_path / "b.mkv", "audio")) == 2
+
+
+def test_a_second_video_track_is_copied(upscaler, tmp_path):
+    """Its first packets have no time of decoding in Matroska, and are not in the order in which they are shown."""
+    source = write_film(tmp_path / "a.mkv", pictures(30))
+    write_film(tmp_path / "b.mkv", pictures(30), options={"bf": "3", "b_strategy": "0"})
+    with (
+        av.open(str(source)) as first,
+        av.open(str(tmp_path / "b.mkv")) as second,
+        av.open(str(tmp_path / "c.mkv"), "w") as both,
+    ):
+        streams = [both.add_stream_from_template(each.streams.video[0], opaque=True) for each in (first, second)]
+        for film, stream in zip((first, second), streams, strict=True):
+            for each in film.demux():
+                if each.size:
+                    each.stream = stream
+                    both.mux(each)
+    job = VideoJob(upscaler, tmp_path / "c.mkv", tmp_path / "d.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == []
+    with av.open(str(tmp_path / "c.mkv")) as before, av.open(str(tmp_path / "d.mkv")) as after:
+        packets = [[each.pts for each in film.demux(film.streams.video[1]) if each.size] for film in (before, after)]
+    assert packets[0] == packets[1]
+    assert packets[0] != sorted(packets[0])
 
 
 @pytest.mark.usefixtures("overlap")
