@@ -129,15 +129,16 @@ def default_signals() -> Iterator[None]:
 
 @pytest.fixture
 def foreground_signals() -> Iterator[None]:
-    """Set the signal handlers of a foreground program; an unhandled SIGTERM fails the test instead of ending pytest."""
+    """Set the signal handlers of a foreground program, also below nohup, which ignores SIGHUP.
 
-    def fail(*_: object) -> None:
-        raise AssertionError("nothing handled SIGTERM")
+    An unhandled SIGTERM or SIGHUP fails the test instead of ending pytest.
+    """
 
-    previous = {
-        number: signal.signal(number, handler)
-        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, fail))
-    }
+    def fail(number: int, _: object) -> None:
+        raise AssertionError(f"nothing handled signal {number}")
+
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: fail, signal.SIGHUP: fail}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
     for number, handler in previous.items():
         signal.signal(number, handler)

@@ -363,6 +363,7 @@ def test_torchrun_respects_nohup(tiny_config: Make, torchrun: Callable[[str], Pa
     [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, False), (signal.SIGUSR1, False)],
 )
 @pytest.mark.slow
+@pytest.mark.usefixtures("foreground_signals")
 def test_an_interrupt_waits_for_the_checkpoint(
     config_file: Path, torchrun: Callable[[str], Path], number: int, group: bool
 ) -> None:
