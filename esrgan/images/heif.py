@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from importlib import import_module
 from typing import Any, BinaryIO
 
@@ -68,25 +69,35 @@ def read(source: Source) -> ImageData:
 
 
 def _read_avif(source: Source, found: Inventory) -> ImageData:
-    decoded = vips.decode(source)
+    edited, turns = _remove_turns(source, found)
+    decoded = vips.decode(source, edited=edited)
     bits = decoded.fields["bits-per-sample"] if decoded.frames[0].dtype == np.uint16 else 0
     frames = [samples.expand_to_full_range(frame, bits) for frame in decoded.frames] if bits else decoded.frames
     if not source.is_strict:  # strict reading decodes with libavif, which interpolates
         frames = [_interpolate_colours(frame, found, source) for frame in frames]
         # Conversion to YCbCr and back changes grey by at most one step of 10 bits.
         frames = samples.drop_colour_if_grey(frames, 64 if bits else 1)
-    frames = samples.turn_upright(frames, decoded.fields.get("orientation", 1))
+    frames = samples.turn_upright([_turn(frame, turns) for frame in frames], decoded.fields.get("orientation", 1))
     notes = tuple(decoded.notes)
     return ImageData(tuple(frames), "AVIF", bits=bits, lossless=False, notes=notes, **decoded.metadata)
 
 
-def _interpolate_colours(pixels: NDArray[Any], found: Inventory, source: Source) -> NDArray[Any]:
-    """Return an image as it would be if libheif did not repeat colours of half the width and height.
+def _remove_turns(source: Source, found: Inventory) -> tuple[io.BytesIO | None, list[tuple[bytes, int]]]:
+    """Return what libheif is to read instead of the file, if anything, and how to turn the pixels afterwards."""
+    is_for_libheif = not source.header_only and (not source.is_strict or source.file_format == "HEIC")
+    return (found.remove_turns(source.file) if is_for_libheif else None) or (None, [])
 
-    Where a cut or an odd size moves the pairs of pixels, they stay repeated.
-    """
-    height, width, channels = pixels.shape
-    if source.header_only or not found.has_halved_colours or height % 2 or width % 2 or channels < 3:
+
+def _turn(pixels: NDArray[Any], turns: list[tuple[bytes, int]]) -> NDArray[Any]:
+    """Turn and mirror an image (H, W, C) as its file says (ISO/IEC 23008-12, §6.5.10 and §6.5.12)."""
+    for kind, value in turns:
+        pixels = np.rot90(pixels, value & 3) if kind == b"irot" else np.flip(pixels, value & 1)
+    return np.ascontiguousarray(pixels)
+
+
+def _interpolate_colours(pixels: NDArray[Any], found: Inventory, source: Source) -> NDArray[Any]:
+    """Return an image as it would be if libheif did not repeat colours of half the width and height."""
+    if source.header_only or not found.has_halved_colours or pixels.shape[2] < 3:
         return pixels
     pixels = np.require(pixels, requirements=["C", "W"])
     samples.interpolate_repeated_colours(pixels, *found.luma_weights)
@@ -97,8 +108,9 @@ def _read_heic(source: Source, found: Inventory) -> ImageData:
     heif = load_heif()
     if heif is None:
         raise UnsupportedImageError("pillow-heif for HEIC", "none", "pip install pillow-heif, or convert it")
+    edited, turns = _remove_turns(source, found)
     source.file.seek(0)
-    container = heif.open_heif(source.file, convert_hdr_to_8bit=False)
+    container = heif.open_heif(edited or source.file, convert_hdr_to_8bit=False)
     image = container[container.primary_index]
     width, height = image.size
     pixels = np.ascontiguousarray(np.asarray(image)).reshape(height, width, -1)
@@ -106,7 +118,7 @@ def _read_heic(source: Source, found: Inventory) -> ImageData:
     bits = int(info["bit_depth"]) if pixels.dtype == np.uint16 else 0
     if bits:
         pixels = samples.expand_to_full_range(pixels, bits)
-    pixels = _interpolate_colours(pixels, found, source)
+    pixels = _turn(_interpolate_colours(pixels, found, source), turns)
     if not source.is_strict:
         (pixels,) = samples.drop_colour_if_grey([pixels], 64 if bits else 1)
     light = {name: info[name] for name in _LIGHT_FIELDS if name in info}

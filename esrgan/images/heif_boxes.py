@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import math
 import os
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import BinaryIO
 
 _MAX_CONTENT = 2**16  # bytes of a property that are read
@@ -19,6 +22,7 @@ _PROPERTIES = frozenset(
 )
 LIGHT = "HDR light levels"
 _LIGHT_LEVELS = (b"clli", b"mdcv", b"amve", b"ndwt")
+_TURNS = (b"irot", b"imir")
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.3, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # of red and blue
 _IMAGES = (b"hvc1", b"av01", b"vvc1", b"avc1", b"jpeg", b"j2k1", b"unci", b"grid", b"iovl", b"iden")
 _KEPT = (b"Exif", b"mime application/rdf+xml")
@@ -37,7 +41,7 @@ class Inventory:
         hidden: Numbers of the items that are not shown on their own.
         references: Targets of the references between items, by their kind and origin.
         groups: Kind and members of each group of items.
-        definitions: Kind and content of each property.
+        definitions: Kind and content of each property, and where its content begins in the file.
         associations: Indices of the properties of each item, from 1.
         left_out: Names of boxes and items that are not kept.
         bytes_behind: How many bytes follow the last box.
@@ -48,7 +52,7 @@ class Inventory:
     hidden: set[int] = field(default_factory=set)
     references: dict[tuple[bytes, int], set[int]] = field(default_factory=dict)
     groups: list[tuple[bytes, tuple[int, ...]]] = field(default_factory=list)
-    definitions: list[tuple[bytes, bytes]] = field(default_factory=list)
+    definitions: list[tuple[bytes, bytes, int]] = field(default_factory=list)
     associations: dict[int, list[int]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     bytes_behind: int = 0
@@ -86,12 +90,44 @@ class Inventory:
         """
         result: dict[bytes, bytes] = {}
         for item in [self.primary, *sorted(self._with_parts({self.primary}))]:
-            for index in self.associations.get(item, ()):
-                if 0 < index <= len(self.definitions):
-                    kind, content = self.definitions[index - 1]
-                    if item == self.primary or kind in (b"colr", b"av1C", b"hvcC"):
-                        result.setdefault(content[:4] if kind == b"colr" else kind, content)
+            for kind, content, _ in self._properties_of(item):
+                if item == self.primary or kind in (b"colr", b"av1C", b"hvcC"):
+                    result.setdefault(content[:4] if kind == b"colr" else kind, content)
         return result
+
+    def _properties_of(self, item: int) -> list[tuple[bytes, bytes, int]]:
+        """Return the definitions of an item's properties, in the order in which they are applied."""
+        indices = self.associations.get(item, ())
+        return [self.definitions[index - 1] for index in indices if 0 < index <= len(self.definitions)]
+
+    def remove_turns(self, file: BinaryIO) -> tuple[io.BytesIO, list[tuple[bytes, int]]] | None:
+        """Return a copy of the file in which the image is not turned, and how it is to be turned after decoding.
+
+        libheif turns colours of lower resolution (4:2:0, 4:2:2) before it converts them to RGB. If a size is odd, the
+        last column or row then has colours of other pixels.
+
+        Returns:
+            The copy, and kind (irot or imir) and value of each turn in order. None if the image is not turned, or is
+            cut afterwards, or if its alpha channel is turned in another way.
+        """
+        images = [self.primary, *(item for item in self.items if self._auxiliary_kind(item) == "alpha")]
+        steps = [
+            [
+                (kind, content[0], place)
+                for kind, content, place in self._properties_of(item)
+                if kind in _TURNS and content
+            ]
+            for item in images
+        ]
+        turns = [each[:2] for each in steps[0]]
+        kinds = [kind for kind, _, _ in self._properties_of(self.primary) if kind in (*_TURNS, b"clap")]
+        if not turns or any([each[:2] for each in other] != turns for other in steps) or b"clap" in kinds[1:]:
+            return None
+        file.seek(0)
+        copy = bytearray(file.read())
+        for _, _, place in itertools.chain(*steps):
+            copy[place - 4 : place + 1] = b"irot\0"  # by 0°
+        return io.BytesIO(copy), turns
 
     @property
     def pixel_aspect(self) -> tuple[int, int] | None:
@@ -116,11 +152,29 @@ class Inventory:
 
     @property
     def has_halved_colours(self) -> bool:
-        """Whether colours have half of the width and the height (4:2:0) in an AV1 or HEVC image that is not cut."""
+        """Whether colours have half of the width and the height (4:2:0) in an AV1 or HEVC image.
+
+        Not where the image is cut between two pixels of one colour.
+        """
         found = self.properties
         av1, hevc = found.get(b"av1C", b"")[2:3], found.get(b"hvcC", b"")[16:17]  # ISO/IEC 14496-15, §8.3.2
         is_halved = any(flags & 0x1C == 0x0C for flags in av1) or any(flags & 3 == 1 for flags in hevc)
-        return is_halved and b"clap" not in found
+        return is_halved and not any(begin % 2 for begin in self._cut)
+
+    @property
+    def _cut(self) -> tuple[Fraction, Fraction]:
+        """How many columns and rows are cut off before the image (clap; ISO/IEC 14496-12, §12.1.4)."""
+        found = self.properties
+        if len(cut := found.get(b"clap", b"")) != 32 or not all(
+            cut[4 * k : 4 * k + 4] != bytes(4) for k in (1, 3, 5, 7)
+        ):
+            return Fraction(), Fraction()
+        sizes = struct.unpack(">II", found.get(b"ispe", b"")[4:12].ljust(8, b"\0"))
+        kept, offsets = struct.unpack(">4I", cut[:16]), struct.unpack(">iIiI", cut[16:])
+        x, y = (
+            (sizes[k] - Fraction(*kept[2 * k : 2 * k + 2])) / 2 + Fraction(*offsets[2 * k : 2 * k + 2]) for k in (0, 1)
+        )
+        return x, y
 
     @property
     def luma_weights(self) -> tuple[float, float]:
@@ -182,8 +236,7 @@ class Inventory:
         """Return what an auxiliary image is, or nothing if the item is none."""
         if not (targets := self._targets(item, b"auxl")):
             return ""
-        indices = [index for index in self.associations.get(item, ()) if 0 < index <= len(self.definitions)]
-        contents = [content for kind, content in (self.definitions[index - 1] for index in indices) if kind == b"auxC"]
+        contents = [content for kind, content, _ in self._properties_of(item) if kind == b"auxC"]
         urn = contents[0][4:].split(b"\0")[0].decode("ascii", "replace") if contents else ""
         if urn.endswith(_ALPHA):
             return "alpha of another image" if targets.isdisjoint(self._with_parts({self.primary})) else "alpha"
@@ -239,7 +292,8 @@ class Inventory:
     def _read_properties(self, file: BinaryIO, start: int, end: int) -> None:
         for kind, begin, stop in _walk(file, start, end):
             if kind == b"ipco":
-                self.definitions += [(name, _read(file, *place)) for name, *place in _walk(file, begin, stop)]
+                for name, inner, last in _walk(file, begin, stop):
+                    self.definitions.append((name, _read(file, inner, last), inner))
             elif kind == b"ipma":
                 data = _read(file, begin, stop, 2**22)
                 code, layout, bits = "I" if data[0] else "H", "H" if data[3] & 1 else "B", 15 if data[3] & 1 else 7

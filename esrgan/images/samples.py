@@ -92,10 +92,15 @@ def interpolate_repeated_colours(pixels: NDArray[Any], red_weight: float, blue_w
     are interpolated linearly between the centres of the blocks; luma stays.
 
     Args:
-        pixels: An array (H, W, C ≥ 3) of uint8 or uint16 in which H and W are even. Alpha stays.
+        pixels: An array (H, W, C ≥ 3) of uint8 or uint16. Alpha stays.
         red_weight: The share of red in luma.
         blue_weight: The share of blue in luma.
     """
+    if pixels.shape[0] % 2 or pixels.shape[1] % 2:
+        even = np.pad(pixels, [(0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)], "edge")
+        interpolate_repeated_colours(even, red_weight, blue_weight)
+        pixels[...] = even[: pixels.shape[0], : pixels.shape[1]]
+        return
     height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
     padded = np.empty((height + 2, width + 2, 2), np.float32)  # a difference for each block, and a border
     rows = max(BLOCK_SAMPLES // (12 * width), 1)

@@ -298,6 +298,35 @@ def test_colours_of_lower_resolution_are_interpolated(tmp_path, kind, case):
         assert np.abs(found.frames[0].astype(int) - strict).max() <= 3
 
 
+@pytest.mark.parametrize("suffix", ["avif", "heic"])
+@pytest.mark.parametrize("size", [(95, 127), (96, 127), (95, 128)])
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_images_of_odd_size_are_turned_after_decoding(tmp_path, suffix, size, has_alpha):
+    """libheif turns halved colours before it converts them: the last column or row has colours of other pixels."""
+    y, x = np.mgrid[: size[0], : size[1]] / 8
+    pixels = np.rint(128 + 100 * np.sin(np.stack([x, y, -x, y - x], 2))).astype(np.uint8)[..., : 3 + has_alpha]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "avif":
+        Image.fromarray(pixels).save(path, quality=95, subsampling="4:2:0")
+    else:
+        pillow_heif.from_pillow(Image.fromarray(pixels)).save(path, quality=95, chroma=420)
+    content = path.read_bytes()
+    items = [0, 2] if has_alpha else [0]
+    turns = {
+        (): pixels,
+        ((b"irot", 2),): np.rot90(pixels, 2),
+        ((b"imir", 0),): pixels[::-1],
+        ((b"irot", 1), (b"imir", 1)): np.rot90(pixels)[:, ::-1],
+    }
+    for steps, expected in turns.items():
+        properties = [(item, box(kind, bytes([turn]))) for item in items for kind, turn in steps]
+        path.write_bytes(add(content, properties=properties))
+        found = images.read_image(path).frames[0]
+        error = np.abs(found.astype(int) - expected)
+        assert error.max() < 24
+        assert error.mean() < 2
+
+
 @pytest.mark.parametrize("matrix", [1, 4, 6, 7, 9])
 def test_luma_is_kept_whatever_the_matrix(tmp_path, matrix):
     """libavif interpolates in the colours of the file's matrix (ITU-T H.273, table 4)."""
@@ -313,7 +342,7 @@ def test_luma_is_kept_whatever_the_matrix(tmp_path, matrix):
 
 def test_tiles_say_that_colours_are_halved():
     """A HEIC file of a phone is a grid, whose tiles have the codec's properties (ISO/IEC 23008-12, §6.6.2.3)."""
-    hevc = [(b"hvcC", bytes(16) + b"\xfd"), (b"hvcC", bytes(16) + b"\xfe")]  # 4:2:0 and 4:2:2
+    hevc = [(b"hvcC", bytes(16) + b"\xfd", 0), (b"hvcC", bytes(16) + b"\xfe", 0)]  # 4:2:0 and 4:2:2
     grid = {"primary": 9, "items": {9: b"grid", 1: b"hvc1"}, "references": {(b"dimg", 9): {1}}, "definitions": hevc}
     assert Inventory(**grid, associations={1: [1]}).has_halved_colours
     assert not Inventory(**grid, associations={1: [2]}).has_halved_colours
@@ -346,6 +375,10 @@ def test_cut_image(tmp_path, suffix):
     image = read(tmp_path, add(make(suffix), properties=[(0, clap)]), suffix)
     assert image.frames[0].shape == (16, 32, 3)
     assert corners(image.frames[0]) == "rrrr"
+    for steps, expected in (("irot clap", "kkkk"), ("clap irot", "rrrr")):  # in this order
+        boxes = {"irot": box(b"irot", b"\2"), "clap": clap}
+        turned = read(tmp_path, add(make(suffix), properties=[(0, boxes[step]) for step in steps.split()]), suffix)
+        assert corners(turned.frames[0]) == expected
     if suffix == "avif":
         with pytest.raises(ImageError, match="without a cut"):
             images.read_pixels(tmp_path / "a.avif", 3)
