@@ -10,6 +10,7 @@ from pathlib import Path
 
 from esrgan.errors import ImageError, Problem
 from esrgan.files import describe_path, expand_user, suggest_path
+from esrgan.images.detect import HEAD_BYTES, detect_format
 from esrgan.images.formats import SUFFIXES
 from esrgan.text import describe_error
 
@@ -126,11 +127,26 @@ def _expand_path(path: Path, suffixes: Collection[str]) -> tuple[dict[Path, Path
             if suffix not in suffixes:
                 if suffix in FAMILIAR_SUFFIXES:
                     skipped[file] = f"not a supported format: {suffix}"
+                elif _is_image(file, suffix):
+                    skipped[file] = f"images with the suffix {suffix}" if suffix else "images without a suffix"
             elif file.is_file():
                 files[file] = file.relative_to(base)
             else:
                 skipped[file] = "broken links" if not file.exists() else "not regular files"
     return files, skipped
+
+
+def _is_image(file: Path, suffix: str) -> bool:
+    """Return whether a file without a suffix, or with one such as .jpg_large of a browser, has an image's content."""
+    if suffix and not suffix.startswith((".jp", ".png", ".web", ".gif", ".tif", ".avif", ".hei")):
+        return False
+    try:
+        if not file.is_file():  # a pipe would wait for a writer
+            return False
+        with file.open("rb") as opened:
+            return detect_format(opened.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False
 
 
 def _describe_rest(path: Path, skipped: dict[Path, str]) -> str:

@@ -44,6 +44,18 @@ def test_find_images_accepts_other_suffixes(tree):
     ]
 
 
+def test_images_without_a_known_suffix_are_skipped_with_a_reason(tmp_path):
+    """Browsers save such files."""
+    for name, content in (("a", b"GIF89a"), ("b.jpg_large", b"\xff\xd8\xff"), ("LICENSE", b"text"), ("c.png~", b"")):
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe")
+    skipped = images.search_images([tmp_path]).skipped
+    assert {path.name: reason for path, reason in skipped.items()} == {
+        "a": "images without a suffix",
+        "b.jpg_large": "images with the suffix .jpg_large",
+    }
+
+
 def test_find_images_reports_all_missing_paths(tree):
     (tree / "empty").mkdir()
     asked = ["none.png", "*.bmp", "empty"]
