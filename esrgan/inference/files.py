@@ -215,6 +215,9 @@ def _check_output(job: FileJob, options: FileOptions) -> FileResult | None:
         return FileResult(job, is_skipped=True)
     if options.overwrite:
         return None
+    if not job.target.exists():
+        remedy = "remove the link, or use --overwrite to write that file"
+        return FileResult(job, Problem.failure(job.target, "is a link to a file that does not exist", remedy))
     remedy = "use --overwrite to replace it or --skip-existing to skip it"
     return FileResult(job, Problem.failure(job.target, "already exists", remedy))
 

@@ -316,8 +316,8 @@ def test_unwritable_outputs_are_reported_before_upscaling(model, tmp_path, capsy
         assert "a_sr.png: is a folder; remove it or choose another output folder" in capsys.readouterr().err
     (tmp_path / "a_sr.png").rmdir()
     (tmp_path / "a_sr.png").symlink_to(tmp_path / "nowhere")
-    assert run(inference_command, "-m", model, tmp_path / "a.png") == 1
-    assert "a_sr.png: already exists; use --overwrite" in capsys.readouterr().err
+    assert run(inference_command, "-m", model, "--skip-existing", tmp_path / "a.png") == 1
+    assert "a_sr.png: is a link to a file that does not exist; remove the link" in capsys.readouterr().err
     with pytest.raises(ValueError, match="quality"):
         FileOptions(quality=0)
 
