@@ -33,7 +33,7 @@ def select_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise DeviceError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name}") from error
     if device.type == "cuda":
         count = torch.cuda.device_count()

@@ -50,7 +50,9 @@ def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
     assert select_device("auto") == torch.device(expected)
 
 
-@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "tpu", "meta", "xpu", "cpu:", "Cpu", " cpu"])
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "tpu", "meta", "xpu", "cpu:", "Cpu", " cpu", None]
+)
 def test_unknown_names_are_refused(name):
     text = device_error(name)
     assert text == f"device: expected auto, cpu, cuda, cuda:N or mps, got {name}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from esrgan.inference.upscaler import Upscaler
 
 
-_MOST_WHITE = 2  # of float arrays; highlights and overshoot may exceed 1
+_MOST_WHITE = 2  # of float samples; highlights and overshoot may exceed 1
 
 
 def upscale_tensor(upscaler: Upscaler, low: Tensor, progress: ProgressCallback) -> Tensor:
@@ -30,6 +30,7 @@ def upscale_tensor(upscaler: Upscaler, low: Tensor, progress: ProgressCallback) 
         raise ValueError(f"expected a dense tensor with data, got {low.layout} on {low.device}")
     if low.ndim != 4 or not low.is_floating_point() or 0 in low.shape:
         raise ValueError(f"expected a float tensor (B, C, H, W), got {low.dtype} {tuple(low.shape)}")
+    _check_white(low.detach().float().max().item())
     if upscaler.options.seamless or upscaler.options.color_fix:
         raise ValueError("expected an array, a PIL image or a path with seamless or color_fix, got a tensor")
     channels = {network.out_channels for network in upscaler.networks}
@@ -54,9 +55,8 @@ def upscale_array(
     if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
         remedy = "convert it with astype"
         raise ValueError(f"expected an array of uint8, uint16, float32 or float64, got {image.dtype}; {remedy}")
-    if image.dtype.kind == "f" and _MOST_WHITE < (white := image.max()) < np.inf:
-        remedy = "divide it by its value of white"
-        raise ValueError(f"expected a float array with values from 0 to 1, got values up to {white:.4g}; {remedy}")
+    if image.dtype.kind == "f":
+        _check_white(float(image.max()))
     if upscaler.is_colouriser and channels < 3 and (out is None or (out.ndim == 3 and out.shape[2] > channels)):
         image = repeat_grey(image)
         channels += 2
@@ -94,6 +94,13 @@ def upscale_array(
     if upscaler.options.transparency == "hard" and not is_constant:
         harden(high_alpha)
     return out
+
+
+def _check_white(white: float) -> None:
+    """Refuse samples of 0 to 255 and the like, given their maximum."""
+    if _MOST_WHITE < white < np.inf:
+        remedy = "divide them by their value of white"
+        raise ValueError(f"expected float samples from 0 to 1, got samples up to {white:.4g}; {remedy}")
 
 
 class _Work:

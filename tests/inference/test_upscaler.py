@@ -171,12 +171,13 @@ def test_tiny_images_are_upscaled(upscaler, shape):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_float_arrays_of_0_to_255_are_rejected(upscaler, dtype):
-    """They would become white, which looks like a result."""
+def test_float_samples_of_0_to_255_are_rejected(upscaler, dtype):
+    """Arrays would become white, which looks like a result, and a network is not made for such tensors."""
     image = pixels(6, 7, 3).astype(dtype)
     image[0, 0] = 200
-    with pytest.raises(ValueError, match=r"values from 0 to 1, got values up to 2.*; divide it by its value of white"):
-        upscaler(image)
+    for wrong in (image, torch.from_numpy(image).permute(2, 0, 1)[None]):
+        with pytest.raises(ValueError, match=r"samples from 0 to 1, got samples up to 2.*; divide them by their value"):
+            upscaler(wrong)
     bright = np.linspace(-0.2, 1.6, 6 * 7 * 3, dtype=dtype).reshape(6, 7, 3)  # highlights and overshoot
     assert upscaler(bright).shape == (12, 14, 3)
 
