@@ -14,7 +14,7 @@ import fsspec
 
 from esrgan import files, images
 from esrgan.errors import EsrganError, ImageError, Problem
-from esrgan.images.find import FAMILIAR_SUFFIXES
+from esrgan.images.find import FAMILIAR_SUFFIXES, is_omitted
 from esrgan.text import describe_error
 
 # Protocols whose uploads are atomic. On other file systems a complete file is renamed; object stores would copy it.
@@ -87,7 +87,7 @@ def list_images(uri: str) -> tuple[dict[str, PurePosixPath], dict[str, str]]:
         relative_paths = [PurePosixPath(path.removeprefix(f"{root}/")) for path in sorted(system.find(root))]
     found, skipped = {}, {}
     for path in relative_paths:
-        if any(part.startswith(".") for part in path.parts):
+        if any(is_omitted(part) for part in path.parts):
             continue
         if (suffix := path.suffix.lower()) in images.SUFFIXES:
             found[f"{uri.rstrip('/')}/{path}"] = path

@@ -252,6 +252,7 @@ class Outcomes:
             log.error("%s", result.error)
         elif not is_skipped and keep:
             shown, left_s = self.progress, self.progress.left_s
-            left = "" if left_s is None else f", {format_duration(left_s)} left"
+            left = "" if left_s is None or shown.finished == shown.total else f", {format_duration(left_s)} left"
             speed = self.megapixels / (time.perf_counter() - self.begin)
-            progress(f"{shown.finished}/{shown.total} {job.target} {speed:.2f} megapixels/s{left}", keep=True)
+            digits = ".2g" if speed < 0.1 else ".2f"
+            progress(f"{shown.finished}/{shown.total} {job.target} {speed:{digits}} megapixels/s{left}", keep=True)

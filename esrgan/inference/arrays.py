@@ -163,7 +163,7 @@ class _Work:
                 rows, columns = self.margins[0]
                 source = low[0, :colours, rows : low.shape[2] - rows, columns : low.shape[3] - columns]
                 with torch.autocast(whole.device.type, enabled=False):
-                    fix_colors(inside, source.to(whole.device, torch.float32) / peak, color_fix, options.pad_mode)
+                    fix_colors(inside, source.to(whole.device, torch.float32) / peak, color_fix, options.wraps)
             parts = iter([Part(whole, 0, 0, 1.0)])
         for part in parts:
             values = part.pixels[0]

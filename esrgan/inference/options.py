@@ -80,9 +80,9 @@ class UpscaleOptions:
         return any(getattr(self, name) is not None for name in _SIZES)
 
     @property
-    def pad_mode(self) -> str:
-        """How the image continues beyond its edges, as for ``torch.nn.functional.pad``."""
-        return "circular" if self.seamless == "wrap" else "replicate"
+    def wraps(self) -> tuple[bool, bool]:
+        """Whether the image is repeated to the left and right, and above and below."""
+        return self.seamless in ("wrap", "wrap-x"), self.seamless in ("wrap", "wrap-y")
 
     def output_size(self, height: int, width: int, scale: int) -> tuple[int, int]:
         """Return the height and width of the output for an image of a size in pixels.
@@ -110,14 +110,14 @@ def count_passes(scale: int, factor: float) -> int:
     """Return how often a network of a scale has to be applied to reach a factor.
 
     Raises:
-        EsrganError: If it cannot be reached, or needs an enlargement beyond ``MAX_FACTOR``.
+        EsrganError: If it cannot be reached, or is beyond ``MAX_FACTOR``.
     """
     passes = 1
     # Rounding of an odd side can ask for a little more than the network's scale; this is then left to the resizing.
     while scale**passes * 1.01 < factor:
         if scale == 1:
-            raise EsrganError(f"a ×1 model cannot enlarge by {factor:.3g}; add a model that upscales")
+            raise EsrganError(f"a ×1 model cannot upscale by {factor:.3g}; add a model that upscales")
         passes += 1
         if factor > MAX_FACTOR:
-            raise EsrganError(f"an enlargement by {factor:.3g} is beyond the limit of {MAX_FACTOR}; use a smaller size")
+            raise EsrganError(f"upscaling by {factor:.3g} is beyond the limit of {MAX_FACTOR}; use a smaller size")
     return passes

@@ -261,7 +261,7 @@ class Upscaler:
                 - an array (H, W) or (H, W, C), uint8 in [0, 255], uint16 in [0, 65535] or float in [0, 1], where C is
                   1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha)
                 - a float tensor (B, C, H, W) in [0, 1], where C is 1, 3 or the network's number of channels. The
-                  result is on the same device and is clamped only if it is resized to ``outscale``.
+                  result is on the same device, and is not clamped.
                 - a path; the result is a PIL image. For files that PIL cannot represent (16-bit colour, float, several
                   frames) use ``esrgan.images`` or ``esrgan.inference.upscale_files``.
 

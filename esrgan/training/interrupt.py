@@ -22,7 +22,7 @@ _requested = threading.Event()
 
 
 class Interrupted(Exception):  # noqa: N818  (it is not an error)
-    """Raised in all processes when a signal has asked one of them to stop and a checkpoint is written."""
+    """Raised in all processes when a signal has asked one of them to stop."""
 
 
 def is_requested() -> bool:

@@ -40,7 +40,7 @@ def train(config: Config, options: TrainOptions) -> bool:
         options: Stage, device, weight file to start from, output folder and other settings of this run.
 
     Returns:
-        True if the run is complete; False if it was interrupted after writing a checkpoint.
+        True if the run is complete; False if it was interrupted: with ``resume="auto"`` in the options, it continues.
 
     Raises:
         EsrganError: If the datasets, weight files or the device cannot be used. Nothing has been trained then.

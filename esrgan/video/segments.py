@@ -130,7 +130,7 @@ class SegmentFolder:
         """Return the complete segments by their numbers."""
         found = {}
         for path in self.path.glob("[0-9]*.json"):
-            with suppress(ValueError, TypeError, KeyError):  # damaged by a power loss
+            with suppress(ValueError, TypeError, KeyError, OSError):  # damaged by a power loss
                 content = json.loads(path.read_bytes())
                 if self.video_path(content["number"]).stat().st_size == content.pop("size"):
                     content["times"] = tuple(content["times"])
@@ -156,7 +156,7 @@ class SegmentFolder:
     def delete(self) -> None:
         """Delete the files of the job, and the folder if nothing else is in it."""
         with suppress(OSError):
-            for path in self._files():
+            for path in sorted(self._files(), key=lambda path: path.suffix != ".json"):  # videos after what counts them
                 if _OWN_FILES.fullmatch(path.name):
                     path.unlink()
             self.path.rmdir()

@@ -157,11 +157,7 @@ class VideoJob:
     @property
     def num_frames(self) -> int | None:
         """The number of frames of the output, as far as the film says."""
-        total, properties = self.film.properties.num_frames, self.film.properties
-        if total is None or (self._start is None and self._end is None):
-            return total
-        last = total / properties.rate if self.options.end is None else min(self.options.end, total / properties.rate)
-        return max(round((last - (self.options.start or 0)) * properties.rate), 0)
+        return _count_frames(self.film, self.options)
 
     def upscale(self, process: int = 0, processes: int = 1) -> Iterator[VideoProgress]:
         """Upscale the segments of this process that are not complete yet.
@@ -348,7 +344,7 @@ def pipe_video(
     container = av.open(out, "w", format="yuv4mpegpipe", options={"strict": "-1"})  # allows more than 8 bits
     stream: Any = container.add_stream(encoding.codec, encoding.rate)
     encoding.configure(stream.codec_context)
-    numbers = itertools.count()
+    total, numbers = _count_frames(film, options), itertools.count()
     times: list[int] = []
 
     def write(shot: TimedFrame, frame: VideoFrame) -> None:
@@ -364,13 +360,22 @@ def pipe_video(
             for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
                 encoder.add(shot, *upscale_frames([pixels]))
                 counts = upscale_frames.computed, upscale_frames.repeated
-                yield VideoProgress(number, *counts, film.properties.num_frames)
+                yield VideoProgress(number, *counts, total)
         container.mux(stream.encode(None))
         container.close()
     except av.error.PyAVCallbackError as error:
         raise BrokenPipeError from error
     if times:
         _note_missing_parts(film, times, end)
+
+
+def _count_frames(film: Film, options: VideoOptions) -> int | None:
+    """Return the number of frames of the output, as far as the film says."""
+    total, rate = film.properties.num_frames, film.properties.rate
+    if total is None or (options.start is None and options.end is None):
+        return total
+    last = total / rate if options.end is None else min(options.end, total / rate)
+    return max(round((last - (options.start or 0)) * rate), 0)
 
 
 def _note_missing_parts(film: Film, times: Sequence[int], end: int | None) -> None:

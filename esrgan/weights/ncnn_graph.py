@@ -210,12 +210,14 @@ def name_weights(graph: Graph) -> tuple[list[str], dict[str, float | str]]:
     """
     is_compact = len(graph.sum_factors) == 1
     names, nodes, last, hidden = _match_compact(graph) if is_compact else _match_rrdbnet(graph)
-    for layer, name, got, expected in zip(graph.weighted, names, graph.weighted_nodes, nodes, strict=True):
+    for layer, name, got, expected in zip(graph.weighted, names, graph.weighted_nodes, nodes, strict=False):
         if got != expected:
             raise WeightsError(
                 f"{graph.place}: {layer.name}, where {'SRVGGNetCompact' if is_compact else 'RRDBNet'} has {name}, is "
                 f"connected, activated or scaled differently; {_OTHER}"
             )
+    if len(graph.weighted) != len(nodes):
+        raise WeightsError(f"{graph.place}: has {len(graph.weighted)} layers with weights, not {len(nodes)}; {_OTHER}")
     if graph.last_node != last:
         raise WeightsError(f"{graph.place}: does not end with the last layer of its kind; {_OTHER}")
     return names, hidden

@@ -76,7 +76,7 @@ def test_listed_files_mirror_folders_without_lookup(tmp_path):
 def test_finds_images_and_existing_outputs_in_a_bucket(bucket):
     for name in ("in/a.png", "in/b/c.jpg", "in/b/c.png", "in/.hidden/d.png", "in/text.txt", "out/a_sr.png"):
         bucket.pipe_file(f"memory://{name}", b"x")
-    bucket.pipe({"memory://in/b/d.PSD": b"x", "memory://in/._e.jxl": b"x"})
+    bucket.pipe({"memory://in/b/d.PSD": b"x", "memory://in/._e.jxl": b"x", "memory://in/@eaDir/e.png": b"x"})
     jobs, existing, skipped = bulk.find_pending_jobs(["memory://in"], [], "memory://out/")
     assert existing == 1
     assert skipped == {"memory://in/b/d.PSD": "not a supported format: .psd"}
@@ -234,7 +234,7 @@ def test_a_factor_that_the_models_cannot_reach_is_refused_before_workers_start(w
     write_images(tmp_path / "in", 1)
     model, out = make_model(tmp_path / "x1.pth", scale=1), tmp_path / "out"
     assert run(bulk_command, tmp_path / "in", "-o", out, "-m", model, "-m", model, "--outscale", 2) == 2
-    assert "error: a ×1 model cannot enlarge by 2; add a model that upscales\n" in capsys.readouterr().err
+    assert "error: a ×1 model cannot upscale by 2; add a model that upscales\n" in capsys.readouterr().err
     assert not ray.is_initialized()
     assert not out.exists()
 

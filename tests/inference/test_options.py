@@ -115,14 +115,14 @@ def test_no_model_is_refused():
 
 
 def test_a_model_that_does_not_enlarge_cannot_reach_a_larger_size(tmp_path):
-    with pytest.raises(EsrganError, match="a ×1 model cannot enlarge by 2; add a model that upscales"):
+    with pytest.raises(EsrganError, match="a ×1 model cannot upscale by 2; add a model that upscales"):
         Upscaler(networks(1), CPU, outscale=2)
     write_image(tmp_path / "a.png", ImageData((pixels(6, 7, 3),)))
     jobs, _ = plan_jobs([str(tmp_path)], None)
     (result,) = upscale_files(Upscaler(networks(1), CPU, width=70), jobs)
-    assert str(result.error) == f"{tmp_path / 'a.png'}: a ×1 model cannot enlarge by 10; add a model that upscales"
+    assert str(result.error) == f"{tmp_path / 'a.png'}: a ×1 model cannot upscale by 10; add a model that upscales"
     (result,) = upscale_files(Upscaler(networks(2), CPU, width=7000), jobs, FileOptions())
-    assert "an enlargement by 1e+03 is beyond the limit of 64" in str(result.error)
+    assert "upscaling by 1e+03 is beyond the limit of 64" in str(result.error)
 
 
 @pytest.mark.parametrize(
@@ -329,9 +329,20 @@ def test_color_fix_of_the_low_band_removes_patches():
     high = patchy(low[None])[0].detach()
     for method, most in (("mean", 13), ("low", 1.5)):
         fixed = high.clone()
-        fix_colors(fixed, low, method)
+        fix_colors(fixed, low, method, (False, False))
         assert (fixed - low).abs()[..., 8:40].max() * 255 < most
     assert (high - low).abs()[..., 8:40].max() * 255 > 25
+
+
+@pytest.mark.parametrize(("seamless", "shift"), [("wrap", (20, 9)), ("wrap-x", (0, 9)), ("wrap-y", (20, 0))])
+def test_fixed_colours_have_no_seam(seamless, shift):
+    """Also in textures that are smaller than the filter that separates coarse colours."""
+    upscaler = Upscaler(networks(2), CPU, seamless=seamless, color_fix="low")
+    image = pixels(40, 18, 3)
+    image[:20, :9] //= 2
+    shifted = upscaler(np.roll(image, shift, (0, 1))).astype(int)
+    expected = np.roll(upscaler(image), (2 * shift[0], 2 * shift[1]), (0, 1))
+    assert np.abs(shifted - expected).max() <= 1
 
 
 def test_color_fix_does_not_change_alpha_and_details():

@@ -778,6 +778,8 @@ def test_inference_says_which_command_upscales_films(tmp_path, capsys):
 
 def test_pipes(model, upscaler, tmp_path):
     source = write_film(tmp_path / "a.y4m", pictures(4), codec="wrapped_avframe", container_format="yuv4mpegpipe")
+    cut = VideoOptions(start=0.04, end=0.12)
+    assert [each.total for each in upscale.pipe_video(upscaler, Film(source), io.BytesIO(), cut)] == [2, 2]
     command = [sys.executable, "-m", "esrgan", "video", "-", "-o", "-", "-m", str(model), "--device", "cpu"]
     done = subprocess.run(command, input=source.read_bytes(), capture_output=True, check=True)
     assert b"frames" in done.stderr or b"RRDBNet" in done.stderr
@@ -980,6 +982,13 @@ def test_damage_before_an_interruption_is_reported_at_the_end(upscaler, tmp_path
     job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
     list(job.upscale())
     assert job.assemble() == ["1 damaged frame upscaled as far as decoded"]
+
+
+def test_segments_without_their_video_are_made_again(upscaler, tmp_path):
+    job = VideoJob(upscaler, write_film(tmp_path / "a.mkv", pictures(3)), tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    job.folder.video_path(0).unlink()
+    assert job.folder.find_segments() == {}
 
 
 @pytest.mark.usefixtures("overlap")

@@ -148,6 +148,17 @@ def test_params_of_other_networks_are_rejected(pair, old, new, message):
     assert message in error_after_edit(pair, old, new)
 
 
+def test_a_layer_too_many_is_rejected(pair):
+    text = pair[0].read_text("utf-8").rstrip()
+    head, counts, *layers = text.split("\n")
+    counts = f"{len(layers) + 1} {int(counts.split()[1]) + 1}"
+    pair[0].write_text(
+        "\n".join([head, counts, *layers, f"PReLU act 1 1 {layers[-1].split()[5]} act 0=3", ""]), "utf-8"
+    )
+    pair[1].write_bytes(pair[1].read_bytes() + struct.pack("<3f", 0.1, 0.1, 0.1))
+    assert "has 19 layers with weights, not 18; this is another network" in error_text(pair[0])
+
+
 def test_differently_wired_network_is_rejected(pair):
     text = pair[0].read_text("utf-8")
     concat = next(line for line in text.splitlines() if line.startswith("Concat") and " 3 1 " in line)
