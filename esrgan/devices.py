@@ -55,7 +55,7 @@ def _limit_threads() -> None:
 
     PyTorch and libvips, which reads this variable when it is loaded, know only the CPUs of the machine.
 
-    More of them would spend the quota in a fraction of each period and then all wait for the next one.
+    More threads would use up the quota early in each period and then wait for the next one.
     """
     quota = cpu_quota()
     if quota is None:
@@ -68,7 +68,7 @@ def _limit_threads() -> None:
 def follow_free_cpus(free: FreeCpus, most: int) -> None:
     """Use as many threads as there were CPUs free for this process, at most so many, unless the user set a number.
 
-    Nor is it changed if the user binds threads to CPUs: OpenMP then leaves the main thread only one of them.
+    The number also stays as it is if the user binds threads to CPUs: OpenMP then leaves the main thread only one CPU.
     Next to another busy process, two threads can be slower than one, as one waits for a CPU and the other one for it.
     """
     if not _USERS_THREADS & os.environ.keys():

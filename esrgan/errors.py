@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from esrgan.text import printable
 
+_SHOWN = 3  # of problems with the same remedy in one folder
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -39,7 +41,7 @@ class Problem:
         return cls(str(place), "", what, remedy)
 
 
-def shorten(problems: Iterable[str | Problem], shown: int = 3) -> list[str | Problem]:
+def shorten(problems: Iterable[str | Problem]) -> list[str | Problem]:
     """Shorten a list of problems: of those with the same remedy in one folder, keep a few, and count the others."""
     groups: dict[tuple[str, str], list[str | Problem]] = {}
     for problem in problems:
@@ -51,7 +53,7 @@ def shorten(problems: Iterable[str | Problem], shown: int = 3) -> list[str | Pro
         groups.setdefault((folder, remedy), []).append(problem)
     result: list[str | Problem] = []
     for (folder, _), group in groups.items():
-        hidden = group[shown:] if len(group) > shown + 2 else []
+        hidden = group[_SHOWN:] if len(group) > _SHOWN + 2 else []
         result += group[: len(group) - len(hidden)]
         result += [f"{folder}: {len(hidden):,} more with the same remedy"] if hidden else []
     return result

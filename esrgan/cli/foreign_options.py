@@ -16,28 +16,36 @@ def _expand(table: dict[str, str]) -> dict[str, str]:
     return {option: hint for options, hint in table.items() for option in options.split()}
 
 
-_UPSCALING = _expand(
+_MODEL = _expand(
     {
         "-i --input": _NO_OPTION.format("the images"),
-        "--output": "here it is -o",
         "-n --model_name --model-name --model": "here it is -m, with a file or a name listed by `esrgan models`",
-        "-s --scale -z": "here it is --outscale; without it, the model's factor is used",
-        "-r --resize": "here it is --width, --height, --long-side or --outscale",
-        "-w": "here it is --width",
         "-t --tile --tile-size --tile_size --tile_pad --tile-pad --pre_pad": _NO_TILES,
         "-csd --cache-max-split-depth": _NO_TILES,
         "--fp32": "here it is --precision fp32",
         "--half --fp16": "here it is --precision fp16, which is the default on CUDA",
-        "-dn --dn --denoise_strength --denoise-strength": "here it is --alpha, with -m realesr-general-x4v3",
         "--face_enhance --face-enhance": "not available, because there is no model for faces only",
-        "-f --ext": "here it is --format",
-        "-c --compression": "here it is --quality, from 1 to 100",
         "-g --gpu-id --gpu_id --device-id --device_id": _DEVICE,
         "--cpu": "here it is --device cpu",
-        "-x --tta": "here it is --self-ensemble",
         "-j": "not needed, because the next image is read and the previous one is written in the meantime",
         "-v --verbose": "not needed, because progress is always shown",
+    }
+)
+_SIZE = _expand(
+    {
+        "-s --scale -z": "here it is --outscale; without it, the model's factor is used",
+        "-r --resize": "here it is --width, --height, --long-side or --outscale",
+        "-w": "here it is --width",
+        "-dn --dn --denoise_strength --denoise-strength": "here it is --alpha, with -m realesr-general-x4v3",
+        "-x --tta": "here it is --self-ensemble",
         "--alpha_upsampler": "not needed, because transparency is upscaled too",
+    }
+)
+_IMAGES = _expand(
+    {
+        "--output": "here it is -o",
+        "-f --ext": "here it is --format",
+        "-c --compression": "here it is --quality, from 1 to 100",
         "--binary-alpha": "here it is --transparency hard",
         "--alpha-mode --alpha_mode": "not needed, because alpha is upscaled too; --transparency says what it means",
         "--ternary-alpha --alpha-threshold --alpha-boundary-offset": "not available; see --transparency hard",
@@ -45,6 +53,7 @@ _UPSCALING = _expand(
         "--num_process_per_gpu": "start `torchrun --nproc-per-node N -m esrgan inference` for N processes",
     }
 )
+_UPSCALING = _MODEL | _SIZE | _IMAGES
 _BULK = _expand(
     {
         "-g --gpu-id --gpu_id --device-id --device_id": "not needed, because all GPUs of the cluster are used",
@@ -59,6 +68,14 @@ _BASICSR = _expand(
         "--auto_resume": "here it is --resume auto",
         "--launcher --local_rank --local-rank": _GPUS,
         "--debug": "here it is --dry-run",
+    }
+)
+_VIDEO = _expand(
+    {
+        "-i --input": _NO_OPTION.format("the video"),
+        "--fps": "not needed, because every frame keeps its time",
+        "--extract_frame_first --ffmpeg_bin": "not needed, because PyAV reads the video",
+        "--num_process_per_gpu": "start `torchrun --nproc-per-node N -m esrgan video` for N processes",
     }
 )
 _TESTING = _expand(
@@ -80,6 +97,8 @@ _EXPORTING = _expand(
 FOREIGN_OPTIONS = {
     "inference": _UPSCALING,
     "bulk": _UPSCALING | _BULK,
+    "video": _MODEL | _SIZE | _VIDEO,
+    "compare": _MODEL,
     "train": _BASICSR,
     "test": _TESTING,
     "export": _EXPORTING,

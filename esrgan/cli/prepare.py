@@ -203,11 +203,11 @@ def _check(args: argparse.Namespace) -> int:
 def _preview(args: argparse.Namespace) -> int:
     from esrgan import images
     from esrgan.config import Config, load
-    from esrgan.data.datasets import default_data_root, find_pairs
+    from esrgan.data.datasets import find_pairs
     from esrgan.degradation.preview import preview
     from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable
     from esrgan.text import format_count
-    from esrgan.training.inputs import make_degradation
+    from esrgan.training.inputs import data_root_of, make_degradation
 
     check_replaceable(PREVIEW_FILE)
     names = list(args.dataset)
@@ -227,7 +227,7 @@ def _preview(args: argparse.Namespace) -> int:
         remedy = 'write "degradation": {} to use the one of Real-ESRGAN'
         raise ConfigError(Problem(args.dataset[0], "a degradation in one of its stages", "null in both", remedy))
     sources = names or [item if isinstance(item, str) else item.hr for item in section.train_datasets]
-    data_root = args.data_root or (expand_user(config.data_root) if config.data_root else default_data_root())
+    data_root = args.data_root or data_root_of(config)
     pairs = find_pairs(sources, "train", scale, data_root, degraded=True)
     sheet = preview(
         [pair.high for pair in pairs], degradation, scale, section.cr_patch_size or (256, 256), config.img_channels

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -39,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.make_parser(
         "video",
         "Upscale a film. Sound, subtitles, chapters, attachments and metadata are copied, and all times stay exact.\n"
-        "After an interruption, the same command continues.",
+        "After an interruption, the same command resumes.",
         EXAMPLES,
     )
     parser.add_argument("film", help="the film, or - for YUV4MPEG2 (.y4m) from standard input")
@@ -101,16 +102,7 @@ def run(args: argparse.Namespace) -> int:
     is_default = not args.model_path
     args.model_path = args.model_path or [DEFAULT_VIDEO_MODEL]
     names = upscaling_options.name_models(args)
-    options = VideoOptions(
-        args.codec,
-        args.crf,
-        args.pixel_format,
-        args.start,
-        args.end,
-        args.deinterlace,
-        args.steady,
-        args.overwrite,
-    )
+    options = VideoOptions(**{option.name: getattr(args, option.name) for option in fields(VideoOptions)})
     source = Path(args.film)
     if args.film == "-" and pipe is None:
         raise EsrganError("-: input from a pipe cannot be resumed; add -o - to write to a pipe")

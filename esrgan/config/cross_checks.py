@@ -49,7 +49,7 @@ def find_conflicts(config: Config) -> Iterator[_Conflict]:
 
 
 def _check_steps(config: Config) -> Iterator[_Conflict]:
-    for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
+    for name, stage in config.stages.items():
         if (stage.num_epoch is None) == (stage.num_steps is None):
             got = "neither" if stage.num_steps is None else "both"
             involved, expected = [f"{name}.num_steps", f"{name}.num_epoch"], "either num_epoch or num_steps"
@@ -84,7 +84,7 @@ def _check_scale(config: Config) -> Iterator[_Conflict]:
         yield involved, "false for a scale_factor above 2", f"true with {unit}", "set it to false"
     elif config.generator.pixel_unshuffle:
         multiple, unit = 4, f"4 (scale_factor {scale} times pixel_unshuffle factor {4 // scale})"
-    for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
+    for name, stage in config.stages.items():
         patch = stage.cr_patch_size or ()
         if any(side % multiple for side in patch):
             lower = [side // multiple * multiple for side in patch]
@@ -136,7 +136,7 @@ def _check_discriminator(config: Config) -> Iterator[_Conflict]:
 
 
 def _check_degradation(config: Config) -> Iterator[_Conflict]:
-    for name, stage in (("pretraining", config.pretraining), ("training", config.training)):
+    for name, stage in config.stages.items():
         keys = [f"{name}.{each}" for each in ("degradation", "photo_degradation") if getattr(stage, each) is not None]
         if len(keys) == 2:
             yield keys, "only one of both", "two objects", "set one of them to null"
@@ -225,7 +225,7 @@ def _check_ramps(config: Config) -> Iterator[_Conflict]:
 
 
 def _check_schedules(config: Config) -> Iterator[_Conflict]:
-    for section, stage in (("pretraining", config.pretraining), ("training", config.training)):
+    for section, stage in config.stages.items():
         if stage.sched == "step":
             continue
         involved = [f"{section}.sched", f"{section}.num_steps"]

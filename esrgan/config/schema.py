@@ -151,10 +151,10 @@ class PhotoDegradation(_Section):
         default=0.3, description="Probability that the LR patch is made again from HR, compressed at a larger size."
     )
     earlier_factor_range: _PositiveRange = Field(
-        default=(1.0, 2.5), description="Size of that one relative to LR; it must be 1 or more."
+        default=(1.0, 2.5), description="Size at which it is compressed, relative to LR; at least 1."
     )
     earlier_jpeg_range: Annotated[tuple[_JpegQuality, _JpegQuality], _AcceptList] = Field(
-        default=(80, 97), description="Lowest and highest quality of that one."
+        default=(80, 97), description="Lowest and highest quality of this earlier JPEG."
     )
     blur_prob: _Probability = Field(default=0.25, description="Probability of a Gaussian blur.")
     blur_sigma: _PositiveRange = Field(default=(0.3, 0.7), description="Range of its standard deviation, in px.")
@@ -437,6 +437,11 @@ class Config(_Section):
     content_loss: ContentLoss = Field(default_factory=ContentLoss, description="Pixel loss.")
     perceptual_loss: PerceptualLoss = Field(default_factory=PerceptualLoss, description="VGG feature loss.")
     logging: Logging = Field(default_factory=Logging, description="Log lines, TensorBoard, Weights & Biases.")
+
+    @property
+    def stages(self) -> dict[str, Pretraining | Training]:
+        """The sections of both stages by their names."""
+        return {"pretraining": self.pretraining, "training": self.training}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all keys, including defaults, as JSON types."""

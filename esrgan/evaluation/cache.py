@@ -65,7 +65,7 @@ class ResultCache:
             return None
         try:
             content = json.loads((folder / _file_name(key)).read_text(encoding="utf-8"))
-            scores = {str(name): None if value is None else float(value) for name, value in content["figures"].items()}
+            scores = {str(name): None if value is None else float(value) for name, value in content["scores"].items()}
             return ImageResult(scores, float(content["seconds"]), int(content["pixels"]), str(content["output"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -74,7 +74,7 @@ class ResultCache:
         """Store a result under a key."""
         if (folder := self.folder) is None:
             return
-        content = {"of": dict(key), "figures": result.scores, "seconds": result.seconds}
+        content = {"of": dict(key), "scores": result.scores, "seconds": result.seconds}
         content |= {"pixels": result.pixels, "output": result.digest}
         try:
             write_text(folder / _file_name(key), json.dumps(content))

@@ -148,7 +148,7 @@ class Measurement:
         scale: Upscaling factor of all methods, and the border in pixels that the metrics ignore.
         channels: Number of channels that the methods expect.
         cache: Cache of earlier scores.
-        options: Settings; of these, ``workers``, ``num_shown`` and ``strips`` are used.
+        options: Settings.
     """
 
     result: DatasetEvaluation

@@ -311,7 +311,7 @@ def _usable(metrics: Sequence[Metric], dataset: str, dataset_images: Sequence[Da
 
 def _open_cache(options: EvaluationOptions) -> ResultCache:
     try:
-        return ResultCache(cache_dir() / "figures" if options.use_cache else None)
+        return ResultCache(cache_dir() / "scores" if options.use_cache else None)
     except EsrganError as error:  # without a home folder, everything can be measured but not cached
         log.warning("results are not cached: %s", error)
         return ResultCache(None)

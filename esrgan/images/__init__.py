@@ -43,13 +43,11 @@ __all__ = [
     "write_pixels",
 ]
 
-# What needs Pillow is imported when it is first used. ``read`` and ``write`` are older names.
+# What needs Pillow is imported when it is first used.
 _LAZY_IMPORTS = {
     "has_pil_mode": ("esrgan.images.pillow", "has_pil_mode"),
     "make_contact_sheet": ("esrgan.images.sheet", "make_contact_sheet"),
-    "read": ("esrgan.images.reading", "read_pixels"),
     "to_pil": ("esrgan.images.pillow", "to_pil"),
-    "write": ("esrgan.images.writing", "write_pixels"),
 }
 
 if not TYPE_CHECKING:  # otherwise type checkers would accept any name

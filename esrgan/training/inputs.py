@@ -89,7 +89,7 @@ def load_inputs(
 def _load_stage_data(
     config: Config, options: TrainOptions, name: str, resume: Checkpoint | None, find: Callable[..., Any]
 ) -> StageData:
-    section = config.pretraining if name == "pretraining" else config.training
+    section = config.stages[name]
     train, validation = _load_images(config, name, find)
     patches = PatchDataset(
         train,
@@ -152,7 +152,7 @@ def find_images(
         name: The stage.
         find: ``find_pairs_and_problems``.
     """
-    section = config.pretraining if name == "pretraining" else config.training
+    section = config.stages[name]
     scale, data_root = config.scale_factor, data_root_of(config)
 
     def multiple(size: int) -> int:
@@ -181,7 +181,7 @@ def data_root_of(config: Config) -> Path:
 
 def _load_images(config: Config, name: str, find: Callable[..., Any]) -> tuple[list[CachedPair], list[CachedPair]]:
     """Return the training and validation images of a stage from the cache; ``find`` finds their pairs."""
-    section = config.pretraining if name == "pretraining" else config.training
+    section = config.stages[name]
     cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root_of(config) / "cache"
     cached: dict[Split, list[CachedPair]] = {}
     problems: list[str | Problem] = []

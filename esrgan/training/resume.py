@@ -16,8 +16,8 @@ from esrgan.training.schedule import Timeline
 from esrgan.weights import load_file
 
 
-def describe_resume(config: Config, resume: Checkpoint, data: StageData) -> None:
-    """Say what has changed since a checkpoint, and where the run continues."""
+def log_resume(config: Config, resume: Checkpoint, data: StageData) -> None:
+    """Log what has changed since a checkpoint, and where the run continues."""
     if changes := describe_changes(complete_hparams(resume.hparams), config.to_dict()):
         log.info(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
     is_over = data.timeline.total_steps == resume.step and resume.pending_validation is None
@@ -43,8 +43,8 @@ def describe_resume(config: Config, resume: Checkpoint, data: StageData) -> None
         log.info(f"{resume.stage}: the training images have changed since the checkpoint: {numbers}")
 
 
-def describe_unfinished_pretraining(config: Config, options: TrainOptions, path: Path) -> None:
-    """Say that a GAN stage continues although its PSNR stage ended earlier than the configuration has it by now.
+def log_unfinished_pretraining(config: Config, options: TrainOptions, path: Path) -> None:
+    """Log that a GAN stage continues although its PSNR stage ended earlier than the configuration has it by now.
 
     It did so if it was shortened by --max-steps, or if the configuration has been changed since.
 

@@ -19,7 +19,7 @@ from esrgan.errors import EsrganError
 from esrgan.files import expand_user, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
-from esrgan.text import format_count, one_line
+from esrgan.text import one_line
 from esrgan.training import distributed
 from esrgan.training.checkpoint import (
     Checkpoint,
@@ -33,7 +33,7 @@ from esrgan.training.inputs import StageData, check_processes_agree, load_inputs
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.pause import DiscriminatorPause
-from esrgan.training.resume import check_same_experiment, describe_resume, describe_unfinished_pretraining
+from esrgan.training.resume import check_same_experiment, log_resume, log_unfinished_pretraining
 from esrgan.training.schedule import Timeline
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
@@ -84,20 +84,19 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     if start.resume is not None:
         if found:
             check_same_experiment(config, start.resume, data[start.stage], found)
-        describe_resume(config, start.resume, data[start.stage])
+        log_resume(config, start.resume, data[start.stage])
         path = found or options.load_checkpoint
         is_over = data[start.stage].timeline.total_steps == start.resume.step
         if path and not is_over and start.stage == "training" and options.stage == "all" and distributed.rank() == 0:
-            describe_unfinished_pretraining(config, options, path)
+            log_unfinished_pretraining(config, options, path)
     for name, stage_data in data.items():
         train, validation = len(stage_data.patches.pairs), len(stage_data.validation)
         timeline = stage_data.timeline
-        validated = format_count(timeline.validation_interval(config), "step")
         log.info(
             f"{name}: training images {train:,}, validation images {validation:,}, "
             f"steps {timeline.total_steps:,} ({timeline.steps_per_epoch:,} per epoch), batch size {config.batch_size}, "
-            f"log lines every {format_count(timeline.log_interval(config), 'step')}"
-            f"{f', validations every {validated}' if validation else ''}"
+            f"log lines every {_count_steps(timeline.log_interval(config))}"
+            f"{f', validations every {_count_steps(timeline.validation_interval(config))}' if validation else ''}"
         )
     losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast)
 
@@ -110,8 +109,13 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
             run_log.close()
 
 
+def _count_steps(interval: int) -> str:
+    """Describe an interval after "every"."""
+    return "step" if interval == 1 else f"{interval:,} steps"
+
+
 def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
-    """Return the checkpoint that ``--resume auto`` continues, or None; say what was skipped.
+    """Return the checkpoint that ``--resume auto`` continues, or None; log what was skipped.
 
     Raises:
         WeightsError: If all checkpoints of the named run are damaged.
@@ -251,19 +255,19 @@ def make_stage(
         discriminator,
         losses.content,
         losses.perceptual,
-        updater(generator, gan.g_lr, g_schedule, gan),
-        updater(discriminator, gan.d_lr, d_schedule, gan),
-        gan.g_adversarial_loss_scaling,
-        gan.g_content_loss_scaling,
-        autocast,
-        accumulation,
-        ADVERSARIAL_LOSSES[gan.gan_objective],
-        gan.g_artifact_loss_scaling,
-        average,
-        gan.g_adversarial_ramp_steps,
-        pause,
-        gan.g_consistency_loss_scaling,
-        gan.g_pattern_loss_scaling,
+        g_updater=updater(generator, gan.g_lr, g_schedule, gan),
+        d_updater=updater(discriminator, gan.d_lr, d_schedule, gan),
+        adversarial_scaling=gan.g_adversarial_loss_scaling,
+        content_scaling=gan.g_content_loss_scaling,
+        autocast=autocast,
+        accumulation=accumulation,
+        adversarial_loss=ADVERSARIAL_LOSSES[gan.gan_objective],
+        artifact_scaling=gan.g_artifact_loss_scaling,
+        average=average,
+        adversarial_ramp_steps=gan.g_adversarial_ramp_steps,
+        pause=pause,
+        consistency_scaling=gan.g_consistency_loss_scaling,
+        pattern_scaling=gan.g_pattern_loss_scaling,
     )
 
 

@@ -211,18 +211,18 @@ def _make_encoding(
     elif coding.matrix == 0:  # the film is RGB; HD films are BT.709
         coding = Coding(1, False)
     return Encoding(
-        codec,
-        pixel_format,
-        height,
-        width,
-        coding,
-        properties.primaries,
-        properties.transfer,
-        properties.time_base,
-        properties.rate,
-        properties.pixel_aspect,
-        options,
-        (*notes, *lost),
+        codec=codec,
+        pixel_format=pixel_format,
+        height=height,
+        width=width,
+        coding=coding,
+        primaries=properties.primaries,
+        transfer=properties.transfer,
+        time_base=properties.time_base,
+        rate=properties.rate,
+        pixel_aspect=properties.pixel_aspect,
+        options=options,
+        notes=(*notes, *lost),
     )
 
 
@@ -292,7 +292,7 @@ class _Traits:
     def of(cls, name: str) -> _Traits:
         """Return the traits of a format."""
         form = av.VideoFormat(name)
-        is_grey = len(form.components) < 3 and not form.has_palette
+        is_grey = colour.is_grey(name)
         is_rgb = bool(form.is_rgb or form.has_palette)
         across, along = (0, 0) if is_grey or is_rgb else (64 // form.chroma_width(64), 64 // form.chroma_height(64))
         sampling = max(across.bit_length() - 1, 0), max(along.bit_length() - 1, 0)

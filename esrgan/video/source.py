@@ -359,21 +359,21 @@ class Film:
         is_even = abs(rate - (stream.base_rate or rate)) < rate / 100
         num_frames = stream.frames or (round((end - begin) * rate) if end is not None and is_even else None)
         return VideoProperties(
-            frame.height,
-            frame.width,
-            frame.format.name,
-            coding,
-            int(frame.color_primaries),
-            int(frame.color_trc),
-            stream.time_base,
-            rate,
-            aspect or None,
-            stream.codec_context.codec.canonical_name,
-            num_frames or None,
-            begin,
-            end,
-            None if matrix is None else tuple(memoryview(matrix).cast("i")),
-            {kind: data for kind, data in side_data.items() if kind in _HDR_KINDS},
+            height=frame.height,
+            width=frame.width,
+            pixel_format=frame.format.name,
+            coding=coding,
+            primaries=int(frame.color_primaries),
+            transfer=int(frame.color_trc),
+            time_base=stream.time_base,
+            rate=rate,
+            pixel_aspect=aspect or None,
+            codec=stream.codec_context.codec.canonical_name,
+            num_frames=num_frames or None,
+            begin=begin,
+            end=end,
+            display_matrix=None if matrix is None else tuple(memoryview(matrix).cast("i")),
+            side_data={kind: data for kind, data in side_data.items() if kind in _HDR_KINDS},
         )
 
     def _refuse(self, expected: str, got: str, remedy: str) -> VideoError:

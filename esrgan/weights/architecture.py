@@ -107,6 +107,7 @@ class CompactArchitecture(Architecture):
 
     @override
     def build(self, small_init: str = "all") -> SRVGGNetCompact:
+        """Build the network; ``small_init`` changes nothing, because this kind has one initialisation."""
         return SRVGGNetCompact(**asdict(self))
 
     def __str__(self) -> str:

@@ -10,6 +10,8 @@ import pytest
 
 from esrgan.cli import main
 from esrgan.cli.foreign_options import FOREIGN_OPTIONS
+from esrgan.data.archives import ARCHIVES
+from esrgan.metrics import METRICS
 from tests.helpers.image_folders import write_files
 
 
@@ -41,6 +43,8 @@ def errors_of(arguments, capsys):
         ("inference --ext png -g 0 --half a", ["--ext: here it is --format", "-g: here it", "--half: here it is"]),
         ("inference --face_enhance a.png", ["--face_enhance: not available"]),
         ("bulk -g 0 a.png -o out", ["-g: not needed, because all GPUs"]),
+        ("video -i a.mp4 -n x --fps 24", ["-i: name the video without", "-n: here it is -m", "--fps: not needed"]),
+        ("compare -n x a.png -m esrgan-lite", ["-n: here it is -m"]),
         ("train -opt x.yml --auto_resume", ["-opt: name the configuration", "--auto_resume: here it is --resume auto"]),
         ("test -opt x.yml", ["-opt: name the models without an option, and the datasets with -d"]),
         ("export --input a.pth --output a.onnx", ["--input: name the model", "--output: name the file"]),
@@ -72,6 +76,15 @@ def test_known_options_are_never_explained_away():
             named = [word.strip(",;") for word in hint.split() if word.startswith("-") and "torchrun" not in hint]
             assert {*named} <= known.keys(), hint
     assert commands.choices["upscale"] is commands.choices["inference"]
+
+
+def test_help_names_all_metrics_and_datasets():
+    """The help is written out, because importing the tables would make it slow."""
+    parsers = main.__globals__["make_parser"](with_arguments=True)
+    (commands,) = (action for action in parsers._actions if action.choices and "train" in action.choices)
+    text = commands.choices["test"].format_help()
+    assert all(name.split("_")[0] in text for name in METRICS)
+    assert ", ".join(ARCHIVES) in " ".join(commands.choices["prepare"].format_help().split())
 
 
 def test_abbreviated_and_attached_options_still_work(tmp_path, capsys, monkeypatch):

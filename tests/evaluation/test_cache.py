@@ -22,7 +22,7 @@ from tests.helpers.evaluation import (
 def test_damaged_cache_entries_are_recomputed(photos, tmp_path):
     cache = tmp_path / "cache"
     result = run_evaluation(photos, {"bicubic": Method.bicubic(2)}, cache)
-    for content in (b"", b"{", b"[]", b'{"figures": 3}', b'{"figures": {"psnr_y": "x"}, "seconds": 1}', b"\xff"):
+    for content in (b"", b"{", b"[]", b'{"scores": 3}', b'{"scores": {"psnr_y": "x"}, "seconds": 1}', b"\xff"):
         for path in cache.iterdir():
             path.write_bytes(content)
         method = CountingMethod(Method.bicubic(2))

@@ -228,7 +228,7 @@ def test_a_dry_run_tries_both_stages_and_writes_nothing(
     assert re.fullmatch(rf"training: {time}; .* g_total_loss .*d_adversarial_loss .*perceptual_loss .*", training)
     assert downloads == "dry run: the run downloads nothing"
     assert rest[0] == "starting pretraining"
-    plan = "steps 6 (2 per epoch), batch size 2, log lines every 1 step, validations every 2 steps\n"
+    plan = "steps 6 (2 per epoch), batch size 2, log lines every step, validations every 2 steps\n"
     assert f"training images 4, validation images 2, {plan}" in out
     assert "14,083 parameters" in out
     assert "dry run: everything is in place" in out
