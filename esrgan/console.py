@@ -73,8 +73,8 @@ class ConsoleHandler(logging.Handler):
 
     def __init__(self, stream: TextIO | None = None, progress_stream: TextIO | None = None) -> None:
         super().__init__()
-        self.stream = stream or sys.stdout
-        self.progress_stream = progress_stream or sys.stderr
+        self.stream = stream or sys.stdout or io.StringIO()  # a program without a console may have none
+        self.progress_stream = progress_stream or sys.stderr or io.StringIO()
         self.is_live = self.progress_stream.isatty() and os.environ.get("TERM") != "dumb"
         self.has_live_line = False
         self.shown_at = -math.inf if self.is_live else time.monotonic()

@@ -98,6 +98,18 @@ def _replace_handler(old: Any, new: Any) -> Iterator[None]:
                 signal.signal(number, old)
 
 
+def _open_closed_streams() -> None:
+    """Discard what is written to standard output or error if the caller has closed them (``>&-``).
+
+    Otherwise the next file that is opened would get their number, and with it what libraries write there.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def run(command: ModuleType, argv: Sequence[str]) -> int:
     """Run a command, and print errors meant for users without a traceback.
 
@@ -110,6 +122,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         The exit code: that of the command, 1 after a TrainingError or if standard output is closed, 2 after any other
         EsrganError, 130 after Ctrl-C, SIGTERM or SIGHUP, which a closed terminal sends.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid in the encoding
             stream.reconfigure(errors="backslashreplace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -13,7 +14,14 @@ from esrgan.images.image import ImageData
 from esrgan.images.source import Source, UnsupportedImageError
 
 _LINEAR_DXGI = {72: 71, 75: 74, 78: 77}  # BC1 to BC3 marked as sRGB, which Pillow does not know
-_SRGB_DXGI = (29, *_LINEAR_DXGI, 99)
+_SRGB_DXGI = (29, *_LINEAR_DXGI, 91, 93, 99)
+_BGR = (0xFF0000, 0xFF00, 0xFF)
+# Bits and masks of formats without compression that Pillow does not know: R8, B8G8R8A8 and B8G8R8X8.
+_DXGI_WORDS = {
+    61: (8, (0xFF,)),
+    **dict.fromkeys((87, 91), (32, (*_BGR, 0xFF000000))),
+    **dict.fromkeys((88, 93), (32, _BGR)),
+}
 
 
 def read(source: Source) -> ImageData:
@@ -36,8 +44,10 @@ def read(source: Source) -> ImageData:
         head = head[:128] + struct.pack("<I", _LINEAR_DXGI[dx10]) + head[132:]
     source.file.seek(148)
     try:
-        if flags & 0x40:
-            pixels = _read_words(source, head)
+        if dx10 in _DXGI_WORDS:
+            pixels = _read_words(source, head, 148, *_DXGI_WORDS[dx10])
+        elif flags & 0x40:
+            pixels = _read_words(source, head, 128, bits, masks if flags & 1 else masks[:3])
         else:
             _, pixels = pillow.decode_any(source, "DDS", head if dx10 in _LINEAR_DXGI else None)
     except NotImplementedError as error:
@@ -49,14 +59,21 @@ def read(source: Source) -> ImageData:
     return ImageData(tuple(frames), "DDS", notes=tuple(notes))
 
 
-def _read_words(source: Source, head: bytes) -> NDArray[np.uint8]:
-    """Read pixels without compression, for which Pillow takes minutes."""
+def _read_words(source: Source, head: bytes, place: int, bits: int, masks: Sequence[int]) -> NDArray[np.uint8]:
+    """Read pixels without compression, for which Pillow takes minutes.
+
+    Args:
+        source: The file.
+        head: Its first bytes.
+        place: Where the pixels begin.
+        bits: Bits of a pixel.
+        masks: Which of them hold each channel.
+    """
     height, width = struct.unpack("<II", head[12:20])
-    flags, _, bits, *masks = struct.unpack("<I4sI4I", head[80:108])
     source.check_pixel_count(width * height)
     if bits not in (8, 16, 24, 32):
         raise NotImplementedError
-    source.file.seek(128)
+    source.file.seek(place)
     data = np.frombuffer(source.file.read(height * width * bits // 8), np.uint8)
     if len(data) < height * width * bits // 8:
         raise ValueError("the file is truncated")
@@ -64,7 +81,7 @@ def _read_words(source: Source, head: bytes) -> NDArray[np.uint8]:
     words = np.zeros((height, width), np.uint32)
     for byte in range(bits // 8):
         words |= data[..., byte].astype(np.uint32) << np.uint32(8 * byte)
-    return samples.unpack_channels(words, masks if flags & 1 else masks[:3])
+    return samples.unpack_channels(words, masks)
 
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:

@@ -27,8 +27,8 @@ def strip_exif_prefix(block: bytes) -> bytes | None:
     return block if len(block) > 8 and block[:4] in (b"II*\0", b"MM\0*") else None
 
 
-def read_orientation(block: bytes) -> int:
-    """Return the orientation in an EXIF block that starts with its TIFF header, or 1 if it has none that is valid."""
+def read_orientation(block: bytes, missing: int = 1) -> int:
+    """Return the orientation in an EXIF block that starts with its TIFF header: 1 if it is invalid, or ``missing``."""
     order = ">" if block[:2] == b"MM" else "<"
     with suppress(struct.error):
         (directory,) = struct.unpack_from(f"{order}I", block, 4)
@@ -36,7 +36,7 @@ def read_orientation(block: bytes) -> int:
             if tag == 0x112:
                 _, _, values = _read_numbers(block, order, place)
                 return values[0] if len(values) == 1 and 1 <= values[0] <= 8 else 1
-    return 1
+    return missing
 
 
 def read_resolution(block: bytes) -> tuple[float, float] | None:

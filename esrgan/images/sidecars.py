@@ -9,7 +9,22 @@ from esrgan.files import atomic_write
 from esrgan.text import describe_error
 
 # Ends of the names of other files that hold coordinates, georeferencing, masks, overviews or edits of an image.
-_OTHER_ENDS = (".aux.xml", ".prj", ".points", ".tab", ".rpb", "_rpc.txt", ".ovr", ".msk", ".xmp", ".aae", ".pp3")
+_OTHER_ENDS = (
+    ".tfwx",
+    ".jgwx",
+    ".pgwx",
+    ".aux.xml",
+    ".prj",
+    ".points",
+    ".tab",
+    ".rpb",
+    "_rpc.txt",
+    ".ovr",
+    ".msk",
+    ".xmp",
+    ".aae",
+    ".pp3",
+)
 _MAX_WORLD_FILE_BYTES = 1000
 
 
@@ -20,36 +35,51 @@ def world_file_suffixes(suffix: str) -> tuple[str, ...]:
     return (".wld", *own)
 
 
-def copy_sidecars(source: Path, target: Path, factors: tuple[float, float], *, overwrite: bool = False) -> list[str]:
+def copy_sidecars(
+    source: Path, target: Path, factors: tuple[float, float], *, is_turned: bool = False, overwrite: bool = False
+) -> list[str]:
     """Write the world files that the output of an image needs, and describe the other files next to the image.
 
     A world file has six lines (Esri): the width of a pixel, two rotations, the height of a pixel, and the coordinates
-    of the centre of the upper left pixel. That of an output has the suffix that belongs to the format of the output.
+    of the centre of the upper left pixel. That of an output has the suffix that belongs to the format of the output. It
+    never replaces a world file of the image.
 
     Args:
         source: The image.
         target: Its output, which exists already.
         factors: How many times larger the height and the width of the output are.
+        is_turned: Whether the image was turned upright, so that its world files do not fit the output.
         overwrite: Replace existing files.
 
     Returns:
         Messages for the user about files that are not kept or cannot be written.
     """
     notes = []
-    suffixes = world_file_suffixes(source.suffix), world_file_suffixes(target.suffix)
-    for suffix, new_suffix in zip(*suffixes, strict=False):
-        path = _find(source, source.stem, suffix)
+    new_suffixes = world_file_suffixes(target.suffix)
+    own = [_find(source, source.stem, suffix) for suffix in world_file_suffixes(source.suffix)]
+    for path, new_suffix in zip(own, new_suffixes, strict=False):
         if path is None:
             continue
-        if (numbers := _read_world_file(path)) is None:
-            notes.append(f"{path.name} is no world file, not kept")
+        numbers = _read_world_file(path)
+        if numbers is None or is_turned:
+            why = "is no world file" if numbers is None else "is for the image before it was turned upright"
+            notes.append(f"{path.name} {why}, not kept")
             continue
-        place = target.with_suffix(new_suffix.upper() if path.suffix.isupper() else new_suffix)
+        places = [
+            target.with_suffix(each.upper() if path.suffix.isupper() else each)
+            for each in (new_suffix, *new_suffixes[1:2])
+        ]
+        place = next((place for place in places if place not in own), None)
+        if place is None:
+            notes.append(f"{target.name} gets no world file, because {places[0].name} is that of {source.name}")
+            continue
+        content = _adjust(numbers, factors).encode()
         try:
             with atomic_write(place, overwrite=overwrite) as file:
-                file.write(_adjust(numbers, factors).encode())
+                file.write(content)
         except FileExistsError:
-            notes.append(f"{place.name} exists already and is kept")
+            if place.read_bytes() != content:
+                notes.append(f"{place.name} exists already and is kept, but does not fit {target.name}")
         except OSError as error:
             notes.append(f"{place.name} cannot be written: {describe_error(error)}")
     others = {_find(source, start, end) for start in (source.name, source.stem) for end in _OTHER_ENDS}

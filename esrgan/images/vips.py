@@ -224,7 +224,7 @@ def to_vips_image(image: ImageData, name: str) -> Any:
         vips_image.set_type(types.gint_type, "page-height", image.frames[0].shape[0])
         if image.delays_ms:
             vips_image.set_type(types.array_int_type, "delay", list(image.delays_ms))
-            vips_image.set_type(types.gint_type, "loop", image.loop)
+            vips_image.set_type(types.gint_type, "loop", min(image.loop, 65535))  # of 16 bits; 0 is endless
     return vips_image
 
 

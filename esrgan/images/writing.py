@@ -108,7 +108,9 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
         lost.add("icc_profile")
         notes.append("grey colour profile of an RGB image not kept")
     exif = strip_exif_prefix(image.exif or b"")
-    orientation = read_orientation(exif or b"")
+    # These formats are turned by EXIF alone, so an orientation in XMP alone has not been applied.
+    is_turned_by_exif = image.file_format in ("JPEG", "PNG", "WEBP")
+    orientation = read_orientation(exif or b"", 0 if is_turned_by_exif else 1) or None
     cleared: dict[str, Any] = dict.fromkeys(lost)
     image = dataclasses.replace(image, **cleared)
     if image.exif and exif:
@@ -140,6 +142,8 @@ def set_resolution(image: ImageData, resolution: float | Literal["keep", "scale"
         return dataclasses.replace(image, dpi_factors=image.factors)
     exif = strip_exif_prefix(image.exif or b"")
     stated = image.dpi or (read_resolution(exif) if exif else None)
+    if stated and not image.dpi and read_orientation(exif or b"") >= 5:  # EXIF describes the stored image
+        stated = stated[::-1]
     factors = (resolution / stated[1], resolution / stated[0]) if stated else (1.0, 1.0)
     dpi = image.dpi or stated or (resolution, resolution)
     return dataclasses.replace(image, dpi=dpi, dpi_factors=factors)

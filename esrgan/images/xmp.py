@@ -34,6 +34,7 @@ _PANORAMA, _DJI = (
 )
 _ACROSS = re.compile(rf"{_PANORAMA}(Width|Left)(Pixels)?|{_DJI}(FocalLength|OpticalCenterX)")
 _DOWN = re.compile(rf"{_PANORAMA}(Height|Top)(Pixels)?|{_DJI}OpticalCenterY")
+_DEWARP = "http://www.dji.com/drone-dji/1.0/ DewarpData"  # date;fx,fy,cx,cy,… with the first four in pixels
 # The texts without which a packet needs no change.
 _CLUES = re.compile(
     rb"/photos/1\.0/|/photos/dd/|hdr-gain-map|HDRGainMap|Thumbnails|HasExtendedXMP|ns\.adobe\.com/(?:tiff|exif)/1\.0/"
@@ -62,6 +63,7 @@ class _Image:
     factors: tuple[float, float]
     orientation: int
     dpi_factors: tuple[float, float]
+    keeps_orientation: bool
 
 
 @dataclass
@@ -90,7 +92,7 @@ def adjust_xmp(
     height: int,
     width: int,
     factors: tuple[float, float],
-    orientation: int = 1,
+    orientation: int | None = 1,
     dpi_factors: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[bytes | None, str | None]:
     """Return an XMP packet for an upright image of a new size; everything else in the packet stays as it is.
@@ -103,7 +105,8 @@ def adjust_xmp(
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         factors: How many times larger the height and the width are than those of the upright image that was read.
-        orientation: The orientation that the image had before it was turned upright.
+        orientation: The orientation that the image had before it was turned upright; None if only the packet states
+            one, which was not applied and stays.
         dpi_factors: By how much to multiply the vertical and the horizontal resolution.
 
     Returns:
@@ -113,7 +116,7 @@ def adjust_xmp(
         text = _to_utf8(packet)
         if not _CLUES.search(text + packet):
             return text, None
-        editor = _Editor(text, _Image(height, width, factors, orientation, dpi_factors))
+        editor = _Editor(text, _Image(height, width, factors, orientation or 1, dpi_factors, orientation is None))
     except (expat.ExpatError, LookupError, ValueError) as error:
         is_definition = isinstance(error, _DefinitionError)
         return None, f"{'XMP with definitions of entities' if is_definition else 'unreadable XMP'} not kept"
@@ -227,7 +230,8 @@ class _Editor:
 
 def _adjust_values(path: list[str], values: list[_Value], image: _Image) -> Iterator[tuple[_Value, str]]:
     """Yield values of an element, given the names of all elements around it, and their new texts."""
-    sizes = {f"{_TIFF}ImageWidth": image.width, f"{_TIFF}ImageLength": image.height, f"{_TIFF}Orientation": 1}
+    sizes = {f"{_TIFF}ImageWidth": image.width, f"{_TIFF}ImageLength": image.height}
+    sizes |= {} if image.keeps_orientation else {f"{_TIFF}Orientation": 1}
     sizes |= {f"{_EXIF}PixelXDimension": image.width, f"{_EXIF}PixelYDimension": image.height}
     by_name = {value.name: value for value in values}
     vertical, horizontal = image.factors
@@ -236,6 +240,11 @@ def _adjust_values(path: list[str], values: list[_Value], image: _Image) -> Iter
             yield value, str(sizes[name])
         elif _ACROSS.fullmatch(name) or _DOWN.fullmatch(name):
             yield value, _multiply(value.text, horizontal if _ACROSS.fullmatch(name) else vertical)
+        elif name == _DEWARP:
+            date, mark, data = value.text.rpartition(";")
+            lengths = data.split(",")
+            scaled = map(_multiply, lengths, (horizontal, vertical) * 2)
+            yield value, f"{date}{mark}{','.join([*scaled, *lengths[4:]])}"
     pairs = [(_TIFF, "XResolution", "YResolution", image.dpi_factors[1], image.dpi_factors[0])]
     pairs += [(_EXIF, "FocalPlaneXResolution", "FocalPlaneYResolution", horizontal, vertical)]
     if _APPLIED_TO in path and by_name.get(f"{_DIMENSIONS}unit", _Value("", 0, 0, "pixel")).text == "pixel":
@@ -291,7 +300,7 @@ def _turn_box(box: list[float], orientation: int, right: float, bottom: float) -
 
 def _multiply(text: str, factor: float) -> str:
     """Return a number, or the number above a fraction bar, multiplied."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)(/\d+)?", text)
+    match = re.fullmatch(r"(-?\d+(?:\.\d*)?)(/\d+)?", text)
     if not match or factor == 1:
         return text
     number = float(match[1]) * factor

@@ -19,7 +19,7 @@ import numpy as np
 
 from esrgan import files, images
 from esrgan.errors import EsrganError, ImageError, Problem
-from esrgan.images import ImageData
+from esrgan.images import ImageData, exif
 from esrgan.images.flatten import fit_alpha, parse_colour
 from esrgan.images.formats import FILE_FORMATS, check_image_writable, format_for_suffix
 from esrgan.images.sidecars import copy_sidecars
@@ -302,6 +302,7 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
         if options.skip_existing and job.target.is_file():  # another process has written it meanwhile
             return FileResult(job, is_skipped=True)
         raise
-    notes = copy_sidecars(job.source, job.target, image.factors, overwrite=options.overwrite)
+    is_turned = exif.read_orientation(exif.strip_exif_prefix(image.exif or b"") or b"") > 1
+    notes = copy_sidecars(job.source, job.target, image.factors, is_turned=is_turned, overwrite=options.overwrite)
     pixels = sum(frame.shape[0] * frame.shape[1] for frame in image.frames)
     return FileResult(job, megapixels=pixels / 1e6, notes=(*image.notes, *lost, *notes))

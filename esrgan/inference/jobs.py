@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -151,8 +152,8 @@ def name_outputs(
         if is_in_out or identity(source.with_name(source.stem)) in outputs:
             skipped[source] = "output of an earlier run"
         else:
-            names = itertools.product((source.stem, source.name), {ending, OUTPUT_ENDING} - {""})
-            outputs |= {identity(target(source, *name).with_suffix("")) for name in names}
+            for name in itertools.product((source.stem, source.name), {ending, OUTPUT_ENDING} - {""}):
+                outputs |= {identity(target(source, *name).with_suffix("")), identity(source.with_name("".join(name)))}
     if not ending:  # an input that is where its own output would be, and where that of another input would be too
         own = {identity(source): source for source in relative_paths}
         for source in relative_paths:
@@ -195,8 +196,11 @@ def _resolve(path: Path) -> Path:
 
 def _is_case_insensitive(folder: Path) -> bool:
     """Return whether the file system of a folder, which may not exist yet, ignores the case of names."""
-    for path in (folder, *folder.parents):
-        other = path.with_name(path.name.swapcase()) if path.name else path
-        if path.exists() and other != path:
-            return other.exists() and other.samefile(path)
+    for parent in (folder, *folder.parents):
+        with suppress(OSError), os.scandir(parent) as entries:
+            names = (entry.name for entry in entries if entry.name.isascii() and not entry.is_symlink())
+            name = next((name for name in names if name != name.swapcase()), None)
+            if name is not None:
+                other = parent / name.swapcase()
+                return other.exists() and other.samefile(parent / name)
     return False

@@ -166,3 +166,11 @@ def test_no_command_loads_pytorch_before_the_process_is_set_up():
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_closed_standard_output_and_error_are_no_error(tmp_path):
+    write_files(tmp_path / "a.png")
+    model = make_model(tmp_path / "model.pth")
+    command = f"{sys.executable} -m esrgan inference --device cpu -m {model} {tmp_path / 'a.png'} >&- 2>&- <&-"
+    assert subprocess.run(command, shell=True, check=False).returncode == 0
+    assert (tmp_path / "a_sr.png").exists()

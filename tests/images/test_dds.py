@@ -48,6 +48,17 @@ def test_dds_marked_as_srgb(tmp_path):
     assert image.notes == ("mark of sRGB in the DDS not kept",)
 
 
+@pytest.mark.parametrize(("dxgi", "kept"), [(61, [2]), (87, [2, 1, 0, 3]), (88, [2, 1, 0]), (91, [2, 1, 0, 3])])
+def test_dds_of_direct3d_10_without_compression(tmp_path, dxgi, kept):
+    pixels = noise(4, height=3, width=5)
+    to_pillow(pixels).save(tmp_path / "a.dds")
+    head = bytearray((tmp_path / "a.dds").read_bytes()[:128])
+    head[80:108] = struct.pack("<I4s5I", 4, b"DX10", 0, 0, 0, 0, 0)
+    stored = pixels[..., 2:3] if dxgi == 61 else pixels
+    (tmp_path / "a.dds").write_bytes(head + struct.pack("<5I", dxgi, 3, 0, 1, 0) + stored.tobytes())
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.dds").frames[0], pixels[..., kept])
+
+
 def test_dds_that_cannot_be_kept_is_refused(tmp_path):
     to_pillow(noise(3)).save(tmp_path / "a.dds")
     whole = (tmp_path / "a.dds").read_bytes()

@@ -33,6 +33,12 @@ def test_short_delays_are_kept(tmp_path, durations):
     assert read_durations(tmp_path / "b.gif") == durations
 
 
+def test_very_many_repetitions_do_not_become_endless(tmp_path):
+    make_gif(tmp_path / "a.gif", duration=20, loop=65535)
+    images.write_image(tmp_path / "b.webp", images.read_image(tmp_path / "a.gif"))
+    assert images.read_image(tmp_path / "b.webp").loop == 65535
+
+
 def test_comments_profile_and_xmp_are_kept(tmp_path):
     profile = b"".join(
         bytes([len(part)]) + part for part in (PROFILE[i : i + 255] for i in range(0, len(PROFILE), 255))

@@ -175,14 +175,29 @@ def test_other_file_in_the_place_of_a_world_file_is_named(tmp_path, content):
 def test_existing_world_file_is_replaced_only_if_asked(tmp_path):
     (tmp_path / "a.wld").write_text("1 0 0 -1 0 0")
     (tmp_path / "b.wld").write_text("the user's")
-    assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4)) == ["b.wld exists already and is kept"]
+    assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4)) == [
+        "b.wld exists already and is kept, but does not fit b.png"
+    ]
     assert (tmp_path / "b.wld").read_text() == "the user's"
     assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4), overwrite=True) == []
     assert (tmp_path / "b.wld").read_text().startswith("0.25\n")
+    assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4)) == []  # the file is as it should be
     (tmp_path / "no").touch()
     assert copy_sidecars(tmp_path / "a.png", tmp_path / "no/b.png", (4, 4)) == [
         "b.wld cannot be written: Not a directory"
     ]
+
+
+def test_world_files_of_the_image_are_never_replaced(tmp_path):
+    """Where the output has the stem of the image."""
+    for name in ("a.wld", "b.tfw"):
+        (tmp_path / name).write_text("1 0 0 -1 0 0")
+    assert copy_sidecars(tmp_path / "a.png", tmp_path / "a.jpg", (4, 4), overwrite=True) == []
+    assert (tmp_path / "a.jgw").read_text().startswith("0.25\n")
+    assert copy_sidecars(tmp_path / "b.tif", tmp_path / "b.tiff", (4, 4), overwrite=True) == [
+        "b.tiff gets no world file, because b.tfw is that of b.tif"
+    ]
+    assert {(tmp_path / name).read_text() for name in ("a.wld", "b.tfw")} == {"1 0 0 -1 0 0"}
 
 
 @pytest.mark.parametrize("name", ["a.xmp", "a.jpg.xmp", "a.AAE", "a.jpg.aux.xml", "a.prj", "a.jpg.ovr", "a_rpc.txt"])

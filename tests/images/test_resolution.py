@@ -63,6 +63,14 @@ def test_every_format_with_a_resolution_states_it(tmp_path, suffix):
         assert read_image(tmp_path / f"b{suffix}").dpi == pytest.approx((expected, expected), rel=1e-3)
 
 
+def test_the_resolution_in_exif_is_that_of_the_stored_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x112], exif[0x11A], exif[0x11B], exif[0x128] = 8, 300.0, 150.0, 2
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.webp", exif=exif)
+    write_image(tmp_path / "b.webp", upscaled(tmp_path / "a.webp", 300))
+    assert read_resolution(read_image(tmp_path / "b.webp").exif) == pytest.approx((300, 300), rel=1e-3)
+
+
 def test_a_file_without_resolution_gets_the_one_that_is_set(tmp_path):
     write_image(tmp_path / "a.png", ImageData((np.zeros((8, 10, 3), np.uint8),)))
     for resolution, expected in (("keep", None), ("scale", None), (300, pytest.approx((300, 300), rel=1e-3))):

@@ -33,6 +33,22 @@ def test_xmp_follows_the_size_and_announces_nothing_that_is_gone(gone):
     assert note == (NOTE if gone is MOTION else None)
 
 
+def test_xmp_that_alone_states_an_orientation_keeps_it(tmp_path):
+    """No reader of JPEG applies it, so the image is as it was."""
+    images.write_image(tmp_path / "a.jpg", images.ImageData((noise(3),), "JPEG", xmp=PACKET % (b"", b"")))
+    found = images.read_image(tmp_path / "a.jpg")
+    assert b'Orientation="6"' in found.xmp
+    images.write_image(tmp_path / "b.tif", found)
+    assert b'Orientation="6"' in images.read_image(tmp_path / "b.tif").xmp
+
+
+def test_the_calibration_of_a_drones_camera_follows_the_size():
+    data = b"2022-06-08;3666.5,3670.25,-27,15.5,-0.1,0.02,0,0,-0.03"
+    space = b'xmlns:drone-dji="http://www.dji.com/drone-dji/1.0/"'
+    adjusted, _ = adjust(space + b' drone-dji:DewarpData="' + data + b'"')
+    assert b'DewarpData="2022-06-08;7333.0,14681.0,-54,62.0,-0.1,0.02,0,0,-0.03"' in adjusted
+
+
 def test_values_inside_of_removed_entries_do_not_disturb():
     inside = b'<Container:Directory tiff:ImageWidth="5"><tiff:ImageLength>7</tiff:ImageLength></Container:Directory>'
     adjusted, _ = adjust(elements=inside + b"<tiff:ImageWidth>50</tiff:ImageWidth>")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from esrgan import Upscaler, files, images
 from esrgan.cli import inference as inference_command
@@ -71,11 +72,7 @@ def test_earlier_outputs_are_skipped_as_inputs(tmp_path):
     assert [path.name for path in adjacent[1]] == ["a_sr.png"]
     # Files in the output folder are skipped too if it is below a folder that is searched.
     mirrored = plan_jobs([str(tmp_path)], tmp_path / "out")
-    assert targets(mirrored, tmp_path) == [
-        ("a.png", "out/a_sr.png"),
-        ("a_sr.png", "out/a_sr_sr.png"),
-        ("b_sr.png", "out/b_sr_sr.png"),
-    ]
+    assert targets(mirrored, tmp_path) == [("a.png", "out/a_sr.png"), ("b_sr.png", "out/b_sr_sr.png")]
     # Also if they are named one by one, because a shell expands *.png to outputs too. A file whose name ends with _sr
     # is upscaled if it is not the output of another file.
     named = plan_jobs([str(tmp_path / name) for name in ("a_sr.png", "a.png", "b_sr.png")], None)
@@ -190,6 +187,8 @@ def test_case_sensitivity_is_detected_on_the_disk(tmp_path):
         (tmp_path / "aB").rmdir()
         (tmp_path / "aB").symlink_to("Ab")  # imitates a file system that ignores case
         assert _is_case_insensitive(tmp_path / "Ab/01/02")
+        (tmp_path / "Ab/x.png").touch()  # a file system of its own that does not
+        assert not _is_case_insensitive(tmp_path / "Ab")
     assert not _is_case_insensitive(Path("/"))
 
 
@@ -386,6 +385,16 @@ def test_impossible_outputs_are_reported_before_the_first_image(model, tmp_path,
         "no file can have this name of 257 bytes: File name too long; use a shorter name" in error for error in errors
     )
     results.close()
+
+
+def test_world_files_do_not_fit_a_turned_image(model, tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "a.jgw").write_text("1 0 0 -1 0 0")
+    (result,) = upscale_files(Upscaler.from_file(model, "cpu"), plan_jobs([str(tmp_path / "a.jpg")], None)[0])
+    assert result.notes == ("a.jgw is for the image before it was turned upright, not kept",)
+    assert not (tmp_path / "a_sr.jgw").exists()
 
 
 def test_a_link_without_a_target_gets_its_file(model, tmp_path):
