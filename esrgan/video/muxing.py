@@ -260,48 +260,52 @@ def drop_misplaced(packets: Iterable[Any], skip: Callable[[], None]) -> Iterator
         packets: Packets with times, of several streams. What is not sound passes; its packets may be reordered.
         skip: Called for each packet that is dropped.
     """
-    last: dict[int, Any] = {}
-    held: defaultdict[int, list[Any]] = defaultdict(list)
+    last: dict[int, Fraction] = {}  # the time of the last packet of each stream in seconds; the packet may be changed
+    held: defaultdict[int, list[tuple[Any, Fraction]]] = defaultdict(list)
     queue: deque[Any] = deque()
     for packet in packets:
         if packet.stream.type == "audio":
-            key, time = packet.stream.index, _decoding_time(packet)
-            place = _find_false_jump(held[key], last.get(key), time)
-            for dropped in held[key][place:]:
+            key, time = packet.stream.index, _decoding_time(packet) * packet.time_base
+            place = _find_false_jump([each for _, each in held[key]], last.get(key), time)
+            for dropped, _ in held[key][place:]:
                 queue.remove(dropped)
                 skip()
             del held[key][place:]
-            previous = held[key][-1] if held[key] else last.get(key)
-            if previous is not None and time < _decoding_time(previous):
+            previous = held[key][-1][1] if held[key] else last.get(key)
+            if previous is not None and time < previous:
                 skip()
                 continue
-            if held[key] or _jumps(previous, packet):
-                held[key].append(packet)
+            if held[key] or _jumps(previous, time):
+                held[key].append((packet, time))
             if len(held[key]) > _CONFIRMING:
                 held[key].clear()
             if not held[key]:
-                last[key] = packet
+                last[key] = time
         queue.append(packet)
-        while queue and all(queue[0] not in each for each in held.values()):
+        while queue and all(queue[0] is not packet for each in held.values() for packet, _ in each):
             yield queue.popleft()
     yield from queue
 
 
-def _find_false_jump(held: Sequence[Any], before: Any, time: int) -> int:
-    """Return the index of the first held packet that is misplaced, given the time of the next packet, or len(held)."""
+def _find_false_jump(held: Sequence[Fraction], before: Fraction | None, time: Fraction) -> int:
+    """Return the index of the first held packet that is misplaced, given the time of the next one, or ``len(held)``.
+
+    Args:
+        held: The times of the held packets.
+        before: The time of the packet before them.
+        time: The time of the next one.
+    """
     for place in reversed(range(len(held))):
         previous = held[place - 1] if place else before
-        is_after = previous is None or time >= _decoding_time(previous)
-        if time < _decoding_time(held[place]) and is_after and _jumps(previous, held[place]):
+        is_after = previous is None or time >= previous
+        if time < held[place] and is_after and _jumps(previous, held[place]):
             return place
     return len(held)
 
 
-def _jumps(previous: Any, packet: Any) -> bool:
+def _jumps(previous: Fraction | None, time: Fraction) -> bool:
     """Return whether a packet is far from the previous one of its stream, or the first one."""
-    if previous is None:
-        return True
-    return bool((_decoding_time(packet) - _decoding_time(previous)) * packet.time_base > _JUMP_S)
+    return previous is None or time - previous > _JUMP_S
 
 
 def _decoding_time(packet: Any) -> Any:

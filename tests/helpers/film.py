@@ -45,6 +45,7 @@ def write_film(
     rotation: int = 0,
     aspect: Fraction | None = None,
     sound: bool = False,
+    sound_codec: str = "aac",
     subtitles: bool = False,
     metadata: dict[str, str] | None = None,
     chapters: bool = False,
@@ -65,7 +66,7 @@ def write_film(
             video.set_display_rotation(rotation)
         if pixel_format.startswith("yuva") and "vpx" in codec:
             video.metadata.update(alpha_mode="1")
-        audio: Any = film.add_stream("aac", SAMPLE_RATE) if sound else None
+        audio: Any = film.add_stream(sound_codec, SAMPLE_RATE) if sound else None
         if audio is not None:
             audio.metadata.update(language="fra")
         text: Any = None

@@ -674,6 +674,21 @@ def test_sound_is_held_for_few_packets(monkeypatch):
         assert len(read) - number <= 10
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp3"])
+@pytest.mark.parametrize(("before", "after"), [(".mkv", ".mp4"), (".mp4", ".mkv"), (".avi", ".mkv"), (".mkv", ".mov")])
+def test_sound_survives_a_change_of_the_container(upscaler, tmp_path, codec, before, after):
+    """Muxers change the units of packets that they get."""
+    source = write_film(tmp_path / f"a{before}", pictures(50), codec="mpeg4", sound=True, sound_codec=codec)
+    job = VideoJob(upscaler, source, tmp_path / f"b{after}", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == []
+    counts = []
+    for path in (source, tmp_path / f"b{after}"):
+        with av.open(str(path)) as film:
+            counts.append(sum(each.size > 0 for each in film.demux(audio=0)))
+    assert counts[0] == counts[1] > 40
+
+
 @pytest.mark.parametrize(
     ("options", "notes"), [({}, ["2 damaged packets of other streams skipped"]), ({"end": 0.3}, [])]
 )
