@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,54 +130,78 @@ def name_outputs(
     Returns:
         The jobs, and a mapping from each image that is skipped to the reason.
     """
-    is_case_insensitive = functools.cache(_is_case_insensitive)
+    naming = _Naming(relative_paths, out_dir, suffix, ending)
+    skipped = dict.fromkeys(naming.find_earlier_outputs(), "output of an earlier run")
+    return naming.make_jobs([source for source in relative_paths if source not in skipped]), skipped
 
-    def target(source: Path, stem: str, ending: str = ending) -> Path:
-        folder = source.parent if out_dir is None else out_dir / relative_paths[source].parent
-        return folder / _name_output(source, stem, suffix, ending)
 
-    def identity(path: Path) -> Path:
+class _Naming:
+    """Names the outputs of images; the arguments are those of ``name_outputs``."""
+
+    def __init__(
+        self, relative_paths: Mapping[Path, Path], out_dir: Path | None, suffix: str | None, ending: str
+    ) -> None:
+        self.relative_paths, self.out_dir, self.suffix, self.ending = relative_paths, out_dir, suffix, ending
+        self._is_case_insensitive = functools.cache(_is_case_insensitive)
+
+    def find_earlier_outputs(self) -> Iterator[Path]:
+        """Yield the images that look like outputs of earlier runs."""
+        out = None if self.out_dir is None else _resolve(self.out_dir)
+        found: set[Path] = set()
+        outputs: set[Path] = set()  # without suffix
+        # An output has a longer name than its input, so shorter names come first.
+        for source in sorted(self.relative_paths, key=lambda source: len(source.stem)):
+            folder = _resolve(source.parent)
+            asked_for = _resolve(source.parents[len(self.relative_paths[source].parts) - 1])
+            is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
+            if is_in_out or self._identity(source.with_name(source.stem)) in outputs:
+                found.add(source)
+                yield source
+                continue
+            for stem, ending in itertools.product((source.stem, source.name), {self.ending, OUTPUT_ENDING} - {""}):
+                outputs.add(self._identity(self._target(source, stem, ending).with_suffix("")))
+                outputs.add(self._identity(source.with_name(f"{stem}{ending}")))
+        if not self.ending:  # an input that is where its own output would be, and where that of another would be too
+            own = {self._identity(source): source for source in self.relative_paths}
+            for source in self.relative_paths:
+                other = own.get(self._identity(self._target(source, source.stem, "")), source)
+                is_own = self._identity(self._target(other, other.stem, "")) == self._identity(other)
+                if is_own and other not in (source, *found):
+                    found.add(other)
+                    yield other
+
+    def make_jobs(self, sources: Sequence[Path]) -> list[FileJob]:
+        """Return the jobs of images. Outputs that would share a name get the whole names of their images."""
+        inputs = {self._identity(source): source for source in sources}
+        with_full_name: set[Path] = set()
+        while True:
+            targets = {
+                source: self._target(source, source.name if source in with_full_name else source.stem, self.ending)
+                for source in sources
+            }
+            users: dict[Path, list[Path]] = {}
+            for source in sources:
+                users.setdefault(self._identity(targets[source]), []).append(source)
+            clashes = [same for same in users.values() if len(same) > 1]
+            conflicts = {
+                source: next(other for other in same if other != source) for same in clashes for source in same
+            }
+            if conflicts.keys() <= with_full_name:
+                break
+            with_full_name |= conflicts.keys()
+        overwritten = {source: inputs.get(self._identity(targets[source])) for source in sources}
+        problems = {source: _refuse_to_overwrite(source, other) for source, other in overwritten.items() if other}
+        return [FileJob(each, targets[each], conflicts.get(each), problems.get(each)) for each in sources]
+
+    def _target(self, source: Path, stem: str, ending: str) -> Path:
+        folder = source.parent if self.out_dir is None else self.out_dir / self.relative_paths[source].parent
+        return folder / _name_output(source, stem, self.suffix, ending)
+
+    def _identity(self, path: Path) -> Path:
         # An output is written to where a link leads. Path.is_symlink() raises for a name that is too long.
         path = _resolve(path) if os.path.islink(path) else path  # noqa: PTH114
         folder = _resolve(path.parent)
-        return folder / (path.name.lower() if is_case_insensitive(folder) else path.name)
-
-    out = None if out_dir is None else _resolve(out_dir)
-    skipped: dict[Path, str] = {}
-    outputs: set[Path] = set()  # without suffix
-    # An output has a longer name than its input, so shorter names come first.
-    for source in sorted(relative_paths, key=lambda source: len(source.stem)):
-        folder, asked_for = _resolve(source.parent), _resolve(source.parents[len(relative_paths[source].parts) - 1])
-        is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
-        if is_in_out or identity(source.with_name(source.stem)) in outputs:
-            skipped[source] = "output of an earlier run"
-        else:
-            for name in itertools.product((source.stem, source.name), {ending, OUTPUT_ENDING} - {""}):
-                outputs |= {identity(target(source, *name).with_suffix("")), identity(source.with_name("".join(name)))}
-    if not ending:  # an input that is where its own output would be, and where that of another input would be too
-        own = {identity(source): source for source in relative_paths}
-        for source in relative_paths:
-            other = own.get(identity(target(source, source.stem)), source)
-            if other != source and identity(target(other, other.stem)) == identity(other):
-                skipped[other] = "output of an earlier run"
-    sources = [source for source in relative_paths if source not in skipped]
-    inputs = {identity(source): source for source in sources}
-    with_full_name: set[Path] = set()
-    while True:
-        targets = {
-            source: target(source, source.name if source in with_full_name else source.stem) for source in sources
-        }
-        users: dict[Path, list[Path]] = {}
-        for source in sources:
-            users.setdefault(identity(targets[source]), []).append(source)
-        clashes = [same for same in users.values() if len(same) > 1]
-        conflicts = {source: next(other for other in same if other != source) for same in clashes for source in same}
-        if conflicts.keys() <= with_full_name:
-            overwritten = {source: inputs.get(identity(targets[source])) for source in sources}
-            problems = {source: _refuse_to_overwrite(source, other) for source, other in overwritten.items() if other}
-            jobs = [FileJob(each, targets[each], conflicts.get(each), problems.get(each)) for each in sources]
-            return jobs, skipped
-        with_full_name |= conflicts.keys()
+        return folder / (path.name.lower() if self._is_case_insensitive(folder) else path.name)
 
 
 def _refuse_to_overwrite(source: Path, other: Path) -> Problem:
