@@ -1,7 +1,10 @@
 """Build the documentation site: ``python -m sphinx -W docs site``.
 
-The reference pages for commands, configuration and public models are generated from the code at each build.
+The reference pages for commands, configuration and public models are generated from the code, at each build and by
+``python docs/conf.py``. The last two are in git.
 """
+
+from __future__ import annotations
 
 import importlib
 import json
@@ -9,16 +12,16 @@ import os
 import re
 import textwrap
 from pathlib import Path
-from typing import Any
-
-from docutils import nodes
+from typing import TYPE_CHECKING, Any
 
 import esrgan
 from esrgan.cli import COMMANDS
 from esrgan.config import Config
 from esrgan.pretrained import MODELS
 
-os.environ["COLUMNS"] = "90"  # width of help texts
+if TYPE_CHECKING:
+    from docutils import nodes
+
 HERE = Path(__file__).parent
 
 project, author, release = "esrgan", "the esrgan authors", esrgan.__version__
@@ -95,7 +98,7 @@ The [bundled models](models.md) need no download.
 
 def configuration_page() -> str:
     """Return the page with all configuration keys, from the schema."""
-    lines = [CONFIGURATION_INTRODUCTION]
+    lines = [CONFIGURATION_INTRODUCTION.rstrip()]
 
     def add_section(model: Any, name: str) -> None:
         sections = []
@@ -114,20 +117,19 @@ def configuration_page() -> str:
             add_section(field.annotation, section)
 
     add_section(Config, "")
-    degradation = next(
-        part
-        for part in Config.model_fields["training"].annotation.model_fields["degradation"].annotation.__args__
-        if hasattr(part, "model_fields")
-    )
-    lines.extend(["", "## degradation", "", "This section belongs to `pretraining` or `training`."])
-    lines.append("[Train for real-world photographs](../how_to/degradation.md) describes what the keys do.")
-    add_section(degradation, "degradation")
+    for name in ("degradation", "photo_degradation"):
+        field = Config.model_fields["training"].annotation.model_fields[name]
+        (section,) = (part for part in field.annotation.__args__ if hasattr(part, "model_fields"))
+        lines.extend(["", f"## {name}", "", "This section belongs to `pretraining` or `training`."])
+        lines.append("[Train for real-world photographs](../how_to/degradation.md) describes what the keys do.")
+        add_section(section, name)
     return "\n".join(lines) + "\n"
 
 
 def command_line_page() -> str:
     """Return the page with the help and the examples of every command."""
-    lines = [CLI_INTRODUCTION]
+    lines = [CLI_INTRODUCTION.rstrip()]
+    os.environ["COLUMNS"] = "90"  # width of help texts
     for name, summary in COMMANDS.items():
         parser = importlib.import_module(f"esrgan.cli.{name}").make_parser()
         description, examples = parser.description or summary, parser.epilog or ""
@@ -141,7 +143,7 @@ def command_line_page() -> str:
 
 def public_models_page() -> str:
     """Return the page with the public models, their addresses and checksums."""
-    lines = [MODELS_INTRODUCTION]
+    lines = [MODELS_INTRODUCTION.rstrip()]
     for name, model in MODELS.items():
         if (source := model.source) is None:
             continue
@@ -154,7 +156,7 @@ def public_models_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_pages(_: object) -> None:
+def write_pages(_: object = None) -> None:
     """Write the generated pages that have changed."""
     pages = {
         "configuration.md": configuration_page(),
@@ -169,6 +171,8 @@ def write_pages(_: object) -> None:
 
 def set_dashes(_: object, document: nodes.document) -> None:
     """Replace the two hyphens that Sphinx puts between a parameter and its description."""
+    from docutils import nodes
+
     for text in list(document.findall(nodes.Text)):
         if text == " -- ":
             text.parent.replace(text, nodes.Text(": "))
@@ -178,3 +182,7 @@ def setup(app: Any) -> None:
     """Generate the pages before Sphinx reads the sources."""
     app.connect("builder-inited", write_pages)
     app.connect("doctree-read", set_dashes)
+
+
+if __name__ == "__main__":
+    write_pages()

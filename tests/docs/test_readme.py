@@ -19,7 +19,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "esrgan/pretrained/README.md")
 }
-GENERATED = {f"docs/reference/{name}.md" for name in ("command_line", "configuration", "public_models")}
+GENERATED = {"docs/reference/command_line.md"}
 SOURCES = ("esrgan/cli", "scripts", "benchmarks", "tests")
 OTHER_FLAGS = {
     "--cpus",
