@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from esrgan.images.samples import LUMA_WEIGHTS
+
 MAX_DISTANCE = 32  # of 512 bits, up to which two hashes are those of one image
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _JPEG_BLOCK, _DETAIL_BLOCK = 8, 4  # px
 _NOISE = 0.1  # levels; keeps the blockiness of an empty image finite
 _HASH_SIDE = 16
@@ -23,7 +24,7 @@ def measure_luma(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the luma (H, W), float32 in [0, 255], of an image (H, W, 1 | 3 | 4), uint8."""
     if pixels.shape[2] == 1:
         return pixels[..., 0].astype(np.float32)
-    return pixels[..., :3] @ _LUMA
+    return pixels[..., :3] @ np.array(LUMA_WEIGHTS, np.float32)
 
 
 def measure_blockiness(luma: NDArray[np.float32]) -> float:

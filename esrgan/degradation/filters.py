@@ -13,10 +13,10 @@ from scipy import fft
 from torch import Tensor
 
 from esrgan.degradation.sampling import Noise
+from esrgan.images.samples import LUMA_WEIGHTS
 
 Size = tuple[int, int]
 
-LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B in ITU-R BT.601
 
 # Real-ESRGAN's unsharp masking.
 _USM_TAPS = 51
@@ -138,7 +138,7 @@ def _poisson_noise(image: Tensor, noise: Noise, generator: torch.Generator) -> T
     The number of photons at full brightness is the number of distinct levels in the image, rounded up to a power of 2.
     """
     if noise.is_gray and len(image) == 3:
-        image = sum(weight * channel for weight, channel in zip(LUMA, image, strict=True))[None]
+        image = sum(weight * channel for weight, channel in zip(LUMA_WEIGHTS, image, strict=True))[None]
     levels = (image * 255).round().clamp(0, 255)
     is_present = levels.new_zeros(256).index_fill_(0, levels.flatten().long(), 1)
     photons = 2 ** is_present.sum().log2().ceil()

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esrgan.degradation.filters import LUMA, ImageBatch, Size, replicate_edges, to_device_of
+from esrgan.degradation.filters import ImageBatch, Size, replicate_edges, to_device_of
+from esrgan.images.samples import LUMA_WEIGHTS
 
 _BLOCK = 8  # px
 _MCU = 16  # px; side of a unit of four luma blocks and one block of each chroma channel
@@ -43,12 +44,12 @@ def _chroma_weights() -> list[list[float]]:
     """Return the weights of R, G and B in Cb and Cr: (B − Y) and (R − Y) scaled to ±½ (JFIF 1.02)."""
     rows = []
     for own in (2, 0):
-        difference = [(index == own) - weight for index, weight in enumerate(LUMA)]
-        rows.append([each / (2 * (1 - LUMA[own])) for each in difference])
+        difference = [(index == own) - weight for index, weight in enumerate(LUMA_WEIGHTS)]
+        rows.append([each / (2 * (1 - LUMA_WEIGHTS[own])) for each in difference])
     return rows
 
 
-_TO_YCC = torch.tensor([list(LUMA), *_chroma_weights()], dtype=torch.float64)
+_TO_YCC = torch.tensor([list(LUMA_WEIGHTS), *_chroma_weights()], dtype=torch.float64)
 _TO_RGB = torch.linalg.inv(_TO_YCC)
 
 

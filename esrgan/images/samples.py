@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 BLOCK_SAMPLES = 1 << 20  # how many samples are converted at once, so that large images need no large temporary arrays
 
 # Exif 2.32, §4.6.4: the transform that makes an image with this Orientation upright. From 5 on it swaps the sides.

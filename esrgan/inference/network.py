@@ -10,11 +10,10 @@ from torch import Tensor
 
 from esrgan.console import log
 from esrgan.errors import WeightsError
+from esrgan.images.samples import LUMA_WEIGHTS
 from esrgan.inference.tiling import Part, upscale_tiled
 from esrgan.inference.winograd import transform_kernels
 from esrgan.models import Generator
-
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 class Network:
