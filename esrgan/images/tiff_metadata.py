@@ -16,8 +16,8 @@ from esrgan.images.image import ImageData, NativeBlock
 from esrgan.images.tiff_directories import Directory, TagValue
 
 # Tags that define how pixels are stored, which the writer sets (TIFF 6.0; TIFF Technical Notes).
-_STRUCTURE = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320}
-_STRUCTURE |= {*range(322, 326), 338, 339, 347, *range(512, 522), *range(529, 533)}
+STRUCTURE = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320}
+STRUCTURE |= {*range(322, 326), 338, 339, 347, *range(512, 522), *range(529, 533)}
 _EXIF, _GPS = 34665, 34853
 # Which ImageData has for the first page, with their names: XMP, IPTC, EXIF, the colour profile and GPS.
 _HELD = {tags.XMP: "XMP", tags.IPTC: "IPTC", _EXIF: "EXIF", tags.ICC_PROFILE: "colour profile", _GPS: "GPS"}
@@ -48,13 +48,17 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
     program = None if is_turned else _find_program(pages, images)
     for number, page in enumerate(pages):
         for tag, value in page.items():
+            if not tags.is_readable(value):
+                left_out.add(f"unreadable parts of tag {tag} ({name_tag(tag)})")
+                if isinstance(value, TagValue):
+                    continue
             if number == 0 and tag in tags.DESCRIPTIVE_TAGS and tag != tags.DESCRIPTION:
                 continue  # in EXIF
             structure = describe_structure(tags.get_content(page, tag)) if tag == tags.DESCRIPTION else None
             if tag in (_GDAL_METADATA, tags.DESCRIPTION) and isinstance(value, TagValue):
                 value = TagValue(value.field_type, _drop_stale_parts(value.content, left_out))
             if _is_kept(tag, number, pages, program, is_turned=is_turned):
-                label = "map coordinates" if tag in _GEOGRAPHIC else "" if tag in _UNNAMED else _name(tag)
+                label = "map coordinates" if tag in _GEOGRAPHIC else "" if tag in _UNNAMED else name_tag(tag)
                 blocks.append(NativeBlock(f"description of {structure}" if structure else label, (number, tag), value))
             elif structure:
                 left_out.add(f"description of {structure}")
@@ -63,8 +67,8 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
             elif number and tag in (tags.XMP, _EXIF, _GPS) and value != pages[0].get(tag):
                 left_out.add(f"{_HELD[tag]} of a further page")
             # EXIF holds the caption of the first page.
-            elif tag not in _STRUCTURE | _HELD.keys() | {tags.DESCRIPTION}:
-                left_out.add(f"tag {tag} ({_name(tag)})")
+            elif tag not in STRUCTURE | _HELD.keys() | {tags.DESCRIPTION, *_RESOLUTION}:
+                left_out.add(f"tag {tag} ({name_tag(tag)})")
         if number and _has_other_profile(page, pages[0]):
             profile = page.get(tags.ICC_PROFILE, TagValue(7, b""))  # without content, it removes the first page's
             blocks.append(NativeBlock("colour profile of a further page", (number, tags.ICC_PROFILE), profile))
@@ -215,7 +219,7 @@ def replace_no_data(blocks: Sequence[NativeBlock], value: float | None) -> list[
     """Return blocks with another value of samples without data, or none."""
     others = [block for block in blocks if block.key[1] != _NO_DATA]
     content = TagValue(2, repr(value).encode() + b"\0")
-    return [*others, NativeBlock(_name(_NO_DATA), (0, _NO_DATA), content)] if value is not None else others
+    return [*others, NativeBlock(name_tag(_NO_DATA), (0, _NO_DATA), content)] if value is not None else others
 
 
 def adjust_blocks(image: ImageData) -> list[Directory]:
@@ -306,7 +310,7 @@ def _adjust_ome(text: bytes, image: ImageData) -> bytes:
     return re.sub(rb"<(?:\w+:)?Pixels\b[^>]*>", adjust_pixels, text)
 
 
-def _name(tag: int) -> str:
+def name_tag(tag: int) -> str:
     """Return the name of a tag, which is looked up in tifffile's table."""
     from tifffile import TIFF
 

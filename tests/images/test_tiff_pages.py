@@ -121,3 +121,16 @@ def test_tags_of_the_first_page_alone_hold_for_all(tmp_path):
         writer.write(pages[0], photometric="rgb", metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
         writer.write(pages[1], photometric="rgb", metadata=None)
     assert [frame.shape for frame in images.read_image(tmp_path / "a.tif").frames] == [(8, 8, 3)] * 2
+
+
+@pytest.mark.parametrize("second", [0, 1])
+def test_each_page_has_the_colours_of_its_own_palette(tmp_path, second):
+    indices, palettes = noise(1)[..., 0], np.random.default_rng(0).integers(0, 256, (2, 3, 256))
+    palettes[second] = palettes[second][:1]  # grey
+    options = {"photometric": "palette"}
+    path = write_pages(
+        tmp_path / "a.tif", *((indices, options | {"colormap": (257 * each).astype(np.uint16)}) for each in palettes)
+    )
+    frames = images.read_image(path).frames
+    for frame, palette in zip(frames, palettes, strict=True):
+        np.testing.assert_array_equal(frame, palette.T[indices])
