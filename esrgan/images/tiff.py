@@ -34,10 +34,15 @@ def read(source: Source) -> ImageData:
         masks = tiff_decoding.decode_masks(source, pages)
         frames = [_append_mask(frame, mask) for frame, mask in zip(frames, masks, strict=True)]
     turns = [1 if source.is_strict else tags.get_integer(page.directory, tags.ORIENTATION, 1) for page in pages]
-    orientation, is_turned = turns[0], any(turn > 1 for turn in turns)
+    is_turned = any(turn > 1 for turn in turns)
     _, *further = {page.number: page.directory for page in pages}.values()
     stored = [page | tags.read_nested(source.file, page) for page in (first, *further)]
-    blocks, left_out = tiff_metadata.read_blocks(stored, len(pages), is_turned=is_turned)
+    for number, turn in enumerate(turns[: len(stored)]):
+        if turn >= 5:
+            stored[number] = tags.exchange_resolution(stored[number])
+    blocks, left_out = tiff_metadata.read_blocks(
+        stored, len(pages), is_turned=is_turned, changes_values=layout.changes_values
+    )
     no_data = stated = tiff_metadata.read_no_data(first)
     if stated is not None and (decoded.changes or layout.changes_values):
         no_data = tiff_decoding.convert_no_data(pages, stated)
@@ -48,9 +53,6 @@ def read(source: Source) -> ImageData:
         if no_data != stated:
             blocks = tiff_metadata.replace_no_data(blocks, no_data)
     is_caption = tiff_metadata.describe_structure(tags.get_content(first, tags.DESCRIPTION)) is None
-    dpi, aspect = tags.read_dpi(first), tiff_metadata.read_pixel_aspect(first)
-    if orientation >= 5:
-        dpi, aspect = dpi and dpi[::-1], aspect and aspect[::-1]
     return ImageData(
         tuple(samples.turn_upright([frame], turn)[0] for frame, turn in zip(frames, turns, strict=True)),
         "TIFF",
@@ -58,11 +60,11 @@ def read(source: Source) -> ImageData:
         no_data=no_data,
         compression=_TIFF_COMPRESSIONS.get(layout.compression, "deflate"),
         icc_profile=decoded.metadata.get("icc_profile"),
-        exif=tags.read_exif(source.file, first, with_description=is_caption, orientation=orientation),
+        exif=tags.read_exif(source.file, first, with_description=is_caption, orientation=turns[0]),
         xmp=decoded.metadata.get("xmp"),
         iptc=tags.read_iptc(first),
-        dpi=dpi,
-        pixel_aspect=aspect,
+        dpi=tags.read_dpi(stored[0]),
+        pixel_aspect=tiff_metadata.read_pixel_aspect(stored[0]),
         native_blocks=tuple(blocks),
         changes=tuple(decoded.changes),
         notes=(*notes, *decoded.notes, *left_out),

@@ -230,13 +230,18 @@ def _convert(frame: NDArray[Any], page: Page, changes: list[str]) -> NDArray[Any
         frame[..., 0] = np.iinfo(frame.dtype).max - frame[..., 0]
     if layout.is_palette:
         numbers = frame[..., 0] // (255 // (2**layout.bits - 1) if layout.bits < 8 else 1)
-        frame = np.concatenate([_read_palette(page.directory)[numbers], frame[..., 1:]], axis=2)
+        frame = np.concatenate([_read_palette(page)[numbers], frame[..., 1:]], axis=2)
     return frame
 
 
-def _read_palette(page: Directory) -> NDArray[np.uint8]:
-    """Return the colours (N, 3) of a palette; some programs store them with 8 instead of 16 bits."""
-    colours = np.array(tags.get_integers(page, tags.COLOUR_MAP)).reshape(3, -1).T
+def _read_palette(page: Page) -> NDArray[Any]:
+    """Return the colours (N, 3) of a palette with 8 bits, or 16 if its numbers have as many.
+
+    Some programs store 8 instead of 16 bits.
+    """
+    colours = np.array(tags.get_integers(page.directory, tags.COLOUR_MAP), np.uint16).reshape(3, -1).T
+    if page.layout.bits > 8:
+        return colours
     return (colours if colours.max(initial=0) < 256 else colours >> 8).astype(np.uint8)
 
 
@@ -304,7 +309,7 @@ def convert_no_data(pages: list[Page], value: float) -> float | None:
     layout, pixels = pages[0].layout, [_convert_value(page, value) for page in pages]
     found: list[NDArray[Any]] = []
     for page, pixel in zip(pages, pixels, strict=True):
-        if pixel is None or (layout.is_palette and (_read_palette(page.directory) == pixel[:3]).all(axis=1).sum() > 1):
+        if pixel is None or (layout.is_palette and (_read_palette(page) == pixel[:3]).all(axis=1).sum() > 1):
             return None
         found.append(np.delete(pixel, layout.colours) if layout.has_alpha else pixel)
     values = np.unique(found)

@@ -259,6 +259,12 @@ def read_dpi(directory: Directory) -> tuple[float, float] | None:
     return (x[0] * unit, y[0] * unit) if unit and x and y and x[0] and y[0] else None
 
 
+def exchange_resolution(directory: Directory) -> Directory:
+    """Return a directory with the horizontal instead of the vertical resolution and the other way round."""
+    names = {X_RESOLUTION: Y_RESOLUTION, Y_RESOLUTION: X_RESOLUTION}
+    return {names.get(tag, tag): value for tag, value in directory.items()}
+
+
 def _read_descriptive_tags(file: BinaryIO, page: Directory) -> Directory:
     """Return the descriptive tags of a page, or of the first directory of an EXIF block, with nested directories."""
     layout, _ = _read_byte_layout(file)

@@ -80,7 +80,7 @@ class Layout:
     def changes_values(self) -> bool:
         """Whether decoded samples have other values than those in the file."""
         is_scaled = self.bits not in (8, 16) or self.photometric == 0
-        return self.photometric in (PALETTE, SEPARATED, _YCBCR) or (self.has_peak and is_scaled)
+        return self.photometric in (PALETTE, SEPARATED) or (self.has_peak and is_scaled)
 
     @property
     def is_premultiplied(self) -> bool:

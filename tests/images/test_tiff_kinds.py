@@ -248,6 +248,13 @@ def test_palette_with_alpha(tmp_path, compression):
     np.testing.assert_array_equal(image.frames[0], np.dstack([palette.T[pixels[..., 0]] >> 8, pixels[..., 1]]))
 
 
+def test_palette_of_16_bits_keeps_them(tmp_path):
+    pixels, palette = noise(1, np.uint16)[..., 0], np.random.default_rng(0).integers(0, 2**16, (3, 2**16))
+    options = {"photometric": "palette", "colormap": palette.astype(np.uint16)}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options, **PLAIN)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], palette.T[pixels])
+
+
 @pytest.mark.parametrize(("photometric", "name"), [("separated", "CMYK"), ("ycbcr", "YCbCr")])
 def test_colours_that_a_rare_compression_lacks_are_named(tmp_path, photometric, name):
     pixels = noise(4 if name == "CMYK" else 3)

@@ -238,6 +238,38 @@ def test_resolution_without_unit_and_of_each_page_is_kept(tmp_path):
     assert found == [((16, 1), (11, 1), 1), ((300, 1), (150, 1), 2)]
 
 
+@pytest.mark.parametrize("version", ["white is 0", "12 bits"])
+def test_what_values_mean_is_left_out_if_they_change(tmp_path, version):
+    text = """<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item>
+<Item name="OFFSET" sample="0" role="offset">3</Item><Item name="AREA">forest</Item></GDALMetadata>"""
+    pixels, photometric = noise(1, np.uint16)[..., 0], "miniswhite" if version == "white is 0" else "minisblack"
+    extra = [(42112, "s", 0, text, True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, extratags=extra, **PLAIN)
+    if version == "12 bits":
+        data = bytearray((tmp_path / "a.tif").read_bytes())
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            struct.pack_into("<H", data, file.pages[0].tags[258].offset + 8, 12)
+        (tmp_path / "a.tif").write_bytes(data)
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes[-1] == "not kept: scale and offset in the metadata of GDAL"
+    found = first_tags(target)[42112]
+    assert "forest" in found
+    assert "role" not in found
+
+
+def test_ranges_of_inverted_images_of_imagej_are_left_out(tmp_path):
+    pixels, metadata = noise(2, np.uint16).transpose(2, 0, 1), {"axes": "ZYX", "Labels": ["a", "b"]}
+    metadata |= {"min": 500.0, "max": 3600.0, "cf": 0, "c0": 1.0, "c1": 2.0, "vunit": "mm", "Ranges": (500.0, 3600.0)}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, photometric="miniswhite", metadata=metadata)
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes == ("not kept: ranges and calibration of values of ImageJ",)
+    with tifffile.TiffFile(target) as file:
+        np.testing.assert_array_equal(file.series[0].asarray()[:, ::4, ::4], 65535 - pixels)
+        found = file.imagej_metadata
+    assert (found["slices"], found["Labels"]) == (2, ["a", "b"])
+    assert not {"min", "max", "cf", "c0", "c1", "vunit", "Ranges"} & found.keys()
+
+
 def test_alpha_behind_other_bands_keeps_its_meaning(tmp_path):
     pixels = noise(5)
     options = {"photometric": "rgb", "planarconfig": "contig", "extrasamples": [0, 2]}
