@@ -46,7 +46,7 @@ class ImageData:
         extra_bands: How many of the last channels are neither colour nor alpha, such as near infrared. Without them
             there are 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha) channels.
         no_data: The value of samples that were not measured; None if the file names none.
-        read_size: Height and width of the first frame when it was read; None if the image does not come from a file.
+        read_sizes: Height and width of each frame when it was read; empty if the image does not come from a file.
         bits: 10 or 12 for samples of that many bits, which are stored as uint16; otherwise 0.
         lossless: Whether the file is compressed without loss.
         compression: Compression of a TIFF file, as libvips names it.
@@ -68,7 +68,7 @@ class ImageData:
     file_format: str = "PNG"
     extra_bands: int = 0
     no_data: float | None = None
-    read_size: tuple[int, int] | None = None
+    read_sizes: tuple[tuple[int, int], ...] = ()
     bits: int = 0
     lossless: bool = True
     compression: str = "deflate"
@@ -110,8 +110,12 @@ class ImageData:
     @property
     def factors(self) -> tuple[float, float]:
         """How many times the height and the width of the first frame are those of the image that was read."""
-        height, width = self.frames[0].shape[:2]
-        read_height, read_width = self.read_size or (height, width)
+        return self.find_factors(0)
+
+    def find_factors(self, number: int) -> tuple[float, float]:
+        """Return how many times the height and the width of a frame are those of the frame that was read."""
+        height, width = self.frames[number].shape[:2]
+        read_height, read_width = self.read_sizes[number] if number < len(self.read_sizes) else (height, width)
         return height / read_height, width / read_width
 
 

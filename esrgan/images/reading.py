@@ -148,7 +148,8 @@ def _read(
             if image.icc_profile and not is_strict:
                 profile, note = check_profile(image.icc_profile)
                 image, notes = dataclasses.replace(image, icc_profile=profile), (*notes, *([note] if note else []))
-            return dataclasses.replace(image, read_size=image.frames[0].shape[:2], notes=notes)
+            sizes = tuple(frame.shape[:2] for frame in image.frames)
+            return dataclasses.replace(image, read_sizes=sizes, notes=notes)
     except ImageError:
         raise
     except UnsupportedImageError as error:

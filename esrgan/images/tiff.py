@@ -16,7 +16,6 @@ from esrgan.images.tiff_pages import Page
 
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # colours of a pixel by PhotometricInterpretation (TIFF 6.0, §8)
 _TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 32773: "packbits"}  # TIFF 6.0, §8 Compression; all others become deflate
-_PALETTE = 3  # PhotometricInterpretation
 # Beyond this many bytes of pixels a TIFF file becomes a BigTIFF. The margin is for directories and for data that grows
 # a little when it is compressed.
 _MAX_TIFF_BYTES = 0.98 * 2**32
@@ -28,27 +27,32 @@ def read(source: Source) -> ImageData:
     pages = tiff_pages.find_pages(source.file, notes)
     decoded = _decode_strictly(source, pages) if source.is_strict else tiff_decoding.decode(source, pages)
     first, layout, frames = pages[0].directory, pages[0].layout, decoded.frames
-    if layout.photometric == _PALETTE:
+    if layout.is_palette:
         frames = samples.drop_colour_if_grey(frames)
-    has_alpha = layout.extra[:1] in ((1,), (2,))
-    extra_bands = max(frames[0].shape[2] - layout.colours - has_alpha, 0)
+    extra_bands = max(decoded.frames[0].shape[2] - layout.colours - layout.has_alpha, 0)
     if all(page.mask for page in pages):
         masks = tiff_decoding.decode_masks(source, pages)
         frames = [_append_mask(frame, mask) for frame, mask in zip(frames, masks, strict=True)]
     turns = [1 if source.is_strict else tags.get_integer(page.directory, tags.ORIENTATION, 1) for page in pages]
-    orientation, is_turned = turns[0], any(turn > 1 for turn in turns)
+    is_turned = any(turn > 1 for turn in turns)
     _, *further = {page.number: page.directory for page in pages}.values()
-    stored = [first, *(page | tags.read_nested(source.file, page) for page in further)]
-    blocks, left_out = tiff_metadata.read_blocks(stored, len(pages), is_turned=is_turned)
+    stored = [page | tags.read_nested(source.file, page) for page in (first, *further)]
+    for number, turn in enumerate(turns[: len(stored)]):
+        if turn >= 5:
+            stored[number] = tags.exchange_resolution(stored[number])
+    blocks, left_out = tiff_metadata.read_blocks(
+        stored, len(pages), is_turned=is_turned, changes_values=layout.changes_values
+    )
     no_data = stated = tiff_metadata.read_no_data(first)
-    if decoded.changes and no_data is not None:
-        no_data = tiff_decoding.convert_value(layout, no_data)
+    if stated is not None and (decoded.changes or layout.changes_values):
+        no_data = tiff_decoding.convert_no_data(pages, stated)
+        if no_data is None:
+            left_out.append(
+                f"value for no data ({stated:g}) not kept, because converted samples do not tell it from others"
+            )
         if no_data != stated:
             blocks = tiff_metadata.replace_no_data(blocks, no_data)
     is_caption = tiff_metadata.describe_structure(tags.get_content(first, tags.DESCRIPTION)) is None
-    dpi, aspect = tags.read_dpi(first), tiff_metadata.read_pixel_aspect(first)
-    if orientation >= 5:
-        dpi, aspect = dpi and dpi[::-1], aspect and aspect[::-1]
     return ImageData(
         tuple(samples.turn_upright([frame], turn)[0] for frame, turn in zip(frames, turns, strict=True)),
         "TIFF",
@@ -56,11 +60,11 @@ def read(source: Source) -> ImageData:
         no_data=no_data,
         compression=_TIFF_COMPRESSIONS.get(layout.compression, "deflate"),
         icc_profile=decoded.metadata.get("icc_profile"),
-        exif=tags.read_exif(source.file, first, with_description=is_caption, orientation=orientation),
+        exif=tags.read_exif(source.file, first, with_description=is_caption, orientation=turns[0]),
         xmp=decoded.metadata.get("xmp"),
         iptc=tags.read_iptc(first),
-        dpi=dpi,
-        pixel_aspect=aspect,
+        dpi=tags.read_dpi(stored[0]),
+        pixel_aspect=tiff_metadata.read_pixel_aspect(stored[0]),
         native_blocks=tuple(blocks),
         changes=tuple(decoded.changes),
         notes=(*notes, *decoded.notes, *left_out),

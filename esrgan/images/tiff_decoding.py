@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from esrgan.images.image import profile_space
 from esrgan.images.samples import peak_value
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 from esrgan.images.tiff_directories import Directory, EditedFile
-from esrgan.images.tiff_layout import STRIPS, Layout, find_gaps, find_segment_tags
-from esrgan.images.tiff_metadata import read_no_data
+from esrgan.images.tiff_layout import MASK, SEPARATED, STRIPS, Layout, find_gaps, find_segment_tags
+from esrgan.images.tiff_metadata import STRUCTURE, read_no_data
 from esrgan.images.tiff_pages import Page
 
 _OLD_JPEG = 6
@@ -25,10 +25,8 @@ _OLD_JPEG = 6
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32766, 32771, 32773, 32809, 32946}
 _METADATA_TAGS = {"icc_profile": tags.ICC_PROFILE, "xmp": tags.XMP}  # IPTC is read by tiff_directories
 # libvips reads pages at once only if they are stored alike, and takes the metadata of one of them for all.
-_ALIKE = {tags.WIDTH, tags.HEIGHT, tags.ORIENTATION, tags.COMPRESSION, tags.SAMPLES_PER_PIXEL, tags.PLANAR}
-_ALIKE |= {tags.ROWS_PER_STRIP, tags.TILE_WIDTH, tags.TILE_HEIGHT, *_METADATA_TAGS.values()}
+_ALIKE = STRUCTURE - {*STRIPS, tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS} | {*_METADATA_TAGS.values()}
 _PER_SAMPLE = (280, 281, 340, 341)  # MinSampleValue, MaxSampleValue, SMinSampleValue and SMaxSampleValue
-_MASK = 4  # PhotometricInterpretation
 _ROWS_AT_ONCE = 256
 _MAX_PADDING = 1 << 24  # pixels of tiles outside of an image
 
@@ -50,7 +48,7 @@ def decode(source: Source, pages: list[Page]) -> Decoded:
             for frame, page in zip(decoded.frames, pages, strict=True)
         ]
         decoded.changes.append("YCbCr converted to RGB")
-    if layout.is_inverted:
+    if layout.photometric == 0 and not layout.has_peak:
         decoded.notes.append("0 is white in the file; its values are kept, but 0 is black in the output")
     if layout.is_premultiplied:
         decoded.frames = [_unpremultiply(frame, layout.colours, decoded.changes) for frame in decoded.frames]
@@ -84,12 +82,10 @@ def _decode_pages(source: Source, pages: list[Page]) -> Decoded:
         planes = [next(flat) for _ in of_page]
         if layout.is_raw and edited:
             planes = [_unpack(plane[..., 0], page.layout, edited.order) for plane in planes]
-        elif page.layout.has_single_planes and layout.photometric == 0 and not layout.is_inverted:
-            planes[0] = np.iinfo(planes[0].dtype).max - planes[0]
         frame = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-        frame = _convert(_join_tiles(frame, page.layout), layout, decoded.changes)
+        frame = _convert(_join_tiles(frame, page.layout), page, decoded.changes)
         frames.append(_fill_gaps(frame, page))
-    if layout.is_raw or any(page.layout.has_single_planes for page in pages):
+    if layout.is_raw or layout.is_palette or any(page.layout.has_single_planes for page in pages):
         return _join_metadata(pages[0], frames, decoded.changes)
     decoded.frames, decoded.changes = frames, list(dict.fromkeys(decoded.changes))
     return decoded
@@ -113,7 +109,7 @@ def _decode_views(source: Source, views: list[Directory], edited: EditedFile | N
         if len(views) != len(decoded.frames):
             raise ValueError(f"only {len(decoded.frames)} of {len(views)} images can be read")
         return decoded
-    each = [vips.decode(source, edited=edited, n=1, page=number) for number in range(len(views))]
+    each = [vips.decode(source, edited=EditedFile(source.file, [view]), n=1) for view in views]
     each[0].frames = [page.frames[0] for page in each]
     return each[0]
 
@@ -127,7 +123,8 @@ def _make_views(page: Page) -> list[Directory]:
         for tag in STRIPS:  # libtiff would fail; what it decodes instead is overwritten
             numbers = tags.get_integers(view, tag)
             view[tag] = tags.make_integers(*(numbers[largest if i in gaps else i] for i in range(len(numbers))))
-    if layout.is_inverted or layout.photometric == _MASK or layout.is_raw or layout.has_single_planes:
+    is_converted_later = layout.photometric in (0, MASK) or layout.is_palette
+    if is_converted_later or layout.is_raw or layout.has_single_planes:
         view[tags.PHOTOMETRIC] = tags.make_integers(1)
     elif layout.is_ycbcr:
         view[tags.PHOTOMETRIC] = tags.make_integers(2)
@@ -159,7 +156,7 @@ def _split_planes(view: Directory, channels: int) -> list[Directory]:
 
 def _stack_tiles(page: Page) -> Directory:
     """Return a page with its tiles as strips, because libvips makes tiles black that it cannot decode."""
-    view, layout = dict(page.directory), page.layout
+    view, layout = {tag: value for tag, value in page.directory.items() if tags.is_readable(value)}, page.layout
     if not layout.tile_width:
         return view
     across, down = layout.segments
@@ -225,14 +222,42 @@ def _undo_float_predictor(rows: NDArray[np.uint8], channels: int, dtype: np.dtyp
     return samples
 
 
-def _convert(frame: NDArray[Any], layout: Layout, changes: list[str]) -> NDArray[Any]:
+def _convert(frame: NDArray[Any], page: Page, changes: list[str]) -> NDArray[Any]:
+    """Return a frame with samples of uint8, uint16 or float32, and colours instead of numbers in a palette."""
+    frame, layout = _convert_type(frame, page.layout, changes), page.layout
+    if layout.photometric == 0 and layout.has_peak:
+        frame = frame.copy()
+        frame[..., 0] = np.iinfo(frame.dtype).max - frame[..., 0]
+    if layout.is_palette:
+        numbers = frame[..., 0] // (255 // (2**layout.bits - 1) if layout.bits < 8 else 1)
+        frame = np.concatenate([_read_palette(page)[numbers], frame[..., 1:]], axis=2)
+    return frame
+
+
+def _read_palette(page: Page) -> NDArray[Any]:
+    """Return the colours (N, 3) of a palette with 8 bits, or 16 if its numbers have as many.
+
+    Some programs store 8 instead of 16 bits.
+    """
+    colours = np.array(tags.get_integers(page.directory, tags.COLOUR_MAP), np.uint16).reshape(3, -1).T
+    if page.layout.bits > 8:
+        return colours
+    return (colours if colours.max(initial=0) < 256 else colours >> 8).astype(np.uint8)
+
+
+def _spread_bits(samples: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """Return samples of 1, 2 or 4 bits, which have a byte each, as libvips returns them: scaled to 8 bits."""
+    is_packed = layout.bits < 8 and not layout.is_raw
+    return samples.astype(np.uint8) * np.uint8(255 // (2**layout.bits - 1)) if is_packed else samples
+
+
+def _convert_type(frame: NDArray[Any], layout: Layout, changes: list[str]) -> NDArray[Any]:
     """Return samples as uint8, uint16 or float32, with a message if they were converted."""
     bits, kind = layout.bits, layout.kind
     if kind == "u" and layout.is_raw and bits < 16:
         peak = 255 if bits < 8 else 65535
         changes.append(f"{bits}-bit samples scaled to {8 if bits < 8 else 16} bits")
-        values = 2**bits - 1 - frame if layout.photometric == 0 else frame
-        scaled: NDArray[Any] = np.rint(values * (peak / (2**bits - 1)))
+        scaled: NDArray[Any] = np.rint(frame * (peak / (2**bits - 1)))
         return scaled.astype(np.uint8 if bits < 8 else np.uint16)
     if frame.dtype in (np.uint8, np.uint16, np.float32):
         return np.ascontiguousarray(frame)
@@ -267,26 +292,43 @@ def _fill_gaps(frame: NDArray[Any], page: Page) -> NDArray[Any]:
     if not gaps:
         return frame
     layout, stated = page.layout, read_no_data(page.directory)
-    value = 0.0 if stated is None else convert_value(layout, stated) or 0.0
+    pixel = None if stated is None else _convert_value(page, stated)
+    pixel = _convert_value(page, 0.0) if pixel is None else pixel
     (columns, rows), (across, down) = layout.segment_size, layout.segments
     filled = frame.copy()
     for gap in gaps:
         plane, place = divmod(gap, across * down)
         top, left = place // across * rows, place % across * columns
         bands = slice(plane, plane + 1) if layout.is_planar else slice(None)
-        filled[top : top + rows, left : left + columns, bands] = value
+        filled[top : top + rows, left : left + columns, bands] = 0 if pixel is None else pixel[bands]
     return filled
 
 
-def convert_value(layout: Layout, value: float) -> float | None:
-    """Return what becomes of a value of samples; None if they cannot have it."""
+def convert_no_data(pages: list[Page], value: float) -> float | None:
+    """Return the value for no data in decoded pages; None if it does not tell samples without data from others."""
+    layout, pixels = pages[0].layout, [_convert_value(page, value) for page in pages]
+    found: list[NDArray[Any]] = []
+    for page, pixel in zip(pages, pixels, strict=True):
+        if pixel is None or (layout.is_palette and (_read_palette(page) == pixel[:3]).all(axis=1).sum() > 1):
+            return None
+        found.append(np.delete(pixel, layout.colours) if layout.has_alpha else pixel)
+    values = np.unique(found)
+    return float(values[0]) if len(values) == 1 else None
+
+
+def _convert_value(page: Page, value: float) -> NDArray[Any] | None:
+    """Return a decoded pixel whose samples all have a value in the file; None if they cannot have it."""
+    layout = page.layout
+    if layout.photometric == SEPARATED:
+        return None
     size = next((size for size in (1, 2, 4) if layout.bits <= size * 8 and f"{layout.kind}{size}" != "f1"), 8)
     dtype = np.dtype(f"{layout.kind}{size}")
     if dtype.kind != "f":
         limits = np.iinfo(dtype)
         if value % 1 or not limits.min <= value <= min(int(limits.max), 2**layout.bits - 1):  # this includes NaN
             return None
-    return float(_convert(np.full((1, 1, 1), value, dtype), layout, [])[0, 0, 0])
+    samples = _spread_bits(np.full((1, 1, layout.channels), value, dtype), layout)
+    return cast("NDArray[Any]", _convert(samples, page, [])[0, 0])
 
 
 def _unpremultiply(frame: NDArray[Any], colours: int, changes: list[str]) -> NDArray[Any]:
@@ -332,25 +374,22 @@ def _decode_with_tifffile(source: Source, pages: list[Page]) -> Decoded:
         return _join_metadata(pages[0], [_decode_with_pillow(source, page.number) for page in pages], changes)
     names = {int(member): f"{member.name} compression" for member in tifffile.COMPRESSION}
     got = names.get(layout.compression, f"compression {layout.compression}")
-    remedy = "pip install imagecodecs, or convert it to deflate, for example by `gdal_translate -co COMPRESS=DEFLATE`"
-    problem = UnsupportedImageError("a compression that can be read", got, remedy)
-    if not layout.is_grey_or_rgb or (layout.photometric == 0 and layout.channels > 1):
-        raise problem
+    remedy = "convert it to deflate, for example by `gdal_translate -co COMPRESS=DEFLATE`"
+    if not layout.is_grey_or_rgb and not layout.is_palette:
+        colours = "CMYK" if layout.photometric == SEPARATED else "YCbCr"
+        raise UnsupportedImageError("grey, RGB or a palette for this compression", f"{colours} with {got}", remedy)
     frames = []
     with tifffile.TiffFile(source.path) as file:
-        for number in (page.number for page in pages):
+        for page in pages:
             try:
-                pixels, is_complete = _read_segments(file.pages[number])
+                pixels, is_complete = _read_segments(file.pages[page.number])
             except ValueError as error:  # it says which codec is missing
-                raise problem from error
+                expected = "a compression that can be read"
+                raise UnsupportedImageError(expected, got, f"pip install imagecodecs, or {remedy}") from error
             if not is_complete:
                 raise ValueError("strips or tiles are shorter than the image")
-            if pixels.dtype == np.bool_:
-                pixels = pixels.astype(np.uint8) * 255
-            if layout.photometric == 0 and not layout.is_inverted and not layout.is_raw:
-                pixels = np.iinfo(pixels.dtype).max - pixels
-            pixels = pixels.astype(np.float32) if pixels.dtype == np.float16 else pixels
-            frames.append(_convert(pixels, layout, changes))
+            pixels = pixels.astype(np.float32) if pixels.dtype == np.float16 else _spread_bits(pixels, layout)
+            frames.append(_convert(pixels, page, changes))
     return _join_metadata(pages[0], frames, changes)
 
 

@@ -28,7 +28,7 @@ STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_BYTE_COUNTS = 273, 278, 279
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTE_COUNTS = 322, 323, 324, 325
 SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 277, 338
 ORIENTATION, SUB_DIRECTORIES, SUBSAMPLING = 274, 330, 530
-YCBCR_COEFFICIENTS, REFERENCE_BLACK_WHITE = 529, 532
+COLOUR_MAP, YCBCR_COEFFICIENTS, REFERENCE_BLACK_WHITE = 320, 529, 532
 INK_SET, ICC_PROFILE, XMP = 332, 34675, 700
 LAYOUT_TAGS = (BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT)
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
@@ -42,7 +42,7 @@ MAX_PAGES = 10_000
 
 @dataclass(frozen=True)
 class TagValue:
-    """The field type and the little-endian content of a tag."""
+    """The field type and the little-endian content of a tag; one without content could not be read."""
 
     field_type: int
     content: bytes
@@ -98,18 +98,23 @@ def _read_directory(file: BinaryIO, layout: _ByteLayout, offset: int) -> tuple[D
     following = _read_number(file, layout.pointer)
     directory: Directory = {}
     for tag, field_type, number, field in struct.iter_unpack(layout.entry, entries):
-        length = _FIELD_BYTES.get(field_type, 0) * number
-        if not 0 < length <= _MAX_VALUE_BYTES:
+        if not number:
             continue
+        length = _FIELD_BYTES.get(field_type, 0) * number
         content = field[:length]
-        if length > len(field):
-            content = b""
+        if len(field) < length <= _MAX_VALUE_BYTES:
             with suppress(struct.error):
                 _seek(file, struct.unpack(layout.pointer, field)[0])
                 content = file.read(length)
-        if len(content) == length:
-            directory[tag] = TagValue(field_type, _convert_byte_order(content, field_type, layout.order, "<"))
+        is_read = length and len(content) == length
+        content = _convert_byte_order(content, field_type, layout.order, "<") if is_read else b""
+        directory[tag] = TagValue(field_type, content)
     return directory, following
+
+
+def is_readable(value: TagValue | Directory) -> bool:
+    """Return whether all of a value could be read."""
+    return bool(value.content) if isinstance(value, TagValue) else all(map(is_readable, value.values()))
 
 
 def _convert_byte_order(content: bytes, field_type: int, source: str, target: str) -> bytes:
@@ -118,7 +123,8 @@ def _convert_byte_order(content: bytes, field_type: int, source: str, target: st
 
 
 def _pack_directory(directory: Directory, layout: _ByteLayout, offset: int, following: int = 0) -> bytes:
-    """Return the bytes of a directory at an offset, followed by its values."""
+    """Return the bytes of a directory at an offset, followed by its values, without those that have no content."""
+    directory = {tag: value for tag, value in directory.items() if isinstance(value, dict) or value.content}
     size = struct.calcsize(layout.entry)
     position = offset + struct.calcsize(layout.number) + len(directory) * size + struct.calcsize(layout.pointer)
     entries, values = b"", b""
@@ -253,6 +259,12 @@ def read_dpi(directory: Directory) -> tuple[float, float] | None:
     return (x[0] * unit, y[0] * unit) if unit and x and y and x[0] and y[0] else None
 
 
+def exchange_resolution(directory: Directory) -> Directory:
+    """Return a directory with the horizontal instead of the vertical resolution and the other way round."""
+    names = {X_RESOLUTION: Y_RESOLUTION, Y_RESOLUTION: X_RESOLUTION}
+    return {names.get(tag, tag): value for tag, value in directory.items()}
+
+
 def _read_descriptive_tags(file: BinaryIO, page: Directory) -> Directory:
     """Return the descriptive tags of a page, or of the first directory of an EXIF block, with nested directories."""
     layout, _ = _read_byte_layout(file)
@@ -262,11 +274,13 @@ def _read_descriptive_tags(file: BinaryIO, page: Directory) -> Directory:
             offset = get_integers(directory, tag)
             directory.pop(tag, None)
             if offset:
-                with suppress(struct.error):
+                try:
                     inner = _read_directory(file, layout, offset[0])[0]
-                    inner = expand(inner) if tag == _EXIF else inner
-                    if inner:
-                        directory[tag] = inner
+                except struct.error:
+                    directory[tag] = TagValue(_LONG, b"")
+                    continue
+                if inner:
+                    directory[tag] = expand(inner) if tag == _EXIF else inner
         return directory
 
     return {tag: value for tag, value in expand(dict(page)).items() if tag in DESCRIPTIVE_TAGS}
@@ -274,10 +288,11 @@ def _read_descriptive_tags(file: BinaryIO, page: Directory) -> Directory:
 
 def read_nested(file: BinaryIO, page: Directory) -> Directory:
     """Return the EXIF and GPS directories of a page, without the size of the image."""
-    with suppress(struct.error):
-        found = {tag: each for tag, each in _read_descriptive_tags(file, page).items() if isinstance(each, dict)}
-        return {tag: {key: each[key] for key in each if key not in _PIXEL_DIMENSIONS} for tag, each in found.items()}
-    return {}
+    found = _read_descriptive_tags(file, page)
+    for tag in (_EXIF, _GPS):
+        if isinstance(each := found.get(tag), dict):
+            found[tag] = {key: each[key] for key in each if key not in _PIXEL_DIMENSIONS}
+    return {tag: found[tag] for tag in (_EXIF, _GPS) if tag in found}
 
 
 def read_iptc(directory: Directory) -> bytes | None:
@@ -290,15 +305,14 @@ def read_iptc(directory: Directory) -> bytes | None:
 
 def read_exif(file: BinaryIO, page: Directory, *, with_description: bool, orientation: int = 1) -> bytes | None:
     """Return the descriptive tags of a page as an EXIF block with an orientation, or None if it has none."""
-    with suppress(struct.error):
-        found = _read_descriptive_tags(file, page)
-        if not with_description:
-            found.pop(DESCRIPTION, None)
-        if found:
-            if orientation > 1:
-                found[ORIENTATION] = TagValue(_SHORT, struct.pack("<H", orientation))
-            return b"II*\0\x08\0\0\0" + _pack_directory(found, _ByteLayout("<"), 8)
-    return None
+    found = _read_descriptive_tags(file, page)
+    if not with_description:
+        found.pop(DESCRIPTION, None)
+    if not any(isinstance(value, dict) or value.content for value in found.values()):
+        return None
+    if orientation > 1:
+        found[ORIENTATION] = TagValue(_SHORT, struct.pack("<H", orientation))
+    return b"II*\0\x08\0\0\0" + _pack_directory(found, _ByteLayout("<"), 8)
 
 
 def write_metadata(
@@ -320,7 +334,7 @@ def write_metadata(
             block = io.BytesIO(exif)
             found = _read_descriptive_tags(block, next(read_directories(block), {}))
     directories = list(read_directories(file, len(pages)))
-    for number, (directory, added) in enumerate(zip(directories, pages, strict=True)):
+    for directory, added in zip(directories, pages, strict=True):
         for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT):
             directory.pop(tag, None)
         if resolution:
@@ -328,8 +342,5 @@ def write_metadata(
                 directory[tag] = make_rational(value)
             directory[RESOLUTION_UNIT] = make_integers(2)
         directory.update(found | added)
-        directories[number] = {
-            tag: value for tag, value in directory.items() if not isinstance(value, TagValue) or value.content
-        }
         found = {}  # only the first page gets EXIF
     EditedFile(file, directories).save()

@@ -7,7 +7,7 @@ import math
 from esrgan.images import tiff_directories as tags
 from esrgan.images.tiff_directories import Directory
 
-_YCBCR = 6  # PhotometricInterpretation
+PALETTE, MASK, SEPARATED, _YCBCR = 3, 4, 5, 6  # PhotometricInterpretations
 _JPEG = (6, 7)  # compressions whose decoder converts YCbCr to RGB
 _KINDS = {2: "i", 3: "f"}  # of NumPy, by SampleFormat (TIFF 6.0, §19); all others are read as unsigned integers
 STRIPS = (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
@@ -42,12 +42,22 @@ class Layout:
     @property
     def colours(self) -> int:
         """How many of the channels of a decoded page are colours."""
-        return 1 if self.photometric in (0, 1, 4) else 3
+        return 1 if self.photometric in (0, 1, MASK) else 3
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the first channel after the colours is alpha."""
+        return self.extra[:1] in ((1,), (2,))
+
+    @property
+    def is_palette(self) -> bool:
+        """Whether the first channel has the numbers of colours."""
+        return self.photometric == PALETTE
 
     @property
     def is_grey_or_rgb(self) -> bool:
         """Whether the samples are those of grey, RGB or a mask, and need no conversion."""
-        return self.photometric in (0, 1, 2, 4)
+        return self.photometric in (0, 1, 2, MASK)
 
     @property
     def is_ycbcr(self) -> bool:
@@ -62,9 +72,15 @@ class Layout:
         return not is_known and self.is_grey_or_rgb
 
     @property
-    def is_inverted(self) -> bool:
-        """Whether white is 0 in samples that have no peak."""
-        return self.photometric == 0 and (self.kind != "u" or self.bits > 16)
+    def has_peak(self) -> bool:
+        """Whether the largest sample is white."""
+        return self.kind == "u" and self.bits <= 16
+
+    @property
+    def changes_values(self) -> bool:
+        """Whether decoded samples have other values than those in the file."""
+        is_scaled = self.bits not in (8, 16) or self.photometric == 0
+        return self.photometric in (PALETTE, SEPARATED) or (self.has_peak and is_scaled)
 
     @property
     def is_premultiplied(self) -> bool:

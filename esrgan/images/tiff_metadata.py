@@ -7,7 +7,9 @@ import re
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 
@@ -16,8 +18,8 @@ from esrgan.images.image import ImageData, NativeBlock
 from esrgan.images.tiff_directories import Directory, TagValue
 
 # Tags that define how pixels are stored, which the writer sets (TIFF 6.0; TIFF Technical Notes).
-_STRUCTURE = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320}
-_STRUCTURE |= {*range(322, 326), 338, 339, 347, *range(512, 522), *range(529, 533)}
+STRUCTURE = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320}
+STRUCTURE |= {*range(322, 326), 338, 339, 347, *range(512, 522), *range(529, 533)}
 _EXIF, _GPS = 34665, 34853
 # Which ImageData has for the first page, with their names: XMP, IPTC, EXIF, the colour profile and GPS.
 _HELD = {tags.XMP: "XMP", tags.IPTC: "IPTC", _EXIF: "EXIF", tags.ICC_PROFILE: "colour profile", _GPS: "GPS"}
@@ -35,26 +37,37 @@ _IMAGEJ_COUNTS, _IMAGEJ_DATA = 50838, 50839
 # tables of colours. Everything else there, such as regions of interest, has places in pixels.
 _IMAGEJ_WORDS = {b"info": 2, b"labl": 2, b"prop": 2, b"rang": 8, b"luts": 1}
 
+# What says what values of samples mean.
+_SCALES, _RANGES = "scale and offset in the metadata of GDAL", "ranges and calibration of values of ImageJ"
 
-def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> tuple[list[NativeBlock], list[str]]:
+
+def read_blocks(
+    pages: Sequence[Directory], images: int, *, is_turned: bool, changes_values: bool
+) -> tuple[list[NativeBlock], list[str]]:
     """Return the tags that only TIFF can store, and notes on those that are left out.
 
     Args:
         pages: The directories of the pages that are read.
         images: How many images they hold; a stack can have a single directory.
         is_turned: Whether the image is turned upright; where it lies on a map is then left out.
+        changes_values: Whether decoded samples have other values; what the values mean is then left out.
     """
     blocks, left_out = [], set[str]()
     program = None if is_turned else _find_program(pages, images)
     for number, page in enumerate(pages):
         for tag, value in page.items():
+            if not tags.is_readable(value):
+                left_out.add(f"unreadable parts of tag {tag} ({name_tag(tag)})")
+                if isinstance(value, TagValue):
+                    continue
             if number == 0 and tag in tags.DESCRIPTIVE_TAGS and tag != tags.DESCRIPTION:
                 continue  # in EXIF
             structure = describe_structure(tags.get_content(page, tag)) if tag == tags.DESCRIPTION else None
             if tag in (_GDAL_METADATA, tags.DESCRIPTION) and isinstance(value, TagValue):
-                value = TagValue(value.field_type, _drop_stale_parts(value.content, left_out))
+                content = _drop_stale_parts(value.content, left_out, changes_values=changes_values)
+                value = TagValue(value.field_type, content)
             if _is_kept(tag, number, pages, program, is_turned=is_turned):
-                label = "map coordinates" if tag in _GEOGRAPHIC else "" if tag in _UNNAMED else _name(tag)
+                label = "map coordinates" if tag in _GEOGRAPHIC else "" if tag in _UNNAMED else name_tag(tag)
                 blocks.append(NativeBlock(f"description of {structure}" if structure else label, (number, tag), value))
             elif structure:
                 left_out.add(f"description of {structure}")
@@ -63,13 +76,15 @@ def read_blocks(pages: Sequence[Directory], images: int, *, is_turned: bool) -> 
             elif number and tag in (tags.XMP, _EXIF, _GPS) and value != pages[0].get(tag):
                 left_out.add(f"{_HELD[tag]} of a further page")
             # EXIF holds the caption of the first page.
-            elif tag not in _STRUCTURE | _HELD.keys() | {tags.DESCRIPTION}:
-                left_out.add(f"tag {tag} ({_name(tag)})")
+            elif tag not in STRUCTURE | _HELD.keys() | {tags.DESCRIPTION, *_RESOLUTION}:
+                left_out.add(f"tag {tag} ({name_tag(tag)})")
+        if number:  # a resolution without content removes that of the first page
+            blocks += [NativeBlock("", (number, tag), TagValue(3, b"")) for tag in _RESOLUTION if tag not in page]
         if number and _has_other_profile(page, pages[0]):
             profile = page.get(tags.ICC_PROFILE, TagValue(7, b""))  # without content, it removes the first page's
             blocks.append(NativeBlock("colour profile of a further page", (number, tags.ICC_PROFILE), profile))
     if program == "ImageJ" and _IMAGEJ_DATA in pages[0]:
-        blocks += _read_imagej_data(pages[0], left_out)
+        blocks += _read_imagej_data(pages[0], left_out, changes_values=changes_values)
     return blocks, [f"not kept: {', '.join(sorted(left_out))}"] if left_out else []
 
 
@@ -91,8 +106,7 @@ def _is_kept(tag: int, number: int, pages: Sequence[Directory], program: str | N
             return program is not None
         return describe_structure(tags.get_content(page, tag)) is None
     if tag in _RESOLUTION:  # ImageData has the resolution of the first page if it has a unit
-        is_other = any(page.get(each) != pages[0].get(each) for each in _RESOLUTION)
-        return tags.get_integer(page, tags.RESOLUTION_UNIT, 2) == 1 or is_other or (program, number) == ("ImageJ", 0)
+        return number > 0 or tags.get_integer(page, tags.RESOLUTION_UNIT, 2) == 1 or program == "ImageJ"
     if tag == tags.EXTRA_SAMPLES:  # alpha after another band counts as a band, but keeps its meaning
         return bool({1, 2} & {*tags.get_integers(page, tag)[1:]})
     if number > 0 and tag in _HELD:  # EXIF and GPS without their directories are only pointers into the old file
@@ -140,20 +154,23 @@ def _find_program(pages: Sequence[Directory], images: int) -> str | None:
     return None
 
 
-def _drop_stale_parts(text: bytes, left_out: set[str]) -> bytes:
-    """Return a description or GDAL's metadata without statistics and places in pixels, which are named."""
-    for pattern, label in (
-        (rb"<Item\b[^>]*\bname=[\"']STATISTICS_[^>]*>.*?</Item>\s*", "statistics in the metadata of GDAL"),
-        (rb"<((?:\w+:)?ROI)\b[^>]*>.*?</\1>|<(?:\w+:)?ROIRef\b[^>]*/>", "regions of interest in OME-XML"),
+def _drop_stale_parts(text: bytes, left_out: set[str], *, changes_values: bool) -> bytes:
+    """Return a description or GDAL's metadata without parts that are no longer true, which are named."""
+    is_xml = text.lstrip().startswith(b"<")
+    for pattern, label, is_stale in (
+        (rb"<Item\b[^>]*\bname=[\"']STATISTICS_[^>]*>.*?</Item>\s*", "statistics in the metadata of GDAL", is_xml),
+        (rb"<((?:\w+:)?ROI)\b[^>]*>.*?</\1>|<(?:\w+:)?ROIRef\b[^>]*/>", "regions of interest in OME-XML", is_xml),
+        (rb"<Item\b[^>]*\brole=[\"'](?:scale|offset)[^>]*>.*?</Item>\s*", _SCALES, is_xml and changes_values),
+        (rb"^(?:min|max|cf|c\d|vunit)=[^\n\0]*\n?", _RANGES, text.startswith(b"ImageJ=") and changes_values),
     ):
-        shorter = re.sub(pattern, b"", text, flags=re.DOTALL) if text.lstrip().startswith(b"<") else text
+        shorter = re.sub(pattern, b"", text, flags=re.DOTALL | re.MULTILINE) if is_stale else text
         left_out |= {label} if shorter != text else set()
         text = shorter
     return text
 
 
-def _read_imagej_data(page: Directory, left_out: set[str]) -> list[NativeBlock]:
-    """Return ImageJ's labels and other texts in the byte order of this machine, without what has places in pixels."""
+def _read_imagej_data(page: Directory, left_out: set[str], *, changes_values: bool) -> list[NativeBlock]:
+    """Return ImageJ's labels and other texts in the byte order of this machine, without what is no longer true."""
     data, lengths = tags.get_content(page, _IMAGEJ_DATA), iter(tags.get_integers(page, _IMAGEJ_COUNTS))
     order, head, body = ">" if data[:4] == b"IJIJ" else "<", b"", b""
     counts = [0]
@@ -165,6 +182,8 @@ def _read_imagej_data(page: Directory, left_out: set[str]) -> list[NativeBlock]:
             word, parts = _IMAGEJ_WORDS.get(name), [next(lengths) for _ in range(number)]
             if word is None:
                 left_out.add("regions of interest and overlays of ImageJ")
+            elif name == b"rang" and changes_values:
+                left_out.add(_RANGES)
             else:
                 head += struct.pack("=II", kind, number)
                 counts += parts
@@ -215,7 +234,7 @@ def replace_no_data(blocks: Sequence[NativeBlock], value: float | None) -> list[
     """Return blocks with another value of samples without data, or none."""
     others = [block for block in blocks if block.key[1] != _NO_DATA]
     content = TagValue(2, repr(value).encode() + b"\0")
-    return [*others, NativeBlock(_name(_NO_DATA), (0, _NO_DATA), content)] if value is not None else others
+    return [*others, NativeBlock(name_tag(_NO_DATA), (0, _NO_DATA), content)] if value is not None else others
 
 
 def adjust_blocks(image: ImageData) -> list[Directory]:
@@ -237,17 +256,43 @@ def adjust_blocks(image: ImageData) -> list[Directory]:
     for (number, tag), value in blocks.items():
         if number >= len(pages) or (tag == tags.EXTRA_SAMPLES and len(value.to_numbers()) != len(extra)):
             continue
+        factors = image.find_factors(number)
         if tag in (_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _RPC):
-            value = _adjust_place(tag, value, image.factors, is_point=_is_point(blocks.get((number, _GEO_KEYS))))
-        elif tag in _RESOLUTION[:2] and is_imagej and number == 0:
-            factor = image.factors[1 if tag == tags.X_RESOLUTION else 0]
-            value = tags.make_rational(*(number * factor for number in value.to_numbers()))
+            value = _adjust_place(tag, value, factors, is_point=_is_point(blocks.get((number, _GEO_KEYS))))
+        elif tag in _RESOLUTION[:2] and is_imagej:
+            value = _scale_resolution(tag, value, factors)
         elif tag == tags.DESCRIPTION and is_imagej:
             value = TagValue(2, _adjust_imagej(value.content, image.factors))
         elif tag == tags.DESCRIPTION and describe_structure(value.content):
             value = TagValue(2, _adjust_ome(value.content, image))
         pages[number][tag] = value
     return pages
+
+
+def set_page_resolutions(image: ImageData, resolution: float | Literal["keep", "scale"]) -> tuple[NativeBlock, ...]:
+    """Return the blocks of an upscaled image with the resolutions that its pages are to state.
+
+    Those of the first page are in ``ImageData``, and ImageJ's, which are not about print, are always scaled.
+    """
+    native = _get_native_tags(image)
+    if resolution == "keep" or not native or _is_for_imagej(native):
+        return image.native_blocks
+    blocks = []
+    for block in image.native_blocks:
+        number, tag = block.key
+        if tag not in _RESOLUTION:
+            blocks.append(block)
+        elif resolution == "scale":  # pixels of which only the aspect is known stay as they are
+            unit = native.get((number, tags.RESOLUTION_UNIT), tags.make_integers(2)).to_numbers()
+            is_scaled = number < len(image.frames) and tag in _RESOLUTION[:2] and unit != [1]
+            content = _scale_resolution(tag, block.content, image.find_factors(number)) if is_scaled else block.content
+            blocks.append(replace(block, content=content))
+    return tuple(blocks)
+
+
+def _scale_resolution(tag: int, value: TagValue, factors: tuple[float, float]) -> TagValue:
+    factor = factors[1 if tag == tags.X_RESOLUTION else 0]
+    return tags.make_rational(*(number * factor for number in value.to_numbers()))
 
 
 def _is_point(value: object) -> bool:
@@ -306,7 +351,7 @@ def _adjust_ome(text: bytes, image: ImageData) -> bytes:
     return re.sub(rb"<(?:\w+:)?Pixels\b[^>]*>", adjust_pixels, text)
 
 
-def _name(tag: int) -> str:
+def name_tag(tag: int) -> str:
     """Return the name of a tag, which is looked up in tifffile's table."""
     from tifffile import TIFF
 

@@ -15,7 +15,7 @@ from esrgan.images import tiff_directories as tags
 from esrgan.images.source import UnsupportedImageError
 from esrgan.images.tiff_directories import Directory
 from esrgan.images.tiff_layout import Layout, find_segment_sizes, find_segment_tags
-from esrgan.images.tiff_metadata import read_no_data
+from esrgan.images.tiff_metadata import STRUCTURE, name_tag, read_no_data
 
 _REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
 # PhotometricInterpretations that are not converted to RGB (TIFF 6.0, §23; TIFF Technical Note on LogLuv; TIFF/EP).
@@ -148,6 +148,9 @@ def _mend(page: Directory, file_size: int) -> Directory:
         ValueError: The file is truncated.
     """
     mended = dict(page)
+    for tag in sorted(STRUCTURE & page.keys()):
+        if not tags.is_readable(page[tag]):
+            raise ValueError(f"the file is truncated, or damaged at tag {tag} ({name_tag(tag)})")
     if tags.get_integer(page, tags.ORIENTATION, 1) not in range(1, 9):
         del mended[tags.ORIENTATION]
     segment_tags = find_segment_tags(page)

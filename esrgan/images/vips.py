@@ -100,6 +100,8 @@ def decode(source: Source, *, edited: EditedFile | io.BytesIO | None = None, **o
     changes, notes = [], []
     data, is_tiff = _open(source, edited), source.file_format == "TIFF"
     loader = FILE_FORMATS[source.file_format].module  # the modules have the names of libvips' loaders and savers
+    if is_tiff:  # without it, large strips are errors and large texts crash; pixels are limited by the source
+        options["unlimited"] = True
     # fail_on="truncated" would accept truncated TIFF files, and "warning" would refuse intact ones that contain a text
     # without its terminator.
     image = getattr(load_vips().Image, f"{loader}load_source")(data, access="sequential", fail_on="error", **options)

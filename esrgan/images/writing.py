@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from esrgan.errors import ImageError, Problem
 from esrgan.files import atomic_write, describe_write_error
-from esrgan.images import formats, vips
+from esrgan.images import formats, tiff_metadata, vips
 from esrgan.images.exif import adjust_exif, read_orientation, read_resolution, strip_exif_prefix
 from esrgan.images.flatten import fit_alpha
 from esrgan.images.formats import (
@@ -138,6 +138,7 @@ def set_resolution(image: ImageData, resolution: float | Literal["keep", "scale"
     """
     if resolution == "keep":
         return image
+    image = dataclasses.replace(image, native_blocks=tiff_metadata.set_page_resolutions(image, resolution))
     if resolution == "scale":
         return dataclasses.replace(image, dpi_factors=image.factors)
     exif = strip_exif_prefix(image.exif or b"")

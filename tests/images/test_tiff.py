@@ -6,16 +6,12 @@ import struct
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from esrgan import images
 from esrgan.errors import ImageError
 from esrgan.images import tiff
-from tests.helpers.image_files import (
-    PROFILE,
-    UPRIGHT_XMP,
-    WIDTH,
-    noise,
-)
+from tests.helpers.image_files import EXIF, PROFILE, UPRIGHT_XMP, WIDTH, noise
 
 
 @pytest.mark.parametrize("options", [{"byteorder": ">"}, {"bigtiff": True}, {"byteorder": ">", "bigtiff": True}])
@@ -107,3 +103,55 @@ def test_many_announced_strips_take_no_time(tmp_path):
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(ImageError, match="pixels"):
         images.read_image(tmp_path / "a.tif")
+
+
+def test_large_descriptions_do_not_end_the_process(tmp_path):
+    pixels, text = noise(1)[..., 0], "x" * (26 << 20)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, description=text, metadata=None)
+    image_data = images.read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image_data.frames[0][..., 0], pixels)
+    assert text.encode() in image_data.exif
+
+
+@pytest.mark.parametrize("megabytes", [26, 65])
+def test_large_tags_are_named(tmp_path, megabytes):
+    pixels, size = noise(1)[..., 0], megabytes << 20
+    extra = [(37724, 7, size, bytes(size), True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata=None, extratags=extra)
+    image_data = images.read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image_data.frames[0][..., 0], pixels)
+    assert "tag 37724 (ImageSourceData)" in " ".join(image_data.notes)
+
+
+def test_large_compressed_strips_are_read(tmp_path):
+    pixels, options = noise(3, height=4200, width=4200), {"compressionargs": {"level": 0}, "rowsperstrip": 4200}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", compression="zlib", **options)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], pixels)
+
+
+@pytest.mark.parametrize("missing", [1, 2, 4, 8])
+def test_missing_ends_of_tags_are_errors_or_named(tmp_path, missing):
+    image, path = Image.fromarray(noise(3)), tmp_path / "a.tif"
+    image.save(path, compression="tiff_lzw")
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(ImageError, match="the file is truncated"):
+        images.read_image(path)
+    image.save(path, compression="tiff_lzw", icc_profile=PROFILE)
+    path.write_bytes(path.read_bytes()[:-missing])
+    image_data = images.read_image(path)
+    assert image_data.icc_profile is None
+    assert image_data.notes == ("not kept: unreadable parts of tag 34675 (InterColorProfile)",)
+
+
+def test_unreadable_exif_is_named(tmp_path):
+    image, path = Image.fromarray(noise(3)), tmp_path / "a.tif"
+    image.save(path, exif=EXIF)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].tags[34665].offset + 8
+        (start,) = struct.unpack_from("<I", data, offset)
+    for place in (offset, start + 10):  # the directory, and the value of its first tag
+        changed = bytearray(data)
+        struct.pack_into("<I", changed, place, 2**31)
+        path.write_bytes(changed)
+        assert "unreadable parts of tag 34665 (ExifTag)" in " ".join(images.read_image(path).notes)

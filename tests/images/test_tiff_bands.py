@@ -273,13 +273,28 @@ def test_file_without_pages_is_not_called_damaged(tmp_path):
 
 
 @pytest.mark.parametrize("planes", ["contig", "separate"])
-def test_only_the_grey_band_is_inverted_where_white_is_zero(tmp_path, planes):
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_only_the_grey_band_is_inverted_where_white_is_zero(tmp_path, planes, compression):
     pixels = noise(2)
     stored = np.moveaxis(pixels, -1, 0) if planes == "separate" else pixels
-    image = read(tmp_path, stored, photometric="miniswhite", planarconfig=planes, extrasamples=[0])
+    options = {"photometric": "miniswhite", "planarconfig": planes, "extrasamples": [0]}
+    image = read(tmp_path, stored, compression=compression, **options)
     np.testing.assert_array_equal(image.frames[0], np.dstack([255 - pixels[..., 0], pixels[..., 1]]))
     with tifffile.TiffFile(round_trip(tmp_path / "a.tif")) as file:
         assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
+
+
+def test_only_the_grey_band_of_12_bits_is_inverted(tmp_path):
+    values = RNG.integers(0, 2**12, (4, 6, 2))
+    read(tmp_path, np.zeros((4, 9, 2), np.uint8), photometric="miniswhite", planarconfig="contig", extrasamples=[2])
+    for tag, numbers in ((256, [6]), (258, [12, 12])):
+        patch_tag(tmp_path / "a.tif", tag, numbers)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        (offset,) = file.pages[0].dataoffsets
+    packed = np.packbits(values[..., None] >> np.arange(12)[::-1] & 1).tobytes()
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:offset] + packed)
+    expected = np.rint(np.dstack([4095 - values[..., 0], values[..., 1]]) * (65535 / 4095))
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], expected)
 
 
 def test_floats_of_which_the_lowest_is_white_keep_their_values(tmp_path):

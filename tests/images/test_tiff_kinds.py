@@ -4,6 +4,7 @@ import importlib
 import io
 import struct
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -213,3 +214,64 @@ def test_limits_of_each_sample_do_not_matter(tmp_path, dtype):
         tmp_path / "a.tif", pixels, photometric="rgb", compression="zlib", predictor=3, extratags=limits, **PLAIN
     )
     assert np.array_equal(images.read_image(tmp_path / "a.tif").frames[0], pixels.astype(np.float32))
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "lzma"])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("photometric", [0, 1, 3])
+def test_packed_samples_of_any_compression_have_the_full_range(tmp_path, compression, bits, photometric):
+    values = np.random.default_rng(0).integers(0, 2**bits, (6, 16))
+    packed = np.packbits(values[..., None] >> np.arange(bits)[::-1] & 1).tobytes()
+    code, encode = {
+        "none": (1, bytes),
+        "zstd": (50000, imagecodecs.zstd_encode),
+        "lzma": (34925, imagecodecs.lzma_encode),
+    }[compression]
+    colours = np.random.default_rng(1).integers(0, 256, (3, 2**bits))
+    palette = [(320, "H", [257 * int(level) for level in colours.ravel()])] if photometric == 3 else []
+    tags = size_tags(values[..., None], bits, photometric, code)
+    make_tiff(tmp_path / "a.tif", bytes(encode(packed)), [*tags, *palette])
+    grey = np.stack([values * (255 // (2**bits - 1))] * 3, axis=2)
+    expected = {0: 255 - grey, 1: grey, 3: colours.T[values]}[photometric]
+    frame = images.read_image(tmp_path / "a.tif").frames[0]
+    np.testing.assert_array_equal(np.broadcast_to(frame, expected.shape), expected)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_palette_with_alpha(tmp_path, compression):
+    pixels, palette = noise(2), np.random.default_rng(0).integers(0, 2**16, (3, 256), dtype=np.uint16)
+    code, encode = {"none": (1, bytes), "zstd": (50000, imagecodecs.zstd_encode)}[compression]
+    tags = [*size_tags(pixels, 8, 3, code), (320, "H", palette.ravel().tolist()), (338, "H", [2])]
+    make_tiff(tmp_path / "a.tif", bytes(encode(pixels.tobytes())), tags)
+    image = images.read_image(tmp_path / "a.tif")
+    assert image.has_alpha
+    np.testing.assert_array_equal(image.frames[0], np.dstack([palette.T[pixels[..., 0]] >> 8, pixels[..., 1]]))
+
+
+def test_palette_of_16_bits_keeps_them(tmp_path):
+    pixels, palette = noise(1, np.uint16)[..., 0], np.random.default_rng(0).integers(0, 2**16, (3, 2**16))
+    options = {"photometric": "palette", "colormap": palette.astype(np.uint16)}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options, **PLAIN)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], palette.T[pixels])
+
+
+@pytest.mark.parametrize(("photometric", "name"), [("separated", "CMYK"), ("ycbcr", "YCbCr")])
+def test_colours_that_a_rare_compression_lacks_are_named(tmp_path, photometric, name):
+    pixels = noise(4 if name == "CMYK" else 3)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, compression="zstd", **PLAIN)
+    with pytest.raises(ImageError, match=f"got {name} with ZSTD compression; convert it to deflate"):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_missing_tiles_of_palettes_have_its_colours(tmp_path):
+    palette, indices = np.random.default_rng(0).integers(0, 256, (3, 256)), noise(1, height=16, width=32)[..., 0]
+    options = {"photometric": "palette", "colormap": (257 * palette).astype(np.uint16), "tile": (16, 16)}
+    tifffile.imwrite(tmp_path / "a.tif", indices, extratags=[(42113, "s", 0, "7", True)], **options, **PLAIN)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        for tag in (324, 325):
+            entry = file.pages[0].tags[tag]
+            struct.pack_into({3: "<H", 4: "<I"}[int(entry.dtype)], data, entry.valueoffset, 0)
+    (tmp_path / "a.tif").write_bytes(data)
+    indices[:, :16] = 7
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], palette.T[indices])

@@ -188,6 +188,44 @@ def test_value_for_no_data_is_that_of_the_converted_samples(tmp_path, dtype, tex
         np.testing.assert_equal(np.float32(written), np.float32(image.no_data))
 
 
+@pytest.mark.parametrize(("photometric", "stated", "expected"), [(0, 0, 255), (0, 200, 55), (3, 7, 77), (3, 9, None)])
+def test_value_for_no_data_follows_inverted_samples_and_palettes(tmp_path, photometric, stated, expected):
+    pixels, options = noise(1)[..., 0], {"photometric": "miniswhite"}
+    pixels[2, 3] = stated
+    if photometric == 3:
+        palette = np.random.default_rng(0).integers(0, 2**16, (3, 256), dtype=np.uint16)
+        palette[:, 7] = 77 * 257
+        palette[:, 9] = palette[:, 8]
+        options = {"photometric": "palette", "colormap": palette}
+    extra = [(42113, "s", 0, str(stated), True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=extra, **options, **PLAIN)
+    target, notes = upscale(tmp_path / "a.tif")
+    image = images.read_image(target)
+    assert image.no_data == expected
+    assert notes == (
+        (f"value for no data ({stated}) not kept, because converted samples do not tell it from others",)
+        if expected is None
+        else ()
+    )
+    if expected is not None:
+        assert {*image.frames[0][8, 12]} == {expected}
+
+
+@pytest.mark.parametrize(("bits", "peak"), [(1, 1), (4, 15)])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_value_for_no_data_follows_packed_samples(tmp_path, bits, peak, photometric):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((4, 8 // bits), 255, np.uint8), photometric=photometric, **PLAIN)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        tags = file.pages[0].tags
+        for tag, number in ((256, (8 // bits) * 8 // bits), (258, bits)):
+            struct.pack_into("<H", data, tags[tag].offset + 8, number)
+        struct.pack_into("<HHI4s", data, tags[282].offset, 42113, 2, 3, str(peak).encode().ljust(4, b"\0"))
+    (tmp_path / "a.tif").write_bytes(data)
+    image = images.read_image(tmp_path / "a.tif")
+    assert image.no_data == image.frames[0][0, 0, 0] == (255 if photometric else 0)
+
+
 def test_resolution_without_unit_and_of_each_page_is_kept(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(noise(3), photometric="rgb", resolution=(16, 11), resolutionunit=1, **PLAIN)
@@ -198,6 +236,38 @@ def test_resolution_without_unit_and_of_each_page_is_kept(tmp_path):
     with tifffile.TiffFile(target) as file:
         found = [tuple(page.tags[tag].value for tag in (282, 283, 296)) for page in file.pages]
     assert found == [((16, 1), (11, 1), 1), ((300, 1), (150, 1), 2)]
+
+
+@pytest.mark.parametrize("version", ["white is 0", "12 bits"])
+def test_what_values_mean_is_left_out_if_they_change(tmp_path, version):
+    text = """<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item>
+<Item name="OFFSET" sample="0" role="offset">3</Item><Item name="AREA">forest</Item></GDALMetadata>"""
+    pixels, photometric = noise(1, np.uint16)[..., 0], "miniswhite" if version == "white is 0" else "minisblack"
+    extra = [(42112, "s", 0, text, True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, extratags=extra, **PLAIN)
+    if version == "12 bits":
+        data = bytearray((tmp_path / "a.tif").read_bytes())
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            struct.pack_into("<H", data, file.pages[0].tags[258].offset + 8, 12)
+        (tmp_path / "a.tif").write_bytes(data)
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes[-1] == "not kept: scale and offset in the metadata of GDAL"
+    found = first_tags(target)[42112]
+    assert "forest" in found
+    assert "role" not in found
+
+
+def test_ranges_of_inverted_images_of_imagej_are_left_out(tmp_path):
+    pixels, metadata = noise(2, np.uint16).transpose(2, 0, 1), {"axes": "ZYX", "Labels": ["a", "b"]}
+    metadata |= {"min": 500.0, "max": 3600.0, "cf": 0, "c0": 1.0, "c1": 2.0, "vunit": "mm", "Ranges": (500.0, 3600.0)}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, photometric="miniswhite", metadata=metadata)
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes == ("not kept: ranges and calibration of values of ImageJ",)
+    with tifffile.TiffFile(target) as file:
+        np.testing.assert_array_equal(file.series[0].asarray()[:, ::4, ::4], 65535 - pixels)
+        found = file.imagej_metadata
+    assert (found["slices"], found["Labels"]) == (2, ["a", "b"])
+    assert not {"min", "max", "cf", "c0", "c1", "vunit", "Ranges"} & found.keys()
 
 
 def test_alpha_behind_other_bands_keeps_its_meaning(tmp_path):

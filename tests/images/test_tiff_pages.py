@@ -1,6 +1,7 @@
 """Tests of TIFF files whose pages were written by different programs, or with a directory for the first page only."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from esrgan import images
 from esrgan.errors import ImageError
-from tests.helpers.image_files import EXIF, GREY_PROFILE, PROFILE, XMP, noise, upscale
+from tests.helpers.image_files import EXIF, GREY_PROFILE, PROFILE, XMP, enlarge, noise, upscale
 
 PLAIN = {"metadata": None, "software": False}
 
@@ -121,3 +122,76 @@ def test_tags_of_the_first_page_alone_hold_for_all(tmp_path):
         writer.write(pages[0], photometric="rgb", metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
         writer.write(pages[1], photometric="rgb", metadata=None)
     assert [frame.shape for frame in images.read_image(tmp_path / "a.tif").frames] == [(8, 8, 3)] * 2
+
+
+@pytest.mark.parametrize("second", [0, 1])
+def test_each_page_has_the_colours_of_its_own_palette(tmp_path, second):
+    indices, palettes = noise(1)[..., 0], np.random.default_rng(0).integers(0, 256, (2, 3, 256))
+    palettes[second] = palettes[second][:1]  # grey
+    options = {"photometric": "palette"}
+    path = write_pages(
+        tmp_path / "a.tif", *((indices, options | {"colormap": (257 * each).astype(np.uint16)}) for each in palettes)
+    )
+    frames = images.read_image(path).frames
+    for frame, palette in zip(frames, palettes, strict=True):
+        np.testing.assert_array_equal(frame, palette.T[indices])
+
+
+def test_place_and_resolution_follow_the_size_of_each_page(tmp_path):
+    extra = [(33550, "d", 3, (10.0, 10.0, 0.0), True), (33922, "d", 6, (4.0, 0.0, 0.0, 500.0, 900.0, 0.0), True)]
+    options = {"extratags": extra, "resolution": (100, 100), "resolutionunit": 2}
+    path = write_pages(
+        tmp_path / "a.tif", (noise(3, height=6, width=8), options), (noise(3, height=12, width=16), options)
+    )
+    image = images.read_image(path)
+    frames = tuple(frame.repeat(32 // len(frame[0]), 0).repeat(32 // len(frame[0]), 1) for frame in image.frames)
+    images.write_image(path, images.set_resolution(replace(image, frames=frames), "scale"), overwrite=True)
+    with tifffile.TiffFile(path) as file:
+        found = [(page.tags[33550].value[0], page.tags[33922].value[0], page.tags[282].value[0]) for page in file.pages]
+    assert found == [(2.5, 16, 400), (5, 8, 200)]
+
+
+@pytest.mark.parametrize(
+    ("resolution", "expected"),
+    [
+        ("keep", [(300, 300), (150, 100), None]),
+        ("scale", [(1200, 1200), (600, 400), None]),
+        (600, [(600, 600)] * 3),
+    ],
+)
+def test_resolution_of_each_page_follows_the_choice(tmp_path, resolution, expected):
+    first, second = ({"resolution": each, "resolutionunit": 2} for each in ((300, 300), (150, 100)))
+    path = write_pages(tmp_path / "a.tif", (noise(3), first), (noise(3), second), (noise(3), first))
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        for tag in (282, 283):
+            struct.pack_into("<H", data, file.pages[2].tags[tag].offset, tag + 65000 - 282)  # private tags
+    path.write_bytes(data)
+    images.write_image(path, images.set_resolution(enlarge(images.read_image(path)), resolution), overwrite=True)
+    with tifffile.TiffFile(path) as file:
+        for page, values in zip(file.pages, expected, strict=True):
+            found = tuple(page.tags[tag].value[0] for tag in (282, 283) if tag in page.tags)
+            assert (found or None) == values
+
+
+def test_resolution_without_unit_is_replaced(tmp_path):
+    options = {"resolution": (16, 11), "resolutionunit": 1}
+    path = write_pages(tmp_path / "a.tif", (noise(3), options), (noise(3), options))
+    images.write_image(path, images.set_resolution(enlarge(images.read_image(path)), 600), overwrite=True)
+    with tifffile.TiffFile(path) as file:
+        found = [[page.tags[tag].value for tag in (282, 283, 296)] for page in file.pages]
+    assert found == [[(600, 1), (600, 1), 2]] * 2
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+@pytest.mark.parametrize("turned", [0, 1])
+def test_resolution_of_each_page_is_turned_with_it(tmp_path, unit, turned):
+    options = {"resolution": (204, 98), "resolutionunit": unit}
+    pages = [(noise(3), options | {"extratags": [(274, 3, 1, 6, True)]} if i == turned else options) for i in range(2)]
+    target, _ = upscale(write_pages(tmp_path / "a.tif", *pages))
+    with tifffile.TiffFile(target) as file:
+        found = [tuple(page.tags[tag].value[0] for tag in (282, 283)) for page in file.pages]
+    ratios = [x / y for x, y in found]
+    assert ratios == pytest.approx([98 / 204 if i == turned else 204 / 98 for i in range(2)])
+    if unit == 2:
+        assert {*found[0]} == {204, 98}
