@@ -24,7 +24,8 @@ def measure_luma(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the luma (H, W), float32 in [0, 255], of an image (H, W, 1 | 3 | 4), uint8."""
     if pixels.shape[2] == 1:
         return pixels[..., 0].astype(np.float32)
-    return pixels[..., :3] @ np.array(LUMA_WEIGHTS, np.float32)
+    weights = np.array(LUMA_WEIGHTS, np.float32)
+    return np.asarray(pixels[..., :3] @ weights, np.float32)
 
 
 def measure_blockiness(luma: NDArray[np.float32]) -> float:
