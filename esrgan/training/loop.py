@@ -18,7 +18,7 @@ from esrgan.errors import TrainingError
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
-from esrgan.training.checkpoint import save_checkpoint
+from esrgan.training.checkpoint import STAGES, save_checkpoint
 from esrgan.training.dry_run import try_stages
 from esrgan.training.options import TrainOptions
 from esrgan.training.recovery import MAX_ROLLBACKS
@@ -173,6 +173,11 @@ def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -
         Interrupted: If a signal asked for it, once a checkpoint is written.
     """
     files, name = run.files, state.stage.name
+    may_save_model = (due.validation and state.data.validation) or due.model_epoch is not None or due.end
+    if may_save_model and (is_healthy or due.end) and not _has_checkpoint(run):
+        # Comes first, because a run that ends with a model but without a checkpoint could not be resumed.
+        state.pending_validation = is_healthy
+        _save_checkpoint(run, state)
     is_best = False
     if due.validation and state.data.validation:
         state.pending_validation = is_healthy
@@ -247,6 +252,10 @@ def _save_checkpoint_and_stop(run: Run, state: StageState) -> NoReturn:
         f"stopped after step {state.done} of {state.stage.name}; checkpoint "
         f"{run.files.checkpoint(state.stage.name)} written; run the same command with --resume auto to continue"
     )
+
+
+def _has_checkpoint(run: Run) -> bool:
+    return distributed.broadcast_object(lambda: any(run.files.checkpoint(name).exists() for name in STAGES))
 
 
 def _save_checkpoint(run: Run, state: StageState) -> None:
