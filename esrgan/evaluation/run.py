@@ -252,7 +252,7 @@ def _choose_folders(
         name: [expand_user(each).resolve() for each in ([source] if isinstance(source, str) else source[:2]) if each]
         for name, source in sources.items()
     }
-    names = unique_names(paths[0].with_name(f"{paths[0].name}.x") for paths in places.values())
+    names = unique_names(f"{paths[0].name or 'root'}.x" for paths in places.values())
     folders = {dataset: expand_user(options.out_dir) / name for dataset, name in zip(sources, names, strict=True)}
     longest = [
         _check_folder(folders[dataset], places[dataset], dataset_images, methods, bool(options.strips))

@@ -65,6 +65,18 @@ def test_images_must_suit_the_vgg_network() -> None:
     assert sizes == [(16, 16), (16, 16)]
 
 
+@pytest.mark.parametrize("degradation", ["degradation", "photo_degradation"])
+def test_scale_1_trains_without_lr_images_if_its_patches_are_degraded(
+    tiny_config: Make, tmp_path: Path, degradation: str
+) -> None:
+    options = {"stage": "pretraining", "max_steps": 1}
+    stage = {"val_datasets": []}
+    config = tiny_config(scale_factor=1, pretraining=stage)
+    with pytest.raises(EsrganError, match="expected LR images for scale 1, got none"):
+        run(config, tmp_path, **options)
+    assert run(tiny_config(scale_factor=1, pretraining=stage | {degradation: {}}), tmp_path, **options) is True
+
+
 def test_missing_val_datasets_are_named_instead_of_their_default(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(data_root=str(tmp_path / "data"))
     for section in ("pretraining", "training"):
