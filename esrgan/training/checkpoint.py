@@ -62,8 +62,9 @@ class RunFiles:
             has_logs = (folder / "logs" / name).exists() and not may_have_logs
             return has_logs or any(split_run(path.name)[0] == name for path in folder.glob("*"))
 
-        if name is not None and (Path(name).name != name or len(os.fsencode(name)) > MAX_RUN_NAME):
-            raise WeightsError(f"run name {name}: expected a part of a file name of at most {MAX_RUN_NAME} bytes")
+        is_wrong = name is not None and (Path(name).name != name or name in ("", ".."))
+        if is_wrong or len(os.fsencode(name or "")) > MAX_RUN_NAME:
+            raise WeightsError(f"run name {name!r}: expected a part of a file name of at most {MAX_RUN_NAME} bytes")
         if name is not None and is_taken(name):
             remedy = "choose another name, or resume it with --resume auto"
             if may_have_logs:

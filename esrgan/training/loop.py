@@ -20,7 +20,7 @@ from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
 from esrgan.training.checkpoint import STAGES, save_checkpoint
 from esrgan.training.dry_run import try_stages
-from esrgan.training.options import TrainOptions
+from esrgan.training.options import TrainOptions, check_options
 from esrgan.training.recovery import MAX_ROLLBACKS
 from esrgan.training.report import describe_progress, report_interval, report_start, report_validation
 from esrgan.training.schedule import Due, what_is_due
@@ -43,7 +43,7 @@ def train(config: Config, options: TrainOptions) -> bool:
         True if the run is complete; False if it was interrupted: with ``resume="auto"`` in the options, it continues.
 
     Raises:
-        EsrganError: If the datasets, weight files or the device cannot be used. Nothing has been trained then.
+        EsrganError: If the options, datasets, weight files or the device cannot be used. Nothing has been trained then.
         TrainingError: If the run cannot continue, because it diverged or the disk is full, for example. The last
             checkpoint is intact.
         LostProcessError: If another process of the run has ended.
@@ -60,6 +60,7 @@ def train(config: Config, options: TrainOptions) -> bool:
         pretraining is done: saved_models/tiny_RRDB_PSNR_x4.pth
         True
     """
+    check_options(options)
     with (
         show_messages(),
         distributed.process_group(options.device) as device,

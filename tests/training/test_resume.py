@@ -783,7 +783,7 @@ def test_library_runs_without_a_file_are_told_apart_by_content(
     assert "resuming from there" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["a/b", "x" * 201])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 201])
 def test_run_names_that_cannot_name_files_are_refused(tiny_config: Make, tmp_path: Path, name: str) -> None:
     with pytest.raises(WeightsError, match="expected a part of a file name of at most 200 bytes"):
         run(tiny_config(), tmp_path, stage="pretraining", run_name=name)
