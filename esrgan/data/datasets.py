@@ -260,7 +260,7 @@ def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, n
 def _explain_sizes(high: tuple[int, ...], low: tuple[int, ...], scale: int) -> str:
     """Return what to do about an LR image (height, width, …) that does not fit the size of its HR image."""
     if low[:2] == high[:2]:
-        return f"both folders have images of the same size; use LR images of 1/{scale}, or scale_factor 1"
+        return f"it is as large as its HR image; use LR images of 1/{scale}, or scale_factor 1"
     if all(abs(a * scale - b) < scale for a, b in zip(high[:2], low[:2], strict=True)):
         return "HR and LR are exchanged; name the folder of the larger images as hr"
     if low[0] > high[0] and low[1] > high[1]:
