@@ -16,7 +16,7 @@ from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import EsrganError
-from esrgan.files import expand_user, remove_abandoned
+from esrgan.files import expand_user, find_folder_problem, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
 from esrgan.text import one_line
@@ -147,7 +147,11 @@ def _open_files(
 ) -> tuple[RunFiles, RunLog | None]:
     loggers = distributed.broadcast_object(lambda: check_loggers(config.logging))
     files = distributed.broadcast_object(lambda: _choose_files(config, options, start, found))
-    if distributed.rank() > 0 or options.dry_run:
+    if distributed.rank() > 0:
+        return files, None
+    if options.dry_run:
+        if problem := find_folder_problem(files.folder) or find_folder_problem(files.logs):
+            raise EsrganError(problem)
         return files, None
     resume = start.resume
     position = (0, False)
