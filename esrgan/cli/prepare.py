@@ -209,7 +209,7 @@ def _preview(args: argparse.Namespace) -> int:
     from esrgan.text import format_count
     from esrgan.training.inputs import data_root_of, make_degradation
 
-    check_replaceable(PREVIEW_FILE)
+    check_replaceable(PREVIEW_FILE, "move it, or run the command in another folder")
     names = list(args.dataset)
     if names[0].endswith(".json"):
         config = load(names.pop(0))

@@ -42,8 +42,8 @@ def add_evaluation_options(parser: argparse._ActionsContainer, metrics: str = "p
         type=_split_datasets,
         default="set5",
         metavar="LIST",
-        help="comma-separated dataset names, HR folders, HR=LR or HR=LR=TEMPLATE folders, or =LR folders without "
-        "ground truth (default: set5)",
+        help="comma-separated dataset names, HR folders, HR=LR or HR=LR=TEMPLATE[=HR_TEMPLATE] folders, or =LR folders "
+        "without ground truth (default: set5)",
     )
     parser.add_argument(
         "--metrics",

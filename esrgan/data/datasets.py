@@ -136,18 +136,26 @@ def find_pairs_and_problems(
     pairs: list[ImagePair] = []
     problems: list[Problem] = []
     for spec in datasets:
-        match = find_dataset(spec, split, scale, data_root)
+        match = find_dataset(spec, split, scale, data_root, degraded=degraded)
         pairs += match.pairs
         problems += match.problems
-        if scale == 1 and not degraded and any(pair.low is None for pair in match.pairs):
-            place = f"dataset {spec if isinstance(spec, str) else spec[0]}"
-            remedy = 'name their folder too, as {"hr": …, "lr": …} or HR=LR; images made here would be the HR images'
-            problems.append(Problem(place, "LR images for scale 1", "none", remedy))
     return pairs, problems
 
 
-def find_dataset(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -> Match:
-    """Find the pairs of one dataset and the problems that prevent its use, and log what is left out."""
+def find_dataset(spec: DatasetSpec, split: Split, scale: int, data_root: Path, *, degraded: bool = False) -> Match:
+    """Find the pairs of one dataset and the problems that prevent its use, and log what is left out.
+
+    The arguments are those of ``find_pairs``.
+    """
+    match = _find_dataset(spec, split, scale, data_root)
+    if scale == 1 and not degraded and any(pair.low is None for pair in match.pairs):
+        place = f"dataset {spec if isinstance(spec, str) else spec[0]}"
+        remedy = 'name their folder too, as {"hr": …, "lr": …} or HR=LR; images made here would be the HR images'
+        match.problems.append(Problem(place, "LR images for scale 1", "none", remedy))
+    return match
+
+
+def _find_dataset(spec: DatasetSpec, split: Split, scale: int, data_root: Path) -> Match:
     if spec == "skimage":
         if "skimage" in extras.missing_modules("train"):
             problem = Problem("dataset skimage", "the scikit-image package", "none", "pip install 'esrgan[train]'")
@@ -252,7 +260,7 @@ def load_pair(pair: ImagePair, scale: int, channels: int) -> tuple[np.ndarray, n
 def _explain_sizes(high: tuple[int, ...], low: tuple[int, ...], scale: int) -> str:
     """Return what to do about an LR image (height, width, …) that does not fit the size of its HR image."""
     if low[:2] == high[:2]:
-        return f"both folders have images of the same size; use LR images of 1/{scale}, or scale_factor 1"
+        return f"it is as large as its HR image; use LR images of 1/{scale}, or scale_factor 1"
     if all(abs(a * scale - b) < scale for a, b in zip(high[:2], low[:2], strict=True)):
         return "HR and LR are exchanged; name the folder of the larger images as hr"
     if low[0] > high[0] and low[1] > high[1]:

@@ -35,8 +35,15 @@ class _Job:
 
 
 def lr_folder(folder: Path, scale: int) -> Path:
-    """Return the folder for the LR images of a folder: ``photos_LR_x4`` next to ``photos``."""
+    """Return the folder for the LR images of a folder: ``photos_LR_x4`` next to ``photos``.
+
+    Raises:
+        DatasetError: If nothing can be next to it, because it is the root of the file system.
+    """
     folder = folder if folder.name not in ("", "..") else folder.resolve()
+    if not folder.name:
+        what = "no folder of LR images can be next to the root of the file system"
+        raise DatasetError(Problem.failure(folder, what, "name a folder in it"))
     return folder.with_name(f"{folder.name}_LR_x{scale}")
 
 

@@ -47,9 +47,14 @@ def find_lr_image(folder: Path, keys: Mapping[str, Path]) -> tuple[str, str] | N
             got = " of ".join(f"{path.relative_to(folder)}{_format(size)}" for size, _, path, _ in (low, high))
             template = "{part}{{stem}}" if kind == "start" else "{{stem}}{part}"
             lr, hr = (template.format(part=each[-1]) for each in (low, high))
-            names = f' (this folder twice) with lr_template "{lr}" and hr_template "{hr}"'
+            names = f" (this folder twice) with {describe_templates(lr, hr)}"
             return got, "" if kind == "folder" else names
     return None
+
+
+def describe_templates(low: str, high: str) -> str:
+    """Describe how to give templates for the names of LR and HR images: in a configuration, and to ``esrgan test``."""
+    return f'lr_template "{low}" and hr_template "{high}" (HR=LR={low}={high})'
 
 
 def size_ratio(one: Path, two: Path) -> int | None:

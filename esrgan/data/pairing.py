@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from esrgan.data.mixtures import LR_NAME, SCALES, find_lr_image, size_ratio
+from esrgan.data.mixtures import LR_NAME, SCALES, describe_templates, find_lr_image, size_ratio
 from esrgan.errors import Problem
 from esrgan.text import format_count
 
@@ -116,7 +116,7 @@ def match_folders(
             example = match.pairs[0]
             remedy = f"add or remove images; others are paired as {example.high.name} and {example.low.name}"  # type: ignore[union-attr]
         elif namings:
-            remedy = "correct lr_template or hr_template, which fit none of them"
+            remedy = f"correct {describe_templates(namings[0].low, namings[0].high)}, which fit none of them"
         else:
             remedy = _explain_mismatch(high_keys, low_keys, scale)
         match.problems.append(Problem(f"dataset {high}", expected, " and ".join(got), remedy))
@@ -233,7 +233,13 @@ def _name_some(paths: Sequence[Path], folder: Path) -> str:
 def _explain_mismatch(high_keys: Keys, low_keys: Keys, scale: int) -> str:
     """Return what to do about folders of which no images match."""
     for other in (each for each in SCALES if each != scale):
-        if _best_naming(_NAMINGS, high_keys, low_keys, other)[1]:
+        naming, found = _best_naming(_NAMINGS, high_keys, low_keys, other)
+        first = next(((high, lows[0]) for high, lows in found.items()), None)
+        low, high = (each.replace("{scale}", str(other)) for each in (naming.low, naming.high))
+        if first and size_ratio(*first) == scale and not set("/{}") & set((low + high).replace("{stem}", "")):
+            templates = describe_templates(low, high)
+            return f"their names are those of ×{other}, but their sizes fit; describe the names with {templates}"
+        if found:
             return f"their names are those of ×{other}; name the folder for ×{scale}, or set scale_factor to {other}"
     if high_keys is low_keys:
         return 'name it once to have LR images made, or describe the names with "lr_template", such as "{stem}_small"'

@@ -49,6 +49,10 @@ class Source:
         """The identity of the file: path, size and modification time."""
         return file_key(self.path)
 
+    def tile_name(self, number: int) -> str:
+        """Return the path of a tile below the folder of tiles, with the ending that BasicSR gives to its sub-images."""
+        return f"{self.name}_s{number:03}.png"
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -65,8 +69,8 @@ class Tile:
 
     @property
     def name(self) -> str:
-        """The path below the folder of tiles, which has the ending that BasicSR gives to its sub-images."""
-        return f"{self.source.name}_s{self.number:03}.png"
+        """The path below the folder of tiles."""
+        return self.source.tile_name(self.number)
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the pixels of this tile."""

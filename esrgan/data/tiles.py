@@ -36,7 +36,7 @@ from esrgan.data.tile_choice import (
 )
 from esrgan.data.tile_sheet import make_sheet
 from esrgan.errors import DatasetError, EsrganError, Problem, shorten
-from esrgan.files import expand_user, lock, write_text
+from esrgan.files import expand_user, find_name_problem, lock, write_text
 from esrgan.machine import map_in_threads
 from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable, is_output
 from esrgan.progress import Progress, explain_interrupt
@@ -106,7 +106,7 @@ def _cut_sources(
 
 
 def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems: list[str | Problem]) -> list[Source]:
-    """Return the images to cut, and add those whose tiles would have the names of others to the problems."""
+    """Return the images to cut, and add those whose tiles cannot have their names to the problems."""
     folders: set[str] = set()
     sources: dict[Path, Source] = {}
     taken: dict[str, Path] = {}
@@ -134,7 +134,9 @@ def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems:
         for path in (pair.high for pair in pairs):
             below = path.relative_to(folder) if folder else Path(path.name)
             source = Source(path, (place / below.with_suffix("")).as_posix())
-            if taken.setdefault(source.name, path) == path:
+            if problem := find_name_problem(out / source.tile_name(1)):
+                problems.append(problem)
+            elif taken.setdefault(source.name, path) == path:
                 sources.setdefault(Path(os.path.realpath(path)), source)
             else:
                 got = f"{taken[source.name].name} as well"

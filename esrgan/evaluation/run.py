@@ -57,8 +57,9 @@ def evaluate(
     Args:
         models: Weight files, checkpoints, model names or loaded generators (``GeneratorFile``), all of the same scale
             and number of channels: a list, or a dictionary with the names that they have in the results.
-        datasets: Dataset names, HR folders, "HR=LR" pairs of folders, or "=LR" folders without ground truth. In a
-            ``Path`` or a tuple of HR and LR folders, "=" is part of the name.
+        datasets: Dataset names, HR folders, "HR=LR" pairs of folders, "HR=LR=TEMPLATE=HR_TEMPLATE" with templates for
+            the names of their images, or "=LR" folders without ground truth. In a ``Path`` or a tuple of HR and LR
+            folders, "=" is part of the name.
         metrics: Names of ``esrgan.metrics.METRICS``, groups ("psnr", "ssim", "niqe", "lpips", "dists", "vgg16",
             "vggstats"), or "all". The first in the order of ``METRICS`` ranks the images.
         options: Settings; None for the defaults.
@@ -198,14 +199,17 @@ def _parse_dataset(dataset: Dataset) -> tuple[str, str | Folders]:
             folders = Folders(*(part and os.fspath(part) for part in dataset))  # type: ignore[arg-type]
         except TypeError as error:
             raise DatasetError(f"datasets: expected a tuple of HR and LR folders, got {dataset!r}") from error
-        return "=".join(part or "" for part in folders[:3]).rstrip("="), folders
+        parts = folders[:3] if folders.high_template == "{stem}" else folders
+        return "=".join(part or "" for part in parts).rstrip("="), folders
     name = os.fspath(dataset)
     if not isinstance(dataset, str) or ("=" in name and describe_path(expand_user(name)) == "a folder"):
         return name, Folders(name)
-    high, low, template = [*name.split("=", 2), "", ""][:3]
+    high, low, low_template, high_template = [*name.split("=", 3), "", "", ""][:4]
     if not high and not low:
         raise DatasetError("datasets: expected names, folders, HR=LR or =LR folders, got an empty entry")
-    return name, Folders(high, low or None, template or None) if low or template else high
+    if low_template or high_template:
+        return name, Folders(high, low or None, low_template or "{stem}", high_template or "{stem}")
+    return name, Folders(high, low) if low else high
 
 
 def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
@@ -252,7 +256,7 @@ def _choose_folders(
         name: [expand_user(each).resolve() for each in ([source] if isinstance(source, str) else source[:2]) if each]
         for name, source in sources.items()
     }
-    names = unique_names(paths[0].with_name(f"{paths[0].name}.x") for paths in places.values())
+    names = unique_names(f"{paths[0].name or 'root'}.x" for paths in places.values())
     folders = {dataset: expand_user(options.out_dir) / name for dataset, name in zip(sources, names, strict=True)}
     longest = [
         _check_folder(folders[dataset], places[dataset], dataset_images, methods, bool(options.strips))

@@ -190,9 +190,9 @@ def _write_atomically(path: Path, name: str, write: Callable[[BinaryIO], None], 
             write(file)
     except ImageError:
         raise
-    except FileExistsError as error:
-        raise ImageError(describe_write_error(path, error)) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file; encoders raise errors without one
+            raise ImageError(describe_write_error(path, error)) from error
         got = describe_error(error) if isinstance(error, OSError) else vips.describe_vips_error(error)
         remedy = "check the folder and its free disk space, or choose another format"
         raise ImageError(Problem.failure(path, f"cannot be written as {name}: {got}", remedy)) from error

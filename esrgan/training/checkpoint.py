@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import time
@@ -23,7 +22,8 @@ STAGES = ("pretraining", "training")
 MAX_RUN_NAME = 200  # bytes; names of files may have 255 and end in "_Compact_ESRGAN_x4_checkpoint_1.pth"
 STAGE_LABELS = {"pretraining": "PSNR", "training": "ESRGAN"}
 NETWORK_LABELS = {"rrdb": "RRDB", "compact": "Compact"}
-_FILE_STEM = re.compile(rf"(.+)_(?:{'|'.join(NETWORK_LABELS.values())})_(.+)")  # the run, and stage, scale and so on
+# The run, which may itself contain "_RRDB_PSNR_x4", and stage, scale and so on.
+_FILE_STEM = re.compile(rf"(.+)_(?:{'|'.join(NETWORK_LABELS.values())})_((?:{'|'.join(STAGE_LABELS.values())})_x\d.*)")
 # Keys of a configuration that do not make another run of it: lengths, validation, logs, and what differs by machine.
 NOT_IDENTIFYING = {
     *("num_epoch", "num_steps", "val_datasets", "validation_interval", "logging"),
@@ -60,15 +60,15 @@ class RunFiles:
 
         def is_taken(name: str) -> bool:
             has_logs = (folder / "logs" / name).exists() and not may_have_logs
-            patterns = (f"{glob.escape(name)}_{label}_[PE]*_x[0-9]*" for label in NETWORK_LABELS.values())
-            return has_logs or any(path for pattern in patterns for path in folder.glob(pattern))
+            return has_logs or any(split_run(path.name)[0] == name for path in folder.glob("*"))
 
-        if name is not None and (Path(name).name != name or len(os.fsencode(name)) > MAX_RUN_NAME):
-            raise WeightsError(f"run name {name}: expected a part of a file name of at most {MAX_RUN_NAME} bytes")
+        is_wrong = name is not None and (Path(name).name != name or name in ("", ".."))
+        if is_wrong or len(os.fsencode(name or "")) > MAX_RUN_NAME:
+            raise WeightsError(f"run name {name!r}: expected a part of a file name of at most {MAX_RUN_NAME} bytes")
         if name is not None and is_taken(name):
             remedy = "choose another name, or resume it with --resume auto"
             if may_have_logs:
-                remedy = "it has no checkpoint to resume; choose another name"
+                remedy = "it has no checkpoint to resume; choose another name, or move its files"
             raise WeightsError(f"{folder}: already has a run named {name}; {remedy}")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
@@ -201,11 +201,14 @@ def find_newest_checkpoint(
     Raises:
         WeightsError: If ``run_name`` is set and all checkpoints of that run are damaged.
     """
-    kind = STAGE_LABELS["pretraining"] if stage == "pretraining" else "*"
-    start = glob.escape(run_name) if run_name else "*"
-    patterns = [f"{start}_{label}_{kind}_x*_checkpoint*.pth" for label in NETWORK_LABELS.values()]
+
+    def is_candidate(path: Path) -> bool:
+        run, rest = split_run(path.name)
+        is_of_stage = stage != "pretraining" or rest.startswith(STAGE_LABELS[stage])
+        return bool(run) and run_name in (None, run) and "_checkpoint" in rest and is_of_stage
+
     damaged: list[WeightsError] = []
-    for path in _sort_newest_first(path for pattern in patterns for path in folder.glob(pattern)):
+    for path in _sort_newest_first(filter(is_candidate, folder.glob("*.pth"))):
         try:
             content = load_file(path)
         except WeightsError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from itertools import islice
 
@@ -10,6 +11,7 @@ import psutil
 import torch
 
 from esrgan.console import FIRST, log
+from esrgan.data import CachedPair
 from esrgan.devices import benchmark_convolutions
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_duration, format_size
@@ -51,12 +53,14 @@ def try_stages(run: Run) -> None:
 def _try_stage(run: Run, state: StageState) -> tuple[float, str]:
     """Run two steps (the first to warm up) and validate one image; return the estimated seconds and a line about them.
 
+    The largest images are tried, because they need the most memory.
+
     Raises:
         Interrupted: If a signal asked for it.
     """
     stage, validation, timeline = state.stage, state.data.validation, state.data.timeline
     step_s, losses = 0.0, ""
-    for i, (low, high, target) in enumerate(islice(iterate_batches(run, state, state.done), 2)):
+    for i, (low, high, target) in enumerate(islice(iterate_batches(run, state, _choose_step(state)), 2)):
         before = time.perf_counter()
         with benchmark_convolutions(run.device), winograd_convolutions(run.device):
             values = stage.step(low, high, state.done + i, target)
@@ -64,12 +68,13 @@ def _try_stage(run: Run, state: StageState) -> tuple[float, str]:
         step_s = time.perf_counter() - before
     validation_s = 0.0
     if validation:
+        largest = max(validation, key=_count_pixels)
         if run.device.type == "cuda":
-            validate(state.ema.average, validation[:1], run.losses)  # loads the kernels, once for all images
+            validate(state.ema.average, [largest], run.losses)  # loads the kernels, once for all images
         before = time.perf_counter()
-        validate(state.ema.average, validation[:1], run.losses)
-        pixels = [math.prod(pair.shape[:2]) for pair in validation]
-        validation_s = (time.perf_counter() - before) * sum(pixels) / pixels[0] / distributed.world_size()
+        validate(state.ema.average, [largest], run.losses)
+        share = _count_pixels(largest) / sum(map(_count_pixels, validation))
+        validation_s = (time.perf_counter() - before) / share / distributed.world_size()
     if distributed.any_rank(interrupt.is_requested()):
         raise interrupt.Interrupted("dry run: interrupted")
     steps = timeline.total_steps - state.done
@@ -83,8 +88,26 @@ def _try_stage(run: Run, state: StageState) -> tuple[float, str]:
     )
 
 
+def _choose_step(state: StageState) -> int:
+    """Return the step to try first: the next one, or that of the largest image if training is on whole images."""
+    patches, timeline = state.data.patches, state.data.timeline
+    epoch = range(state.done, min(state.done + timeline.steps_per_epoch, timeline.total_steps))
+    if patches.patch_size is not None:
+        return state.done
+    return max(epoch, key=lambda step: _count_pixels(patches.pair_at(timeline.first_patch(step))), default=state.done)
+
+
+def _count_pixels(pair: CachedPair) -> int:
+    return math.prod(pair.shape[:2])
+
+
 def _memory(device: torch.device) -> int:
-    """Return the bytes of memory that the trial has used so far."""
+    """Return the most bytes of memory that the trial has used at once so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return psutil.Process().memory_info().rss
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

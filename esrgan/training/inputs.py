@@ -161,7 +161,7 @@ def find_images(
     is_gan = name == "training"
     whole = multiple(smallest_gan_image(config) if is_gan else 1)
     smallest = multiple(max(SSIM_WINDOW + 2 * scale, smallest_vgg_input(config) if is_gan else 1))
-    degraded = section.degradation is not None
+    degraded = make_degradation(section, scale, config.seed) is not None
     pairs, problems = find(tuple(map(_source, section.train_datasets)), "train", scale, data_root, degraded=degraded)
     yield "train", pairs, section.cr_patch_size or (whole, whole), problems
     items = section.val_datasets

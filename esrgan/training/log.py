@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,8 +21,8 @@ import numpy as np
 from esrgan import images
 from esrgan.config.schema import Logging
 from esrgan.console import log
-from esrgan.errors import EsrganError
-from esrgan.files import lock, write_text
+from esrgan.errors import EsrganError, Problem
+from esrgan.files import create_folder, lock, write_text
 from esrgan.text import describe_error
 from esrgan.training.checkpoint import STAGES
 
@@ -126,14 +127,16 @@ class RunLog:
         self.folder = folder
         self.hparams = hparams
         self.first_stage, self.first_step = stages[0], resumed_from[0]
-        with self._explain_write_errors("choose another --out-dir"):
-            folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder)
+        with self._explain_write_errors():
             self.lock = lock(folder / ".lock", f"{folder}: another process is training {run}")
             _drop_later_records(folder / "log.jsonl", stages, *resumed_from)
             self.file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self.use_tensorboard = settings.tensorboard
         self.tensorboard_writers: dict[str, Any] = {}
+        self.excepthook = threading.excepthook
         if self.use_tensorboard:
+            threading.excepthook = self._hide_tensorboard_traceback
             with self._explain_write_errors():
                 self._hide_later_events(stages)
         self.wandb_run = None if settings.wandb == "disabled" else _start_wandb(settings, run, folder, hparams)
@@ -164,7 +167,9 @@ class RunLog:
         with self._explain_write_errors():
             images.write_pixels(self.folder / f"{stage}.png", panel, overwrite=True)
             if self.use_tensorboard:
-                self._tensorboard_writer(stage).add_image("validation/LR_bicubic_SR_HR", panel, step, dataformats="HWC")
+                writer = self._tensorboard_writer(stage)
+                writer.add_image("validation/LR_bicubic_SR_HR", panel, step, dataformats="HWC")
+                writer.flush()
         if self.wandb_run is not None:
             import wandb
 
@@ -172,11 +177,22 @@ class RunLog:
             self.wandb_run.log({key: wandb.Image(panel), f"{stage}_step": step})
 
     @contextmanager
-    def _explain_write_errors(self, remedy: str = "free some space") -> Iterator[None]:
+    def _explain_write_errors(self) -> Iterator[None]:
         try:
+            self.folder.stat()  # an open log.jsonl can still be written, but nobody can read it any more
             yield
         except OSError as error:
-            raise EsrganError(f"{self.folder}: cannot be written: {describe_error(error)}; {remedy}") from error
+            what, remedy = f"cannot be written: {describe_error(error)}", "check the folder and its free disk space"
+            missing = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
+            if missing:
+                what, remedy = f"the folder {missing[-1]} was moved or removed", "move it back if it still exists"
+            raise EsrganError(Problem.failure(self.folder, what, remedy)) from error
+
+    def _hide_tensorboard_traceback(self, failure: threading.ExceptHookArgs) -> None:
+        """Hide write errors in TensorBoard's threads, because its writers raise them again when they are flushed."""
+        is_tensorboard = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (is_tensorboard and isinstance(failure.exc_value, OSError)):
+            self.excepthook(failure)
 
     def _tensorboard_writer(self, stage: str, *, is_reference: bool = False) -> Any:
         name = f"{stage}_bicubic" if is_reference else stage
@@ -205,6 +221,7 @@ class RunLog:
         for file in (self.file, *self.tensorboard_writers.values(), self.lock):
             with suppress(OSError):
                 file.close()
+        threading.excepthook = self.excepthook
         if self.wandb_run is not None:
             self.wandb_run.finish()
 

@@ -18,9 +18,9 @@ from esrgan.errors import TrainingError
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
-from esrgan.training.checkpoint import save_checkpoint
+from esrgan.training.checkpoint import STAGES, save_checkpoint
 from esrgan.training.dry_run import try_stages
-from esrgan.training.options import TrainOptions
+from esrgan.training.options import TrainOptions, check_options
 from esrgan.training.recovery import MAX_ROLLBACKS
 from esrgan.training.report import describe_progress, report_interval, report_start, report_validation
 from esrgan.training.schedule import Due, what_is_due
@@ -43,7 +43,7 @@ def train(config: Config, options: TrainOptions) -> bool:
         True if the run is complete; False if it was interrupted: with ``resume="auto"`` in the options, it continues.
 
     Raises:
-        EsrganError: If the datasets, weight files or the device cannot be used. Nothing has been trained then.
+        EsrganError: If the options, datasets, weight files or the device cannot be used. Nothing has been trained then.
         TrainingError: If the run cannot continue, because it diverged or the disk is full, for example. The last
             checkpoint is intact.
         LostProcessError: If another process of the run has ended.
@@ -60,6 +60,7 @@ def train(config: Config, options: TrainOptions) -> bool:
         pretraining is done: saved_models/tiny_RRDB_PSNR_x4.pth
         True
     """
+    check_options(options)
     with (
         show_messages(),
         distributed.process_group(options.device) as device,
@@ -173,6 +174,11 @@ def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -
         Interrupted: If a signal asked for it, once a checkpoint is written.
     """
     files, name = run.files, state.stage.name
+    may_save_model = (due.validation and state.data.validation) or due.model_epoch is not None or due.end
+    if may_save_model and (is_healthy or due.end) and not _has_checkpoint(run):
+        # Comes first, because a run that ends with a model but without a checkpoint could not be resumed.
+        state.pending_validation = is_healthy
+        _save_checkpoint(run, state)
     is_best = False
     if due.validation and state.data.validation:
         state.pending_validation = is_healthy
@@ -247,6 +253,10 @@ def _save_checkpoint_and_stop(run: Run, state: StageState) -> NoReturn:
         f"stopped after step {state.done} of {state.stage.name}; checkpoint "
         f"{run.files.checkpoint(state.stage.name)} written; run the same command with --resume auto to continue"
     )
+
+
+def _has_checkpoint(run: Run) -> bool:
+    return distributed.broadcast_object(lambda: any(run.files.checkpoint(name).exists() for name in STAGES))
 
 
 def _save_checkpoint(run: Run, state: StageState) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from esrgan.errors import EsrganError
+from esrgan.training.checkpoint import STAGES
 
 
 @dataclass(frozen=True)
@@ -30,24 +34,46 @@ class TrainOptions:
         dry_run: Check everything and run two steps of each stage, without writing a model.
 
     Example:
-        >>> from pathlib import Path
         >>> from esrgan import TrainOptions
-        >>> options = TrainOptions(stage="training", load_checkpoint=Path("esrgan-lite-psnr"), run_name="second")
+        >>> options = TrainOptions(stage="training", load_checkpoint="esrgan-lite-psnr", run_name="second")
         >>> options.device, options.resume
         ('auto', False)
     """
 
     config_name: str = "esrgan"
-    out_dir: Path = Path("saved_models")
+    out_dir: str | Path = Path("saved_models")
     run_name: str | None = None
     device: str = "auto"
     autocast: bool = False
     stage: str = "all"
-    load_checkpoint: Path | None = None
-    load_discriminator: Path | None = None
+    load_checkpoint: str | Path | None = None
+    load_discriminator: str | Path | None = None
     resume: bool = False
     checkpoint_interval: int | None = None
     best_checkpoint_warmup: int = 0
     store_model_interval: int | None = None
     max_steps: int | None = None
     dry_run: bool = False
+
+
+def check_options(options: TrainOptions) -> None:
+    """Check the types and ranges of options, so that nothing is loaded for options that cannot be used.
+
+    Raises:
+        EsrganError: If one of them cannot be used.
+    """
+    if not isinstance(options, TrainOptions):
+        raise EsrganError(f"options: expected TrainOptions, got {type(options).__name__}")
+    if options.stage not in (*STAGES, "all"):
+        raise EsrganError(f"stage: expected {', '.join(STAGES)} or all, got {options.stage!r}")
+    least = {"max_steps": 1, "checkpoint_interval": 1, "store_model_interval": 1, "best_checkpoint_warmup": 0}
+    for name, minimum in least.items():
+        value, default = getattr(options, name), getattr(TrainOptions, name)
+        if value != default and not (isinstance(value, int) and value >= minimum):
+            raise EsrganError(f"{name}: expected an integer of at least {minimum}, got {value!r}")
+    for name in ("out_dir", "load_checkpoint", "load_discriminator"):
+        value, default = getattr(options, name), getattr(TrainOptions, name)
+        if value != default and not (isinstance(value, (str, os.PathLike)) and str(value)):
+            raise EsrganError(f"{name}: expected a path, got {value!r}")
+    if not isinstance(options.run_name, (str, type(None))):
+        raise EsrganError(f"run_name: expected a text, got {options.run_name!r}")

@@ -16,13 +16,12 @@ from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import EsrganError
-from esrgan.files import expand_user, remove_abandoned
+from esrgan.files import expand_user, find_folder_problem, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
 from esrgan.text import one_line
 from esrgan.training import distributed
 from esrgan.training.checkpoint import (
-    Checkpoint,
     RunFiles,
     complete_hparams,
     find_newest_checkpoint,
@@ -85,8 +84,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
         if found:
             check_same_experiment(config, start.resume, data[start.stage], found)
         log_resume(config, start.resume, data[start.stage])
-        path = found or options.load_checkpoint
-        is_over = data[start.stage].timeline.total_steps == start.resume.step
+        path, is_over = start.path, data[start.stage].timeline.total_steps == start.resume.step
         if path and not is_over and start.stage == "training" and options.stage == "all" and distributed.rank() == 0:
             log_unfinished_pretraining(config, options, path)
     for name, stage_data in data.items():
@@ -122,7 +120,7 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
     """
     if not options.resume:
         return None
-    hparams, name = config.to_dict(), Path(options.config_name).name
+    hparams, name, out_dir = config.to_dict(), Path(options.config_name).name, expand_user(options.out_dir)
     others: dict[str, str] = {}
 
     def is_wanted(content: dict[str, Any]) -> bool:
@@ -134,13 +132,13 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
             others[str(checkpoint.get("run"))] = "; ".join(changes[:3])
         return False
 
-    path, damaged = find_newest_checkpoint(options.out_dir, is_wanted, options.run_name, options.stage)
+    path, damaged = find_newest_checkpoint(out_dir, is_wanted, options.run_name, options.stage)
     for error in damaged:
         log.info(f"--resume auto: skipping {error}")
     if path is None:
         for run, changes in others.items():
             log.info(f"--resume auto: {run} is another run of a configuration called {name} ({one_line(changes, 200)})")
-        log.info(f"--resume auto: no checkpoint of {options.run_name or name} in {options.out_dir}; starting a new run")
+        log.info(f"--resume auto: no checkpoint of {options.run_name or name} in {out_dir}; starting a new run")
     return path
 
 
@@ -148,8 +146,12 @@ def _open_files(
     config: Config, options: TrainOptions, start: StartingPoint, found: Path | None, timeline: Timeline
 ) -> tuple[RunFiles, RunLog | None]:
     loggers = distributed.broadcast_object(lambda: check_loggers(config.logging))
-    files = distributed.broadcast_object(lambda: _choose_files(config, options, start.resume, found))
-    if distributed.rank() > 0 or options.dry_run:
+    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, found))
+    if distributed.rank() > 0:
+        return files, None
+    if options.dry_run:
+        if problem := find_folder_problem(files.folder) or find_folder_problem(files.logs):
+            raise EsrganError(problem)
         return files, None
     resume = start.resume
     position = (0, False)
@@ -169,28 +171,26 @@ def _open_files(
     )
     for folder in (files.folder, files.logs):
         remove_abandoned(folder)  # files of a process that was killed; RunLog's lock keeps others off this run
-    log.info(f"run {files.run}: models in {options.out_dir}, logs in {files.logs}")
+    log.info(f"run {files.run}: models in {files.folder}, logs in {files.logs}")
     return files, run_log
 
 
-def _choose_files(config: Config, options: TrainOptions, resume: Checkpoint | None, found: Path | None) -> RunFiles:
+def _choose_files(config: Config, options: TrainOptions, start: StartingPoint, found: Path | None) -> RunFiles:
     """Return the names of the run's files: those of the run that continues, or new ones.
 
     Raises:
         WeightsError: If a new run has the name of another run in its folder.
     """
-    name, path = options.run_name, found or options.load_checkpoint
-    if path is not None and (found or resume):
-        earlier = split_run(path.name)[0] or (resume.run if resume else None)
-        is_in_its_folder = expand_user(path).resolve().parent == options.out_dir.resolve()
+    name, path, out_dir = options.run_name, found or start.path, expand_user(options.out_dir)
+    if path is not None:
+        earlier = split_run(path.name)[0] or (start.resume.run if start.resume else None)
+        is_in_its_folder = path.resolve().parent == out_dir.resolve()
         if earlier and is_in_its_folder and name in (None, earlier):
-            return RunFiles(options.out_dir, earlier, config.scale_factor, config.generator.type)
+            return RunFiles(out_dir, earlier, config.scale_factor, config.generator.type)
         name = name or earlier
     # A named run that was killed before its first checkpoint has only logs.
     may_have_logs = options.resume and options.run_name is not None
-    return RunFiles.new(
-        options.out_dir, config.scale_factor, name, network=config.generator.type, may_have_logs=may_have_logs
-    )
+    return RunFiles.new(out_dir, config.scale_factor, name, network=config.generator.type, may_have_logs=may_have_logs)
 
 
 def make_autocast(config: Config, device: torch.device, *, low_precision: bool) -> Autocast:

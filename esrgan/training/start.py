@@ -78,7 +78,7 @@ def explain_mismatch(path: Path | None) -> Iterator[None]:
         ) from error
 
 
-def find_start(config: Config, options: TrainOptions, file: Path | None) -> StartingPoint:
+def find_start(config: Config, options: TrainOptions, file: str | Path | None) -> StartingPoint:
     """Decide what a run starts from: a checkpoint to resume, a weight file or, without a file, random weights.
 
     Raises:
@@ -121,7 +121,7 @@ def start_fresh(stage: str) -> StartingPoint:
     return StartingPoint(first, description, last_stage=last)
 
 
-def start_from_file(path: Path, config: Config, stage: str) -> StartingPoint:
+def start_from_file(path: str | Path, config: Config, stage: str) -> StartingPoint:
     """Decide how a run starts from a weight file.
 
     A checkpoint resumes its stage. A file with only a generator starts the GAN stage unless another stage is requested,

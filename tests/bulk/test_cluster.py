@@ -145,7 +145,7 @@ def test_full_disk_is_reported_and_leaves_no_file(run_worker, write_images, tmp_
     jobs, _, _ = bulk.find_pending_jobs([str(tmp_path / "in")], [], str(tmp_path / "out"))
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     (record,) = run_worker(jobs)
-    assert "0_sr.png: cannot be written as PNG: No space left on device; check the folder" in record.error
+    assert "0_sr.png: cannot be written: No space left on device; check the folder" in record.error
     assert not list((tmp_path / "out").iterdir())
 
 

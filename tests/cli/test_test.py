@@ -176,6 +176,14 @@ def test_bad_evaluations_are_rejected(model, tmp_path, capsys, change, message):
     assert message in errors[0]
 
 
+def test_scale_1_needs_lr_images(photos, tmp_path, capsys):
+    model = make_model(tmp_path / "x1.pth", scale=1)
+    for dataset in (photos, "skimage"):
+        assert run(test_command, model, "-d", dataset, "--device", "cpu") == 2
+        assert f"dataset {dataset}: expected LR images for scale 1, got none; " in capsys.readouterr().err
+    assert run(test_command, model, "-d", f"{photos}={write_photos(tmp_path / 'lr')}", "--device", "cpu") == 0
+
+
 def test_images_of_selfexsr_are_paired_and_versions_left_out(tmp_path, capsys):
     """The folder has HR, LR and bicubic images, of which only the HR images are originals."""
     folder, rng = tmp_path / "Set5" / "image_SRF_2", np.random.default_rng(0)

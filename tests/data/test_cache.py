@@ -376,7 +376,7 @@ def test_equal_exchanged_and_other_sizes_have_their_own_words(tmp_path, cache):
     sizes = {"equal": (16, 16), "exchanged": (64, 64), "larger": (17, 17), "double": (8, 8), "odd": (3, 5)}
     high = write_image(tmp_path / "hr" / "a.png", random_image(16, 16))
     words = {
-        "equal": "both folders have images of the same size",
+        "equal": "it is as large as its HR image; use LR images of 1/4, or scale_factor 1",
         "exchanged": "HR and LR are exchanged",
         "larger": "the LR image is the larger one",
         "double": "the LR images are those of ×2",

@@ -16,6 +16,7 @@ from esrgan import images, resize
 from esrgan.data import find_pairs, load_pair
 from esrgan.data.datasets import OUTPUT_MARKER
 from esrgan.data.downscale import lr_folder
+from esrgan.errors import DatasetError
 from esrgan.files import lock
 from esrgan.text import format_count
 from tests.helpers.archives import DiskUsage, png, run, tree
@@ -52,6 +53,10 @@ def test_lr_folder_is_named_after_the_hr_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert lr_folder(Path("a/b/"), 4) == Path("a/b_LR_x4")
     assert lr_folder(Path(), 2) == tmp_path.with_name(f"{tmp_path.name}_LR_x2")
+    monkeypatch.chdir("/")
+    for folder in ("/", ".", "tmp/.."):
+        with pytest.raises(DatasetError, match="root of the file system; name a folder in it"):
+            lr_folder(Path(folder), 4)
 
 
 def test_only_missing_or_outdated_lr_images_are_written(photos, capsys):

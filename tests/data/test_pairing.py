@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from esrgan.data import Folders, find_pairs
+from esrgan.data import Folders, find_pairs, load_pair
 from esrgan.errors import DatasetError
 from tests.helpers.image_pairs import problem_texts, random_image, write_image
 
@@ -200,7 +200,8 @@ def test_templates_describe_other_names(touch, tmp_path):
     lr = touch("lr", "a/small_1@4.png", "small_2@4.png")
     spec = Folders(hr, lr, "small_{stem}@{scale}", "{stem}_gt")
     assert len(find_pairs([spec], "train", 4, tmp_path)) == 2
-    assert "correct lr_template or hr_template, which fit none of them" in refusal(spec, 2)
+    text = 'lr_template "small_{stem}@{scale}" and hr_template "{stem}_gt" (HR=LR=small_{stem}@{scale}={stem}_gt)'
+    assert f"correct {text}, which fit none of them" in refusal(spec, 2)
     assert '"lr_template", such as "{stem}_small"' in refusal((hr, lr))
     one = Folders(touch("one", "1.png", "1_small.png"), None, "{stem}_small")
     assert names(find_pairs([one], "train", 4, tmp_path), tmp_path) == [("one/1.png", "one/1_small.png")]
@@ -342,6 +343,19 @@ def test_remedy_for_pairs_in_one_folder_is_accepted(paint):
     folder += "/starts"
     assert 'with lr_template "LR_{stem}" and hr_template "{stem}"' in refusal(folder)
     assert len(find_pairs([Folders(folder, folder, "LR_{stem}", "{stem}")], "train", 4, folder)) == 2
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_remedy_for_aligned_pairs_is_accepted(paint, twice):
+    """The LR images of RealSR are as large as their HR images, and named after the scale of the photographs."""
+    folder = paint({f"Canon_{i}_{kind}": 32 + i for i in range(3) for kind in ("HR", "LR4")})
+    templates = ("{stem}_LR4", "{stem}_HR")
+    text = refusal((folder, folder) if twice else folder, 1)
+    assert "their names are those of ×4, but their sizes fit; describe the names with " in text
+    assert 'lr_template "{}" and hr_template "{}" (HR=LR={}={})'.format(*templates * 2) in text
+    for pair in find_pairs([Folders(folder, None, *templates)], "train", 1, folder):
+        assert pair.low.name == pair.high.name.replace("HR", "LR4")
+        load_pair(pair, 1, 3)
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,16 @@ def test_images_in_the_folder_of_tiles_are_refused(photos, tmp_path, capsys):
     assert tree(out) == before
 
 
+def test_names_that_become_too_long_are_found_before_cutting(photos, tmp_path, capsys):
+    (photos / "a.png").rename(photos / f"{'a' * 247}.png")
+    write_image(photos / "b.png", random_image(64, 64, seed=5))
+    code, _, err = cut(capsys, tmp_path / "tiles", photos)
+    assert code == 1
+    (line,) = (line for line in err.splitlines() if "aaa" in line)
+    assert "no file can have this name of 256 bytes: File name too long; use a shorter name or folder" in line
+    assert "photos/b_s001.png" in names(tmp_path / "tiles")
+
+
 def test_tiles_of_another_image_are_written_again(photos, tmp_path, capsys):
     out, other = tmp_path / "tiles", tmp_path / "more/photos"
     for folder, seed in ((photos, 1), (other, 2)):

@@ -54,7 +54,8 @@ def test_preview_keeps_a_file_of_the_users(
     mine = Path("degradation_preview.png").read_bytes()
     code, _, err = run_preview(capsys, photos / "train")
     assert (code, Path("degradation_preview.png").read_bytes()) == (2, mine)
-    assert "degradation_preview.png: exists and is not an output of an earlier run; move it" in err
+    what, remedy = "exists and is not an output of an earlier run", "move it, or run the command in another folder"
+    assert f"degradation_preview.png: {what}; {remedy}" in err
 
 
 def test_preview_errors_name_the_cause(

@@ -136,6 +136,17 @@ def test_paths_and_tuples_are_not_parsed(photos, model, tmp_path, monkeypatch):
     )
 
 
+def test_templates_of_both_names_may_be_given(photos, model, tmp_path):
+    for path in [*photos.iterdir()]:
+        images.write_pixels(photos / f"{path.stem}_small.png", images.read_pixels(path, 3)[::2, ::2])
+        path.rename(path.with_stem(f"{path.stem}_large"))
+    templates = ("{stem}_small", "{stem}_large")
+    name = "=".join(map(str, (photos, photos, *templates)))
+    for dataset in (name, Folders(str(photos), str(photos), *templates)):
+        result = esrgan.evaluate(model, [dataset], ["psnr"], CPU)
+        assert [(each.dataset, len(each.results), each.errors) for each in result.datasets] == [(name, 3, [])]
+
+
 def test_a_defect_in_one_dataset_does_not_lose_the_others(photos, model, tmp_path, monkeypatch, capsys):
     other = write_photos(tmp_path / "other")
     load = DatasetImage.load

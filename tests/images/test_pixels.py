@@ -410,8 +410,12 @@ def test_read_only_folder(tmp_path):
     [
         ("a.gif", (4, 4, 3), "expected one of the suffixes .bmp .jpeg .jpg .png .tif .tiff .webp, got '.gif'"),
         ("a", (4, 4, 3), "got ''"),
-        ("none/a.png", (4, 4, 3), "cannot be written as PNG: No such file or directory; check the folder"),
-        ("file/a.png", (4, 4, 3), "cannot be written as PNG: Not a directory; check the folder"),
+        (
+            "none/a.png",
+            (4, 4, 3),
+            "cannot be written: No such file or directory; check the folder and its free disk space",
+        ),
+        (f"{'a' * 300}.png", (4, 4, 3), "cannot be written: File name too long; use shorter names"),
         ("a.webp", (1, 16384, 3), "at most 16383 pixels per side for WEBP, got 16384×1; write .png or .tif"),
         ("a.jpg", (1, 65536, 3), "at most 65500 pixels per side for JPEG, got 65536×1; write .png or .tif"),
     ],
@@ -420,9 +424,16 @@ def test_unwritable_targets_are_refused(tmp_path, name, shape, expected):
     (tmp_path / "file").touch()
     with pytest.raises(ImageError) as error:
         images.write_pixels(tmp_path / name, np.zeros(shape, np.uint8))
-    assert message(error).startswith((f"{tmp_path / name}: expected ", f"{tmp_path / name}: cannot be written as "))
+    assert message(error).startswith((f"{tmp_path / name}: expected ", f"{tmp_path / name}: cannot be written: "))
     assert expected in message(error)
+    assert "format" not in message(error)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError, match=f"{tmp_path / 'file'}: expected a folder, got a file; choose another folder"):
+        images.write_pixels(tmp_path / "file" / "a.png", RGB)
 
 
 @pytest.mark.parametrize("image", [RGB[..., :2], RGB[..., 0], RGB.astype(np.float32), RGB[:0]])

@@ -33,7 +33,7 @@ def checkpoint_steps(config: dict[str, Any], out_dir: Path, **options: Any) -> l
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", save)
         run(config, out_dir, stage="pretraining", **options)
-    return steps
+    return list(dict.fromkeys(steps))  # the first model comes between two checkpoints of its step
 
 
 @pytest.mark.slow
@@ -79,6 +79,24 @@ def test_a_run_name_cannot_be_reused(tiny_config: Make, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="already has a run named mine; choose another name, or resume it with "):
         run(config, tmp_path, stage="pretraining", max_steps=1, run_name="mine")
     assert read_records(tmp_path) == before
+
+
+def test_a_run_whose_name_begins_like_another_is_another_run(tiny_config: Make, tmp_path: Path) -> None:
+    others = ("mine_RRDB_small", "mine_RRDB_PSNR_x4", "mine_Compact_x")
+    for name in others:
+        for suffix in ("", "_checkpoint"):
+            content = {"params": {}, "checkpoint": {"run": name}}
+            save_file(tmp_path / f"{name}_RRDB_ESRGAN_x4{suffix}.pth", content)
+    assert RunFiles.new(tmp_path, 4, "mine").run == "mine"
+    assert find_newest_checkpoint(tmp_path, lambda _: True, "mine") == (None, [])
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.pth")}
+    assert run(tiny_config(), tmp_path, stage="pretraining", run_name="mine", resume=True, max_steps=1)
+    assert {path: path.read_bytes() for path in before} == before
+    assert (tmp_path / "mine_RRDB_PSNR_x4.pth").exists()
+    for name in others:
+        with pytest.raises(WeightsError, match=f"already has a run named {name};"):
+            RunFiles.new(tmp_path, 4, name)
+        assert find_newest_checkpoint(tmp_path, lambda _: True, name)[0]
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:

@@ -297,8 +297,8 @@ def test_a_full_disk_on_the_first_process_ends_the_run(
     (folders[0] / "out/logs").write_bytes(b"")  # in the way
     results = run_ranks(folders, [write_config(), *COMMAND])
     assert [each.code for each in results] == [2, 1]
-    assert results[0].output.splitlines()[-1].startswith("error: out/logs/first: cannot be written")
-    failure = f"error: process 0 on {socket.gethostname()} ended: out/logs/first: cannot be written"
+    assert results[0].output.splitlines()[-1].startswith("error: out/logs: expected a folder, got a file")
+    failure = f"error: process 0 on {socket.gethostname()} ended: out/logs: expected a folder, got a file"
     assert results[1].output.startswith(failure)
 
 

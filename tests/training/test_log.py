@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 import json
 import math
+import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -81,7 +83,7 @@ def test_meter_restarts_when_the_losses_change():
 
 
 def open_log(folder: Path, **options: Any) -> RunLog:
-    names = [name for name in ("wandb", "wandb_project") if name in options]
+    names = [name for name in ("tensorboard", "wandb", "wandb_project") if name in options]
     settings = Logging(**{"tensorboard": False} | {name: options.pop(name) for name in names})
     return RunLog(folder, **{"run": "r", "hparams": {}, "settings": settings} | options)
 
@@ -185,8 +187,39 @@ def test_a_resumed_log_may_be_missing(tmp_path: Path) -> None:
 
 def test_an_unwritable_log_is_an_error_with_its_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(EsrganError, match="cannot be written: Not a directory; choose another --out-dir"):
+    with pytest.raises(EsrganError, match=f"{tmp_path}/file: expected a folder, got a file; choose another folder"):
         open_log(tmp_path / "file" / "logs")
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_folder_that_is_moved_during_the_run_is_named(tmp_path: Path, tensorboard: bool) -> None:
+    hook = threading.excepthook
+    log = open_log(tmp_path / "out" / "logs" / "mine", tensorboard=tensorboard)
+    log.add_scalars("train", "pretraining", "PSNR-driven", 1, {"content_loss": 1.0})
+    (tmp_path / "out").rename(tmp_path / "moved")
+    panel = np.zeros((8, 8, 3), np.uint8)
+    for write in (
+        lambda: log.add_scalars("train", "pretraining", "PSNR-driven", 2, {"content_loss": 1.0}),
+        lambda: log.add_image("pretraining", "PSNR-driven", 2, panel),
+    ):
+        with pytest.raises(EsrganError) as caught:
+            write()
+        what = f"the folder {tmp_path}/out was moved or removed; move it back if it still exists"
+        assert str(caught.value) == f"{tmp_path}/out/logs/mine: {what}"
+    log.close()
+    assert threading.excepthook is hook
+    assert not (tmp_path / "out").exists()
+    assert len((tmp_path / "moved/logs/mine/log.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_write_error_of_tensorboard_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = open_log(tmp_path / "mine", tensorboard=True)
+    log.add_scalars("train", "pretraining", "PSNR-driven", 1, {"content_loss": 1.0})
+    shutil.rmtree(tmp_path / "mine" / "tensorboard")
+    with pytest.raises(EsrganError, match="mine: cannot be written: No such file or directory; check the folder and"):
+        log.add_image("pretraining", "PSNR-driven", 2, np.zeros((8, 8, 3), np.uint8))
+    log.close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 # Weights & Biases

@@ -18,6 +18,7 @@ from torch import Tensor
 from esrgan.config import Config
 from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches
 from esrgan.devices import benchmark_convolutions
+from esrgan.errors import EsrganError
 from esrgan.models import winograd
 from esrgan.training import dry_run as dry_run_module
 from esrgan.training import loop, report
@@ -232,6 +233,51 @@ def test_a_dry_run_tries_both_stages_and_writes_nothing(
     assert f"training images 4, validation images 2, {plan}" in out
     assert "14,083 parameters" in out
     assert "dry run: everything is in place" in out
+
+
+def test_a_dry_run_tries_the_largest_images(
+    tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped: list[tuple[int, ...]] = []
+    validated: list[tuple[int, ...]] = []
+
+    def step(self: Any, low: Tensor, high: Tensor, current: int, target: Tensor) -> dict[str, Tensor]:
+        stepped.append(tuple(high.shape[2:]))
+        return original(self, low, high, current, target)
+
+    original = PixelStage.step
+    monkeypatch.setattr(PixelStage, "step", step)
+    monkeypatch.setattr(
+        dry_run_module, "validate", lambda _, pairs, __: validated.extend(pair.shape[:2] for pair in pairs)
+    )
+    folder = write_images(tmp_path / "images", 4, (32, 36))
+    shutil.move(write_images(folder / "large", 1, (44, 40)) / "0.png", folder / "2.png")
+    stage = {"cr_patch_size": None, "train_datasets": [str(folder)], "val_datasets": [str(folder)]}
+    config = tiny_config(batch_size=1, cache_dir=str(tmp_path / "cache"), pretraining=stage)
+    assert run(config, tmp_path / "out", dry_run=True, stage="pretraining") is True
+    assert stepped[0] == (40, 44)
+    assert validated == [(40, 44)]
+
+
+def test_a_dry_run_counts_memory_that_is_free_again() -> None:
+    before = dry_run_module._memory(CPU)
+    used = np.ones(before + 100_000_000, np.uint8)
+    del used
+    assert dry_run_module._memory(CPU) > before + 50_000_000
+
+
+def test_a_dry_run_is_refused_where_the_run_could_not_write(tiny_config: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "logs").write_text("in the way")
+    for out_dir, place in (
+        (tmp_path / "file", "file"),
+        (tmp_path / "file/out", "file"),
+        (tmp_path / "out", "out/logs"),
+    ):
+        with pytest.raises(EsrganError, match=f"{tmp_path / place}: expected a folder, got a file"):
+            run(tiny_config(), out_dir, dry_run=True, stage="pretraining")
+    assert {path.name for path in tmp_path.rglob("*")} == {"file", "out", "logs"}
 
 
 def test_a_dry_run_does_not_change_an_existing_run(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:

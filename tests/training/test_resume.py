@@ -18,7 +18,7 @@ from PIL import Image
 
 from esrgan.config import Config
 from esrgan.errors import TrainingError, WeightsError
-from esrgan.training import loop
+from esrgan.training import checkpoint, loop
 from esrgan.training.checkpoint import save_checkpoint
 from esrgan.weights import load_file, save_file
 from tests.faults import compare
@@ -248,6 +248,33 @@ def test_a_named_run_killed_before_its_first_checkpoint_restarts(
         record for record in read_records(reference_run) if record["stage"] == "pretraining"
     ]
     assert {path.name.partition("_RRDB_")[0] for path in tmp_path.glob("*.pth")} == {"mine"}
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_at_any_of_its_first_files_is_resumed(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config()
+    options = {"stage": "pretraining", "run_name": "mine", "max_steps": 2}
+    store = {"store_model_interval": 1}  # an epoch has two steps
+    assert run(config, tmp_path / "whole", **options, **store) is True
+    reference = load_run_files(tmp_path / "whole")
+    for failing in ("checkpoint", "best_model", "e1", "x4"):
+        out_dir = tmp_path / failing
+
+        def fail(path: Path, content: dict[str, Any], failing: str = failing) -> None:
+            if path.stem.removesuffix("_new").endswith(failing):
+                kill()
+            save_file(path, content)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "save_file", fail)
+            patch.setattr(checkpoint, "save_file", fail)
+            with pytest.raises(Killed):
+                run(config, out_dir, resume=True, **options, **store)
+        assert run(config, out_dir, resume=True, **options, **store) is True
+        files = load_run_files(out_dir)
+        for name, content in reference.items():
+            assert not find_differences(comparable_content(content), comparable_content(files[name])), name
+        assert read_records(out_dir) == read_records(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -756,7 +783,7 @@ def test_library_runs_without_a_file_are_told_apart_by_content(
     assert "resuming from there" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["a/b", "x" * 201])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 201])
 def test_run_names_that_cannot_name_files_are_refused(tiny_config: Make, tmp_path: Path, name: str) -> None:
     with pytest.raises(WeightsError, match="expected a part of a file name of at most 200 bytes"):
         run(tiny_config(), tmp_path, stage="pretraining", run_name=name)

@@ -16,6 +16,7 @@ from esrgan.config import Config
 from esrgan.config.cross_checks import smallest_gan_image
 from esrgan.errors import DatasetError, EsrganError, Problem
 from esrgan.losses import ContentLoss
+from esrgan.training import TrainOptions, train
 from esrgan.training.inputs import find_images
 from esrgan.training.setup import make_networks, make_stage
 from esrgan.training.stages import Autocast
@@ -65,6 +66,18 @@ def test_images_must_suit_the_vgg_network() -> None:
     assert sizes == [(16, 16), (16, 16)]
 
 
+@pytest.mark.parametrize("degradation", ["degradation", "photo_degradation"])
+def test_scale_1_trains_without_lr_images_if_its_patches_are_degraded(
+    tiny_config: Make, tmp_path: Path, degradation: str
+) -> None:
+    options = {"stage": "pretraining", "max_steps": 1}
+    stage = {"val_datasets": []}
+    config = tiny_config(scale_factor=1, pretraining=stage)
+    with pytest.raises(EsrganError, match="expected LR images for scale 1, got none"):
+        run(config, tmp_path, **options)
+    assert run(tiny_config(scale_factor=1, pretraining=stage | {degradation: {}}), tmp_path, **options) is True
+
+
 def test_missing_val_datasets_are_named_instead_of_their_default(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(data_root=str(tmp_path / "data"))
     for section in ("pretraining", "training"):
@@ -89,6 +102,43 @@ def test_without_any_datasets_the_default_is_offered_as_download(tiny_config: Ma
     with pytest.raises(EsrganError, match="download it with: esrgan prepare div2k") as caught:
         run(config, tmp_path / "out", stage="pretraining")
     assert "is not given" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stage": "gan"}, "stage: expected pretraining, training or all, got 'gan'"),
+        ({"max_steps": 0}, "max_steps: expected an integer of at least 1, got 0"),
+        ({"max_steps": -1}, "max_steps: expected an integer of at least 1, got -1"),
+        ({"max_steps": 1.5}, "max_steps: expected an integer of at least 1, got 1.5"),
+        ({"checkpoint_interval": 0}, "checkpoint_interval: expected an integer of at least 1, got 0"),
+        ({"store_model_interval": -2}, "store_model_interval: expected an integer of at least 1, got -2"),
+        ({"best_checkpoint_warmup": None}, "best_checkpoint_warmup: expected an integer of at least 0, got None"),
+        ({"out_dir": None}, "out_dir: expected a path, got None"),
+        ({"out_dir": ""}, "out_dir: expected a path, got ''"),
+        ({"load_checkpoint": 1}, "load_checkpoint: expected a path, got 1"),
+        ({"run_name": 7}, "run_name: expected a text, got 7"),
+    ],
+)
+def test_wrong_options_are_one_error_before_anything_is_loaded(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EsrganError) as caught:
+        train(Config(), TrainOptions(**options))
+    assert str(caught.value) == message
+    with pytest.raises(EsrganError, match="options: expected TrainOptions, got dict"):
+        train(Config(), options)  # type: ignore[arg-type]
+
+
+def test_paths_of_the_options_may_be_text(tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = Config.model_validate(tiny_config())
+    common = {"out_dir": "~/runs", "run_name": "mine", "device": "cpu"}
+    assert train(config, TrainOptions(**common, stage="pretraining", max_steps=1)) is True
+    checkpoint = "~/runs/mine_RRDB_PSNR_x4_checkpoint.pth"
+    for options in ({"load_checkpoint": checkpoint}, {"load_checkpoint": Path(checkpoint)}, {"resume": True}):
+        assert train(config, TrainOptions(**common, **options, stage="pretraining", max_steps=1)) is True
+    assert (tmp_path / "runs" / "mine_RRDB_PSNR_x4.pth").exists()
+    assert not (tmp_path / "~").exists()
 
 
 def test_another_seed_gives_another_result(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
