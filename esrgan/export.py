@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esrgan.console import progress
+from esrgan.console import log, progress
 from esrgan.devices import exact_float32
 from esrgan.errors import EsrganError, Problem, WeightsError
 from esrgan.files import atomic_write, write_bytes, write_error
@@ -68,6 +68,7 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
         (high,) = session.run(None, {"low": image.numpy()})
         difference = max(difference, _check_difference(path, torch.from_numpy(high), network(image)))
     write_bytes(path, content)
+    _warn_of_lost_reduction(file, path)
     return difference
 
 
@@ -118,6 +119,7 @@ def export_program(
         reason = one_line(describe_error(error), 200)
         remedy = "check the folder and its free disk space, or choose another format"
         raise EsrganError(f"{path}: cannot be exported: {reason}; {remedy}") from error
+    _warn_of_lost_reduction(file, path)
     return difference
 
 
@@ -143,7 +145,7 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
     if half:
         kernels = {name: value for name, value in state.items() if name.endswith(".weight")}
         state = state | _to_float16(kernels, file.path)
-    param, weights = to_ncnn(state, file.architecture)
+    param, weights = to_ncnn(state, file.architecture, file.outscale)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as param_file, atomic_write(path.with_suffix(".bin")) as weights_file:
@@ -186,6 +188,15 @@ def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basics
     beta = architecture.residual_scaling if isinstance(architecture, RRDBNetArchitecture) else 1.0
     state = from_basicsr_names(state, dialect, beta)
     save_file(path, {"params": state} if path.suffix.lower() == ".safetensors" else state)
+    _warn_of_lost_reduction(file, path)
+
+
+def _warn_of_lost_reduction(file: GeneratorFile, path: Path) -> None:
+    """Warn that a written file puts out the full size, where the generator's output is to be reduced."""
+    if file.outscale:
+        scale = file.architecture.scale_factor
+        remedy = f"resize it by {file.outscale / scale:g}, or export to .pth, .safetensors or .param, which keep that"
+        log.warning("%s: its output is ×%d, not reduced to ×%g; %s", path, scale, file.outscale, remedy)
 
 
 def _with_default_scaling(file: GeneratorFile) -> GeneratorFile:

@@ -28,6 +28,7 @@ KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", 
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
 
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+ZIP_FOLDER = 0x10  # the attribute of a folder; PyTorch returns uninitialised memory as the content of one
 
 # The first bytes of files that are not weight files, what such a file is, and what to do.
 UNSUPPORTED_SIGNATURES = (
@@ -51,6 +52,7 @@ UNSUPPORTED_SIGNATURES = (
     (b"%PDF", "a PDF document", "pass the file that contains the weights"),
 )
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes; the format's limit on its JSON header, whose length comes first
+_GET_ANOTHER = "download it again, or use an earlier checkpoint"
 ONNX_SIGNATURE = re.compile(rb"\x08[\x01-\x20](\x12|:|B)")  # field ir_version, then producer, graph or opset
 
 
@@ -197,6 +199,8 @@ def _check_zip(path: Path, size: int) -> None:
             f"{path}: not opened: {size:,} bytes would unpack to {inside:,}, and weights never compress so well; "
             "download it again from a source that you trust"
         )
+    if folders := [entry.filename for entry in entries if entry.external_attr & ZIP_FOLDER and not entry.is_dir()]:
+        raise WeightsError(f"{path}: damaged: {one_line(folders[0])} is marked as a folder; {_GET_ANOTHER}")
     _verify_checksums(path)
 
 
@@ -210,8 +214,7 @@ def _verify_checksums(path: Path) -> None:
                         while member.read(1 << 20):
                             pass
     except Exception as error:  # zipfile raises nearly any exception for damaged files
-        remedy = "download it again, or use an earlier checkpoint"
-        raise WeightsError(f"{path}: damaged: {_error_text(error)}; {remedy}") from error
+        raise WeightsError(f"{path}: damaged: {_error_text(error)}; {_GET_ANOTHER}") from error
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:

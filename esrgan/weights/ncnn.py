@@ -87,7 +87,7 @@ def read_pair(param: Path, weights: Path) -> dict[str, Any]:
     if hidden.get("act_type", "prelu") != "prelu":
         content["hparams"] = {"generator": {"act_type": hidden["act_type"]}}
     if graph.final_factor != 1:
-        content["outscale"] = max(graph.upsamplings, default=1) * graph.final_factor
+        content["outscale"] = hidden["scale"] * graph.final_factor
     return content
 
 

@@ -148,6 +148,23 @@ def test_changed_weights_are_noticed(tmp_path):
     )
 
 
+def test_weights_that_are_marked_as_a_folder_are_refused(tmp_path):
+    """PyTorch takes memory as it is for their content."""
+    content = bytearray(INTACT[".pth"])
+    entry = content.rfind(b"PK\x01\x02", 0, content.rfind(b"archive/data/0"))
+    content[entry + 38] ^= 0x10
+    (tmp_path / "a.pth").write_bytes(content)
+    assert "damaged: archive/data/0 is marked as a folder; download it again" in load_error(tmp_path / "a.pth")
+
+
+def test_folders_in_an_archive_are_allowed(tmp_path):
+    with zipfile.ZipFile(io.BytesIO(INTACT[".pth"])) as archive, zipfile.ZipFile(tmp_path / "a.pth", "w") as copy:
+        copy.mkdir("archive")
+        for entry in archive.infolist():
+            copy.writestr(entry, archive.read(entry))
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+
+
 def test_files_without_checksums_are_read(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:
