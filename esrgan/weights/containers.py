@@ -20,12 +20,16 @@ from esrgan.files import suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn
-from esrgan.weights.architecture import MAX_INFLATION, is_compact
-from esrgan.weights.unsupported import GENERATOR_PARTS, guess_contents
+from esrgan.weights.architecture import MAX_INFLATION
+from esrgan.weights.dialects import has_generator
+from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
 KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
+AVERAGED = re.compile("(?<![a-z])ema(?![a-z])|EMA|Ema(?![a-z])")  # in the keys of averaged weights
+MAX_DEPTH = 6  # of dictionaries in one another
+_Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path
 
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 ZIP_FOLDER = 0x10  # the attribute of a folder; PyTorch returns uninitialised memory as the content of one
@@ -60,49 +64,65 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     """Return the state dict in the content of a weight file.
 
     Args:
-        content: A bare state dict, or one under any of ``STATE_DICT_KEYS``, which may be nested, or under the only key
-            that has tensors, or the tensors of a generator.
+        content: A state dict, or a dictionary that has one under any key, which may be nested. Generators come before
+            other networks, averaged weights before raw ones, and then the order of ``STATE_DICT_KEYS`` applies.
         place: Name of the file for error messages.
 
     Returns:
         Tensors by name, without the ``module.`` that parallel wrappers put before each name.
 
     Raises:
-        WeightsError: If the content has no state dict.
+        WeightsError: If the content has no state dict, or several generators none of which comes first.
     """
-    for _ in range(3):  # no trainer nests deeper, and a dictionary may contain itself
-        inner = next(
-            (content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict) and content[key]), None
-        )
-        if inner is None and not _has_tensors(content):
-            inner = _find_network(content)
-        if inner is None:
-            break
-        content = inner
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    network = _find_generator(content, place) or _find_network(content)
+    state = _select_tensors(network)
     if not state:
-        raise WeightsError(f"{place}: expected the weights of a network, got {guess_contents(content)}")
+        raise WeightsError(f"{place}: expected the weights of a network, got {guess_contents(network)}")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
 
 
-def _find_network(content: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the only generator in a dictionary without tensors, or else the only dictionary that holds tensors."""
-    found = [value for value in content.values() if isinstance(value, dict) and _has_tensors(value)]
-    generators = [
-        value
-        for value in found
-        if is_compact(value) or re.search(GENERATOR_PARTS, "\n".join(map(str, value)), re.MULTILINE)
-    ]
-    for candidates in (generators, found):
-        if len(candidates) == 1:
-            return candidates[0]
-    return None
+def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | None:
+    """Return the dictionary with the tensors of the generator to use, or None if there is no generator."""
+    found: list[tuple[_Rank, str, dict[str, Any]]] = []
+    waiting: list[tuple[_Rank, str, dict[str, Any]]] = [((), "", content)]
+    seen = set()
+    for rank, path, value in waiting:  # which grows
+        if id(value) in seen or len(rank) > MAX_DEPTH:  # a dictionary may contain itself
+            continue
+        seen.add(id(value))
+        if has_generator(_select_tensors(value)):
+            found.append(((*rank, (True, -1)), path, value))
+        inner = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
+        waiting += [((*rank, _rank(key)), f"{path}.{key}".lstrip("."), each) for key, each in inner]
+    best = min((rank for rank, _, _ in found), default=None)
+    chosen = {path: value for rank, path, value in found if rank == best}
+    if len(chosen) > 1:
+        raise WeightsError(f"{place}: expected one generator, got {describe_sets(chosen)}")
+    return next(iter(chosen.values()), None)
 
 
-def _has_tensors(content: dict[str, Any]) -> bool:
-    return any(isinstance(value, Tensor) for value in content.values())
+def _rank(key: str) -> tuple[bool, int]:
+    """Return a value by which keys of a dictionary are sorted, the preferred first."""
+    position = STATE_DICT_KEYS.index(key) if key in STATE_DICT_KEYS else len(STATE_DICT_KEYS)
+    return AVERAGED.search(key) is None, position
+
+
+def _find_network(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the dictionary with the tensors of a network that is no generator, or what can be told of it."""
+    for _ in range(MAX_DEPTH):
+        known = [content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict) and content[key]]
+        others = [value for value in content.values() if isinstance(value, dict) and _select_tensors(value)]
+        if known:
+            content = known[0]
+        elif len(others) == 1 and not _select_tensors(content):
+            content = others[0]
+    return content
+
+
+def _select_tensors(content: dict[str, Any]) -> dict[str, Tensor]:
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def load_file(path: str | Path) -> dict[str, Any]:

@@ -256,15 +256,49 @@ def test_non_dictionaries_are_rejected(tmp_path, content):
 
 def test_a_compact_generator_is_found_beside_a_discriminator(tmp_path):
     network = SRVGGNetCompact(num_feat=4, num_conv=1)
-    torch.save({"G": network.state_dict(), "D": {"conv_first.weight": torch.zeros(1, 3, 3, 3)}}, tmp_path / "a.pth")
-    assert "got 2 sets of weights (keys: G, D)" in load_error(tmp_path / "a.pth")
     torch.save({"G": network.state_dict(), "D": {"conv0.weight": torch.zeros(1, 3, 3, 3)}}, tmp_path / "a.pth")
     assert load_generator(tmp_path / "a.pth").describe().startswith("SRVGGNetCompact")
 
 
+AVERAGED = {
+    "params-ema": {"params": OTHER, "params-ema": STATE},
+    "state_dict_ema": {"state_dict": OTHER, "state_dict_ema": STATE},
+    "generator_ema": {"generator": OTHER, "generator_ema": STATE, "discriminator_ema": {"conv0.weight": OTHER}},
+    "net_ema": {"net": OTHER, "net_ema": STATE},
+    "netEMA": {"net": OTHER, "netEMA": STATE},
+    "ema": {"model": OTHER, "ema": STATE},
+    "shadow": {"model": OTHER, "ema": {"decay": 0.9, "shadow": STATE}},
+    "inside": {"state_dict": {"net": OTHER, "net_ema": STATE}},
+    "amid": {**OTHER, "ema": STATE},
+}
+NESTED = {
+    "model": {"checkpoint": {"model": STATE}},
+    "weights": {"data": {"weights": STATE}},
+    "params": {"state_dict": {"model": {"net": {"params": STATE}}}},
+    "loss": {"net": STATE, "loss": torch.tensor(0.1)},
+    "losses": {"G": STATE, "losses": torch.ones(3), "D": {"conv0.weight": torch.zeros(1, 3, 3, 3)}},
+    "no ema": {"model": STATE, "ema": {"decay": torch.tensor(0.9)}, "schema": OTHER},
+    "raw": {"model": {"net": STATE}, "other": OTHER},
+}
+
+
+@pytest.mark.parametrize("name", [*AVERAGED, *NESTED])
+def test_generators_are_found_under_any_keys_and_averaged_ones_first(tmp_path, name):
+    torch.save((AVERAGED | NESTED)[name], tmp_path / "a.pth")
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+
+
+def test_dictionaries_that_contain_themselves_are_searched_once(tmp_path):
+    content = {}
+    content |= {f"net{i}": content for i in range(200)}
+    torch.save(content, tmp_path / "a.pth")
+    assert "no network was found (keys: net0, " in load_error(tmp_path / "a.pth")
+
+
 def test_several_generators_in_a_file_are_named(tmp_path):
-    torch.save({"G": STATE, "G_old": OTHER}, tmp_path / "a.pth")
-    assert "got 2 sets of weights (keys: G, G_old); save only the generator's" in load_error(tmp_path / "a.pth")
+    for loose in ({}, {"loss": torch.tensor(0.1)}):
+        torch.save({"G": STATE, "old": {"G": OTHER}, "G_old": OTHER.copy(), **loose}, tmp_path / "a.pth")
+        assert "got 2 sets of weights (keys: G, G_old); save only the generator's" in load_error(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("suffix", ["weight_g", "weight_v", "weight_orig", "parametrizations.weight.original"])
@@ -283,4 +317,4 @@ def test_normalised_weights_are_named(tmp_path, suffix):
 def test_dictionaries_without_weights_are_rejected(tmp_path, content):
     path = tmp_path / "a.pth"
     torch.save(content, path)
-    assert "no tensors" in load_error(path)
+    assert "no network was found" in load_error(path)

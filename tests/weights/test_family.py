@@ -142,6 +142,26 @@ def test_wrappers_counters_and_other_keys_are_understood(tmp_path):
             assert load_generator(path).architecture == architecture
 
 
+@pytest.mark.parametrize("architecture", [COMPACT, TINY])
+def test_counters_and_zeros_beside_the_layers_are_ignored(tmp_path, architecture):
+    state = random_state(architecture)
+    for prefix in ("", "netG."):
+        extra = {"step": torch.tensor(5), "flags": torch.tensor([True]), "mean": torch.zeros(1, 3, 1, 1)}
+        torch.save({f"{prefix}{name}": value for name, value in (state | extra).items()}, tmp_path / "a.pth")
+        assert load_generator(tmp_path / "a.pth").state.keys() == state.keys()
+    torch.save(state | {"mean": torch.full((1, 3, 1, 1), 0.5)}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="mean|another network"):
+        load_generator(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+@pytest.mark.parametrize("architecture", [COMPACT, TINY, FOLDED])
+def test_networks_for_other_numbers_of_channels_are_refused(tmp_path, architecture, channels):
+    torch.save(random_state(replace(architecture, img_channels=channels)), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=f"expected a network for images of 1, 3 or 4 channels, got {channels}"):
+        load_generator(tmp_path / "a.pth")
+
+
 def test_two_unknown_keys_with_tensors_are_not_guessed_at(tmp_path):
     torch.save({"a": random_state(TINY), "b": random_state(TINY)}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match=r"got 2 sets of weights \(keys: a, b\)"):
