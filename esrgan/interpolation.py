@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def load_blend(
         raise ValueError("expected alpha, the share of the model in its blend with psnr, got none")
     if alpha is None:
         return load(model)
-    return blend(load(psnr or psnr_partner(str(model))), load(model), alpha)
+    return blend(load(psnr or psnr_partner(os.fspath(model))), load(model), alpha)
 
 
 def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ class GeneratorFile:
         return f"{', '.join(parts)}{f'; {self.known}' if self.known else ''}"
 
 
-def load_generator(path: str | Path) -> GeneratorFile:
+def load_generator(path: str | os.PathLike[str]) -> GeneratorFile:
     """Read a generator of the ESRGAN family; the format is detected from the content, not from the file name.
 
     The file may be a model file or checkpoint of this package, or come from BasicSR, Real-ESRGAN, ESRGAN (old and new
