@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,7 @@ def export_program(
     With a device it is compiled for that device: ``torch._inductor.aoti_load_package(path)(low)``, which also works
     from C++.
 
-    For a network with pixel unshuffle, height and width must be even and at least 4 (×2), or multiples of four and at
-    least 8 (×1).
+    For a network with pixel unshuffle, height and width must be multiples of its factor and at least twice that.
 
     Args:
         file: The generator.
@@ -101,24 +101,24 @@ def export_program(
     network, low = network.to(device or "cpu"), low.to(device or "cpu")
     progress(f"{path}: tracing the network")
     program = torch.export.export(network, (low,), dynamic_shapes={"low": sizes})
+    target = io.BytesIO()  # PyTorch's writer ends the process if it cannot write to a file
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as target:
-            if device is None:
-                torch.export.save(program, target)
-            else:
-                progress(f"{path}: compiling for {device}, which can take minutes")
-                torch._inductor.aoti_compile_and_package(program, package_path=target)
-            target.seek(0)
-            progress(f"{path}: comparing the program and the network")
-            run: Any = torch._inductor.aoti_load_package(target) if device else torch.export.load(target).module()
-            images = [image.to(low.device) for image in _comparison_images(file, low.dtype)]
-            with exact_float32(low.device):
-                difference = max(_check_difference(path, run(image), network(image)) for image in images)
+        if device is None:
+            torch.export.save(program, target)
+        else:
+            progress(f"{path}: compiling for {device}, which can take minutes")
+            torch._inductor.aoti_compile_and_package(program, package_path=target)
+        target.seek(0)
+        progress(f"{path}: comparing the program and the network")
+        run: Any = torch._inductor.aoti_load_package(target) if device else torch.export.load(target).module()
+        images = [image.to(low.device) for image in _comparison_images(file, low.dtype)]
+        with exact_float32(low.device):
+            difference = max(_check_difference(path, run(image), network(image)) for image in images)
     except (OSError, RuntimeError) as error:
         reason = one_line(describe_error(error), 200)
         remedy = "check the folder and its free disk space, or choose another format"
         raise EsrganError(f"{path}: cannot be exported: {reason}; {remedy}") from error
+    write_bytes(path, target.getvalue())
     _warn_of_lost_reduction(file, path)
     return difference
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import pickle
 import re
@@ -50,11 +51,15 @@ UNSUPPORTED_SIGNATURES = (
     (b"GGUF", "a GGUF file", "use a PyTorch or safetensors file of the model"),
     (b"\x93NUMPY", "a NumPy array", "save a state dict with PyTorch or as safetensors"),
     (b"\x1f\x8b", "a gzip archive", "unpack it and pass the file inside"),
+    (b"\xfd7zXZ", "an xz archive", "unpack it and pass the file inside"),
+    (b"BZh", "a bzip2 archive", "unpack it and pass the file inside"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it and pass the file inside"),
     (b"7z\xbc\xaf", "a 7-Zip archive", "unpack it and pass the file inside"),
     (b"Rar!", "a RAR archive", "unpack it and pass the file inside"),
     (b"\xdd\x85\x76\x00", "a binary ncnn .param, which has no layer names", "use the text .param"),
     (b"%PDF", "a PDF document", "pass the file that contains the weights"),
 )
+FRAME_OPERAND = "Unsupported operand 149"  # with which pickles of protocol 4 begin, in PyTorch's error
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes; the format's limit on its JSON header, whose length comes first
 _GET_ANOTHER = "download it again, or use an earlier checkpoint"
 ONNX_SIGNATURE = re.compile(rb"\x08[\x01-\x20](\x12|:|B)")  # field ir_version, then producer, graph or opset
@@ -172,8 +177,9 @@ def _load(path: Path, head: bytes, size: int) -> Any:
         return _load_torch(path)
     if head.startswith(b"\x80") and head[1:2] <= b"\x05":  # a pickle, the format of PyTorch before 1.6
         return _load_torch(path)
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     for start, kind, remedy in UNSUPPORTED_SIGNATURES:
-        if head.lstrip().startswith(start):
+        if text.startswith(start):
             raise WeightsError(f"{path}: expected a weight file, got {kind}; {remedy}")
     if ONNX_SIGNATURE.match(head):
         raise WeightsError(f"{path}: expected a weight file, got an ONNX graph; use the PyTorch file it was made from")
@@ -264,10 +270,13 @@ def _load_torch(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found or zipfile.is_zipfile(path):
+        if found or (zipfile.is_zipfile(path) and FRAME_OPERAND not in str(error)):
             objects = f"Python objects ({one_line(found[1])})" if found else "Python objects"
             reason = f"not opened: it contains {objects} as well as weights, and these could run code"
             raise WeightsError(f"{path}: {reason}; save only the state_dict") from error
+        if FRAME_OPERAND in str(error):
+            reason = "saved with pickle protocol 4 or later, which PyTorch reads only by running what is in the file"
+            raise WeightsError(f"{path}: {reason}; save it again by torch.save without pickle_protocol") from error
         raise WeightsError(f"{path}: not a PyTorch weight file; download it again") from error
     except Exception as error:  # PyTorch's unpickler raises nearly any exception for damaged files
         raise WeightsError(f"{path}: damaged or truncated: {_error_text(error)}; download it again") from error

@@ -261,10 +261,12 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
     Args:
         path: The file to write; its folder is created. A ``.safetensors`` file stores ``content["params"]`` as tensors
             and the rest as JSON metadata; any other suffix selects PyTorch's format.
-        content: Tensors, numbers, strings, and lists and dictionaries of these.
+        content: Tensors, numbers, strings, and lists and dictionaries of these; for ``.safetensors`` tensors only in
+            ``params``, which it needs.
 
     Raises:
-        WeightsError: If the file cannot be written; an existing file at ``path`` is then unchanged.
+        WeightsError: If the file cannot be written, or ``.safetensors`` cannot store the content; an existing file at
+            ``path`` is then unchanged.
     """
     path = Path(path)
     content = move_to_cpu(content)  # a file with tensors of a GPU could be loaded only on machines with that GPU
@@ -273,11 +275,7 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
         # Given a name, PyTorch would store it in the file and safetensors would deny access to other users.
         with atomic_write(path) as file:
             if path.suffix.lower() == ".safetensors":
-                metadata = {key: json.dumps(value) for key, value in content.items() if key != "params"}
-                # The format refuses tensors that share memory, as those of a network with shared weights do.
-                params = content["params"].items()
-                tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in params}
-                file.write(safetensors.torch.save(tensors, metadata))
+                file.write(_to_safetensors(content, path))
             else:
                 torch.save(content, file)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
@@ -285,6 +283,24 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
             f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed; "
             "check the folder and its free disk space"
         ) from error
+
+
+def _to_safetensors(content: dict[str, Any], path: Path) -> bytes:
+    """Return a content as a safetensors file.
+
+    Raises:
+        WeightsError: If the format cannot store it.
+    """
+    params = content.get("params")
+    try:
+        if not isinstance(params, dict):
+            raise TypeError("params is missing")
+        # The format refuses tensors that share memory, as those of a network with shared weights do.
+        tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in params.items()}
+        return safetensors.torch.save(tensors, {k: json.dumps(v) for k, v in content.items() if k != "params"})
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        reason = f".safetensors stores tensors under params and JSON besides ({one_line(str(error), 120)})"
+        raise WeightsError(f"{path}: cannot be written: {reason}; choose the suffix .pth") from error
 
 
 def _system_error_text(error: BaseException) -> str:

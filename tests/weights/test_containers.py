@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 
@@ -112,6 +113,10 @@ def test_folders_are_rejected(tmp_path, suffix):
         (b" \n", "empty"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
         (b"\n  <html>\n", "web page"),
+        (b"\xef\xbb\xbf<html>\n", "web page"),
+        (b"\xfd7zXZ\0" + bytes(60), "an xz archive; unpack it"),
+        (b"BZh91AY&SY", "a bzip2 archive; unpack it"),
+        (b"\x28\xb5\x2f\xfd" + bytes(60), "a Zstandard archive; unpack it"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 66\n", ""),
         (b'{"error": "Entry not found"}', ""),
         (b"PK\x03\x04", ""),
@@ -239,6 +244,17 @@ def test_code_in_a_file_is_never_run(tmp_path, suffix, how):
     assert not marker.exists()
     if suffix != ".safetensors":
         assert "code" in text
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_newer_pickle_protocols_are_named(tmp_path, protocol, is_zip):
+    path = tmp_path / "a.pth"
+    torch.save({"params": STATE}, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+    message = "saved with pickle protocol 4 or later, .*; save it again by torch.save without pickle_protocol"
+    assert re.search(message, load_error(path))
+    torch.save({"params": STATE, "a": Payload("x")}, path, pickle_protocol=protocol)
+    assert re.search("pickle protocol 4|could run code", load_error(path))
 
 
 def test_pickled_networks_are_rejected_with_advice(tmp_path):

@@ -239,6 +239,17 @@ def test_safetensors_store_metadata_as_json(tmp_path):
     assert content["stage"] == "training"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"params": [1]}, {"params": {"a": 1}}, {"params": STATE, "t": torch.ones(2)}, {"params": STATE, 1: {1}}],
+)
+def test_what_safetensors_cannot_store_is_named(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(WeightsError, match=r"cannot be written: \.safetensors stores tensors under params and JSON"):
+        save_file(path, content)
+    assert not list(tmp_path.iterdir())
+
+
 def test_building_draws_no_random_numbers_and_copies_the_weights():
     file = load_generator("esrgan-lite")
     generator_state = torch.get_rng_state()
