@@ -195,7 +195,8 @@ def _warn_of_lost_reduction(file: GeneratorFile, path: Path) -> None:
     """Warn that a written file puts out the full size, where the generator's output is to be reduced."""
     if file.outscale:
         scale = file.architecture.scale_factor
-        remedy = f"resize it by {file.outscale / scale:g}, or export to .pth, .safetensors or .param, which keep that"
+        kept = ".param, or to .pth or .safetensors with BasicSR names, which keep that"
+        remedy = f"resize it by {file.outscale / scale:g}, or export to {kept}"
         log.warning("%s: its output is ×%d, not reduced to ×%g; %s", path, scale, file.outscale, remedy)
 
 
