@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esrgan.console import progress
+from esrgan.console import log, progress
 from esrgan.devices import exact_float32
 from esrgan.errors import EsrganError, Problem, WeightsError
 from esrgan.files import atomic_write, write_bytes, write_error
@@ -68,6 +69,7 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
         (high,) = session.run(None, {"low": image.numpy()})
         difference = max(difference, _check_difference(path, torch.from_numpy(high), network(image)))
     write_bytes(path, content)
+    _warn_of_lost_reduction(file, path)
     return difference
 
 
@@ -79,8 +81,7 @@ def export_program(
     With a device it is compiled for that device: ``torch._inductor.aoti_load_package(path)(low)``, which also works
     from C++.
 
-    For a network with pixel unshuffle, height and width must be even and at least 4 (×2), or multiples of four and at
-    least 8 (×1).
+    For a network with pixel unshuffle, height and width must be multiples of its factor and at least twice that.
 
     Args:
         file: The generator.
@@ -100,24 +101,25 @@ def export_program(
     network, low = network.to(device or "cpu"), low.to(device or "cpu")
     progress(f"{path}: tracing the network")
     program = torch.export.export(network, (low,), dynamic_shapes={"low": sizes})
+    target = io.BytesIO()  # PyTorch's writer ends the process if it cannot write to a file
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as target:
-            if device is None:
-                torch.export.save(program, target)
-            else:
-                progress(f"{path}: compiling for {device}, which can take minutes")
-                torch._inductor.aoti_compile_and_package(program, package_path=target)
-            target.seek(0)
-            progress(f"{path}: comparing the program and the network")
-            run: Any = torch._inductor.aoti_load_package(target) if device else torch.export.load(target).module()
-            images = [image.to(low.device) for image in _comparison_images(file, low.dtype)]
-            with exact_float32(low.device):
-                difference = max(_check_difference(path, run(image), network(image)) for image in images)
+        if device is None:
+            torch.export.save(program, target)
+        else:
+            progress(f"{path}: compiling for {device}, which can take minutes")
+            torch._inductor.aoti_compile_and_package(program, package_path=target)
+        target.seek(0)
+        progress(f"{path}: comparing the program and the network")
+        run: Any = torch._inductor.aoti_load_package(target) if device else torch.export.load(target).module()
+        images = [image.to(low.device) for image in _comparison_images(file, low.dtype)]
+        with exact_float32(low.device):
+            difference = max(_check_difference(path, run(image), network(image)) for image in images)
     except (OSError, RuntimeError) as error:
         reason = one_line(describe_error(error), 200)
         remedy = "check the folder and its free disk space, or choose another format"
         raise EsrganError(f"{path}: cannot be exported: {reason}; {remedy}") from error
+    write_bytes(path, target.getvalue())
+    _warn_of_lost_reduction(file, path)
     return difference
 
 
@@ -143,7 +145,7 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
     if half:
         kernels = {name: value for name, value in state.items() if name.endswith(".weight")}
         state = state | _to_float16(kernels, file.path)
-    param, weights = to_ncnn(state, file.architecture)
+    param, weights = to_ncnn(state, file.architecture, file.outscale)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as param_file, atomic_write(path.with_suffix(".bin")) as weights_file:
@@ -186,6 +188,16 @@ def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basics
     beta = architecture.residual_scaling if isinstance(architecture, RRDBNetArchitecture) else 1.0
     state = from_basicsr_names(state, dialect, beta)
     save_file(path, {"params": state} if path.suffix.lower() == ".safetensors" else state)
+    _warn_of_lost_reduction(file, path)
+
+
+def _warn_of_lost_reduction(file: GeneratorFile, path: Path) -> None:
+    """Warn that a written file puts out the full size, where the generator's output is to be reduced."""
+    if file.outscale:
+        scale = file.architecture.scale_factor
+        kept = ".param, or to .pth or .safetensors with BasicSR names, which keep that"
+        remedy = f"resize it by {file.outscale / scale:g}, or export to {kept}"
+        log.warning("%s: its output is ×%d, not reduced to ×%g; %s", path, scale, file.outscale, remedy)
 
 
 def _with_default_scaling(file: GeneratorFile) -> GeneratorFile:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.metadata import packages_distributions
 
 from esrgan.errors import EsrganError
+from esrgan.text import describe_error
 
 EXTRAS = {
     "train": (("albumentations", "cv2", "skimage", "tensorboard", "torchvision", "wandb"), "training and logging"),
@@ -34,3 +36,14 @@ def require_extra(extra: str) -> None:
         raise EsrganError(
             f"{', '.join(absent)}: not installed, but needed for {purpose}; pip install 'esrgan[{extra}]'"
         )
+
+
+def describe_import_error(error: ImportError) -> str:
+    """Return which package cannot be imported and why, for one that is broken or lacks another one."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    importer = str(trace.tb_frame.f_globals.get("__name__")) if trace is not None else ""
+    module = (error.name if importer.startswith("esrgan") and error.name else importer).partition(".")[0]
+    name = packages_distributions().get(module, [module])[0]
+    return f"{module}: cannot be imported: {describe_error(error)}; try `pip install --force-reinstall {name}`"

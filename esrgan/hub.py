@@ -70,7 +70,7 @@ class HubFile:
                 be neither downloaded nor found in the cache.
             EsrganError: If the extra ``[hub]`` is not installed.
         """
-        if not self.filename.endswith(WEIGHT_SUFFIXES):
+        if not self.filename.lower().endswith(WEIGHT_SUFFIXES):
             expected = ", ".join(WEIGHT_SUFFIXES)
             raise WeightsError(f"{self}: expected a file whose name ends in one of {expected}, got {self.filename}")
         require_extra("hub")
@@ -78,10 +78,13 @@ class HubFile:
         from huggingface_hub import errors
 
         try:
-            path = huggingface_hub.hf_hub_download(
-                self.repo, self.filename, revision=self.revision, local_files_only=only_cached
+            path = Path(
+                huggingface_hub.hf_hub_download(
+                    self.repo, self.filename, revision=self.revision, local_files_only=only_cached
+                )
             )
-            return Path(path)
+            with path.open("rb") as file:
+                is_page = file.read(512).lstrip().startswith(b"<")
         except errors.GatedRepoError as error:
             reason = "its authors ask for a registration; follow the steps on its page, then run `hf auth login`"
             raise WeightsError(f"{self}: {reason}") from error
@@ -91,7 +94,7 @@ class HubFile:
         except errors.RevisionNotFoundError as error:
             raise WeightsError(f"{self}: no such branch, tag or commit; check the revision") from error
         except errors.LocalEntryNotFoundError as error:  # also the parent of the next error
-            reason = "not in the cache, and the Hugging Face Hub cannot be reached; check the network connection"
+            reason = f"not in the cache, and {_describe_answer(error.__cause__)}"
             if only_cached:
                 reason = f"not downloaded yet, and a dry run downloads nothing; run `esrgan info {self}` first"
             raise WeightsError(f"{self}: {reason}") from error
@@ -100,6 +103,10 @@ class HubFile:
         except Exception as error:  # an invalid name, a full disk, or one of the HTTP client, which varies by version
             reason = one_line(str(error) or type(error).__name__, 200)
             raise WeightsError(f"{self}: cannot be downloaded: {reason}; check the name, or try again") from error
+        if is_page:
+            remedy = f"delete {path.resolve()} and try again"
+            raise WeightsError(f"{self}: expected a weight file, got a web page, perhaps of a login; {remedy}")
+        return path
 
     def _suggest_files(self) -> str:
         """Return which weight files the repository has instead."""
@@ -109,7 +116,20 @@ class HubFile:
             files = HfApi().list_repo_files(self.repo, revision=self.revision)
         except Exception:  # as above
             return "its page lists the files"
-        weights = [file for file in files if file.endswith(WEIGHT_SUFFIXES)]
+        weights = [file for file in files if file.lower().endswith(WEIGHT_SUFFIXES)]
         names = ", ".join(one_line(file) for file in weights[:_MAX_NAMES])
         more = f" and {len(weights) - _MAX_NAMES:,} more" if len(weights) > _MAX_NAMES else ""
         return f"the repository has {names}{more}" if weights else "the repository has no weight files"
+
+
+def _describe_answer(error: BaseException | None) -> str:
+    """Return what the Hugging Face Hub answered when a file could not be looked up, and what to do."""
+    from huggingface_hub import errors
+
+    if status := getattr(getattr(error, "response", None), "status_code", None):
+        return f"the Hugging Face Hub answers with error {status}; try again later"
+    if isinstance(error, errors.FileMetadataError):
+        return (
+            "the answer is not that of the Hugging Face Hub; log in to the network, or check HF_ENDPOINT and the proxy"
+        )
+    return "the Hugging Face Hub cannot be reached; check the network connection"

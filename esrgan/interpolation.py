@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFil
     """Blend a PSNR-oriented and a GAN-trained generator, from files of any format, by network interpolation.
 
     The result records α. If ``gan`` is itself a blend of the same two trainings, the recorded α is the share of the
-    GAN-trained weights. If ``psnr`` is a blend, that share is unknown and α is None.
+    GAN-trained weights. If ``psnr`` is a blend, or ``gan`` is one without α, that share is unknown and α is None.
 
     Args:
         psnr: The PSNR-oriented generator.
@@ -66,7 +67,7 @@ def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFil
         alpha: α in [0, 1]. With 0 the result has the weights of ``psnr``, with 1 those of ``gan``.
 
     Returns:
-        The blend, with the configuration of ``gan``, or of ``psnr`` if ``gan`` has none.
+        The blend, with the configuration and ``outscale`` of ``gan``, or those of ``psnr`` that ``gan`` lacks.
 
     Raises:
         WeightsError: If the architectures differ; the message lists tensors that differ.
@@ -80,9 +81,9 @@ def blend(psnr: GeneratorFile, gan: GeneratorFile, alpha: float) -> GeneratorFil
     """
     _check_same_architecture(psnr, gan)
     state = interpolate(psnr.state, gan.state, alpha)
-    share = None if psnr.alpha is not None else alpha * (1 if gan.alpha is None else gan.alpha)
-    hparams, licence = gan.hparams or psnr.hparams, _common_licence([psnr, gan])
-    return replace(gan, state=state, stage="training", alpha=share, hparams=hparams, licence=licence, known=None)
+    known_share = gan.alpha if gan.is_blend else 1.0
+    share = None if psnr.is_blend or known_share is None else alpha * known_share
+    return _make_blend([psnr, gan], state, share)
 
 
 def load_blend(
@@ -110,7 +111,7 @@ def load_blend(
         raise ValueError("expected alpha, the share of the model in its blend with psnr, got none")
     if alpha is None:
         return load(model)
-    return blend(load(psnr or psnr_partner(str(model))), load(model), alpha)
+    return blend(load(psnr or psnr_partner(os.fspath(model))), load(model), alpha)
 
 
 def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFile:
@@ -121,7 +122,7 @@ def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFil
         shares: One share in [0, 1] per generator; they must sum to 1.
 
     Returns:
-        The blend, with the configuration of the last generator.
+        The blend, with the configuration and ``outscale`` of the last generator that has them.
 
     Raises:
         WeightsError: If the architectures differ; the message lists tensors that differ.
@@ -136,8 +137,7 @@ def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFil
         raise ValueError(f"expected shares from 0 to 1 that sum to 1, got {', '.join(f'{x:g}' for x in shares)}")
     for other in files[1:]:
         _check_same_architecture(files[0], other)
-    state = _weighted_sum([file.state for file in files], shares)
-    return replace(files[-1], state=state, stage="training", alpha=None, licence=_common_licence(files), known=None)
+    return _make_blend(files, _weighted_sum([file.state for file in files], shares), None)
 
 
 def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageData:
@@ -168,10 +168,20 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
     return replace(gan, frames=tuple(frames))
 
 
-def _common_licence(files: Sequence[GeneratorFile]) -> str | None:
-    """Return the licence of the files if all have the same one, else None."""
+def _make_blend(files: Sequence[GeneratorFile], state: dict[str, Tensor], alpha: float | None) -> GeneratorFile:
+    """Return the blend of the files with these weights; it has a licence only if all files have the same one."""
     licences = {file.licence for file in files}
-    return licences.pop() if len(licences) == 1 else None
+    return replace(
+        files[-1],
+        state=state,
+        stage="training",
+        alpha=alpha,
+        hparams=next((file.hparams for file in reversed(files) if file.hparams), {}),
+        licence=licences.pop() if len(licences) == 1 else None,
+        outscale=next((file.outscale for file in reversed(files) if file.outscale), None),
+        is_blend=True,
+        known=None,
+    )
 
 
 def _weighted_sum(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:

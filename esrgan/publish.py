@@ -244,7 +244,7 @@ def _is_date(text: str) -> bool:
 def _recorded_training(file: GeneratorFile) -> dict[str, Any]:
     """Return the facts about its training that a model file of this project records; none of them for a blend."""
     section = file.hparams.get(file.stage or "")
-    if file.alpha is not None or not isinstance(section, dict):
+    if file.is_blend or not isinstance(section, dict):
         return {}
     patch, batch_size = section.get("cr_patch_size"), file.hparams.get("batch_size")
     is_square = isinstance(patch, list) and len(patch) == 2 and patch[0] == patch[1]
@@ -268,7 +268,7 @@ def _make_card(file: GeneratorFile, repo: str, licence: str, facts: ModelFacts, 
     parameters = sum(value.numel() for value in file.state.values())
     channels = {1: "grey", 3: "RGB", 4: "RGB and alpha"}
     rows = {
-        "network": f"{architecture}, {parameters:,} parameters",
+        "network": f"{file.size}, {parameters:,} parameters",
         "scale": f"×{architecture.scale_factor}",
         "input": channels.get(architecture.in_channels, str(architecture.in_channels)),
         "output": channels.get(architecture.img_channels, str(architecture.img_channels)),

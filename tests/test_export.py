@@ -1,6 +1,8 @@
 """Exported generators, run by the programs they are for where these are installed."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +91,15 @@ def test_exported_program_matches_the_generator(file, tmp_path):
     low = image(file, 3, 8, 20)
     torch.testing.assert_close(run(low), file.build()(low))
     assert [path.name for path in tmp_path.glob("*.pt2")] == ["model.pt2"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_an_error_for_programs_too(tiny_model, tmp_path):
+    command = f"ulimit -f 20; exec '{sys.executable}' -m esrgan export '{tiny_model}' '{tmp_path / 'a.pt2'}'"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"error: .*a\.pt2: cannot be written: File too large; [^\n]*\n\Z", done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == [tiny_model.name]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from esrgan import extras, images
+from esrgan.cli import main
 from esrgan.errors import EsrganError
 from tests.helpers.models import make_model
 
@@ -90,6 +91,36 @@ def test_doctor_and_info_work_without_extras(tmp_path, model):
     assert done.returncode == 0, done.stderr
     assert "[train]              training and logging: albumentations, cv2, skimage" in done.stdout
     assert run_without_extras(tmp_path, "info", model).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ImportError('DLL load failed')", "onnxruntime: cannot be imported: DLL load failed; try `pip install "),
+        ("import esrgan_none", "onnxruntime: cannot be imported: No module named 'esrgan_none'; try `pip install "),
+    ],
+)
+def test_a_broken_package_is_named_on_one_line(tmp_path, model, monkeypatch, capsys, code, reason):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime/__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    assert main(["export", str(model), str(tmp_path / "out.onnx")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {reason}")
+
+
+def test_a_broken_package_does_not_end_a_run_over_files(tmp_path, model, monkeypatch, capsys, write_images):
+    write_images(tmp_path / "photos", 1)
+
+    def fail(*_):
+        import esrgan_none  # noqa: F401
+
+    monkeypatch.setattr("esrgan.inference.files.upscale_image", fail)
+    arguments = ["inference", "-m", model, tmp_path / "photos", "-o", tmp_path / "out", "--device", "cpu"]
+    assert main([str(each) for each in arguments]) == 1
+    assert ".png: tests: cannot be imported: No module named 'esrgan_none'; try" in capsys.readouterr().err
 
 
 def test_require_extra_accepts_installed_modules(monkeypatch):

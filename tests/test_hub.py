@@ -96,10 +96,43 @@ def test_a_wrong_reference_is_explained_on_one_line(hub, reference, message):
     assert "\n" not in text
 
 
-def test_an_error_of_the_server_is_one_line(hub):
-    hub.is_failing = True
-    with pytest.raises(WeightsError, match=r"^hf:ann/photos/model.safetensors: [^\n]*$"):
+PAGE = b"<!DOCTYPE html><html>Log in</html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((403, {}, b""), "the Hugging Face Hub answers with error 403; try again later"),
+        ((500, {}, b""), "the Hugging Face Hub answers with error 500; try again later"),
+        (
+            (200, {}, PAGE),
+            "the answer is not that of the Hugging Face Hub; log in to the network, or check HF_ENDPOINT",
+        ),
+    ],
+)
+def test_an_error_of_the_server_is_one_line(hub, answer, message):
+    hub.answer = answer
+    with pytest.raises(
+        WeightsError, match=rf"^hf:ann/photos/model.safetensors: not in the cache, and {message}[^\n]*$"
+    ):
         HubFile("ann/photos").download()
+
+
+def test_a_cached_web_page_is_to_be_deleted(hub):
+    intact = hub.repos["ann/photos"]["model.safetensors"]
+    hub.repos["ann/photos"]["model.safetensors"] = PAGE
+    with pytest.raises(WeightsError, match=r"got a web page, perhaps of a login; delete /.* and try again") as caught:
+        load_generator("hf:ann/photos")
+    hub.repos["ann/photos"]["model.safetensors"] = intact
+    Path(str(caught.value).partition("; delete ")[2].removesuffix(" and try again")).unlink()
+    assert load_generator("hf:ann/photos").stage == "training"
+
+
+def test_suffixes_of_weight_files_may_be_capitals(hub):
+    hub.repos["ann/capitals"] = {"4x.PTH": hub.repos["ann/drawings"]["4x.pth"]}
+    assert load_generator("hf:ann/capitals/4x.PTH").stage is None
+    with pytest.raises(WeightsError, match=r"no such file; the repository has 4x\.PTH"):
+        load_generator("hf:ann/capitals")
 
 
 def test_a_repository_without_weight_files_is_named(hub):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from esrgan.cli import main
 from esrgan.errors import WeightsError
-from esrgan.interpolation import blend, interpolate
+from esrgan.interpolation import blend, interpolate, mix
 from esrgan.models import RRDBNet
 from esrgan.weights import load_generator, save_file
 from tests.helpers.weight_files import TINY as OTHER
@@ -112,6 +112,15 @@ def test_blend_alpha_is_recorded_when_known(tmp_path, alphas, share):
     assert blend(psnr, replace(gan, licence=None), 0.5).licence is None
     save_file(tmp_path / "blend.pth", blend(psnr, gan, 0.5).to_dict())
     assert load_generator(tmp_path / "blend.pth").licence == "MIT"
+
+
+def test_a_mix_and_blends_of_it_are_recorded_as_blends(tmp_path):
+    psnr, gan = write(tmp_path / "p.pth", PSNR, "pretraining"), write(tmp_path / "g.pth", GAN, "training")
+    mixed = mix([psnr, gan], [0.5, 0.5])
+    for result in (mixed, blend(psnr, mixed, 0.5), blend(mixed, gan, 0.5), blend(blend(psnr, gan, 0.5), gan, 0.5)):
+        save_file(tmp_path / "b.safetensors", result.to_dict())
+        for file in (result, load_generator(tmp_path / "b.safetensors")):
+            assert (file.alpha, file.is_blend, file.origin) == (None, True, "interpolated")
 
 
 def test_blend_takes_configuration_from_psnr_model_if_gan_has_none(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from esrgan import Upscaler, load_generator
 from esrgan.cli import main
 from esrgan.errors import EsrganError
+from esrgan.interpolation import mix
 from esrgan.publish import ModelFacts, make_openmodeldb_entry, write_hub_folder
 from esrgan.weights import CompactArchitecture, load_file, save_file
 from tests.helpers.hub_server import run_hub
@@ -153,9 +154,12 @@ def test_an_entry_has_the_fields_of_openmodeldb(file):
     }
 
 
-def test_an_entry_of_a_blend_claims_no_training(file):
-    entry = make_openmodeldb_entry(replace(file, alpha=0.5), "2x-Film", FACTS)
-    assert not [key for key in entry if key.startswith("training")]
+def test_a_blend_claims_no_training(file, tmp_path):
+    for result in (replace(file, alpha=0.5), mix([file, file], [0.5, 0.5])):
+        entry = make_openmodeldb_entry(result, "2x-Film", FACTS)
+        assert not [key for key in entry if key.startswith("training")]
+    write_hub_folder(result, tmp_path / "folder", "ann/film", FACTS)
+    assert "| training | interpolated |" in (tmp_path / "folder/README.md").read_text("utf-8")
 
 
 def test_an_entry_names_other_networks(tmp_path):

@@ -70,6 +70,7 @@ def _describe_model(model: str) -> dict[str, Any]:
         "licence": file.licence or (MODELS[model].licence if model in MODELS else None),
         "architecture": str(file.architecture),
         "scale": file.architecture.scale_factor,
+        "outscale": file.outscale,
         "channels": file.architecture.img_channels,
         "parameters": sum(value.numel() for value in file.state.values()),
         "names": file.dialect,
@@ -95,8 +96,9 @@ def _select_known_keys(settings: dict[str, Any], known: dict[str, Any]) -> dict[
 
 
 def _format_description(info: dict[str, Any]) -> list[str]:
+    reduced = f", reduced to ×{info['outscale']:g}" if info["outscale"] else ""
     lines = [
-        f"{info['model']}: {info['architecture']}, {info['parameters']:,} parameters, {info['stage']}",
+        f"{info['model']}: {info['architecture']}{reduced}, {info['parameters']:,} parameters, {info['stage']}",
         *(
             f"  file           {name}, {about['bytes']:,} bytes\n  sha256         {about['sha256']}"
             for name, about in info["files"].items()

@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         result = load_blend(gan, args.psnr_model_path, args.alpha)
     save_file(out_path, result.to_dict())
     terms = " + ".join(f"{share:g} × {name}" for share, name in zip(shares, names, strict=True))
-    log.info("%s: %s, %s", out_path, result.architecture, terms)
+    log.info("%s: %s, %s", out_path, result.size, terms)
     return process.OK
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from esrgan.cli import spinning
 from esrgan.console import show_messages
 from esrgan.errors import EsrganError, TrainingError
+from esrgan.extras import describe_import_error
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -120,7 +121,8 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
 
     Returns:
         The exit code: that of the command, 1 after a TrainingError or if standard output is closed, 2 after any other
-        EsrganError, 130 after Ctrl-C, SIGTERM or SIGHUP, which a closed terminal sends.
+        EsrganError or if a package cannot be imported, 130 after Ctrl-C, SIGTERM or SIGHUP, which a closed terminal
+        sends.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -141,6 +143,9 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     except EsrganError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return SOME_FAILED if isinstance(error, TrainingError) else BAD_INPUT
+    except ImportError as error:
+        print(f"error: {describe_import_error(error)}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt as interrupt:
         print(": ".join(filter(None, ["interrupted", str(interrupt)])), file=sys.stderr)
         return INTERRUPTED

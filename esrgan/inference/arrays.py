@@ -53,7 +53,7 @@ def upscale_array(
     if channels not in (1, 2, 3, 4) or 0 in image.shape:
         raise ValueError(f"expected an array (H, W) or (H, W, C) with C from 1 to 4, got {image.shape}")
     if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
-        remedy = "convert it with astype"
+        remedy = "multiply it by np.uint8(255)" if image.dtype == np.bool_ else "convert it with astype"
         raise ValueError(f"expected an array of uint8, uint16, float32 or float64, got {image.dtype}; {remedy}")
     if image.dtype.kind == "f":
         _check_white(float(image.max()))

@@ -149,7 +149,7 @@ class _DenseBlock(_Lines):
         assert isinstance(block, ResidualDenseBlock)  # noqa: S101  tells the type checker
         super().__init__(block.convs, dim)
         self.scaling = block.residual_scaling
-        self.kernel1x1 = None if block.conv1x1 is None else block.kernel1x1
+        self.kernel1x1 = None if block.conv1x1 is None else block.pad_kernel1x1()
         self.skip = SkipQueue(dim)
         self.kept_bytes += len(self.buffers) * self.channels * 4  # the queue
 

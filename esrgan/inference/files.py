@@ -19,6 +19,7 @@ import numpy as np
 
 from esrgan import files, images
 from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.extras import describe_import_error
 from esrgan.images import ImageData, exif
 from esrgan.images.flatten import fit_alpha, parse_colour
 from esrgan.images.formats import FILE_FORMATS, check_image_writable, format_for_suffix
@@ -198,6 +199,8 @@ def _wait(job: FileJob, work: Future[FileResult]) -> FileResult:
             case [Problem() as problem]:
                 return FileResult(job, problem)
         return FileResult(job, Problem.failure(job.source, str(error)))  # from code that does not know the file
+    except ImportError as error:
+        return FileResult(job, Problem.failure(job.source, describe_import_error(error)))
     except Exception as error:  # a run of many hours should survive even errors that we did not foresee
         what = f"unexpected error: {type(error).__name__}: {describe_error(error)}"
         return FileResult(job, Problem.failure(job.source, what))

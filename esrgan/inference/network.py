@@ -6,14 +6,20 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.images.samples import LUMA_WEIGHTS
 from esrgan.inference.tiling import Part, upscale_tiled
 from esrgan.inference.winograd import transform_kernels
-from esrgan.models import Generator
+from esrgan.models import Generator, RRDBNet, SRVGGNetCompact
+from esrgan.models.rrdbnet import RRDB, ResidualDenseBlock
+from esrgan.weights.architecture import check_complete, infer_architecture, make_empty
+
+# What large images are computed from, besides the weights; see ``check_unchanged``.
+_COMPUTATION = ("__call__", "forward", "trunk", "upsampling_layers", "unshuffle", "_run_trunk")
+_LAYERS = (nn.Conv2d, nn.PReLU, nn.ReLU, nn.LeakyReLU, nn.Sequential, RRDB, ResidualDenseBlock)
 
 
 class Network:
@@ -98,6 +104,53 @@ class Network:
         if image_channels == 1 and network_channels > 1:
             return high[:, :3].mean(1, keepdim=True)
         return high[:, :image_channels]
+
+
+def check_unchanged(generator: Generator) -> None:
+    """Check that the weights of a generator determine its output.
+
+    Only small images pass through the generator itself; for others, its layers are computed in strips from the weights.
+
+    Raises:
+        TypeError: If it has other layers, options, methods or hooks than its class.
+    """
+    if change := _find_change(generator):
+        remedy = "undo the change (weight_norm, prune and LoRA can be merged into the weights), or call it by PyTorch"
+        raise TypeError(
+            f"expected RRDBNet or SRVGGNetCompact without changes, because its output is computed from its weights, "
+            f"got {change}; {remedy}"
+        )
+
+
+def _find_change(generator: Generator) -> str | None:
+    """Return how a generator differs from one that is newly built with the shapes of its weights."""
+    kind = RRDBNet if isinstance(generator, RRDBNet) else SRVGGNetCompact
+    title = type(generator).__name__
+    if not isinstance(generator, kind):
+        return f"another network, {title}"
+    if own := [each for each in _COMPUTATION if getattr(type(generator), each) is not getattr(kind, each)]:
+        return f"{title} with its own {own[0]}"
+    modules = dict(generator.named_modules(remove_duplicate=False))
+    for name, module in modules.items():
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"a hook in {name or 'the network'}"
+        if "forward" in vars(module):
+            return f"another forward in {name or 'the network'}"
+        if name and type(module) not in _LAYERS:
+            return f"{type(module).__name__} in {name}"
+    state = generator.state_dict()
+    try:
+        expected = make_empty(infer_architecture(state, "layers").build)
+        check_complete(state, expected.state_dict(), "layers")
+    except WeightsError as error:
+        return str(error).partition("; ")[0]
+    layers = dict(expected.named_modules())
+    if names := sorted(modules.keys() ^ layers.keys()):
+        return f"another number of layers (first: {names[0]})"
+    for name, layer in layers.items():
+        if isinstance(layer, nn.Conv2d) and repr(modules[name]) != repr(layer):
+            return f"{modules[name]} in {name}, not {layer}"
+    return None
 
 
 def receptive_field(generator: Generator) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from esrgan.hub import WEIGHTS_NAME, HubFile
 from esrgan.inference import pil
 from esrgan.inference.arrays import upscale_array, upscale_tensor
 from esrgan.inference.chain import Chain
+from esrgan.inference.network import check_unchanged
 from esrgan.inference.options import UpscaleOptions, count_passes
 from esrgan.inference.tiling import ProgressCallback
 from esrgan.models import Generator
@@ -28,7 +30,7 @@ from esrgan.weights import GeneratorFile, load_generator
 
 PRECISIONS = ("auto", "exact", "fp32", "bf16", "fp16")
 ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
-_Model = str | Path | GeneratorFile
+_Model = str | os.PathLike[str] | GeneratorFile
 
 
 class Upscaler:
@@ -58,7 +60,8 @@ class Upscaler:
     Raises:
         ValueError: If there is no network, an option is out of range, several sizes are set, or ``winograd`` is set for
             another precision or device.
-        TypeError: If an option is unknown, or a network is no ``Generator``.
+        TypeError: If an option is unknown, or a network is no ``RRDBNet`` or ``SRVGGNetCompact`` whose output its
+            weights determine: if it has hooks, its own ``forward``, or layers of another kind.
 
     Example:
         >>> from esrgan import Upscaler
@@ -89,6 +92,7 @@ class Upscaler:
             if not isinstance(each, Generator):
                 remedy = "take the generator out of its wrapper, or load a file with Upscaler.from_file"
                 raise TypeError(f"expected an esrgan.models.Generator, got {type(each).__name__}; {remedy}")
+            check_unchanged(each)
         self.chain = Chain(networks, device, dtype, winograd=winograd)
         self.device, self.dtype, self.winograd = device, dtype, winograd
         self.antialias = True  # when resizing; False as ncnn does in the last layer of a file
@@ -130,9 +134,9 @@ class Upscaler:
             raise ValueError(f"precision: expected {', '.join(PRECISIONS)}, got {precision}")
         place = select_device(device)
         dtype, winograd = choose_arithmetic(place, precision)
-        paths = list(path) if isinstance(path, Sequence) and not isinstance(path, str) else [path]
+        paths = list(path) if isinstance(path, Sequence) and not isinstance(path, (str, bytes)) else [path]
         for each in paths:
-            if not isinstance(each, (str, Path, GeneratorFile)):
+            if not isinstance(each, (str, os.PathLike, GeneratorFile)):
                 remedy = "a network that is already built goes to Upscaler(network, device)"
                 raise TypeError(f"expected a path, name or GeneratorFile, got {type(each).__name__}; {remedy}")
         loaded = [each if isinstance(each, GeneratorFile) else load_generator(each) for each in paths]
@@ -141,7 +145,7 @@ class Upscaler:
             outscale = math.prod(file.outscale or file.architecture.scale_factor for file in loaded)
             upscaler.options = replace(upscaler.options, outscale=outscale)
             upscaler.antialias = False
-        names = [each.path if isinstance(each, GeneratorFile) else each for each in paths]
+        names = [each.path if isinstance(each, GeneratorFile) else os.fspath(each) for each in paths]
         described = [f"{name}: {file.describe()}" for name, file in zip(names, loaded, strict=True)]
         upscaler.description = "; then ".join(described)
         return upscaler
@@ -242,7 +246,7 @@ class Upscaler:
 
     def __call__(
         self,
-        image: ImageT | str | Path,
+        image: ImageT | str | os.PathLike[str],
         progress: ProgressCallback = lambda _: None,
         out: NDArray[Any] | None = None,
     ) -> Any:
@@ -281,7 +285,7 @@ class Upscaler:
         """
         if out is not None and not isinstance(image, np.ndarray):
             raise ValueError(f"out: only for arrays, got {type(image).__name__} to upscale")
-        if isinstance(image, (str, Path)):
+        if isinstance(image, (str, os.PathLike)):
             return pil.upscale_file(self, Path(image), progress)
         if isinstance(image, Image.Image):
             return pil.upscale_pil(self, image, progress)

@@ -68,9 +68,11 @@ class ResidualDenseBlock(nn.Module):
         """The 3×3 convolutions in their order."""
         return [each for each in self.children() if isinstance(each, nn.Conv2d) and each is not self.conv1x1]
 
-    @property
-    def kernel1x1(self) -> Tensor:
-        """The kernel of the 1×1 convolution amid zeros, as one of 3×3, with which strips round as whole images do."""
+    def pad_kernel1x1(self) -> Tensor:
+        """Return the kernel of the 1×1 convolution amid zeros, 3×3, with which strips round as whole images do.
+
+        This is no property, because torch.jit reads all properties, also of blocks without that convolution.
+        """
         assert self.conv1x1 is not None  # noqa: S101  tells the type checker
         return F.pad(self.conv1x1.weight, (1, 1, 1, 1))
 
@@ -83,7 +85,7 @@ class ResidualDenseBlock(nn.Module):
         for k, conv in enumerate(convs, start=1):
             feature = F.leaky_relu(conv(torch.cat(features, 1)), NEGATIVE_SLOPE, inplace=True)
             if self.conv1x1 is not None and k in (2, 4):
-                feature = feature + (F.conv2d(x, self.kernel1x1, padding=1) if k == 2 else features[2])
+                feature = feature + (F.conv2d(x, self.pad_kernel1x1(), padding=1) if k == 2 else features[2])
             features.append(feature)
         return torch.add(x, last(torch.cat(features, 1)), alpha=self.residual_scaling)
 

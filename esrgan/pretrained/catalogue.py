@@ -190,7 +190,7 @@ def is_on_disk(name: str) -> bool:
     return os.path.isfile(_model_path(name))  # noqa: PTH113  Path.is_file() raises in a folder without access
 
 
-def resolve(model: str | Path) -> Path:
+def resolve(model: str | os.PathLike[str]) -> Path:
     """Return the path of a model's file.
 
     Args:
@@ -202,11 +202,11 @@ def resolve(model: str | Path) -> Path:
         WeightsError: If a public model has not been downloaded, its checksum is wrong, or there is no such file on the
             Hugging Face Hub.
     """
-    name = str(model)
+    name = os.fspath(model)
     if name.startswith(hub.PREFIX):
         return hub.HubFile.parse(name).download()
     if name not in MODELS:
-        return expand_user(model)
+        return expand_user(name)
     if MODELS[name].source and not is_on_disk(name):
         raise WeightsError(f"{name}: not downloaded yet; run `esrgan models {name}` first")
     return download_model(name)

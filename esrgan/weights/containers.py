@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import pickle
 import re
@@ -20,14 +21,19 @@ from esrgan.files import suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn
-from esrgan.weights.architecture import MAX_INFLATION, is_compact
-from esrgan.weights.unsupported import GENERATOR_PARTS, guess_contents
+from esrgan.weights.architecture import MAX_INFLATION
+from esrgan.weights.dialects import has_generator
+from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
 KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
+AVERAGED = re.compile("(?<![a-z])ema(?![a-z])|EMA|Ema(?![a-z])")  # in the keys of averaged weights
+MAX_DEPTH = 6  # of dictionaries in one another
+_Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path
 
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+ZIP_FOLDER = 0x10  # the attribute of a folder; PyTorch returns uninitialised memory as the content of one
 
 # The first bytes of files that are not weight files, what such a file is, and what to do.
 UNSUPPORTED_SIGNATURES = (
@@ -45,12 +51,17 @@ UNSUPPORTED_SIGNATURES = (
     (b"GGUF", "a GGUF file", "use a PyTorch or safetensors file of the model"),
     (b"\x93NUMPY", "a NumPy array", "save a state dict with PyTorch or as safetensors"),
     (b"\x1f\x8b", "a gzip archive", "unpack it and pass the file inside"),
+    (b"\xfd7zXZ", "an xz archive", "unpack it and pass the file inside"),
+    (b"BZh", "a bzip2 archive", "unpack it and pass the file inside"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it and pass the file inside"),
     (b"7z\xbc\xaf", "a 7-Zip archive", "unpack it and pass the file inside"),
     (b"Rar!", "a RAR archive", "unpack it and pass the file inside"),
     (b"\xdd\x85\x76\x00", "a binary ncnn .param, which has no layer names", "use the text .param"),
     (b"%PDF", "a PDF document", "pass the file that contains the weights"),
 )
+FRAME_OPERAND = "Unsupported operand 149"  # with which pickles of protocol 4 begin, in PyTorch's error
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes; the format's limit on its JSON header, whose length comes first
+_GET_ANOTHER = "download it again, or use an earlier checkpoint"
 ONNX_SIGNATURE = re.compile(rb"\x08[\x01-\x20](\x12|:|B)")  # field ir_version, then producer, graph or opset
 
 
@@ -58,49 +69,65 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     """Return the state dict in the content of a weight file.
 
     Args:
-        content: A bare state dict, or one under any of ``STATE_DICT_KEYS``, which may be nested, or under the only key
-            that has tensors, or the tensors of a generator.
+        content: A state dict, or a dictionary that has one under any key, which may be nested. Generators come before
+            other networks, averaged weights before raw ones, and then the order of ``STATE_DICT_KEYS`` applies.
         place: Name of the file for error messages.
 
     Returns:
         Tensors by name, without the ``module.`` that parallel wrappers put before each name.
 
     Raises:
-        WeightsError: If the content has no state dict.
+        WeightsError: If the content has no state dict, or several generators none of which comes first.
     """
-    for _ in range(3):  # no trainer nests deeper, and a dictionary may contain itself
-        inner = next(
-            (content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict) and content[key]), None
-        )
-        if inner is None and not _has_tensors(content):
-            inner = _find_network(content)
-        if inner is None:
-            break
-        content = inner
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    network = _find_generator(content, place) or _find_network(content)
+    state = _select_tensors(network)
     if not state:
-        raise WeightsError(f"{place}: expected the weights of a network, got {guess_contents(content)}")
+        raise WeightsError(f"{place}: expected the weights of a network, got {guess_contents(network)}")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
 
 
-def _find_network(content: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the only generator in a dictionary without tensors, or else the only dictionary that holds tensors."""
-    found = [value for value in content.values() if isinstance(value, dict) and _has_tensors(value)]
-    generators = [
-        value
-        for value in found
-        if is_compact(value) or re.search(GENERATOR_PARTS, "\n".join(map(str, value)), re.MULTILINE)
-    ]
-    for candidates in (generators, found):
-        if len(candidates) == 1:
-            return candidates[0]
-    return None
+def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | None:
+    """Return the dictionary with the tensors of the generator to use, or None if there is no generator."""
+    found: list[tuple[_Rank, str, dict[str, Any]]] = []
+    waiting: list[tuple[_Rank, str, dict[str, Any]]] = [((), "", content)]
+    seen = set()
+    for rank, path, value in waiting:  # which grows
+        if id(value) in seen or len(rank) > MAX_DEPTH:  # a dictionary may contain itself
+            continue
+        seen.add(id(value))
+        if has_generator(_select_tensors(value)):
+            found.append(((*rank, (True, -1)), path, value))
+        inner = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
+        waiting += [((*rank, _rank(key)), f"{path}.{key}".lstrip("."), each) for key, each in inner]
+    best = min((rank for rank, _, _ in found), default=None)
+    chosen = {path: value for rank, path, value in found if rank == best}
+    if len(chosen) > 1:
+        raise WeightsError(f"{place}: expected one generator, got {describe_sets(chosen)}")
+    return next(iter(chosen.values()), None)
 
 
-def _has_tensors(content: dict[str, Any]) -> bool:
-    return any(isinstance(value, Tensor) for value in content.values())
+def _rank(key: str) -> tuple[bool, int]:
+    """Return a value by which keys of a dictionary are sorted, the preferred first."""
+    position = STATE_DICT_KEYS.index(key) if key in STATE_DICT_KEYS else len(STATE_DICT_KEYS)
+    return AVERAGED.search(key) is None, position
+
+
+def _find_network(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the dictionary with the tensors of a network that is no generator, or what can be told of it."""
+    for _ in range(MAX_DEPTH):
+        known = [content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict) and content[key]]
+        others = [value for value in content.values() if isinstance(value, dict) and _select_tensors(value)]
+        if known:
+            content = known[0]
+        elif len(others) == 1 and not _select_tensors(content):
+            content = others[0]
+    return content
+
+
+def _select_tensors(content: dict[str, Any]) -> dict[str, Tensor]:
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -150,8 +177,9 @@ def _load(path: Path, head: bytes, size: int) -> Any:
         return _load_torch(path)
     if head.startswith(b"\x80") and head[1:2] <= b"\x05":  # a pickle, the format of PyTorch before 1.6
         return _load_torch(path)
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     for start, kind, remedy in UNSUPPORTED_SIGNATURES:
-        if head.lstrip().startswith(start):
+        if text.startswith(start):
             raise WeightsError(f"{path}: expected a weight file, got {kind}; {remedy}")
     if ONNX_SIGNATURE.match(head):
         raise WeightsError(f"{path}: expected a weight file, got an ONNX graph; use the PyTorch file it was made from")
@@ -197,6 +225,8 @@ def _check_zip(path: Path, size: int) -> None:
             f"{path}: not opened: {size:,} bytes would unpack to {inside:,}, and weights never compress so well; "
             "download it again from a source that you trust"
         )
+    if folders := [entry.filename for entry in entries if entry.external_attr & ZIP_FOLDER and not entry.is_dir()]:
+        raise WeightsError(f"{path}: damaged: {one_line(folders[0])} is marked as a folder; {_GET_ANOTHER}")
     _verify_checksums(path)
 
 
@@ -210,8 +240,7 @@ def _verify_checksums(path: Path) -> None:
                         while member.read(1 << 20):
                             pass
     except Exception as error:  # zipfile raises nearly any exception for damaged files
-        remedy = "download it again, or use an earlier checkpoint"
-        raise WeightsError(f"{path}: damaged: {_error_text(error)}; {remedy}") from error
+        raise WeightsError(f"{path}: damaged: {_error_text(error)}; {_GET_ANOTHER}") from error
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -241,10 +270,13 @@ def _load_torch(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found or zipfile.is_zipfile(path):
+        if found or (zipfile.is_zipfile(path) and FRAME_OPERAND not in str(error)):
             objects = f"Python objects ({one_line(found[1])})" if found else "Python objects"
             reason = f"not opened: it contains {objects} as well as weights, and these could run code"
             raise WeightsError(f"{path}: {reason}; save only the state_dict") from error
+        if FRAME_OPERAND in str(error):
+            reason = "saved with pickle protocol 4 or later, which PyTorch reads only by running what is in the file"
+            raise WeightsError(f"{path}: {reason}; save it again by torch.save without pickle_protocol") from error
         raise WeightsError(f"{path}: not a PyTorch weight file; download it again") from error
     except Exception as error:  # PyTorch's unpickler raises nearly any exception for damaged files
         raise WeightsError(f"{path}: damaged or truncated: {_error_text(error)}; download it again") from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.text import one_line
@@ -158,13 +159,7 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
         WeightsError: If there is no generator or more than one, or if the generator is incomplete.
     """
     state = {name: value for name, value in state.items() if name.rpartition(".")[2] not in COUNTERS}
-    found: dict[tuple[str, str], Dialect | None] = {
-        (match[1], dialect.label): dialect
-        for name in state
-        for dialect in DIALECTS
-        if (match := dialect.dense_block_pattern.fullmatch(name))
-    }
-    found = found or {(prefix, _COMPACT_LABELS.get(prefix, BASICSR.label)): None for prefix in _find_compact(state)}
+    found = _find_generators(state)
     averaged = {key: dialect for key, dialect in found.items() if "ema" in key[0]}
     chosen = averaged or found
     if not chosen:
@@ -175,31 +170,58 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
         prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])
         raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save only one of them")
     ((prefix, label), dialect) = next(iter(chosen.items()))
-    theirs = [name for name in state if name.startswith(prefix)]
+    theirs = _select_layers(state, prefix)
     if dialect is None:
-        return {name.removeprefix(prefix): state[name] for name in theirs}, label
-    names = [dialect.to_basicsr(name.removeprefix(prefix)) for name in theirs]
+        return theirs, label
+    names = [dialect.to_basicsr(name) for name in theirs]
     names = _resolve_conv_body(_resolve_tail(names, place), place)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise WeightsError(f"{place}: {one_line(twice[0])} is stored twice under different names; the file is damaged")
-    ours = {name: state[key] for key, name in zip(theirs, names, strict=True)}
-    _check_upsampling(ours, f"{prefix}model.2.weight" in state and "conv_up1.weight" in ours, label, place)
+    ours = dict(zip(names, theirs.values(), strict=True))
+    _check_upsampling(ours, "model.2.weight" in theirs and "conv_up1.weight" in ours, label, place)
     return ours, label
 
 
 _COMPACT_LABELS = {"ncnn:": "ncnn"}
 
 
+def has_generator(state: StateDict) -> bool:
+    """Return whether there seems to be a generator among the tensors."""
+    return bool(_find_generators(state))
+
+
+def _find_generators(state: StateDict) -> dict[tuple[str, str], Dialect | None]:
+    """Return the prefix and label of each generator in a state dict, with its dialect; None is SRVGGNetCompact."""
+    found: dict[tuple[str, str], Dialect | None] = {
+        (match[1], dialect.label): dialect
+        for name in state
+        for dialect in DIALECTS
+        if (match := dialect.dense_block_pattern.fullmatch(name))
+    }
+    return found or {(prefix, _COMPACT_LABELS.get(prefix, BASICSR.label)): None for prefix in _find_compact(state)}
+
+
 def _find_compact(state: StateDict) -> list[str]:
     """Return what comes before the names of each SRVGGNetCompact in a state dict."""
     first = "body.0.weight"
     prefixes = [name.removesuffix(first) for name in state if name.endswith(first)]
-    return [
-        prefix
-        for prefix in prefixes
-        if is_compact({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
-    ]
+    return [prefix for prefix in prefixes if is_compact(_select_layers(state, prefix))]
+
+
+def _select_layers(state: StateDict, prefix: str) -> StateDict:
+    """Return the tensors of a network under their names after its prefix.
+
+    Entries of no layer that cannot change its output, such as a number of steps or a mean of 0, are left out.
+    """
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name: value for name, value in own.items() if "." in name or not _is_inert(value)}
+
+
+def _is_inert(value: Tensor) -> bool:
+    if value.is_meta or value.is_nested or value.is_quantized or value.layout is not torch.strided:
+        return False
+    return not value.is_floating_point() or (value.ndim > 0 and not value.float().any())
 
 
 def from_basicsr_names(state: StateDict, key: str, residual_scaling: float) -> StateDict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,9 @@ class GeneratorFile:
         dialect: Label of the naming scheme in the file; our names are BasicSR's.
         licence: Licence of the weights; None if the file does not record it.
         known: What is recorded about the file if it is a public model.
-        outscale: The upscaling factor that the file intends, if it is not the network's: some ncnn files reduce the
+        outscale: The upscaling factor that the file intends, if it is below the network's: some ncnn files reduce the
             network's output in a last layer.
+        is_blend: Whether the weights are a network interpolation of any kind, also one without a known α.
     """
 
     path: Path
@@ -63,7 +65,12 @@ class GeneratorFile:
     dialect: str = BASICSR.label
     licence: str | None = None
     outscale: float | None = None
+    is_blend: bool = False
     known: pretrained.KnownModel | None = None
+
+    def __post_init__(self) -> None:
+        if self.alpha is not None:
+            object.__setattr__(self, "is_blend", True)
 
     def build(self) -> Generator:
         """Return the generator with these weights, on the CPU, in evaluation mode."""
@@ -82,27 +89,34 @@ class GeneratorFile:
                 generator = hparams.get("generator")
                 rest = generator if isinstance(generator, dict) else {}
                 hparams = hparams | {"generator": rest | {key: value}}
-        licence = {"licence": self.licence} if self.licence else {}
-        return {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": hparams, **licence}
+        optional = {"licence": self.licence, "outscale": self.outscale, "blend": self.is_blend}
+        content = {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": hparams}
+        return content | {key: value for key, value in optional.items() if value}
+
+    @property
+    def size(self) -> str:
+        """The network and the factor to which its output is reduced, as a short text."""
+        return f"{self.architecture}, reduced to ×{self.outscale:g}" if self.outscale else str(self.architecture)
 
     @property
     def origin(self) -> str:
         """The training stage or interpolation that produced the weights, as a short text."""
         if self.alpha is not None:
             return f"interpolated, α = {self.alpha:g}"
+        if self.is_blend:
+            return "interpolated"
         # The JSON output of commands contains these texts, so they keep their wording.
         return {"pretraining": "PSNR stage", "training": "GAN stage", None: _UNKNOWN_ORIGIN}[self.stage]
 
     def describe(self) -> str:
         """Return architecture, naming scheme if it is not ours, origin, and what is known of the file, as one text."""
         ours = self.stage and self.dialect == BASICSR.label
-        reduced = [f"reduced to ×{self.outscale:g}"] if self.outscale else []
         origin = [] if self.known and self.origin == _UNKNOWN_ORIGIN else [self.origin]
-        parts = [str(self.architecture), *reduced, *([] if ours else [self.dialect]), *origin]
+        parts = [self.size, *([] if ours else [self.dialect]), *origin]
         return f"{', '.join(parts)}{f'; {self.known}' if self.known else ''}"
 
 
-def load_generator(path: str | Path) -> GeneratorFile:
+def load_generator(path: str | os.PathLike[str]) -> GeneratorFile:
     """Read a generator of the ESRGAN family; the format is detected from the content, not from the file name.
 
     The file may be a model file or checkpoint of this package, or come from BasicSR, Real-ESRGAN, ESRGAN (old and new
@@ -157,7 +171,8 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         act_type = _configured(hparams, "act_type", architecture.act_type)
         architecture = replace(architecture, act_type="leakyrelu" if act_type == "leakyrelu" else "relu")
     check_complete(state, make_empty(architecture.build).state_dict(), place)
-    stage, alpha, licence = (content.get(key) for key in ("stage", "alpha", "licence"))
+    stage, licence = content.get("stage"), content.get("licence")
+    outscale = _number_up_to(architecture.scale_factor, content.get("outscale"))
     known = pretrained.identify(path)
     licence = licence or (known and known.licence)
     if dialect == EARLIER_LABEL:
@@ -167,13 +182,21 @@ def parse_generator(content: dict[str, Any], path: Path) -> GeneratorFile:
         state=to_float32(state, place),
         architecture=architecture,
         stage=stage if stage in ("pretraining", "training") else None,
-        alpha=_to_finite_float(alpha, "alpha", place) if isinstance(alpha, (int, float)) else None,
+        alpha=_number_up_to(1, content.get("alpha")),
         hparams=hparams if _is_json_serialisable(hparams) else {},
         dialect=dialect,
         licence=licence if isinstance(licence, str) else None,
         known=known,
-        outscale=content["outscale"] if isinstance(content.get("outscale"), float) else None,
+        outscale=outscale if outscale not in (0, architecture.scale_factor) else None,
+        is_blend=content.get("blend") is True,
     )
+
+
+def _number_up_to(largest: float, value: object) -> float | None:
+    """Return a recorded value if it is a number from 0 to the largest one, else None; other programs store others."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= largest:
+        return float(value)
+    return None
 
 
 def _earlier_stage(content: dict[str, Any]) -> str | None:
@@ -238,10 +261,12 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
     Args:
         path: The file to write; its folder is created. A ``.safetensors`` file stores ``content["params"]`` as tensors
             and the rest as JSON metadata; any other suffix selects PyTorch's format.
-        content: Tensors, numbers, strings, and lists and dictionaries of these.
+        content: Tensors, numbers, strings, and lists and dictionaries of these; for ``.safetensors`` tensors only in
+            ``params``, which it needs.
 
     Raises:
-        WeightsError: If the file cannot be written; an existing file at ``path`` is then unchanged.
+        WeightsError: If the file cannot be written, or ``.safetensors`` cannot store the content; an existing file at
+            ``path`` is then unchanged.
     """
     path = Path(path)
     content = move_to_cpu(content)  # a file with tensors of a GPU could be loaded only on machines with that GPU
@@ -250,11 +275,7 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
         # Given a name, PyTorch would store it in the file and safetensors would deny access to other users.
         with atomic_write(path) as file:
             if path.suffix.lower() == ".safetensors":
-                metadata = {key: json.dumps(value) for key, value in content.items() if key != "params"}
-                # The format refuses tensors that share memory, as those of a network with shared weights do.
-                params = content["params"].items()
-                tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in params}
-                file.write(safetensors.torch.save(tensors, metadata))
+                file.write(_to_safetensors(content, path))
             else:
                 torch.save(content, file)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
@@ -262,6 +283,24 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
             f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed; "
             "check the folder and its free disk space"
         ) from error
+
+
+def _to_safetensors(content: dict[str, Any], path: Path) -> bytes:
+    """Return a content as a safetensors file.
+
+    Raises:
+        WeightsError: If the format cannot store it.
+    """
+    params = content.get("params")
+    try:
+        if not isinstance(params, dict):
+            raise TypeError("params is missing")
+        # The format refuses tensors that share memory, as those of a network with shared weights do.
+        tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in params.items()}
+        return safetensors.torch.save(tensors, {k: json.dumps(v) for k, v in content.items() if k != "params"})
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        reason = f".safetensors stores tensors under params and JSON besides ({one_line(str(error), 120)})"
+        raise WeightsError(f"{path}: cannot be written: {reason}; choose the suffix .pth") from error
 
 
 def _system_error_text(error: BaseException) -> str:

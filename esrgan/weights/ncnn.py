@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,7 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
             return None
     except (OSError, ValueError):
         return None  # the caller reports it
-    if head.lstrip().startswith(MAGIC):
+    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(MAGIC):
         weights = path.with_suffix(".bin")
         if not weights.is_file():
             raise WeightsError(f"{path}: its {weights.name} is missing; put it in the same folder")
@@ -87,13 +88,13 @@ def read_pair(param: Path, weights: Path) -> dict[str, Any]:
     if hidden.get("act_type", "prelu") != "prelu":
         content["hparams"] = {"generator": {"act_type": hidden["act_type"]}}
     if graph.final_factor != 1:
-        content["outscale"] = max(graph.upsamplings, default=1) * graph.final_factor
+        content["outscale"] = hidden["scale"] * graph.final_factor
     return content
 
 
 def _read_layers(param: Path) -> list[str]:
     try:
-        magic, counts, *lines = f"{param.read_text('utf-8')}\n".split("\n")
+        magic, counts, *lines = f"{param.read_text('utf-8-sig')}\n".split("\n")
     except (OSError, ValueError) as error:
         raise WeightsError(f"{param}: cannot be read as the text of an ncnn network: {one_line(str(error))}") from error
     lines = [line for line in lines if line.strip()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from esrgan.errors import WeightsError
 from esrgan.models import compact
@@ -202,8 +203,8 @@ class Graph:
 _OTHER = "this is another network"
 
 
-def name_weights(graph: Graph) -> tuple[list[str], dict[str, float | str]]:
-    """Return our name of each layer with weights, in file order, and what the network's tensors do not show.
+def name_weights(graph: Graph) -> tuple[list[str], dict[str, Any]]:
+    """Return our name of each layer with weights, in file order, and the scale and what the tensors do not show.
 
     Raises:
         WeightsError: If the graph is not that of an RRDBNet or SRVGGNetCompact.
@@ -223,7 +224,7 @@ def name_weights(graph: Graph) -> tuple[list[str], dict[str, float | str]]:
     return names, hidden
 
 
-_Match = tuple[list[str], list[int], int, dict[str, float | str]]  # names, their nodes, the last node, hidden arguments
+_Match = tuple[list[str], list[int], int, dict[str, Any]]  # names, nodes, last node, scale and hidden arguments
 
 
 def _match_compact(graph: Graph) -> _Match:
@@ -257,7 +258,7 @@ def _match_compact(graph: Graph) -> _Match:
     enlarged = graph.node_id("nearest", factor, low) if factor > 1 else low
     if (1 in graph.upsamplings) and factor == 1:  # layers that do nothing
         shuffled, enlarged = graph.node_id("shuffle", 1, x), graph.node_id("nearest", 1, low)
-    return names, nodes, graph.add_sum((1.0, shuffled), (1.0, enlarged)), {"act_type": act_type}
+    return names, nodes, graph.add_sum((1.0, shuffled), (1.0, enlarged)), {"act_type": act_type, "scale": factor}
 
 
 def _match_rrdbnet(graph: Graph) -> _Match:
@@ -290,7 +291,8 @@ def _match_rrdbnet(graph: Graph) -> _Match:
     beta = next((factor for factors in graph.sum_factors for factor in factors if factor != 1), 1.0)
     builder = _RRDBNetBuilder(graph)
     builder.build(num_blocks, num_dense // num_blocks, max_concat_inputs, ups, beta, plus=bool(extra))
-    return builder.names, builder.nodes, builder.nodes[-1], {"residual_scaling": beta}
+    hidden = {"residual_scaling": beta, "scale": 2**ups / graph.unshuffle_factor}
+    return builder.names, builder.nodes, builder.nodes[-1], hidden
 
 
 class _RRDBNetBuilder:

@@ -14,7 +14,7 @@ from esrgan.weights.architecture import Architecture, CompactArchitecture, RRDBN
 from esrgan.weights.ncnn import FLOAT16, FLOAT32, MAGIC
 
 
-def to_ncnn(state: dict[str, Tensor], architecture: Architecture) -> tuple[str, bytes]:
+def to_ncnn(state: dict[str, Tensor], architecture: Architecture, outscale: float | None = None) -> tuple[str, bytes]:
     """Return the contents of the ``.param`` and the ``.bin`` of a generator.
 
     The input blob is ``data`` in [0, 1], the output blob ``output``.
@@ -22,12 +22,15 @@ def to_ncnn(state: dict[str, Tensor], architecture: Architecture) -> tuple[str, 
     Args:
         state: Tensors under our names; biases in float32, weights in float32 or float16.
         architecture: The network that they belong to.
+        outscale: The upscaling factor of the output, if a last layer reduces it.
     """
     writer = _Writer(state)
     if isinstance(architecture, RRDBNetArchitecture):
         writer.add_rrdbnet(architecture)
     elif isinstance(architecture, CompactArchitecture):
         writer.add_compact(architecture)
+    if outscale is not None:
+        writer.add_reduction(outscale / architecture.scale_factor)
     return writer.to_text(), bytes(writer.weights)
 
 
@@ -86,6 +89,10 @@ class _Writer:
                 x = self._layer("Interp", [x], "0=1 1=2.000000e+00 2=2.000000e+00")
                 x = self._convolution(f"conv_up{u}", x, is_active=True)
         self._convolution("conv_last", self._convolution("conv_hr", x, is_active=True))
+
+    def add_reduction(self, factor: float) -> None:
+        """Add a last layer that resizes the output by bicubic interpolation."""
+        self._layer("Interp", [str(len(self.layers))], f"0=3 1={factor:e} 2={factor:e}")
 
     def _layer(self, kind: str, inputs: list[str], options: str) -> str:
         self.layers.append((kind, list(inputs), options))

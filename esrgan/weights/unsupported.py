@@ -74,6 +74,12 @@ def _has_tensors(content: Mapping[Any, Any]) -> bool:
     return any(isinstance(value, Tensor) for value in content.values())
 
 
+def describe_sets(keys: Iterable[Any]) -> str:
+    """Return that a file has weights under each of these keys, with advice."""
+    listed = [*map(str, keys)]
+    return f"{len(listed)} sets of weights (keys: {one_line(', '.join(listed[:5]))}); save only the generator's"
+
+
 def guess_contents(content: Mapping[Any, Any]) -> str:
     """Return what a dictionary without weights seems to be, with advice where there is any."""
     if "param_groups" in content:
@@ -82,8 +88,6 @@ def guess_contents(content: Mapping[Any, Any]) -> str:
         return f"a training state (optimisers and schedulers) without the network{ADVISE_GENERATOR}"
     sets = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
     if sets:
-        return (
-            f"{len(sets)} sets of weights (keys: {one_line(', '.join(map(str, sets[:5])))}); save only the generator's"
-        )
+        return describe_sets(sets)
     keys = one_line(", ".join(map(str, list(content)[:5])) or "none")
-    return f"a dictionary with no tensors (keys: {keys})"
+    return f"a dictionary in which no network was found (keys: {keys})"

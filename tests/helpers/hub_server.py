@@ -23,21 +23,21 @@ class HubServer:
     Attributes:
         repos: The content of each file, by repository and path. Each has the branch ``main`` and the tag ``v1``.
         gated: Repositories that ask for a registration.
-        is_failing: Whether each request is answered by an error of the server.
+        answer: What each request is answered by, if not by the repositories: status, headers and body.
         requests: Method and path of each request.
         base_url: Address of the server.
     """
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
-    is_failing: bool = False
+    answer: tuple[int, dict[str, str], bytes] | None = None
     requests: list[str] = field(default_factory=list)
     base_url: str = ""
 
     def find(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body of the response to a request for a path."""
-        if self.is_failing:
-            return 403, {}, b""
+        if self.answer is not None:
+            return self.answer
         match = _RESOLVE.fullmatch(path) or _LIST.fullmatch(path)
         repo = match["repo"] if match else ""
         if match is None or repo not in self.repos:

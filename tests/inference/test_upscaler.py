@@ -1,3 +1,4 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from fractions import Fraction
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torch.nn.utils import prune
 
 from esrgan import Upscaler, images, resize
 from esrgan.errors import DeviceError, EsrganError, ImageError, WeightsError
@@ -13,6 +15,7 @@ from esrgan.images import ImageData
 from esrgan.inference import network as network_module
 from esrgan.inference import upscale_image
 from esrgan.inference.samples import fill
+from esrgan.models import Generator, RRDBNet, SRVGGNetCompact
 from esrgan.weights import RRDBNetArchitecture, infer_architecture, load_generator, save_file
 from tests.helpers.models import make_model, pixels
 
@@ -189,6 +192,8 @@ def test_impossible_sizes_are_refused_before_their_memory_is_requested(model):
 
 
 def test_invalid_images_are_rejected(upscaler):
+    with pytest.raises(ValueError, match=r"got bool; multiply it by np\.uint8\(255\)"):
+        upscaler(np.ones((4, 4), bool))
     for wrong in (pixels(4, 4, 5), pixels(0, 4, 3), pixels(2, 4, 4, 3), np.zeros((4, 4, 3), np.int32)):
         with pytest.raises(ValueError, match="expected an array"):
             upscaler(wrong)
@@ -478,9 +483,106 @@ def test_networks_of_any_precision_and_names_of_devices_are_accepted(model):
     np.testing.assert_array_equal(Upscaler(network.double(), "cpu")(image), expected)
 
 
+def test_entries_of_a_folder_are_paths(upscaler, model, tmp_path):
+    Image.fromarray(pixels(6, 7, 3)).save(tmp_path / "a.png")
+    entries = {entry.name: entry for entry in os.scandir(tmp_path)}
+    assert upscaler(entries["a.png"]).size == (14, 12)
+    for loaded in (Upscaler.from_file(entries[model.name], "cpu"), Upscaler.from_file([entries[model.name]], "cpu")):
+        assert f"Upscaler({model}: RRDBNet ×2" in repr(loaded)
+
+
 def test_objects_that_are_no_generators_are_named(model):
     network = load_generator(model).build()
     with pytest.raises(TypeError, match="got DataParallel; take the generator out of its wrapper"):
         Upscaler(torch.nn.DataParallel(network), CPU)
     with pytest.raises(TypeError, match=r"got RRDBNet; a network that is already built goes to Upscaler\("):
         Upscaler.from_file(network)
+    with pytest.raises(TypeError, match="expected a path, name or GeneratorFile, got bytes"):
+        Upscaler.from_file(b"x.pth")
+
+
+class OwnForward(RRDBNet):
+    def forward(self, low):
+        return super().forward(low) * 2
+
+
+class OwnTrunk(RRDBNet):
+    @property
+    def trunk(self):
+        return super().trunk[::-1]
+
+
+class OwnConv(torch.nn.Conv2d):
+    pass
+
+
+class OtherNetwork(Generator):
+    def __init__(self):
+        super().__init__(2, 3, 3)
+
+
+class OnlyAName(RRDBNet):
+    pass
+
+
+SIZE = {"scale_factor": 2, "rrdb_channels": 8, "growth_channels": 4, "num_basic_blocks": 2}
+
+
+def changed(change, network=None):
+    network = network or RRDBNet(**SIZE)
+    change(network)
+    return network
+
+
+def conv(**options):
+    return torch.nn.Conv2d(8, 8, **{"kernel_size": 3, "padding": 1, **options})
+
+
+CHANGED = {
+    "OtherNetwork": lambda: OtherNetwork(),
+    "OwnForward with its own forward": lambda: OwnForward(**SIZE),
+    "OwnTrunk with its own trunk": lambda: OwnTrunk(**SIZE),
+    "another forward in conv_hr": lambda: changed(lambda net: setattr(net.conv_hr, "forward", torch.relu)),
+    "a hook in the network": lambda: changed(lambda net: net.register_forward_hook(print)),
+    "a hook in body.1": lambda: changed(lambda net: net.body[1].register_forward_pre_hook(print)),
+    "Identity in body.1": lambda: changed(lambda net: net.body.__setitem__(1, torch.nn.Identity())),
+    "OwnConv in conv_hr": lambda: changed(lambda net: setattr(net, "conv_hr", OwnConv(8, 8, 3, padding=1))),
+    "padding_mode=reflect": lambda: changed(lambda net: setattr(net, "conv_hr", conv(padding_mode="reflect"))),
+    r"dilation=\(2, 2\)": lambda: changed(lambda net: setattr(net, "conv_hr", conv(dilation=2, padding=2))),
+    r"stride=\(2, 2\)": lambda: changed(lambda net: setattr(net, "conv_hr", conv(stride=2))),
+    "missing tensors": lambda: changed(lambda net: setattr(net, "conv_hr", conv(bias=False))),
+    "wrong shape": lambda: changed(lambda net: setattr(net, "conv_hr", conv(kernel_size=1, padding=0))),
+    "Conv2d in conv_hr": lambda: changed(lambda net: torch.nn.utils.parametrizations.weight_norm(net.conv_hr)),
+    "hook in conv_hr": lambda: changed(lambda net: prune.random_unstructured(net.conv_hr, "weight", 0.5)),
+    r"another number of layers \(first: body.5\)": lambda: changed(
+        lambda net: net.body.append(torch.nn.ReLU()), SRVGGNetCompact(2, 3, 8, 1)
+    ),
+    "SiLU in body.1": lambda: changed(
+        lambda net: net.body.__setitem__(1, torch.nn.SiLU()), SRVGGNetCompact(2, 3, 8, 1)
+    ),
+    "1, 3 or 4 channels, got 2": lambda: RRDBNet(img_channels=2, **SIZE),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_networks_that_weights_do_not_determine_are_refused(change):
+    """Large images are computed from the weights, not by calling the network."""
+    with pytest.raises(TypeError, match=f"expected RRDBNet or SRVGGNetCompact without changes, .* got .*({change})"):
+        Upscaler(CHANGED[change](), CPU)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        OnlyAName(**SIZE),
+        RRDBNet(4, 1, 8, 4, 1, 1, 1),
+        RRDBNet(1, 3, 8, 4, 1, in_channels=1),
+        RRDBNet(2, 4, 8, 4, 1, pixel_unshuffle=4, plus=True, use_subpixel_conv=True, residual_scaling=0.5),
+        SRVGGNetCompact(3, 1, 8, 0, "leakyrelu"),
+        SRVGGNetCompact(2, 3, 8, 2, "relu"),
+    ],
+)
+def test_networks_of_every_kind_are_accepted(network):
+    image = pixels(40, 70, 3)
+    high = Upscaler(network, CPU)(image)
+    assert high.shape == (40 * network.scale_factor, 70 * network.scale_factor, 3)

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import pytest
 import torch
@@ -171,6 +172,15 @@ def test_small_init_scales_kaiming_weights_by_a_tenth(small_init, scaled):
         standardised.append(parameter.flatten() / std)
     together = torch.cat(standardised)
     assert abs(together.std().item() - 1) < 6 / math.sqrt(2 * together.numel())
+
+
+@pytest.mark.parametrize("plus", [False, True])
+def test_generators_are_traced(plus):
+    network = randomised(RRDBNet(**TINY, plus=plus)).eval()
+    with warnings.catch_warnings(action="ignore"):
+        traced = torch.jit.trace(network, torch.rand(1, 3, 6, 5))
+    low = torch.rand(1, 3, 6, 5)
+    assert torch.equal(traced(low), network(low))
 
 
 def test_initialisation_is_small_everywhere_by_default():

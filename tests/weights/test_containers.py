@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 
@@ -112,6 +113,10 @@ def test_folders_are_rejected(tmp_path, suffix):
         (b" \n", "empty"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
         (b"\n  <html>\n", "web page"),
+        (b"\xef\xbb\xbf<html>\n", "web page"),
+        (b"\xfd7zXZ\0" + bytes(60), "an xz archive; unpack it"),
+        (b"BZh91AY&SY", "a bzip2 archive; unpack it"),
+        (b"\x28\xb5\x2f\xfd" + bytes(60), "a Zstandard archive; unpack it"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 66\n", ""),
         (b'{"error": "Entry not found"}', ""),
         (b"PK\x03\x04", ""),
@@ -146,6 +151,23 @@ def test_changed_weights_are_noticed(tmp_path):
     assert "damaged: Bad CRC-32 for file 'archive/data/0'; download it again, or use an earlier" in load_error(
         tmp_path / "a.pth"
     )
+
+
+def test_weights_that_are_marked_as_a_folder_are_refused(tmp_path):
+    """PyTorch takes memory as it is for their content."""
+    content = bytearray(INTACT[".pth"])
+    entry = content.rfind(b"PK\x01\x02", 0, content.rfind(b"archive/data/0"))
+    content[entry + 38] ^= 0x10
+    (tmp_path / "a.pth").write_bytes(content)
+    assert "damaged: archive/data/0 is marked as a folder; download it again" in load_error(tmp_path / "a.pth")
+
+
+def test_folders_in_an_archive_are_allowed(tmp_path):
+    with zipfile.ZipFile(io.BytesIO(INTACT[".pth"])) as archive, zipfile.ZipFile(tmp_path / "a.pth", "w") as copy:
+        copy.mkdir("archive")
+        for entry in archive.infolist():
+            copy.writestr(entry, archive.read(entry))
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
 
 
 def test_files_without_checksums_are_read(tmp_path):
@@ -224,6 +246,17 @@ def test_code_in_a_file_is_never_run(tmp_path, suffix, how):
         assert "code" in text
 
 
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_newer_pickle_protocols_are_named(tmp_path, protocol, is_zip):
+    path = tmp_path / "a.pth"
+    torch.save({"params": STATE}, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+    message = "saved with pickle protocol 4 or later, .*; save it again by torch.save without pickle_protocol"
+    assert re.search(message, load_error(path))
+    torch.save({"params": STATE, "a": Payload("x")}, path, pickle_protocol=protocol)
+    assert re.search("pickle protocol 4|could run code", load_error(path))
+
+
 def test_pickled_networks_are_rejected_with_advice(tmp_path):
     path = tmp_path / "a.pth"
     torch.save(RRDBNet(**TINY), path)
@@ -239,15 +272,49 @@ def test_non_dictionaries_are_rejected(tmp_path, content):
 
 def test_a_compact_generator_is_found_beside_a_discriminator(tmp_path):
     network = SRVGGNetCompact(num_feat=4, num_conv=1)
-    torch.save({"G": network.state_dict(), "D": {"conv_first.weight": torch.zeros(1, 3, 3, 3)}}, tmp_path / "a.pth")
-    assert "got 2 sets of weights (keys: G, D)" in load_error(tmp_path / "a.pth")
     torch.save({"G": network.state_dict(), "D": {"conv0.weight": torch.zeros(1, 3, 3, 3)}}, tmp_path / "a.pth")
     assert load_generator(tmp_path / "a.pth").describe().startswith("SRVGGNetCompact")
 
 
+AVERAGED = {
+    "params-ema": {"params": OTHER, "params-ema": STATE},
+    "state_dict_ema": {"state_dict": OTHER, "state_dict_ema": STATE},
+    "generator_ema": {"generator": OTHER, "generator_ema": STATE, "discriminator_ema": {"conv0.weight": OTHER}},
+    "net_ema": {"net": OTHER, "net_ema": STATE},
+    "netEMA": {"net": OTHER, "netEMA": STATE},
+    "ema": {"model": OTHER, "ema": STATE},
+    "shadow": {"model": OTHER, "ema": {"decay": 0.9, "shadow": STATE}},
+    "inside": {"state_dict": {"net": OTHER, "net_ema": STATE}},
+    "amid": {**OTHER, "ema": STATE},
+}
+NESTED = {
+    "model": {"checkpoint": {"model": STATE}},
+    "weights": {"data": {"weights": STATE}},
+    "params": {"state_dict": {"model": {"net": {"params": STATE}}}},
+    "loss": {"net": STATE, "loss": torch.tensor(0.1)},
+    "losses": {"G": STATE, "losses": torch.ones(3), "D": {"conv0.weight": torch.zeros(1, 3, 3, 3)}},
+    "no ema": {"model": STATE, "ema": {"decay": torch.tensor(0.9)}, "schema": OTHER},
+    "raw": {"model": {"net": STATE}, "other": OTHER},
+}
+
+
+@pytest.mark.parametrize("name", [*AVERAGED, *NESTED])
+def test_generators_are_found_under_any_keys_and_averaged_ones_first(tmp_path, name):
+    torch.save((AVERAGED | NESTED)[name], tmp_path / "a.pth")
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+
+
+def test_dictionaries_that_contain_themselves_are_searched_once(tmp_path):
+    content = {}
+    content |= {f"net{i}": content for i in range(200)}
+    torch.save(content, tmp_path / "a.pth")
+    assert "no network was found (keys: net0, " in load_error(tmp_path / "a.pth")
+
+
 def test_several_generators_in_a_file_are_named(tmp_path):
-    torch.save({"G": STATE, "G_old": OTHER}, tmp_path / "a.pth")
-    assert "got 2 sets of weights (keys: G, G_old); save only the generator's" in load_error(tmp_path / "a.pth")
+    for loose in ({}, {"loss": torch.tensor(0.1)}):
+        torch.save({"G": STATE, "old": {"G": OTHER}, "G_old": OTHER.copy(), **loose}, tmp_path / "a.pth")
+        assert "got 2 sets of weights (keys: G, G_old); save only the generator's" in load_error(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("suffix", ["weight_g", "weight_v", "weight_orig", "parametrizations.weight.original"])
@@ -266,4 +333,4 @@ def test_normalised_weights_are_named(tmp_path, suffix):
 def test_dictionaries_without_weights_are_rejected(tmp_path, content):
     path = tmp_path / "a.pth"
     torch.save(content, path)
-    assert "no tensors" in load_error(path)
+    assert "no network was found" in load_error(path)

@@ -1,13 +1,17 @@
 """The networks of the family besides RRDBNet ×1 to ×8 are read, described and written in every format."""
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from esrgan import Upscaler
+from esrgan.cli import main
 from esrgan.errors import WeightsError
 from esrgan.export import export_ncnn, export_weights
-from esrgan.interpolation import blend
+from esrgan.interpolation import blend, mix
 from esrgan.weights import CompactArchitecture, load_generator, save_file
 from tests.helpers.weight_files import TINY, esrgan_old, random_state
 
@@ -71,17 +75,61 @@ def test_a_leaky_activation_survives_a_model_file_and_ncnn(tmp_path):
     assert load_generator(tmp_path / "c.safetensors").architecture == architecture
 
 
-def test_an_ncnn_file_that_reduces_the_output_says_its_scale(tmp_path):
-    save_file(tmp_path / "a.pth", {"params": random_state(COMPACT)})
-    export_ncnn(load_generator(tmp_path / "a.pth"), tmp_path / "b.param")
-    text = (tmp_path / "b.param").read_text().rstrip().replace(" output ", " sum ")
+def write_reduced(path, architecture, factor):
+    """Write an ncnn pair whose last layer resizes the output."""
+    save_file(path.with_suffix(".pth"), {"params": random_state(architecture)})
+    export_ncnn(load_generator(path.with_suffix(".pth")), path)
+    text = path.read_text().rstrip().replace(" output ", " whole ")
     head, counts, *layers = text.split("\n")
     counts = f"{len(layers) + 1} {int(counts.split()[1]) + 1}"
-    layers.append("Interp reduce 1 1 sum output 0=3 1=7.5e-01 2=7.5e-01")
-    (tmp_path / "b.param").write_text("\n".join([head, counts, *layers, ""]))
-    file = load_generator(tmp_path / "b.param")
-    assert (file.architecture, file.outscale) == (COMPACT, 3)
-    assert file.describe() == "SRVGGNetCompact ×4 5/2, reduced to ×3, ncnn, of unknown training"
+    layers.append(f"Interp reduce 1 1 whole output 0=3 1={factor:e} 2={factor:e}")
+    path.write_text("\n".join([head, counts, *layers, ""]))
+    return path
+
+
+FOLDED = replace(TINY, scale_factor=2, pixel_unshuffle=2)
+REDUCED = [(COMPACT, 0.75, 3), (TINY, 0.5, 2), (FOLDED, 0.5, 1), (replace(TINY, use_subpixel_conv=True), 0.25, 1)]
+
+
+@pytest.mark.parametrize(("architecture", "factor", "outscale"), REDUCED)
+def test_an_ncnn_file_that_reduces_the_output_says_its_scale(tmp_path, architecture, factor, outscale):
+    file = load_generator(write_reduced(tmp_path / "b.param", architecture, factor))
+    assert (file.architecture, file.outscale) == (architecture, outscale)
+    assert file.describe() == f"{architecture}, reduced to ×{outscale}, ncnn, of unknown training"
+    high = Upscaler.from_file(tmp_path / "b.param", "cpu")(np.zeros((8, 12, 3), np.uint8))
+    assert high.shape == (8 * outscale, 12 * outscale, 3)
+
+
+@pytest.mark.parametrize("name", ["c.pth", "c.safetensors", "c.param"])
+def test_a_reduction_survives_exports_and_blends(tmp_path, name, capsys):
+    path = write_reduced(tmp_path / "a.param", TINY, 0.5)
+    assert main(["export", str(path), str(tmp_path / name)]) == 0
+    reduced, plain = load_generator(tmp_path / name), load_generator(tmp_path / "a.pth")
+    assert reduced.outscale == 2
+    assert [blend(plain, reduced, 0.5).outscale, blend(reduced, plain, 0.5).outscale] == [2, 2]
+    assert mix([plain, reduced, plain], [0.2, 0.3, 0.5]).outscale == 2
+    capsys.readouterr()
+    out = tmp_path / "blend.pth"
+    assert main(["interpolate", "--mix", f"{tmp_path / name}=0.5", "--mix", f"{tmp_path / 'a.pth'}=0.5", str(out)]) == 0
+    assert main(["info", str(out)]) == main(["info", "--json", str(out)]) == 0
+    mixed, text, *_, facts = capsys.readouterr().out.splitlines()
+    assert f"{out}: {TINY}, reduced to ×2, 0.5 ×" in mixed
+    assert f"{out}: {TINY}, reduced to ×2, " in text
+    assert json.loads(facts)["outscale"] == 2
+
+
+def test_a_reduction_that_a_format_cannot_keep_is_named(tmp_path, capsys):
+    path = write_reduced(tmp_path / "a.param", TINY, 0.5)
+    out = tmp_path / "old.pth"
+    assert main(["export", str(path), str(out), "--names", "esrgan-old"]) == 0
+    assert f"{out}: its output is ×4, not reduced to ×2; resize it by 0.5, or" in capsys.readouterr().err
+    assert load_generator(out).outscale is None
+
+
+@pytest.mark.parametrize("value", [0, 4, 7.5, -1, True, "2", float("nan"), float("inf")])
+def test_a_scale_of_other_programs_is_not_taken_for_a_reduction(tmp_path, value):
+    save_file(tmp_path / "a.pth", {"params": random_state(TINY), "outscale": value})
+    assert load_generator(tmp_path / "a.pth").outscale is None
 
 
 def test_wrappers_counters_and_other_keys_are_understood(tmp_path):
@@ -92,6 +140,26 @@ def test_wrappers_counters_and_other_keys_are_understood(tmp_path):
             path = tmp_path / f"{key}{number}.pth"
             torch.save({key: {f"{prefix}{name}": value for name, value in {**state, **counters}.items()}}, path)
             assert load_generator(path).architecture == architecture
+
+
+@pytest.mark.parametrize("architecture", [COMPACT, TINY])
+def test_counters_and_zeros_beside_the_layers_are_ignored(tmp_path, architecture):
+    state = random_state(architecture)
+    for prefix in ("", "netG."):
+        extra = {"step": torch.tensor(5), "flags": torch.tensor([True]), "mean": torch.zeros(1, 3, 1, 1)}
+        torch.save({f"{prefix}{name}": value for name, value in (state | extra).items()}, tmp_path / "a.pth")
+        assert load_generator(tmp_path / "a.pth").state.keys() == state.keys()
+    torch.save(state | {"mean": torch.full((1, 3, 1, 1), 0.5)}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"mean|another network"):
+        load_generator(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+@pytest.mark.parametrize("architecture", [COMPACT, TINY, FOLDED])
+def test_networks_for_other_numbers_of_channels_are_refused(tmp_path, architecture, channels):
+    torch.save(random_state(replace(architecture, img_channels=channels)), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=f"expected a network for images of 1, 3 or 4 channels, got {channels}"):
+        load_generator(tmp_path / "a.pth")
 
 
 def test_two_unknown_keys_with_tensors_are_not_guessed_at(tmp_path):

@@ -100,14 +100,19 @@ def test_half_precision_weights_are_read_as_float32(tmp_path):
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf")])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_numbers_that_are_not_finite_are_rejected(tmp_path, suffix, value):
+def test_a_residual_scaling_that_is_not_finite_is_rejected(tmp_path, suffix, value):
     path = tmp_path / f"a{suffix}"
-    for name, content in (
-        ("alpha", {"alpha": value}),
-        ("residual_scaling", {"hparams": {"generator": {"residual_scaling": value}}}),
-    ):
-        save_file(path, {"params": STATE, **content})
-        assert load_error(path) == f"{path}: expected {name} to be a finite number; the file is damaged"
+    save_file(path, {"params": STATE, "hparams": {"generator": {"residual_scaling": value}}})
+    assert load_error(path) == f"{path}: expected residual_scaling to be a finite number; the file is damaged"
+
+
+@pytest.mark.parametrize("value", [10**30, -1, 16, 1.01, float("nan"), float("inf"), True, "0.5"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_alpha_of_other_programs_is_ignored(tmp_path, suffix, value):
+    path = tmp_path / f"a{suffix}"
+    save_file(path, {"params": STATE, "alpha": value})
+    file = load_generator(path)
+    assert (file.alpha, file.is_blend, file.origin) == (None, False, "of unknown training")
 
 
 @pytest.mark.parametrize("depth", [10, 100_000])
@@ -232,6 +237,17 @@ def test_safetensors_store_metadata_as_json(tmp_path):
     content = load_file(path)
     assert torch.equal(content["params"]["a"], torch.arange(6.0).view(2, 3).T)
     assert content["stage"] == "training"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"params": [1]}, {"params": {"a": 1}}, {"params": STATE, "t": torch.ones(2)}, {"params": STATE, 1: {1}}],
+)
+def test_what_safetensors_cannot_store_is_named(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(WeightsError, match=r"cannot be written: \.safetensors stores tensors under params and JSON"):
+        save_file(path, content)
+    assert not list(tmp_path.iterdir())
 
 
 def test_building_draws_no_random_numbers_and_copies_the_weights():

@@ -62,6 +62,12 @@ def test_weights_are_padded_to_four_bytes(tmp_path, changes):
     assert all(torch.equal(read[key], state[key]) for key in state)
 
 
+def test_a_byte_order_mark_before_the_text_is_skipped(pair):
+    pair[0].write_bytes(b"\xef\xbb\xbf" + pair[0].read_bytes())
+    for path in pair:
+        assert load_generator(path).architecture == TINY
+
+
 def test_names_with_two_dots_are_pairs(tmp_path):
     NcnnWriter(STATE, TINY).write(tmp_path / "net.ncnn")
     for name in ("net.ncnn.param", "net.ncnn.bin", "net.ncnn"):

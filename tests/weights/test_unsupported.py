@@ -133,8 +133,8 @@ CONTENTS = {
         "optimizers": [{}],
         "schedulers": [{}],
     },
-    "a dictionary with no tensors (keys: none)": {},
-    "a dictionary with no tensors (keys: a?b, c)": {"a\x1bb": 1, "c": 2},
+    "a dictionary in which no network was found (keys: none)": {},
+    "a dictionary in which no network was found (keys: a?b, c)": {"a\x1bb": 1, "c": 2},
 }
 
 
@@ -148,7 +148,7 @@ def test_a_dictionary_that_holds_itself_is_rejected(tmp_path):
     content = {}
     content["params"] = content
     torch.save(content, tmp_path / "a.pth")
-    assert "no tensors" in error_text(tmp_path / "a.pth")
+    assert "no network was found" in error_text(tmp_path / "a.pth")
 
 
 def image(kind):
