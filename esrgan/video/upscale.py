@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import os
 import statistics
 from collections import Counter
@@ -20,14 +19,15 @@ from av.video.frame import VideoFrame
 from esrgan import files, version
 from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
-from esrgan.video import colour, muxing, pipeline
+from esrgan.video import muxing, pipeline
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
 from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, batches, make_ahead
 from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
-from esrgan.video.source import Film, TimedFrame, format_time
+from esrgan.video.source import Film, TimedFrame, format_time, to_ticks
 
 _DECODED = 3  # frames that wait for the networks
 _MISSING_S = 1  # between two frames, or the last one and the end that the film states, if that is noted
+_LARGEST_STEP = 1.75  # steps between two frames, if a frame that is lost leaves nothing else behind
 _EVEN_STEPS = 100  # steps between frames for each uneven one, if a film has a constant frame rate
 _SAMPLE = 1 << 20  # bytes at each end of a film that identify it
 
@@ -138,7 +138,7 @@ class VideoJob:
         files.check_output_path(target)
         files.remove_abandoned(target.parent)
         self.upscaler, self.target, self.options = upscaler, target, options
-        self.film = Film(source, deinterlace=options.deinterlace)
+        self.film = Film(source, deinterlace=options.deinterlace, start=options.start)
         self._start, self._end = _to_ticks(options, self.film)
         self.encoding = _choose_encoding(upscaler, self.film, target, options)
         self._streams = muxing.plan_streams(self.film, target)
@@ -181,8 +181,6 @@ class VideoJob:
                 last = done[first - 1]
                 can_resume = self.film.can_skip and self.film.skip_to(last.times[-1], last.last_digest)
                 first = first if can_resume else 0
-            elif self._start and self.film.can_skip:
-                self.film.skip_to(self._start)
             errors = Counter(self.film.errors.counts) if first else Counter()  # before the next segment
 
             def prepare() -> Iterator[_Prepared]:
@@ -193,7 +191,7 @@ class VideoJob:
                         yield prepared
                     number = first + place // FRAMES
                     is_wanted = number % processes == process and number not in done
-                    pixels = colour.to_pixels(shot.frame, self.film.properties.coding) if is_wanted else None
+                    pixels = self.film.to_pixels(shot.frame) if is_wanted else None
                     prepared = _Prepared(number, shot, pixels, Counter(self.film.errors.counts))
                 if prepared:
                     yield prepared._replace(errors=Counter(self.film.errors.counts))
@@ -257,7 +255,8 @@ class VideoJob:
             raise VideoError(Problem(str(self.film.path), "at least one frame", "none", remedy))
         errors = (Counter(segment.errors) for segment in segments)  # also of earlier attempts and other processes
         self.film.errors.counts = sum(errors, Counter({"other streams": num_damaged}))
-        _note_missing_parts(self.film, [time for segment in segments for time in segment.times], self._end)
+        times = [time for segment in segments for time in segment.times]
+        _note_missing_parts(self.film, times, segments[-1].last_duration, self._end)
         return [*self.film.errors.notes()]
 
     def _identify(self) -> dict[str, Any]:
@@ -346,15 +345,18 @@ def pipe_video(
     encoding.configure(stream.codec_context)
     total, numbers = _count_frames(film, options), itertools.count()
     times: list[int] = []
+    last_duration = 0
 
     def write(shot: TimedFrame, frame: VideoFrame) -> None:
+        nonlocal last_duration
+        last_duration = shot.frame.duration or 0
         frame.pts, frame.time_base = next(numbers), encoding.time_base
         times.append(shot.time)
         film.errors.is_uneven |= abs((shot.time - times[0]) * base * rate - frame.pts) > 1
         container.mux(stream.encode(frame))
 
     upscale_frames = FrameUpscaler(upscaler, options.steady)
-    shots = ((shot, colour.to_pixels(shot.frame, film.properties.coding)) for shot in film.shots(start, end))
+    shots = ((shot, film.to_pixels(shot.frame)) for shot in film.shots(start, end))
     try:
         with FrameEncoder(upscaler, encoding, write) as encoder:
             for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
@@ -366,7 +368,7 @@ def pipe_video(
     except av.error.PyAVCallbackError as error:
         raise BrokenPipeError from error
     if times:
-        _note_missing_parts(film, times, end)
+        _note_missing_parts(film, times, last_duration, end)
 
 
 def _count_frames(film: Film, options: VideoOptions) -> int | None:
@@ -378,18 +380,18 @@ def _count_frames(film: Film, options: VideoOptions) -> int | None:
     return max(round((last - (options.start or 0)) * rate), 0)
 
 
-def _note_missing_parts(film: Film, times: Sequence[int], end: int | None) -> None:
+def _note_missing_parts(film: Film, times: Sequence[int], last_duration: int, end: int | None) -> None:
     """Note it if a film ends earlier than it states, or a film of a constant frame rate has gaps."""
-    properties, errors = film.properties, film.errors
-    last = times[-1] * properties.time_base
+    properties, errors, base = film.properties, film.errors, film.properties.time_base
     steps = [after - before for before, after in itertools.pairwise(times)]
     step = statistics.median(steps) if steps else 0
-    is_gap = [(each - step) * properties.time_base > _MISSING_S for each in steps]
+    longest = step * _LARGEST_STEP if film.can_lose_frames else step + _MISSING_S / base
     num_uneven = sum(abs(each - step) > step / 2 for each in steps)
     if num_uneven * _EVEN_STEPS <= len(steps):  # otherwise a long step can be a picture that stands still
-        pairs = itertools.compress(itertools.pairwise(times), is_gap)
-        ends = ([format_time(time * properties.time_base - properties.begin) for time in pair] for pair in pairs)
+        pairs = itertools.compress(itertools.pairwise(times), (each > longest for each in steps))
+        ends = ([format_time(time * base - properties.begin) for time in pair] for pair in pairs)
         errors.gaps = [f"between {before} and {after}" for before, after in ends]
+    last = (times[-1] + max(last_duration, step)) * base
     if end is None and properties.end is not None and properties.end - last > _MISSING_S:
         found, stated = (format_time(time - properties.begin) for time in (last, properties.end))
         errors.ended_early = f"{errors.ended_early} at {found} of {stated}".strip()
@@ -397,8 +399,8 @@ def _note_missing_parts(film: Film, times: Sequence[int], end: int | None) -> No
 
 def _to_ticks(options: VideoOptions, film: Film) -> tuple[int | None, int | None]:
     """Return where the output begins and ends, in units of the film's time base."""
-    base, begin = film.properties.time_base, film.properties.begin
-    start, end = (None if time is None else math.ceil((time + begin) / base) for time in (options.start, options.end))
+    begin, base = film.properties.begin, film.properties.time_base
+    start, end = (None if time is None else to_ticks(time, begin, base) for time in (options.start, options.end))
     return start, end
 
 

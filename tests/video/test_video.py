@@ -25,7 +25,7 @@ from esrgan import Upscaler, upscale_video
 from esrgan.cli import inference as inference_command
 from esrgan.cli import video as video_command
 from esrgan.errors import EsrganError, VideoError
-from esrgan.video import VideoJob, VideoOptions, colour, encoding, muxing, pipeline, segments, upscale
+from esrgan.video import VideoJob, VideoOptions, colour, encoding, muxing, pipeline, segments, source, upscale
 from esrgan.video.source import Film, _Deinterlacer
 from tests.helpers.film import pictures, read_film, read_frames, to_frame, write_film
 from tests.helpers.models import make_model, run
@@ -612,7 +612,7 @@ def test_interlaced_films_are_refused_or_made_progressive(upscaler, tmp_path, de
 
 def test_deinterlacing_converts_packed_frames_in_one_thread():
     """With several, swscale returns wrong lines now and then, which a test would see too rarely."""
-    assert _Deinterlacer(VideoFrame(32, 32, "y210le"), Fraction(1, 25)).graph.threads == 1
+    assert _Deinterlacer(VideoFrame(32, 32, "y210le"), None, Fraction(1, 25)).graph.threads == 1
 
 
 def test_odd_sizes(model, tmp_path):
@@ -1060,15 +1060,22 @@ def test_a_complete_folder_of_segments_counts_its_frames(upscaler, tmp_path):
     ("missing", "notes"),
     [
         (range(150, 200), ["frames may be missing between 0:00:05.96 and 0:00:08"]),
-        (range(150, 160), []),  # too short for a note
+        ([150], ["frames may be missing between 0:00:05.96 and 0:00:06.04"]),
         ([*range(150, 200), *range(300, 340, 2)], []),  # steps vary, so that the picture may stand still
     ],
 )
-def test_gaps_of_films_with_a_constant_rate_are_named(upscaler, tmp_path, missing, notes):
+def test_gaps_of_films_with_a_constant_rate_are_named(tmp_path, missing, notes):
     film = Film(write_film(tmp_path / "a.mkv", pictures(1)))
     times = [40 * i for i in range(500) if i not in missing]
-    upscale._note_missing_parts(film, times, times[-1] + 1)
+    upscale._note_missing_parts(film, times, 40, times[-1] + 1)
     assert list(film.errors.notes()) == notes
+
+
+def test_a_frame_that_an_mp4_shows_for_two_steps_is_no_gap(tmp_path):
+    clock = Fraction(1, 12_800)
+    film = Film(write_film(tmp_path / "a.mp4", pictures(1), times=[0], time_base=clock))
+    upscale._note_missing_parts(film, [512 * i for i in range(500) if i != 150], 512, 10**9)
+    assert list(film.errors.notes()) == []
 
 
 def test_a_truncated_film_ends_with_a_warning_and_code_1(model, tmp_path, capsys):
@@ -1076,3 +1083,196 @@ def test_a_truncated_film_ends_with_a_warning_and_code_1(model, tmp_path, capsys
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     assert run(video_command, source, "-m", model, "--device", "cpu") == 1
     assert "the film ends early: at 0:00:0" in capsys.readouterr().err
+
+
+# Changes within a film
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Write TS files after one another, without a gap."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def write_part(path: Path, number: int, size=(16, 24), options=(), **settings) -> Path:
+    """Write part ``number`` of a TS film: 10 frames of 40 ms."""
+    times, clock = [3600 * (10 * number + i) for i in range(10)], Fraction(1, 90_000)
+    options = {"bf": "0", **dict(options)}
+    return write_film(path, pictures(10, size), times=times, time_base=clock, options=options, **settings)
+
+
+INTERLACED = {"flags": "+ilme+ildct", "x264-params": "tff=1"}
+
+
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_each_part_of_a_film_whose_size_changes_can_be_upscaled(upscaler, tmp_path, deinterlace):
+    options = INTERLACED if deinterlace else {}
+    sizes = [(32, 32), (32, 64)]
+    parts = [write_part(tmp_path / f"{i}.ts", i, size, options=options) for i, size in enumerate(sizes)]
+    film = join(tmp_path / "film.ts", *parts)
+    text = message(upscaler, film, tmp_path / "b.mkv", deinterlace=deinterlace)
+    assert "expected frames of 32×32 yuv420p throughout, got 64×32 yuv420p at 0:00:00.4;" in text
+    assert "-o PART1 --end 0:00:00.4, then -o PART2 --start 0:00:00.4" in text
+    make(upscaler, film, tmp_path / "first.mkv", deinterlace=deinterlace, end=Fraction("0.4"))
+    make(upscaler, film, tmp_path / "second.mkv", deinterlace=deinterlace, start=Fraction("0.4"))
+    for name, (height, width) in zip(("first", "second"), sizes, strict=True):
+        frames = read_frames(tmp_path / f"{name}.mkv")
+        assert {(frame.height, frame.width) for frame in frames} == {(2 * height, 2 * width)}
+        assert len(frames) == 10
+
+
+def test_a_progressive_part_after_an_interlaced_one_is_upscaled(upscaler, tmp_path):
+    film = join(
+        tmp_path / "film.ts",
+        write_part(tmp_path / "0.ts", 0, (32, 32), options=INTERLACED),
+        write_part(tmp_path / "1.ts", 1, (32, 32)),
+    )
+    make(upscaler, film, tmp_path / "b.mkv", start=Fraction("0.4"))
+    assert len(read_frames(tmp_path / "b.mkv")) == 10
+
+
+def test_a_matrix_that_changes_within_a_film_is_converted(upscaler, tmp_path):
+    parts = [write_part(tmp_path / f"{i}.ts", i, properties={"colorspace": matrix}) for i, matrix in enumerate((1, 6))]
+    film = join(tmp_path / "film.ts", *parts)
+    make(upscaler, film, tmp_path / "b.mkv", codec="ffv1")
+    lows = [
+        colour.to_pixels(frame, colour.Coding(matrix, False))
+        for matrix, frame in zip([1] * 10 + [6] * 10, read_frames(film), strict=True)
+    ]
+    np.testing.assert_array_equal(colours(tmp_path / "b.mkv"), np.stack([upscaler(low) for low in lows]))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        ({"color_trc": 1}, {"color_trc": 16}, "expected transfer characteristics 1 throughout, got 16 at 0:00:00.4"),
+        ({"color_primaries": 1}, {"color_primaries": 9}, "expected colour primaries 1 throughout, got 9 at 0:00:00.4"),
+        ({"color_trc": 1}, {"color_trc": 6}, None),  # the same function
+        ({}, {"color_primaries": 1, "color_trc": 1}, None),
+    ],
+)
+def test_colours_that_change_within_a_film_are_refused(upscaler, tmp_path, before, after, text):
+    parts = [write_part(tmp_path / f"{i}.ts", i, properties=each) for i, each in enumerate((before, after))]
+    film = join(tmp_path / "film.ts", *parts)
+    if text is None:
+        make(upscaler, film, tmp_path / "b.mkv")
+    else:
+        assert text in message(upscaler, film, tmp_path / "b.mkv")
+
+
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_a_pixel_aspect_that_changes_within_a_film_is_named(upscaler, tmp_path, deinterlace):
+    aspects = [Fraction(16, 11), Fraction(12, 11)]
+    parts = [write_part(tmp_path / f"{i}.ts", i, aspect=aspect) for i, aspect in enumerate(aspects)]
+    for film, count in ((join(tmp_path / "film.ts", *parts), 1), (parts[0], 0)):
+        options = VideoOptions(deinterlace=deinterlace, overwrite=True)
+        job = VideoJob(upscaler, film, tmp_path / "b.mkv", options)
+        list(job.upscale())
+        assert len([note for note in job.assemble() if "the sample aspect ratio changes" in note]) == count
+
+
+def test_packets_without_content_repeat_the_frame_before(upscaler, tmp_path, monkeypatch):
+    """As in Theora."""
+
+    class Container:
+        def __init__(self, path):
+            self.container = open_file(path)
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def demux(self, *streams):
+            for number, each in enumerate(self.container.demux(*streams)):
+                if number not in (2, 3, 9):
+                    yield each
+                    continue
+                empty = av.Packet()
+                empty.pts, empty.dts, empty.stream = each.pts, each.dts, each.stream
+                yield empty
+
+    path = write_film(tmp_path / "a.mkv", pictures(10), codec="ffv1", pixel_format="bgr0")
+    times = [time for time, _ in read_film(path)]
+    open_file = source.open_file
+    monkeypatch.setattr(source, "open_file", Container)
+    *_, last = make(upscaler, path, tmp_path / "b.mkv", codec="ffv1")
+    assert (last.frames, last.repeated) == (10, 3)
+    assert [time for time, _ in read_film(tmp_path / "b.mkv")] == times
+    same = [np.array_equal(*pair) for pair in itertools.pairwise(colours(tmp_path / "b.mkv"))]
+    assert [number for number, is_same in enumerate(same, 1) if is_same] == [2, 3, 9]
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"start": "0", "end": "1"}, 30),
+        ({"end": "1"}, 30),
+        ({"start": "0.033367"}, 39),
+        ({"end": "0.033367"}, 1),  # as times are printed
+        ({"start": "0.033366"}, 39),
+        ({"end": "0.033366"}, 1),
+    ],
+)
+def test_parts_have_all_their_frames_up_to_a_microsecond(tmp_path, options, count):
+    times = [3003 * i + 5 for i in range(40)]  # begins between microseconds
+    film = Film(
+        write_film(tmp_path / "a.ts", pictures(40), times=times, time_base=Fraction(1, 90_000), options={"bf": "0"})
+    )
+    limits = upscale._to_ticks(VideoOptions(**{name: Fraction(text) for name, text in options.items()}), film)
+    assert len([*film.shots(*limits)]) == count
+
+
+def test_deinterlaced_frames_keep_their_durations(tmp_path):
+    film = write_film(tmp_path / "a.mkv", pictures(5, (32, 32)), options=INTERLACED)
+    assert {shot.frame.duration for shot in Film(film, deinterlace=True).shots()} == {40}
+
+
+@pytest.mark.parametrize(
+    ("times", "duration", "notes"),
+    [([0, 5000, 10_000], 5000, 0), ([0, 40, 80], 14_920, 0), ([0, 40, 80], 0, 1), ([0, 5000], 0, 1)],
+)
+def test_a_last_frame_that_stands_still_is_no_early_end(tmp_path, times, duration, notes):
+    film = Film(write_film(tmp_path / "a.mkv", pictures(1), times=[0], time_base=MS))
+    object.__setattr__(film.properties, "end", Fraction(15))
+    upscale._note_missing_parts(film, times, duration, None)
+    assert len([*film.errors.notes()]) == notes
+
+
+@pytest.mark.parametrize(
+    ("tags", "end"),
+    [
+        ({"DURATION-eng": "00:01:00.0", "DURATION": "00:00:02.5"}, "2.5"),
+        ({"DURATION-eng": "00:00:02.5"}, "2.5"),
+        ({"DURATION-eng": "00:01:00.0"}, "3"),
+        ({}, "3"),
+    ],
+)
+def test_the_end_of_a_film_is_not_that_of_a_stale_tag(tags, end):
+    container = SimpleNamespace(format=SimpleNamespace(name="matroska,webm"), duration=3_000_000)
+    assert source._find_end(container, SimpleNamespace(metadata=tags, duration=None), Fraction(0)) == Fraction(end)
+
+
+def test_packets_that_the_container_marks_as_damaged_are_counted(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.ts", pictures(10), codec="mpeg2video")
+    content = path.read_bytes()
+    cells = [content[i : i + 188] for i in range(0, len(content), 188)]
+    video = [i for i, cell in enumerate(cells) if (cell[1] & 31, cell[2]) == (1, 0)]
+    del cells[video[len(video) // 2]]  # the next one has a gap in its count
+    path.write_bytes(b"".join(cells))
+    job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert any("damaged packet decoded as far as possible" in note for note in job.assemble())
+
+
+@pytest.mark.parametrize(("codec", "colours"), [("libvpx", (9, 16)), ("libvpx-vp9", (9, 16))])
+def test_films_with_transparency_keep_their_primaries(upscaler, tmp_path, codec, colours):
+    properties = dict(zip(("color_primaries", "color_trc"), colours, strict=True))
+    frames = pictures(2, channels=4)
+    settings = {"pixel_format": "yuva420p", "options": {"auto-alt-ref": "0"}, "properties": properties}
+    path = write_film(tmp_path / "a.webm", frames, codec=codec, **settings)
+    make(upscaler, path, tmp_path / "b.webm")
+    for each in (path, tmp_path / "b.webm"):
+        film = Film(each).properties
+        assert (film.pixel_format, film.primaries, film.transfer) == ("yuva420p", *colours)
