@@ -222,6 +222,14 @@ def to_frame(pixels: Pixels, pixel_format: str, coding: Coding) -> VideoFrame:
     return frame
 
 
+def to_luma(pixels: Pixels, matrix: int) -> Pixels:
+    """Return the luma (H, W, 1) of RGB pixels by the matrix coefficients of a number of H.273."""
+    red, blue = _WEIGHTS[matrix]
+    luma = pixels.astype(np.float32) @ np.array([[red], [1 - red - blue], [blue]], np.float32)
+    result: Pixels = np.rint(luma).astype(pixels.dtype)
+    return result
+
+
 def _reformat(frame: VideoFrame, pixel_format: str) -> VideoFrame:
     """Convert a frame by FFmpeg's swscale, in one thread: with more, lines of about one frame in 10,000 are wrong.
 

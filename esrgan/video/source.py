@@ -328,8 +328,13 @@ class Film:
             raise self._refuse(_A_FILM, got, "check that it plays in a player and is complete") from error
 
     def _choose_stream(self) -> Any:
-        if self.container.format.name in _PLAYLISTS:
+        name = self.container.format.name
+        if name in _PLAYLISTS:
             raise self._refuse(_A_FILM, "a list of films", "upscale each of them")
+        if name.endswith("_pipe") or name in _PICTURES:
+            raise self._refuse(_A_FILM, "a picture", "`esrgan inference` upscales pictures and animations")
+        if name in _TEXTS:
+            raise self._refuse(_A_FILM, "a text", "choose another file")
         streams = [
             stream
             for stream in self.container.streams.video
@@ -450,6 +455,8 @@ class Film:
         return VideoError(Problem(str(self.path), expected, got, remedy))
 
 
+_PICTURES = ("image2", "alias_pix", "brender_pix", "fits", "txd")
+_TEXTS = ("tty", "bin", "xbin", "adf", "idf")  # FFmpeg draws them
 _PLAYLISTS = ("concat", "hls", "dash")
 _HDR_KINDS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
 

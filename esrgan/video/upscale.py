@@ -17,6 +17,7 @@ import av
 from av.video.frame import VideoFrame
 
 from esrgan import files, version
+from esrgan.console import log
 from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
 from esrgan.video import muxing, pipeline
@@ -29,7 +30,7 @@ _DECODED = 3  # frames that wait for the networks
 _MISSING_S = 1  # between two frames, or the last one and the end that the film states, if that is noted
 _LARGEST_STEP = 1.75  # steps between two frames, if a frame that is lost leaves nothing else behind
 _EVEN_STEPS = 100  # steps between frames for each uneven one, if a film has a constant frame rate
-_SAMPLE = 1 << 20  # bytes at each end of a film that identify it
+_SAMPLES, _SAMPLE = 16, 1 << 20  # parts of a film, and bytes of each, that identify it
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,21 @@ def plan_target(source: Path, out: Path | None) -> Path:
     else:
         suffix = source.suffix if source.suffix.lower() in CONTAINERS else ".mkv"
         target = (source.parent if out is None else out) / f"{source.stem}{OUTPUT_ENDING}{suffix}"
+    check_target(source, target)
+    return target
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Refuse outputs of an unknown container, and the film itself.
+
+    Raises:
+        VideoError: If it is one of them.
+    """
     if target.suffix.lower() not in CONTAINERS:
         expected = f"a file that ends with {', '.join(CONTAINERS)}"
-        raise VideoError(Problem(str(target), expected, target.suffix, "choose another suffix"))
+        raise VideoError(Problem(str(target), expected, target.suffix or "no suffix", "choose another suffix"))
     if target.exists() and source.exists() and target.samefile(source):
         raise VideoError(Problem.failure(target, "is the film itself", "choose another name with -o"))
-    return target
 
 
 class _Prepared(NamedTuple):
@@ -130,6 +140,7 @@ class VideoJob:
     """
 
     def __init__(self, upscaler: Upscaler, source: Path, target: Path, options: VideoOptions) -> None:
+        check_target(source, target)
         if os.path.lexists(target) and not options.overwrite:
             left = folder_of(target)  # of a process that was killed just before it deleted the folder
             remedy = f"{left} can be deleted if this film is complete, or " if left.exists() else ""
@@ -263,9 +274,10 @@ class VideoJob:
         """Return what decides the content of the segments, for comparison with an earlier attempt."""
         path = self.film.path
         with path.open("rb") as file:
-            digest = hashlib.sha256(file.read(_SAMPLE))
-            file.seek(-min(_SAMPLE, path.stat().st_size), 2)
-            digest.update(file.read())
+            digest, last = hashlib.sha256(), max(path.stat().st_size - _SAMPLE, 0)
+            for place in range(_SAMPLES):
+                file.seek(last * place // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE))
         models = hashlib.sha256()
         for network in self.upscaler.networks:
             for name, value in network.state_dict().items():
@@ -290,7 +302,8 @@ def upscale_video(
     """Upscale a film; sound, subtitles, chapters, attachments and metadata are copied, and all times stay exact.
 
     This is a generator: nothing happens until it is iterated. The work is done in segments, which are kept in the
-    folder ``<target>.parts``. After an interruption, even a crash, the same call resumes.
+    folder ``<target>.parts``. After an interruption, even a crash, the same call resumes. The logger "esrgan" gets what
+    the output does not keep and, as warnings, what could not be read from the film.
 
     Args:
         upscaler: The upscaler.
@@ -313,8 +326,11 @@ def upscale_video(
         ...     print(progress.frames, "of", progress.total)
     """
     job = VideoJob(upscaler, Path(source), Path(target), options)
+    for note in job.notes():
+        log.info("%s: %s", target, note)
     yield from job.upscale()
-    job.assemble()
+    for note in job.assemble():
+        log.warning("%s: %s", source, note)
 
 
 def pipe_video(
@@ -391,7 +407,7 @@ def _note_missing_parts(film: Film, times: Sequence[int], last_duration: int, en
         pairs = itertools.compress(itertools.pairwise(times), (each > longest for each in steps))
         ends = ([format_time(time * base - properties.begin) for time in pair] for pair in pairs)
         errors.gaps = [f"between {before} and {after}" for before, after in ends]
-    last = (times[-1] + max(last_duration, step)) * base
+    last = (times[-1] + round(max(last_duration, step))) * base
     if end is None and properties.end is not None and properties.end - last > _MISSING_S:
         found, stated = (format_time(time - properties.begin) for time in (last, properties.end))
         errors.ended_early = f"{errors.ended_early} at {found} of {stated}".strip()

@@ -369,7 +369,7 @@ def test_another_model_or_other_options_do_not_continue(upscaler, tmp_path):
     other = Upscaler.from_file(make_model(tmp_path / "other.pth", seed=1), "cpu")
     for used, options, named in (
         (other, {}, "another model;"),
-        (upscaler, {"crf": 30}, "another options, another encoding;"),
+        (upscaler, {"crf": 30}, r"another options \(crf None, now 30\), another encoding; to begin again, delete"),
     ):
         with pytest.raises(VideoError, match=named):
             make(used, source, target, **options)
@@ -1276,3 +1276,101 @@ def test_films_with_transparency_keep_their_primaries(upscaler, tmp_path, codec,
     for each in (path, tmp_path / "b.webm"):
         film = Film(each).properties
         assert (film.pixel_format, film.primaries, film.transfer) == ("yuva420p", *colours)
+
+
+# What an encoder can state
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265", "vp8", "vp9", "av1", "prores", "ffv1", "png"])
+@pytest.mark.parametrize("form", ["yuv420p", "gray"])
+def test_every_codec_keeps_the_colours_of_full_range(upscaler, tmp_path, monkeypatch, codec, form):
+    def double(_, frames):
+        yield from (frame.repeat(2, 0).repeat(2, 1) for frame in frames)
+
+    monkeypatch.setattr(pipeline.FrameUpscaler, "_upscale", double)
+    properties = {"colorspace": 7, "color_range": 2}
+    frames = np.full((1, 32, 64, 3), (192, 32, 32), np.uint8)
+    path = write_film(tmp_path / "a.mkv", frames, codec="ffv1", pixel_format=form, properties=properties)
+    target = tmp_path / ("b.mov" if codec in ("prores", "png") else "b.mkv")
+    make(upscaler, path, target, codec=codec)
+    (low,), (high,) = colours(path), colours(target)
+    assert np.abs(high.mean(axis=(0, 1)) * (255 / np.iinfo(high.dtype).max) - low[0, 0]).max() < 2
+
+
+def test_colours_become_grey_if_that_is_wanted(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.mkv", pictures(2), codec="ffv1", pixel_format="bgr0")
+    make(upscaler, path, tmp_path / "b.mkv", codec="ffv1", pixel_format="gray")
+    expected = [upscaler(picture) @ [0.2126, 0.7152, 0.0722] for picture in pictures(2)]
+    assert np.abs(colours(tmp_path / "b.mkv")[..., 0] - np.stack(expected)).max() < 0.51
+
+
+def test_a_codec_without_the_resolution_of_colours_is_named(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.mkv", pictures(1, (64, 64)), pixel_format="yuv444p")
+    job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions(codec="av1"))
+    assert "resolution of colours reduced; --codec h265 and ffv1 keep it" in job.notes()
+    assert VideoJob(upscaler, path, tmp_path / "c.mkv", VideoOptions()).notes() == []
+
+
+def test_a_rate_that_an_encoder_refuses_is_named(upscaler, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.helpers.film.RATE", Fraction(500))
+    path = write_film(tmp_path / "a.mp4", pictures(2, (64, 64)), time_base=Fraction(1, 500))
+    assert " at 500 frames/s (" in message(upscaler, path, tmp_path / "b.mp4", codec="av1")
+
+
+@pytest.mark.parametrize(("width", "matrix"), [(128, 6), (1280, 1)])
+def test_a_pipe_has_the_matrix_that_players_assume_for_its_size(model, tmp_path, width, matrix):
+    path = write_film(tmp_path / "a.mkv", pictures(1, (32, 64)), properties={"colorspace": 6})
+    upscaler = Upscaler.from_file(model, "cpu", width=width)
+    assert upscale._choose_encoding(upscaler, Film(path), None, VideoOptions()).coding.matrix == matrix
+
+
+# From Python
+
+
+@pytest.mark.parametrize("name", ["b.avi", "b", "a.mkv"])
+def test_outputs_that_cannot_be_written_are_refused(upscaler, tmp_path, name):
+    path = write_film(tmp_path / "a.mkv", pictures(1))
+    content = path.read_bytes()
+    text = message(upscaler, path, tmp_path / name, overwrite=True)
+    assert "is the film itself" in text or "expected a file that ends with .mkv, .mp4" in text
+    assert path.read_bytes() == content
+
+
+def test_a_crf_below_0_is_refused(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.mkv", pictures(1))
+    assert "expected a number from 0 to 51" in message(upscaler, path, tmp_path / "b.mkv", crf=-3)
+
+
+def test_what_is_lost_is_logged(upscaler, tmp_path, monkeypatch):
+    path = write_film(tmp_path / "a.mkv", pictures(3), options={"g": "1"}, subtitles=True)
+    damage(path)
+    lines = {"info": [], "warning": []}
+    for level, found in lines.items():
+        monkeypatch.setattr(upscale.log, level, lambda text, *values, found=found: found.append(text % values))
+    make(upscaler, path, tmp_path / "b.webm")
+    assert [line.partition("b.webm: stream 1 ")[2][:29] for line in lines["info"]] == ["(subtitle, srt, deu) not kept"]
+    assert lines["warning"] == [f"{path}: 1 damaged frame upscaled as far as decoded"]
+
+
+def test_a_film_that_was_replaced_by_one_of_the_same_size_does_not_continue(upscaler, tmp_path, monkeypatch):
+    monkeypatch.setattr(upscale, "_SAMPLE", 100)
+    path, target = write_film(tmp_path / "a.mkv", pictures(50), codec="ffv1"), tmp_path / "b.mkv"
+    interrupt(upscaler, path, target, 49)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 1000] = bytes(1000)
+    path.write_bytes(content)
+    assert "segments of another film" in message(upscaler, path, target)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.nfo", b"a text \xdb\xdb\n", "got a text"),
+        ("a.pam", b"P7\nWIDTH 4\nHEIGHT 4\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n" + bytes(48), "got a picture"),
+        ("a.xbm", b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = { 0x01 };\n", "got a picture"),
+        ("a.dat", b"P6\n4 4\n255\n" + bytes(48), "got a picture"),
+    ],
+)
+def test_pictures_and_texts_are_no_films(upscaler, tmp_path, name, content, text):
+    (tmp_path / name).write_bytes(content)
+    assert text in message(upscaler, tmp_path / name, tmp_path / "b.mkv")
