@@ -347,16 +347,18 @@ def _hdr_parameters(codec: str, side_data: Mapping[str, bytes]) -> tuple[str, li
         elif names is not None and kind == "CONTENT_LIGHT_LEVEL":
             brightest, mean = struct.unpack_from("=II", data)
             parts.append(f"{names[1]}={brightest},{mean}")
-        else:
-            lost.append(f"{_HDR_NAMES.get(kind, kind)} not kept")
+        elif kind in _LOST_NAMES:
+            lost.append(f"{_LOST_NAMES[kind]} not kept")
     return ":".join(parts), lost
 
 
-_HDR_NAMES = {
+_LOST_NAMES = {
     "MASTERING_DISPLAY_METADATA": "the description of the mastering display",
     "CONTENT_LIGHT_LEVEL": "the content light level",
     "DYNAMIC_HDR_PLUS": "HDR10+ data",
     "DOVI_METADATA": "Dolby Vision data",
+    "A53_CC": "closed captions within the pictures (CEA-608 and CEA-708)",
+    "SPHERICAL": "the projection of 360° pictures",
 }
 
 

@@ -73,7 +73,7 @@ class VideoProperties:
         begin: The time at which the film begins in seconds, which players show as 0.
         end: When the last frame ends, in seconds, as the container says; None if it does not.
         display_matrix: The rotation and mirroring with which players show the frames, as nine integers; None if none.
-        side_data: Data of HDR films by FFmpeg's names of their kinds.
+        side_data: Data of HDR and 3D films, and captions, by FFmpeg's names of their kinds.
     """
 
     height: int
@@ -204,6 +204,15 @@ class Film:
     def can_lose_frames(self) -> bool:
         """Whether damaged frames can disappear without a trace: no index states the times of all of them."""
         return self.container.format.name in ("matroska,webm", "mpegts", "mpeg")
+
+    @property
+    def clock_start(self) -> int:
+        """The time of the film that is 0 in the output, in units of the time base.
+
+        It is the beginning if the clock may start anywhere, as in MPEG-TS and MPEG-PS, and 0 otherwise.
+        """
+        is_free = self.container.format.flags & av.format.Flags.ts_discont.value
+        return math.floor(self.properties.begin / self.properties.time_base) if is_free else 0
 
     def other_streams(self) -> list[Any]:
         """Return all streams but the one that is upscaled."""
@@ -448,7 +457,7 @@ class Film:
             begin=begin,
             end=end,
             display_matrix=None if matrix is None else tuple(memoryview(matrix).cast("i")),
-            side_data={kind: data for kind, data in side_data.items() if kind in _HDR_KINDS},
+            side_data={kind: data for kind, data in side_data.items() if kind in _SIDE_DATA_KINDS},
         )
 
     def _refuse(self, expected: str, got: str, remedy: str) -> VideoError:
@@ -458,7 +467,15 @@ class Film:
 _PICTURES = ("image2", "alias_pix", "brender_pix", "fits", "txd")
 _TEXTS = ("tty", "bin", "xbin", "adf", "idf")  # FFmpeg draws them
 _PLAYLISTS = ("concat", "hls", "dash")
-_HDR_KINDS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
+_SIDE_DATA_KINDS = (
+    "MASTERING_DISPLAY_METADATA",
+    "CONTENT_LIGHT_LEVEL",
+    "DYNAMIC_HDR_PLUS",
+    "DOVI_METADATA",
+    "A53_CC",
+    "SPHERICAL",
+    "STEREO3D",
+)
 
 
 def open_file(path: Path) -> Any:

@@ -152,7 +152,7 @@ class VideoJob:
         self.film = Film(source, deinterlace=options.deinterlace, start=options.start)
         self._start, self._end = _to_ticks(options, self.film)
         self.encoding = _choose_encoding(upscaler, self.film, target, options)
-        self._streams = muxing.plan_streams(self.film, target)
+        self._streams = muxing.plan_streams(self.film, target, self.encoding, is_part=bool(options.start))
         self.folder = SegmentFolder(target, self._identify())
 
     def describe(self) -> str:
@@ -256,8 +256,9 @@ class VideoJob:
                     segments,
                     self.encoding,
                     self._streams,
-                    shift=0 if self._start is None else segments[0].times[0],
+                    shift=segments[0].times[0] if self.options.start else self.film.clock_start,
                     end=self._end,
+                    is_part=bool(self.options.start),
                     overwrite=self.options.overwrite,
                 )
             self.folder.delete()
@@ -342,7 +343,8 @@ def pipe_video(
         upscaler: The upscaler.
         film: The film; its ``errors`` say afterwards what could not be read.
         out: Where the output is written.
-        options: How to read; those of encoders are not used.
+        options: How to read; those of encoders are not used. What the output does not keep is logged to the logger
+            "esrgan".
 
     Yields:
         The progress after each frame.
@@ -356,7 +358,13 @@ def pipe_video(
         film.skip_to(start)
     rate, base = film.properties.rate, film.properties.time_base
     encoding = replace(_choose_encoding(upscaler, film, None, options), time_base=1 / rate)
-    container = av.open(out, "w", format="yuv4mpegpipe", options={"strict": "-1"})  # allows more than 8 bits
+    notes = [*encoding.notes]
+    if film.properties.display_matrix is not None:
+        notes.append("the rotation is not kept, because YUV4MPEG2 cannot state it")
+    for note in notes:
+        log.info("%s: %s", film.path, note)
+    file = _Y4mFile(out, encoding.pixel_aspect)
+    container = av.open(file, "w", format="yuv4mpegpipe", options={"strict": "-1"})  # allows more than 8 bits
     stream: Any = container.add_stream(encoding.codec, encoding.rate)
     encoding.configure(stream.codec_context)
     total, numbers = _count_frames(film, options), itertools.count()
@@ -385,6 +393,28 @@ def pipe_video(
         raise BrokenPipeError from error
     if times:
         _note_missing_parts(film, times, last_duration, end)
+
+
+class _Y4mFile:
+    """Writes the pixel aspect into the header of YUV4MPEG2, which PyAV leaves unknown.
+
+    Args:
+        out: Where the film is written.
+        pixel_aspect: The aspect; None if unknown.
+    """
+
+    def __init__(self, out: BinaryIO, pixel_aspect: Fraction | None) -> None:
+        self._out, self._aspect = out, pixel_aspect
+
+    def write(self, data: bytes) -> int:
+        """Write some bytes, which begin with the whole header."""
+        if self._aspect is None:
+            self._out.write(data)
+        else:
+            aspect = f" A{self._aspect.numerator}:{self._aspect.denominator}"
+            self._out.write(data.replace(b" A0:0", aspect.encode(), 1))
+            self._aspect = None
+        return len(data)
 
 
 def _count_frames(film: Film, options: VideoOptions) -> int | None:

@@ -1374,3 +1374,127 @@ def test_a_film_that_was_replaced_by_one_of_the_same_size_does_not_continue(upsc
 def test_pictures_and_texts_are_no_films(upscaler, tmp_path, name, content, text):
     (tmp_path / name).write_bytes(content)
     assert text in message(upscaler, tmp_path / name, tmp_path / "b.mkv")
+
+
+# Containers
+
+
+def notes_of(upscaler, path, target, **options) -> list[str]:
+    """Upscale a film, and return the notes before the work."""
+    job = VideoJob(upscaler, path, target, VideoOptions(**options))
+    list(job.upscale())
+    job.assemble()
+    return job.notes()
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_recordings_begin_at_0(upscaler, tmp_path, suffix):
+    """Their clock starts anywhere, here at 80,000 s."""
+    path = write_film(tmp_path / "a.ts", pictures(40), options={"bf": "0"}, sound=True)
+    with av.open(str(path)) as film, av.open(str(tmp_path / "b.ts"), "w") as copy:
+        streams = {each.index: copy.add_stream_from_template(each, opaque=True) for each in film.streams}
+        for each in film.demux():
+            if each.size:
+                each.pts, each.dts = (time + 80_000 * 90_000 for time in (each.pts, each.dts))
+                each.stream = streams[each.stream.index]
+                copy.mux(each)
+    assert make(upscaler, tmp_path / "b.ts", tmp_path / f"c{suffix}")[-1].total == 40
+    names = "b.ts", f"c{suffix}"
+    before, after = ([read_film(tmp_path / name, kind)[0][0] for kind in ("video", "audio")] for name in names)
+    assert min(before) >= 80_000
+    assert min(after) == 0
+    assert abs((before[0] - before[1]) - (after[0] - after[1])) <= MS
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_hevc_has_the_tag_that_players_of_apple_need(upscaler, tmp_path, suffix):
+    path = write_film(tmp_path / "a.mkv", pictures(2, (48, 96)))
+    make(upscaler, path, tmp_path / f"b{suffix}", codec="h265")
+    with av.open(str(tmp_path / f"b{suffix}")) as film:
+        assert film.streams.video[0].codec_context.codec_tag.strip() == "hvc1"
+    assert len(read_frames(tmp_path / f"b{suffix}")) == 2
+
+
+def test_metadata_of_any_name_are_kept_or_named(upscaler, tmp_path):
+    tags = {"title": "T", "com.apple.quicktime.make": "Apple", "DIRECTOR": "D"}
+    path = write_film(tmp_path / "a.mkv", pictures(2), metadata=tags)
+    for suffix, lost in ((".mkv", []), (".mov", []), (".mp4", ["com.apple.quicktime.make", "DIRECTOR"])):
+        target = tmp_path / f"b{suffix}"
+        notes = [note for note in notes_of(upscaler, path, target) if note.startswith("metadata not kept")]
+        with av.open(str(target)) as film:
+            kept = {key.lower() for key in film.metadata}
+        assert [key for key in tags if key.lower() not in kept] == lost
+        assert len(notes) == bool(lost)
+        assert all(key.lower() in notes[0].lower() for key in lost)
+
+
+def test_a_part_has_no_timecode_of_the_whole(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.mov", pictures(4), metadata={"timecode": "01:02:03:04"})
+    for start, has_timecode in ((None, True), (Fraction("0.04"), False)):
+        target = tmp_path / f"{start is None}.mov"
+        notes = notes_of(upscaler, path, target, start=start)
+        with av.open(str(target)) as film:
+            tags = [key for each in (film, *film.streams) for key in each.metadata]
+        assert ("timecode" in tags) == has_timecode
+        assert any("the timecode is not kept" in note for note in notes) != has_timecode
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "is_kept"),
+    [
+        ("h264", ".mkv", True),
+        ("vp9", ".mp4", True),
+        ("prores", ".mov", True),
+        ("vp9", ".webm", False),
+        ("ffv1", ".mkv", False),
+    ],
+)
+def test_a_pixel_aspect_is_kept_or_named(upscaler, tmp_path, codec, suffix, is_kept):
+    path = write_film(tmp_path / "a.mkv", pictures(2, (48, 64)), aspect=Fraction(16, 11))
+    notes = notes_of(upscaler, path, tmp_path / f"b{suffix}", codec=codec)
+    with av.open(str(tmp_path / f"b{suffix}")) as film:
+        assert (film.streams.video[0].sample_aspect_ratio == Fraction(16, 11)) == is_kept
+    command = "`mkvpropedit b.webm --edit track:v1 --set display-width=186 --set display-height=96` adds it"
+    assert any(command.replace(".webm", suffix) in note for note in notes) != is_kept
+
+
+def test_a_pipe_states_the_pixel_aspect_and_names_what_is_lost(model, tmp_path):
+    path = write_film(tmp_path / "a.mkv", pictures(2), aspect=Fraction(16, 11), rotation=90)
+    done = run_pipe(path, model)
+    assert done.stdout.startswith(b"YUV4MPEG2 W48 H32 F25:1 Ip A16:11 ")
+    assert b"the rotation is not kept" in done.stderr
+    with av.open(io.BytesIO(done.stdout)) as film:
+        assert len(list(film.decode(video=0))) == 2
+    path = write_film(tmp_path / "a.mov", pictures(2, channels=4), codec="png", pixel_format="rgba")
+    assert b"transparency not kept" in run_pipe(path, model).stderr
+
+
+def test_captions_and_projections_are_named():
+    data = {"A53_CC": b"", "SPHERICAL": b"", "STEREO3D": b""}
+    assert encoding._hdr_parameters("libx264", data)[1] == [
+        "closed captions within the pictures (CEA-608 and CEA-708) not kept",
+        "the projection of 360° pictures not kept",
+    ]
+
+
+@pytest.mark.parametrize(("aspect", "suffix", "is_kept"), [(1, ".mkv", True), (2, ".mkv", False), (1, ".mp4", False)])
+def test_stereo_is_kept_or_named(tmp_path, aspect, suffix, is_kept):
+    properties = SimpleNamespace(pixel_aspect=Fraction(aspect))
+    film = SimpleNamespace(metadata={"STEREO_MODE": "left_right"}, properties=properties)
+    assert muxing._keeps_stereo(encoding.CONTAINERS[suffix], film) == is_kept
+
+
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [
+        ("pcm_mulaw", "stream 1 (audio, pcm_mulaw, fra) not kept, because .mkv cannot hold it; -o FILE.mov may"),
+        (
+            "adpcm_ms",
+            "PyAV does not write it; try to add it afterwards: `ffmpeg -i b.mkv -i a.avi -map 0 -map 1:1 -c copy",
+        ),
+    ],
+)
+def test_sound_that_is_not_written_is_named_with_a_way(monkeypatch, codec, text):
+    monkeypatch.setattr(muxing, "_can_hold", lambda container, _: (codec, container) == ("pcm_mulaw", "mov"))
+    stream = SimpleNamespace(type="audio", index=1, language="fra", codec_context=SimpleNamespace(name=codec))
+    assert text in muxing._describe_lost_stream(SimpleNamespace(path=Path("a.avi")), stream, Path("b.mkv"))
