@@ -259,7 +259,7 @@ class Film:
                 continue
             last = shot.time
             self.errors.counts["frames"] += shot.frame.is_corrupt
-            self.errors.counts["aspects"] += shot.pixel_aspect != self._pixel_aspect
+            self.errors.counts["aspects"] += (shot.pixel_aspect or 1) != (self._pixel_aspect or 1)
             yield shot
 
     def to_pixels(self, frame: VideoFrame) -> colour.Pixels:
