@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     shown = _Shown()
     if pipe is not None:
         with pipe, explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):
-            film = Film(source, deinterlace=args.deinterlace)
+            film = Film(source, deinterlace=args.deinterlace, start=args.start)
             for state in pipe_video(upscaler, film, pipe, options):
                 shown.show(state)
         return _end(args.film, film.errors.notes())

@@ -53,8 +53,12 @@ class Coding:
     is_full_range: bool
 
 
-def coding_of(frame: VideoFrame) -> Coding:
-    """Return how the colours of a frame are coded; what is not specified is what players assume.
+def coding_of(frame: VideoFrame, default: Coding | None = None) -> Coding:
+    """Return how the colours of a frame are coded.
+
+    Args:
+        frame: The frame.
+        default: What applies where the frame does not specify it; None is what players assume.
 
     Raises:
         VideoError: If the matrix is not one that is converted here.
@@ -65,14 +69,26 @@ def coding_of(frame: VideoFrame) -> Coding:
     if is_rgb:
         matrix = 0
     elif matrix in (UNSPECIFIED, 0, 3):
-        is_small = frame.width < 1280 and frame.height <= 576
-        matrix = (5 if frame.height in (576, 288) else 6) if is_small else 1
+        matrix = assumed_matrix(frame.height, frame.width) if default is None else default.matrix
     elif matrix not in _WEIGHTS:
         remedy = "convert the film to another matrix first"
         raise VideoError(Problem("matrix coefficients", f"one of {[*_WEIGHTS]} of H.273", str(matrix), remedy))
     color_range = int(frame.color_range)
     is_usually_full = is_rgb or is_grey(form.name) or form.name.startswith("yuvj")
-    return Coding(matrix, color_range == 2 or (color_range == 0 and is_usually_full))
+    is_full = is_usually_full if default is None else default.is_full_range
+    return Coding(matrix, color_range == 2 or (color_range == 0 and is_full))
+
+
+def assumed_matrix(height: int, width: int) -> int:
+    """Return the matrix coefficients that players assume for a film that does not state them."""
+    if width >= 1280 or height > 576:
+        return 1
+    return 5 if height in (576, 288) else 6
+
+
+def curve(transfer: int) -> int:
+    """Return a number that transfer characteristics with the same function have in common."""
+    return 1 if transfer in (UNSPECIFIED, 6, 14, 15) else transfer
 
 
 def is_supported(pixel_format: str) -> bool:
@@ -204,6 +220,14 @@ def to_frame(pixels: Pixels, pixel_format: str, coding: Coding) -> VideoFrame:
         frame = _repack(frame, pixel_format)
     frame.colorspace, frame.color_range = coding.matrix, 2 if coding.is_full_range else 1
     return frame
+
+
+def to_luma(pixels: Pixels, matrix: int) -> Pixels:
+    """Return the luma (H, W, 1) of RGB pixels by the matrix coefficients of a number of H.273."""
+    red, blue = _WEIGHTS[matrix]
+    luma = pixels.astype(np.float32) @ np.array([[red], [1 - red - blue], [blue]], np.float32)
+    result: Pixels = np.rint(luma).astype(pixels.dtype)
+    return result
 
 
 def _reformat(frame: VideoFrame, pixel_format: str) -> VideoFrame:

@@ -44,6 +44,7 @@ CODECS = {
     "png": "png",
 }
 LOSSLESS = ("ffv1", "png")
+PIPED = "wrapped_avframe"  # what YUV4MPEG2 (.y4m) consists of
 _DEFAULT, _DEFAULT_FOR_WEBM = "libx264", "libvpx-vp9"
 _WITH_ALPHA = ("libvpx", "libvpx-vp9", "prores_ks", "ffv1", "png")
 VPX = ("libvpx", "libvpx-vp9")  # alpha is a second stream within each packet, which MP4 and MOV cannot hold
@@ -122,7 +123,8 @@ class Encoding:
             encoder.open()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = one_line(describe_error(error))
-            got = f"cannot encode {self.width}×{self.height} {self.pixel_format} ({reason})"
+            size = f"{self.width}×{self.height} {self.pixel_format} at {float(self.rate):g} frames/s"
+            got = f"cannot encode {size} ({reason})"
             raise VideoError(Problem.failure(self.codec, got, "choose another --codec or --pixel-format")) from error
 
 
@@ -152,7 +154,7 @@ def choose_encoding(
             encoder.
     """
     if target is None:
-        name, formats = "wrapped_avframe", Y4M_FORMATS
+        name, formats = PIPED, Y4M_FORMATS
     else:
         container = CONTAINERS[target.suffix.lower()]
         name = _choose_codec(properties, container, codec, size)
@@ -165,7 +167,8 @@ def choose_encoding(
     if crf is not None and name not in _CRF:
         choices = ", ".join(each for each, encoder in CODECS.items() if encoder in _CRF and each != "hevc")
         raise VideoError(Problem.failure("--crf", f"{name} has no such option", f"leave it out, or choose {choices}"))
-    if crf is not None and not 0 <= crf <= (most := _LARGEST_CRF.get(name, 63.0)):
+    most = _LARGEST_CRF.get(name, 63.0)
+    if crf is not None and not 0 <= crf <= most:
         raise VideoError(
             Problem("--crf", f"a number from 0 to {most:g} for {name}", f"{crf:g}", "lower is better quality")
         )
@@ -206,10 +209,16 @@ def _make_encoding(
     coding = properties.coding
     if traits.is_rgb:
         coding = Coding(0, True)
-    elif codec in LOSSLESS and traits.is_grey:
-        coding = Coding(coding.matrix, True)
     elif coding.matrix == 0:  # the film is RGB; HD films are BT.709
         coding = Coding(1, False)
+    if codec in LOSSLESS and traits.is_grey:
+        coding = replace(coding, is_full_range=True)
+    elif codec == "libvpx":  # VP8 has no other coding
+        coding = Coding(5, False)
+    elif codec == "prores_ks":  # cannot state the range
+        coding = replace(coding, is_full_range=False)
+    elif codec == PIPED:  # cannot state the matrix
+        coding = replace(coding, matrix=colour.assumed_matrix(height, width))
     return Encoding(
         codec=codec,
         pixel_format=pixel_format,
@@ -318,6 +327,8 @@ class _Traits:
             yield "transparency not kept; --codec vp9 (in .mkv and .webm), prores (in .mkv and .mov) or ffv1 keeps it"
         if self.depth > other.depth:
             yield f"{self.depth} bits per sample reduced to {other.depth}; --codec ffv1 keeps them"
+        if any(theirs > own for own, theirs in zip(self.sampling, other.sampling, strict=True)) and not other.is_grey:
+            yield "resolution of colours reduced; --codec h265 and ffv1 keep it"
         if other.is_grey and not self.is_grey:
             yield "colours not kept"
 
@@ -336,16 +347,18 @@ def _hdr_parameters(codec: str, side_data: Mapping[str, bytes]) -> tuple[str, li
         elif names is not None and kind == "CONTENT_LIGHT_LEVEL":
             brightest, mean = struct.unpack_from("=II", data)
             parts.append(f"{names[1]}={brightest},{mean}")
-        else:
-            lost.append(f"{_HDR_NAMES.get(kind, kind)} not kept")
+        elif kind in _LOST_NAMES:
+            lost.append(f"{_LOST_NAMES[kind]} not kept")
     return ":".join(parts), lost
 
 
-_HDR_NAMES = {
+_LOST_NAMES = {
     "MASTERING_DISPLAY_METADATA": "the description of the mastering display",
     "CONTENT_LIGHT_LEVEL": "the content light level",
     "DYNAMIC_HDR_PLUS": "HDR10+ data",
     "DOVI_METADATA": "Dolby Vision data",
+    "A53_CC": "closed captions within the pictures (CEA-608 and CEA-708)",
+    "SPHERICAL": "the projection of 360° pictures",
 }
 
 

@@ -24,8 +24,10 @@ from esrgan.video.segments import Segment, SegmentFolder, read_packets
 from esrgan.video.source import Film, open_file
 
 _ROUNDS_TIMES = ("matroska", "webm")
+_STATE_ASPECT = ("libx264", "libx265")  # encoders whose streams state the pixel aspect
 _VIDEO_PLACE = 0  # of the packets of frames among those of the same time
 _JUMP_S, _CONFIRMING = 10, 8
+_OPTIONS = {"mov": {"movflags": "use_metadata_tags"}}  # metadata of any name, as those of phones
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,16 @@ class StreamPlan:
     notes: tuple[str, ...]
 
 
-def plan_streams(film: Film, target: Path) -> StreamPlan:
-    """Choose the streams that are copied, by writing the beginning of the output to memory."""
-    container, source = CONTAINERS[target.suffix.lower()], film.path.suffix.lower()
+def plan_streams(film: Film, target: Path, encoding: Encoding, *, is_part: bool) -> StreamPlan:
+    """Choose the streams that are copied, by writing the beginning of the output to memory.
+
+    Args:
+        film: The film.
+        target: The output.
+        encoding: How the frames are encoded.
+        is_part: Whether the output begins later than the film.
+    """
+    container = CONTAINERS[target.suffix.lower()]
     copied: list[Any] = []
     notes = []
     for stream in film.other_streams():
@@ -51,18 +60,39 @@ def plan_streams(film: Film, target: Path) -> StreamPlan:
             continue
         if _can_hold(container, [*copied, stream]):
             copied.append(stream)
-            continue
-        context = stream.codec_context
-        facts = [stream.type, "" if context is None else context.name, stream.language or ""]
-        note = (
-            f"stream {stream.index} ({', '.join(filter(None, facts))}) not kept, because {target.suffix} cannot hold it"
-        )
-        other = source if source in CONTAINERS else ".mkv"
-        notes.append(note if other == target.suffix.lower() else f"{note}; -o FILE{other} may")
+        else:
+            notes.append(_describe_lost_stream(film, stream, target))
     milliseconds = 1000 % (1 / film.properties.time_base) == 0
     if container in _ROUNDS_TIMES and not milliseconds:
         notes.append(f"times are rounded to milliseconds, as {target.suffix} counts")
+    aspect = encoding.pixel_aspect
+    if container in _ROUNDS_TIMES and aspect not in (None, 1) and encoding.codec not in _STATE_ASPECT:
+        sizes = f"--set display-width={round(encoding.width * aspect)} --set display-height={encoding.height}"
+        command = f"mkvpropedit {target.name} --edit track:v1 {sizes}"
+        reason = f"because PyAV does not write it to {target.suffix}"
+        notes.append(f"the pixel aspect is not kept, {reason}; `{command}` adds it")
+    if "STEREO3D" in film.properties.side_data and not _keeps_stereo(container, film):
+        notes.append("the flag of stereo 3D is not kept")
+    if is_part and "timecode" in {key.lower() for key in film.container.metadata | film.metadata}:
+        notes.append("the timecode is not kept, because the output begins later than the film")
+    if lost := _find_lost_metadata(container, _keep_metadata(film.container.metadata, is_part)):
+        names = ", ".join(lost)
+        notes.append(f"metadata not kept, because {target.suffix} cannot hold them: {names}; -o FILE.mkv keeps them")
     return StreamPlan(tuple(stream.index for stream in copied), tuple(notes))
+
+
+def _describe_lost_stream(film: Film, stream: Any, target: Path) -> str:
+    """Return a sentence about a stream that the output does not get."""
+    context, own = stream.codec_context, film.path.suffix.lower()
+    facts = [stream.type, "" if context is None else context.name, stream.language or ""]
+    what = f"stream {stream.index} ({', '.join(filter(None, facts))}) not kept, because"
+    others = [suffix for suffix in CONTAINERS if _can_hold(CONTAINERS[suffix], [stream])]
+    if others:
+        return f"{what} {target.suffix} cannot hold it; -o FILE{own if own in others else others[0]} may"
+    if stream.type != "audio":
+        return f"{what} {target.suffix} cannot hold it"
+    inputs = f"-i {target.name} -i {film.path.name} -map 0 -map 1:{stream.index}"
+    return f"{what} PyAV does not write it; try to add it afterwards: `ffmpeg {inputs} -c copy FILE.mkv`"
 
 
 def _is_restored(container: Any, stream: Any) -> bool:
@@ -97,6 +127,36 @@ def _is_stale(key: str) -> bool:
     return key.lower() in stale or re.match("(BPS|DURATION|NUMBER_OF_|_STATISTICS)", key) is not None
 
 
+def _keep_metadata(metadata: Mapping[str, str], is_part: bool) -> dict[str, str]:
+    """Return what still holds of the metadata of a film or its video, or of a part that begins later."""
+    kept = {key: value for key, value in metadata.items() if not _is_stale(key)}
+    return {key: value for key, value in kept.items() if not (is_part and key.lower() == "timecode")}
+
+
+def _find_lost_metadata(container: str, metadata: Mapping[str, str]) -> list[str]:
+    """Return the names of metadata that are missing after they were written to a container."""
+    if container != "mp4" or not metadata:  # the other containers hold any
+        return []
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as probe:
+        probe.add_mux_stream("mpeg4", rate=25, width=16, height=16)
+        probe.metadata.update(metadata)
+        probe.start_encoding()
+    file.seek(0)
+    with av.open(file) as probe:
+        found = {key.lower() for key in probe.metadata}
+    return [key for key in metadata if key.lower() not in found]
+
+
+def _keeps_stereo(container: str, film: Film) -> bool:
+    """Return whether the output states that a film is stereo 3D, as only Matroska's tag does with square pixels.
+
+    With others, Matroska would state another display size than that of the film.
+    """
+    tags = {key.lower() for key in film.metadata}
+    return container in _ROUNDS_TIMES and "stereo_mode" in tags and film.properties.pixel_aspect in (None, 1)
+
+
 def assemble(
     film: Film,
     target: Path,
@@ -107,6 +167,7 @@ def assemble(
     *,
     shift: int,
     end: int | None,
+    is_part: bool,
     overwrite: bool,
 ) -> int:
     """Write the output.
@@ -118,8 +179,9 @@ def assemble(
         segments: All segments in their order.
         encoding: How they are encoded.
         plan: The streams that are copied.
-        shift: The time of the film at which the output begins, 0 unless a part of it was chosen.
+        shift: The time of the film at which the output begins.
         end: The time of the film before which the output ends; None is the end of the film.
+        is_part: Whether the output begins later than the film.
         overwrite: Replace an existing file.
 
     Returns:
@@ -136,26 +198,28 @@ def assemble(
 
     base = film.properties.time_base
     begin, stop = shift * base, None if end is None else end * base
+    container = CONTAINERS[target.suffix.lower()]
     try:
         with (
             files.atomic_write(target, overwrite=overwrite) as file,
             open_file(film.path) as source,
             open_file(folder.video_path(segments[0].number)) as first,
-            av.open(file, "w", format=CONTAINERS[target.suffix.lower()]) as output,
+            av.open(file, "w", format=container, container_options=_OPTIONS.get(container, {})) as output,
         ):
             copies: dict[int, Any] = {}
             for stream in source.streams:
                 if stream.index == film.stream_index:
-                    video = _add_video(output, first.streams.video[0], film, encoding)
+                    video = _add_video(output, first.streams.video[0], film, encoding, is_part)
                 elif stream.index in plan.copied:
                     copies[stream.index] = _add_copy(output, stream)
-            output.metadata.update({key: value for key, value in source.metadata.items() if not _is_stale(key)})
+            output.metadata.update(_keep_metadata(source.metadata, is_part))
             output.set_chapters([*_cut_chapters(source.chapters(), begin, stop)])
             packets = [_video_packets(folder, segments, encoding, video, shift)]
             if with_packets := [
                 source.streams[index] for index in copies if source.streams[index].type != "attachment"
             ]:
-                packets.append(_copied_packets(source, with_packets, copies, begin, stop, skip))
+                wanted = _select_packets(source.demux(*with_packets), begin if is_part else None, stop)
+                packets.append(_copied_packets(drop_misplaced(wanted, skip), copies, begin))
             for _, place, packet in heapq.merge(*packets, key=lambda each: each[:2]):
                 try:
                     output.mux(packet)
@@ -171,7 +235,7 @@ def assemble(
     return num_damaged
 
 
-def _add_video(output: Any, template: Any, film: Film, encoding: Encoding) -> Any:
+def _add_video(output: Any, template: Any, film: Film, encoding: Encoding, is_part: bool) -> Any:
     """Add the stream of upscaled frames."""
     video = output.add_stream_from_template(template, opaque=True)
     video.time_base = encoding.time_base
@@ -180,7 +244,12 @@ def _add_video(output: Any, template: Any, film: Film, encoding: Encoding) -> An
         video.codec_context.sample_aspect_ratio = encoding.pixel_aspect
     if film.properties.display_matrix is not None:
         video.set_display_matrix(film.properties.display_matrix)
-    video.metadata.update({key: value for key, value in film.metadata.items() if not _is_stale(key)})
+    metadata = _keep_metadata(film.metadata, is_part)
+    if not _keeps_stereo(output.format.name, film):
+        metadata = {key: value for key, value in metadata.items() if key.lower() != "stereo_mode"}
+    video.metadata.update(metadata)
+    if encoding.codec == "libx265" and output.format.name in ("mp4", "mov"):
+        video.codec_context.codec_tag = "hvc1"  # players of Apple show nothing else
     if encoding.codec in VPX and has_alpha(encoding.pixel_format):
         video.metadata["alpha_mode"] = "1"  # without it, players and FFmpeg show opaque frames
     video.disposition = film.disposition
@@ -211,15 +280,10 @@ def _video_packets(
 
 
 def _copied_packets(
-    source: Any,
-    streams: Sequence[Any],
-    copies: Mapping[int, Any],
-    begin: Fraction,
-    stop: Fraction | None,
-    skip: Callable[[], None],
+    packets: Iterable[Any], copies: Mapping[int, Any], begin: Fraction
 ) -> Iterator[tuple[Fraction, int, Any]]:
-    """Yield the packets of other streams between two times in seconds; call a function for each that is skipped."""
-    for packet in drop_misplaced(_select_packets(source.demux(*streams), begin, stop), skip):
+    """Yield the packets of other streams with times from the beginning of the output, which is given in seconds."""
+    for packet in packets:
         stream, base = packet.stream, packet.time_base
         if _is_picture(stream):
             packet.time_base, packet.pts, packet.dts = stream.time_base, 0, 0
@@ -231,8 +295,8 @@ def _copied_packets(
         yield _decoding_time(packet) * packet.time_base, 1 + stream.index, packet
 
 
-def _select_packets(packets: Iterable[Any], begin: Fraction, stop: Fraction | None) -> Iterator[Any]:
-    """Yield attached pictures, and packets between two times in seconds."""
+def _select_packets(packets: Iterable[Any], begin: Fraction | None, stop: Fraction | None) -> Iterator[Any]:
+    """Yield attached pictures, and packets between two times in seconds; None is the beginning or the end."""
     for packet in packets:
         time = packet.dts if packet.pts is None else packet.pts
         if _is_picture(packet.stream):
@@ -240,7 +304,7 @@ def _select_packets(packets: Iterable[Any], begin: Fraction, stop: Fraction | No
                 yield packet
         elif time is not None:  # otherwise it is the end of a stream
             last = time + max(packet.duration or 0, 1)
-            is_before = begin and last * packet.time_base <= begin
+            is_before = begin is not None and last * packet.time_base <= begin
             if not is_before and (stop is None or time * packet.time_base < stop):
                 yield packet
 

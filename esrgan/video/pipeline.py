@@ -184,18 +184,21 @@ class FrameEncoder:
 
     def _encode(self, shot: TimedFrame, high: Pixels) -> None:
         if self._made is None or self._made[0] is not high:  # a repeated frame is not converted again
-            pixels = fit_channels(high[: self.encoding.height, : self.encoding.width], self.encoding.pixel_format)
+            pixels = fit_channels(high[: self.encoding.height, : self.encoding.width], self.encoding)
             self._made = high, colour.to_frame(pixels, self.encoding.pixel_format, self.encoding.coding)
         self._add(shot, self._made[1])
 
 
-def fit_channels(pixels: Pixels, pixel_format: str) -> Pixels:
-    """Add or remove alpha, and make grey pixels RGB, as a pixel format needs it."""
+def fit_channels(pixels: Pixels, encoding: Encoding) -> Pixels:
+    """Add or remove alpha, and convert between grey and RGB, as the pixel format of an encoding needs it."""
+    pixel_format = encoding.pixel_format
     has_alpha, is_grey = pixels.shape[2] in (2, 4), pixels.shape[2] <= 2
     needs_alpha, needs_grey = colour.has_alpha(pixel_format), colour.is_grey(pixel_format)
     colours = pixels[..., : pixels.shape[2] - has_alpha]
     if is_grey and not needs_grey:
         colours = colours.repeat(3, axis=2)
+    elif needs_grey and not is_grey:
+        colours = colour.to_luma(colours, encoding.coding.matrix)
     if not needs_alpha:
         return colours
     opaque = np.full_like(colours[..., :1], np.iinfo(pixels.dtype).max)

@@ -120,10 +120,10 @@ class SegmentFolder:
             before = json.loads(path.read_bytes())
         except ValueError:
             before = {}
-        differences = [name for name in self.job | before if self.job.get(name) != before.get(name)]
+        differences = [*_find_differences(before, self.job)]
         if differences:
             got = f"segments of another {', another '.join(differences)}"
-            remedy = "run the same command as before, choose another -o, or delete this folder"
+            remedy = "to begin again, delete this folder or choose another -o; the same command as before resumes"
             raise VideoError(Problem(str(self.path), "segments of this film", got, remedy))
 
     def find_segments(self) -> dict[int, Segment]:
@@ -160,6 +160,17 @@ class SegmentFolder:
                 if _OWN_FILES.fullmatch(path.name):
                     path.unlink()
             self.path.rmdir()
+
+
+def _find_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of what differs between two jobs, for options with the value of each."""
+    for name in {**now, **before}:
+        old, new = before.get(name), now.get(name)
+        if old != new and name == "options" and isinstance(old, dict) and isinstance(new, dict):
+            changes = [f"{key} {old.get(key)}, now {new.get(key)}" for key in new if new[key] != old.get(key)]
+            yield f"{name} ({'; '.join(changes)})"
+        elif old != new:
+            yield name
 
 
 class SegmentWriter:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ STDIN = Path("-")
 _Y4M = "yuv4mpegpipe"
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # those that FFmpeg prefers ignore alpha
 _A_FILM = "a film"
+_MICROSECOND = Fraction(1, av.time_base)
 _MAX_DAMAGED_START = 1000  # packets without a frame before a film is given up
 
 
@@ -37,10 +39,12 @@ class TimedFrame:
     Attributes:
         time: Its time stamp, in units of the film's time base.
         frame: The decoded frame.
+        pixel_aspect: Width of a pixel relative to its height, as the decoder says; None if it does not.
     """
 
     time: int
     frame: VideoFrame
+    pixel_aspect: Fraction | None = None
 
     def digest(self) -> str:
         """Return a checksum of the samples."""
@@ -52,7 +56,7 @@ class TimedFrame:
 
 @dataclass(frozen=True)
 class VideoProperties:
-    """What the first frame and the container say about the pictures of a film.
+    """What the first wanted frame and the container say about the pictures of a film.
 
     Attributes:
         height: Height of the frames in pixels.
@@ -69,7 +73,7 @@ class VideoProperties:
         begin: The time at which the film begins in seconds, which players show as 0.
         end: When the last frame ends, in seconds, as the container says; None if it does not.
         display_matrix: The rotation and mirroring with which players show the frames, as nine integers; None if none.
-        side_data: Data of HDR films by FFmpeg's names of their kinds.
+        side_data: Data of HDR and 3D films, and captions, by FFmpeg's names of their kinds.
     """
 
     height: int
@@ -94,8 +98,10 @@ class ReadErrors:
     """What could not be read from a film.
 
     Attributes:
-        counts: How many "packets" could not be decoded, "frames" are damaged, frames were skipped because their time
-            stamp is not after that of the frame before ("times"), and packets of "other streams" are damaged.
+        counts: How many "packets" could not be decoded, how many the container marks as damaged ("marked packets"),
+            how many "frames" are damaged, how many were skipped because their time stamp is not after that of the frame
+            before ("times"), how many have another sample aspect ratio than the first ("aspects"), and how many packets
+            of "other streams" are damaged.
         gaps: Where frames may be missing.
         lost_start: Time at the beginning that cannot be decoded, in seconds, because a key frame is missing.
         ended_early: Why or where reading ended before the end of the film; empty if it did not.
@@ -112,10 +118,17 @@ class ReadErrors:
         """Yield sentences for people to read."""
         if self.counts["packets"]:
             yield f"{format_count(self.counts['packets'], 'damaged packet')} skipped"
+        if self.counts["marked packets"]:
+            yield f"{format_count(self.counts['marked packets'], 'damaged packet')} decoded as far as possible"
         if self.counts["frames"]:
             yield f"{format_count(self.counts['frames'], 'damaged frame')} upscaled as far as decoded"
         if self.counts["times"]:
             yield f"{format_count(self.counts['times'], 'frame')} with repeated or decreasing times skipped"
+        if self.counts["aspects"]:
+            yield (
+                "the sample aspect ratio changes within the film, but the output has only that of the first frame; "
+                "upscale the parts by themselves with --start and --end"
+            )
         if self.counts["other streams"]:
             yield f"{format_count(self.counts['other streams'], 'damaged packet')} of other streams skipped"
         if self.gaps:
@@ -135,6 +148,7 @@ class Film:
     Args:
         path: The file, or ``-`` for YUV4MPEG2 (.y4m) from standard input.
         deinterlace: Make full frames of interlaced ones, instead of refusing them.
+        start: Where the wanted part begins, in seconds from the beginning; None is the beginning.
 
     Attributes:
         path: The file.
@@ -145,7 +159,7 @@ class Film:
         VideoError: If it cannot be read, or is no film.
     """
 
-    def __init__(self, path: Path, *, deinterlace: bool = False) -> None:
+    def __init__(self, path: Path, *, deinterlace: bool = False, start: Fraction | None = None) -> None:
         self.path, self.deinterlace = path, deinterlace
         self.errors = ReadErrors()
         if path != STDIN:
@@ -157,10 +171,25 @@ class Film:
         first = next(self._shots, None)
         if first is None:
             raise self._refuse(_A_FILM, "a stream of which no frame can be decoded", "check the file in a player")
+        base = self._stream.time_base
+        if start:
+            first = self._find_start(first, to_ticks(start, _find_begin(self.container), base))
+        elif self._earliest is not None:
+            self.errors.lost_start = max(first.time - self._earliest, 0) * base
+        self._check_fields(first.frame)
         self.properties = self._find_properties(first.frame)
-        if self._earliest is not None:
-            self.errors.lost_start = max(first.time - self._earliest, 0) * self.properties.time_base
+        self._pixel_aspect = first.pixel_aspect
         self._shots = itertools.chain([first], self._shots)
+
+    def _find_start(self, first: TimedFrame, start: int) -> TimedFrame:
+        """Return the first frame from a time on, at which ``shots`` then begins; the first of all if there is none."""
+        if first.time >= start:
+            return first
+        if self.can_skip:
+            self.skip_to(start)
+        found = next((shot for shot in self._shots if shot.time >= start), first)
+        self.errors = ReadErrors()  # not of the part that is wanted
+        return found
 
     def close(self) -> None:
         """Close the file."""
@@ -170,6 +199,20 @@ class Film:
     def can_skip(self) -> bool:
         """Whether ``skip_to`` can be used: not for pipes, and deinterlacing needs the frames before."""
         return self.path != STDIN and not self.deinterlace
+
+    @property
+    def can_lose_frames(self) -> bool:
+        """Whether damaged frames can disappear without a trace: no index states the times of all of them."""
+        return self.container.format.name in ("matroska,webm", "mpegts", "mpeg")
+
+    @property
+    def clock_start(self) -> int:
+        """The time of the film that is 0 in the output, in units of the time base.
+
+        It is the beginning if the clock may start anywhere, as in MPEG-TS and MPEG-PS, and 0 otherwise.
+        """
+        is_free = self.container.format.flags & av.format.Flags.ts_discont.value
+        return math.floor(self.properties.begin / self.properties.time_base) if is_free else 0
 
     def other_streams(self) -> list[Any]:
         """Return all streams but the one that is upscaled."""
@@ -203,30 +246,53 @@ class Film:
         Raises:
             VideoError: If the size or the format of the frames changes, or interlaced frames have to be refused.
         """
-        properties, last = self.properties, None
+        last = None
         for shot in self._shots:
-            frame = shot.frame
-            if (frame.height, frame.width, frame.format.name) != (
-                properties.height,
-                properties.width,
-                properties.pixel_format,
-            ):
-                was = f"{properties.width}×{properties.height} {properties.pixel_format}"
-                now = f"{frame.width}×{frame.height} {frame.format.name}"
-                at = format_time(shot.time * properties.time_base - properties.begin)
-                remedy = f"upscale the parts by themselves: --end {at}, then --start {at}"
-                raise self._refuse(f"frames of {was} throughout", f"{now} at {at}", remedy)
+            if last is None and start is not None and shot.time < start:
+                self.errors.counts.clear()  # not of the part that is wanted
+                continue
+            if end is not None and shot.time >= end:
+                return
+            self._check(shot)
             if last is not None and shot.time <= last:
                 self.errors.counts["times"] += 1
                 continue
             last = shot.time
-            if end is not None and shot.time >= end:
-                return
-            if start is not None and shot.time < start:
-                self.errors.counts.clear()  # not of the part that is wanted
-                continue
-            self.errors.counts["frames"] += frame.is_corrupt
+            self.errors.counts["frames"] += shot.frame.is_corrupt
+            self.errors.counts["aspects"] += (shot.pixel_aspect or 1) != (self._pixel_aspect or 1)
             yield shot
+
+    def to_pixels(self, frame: VideoFrame) -> colour.Pixels:
+        """Convert a frame to RGB or grey, as ``colour.to_pixels`` does, by what the frame or else the film states."""
+        return colour.to_pixels(frame, colour.coding_of(frame, self.properties.coding))
+
+    def _check(self, shot: TimedFrame) -> None:
+        """Refuse a frame that does not fit the first one."""
+        self._check_fields(shot.frame)
+        if change := self._find_change(shot.frame):
+            at = format_time(shot.time * self.properties.time_base - self.properties.begin)
+            remedy = f"upscale the parts by themselves: -o PART1 --end {at}, then -o PART2 --start {at}"
+            raise self._refuse(f"{change[0]} throughout", f"{change[1]} at {at}", remedy)
+
+    def _check_fields(self, frame: VideoFrame) -> None:
+        if frame.interlaced_frame and not self.deinterlace:
+            raise self._refuse("progressive video", "interlaced video", "add --deinterlace")
+
+    def _find_change(self, frame: VideoFrame) -> tuple[str, str] | None:
+        """Return what the film has and what a frame has instead, if one output cannot have both."""
+        film = self.properties
+        before, now = (
+            f"{film.width}×{film.height} {film.pixel_format}",
+            f"{frame.width}×{frame.height} {frame.format.name}",
+        )
+        if before != now:
+            return f"frames of {before}", now
+        transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
+        if transfer != colour.UNSPECIFIED and colour.curve(transfer) != colour.curve(film.transfer):
+            return f"transfer characteristics {film.transfer}", f"{transfer}"
+        if colour.UNSPECIFIED not in (primaries, film.primaries) and primaries != film.primaries:
+            return f"colour primaries {film.primaries}", f"{primaries}"
+        return None
 
     def skip_to(self, time: int, digest: str | None = None) -> bool:
         """Let ``shots`` begin near a time, without decoding all that precedes it.
@@ -271,8 +337,13 @@ class Film:
             raise self._refuse(_A_FILM, got, "check that it plays in a player and is complete") from error
 
     def _choose_stream(self) -> Any:
-        if self.container.format.name in _PLAYLISTS:
+        name = self.container.format.name
+        if name in _PLAYLISTS:
             raise self._refuse(_A_FILM, "a list of films", "upscale each of them")
+        if name.endswith("_pipe") or name in _PICTURES:
+            raise self._refuse(_A_FILM, "a picture", "`esrgan inference` upscales pictures and animations")
+        if name in _TEXTS:
+            raise self._refuse(_A_FILM, "a text", "choose another file")
         streams = [
             stream
             for stream in self.container.streams.video
@@ -297,18 +368,21 @@ class Film:
             return context
         decoder: Any = av.CodecContext.create(name, "r")
         decoder.width, decoder.height = context.width, context.height
+        decoder.color_primaries, decoder.color_trc = context.color_primaries, context.color_trc
         return decoder
 
     def _decode(self) -> Iterator[TimedFrame]:
         """Yield all frames."""
         field_filter = None
         for frame in self._decode_frames():
-            if frame.interlaced_frame and not self.deinterlace:
-                raise self._refuse("progressive video", "interlaced video", "add --deinterlace")
+            pixel_aspect = self._decoder.sample_aspect_ratio
             if not self.deinterlace:
-                yield TimedFrame(frame.pts, frame)
+                yield TimedFrame(frame.pts, frame, pixel_aspect)
                 continue
-            field_filter = field_filter or _Deinterlacer(frame, self._stream.time_base)
+            if field_filter is None or not field_filter.fits(frame, pixel_aspect):
+                if field_filter is not None:
+                    yield from field_filter.push(None)
+                field_filter = _Deinterlacer(frame, pixel_aspect, self._stream.time_base)
             yield from field_filter.push(frame)
         if field_filter is not None:
             yield from field_filter.push(None)
@@ -318,31 +392,41 @@ class Film:
         base = self._stream.time_base
         step = max(round(1 / (self._stream.average_rate or self._stream.guessed_rate or 25) / base), 1)
         packets, time, has_begun = self.container.demux(self._stream), None, False
+        repeated: deque[int] = deque()  # times of packets without content, at which the frame before is shown again
+        last: Any = None
         self._earliest: int | None = None  # time of a packet, until there is a frame
         while True:
             try:
                 packet = next(packets)
                 if not has_begun and packet.pts is not None and not packet.is_discard:
                     self._earliest = packet.pts if self._earliest is None else min(self._earliest, packet.pts)
+                is_end = packet.pts is None and packet.dts is None
+                if not packet.size and not is_end:
+                    repeated.append(packet.dts if packet.pts is None else packet.pts)
+                    continue
                 frames = self._decoder.decode(packet if packet.size else None)
-            except StopIteration:
-                return
-            except av.error.EOFError:
-                return
+                self.errors.counts["marked packets"] += packet.is_corrupt
+            except (StopIteration, av.error.EOFError):
+                break
             except (av.error.InvalidDataError, av.error.UndefinedError):
                 self.errors.counts["packets"] += 1
                 if not has_begun and self.errors.counts["packets"] > _MAX_DAMAGED_START:
-                    return
+                    break
                 continue
             except (av.error.FFmpegError, OSError) as error:
                 self.errors.ended_early = one_line(describe_error(error))
-                return
+                break
             for frame in frames:
                 has_begun = True
                 if frame.pts is None:
                     frame.pts = 0 if time is None else time + step
-                time = frame.pts
+                next_time = frame.pts
+                while repeated and repeated[0] < next_time:
+                    yield from _repeat(last, repeated.popleft())
+                time, last = next_time, frame
                 yield frame
+        for each in repeated:
+            yield from _repeat(last, each)
 
     def _find_properties(self, frame: Any) -> VideoProperties:
         stream = self._stream
@@ -354,7 +438,7 @@ class Film:
         aspect = stream.sample_aspect_ratio or getattr(frame, "sample_aspect_ratio", None)
         side_data = {each.type.name: bytes(each) for each in frame.side_data}
         matrix = side_data.pop("DISPLAYMATRIX", None)
-        begin = Fraction(self.container.start_time or 0, av.time_base)
+        begin = _find_begin(self.container)
         end = _find_end(self.container, stream, begin)
         is_even = abs(rate - (stream.base_rate or rate)) < rate / 100
         num_frames = stream.frames or (round((end - begin) * rate) if end is not None and is_even else None)
@@ -373,15 +457,25 @@ class Film:
             begin=begin,
             end=end,
             display_matrix=None if matrix is None else tuple(memoryview(matrix).cast("i")),
-            side_data={kind: data for kind, data in side_data.items() if kind in _HDR_KINDS},
+            side_data={kind: data for kind, data in side_data.items() if kind in _SIDE_DATA_KINDS},
         )
 
     def _refuse(self, expected: str, got: str, remedy: str) -> VideoError:
         return VideoError(Problem(str(self.path), expected, got, remedy))
 
 
+_PICTURES = ("image2", "alias_pix", "brender_pix", "fits", "txd")
+_TEXTS = ("tty", "bin", "xbin", "adf", "idf")  # FFmpeg draws them
 _PLAYLISTS = ("concat", "hls", "dash")
-_HDR_KINDS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
+_SIDE_DATA_KINDS = (
+    "MASTERING_DISPLAY_METADATA",
+    "CONTENT_LIGHT_LEVEL",
+    "DYNAMIC_HDR_PLUS",
+    "DOVI_METADATA",
+    "A53_CC",
+    "SPHERICAL",
+    "STEREO3D",
+)
 
 
 def open_file(path: Path) -> Any:
@@ -400,19 +494,39 @@ def check_is_film(path: Path) -> None:
         raise VideoError(Problem(str(path), _A_FILM, what, remedy))
 
 
+def _repeat(frame: Any, time: int) -> Iterator[Any]:
+    """Yield the last frame with another time, if there is one before that time."""
+    if frame is not None and frame.pts < time:
+        frame.pts = time
+        yield frame
+
+
+def to_ticks(seconds: Fraction, begin: Fraction, base: Fraction) -> int:
+    """Return the first time stamp that is not before a time from the beginning, given with microseconds."""
+    return math.ceil((seconds + begin - _MICROSECOND) / base)
+
+
+def _find_begin(container: Any) -> Fraction:
+    """Return when a film begins in seconds, which FFmpeg states in whole microseconds."""
+    begin = Fraction(container.start_time or 0, av.time_base)
+    times = [each.start_time * each.time_base for each in container.streams if each.start_time is not None]
+    exact: Fraction = min(times, key=lambda time: abs(time - begin), default=begin)
+    return exact if abs(exact - begin) <= _MICROSECOND else begin
+
+
 def _find_end(container: Any, stream: Any, begin: Fraction) -> Fraction | None:
     """Return when the last frame of a stream ends in seconds, as the container states it."""
     is_matroska = container.format.name.startswith("matroska")  # counts durations from 0, wherever the film begins
-    for name, text in stream.metadata.items() if is_matroska else ():
-        if name.startswith("DURATION"):  # such as 00:00:02.660000000
-            with suppress(ValueError):
-                hours, minutes, seconds = map(Fraction, text.split(":"))
-                return hours * 3600 + minutes * 60 + seconds
+    end = Fraction(container.duration, av.time_base) + (0 if is_matroska else begin) if container.duration else None
+    tags = [key for key in sorted(stream.metadata) if key.startswith("DURATION")] if is_matroska else []
+    for key in tags[:1]:  # that of FFmpeg precedes those with a language, which are of mkvmerge and may be stale
+        with suppress(ValueError):  # such as 00:00:02.660000000
+            hours, minutes, seconds = map(Fraction, stream.metadata[key].split(":"))
+            stated = hours * 3600 + minutes * 60 + seconds
+            return stated if end is None else min(stated, end)
     if stream.duration:
         return Fraction(begin + stream.duration * stream.time_base)
-    if container.duration:
-        return Fraction(container.duration, av.time_base) + (0 if is_matroska else begin)
-    return None
+    return end
 
 
 class _Deinterlacer:
@@ -420,11 +534,13 @@ class _Deinterlacer:
 
     Args:
         frame: The first frame.
+        pixel_aspect: Its pixel aspect.
         time_base: The unit of time stamps.
     """
 
-    def __init__(self, frame: VideoFrame, time_base: Fraction) -> None:
-        self.time_base = time_base
+    def __init__(self, frame: VideoFrame, pixel_aspect: Fraction | None, time_base: Fraction) -> None:
+        self.time_base, self.pixel_aspect = time_base, pixel_aspect
+        self._size = frame.width, frame.height, frame.format.name
         self.graph: Any = av.filter.Graph()
         self.graph.threads = 1  # the graph has swscale convert packed formats, which goes wrong with more
         source = self.graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
@@ -433,13 +549,19 @@ class _Deinterlacer:
         fields.link_to(sink)
         self.graph.configure()
 
+    def fits(self, frame: VideoFrame, pixel_aspect: Fraction | None) -> bool:
+        """Return whether a frame has the size, the format and the pixel aspect of the first one."""
+        return (*self._size, self.pixel_aspect) == (frame.width, frame.height, frame.format.name, pixel_aspect)
+
     def push(self, frame: VideoFrame | None) -> Iterator[TimedFrame]:
         """Yield the frames that are ready after another one; None is the end."""
         self.graph.push(frame)
         with suppress(av.error.BlockingIOError, av.error.EOFError):
             while True:
                 result = self.graph.pull()
-                yield TimedFrame(round(result.pts * result.time_base / self.time_base), result)
+                scale = result.time_base / self.time_base
+                result.duration = round((result.duration or 0) * scale)
+                yield TimedFrame(round(result.pts * scale), result, self.pixel_aspect)
 
 
 def format_time(seconds: Fraction) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import os
 import statistics
 from collections import Counter
@@ -18,18 +17,20 @@ import av
 from av.video.frame import VideoFrame
 
 from esrgan import files, version
+from esrgan.console import log
 from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
-from esrgan.video import colour, muxing, pipeline
+from esrgan.video import muxing, pipeline
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
 from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, batches, make_ahead
 from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
-from esrgan.video.source import Film, TimedFrame, format_time
+from esrgan.video.source import Film, TimedFrame, format_time, to_ticks
 
 _DECODED = 3  # frames that wait for the networks
 _MISSING_S = 1  # between two frames, or the last one and the end that the film states, if that is noted
+_LARGEST_STEP = 1.75  # steps between two frames, if a frame that is lost leaves nothing else behind
 _EVEN_STEPS = 100  # steps between frames for each uneven one, if a film has a constant frame rate
-_SAMPLE = 1 << 20  # bytes at each end of a film that identify it
+_SAMPLES, _SAMPLE = 16, 1 << 20  # parts of a film, and bytes of each, that identify it
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,21 @@ def plan_target(source: Path, out: Path | None) -> Path:
     else:
         suffix = source.suffix if source.suffix.lower() in CONTAINERS else ".mkv"
         target = (source.parent if out is None else out) / f"{source.stem}{OUTPUT_ENDING}{suffix}"
+    check_target(source, target)
+    return target
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Refuse outputs of an unknown container, and the film itself.
+
+    Raises:
+        VideoError: If it is one of them.
+    """
     if target.suffix.lower() not in CONTAINERS:
         expected = f"a file that ends with {', '.join(CONTAINERS)}"
-        raise VideoError(Problem(str(target), expected, target.suffix, "choose another suffix"))
+        raise VideoError(Problem(str(target), expected, target.suffix or "no suffix", "choose another suffix"))
     if target.exists() and source.exists() and target.samefile(source):
         raise VideoError(Problem.failure(target, "is the film itself", "choose another name with -o"))
-    return target
 
 
 class _Prepared(NamedTuple):
@@ -130,6 +140,7 @@ class VideoJob:
     """
 
     def __init__(self, upscaler: Upscaler, source: Path, target: Path, options: VideoOptions) -> None:
+        check_target(source, target)
         if os.path.lexists(target) and not options.overwrite:
             left = folder_of(target)  # of a process that was killed just before it deleted the folder
             remedy = f"{left} can be deleted if this film is complete, or " if left.exists() else ""
@@ -138,10 +149,10 @@ class VideoJob:
         files.check_output_path(target)
         files.remove_abandoned(target.parent)
         self.upscaler, self.target, self.options = upscaler, target, options
-        self.film = Film(source, deinterlace=options.deinterlace)
+        self.film = Film(source, deinterlace=options.deinterlace, start=options.start)
         self._start, self._end = _to_ticks(options, self.film)
         self.encoding = _choose_encoding(upscaler, self.film, target, options)
-        self._streams = muxing.plan_streams(self.film, target)
+        self._streams = muxing.plan_streams(self.film, target, self.encoding, is_part=bool(options.start))
         self.folder = SegmentFolder(target, self._identify())
 
     def describe(self) -> str:
@@ -181,8 +192,6 @@ class VideoJob:
                 last = done[first - 1]
                 can_resume = self.film.can_skip and self.film.skip_to(last.times[-1], last.last_digest)
                 first = first if can_resume else 0
-            elif self._start and self.film.can_skip:
-                self.film.skip_to(self._start)
             errors = Counter(self.film.errors.counts) if first else Counter()  # before the next segment
 
             def prepare() -> Iterator[_Prepared]:
@@ -193,7 +202,7 @@ class VideoJob:
                         yield prepared
                     number = first + place // FRAMES
                     is_wanted = number % processes == process and number not in done
-                    pixels = colour.to_pixels(shot.frame, self.film.properties.coding) if is_wanted else None
+                    pixels = self.film.to_pixels(shot.frame) if is_wanted else None
                     prepared = _Prepared(number, shot, pixels, Counter(self.film.errors.counts))
                 if prepared:
                     yield prepared._replace(errors=Counter(self.film.errors.counts))
@@ -247,8 +256,9 @@ class VideoJob:
                     segments,
                     self.encoding,
                     self._streams,
-                    shift=0 if self._start is None else segments[0].times[0],
+                    shift=segments[0].times[0] if self.options.start else self.film.clock_start,
                     end=self._end,
+                    is_part=bool(self.options.start),
                     overwrite=self.options.overwrite,
                 )
             self.folder.delete()
@@ -257,16 +267,18 @@ class VideoJob:
             raise VideoError(Problem(str(self.film.path), "at least one frame", "none", remedy))
         errors = (Counter(segment.errors) for segment in segments)  # also of earlier attempts and other processes
         self.film.errors.counts = sum(errors, Counter({"other streams": num_damaged}))
-        _note_missing_parts(self.film, [time for segment in segments for time in segment.times], self._end)
+        times = [time for segment in segments for time in segment.times]
+        _note_missing_parts(self.film, times, segments[-1].last_duration, self._end)
         return [*self.film.errors.notes()]
 
     def _identify(self) -> dict[str, Any]:
         """Return what decides the content of the segments, for comparison with an earlier attempt."""
         path = self.film.path
         with path.open("rb") as file:
-            digest = hashlib.sha256(file.read(_SAMPLE))
-            file.seek(-min(_SAMPLE, path.stat().st_size), 2)
-            digest.update(file.read())
+            digest, last = hashlib.sha256(), max(path.stat().st_size - _SAMPLE, 0)
+            for place in range(_SAMPLES):
+                file.seek(last * place // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE))
         models = hashlib.sha256()
         for network in self.upscaler.networks:
             for name, value in network.state_dict().items():
@@ -291,7 +303,8 @@ def upscale_video(
     """Upscale a film; sound, subtitles, chapters, attachments and metadata are copied, and all times stay exact.
 
     This is a generator: nothing happens until it is iterated. The work is done in segments, which are kept in the
-    folder ``<target>.parts``. After an interruption, even a crash, the same call resumes.
+    folder ``<target>.parts``. After an interruption, even a crash, the same call resumes. The logger "esrgan" gets what
+    the output does not keep and, as warnings, what could not be read from the film.
 
     Args:
         upscaler: The upscaler.
@@ -314,8 +327,11 @@ def upscale_video(
         ...     print(progress.frames, "of", progress.total)
     """
     job = VideoJob(upscaler, Path(source), Path(target), options)
+    for note in job.notes():
+        log.info("%s: %s", target, note)
     yield from job.upscale()
-    job.assemble()
+    for note in job.assemble():
+        log.warning("%s: %s", source, note)
 
 
 def pipe_video(
@@ -327,7 +343,8 @@ def pipe_video(
         upscaler: The upscaler.
         film: The film; its ``errors`` say afterwards what could not be read.
         out: Where the output is written.
-        options: How to read; those of encoders are not used.
+        options: How to read; those of encoders are not used. What the output does not keep is logged to the logger
+            "esrgan".
 
     Yields:
         The progress after each frame.
@@ -341,20 +358,29 @@ def pipe_video(
         film.skip_to(start)
     rate, base = film.properties.rate, film.properties.time_base
     encoding = replace(_choose_encoding(upscaler, film, None, options), time_base=1 / rate)
-    container = av.open(out, "w", format="yuv4mpegpipe", options={"strict": "-1"})  # allows more than 8 bits
+    notes = [*encoding.notes]
+    if film.properties.display_matrix is not None:
+        notes.append("the rotation is not kept, because YUV4MPEG2 cannot state it")
+    for note in notes:
+        log.info("%s: %s", film.path, note)
+    file = _Y4mFile(out, encoding.pixel_aspect)
+    container = av.open(file, "w", format="yuv4mpegpipe", options={"strict": "-1"})  # allows more than 8 bits
     stream: Any = container.add_stream(encoding.codec, encoding.rate)
     encoding.configure(stream.codec_context)
     total, numbers = _count_frames(film, options), itertools.count()
     times: list[int] = []
+    last_duration = 0
 
     def write(shot: TimedFrame, frame: VideoFrame) -> None:
+        nonlocal last_duration
+        last_duration = shot.frame.duration or 0
         frame.pts, frame.time_base = next(numbers), encoding.time_base
         times.append(shot.time)
         film.errors.is_uneven |= abs((shot.time - times[0]) * base * rate - frame.pts) > 1
         container.mux(stream.encode(frame))
 
     upscale_frames = FrameUpscaler(upscaler, options.steady)
-    shots = ((shot, colour.to_pixels(shot.frame, film.properties.coding)) for shot in film.shots(start, end))
+    shots = ((shot, film.to_pixels(shot.frame)) for shot in film.shots(start, end))
     try:
         with FrameEncoder(upscaler, encoding, write) as encoder:
             for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
@@ -366,7 +392,29 @@ def pipe_video(
     except av.error.PyAVCallbackError as error:
         raise BrokenPipeError from error
     if times:
-        _note_missing_parts(film, times, end)
+        _note_missing_parts(film, times, last_duration, end)
+
+
+class _Y4mFile:
+    """Writes the pixel aspect into the header of YUV4MPEG2, which PyAV leaves unknown.
+
+    Args:
+        out: Where the film is written.
+        pixel_aspect: The aspect; None if unknown.
+    """
+
+    def __init__(self, out: BinaryIO, pixel_aspect: Fraction | None) -> None:
+        self._out, self._aspect = out, pixel_aspect
+
+    def write(self, data: bytes) -> int:
+        """Write some bytes, which begin with the whole header."""
+        if self._aspect is None:
+            self._out.write(data)
+        else:
+            aspect = f" A{self._aspect.numerator}:{self._aspect.denominator}"
+            self._out.write(data.replace(b" A0:0", aspect.encode(), 1))
+            self._aspect = None
+        return len(data)
 
 
 def _count_frames(film: Film, options: VideoOptions) -> int | None:
@@ -378,18 +426,18 @@ def _count_frames(film: Film, options: VideoOptions) -> int | None:
     return max(round((last - (options.start or 0)) * rate), 0)
 
 
-def _note_missing_parts(film: Film, times: Sequence[int], end: int | None) -> None:
+def _note_missing_parts(film: Film, times: Sequence[int], last_duration: int, end: int | None) -> None:
     """Note it if a film ends earlier than it states, or a film of a constant frame rate has gaps."""
-    properties, errors = film.properties, film.errors
-    last = times[-1] * properties.time_base
+    properties, errors, base = film.properties, film.errors, film.properties.time_base
     steps = [after - before for before, after in itertools.pairwise(times)]
     step = statistics.median(steps) if steps else 0
-    is_gap = [(each - step) * properties.time_base > _MISSING_S for each in steps]
+    longest = step * _LARGEST_STEP if film.can_lose_frames else step + _MISSING_S / base
     num_uneven = sum(abs(each - step) > step / 2 for each in steps)
     if num_uneven * _EVEN_STEPS <= len(steps):  # otherwise a long step can be a picture that stands still
-        pairs = itertools.compress(itertools.pairwise(times), is_gap)
-        ends = ([format_time(time * properties.time_base - properties.begin) for time in pair] for pair in pairs)
+        pairs = itertools.compress(itertools.pairwise(times), (each > longest for each in steps))
+        ends = ([format_time(time * base - properties.begin) for time in pair] for pair in pairs)
         errors.gaps = [f"between {before} and {after}" for before, after in ends]
+    last = (times[-1] + round(max(last_duration, step))) * base
     if end is None and properties.end is not None and properties.end - last > _MISSING_S:
         found, stated = (format_time(time - properties.begin) for time in (last, properties.end))
         errors.ended_early = f"{errors.ended_early} at {found} of {stated}".strip()
@@ -397,8 +445,8 @@ def _note_missing_parts(film: Film, times: Sequence[int], end: int | None) -> No
 
 def _to_ticks(options: VideoOptions, film: Film) -> tuple[int | None, int | None]:
     """Return where the output begins and ends, in units of the film's time base."""
-    base, begin = film.properties.time_base, film.properties.begin
-    start, end = (None if time is None else math.ceil((time + begin) / base) for time in (options.start, options.end))
+    begin, base = film.properties.begin, film.properties.time_base
+    start, end = (None if time is None else to_ticks(time, begin, base) for time in (options.start, options.end))
     return start, end
 
 

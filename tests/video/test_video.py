@@ -25,7 +25,7 @@ from esrgan import Upscaler, upscale_video
 from esrgan.cli import inference as inference_command
 from esrgan.cli import video as video_command
 from esrgan.errors import EsrganError, VideoError
-from esrgan.video import VideoJob, VideoOptions, colour, encoding, muxing, pipeline, segments, upscale
+from esrgan.video import VideoJob, VideoOptions, colour, encoding, muxing, pipeline, segments, source, upscale
 from esrgan.video.source import Film, _Deinterlacer
 from tests.helpers.film import pictures, read_film, read_frames, to_frame, write_film
 from tests.helpers.models import make_model, run
@@ -369,7 +369,7 @@ def test_another_model_or_other_options_do_not_continue(upscaler, tmp_path):
     other = Upscaler.from_file(make_model(tmp_path / "other.pth", seed=1), "cpu")
     for used, options, named in (
         (other, {}, "another model;"),
-        (upscaler, {"crf": 30}, "another options, another encoding;"),
+        (upscaler, {"crf": 30}, r"another options \(crf None, now 30\), another encoding; to begin again, delete"),
     ):
         with pytest.raises(VideoError, match=named):
             make(used, source, target, **options)
@@ -612,7 +612,7 @@ def test_interlaced_films_are_refused_or_made_progressive(upscaler, tmp_path, de
 
 def test_deinterlacing_converts_packed_frames_in_one_thread():
     """With several, swscale returns wrong lines now and then, which a test would see too rarely."""
-    assert _Deinterlacer(VideoFrame(32, 32, "y210le"), Fraction(1, 25)).graph.threads == 1
+    assert _Deinterlacer(VideoFrame(32, 32, "y210le"), None, Fraction(1, 25)).graph.threads == 1
 
 
 def test_odd_sizes(model, tmp_path):
@@ -1060,15 +1060,22 @@ def test_a_complete_folder_of_segments_counts_its_frames(upscaler, tmp_path):
     ("missing", "notes"),
     [
         (range(150, 200), ["frames may be missing between 0:00:05.96 and 0:00:08"]),
-        (range(150, 160), []),  # too short for a note
+        ([150], ["frames may be missing between 0:00:05.96 and 0:00:06.04"]),
         ([*range(150, 200), *range(300, 340, 2)], []),  # steps vary, so that the picture may stand still
     ],
 )
-def test_gaps_of_films_with_a_constant_rate_are_named(upscaler, tmp_path, missing, notes):
+def test_gaps_of_films_with_a_constant_rate_are_named(tmp_path, missing, notes):
     film = Film(write_film(tmp_path / "a.mkv", pictures(1)))
     times = [40 * i for i in range(500) if i not in missing]
-    upscale._note_missing_parts(film, times, times[-1] + 1)
+    upscale._note_missing_parts(film, times, 40, times[-1] + 1)
     assert list(film.errors.notes()) == notes
+
+
+def test_a_frame_that_an_mp4_shows_for_two_steps_is_no_gap(tmp_path):
+    clock = Fraction(1, 12_800)
+    film = Film(write_film(tmp_path / "a.mp4", pictures(1), times=[0], time_base=clock))
+    upscale._note_missing_parts(film, [512 * i for i in range(500) if i != 150], 512, 10**9)
+    assert list(film.errors.notes()) == []
 
 
 def test_a_truncated_film_ends_with_a_warning_and_code_1(model, tmp_path, capsys):
@@ -1076,3 +1083,418 @@ def test_a_truncated_film_ends_with_a_warning_and_code_1(model, tmp_path, capsys
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     assert run(video_command, source, "-m", model, "--device", "cpu") == 1
     assert "the film ends early: at 0:00:0" in capsys.readouterr().err
+
+
+# Changes within a film
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Write TS files after one another, without a gap."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def write_part(path: Path, number: int, size=(16, 24), options=(), **settings) -> Path:
+    """Write part ``number`` of a TS film: 10 frames of 40 ms."""
+    times, clock = [3600 * (10 * number + i) for i in range(10)], Fraction(1, 90_000)
+    options = {"bf": "0", **dict(options)}
+    return write_film(path, pictures(10, size), times=times, time_base=clock, options=options, **settings)
+
+
+INTERLACED = {"flags": "+ilme+ildct", "x264-params": "tff=1"}
+
+
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_each_part_of_a_film_whose_size_changes_can_be_upscaled(upscaler, tmp_path, deinterlace):
+    options = INTERLACED if deinterlace else {}
+    sizes = [(32, 32), (32, 64)]
+    parts = [write_part(tmp_path / f"{i}.ts", i, size, options=options) for i, size in enumerate(sizes)]
+    film = join(tmp_path / "film.ts", *parts)
+    text = message(upscaler, film, tmp_path / "b.mkv", deinterlace=deinterlace)
+    assert "expected frames of 32×32 yuv420p throughout, got 64×32 yuv420p at 0:00:00.4;" in text
+    assert "-o PART1 --end 0:00:00.4, then -o PART2 --start 0:00:00.4" in text
+    make(upscaler, film, tmp_path / "first.mkv", deinterlace=deinterlace, end=Fraction("0.4"))
+    make(upscaler, film, tmp_path / "second.mkv", deinterlace=deinterlace, start=Fraction("0.4"))
+    for name, (height, width) in zip(("first", "second"), sizes, strict=True):
+        frames = read_frames(tmp_path / f"{name}.mkv")
+        assert {(frame.height, frame.width) for frame in frames} == {(2 * height, 2 * width)}
+        assert len(frames) == 10
+
+
+def test_a_progressive_part_after_an_interlaced_one_is_upscaled(upscaler, tmp_path):
+    film = join(
+        tmp_path / "film.ts",
+        write_part(tmp_path / "0.ts", 0, (32, 32), options=INTERLACED),
+        write_part(tmp_path / "1.ts", 1, (32, 32)),
+    )
+    make(upscaler, film, tmp_path / "b.mkv", start=Fraction("0.4"))
+    assert len(read_frames(tmp_path / "b.mkv")) == 10
+
+
+def test_a_matrix_that_changes_within_a_film_is_converted(upscaler, tmp_path):
+    parts = [write_part(tmp_path / f"{i}.ts", i, properties={"colorspace": matrix}) for i, matrix in enumerate((1, 6))]
+    film = join(tmp_path / "film.ts", *parts)
+    make(upscaler, film, tmp_path / "b.mkv", codec="ffv1")
+    lows = [
+        colour.to_pixels(frame, colour.Coding(matrix, False))
+        for matrix, frame in zip([1] * 10 + [6] * 10, read_frames(film), strict=True)
+    ]
+    np.testing.assert_array_equal(colours(tmp_path / "b.mkv"), np.stack([upscaler(low) for low in lows]))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        ({"color_trc": 1}, {"color_trc": 16}, "expected transfer characteristics 1 throughout, got 16 at 0:00:00.4"),
+        ({"color_primaries": 1}, {"color_primaries": 9}, "expected colour primaries 1 throughout, got 9 at 0:00:00.4"),
+        ({"color_trc": 1}, {"color_trc": 6}, None),  # the same function
+        ({}, {"color_primaries": 1, "color_trc": 1}, None),
+    ],
+)
+def test_colours_that_change_within_a_film_are_refused(upscaler, tmp_path, before, after, text):
+    parts = [write_part(tmp_path / f"{i}.ts", i, properties=each) for i, each in enumerate((before, after))]
+    film = join(tmp_path / "film.ts", *parts)
+    if text is None:
+        make(upscaler, film, tmp_path / "b.mkv")
+    else:
+        assert text in message(upscaler, film, tmp_path / "b.mkv")
+
+
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_a_pixel_aspect_that_changes_within_a_film_is_named(upscaler, tmp_path, deinterlace):
+    aspects = [Fraction(16, 11), Fraction(12, 11)]
+    parts = [write_part(tmp_path / f"{i}.ts", i, aspect=aspect) for i, aspect in enumerate(aspects)]
+    for film, count in ((join(tmp_path / "film.ts", *parts), 1), (parts[0], 0)):
+        options = VideoOptions(deinterlace=deinterlace, overwrite=True)
+        job = VideoJob(upscaler, film, tmp_path / "b.mkv", options)
+        list(job.upscale())
+        assert len([note for note in job.assemble() if "the sample aspect ratio changes" in note]) == count
+
+
+def test_packets_without_content_repeat_the_frame_before(upscaler, tmp_path, monkeypatch):
+    """As in Theora."""
+
+    class Container:
+        def __init__(self, path):
+            self.container = open_file(path)
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def demux(self, *streams):
+            for number, each in enumerate(self.container.demux(*streams)):
+                if number not in (2, 3, 9):
+                    yield each
+                    continue
+                empty = av.Packet()
+                empty.pts, empty.dts, empty.stream = each.pts, each.dts, each.stream
+                yield empty
+
+    path = write_film(tmp_path / "a.mkv", pictures(10), codec="ffv1", pixel_format="bgr0")
+    times = [time for time, _ in read_film(path)]
+    open_file = source.open_file
+    monkeypatch.setattr(source, "open_file", Container)
+    *_, last = make(upscaler, path, tmp_path / "b.mkv", codec="ffv1")
+    assert (last.frames, last.repeated) == (10, 3)
+    assert [time for time, _ in read_film(tmp_path / "b.mkv")] == times
+    same = [np.array_equal(*pair) for pair in itertools.pairwise(colours(tmp_path / "b.mkv"))]
+    assert [number for number, is_same in enumerate(same, 1) if is_same] == [2, 3, 9]
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"start": "0", "end": "1"}, 30),
+        ({"end": "1"}, 30),
+        ({"start": "0.033367"}, 39),
+        ({"end": "0.033367"}, 1),  # as times are printed
+        ({"start": "0.033366"}, 39),
+        ({"end": "0.033366"}, 1),
+    ],
+)
+def test_parts_have_all_their_frames_up_to_a_microsecond(tmp_path, options, count):
+    times = [3003 * i + 5 for i in range(40)]  # begins between microseconds
+    film = Film(
+        write_film(tmp_path / "a.ts", pictures(40), times=times, time_base=Fraction(1, 90_000), options={"bf": "0"})
+    )
+    limits = upscale._to_ticks(VideoOptions(**{name: Fraction(text) for name, text in options.items()}), film)
+    assert len([*film.shots(*limits)]) == count
+
+
+def test_deinterlaced_frames_keep_their_durations(tmp_path):
+    film = write_film(tmp_path / "a.mkv", pictures(5, (32, 32)), options=INTERLACED)
+    assert {shot.frame.duration for shot in Film(film, deinterlace=True).shots()} == {40}
+
+
+@pytest.mark.parametrize(
+    ("times", "duration", "notes"),
+    [([0, 5000, 10_000], 5000, 0), ([0, 40, 80], 14_920, 0), ([0, 40, 80], 0, 1), ([0, 5000], 0, 1)],
+)
+def test_a_last_frame_that_stands_still_is_no_early_end(tmp_path, times, duration, notes):
+    film = Film(write_film(tmp_path / "a.mkv", pictures(1), times=[0], time_base=MS))
+    object.__setattr__(film.properties, "end", Fraction(15))
+    upscale._note_missing_parts(film, times, duration, None)
+    assert len([*film.errors.notes()]) == notes
+
+
+@pytest.mark.parametrize(
+    ("tags", "end"),
+    [
+        ({"DURATION-eng": "00:01:00.0", "DURATION": "00:00:02.5"}, "2.5"),
+        ({"DURATION-eng": "00:00:02.5"}, "2.5"),
+        ({"DURATION-eng": "00:01:00.0"}, "3"),
+        ({}, "3"),
+    ],
+)
+def test_the_end_of_a_film_is_not_that_of_a_stale_tag(tags, end):
+    container = SimpleNamespace(format=SimpleNamespace(name="matroska,webm"), duration=3_000_000)
+    assert source._find_end(container, SimpleNamespace(metadata=tags, duration=None), Fraction(0)) == Fraction(end)
+
+
+def test_packets_that_the_container_marks_as_damaged_are_counted(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.ts", pictures(10), codec="mpeg2video")
+    content = path.read_bytes()
+    cells = [content[i : i + 188] for i in range(0, len(content), 188)]
+    video = [i for i, cell in enumerate(cells) if (cell[1] & 31, cell[2]) == (1, 0)]
+    del cells[video[len(video) // 2]]  # the next one has a gap in its count
+    path.write_bytes(b"".join(cells))
+    job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert any("damaged packet decoded as far as possible" in note for note in job.assemble())
+
+
+@pytest.mark.parametrize(("codec", "colours"), [("libvpx", (9, 16)), ("libvpx-vp9", (9, 16))])
+def test_films_with_transparency_keep_their_primaries(upscaler, tmp_path, codec, colours):
+    properties = dict(zip(("color_primaries", "color_trc"), colours, strict=True))
+    frames = pictures(2, channels=4)
+    settings = {"pixel_format": "yuva420p", "options": {"auto-alt-ref": "0"}, "properties": properties}
+    path = write_film(tmp_path / "a.webm", frames, codec=codec, **settings)
+    make(upscaler, path, tmp_path / "b.webm")
+    for each in (path, tmp_path / "b.webm"):
+        film = Film(each).properties
+        assert (film.pixel_format, film.primaries, film.transfer) == ("yuva420p", *colours)
+
+
+# What an encoder can state
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265", "vp8", "vp9", "av1", "prores", "ffv1", "png"])
+@pytest.mark.parametrize("form", ["yuv420p", "gray"])
+def test_every_codec_keeps_the_colours_of_full_range(upscaler, tmp_path, monkeypatch, codec, form):
+    def double(_, frames):
+        yield from (frame.repeat(2, 0).repeat(2, 1) for frame in frames)
+
+    monkeypatch.setattr(pipeline.FrameUpscaler, "_upscale", double)
+    properties = {"colorspace": 7, "color_range": 2}
+    frames = np.full((1, 32, 64, 3), (192, 32, 32), np.uint8)
+    path = write_film(tmp_path / "a.mkv", frames, codec="ffv1", pixel_format=form, properties=properties)
+    target = tmp_path / ("b.mov" if codec in ("prores", "png") else "b.mkv")
+    make(upscaler, path, target, codec=codec)
+    (low,), (high,) = colours(path), colours(target)
+    assert np.abs(high.mean(axis=(0, 1)) * (255 / np.iinfo(high.dtype).max) - low[0, 0]).max() < 2
+
+
+def test_colours_become_grey_if_that_is_wanted(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.mkv", pictures(2), codec="ffv1", pixel_format="bgr0")
+    make(upscaler, path, tmp_path / "b.mkv", codec="ffv1", pixel_format="gray")
+    expected = [upscaler(picture) @ [0.2126, 0.7152, 0.0722] for picture in pictures(2)]
+    assert np.abs(colours(tmp_path / "b.mkv")[..., 0] - np.stack(expected)).max() < 0.51
+
+
+def test_a_codec_without_the_resolution_of_colours_is_named(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.mkv", pictures(1, (64, 64)), pixel_format="yuv444p")
+    job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions(codec="av1"))
+    assert "resolution of colours reduced; --codec h265 and ffv1 keep it" in job.notes()
+    assert VideoJob(upscaler, path, tmp_path / "c.mkv", VideoOptions()).notes() == []
+
+
+def test_a_rate_that_an_encoder_refuses_is_named(upscaler, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.helpers.film.RATE", Fraction(500))
+    path = write_film(tmp_path / "a.mp4", pictures(2, (64, 64)), time_base=Fraction(1, 500))
+    assert " at 500 frames/s (" in message(upscaler, path, tmp_path / "b.mp4", codec="av1")
+
+
+@pytest.mark.parametrize(("width", "matrix"), [(128, 6), (1280, 1)])
+def test_a_pipe_has_the_matrix_that_players_assume_for_its_size(model, tmp_path, width, matrix):
+    path = write_film(tmp_path / "a.mkv", pictures(1, (32, 64)), properties={"colorspace": 6})
+    upscaler = Upscaler.from_file(model, "cpu", width=width)
+    assert upscale._choose_encoding(upscaler, Film(path), None, VideoOptions()).coding.matrix == matrix
+
+
+# From Python
+
+
+@pytest.mark.parametrize("name", ["b.avi", "b", "a.mkv"])
+def test_outputs_that_cannot_be_written_are_refused(upscaler, tmp_path, name):
+    path = write_film(tmp_path / "a.mkv", pictures(1))
+    content = path.read_bytes()
+    text = message(upscaler, path, tmp_path / name, overwrite=True)
+    assert "is the film itself" in text or "expected a file that ends with .mkv, .mp4" in text
+    assert path.read_bytes() == content
+
+
+def test_a_crf_below_0_is_refused(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.mkv", pictures(1))
+    assert "expected a number from 0 to 51" in message(upscaler, path, tmp_path / "b.mkv", crf=-3)
+
+
+def test_what_is_lost_is_logged(upscaler, tmp_path, monkeypatch):
+    path = write_film(tmp_path / "a.mkv", pictures(3), options={"g": "1"}, subtitles=True)
+    damage(path)
+    lines = {"info": [], "warning": []}
+    for level, found in lines.items():
+        monkeypatch.setattr(upscale.log, level, lambda text, *values, found=found: found.append(text % values))
+    make(upscaler, path, tmp_path / "b.webm")
+    assert [line.partition("b.webm: stream 1 ")[2][:29] for line in lines["info"]] == ["(subtitle, srt, deu) not kept"]
+    assert lines["warning"] == [f"{path}: 1 damaged frame upscaled as far as decoded"]
+
+
+def test_a_film_that_was_replaced_by_one_of_the_same_size_does_not_continue(upscaler, tmp_path, monkeypatch):
+    monkeypatch.setattr(upscale, "_SAMPLE", 100)
+    path, target = write_film(tmp_path / "a.mkv", pictures(50), codec="ffv1"), tmp_path / "b.mkv"
+    interrupt(upscaler, path, target, 49)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 1000] = bytes(1000)
+    path.write_bytes(content)
+    assert "segments of another film" in message(upscaler, path, target)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.nfo", b"a text \xdb\xdb\n", "got a text"),
+        ("a.pam", b"P7\nWIDTH 4\nHEIGHT 4\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n" + bytes(48), "got a picture"),
+        ("a.xbm", b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = { 0x01 };\n", "got a picture"),
+        ("a.dat", b"P6\n4 4\n255\n" + bytes(48), "got a picture"),
+    ],
+)
+def test_pictures_and_texts_are_no_films(upscaler, tmp_path, name, content, text):
+    (tmp_path / name).write_bytes(content)
+    assert text in message(upscaler, tmp_path / name, tmp_path / "b.mkv")
+
+
+# Containers
+
+
+def notes_of(upscaler, path, target, **options) -> list[str]:
+    """Upscale a film, and return the notes before the work."""
+    job = VideoJob(upscaler, path, target, VideoOptions(**options))
+    list(job.upscale())
+    job.assemble()
+    return job.notes()
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_recordings_begin_at_0(upscaler, tmp_path, suffix):
+    """Their clock starts anywhere, here at 80,000 s."""
+    path = write_film(tmp_path / "a.ts", pictures(40), options={"bf": "0"}, sound=True)
+    with av.open(str(path)) as film, av.open(str(tmp_path / "b.ts"), "w") as copy:
+        streams = {each.index: copy.add_stream_from_template(each, opaque=True) for each in film.streams}
+        for each in film.demux():
+            if each.size:
+                each.pts, each.dts = (time + 80_000 * 90_000 for time in (each.pts, each.dts))
+                each.stream = streams[each.stream.index]
+                copy.mux(each)
+    assert make(upscaler, tmp_path / "b.ts", tmp_path / f"c{suffix}")[-1].total == 40
+    names = "b.ts", f"c{suffix}"
+    before, after = ([read_film(tmp_path / name, kind)[0][0] for kind in ("video", "audio")] for name in names)
+    assert min(before) >= 80_000
+    assert min(after) == 0
+    assert abs((before[0] - before[1]) - (after[0] - after[1])) <= MS
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_hevc_has_the_tag_that_players_of_apple_need(upscaler, tmp_path, suffix):
+    path = write_film(tmp_path / "a.mkv", pictures(2, (48, 96)))
+    make(upscaler, path, tmp_path / f"b{suffix}", codec="h265")
+    with av.open(str(tmp_path / f"b{suffix}")) as film:
+        assert film.streams.video[0].codec_context.codec_tag.strip() == "hvc1"
+    assert len(read_frames(tmp_path / f"b{suffix}")) == 2
+
+
+def test_metadata_of_any_name_are_kept_or_named(upscaler, tmp_path):
+    tags = {"title": "T", "com.apple.quicktime.make": "Apple", "DIRECTOR": "D"}
+    path = write_film(tmp_path / "a.mkv", pictures(2), metadata=tags)
+    for suffix, lost in ((".mkv", []), (".mov", []), (".mp4", ["com.apple.quicktime.make", "DIRECTOR"])):
+        target = tmp_path / f"b{suffix}"
+        notes = [note for note in notes_of(upscaler, path, target) if note.startswith("metadata not kept")]
+        with av.open(str(target)) as film:
+            kept = {key.lower() for key in film.metadata}
+        assert [key for key in tags if key.lower() not in kept] == lost
+        assert len(notes) == bool(lost)
+        assert all(key.lower() in notes[0].lower() for key in lost)
+
+
+def test_a_part_has_no_timecode_of_the_whole(upscaler, tmp_path):
+    path = write_film(tmp_path / "a.mov", pictures(4), metadata={"timecode": "01:02:03:04"})
+    for start, has_timecode in ((None, True), (Fraction("0.04"), False)):
+        target = tmp_path / f"{start is None}.mov"
+        notes = notes_of(upscaler, path, target, start=start)
+        with av.open(str(target)) as film:
+            tags = [key for each in (film, *film.streams) for key in each.metadata]
+        assert ("timecode" in tags) == has_timecode
+        assert any("the timecode is not kept" in note for note in notes) != has_timecode
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "is_kept"),
+    [
+        ("h264", ".mkv", True),
+        ("vp9", ".mp4", True),
+        ("prores", ".mov", True),
+        ("vp9", ".webm", False),
+        ("ffv1", ".mkv", False),
+    ],
+)
+def test_a_pixel_aspect_is_kept_or_named(upscaler, tmp_path, codec, suffix, is_kept):
+    path = write_film(tmp_path / "a.mkv", pictures(2, (48, 64)), aspect=Fraction(16, 11))
+    notes = notes_of(upscaler, path, tmp_path / f"b{suffix}", codec=codec)
+    with av.open(str(tmp_path / f"b{suffix}")) as film:
+        assert (film.streams.video[0].sample_aspect_ratio == Fraction(16, 11)) == is_kept
+    command = "`mkvpropedit b.webm --edit track:v1 --set display-width=186 --set display-height=96` adds it"
+    assert any(command.replace(".webm", suffix) in note for note in notes) != is_kept
+
+
+def test_a_pipe_states_the_pixel_aspect_and_names_what_is_lost(model, tmp_path):
+    path = write_film(tmp_path / "a.mkv", pictures(2), aspect=Fraction(16, 11), rotation=90)
+    done = run_pipe(path, model)
+    assert done.stdout.startswith(b"YUV4MPEG2 W48 H32 F25:1 Ip A16:11 ")
+    assert b"the rotation is not kept" in done.stderr
+    with av.open(io.BytesIO(done.stdout)) as film:
+        assert len(list(film.decode(video=0))) == 2
+    path = write_film(tmp_path / "a.mov", pictures(2, channels=4), codec="png", pixel_format="rgba")
+    assert b"transparency not kept" in run_pipe(path, model).stderr
+
+
+def test_captions_and_projections_are_named():
+    data = {"A53_CC": b"", "SPHERICAL": b"", "STEREO3D": b""}
+    assert encoding._hdr_parameters("libx264", data)[1] == [
+        "closed captions within the pictures (CEA-608 and CEA-708) not kept",
+        "the projection of 360° pictures not kept",
+    ]
+
+
+@pytest.mark.parametrize(("aspect", "suffix", "is_kept"), [(1, ".mkv", True), (2, ".mkv", False), (1, ".mp4", False)])
+def test_stereo_is_kept_or_named(tmp_path, aspect, suffix, is_kept):
+    properties = SimpleNamespace(pixel_aspect=Fraction(aspect))
+    film = SimpleNamespace(metadata={"STEREO_MODE": "left_right"}, properties=properties)
+    assert muxing._keeps_stereo(encoding.CONTAINERS[suffix], film) == is_kept
+
+
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [
+        ("pcm_mulaw", "stream 1 (audio, pcm_mulaw, fra) not kept, because .mkv cannot hold it; -o FILE.mov may"),
+        (
+            "adpcm_ms",
+            "PyAV does not write it; try to add it afterwards: `ffmpeg -i b.mkv -i a.avi -map 0 -map 1:1 -c copy",
+        ),
+    ],
+)
+def test_sound_that_is_not_written_is_named_with_a_way(monkeypatch, codec, text):
+    monkeypatch.setattr(muxing, "_can_hold", lambda container, _: (codec, container) == ("pcm_mulaw", "mov"))
+    stream = SimpleNamespace(type="audio", index=1, language="fra", codec_context=SimpleNamespace(name=codec))
+    assert text in muxing._describe_lost_stream(SimpleNamespace(path=Path("a.avi")), stream, Path("b.mkv"))
