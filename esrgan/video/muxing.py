@@ -209,12 +209,12 @@ def assemble(
             copies: dict[int, Any] = {}
             for stream in source.streams:
                 if stream.index == film.stream_index:
-                    video = _add_video(output, first.streams.video[0], film, encoding, is_part)
+                    track = _add_video(output, first.streams.video[0], film, encoding, is_part)
                 elif stream.index in plan.copied:
                     copies[stream.index] = _add_copy(output, stream)
             output.metadata.update(_keep_metadata(source.metadata, is_part))
             output.set_chapters([*_cut_chapters(source.chapters(), begin, stop)])
-            packets = [_video_packets(folder, segments, encoding, video, shift)]
+            packets = [_video_packets(folder, segments, encoding, track, shift)]
             if with_packets := [
                 source.streams[index] for index in copies if source.streams[index].type != "attachment"
             ]:
@@ -237,23 +237,23 @@ def assemble(
 
 def _add_video(output: Any, template: Any, film: Film, encoding: Encoding, is_part: bool) -> Any:
     """Add the stream of upscaled frames."""
-    video = output.add_stream_from_template(template, opaque=True)
-    video.time_base = encoding.time_base
-    video.codec_context.framerate = encoding.rate
+    stream = output.add_stream_from_template(template, opaque=True)
+    stream.time_base = encoding.time_base
+    stream.codec_context.framerate = encoding.rate
     if encoding.pixel_aspect is not None:
-        video.codec_context.sample_aspect_ratio = encoding.pixel_aspect
+        stream.codec_context.sample_aspect_ratio = encoding.pixel_aspect
     if film.properties.display_matrix is not None:
-        video.set_display_matrix(film.properties.display_matrix)
+        stream.set_display_matrix(film.properties.display_matrix)
     metadata = _keep_metadata(film.metadata, is_part)
     if not _keeps_stereo(output.format.name, film):
         metadata = {key: value for key, value in metadata.items() if key.lower() != "stereo_mode"}
-    video.metadata.update(metadata)
+    stream.metadata.update(metadata)
     if encoding.codec == "libx265" and output.format.name in ("mp4", "mov"):
-        video.codec_context.codec_tag = "hvc1"  # players of Apple show nothing else
+        stream.codec_context.codec_tag = "hvc1"  # players of Apple show nothing else
     if encoding.codec in VPX and has_alpha(encoding.pixel_format):
-        video.metadata["alpha_mode"] = "1"  # without it, players and FFmpeg show opaque frames
-    video.disposition = film.disposition
-    return video
+        stream.metadata["alpha_mode"] = "1"  # without it, players and FFmpeg show opaque frames
+    stream.disposition = film.disposition
+    return stream
 
 
 def _video_packets(

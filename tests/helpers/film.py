@@ -54,18 +54,18 @@ def write_film(
     """Write a film; ``properties`` are those of frames and encoder, such as ``colorspace``."""
     properties = properties or {}
     with av.open(str(path), "w", format=container_format) as film:
-        video: Any = film.add_stream(codec, RATE, options=options or {})
-        video.width, video.height, video.pix_fmt = frames.shape[2], frames.shape[1], pixel_format
-        video.codec_context.time_base = time_base
-        video.time_base = time_base
+        stream: Any = film.add_stream(codec, RATE, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixel_format
+        stream.codec_context.time_base = time_base
+        stream.time_base = time_base
         for name, value in properties.items():
-            setattr(video.codec_context, name, value)
+            setattr(stream.codec_context, name, value)
         if aspect is not None:
-            video.codec_context.sample_aspect_ratio = aspect
+            stream.codec_context.sample_aspect_ratio = aspect
         if rotation:
-            video.set_display_rotation(rotation)
+            stream.set_display_rotation(rotation)
         if pixel_format.startswith("yuva") and "vpx" in codec:
-            video.metadata.update(alpha_mode="1")
+            stream.metadata.update(alpha_mode="1")
         audio: Any = film.add_stream(sound_codec, SAMPLE_RATE) if sound else None
         if audio is not None:
             audio.metadata.update(language="fra")
@@ -87,8 +87,8 @@ def write_film(
         for i, picture in enumerate(frames):
             frame = to_frame(picture, pixel_format, **properties)
             frame.pts, frame.time_base = (i if times is None else times[i]), time_base
-            packets += video.encode(frame)
-        packets += video.encode(None)
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
         if audio is not None:
             wave = np.sin(np.arange(SAMPLE_RATE) / 20).astype(np.float32)[None]
             for i in range(0, SAMPLE_RATE - 1024, 1024):

@@ -92,10 +92,10 @@ def test_everything_else_in_a_film_is_copied(upscaler, tmp_path):
     with av.open(str(tmp_path / "b.mkv")) as film:
         assert film.metadata["title"] == "Ä"
         assert film.chapters() == before != []
-        video, audio, text = film.streams
+        stream, audio, text = film.streams
         assert (audio.language, text.language) == ("fra", "deu")
-        assert video.sample_aspect_ratio == Fraction(16, 11)
-        frame = next(film.decode(video))
+        assert stream.sample_aspect_ratio == Fraction(16, 11)
+        frame = next(film.decode(stream))
     assert (frame.width, frame.height, frame.rotation, frame.format.name) == (48, 32, 90, "yuv420p")
     assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (1, 1, 9, 16)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "b.mkv", "model.pth"]
@@ -116,11 +116,11 @@ def test_times_and_sound_stay_exact_in_other_containers(upscaler, tmp_path, suff
 def test_attachments_and_pictures_are_copied(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mkv", pictures(3))
     with av.open(str(source)) as film, av.open(str(tmp_path / "b.mkv"), "w") as copy:
-        video = copy.add_stream_from_template(film.streams.video[0], opaque=True)
+        stream = copy.add_stream_from_template(film.streams.video[0], opaque=True)
         copy.add_attachment("font.ttf", "font/ttf", b"a font")
         for packet in film.demux():
             if packet.size:
-                packet.stream = video
+                packet.stream = stream
                 copy.mux(packet)
     make(upscaler, tmp_path / "b.mkv", tmp_path / "c.mkv")
     with av.open(str(tmp_path / "c.mkv")) as film:
@@ -558,9 +558,9 @@ def test_a_film_without_its_first_key_frame_begins_at_the_next(upscaler, tmp_pat
     with av.open(str(source)) as film, av.open(str(tmp_path / "b.mkv"), "w") as copy:
         streams = {each.index: copy.add_stream_from_template(each, opaque=True) for each in film.streams}
         packets = [packet for packet in film.demux() if packet.size]
-        video = [packet for packet in packets if packet.stream.type == "video"]
+        stream = [packet for packet in packets if packet.stream.type == "video"]
         for packet in packets:
-            if packet not in video[:5]:
+            if packet not in stream[:5]:
                 packet.stream = streams[packet.stream.index]
                 copy.mux(packet)
     job = VideoJob(upscaler, tmp_path / "b.mkv", tmp_path / "c.mkv", VideoOptions())
@@ -896,12 +896,12 @@ def test_what_is_not_a_folder_of_segments_is_left_alone(upscaler, tmp_path, kind
 def test_a_timecode_and_chapters_of_quicktime_are_made_again(upscaler, tmp_path):
     source = write_film(tmp_path / "a.mov", pictures(4), chapters=True)
     with av.open(str(source)) as film, av.open(str(tmp_path / "b.mov"), "w") as copy:
-        video = copy.add_stream_from_template(film.streams.video[0], opaque=True)
-        video.metadata["timecode"] = "01:02:03:04"
+        stream = copy.add_stream_from_template(film.streams.video[0], opaque=True)
+        stream.metadata["timecode"] = "01:02:03:04"
         copy.set_chapters(film.chapters())
         for packet in film.demux(film.streams.video[0]):
             if packet.size:
-                packet.stream = video
+                packet.stream = stream
                 copy.mux(packet)
     for suffix in (".mov", ".mp4", ".mkv"):
         target = tmp_path / f"c{suffix}"
