@@ -1,7 +1,7 @@
-"""Measure how much upscaled films flicker: python benchmarks/flicker.py MODELS --photo photo.png [--clip film.mp4].
+"""Measure how much upscaled videos flicker: python benchmarks/flicker.py MODELS --photo photo.png [--clip film.mp4].
 
 The first figure is of a pan: a photograph that moves by a pixel of the output from frame to frame is reduced by
-MATLAB's bicubic resizing, upscaled, and moved back. The second is of a real film: where a frame differs from the one
+MATLAB's bicubic resizing, upscaled, and moved back. The second is of a real video: where a frame differs from the one
 before by at most two levels, with all pixels around it, its output should not differ either. Both are mean absolute
 differences between one output and the next, in 8-bit levels of luma.
 """
@@ -22,7 +22,7 @@ from esrgan import images
 from esrgan.resize import bicubic
 from esrgan.video import colour
 from esrgan.video.pipeline import FrameUpscaler
-from esrgan.video.source import Film
+from esrgan.video.source import Video
 
 SCALE = 4
 BORDER = 16  # px of the output at each edge that are not compared
@@ -40,10 +40,10 @@ def pan(photo: Path, frames: int, side: int) -> Iterator[Pixels]:
 
 
 def clip(path: Path, frames: int) -> Iterator[Pixels]:
-    """Yield the first frames of a film."""
-    film = Film(path)
-    for _, shot in zip(range(frames), film.shots(), strict=False):
-        yield colour.to_pixels(shot.frame, film.properties.coding)
+    """Yield the first frames of a video."""
+    video = Video(path)
+    for _, shot in zip(range(frames), video.shots(), strict=False):
+        yield colour.to_pixels(shot.frame, video.properties.coding)
 
 
 def upscale(model: str, lows: list[Pixels], steady: float | None) -> list[Pixels]:
@@ -63,7 +63,7 @@ def measure_pan(highs: list[Pixels]) -> float:
 
 
 def measure_still(lows: list[Pixels], highs: list[Pixels]) -> tuple[float, float]:
-    """Return the difference from the next frame where the film stands still, and the share of it that does."""
+    """Return the difference from the next frame where the video stands still, and the share of it that does."""
     differences, shares = [], []
     for (low, high), (after, next_high) in itertools.pairwise(zip(lows, highs, strict=True)):
         moves = torch.from_numpy((np.abs(low.astype(int) - after).max(axis=2) > 2).astype(np.float32))
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="weight files or names")
     parser.add_argument("--photo", type=Path, required=True, help="the photograph that moves")
-    parser.add_argument("--clip", type=Path, help="a film with parts that stand still")
+    parser.add_argument("--clip", type=Path, help="a video with parts that stand still")
     parser.add_argument("--frames", type=int, default=12, help="frames of each (default: %(default)s)")
     parser.add_argument(
         "--side", type=int, default=384, help="side of the photograph's part in px (default: %(default)s)"
@@ -88,13 +88,13 @@ def main() -> None:
     parser.add_argument("--steady", type=float, help="as for esrgan video")
     args = parser.parse_args()
     moving = list(pan(args.photo, args.frames, args.side))
-    film = list(clip(args.clip, args.frames)) if args.clip else []
-    print("| model | pan | film, where it stands still |")
+    video = list(clip(args.clip, args.frames)) if args.clip else []
+    print("| model | pan | video, where it stands still |")
     print("|---|--:|--:|")
     for model in ["bicubic", *args.models]:
         cells = [f"{measure_pan(upscale(model, moving, args.steady)):.2f}"]
-        if film:
-            difference, share = measure_still(film, upscale(model, film, args.steady))
+        if video:
+            difference, share = measure_still(video, upscale(model, video, args.steady))
             cells.append(f"{difference:.2f} ({share:.0%})")
         print(f"| {' | '.join([model, *cells])} |", flush=True)
 

@@ -17,18 +17,18 @@ import av
 
 import esrgan
 from esrgan.video import VideoJob, VideoOptions, colour
-from esrgan.video.source import Film
+from esrgan.video.source import Video
 
 
 def loop(upscaler: esrgan.Upscaler, source: Path, target: Path, options: VideoOptions) -> None:
-    """Upscale a film, one step after the other."""
+    """Upscale a video, one step after the other."""
     encoding = VideoJob(upscaler, source, target, options).encoding
-    film, end = Film(source), None if options.end is None else round(options.end / encoding.time_base)
+    video, end = Video(source), None if options.end is None else round(options.end / encoding.time_base)
     with av.open(str(target), "w") as output:
         stream: Any = output.add_stream(encoding.codec, encoding.rate)
         encoding.configure(stream.codec_context)
-        for shot in film.shots(None, end):
-            high = upscaler(colour.to_pixels(shot.frame, film.properties.coding))
+        for shot in video.shots(None, end):
+            high = upscaler(colour.to_pixels(shot.frame, video.properties.coding))
             frame = colour.to_frame(high, encoding.pixel_format, encoding.coding)
             frame.pts, frame.time_base = shot.time, encoding.time_base
             output.mux(stream.encode(frame))
@@ -36,7 +36,7 @@ def loop(upscaler: esrgan.Upscaler, source: Path, target: Path, options: VideoOp
 
 
 def product(upscaler: esrgan.Upscaler, source: Path, target: Path, options: VideoOptions) -> None:
-    """Upscale a film as the command does."""
+    """Upscale a video as the command does."""
     for _ in esrgan.upscale_video(upscaler, source, target, options):
         pass
 
@@ -44,9 +44,9 @@ def product(upscaler: esrgan.Upscaler, source: Path, target: Path, options: Vide
 def main() -> None:
     """Print a table with a row for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("film", type=Path)
+    parser.add_argument("video", type=Path)
     parser.add_argument("-m", "--model", default="realesr-animevideov3", help="default: %(default)s")
-    parser.add_argument("--seconds", type=Fraction, default=Fraction(2), help="of the film (default: %(default)s)")
+    parser.add_argument("--seconds", type=Fraction, default=Fraction(2), help="of the video (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -57,7 +57,7 @@ def main() -> None:
         for name, way in ways.items():
             with tempfile.TemporaryDirectory() as folder:
                 begin = time.perf_counter()
-                way(upscaler, args.film, Path(folder) / "out.mkv", VideoOptions(end=args.seconds))
+                way(upscaler, args.video, Path(folder) / "out.mkv", VideoOptions(end=args.seconds))
                 times[name].append(time.perf_counter() - begin)
     first = min(times["one after the other"])
     print("| way | best s | median s | × |\n|---|--:|--:|--:|")

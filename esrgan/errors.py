@@ -122,7 +122,7 @@ class ImageError(EsrganError):
 
 
 class VideoError(EsrganError):
-    """Raised for a film that cannot be read, written or resumed."""
+    """Raised for a video that cannot be read, written or resumed."""
 
 
 class DeviceError(EsrganError):

@@ -15,7 +15,7 @@ EXTRAS = {
     "export": (("onnx", "onnxruntime", "onnxscript"), "ONNX export"),
     "heic": (("pillow_heif",), "HEIC images"),
     "hub": (("huggingface_hub",), "models on the Hugging Face Hub"),
-    "video": (("av",), "films"),
+    "video": (("av",), "videos"),
     "ray": (("pyarrow", "ray"), "upscaling on a cluster"),
 }
 

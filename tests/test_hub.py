@@ -171,7 +171,7 @@ def test_commands_accept_references(hub, tmp_path):
         assert image.size == (32, 24)
 
 
-@pytest.mark.parametrize("arguments", [(None,), ("ann/film", None), ("ann/film", 4), ("ann/film", "x.pth", 1)])
+@pytest.mark.parametrize("arguments", [(None,), ("ann/video", None), ("ann/video", 4), ("ann/video", "x.pth", 1)])
 def test_arguments_of_another_type_are_refused(arguments):
     with pytest.raises(TypeError, match="expected a text"):
         HubFile(*arguments)

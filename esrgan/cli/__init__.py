@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "train a generator: PSNR stage, then GAN stage",
     "test": "evaluate models on datasets",
     "inference": "upscale images",
-    "video": "upscale films",
+    "video": "upscale videos",
     "bulk": "upscale images on a cluster",
     "compare": "show what several models make of an image",
     "interpolate": "blend a PSNR model and a GAN model",

@@ -1,4 +1,4 @@
-"""``esrgan video``: upscale films."""
+"""``esrgan video``: upscale videos."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the argument parser of ``esrgan video``."""
     parser = arguments.make_parser(
         "video",
-        "Upscale a film. Sound, subtitles, chapters, attachments and metadata are copied, and all times stay exact.\n"
+        "Upscale a video. Audio, subtitles, chapters, attachments and metadata are copied, and timestamps stay exact.\n"
         "After an interruption, the same command resumes.",
         EXAMPLES,
     )
-    parser.add_argument("film", help="the film, or - for YUV4MPEG2 (.y4m) from standard input")
+    parser.add_argument("video", help="the video, or - for YUV4MPEG2 (.y4m) from standard input")
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
         help="the output (.mp4, .mkv, .mov, .webm or .m4v), a folder for it, or - for YUV4MPEG2 on standard "
-        "output (default: <name>_sr next to the film)",
+        "output (default: <name>_sr next to the video)",
     )
     parser.add_argument("--overwrite", action="store_true", help="overwrite an existing output")
     upscaling_options.add_model_options(parser, DEFAULT_VIDEO_MODEL)
@@ -57,12 +57,12 @@ def make_parser() -> argparse.ArgumentParser:
     upscaling_options.add_correction_options(parser)
     parser.add_argument(
         "--codec",
-        help="h264, h265, vp8, vp9, av1, prores, ffv1 (lossless) or png (lossless) (default: that of the film if it is "
-        "one of these, otherwise h264)",
+        help="h264, h265, vp8, vp9, av1, prores, ffv1 (lossless) or png (lossless) (default: that of the video if it "
+        "is one of these, otherwise h264)",
     )
     crf = arguments.number("a number from 0 to 63", lambda value: 0 <= value <= 63)
     parser.add_argument("--crf", type=crf, metavar="N", help="constant rate factor; lower is better quality")
-    parser.add_argument("--pixel-format", metavar="NAME", help="such as yuv420p10le (default: like the film)")
+    parser.add_argument("--pixel-format", metavar="NAME", help="such as yuv420p10le (default: like the video)")
     parser.add_argument("--start", type=_time, metavar="TIME", help="start time: seconds, M:SS or H:MM:SS")
     parser.add_argument("--end", type=_time, metavar="TIME", help="end time")
     parser.add_argument("--deinterlace", action="store_true", help="make full frames of interlaced ones (bwdif)")
@@ -97,21 +97,21 @@ def run(args: argparse.Namespace) -> int:
     with process.importing():
         from esrgan.devices import select_local_device
         from esrgan.inference import Upscaler
-        from esrgan.video import Film, VideoJob, VideoOptions, check_is_film, pipe_video, plan_target
+        from esrgan.video import Video, VideoJob, VideoOptions, check_is_video, pipe_video, plan_target
 
     is_default = not args.model_path
     args.model_path = args.model_path or [DEFAULT_VIDEO_MODEL]
     names = upscaling_options.name_models(args)
     options = VideoOptions(**{option.name: getattr(args, option.name) for option in fields(VideoOptions)})
-    source = Path(args.film)
-    if args.film == "-" and pipe is None:
+    source = Path(args.video)
+    if args.video == "-" and pipe is None:
         raise EsrganError("-: input from a pipe cannot be resumed; add -o - to write to a pipe")
     if pipe is not None and (args.codec, args.crf) != (None, None):
         raise EsrganError("-o -: a pipe gets frames that are not encoded; leave out --codec and --crf")
     if None not in (args.start, args.end) and args.start >= args.end:
         raise EsrganError("--end: expected a time after --start; check both")
-    if args.film != "-":
-        check_is_film(source)
+    if args.video != "-":
+        check_is_video(source)
     if pipe is None:
         target = plan_target(source, None if args.output is None else arguments.path(args.output))
     models = upscaling_options.load_models(args)
@@ -124,10 +124,10 @@ def run(args: argparse.Namespace) -> int:
     shown = _Shown()
     if pipe is not None:
         with pipe, explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):
-            film = Film(source, deinterlace=args.deinterlace, start=args.start)
-            for state in pipe_video(upscaler, film, pipe, options):
+            video = Video(source, deinterlace=args.deinterlace, start=args.start)
+            for state in pipe_video(upscaler, video, pipe, options):
                 shown.show(state)
-        return _end(args.film, film.errors.notes())
+        return _end(args.video, video.errors.notes())
     job = VideoJob(upscaler, source, target, options)
     log.info("%s: %s", target, job.describe())
     for note in job.notes():
@@ -145,14 +145,14 @@ def run(args: argparse.Namespace) -> int:
         progress(f"{target}: writing")
         notes = job.assemble()
     log.info("%s written: %s", target, shown)
-    return _end(args.film, notes)
+    return _end(args.video, notes)
 
 
-def _end(film: str, notes: Iterable[str]) -> int:
-    """Show what could not be read of a film, and return the exit code."""
+def _end(video: str, notes: Iterable[str]) -> int:
+    """Show what could not be read of a video, and return the exit code."""
     code = process.OK
     for note in notes:
-        log.warning("%s: %s", film, note)
+        log.warning("%s: %s", video, note)
         code = process.SOME_FAILED
     return code
 
@@ -202,7 +202,7 @@ class _Shown:
 
 
 def _take_standard_output() -> BinaryIO:
-    """Return standard output for the film, and let messages go to standard error."""
+    """Return standard output for the video, and let messages go to standard error."""
     sys.stdout.flush()
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -58,7 +58,7 @@ def is_image_sequence(head: bytes) -> bool:
     return head[8:12] in _SEQUENCES
 
 
-_VIDEO = "`esrgan video` upscales films"
+_VIDEO = "`esrgan video` upscales videos"
 _RAW = "develop it to a .tif or .png in a raw converter"
 _SCIENCE = "export it as a .tif of 16 bits or float"
 _IMAGE = "convert it to .png or .tif"

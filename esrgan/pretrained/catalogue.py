@@ -73,7 +73,7 @@ MODELS = {
     "esrgan-full": PretrainedModel("clean photographs, 23 blocks", "Apache-2.0", psnr_model="esrgan-full-psnr"),
     "esrgan-full-psnr": PretrainedModel("PSNR partner of esrgan-full, without invented texture", "Apache-2.0"),
     "esrgan-compact": PretrainedModel(
-        "clean photographs and films, small and fast", "Apache-2.0", psnr_model="esrgan-compact-psnr"
+        "clean photographs and videos, small and fast", "Apache-2.0", psnr_model="esrgan-compact-psnr"
     ),
     "esrgan-compact-psnr": PretrainedModel("PSNR partner of esrgan-compact, without invented texture", "Apache-2.0"),
     "esrgan-official": PretrainedModel(

@@ -1,4 +1,4 @@
-"""Upscale the segments of a film on a Ray cluster."""
+"""Upscale the segments of a video on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def upscale_on_cluster(
     workers: int,
     gpus_per_worker: float,
 ) -> Iterator[int]:
-    """Upscale the segments of a film on the Ray cluster that this process is connected to.
+    """Upscale the segments of a video on the Ray cluster that this process is connected to.
 
-    All machines need the film and the folder of the output under the same paths. If a worker is lost, another one takes
-    over its segments, except those that are complete.
+    All machines need the video and the folder of the output under the same paths. If a worker is lost, another one
+    takes over its segments, except those that are complete.
 
     Args:
         job: The work, which is assembled afterwards.
@@ -44,7 +44,7 @@ def upscale_on_cluster(
     """
     import ray
 
-    source, target = (Path(os.path.abspath(path)) for path in (job.film.path, job.target))  # noqa: PTH100  keeps links
+    source, target = (Path(os.path.abspath(path)) for path in (job.video.path, job.target))  # noqa: PTH100  keeps links
     task = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=-1)(_upscale_share)
     shared = ray.put(models)
     waiting = [

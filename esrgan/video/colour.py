@@ -1,4 +1,4 @@
-"""Convert decoded frames of films to RGB and back, in float32 by the definitions of ITU-T H.273.
+"""Convert decoded frames of videos to RGB and back, in float32 by the definitions of ITU-T H.273.
 
 FFmpeg's swscale is not used for this: it was up to four levels off in luma of 10 bits.
 """
@@ -71,7 +71,7 @@ def coding_of(frame: VideoFrame, default: Coding | None = None) -> Coding:
     elif matrix in (UNSPECIFIED, 0, 3):
         matrix = assumed_matrix(frame.height, frame.width) if default is None else default.matrix
     elif matrix not in _WEIGHTS:
-        remedy = "convert the film to another matrix first"
+        remedy = "convert the video to another matrix first"
         raise VideoError(Problem("matrix coefficients", f"one of {[*_WEIGHTS]} of H.273", str(matrix), remedy))
     color_range = int(frame.color_range)
     is_usually_full = is_rgb or is_grey(form.name) or form.name.startswith("yuvj")
@@ -80,7 +80,7 @@ def coding_of(frame: VideoFrame, default: Coding | None = None) -> Coding:
 
 
 def assumed_matrix(height: int, width: int) -> int:
-    """Return the matrix coefficients that players assume for a film that does not state them."""
+    """Return the matrix coefficients that players assume for a video that does not state them."""
     if width >= 1280 or height > 576:
         return 1
     return 5 if height in (576, 288) else 6
@@ -150,7 +150,7 @@ def _canonical(name: str) -> str | None:
 def _canonical_or_raise(name: str) -> str:
     found = _canonical(name) if is_supported(name) else None
     if found is None:
-        remedy = "convert the film to another pixel format first"
+        remedy = "convert the video to another pixel format first"
         raise VideoError(Problem("pixel format", "one that can be converted to RGB", name, remedy))
     return found
 

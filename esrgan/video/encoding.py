@@ -1,4 +1,4 @@
-"""Choose how a film is encoded, and open encoders."""
+"""Choose how a video is encoded, and open encoders."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _THREADS = 4
 os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 prints much else
 _LARGEST_CRF = {"libx264": 51.0, "libx265": 51.0}  # 63 for the others
 _CRF = {"libx264": 17.0, "libx265": 18.0, "libvpx": 10.0, "libvpx-vp9": 20.0, "libsvtav1": 22.0}
-# Equal frames have to give equal packets, so that a film that was continued ends the same: x264's mbtree=1 does not.
+# Equal frames have to give equal packets, so that a video that was continued ends the same: x264's mbtree=1 does not.
 _OPTIONS: dict[str, dict[str, str]] = {
     "libx264": {"x264-params": "mbtree=0"},
     "libx265": {"x265-params": "log-level=error:frame-threads=2"},
@@ -138,14 +138,14 @@ def choose_encoding(
     crf: float | None = None,
     pixel_format: str | None = None,
 ) -> Encoding:
-    """Choose an encoding that keeps what the film has: its codec, bit depth, alpha, chroma resolution and colours.
+    """Choose an encoding that keeps what the video has: its codec, bit depth, alpha, chroma resolution and colours.
 
     Args:
-        properties: The properties of the film.
+        properties: The properties of the video.
         size: Height and width of the upscaled frames.
         target: The output, whose suffix selects the container; None is a pipe with YUV4MPEG2.
-        has_colour: Whether upscaled frames have colour; None if they have it where the film has it.
-        codec: A codec; None chooses that of the film, or H.264.
+        has_colour: Whether upscaled frames have colour; None if they have it where the video has it.
+        codec: A codec; None chooses that of the video, or H.264.
         crf: Quality as the encoder understands it; None chooses one at which losses are hard to see.
         pixel_format: FFmpeg's name of a pixel format; None chooses one.
 
@@ -209,7 +209,7 @@ def _make_encoding(
     coding = properties.coding
     if traits.is_rgb:
         coding = Coding(0, True)
-    elif coding.matrix == 0:  # the film is RGB; HD films are BT.709
+    elif coding.matrix == 0:  # the video is RGB; HD videos are BT.709
         coding = Coding(1, False)
     if codec in LOSSLESS and traits.is_grey:
         coding = replace(coding, is_full_range=True)
@@ -334,7 +334,7 @@ class _Traits:
 
 
 def _hdr_parameters(codec: str, side_data: Mapping[str, bytes]) -> tuple[str, list[str]]:
-    """Return parameters with the HDR data of a film for an encoder, and sentences about what is not kept."""
+    """Return parameters with the HDR data of a video for an encoder, and sentences about what is not kept."""
     parts, lost = [], []
     names = {
         "libx264": ("mastering-display", "cll"),

@@ -1,4 +1,4 @@
-"""Put the segments and all other streams of a film into the output."""
+"""Put the segments and all other streams of a video into the output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from esrgan.text import describe_error, one_line
 from esrgan.video.colour import has_alpha
 from esrgan.video.encoding import CONTAINERS, VPX, Encoding
 from esrgan.video.segments import Segment, SegmentFolder, read_packets
-from esrgan.video.source import Film, open_file
+from esrgan.video.source import Video, open_file
 
 _ROUNDS_TIMES = ("matroska", "webm")
 _STATE_ASPECT = ("libx264", "libx265")  # encoders whose streams state the pixel aspect
@@ -32,7 +32,7 @@ _OPTIONS = {"mov": {"movflags": "use_metadata_tags"}}  # metadata of any name, a
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """Which streams of a film are copied.
+    """Which streams of a video are copied.
 
     Attributes:
         copied: Their indices.
@@ -43,26 +43,26 @@ class StreamPlan:
     notes: tuple[str, ...]
 
 
-def plan_streams(film: Film, target: Path, encoding: Encoding, *, is_part: bool) -> StreamPlan:
+def plan_streams(video: Video, target: Path, encoding: Encoding, *, is_part: bool) -> StreamPlan:
     """Choose the streams that are copied, by writing the beginning of the output to memory.
 
     Args:
-        film: The film.
+        video: The video.
         target: The output.
         encoding: How the frames are encoded.
-        is_part: Whether the output begins later than the film.
+        is_part: Whether the output begins later than the video.
     """
     container = CONTAINERS[target.suffix.lower()]
     copied: list[Any] = []
     notes = []
-    for stream in film.other_streams():
-        if _is_restored(film.container, stream):
+    for stream in video.other_streams():
+        if _is_restored(video.container, stream):
             continue
         if _can_hold(container, [*copied, stream]):
             copied.append(stream)
         else:
-            notes.append(_describe_lost_stream(film, stream, target))
-    milliseconds = 1000 % (1 / film.properties.time_base) == 0
+            notes.append(_describe_lost_stream(video, stream, target))
+    milliseconds = 1000 % (1 / video.properties.time_base) == 0
     if container in _ROUNDS_TIMES and not milliseconds:
         notes.append(f"times are rounded to milliseconds, as {target.suffix} counts")
     aspect = encoding.pixel_aspect
@@ -71,19 +71,19 @@ def plan_streams(film: Film, target: Path, encoding: Encoding, *, is_part: bool)
         command = f"mkvpropedit {target.name} --edit track:v1 {sizes}"
         reason = f"because PyAV does not write it to {target.suffix}"
         notes.append(f"the pixel aspect is not kept, {reason}; `{command}` adds it")
-    if "STEREO3D" in film.properties.side_data and not _keeps_stereo(container, film):
+    if "STEREO3D" in video.properties.side_data and not _keeps_stereo(container, video):
         notes.append("the flag of stereo 3D is not kept")
-    if is_part and "timecode" in {key.lower() for key in film.container.metadata | film.metadata}:
-        notes.append("the timecode is not kept, because the output begins later than the film")
-    if lost := _find_lost_metadata(container, _keep_metadata(film.container.metadata, is_part)):
+    if is_part and "timecode" in {key.lower() for key in video.container.metadata | video.metadata}:
+        notes.append("the timecode is not kept, because the output begins later than the video")
+    if lost := _find_lost_metadata(container, _keep_metadata(video.container.metadata, is_part)):
         names = ", ".join(lost)
         notes.append(f"metadata not kept, because {target.suffix} cannot hold them: {names}; -o FILE.mkv keeps them")
     return StreamPlan(tuple(stream.index for stream in copied), tuple(notes))
 
 
-def _describe_lost_stream(film: Film, stream: Any, target: Path) -> str:
+def _describe_lost_stream(video: Video, stream: Any, target: Path) -> str:
     """Return a sentence about a stream that the output does not get."""
-    context, own = stream.codec_context, film.path.suffix.lower()
+    context, own = stream.codec_context, video.path.suffix.lower()
     facts = [stream.type, "" if context is None else context.name, stream.language or ""]
     what = f"stream {stream.index} ({', '.join(filter(None, facts))}) not kept, because"
     others = [suffix for suffix in CONTAINERS if _can_hold(CONTAINERS[suffix], [stream])]
@@ -91,7 +91,7 @@ def _describe_lost_stream(film: Film, stream: Any, target: Path) -> str:
         return f"{what} {target.suffix} cannot hold it; -o FILE{own if own in others else others[0]} may"
     if stream.type != "audio":
         return f"{what} {target.suffix} cannot hold it"
-    inputs = f"-i {target.name} -i {film.path.name} -map 0 -map 1:{stream.index}"
+    inputs = f"-i {target.name} -i {video.path.name} -map 0 -map 1:{stream.index}"
     return f"{what} PyAV does not write it; try to add it afterwards: `ffmpeg {inputs} -c copy FILE.mkv`"
 
 
@@ -128,7 +128,7 @@ def _is_stale(key: str) -> bool:
 
 
 def _keep_metadata(metadata: Mapping[str, str], is_part: bool) -> dict[str, str]:
-    """Return what still holds of the metadata of a film or its video, or of a part that begins later."""
+    """Return what still holds of the metadata of a video or its stream, or of a part that begins later."""
     kept = {key: value for key, value in metadata.items() if not _is_stale(key)}
     return {key: value for key, value in kept.items() if not (is_part and key.lower() == "timecode")}
 
@@ -148,17 +148,17 @@ def _find_lost_metadata(container: str, metadata: Mapping[str, str]) -> list[str
     return [key for key in metadata if key.lower() not in found]
 
 
-def _keeps_stereo(container: str, film: Film) -> bool:
-    """Return whether the output states that a film is stereo 3D, as only Matroska's tag does with square pixels.
+def _keeps_stereo(container: str, video: Video) -> bool:
+    """Return whether the output states that a video is stereo 3D, as only Matroska's tag does with square pixels.
 
-    With others, Matroska would state another display size than that of the film.
+    With others, Matroska would state another display size than that of the video.
     """
-    tags = {key.lower() for key in film.metadata}
-    return container in _ROUNDS_TIMES and "stereo_mode" in tags and film.properties.pixel_aspect in (None, 1)
+    tags = {key.lower() for key in video.metadata}
+    return container in _ROUNDS_TIMES and "stereo_mode" in tags and video.properties.pixel_aspect in (None, 1)
 
 
 def assemble(
-    film: Film,
+    video: Video,
     target: Path,
     folder: SegmentFolder,
     segments: Sequence[Segment],
@@ -173,15 +173,15 @@ def assemble(
     """Write the output.
 
     Args:
-        film: The film.
+        video: The video.
         target: The output.
         folder: Where the segments are.
         segments: All segments in their order.
         encoding: How they are encoded.
         plan: The streams that are copied.
-        shift: The time of the film at which the output begins.
-        end: The time of the film before which the output ends; None is the end of the film.
-        is_part: Whether the output begins later than the film.
+        shift: The time of the video at which the output begins.
+        end: The time of the video before which the output ends; None is the end of the video.
+        is_part: Whether the output begins later than the video.
         overwrite: Replace an existing file.
 
     Returns:
@@ -196,20 +196,20 @@ def assemble(
         nonlocal num_damaged
         num_damaged += 1
 
-    base = film.properties.time_base
+    base = video.properties.time_base
     begin, stop = shift * base, None if end is None else end * base
     container = CONTAINERS[target.suffix.lower()]
     try:
         with (
             files.atomic_write(target, overwrite=overwrite) as file,
-            open_file(film.path) as source,
+            open_file(video.path) as source,
             open_file(folder.video_path(segments[0].number)) as first,
             av.open(file, "w", format=container, container_options=_OPTIONS.get(container, {})) as output,
         ):
             copies: dict[int, Any] = {}
             for stream in source.streams:
-                if stream.index == film.stream_index:
-                    track = _add_video(output, first.streams.video[0], film, encoding, is_part)
+                if stream.index == video.stream_index:
+                    track = _add_video(output, first.streams.video[0], video, encoding, is_part)
                 elif stream.index in plan.copied:
                     copies[stream.index] = _add_copy(output, stream)
             output.metadata.update(_keep_metadata(source.metadata, is_part))
@@ -235,24 +235,24 @@ def assemble(
     return num_damaged
 
 
-def _add_video(output: Any, template: Any, film: Film, encoding: Encoding, is_part: bool) -> Any:
+def _add_video(output: Any, template: Any, video: Video, encoding: Encoding, is_part: bool) -> Any:
     """Add the stream of upscaled frames."""
     stream = output.add_stream_from_template(template, opaque=True)
     stream.time_base = encoding.time_base
     stream.codec_context.framerate = encoding.rate
     if encoding.pixel_aspect is not None:
         stream.codec_context.sample_aspect_ratio = encoding.pixel_aspect
-    if film.properties.display_matrix is not None:
-        stream.set_display_matrix(film.properties.display_matrix)
-    metadata = _keep_metadata(film.metadata, is_part)
-    if not _keeps_stereo(output.format.name, film):
+    if video.properties.display_matrix is not None:
+        stream.set_display_matrix(video.properties.display_matrix)
+    metadata = _keep_metadata(video.metadata, is_part)
+    if not _keeps_stereo(output.format.name, video):
         metadata = {key: value for key, value in metadata.items() if key.lower() != "stereo_mode"}
     stream.metadata.update(metadata)
     if encoding.codec == "libx265" and output.format.name in ("mp4", "mov"):
         stream.codec_context.codec_tag = "hvc1"  # players of Apple show nothing else
     if encoding.codec in VPX and has_alpha(encoding.pixel_format):
         stream.metadata["alpha_mode"] = "1"  # without it, players and FFmpeg show opaque frames
-    stream.disposition = film.disposition
+    stream.disposition = video.disposition
     return stream
 
 
@@ -314,14 +314,14 @@ def _is_picture(stream: Any) -> bool:
 
 
 def drop_misplaced(packets: Iterable[Any], skip: Callable[[], None]) -> Iterator[Any]:
-    """Yield packets in their order, without those of sound whose times are corrupt, which containers reject.
+    """Yield packets in their order, without those of audio whose times are corrupt, which containers reject.
 
     A packet before the last one of its stream is dropped. After a jump of more than ``_JUMP_S``, packets are held until
     ``_CONFIRMING`` more have arrived; if one of those precedes the jump, what has jumped is dropped. The first packet
     counts as a jump.
 
     Args:
-        packets: Packets with times, of several streams. What is not sound passes; its packets may be reordered.
+        packets: Packets with times, of several streams. What is not audio passes; its packets may be reordered.
         skip: Called for each packet that is dropped.
     """
     last: dict[int, Fraction] = {}  # the time of the last packet of each stream in seconds; the packet may be changed

@@ -29,8 +29,8 @@ from esrgan.video.source import TimedFrame
 Pixels = NDArray[Any]
 _Item = TypeVar("_Item")
 _WAITING = 2  # frames that wait for the encoder
-_PIXELS_TOGETHER, _MAX_TOGETHER = 1 << 18, 16  # of the film, and frames, that a GPU gets at once
-_AROUND_PX = 3  # around a pixel of the film that have to stand still too
+_PIXELS_TOGETHER, _MAX_TOGETHER = 1 << 18, 16  # of the video, and frames, that a GPU gets at once
+_AROUND_PX = 3  # around a pixel of the video that have to stand still too
 
 
 def overlaps(upscaler: Upscaler) -> bool:
@@ -39,7 +39,7 @@ def overlaps(upscaler: Upscaler) -> bool:
 
 
 class FrameUpscaler:
-    """Upscales the frames of a film, unless they are equal to the one before.
+    """Upscales the frames of a video, unless they are equal to the one before.
 
     Args:
         upscaler: The upscaler.
@@ -54,7 +54,7 @@ class FrameUpscaler:
         self.computed = self.repeated = 0
         self._upscaler, self._steady = upscaler, steady
         self._last: tuple[Pixels, Pixels] | None = None
-        self._held: Pixels | None = None  # the film's pixels that each part of the last output was made from
+        self._held: Pixels | None = None  # the video's pixels that each part of the last output was made from
 
     def begin_segment(self) -> None:
         """Let the next frame not depend on those before, so that segments can be made in any order."""
@@ -125,10 +125,10 @@ def batches(items: Iterator[_Item], count: int) -> Iterator[list[_Item]]:
 
 
 def hold_still_parts(pixels: Pixels, held: Pixels, high: Pixels, last: Pixels, tolerance: float) -> Pixels:
-    """Keep the parts of the last output where the film stands still.
+    """Keep the parts of the last output where the video stands still.
 
     Args:
-        pixels: A frame of the film (H, W, C).
+        pixels: A frame of the video (H, W, C).
         held: The pixels that each part of the last output was made from; those of parts that move are replaced by the
             new ones. So slow changes are not missed.
         high: The upscaled frame (H', W', C').
@@ -155,7 +155,7 @@ class FrameEncoder:
     Args:
         upscaler: The upscaler that makes them.
         encoding: How they are encoded.
-        add: Takes a frame of the film and the upscaled one.
+        add: Takes a frame of the video and the upscaled one.
     """
 
     def __init__(self, upscaler: Upscaler, encoding: Encoding, add: Callable[[TimedFrame, VideoFrame], None]) -> None:

@@ -1,4 +1,4 @@
-"""The work on a film on disk: encoded segments, each with the times of its frames, and what they were made with.
+"""The work on a video on disk: encoded segments, each with the times of its frames, and what they were made with.
 
 A segment is complete once its description exists, which is written last. So a killed process loses at most the segment
 that it was working on.
@@ -26,7 +26,7 @@ from esrgan.text import describe_error, one_line
 from esrgan.video.encoding import Encoding, fits
 from esrgan.video.source import TimedFrame, open_file
 
-FRAMES = 48  # of a segment; a fixed number, so that a resumed film has the same segments
+FRAMES = 48  # of a segment; a fixed number, so that a resumed video has the same segments
 _MS = Fraction(1, 1000)
 _FIRST_MS = 60_000  # time of a segment's first frame in its file, so that decoding times are not negative
 _JOB = "job.json"
@@ -39,9 +39,9 @@ class Segment:
 
     Attributes:
         number: Its number, from 0.
-        times: The times of its frames, in units of the film's time base.
+        times: The times of its frames, in units of the video's time base.
         last_digest: Checksum of the decoded frame at the last of these times.
-        last_duration: How long that frame is shown, in the same units; 0 if the film does not say.
+        last_duration: How long that frame is shown, in the same units; 0 if the video does not say.
         errors: What could not be read there, as in ``ReadErrors.counts``.
     """
 
@@ -58,7 +58,7 @@ def folder_of(target: Path) -> Path:
 
 
 class SegmentFolder:
-    """The folder with the segments of a film, next to the output.
+    """The folder with the segments of a video, next to the output.
 
     Args:
         target: The output.
@@ -74,7 +74,7 @@ class SegmentFolder:
 
     @contextmanager
     def lock(self, process: int) -> Iterator[None]:
-        """Create the folder if it is missing, and lock it for one of the processes that work on the film.
+        """Create the folder if it is missing, and lock it for one of the processes that work on the video.
 
         Raises:
             VideoError: If the folder is not one of segments, or cannot be written.
@@ -89,7 +89,7 @@ class SegmentFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 files.remove_abandoned(self.path)
                 path = self.path / f"lock{process}"
-                stack.enter_context(files.lock(path, f"{self.path}: another process works on this film"))
+                stack.enter_context(files.lock(path, f"{self.path}: another process works on this video"))
             yield
 
     def _files(self) -> list[Path]:
@@ -124,7 +124,7 @@ class SegmentFolder:
         if differences:
             got = f"segments of another {', another '.join(differences)}"
             remedy = "to begin again, delete this folder or choose another -o; the same command as before resumes"
-            raise VideoError(Problem(str(self.path), "segments of this film", got, remedy))
+            raise VideoError(Problem(str(self.path), "segments of this video", got, remedy))
 
     def find_segments(self) -> dict[int, Segment]:
         """Return the complete segments by their numbers."""
@@ -181,9 +181,9 @@ class SegmentWriter:
 
     Attributes:
         times: The times of the frames so far.
-        last_digest: Checksum of the film's frame that belongs to the last of them.
-        last_duration: How long the last of them is shown; 0 if the film does not say.
-        errors: What could not be read of the film there, as in ``ReadErrors.counts``.
+        last_digest: Checksum of the video's frame that belongs to the last of them.
+        last_duration: How long the last of them is shown; 0 if the video does not say.
+        errors: What could not be read of the video there, as in ``ReadErrors.counts``.
     """
 
     def __init__(self, file: Any, encoding: Encoding) -> None:
@@ -201,7 +201,7 @@ class SegmentWriter:
         """Encode a frame.
 
         Args:
-            shot: The film's frame.
+            shot: The video's frame.
             frame: The upscaled frame.
         """
         frame.pts, frame.time_base = shot.time, self._encoding.time_base

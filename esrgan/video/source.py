@@ -1,4 +1,4 @@
-"""Read films: their streams, the properties of their pictures, and the frames with their exact time stamps."""
+"""Read videos: their streams, the properties of their pictures, and the frames with their exact time stamps."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from esrgan.video.colour import Coding
 STDIN = Path("-")
 _Y4M = "yuv4mpegpipe"
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # those that FFmpeg prefers ignore alpha
-_A_FILM = "a film"
+_A_VIDEO = "a video"
 _MICROSECOND = Fraction(1, av.time_base)
-_MAX_DAMAGED_START = 1000  # packets without a frame before a film is given up
+_MAX_DAMAGED_START = 1000  # packets without a frame before a video is given up
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TimedFrame:
     """A frame and the place where it belongs.
 
     Attributes:
-        time: Its time stamp, in units of the film's time base.
+        time: Its time stamp, in units of the video's time base.
         frame: The decoded frame.
         pixel_aspect: Width of a pixel relative to its height, as the decoder says; None if it does not.
     """
@@ -56,7 +56,7 @@ class TimedFrame:
 
 @dataclass(frozen=True)
 class VideoProperties:
-    """What the first wanted frame and the container say about the pictures of a film.
+    """What the first wanted frame and the container say about the pictures of a video.
 
     Attributes:
         height: Height of the frames in pixels.
@@ -66,14 +66,14 @@ class VideoProperties:
         primaries: Colour primaries, a number of H.273; 2 is unspecified.
         transfer: Transfer characteristics, a number of H.273.
         time_base: Unit of time stamps in seconds.
-        rate: Frames per second, as far as the container knows; some films have no constant rate.
+        rate: Frames per second, as far as the container knows; some videos have no constant rate.
         pixel_aspect: Width of a pixel relative to its height; None if unknown.
         codec: FFmpeg's name of the codec.
         num_frames: Number of frames, or an estimate; None if unknown, as with a variable rate in Matroska.
-        begin: The time at which the film begins in seconds, which players show as 0.
+        begin: The time at which the video begins in seconds, which players show as 0.
         end: When the last frame ends, in seconds, as the container says; None if it does not.
         display_matrix: The rotation and mirroring with which players show the frames, as nine integers; None if none.
-        side_data: Data of HDR and 3D films, and captions, by FFmpeg's names of their kinds.
+        side_data: Data of HDR and 3D videos, and captions, by FFmpeg's names of their kinds.
     """
 
     height: int
@@ -95,7 +95,7 @@ class VideoProperties:
 
 @dataclass
 class ReadErrors:
-    """What could not be read from a film.
+    """What could not be read from a video.
 
     Attributes:
         counts: How many "packets" could not be decoded, how many the container marks as damaged ("marked packets"),
@@ -104,7 +104,7 @@ class ReadErrors:
             of "other streams" are damaged.
         gaps: Where frames may be missing.
         lost_start: Time at the beginning that cannot be decoded, in seconds, because a key frame is missing.
-        ended_early: Why or where reading ended before the end of the film; empty if it did not.
+        ended_early: Why or where reading ended before the end of the video; empty if it did not.
         is_uneven: Whether times of frames are not those of a constant rate, if the output can only have one.
     """
 
@@ -126,7 +126,7 @@ class ReadErrors:
             yield f"{format_count(self.counts['times'], 'frame')} with repeated or decreasing times skipped"
         if self.counts["aspects"]:
             yield (
-                "the sample aspect ratio changes within the film, but the output has only that of the first frame; "
+                "the sample aspect ratio changes within the video, but the output has only that of the first frame; "
                 "upscale the parts by themselves with --start and --end"
             )
         if self.counts["other streams"]:
@@ -137,13 +137,13 @@ class ReadErrors:
         if self.lost_start:
             yield f"the first {float(self.lost_start):.3f} s cannot be decoded, because their key frame is missing"
         if self.ended_early:
-            yield f"the film ends early: {self.ended_early}"
+            yield f"the video ends early: {self.ended_early}"
         if self.is_uneven:
             yield "frames follow each other at varying intervals, which YUV4MPEG2 cannot state"
 
 
-class Film:
-    """A film that can be read once or, if it is a file, several times.
+class Video:
+    """A video that can be read once or, if it is a file, several times.
 
     Args:
         path: The file, or ``-`` for YUV4MPEG2 (.y4m) from standard input.
@@ -156,21 +156,21 @@ class Film:
         errors: What could not be read so far.
 
     Raises:
-        VideoError: If it cannot be read, or is no film.
+        VideoError: If it cannot be read, or is no video.
     """
 
     def __init__(self, path: Path, *, deinterlace: bool = False, start: Fraction | None = None) -> None:
         self.path, self.deinterlace = path, deinterlace
         self.errors = ReadErrors()
         if path != STDIN:
-            check_is_film(path)
+            check_is_video(path)
         self.container = self._open()
         self._stream = self._choose_stream()
         self._decoder = self._make_decoder()
         self._shots = self._decode()
         first = next(self._shots, None)
         if first is None:
-            raise self._refuse(_A_FILM, "a stream of which no frame can be decoded", "check the file in a player")
+            raise self._refuse(_A_VIDEO, "a stream of which no frame can be decoded", "check the file in a player")
         base = self._stream.time_base
         if start:
             first = self._find_start(first, to_ticks(start, _find_begin(self.container), base))
@@ -207,7 +207,7 @@ class Film:
 
     @property
     def clock_start(self) -> int:
-        """The time of the film that is 0 in the output, in units of the time base.
+        """The time of the video that is 0 in the output, in units of the time base.
 
         It is the beginning if the clock may start anywhere, as in MPEG-TS and MPEG-PS, and 0 otherwise.
         """
@@ -263,7 +263,7 @@ class Film:
             yield shot
 
     def to_pixels(self, frame: VideoFrame) -> colour.Pixels:
-        """Convert a frame to RGB or grey, as ``colour.to_pixels`` does, by what the frame or else the film states."""
+        """Convert a frame to RGB or grey, as ``colour.to_pixels`` does, by what the frame or else the video states."""
         return colour.to_pixels(frame, colour.coding_of(frame, self.properties.coding))
 
     def _check(self, shot: TimedFrame) -> None:
@@ -279,19 +279,19 @@ class Film:
             raise self._refuse("progressive video", "interlaced video", "add --deinterlace")
 
     def _find_change(self, frame: VideoFrame) -> tuple[str, str] | None:
-        """Return what the film has and what a frame has instead, if one output cannot have both."""
-        film = self.properties
+        """Return what the video has and what a frame has instead, if one output cannot have both."""
+        video = self.properties
         before, now = (
-            f"{film.width}×{film.height} {film.pixel_format}",
+            f"{video.width}×{video.height} {video.pixel_format}",
             f"{frame.width}×{frame.height} {frame.format.name}",
         )
         if before != now:
             return f"frames of {before}", now
         transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
-        if transfer != colour.UNSPECIFIED and colour.curve(transfer) != colour.curve(film.transfer):
-            return f"transfer characteristics {film.transfer}", f"{transfer}"
-        if colour.UNSPECIFIED not in (primaries, film.primaries) and primaries != film.primaries:
-            return f"colour primaries {film.primaries}", f"{primaries}"
+        if transfer != colour.UNSPECIFIED and colour.curve(transfer) != colour.curve(video.transfer):
+            return f"transfer characteristics {video.transfer}", f"{transfer}"
+        if colour.UNSPECIFIED not in (primaries, video.primaries) and primaries != video.primaries:
+            return f"colour primaries {video.primaries}", f"{primaries}"
         return None
 
     def skip_to(self, time: int, digest: str | None = None) -> bool:
@@ -303,7 +303,7 @@ class Film:
                 lets ``shots`` begin at any frame before that time.
 
         Returns:
-            Whether that frame was found. If not, ``shots`` begins at the beginning, because the film cannot be decoded
+            Whether that frame was found. If not, ``shots`` begins at the beginning, because the video cannot be decoded
             from any of its key frames.
         """
         with suppress(av.error.FFmpegError):
@@ -334,16 +334,16 @@ class Film:
             return open_file(self.path)
         except (av.error.FFmpegError, OSError) as error:
             got = f"a file that cannot be opened ({one_line(describe_error(error))})"
-            raise self._refuse(_A_FILM, got, "check that it plays in a player and is complete") from error
+            raise self._refuse(_A_VIDEO, got, "check that it plays in a player and is complete") from error
 
     def _choose_stream(self) -> Any:
         name = self.container.format.name
         if name in _PLAYLISTS:
-            raise self._refuse(_A_FILM, "a list of films", "upscale each of them")
+            raise self._refuse(_A_VIDEO, "a list of videos", "upscale each of them")
         if name.endswith("_pipe") or name in _PICTURES:
-            raise self._refuse(_A_FILM, "a picture", "`esrgan inference` upscales pictures and animations")
+            raise self._refuse(_A_VIDEO, "an image", "`esrgan inference` upscales images and animations")
         if name in _TEXTS:
-            raise self._refuse(_A_FILM, "a text", "choose another file")
+            raise self._refuse(_A_VIDEO, "a text", "choose another file")
         streams = [
             stream
             for stream in self.container.streams.video
@@ -352,11 +352,11 @@ class Film:
         if not streams:
             kinds = sorted({"a cover picture" if s.type == "video" else s.type for s in self.container.streams})
             got = f"a file with {' and '.join(kinds)} only" if kinds else "a file without streams"
-            raise self._refuse(_A_FILM, got, "choose another file")
+            raise self._refuse(_A_VIDEO, got, "choose another file")
         stream = streams[0]
         if stream.codec_context is None:
             remedy = "it may be protected against copying; convert it to another codec first"
-            raise self._refuse(_A_FILM, "a film of an unknown codec", remedy)
+            raise self._refuse(_A_VIDEO, "a video of an unknown codec", remedy)
         stream.thread_type = "AUTO"
         return stream
 
@@ -483,15 +483,15 @@ def open_file(path: Path) -> Any:
     return av.open(f"file:{path}")
 
 
-def check_is_film(path: Path) -> None:
-    """Refuse paths that are no films, before FFmpeg takes a picture or a text for one."""
+def check_is_video(path: Path) -> None:
+    """Refuse paths that are no videos, before FFmpeg takes a picture or a text for one."""
     what, remedy = files.describe_path(path), "choose one file"
     if path.suffix.lower() in SUFFIXES:
-        what, remedy = "the name of a picture", "`esrgan inference` upscales pictures and animations"
+        what, remedy = "an image", "`esrgan inference` upscales images and animations"
     elif what == "nothing":
         remedy = files.suggest_path(path, "check the path")
     if what != "a file":
-        raise VideoError(Problem(str(path), _A_FILM, what, remedy))
+        raise VideoError(Problem(str(path), _A_VIDEO, what, remedy))
 
 
 def _repeat(frame: Any, time: int) -> Iterator[Any]:
@@ -507,7 +507,7 @@ def to_ticks(seconds: Fraction, begin: Fraction, base: Fraction) -> int:
 
 
 def _find_begin(container: Any) -> Fraction:
-    """Return when a film begins in seconds, which FFmpeg states in whole microseconds."""
+    """Return when a video begins in seconds, which FFmpeg states in whole microseconds."""
     begin = Fraction(container.start_time or 0, av.time_base)
     times = [each.start_time * each.time_base for each in container.streams if each.start_time is not None]
     exact: Fraction = min(times, key=lambda time: abs(time - begin), default=begin)
@@ -516,7 +516,7 @@ def _find_begin(container: Any) -> Fraction:
 
 def _find_end(container: Any, stream: Any, begin: Fraction) -> Fraction | None:
     """Return when the last frame of a stream ends in seconds, as the container states it."""
-    is_matroska = container.format.name.startswith("matroska")  # counts durations from 0, wherever the film begins
+    is_matroska = container.format.name.startswith("matroska")  # counts durations from 0, wherever the video begins
     end = Fraction(container.duration, av.time_base) + (0 if is_matroska else begin) if container.duration else None
     tags = [key for key in sorted(stream.metadata) if key.startswith("DURATION")] if is_matroska else []
     for key in tags[:1]:  # that of FFmpeg precedes those with a language, which are of mkvmerge and may be stale

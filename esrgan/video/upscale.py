@@ -1,4 +1,4 @@
-"""Upscale films frame by frame, in segments that survive interruptions."""
+"""Upscale videos frame by frame, in segments that survive interruptions."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from esrgan.video import muxing, pipeline
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
 from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, batches, make_ahead
 from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
-from esrgan.video.source import Film, TimedFrame, format_time, to_ticks
+from esrgan.video.source import TimedFrame, Video, format_time, to_ticks
 
 _DECODED = 3  # frames that wait for the networks
-_MISSING_S = 1  # between two frames, or the last one and the end that the film states, if that is noted
+_MISSING_S = 1  # between two frames, or the last one and the end that the video states, if that is noted
 _LARGEST_STEP = 1.75  # steps between two frames, if a frame that is lost leaves nothing else behind
-_EVEN_STEPS = 100  # steps between frames for each uneven one, if a film has a constant frame rate
-_SAMPLES, _SAMPLE = 16, 1 << 20  # parts of a film, and bytes of each, that identify it
+_EVEN_STEPS = 100  # steps between frames for each uneven one, if a video has a constant frame rate
+_SAMPLES, _SAMPLE = 16, 1 << 20  # parts of a video, and bytes of each, that identify it
 
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How films are read and written.
+    """How videos are read and written.
 
     Attributes:
-        codec: Video codec of the output: h264, h265, vp8, vp9, av1, prores, ffv1 or png; None keeps that of the film if
-            it is one of these, or chooses H.264.
+        codec: Video codec of the output: h264, h265, vp8, vp9, av1, prores, ffv1 or png; None keeps that of the video
+            if it is one of these, or chooses H.264.
         crf: Constant rate factor, in the units of the encoder; None chooses one at which losses are hard to see.
-        pixel_format: FFmpeg's name of a pixel format; None keeps what the film has.
-        start: Where the output begins, in seconds from the beginning of the film; None is its beginning.
-        end: Where it ends; None is the end of the film.
+        pixel_format: FFmpeg's name of a pixel format; None keeps what the video has.
+        start: Where the output begins, in seconds from the beginning of the video; None is its beginning.
+        end: Where it ends; None is the end of the video.
         deinterlace: Make full frames of interlaced ones, which are refused otherwise.
         steady: Reduce flicker: where a frame differs from those before by at most this many 8-bit levels, keep the
             output from before. It restarts at each segment. None upscales all parts of all frames.
@@ -62,13 +62,13 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class VideoProgress:
-    """How far the work on a film is.
+    """How far the work on a video is.
 
     Attributes:
         frames: Frames that are done, those of an earlier attempt included.
         computed: Frames that were upscaled by this process.
         repeated: Frames of this process that are equal to the one before and were not upscaled again.
-        total: All frames, as far as the film says; None if it does not.
+        total: All frames, as far as the video says; None if it does not.
     """
 
     frames: int
@@ -78,10 +78,10 @@ class VideoProgress:
 
 
 def plan_target(source: Path, out: Path | None) -> Path:
-    """Return the path of the output: a file, or a name next to the film or in a folder.
+    """Return the path of the output: a file, or a name next to the video or in a folder.
 
     Raises:
-        VideoError: If the suffix is that of no container that is written, or the output is the film itself.
+        VideoError: If the suffix is that of no container that is written, or the output is the video itself.
     """
     if out is not None and out.suffix and not out.is_dir():
         target = out
@@ -93,7 +93,7 @@ def plan_target(source: Path, out: Path | None) -> Path:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Refuse outputs of an unknown container, and the film itself.
+    """Refuse outputs of an unknown container, and the video itself.
 
     Raises:
         VideoError: If it is one of them.
@@ -102,7 +102,7 @@ def check_target(source: Path, target: Path) -> None:
         expected = f"a file that ends with {', '.join(CONTAINERS)}"
         raise VideoError(Problem(str(target), expected, target.suffix or "no suffix", "choose another suffix"))
     if target.exists() and source.exists() and target.samefile(source):
-        raise VideoError(Problem.failure(target, "is the film itself", "choose another name with -o"))
+        raise VideoError(Problem.failure(target, "is the video itself", "choose another name with -o"))
 
 
 class _Prepared(NamedTuple):
@@ -112,7 +112,7 @@ class _Prepared(NamedTuple):
         segment: The number of its segment.
         shot: The frame.
         pixels: Its pixels, if the segment has to be made.
-        errors: What could not be read of the film up to this frame. It is counted where frames are decoded, which may
+        errors: What could not be read of the video up to this frame. It is counted where frames are decoded, which may
             be some frames ahead.
     """
 
@@ -123,52 +123,52 @@ class _Prepared(NamedTuple):
 
 
 class VideoJob:
-    """The work on one film, which several processes can share.
+    """The work on one video, which several processes can share.
 
     Args:
         upscaler: The upscaler.
-        source: The film.
+        source: The video.
         target: The output.
         options: How to read and write.
 
     Attributes:
-        film: The film.
+        video: The video.
         encoding: How the output is encoded.
 
     Raises:
-        VideoError: If the film cannot be read, the output cannot hold it, or exists already.
+        VideoError: If the video cannot be read, the output cannot hold it, or exists already.
     """
 
     def __init__(self, upscaler: Upscaler, source: Path, target: Path, options: VideoOptions) -> None:
         check_target(source, target)
         if os.path.lexists(target) and not options.overwrite:
             left = folder_of(target)  # of a process that was killed just before it deleted the folder
-            remedy = f"{left} can be deleted if this film is complete, or " if left.exists() else ""
+            remedy = f"{left} can be deleted if this video is complete, or " if left.exists() else ""
             remedy += "choose another -o, or add --overwrite"
             raise VideoError(Problem(str(target), "a new file", "a file", remedy))
         files.check_output_path(target)
         files.remove_abandoned(target.parent)
         self.upscaler, self.target, self.options = upscaler, target, options
-        self.film = Film(source, deinterlace=options.deinterlace, start=options.start)
-        self._start, self._end = _to_ticks(options, self.film)
-        self.encoding = _choose_encoding(upscaler, self.film, target, options)
-        self._streams = muxing.plan_streams(self.film, target, self.encoding, is_part=bool(options.start))
+        self.video = Video(source, deinterlace=options.deinterlace, start=options.start)
+        self._start, self._end = _to_ticks(options, self.video)
+        self.encoding = _choose_encoding(upscaler, self.video, target, options)
+        self._streams = muxing.plan_streams(self.video, target, self.encoding, is_part=bool(options.start))
         self.folder = SegmentFolder(target, self._identify())
 
     def describe(self) -> str:
-        """Describe the film and the output in one line."""
-        properties, encoding = self.film.properties, self.encoding
+        """Describe the video and the output in one line."""
+        properties, encoding = self.video.properties, self.encoding
         size = f"{properties.width}×{properties.height} {properties.pixel_format}"
         return f"{size} to {encoding.width}×{encoding.height} {encoding.pixel_format}, {encoding.codec}"
 
     def notes(self) -> list[str]:
-        """Return sentences about what the output does not keep of the film."""
+        """Return sentences about what the output does not keep of the video."""
         return [*self.encoding.notes, *self._streams.notes]
 
     @property
     def num_frames(self) -> int | None:
-        """The number of frames of the output, as far as the film says."""
-        return _count_frames(self.film, self.options)
+        """The number of frames of the output, as far as the video says."""
+        return _count_frames(self.video, self.options)
 
     def upscale(self, process: int = 0, processes: int = 1) -> Iterator[VideoProgress]:
         """Upscale the segments of this process that are not complete yet.
@@ -181,8 +181,8 @@ class VideoJob:
             The progress at the start if there are complete segments, and after each frame.
 
         Raises:
-            VideoError: If the film has damaged parts that cannot be skipped, or a segment cannot be written.
-            EsrganError: If the device has too little memory, or another process works on the film.
+            VideoError: If the video has damaged parts that cannot be skipped, or a segment cannot be written.
+            EsrganError: If the device has too little memory, or another process works on the video.
         """
         with self.folder.lock(process):
             self.folder.check_job()
@@ -190,28 +190,28 @@ class VideoJob:
             first = next(number for number in itertools.count() if number not in done)
             if first:
                 last = done[first - 1]
-                can_resume = self.film.can_skip and self.film.skip_to(last.times[-1], last.last_digest)
+                can_resume = self.video.can_skip and self.video.skip_to(last.times[-1], last.last_digest)
                 first = first if can_resume else 0
-            errors = Counter(self.film.errors.counts) if first else Counter()  # before the next segment
+            errors = Counter(self.video.errors.counts) if first else Counter()  # before the next segment
 
             def prepare() -> Iterator[_Prepared]:
                 """Yield the frames; the last one comes with the errors after it."""
                 prepared = None
-                for place, shot in enumerate(self.film.shots(self._start, self._end)):
+                for place, shot in enumerate(self.video.shots(self._start, self._end)):
                     if prepared:
                         yield prepared
                     number = first + place // FRAMES
                     is_wanted = number % processes == process and number not in done
-                    pixels = self.film.to_pixels(shot.frame) if is_wanted else None
-                    prepared = _Prepared(number, shot, pixels, Counter(self.film.errors.counts))
+                    pixels = self.video.to_pixels(shot.frame) if is_wanted else None
+                    prepared = _Prepared(number, shot, pixels, Counter(self.video.errors.counts))
                 if prepared:
-                    yield prepared._replace(errors=Counter(self.film.errors.counts))
+                    yield prepared._replace(errors=Counter(self.video.errors.counts))
 
             frames = sum(len(done[number].times) for number in range(first))
             upscale_frames = FrameUpscaler(self.upscaler, self.options.steady)
             if frames:
                 yield VideoProgress(frames, 0, 0, self.num_frames)
-            together = pipeline.num_together(self.upscaler, self.film.properties.height, self.film.properties.width)
+            together = pipeline.num_together(self.upscaler, self.video.properties.height, self.video.properties.width)
             for number, group in itertools.groupby(
                 make_ahead(self.upscaler, prepare(), _DECODED), key=lambda each: each.segment
             ):
@@ -238,7 +238,7 @@ class VideoJob:
         """Write the output from the segments, and delete them.
 
         Returns:
-            Sentences about what could not be read from the film.
+            Sentences about what could not be read from the video.
 
         Raises:
             VideoError: If segments are missing, there is no frame, or the output cannot be written.
@@ -250,30 +250,32 @@ class VideoJob:
                 raise VideoError(Problem.failure(self.folder.path, got, "run the same command to resume"))
             if segments:
                 num_damaged = muxing.assemble(
-                    self.film,
+                    self.video,
                     self.target,
                     self.folder,
                     segments,
                     self.encoding,
                     self._streams,
-                    shift=segments[0].times[0] if self.options.start else self.film.clock_start,
+                    shift=segments[0].times[0] if self.options.start else self.video.clock_start,
                     end=self._end,
                     is_part=bool(self.options.start),
                     overwrite=self.options.overwrite,
                 )
             self.folder.delete()
         if not segments:
-            remedy = "check --start and --end" if self._start is not None or self._end is not None else "check the film"
-            raise VideoError(Problem(str(self.film.path), "at least one frame", "none", remedy))
+            remedy = (
+                "check --start and --end" if self._start is not None or self._end is not None else "check the video"
+            )
+            raise VideoError(Problem(str(self.video.path), "at least one frame", "none", remedy))
         errors = (Counter(segment.errors) for segment in segments)  # also of earlier attempts and other processes
-        self.film.errors.counts = sum(errors, Counter({"other streams": num_damaged}))
+        self.video.errors.counts = sum(errors, Counter({"other streams": num_damaged}))
         times = [time for segment in segments for time in segment.times]
-        _note_missing_parts(self.film, times, segments[-1].last_duration, self._end)
-        return [*self.film.errors.notes()]
+        _note_missing_parts(self.video, times, segments[-1].last_duration, self._end)
+        return [*self.video.errors.notes()]
 
     def _identify(self) -> dict[str, Any]:
         """Return what decides the content of the segments, for comparison with an earlier attempt."""
-        path = self.film.path
+        path = self.video.path
         with path.open("rb") as file:
             digest, last = hashlib.sha256(), max(path.stat().st_size - _SAMPLE, 0)
             for place in range(_SAMPLES):
@@ -287,7 +289,7 @@ class VideoJob:
         options = {name: str(value) for name, value in asdict(self.options).items() if name != "overwrite"}
         return {
             "version": [version.__version__, av.__version__],
-            "film": [path.stat().st_size, digest.hexdigest()],
+            "video": [path.stat().st_size, digest.hexdigest()],
             "model": models.hexdigest(),
             "precision": self.upscaler.arithmetic,
             "model options": {name: str(value) for name, value in asdict(self.upscaler.options).items()},
@@ -300,15 +302,15 @@ class VideoJob:
 def upscale_video(
     upscaler: Upscaler, source: str | Path, target: str | Path, options: VideoOptions = VideoOptions()
 ) -> Iterator[VideoProgress]:
-    """Upscale a film; sound, subtitles, chapters, attachments and metadata are copied, and all times stay exact.
+    """Upscale a video; audio, subtitles, chapters, attachments and metadata are copied, and timestamps stay exact.
 
     This is a generator: nothing happens until it is iterated. The work is done in segments, which are kept in the
     folder ``<target>.parts``. After an interruption, even a crash, the same call resumes. The logger "esrgan" gets what
-    the output does not keep and, as warnings, what could not be read from the film.
+    the output does not keep and, as warnings, what could not be read from the video.
 
     Args:
         upscaler: The upscaler.
-        source: The film.
+        source: The video.
         target: The output: .mkv, .mp4, .m4v, .mov or .webm.
         options: How to read and write.
 
@@ -316,9 +318,9 @@ def upscale_video(
         The progress at the start if there are complete segments, and after each frame.
 
     Raises:
-        VideoError: If the film cannot be read, the output cannot be written or exists, or the folder with the segments
+        VideoError: If the video cannot be read, the output cannot be written or exists, or the folder with the segments
             is of another model or other options.
-        EsrganError: If PyAV is not installed, the device has too little memory, or another process works on the film.
+        EsrganError: If PyAV is not installed, the device has too little memory, or another process works on the video.
 
     Example:
         >>> from esrgan import Upscaler, upscale_video
@@ -335,13 +337,13 @@ def upscale_video(
 
 
 def pipe_video(
-    upscaler: Upscaler, film: Film, out: BinaryIO, options: VideoOptions = VideoOptions()
+    upscaler: Upscaler, video: Video, out: BinaryIO, options: VideoOptions = VideoOptions()
 ) -> Iterator[VideoProgress]:
-    """Upscale a film to YUV4MPEG2 (.y4m), frame by frame, for other programs to read.
+    """Upscale a video to YUV4MPEG2 (.y4m), frame by frame, for other programs to read.
 
     Args:
         upscaler: The upscaler.
-        film: The film; its ``errors`` say afterwards what could not be read.
+        video: The video; its ``errors`` say afterwards what could not be read.
         out: Where the output is written.
         options: How to read; those of encoders are not used. What the output does not keep is logged to the logger
             "esrgan".
@@ -350,24 +352,24 @@ def pipe_video(
         The progress after each frame.
 
     Raises:
-        VideoError: If the film cannot be read.
+        VideoError: If the video cannot be read.
         BrokenPipeError: If the reader has gone.
     """
-    start, end = _to_ticks(options, film)
-    if start and film.can_skip:
-        film.skip_to(start)
-    rate, base = film.properties.rate, film.properties.time_base
-    encoding = replace(_choose_encoding(upscaler, film, None, options), time_base=1 / rate)
+    start, end = _to_ticks(options, video)
+    if start and video.can_skip:
+        video.skip_to(start)
+    rate, base = video.properties.rate, video.properties.time_base
+    encoding = replace(_choose_encoding(upscaler, video, None, options), time_base=1 / rate)
     notes = [*encoding.notes]
-    if film.properties.display_matrix is not None:
+    if video.properties.display_matrix is not None:
         notes.append("the rotation is not kept, because YUV4MPEG2 cannot state it")
     for note in notes:
-        log.info("%s: %s", film.path, note)
+        log.info("%s: %s", video.path, note)
     file = _Y4mFile(out, encoding.pixel_aspect)
     container = av.open(file, "w", format="yuv4mpegpipe", options={"strict": "-1"})  # allows more than 8 bits
     stream: Any = container.add_stream(encoding.codec, encoding.rate)
     encoding.configure(stream.codec_context)
-    total, numbers = _count_frames(film, options), itertools.count()
+    total, numbers = _count_frames(video, options), itertools.count()
     times: list[int] = []
     last_duration = 0
 
@@ -376,11 +378,11 @@ def pipe_video(
         last_duration = shot.frame.duration or 0
         frame.pts, frame.time_base = next(numbers), encoding.time_base
         times.append(shot.time)
-        film.errors.is_uneven |= abs((shot.time - times[0]) * base * rate - frame.pts) > 1
+        video.errors.is_uneven |= abs((shot.time - times[0]) * base * rate - frame.pts) > 1
         container.mux(stream.encode(frame))
 
     upscale_frames = FrameUpscaler(upscaler, options.steady)
-    shots = ((shot, film.to_pixels(shot.frame)) for shot in film.shots(start, end))
+    shots = ((shot, video.to_pixels(shot.frame)) for shot in video.shots(start, end))
     try:
         with FrameEncoder(upscaler, encoding, write) as encoder:
             for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
@@ -392,14 +394,14 @@ def pipe_video(
     except av.error.PyAVCallbackError as error:
         raise BrokenPipeError from error
     if times:
-        _note_missing_parts(film, times, last_duration, end)
+        _note_missing_parts(video, times, last_duration, end)
 
 
 class _Y4mFile:
     """Writes the pixel aspect into the header of YUV4MPEG2, which PyAV leaves unknown.
 
     Args:
-        out: Where the film is written.
+        out: Where the video is written.
         pixel_aspect: The aspect; None if unknown.
     """
 
@@ -417,21 +419,21 @@ class _Y4mFile:
         return len(data)
 
 
-def _count_frames(film: Film, options: VideoOptions) -> int | None:
-    """Return the number of frames of the output, as far as the film says."""
-    total, rate = film.properties.num_frames, film.properties.rate
+def _count_frames(video: Video, options: VideoOptions) -> int | None:
+    """Return the number of frames of the output, as far as the video says."""
+    total, rate = video.properties.num_frames, video.properties.rate
     if total is None or (options.start is None and options.end is None):
         return total
     last = total / rate if options.end is None else min(options.end, total / rate)
     return max(round((last - (options.start or 0)) * rate), 0)
 
 
-def _note_missing_parts(film: Film, times: Sequence[int], last_duration: int, end: int | None) -> None:
-    """Note it if a film ends earlier than it states, or a film of a constant frame rate has gaps."""
-    properties, errors, base = film.properties, film.errors, film.properties.time_base
+def _note_missing_parts(video: Video, times: Sequence[int], last_duration: int, end: int | None) -> None:
+    """Note it if a video ends earlier than it states, or a video of a constant frame rate has gaps."""
+    properties, errors, base = video.properties, video.errors, video.properties.time_base
     steps = [after - before for before, after in itertools.pairwise(times)]
     step = statistics.median(steps) if steps else 0
-    longest = step * _LARGEST_STEP if film.can_lose_frames else step + _MISSING_S / base
+    longest = step * _LARGEST_STEP if video.can_lose_frames else step + _MISSING_S / base
     num_uneven = sum(abs(each - step) > step / 2 for each in steps)
     if num_uneven * _EVEN_STEPS <= len(steps):  # otherwise a long step can be a picture that stands still
         pairs = itertools.compress(itertools.pairwise(times), (each > longest for each in steps))
@@ -443,18 +445,18 @@ def _note_missing_parts(film: Film, times: Sequence[int], last_duration: int, en
         errors.ended_early = f"{errors.ended_early} at {found} of {stated}".strip()
 
 
-def _to_ticks(options: VideoOptions, film: Film) -> tuple[int | None, int | None]:
-    """Return where the output begins and ends, in units of the film's time base."""
-    begin, base = film.properties.begin, film.properties.time_base
+def _to_ticks(options: VideoOptions, video: Video) -> tuple[int | None, int | None]:
+    """Return where the output begins and ends, in units of the video's time base."""
+    begin, base = video.properties.begin, video.properties.time_base
     start, end = (None if time is None else to_ticks(time, begin, base) for time in (options.start, options.end))
     return start, end
 
 
-def _choose_encoding(upscaler: Upscaler, film: Film, target: Path | None, options: VideoOptions) -> Encoding:
+def _choose_encoding(upscaler: Upscaler, video: Video, target: Path | None, options: VideoOptions) -> Encoding:
     """Choose how the output of an upscaler is encoded."""
     return choose_encoding(
-        film.properties,
-        upscaler.output_size(film.properties.height, film.properties.width),
+        video.properties,
+        upscaler.output_size(video.properties.height, video.properties.width),
         target,
         has_colour=True if upscaler.is_colouriser else None,
         codec=options.codec,

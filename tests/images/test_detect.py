@@ -9,8 +9,8 @@ from esrgan import images
 from esrgan.errors import ImageError
 
 FILES = {
-    "y4m": (b"YUV4MPEG2 W4 H4 F25:1\nFRAME\n", "a video (Y4M); `esrgan video` upscales films"),
-    "mp4": (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video (MP4 or QuickTime); `esrgan video` upscales films"),
+    "y4m": (b"YUV4MPEG2 W4 H4 F25:1\nFRAME\n", "a video (Y4M); `esrgan video` upscales videos"),
+    "mp4": (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video (MP4 or QuickTime); `esrgan video` upscales videos"),
     "mov": (b"\0\0\0\x08wide\0\0\0\0mdat", "a video (QuickTime)"),
     "mkv": (b"\x1aE\xdf\xa3\x01", "a video (Matroska or WebM)"),
     "avi": (b"RIFF\0\0\0\0AVI LIST", "a video (AVI)"),

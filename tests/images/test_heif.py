@@ -210,7 +210,7 @@ def test_what_is_left_out_is_named(tmp_path, case, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["avif", "heic"])
-def test_bytes_and_films_behind_the_image_are_counted(tmp_path, suffix):
+def test_bytes_and_videos_behind_the_image_are_counted(tmp_path, suffix):
     video = box(b"ftyp", b"mp42", bytes(4)) + box(b"moov", bytes(8))
     for behind in (b"12345", bytes(9), video):
         assert read(tmp_path, make(suffix) + behind, suffix).notes == (f"{len(behind)} bytes after the image not kept",)

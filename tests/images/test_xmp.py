@@ -73,7 +73,7 @@ def test_entries_on_the_photograph_itself_are_kept():
         b"http://ns.adobe.com/xap/1.0/ Thumbnails",
     ],
 )
-def test_other_images_and_films_are_not_announced(name):
+def test_other_images_and_videos_are_not_announced(name):
     uri, name = name.split()
     for inside in (
         (b'xmlns:q="%s" q:%s="1"' % (uri, name), b""),

@@ -1,4 +1,4 @@
-"""Makes small films for tests."""
+"""Makes small videos for tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def to_frame(picture: np.ndarray, pixel_format: str, **properties: Any) -> Video
     return frame
 
 
-def write_film(
+def write_video(
     path: Path,
     frames: np.ndarray,
     *,
@@ -51,10 +51,10 @@ def write_film(
     chapters: bool = False,
     container_format: str | None = None,
 ) -> Path:
-    """Write a film; ``properties`` are those of frames and encoder, such as ``colorspace``."""
+    """Write a video; ``properties`` are those of frames and encoder, such as ``colorspace``."""
     properties = properties or {}
-    with av.open(str(path), "w", format=container_format) as film:
-        stream: Any = film.add_stream(codec, RATE, options=options or {})
+    with av.open(str(path), "w", format=container_format) as video:
+        stream: Any = video.add_stream(codec, RATE, options=options or {})
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixel_format
         stream.codec_context.time_base = time_base
         stream.time_base = time_base
@@ -66,18 +66,18 @@ def write_film(
             stream.set_display_rotation(rotation)
         if pixel_format.startswith("yuva") and "vpx" in codec:
             stream.metadata.update(alpha_mode="1")
-        audio: Any = film.add_stream(sound_codec, SAMPLE_RATE) if sound else None
+        audio: Any = video.add_stream(sound_codec, SAMPLE_RATE) if sound else None
         if audio is not None:
             audio.metadata.update(language="fra")
         text: Any = None
         if subtitles:
-            text = film.add_mux_stream("subrip" if path.suffix == ".mkv" else "mov_text")
+            text = video.add_mux_stream("subrip" if path.suffix == ".mkv" else "mov_text")
             text.time_base = Fraction(1, 1000)
             text.metadata.update(language="deu")
-        film.metadata.update(metadata or {})
+        video.metadata.update(metadata or {})
         if chapters:
             names = [(0, 200, "first"), (200, 400, "second")]
-            film.set_chapters(
+            video.set_chapters(
                 [
                     {"id": i, "start": a, "end": b, "time_base": Fraction(1, 1000), "metadata": {"title": name}}
                     for i, (a, b, name) in enumerate(names)
@@ -103,20 +103,20 @@ def write_film(
                 packet.duration, packet.time_base, packet.stream = 80, text.time_base, text
                 packets.append(packet)
         for packet in packets:
-            film.mux(packet)
+            video.mux(packet)
     return path
 
 
-def read_film(path: Path, kind: str = "video") -> list[tuple[Fraction, bytes]]:
+def read_video(path: Path, kind: str = "video") -> list[tuple[Fraction, bytes]]:
     """Return the packets of all streams of a kind, in order of their times, with their times in seconds."""
-    with av.open(str(path)) as film:
-        streams = [stream for stream in film.streams if stream.type == kind]
-        packets = [packet for packet in film.demux(*streams) if packet.size] if streams else []
+    with av.open(str(path)) as video:
+        streams = [stream for stream in video.streams if stream.type == kind]
+        packets = [packet for packet in video.demux(*streams) if packet.size] if streams else []
         found = [(each.pts * (each.time_base or each.stream.time_base), bytes(each)) for each in packets]
     return sorted(found)
 
 
 def read_frames(path: Path) -> list[VideoFrame]:
     """Return the decoded frames."""
-    with av.open(str(path)) as film:
-        return list(film.decode(video=0))
+    with av.open(str(path)) as video:
+        return list(video.decode(video=0))
