@@ -40,6 +40,8 @@ def require_extra(extra: str) -> None:
 
 def describe_import_error(error: ImportError) -> str:
     """Return which package cannot be imported and why, for one that is broken or lacks another one."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name}: not installed; try `pip install {error.name.partition('.')[0]}`"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -84,7 +84,7 @@ class HubFile:
                 )
             )
             with path.open("rb") as file:
-                is_page = file.read(512).lstrip().startswith(b"<")
+                is_page = file.read(512).lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
         except errors.GatedRepoError as error:
             reason = "its authors ask for a registration; follow the steps on its page, then run `hf auth login`"
             raise WeightsError(f"{self}: {reason}") from error

@@ -204,7 +204,8 @@ def _parse_dataset(dataset: Dataset) -> tuple[str, str | Folders]:
     name = os.fspath(dataset)
     if not isinstance(dataset, str) or ("=" in name and describe_path(expand_user(name)) == "a folder"):
         return name, Folders(name)
-    high, low, low_template, high_template = [*name.split("=", 3), "", "", ""][:4]
+    number = 3 if name.count("{stem}") > 1 else 2  # of the separators; a template may contain the character too
+    high, low, low_template, high_template = [*name.split("=", number), "", "", ""][:4]
     if not high and not low:
         raise DatasetError("datasets: expected names, folders, HR=LR or =LR folders, got an empty entry")
     if low_template or high_template:

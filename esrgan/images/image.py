@@ -47,6 +47,7 @@ class ImageData:
             there are 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha) channels.
         no_data: The value of samples that were not measured; None if the file names none.
         read_sizes: Height and width of each frame when it was read; empty if the image does not come from a file.
+        is_turned: Whether the image was turned upright when it was read, as far as EXIF does not say so.
         bits: 10 or 12 for samples of that many bits, which are stored as uint16; otherwise 0.
         lossless: Whether the file is compressed without loss.
         compression: Compression of a TIFF file, as libvips names it.
@@ -69,6 +70,7 @@ class ImageData:
     extra_bands: int = 0
     no_data: float | None = None
     read_sizes: tuple[tuple[int, int], ...] = ()
+    is_turned: bool = False
     bits: int = 0
     lossless: bool = True
     compression: str = "deflate"

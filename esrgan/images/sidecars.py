@@ -78,7 +78,7 @@ def copy_sidecars(
             with atomic_write(place, overwrite=overwrite) as file:
                 file.write(content)
         except FileExistsError:
-            if place.read_bytes() != content:
+            if not place.is_file() or _read(place) != content:
                 notes.append(f"{place.name} exists already and is kept, but does not fit {target.name}")
         except OSError as error:
             notes.append(f"{place.name} cannot be written: {describe_error(error)}")
@@ -92,6 +92,15 @@ def _find(source: Path, start: str, end: str) -> Path | None:
     """Return the file next to an image whose name has an end, in lower or upper case."""
     paths = (source.with_name(f"{start}{each}") for each in (end, end.upper()))
     return next((path for path in paths if path.is_file()), None)
+
+
+def _read(path: Path) -> bytes:
+    """Return the first bytes of a file, or nothing if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_WORLD_FILE_BYTES)
+    except OSError:
+        return b""
 
 
 def _read_world_file(path: Path) -> list[float] | None:

@@ -47,9 +47,8 @@ def read(source: Source) -> ImageData:
     if stated is not None and (decoded.changes or layout.changes_values):
         no_data = tiff_decoding.convert_no_data(pages, stated)
         if no_data is None:
-            left_out.append(
-                f"value for no data ({stated:g}) not kept, because converted samples do not tell it from others"
-            )
+            why = "because converted samples cannot hold it or tell it from others"
+            left_out.append(f"value for no data ({stated:g}) not kept, {why}")
         if no_data != stated:
             blocks = tiff_metadata.replace_no_data(blocks, no_data)
     is_caption = tiff_metadata.describe_structure(tags.get_content(first, tags.DESCRIPTION)) is None
@@ -58,6 +57,7 @@ def read(source: Source) -> ImageData:
         "TIFF",
         extra_bands=extra_bands,
         no_data=no_data,
+        is_turned=is_turned,
         compression=_TIFF_COMPRESSIONS.get(layout.compression, "deflate"),
         icc_profile=decoded.metadata.get("icc_profile"),
         exif=tags.read_exif(source.file, first, with_description=is_caption, orientation=turns[0]),

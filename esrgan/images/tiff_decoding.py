@@ -239,7 +239,11 @@ def _read_palette(page: Page) -> NDArray[Any]:
 
     Some programs store 8 instead of 16 bits.
     """
-    colours = np.array(tags.get_integers(page.directory, tags.COLOUR_MAP), np.uint16).reshape(3, -1).T
+    stored = tags.get_integers(page.directory, tags.COLOUR_MAP)
+    number = 2**page.layout.bits
+    if len(stored) != 3 * number:
+        raise UnsupportedImageError(f"a palette of {number} colours", f"{len(stored)} numbers", "save it as RGB")
+    colours = np.array(stored, np.uint16).reshape(3, -1).T
     if page.layout.bits > 8:
         return colours
     return (colours if colours.max(initial=0) < 256 else colours >> 8).astype(np.uint8)

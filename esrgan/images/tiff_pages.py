@@ -17,6 +17,8 @@ from esrgan.images.tiff_directories import Directory
 from esrgan.images.tiff_layout import Layout, find_segment_sizes, find_segment_tags
 from esrgan.images.tiff_metadata import STRUCTURE, name_tag, read_no_data
 
+# Without these, pixels cannot be found or would be wrong: sizes, bits, compression, strips, tiles, predictor and kinds.
+_NEEDED = {256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339}
 _REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
 # PhotometricInterpretations that are not converted to RGB (TIFF 6.0, §23; TIFF Technical Note on LogLuv; TIFF/EP).
 _COLOUR_SPACES = {8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogLuv", 32845: "LogLuv"}
@@ -150,7 +152,11 @@ def _mend(page: Directory, file_size: int) -> Directory:
     mended = dict(page)
     for tag in sorted(STRUCTURE & page.keys()):
         if not tags.is_readable(page[tag]):
-            raise ValueError(f"the file is truncated, or damaged at tag {tag} ({name_tag(tag)})")
+            if tag in _NEEDED or (tags.get_integer(page, tags.PHOTOMETRIC, 1), tag) == (3, tags.COLOUR_MAP):
+                raise ValueError(f"the file is truncated, or damaged at tag {tag} ({name_tag(tag)})")
+            del mended[tag]
+    page = mended
+    mended = dict(page)
     if tags.get_integer(page, tags.ORIENTATION, 1) not in range(1, 9):
         del mended[tags.ORIENTATION]
     segment_tags = find_segment_tags(page)

@@ -305,7 +305,7 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
         if options.skip_existing and job.target.is_file():  # another process has written it meanwhile
             return FileResult(job, is_skipped=True)
         raise
-    is_turned = exif.read_orientation(exif.strip_exif_prefix(image.exif or b"") or b"") > 1
+    is_turned = image.is_turned or exif.read_orientation(exif.strip_exif_prefix(image.exif or b"") or b"") > 1
     notes = copy_sidecars(job.source, job.target, image.factors, is_turned=is_turned, overwrite=options.overwrite)
     pixels = sum(frame.shape[0] * frame.shape[1] for frame in image.frames)
     return FileResult(job, megapixels=pixels / 1e6, notes=(*image.notes, *lost, *notes))

@@ -160,7 +160,8 @@ class _Naming:
                 continue
             for stem, ending in itertools.product((source.stem, source.name), {self.ending, OUTPUT_ENDING} - {""}):
                 outputs.add(self._identity(self._target(source, stem, ending).with_suffix("")))
-                outputs.add(self._identity(source.with_name(f"{stem}{ending}")))
+                if ending == OUTPUT_ENDING:  # of a run that wrote next to its inputs
+                    outputs.add(self._identity(source.with_name(f"{stem}{ending}")))
         if not self.ending:  # an input that is where its own output would be, and where that of another would be too
             own = {self._identity(source): source for source in self.relative_paths}
             for source in self.relative_paths:
@@ -222,9 +223,8 @@ def _is_case_insensitive(folder: Path) -> bool:
     """Return whether the file system of a folder, which may not exist yet, ignores the case of names."""
     for parent in (folder, *folder.parents):
         with suppress(OSError), os.scandir(parent) as entries:
-            names = (entry.name for entry in entries if entry.name.isascii() and not entry.is_symlink())
-            name = next((name for name in names if name != name.swapcase()), None)
+            names = {entry.name for entry in entries if entry.name.isascii() and not entry.is_symlink()}
+            name = next((name for name in sorted(names) if name != name.swapcase()), None)
             if name is not None:
-                other = parent / name.swapcase()
-                return other.exists() and other.samefile(parent / name)
+                return name.swapcase() not in names and (parent / name.swapcase()).exists()
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +20,7 @@ from esrgan.weights.architecture import check_complete, infer_architecture, make
 
 # What large images are computed from, besides the weights; see ``check_unchanged``.
 _COMPUTATION = ("__call__", "forward", "trunk", "upsampling_layers", "unshuffle", "_run_trunk")
+_COMPUTED = re.compile(r"(body|conv_first|conv_body|conv_up\d|conv_hr|conv_last)(\.|$)")
 _LAYERS = (nn.Conv2d, nn.PReLU, nn.ReLU, nn.LeakyReLU, nn.Sequential, RRDB, ResidualDenseBlock)
 
 
@@ -94,6 +96,9 @@ class Network:
             return (low.float() * weights[:, None, None]).sum(1, keepdim=True)
         if network_channels == 1:  # upscale channels separately
             return low.reshape(batch * image_channels, 1, height, width)
+        if network_channels not in (3, 4):
+            remedy = f"pass tensors with {network_channels} channels"
+            raise WeightsError(f"expected a network for grey, RGB or RGBA, got {network_channels} channels; {remedy}")
         low = low.expand(-1, 3, -1, -1)
         return torch.cat([low, torch.full_like(low[:, :1], peak)], 1) if network_channels == 4 else low
 
@@ -130,17 +135,27 @@ def _find_change(generator: Generator) -> str | None:
         return f"another network, {title}"
     if own := [each for each in _COMPUTATION if getattr(type(generator), each) is not getattr(kind, each)]:
         return f"{title} with its own {own[0]}"
-    modules = dict(generator.named_modules(remove_duplicate=False))
+    modules = {
+        name: module
+        for name, module in generator.named_modules(remove_duplicate=False)
+        if not name or _COMPUTED.match(name)
+    }
     for name, module in modules.items():
         if module._forward_hooks or module._forward_pre_hooks:
             return f"a hook in {name or 'the network'}"
-        if "forward" in vars(module):
+        own = vars(module).get("forward")
+        own = getattr(own, "_torchdynamo_orig_callable", own)  # of torch.compile
+        if own is not None and getattr(own, "__func__", own) is not type(module).forward:
             return f"another forward in {name or 'the network'}"
         if name and type(module) not in _LAYERS:
             return f"{type(module).__name__} in {name}"
-    state = generator.state_dict()
+    state = {name: value for name, value in generator.state_dict().items() if _COMPUTED.match(name)}
     try:
-        expected = make_empty(infer_architecture(state, "layers").build)
+        architecture = infer_architecture(state, "layers")
+    except WeightsError:  # numbers of layers or channels that no file has, in layers that are all known
+        return None
+    expected = make_empty(architecture.build)
+    try:
         check_complete(state, expected.state_dict(), "layers")
     except WeightsError as error:
         return str(error).partition("; ")[0]

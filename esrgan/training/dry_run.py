@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 
 import psutil
 import torch
@@ -91,7 +93,8 @@ def _try_stage(run: Run, state: StageState) -> tuple[float, str]:
 def _choose_step(state: StageState) -> int:
     """Return the step to try first: the next one, or that of the largest image if training is on whole images."""
     patches, timeline = state.data.patches, state.data.timeline
-    epoch = range(state.done, min(state.done + timeline.steps_per_epoch, timeline.total_steps))
+    last = max(min(state.done + timeline.steps_per_epoch, timeline.total_steps - 1), state.done + 1)  # two are tried
+    epoch = range(state.done, last)
     if patches.patch_size is not None:
         return state.done
     return max(epoch, key=lambda step: _count_pixels(patches.pair_at(timeline.first_patch(step))), default=state.done)
@@ -107,6 +110,9 @@ def _memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
+    with suppress(OSError, StopIteration):  # ru_maxrss also counts what the program before exec has had
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 from esrgan.errors import EsrganError
@@ -69,7 +70,9 @@ def check_options(options: TrainOptions) -> None:
     least = {"max_steps": 1, "checkpoint_interval": 1, "store_model_interval": 1, "best_checkpoint_warmup": 0}
     for name, minimum in least.items():
         value, default = getattr(options, name), getattr(TrainOptions, name)
-        if value != default and not (isinstance(value, int) and value >= minimum):
+        if value != default and (
+            isinstance(value, bool) or not (isinstance(value, Integral) and int(value) >= minimum)
+        ):
             raise EsrganError(f"{name}: expected an integer of at least {minimum}, got {value!r}")
     for name in ("out_dir", "load_checkpoint", "load_discriminator"):
         value, default = getattr(options, name), getattr(TrainOptions, name)

@@ -328,7 +328,7 @@ class _Traits:
         if self.depth > other.depth:
             yield f"{self.depth} bits per sample reduced to {other.depth}; --codec ffv1 keeps them"
         if any(theirs > own for own, theirs in zip(self.sampling, other.sampling, strict=True)) and not other.is_grey:
-            yield "resolution of colours reduced; --codec h265 and ffv1 keep it"
+            yield "resolution of colours reduced"
         if other.is_grey and not self.is_grey:
             yield "colours not kept"
 

@@ -6,6 +6,7 @@ import heapq
 import io
 import itertools
 import re
+import shlex
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _ROUNDS_TIMES = ("matroska", "webm")
 _STATE_ASPECT = ("libx264", "libx265")  # encoders whose streams state the pixel aspect
 _VIDEO_PLACE = 0  # of the packets of frames among those of the same time
 _JUMP_S, _CONFIRMING = 10, 8
-_OPTIONS = {"mov": {"movflags": "use_metadata_tags"}}  # metadata of any name, as those of phones
+_APPLE = "com.apple.quicktime."  # metadata of phones
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,15 @@ def plan_streams(video: Video, target: Path, encoding: Encoding, *, is_part: boo
         if _can_hold(container, [*copied, stream]):
             copied.append(stream)
         else:
-            notes.append(_describe_lost_stream(video, stream, target))
+            notes.append(_describe_lost_stream(video, stream, target, is_part=is_part))
     milliseconds = 1000 % (1 / video.properties.time_base) == 0
     if container in _ROUNDS_TIMES and not milliseconds:
         notes.append(f"times are rounded to milliseconds, as {target.suffix} counts")
     aspect = encoding.pixel_aspect
     if container in _ROUNDS_TIMES and aspect not in (None, 1) and encoding.codec not in _STATE_ASPECT:
-        sizes = f"--set display-width={round(encoding.width * aspect)} --set display-height={encoding.height}"
-        command = f"mkvpropedit {target.name} --edit track:v1 {sizes}"
+        across, down = Fraction(encoding.width * aspect / encoding.height).as_integer_ratio()
+        sizes = f"--set display-unit=3 --set display-width={across} --set display-height={down}"
+        command = f"mkvpropedit {shlex.quote(str(target))} --edit track:v1 {sizes}"
         reason = f"because PyAV does not write it to {target.suffix}"
         notes.append(f"the pixel aspect is not kept, {reason}; `{command}` adds it")
     if "STEREO3D" in video.properties.side_data and not _keeps_stereo(container, video):
@@ -81,7 +83,7 @@ def plan_streams(video: Video, target: Path, encoding: Encoding, *, is_part: boo
     return StreamPlan(tuple(stream.index for stream in copied), tuple(notes))
 
 
-def _describe_lost_stream(video: Video, stream: Any, target: Path) -> str:
+def _describe_lost_stream(video: Video, stream: Any, target: Path, *, is_part: bool) -> str:
     """Return a sentence about a stream that the output does not get."""
     context, own = stream.codec_context, video.path.suffix.lower()
     facts = [stream.type, "" if context is None else context.name, stream.language or ""]
@@ -89,9 +91,9 @@ def _describe_lost_stream(video: Video, stream: Any, target: Path) -> str:
     others = [suffix for suffix in CONTAINERS if _can_hold(CONTAINERS[suffix], [stream])]
     if others:
         return f"{what} {target.suffix} cannot hold it; -o FILE{own if own in others else others[0]} may"
-    if stream.type != "audio":
-        return f"{what} {target.suffix} cannot hold it"
-    inputs = f"-i {target.name} -i {video.path.name} -map 0 -map 1:{stream.index}"
+    if stream.type != "audio" or is_part:
+        return f"{what} {target.suffix} cannot hold it" if stream.type != "audio" else f"{what} PyAV does not write it"
+    inputs = f"-i {shlex.quote(str(target))} -i {shlex.quote(str(video.path))} -map 0 -map 1:{stream.index}"
     return f"{what} PyAV does not write it; try to add it afterwards: `ffmpeg {inputs} -c copy FILE.mkv`"
 
 
@@ -133,12 +135,21 @@ def _keep_metadata(metadata: Mapping[str, str], is_part: bool) -> dict[str, str]
     return {key: value for key, value in kept.items() if not (is_part and key.lower() == "timecode")}
 
 
+def _options(container: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of a muxer.
+
+    FFmpeg writes metadata of phones to MOV only if it writes all metadata in that way, which other players do not read.
+    """
+    is_phone = container == "mov" and any(key.lower().startswith(_APPLE) for key in metadata)
+    return {"movflags": "use_metadata_tags"} if is_phone else {}
+
+
 def _find_lost_metadata(container: str, metadata: Mapping[str, str]) -> list[str]:
     """Return the names of metadata that are missing after they were written to a container."""
-    if container != "mp4" or not metadata:  # the other containers hold any
+    if container not in ("mp4", "mov") or not metadata:  # the other containers hold any
         return []
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as probe:
+    with av.open(file, "w", format=container, container_options=_options(container, metadata)) as probe:
         probe.add_mux_stream("mpeg4", rate=25, width=16, height=16)
         probe.metadata.update(metadata)
         probe.start_encoding()
@@ -204,7 +215,7 @@ def assemble(
             files.atomic_write(target, overwrite=overwrite) as file,
             open_file(video.path) as source,
             open_file(folder.video_path(segments[0].number)) as first,
-            av.open(file, "w", format=container, container_options=_OPTIONS.get(container, {})) as output,
+            av.open(file, "w", format=container, container_options=_options(container, source.metadata)) as output,
         ):
             copies: dict[int, Any] = {}
             for stream in source.streams:

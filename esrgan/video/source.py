@@ -7,7 +7,7 @@ import itertools
 import math
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -29,6 +29,7 @@ _Y4M = "yuv4mpegpipe"
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # those that FFmpeg prefers ignore alpha
 _A_VIDEO = "a video"
 _MICROSECOND = Fraction(1, av.time_base)
+_SIMILAR_PRIMARIES = {1, 5, 6, 7}  # of BT.709, BT.601 and SMPTE 240M
 _MAX_DAMAGED_START = 1000  # packets without a frame before a video is given up
 
 
@@ -114,11 +115,19 @@ class ReadErrors:
     ended_early: str = ""
     is_uneven: bool = False
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether frames are missing or wrong.
+
+        Packets alone that the container marks do not say so: they are marked where intact parts are joined, too.
+        """
+        return bool(self.counts["packets"] or self.counts["frames"] or self.gaps)
+
     def notes(self) -> Iterator[str]:
         """Yield sentences for people to read."""
         if self.counts["packets"]:
             yield f"{format_count(self.counts['packets'], 'damaged packet')} skipped"
-        if self.counts["marked packets"]:
+        if self.is_damaged and self.counts["marked packets"]:
             yield f"{format_count(self.counts['marked packets'], 'damaged packet')} decoded as far as possible"
         if self.counts["frames"]:
             yield f"{format_count(self.counts['frames'], 'damaged frame')} upscaled as far as decoded"
@@ -132,14 +141,18 @@ class ReadErrors:
         if self.counts["other streams"]:
             yield f"{format_count(self.counts['other streams'], 'damaged packet')} of other streams skipped"
         if self.gaps:
-            more = f", and {format_count(len(self.gaps) - 1, 'more gap')}" if len(self.gaps) > 1 else ""
-            yield f"frames may be missing {self.gaps[0]}{more}"
+            yield f"frames may be missing {describe_gaps(self.gaps)}"
         if self.lost_start:
             yield f"the first {float(self.lost_start):.3f} s cannot be decoded, because their key frame is missing"
         if self.ended_early:
             yield f"the video ends early: {self.ended_early}"
         if self.is_uneven:
             yield "frames follow each other at varying intervals, which YUV4MPEG2 cannot state"
+
+
+def describe_gaps(gaps: Sequence[str]) -> str:
+    """Describe the first of some gaps and count the others."""
+    return gaps[0] + (f", and {format_count(len(gaps) - 1, 'more gap')}" if len(gaps) > 1 else "")
 
 
 class Video:
@@ -290,7 +303,8 @@ class Video:
         transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
         if transfer != colour.UNSPECIFIED and colour.curve(transfer) != colour.curve(video.transfer):
             return f"transfer characteristics {video.transfer}", f"{transfer}"
-        if colour.UNSPECIFIED not in (primaries, video.primaries) and primaries != video.primaries:
+        is_other = primaries != video.primaries and not {primaries, video.primaries} <= _SIMILAR_PRIMARIES
+        if colour.UNSPECIFIED not in (primaries, video.primaries) and is_other:
             return f"colour primaries {video.primaries}", f"{primaries}"
         return None
 

@@ -20,11 +20,12 @@ from esrgan import files, version
 from esrgan.console import log
 from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
+from esrgan.text import format_count
 from esrgan.video import muxing, pipeline
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
 from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, batches, make_ahead
 from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
-from esrgan.video.source import TimedFrame, Video, format_time, to_ticks
+from esrgan.video.source import TimedFrame, Video, describe_gaps, format_time, to_ticks
 
 _DECODED = 3  # frames that wait for the networks
 _MISSING_S = 1  # between two frames, or the last one and the end that the video states, if that is noted
@@ -437,8 +438,17 @@ def _note_missing_parts(video: Video, times: Sequence[int], last_duration: int, 
     num_uneven = sum(abs(each - step) > step / 2 for each in steps)
     if num_uneven * _EVEN_STEPS <= len(steps):  # otherwise a long step can be a picture that stands still
         pairs = itertools.compress(itertools.pairwise(times), (each > longest for each in steps))
-        ends = ([format_time(time * base - properties.begin) for time in pair] for pair in pairs)
-        errors.gaps = [f"between {before} and {after}" for before, after in ends]
+        gaps = [(before, after) for before, after in pairs]
+        ends = ([format_time(time * base - properties.begin) for time in pair] for pair in gaps)
+        named = [f"between {before} and {after}" for before, after in ends]
+        is_long = any((after - before - step) * base > _MISSING_S for before, after in gaps)
+        if is_long or errors.is_damaged or errors.counts["marked packets"]:
+            errors.gaps = named
+        elif named:  # as where a recording has left out a frame
+            log.info("%s: frames may be missing %s", video.path, describe_gaps(named))
+    if errors.counts["marked packets"] and not errors.is_damaged:
+        marked = format_count(errors.counts["marked packets"], "packet")
+        log.info("%s: %s marked as damaged, as where parts are joined", video.path, marked)
     last = (times[-1] + round(max(last_duration, step))) * base
     if end is None and properties.end is not None and properties.end - last > _MISSING_S:
         found, stated = (format_time(time - properties.begin) for time in (last, properties.end))

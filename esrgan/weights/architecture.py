@@ -23,7 +23,6 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 DENSE_CONV = re.compile(r"body\.(\d{1,4})\.rdb(\d{1,4})\.conv(\d{1,4})\.weight")
 
-IMAGE_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 MAX_INFLATION = 10  # bytes of tensors / bytes of the file that holds them
 
 _COMPACT_LAYER = re.compile(r"body\.(\d{1,4})\.(?:weight|bias)")
@@ -161,7 +160,6 @@ def _infer_compact(state: StateDict, place: str) -> CompactArchitecture:
             "the file is damaged or an unknown variant"
         )
     channels = first.shape[1]
-    _check_channels(channels, place)
     scale = math.isqrt(last.shape[0] // channels)
     if last.shape[0] != channels * scale**2:
         raise WeightsError(
@@ -170,13 +168,6 @@ def _infer_compact(state: StateDict, place: str) -> CompactArchitecture:
         )
     act_type = "prelu" if "body.1.weight" in state else "relu"
     return CompactArchitecture(scale, channels, num_feat=first.shape[0], num_conv=len(convs) - 2, act_type=act_type)
-
-
-def _check_channels(channels: int, place: str) -> None:
-    if channels not in IMAGE_CHANNELS:
-        raise WeightsError(
-            f"{place}: expected a network for images of 1, 3 or 4 channels, got {channels}; it is for other data"
-        )
 
 
 def _infer_rrdbnet(state: StateDict, place: str) -> RRDBNetArchitecture:
@@ -196,7 +187,6 @@ def _infer_rrdbnet(state: StateDict, place: str) -> RRDBNetArchitecture:
         shape = tuple(state[odd[0]].shape)
         raise WeightsError(f"{place}: expected {odd[0]} to have the shape of a convolution's weights, got {shape}")
     out_channels = state["conv_last.weight"].shape[0]
-    _check_channels(out_channels, place)
     rrdb_channels, in_channels = state["conv_first.weight"].shape[:2]
     is_colouriser = (in_channels, out_channels) == (1, 3)
     unshuffle = 1 if is_colouriser else math.isqrt(in_channels // out_channels)

@@ -28,7 +28,8 @@ from esrgan.weights.unsupported import describe_sets, guess_contents
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
 KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
-AVERAGED = re.compile("(?<![a-z])ema(?![a-z])|EMA|Ema(?![a-z])")  # in the keys of averaged weights
+_NEGATIONS = "".join(f"(?<!{word}[._-])" for word in ("non", "no", "not", "without", "before"))
+AVERAGED = re.compile(f"{_NEGATIONS}(?:(?<![a-z])ema(?![a-z])|EMA|Ema(?![a-z]))")  # in the keys of averaged weights
 MAX_DEPTH = 6  # of dictionaries in one another
 _Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path
 
@@ -102,10 +103,23 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
         inner = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
         waiting += [((*rank, _rank(key)), f"{path}.{key}".lstrip("."), each) for key, each in inner]
     best = min((rank for rank, _, _ in found), default=None)
+    raw = min(
+        ((rank, value) for rank, _, value in found if all(is_raw for is_raw, _ in rank)), default=None, key=_first
+    )
+    if raw is not None and not all(_shapes(value) == _shapes(raw[1]) for rank, _, value in found if rank == best):
+        best = raw[0]  # the averaged weights are those of another network
     chosen = {path: value for rank, path, value in found if rank == best}
     if len(chosen) > 1:
         raise WeightsError(f"{place}: expected one generator, got {describe_sets(chosen)}")
     return next(iter(chosen.values()), None)
+
+
+def _first(pair: tuple[_Rank, Any]) -> _Rank:
+    return pair[0]
+
+
+def _shapes(content: dict[str, Any]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in _select_tensors(content).items()}
 
 
 def _rank(key: str) -> tuple[bool, int]:

@@ -182,6 +182,10 @@ def test_existing_world_file_is_replaced_only_if_asked(tmp_path):
     assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4), overwrite=True) == []
     assert (tmp_path / "b.wld").read_text().startswith("0.25\n")
     assert copy_sidecars(tmp_path / "a.png", tmp_path / "b.png", (4, 4)) == []  # the file is as it should be
+    (tmp_path / "c.wld").mkdir()
+    assert copy_sidecars(tmp_path / "a.png", tmp_path / "c.png", (4, 4)) == [
+        "c.wld exists already and is kept, but does not fit c.png"
+    ]
     (tmp_path / "no").touch()
     assert copy_sidecars(tmp_path / "a.png", tmp_path / "no/b.png", (4, 4)) == [
         "b.wld cannot be written: Not a directory"

@@ -203,7 +203,7 @@ def test_value_for_no_data_follows_inverted_samples_and_palettes(tmp_path, photo
     image = images.read_image(target)
     assert image.no_data == expected
     assert notes == (
-        (f"value for no data ({stated}) not kept, because converted samples do not tell it from others",)
+        (f"value for no data ({stated}) not kept, because converted samples cannot hold it or tell it from others",)
         if expected is None
         else ()
     )

@@ -71,6 +71,8 @@ def test_earlier_outputs_are_skipped_as_inputs(tmp_path):
     ]
     assert [path.name for path in adjacent[1]] == ["a_sr.png"]
     # Files in the output folder are skipped too if it is below a folder that is searched.
+    with_suffix = plan_jobs([str(tmp_path)], tmp_path / "out", ending="r")  # a_sr is no output of a_s or the like
+    assert len(with_suffix[0]) == 2
     mirrored = plan_jobs([str(tmp_path)], tmp_path / "out")
     assert targets(mirrored, tmp_path) == [("a.png", "out/a_sr.png"), ("b_sr.png", "out/b_sr_sr.png")]
     # Also if they are named one by one, because a shell expands *.png to outputs too. A file whose name ends with _sr
@@ -188,6 +190,7 @@ def test_case_sensitivity_is_detected_on_the_disk(tmp_path):
         (tmp_path / "aB").symlink_to("Ab")  # imitates a file system that ignores case
         assert _is_case_insensitive(tmp_path / "Ab/01/02")
         (tmp_path / "Ab/x.png").touch()  # a file system of its own that does not
+        os.link(tmp_path / "Ab/x.png", tmp_path / "Ab/X.PNG")
         assert not _is_case_insensitive(tmp_path / "Ab")
     assert not _is_case_insensitive(Path("/"))
 

@@ -1062,7 +1062,7 @@ def test_a_complete_folder_of_segments_counts_its_frames(upscaler, tmp_path):
     ("missing", "notes"),
     [
         (range(150, 200), ["frames may be missing between 0:00:05.96 and 0:00:08"]),
-        ([150], ["frames may be missing between 0:00:05.96 and 0:00:06.04"]),
+        ([150], []),  # as in a recording that has left out a frame
         ([*range(150, 200), *range(300, 340, 2)], []),  # steps vary, so that the picture may stand still
     ],
 )
@@ -1071,6 +1071,15 @@ def test_gaps_of_videos_with_a_constant_rate_are_named(tmp_path, missing, notes)
     times = [40 * i for i in range(500) if i not in missing]
     upscale._note_missing_parts(video, times, 40, times[-1] + 1)
     assert list(video.errors.notes()) == notes
+
+
+@pytest.mark.parametrize("kind", ["frames", "packets", "marked packets"])
+def test_short_gaps_count_where_something_is_damaged(tmp_path, kind):
+    video = Video(write_video(tmp_path / "a.mkv", pictures(1)))
+    video.errors.counts[kind] = 1
+    times = [40 * i for i in range(500) if i != 150]
+    upscale._note_missing_parts(video, times, 40, times[-1] + 1)
+    assert "frames may be missing between 0:00:05.96 and 0:00:06.04" in list(video.errors.notes())
 
 
 def test_a_frame_that_an_mp4_shows_for_two_steps_is_no_gap(tmp_path):
@@ -1256,7 +1265,7 @@ def test_the_end_of_a_video_is_not_that_of_a_stale_tag(tags, end):
     assert source._find_end(container, SimpleNamespace(metadata=tags, duration=None), Fraction(0)) == Fraction(end)
 
 
-def test_packets_that_the_container_marks_as_damaged_are_counted(upscaler, tmp_path):
+def test_packets_that_the_container_marks_as_damaged_are_named(upscaler, tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.ts", pictures(10), codec="mpeg2video")
     content = path.read_bytes()
     cells = [content[i : i + 188] for i in range(0, len(content), 188)]
@@ -1265,7 +1274,10 @@ def test_packets_that_the_container_marks_as_damaged_are_counted(upscaler, tmp_p
     path.write_bytes(b"".join(cells))
     job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions())
     list(job.upscale())
-    assert any("damaged packet decoded as far as possible" in note for note in job.assemble())
+    texts = []
+    monkeypatch.setattr(upscale.log, "info", lambda text, *values: texts.append(text % values))
+    assert job.assemble() == []
+    assert texts == [f"{path}: 1 packet marked as damaged, as where parts are joined"]
 
 
 @pytest.mark.parametrize(("codec", "colours"), [("libvpx", (9, 16)), ("libvpx-vp9", (9, 16))])
@@ -1309,7 +1321,7 @@ def test_colours_become_grey_if_that_is_wanted(upscaler, tmp_path):
 def test_a_codec_without_the_resolution_of_colours_is_named(upscaler, tmp_path):
     path = write_video(tmp_path / "a.mkv", pictures(1, (64, 64)), pixel_format="yuv444p")
     job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions(codec="av1"))
-    assert "resolution of colours reduced; --codec h265 and ffv1 keep it" in job.notes()
+    assert "resolution of colours reduced" in job.notes()
     assert VideoJob(upscaler, path, tmp_path / "c.mkv", VideoOptions()).notes() == []
 
 
@@ -1430,6 +1442,13 @@ def test_metadata_of_any_name_are_kept_or_named(upscaler, tmp_path):
         assert all(key.lower() in notes[0].lower() for key in lost)
 
 
+def test_titles_in_mov_are_where_all_players_look(upscaler, tmp_path):
+    path = write_video(tmp_path / "a.mkv", pictures(2), metadata={"title": "T", "DIRECTOR": "D"})
+    notes = notes_of(upscaler, path, tmp_path / "b.mov")
+    assert b"\xa9nam" in (tmp_path / "b.mov").read_bytes()
+    assert any("DIRECTOR" in note for note in notes)
+
+
 def test_a_part_has_no_timecode_of_the_whole(upscaler, tmp_path):
     path = write_video(tmp_path / "a.mov", pictures(4), metadata={"timecode": "01:02:03:04"})
     for start, has_timecode in ((None, True), (Fraction("0.04"), False)):
@@ -1456,8 +1475,9 @@ def test_a_pixel_aspect_is_kept_or_named(upscaler, tmp_path, codec, suffix, is_k
     notes = notes_of(upscaler, path, tmp_path / f"b{suffix}", codec=codec)
     with av.open(str(tmp_path / f"b{suffix}")) as video:
         assert (video.streams.video[0].sample_aspect_ratio == Fraction(16, 11)) == is_kept
-    command = "`mkvpropedit b.webm --edit track:v1 --set display-width=186 --set display-height=96` adds it"
-    assert any(command.replace(".webm", suffix) in note for note in notes) != is_kept
+    sizes = "--set display-unit=3 --set display-width=64 --set display-height=33"  # 128 × 96 pixels of 16:11
+    command = f"`mkvpropedit {tmp_path}/b{suffix} --edit track:v1 {sizes}` adds it"
+    assert any(command in note for note in notes) != is_kept
 
 
 def test_a_pipe_states_the_pixel_aspect_and_names_what_is_lost(model, tmp_path):
@@ -1492,11 +1512,14 @@ def test_stereo_is_kept_or_named(tmp_path, aspect, suffix, is_kept):
         ("pcm_mulaw", "stream 1 (audio, pcm_mulaw, fra) not kept, because .mkv cannot hold it; -o FILE.mov may"),
         (
             "adpcm_ms",
-            "PyAV does not write it; try to add it afterwards: `ffmpeg -i b.mkv -i a.avi -map 0 -map 1:1 -c copy",
+            "PyAV does not write it; try to add it afterwards: `ffmpeg -i b.mkv -i 'a b.avi' -map 0 -map 1:1 -c copy",
         ),
     ],
 )
 def test_sound_that_is_not_written_is_named_with_a_way(monkeypatch, codec, text):
     monkeypatch.setattr(muxing, "_can_hold", lambda container, _: (codec, container) == ("pcm_mulaw", "mov"))
     stream = SimpleNamespace(type="audio", index=1, language="fra", codec_context=SimpleNamespace(name=codec))
-    assert text in muxing._describe_lost_stream(SimpleNamespace(path=Path("a.avi")), stream, Path("b.mkv"))
+    video = SimpleNamespace(path=Path("a b.avi"))
+    assert text in muxing._describe_lost_stream(video, stream, Path("b.mkv"), is_part=False)
+    if codec == "adpcm_ms":
+        assert "ffmpeg" not in muxing._describe_lost_stream(video, stream, Path("b.mkv"), is_part=True)

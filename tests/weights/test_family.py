@@ -156,10 +156,19 @@ def test_counters_and_zeros_beside_the_layers_are_ignored(tmp_path, architecture
 
 @pytest.mark.parametrize("channels", [2, 5])
 @pytest.mark.parametrize("architecture", [COMPACT, TINY, FOLDED])
-def test_networks_for_other_numbers_of_channels_are_refused(tmp_path, architecture, channels):
+def test_networks_for_other_numbers_of_channels_take_tensors_only(tmp_path, architecture, channels):
     torch.save(random_state(replace(architecture, img_channels=channels)), tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=f"expected a network for images of 1, 3 or 4 channels, got {channels}"):
-        load_generator(tmp_path / "a.pth")
+    upscaler = Upscaler.from_file(tmp_path / "a.pth", "cpu")
+    assert upscaler(torch.zeros(1, channels, 8, 8)).shape[1] == channels
+    with pytest.raises(WeightsError, match=f"expected a network for grey, RGB or RGBA, got {channels} channels; pass"):
+        upscaler(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_weights_that_are_not_averaged_or_of_another_network_are_not_preferred(tmp_path):
+    raw, other = random_state(TINY), random_state(COMPACT)
+    for key, value in (("params_non_ema", random_state(TINY)), ("no_ema", random_state(TINY)), ("netD_ema", other)):
+        torch.save({"params": raw, key: value}, tmp_path / "a.pth")
+        assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_hr.bias"], raw["conv_hr.bias"])
 
 
 def test_two_unknown_keys_with_tensors_are_not_guessed_at(tmp_path):
