@@ -13,12 +13,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hypothesis import settings
 
 from tests.helpers import images
-
-settings.register_profile("busy", deadline=None)  # examples may take any time on a busy machine
-settings.load_profile("busy")
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
