@@ -151,12 +151,9 @@ def _mend(page: Directory, file_size: int) -> Directory:
     """
     mended = dict(page)
     for tag in sorted(STRUCTURE & page.keys()):
-        if not tags.is_readable(page[tag]):
-            if tag in _NEEDED or (tags.get_integer(page, tags.PHOTOMETRIC, 1), tag) == (3, tags.COLOUR_MAP):
-                raise ValueError(f"the file is truncated, or damaged at tag {tag} ({name_tag(tag)})")
-            del mended[tag]
-    page = mended
-    mended = dict(page)
+        is_needed = tag in _NEEDED or (tags.get_integer(page, tags.PHOTOMETRIC, 1), tag) == (3, tags.COLOUR_MAP)
+        if is_needed and not tags.is_readable(page[tag]):
+            raise ValueError(f"the file is truncated, or damaged at tag {tag} ({name_tag(tag)})")
     if tags.get_integer(page, tags.ORIENTATION, 1) not in range(1, 9):
         del mended[tags.ORIENTATION]
     segment_tags = find_segment_tags(page)

@@ -275,3 +275,14 @@ def test_missing_tiles_of_palettes_have_its_colours(tmp_path):
     (tmp_path / "a.tif").write_bytes(data)
     indices[:, :16] = 7
     np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], palette.T[indices])
+
+
+def test_damaged_tags_that_are_not_needed_are_ignored(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    options = {"photometric": "rgb", "metadata": None, "extratags": [(293, "I", 1, 0, True)]}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    content = (tmp_path / "a.tif").read_bytes()
+    place = content.index(struct.pack("<HH", 293, 4))
+    (tmp_path / "a.tif").write_bytes(content[: place + 2] + b"\0\0" + content[place + 4 :])  # a type that no tag has
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], pixels)
+    np.testing.assert_array_equal(images.read_pixels(tmp_path / "a.tif", 3), pixels)

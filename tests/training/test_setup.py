@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from esrgan.errors import DatasetError, EsrganError, Problem
 from esrgan.losses import ContentLoss
 from esrgan.training import TrainOptions, train
 from esrgan.training.inputs import find_images
+from esrgan.training.options import check_options
 from esrgan.training.setup import make_networks, make_stage
 from esrgan.training.stages import Autocast
 from esrgan.training.validation import Losses
@@ -342,3 +344,9 @@ def test_a_cosine_schedule_needs_the_number_of_steps() -> None:
     losses = Losses(ContentLoss(), None, Autocast(CPU))
     with pytest.raises(EsrganError, match=r"pretraining\.sched: cosine needs the length of the stage in steps"):
         make_stage("pretraining", config, *make_networks(config, CPU), losses)
+
+
+def test_numbers_in_options_may_be_those_of_numpy_but_not_truth_values():
+    check_options(TrainOptions(max_steps=np.int64(5)))
+    with pytest.raises(EsrganError, match="max_steps: expected an integer of at least 1, got True"):
+        check_options(TrainOptions(max_steps=True))

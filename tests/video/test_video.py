@@ -1523,3 +1523,18 @@ def test_sound_that_is_not_written_is_named_with_a_way(monkeypatch, codec, text)
     assert text in muxing._describe_lost_stream(video, stream, Path("b.mkv"), is_part=False)
     if codec == "adpcm_ms":
         assert "ffmpeg" not in muxing._describe_lost_stream(video, stream, Path("b.mkv"), is_part=True)
+
+
+@pytest.mark.parametrize(("primaries", "is_change"), [(6, False), (1, False), (9, True)])
+def test_similar_primaries_are_no_change(tmp_path, primaries, is_change):
+    properties = {"colorspace": 6, "color_primaries": 5, "color_trc": 6}
+    video = Video(write_video(tmp_path / "a.mkv", pictures(1), properties=properties))
+    frame = next(iter(video.shots())).frame
+    other = SimpleNamespace(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        color_trc=frame.color_trc,
+        color_primaries=primaries,
+    )
+    assert (video._find_change(other) is not None) == is_change
