@@ -21,8 +21,9 @@ from esrgan.errors import Problem, VideoError
 from esrgan.text import describe_error, one_line
 from esrgan.video.colour import has_alpha
 from esrgan.video.encoding import CONTAINERS, VPX, Encoding
+from esrgan.video.opening import open_file
 from esrgan.video.segments import Segment, SegmentFolder, read_packets
-from esrgan.video.source import Video, open_file
+from esrgan.video.source import Video
 
 _ROUNDS_TIMES = ("matroska", "webm")
 _STATE_ASPECT = ("libx264", "libx265")  # encoders whose streams state the pixel aspect

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from esrgan.images.samples import is_grey
 from esrgan.inference import Upscaler
 from esrgan.video import colour
+from esrgan.video.decoding import TimedFrame
 from esrgan.video.encoding import Encoding
-from esrgan.video.source import TimedFrame
 
 Pixels = NDArray[Any]
 _Item = TypeVar("_Item")

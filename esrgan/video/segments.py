@@ -23,8 +23,9 @@ from av.video.frame import VideoFrame
 from esrgan import files
 from esrgan.errors import Problem, VideoError
 from esrgan.text import describe_error, one_line
+from esrgan.video.decoding import TimedFrame
 from esrgan.video.encoding import Encoding, fits
-from esrgan.video.source import TimedFrame, open_file
+from esrgan.video.opening import open_file
 
 FRAMES = 48  # of a segment; a fixed number, so that a resumed video has the same segments
 _MS = Fraction(1, 1000)

@@ -22,10 +22,12 @@ from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
 from esrgan.text import format_count
 from esrgan.video import muxing, pipeline
+from esrgan.video.decoding import TimedFrame, describe_gaps
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
+from esrgan.video.opening import format_time, to_ticks
 from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, batches, make_ahead
 from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
-from esrgan.video.source import TimedFrame, Video, describe_gaps, format_time, to_ticks
+from esrgan.video.source import Video
 
 _DECODED = 3  # frames that wait for the networks
 _MISSING_S = 1  # between two frames, or the last one and the end that the video states, if that is noted

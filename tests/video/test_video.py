@@ -25,8 +25,9 @@ from esrgan import Upscaler, upscale_video
 from esrgan.cli import inference as inference_command
 from esrgan.cli import video as video_command
 from esrgan.errors import EsrganError, VideoError
-from esrgan.video import VideoJob, VideoOptions, colour, encoding, muxing, pipeline, segments, source, upscale
-from esrgan.video.source import Video, _Deinterlacer
+from esrgan.video import VideoJob, VideoOptions, colour, encoding, muxing, opening, pipeline, segments, upscale
+from esrgan.video.decoding import _Deinterlacer
+from esrgan.video.source import Video
 from tests.helpers.models import make_model, run
 from tests.helpers.video import pictures, read_frames, read_video, to_frame, write_video
 
@@ -1203,8 +1204,8 @@ def test_packets_without_content_repeat_the_frame_before(upscaler, tmp_path, mon
 
     path = write_video(tmp_path / "a.mkv", pictures(10), codec="ffv1", pixel_format="bgr0")
     times = [time for time, _ in read_video(path)]
-    open_file = source.open_file
-    monkeypatch.setattr(source, "open_file", Container)
+    open_file = opening.open_file
+    monkeypatch.setattr(opening, "open_file", Container)
     *_, last = make(upscaler, path, tmp_path / "b.mkv", codec="ffv1")
     assert (last.frames, last.repeated) == (10, 3)
     assert [time for time, _ in read_video(tmp_path / "b.mkv")] == times
@@ -1262,7 +1263,7 @@ def test_a_last_frame_that_stands_still_is_no_early_end(tmp_path, times, duratio
 )
 def test_the_end_of_a_video_is_not_that_of_a_stale_tag(tags, end):
     container = SimpleNamespace(format=SimpleNamespace(name="matroska,webm"), duration=3_000_000)
-    assert source._find_end(container, SimpleNamespace(metadata=tags, duration=None), Fraction(0)) == Fraction(end)
+    assert opening.find_end(container, SimpleNamespace(metadata=tags, duration=None), Fraction(0)) == Fraction(end)
 
 
 def test_packets_that_the_container_marks_as_damaged_are_named(upscaler, tmp_path, monkeypatch):
