@@ -12,6 +12,9 @@ from typing import Any
 # More threads do not speed up networks of a few channels, which would wait for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Shells let background jobs ignore Ctrl-C, and their children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 import pytest
 
 from tests.helpers import images
