@@ -12,12 +12,14 @@ from typing import Any
 # More threads do not speed up networks of a few channels, which would wait for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Shells let background jobs ignore Ctrl-C, and their children inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import pytest
 
 from tests.helpers import images
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C work: shells let background jobs ignore it, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
