@@ -1,16 +1,25 @@
-"""Makes small videos for tests."""
+"""Makes, damages, upscales and reads small videos for tests."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pytest
 from av.video.frame import VideoFrame
 
+from esrgan import Upscaler, upscale_video
+from esrgan.errors import VideoError
+from esrgan.video import VideoJob, VideoOptions, VideoProgress, colour
+
 RATE = Fraction(25)
+MS = Fraction(1, 1000)
+INTERLACED = {"flags": "+ilme+ildct", "x264-params": "tff=1"}
 SAMPLE_RATE = 48_000
 
 
@@ -120,3 +129,73 @@ def read_frames(path: Path) -> list[VideoFrame]:
     """Return the decoded frames."""
     with av.open(str(path)) as video:
         return list(video.decode(video=0))
+
+
+def make(upscaler: Upscaler, source: Path, target: Path, **options: Any) -> list[VideoProgress]:
+    """Upscale a video, and return the progress after each frame."""
+    return list(upscale_video(upscaler, source, target, VideoOptions(**options)))
+
+
+def video_packets(path: Path) -> list[tuple[Any, ...]]:
+    """Return times, durations and contents of the packets of the first video stream."""
+    with av.open(str(path)) as video:
+        return [(p.pts, p.dts, p.duration, bytes(p)) for p in video.demux(video.streams.video[0]) if p.size]
+
+
+def colours(path: Path) -> np.ndarray:
+    """Return the frames (N, H, W, C) of an RGB video."""
+    return np.stack([colour.to_pixels(frame, colour.coding_of(frame)) for frame in read_frames(path)])
+
+
+def interrupt(upscaler: Upscaler, source: Path, target: Path, after: int) -> None:
+    """Upscale the first frames of a video."""
+    work = upscale_video(upscaler, source, target)
+    for _ in range(after):
+        next(work)
+    work.close()
+
+
+def message(upscaler: Upscaler, source: Path, target: Path, **options: Any) -> str:
+    """Return the message, of one line, with which a video is refused."""
+    with pytest.raises(VideoError) as error:
+        make(upscaler, source, target, **options)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def run_pipe(source: Path, model: Path, *options: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
+    """Upscale a video by the command to standard output."""
+    command = [sys.executable, "-m", "esrgan", "video", str(source), "-o", "-", "-m", str(model), "--device", "cpu"]
+    return subprocess.run([*command, *options], capture_output=True, **settings)
+
+
+def damage(video: Path, place: int = 1) -> None:
+    """Overwrite bytes of one of several intra-coded pictures, which the decoder conceals."""
+    content = bytearray(video.read_bytes())
+    with av.open(str(video)) as container:
+        packet = next(each for number, each in enumerate(container.demux(video=0)) if number == place)
+        begin = content.index(bytes(packet)) + packet.size // 3
+    content[begin : begin + 8] = b"\xff" * 8
+    video.write_bytes(content)
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Write TS files after one another, without a gap."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def write_part(path: Path, number: int, size: tuple[int, int] = (16, 24), options: Any = (), **settings: Any) -> Path:
+    """Write part ``number`` of a TS video: 10 frames of 40 ms."""
+    times, clock = [3600 * (10 * number + i) for i in range(10)], Fraction(1, 90_000)
+    options = {"bf": "0", **dict(options)}
+    return write_video(path, pictures(10, size), times=times, time_base=clock, options=options, **settings)
+
+
+def notes_of(upscaler: Upscaler, path: Path, target: Path, **options: Any) -> list[str]:
+    """Upscale a video, and return the notes before the work."""
+    job = VideoJob(upscaler, path, target, VideoOptions(**options))
+    list(job.upscale())
+    job.assemble()
+    return job.notes()

@@ -1,0 +1,248 @@
+"""Interruption, resumption and several processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from esrgan import Upscaler, upscale_video
+from esrgan.cli import video as video_command
+from esrgan.errors import EsrganError, VideoError
+from esrgan.video import VideoJob, VideoOptions, segments, upscale
+from esrgan.video.source import Video
+from tests.helpers.models import make_model, run
+from tests.helpers.video import (
+    colours,
+    damage,
+    interrupt,
+    make,
+    message,
+    pictures,
+    read_video,
+    video_packets,
+    write_video,
+)
+
+
+@pytest.mark.usefixtures("overlap")
+def test_an_interrupted_video_continues_and_ends_the_same(upscaler, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(150), sound=True)
+    make(upscaler, source, tmp_path / "whole.mkv")
+    target = tmp_path / "b.mkv"
+    interrupt(upscaler, source, target, 60)
+    assert not target.exists()
+    assert [path.name for path in sorted(tmp_path.glob("b.mkv.parts/*.mkv"))] == ["000000.mkv"]
+    interrupt(upscaler, source, target, 1)
+    first, *_, last = make(upscaler, source, target)
+    assert (first.frames, last.computed) == (48, 102)  # the first one is what there was
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+    assert read_video(target, "audio") == read_video(source, "audio")
+
+
+def test_another_model_or_other_options_do_not_continue(upscaler, tmp_path):
+    source, target = write_video(tmp_path / "a.mkv", pictures(50)), tmp_path / "b.mkv"
+    interrupt(upscaler, source, target, 49)
+    other = Upscaler.from_file(make_model(tmp_path / "other.pth", seed=1), "cpu")
+    for used, options, named in (
+        (other, {}, "another model;"),
+        (upscaler, {"crf": 30}, r"another options \(crf None, now 30\), another encoding; to begin again, delete"),
+    ):
+        with pytest.raises(VideoError, match=named):
+            make(used, source, target, **options)
+    assert len(list(tmp_path.glob("b.mkv.parts/*.mkv"))) == 1
+    make(upscaler, source, target)
+
+
+def test_a_video_that_cannot_be_entered_in_the_middle_is_decoded_from_its_beginning(upscaler, tmp_path, monkeypatch):
+    source, target = write_video(tmp_path / "a.mkv", pictures(60)), tmp_path / "b.mkv"
+    make(upscaler, source, tmp_path / "whole.mkv")
+    interrupt(upscaler, source, target, 50)
+    path = tmp_path / "b.mkv.parts" / "000000.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"last_digest": "other"}))
+    *_, last = make(upscaler, source, target)
+    assert last.computed == 12
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+def test_a_video_is_entered_only_where_the_same_frame_is_found_again(tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(60), options={"g": "25", "sc_threshold": "0"})
+    shots = list(Video(source).shots())
+    video = Video(source)
+    assert video.skip_to(shots[40].time, shots[40].digest())
+    assert [shot.time for shot in video.shots()] == [shot.time for shot in shots[41:]]
+    assert not video.skip_to(shots[40].time, shots[39].digest())
+    assert [shot.time for shot in video.shots()] == [shot.time for shot in shots]
+
+
+def test_a_damaged_segment_is_made_again(upscaler, tmp_path):
+    source, target = write_video(tmp_path / "a.mkv", pictures(100)), tmp_path / "b.mkv"
+    make(upscaler, source, tmp_path / "whole.mkv")
+    interrupt(upscaler, source, target, 97)
+    (tmp_path / "b.mkv.parts" / "000000.mkv").write_bytes(b"")
+    (tmp_path / "b.mkv.parts" / "000001.json").write_bytes(b"")
+    *_, last = make(upscaler, source, target)
+    assert last.computed == 100
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_at_most_a_segment(model, upscaler, tmp_path):
+    source, target = write_video(tmp_path / "a.mkv", pictures(200)), tmp_path / "b.mkv"
+    make(upscaler, source, tmp_path / "whole.mkv")
+    command = [sys.executable, "-m", "esrgan", "video", str(source), "-m", str(model), "-o", str(target)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for kills in range(6):
+        done = len([*tmp_path.glob("b.mkv.parts/0*.json")])
+        process = subprocess.Popen([*command, "--device", "cpu"], env=environment, stdout=subprocess.DEVNULL)
+        while len([*tmp_path.glob("b.mkv.parts/0*.json")]) == done and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(kills / 20)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert target.exists()
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+@pytest.mark.usefixtures("overlap")
+def test_processes_share_a_video(upscaler, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(150))
+    make(upscaler, source, tmp_path / "whole.mkv")
+    jobs = [VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) for _ in range(2)]
+    assert [list(job.upscale(i, 2))[-1].computed for i, job in enumerate(jobs)] == [96, 54]
+    jobs[0].assemble()
+    assert video_packets(tmp_path / "b.mkv") == video_packets(tmp_path / "whole.mkv")
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_makes_the_same_video(model, upscaler, tmp_path, capsys):
+    pytest.importorskip("ray")
+    source = write_video(tmp_path / "a.mkv", pictures(150), sound=True)
+    make(upscaler, source, tmp_path / "whole.mkv")
+    assert run(video_command, source, "-m", model, "-o", tmp_path / "b.mkv", "--device", "cpu", "--workers", 2) == 0
+    assert "up to 2 workers on CPU" in capsys.readouterr().out
+    assert video_packets(tmp_path / "b.mkv") == video_packets(tmp_path / "whole.mkv")
+    assert run(video_command, tmp_path / "none.mkv", "-m", model, "--workers", 2) == 2
+
+
+def test_a_second_process_is_refused(upscaler, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+    first, second = (VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) for _ in range(2))
+    work = first.upscale()
+    next(work)
+    with pytest.raises(EsrganError, match="another process works on this video"):
+        next(second.upscale())
+    work.close()
+
+
+@pytest.mark.usefixtures("overlap")
+def test_a_full_disk_loses_nothing(upscaler, tmp_path, monkeypatch):
+    source, target = write_video(tmp_path / "a.mkv", pictures(60)), tmp_path / "b.mkv"
+    make(upscaler, source, tmp_path / "whole.mkv")
+    original = segments.files.atomic_write
+
+    def full(path, **options):
+        if path.name.startswith("000001"):
+            raise OSError(28, "No space left on device")
+        return original(path, **options)
+
+    monkeypatch.setattr(segments.files, "atomic_write", full)
+    text = message(upscaler, source, target)
+    assert (
+        "No space left on device; check the folder and its free disk space, and run the same command to resume" in text
+    )
+    monkeypatch.undo()
+    *_, last = make(upscaler, source, target)
+    assert last.computed == 12
+    assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+def test_steady_videos_can_be_interrupted_too(upscaler, tmp_path):
+    frames = pictures(2)[[0] * 60].copy()
+    frames[::2] += 1
+    source = write_video(tmp_path / "a.mkv", frames, codec="ffv1", pixel_format="bgr0")
+    make(upscaler, source, tmp_path / "whole.mkv", steady=2.0)
+    work = upscale_video(upscaler, source, tmp_path / "b.mkv", VideoOptions(steady=2.0))
+    for _ in range(50):
+        next(work)
+    work.close()
+    make(upscaler, source, tmp_path / "b.mkv", steady=2.0)
+    np.testing.assert_array_equal(colours(tmp_path / "b.mkv"), colours(tmp_path / "whole.mkv"))
+    assert (np.diff(colours(tmp_path / "b.mkv").astype(int), axis=0) != 0).any(axis=(1, 2, 3)).nonzero()[
+        0
+    ].tolist() == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_not_a_folder_of_segments_is_left_alone(upscaler, tmp_path, kind):
+    source, place = write_video(tmp_path / "a.mkv", pictures(2)), tmp_path / "b.mkv.parts"
+    if kind == "folder":
+        place.mkdir()
+    mine = place / "mine.txt" if kind == "folder" else place
+    mine.write_text("precious")
+    assert "move it away, or choose another -o" in message(upscaler, source, tmp_path / "b.mkv")
+    assert mine.read_text() == "precious"
+
+
+def test_damage_before_an_interruption_is_reported_at_the_end(upscaler, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(segments.FRAMES + 2), options={"g": "1"})
+    damage(source)
+    first = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(itertools.islice(first.upscale(), segments.FRAMES + 1))
+    first.video.close()
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == ["1 damaged frame upscaled as far as decoded"]
+
+
+def test_segments_without_their_video_are_made_again(upscaler, tmp_path):
+    job = VideoJob(upscaler, write_video(tmp_path / "a.mkv", pictures(3)), tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    job.folder.video_path(0).unlink()
+    assert job.folder.find_segments() == {}
+
+
+@pytest.mark.usefixtures("overlap")
+def test_damage_belongs_to_the_segment_of_its_frame(upscaler, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(segments.FRAMES + 4), options={"g": "1"})
+    damage(source, segments.FRAMES + 1)  # decoded ahead, while the segment before is made
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert [segment.errors for segment in job.folder.find_segments().values()] == [{}, {"frames": 1}]
+
+
+def test_an_interrupted_deinterlacing_is_resumed(upscaler, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(segments.FRAMES + 4))
+    options = VideoOptions(deinterlace=True)
+    make(upscaler, source, tmp_path / "whole.mkv", deinterlace=True)
+    first = VideoJob(upscaler, source, tmp_path / "b.mkv", options)
+    list(itertools.islice(first.upscale(), segments.FRAMES + 1))
+    first.video.close()
+    job = VideoJob(upscaler, source, tmp_path / "b.mkv", options)
+    list(job.upscale())
+    assert job.assemble() == []
+    assert read_video(tmp_path / "b.mkv") == read_video(tmp_path / "whole.mkv")
+
+
+def test_a_complete_folder_of_segments_counts_its_frames(upscaler, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+    list(VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()).upscale())
+    again = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
+    assert [progress.frames for progress in again.upscale()] == [3]
+
+
+def test_a_video_that_was_replaced_by_one_of_the_same_size_does_not_continue(upscaler, tmp_path, monkeypatch):
+    monkeypatch.setattr(upscale, "_SAMPLE", 100)
+    path, target = write_video(tmp_path / "a.mkv", pictures(50), codec="ffv1"), tmp_path / "b.mkv"
+    interrupt(upscaler, path, target, 49)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 1000] = bytes(1000)
+    path.write_bytes(content)
+    assert "segments of another video" in message(upscaler, path, target)
