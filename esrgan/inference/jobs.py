@@ -52,7 +52,7 @@ class FileJob(Job[Path]):
 
 
 def plan_jobs(
-    paths: Sequence[str], out: Path | None, suffix: str | None = None, ending: str = OUTPUT_ENDING
+    paths: Sequence[str | Path], out: str | Path | None, suffix: str | None = None, ending: str = OUTPUT_ENDING
 ) -> tuple[list[FileJob], dict[Path, str]]:
     """Find the images and choose their outputs: ``<stem><ending><suffix>``, next to each input or in ``out``.
 
@@ -74,7 +74,9 @@ def plan_jobs(
 
     Raises:
         ImageError: If no path matches an image, or ``out`` is a file and does not fit the inputs.
+        TypeError: If ``paths`` is itself a path.
     """
+    out = None if out is None else Path(out)
     search = images.search_images(paths, images.SUFFIXES)
     if search.problems and not search.files:
         raise ImageError(search.problems)
@@ -94,10 +96,10 @@ def is_output_file(out: Path) -> bool:
     return out.suffix.lower() in images.SUFFIXES | FAMILIAR_SUFFIXES and not out.is_dir()
 
 
-def _find_only_file(paths: Sequence[str], out: Path, suffix: str | None) -> Path:
+def _find_only_file(paths: Sequence[str | Path], out: Path, suffix: str | None) -> Path:
     """Return the only input, whose output is the file ``out``."""
-    if len(paths) > 1 or not expand_user(paths[0]).is_file():
-        got = "several inputs" if len(paths) > 1 else "a folder or pattern"
+    if len(paths) != 1 or not expand_user(paths[0]).is_file():
+        got = "several inputs" if len(paths) > 1 else "a folder or pattern" if paths else "no input"
         remedy = f"choose a folder for the outputs, or create one named {out.name} first"
         raise ImageError(Problem(str(out), "a single input file for this output file", got, remedy))
     if suffix is not None and format_for_suffix(Path(f"x{suffix}")) != format_for_suffix(out):

@@ -590,3 +590,11 @@ def test_networks_of_every_kind_are_accepted(network):
     with torch.no_grad():
         expected = type(network).forward(network, low)
     torch.testing.assert_close(Upscaler(network, CPU)(low), expected)
+
+
+def test_arrays_of_one_row_or_pixel_with_any_strides_are_upscaled(upscaler):
+    row, pixel = pixels(1, 9, 3), pixels(1, 1, 3)
+    fields = np.zeros((1, 1), [("a", np.uint8), ("b", np.float32)])
+    fields["b"] = 0.25
+    for image in (np.flipud(row), pixel[::-1, ::-1], fields["b"], np.flipud(row.astype(np.float32) / 255)):
+        np.testing.assert_array_equal(upscaler(image), upscaler(image.copy()))
