@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,13 @@ from esrgan.weights.ncnn_writer import to_ncnn
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2}
 
 
+@contextmanager
+def _without_autocast() -> Iterator[None]:
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
+
+
+@_without_autocast()
 def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) -> float:
     """Write an ONNX graph: ``low`` (B, C, H, W) in [0, 1] → ``high`` (B, C, scale·H, scale·W), for any B, H and W.
 
@@ -73,6 +82,7 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
     return difference
 
 
+@_without_autocast()
 def export_program(
     file: GeneratorFile, path: str | Path, *, half: bool = False, device: torch.device | None = None
 ) -> float:

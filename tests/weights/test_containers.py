@@ -2,8 +2,10 @@ import io
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esrgan.models import RRDBNet, SRVGGNetCompact
-from esrgan.weights import load_generator, save_file
+from esrgan.weights import load_file, load_generator, save_file
 from tests.helpers.tiny_generator import (
     IN_TMP,
     OTHER,
@@ -334,3 +336,12 @@ def test_dictionaries_without_weights_are_rejected(tmp_path, content):
     path = tmp_path / "a.pth"
     torch.save(content, path)
     assert "no network was found" in load_error(path)
+
+
+def test_threads_that_load_weights_leave_warnings_on(tmp_path):
+    torch.save(STATE, tmp_path / "a.pth")
+    with warnings.catch_warnings():
+        filters = list(warnings.filters)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(load_file, [tmp_path / "a.pth"] * 200))
+        assert warnings.filters == filters
