@@ -15,7 +15,7 @@ from torch import Tensor
 from esrgan.console import log, progress
 from esrgan.devices import exact_float32
 from esrgan.errors import EsrganError, Problem, WeightsError
-from esrgan.files import atomic_write, write_bytes, write_error
+from esrgan.files import atomic_write, check_temporary_folder, write_bytes, write_error
 from esrgan.models import Generator
 from esrgan.text import describe_error, one_line
 from esrgan.weight_formats import DIALECT_KEYS
@@ -47,10 +47,11 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
         used for tracing.
 
     Raises:
-        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, or the file cannot
-            be written.
+        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, the file cannot be
+            written, or there is no folder for temporary files.
         ImportError: If the packages of ``esrgan[export]`` are not installed.
     """
+    check_temporary_folder()
     import onnxruntime
 
     path = Path(path)
@@ -103,9 +104,10 @@ def export_program(
         The largest difference from the generator's output, for images of other sizes than the one used for tracing.
 
     Raises:
-        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, or the file cannot
-            be compiled or written.
+        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, the file cannot be
+            compiled or written, or there is no folder for temporary files.
     """
+    check_temporary_folder()
     path = Path(path)
     network, low, sizes = _prepare_trace(file, half)
     network, low = network.to(device or "cpu"), low.to(device or "cpu")

@@ -100,6 +100,18 @@ def cache_dir() -> Path:
     return path
 
 
+def check_temporary_folder() -> None:
+    """Check that there is a folder for temporary files, which some libraries need as soon as they are imported.
+
+    Raises:
+        EsrganError: If there is none.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise EsrganError("no folder for temporary files can be written; set TMPDIR to one that can") from error
+
+
 def check_output_path(path: Path) -> None:
     """Create the folder of an output file and check that the file can be written, before hours of work.
 

@@ -18,6 +18,7 @@ from esrgan.images.find import FAMILIAR_SUFFIXES
 from esrgan.images.formats import format_for_suffix
 
 OUTPUT_ENDING = "_sr"  # appended to the stem of each output's name
+_ANY_SUFFIX = ".any"  # stands for all; without a suffix, ``..png`` would have no name
 Location = TypeVar("Location", Path, str)
 
 
@@ -150,20 +151,20 @@ class _Naming:
         """Yield the images that look like outputs of earlier runs."""
         out = None if self.out_dir is None else _resolve(self.out_dir)
         found: set[Path] = set()
-        outputs: set[Path] = set()  # without suffix
+        outputs: set[Path] = set()
         # An output has a longer name than its input, so shorter names come first.
         for source in sorted(self.relative_paths, key=lambda source: len(source.stem)):
             folder = _resolve(source.parent)
             asked_for = _resolve(source.parents[len(self.relative_paths[source].parts) - 1])
             is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
-            if is_in_out or self._identity(source.with_name(source.stem)) in outputs:
+            if is_in_out or self._identity(source.with_suffix(_ANY_SUFFIX)) in outputs:
                 found.add(source)
                 yield source
                 continue
             for stem, ending in itertools.product((source.stem, source.name), {self.ending, OUTPUT_ENDING} - {""}):
-                outputs.add(self._identity(self._target(source, stem, ending).with_suffix("")))
+                outputs.add(self._identity(self._target(source, stem, ending).with_suffix(_ANY_SUFFIX)))
                 if ending == OUTPUT_ENDING:  # of a run that wrote next to its inputs
-                    outputs.add(self._identity(source.with_name(f"{stem}{ending}")))
+                    outputs.add(self._identity(source.with_name(f"{stem}{ending}{_ANY_SUFFIX}")))
         if not self.ending:  # an input that is where its own output would be, and where that of another would be too
             own = {self._identity(source): source for source in self.relative_paths}
             for source in self.relative_paths:

@@ -94,6 +94,17 @@ def test_earlier_outputs_are_recognised_in_every_format(tmp_path):
     assert len([*tmp_path.iterdir()]) > 2 * len(images.SUFFIXES)
 
 
+@pytest.mark.parametrize("ending", ["_sr", ""])
+def test_names_may_consist_of_dots(tmp_path, ending):
+    names = ("..png", "...png", "._a.png")
+    write_files(*(tmp_path / name for name in names))
+    (tmp_path / "._sr.png").touch()
+    paths = [str(tmp_path / name) for name in (*names, "._sr.png")]
+    jobs, skipped = plan_jobs(paths, tmp_path / "out", None, ending)
+    assert [job.target.name for job in jobs] == [f".{ending}.png", f"..{ending}.png", f"._a{ending}.png"]
+    assert skipped == {tmp_path / "._sr.png": "output of an earlier run"}
+
+
 def test_output_folder_content_is_skipped_however_found(tmp_path):
     write_files(tmp_path / "a.png", tmp_path / "out/a_sr.png")
     write_files(tmp_path / "in/b.png")
