@@ -263,13 +263,13 @@ def _make_card(file: GeneratorFile, repo: str, licence: str, facts: ModelFacts, 
     metadata: dict[str, Any] = {"license": hub_licence}
     if hub_licence not in _HUB_LICENCES:
         metadata = {"license": "other", "license_name": licence}
-    tags = ["super-resolution", "esrgan", f"{architecture.scale_factor}x", *facts.tags]
+    tags = ["super-resolution", "esrgan", f"{file.scale:g}x", *facts.tags]
     metadata |= {"library_name": "esrgan", "pipeline_tag": "image-to-image", "tags": [*dict.fromkeys(tags)]}
     parameters = sum(value.numel() for value in file.state.values())
     channels = {1: "grey", 3: "RGB", 4: "RGB and alpha"}
     rows = {
         "network": f"{file.size}, {parameters:,} parameters",
-        "scale": f"×{architecture.scale_factor}",
+        "scale": f"×{file.scale:g}",
         "input": channels.get(architecture.in_channels, str(architecture.in_channels)),
         "output": channels.get(architecture.img_channels, str(architecture.img_channels)),
         "training": file.origin,
@@ -277,7 +277,7 @@ def _make_card(file: GeneratorFile, repo: str, licence: str, facts: ModelFacts, 
         "author": ", ".join(facts.authors),
         "licence": f"{licence}. {notice}" if notice else licence,
     }
-    description = facts.description or f"A ×{architecture.scale_factor} generator of the ESRGAN family."
+    description = facts.description or f"A ×{file.scale:g} generator of the ESRGAN family."
     card = _CARD + (_GAN_LIMITS if file.stage == "training" else "")
     return card.format(
         # JSON may contain characters that YAML refuses.

@@ -26,12 +26,13 @@ parser.add_argument("--precision", default="auto", help="as for inference.py (de
 parser.add_argument("--color-fix", choices=COLOR_FIXES, help="as for inference.py, against shifted colours")
 args = parser.parse_args()
 upscaler = Upscaler.from_file(args.model, precision=args.precision, color_fix=args.color_fix)
+scale = round(upscaler.scale)
 random = np.random.default_rng(0)
 for folder in ("hr", "lr"):
     (args.out / folder).mkdir(parents=True, exist_ok=True)
 for path in images.find_images([args.photos]):
     photo = images.read_pixels(path, 3)
-    height, width = (min(CROP, length // upscaler.scale * upscaler.scale) for length in photo.shape[:2])
+    height, width = (min(CROP, length // scale * scale) for length in photo.shape[:2])
     for number in range(args.crops):
         top = int(random.integers(0, photo.shape[0] - height + 1))
         left = int(random.integers(0, photo.shape[1] - width + 1))
@@ -39,7 +40,7 @@ for path in images.find_images([args.photos]):
         if high.exists():
             continue
         crop = np.ascontiguousarray(photo[top : top + height, left : left + width])
-        low = bicubic(crop, Fraction(1, upscaler.scale))
+        low = bicubic(crop, Fraction(1, scale))
         upscaled = upscaler(low)
         # After an interruption the LR image may exist without its HR image.
         images.write_pixels(args.out / "lr" / high.name, low, overwrite=True)

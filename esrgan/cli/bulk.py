@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     )
     models = upscaling_options.load_models(args)
     if args.outscale is not None:  # before any worker starts
-        count_passes(math.prod(model.architecture.scale_factor for model in models), args.outscale)
+        reduction = models[-1].architecture.scale_factor / models[-1].scale
+        count_passes(math.prod(model.scale for model in models), args.outscale, reduction)
     for line in upscaling_options.describe_skipped(skipped):
         log.info("%s", line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -219,9 +220,11 @@ def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
         if file.architecture.in_channels != file.architecture.img_channels:
             got = f"{file.architecture}, whose output has no reference"
             raise WeightsError(Problem(str(file.path), "a network for images with the same channels", got))
-    kinds = {(file.architecture.scale_factor, file.architecture.img_channels) for file in files.values()}
+        if not math.isclose(file.scale, round(file.scale), rel_tol=1e-3):
+            raise WeightsError(Problem(str(file.path), "a whole upscaling factor", f"×{file.scale:g}"))
+    kinds = {(round(file.scale), file.architecture.img_channels) for file in files.values()}
     if len(kinds) != 1:
-        got = ", ".join(f"{file.path}: {file.architecture}" for file in files.values()) or "none"
+        got = ", ".join(f"{file.path}: {file.size}" for file in files.values()) or "none"
         raise WeightsError(f"expected models of the same scale and number of channels, got {got}; test them separately")
     return kinds.pop()
 

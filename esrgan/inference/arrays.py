@@ -116,12 +116,11 @@ class _Work:
         self.upscaler = upscaler
         steps = upscaler.count_steps(*low)
         generators = upscaler.networks * (steps // len(upscaler.networks))
-        self.margins = plan_margins(generators, low, high, upscaler.options.seamless)
+        sizes = upscaler.chain.sizes(low, steps)
+        self.margins = plan_margins(generators, sizes, high, upscaler.options.seamless)
         # The rows and columns of the output that the last margins become.
-        scale, last = upscaler.computed_scale(*low), upscaler.networks[-1].scale_factor
         self.top, self.left = (
-            round(margin * last * new / (old * scale))
-            for margin, old, new in zip(self.margins[-1], low, high, strict=True)
+            round(margin * new / old) for margin, old, new in zip(self.margins[-1], sizes[-2], high, strict=True)
         )
 
     def add_margins(self, image: NDArray[Any]) -> NDArray[Any]:

@@ -6,6 +6,7 @@ While one image is upscaled, the next one is read and the previous one is writte
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -277,12 +278,13 @@ def _work_bytes(upscaler: Upscaler, image: ImageData, target: Path) -> int:
     copies = FILE_FORMATS[format_for_suffix(target)].encoder_copies
     encoding = _output_bytes(upscaler, replace(image, frames=(largest,))) * copies
     height, width = largest.shape[:2]
-    scale = 0
-    if upscaler.keeps_float_copies(height, width):
-        scale = upscaler.computed_scale(height, width)
-    elif upscaler.computed_scale(height, width) != upscaler.networks[-1].scale_factor or len(upscaler.networks) > 1:
-        scale = upscaler.computed_scale(height, width) // upscaler.networks[-1].scale_factor
-    return int(max(encoding, 8 * height * width * scale**2 * min(image.base_channels, 3)))
+    steps = upscaler.count_steps(height, width)
+    sizes = upscaler.chain.sizes((height, width), steps)[:-1]
+    generators = upscaler.networks * (steps // len(upscaler.networks))
+    kept = [math.prod(size) * each.scale_factor**2 for size, each in zip(sizes, generators, strict=True)]
+    if not upscaler.keeps_float_copies(height, width):
+        kept.pop()
+    return int(max(encoding, 8 * max(kept, default=0) * min(image.base_channels, 3)))
 
 
 def _output_bytes(upscaler: Upscaler, image: ImageData) -> int:

@@ -94,6 +94,11 @@ class GeneratorFile:
         return content | {key: value for key, value in optional.items() if value}
 
     @property
+    def scale(self) -> float:
+        """The upscaling factor of the output, a whole number unless ``outscale`` is another."""
+        return self.architecture.scale_factor if self.outscale is None else self.outscale
+
+    @property
     def size(self) -> str:
         """The network and the factor to which its output is reduced, as a short text."""
         return f"{self.architecture}, reduced to ×{self.outscale:g}" if self.outscale else str(self.architecture)

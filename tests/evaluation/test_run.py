@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,18 @@ def test_models_are_files_or_generators_with_names_of_any_kind(photos, model):
     assert single.datasets[0].scores("model", psnr_y) == result.scores("mine", psnr_y)
     assert not by_name.errors
     assert list(by_name.facts) == ["mine", "same", "conventions"]
+
+
+def test_a_model_that_reduces_its_output_is_measured_at_its_factor(photos, tmp_path):
+    wide = make_model(tmp_path / "x4.pth", scale=4)
+    reduced = replace(load_generator(wide), outscale=2.0)
+    other = load_generator(make_model(tmp_path / "x2.pth", scale=2))
+    result = esrgan.evaluate({"reduced": reduced, "x2": other}, [photos], "psnr", replace(CPU, num_shown=1))
+    assert not result.errors
+    (dataset,) = result.datasets
+    assert all(dataset.mean(method, dataset.metrics[0])[0] for method in ("bicubic", "reduced", "x2"))
+    with pytest.raises(EsrganError, match=r"x4.pth: expected a whole upscaling factor, got ×1.5"):
+        esrgan.evaluate({"odd": replace(reduced, outscale=1.5)}, [photos], options=CPU)
 
 
 def test_crops_for_the_report_need_no_output_folder(photos, model):
