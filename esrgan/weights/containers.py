@@ -22,14 +22,12 @@ from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn
 from esrgan.weights.architecture import MAX_INFLATION
-from esrgan.weights.dialects import has_generator
+from esrgan.weights.dialects import AVERAGED, has_generator
 from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
 KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
-_NEGATIONS = "".join(f"(?<!{word}[._-])" for word in ("non", "no", "not", "without", "before"))
-AVERAGED = re.compile(f"{_NEGATIONS}(?:(?<![a-z])ema(?![a-z])|EMA|Ema(?![a-z]))")  # in the keys of averaged weights
 MAX_DEPTH = 6  # of dictionaries in one another
 _Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path
 

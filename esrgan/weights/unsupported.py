@@ -48,16 +48,21 @@ GENERATOR_PARTS = (
 NORMALISED = r"\.(weight_(g|v|orig|u)|parametrizations\.weight\.(original\d?|0\._u))$"
 
 
+def find_known_network(names: Iterable[str]) -> str | None:
+    """Return the network that has tensors with these names, as ``guess_architecture``, if it is a known one."""
+    text = "\n".join(name.removeprefix("module.") for name in names)
+    return next((kind for kind, signs in NETWORKS if all(re.search(sign, text, re.MULTILINE) for sign in signs)), None)
+
+
 def guess_architecture(names: Iterable[str]) -> str:
     """Return the likely network of tensors with these names, with advice where there is any.
 
     The text completes an error message: "expected an ESRGAN generator, got …".
     """
     listed = list(names)
+    if known := find_known_network(listed):
+        return known
     text = "\n".join(name.removeprefix("module.") for name in listed)
-    for kind, signs in NETWORKS:
-        if all(re.search(sign, text, re.MULTILINE) for sign in signs):
-            return kind
     first = ", ".join(one_line(name) for name in listed[:3])
     tensors = "1 tensor" if len(listed) == 1 else f"{len(listed)} tensors"
     if re.search(NORMALISED, text, re.MULTILINE):
