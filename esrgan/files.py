@@ -179,26 +179,26 @@ def find_name_problem(path: Path) -> Problem | None:
     return None
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
     """Write a UTF-8 text file atomically, and create its folder if needed.
 
     Characters that stand for bytes of file names which are not UTF-8 are written as these bytes.
 
     Raises:
-        EsrganError: If it cannot be written.
+        EsrganError: If it cannot be written, or exists and ``overwrite`` is false.
     """
-    write_bytes(path, text.encode(errors="surrogateescape"))
+    write_bytes(path, text.encode(errors="surrogateescape"), overwrite=overwrite)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:
     """Write a file atomically, and create its folder if needed.
 
     Raises:
-        EsrganError: If it cannot be written.
+        EsrganError: If it cannot be written, or exists and ``overwrite`` is false.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
+        with atomic_write(path, overwrite=overwrite) as file:
             file.write(content)
     except OSError as error:
         raise write_error(path, error) from error

@@ -156,7 +156,7 @@ def format_for_suffix(path: Path) -> str:
         if path.suffix.lower() in file_format.suffixes:
             return name
     expected = f"one of the suffixes {' '.join(sorted(SUFFIXES))}"
-    raise ImageError(Problem(str(path), expected, repr(path.suffix), "use another suffix, or choose a --format"))
+    raise ImageError(Problem(str(path), expected, repr(path.suffix), "use another suffix"))
 
 
 def check_writable(

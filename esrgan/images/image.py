@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from esrgan.text import format_count, one_line
 
 DEFAULT_QUALITY = 95  # of lossy formats, on a scale of 1 to 100
+COLOUR_SPACE = "gamma or colour space"  # the label of what a file says of its colours besides a profile
 Dpi = tuple[float, float] | None  # resolution (x, y) in pixels per inch
 
 
