@@ -90,10 +90,13 @@ def cache_dir() -> Path:
     """Return the folder for cached results and downloads: $ESRGAN_CACHE, else esrgan in the user's cache folder.
 
     Raises:
-        EsrganError: If $ESRGAN_CACHE is not set and there is no home folder.
+        EsrganError: If $ESRGAN_CACHE is not set and there is no home folder, or it names a user who does not exist.
     """
     if folder := os.environ.get("ESRGAN_CACHE"):
-        return expand_user(folder)
+        path = expand_user(folder)
+        if path.parts[0].startswith("~"):
+            raise EsrganError(f"ESRGAN_CACHE: there is no user {path.parts[0][1:]}; set it to a folder for downloads")
+        return path
     path = expand_user(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "esrgan"
     if path.parts[0] == "~":  # the system does not know this user
         raise EsrganError("no home folder found; set ESRGAN_CACHE to a folder for downloads")

@@ -174,6 +174,9 @@ def test_tilde_is_the_home_folder(monkeypatch):
     assert files.cache_dir() == Path("/home/somebody/c/esrgan")
     monkeypatch.setenv("ESRGAN_CACHE", "~/d")
     assert files.cache_dir() == Path("/home/somebody/d")
+    monkeypatch.setenv("ESRGAN_CACHE", "~nouser/d")
+    with pytest.raises(EsrganError, match="ESRGAN_CACHE: there is no user nouser; set it to a folder"):
+        files.cache_dir()
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:

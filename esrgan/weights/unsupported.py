@@ -22,6 +22,7 @@ NETWORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (f"HAT{ONLY_ESRGAN}", (r"\.overlap_attn\.",)),
     (f"ATD{ONLY_ESRGAN}", (r"\.attn_atd\.",)),
     (f"DRCT{ONLY_ESRGAN}", (r"^layers\.0\.swin1\.",)),
+    (f"RGT{ONLY_ESRGAN}", (r"^before_RG\.", r"^layers\.0\.blocks\.0\.gamma$")),
     (f"DAT{ONLY_ESRGAN}", (r"^before_RG\.",)),
     (f"Swin2SR{ONLY_ESRGAN}", (r"\.residual_group\.blocks\.0\.attn\.logit_scale$",)),
     (f"SwinIR{ONLY_ESRGAN}", (r"^layers\.0\.residual_group\.blocks\.0\.",)),
@@ -71,7 +72,7 @@ def guess_architecture(names: Iterable[str]) -> str:
             "remove_weight_norm and parametrize.remove_parametrizations) and save the state_dict again"
         )
     if re.search(GENERATOR_PARTS, text, re.MULTILINE):
-        return f"{tensors} of one ({first}, …) but none of its dense blocks; the file is damaged"
+        return f"{tensors} of one ({first}, …) but none of its dense blocks; it is incomplete or another network"
     return f"{tensors} of another network ({first}, …)"
 
 

@@ -144,6 +144,14 @@ def test_unwritable_stdout_does_not_stop_the_run(model, tmp_path):
     assert "Traceback" not in process.stderr
 
 
+def test_a_full_disk_for_printed_results_is_one_line(model):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "esrgan", "info", model]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert process.returncode == 1
+    assert process.stderr == "error: standard output: cannot be written: No space left on device\n"
+
+
 @pytest.mark.slow
 def test_names_the_terminal_cannot_encode_are_escaped(model, tmp_path):
     write_files(tmp_path / "图.png", tmp_path / "b.png")
