@@ -6,14 +6,13 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from esrgan import images
 from esrgan.errors import ImageError, Problem
-from esrgan.files import expand_user
+from esrgan.files import expand_user, name_key
 from esrgan.images.find import FAMILIAR_SUFFIXES
 from esrgan.images.formats import format_for_suffix
 
@@ -142,7 +141,7 @@ class _Naming:
         self, relative_paths: Mapping[Path, Path], out_dir: Path | None, suffix: str | None, ending: str
     ) -> None:
         self.relative_paths, self.out_dir, self.suffix, self.ending = relative_paths, out_dir, suffix, ending
-        self._is_case_insensitive = functools.cache(_is_case_insensitive)
+        self._name_key = functools.cache(name_key)
 
     def find_earlier_outputs(self) -> Iterator[Path]:
         """Yield the images that look like outputs of earlier runs."""
@@ -202,7 +201,7 @@ class _Naming:
         # An output is written to where a link leads. Path.is_symlink() raises for a name that is too long.
         path = _resolve(path) if os.path.islink(path) else path  # noqa: PTH114
         folder = _resolve(path.parent)
-        return folder / (path.name.lower() if self._is_case_insensitive(folder) else path.name)
+        return folder / self._name_key(folder)(path.name)
 
 
 def _refuse_to_overwrite(source: Path, other: Path) -> Problem:
@@ -217,14 +216,3 @@ def _name_output(source: Path, stem: str, suffix: str | None, ending: str) -> st
 def _resolve(path: Path) -> Path:
     """Resolve symlinks as far as possible; ``Path.resolve`` would raise on a symlink loop."""
     return Path(os.path.realpath(path))
-
-
-def _is_case_insensitive(folder: Path) -> bool:
-    """Return whether the file system of a folder, which may not exist yet, ignores the case of names."""
-    for parent in (folder, *folder.parents):
-        with suppress(OSError), os.scandir(parent) as entries:
-            names = {entry.name for entry in entries if entry.name.isascii() and not entry.is_symlink()}
-            name = next((name for name in sorted(names) if name != name.swapcase()), None)
-            if name is not None:
-                return name.swapcase() not in names and (parent / name.swapcase()).exists()
-    return False
