@@ -16,6 +16,7 @@ from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.errors import WeightsError
+from esrgan.files import fold_name, replace_file
 from esrgan.weights import load_file, save_file
 
 STAGES = ("pretraining", "training")
@@ -58,21 +59,23 @@ class RunFiles:
             WeightsError: If the folder already has files of a run with this name.
         """
 
-        def is_taken(name: str) -> bool:
-            has_logs = (folder / "logs" / name).exists() and not may_have_logs
-            return has_logs or any(split_run(path.name)[0] == name for path in folder.glob("*"))
+        def find_run(name: str) -> str | None:
+            """Return the run that has this name, perhaps in another case, which some disks ignore."""
+            logs = (path.name for path in folder.glob("logs/*") if not (may_have_logs and path.name == name))
+            runs = (*(split_run(path.name)[0] for path in folder.glob("*")), *logs)
+            return next((run for run in runs if fold_name(run) == fold_name(name)), None)
 
         is_wrong = name is not None and (Path(name).name != name or name in ("", ".."))
         if is_wrong or len(os.fsencode(name or "")) > MAX_RUN_NAME:
             raise WeightsError(f"run name {name!r}: expected a part of a file name of at most {MAX_RUN_NAME} bytes")
-        if name is not None and is_taken(name):
-            remedy = "choose another name, or resume it with --resume auto"
-            if may_have_logs:
+        if name is not None and (run := find_run(name)):
+            remedy = f"choose another name, or resume it with --run-name {run} --resume auto"
+            if may_have_logs and run == name:
                 remedy = "it has no checkpoint to resume; choose another name, or move its files"
-            raise WeightsError(f"{folder}: already has a run named {name}; {remedy}")
+            raise WeightsError(f"{folder}: already has a run named {run}; {remedy}")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
-        return cls(folder, name or next(stamp for stamp in stamps if not is_taken(stamp)), scale, network)
+        return cls(folder, name or next(stamp for stamp in stamps if not find_run(stamp)), scale, network)
 
     def _path(self, stage: str, suffix: str) -> Path:
         return (
@@ -177,8 +180,8 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
     save_file(written, content)
     for age in range(keep - 1, 0, -1):
         if older(age - 1).exists():
-            older(age - 1).replace(older(age))
-    written.replace(path)
+            replace_file(older(age - 1), older(age))
+    replace_file(written, path)
     while (surplus := older(keep)).exists():  # keep_checkpoints was larger in an earlier part of the run
         surplus.unlink()
         keep += 1

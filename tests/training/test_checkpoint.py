@@ -81,6 +81,16 @@ def test_a_run_name_cannot_be_reused(tiny_config: Make, tmp_path: Path) -> None:
     assert read_records(tmp_path) == before
 
 
+@pytest.mark.parametrize("existing", ["test_RRDB_PSNR_x4.pth", "logs/test/log.jsonl"])
+@pytest.mark.parametrize("may_have_logs", [False, True])
+def test_a_run_name_in_another_case_is_refused(tmp_path: Path, existing: str, may_have_logs: bool) -> None:
+    """Windows and macOS would write both runs into the same files."""
+    (tmp_path / existing).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / existing).touch()
+    with pytest.raises(WeightsError, match=r"already has a run named test; .* with --run-name test --resume auto"):
+        RunFiles.new(tmp_path, 4, "Test", may_have_logs=may_have_logs)
+
+
 def test_a_run_whose_name_begins_like_another_is_another_run(tiny_config: Make, tmp_path: Path) -> None:
     others = ("mine_RRDB_small", "mine_RRDB_PSNR_x4", "mine_Compact_x")
     for name in others:
