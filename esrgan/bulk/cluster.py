@@ -128,7 +128,11 @@ def find_pending_jobs(
         sources |= {path: file for path, (file, _) in found.items()}
     if listed:
         named = {storage.local_stand_in(file): file for file in listed}
-        root = os.path.commonpath([path.parent for path in named])
+        try:
+            root = os.path.commonpath([path.parent for path in named])
+        except ValueError as error:  # on Windows
+            expected, remedy = "files on one drive", "list the files of each drive in a file of their own"
+            raise ImageError(Problem("--list", expected, "files on several drives", remedy)) from error
         relative_paths |= {path: path.relative_to(root) for path in named}
         sources |= {path: file if storage.is_uri(file) else str(path) for path, file in named.items()}
     if search.problems and not sources:

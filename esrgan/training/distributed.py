@@ -67,7 +67,8 @@ def process_group(device_name: str) -> Iterator[torch.device]:
             remedy = "choose one that all machines have, or leave out the machine that lacks it"
             raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
         # Flags and text are exchanged over gloo, which does not wait for the GPU.
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        has_nccl = device.type == "cuda" and dist.is_nccl_available()  # which PyTorch for Windows lacks
+        backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
         store = PrefixStore(key, store)
         with _translate_errors():
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size)

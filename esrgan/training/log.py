@@ -165,7 +165,10 @@ class RunLog:
     def add_image(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
         """Log a panel (H, W, 3) uint8, and write it to ``<stage>.png`` in place of the previous one."""
         with self._explain_write_errors():
-            images.write_pixels(self.folder / f"{stage}.png", panel, overwrite=True)
+            try:
+                images.write_pixels(self.folder / f"{stage}.png", panel, overwrite=True)
+            except EsrganError as error:  # such as a program that shows the previous one, and locks it on Windows
+                log.warning("%s; training continues", error)
             if self.use_tensorboard:
                 writer = self._tensorboard_writer(stage)
                 writer.add_image("validation/LR_bicubic_SR_HR", panel, step, dataformats="HWC")

@@ -289,6 +289,7 @@ def torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         A function that replaces torchrun by a script doing the given work, and returns the folder of its records.
     """
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
 
     def replace_python(work: str) -> Path:
@@ -343,6 +344,22 @@ def test_one_process_trains_when_requested(
     if launched:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     assert train_main([str(config_file), *arguments]) == 0
+    assert len(train_calls) == 1
+    assert not (folder / "arguments").exists()
+
+
+def test_one_gpu_is_used_without_nccl(
+    config_file: Path,
+    torchrun: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    train_calls: list[tuple[Config, TrainOptions]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As on Windows."""
+    folder = torchrun("")
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: False)
+    assert train_main([str(config_file)]) == 0
+    assert capsys.readouterr().out == "training on one GPU: this PyTorch has no NCCL, which several need\n"
     assert len(train_calls) == 1
     assert not (folder / "arguments").exists()
 

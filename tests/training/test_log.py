@@ -20,10 +20,11 @@ import pytest
 import torch
 from PIL import Image
 
+from esrgan import images
 from esrgan.config import Config
 from esrgan.config.schema import Logging
 from esrgan.console import show_messages
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, ImageError
 from esrgan.files import lock
 from esrgan.training import TrainOptions, train
 from esrgan.training.checkpoint import STAGE_LABELS, STAGES
@@ -183,6 +184,22 @@ def test_a_resumed_log_may_be_missing(tmp_path: Path) -> None:
     log = open_log(tmp_path / "new", stages=("training",), resumed_from=(7, True))
     log.close()
     assert read_lines(tmp_path / "new") == []
+
+
+def test_a_panel_that_cannot_be_replaced_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On Windows a program that shows the previous one may keep it open."""
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise ImageError(f"{path}: cannot be written")
+
+    monkeypatch.setattr(images, "write_pixels", refuse)
+    log = open_log(tmp_path)
+    with show_messages():
+        log.add_image("training", "GAN-based", 1, np.zeros((4, 6, 3), np.uint8))
+    log.close()
+    assert capsys.readouterr().err == f"warning: {tmp_path / 'training.png'}: cannot be written; training continues\n"
 
 
 def test_an_unwritable_log_is_an_error_with_its_folder(tmp_path: Path) -> None:
