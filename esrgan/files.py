@@ -39,6 +39,7 @@ _HELD_OPEN = (5, 32)  # Windows' errors for a file that another program has open
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # until another program, such as a virus scanner, closes a file
 _MAX_WINDOWS_PATH = 259  # characters, unless long paths are enabled
 _MOUNT_POINT = 0xA0000003  # st_reparse_tag of a junction
+_ALLOWED_CHARACTERS = 'leave out < > : " | ? *'  # which Windows does not allow in names
 # What file managers write into folders that they show.
 _LITTER = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 _locked: weakref.WeakSet[BinaryIO] = weakref.WeakSet()
@@ -240,8 +241,7 @@ def find_name_problem(path: Path) -> Problem | None:
                 place.lstat()
     except (OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.EINVAL:
-            remedy = 'leave out < > : " | ? *'
-            return Problem.failure(path, f"no file can have this name: {describe_error(error)}", remedy)
+            return Problem.failure(path, f"no file can have this name: {describe_error(error)}", _ALLOWED_CHARACTERS)
         length = len(os.fsencode(path.name))
         what = f"no file can have this name of {length} bytes: {describe_error(error)}"
         return Problem.failure(path, what, "use a shorter name or folder")
@@ -291,12 +291,15 @@ def describe_write_error(path: Path, error: OSError) -> Problem:
     if msvcrt and isinstance(error, FileNotFoundError) and length > _MAX_WINDOWS_PATH:
         what = f"the path of the temporary file has {length} characters, and Windows allows {_MAX_WINDOWS_PATH}"
         return Problem.failure(path, f"cannot be written: {what}", "use a shorter folder, or enable long paths")
-    remedy = "use shorter names" if error.errno == errno.ENAMETOOLONG else "check the folder and its free disk space"
-    if error.errno == errno.EINVAL:
-        remedy = 'leave out < > : " | ? *'
-    if _is_held_open(error):
-        remedy = "close the program that has it open"
-    return Problem.failure(path, f"cannot be written: {describe_error(error)}", remedy)
+    return Problem.failure(path, f"cannot be written: {describe_error(error)}", write_remedy(error))
+
+
+def write_remedy(error: Exception) -> str:
+    """Return what to do so that a file can be written, after the error of an attempt."""
+    if isinstance(error, OSError) and _is_held_open(error):
+        return "close the program that has it open"
+    remedies = {errno.ENAMETOOLONG: "use shorter names", errno.EINVAL: _ALLOWED_CHARACTERS}
+    return remedies.get(getattr(error, "errno", None) or 0, "check the folder and its free disk space")
 
 
 @contextmanager

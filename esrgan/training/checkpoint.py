@@ -16,7 +16,7 @@ from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.errors import WeightsError
-from esrgan.files import fold_name, replace_file
+from esrgan.files import describe_write_error, fold_name, replace_file
 from esrgan.weights import load_file, save_file
 
 STAGES = ("pretraining", "training")
@@ -169,7 +169,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
     ``keep`` is the number of checkpoints to keep, including the newest.
 
     Raises:
-        WeightsError: If it cannot be written; existing checkpoints are unchanged then.
+        WeightsError: If it cannot be written; existing checkpoints are kept then.
     """
 
     def older(age: int) -> Path:
@@ -178,13 +178,16 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
     # The new file gets a name of its own first, so a kill at any moment leaves a complete newest checkpoint.
     written = path.with_stem(f"{path.stem}_new")
     save_file(written, content)
-    for age in range(keep - 1, 0, -1):
-        if older(age - 1).exists():
-            replace_file(older(age - 1), older(age))
-    replace_file(written, path)
-    while (surplus := older(keep)).exists():  # keep_checkpoints was larger in an earlier part of the run
-        surplus.unlink()
-        keep += 1
+    try:
+        for age in range(keep - 1, 0, -1):
+            if older(age - 1).exists():
+                replace_file(older(age - 1), older(age))
+        replace_file(written, path)
+        while (surplus := older(keep)).exists():  # keep_checkpoints was larger in an earlier part of the run
+            surplus.unlink()
+            keep += 1
+    except OSError as error:
+        raise WeightsError(describe_write_error(path, error)) from error
 
 
 def find_newest_checkpoint(

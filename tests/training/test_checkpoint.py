@@ -12,7 +12,7 @@ import pytest
 from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.files import atomic_write
-from esrgan.training import loop, schedule
+from esrgan.training import checkpoint, loop, schedule
 from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, is_same_run, save_checkpoint
 from esrgan.weights import load_file, save_file
 from tests.helpers.runs import load_run_files, psnr_scores, read_records, run
@@ -123,6 +123,19 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
         assert steps() == list(range(step, max(0, step - 3), -1))
     save_checkpoint(path, {"params": {}, "step": 6}, 1)
     assert steps() == [6]
+
+
+def test_a_checkpoint_that_stays_open_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(source: Path, target: Path) -> None:
+        error = PermissionError(13, "It is being used by another process", str(source), None, str(target))
+        error.winerror = 32
+        raise error
+
+    monkeypatch.setattr(checkpoint, "replace_file", deny)
+    path = tmp_path / "a_checkpoint.pth"
+    message = r"a_checkpoint\.pth: cannot be written: It is being used .*; close the program that has it open"
+    with pytest.raises(WeightsError, match=message):
+        save_checkpoint(path, {"params": {}}, 2)
 
 
 def test_the_newest_checkpoint_of_a_configuration_or_run_is_found(tmp_path: Path) -> None:
