@@ -79,7 +79,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     data, perceptual_loss = load_inputs(config, options, start.stages, start.resume)
     if perceptual_loss is not None:
         perceptual_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    check_processes_agree(config, options, data)
+    check_processes_agree(config, options, data, perceptual_loss)
     if start.resume is not None:
         if found:
             check_same_experiment(config, start.resume, data[start.stage], found)
