@@ -1,7 +1,7 @@
 """Cache of decoded images: each image is decoded, checked and downscaled once; patches are cut from a memory map.
 
-A cache file is a header, followed by the HR and LR images as raw bytes. All processes of a machine share its pages. It is
-named by path, size and modification time of the image files. Images that are renamed may all have the same size and
+A cache file is a header, followed by the HR and LR images as raw bytes. All processes of a machine share its pages. It
+is named by path, size and modification time of the image files. Images that are renamed may all have the same size and
 time, so the header also has their change times, which renaming sets. If one differs, a digest of the files decides,
 because copies and permissions set it too.
 """
