@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from PIL import Image
 from torch.distributed import Store, TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from esrgan.errors import EsrganError
 from esrgan.models.vgg import torchvision_weights_path
 from esrgan.training import distributed, heartbeat
 from tests.helpers.runs import (
@@ -437,3 +439,44 @@ def test_the_chosen_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(str(device)))
     with distributed.process_group(name) as device:
         assert (str(device), chosen) == (name, current)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"MASTER_ADDR": None},
+            "MASTER_ADDR: expected an address, got ''; start the processes with torchrun, or unset",
+        ),
+        ({"RANK": "", "WORLD_SIZE": ""}, "RANK: expected a number, got ''"),
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT: expected a number, got 'abc'"),
+        ({"RANK": "1"}, "RANK: expected less than WORLD_SIZE 1, got 1"),
+        ({"MASTER_PORT": "99999"}, "MASTER_ADDR 127.0.0.1, MASTER_PORT 99999: this process cannot listen there ("),
+        (
+            {"MASTER_ADDR": "nohost.invalid"},
+            "MASTER_ADDR nohost.invalid, MASTER_PORT 29511: this process cannot listen",
+        ),
+    ],
+)
+def test_a_wrong_environment_of_torchrun_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], text: str
+) -> None:
+    right = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    for name, value in (right | changes).items():
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
+    with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
+        pass
+    assert text in str(caught.value)
+
+
+def test_an_occupied_port_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        for name, value in (rank_environment(0, port) | {"TORCHELASTIC_USE_AGENT_STORE": "False"}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
+            pass
+    text = f"MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: this process cannot listen there ("
+    assert str(caught.value).startswith(text)
+    assert str(caught.value).endswith("; correct them, or choose a free port, on all machines")
