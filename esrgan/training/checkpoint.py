@@ -67,8 +67,9 @@ class RunFiles:
         """
 
         def is_taken(name: str) -> bool:
-            has_logs = (folder / "logs" / name).exists() and not may_have_logs
-            return has_logs or any(split_run(path.name)[0] == name for path in folder.glob("*"))
+            log = folder / "logs" / name / "log.jsonl"
+            has_log = log.exists() and log.stat().st_size > 0  # it is empty if the run ended before its first record
+            return (has_log and not may_have_logs) or any(split_run(path.name)[0] == name for path in folder.glob("*"))
 
         def is_free(stamp: str) -> bool:
             if is_taken(stamp):

@@ -82,6 +82,16 @@ def test_a_run_name_cannot_be_reused(tiny_config: Make, tmp_path: Path) -> None:
     assert read_records(tmp_path) == before
 
 
+def test_a_run_that_logged_nothing_does_not_keep_its_name(tmp_path: Path) -> None:
+    log = tmp_path / "logs/mine/log.jsonl"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert RunFiles.new(tmp_path, 4, "mine").run == "mine"
+    log.write_text("{}\n")
+    with pytest.raises(WeightsError, match="already has a run named mine"):
+        RunFiles.new(tmp_path, 4, "mine")
+
+
 def test_a_run_whose_name_begins_like_another_is_another_run(tiny_config: Make, tmp_path: Path) -> None:
     others = ("mine_RRDB_small", "mine_RRDB_PSNR_x4", "mine_Compact_x")
     for name in others:
