@@ -115,7 +115,7 @@ FILE_FORMATS = {
         "heif", (".heic", ".heif", ".hif"), (8, 10), 16384, encoder_copies=5, metadata=(*_BLOCKS, "pixel_aspect")
     ),
 }
-_MOST_CUT_OFF = 0.25  # share of float samples outside 0 to 1, such as highlights, that other formats may cut off
+MOST_CUT_OFF = 0.25  # share of float samples outside 0 to 1, such as highlights, that other formats may cut off
 _MAX_BMP_BYTES = 2**32 - 2048  # of all rows; the header stores the file size in 32 bits
 # All suffixes are in lower case.
 SUFFIXES = frozenset(suffix for file_format in FILE_FORMATS.values() for suffix in file_format.suffixes)
@@ -231,7 +231,7 @@ def check_image_writable(
     check_writable(path, height, width, channels, dtype, len(sizes), bits=image.bits, reduce_depth=reduce_depth)
     if (name := format_for_suffix(Path(path))) == "TIFF":
         return
-    if share_cut_off(image) > _MOST_CUT_OFF:
+    if share_cut_off(image) > MOST_CUT_OFF:
         got = "float samples of another range, or without data"
         raise ImageError(Problem(str(path), f"samples from 0 to 1 for {name}", got, "write .tif, or scale them first"))
     if image.extra_bands:
