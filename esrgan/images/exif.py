@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esrgan.images.image import DpiChange, find_dpi_factors
 from esrgan.images.samples import peak_value, squeeze_grey
 
 _EXIF_DIRECTORY, _INTEROPERABILITY = 0x8769, 0xA005
@@ -39,8 +40,11 @@ def read_orientation(block: bytes, missing: int = 1) -> int:
     return missing
 
 
-def read_resolution(block: bytes) -> tuple[float, float] | None:
-    """Return the resolution (x, y) in pixels per inch in an EXIF block that starts with its TIFF header, if any."""
+def read_resolution(block: bytes, *, is_upright: bool = False) -> tuple[float, float] | None:
+    """Return the resolution (x, y) in pixels per inch in an EXIF block that starts with its TIFF header, if any.
+
+    EXIF describes the image as it is stored; the resolution of the upright image can be its reverse.
+    """
     order = ">" if block[:2] == b"MM" else "<"
     with suppress(struct.error, ZeroDivisionError, ValueError):
         (directory,) = struct.unpack_from(f"{order}I", block, 4)
@@ -48,7 +52,8 @@ def read_resolution(block: bytes) -> tuple[float, float] | None:
         inches = {2: 1.0, 3: 2.54}.get(entries.get(0x128, (2,))[0])
         (x, x_unit), (y, y_unit) = entries.get(0x11A, ()), entries.get(0x11B, ())
         if inches and x and y:
-            return x / x_unit * inches, y / y_unit * inches
+            found = x / x_unit * inches, y / y_unit * inches
+            return found[::-1] if is_upright and read_orientation(block) >= 5 else found
     return None
 
 
@@ -57,7 +62,7 @@ def adjust_exif(
     frame: NDArray[Any],
     factors: tuple[float, float],
     max_bytes: int | None = None,
-    dpi_factors: tuple[float, float] = (1.0, 1.0),
+    dpi_change: DpiChange = (1.0, 1.0),
 ) -> tuple[bytes | None, list[str]]:
     """Return an EXIF block for an upright image of a new size; everything else in the block stays in place.
 
@@ -70,13 +75,14 @@ def adjust_exif(
         frame: The image (H, W, C).
         factors: How many times larger height and width are than those of the upright image that was read.
         max_bytes: Largest size of a block; the thumbnail is left out, or else the whole block, if it is larger.
-        dpi_factors: By how much to multiply the vertical and the horizontal resolution.
+        dpi_change: How to change the resolution.
 
     Returns:
         The block, or None if it is too large, and notes on what was left out.
     """
     result, notes = bytearray(block), []
     order = ">" if block[:2] == b"MM" else "<"
+    dpi_factors = find_dpi_factors(dpi_change, read_resolution(block, is_upright=True))
     with suppress(struct.error):  # no reader finds an orientation in a damaged block either
         _adjust_directories(result, order, frame.shape[:2], factors, dpi_factors)
     with suppress(struct.error):

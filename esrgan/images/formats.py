@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -32,6 +33,7 @@ class FileFormat:
         is_compressed: Whether samples are written compressed; in TIFF they are if they were in the input.
         encoder_copies: How many times the samples of a frame its encoder holds in memory at least, as measured.
         metadata: The fields of ``ImageData`` that the format stores, of those in ``METADATA_NAMES``.
+        dpi_limits: Lowest and highest resolution in pixels per inch that it stores.
         max_exif_bytes: Largest size of an EXIF block; None if there is no limit.
         limitation: A note for the user on every file of the format.
     """
@@ -45,6 +47,7 @@ class FileFormat:
     is_compressed: bool = True
     encoder_copies: int = 0
     metadata: tuple[str, ...] = ()
+    dpi_limits: tuple[float, float] = (0.0, math.inf)
     max_exif_bytes: int | None = None
     limitation: str | None = None
 
@@ -52,9 +55,17 @@ class FileFormat:
 _BLOCKS = ("icc_profile", "exif", "xmp")
 METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 METADATA_NAMES |= {"dpi": "resolution", "pixel_aspect": "pixel aspect ratio"}
+_METRIC_LIMITS = 0.5 * 0.0254, (2**31 - 1) * 0.0254  # of resolutions in integers of pixels per metre
 _MAX_VIPS_ROWS = 100_000_000  # of all frames, which libvips stacks (VIPS_MAX_COORD)
 FILE_FORMATS = {
-    "PNG": FileFormat("png", (".png",), (8, 16), _MAX_VIPS_ROWS, metadata=(*_BLOCKS, "dpi", "pixel_aspect")),
+    "PNG": FileFormat(
+        "png",
+        (".png",),
+        (8, 16),
+        _MAX_VIPS_ROWS,
+        metadata=(*_BLOCKS, "dpi", "pixel_aspect"),
+        dpi_limits=_METRIC_LIMITS,
+    ),
     "JPEG": FileFormat(
         "jpeg",
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -62,6 +73,7 @@ FILE_FORMATS = {
         65500,  # JPEG_MAX_DIMENSION of libjpeg
         supports_alpha=False,
         metadata=tuple(METADATA_NAMES),
+        dpi_limits=(0.5, 0xFFFF),
         max_exif_bytes=0xFFFF - 8,  # the length of a segment, without the field that holds it and the name of EXIF
     ),
     "WEBP": FileFormat(
@@ -90,7 +102,15 @@ FILE_FORMATS = {
         supports_frames=True,
         metadata=tuple(METADATA_NAMES),
     ),
-    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, is_compressed=False, metadata=("icc_profile", "dpi")),
+    "BMP": FileFormat(
+        "bmp",
+        (".bmp", ".dib"),
+        (8,),
+        2**31 - 1,
+        is_compressed=False,
+        metadata=("icc_profile", "dpi"),
+        dpi_limits=_METRIC_LIMITS,
+    ),
     "TGA": FileFormat("tga", (".tga", ".icb", ".vda", ".vst"), (8,), 65535, encoder_copies=1),
     "DDS": FileFormat(
         "dds",
