@@ -35,8 +35,9 @@ def read_orientation(block: bytes, missing: int = 1) -> int:
         (directory,) = struct.unpack_from(f"{order}I", block, 4)
         for tag, place in _find_entries(block, order, directory):
             if tag == 0x112:
-                _, _, values = _read_numbers(block, order, place)
-                return values[0] if len(values) == 1 and 1 <= values[0] <= 8 else 1
+                layout, _, values = _read_numbers(block, order, place)
+                is_valid = layout[1:] in ("H", "I") and 1 <= values[0] <= 8  # others could not be reset
+                return int(values[0]) if is_valid else 1
     return missing
 
 
@@ -179,7 +180,7 @@ def _adjust_directories(
 def _set_number(block: bytearray, order: str, place: int, value: int) -> None:
     """Set the only number of an entry, which gets a larger type if it needs one."""
     kind, count = struct.unpack_from(f"{order}HI", block, place + 2)
-    if kind in (3, 4) and count == 1:
+    if _CODES.get(kind) in ("H", "I") and count == 1:
         kind = kind if value <= 0xFFFF else 4
         struct.pack_into(f"{order}HI{'H2x' if kind == 3 else 'I'}", block, place + 2, kind, 1, value)
 

@@ -10,7 +10,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from esrgan import images
 from esrgan.images.exif import adjust_exif
-from tests.helpers.image_files import noise, upscale
+from tests.helpers.image_files import HEIGHT, WIDTH, noise, upscale
 
 FRAME = np.full((64, 48, 3), 200, np.uint8)
 
@@ -156,3 +156,15 @@ def test_unreadable_exif_is_named(tmp_path, suffix):
     assert notes == ("unreadable EXIF not kept",)
     image = images.ImageData((noise(3),), exif=b"no EXIF at all")
     assert images.write_image(tmp_path / f"c.{suffix}", image) == ("unreadable EXIF not kept",)
+
+
+@pytest.mark.parametrize(("kind", "count"), [(1, 1), (6, 1), (8, 1), (9, 1), (3, 2), (4, 1), (11, 1), (13, 1)])
+@pytest.mark.parametrize("suffix", ["webp", "png", "jpg"])
+def test_an_orientation_of_any_type_is_applied_at_most_once(tmp_path, suffix, kind, count):
+    value = struct.pack("<f", 6.0) if kind == 11 else struct.pack("<I", 6)
+    block = b"II*\0\x08\0\0\0" + struct.pack("<HHHI", 1, 0x112, kind, count) + value + bytes(4)
+    Image.fromarray(noise(3)).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0" + block)
+    image = images.read_image(tmp_path / f"a.{suffix}")
+    images.write_image(tmp_path / f"b.{suffix}", image)
+    assert image.frames[0].shape[:2] == ((WIDTH, HEIGHT) if kind in (4, 13) else (HEIGHT, WIDTH))
+    assert images.read_image(tmp_path / f"b.{suffix}").frames[0].shape == image.frames[0].shape
