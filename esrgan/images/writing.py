@@ -86,7 +86,7 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
 
     Orientation and size in the metadata are set to those of the upright image.
     """
-    height, width, channels = image.frames[0].shape
+    height, width, _ = image.frames[0].shape
     notes = []
     had, bits = effective_bits(image.frames[0].dtype, image.bits), vips.output_bits(image, name)
     if had > bits:
@@ -104,9 +104,13 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
         labels += dict.fromkeys(block.label for block in image.native_blocks if block.label)
     if labels:
         notes.append(f"{name} cannot store {', '.join(labels)}")
-    if channels >= 3 and profile_space(image.icc_profile) == "GRAY":
-        lost.add("icc_profile")
-        notes.append("grey colour profile of an RGB image not kept")
+    if "icc_profile" not in lost and profile_space(image.icc_profile) == "GRAY":
+        if image.base_channels >= 3:
+            lost.add("icc_profile")
+            notes.append("grey colour profile of an RGB image not kept")
+        elif name in ("WEBP", "AVIF") or (name == "BMP" and image.has_alpha):
+            lost.add("icc_profile")
+            notes.append(f"grey colour profile not kept, because {name} stores such an image as RGB")
     exif = strip_exif_prefix(image.exif or b"")
     # These formats are turned by EXIF alone, so an orientation in XMP alone has not been applied.
     is_turned_by_exif = image.file_format in ("JPEG", "PNG", "WEBP")
