@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from esrgan.images.image import DpiChange, find_dpi_factors
 from esrgan.images.samples import peak_value, squeeze_grey
 
-_EXIF_DIRECTORY, _INTEROPERABILITY = 0x8769, 0xA005
+_EXIF_DIRECTORY, _GPS_DIRECTORY, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 _SUBJECTS = (0x9214, 0xA214)  # SubjectArea, SubjectLocation
 _CODES = {3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 13: "I"}  # types of numbers, as the module struct names them
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 # Tags of a thumbnail without compression that one in JPEG does not have (Exif 2.32, §4.6.8, table 21).
 _STRIP_TAGS = (0x100, 0x101, 0x102, 0x106, 0x111, 0x115, 0x116, 0x117, 0x11C)
 
@@ -225,16 +226,40 @@ def _replace_thumbnail(block: bytearray, order: str, link: int, frame: NDArray[A
 
 
 def _clear_thumbnail(block: bytearray, order: str, directory: int) -> bool:
-    """Clear the data of a thumbnail, and return whether there was one; at the end of a block it is cut off."""
+    """Clear the data of a thumbnail, and return whether there was one; at the end of a block it is cut off.
+
+    The data ends where other data begins, even if the block states that it is longer.
+    """
+    used = _find_used_parts(block, order)
     places = dict(_find_entries(block, order, directory))
     for start_tag, length_tag in ((0x201, 0x202), (0x111, 0x117)):
         if start_tag in places and length_tag in places:
             starts, lengths = (_read_numbers(block, order, places[tag])[2] for tag in (start_tag, length_tag))
             for start, length in sorted(zip(starts, lengths, strict=False), reverse=True):
-                if start >= 8 and not start <= directory < start + length:
-                    block[start : start + length] = bytes(length) if start + length < len(block) else b""
+                end = min(start + length, *(each for each, stop in used if stop > start), len(block))
+                if start < end:
+                    block[start:end] = bytes(end - start) if end < len(block) else b""
             return True
     return False
+
+
+def _find_used_parts(block: bytes | bytearray, order: str) -> list[tuple[int, int]]:
+    """Return where the header, the directories and their values begin and end."""
+    used, directories = {0: 8}, [*struct.unpack_from(f"{order}I", block, 4)]
+    while directories:
+        if (directory := directories.pop()) in used:
+            continue
+        with suppress(struct.error):
+            (count,) = struct.unpack_from(f"{order}H", block, directory)
+            used[directory] = end = directory + 2 + 12 * count + 4
+            for tag, place in _find_entries(block, order, directory):
+                kind, number, start = struct.unpack_from(f"{order}HII", block, place + 2)
+                if tag in (_EXIF_DIRECTORY, _GPS_DIRECTORY, _INTEROPERABILITY):
+                    directories.append(start)
+                elif (size := number * _TYPE_BYTES.get(kind, 0)) > 4:
+                    used[start] = max(start + size, used.get(start, 0))
+            directories += struct.unpack_from(f"{order}I", block, end - 4)
+    return list(used.items())
 
 
 def make_thumbnail(frame: NDArray[Any]) -> tuple[bytes, tuple[int, int]]:

@@ -83,6 +83,24 @@ def test_thumbnail_is_left_out_before_exif():
     assert notes[-1] == "EXIF not kept, because it has more than 60000 bytes"
 
 
+@pytest.mark.parametrize("excess", [30, 10**6])
+def test_a_thumbnail_that_is_said_to_be_too_long_ends_where_other_data_begins(excess):
+    jpeg = small_jpeg()
+    place = 8 + 2 + 24 + 4 + 2 + 24 + 4
+    first = struct.pack("<HHHII", 2, 0x10F, 2, 12, place + len(jpeg)) + struct.pack(
+        "<HHII", 0x8769, 4, 1, place + len(jpeg) + 12
+    )
+    second = struct.pack("<HHHII", 2, 0x201, 4, 1, place) + struct.pack("<HHIII", 0x202, 4, 1, len(jpeg) + excess, 0)
+    inner = struct.pack("<HHHII", 1, 0x9003, 2, 20, place + len(jpeg) + 30) + bytes(4) + b"2024:01:02 03:04:05\0"
+    block = b"II*\0\x08\0\0\0" + first + struct.pack("<I", 38) + second + jpeg + b"Some maker \0" + inner
+    after, _ = adjust_exif(block, FRAME, (4, 4))
+    exif = Image.Exif()
+    exif.load(after)
+    assert (exif[0x10F], exif.get_ifd(0x8769)[0x9003]) == ("Some maker ", "2024:01:02 03:04:05")
+    assert read_thumbnail(after)[0].size == (48, 64)
+    assert jpeg not in after
+
+
 def test_further_images_are_named():
     block = bytearray(with_thumbnail(small_jpeg()))
     place = 26 + 2 + 36
