@@ -126,6 +126,10 @@ def describe_structure(text: bytes) -> str | None:
         return "ImageJ"
     if text.startswith(b'{"shape"'):
         return "tifffile"
+    if text.startswith(b"Aperio"):
+        return "Aperio"
+    if b"DPUfsImport" in text[:1000]:
+        return "Philips"
     if b"<OME" in text[:1000] or b":OME" in text[:1000]:
         # Such a description can name other files, or say that the pixels are within itself.
         return "OME-XML in several files" if b"<UUID" in text or b"BinData" in text else "OME-XML"

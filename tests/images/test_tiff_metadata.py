@@ -288,3 +288,17 @@ def test_damaged_labels_of_imagej_are_named(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", noise(1)[..., 0], description="ImageJ=1.5\n", extratags=extra, **PLAIN)
     _, notes = upscale(tmp_path / "a.tif")
     assert notes == ("not kept: labels of ImageJ",)
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        ("Aperio", "Aperio Image Library v11.2.1\r\n46000x32914 (240x240)|AppMag = 20|MPP = 0.4990"),
+        ("Philips", '<?xml version="1.0"?><DataObject ObjectType="DPUfsImport">DICOM_PIXEL_SPACING</DataObject>'),
+    ],
+)
+def test_sizes_of_pixels_that_scanners_describe_are_named(tmp_path, program, text):
+    tifffile.imwrite(tmp_path / "a.tif", noise(3), photometric="rgb", description=text, **PLAIN)
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes == (f"not kept: description of {program}",)
+    assert 270 not in first_tags(target)
