@@ -223,6 +223,8 @@ def check_writable(
         refuse(f"at most {_MAX_VIPS_ROWS:,} rows", f"{frames} frames of {height}", "write its frames one by one")
     if max(height, width) > limits.max_side:
         refuse(f"at most {limits.max_side} pixels per side", f"{width}×{height}", "write .png or .tif")
+    if path.suffix.lower() == ".pgm" and channels > 2:
+        refuse("a grey image (.pgm)", "an RGB image", "write .ppm")
     if name == "BMP" and height * (width * (4 if channels == 2 else channels) + 3) > _MAX_BMP_BYTES:
         refuse("at most 4 GiB", f"{width}×{height} pixels", "write .png or .tif")
     depth = effective_bits(np.dtype(dtype), bits)
