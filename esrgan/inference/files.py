@@ -216,6 +216,9 @@ def _check_output(job: FileJob, options: FileOptions) -> FileResult | None:
         return FileResult(job, Problem.failure(job.target, "is a folder", "remove it or choose another output folder"))
     if options.skip_existing and job.target.is_file():
         return FileResult(job, is_skipped=True)
+    if job.keeps_target:
+        remedy = "choose another suffix or folder for the output, or --skip-existing if it is the output"
+        return FileResult(job, Problem.failure(job.source, f"its output would overwrite {job.target}", remedy))
     if options.overwrite:
         return None
     if not job.target.exists():

@@ -12,8 +12,8 @@ from esrgan.training import distributed
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.stages import Stage
 
-# Consecutive bad steps that cause a rollback. In float16, the loss scale starts at 2^16 and may skip up to 16 steps.
-MAX_BAD_STEPS = 50
+MAX_SCALING_STEPS = 16  # skipped ones: in float16, the loss scale starts at 2^16 and may be halved as often
+MAX_BAD_STEPS = 50  # consecutive ones cause a rollback
 MAX_ROLLBACKS = 3  # consecutive ones, without a good state in between
 LEARNING_RATE_FACTOR = 0.5  # applied at each rollback
 # Larger content losses are absurd: images differ by at most 1, and the output of a random network by a little more.
@@ -64,13 +64,21 @@ class Recovery:
         self.values = torch.where(is_later, self.values if self.names == list(losses) else 0, values)
         self.names = list(losses)
 
+    def is_check_due(self, done: int) -> bool:
+        """Return whether to check, after ``done`` steps, if a rollback is needed, besides the checks at log lines."""
+        return done % MAX_BAD_STEPS == 0
+
     def needs_rollback(self) -> bool:
         """Return whether there were ``MAX_BAD_STEPS`` bad steps in a row in any process; waits for the device."""
         return distributed.any_rank(self.bad_steps.item() >= MAX_BAD_STEPS)
 
     def is_healthy(self, low: Tensor, high: Tensor) -> bool:
         """Return whether the last step was good and has left a generator with sane output on its batch."""
-        return self.has_sane_output(low, high) and not distributed.any_rank(bool(self.bad_steps > 0))
+        return self.has_sane_output(low, high) and not self.was_bad()
+
+    def was_bad(self) -> bool:
+        """Return whether the last step was bad in any process; waits for the device."""
+        return distributed.any_rank(bool(self.bad_steps > 0))
 
     @torch.no_grad()
     def has_sane_output(self, low: Tensor, high: Tensor) -> bool:

@@ -20,7 +20,7 @@ from esrgan.errors import DatasetError
 from esrgan.files import lock
 from esrgan.text import format_count
 from tests.helpers.archives import DiskUsage, png, run, tree
-from tests.helpers.image_pairs import random_image
+from tests.helpers.image_pairs import random_image, swap_names
 
 
 @pytest.fixture
@@ -75,17 +75,16 @@ def test_only_missing_or_outdated_lr_images_are_written(photos, capsys):
     assert "0 LR images to make" in run(capsys, photos, "--workers", 1)[1]
 
 
-def test_lr_images_follow_photographs_that_swap_their_names(tmp_path, capsys):
+@pytest.mark.parametrize("suffix", ["png", "bmp"])  # BMP files of one shape have one size
+def test_lr_images_follow_photographs_that_swap_their_names(tmp_path, capsys, suffix):
     folder, target = tmp_path / "photos", tmp_path / "photos_LR_x4"
     folder.mkdir()
     for name, seed in (("a", 1), ("b", 2)):
-        images.write_pixels(folder / f"{name}.png", random_image(16, 16, seed=seed) >> seed)
-        os.utime(folder / f"{name}.png", ns=(10**18, 10**18))  # as files of a package have
+        images.write_pixels(folder / f"{name}.{suffix}", random_image(16, 16, seed=seed) >> seed)
+        os.utime(folder / f"{name}.{suffix}", ns=(10**18, 10**18))  # as files of a package have
     run(capsys, folder, "--workers", 1)
     before = {name: images.read_pixels(target / f"{name}.png", 3) for name in "ab"}
-    (folder / "a.png").rename(folder / "c")
-    (folder / "b.png").rename(folder / "a.png")
-    (folder / "c").rename(folder / "b.png")
+    swap_names(folder / f"a.{suffix}", folder / f"b.{suffix}")
     assert "2 LR images to make" in run(capsys, folder, "--workers", 1)[1]
     assert np.array_equal(images.read_pixels(target / "a.png", 3), before["b"])
     assert np.array_equal(images.read_pixels(target / "b.png", 3), before["a"])

@@ -20,7 +20,7 @@ from esrgan import images
 from esrgan.data import find_pairs, quality, tile_choice, tiles
 from tests.data.test_quality import code, texture
 from tests.helpers.archives import DiskUsage, run, tree
-from tests.helpers.image_pairs import random_image, write_image
+from tests.helpers.image_pairs import random_image, swap_names, write_image
 
 
 @pytest.fixture
@@ -325,6 +325,20 @@ def test_tiles_of_another_image_are_written_again(photos, tmp_path, capsys):
     cut(capsys, out, other, photos)
     tile = images.read_pixels(out / "photos_2/x_s001.png", 3)
     assert np.array_equal(tile, images.read_pixels(photos / "x.png", 3)[:64])
+
+
+def test_tiles_follow_photographs_that_swap_their_names(tmp_path, capsys, small_tiles):
+    out, folder = tmp_path / "tiles", tmp_path / "photos"
+    paths = [folder / "a.bmp", folder / "b.bmp"]  # of one size
+    for path, seed in zip(paths, (1, 2), strict=True):
+        write_image(path, random_image(64, 64, seed=seed))
+        os.utime(path, (10**9, 10**9))
+    cut(capsys, out, folder)
+    swap_names(*paths)
+    cut(capsys, out, folder)
+    for path in paths:
+        tile = images.read_pixels(out / f"photos/{path.stem}_s001.png", 3)
+        assert np.array_equal(tile, images.read_pixels(path, 3))
 
 
 def test_tiles_of_folders_with_the_same_numbers_are_hr_images(tmp_path, capsys, small_tiles):

@@ -288,6 +288,29 @@ def test_checking_wandb_offline_starts_no_process(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("private_wandb")
 @pytest.mark.slow
+def test_a_project_that_wandb_refuses_is_an_error_before_anything_is_written(
+    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    config = Config.model_validate(tiny_config(logging={"wandb": "offline", "wandb_project": "my/proj"}))
+    with pytest.raises(EsrganError) as caught:
+        train(config, TrainOptions(out_dir=tmp_path / "out", run_name="first", device="cpu"))
+    assert str(caught.value).startswith("logging.wandb_project: ")
+    assert str(caught.value).endswith("; choose another name")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("private_wandb")
+@pytest.mark.slow
+def test_wandb_accepts_a_run_of_any_name(tmp_path: Path) -> None:
+    import wandb
+
+    open_log(tmp_path / "logs", run=" lr=1e-4:seed#1,'?;%", wandb="offline").close()
+    wandb.teardown()
+    assert list((tmp_path / "logs").glob("wandb/offline-run-*-lr=1e-4-seed-1-----*"))
+
+
+@pytest.mark.usefixtures("private_wandb")
+@pytest.mark.slow
 def test_wandb_online_without_a_login_is_an_error(
     tiny_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,35 @@ def test_a_stage_that_ends_broken_saves_nothing(
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
+def test_a_stage_without_a_good_step_fails(tiny_config: Make, tmp_path: Path) -> None:
+    with bad_steps(*range(6)), pytest.raises(TrainingError) as caught:
+        run(tiny_config(), tmp_path, stage="pretraining")
+    text = str(caught.value)
+    assert "pretraining: every step from 1 to 6 diverged, the first with content_loss nan" in text
+    assert "; nothing was learned; lower pretraining.lr" in text
+    assert not list(tmp_path.glob("*_x4.pth"))
+
+
+def test_a_stage_that_ends_with_bad_steps_warns(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with bad_steps(1, 4, 5):
+        assert run(tiny_config(), tmp_path, stage="pretraining") is True
+    err = capsys.readouterr().err
+    assert "warning: pretraining: every step from 5 to 6 diverged" in err
+    assert err.endswith("; the model is that of step 4\n")
+
+
+@pytest.mark.usefixtures("early_rollback")
+def test_rollbacks_do_not_wait_for_log_lines(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(pretraining={"num_steps": 18}, logging={"interval": 100}, validation_interval=100)
+    with bad_steps(*range(4, 18)), pytest.raises(TrainingError, match=r"3 rollbacks to step 0 .* did not help"):
+        run(config, tmp_path, stage="pretraining")
+    assert "every step from 5 to 9 diverged" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("early_rollback")
 @pytest.mark.slow
 def test_a_rollback_counts_bad_steps_from_before_a_larger_batch(
