@@ -134,6 +134,14 @@ def low_precision_dtype(device: torch.device, name: str = "auto") -> torch.dtype
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device; on CUDA without waiting for pending work there.
+
+    With ``non_blocking``, MPS would read from the CPU's tensor later, when its memory may have another content.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def move_to_cpu(value: Any, *, copy: bool = False) -> Any:
     """Return nested dictionaries and lists with all tensors on the CPU; with ``copy``, none shares its memory."""
     if isinstance(value, torch.Tensor):

@@ -15,6 +15,7 @@ from esrgan.devices import (
     low_precision_dtype,
     select_device,
     select_local_device,
+    send,
 )
 from esrgan.errors import DeviceError
 from esrgan.inference import upscaler
@@ -207,3 +208,12 @@ def test_a_lack_of_memory_is_recognised_in_every_library(text):
 )
 def test_precisions_have_their_meaning_on_each_device(kind, precision, arithmetic):
     assert upscaler.choose_arithmetic(torch.device(kind), precision) == arithmetic
+
+
+@pytest.mark.parametrize(("kind", "is_asynchronous"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_only_cuda_receives_tensors_asynchronously(monkeypatch, kind, is_asynchronous):
+    """MPS reads from the memory of the CPU after it was released (issue 189690 of PyTorch)."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda _, *to, **options: calls.append((*to, options)))
+    send(torch.zeros(1), torch.device(kind))
+    assert calls == [(torch.device(kind), {"non_blocking": is_asynchronous})]

@@ -224,10 +224,14 @@ def _check_begun_stages(files: RunFiles, start: StartingPoint, found: Path | Non
 
 
 def make_autocast(config: Config, device: torch.device, *, low_precision: bool) -> Autocast:
-    """Choose the precision of forward passes, with a warning on devices where a low one is not faster."""
-    if not low_precision:
-        return Autocast(device)
-    dtype = low_precision_dtype(device, config.autocast_dtype)
+    """Choose the precision of forward passes, with a warning on devices where a low one is not faster.
+
+    If one process needs float16, because its GPU has no native bfloat16, all of them use it.
+    """
+    dtype = low_precision_dtype(device, config.autocast_dtype) if low_precision else None
+    # All processes ask. Of scaled and unscaled gradients the mean would be that of the scaled ones.
+    if distributed.any_rank(dtype == torch.float16):
+        dtype = torch.float16
     if dtype == torch.bfloat16 and not has_native_bfloat16(device):
         log.warning(f"-a: this {device.type} emulates bfloat16; expect it to be slower than without -a")
     return Autocast(device, dtype)
