@@ -192,6 +192,10 @@ def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -
 
     if due.model_epoch is not None and is_healthy:
         _save_model(run, state, files.epoch(name, due.model_epoch))
+    elif due.model_epoch is not None:
+        log.info(
+            f"{name}: the model of epoch {due.model_epoch} is not kept, because training diverged in its last step"
+        )
     if due.end:  # before the checkpoint, after which the stage counts as finished
         _save_model(run, state, files.model(name))
     # A model always comes with a checkpoint to resume from.
