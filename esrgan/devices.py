@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -183,7 +183,8 @@ def benchmark_convolutions(device: torch.device) -> Iterator[None]:
 
 
 _exact_lock = threading.Lock()
-_exact_blocks: list[str] = []  # what to restore: PyTorch's setting before each of the blocks that are running
+_exact_blocks = 0  # that are running
+_undo_exact: Callable[[], None]  # of the first of them
 
 
 @contextmanager
@@ -193,17 +194,42 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     By default PyTorch allows TF32, which rounds their factors to 10 bits. The setting belongs to the whole process, so
     while one thread is in such a block it applies to all threads.
     """
+    global _exact_blocks, _undo_exact
     if device.type != "cuda":
         yield
         return
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     with _exact_lock:
-        _exact_blocks.append(_exact_blocks[0] if _exact_blocks else convolutions.fp32_precision)
-        convolutions.fp32_precision = "ieee"
+        if _exact_blocks == 0:
+            _undo_exact = _disallow_tf32()
+        _exact_blocks += 1
     try:
         yield
     finally:
         with _exact_lock:
-            before = _exact_blocks.pop()
-            if not _exact_blocks:
-                convolutions.fp32_precision = before
+            _exact_blocks -= 1
+            if _exact_blocks == 0:
+                _undo_exact()
+
+
+def _disallow_tf32() -> Callable[[], None]:
+    """Let cuDNN compute convolutions in float32, and return a function that restores PyTorch's settings.
+
+    A setting that inherits from another one is read like a value of its own. Written back it would be one, and no
+    longer follow the other. So the setting above that of convolutions is changed, which does not reach a value of their
+    own.
+    """
+    cudnn: Any = torch.backends.cudnn
+    convolutions, own = cudnn.conv.fp32_precision, None
+    inherited = torch.backends.fp32_precision  # type: ignore[attr-defined]
+    above = "none" if cudnn.fp32_precision == inherited else cudnn.fp32_precision
+    cudnn.fp32_precision = "ieee"
+    if cudnn.conv.fp32_precision != "ieee":
+        own = convolutions
+        cudnn.conv.fp32_precision = "ieee"
+
+    def undo() -> None:
+        cudnn.fp32_precision = above
+        if own is not None:
+            cudnn.conv.fp32_precision = own
+
+    return undo
