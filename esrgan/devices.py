@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from esrgan.console import log
 from esrgan.errors import DeviceError
 from esrgan.machine import FreeCpus, cpu_quota
+from esrgan.text import format_count, one_line
 
 _USERS_THREADS = {"OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"}  # set how many, or where
 
@@ -24,13 +26,13 @@ def select_device(name: str) -> torch.device:
         name: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
 
     Returns:
-        A device that exists on this machine. PyTorch then uses no more threads than a CPU quota allows.
+        A device of this machine that can be used. PyTorch then uses no more threads than a CPU quota allows.
 
     Raises:
-        DeviceError: If the name is unknown or this machine has no such device.
+        DeviceError: If the name is unknown, or this machine has no such device or cannot use it.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = _find_usable_gpu() or ("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -42,12 +44,41 @@ def select_device(name: str) -> torch.device:
         if device.index is not None and device.index >= count:
             existing = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
             raise DeviceError(f"device {name}: this machine has only {existing}; choose another device")
+        if problem := find_gpu_problem(device):
+            raise DeviceError(f"device {name}: {problem}; choose another device")
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name}: this machine has no Apple GPU that PyTorch can use; use cpu")
     elif device.type not in ("cpu", "mps"):
         raise DeviceError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name}")
     _limit_threads()
     return device
+
+
+def _find_usable_gpu() -> str | None:
+    """Return the name of the first CUDA GPU that can be used, with a warning about each one before it."""
+    if not torch.cuda.is_available():
+        return None
+    for name in ["cuda", *(f"cuda:{number}" for number in range(1, torch.cuda.device_count()))]:
+        problem = find_gpu_problem(torch.device(name))
+        if problem is None:
+            return name
+        log.warning("device %s: %s; looking for another device", name, problem)
+    return None
+
+
+def find_gpu_problem(device: torch.device) -> str | None:
+    """Run something small on a CUDA GPU, and return why it cannot be used, or None."""
+    try:
+        torch.ones(1, device=device).item()  # needs a kernel, unlike zeros
+    except RuntimeError as error:
+        if "no kernel image" not in str(error):
+            return one_line(str(error).strip().partition("\n")[0].rstrip("."), 200)
+        capability, supported = torch.cuda.get_device_capability(device), ", ".join(torch.cuda.get_arch_list())
+        return (
+            f"its compute capability, {capability[0]}.{capability[1]}, is not among those that this PyTorch "
+            f"({torch.__version__}) supports: {supported}"
+        )
+    return None
 
 
 def _limit_threads() -> None:
@@ -85,12 +116,17 @@ def select_local_device(name: str) -> torch.device:
         The device. For "auto" and "cuda", its index is that of the process on this machine.
 
     Raises:
-        DeviceError: If the name is unknown or this machine has no such device.
+        DeviceError: As ``select_device``, or if there are more processes than GPUs.
     """
-    device = select_device(name)
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return select_device(f"cuda:{os.environ['LOCAL_RANK']}")
-    return device
+    rank, has_gpu = os.environ.get("LOCAL_RANK"), torch.cuda.is_available()
+    if rank is None or not (has_gpu and name in ("auto", "cuda")):
+        return select_device(name)
+    if int(rank) >= (count := torch.cuda.device_count()):
+        raise DeviceError(
+            f"device {name}: this machine has {format_count(count, 'GPU')}, but more processes were started; set "
+            f"--nproc-per-node of torchrun to {count} or less"
+        )
+    return select_device(f"cuda:{rank}")
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
