@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,7 +21,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from esrgan.console import log
-from esrgan.devices import select_local_device
+from esrgan.devices import is_out_of_memory, select_local_device
 from esrgan.errors import DeviceError, EsrganError, LostProcessError, Problem
 from esrgan.text import one_line
 from esrgan.training.heartbeat import Heartbeat
@@ -49,7 +50,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         This process's device.
 
     Raises:
-        DeviceError: If the device does not exist, or the processes have devices of different kinds.
+        DeviceError: If the device does not exist, the processes have devices of different kinds, or two share a GPU.
         EsrganError: If the environment variables of torchrun are wrong, or process 0 cannot be reached.
         LostProcessError: If another process has ended.
     """
@@ -68,6 +69,8 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         if len(set(kinds)) > 1:
             remedy = "choose one that all machines have, or leave out the machine that lacks it"
             raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
+        if device.type == "cuda":
+            _check_own_gpus(_heartbeat.all_gather_text("GPU", _place_of(device)))
         # Flags and text are exchanged over gloo, which does not wait for the GPU.
         has_nccl = device.type == "cuda" and dist.is_nccl_available()  # which PyTorch for Windows lacks
         backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
@@ -147,6 +150,27 @@ def _use_device(name: str) -> torch.device:
     return device
 
 
+def _place_of(device: torch.device) -> str:
+    """Return a text that only processes share whose GPU is the same."""
+    names = ("GROUP_RANK", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    return " ".join([str(device), "on", socket.gethostname(), *(os.environ.get(name, "") for name in names)])
+
+
+def _check_own_gpus(places: list[str]) -> None:
+    """Check that no two processes have the same GPU, which NCCL refuses.
+
+    Raises:
+        DeviceError: If they do.
+    """
+    place, count = Counter(places).most_common(1)[0]
+    if count > 1:
+        device, _, host = place.split()[:3]
+        remedy = "leave --device out, and start the processes by torchrun"
+        raise DeviceError(
+            Problem("--device", "a GPU for each process", f"{device} for {count} processes on {host}", remedy)
+        )
+
+
 def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
     """Return a key that process 0 generates and all processes share.
 
@@ -176,8 +200,11 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):  # of this process
+            raise
         failure = _heartbeat.failure() if _heartbeat is not None else ""
-        without_cpp_location = re.sub(r"\[\S+\.cc:\d+\] ", "", str(error))
+        text, _, of_nccl = str(error).partition("Last error:")
+        without_cpp_location = re.sub(r"\[\S+\.cc:\d+\] ", "", of_nccl.strip() or text)
         reason = one_line(without_cpp_location.partition(". ")[0], 160)
         raise LostProcessError(
             failure or f"another process of this run has ended or cannot be reached ({reason})"
