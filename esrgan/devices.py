@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from esrgan.console import log
-from esrgan.errors import DeviceError
+from esrgan.errors import DeviceError, LostDeviceError
 from esrgan.machine import FreeCpus, cpu_quota
 from esrgan.text import format_count, one_line
 
@@ -121,7 +121,7 @@ def select_local_device(name: str) -> torch.device:
     rank, has_gpu = os.environ.get("LOCAL_RANK"), torch.cuda.is_available()
     if rank is None or not (has_gpu and name in ("auto", "cuda")):
         return select_device(name)
-    if int(rank) >= (count := torch.cuda.device_count()):
+    if rank.isdecimal() and int(rank) >= (count := torch.cuda.device_count()):
         raise DeviceError(
             f"device {name}: this machine has {format_count(count, 'GPU')}, but more processes were started; set "
             f"--nproc-per-node of torchrun to {count} or less"
@@ -202,6 +202,32 @@ def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error is a lack of memory, for which PyTorch often raises a plain RuntimeError."""
     is_typed = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return is_typed or any(sign in str(error) for sign in _OUT_OF_MEMORY_SIGNS)
+
+
+@contextmanager
+def explain_lack_of_memory(device: torch.device, what: str) -> Iterator[None]:
+    """Raise a ``DeviceError`` that says for what the memory is too small, if the block runs out of it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{device}: not enough memory for {what}; close other programs or use another device"
+        ) from error
+
+
+def check_gpu_after(error: Exception, device: torch.device) -> None:
+    """Check that a GPU can still be used after an error; some make it unusable for the rest of the process.
+
+    Raises:
+        LostDeviceError: If it cannot.
+    """
+    if device.type == "cuda" and find_gpu_problem(device):
+        reason = one_line(str(error).strip().partition("\n")[0].rstrip("."), 200)
+        raise LostDeviceError(
+            f"{device}: the GPU failed ({reason}), and this process cannot use it any more; start the program again"
+        ) from error
 
 
 @contextmanager

@@ -130,6 +130,10 @@ class DeviceError(EsrganError):
     """Raised for a requested device that is not available."""
 
 
+class LostDeviceError(DeviceError):
+    """Raised when a GPU has failed, so that this process cannot use it any more."""
+
+
 class LostProcessError(TrainingError):
     """Raised when another process of a training run has ended or is unreachable, so this one cannot continue.
 

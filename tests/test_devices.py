@@ -318,3 +318,10 @@ def test_only_cuda_receives_tensors_asynchronously(monkeypatch, kind, is_asynchr
     monkeypatch.setattr(torch.Tensor, "to", lambda _, *to, **options: calls.append((*to, options)))
     send(torch.zeros(1), torch.device(kind))
     assert calls == [(torch.device(kind), {"non_blocking": is_asynchronous})]
+
+
+def test_a_local_rank_that_is_no_number_is_refused(monkeypatch, gpus):
+    gpus(None)
+    monkeypatch.setenv("LOCAL_RANK", "x")
+    with pytest.raises(DeviceError, match="got cuda:x"):
+        select_local_device("cuda")

@@ -16,7 +16,7 @@ from typing import Any
 
 from esrgan import files, images
 from esrgan.bulk import storage
-from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.errors import EsrganError, ImageError, LostDeviceError, Problem
 from esrgan.images.sidecars import world_file_suffixes
 from esrgan.inference import (
     OUTPUT_ENDING,
@@ -331,10 +331,13 @@ class Worker:
             uploads: list[Future[ManifestRecord]] = []
             local_jobs = [job for job, record in zip(staged, records, strict=True) if record is None]
             begin = time.perf_counter()
-            for result in upscale_files(self.upscaler, local_jobs, self.options):
-                seconds = round(time.perf_counter() - begin, 3)
-                begin += seconds
-                uploads.append(pool.submit(self._upload_output, staged[result.job], result, seconds))
+            try:
+                for result in upscale_files(self.upscaler, local_jobs, self.options):
+                    seconds = round(time.perf_counter() - begin, 3)
+                    begin += seconds
+                    uploads.append(pool.submit(self._upload_output, staged[result.job], result, seconds))
+            except LostDeviceError:  # only another process can use the GPU again; Ray starts it
+                os._exit(1)
             done = [record for record in records if record is not None] + [future.result() for future in uploads]
         return {"record": [json.dumps(asdict(record)) for record in done]}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from esrgan.inference.network import Network
 from esrgan.inference.seamless import Margins
-from esrgan.inference.tiling import Part, ProgressCallback, subprogress
+from esrgan.inference.tiling import Finish, Part, ProgressCallback, subprogress, unfinished
 from esrgan.models import Generator
 
 # How many low-resolution pixels of a batch are processed at once, by device type; other types use the GPU's value.
@@ -59,7 +59,14 @@ class Chain:
         )
         return height, width
 
-    def run(self, low: Tensor, peak: float, margins: Sequence[Margins], progress: ProgressCallback) -> Iterator[Part]:
+    def run(
+        self,
+        low: Tensor,
+        peak: float,
+        margins: Sequence[Margins],
+        progress: ProgressCallback,
+        finish: Finish = unfinished,
+    ) -> Iterator[Part]:
         """Apply the networks to (B, C, H, W) in [0, peak], and yield the parts of the output.
 
         The output of each network but the last is kept as a whole, in float32.
@@ -70,13 +77,14 @@ class Chain:
             margins: For each network to be applied, how many rows and columns of its input, on each side, lie outside
                 the image. If there are more margins than networks, the networks are applied again from the first one.
             progress: Called after each part with the fraction of the work that is done, up to 1.
+            finish: Is applied to the pixels of each part of the output, as by ``upscale_tiled``.
         """
         networks = self.networks * (len(margins) // len(self.networks))
         shares = self._share_work(low, margins)
         done = 0.0
         for i, (network, share) in enumerate(zip(networks, shares, strict=True)):
             if i == len(networks) - 1:
-                for part in network.run(low, peak):
+                for part in network.run(low, peak, finish):
                     yield part
                     progress(min(done + share * part.done, 1.0))
                 return

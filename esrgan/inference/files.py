@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from esrgan import files, images
-from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.errors import EsrganError, ImageError, LostDeviceError, Problem
 from esrgan.extras import describe_import_error
 from esrgan.images import ImageData, exif
 from esrgan.images.flatten import fit_alpha, parse_colour
@@ -120,6 +120,9 @@ def upscale_files(
         The result of each file as soon as it is known: first the files that cannot be written or are skipped, as far
         as that shows without reading them, then the others in the order of the jobs.
 
+    Raises:
+        LostDeviceError: If the GPU has failed, so that no other file can be upscaled either.
+
     Example:
         >>> from pathlib import Path
         >>> from esrgan import Upscaler, upscale_files
@@ -194,6 +197,8 @@ def _wait(job: FileJob, work: Future[FileResult]) -> FileResult:
     """Return the result of a file when it is known; an error becomes one too."""
     try:
         return work.result()
+    except LostDeviceError as error:  # all other files would fail, too
+        raise LostDeviceError(f"{error}, with --skip-existing to keep the outputs that are done") from error
     except EsrganError as error:
         match error.problems:
             case [Problem() as problem]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.console import hold_lines, log, progress, show_messages
-from esrgan.devices import benchmark_convolutions
+from esrgan.devices import benchmark_convolutions, explain_lack_of_memory
 from esrgan.errors import TrainingError
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
@@ -64,6 +64,7 @@ def train(config: Config, options: TrainOptions) -> bool:
     with (
         show_messages(),
         distributed.process_group(options.device) as device,
+        explain_lack_of_memory(device, "the networks"),
         hold_lines() if options.dry_run else nullcontext(),
         prepare_run(config, options, device) as run,
     ):

@@ -14,11 +14,11 @@ pytest.importorskip("pyarrow")
 
 import ray
 
-from esrgan import bulk, images, load_generator
+from esrgan import Upscaler, bulk, images, load_generator
 from esrgan.bulk.cluster import Worker
 from esrgan.cli import bulk as bulk_command
 from esrgan.cli import inference as inference_command
-from esrgan.errors import EsrganError, ImageError
+from esrgan.errors import EsrganError, ImageError, LostDeviceError
 from tests.helpers.image_folders import write_files
 from tests.helpers.models import make_model, run
 
@@ -116,6 +116,22 @@ def run_worker(model, monkeypatch):
         return [bulk.ManifestRecord(**json.loads(record)) for record in answer["record"]]
 
     return run_jobs
+
+
+def test_a_worker_that_loses_its_gpu_ends(run_worker, write_images, tmp_path, monkeypatch):
+    """Ray then starts another one, which can use the GPU again."""
+
+    def lose_gpu(*_):
+        raise LostDeviceError("cuda: the GPU failed")
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
+    monkeypatch.setattr(os, "_exit", leave)
+    jobs, _, _ = bulk.find_pending_jobs([str(write_images(tmp_path / "in", 2))], [], str(tmp_path / "out"))
+    with pytest.raises(SystemExit):
+        run_worker(jobs)
 
 
 def test_objects_match_inference_output_and_are_written_once(run_worker, bucket, write_images, model, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from esrgan import Upscaler, files, images
 from esrgan.cli import inference as inference_command
-from esrgan.errors import ImageError, Problem
+from esrgan.errors import ImageError, LostDeviceError, Problem
 from esrgan.files import _is_case_insensitive
 from esrgan.inference import FileJob, FileOptions, FileResult, plan_jobs, upscale_files
 from tests.helpers.image_folders import read_files, write_files
@@ -256,6 +256,25 @@ def test_every_failure_becomes_the_result_of_its_file(model, tmp_path, monkeypat
         None,
     ]
     assert sum(path.name.endswith("_sr.png") for path in tmp_path.iterdir()) == 3
+
+
+def test_a_lost_gpu_ends_the_work_and_says_how_to_continue(model, tmp_path, monkeypatch, capsys):
+    """Every other file would fail in the same way."""
+    write_files(*(tmp_path / f"{i}.png" for i in range(5)))
+    upscale, calls = Upscaler.__call__, []
+
+    def lose_gpu(self, image, progress):
+        calls.append(image)
+        if len(calls) > 1:
+            raise LostDeviceError("cuda: the GPU failed (it did); start the program again")
+        return upscale(self, image, progress)
+
+    monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
+    assert run(inference_command, "-m", model, tmp_path) == 2
+    line = "error: cuda: the GPU failed (it did); start the program again, with --skip-existing to keep the outputs "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+    assert len(calls) <= 3
+    assert [path.name for path in tmp_path.glob("*_sr.png")] == ["0_sr.png"]
 
 
 def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch):
