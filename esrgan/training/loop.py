@@ -232,14 +232,16 @@ def _validate(run: Run, state: StageState, is_healthy: bool) -> bool:
 
 
 def _check_last_steps(state: StageState) -> None:
-    """Warn of the bad steps with which a stage ends; raise if the stage has learned nothing."""
+    """Warn of the bad steps with which a stage ends, unless float16 explains them; raise if nothing was learned."""
     recovery = state.recovery
     problem, first_bad = _diagnose(state)
     step = recovery.good["step"] if recovery.rollbacks else first_bad
-    may_be_scaling = state.stage.autocast.needs_loss_scaling and state.done <= MAX_SCALING_STEPS
+    is_scaling = state.stage.autocast.needs_loss_scaling and not recovery.rollbacks
+    may_be_scaling = is_scaling and state.done - first_bad <= MAX_SCALING_STEPS
     if step == 0 and not may_be_scaling:
         raise TrainingError(f"{problem}; nothing was learned; {_name_remedies(state)}")
-    log.warning(f"{problem}; the model is that of step {step}")
+    if step == 0 or not may_be_scaling:
+        log.warning(f"{problem}; the model is that of step {step}")
 
 
 def _roll_back(state: StageState) -> None:
