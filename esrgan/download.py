@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from esrgan.console import log, progress
 from esrgan.errors import DownloadError, Problem
-from esrgan.files import file_digest, lock
+from esrgan.files import file_digest, lock, replace_file
 from esrgan.text import describe_error, format_count, format_size
 
 TIMEOUT_S = 30.0  # longest wait for the next bytes
@@ -87,7 +87,7 @@ def download(target: Download) -> None:
             _download_verified(target, file)
             if os.name == "nt":  # Windows cannot rename open files
                 file.close()
-            target.part_path.replace(target.path)
+            replace_file(target.part_path, target.path)
     except OSError as error:
         place = error.filename or target.part_path
         remedy = f"free some space, or set {target.setting} to a folder that can be written"

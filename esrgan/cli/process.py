@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import io
 import os
 import platform
 import signal
@@ -17,7 +16,7 @@ from types import ModuleType
 from typing import Any, TextIO
 
 from esrgan.cli import spinning
-from esrgan.console import show_messages
+from esrgan.console import accept_any_text, show_messages
 from esrgan.errors import EsrganError, TrainingError
 from esrgan.extras import describe_import_error
 from esrgan.text import describe_error
@@ -134,9 +133,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         sends.
     """
     _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names may not be valid in the encoding
-            stream.reconfigure(errors="backslashreplace")
+    accept_any_text()
     parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
     args = parse_args(argv)
     keep_freed_memory()

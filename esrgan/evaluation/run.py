@@ -27,7 +27,7 @@ from esrgan.evaluation.measuring import (
 )
 from esrgan.evaluation.provenance import describe_conventions, describe_run
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
-from esrgan.files import cache_dir, check_output_path, describe_path, expand_user
+from esrgan.files import cache_dir, check_output_path, describe_path, expand_user, fold_name
 from esrgan.inference import Upscaler
 from esrgan.inference.upscaler import PRECISIONS
 from esrgan.metrics import Metric, select_metrics
@@ -136,15 +136,15 @@ def evaluate(
 
 def unique_names(paths: Iterable[str | Path]) -> list[str]:
     """Return a unique name for each file: its stem, numbered if that is taken or reserved."""
-    taken = {BICUBIC, *_RESERVED_NAMES}
+    taken = {BICUBIC, *_RESERVED_NAMES}  # folded: outputs with these names may be on a disk that ignores case
     names = []
     for path in map(Path, paths):
         name, number = path.stem, 1
-        while name in taken:
+        while fold_name(name) in taken:
             number += 1
             name = f"{path.stem}-{number}"
         names.append(name)
-        taken.add(name)
+        taken.add(fold_name(name))
     return names
 
 
@@ -180,7 +180,7 @@ def _load_models(models: Model | Iterable[Model] | Mapping[str, Model]) -> dict[
         names = _as_list("models", models.keys(), (str,), "names that are texts")
     else:
         names = unique_names(_path_with_suffix(each) for each in values)
-    if reserved := [name for name in names if name in (BICUBIC, *_RESERVED_NAMES, "")]:
+    if reserved := [name for name in names if fold_name(name) in (BICUBIC, *_RESERVED_NAMES, "")]:
         raise WeightsError(f"{', '.join(reserved) or 'no name'}: these names are reserved; give the models other names")
     files = (each if isinstance(each, GeneratorFile) else load_generator(each) for each in values)
     return dict(zip(names, files, strict=True))
@@ -286,17 +286,21 @@ def _check_folder(
             f"{folder}: is in the folder of the images to be evaluated, so that the upscaled images would be "
             "evaluated the next time; choose another output folder"
         )
-    owners: dict[Path, str] = {}
+    owners: dict[str, tuple[Path, str]] = {}
     for image in dataset_images:
         for method in (*methods, "sheet", *["strip"] * strips):
             path = output_path(folder, image.name, method)
-            if (owner := owners.setdefault(path, image.name)) != image.name:
+            other, owner = owners.setdefault(fold_name(path.name), (path, image.name))
+            if owner != image.name:
                 raise EsrganError(
                     f"{path}: would be the output of both {owner} and {image.name}; rename a model or an image"
                 )
-    for path in (*owners, *[curve_path(folder)] * strips):
+            if other != path:
+                raise EsrganError(f"{path}: differs only in case from {other.name}; give the models other names")
+    outputs = [path for path, _ in owners.values()]
+    for path in (*outputs, *[curve_path(folder)] * strips):
         check_replaceable(path)
-    return max(owners, key=lambda path: len(os.fsencode(path)))
+    return max(outputs, key=lambda path: len(os.fsencode(path)))
 
 
 def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[list[Metric], list[str]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from esrgan.inference.network import Network
 from esrgan.inference.seamless import Margins
-from esrgan.inference.tiling import Part, ProgressCallback, subprogress
+from esrgan.inference.tiling import Finish, Part, ProgressCallback, subprogress, unfinished
 from esrgan.models import Generator
 
 # How many low-resolution pixels of a batch are processed at once, by device type; other types use the GPU's value.
@@ -82,7 +82,14 @@ class Chain:
         last = self.generators[-1].scale_factor
         return (rows + 2 * margins[-1][0]) * last, (columns + 2 * margins[-1][1]) * last
 
-    def run(self, low: Tensor, peak: float, margins: Sequence[Margins], progress: ProgressCallback) -> Iterator[Part]:
+    def run(
+        self,
+        low: Tensor,
+        peak: float,
+        margins: Sequence[Margins],
+        progress: ProgressCallback,
+        finish: Finish = unfinished,
+    ) -> Iterator[Part]:
         """Apply the networks to (B, C, H, W) in [0, peak], and yield the parts of the output.
 
         The output of each network but the last is kept as a whole, in float32.
@@ -93,6 +100,7 @@ class Chain:
             margins: For each network to be applied, how many rows and columns of its input, on each side, lie outside
                 the image. If there are more margins than networks, the networks are applied again from the first one.
             progress: Called after each part with the fraction of the work that is done, up to 1.
+            finish: Is applied to the pixels of each part of the output, as by ``upscale_tiled``.
         """
         networks = self.networks * (len(margins) // len(self.networks))
         sizes = self.sizes((low.shape[2] - 2 * margins[0][0], low.shape[3] - 2 * margins[0][1]), len(margins))
@@ -100,7 +108,7 @@ class Chain:
         done = 0.0
         for i, (network, share) in enumerate(zip(networks, shares, strict=True)):
             if i == len(networks) - 1:
-                for part in network.run(low, peak):
+                for part in network.run(low, peak, finish):
                     yield part
                     progress(min(done + share * part.done, 1.0))
                 return

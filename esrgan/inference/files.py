@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from esrgan import files, images
-from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.errors import EsrganError, ImageError, LostDeviceError, Problem
 from esrgan.extras import describe_import_error
 from esrgan.images import ImageData, exif
 from esrgan.images.flatten import fit_alpha, parse_colour
@@ -121,6 +121,9 @@ def upscale_files(
         The result of each file as soon as it is known: first the files that cannot be written or are skipped, as far
         as that shows without reading them, then the others in the order of the jobs.
 
+    Raises:
+        LostDeviceError: If the GPU has failed, so that no other file can be upscaled either.
+
     Example:
         >>> from pathlib import Path
         >>> from esrgan import Upscaler, upscale_files
@@ -195,6 +198,8 @@ def _wait(job: FileJob, work: Future[FileResult]) -> FileResult:
     """Return the result of a file when it is known; an error becomes one too."""
     try:
         return work.result()
+    except LostDeviceError as error:  # all other files would fail, too
+        raise LostDeviceError(f"{error}, with --skip-existing to keep the outputs that are done") from error
     except EsrganError as error:
         match error.problems:
             case [Problem() as problem]:
@@ -217,6 +222,9 @@ def _check_output(job: FileJob, options: FileOptions) -> FileResult | None:
         return FileResult(job, Problem.failure(job.target, "is a folder", "remove it or choose another output folder"))
     if options.skip_existing and job.target.is_file():
         return FileResult(job, is_skipped=True)
+    if job.keeps_target:
+        remedy = "choose another suffix or folder for the output, or --skip-existing if it is the output"
+        return FileResult(job, Problem.failure(job.source, f"its output would overwrite {job.target}", remedy))
     if options.overwrite:
         return None
     if not job.target.exists():

@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import secrets
+import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,8 +21,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from esrgan.console import log
-from esrgan.devices import select_local_device
-from esrgan.errors import DeviceError, LostProcessError, Problem
+from esrgan.devices import is_out_of_memory, select_local_device
+from esrgan.errors import DeviceError, EsrganError, LostProcessError, Problem
 from esrgan.text import one_line
 from esrgan.training.heartbeat import Heartbeat
 
@@ -48,15 +50,16 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         This process's device.
 
     Raises:
-        DeviceError: If the device does not exist, or the processes have devices of different kinds.
+        DeviceError: If the device does not exist, the processes have devices of different kinds, or two share a GPU.
+        EsrganError: If the environment variables of torchrun are wrong, or process 0 cannot be reached.
         LostProcessError: If another process has ended.
     """
     global _heartbeat
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield _use_device(device_name)
         return
+    store, rank, world_size = _connect()
     with _translate_errors():
-        store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         key = _agree_on_key(store, rank, world_size)
     _heartbeat = Heartbeat(store, key, rank, world_size)
     level = log.level
@@ -66,8 +69,11 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         if len(set(kinds)) > 1:
             remedy = "choose one that all machines have, or leave out the machine that lacks it"
             raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
+        if device.type == "cuda":
+            _check_own_gpus(_heartbeat.all_gather_text("GPU", _place_of(device)))
         # Flags and text are exchanged over gloo, which does not wait for the GPU.
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        has_nccl = device.type == "cuda" and dist.is_nccl_available()  # which PyTorch for Windows lacks
+        backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
         store = PrefixStore(key, store)
         with _translate_errors():
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size)
@@ -87,12 +93,82 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     dist.destroy_process_group()  # skipped after an error, because NCCL would wait for the others
 
 
+def _connect() -> tuple[Store, int, int]:
+    """Connect to the store that torchrun or process 0 provides, and return it with the rank and number of processes.
+
+    Raises:
+        EsrganError: If the environment variables of torchrun are wrong, or the store cannot be reached or provided.
+    """
+    values = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")}
+    remedy = "start the processes with torchrun, or unset RANK and WORLD_SIZE to train with one process"
+    problems = [
+        Problem(name, "a number" if name != "MASTER_ADDR" else "an address", repr(value), remedy)
+        for name, value in values.items()
+        if not (value.strip() if name == "MASTER_ADDR" else value.isdecimal())
+    ]
+    if not problems and int(values["RANK"]) >= int(values["WORLD_SIZE"]):
+        problems.append(Problem("RANK", f"less than WORLD_SIZE {values['WORLD_SIZE']}", values["RANK"], remedy))
+    if problems:
+        raise EsrganError(problems)
+    place = f"MASTER_ADDR {values['MASTER_ADDR']}, MASTER_PORT {values['MASTER_PORT']}"
+    try:
+        _wait_for_address(values["MASTER_ADDR"])
+        store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+    except (RuntimeError, ValueError, OSError) as error:
+        is_server = values["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        what = "this process cannot listen there" if is_server else "nothing can be reached there"
+        reason = one_line(str(error).partition(". ")[0], 160)
+        raise EsrganError(
+            Problem.failure(place, f"{what} ({reason})", "correct them, or choose a free port, on all machines")
+        ) from error
+    return store, rank, world_size
+
+
+def _wait_for_address(name: str) -> None:
+    """Wait until a host name has an address, which may take a while after a cluster has started its machines.
+
+    Raises:
+        OSError: If it still has none after ``RENDEZVOUS_TIMEOUT``.
+    """
+    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
 def _use_device(name: str) -> torch.device:
     """Select the device of this process. A GPU becomes the current one, or pinning memory would use the first one."""
     device = select_local_device(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
+
+
+def _place_of(device: torch.device) -> str:
+    """Return a text that only processes share whose GPU is the same."""
+    names = ("GROUP_RANK", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    return " ".join([str(device), "on", socket.gethostname(), *(os.environ.get(name, "") for name in names)])
+
+
+def _check_own_gpus(places: list[str]) -> None:
+    """Check that no two processes have the same GPU, which NCCL refuses.
+
+    Raises:
+        DeviceError: If they do.
+    """
+    place, count = Counter(places).most_common(1)[0]
+    if count > 1:
+        device, _, host = place.split()[:3]
+        remedy = "leave --device out, and start the processes by torchrun"
+        raise DeviceError(
+            Problem("--device", "a GPU for each process", f"{device} for {count} processes on {host}", remedy)
+        )
 
 
 def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
@@ -124,8 +200,11 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):  # of this process
+            raise
         failure = _heartbeat.failure() if _heartbeat is not None else ""
-        without_cpp_location = re.sub(r"\[\S+\.cc:\d+\] ", "", str(error))
+        text, _, of_nccl = str(error).partition("Last error:")
+        without_cpp_location = re.sub(r"\[\S+\.cc:\d+\] ", "", of_nccl.strip() or text)
         reason = one_line(without_cpp_location.partition(". ")[0], 160)
         raise LostProcessError(
             failure or f"another process of this run has ended or cannot be reached ({reason})"

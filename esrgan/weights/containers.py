@@ -186,9 +186,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
             raise WeightsError(f"{path}: expected a weight file, got a web address; {remedy}") from error
         remedy = suggest_path(path, did_you_mean(path.stem, MODELS, "") if path.parent == Path() else "")
         raise WeightsError(f"{path}: no such file{other}{f'; {remedy}' if remedy else ''}") from error
-    except IsADirectoryError as error:
-        raise WeightsError(f"{path}: expected a weight file, got a folder; pass the file inside it") from error
     except OSError as error:
+        if describe_path(path) == "a folder":  # Windows raises PermissionError
+            raise WeightsError(f"{path}: expected a weight file, got a folder; pass the file inside it") from error
         raise WeightsError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
     if not head.strip():
         raise WeightsError(f"{path}: expected a weight file, got an empty file; download it again")
@@ -282,7 +282,8 @@ def _verify_checksums(path: Path) -> None:
 def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies, because the tensors map the file, which Windows does not replace while it is mapped.
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata = (file.metadata() or {}).items()  # of any kind, but never weights
             return {"params": state} | {
                 key: _parse_json(value) for key, value in metadata if key not in STATE_DICT_KEYS

@@ -17,7 +17,7 @@ import torch
 from esrgan import pretrained
 from esrgan.devices import move_to_cpu
 from esrgan.errors import WeightsError
-from esrgan.files import atomic_write, describe_write_error
+from esrgan.files import atomic_write, describe_write_error, write_remedy
 from esrgan.models import Generator
 from esrgan.text import one_line
 from esrgan.weights.architecture import (
@@ -288,8 +288,7 @@ def save_file(path: str | Path, content: dict[str, Any], *, overwrite: bool = Tr
         raise WeightsError(describe_write_error(path, error)) from error
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
         raise WeightsError(
-            f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed; "
-            "check the folder and its free disk space"
+            f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed; {write_remedy(error)}"
         ) from error
 
 

@@ -258,6 +258,21 @@ def test_output_file_never_overwrites_the_input(model, tmp_path, capsys):
     assert read_files(tmp_path) == before
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("names", [("a.png", "a.jpg"), (".",), ("-o", ".", ".")])
+def test_originals_that_differ_in_format_are_never_overwritten(model, tmp_path, capsys, monkeypatch, overwrite, names):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path / "a.png", tmp_path / "a.jpg")
+    before = read_files(tmp_path)
+    command = ["-m", model, "--suffix", "", "--format", "jpg", *names]
+    assert run(inference_command, *command, *overwrite) == 1
+    printed = capsys.readouterr()
+    assert "error: a.png: its output would overwrite a.jpg; choose another suffix or folder" in printed.err
+    assert "skipped (named like the output of another image): a.jpg" in printed.out
+    assert run(inference_command, *command, "--skip-existing") == 0
+    assert read_files(tmp_path) == before
+
+
 def test_no_suffix_in_another_format_resumes(model, tmp_path, capsys):
     write_files(tmp_path / "in/a.png", tmp_path / "in/b.jpg")
     command = ["-m", model, "--suffix", "", "--format", "webp", "--skip-existing", tmp_path / "in"]

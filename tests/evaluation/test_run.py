@@ -149,6 +149,16 @@ def test_paths_and_tuples_are_not_parsed(photos, model, tmp_path, monkeypatch):
     )
 
 
+def test_outputs_never_differ_only_in_case(photos, model, tmp_path):
+    """Windows and macOS would overwrite one with the other."""
+    assert run.unique_names(["Net.pth", "a/net.pth", "Bicubic.pth"]) == ["Net", "net-2", "Bicubic-2"]
+    options = EvaluationOptions("cpu", out_dir=tmp_path / "out", use_cache=False)
+    with pytest.raises(EsrganError, match=r"differs only in case from .*_Net.png; give the models other names"):
+        esrgan.evaluate({"Net": str(model), "net": str(model)}, [photos], "psnr", options)
+    with pytest.raises(EsrganError, match="Bicubic: these names are reserved"):
+        esrgan.evaluate({"Bicubic": str(model)}, [photos], "psnr", options)
+
+
 def test_templates_of_both_names_may_be_given(photos, model, tmp_path):
     for path in [*photos.iterdir()]:
         images.write_pixels(photos / f"{path.stem}_small.png", images.read_pixels(path, 3)[::2, ::2])
