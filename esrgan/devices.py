@@ -69,8 +69,10 @@ def _find_usable_gpu() -> str | None:
 def find_gpu_problem(device: torch.device) -> str | None:
     """Run something small on a CUDA GPU, and return why it cannot be used, or None."""
     try:
-        torch.ones(1, device=device).item()  # needs a kernel, unlike zeros
-    except RuntimeError as error:
+        _try(device)
+    except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
+        if is_out_of_memory(error):
+            return "its memory is full"
         if "no kernel image" not in str(error):
             return one_line(str(error).strip().partition("\n")[0].rstrip("."), 200)
         capability, supported = torch.cuda.get_device_capability(device), ", ".join(torch.cuda.get_arch_list())
@@ -79,6 +81,10 @@ def find_gpu_problem(device: torch.device) -> str | None:
             f"({torch.__version__}) supports: {supported}"
         )
     return None
+
+
+def _try(device: torch.device) -> None:
+    torch.ones(1, device=device).item()  # needs a kernel, unlike zeros
 
 
 def _limit_threads() -> None:
@@ -212,8 +218,10 @@ def explain_lack_of_memory(device: torch.device, what: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        is_of_host = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        place = torch.device("cpu") if is_of_host else device
         raise DeviceError(
-            f"{device}: not enough memory for {what}; close other programs or use another device"
+            f"{place}: not enough memory for {what}; close other programs or use another device"
         ) from error
 
 
@@ -223,7 +231,13 @@ def check_gpu_after(error: Exception, device: torch.device) -> None:
     Raises:
         LostDeviceError: If it cannot.
     """
-    if device.type == "cuda" and find_gpu_problem(device):
+    if device.type != "cuda":
+        return
+    try:
+        _try(device)
+    except torch.AcceleratorError as again:
+        if is_out_of_memory(again):
+            return
         reason = one_line(str(error).strip().partition("\n")[0].rstrip("."), 200)
         raise LostDeviceError(
             f"{device}: the GPU failed ({reason}), and this process cannot use it any more; start the program again"

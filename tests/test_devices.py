@@ -116,11 +116,13 @@ UNSUPPORTED = "CUDA error: no kernel image is available for execution on the dev
     [
         (UNSUPPORTED, "its compute capability, 6.1, is not among those that this PyTorch (2.0) supports: sm_75, sm_80"),
         ("CUDA error: busy or unavailable.\nCUDA kernel errors might be", "CUDA error: busy or unavailable"),
+        ("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 8 GiB", "its memory is full"),
+        (torch.cuda.DeferredCudaCallError("CUDA call failed lazily"), "CUDA call failed lazily"),
     ],
 )
 def test_a_gpu_is_tried_before_it_is_used(monkeypatch, error, problem):
     def fail(*_, device):
-        raise torch.AcceleratorError(error)
+        raise error if isinstance(error, Exception) else torch.AcceleratorError(error)
 
     assert find_gpu_problem(CPU) is None
     monkeypatch.setattr(torch, "ones", fail)

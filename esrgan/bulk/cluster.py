@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -330,15 +331,18 @@ class Worker:
             records = [*pool.map(_download_source, staged.values(), staged)]
             uploads: list[Future[ManifestRecord]] = []
             local_jobs = [job for job, record in zip(staged, records, strict=True) if record is None]
-            begin = time.perf_counter()
+            begin, lost = time.perf_counter(), None
             try:
                 for result in upscale_files(self.upscaler, local_jobs, self.options):
                     seconds = round(time.perf_counter() - begin, 3)
                     begin += seconds
                     uploads.append(pool.submit(self._upload_output, staged[result.job], result, seconds))
-            except LostDeviceError:  # only another process can use the GPU again; Ray starts it
-                os._exit(1)
+            except LostDeviceError as error:
+                lost = error
             done = [record for record in records if record is not None] + [future.result() for future in uploads]
+        if lost:  # only another process can use the GPU again; Ray starts it
+            print(f"error: {lost}", file=sys.stderr, flush=True)
+            os._exit(1)
         return {"record": [json.dumps(asdict(record)) for record in done]}
 
     def _upload_output(self, job: BulkJob, result: FileResult, seconds: float) -> ManifestRecord:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     with process.importing():
         from esrgan import images
-        from esrgan.errors import EsrganError, Problem
+        from esrgan.errors import EsrganError, LostDeviceError, Problem
         from esrgan.files import create_folder
         from esrgan.inference import Upscaler, compare_models, is_output_file, plan_jobs
 
@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
                 sheet = compare_models(upscalers, images.read_image(job.source), report)
                 create_folder(job.target.parent)
                 images.write_image(job.target, images.ImageData((sheet,)), overwrite=args.overwrite)
+            except LostDeviceError:
+                raise
             except EsrganError as error:
                 log.error("%s", error)
                 failed += 1

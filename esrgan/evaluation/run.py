@@ -14,7 +14,7 @@ from esrgan.console import log
 from esrgan.data import Folders
 from esrgan.data.datasets import default_data_root, find_dataset, find_unpaired
 from esrgan.devices import select_device
-from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
+from esrgan.errors import DatasetError, EsrganError, LostDeviceError, Problem, WeightsError
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.measuring import (
     BICUBIC,
@@ -126,6 +126,8 @@ def evaluate(
     for result in results:
         try:
             Measurement(result, methods, scale, channels, cache, options).run(found[result.dataset][0])
+        except LostDeviceError:
+            raise
         except Exception as error:  # even a defect must not lose what was measured before
             log.error("%s", traceback.format_exc())
             result.errors.append(EsrganError(f"{result.dataset}: {type(error).__name__}: {describe_error(error)}"))

@@ -131,7 +131,7 @@ def _upscale_with_fallbacks(
     is_small = long_side * short_side * channels <= SMALL_INPUT_ELEMENTS
     is_small = is_small and network.trunk_dtype == torch.float32 and kernels is None
     smallest = 1 if kernels is None else TILE
-    tiling = choose_tiling(network, long_side, short_side, kernels, len(low))
+    tiling = choose_tiling(network, long_side, short_side, kernels)
     while True:
         try:
             if is_small:
@@ -219,9 +219,7 @@ def _split_into_bands(short_side: int, bands: int, factor: int) -> Iterator[tupl
         yield first, last, max(0, first - BAND_OVERLAP_PX), min(short_side, last + BAND_OVERLAP_PX)
 
 
-def choose_tiling(
-    network: Generator, long_side: int, short_side: int, kernels: Kernels | None = None, batch: int = 1
-) -> Tiling:
+def choose_tiling(network: Generator, long_side: int, short_side: int, kernels: Kernels | None = None) -> Tiling:
     """Choose the largest strips, and as few bands as possible, that fit into the free memory.
 
     Args:
@@ -229,7 +227,6 @@ def choose_tiling(
         long_side: Longer side of the image, after pixel unshuffle where the network has it.
         short_side: Shorter side, after pixel unshuffle where the network has it.
         kernels: The network's kernels for Winograd's algorithm, if it is used.
-        batch: The number of images that are processed together.
     """
     device = network.device
     is_cuda = device.type == "cuda"
@@ -240,7 +237,7 @@ def choose_tiling(
     max_lines = max((GPU_STRIP_PIXELS if is_cuda else CPU_STRIP_PIXELS) // short_side, least)
     while True:
         band = min(math.ceil(short_side / bands) + (bands > 1) * 2 * BAND_OVERLAP_PX, short_side)
-        fixed_bytes, line_bytes = (batch * each for each in estimate_memory(network, band, kernels))
+        fixed_bytes, line_bytes = estimate_memory(network, band, kernels)
         if fixed_bytes + smallest * line_bytes <= budget or band <= 3 * BAND_OVERLAP_PX:
             lines = min((budget - fixed_bytes) // line_bytes, max_lines, long_side)
             return Tiling(max(lines // smallest, 1) * smallest, bands)

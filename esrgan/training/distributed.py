@@ -8,7 +8,6 @@ import re
 import secrets
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -50,7 +49,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         This process's device.
 
     Raises:
-        DeviceError: If the device does not exist, the processes have devices of different kinds, or two share a GPU.
+        DeviceError: If the device does not exist, or the processes have devices of different kinds.
         EsrganError: If the environment variables of torchrun are wrong, or process 0 cannot be reached.
         LostProcessError: If another process has ended.
     """
@@ -69,8 +68,6 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         if len(set(kinds)) > 1:
             remedy = "choose one that all machines have, or leave out the machine that lacks it"
             raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
-        if device.type == "cuda":
-            _check_own_gpus(_heartbeat.all_gather_text("GPU", _place_of(device)))
         # Flags and text are exchanged over gloo, which does not wait for the GPU.
         has_nccl = device.type == "cuda" and dist.is_nccl_available()  # which PyTorch for Windows lacks
         backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
@@ -150,27 +147,6 @@ def _use_device(name: str) -> torch.device:
     return device
 
 
-def _place_of(device: torch.device) -> str:
-    """Return a text that only processes share whose GPU is the same."""
-    names = ("GROUP_RANK", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-    return " ".join([str(device), "on", socket.gethostname(), *(os.environ.get(name, "") for name in names)])
-
-
-def _check_own_gpus(places: list[str]) -> None:
-    """Check that no two processes have the same GPU, which NCCL refuses.
-
-    Raises:
-        DeviceError: If they do.
-    """
-    place, count = Counter(places).most_common(1)[0]
-    if count > 1:
-        device, _, host = place.split()[:3]
-        remedy = "leave --device out, and start the processes by torchrun"
-        raise DeviceError(
-            Problem("--device", "a GPU for each process", f"{device} for {count} processes on {host}", remedy)
-        )
-
-
 def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
     """Return a key that process 0 generates and all processes share.
 
@@ -200,7 +176,9 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):  # of this process
+        # These are errors of this process; NCCL reports some of CUDA's by its own names.
+        is_own = is_out_of_memory(error) or isinstance(error, torch.AcceleratorError)
+        if is_own or "unhandled cuda error" in str(error) or "Cuda failure" in str(error):
             raise
         failure = _heartbeat.failure() if _heartbeat is not None else ""
         text, _, of_nccl = str(error).partition("Last error:")

@@ -64,7 +64,7 @@ def train(config: Config, options: TrainOptions) -> bool:
     with (
         show_messages(),
         distributed.process_group(options.device) as device,
-        explain_lack_of_memory(device, "the networks"),
+        explain_lack_of_memory(device, "training"),
         hold_lines() if options.dry_run else nullcontext(),
         prepare_run(config, options, device) as run,
     ):

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -118,7 +119,7 @@ def run_worker(model, monkeypatch):
     return run_jobs
 
 
-def test_a_worker_that_loses_its_gpu_ends(run_worker, write_images, tmp_path, monkeypatch):
+def test_a_worker_that_loses_its_gpu_ends(run_worker, write_images, tmp_path, monkeypatch, capsys):
     """Ray then starts another one, which can use the GPU again."""
 
     def lose_gpu(*_):
@@ -129,9 +130,13 @@ def test_a_worker_that_loses_its_gpu_ends(run_worker, write_images, tmp_path, mo
 
     monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
     monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     jobs, _, _ = bulk.find_pending_jobs([str(write_images(tmp_path / "in", 2))], [], str(tmp_path / "out"))
     with pytest.raises(SystemExit):
         run_worker(jobs)
+    assert capsys.readouterr().err.startswith("error: cuda: the GPU failed")
+    assert not [*(tmp_path / "temporary").iterdir()]
 
 
 def test_objects_match_inference_output_and_are_written_once(run_worker, bucket, write_images, model, tmp_path):

@@ -217,31 +217,24 @@ def test_tiling_follows_the_free_memory_of_a_gpu(gpu):
     assert tiling.choose_tiling(network, 6000, 1000) == Tiling(lines=3)
 
 
-@pytest.mark.parametrize("batch", [2, 16])
-def test_the_plan_counts_all_images_of_a_batch(monkeypatch, gpu, batch):
-    network = make_network(rrdb_channels=64, growth_channels=32, num_basic_blocks=6)
-    kept, line = estimate_memory(network, 128)
-    gpu(10**12, free=math.ceil(batch * (kept + 5.5 * line) / tiling.MEMORY_FRACTION))
-    assert tiling.choose_tiling(network, 128, 128, None, batch) == Tiling(lines=5)
-    asked = []
-    monkeypatch.setattr(tiling, "choose_tiling", lambda *each: asked.append(each[-1]) or Tiling(8))
-    monkeypatch.setattr(tiling, "_upscale_tiles", lambda *_: iter(()))
-    list(tiling.upscale_tiled(network, torch.zeros(batch, 3, 200, 120)))
-    assert asked == [batch]
-
-
-@pytest.mark.parametrize("problem", ["CUDA error: unspecified launch failure", None])
-def test_an_error_that_ends_the_use_of_a_gpu_is_told_from_others(monkeypatch, gpu, problem):
+@pytest.mark.parametrize("trial", ["CUDA error: unspecified launch failure", "CUDA out of memory", None])
+def test_an_error_that_ends_the_use_of_a_gpu_is_told_from_others(monkeypatch, gpu, trial):
     text = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
     gpu(10**12, free=10**12)
     fail_until_small_enough(monkeypatch, lambda _: False, torch.AcceleratorError(text))
-    monkeypatch.setattr(devices, "find_gpu_problem", lambda _: problem)
+
+    def try_gpu(_):
+        if trial:
+            raise torch.AcceleratorError(trial)
+
+    monkeypatch.setattr(devices, "_try", try_gpu)
+    is_lost = trial is not None and "memory" not in trial
     expected = (
         "cuda:0: the GPU failed (CUDA error: unspecified launch failure), and this process cannot use it any more"
     )
-    with pytest.raises(LostDeviceError if problem else torch.AcceleratorError) as error:
+    with pytest.raises(LostDeviceError if is_lost else torch.AcceleratorError) as error:
         list(tiling.upscale_tiled(make_network(), torch.zeros(1, 3, 200, 120)))
-    assert str(error.value) == (f"{expected}; start the program again" if problem else text)
+    assert str(error.value) == (f"{expected}; start the program again" if is_lost else text)
 
 
 def test_bytes_are_sent_to_a_gpu_and_converted_there():

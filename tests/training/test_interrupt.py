@@ -45,7 +45,7 @@ def test_a_gpu_that_fails_ends_the_run_with_how_to_continue(
 
     explain = interrupt.explain_failures
     monkeypatch.setattr(interrupt, "explain_failures", lambda _: explain(torch.device("cuda:0")))
-    monkeypatch.setattr(devices, "find_gpu_problem", lambda _: "it failed")
+    monkeypatch.setattr(devices, "_try", lambda _: fail())
     with after_step("pretraining", 2, fail), pytest.raises(TrainingError) as error:
         run(tiny_config(), tmp_path)
     assert str(error.value) == (
@@ -65,7 +65,7 @@ def test_memory_that_is_full_at_the_start_is_reported_in_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
 
     monkeypatch.setattr(torch.nn.Module, at, fail)
-    with pytest.raises(DeviceError, match=r"^cpu: not enough memory for the networks; close other programs"):
+    with pytest.raises(DeviceError, match=r"^cpu: not enough memory for training; close other programs"):
         run(tiny_config(), tmp_path, dry_run=dry_run)
 
 
