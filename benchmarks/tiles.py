@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,7 @@ from esrgan.data.tile_choice import TILE
 
 Pixels = NDArray[np.uint8]
 MARGIN = 8  # px around a tile, by which it can be shifted
+SIDE = 2 * (TILE + 2 * MARGIN)  # px; smallest photograph
 DETAILS = (0.5, 1, 1.5, 2, 3, 5)
 
 
@@ -50,9 +52,9 @@ VERSIONS: dict[str, Callable[[Pixels], Pixels]] = {
 def find_tiles(folder: Path) -> dict[str, list[Pixels]]:
     """Return the tiles, with their margins, of the halved photographs by their names."""
     found: dict[str, list[Pixels]] = {}
-    side = TILE + 2 * MARGIN
+    side = SIDE // 2
     for path in images.find_images([folder]):
-        if min(images.read_shape(path)[:2]) >= 2 * side:
+        if min(images.read_shape(path)[:2]) >= SIDE:
             half = resize.bicubic(images.read_pixels(path, 3), Fraction(1, 2))
             rows, columns = (range(0, size - side + 1, TILE) for size in half.shape[:2])
             found[path.name] = [half[top : top + side, left : left + side] for top in rows for left in columns]
@@ -62,8 +64,11 @@ def find_tiles(folder: Path) -> dict[str, list[Pixels]]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="photographs, of which those of at least 992×992 px are used")
-    tiles = find_tiles(parser.parse_args().folder)
+    parser.add_argument("folder", type=Path, help=f"photographs, of which those of at least {SIDE}×{SIDE} px are used")
+    folder = parser.parse_args().folder
+    tiles = find_tiles(folder)
+    if len(tiles) < 2:
+        sys.exit(f"error: {folder}: expected at least 2 photographs of {SIDE}×{SIDE} px or more, got {len(tiles)}")
     details = {
         id(tile): quality.measure_detail(quality.measure_luma(crop(tile))) for group in tiles.values() for tile in group
     }
@@ -72,6 +77,8 @@ def main() -> None:
     )
     print(f"{len(details)} tiles of {len(tiles)} photographs; detail: {shares}\n")
     tiles = {name: [tile for tile in group if details[id(tile)] >= MIN_DETAIL] for name, group in tiles.items()}
+    if sum(map(bool, tiles.values())) < 2:
+        sys.exit(f"error: {folder}: expected at least 2 photographs with tiles of enough detail")
     every = [tile for group in tiles.values() for tile in group]
     print(
         f"{len(every)} tiles with detail\n\n"

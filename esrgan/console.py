@@ -40,6 +40,13 @@ def progress(text: str, *, keep: bool = False) -> None:
     log.log(PROGRESS, "%s", text, extra={"keep": keep})
 
 
+def accept_any_text() -> None:
+    """Print characters that standard output and error cannot encode as escapes, instead of raising an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def hold_lines() -> Iterator[None]:
     """Hold back the lines of the block (``log.info``) until its end, where those logged with ``FIRST`` come first.

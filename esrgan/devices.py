@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from esrgan.errors import DeviceError
+from esrgan.console import log
+from esrgan.errors import DeviceError, LostDeviceError
 from esrgan.machine import FreeCpus, cpu_quota
+from esrgan.text import format_count, one_line
 
 _USERS_THREADS = {"OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"}  # set how many, or where
 
@@ -24,13 +26,13 @@ def select_device(name: str) -> torch.device:
         name: "auto" (CUDA, else MPS, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
 
     Returns:
-        A device that exists on this machine. PyTorch then uses no more threads than a CPU quota allows.
+        A device of this machine that can be used. PyTorch then uses no more threads than a CPU quota allows.
 
     Raises:
-        DeviceError: If the name is unknown or this machine has no such device.
+        DeviceError: If the name is unknown, or this machine has no such device or cannot use it.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = _find_usable_gpu() or ("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -42,12 +44,47 @@ def select_device(name: str) -> torch.device:
         if device.index is not None and device.index >= count:
             existing = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
             raise DeviceError(f"device {name}: this machine has only {existing}; choose another device")
+        if problem := find_gpu_problem(device):
+            raise DeviceError(f"device {name}: {problem}; choose another device")
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name}: this machine has no Apple GPU that PyTorch can use; use cpu")
     elif device.type not in ("cpu", "mps"):
         raise DeviceError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name}")
     _limit_threads()
     return device
+
+
+def _find_usable_gpu() -> str | None:
+    """Return the name of the first CUDA GPU that can be used, with a warning about each one before it."""
+    if not torch.cuda.is_available():
+        return None
+    for name in ["cuda", *(f"cuda:{number}" for number in range(1, torch.cuda.device_count()))]:
+        problem = find_gpu_problem(torch.device(name))
+        if problem is None:
+            return name
+        log.warning("device %s: %s; looking for another device", name, problem)
+    return None
+
+
+def find_gpu_problem(device: torch.device) -> str | None:
+    """Run something small on a CUDA GPU, and return why it cannot be used, or None."""
+    try:
+        _try(device)
+    except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
+        if is_out_of_memory(error):
+            return "its memory is full"
+        if "no kernel image" not in str(error):
+            return one_line(str(error).strip().partition("\n")[0].rstrip("."), 200)
+        capability, supported = torch.cuda.get_device_capability(device), ", ".join(torch.cuda.get_arch_list())
+        return (
+            f"its compute capability, {capability[0]}.{capability[1]}, is not among those that this PyTorch "
+            f"({torch.__version__}) supports: {supported}"
+        )
+    return None
+
+
+def _try(device: torch.device) -> None:
+    torch.ones(1, device=device).item()  # needs a kernel, unlike zeros
 
 
 def _limit_threads() -> None:
@@ -85,12 +122,17 @@ def select_local_device(name: str) -> torch.device:
         The device. For "auto" and "cuda", its index is that of the process on this machine.
 
     Raises:
-        DeviceError: If the name is unknown or this machine has no such device.
+        DeviceError: As ``select_device``, or if there are more processes than GPUs.
     """
-    device = select_device(name)
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return select_device(f"cuda:{os.environ['LOCAL_RANK']}")
-    return device
+    rank, has_gpu = os.environ.get("LOCAL_RANK"), torch.cuda.is_available()
+    if rank is None or not (has_gpu and name in ("auto", "cuda")):
+        return select_device(name)
+    if rank.isdecimal() and int(rank) >= (count := torch.cuda.device_count()):
+        raise DeviceError(
+            f"device {name}: this machine has {format_count(count, 'GPU')}, but more processes were started; set "
+            f"--nproc-per-node of torchrun to {count} or less"
+        )
+    return select_device(f"cuda:{rank}")
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
@@ -134,6 +176,14 @@ def low_precision_dtype(device: torch.device, name: str = "auto") -> torch.dtype
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device; on CUDA without waiting for pending work there.
+
+    With ``non_blocking``, MPS would read from the CPU's tensor later, when its memory may have another content.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def move_to_cpu(value: Any, *, copy: bool = False) -> Any:
     """Return nested dictionaries and lists with all tensors on the CPU; with ``copy``, none shares its memory."""
     if isinstance(value, torch.Tensor):
@@ -161,6 +211,40 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
+def explain_lack_of_memory(device: torch.device, what: str) -> Iterator[None]:
+    """Raise a ``DeviceError`` that says for what the memory is too small, if the block runs out of it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        is_of_host = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        place = torch.device("cpu") if is_of_host else device
+        raise DeviceError(
+            f"{place}: not enough memory for {what}; close other programs or use another device"
+        ) from error
+
+
+def check_gpu_after(error: Exception, device: torch.device) -> None:
+    """Check that a GPU can still be used after an error; some make it unusable for the rest of the process.
+
+    Raises:
+        LostDeviceError: If it cannot.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        _try(device)
+    except torch.AcceleratorError as again:
+        if is_out_of_memory(again):
+            return
+        reason = one_line(str(error).strip().partition("\n")[0].rstrip("."), 200)
+        raise LostDeviceError(
+            f"{device}: the GPU failed ({reason}), and this process cannot use it any more; start the program again"
+        ) from error
+
+
+@contextmanager
 def benchmark_convolutions(device: torch.device) -> Iterator[None]:
     """On CUDA, have cuDNN try its algorithms for each new convolution in the block, and use the fastest.
 
@@ -175,7 +259,8 @@ def benchmark_convolutions(device: torch.device) -> Iterator[None]:
 
 
 _exact_lock = threading.Lock()
-_exact_blocks: list[str] = []  # what to restore: PyTorch's setting before each of the blocks that are running
+_exact_blocks = 0  # that are running
+_undo_exact: Callable[[], None]  # of the first of them
 
 
 @contextmanager
@@ -185,17 +270,42 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     By default PyTorch allows TF32, which rounds their factors to 10 bits. The setting belongs to the whole process, so
     while one thread is in such a block it applies to all threads.
     """
+    global _exact_blocks, _undo_exact
     if device.type != "cuda":
         yield
         return
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     with _exact_lock:
-        _exact_blocks.append(_exact_blocks[0] if _exact_blocks else convolutions.fp32_precision)
-        convolutions.fp32_precision = "ieee"
+        if _exact_blocks == 0:
+            _undo_exact = _disallow_tf32()
+        _exact_blocks += 1
     try:
         yield
     finally:
         with _exact_lock:
-            before = _exact_blocks.pop()
-            if not _exact_blocks:
-                convolutions.fp32_precision = before
+            _exact_blocks -= 1
+            if _exact_blocks == 0:
+                _undo_exact()
+
+
+def _disallow_tf32() -> Callable[[], None]:
+    """Let cuDNN compute convolutions in float32, and return a function that restores PyTorch's settings.
+
+    A setting that inherits from another one is read like a value of its own. Written back it would be one, and no
+    longer follow the other. So the setting above that of convolutions is changed, which does not reach a value of their
+    own.
+    """
+    cudnn: Any = torch.backends.cudnn
+    convolutions, own = cudnn.conv.fp32_precision, None
+    inherited = torch.backends.fp32_precision  # type: ignore[attr-defined]
+    above = "none" if cudnn.fp32_precision == inherited else cudnn.fp32_precision
+    cudnn.fp32_precision = "ieee"
+    if cudnn.conv.fp32_precision != "ieee":
+        own = convolutions
+        cudnn.conv.fp32_precision = "ieee"
+
+    def undo() -> None:
+        cudnn.fp32_precision = above
+        if own is not None:
+            cudnn.conv.fp32_precision = own
+
+    return undo

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from esrgan.console import log, progress
 from esrgan.errors import DownloadError, Problem
-from esrgan.files import file_digest, lock
+from esrgan.files import file_digest, lock, replace_file
 from esrgan.text import describe_error, format_count, format_size
 
 TIMEOUT_S = 30.0  # longest wait for the next bytes
@@ -87,7 +87,7 @@ def download(target: Download) -> None:
             _download_verified(target, file)
             if os.name == "nt":  # Windows cannot rename open files
                 file.close()
-            target.part_path.replace(target.path)
+            replace_file(target.part_path, target.path)
     except OSError as error:
         place = error.filename or target.part_path
         remedy = f"free some space, or set {target.setting} to a folder that can be written"
@@ -177,6 +177,9 @@ def _download_once(target: Download, file: BinaryIO) -> None:
             raise target.make_error("a trusted server", got, remedy) from error
         cause = error.reason
         raise _RetryableError(describe_error(cause) if isinstance(cause, OSError) else str(cause)) from error
+    except (ValueError, http.client.InvalidURL) as error:  # also of a redirect or a proxy
+        got = f"one that is not valid ({describe_error(error)})"
+        raise target.make_error("an address", got, "check the proxy settings, such as https_proxy") from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _RetryableError(describe_error(error)) from error
 
@@ -214,7 +217,7 @@ def _prepare_part_file(target: Download, file: BinaryIO, response: Any) -> int |
 def _receive(target: Download, file: BinaryIO, response: Any, size: int | None) -> None:
     while True:
         try:
-            chunk = response.read(_CHUNK)
+            chunk = response.read1(_CHUNK)  # read() would lose what came before the connection failed
         except (OSError, http.client.HTTPException) as error:  # caught here, as a full disk is no network error
             raise _RetryableError(describe_error(error)) from error
         if not chunk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from os.path import dirname
 from typing import Any
 
 from typing_extensions import override
@@ -49,7 +50,7 @@ def shorten(problems: Iterable[str | Problem]) -> list[str | Problem]:
             place, remedy = problem.place, problem.remedy
         else:
             place, remedy = problem.partition(": cannot ")[0], problem.rpartition("; ")[2]
-        folder = place.rpartition("/")[0] or place
+        folder = dirname(place) or place  # noqa: PTH120  a place may be a URI
         groups.setdefault((folder, remedy), []).append(problem)
     result: list[str | Problem] = []
     for (folder, _), group in groups.items():
@@ -127,6 +128,10 @@ class VideoError(EsrganError):
 
 class DeviceError(EsrganError):
     """Raised for a requested device that is not available."""
+
+
+class LostDeviceError(DeviceError):
+    """Raised when a GPU has failed, so that this process cannot use it any more."""
 
 
 class LostProcessError(TrainingError):

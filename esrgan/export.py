@@ -34,13 +34,14 @@ def _without_autocast() -> Iterator[None]:
 
 
 @_without_autocast()
-def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) -> float:
+def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False, overwrite: bool = True) -> float:
     """Write an ONNX graph: ``low`` (B, C, H, W) in [0, 1] → ``high`` (B, C, scale·H, scale·W), for any B, H and W.
 
     Args:
         file: The generator.
         path: The file to write.
         half: Use float16 instead of float32 for weights, input and output.
+        overwrite: Replace an existing file. If false, one that another program creates meanwhile is kept too.
 
     Returns:
         The largest difference between the outputs of onnxruntime and PyTorch, for images of other sizes than the one
@@ -78,14 +79,19 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
     for image in _comparison_images(file, low.dtype):
         (high,) = session.run(None, {"low": image.numpy()})
         difference = max(difference, _check_difference(path, torch.from_numpy(high), network(image)))
-    write_bytes(path, content)
+    write_bytes(path, content, overwrite=overwrite)
     _warn_of_lost_reduction(file, path)
     return difference
 
 
 @_without_autocast()
 def export_program(
-    file: GeneratorFile, path: str | Path, *, half: bool = False, device: torch.device | None = None
+    file: GeneratorFile,
+    path: str | Path,
+    *,
+    half: bool = False,
+    device: torch.device | None = None,
+    overwrite: bool = True,
 ) -> float:
     """Write a program that PyTorch runs without this package: ``torch.export.load(path).module()(low)``.
 
@@ -99,6 +105,7 @@ def export_program(
         path: The ``.pt2`` file to write.
         half: Use float16 instead of float32 for weights, input and output.
         device: The device to compile the program for; None leaves it uncompiled.
+        overwrite: Replace an existing file. If false, one that another program creates meanwhile is kept too.
 
     Returns:
         The largest difference from the generator's output, for images of other sizes than the one used for tracing.
@@ -130,12 +137,12 @@ def export_program(
         reason = one_line(describe_error(error), 200)
         remedy = "check the folder and its free disk space, or choose another format"
         raise EsrganError(f"{path}: cannot be exported: {reason}; {remedy}") from error
-    write_bytes(path, target.getvalue())
+    write_bytes(path, target.getvalue(), overwrite=overwrite)
     _warn_of_lost_reduction(file, path)
     return difference
 
 
-def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) -> None:
+def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False, overwrite: bool = True) -> None:
     """Write an ncnn model: the ``.param`` at ``path``, and the weights in a ``.bin`` of the same name.
 
     The input blob is ``data`` in [0, 1], the output blob ``output``. For a network with pixel unshuffle, height and
@@ -145,6 +152,7 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
         file: The generator.
         path: The ``.param`` file to write.
         half: Use float16 for the weights; the format keeps biases in float32.
+        overwrite: Replace an existing file. If false, one that another program creates meanwhile is kept too.
 
     Raises:
         EsrganError: If the name does not end in .param, a weight exceeds the range of float16, or the pair cannot be
@@ -160,14 +168,19 @@ def export_ncnn(file: GeneratorFile, path: str | Path, *, half: bool = False) ->
     param, weights = to_ncnn(state, file.architecture, file.outscale)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as param_file, atomic_write(path.with_suffix(".bin")) as weights_file:
+        with (
+            atomic_write(path, overwrite=overwrite) as param_file,
+            atomic_write(path.with_suffix(".bin"), overwrite=overwrite) as weights_file,
+        ):
             param_file.write(param.encode())
             weights_file.write(weights)
     except OSError as error:
         raise write_error(path, error) from error
 
 
-def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basicsr", *, half: bool = False) -> None:
+def export_weights(
+    file: GeneratorFile, path: str | Path, dialect: str = "basicsr", *, half: bool = False, overwrite: bool = True
+) -> None:
     """Write the weights for another program.
 
     Only files of the earlier framework store β (residual scaling); all other programs assume the paper's 0.2. Any other
@@ -180,6 +193,7 @@ def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basics
             expect.
         dialect: One of ``DIALECT_KEYS``; SRVGGNetCompact has only the names of "basicsr".
         half: Use float16.
+        overwrite: Replace an existing file. If false, one that another program creates meanwhile is kept too.
 
     Raises:
         WeightsError: If the dialect is unknown or has no names for the network, a weight exceeds the range of float16,
@@ -195,12 +209,22 @@ def export_weights(file: GeneratorFile, path: str | Path, dialect: str = "basics
         file = _with_default_scaling(file)
     state = _to_float16(file.state, file.path) if half else file.state
     if dialect == "basicsr":
-        save_file(path, file.to_dict() | {"params": state})
+        save_file(path, file.to_dict() | {"params": state}, overwrite=overwrite)
+        warn_of_ignored_layers(file, path)
         return
     beta = architecture.residual_scaling if isinstance(architecture, RRDBNetArchitecture) else 1.0
     state = from_basicsr_names(state, dialect, beta)
-    save_file(path, {"params": state} if path.suffix.lower() == ".safetensors" else state)
+    save_file(path, {"params": state} if path.suffix.lower() == ".safetensors" else state, overwrite=overwrite)
     _warn_of_lost_reduction(file, path)
+    if dialect != "esrgan-old":
+        warn_of_ignored_layers(file, path)
+
+
+def warn_of_ignored_layers(file: GeneratorFile, path: Path) -> None:
+    """Warn that other programs ignore layers of ESRGAN+ in a written file, because they know only its old names."""
+    if isinstance(file.architecture, RRDBNetArchitecture) and file.architecture.plus:
+        remedy = "for those programs use `esrgan export` with --names esrgan-old"
+        log.warning("%s: chaiNNer and ComfyUI ignore the 1×1 convolutions of ESRGAN+ in this file; %s", path, remedy)
 
 
 def _warn_of_lost_reduction(file: GeneratorFile, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import itertools
@@ -11,8 +12,9 @@ import stat
 import sys
 import tempfile
 import time
+import unicodedata
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -25,10 +27,22 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:  # every other system
+    msvcrt = None  # type: ignore[assignment]
 
 _MAX_NAMES = 10_000  # of a folder that are compared with a missing one
 _PREFIX = ".esrgan-"  # of the names of temporary files; a random number follows
 _ABANDONED_S = 86_400.0  # age at which a temporary file is taken for abandoned where there are no file locks
+_LOCK_VIOLATION = 33  # Windows' error for bytes that another process has locked
+_HELD_OPEN = (5, 32)  # Windows' errors for a file that another program has open: access denied, sharing violation
+_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # until another program, such as a virus scanner, closes a file
+_MAX_WINDOWS_PATH = 259  # characters, unless long paths are enabled
+_MOUNT_POINT = 0xA0000003  # st_reparse_tag of a junction
+_ALLOWED_CHARACTERS = 'leave out < > : " | ? *'  # which Windows does not allow in names
+# What file managers write into folders that they show.
+_LITTER = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 _locked: weakref.WeakSet[BinaryIO] = weakref.WeakSet()
 
 
@@ -63,7 +77,47 @@ def describe_path(path: Path) -> str:
     except (FileNotFoundError, ValueError):  # ValueError: no file can have this name
         return "nothing"
     except OSError as error:
+        if error.errno == errno.EINVAL:  # the same on Windows
+            return "nothing"
         return f"a path that cannot be read: {error.strerror}"
+
+
+def is_link(path: Path) -> bool:
+    """Return whether a path is a symbolic link or, on Windows, a junction, which links to a folder."""
+    try:
+        found = path.lstat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISLNK(found.st_mode) or getattr(found, "st_reparse_tag", 0) == _MOUNT_POINT
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a file manager writes files of this name into the folders that it shows."""
+    return name.lower() in _LITTER or name.startswith("._")
+
+
+def fold_name(name: str) -> str:
+    """Return a text that is the same for two names which differ only in case or in how accents are encoded."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def name_key(folder: Path) -> Callable[[str], str]:
+    """Return a function that makes names equal if they are the same to the file system of a folder.
+
+    The folder may not exist yet. A name may have several parts.
+    """
+    return fold_name if _is_case_insensitive(folder) else str
+
+
+def _is_case_insensitive(folder: Path) -> bool:
+    """Return whether the file system of a folder, which may not exist yet, ignores the case of names."""
+    for parent in (folder, *folder.parents):
+        with suppress(OSError), os.scandir(parent) as entries:
+            names = {entry.name for entry in entries if entry.name.isascii() and not entry.is_symlink()}
+            name = next((name for name in sorted(names) if name != name.swapcase()), None)
+            if name is not None:
+                return name.swapcase() not in names and (parent / name.swapcase()).exists()
+    return False
 
 
 def suggest_path(path: Path, otherwise: str) -> str:
@@ -90,10 +144,13 @@ def cache_dir() -> Path:
     """Return the folder for cached results and downloads: $ESRGAN_CACHE, else esrgan in the user's cache folder.
 
     Raises:
-        EsrganError: If $ESRGAN_CACHE is not set and there is no home folder.
+        EsrganError: If $ESRGAN_CACHE is not set and there is no home folder, or it names a user who does not exist.
     """
     if folder := os.environ.get("ESRGAN_CACHE"):
-        return expand_user(folder)
+        path = expand_user(folder)
+        if path.parts[0].startswith("~"):
+            raise EsrganError(f"ESRGAN_CACHE: there is no user {path.parts[0][1:]}; set it to a folder for downloads")
+        return path
     path = expand_user(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "esrgan"
     if path.parts[0] == "~":  # the system does not know this user
         raise EsrganError("no home folder found; set ESRGAN_CACHE to a folder for downloads")
@@ -126,8 +183,7 @@ def check_output_path(path: Path) -> None:
         if _is_stream(path):
             return
         path = Path(os.path.realpath(path))
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        _try_to_write(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -151,11 +207,26 @@ def find_folder_problem(folder: Path) -> Problem | None:
     """
     existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            return None
+        _try_to_write(existing)
     except OSError as error:
         what = "files cannot be created in this folder" if folder.is_dir() else "cannot create this folder"
         return _describe_folder_error(folder, what, error)
+    return None
+
+
+def _try_to_write(folder: Path) -> None:
+    """Create a file in a folder and delete it.
+
+    The module tempfile would try again with billions of names where Windows denies access to the folder.
+    """
+    temporary = _temporary_path(folder)
+    temporary.touch(exist_ok=False)
+    temporary.unlink()
+
+
+def _temporary_path(folder: Path) -> Path:
+    """Return a name of fixed length, which is possible wherever that of the file is, unless the path is too long."""
+    return folder / f"{_PREFIX}{secrets.token_hex(8)}.tmp"
 
 
 def _describe_folder_error(folder: Path, what: str, error: OSError) -> Problem:
@@ -166,7 +237,7 @@ def _describe_folder_error(folder: Path, what: str, error: OSError) -> Problem:
 
 def _find_file_in_place_of_folder(folder: Path, error: OSError) -> Problem | None:
     """Return the problem that a folder or one of its parents is a file, if an error says so."""
-    if not isinstance(error, (FileExistsError, NotADirectoryError)):
+    if not isinstance(error, (FileExistsError, NotADirectoryError, FileNotFoundError)):  # the last one on Windows
         return None
     existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
     if (kind := describe_path(existing)) not in ("a file", "a named pipe", "a socket", "a device"):
@@ -185,32 +256,34 @@ def find_name_problem(path: Path) -> Problem | None:
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 place.lstat()
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.EINVAL:
+            return Problem.failure(path, f"no file can have this name: {describe_error(error)}", _ALLOWED_CHARACTERS)
         length = len(os.fsencode(path.name))
         what = f"no file can have this name of {length} bytes: {describe_error(error)}"
         return Problem.failure(path, what, "use a shorter name or folder")
     return None
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
     """Write a UTF-8 text file atomically, and create its folder if needed.
 
     Characters that stand for bytes of file names which are not UTF-8 are written as these bytes.
 
     Raises:
-        EsrganError: If it cannot be written.
+        EsrganError: If it cannot be written, or exists and ``overwrite`` is false.
     """
-    write_bytes(path, text.encode(errors="surrogateescape"))
+    write_bytes(path, text.encode(errors="surrogateescape"), overwrite=overwrite)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:
     """Write a file atomically, and create its folder if needed.
 
     Raises:
-        EsrganError: If it cannot be written.
+        EsrganError: If it cannot be written, or exists and ``overwrite`` is false.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
+        with atomic_write(path, overwrite=overwrite) as file:
             file.write(content)
     except OSError as error:
         raise write_error(path, error) from error
@@ -230,8 +303,19 @@ def describe_write_error(path: Path, error: OSError) -> Problem:
         return Problem(str(path), "a new file", "a file", "choose another name, or allow overwriting")
     if problem := _find_file_in_place_of_folder(path.parent, error):
         return problem
-    remedy = "use shorter names" if error.errno == errno.ENAMETOOLONG else "check the folder and its free disk space"
-    return Problem.failure(path, f"cannot be written: {describe_error(error)}", remedy)
+    length = len(os.path.abspath(_temporary_path(path.parent)))  # noqa: PTH100  Path.resolve() would follow links
+    if msvcrt and isinstance(error, FileNotFoundError) and length > _MAX_WINDOWS_PATH:
+        what = f"the path of the temporary file has {length} characters, and Windows allows {_MAX_WINDOWS_PATH}"
+        return Problem.failure(path, f"cannot be written: {what}", "use a shorter folder, or enable long paths")
+    return Problem.failure(path, f"cannot be written: {describe_error(error)}", write_remedy(error))
+
+
+def write_remedy(error: Exception) -> str:
+    """Return what to do so that a file can be written, after the error of an attempt."""
+    if isinstance(error, OSError) and _is_held_open(error):
+        return "close the program that has it open"
+    remedies = {errno.ENAMETOOLONG: "use shorter names", errno.EINVAL: _ALLOWED_CHARACTERS}
+    return remedies.get(getattr(error, "errno", None) or 0, "check the folder and its free disk space")
 
 
 @contextmanager
@@ -257,8 +341,7 @@ def atomic_write(path: Path, *, overwrite: bool = True, sync: bool = True) -> It
             yield file
         return
     path = Path(os.path.realpath(path))  # a symbolic link stays one
-    # tempfile would create a file that only its owner can read. A name of fixed length is possible for every path.
-    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
+    temporary = _temporary_path(path.parent)  # tempfile would create a file that only its owner can read
     try:
         with temporary.open("x+b") as file:
             _try_lock(file)  # held while writing: an unlocked temporary file is abandoned
@@ -299,10 +382,13 @@ def _open_stream(path: Path) -> BinaryIO:
 def remove_abandoned(folder: Path) -> None:
     """Delete the temporary files in a folder that were left by processes killed while writing."""
     for temporary in folder.glob(f"{_PREFIX}*.tmp"):
-        with suppress(OSError), temporary.open("rb") as file:
-            is_locked = _try_lock(file)  # if it cannot be locked, it is still being written
-            if is_locked or (is_locked is None and time.time() - temporary.stat().st_mtime > _ABANDONED_S):
-                temporary.unlink()
+        with suppress(OSError):
+            with temporary.open("rb") as file:
+                is_locked = _try_lock(file)  # if it cannot be locked, it is still being written
+            is_old = time.time() - temporary.stat().st_mtime > _ABANDONED_S
+            # Windows renames files only when they are closed, and then they are not locked either.
+            if (is_locked and fcntl) or (is_locked is not False and is_old):
+                temporary.unlink()  # only now, because Windows cannot delete an open file
 
 
 def lock(path: Path, busy: str, *, wait: bool = False) -> BinaryIO:
@@ -328,22 +414,36 @@ def lock(path: Path, busy: str, *, wait: bool = False) -> BinaryIO:
             file.close()
             raise EsrganError(f"{busy}; wait for it to finish, or stop it")
         log.info("%s; waiting for it", busy)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while _try_lock(file) is False:
+            time.sleep(0.2)
     _locked.add(file)
     return file
 
 
 def _try_lock(file: BinaryIO) -> bool | None:
     """Lock a file; return False if another process has locked it, and None if its file system has no locks."""
-    if fcntl is None:
-        return None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return _lock_on_windows(file) if msvcrt else None
     except BlockingIOError:
         return False
     except OSError:
         return None
-    return True
+
+
+def _lock_on_windows(file: BinaryIO) -> bool | None:
+    """Lock the byte at 2**62: nobody else can read what is locked, so it must be one that no file has.
+
+    ``msvcrt.locking`` can only lock bytes below 2**31.
+    """
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]
+    handle = ctypes.c_void_p(msvcrt.get_osfhandle(file.fileno()))  # type: ignore[attr-defined]
+    if kernel.LockFile(handle, 0, 2**30, 1, 0):
+        return True
+    is_locked = ctypes.get_last_error() == _LOCK_VIOLATION  # type: ignore[attr-defined]
+    return False if is_locked else None
 
 
 def _close_locked() -> None:
@@ -367,7 +467,7 @@ def _sync(file: BinaryIO) -> None:
 def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
     """Rename a file. Without ``overwrite``, creating a hard link fails if the name exists."""
     if overwrite:
-        temporary.replace(path)
+        replace_file(temporary, path)
         return
     try:
         os.link(temporary, path)
@@ -377,6 +477,30 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
         if os.path.lexists(path):
             raise _exists_error(path) from None
         temporary.rename(path)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename a file, over an existing one if there is one.
+
+    Windows refuses this while another program has one of them open, so that is waited for, for some seconds.
+
+    Raises:
+        OSError: If it cannot be renamed.
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            source.replace(target)
+            return
+        except OSError as error:
+            if not _is_held_open(error):
+                raise
+        time.sleep(pause_s)
+    source.replace(target)
+
+
+def _is_held_open(error: OSError) -> bool:
+    """Return whether a file could not be renamed because a program has it open."""
+    return error.filename2 is not None and getattr(error, "winerror", None) in _HELD_OPEN
 
 
 def _exists_error(path: Path) -> FileExistsError:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from esrgan.weight_formats import WEIGHT_SUFFIXES
 PREFIX = "hf:"
 WEIGHTS_NAME = "model.safetensors"
 _MAX_NAMES = 10  # of files that a message lists
-_REFERENCE = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<filename>.+))?")
+_REFERENCE = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/\w+/[^/]+|[^/]+))?(?:/(?P<filename>.+))?")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class HubFile:
     Attributes:
         repo: The repository, as "owner/name".
         filename: The file's path in the repository.
-        revision: A branch, tag or commit; None is the default branch.
+        revision: A branch, tag or commit; None is the default branch. In a reference, "/" in the name of a branch is
+            written as "%2F", except in "refs/pr/1".
 
     Example:
         >>> from esrgan.hub import HubFile
@@ -54,10 +56,11 @@ class HubFile:
         match = _REFERENCE.fullmatch(reference.replace("\\", "/"))  # paths of Windows have backslashes
         if match is None:
             raise WeightsError(f"{reference}: expected hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/FILE")
-        return cls(match["repo"], match["filename"] or WEIGHTS_NAME, match["revision"])
+        revision = match["revision"] and urllib.parse.unquote(match["revision"])
+        return cls(match["repo"], match["filename"] or WEIGHTS_NAME, revision)
 
     def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
+        revision = f"@{urllib.parse.quote(self.revision, safe='')}" if self.revision else ""
         return f"{PREFIX}{self.repo}{revision}/{self.filename}"
 
     def download(self, *, only_cached: bool = False) -> Path:
@@ -72,7 +75,10 @@ class HubFile:
         """
         if not self.filename.lower().endswith(WEIGHT_SUFFIXES):
             expected = ", ".join(WEIGHT_SUFFIXES)
-            raise WeightsError(f"{self}: expected a file whose name ends in one of {expected}, got {self.filename}")
+            hint = "; write / in the name of a branch as %2F" if self.revision else ""
+            raise WeightsError(
+                f"{self}: expected a file whose name ends in one of {expected}, got {self.filename}{hint}"
+            )
         require_extra("hub")
         import huggingface_hub
         from huggingface_hub import errors

@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.images import ImageData
+from esrgan.images.image import COLOUR_SPACE
 from esrgan.pretrained import psnr_partner
 from esrgan.text import format_count, one_line
 from esrgan.weights import GeneratorFile, load_generator
@@ -151,7 +153,8 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
         alpha: α in [0, 1]. With 0 the result has the pixels of ``psnr``, with 1 those of ``gan``.
 
     Returns:
-        The blend, rounded to the nearest level for integer pixels, with the metadata of ``gan``.
+        The blend, rounded to the nearest level for integer pixels, with the metadata of ``gan``. The colours of a pixel
+        count by its alpha. If the colour spaces differ, a note says so.
 
     Raises:
         ValueError: If α is not within [0, 1], or the images differ in size, channels, depth or number of frames.
@@ -166,12 +169,28 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
         )
     frames = []
     for one, other in zip(psnr.frames, gan.frames, strict=True):
-        if alpha in (0, 1):  # 0 times infinity is NaN
-            frames.append((other if alpha else one).copy())
-            continue
-        blended = (1 - alpha) * one.astype(np.float64) + alpha * other
+        share: Any = alpha
+        if gan.has_alpha:
+            colours = gan.base_channels - 1
+            share = np.full(one.shape, alpha)
+            first, second = (1 - alpha) * one[..., colours].astype(np.float64), alpha * other[..., colours]
+            is_visible = first + second > 0
+            share[is_visible, :colours] = (second[is_visible] / (first + second)[is_visible])[:, None]
+        with np.errstate(invalid="ignore"):
+            blended = (1 - share) * one.astype(np.float64) + share * other
+        # 0 times infinity is NaN.
+        blended = np.where(share == 0, one, np.where(share == 1, other, blended))
         frames.append((np.floor(blended + 0.5) if one.dtype.kind == "u" else blended).astype(one.dtype))
-    return replace(gan, frames=tuple(frames))
+    note = (
+        "the images have different colour spaces; their values were blended as they are, and those of the second kept"
+    )
+    notes = (note,) if _colour_space(psnr) != _colour_space(gan) else ()
+    return replace(gan, frames=tuple(frames), notes=(*gan.notes, *notes))
+
+
+def _colour_space(image: ImageData) -> tuple[bytes | None, list[tuple[str, Any]]]:
+    blocks = [(str(block.key), block.content) for block in image.native_blocks if block.label == COLOUR_SPACE]
+    return image.icc_profile, blocks
 
 
 def _make_blend(files: Sequence[GeneratorFile], state: dict[str, Tensor], alpha: float | None) -> GeneratorFile:

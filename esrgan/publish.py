@@ -102,20 +102,24 @@ class ModelFacts:
             raise EsrganError(Problem(texts[0], "a list", "a text"))
 
 
-def write_hub_folder(file: GeneratorFile, folder: str | Path, repo: str, facts: ModelFacts) -> None:
+def write_hub_folder(
+    file: GeneratorFile, folder: str | Path, repo: str, facts: ModelFacts, *, overwrite: bool = True
+) -> None:
     """Write a folder to upload to the Hugging Face Hub: the weights, ``config.json`` and a model card.
 
     ``Upscaler.from_hub`` reads exactly these weights back. Tensors whose values float16 represents exactly are stored
-    as float16. Existing files are overwritten.
+    as float16.
 
     Args:
         file: The generator.
         folder: The folder; it is created.
         repo: The repository that it is for, as "owner/name".
         facts: What the card says. ``name``, ``description``, ``authors``, ``tags`` and ``dataset`` may be missing.
+        overwrite: Replace existing files.
 
     Raises:
-        EsrganError: If no licence is known, ``repo`` has another form, or the folder cannot be written.
+        EsrganError: If no licence is known, ``repo`` has another form, or a file cannot be written or exists and
+            ``overwrite`` is false.
     """
     folder = Path(folder)
     if not re.fullmatch(_REPO, repo, re.ASCII):
@@ -130,10 +134,10 @@ def write_hub_folder(file: GeneratorFile, folder: str | Path, repo: str, facts: 
     content["params"] = {
         name: halves[name] if torch.equal(halves[name].float(), value) else value for name, value in file.state.items()
     }
-    save_file(folder / WEIGHTS_NAME, content)
+    save_file(folder / WEIGHTS_NAME, content, overwrite=overwrite)
     config = {"model_type": "esrgan", "architectures": [type(file.build()).__name__], **asdict(file.architecture)}
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    write_text(folder / "README.md", _make_card(file, repo, licence, facts, notice))
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n", overwrite=overwrite)
+    write_text(folder / "README.md", _make_card(file, repo, licence, facts, notice), overwrite=overwrite)
 
 
 def make_openmodeldb_entry(file: GeneratorFile, model_id: str, facts: ModelFacts) -> dict[str, Any]:
@@ -263,13 +267,13 @@ def _make_card(file: GeneratorFile, repo: str, licence: str, facts: ModelFacts, 
     metadata: dict[str, Any] = {"license": hub_licence}
     if hub_licence not in _HUB_LICENCES:
         metadata = {"license": "other", "license_name": licence}
-    tags = ["super-resolution", "esrgan", f"{architecture.scale_factor}x", *facts.tags]
+    tags = ["super-resolution", "esrgan", f"{file.scale:g}x", *facts.tags]
     metadata |= {"library_name": "esrgan", "pipeline_tag": "image-to-image", "tags": [*dict.fromkeys(tags)]}
     parameters = sum(value.numel() for value in file.state.values())
     channels = {1: "grey", 3: "RGB", 4: "RGB and alpha"}
     rows = {
         "network": f"{file.size}, {parameters:,} parameters",
-        "scale": f"×{architecture.scale_factor}",
+        "scale": f"×{file.scale:g}",
         "input": channels.get(architecture.in_channels, str(architecture.in_channels)),
         "output": channels.get(architecture.img_channels, str(architecture.img_channels)),
         "training": file.origin,
@@ -277,7 +281,7 @@ def _make_card(file: GeneratorFile, repo: str, licence: str, facts: ModelFacts, 
         "author": ", ".join(facts.authors),
         "licence": f"{licence}. {notice}" if notice else licence,
     }
-    description = facts.description or f"A ×{architecture.scale_factor} generator of the ESRGAN family."
+    description = facts.description or f"A ×{file.scale:g} generator of the ESRGAN family."
     card = _CARD + (_GAN_LIMITS if file.stage == "training" else "")
     return card.format(
         # JSON may contain characters that YAML refuses.

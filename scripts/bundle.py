@@ -37,7 +37,7 @@ for stage in ("pretraining", "training"):
         hparams[stage][key] = shipped[stage][key]
 if args.keep_colour:
     upscaler = esrgan.Upscaler.from_file(args.model.resolve(), precision="fp32")
-    photos = [images.read_pixels(path, 3) for path in sorted(args.keep_colour.iterdir())]
+    photos = [images.read_pixels(path, 3) for path in images.find_images([args.keep_colour])]
     drift = np.mean([upscaler(photo).mean((0, 1)) - photo.mean((0, 1)) for photo in photos], axis=0)
     print(f"mean colour drift of {len(photos)} images: {', '.join(f'{each:+.2f}' for each in drift)} levels, corrected")
     last = [name for name, layer in generator.build().named_modules() if isinstance(layer, torch.nn.Conv2d)][-1]

@@ -6,12 +6,14 @@ Crops of each photograph are downscaled with MATLAB's bicubic (teacher/lr) and u
 """
 
 import argparse
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from esrgan import Upscaler, images
+from esrgan.errors import EsrganError
 from esrgan.inference.options import COLOR_FIXES
 from esrgan.resize import bicubic
 
@@ -26,22 +28,35 @@ parser.add_argument("--precision", default="auto", help="as for inference.py (de
 parser.add_argument("--color-fix", choices=COLOR_FIXES, help="as for inference.py, against shifted colours")
 args = parser.parse_args()
 upscaler = Upscaler.from_file(args.model, precision=args.precision, color_fix=args.color_fix)
+scale = round(upscaler.scale)
+has_alpha = upscaler.networks[0].in_channels == 4
 random = np.random.default_rng(0)
-for folder in ("hr", "lr"):
-    (args.out / folder).mkdir(parents=True, exist_ok=True)
-for path in images.find_images([args.photos]):
-    photo = images.read_pixels(path, 3)
-    height, width = (min(CROP, length // upscaler.scale * upscaler.scale) for length in photo.shape[:2])
+sources: dict[Path, Path] = {}  # photographs by the beginning of their crops' path below hr and lr
+problems = []
+for path, relative in images.find_images([args.photos]).items():
+    if sources.setdefault(relative.with_suffix(""), path) != path:
+        problems.append(f"{path}: its crops would have the names of those of {sources[relative.with_suffix('')]}")
+for name, path in sources.items():
+    try:
+        photo = images.read_pixels(path, 4 if has_alpha and images.read_shape(path)[2] == 4 else 3)
+    except EsrganError as error:
+        problems += error.problems
+        continue
+    height, width = (min(CROP, length // scale * scale) for length in photo.shape[:2])
     for number in range(args.crops):
         top = int(random.integers(0, photo.shape[0] - height + 1))
         left = int(random.integers(0, photo.shape[1] - width + 1))
-        high = args.out / "hr" / f"{path.stem}-{number}.png"
+        high, lr = (args.out / kind / name.parent / f"{name.name}-{number}.png" for kind in ("hr", "lr"))
         if high.exists():
             continue
+        for file in (high, lr):
+            file.parent.mkdir(parents=True, exist_ok=True)
         crop = np.ascontiguousarray(photo[top : top + height, left : left + width])
-        low = bicubic(crop, Fraction(1, upscaler.scale))
+        low = bicubic(crop, Fraction(1, scale))
         upscaled = upscaler(low)
         # After an interruption the LR image may exist without its HR image.
-        images.write_pixels(args.out / "lr" / high.name, low, overwrite=True)
+        images.write_pixels(lr, low, overwrite=True)
         images.write_pixels(high, upscaled)
         print(high)
+if problems:
+    sys.exit("\n".join(f"error: {problem}" for problem in problems))

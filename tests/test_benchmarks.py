@@ -281,3 +281,16 @@ def test_artefacts_of_each_method_are_one_row(artefacts, photo, tmp_path, monkey
     monkeypatch.setattr(sys, "argv", ["artefacts.py", str(model), *options, "--crop", "60"])
     with pytest.raises(SystemExit, match=r"cat\.png: 60×60 px remain; expected at least 64×64"):
         artefacts.main()
+
+
+def test_benchmark_of_tiles_names_photographs_that_are_too_small(photo, tmp_path, monkeypatch):
+    images.write_pixels(tmp_path / "cat.png", photo)
+    tiles = load_script(SCRIPT.with_name("tiles.py"))
+    monkeypatch.setattr(sys, "argv", ["tiles.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match="expected at least 2 photographs of 992×992 px or more, got 0"):
+        tiles.main()
+    monkeypatch.setattr(tiles, "SIDE", 128)
+    monkeypatch.setattr(tiles, "TILE", 48)
+    images.write_pixels(tmp_path / "empty.png", np.full((128, 128, 3), 90, np.uint8))
+    with pytest.raises(SystemExit, match="expected at least 2 photographs with tiles of enough detail"):
+        tiles.main()

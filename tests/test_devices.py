@@ -1,5 +1,7 @@
 """Selection of devices and precisions."""
 
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -9,21 +11,36 @@ from esrgan import devices
 from esrgan.devices import (
     benchmark_convolutions,
     exact_float32,
+    find_gpu_problem,
     has_fast_winograd,
     has_native_bfloat16,
     is_out_of_memory,
     low_precision_dtype,
     select_device,
     select_local_device,
+    send,
 )
 from esrgan.errors import DeviceError
 from esrgan.inference import upscaler
 from esrgan.inference.upscaler import choose_arithmetic
 from esrgan.models import winograd
+from tests.helpers.console import captured_messages
 
 CPU = torch.device("cpu")
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
 NO_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without an Apple GPU")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Simulate GPUs by a list that has, for each of them, why it cannot be used, or None."""
+
+    def simulate(*problems):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(problems))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(problems))
+        monkeypatch.setattr(devices, "find_gpu_problem", lambda device: problems[device.index or 0])
+
+    return simulate
 
 
 def device_error(name):
@@ -43,9 +60,8 @@ def test_cpu_is_selected():
     ("cuda", "mps", "expected"),
     [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
 )
-def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, gpus, cuda, mps, expected):
+    gpus(*[None] * cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert select_device("auto") == torch.device(expected)
 
@@ -72,9 +88,52 @@ def test_missing_mps_error_suggests_the_cpu():
     assert "use cpu" in device_error("mps")
 
 
-def test_gpus_beyond_the_last_are_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+@pytest.mark.parametrize(
+    ("problems", "expected"), [(["old", None], "cuda:1"), (["old", "busy"], "cpu"), ([None, "old"], "cuda")]
+)
+def test_auto_warns_about_gpus_that_cannot_be_used(gpus, capsys, problems, expected):
+    gpus(*problems)
+    with captured_messages():
+        assert str(select_device("auto")) == expected
+    tried = problems[: problems.index(None) if None in problems else 2]
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: device {name}: {problem}; looking for another device"
+        for name, problem in zip(["cuda", "cuda:1"], tried, strict=False)
+    ]
+
+
+def test_a_gpu_that_cannot_be_used_is_refused(gpus):
+    gpus(None, "it is busy")
+    assert select_device("cuda") == torch.device("cuda")
+    assert device_error("cuda:1") == "device cuda:1: it is busy; choose another device"
+
+
+UNSUPPORTED = "CUDA error: no kernel image is available for execution on the device\nSearch for it\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (UNSUPPORTED, "its compute capability, 6.1, is not among those that this PyTorch (2.0) supports: sm_75, sm_80"),
+        ("CUDA error: busy or unavailable.\nCUDA kernel errors might be", "CUDA error: busy or unavailable"),
+        ("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 8 GiB", "its memory is full"),
+        (torch.cuda.DeferredCudaCallError("CUDA call failed lazily"), "CUDA call failed lazily"),
+    ],
+)
+def test_a_gpu_is_tried_before_it_is_used(monkeypatch, error, problem):
+    def fail(*_, device):
+        raise error if isinstance(error, Exception) else torch.AcceleratorError(error)
+
+    assert find_gpu_problem(CPU) is None
+    monkeypatch.setattr(torch, "ones", fail)
+    monkeypatch.setattr(torch, "__version__", "2.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
+    assert find_gpu_problem(torch.device("cuda")) == problem
+
+
+def test_gpus_beyond_the_last_are_refused(gpus):
+    gpus(None, None)
     assert select_device("cuda:1") == torch.device("cuda:1")
     assert "cuda:0 to cuda:1" in device_error("cuda:2")
 
@@ -125,16 +184,24 @@ def test_zen_5_convolves_directly(monkeypatch, capabilities, is_fast):
 @pytest.mark.parametrize(
     ("name", "expected"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")]
 )
-def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, name, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, gpus, name, expected):
+    gpus(None, None)
     assert str(select_local_device(name)) == ("cuda" if name == "auto" else name)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert str(select_local_device(name)) == expected
     monkeypatch.setenv("LOCAL_RANK", "2")
     if name in ("auto", "cuda"):
-        with pytest.raises(DeviceError, match="cuda:2"):
+        with pytest.raises(DeviceError, match=r"has 2 GPUs, .* set --nproc-per-node of torchrun to 2 or less"):
             select_local_device(name)
+
+
+def test_a_process_of_torchrun_takes_no_gpu_of_another_one(monkeypatch, gpus):
+    gpus("it is busy", None)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(DeviceError, match="device cuda:0: it is busy"):
+        select_local_device("auto")
+    monkeypatch.setenv("LOCAL_RANK", "1")  # and does not even try it, which would take memory there
+    assert select_local_device("auto") == torch.device("cuda:1")
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
@@ -166,6 +233,43 @@ def test_float32_is_exact_until_the_last_block_ends():
     with suppress(KeyError), exact_float32(torch.device("cuda")):
         raise KeyError
     assert convolution_precision() == before
+
+
+@pytest.fixture
+def restored_precisions():
+    """Settings cannot be restored to what a process starts with, except by a level that has not been set."""
+    yield torch.backends
+    torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = "none"
+    if convolution_precision() != "tf32":
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+
+
+def test_convolutions_follow_pytorchs_settings_after_a_block_as_before(restored_precisions):
+    backends = restored_precisions
+    with exact_float32(torch.device("cuda")):
+        assert convolution_precision() == "ieee"
+    for level in (backends, backends.cudnn):
+        level.fp32_precision = "ieee"
+        assert convolution_precision() == "ieee"
+        with exact_float32(torch.device("cuda")):
+            pass
+        level.fp32_precision = "none"
+        assert convolution_precision() == "tf32"
+
+
+def test_a_setting_of_convolutions_themselves_is_restored():
+    """In a process of its own, because it cannot be undone."""
+    text = """
+import torch
+from esrgan.devices import exact_float32
+backends = torch.backends
+backends.cudnn.conv.fp32_precision = "tf32"
+with exact_float32(torch.device("cuda")):
+    assert backends.cudnn.conv.fp32_precision == "ieee"
+backends.fp32_precision = "ieee"
+assert backends.cudnn.conv.fp32_precision == "tf32"
+"""
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=120)
 
 
 def test_settings_of_convolutions_do_not_break_pytorchs_older_getters():
@@ -207,3 +311,19 @@ def test_a_lack_of_memory_is_recognised_in_every_library(text):
 )
 def test_precisions_have_their_meaning_on_each_device(kind, precision, arithmetic):
     assert upscaler.choose_arithmetic(torch.device(kind), precision) == arithmetic
+
+
+@pytest.mark.parametrize(("kind", "is_asynchronous"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_only_cuda_receives_tensors_asynchronously(monkeypatch, kind, is_asynchronous):
+    """MPS reads from the memory of the CPU after it was released (issue 189690 of PyTorch)."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda _, *to, **options: calls.append((*to, options)))
+    send(torch.zeros(1), torch.device(kind))
+    assert calls == [(torch.device(kind), {"non_blocking": is_asynchronous})]
+
+
+def test_a_local_rank_that_is_no_number_is_refused(monkeypatch, gpus):
+    gpus(None)
+    monkeypatch.setenv("LOCAL_RANK", "x")
+    with pytest.raises(DeviceError, match="got cuda:x"):
+        select_local_device("cuda")

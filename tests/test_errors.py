@@ -1,6 +1,7 @@
+import ntpath
 import pickle
 
-from esrgan.errors import ConfigError, LostProcessError, Problem
+from esrgan.errors import ConfigError, LostProcessError, Problem, shorten
 
 
 def test_errors_from_other_processes_are_the_same():
@@ -9,6 +10,12 @@ def test_errors_from_other_processes_are_the_same():
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), vars(again), str(again)) == (type(error), vars(error), str(error))
         assert again.__notes__ == ["in task 3"]
+
+
+def test_problems_are_counted_by_folder_on_windows(monkeypatch):
+    monkeypatch.setattr("esrgan.errors.dirname", ntpath.dirname)
+    problems = [Problem.failure(rf"C:\in\{number}.png", "is bad", "fix") for number in range(9)]
+    assert shorten(problems)[3:] == [r"C:\in: 6 more with the same remedy"]
 
 
 def test_each_problem_stays_on_one_line():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from esrgan import weights
 from esrgan.cli import main
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.export import export_ncnn, export_onnx, export_program, export_weights
@@ -275,6 +276,40 @@ def test_suffixes_are_case_insensitive(tiny_model, tmp_path, name):
     assert same_weights(load_generator(tmp_path / name), load_generator(tiny_model))
     if name == "OUT.SafeTensors":
         assert (tmp_path / name).read_bytes()[8:9] == b"{"
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.pt2", "a.param", "a.bin", "blend.pth", "hub"])
+def test_a_file_that_comes_during_the_work_is_kept(tiny_model, tmp_path, monkeypatch, capsys, name):
+    taken = tmp_path / name / "config.json" if name == "hub" else tmp_path / name
+    out = tmp_path / "a.param" if name == "a.bin" else tmp_path / name
+    command = ["interpolate", f"--mix={tiny_model}=0.5", f"--mix={tiny_model}=0.5", str(out)]
+    if name != "blend.pth":
+        command = ["export", str(tiny_model), str(out)]
+    if name == "hub":
+        command += ["--hub", "owner/name", "--licence", "MIT"]
+    build = weights.load_generator
+
+    def load_slowly(path):
+        taken.parent.mkdir(exist_ok=True)
+        taken.write_text("mine")
+        return build(path)
+
+    monkeypatch.setattr(weights, "load_generator", load_slowly)
+    assert main(command) == 2
+    assert "expected a new file, got a file; choose another name, or allow overwriting" in capsys.readouterr().err
+    assert taken.read_text() == "mine"
+    assert main([*command, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(("dialect", "warns"), [("basicsr", True), ("esrgan-new", True), ("esrgan-old", False)])
+def test_names_under_which_other_programs_misread_esrgan_plus_are_named(tmp_path, capsys, dialect, warns):
+    model, out = tmp_path / "model.pth", tmp_path / "out.pth"
+    save_file(model, {"params": random_state(replace(TINY, plus=True, num_residual_blocks=5))})
+    assert main(["export", str(model), str(out), "--names", dialect]) == 0
+    warning = f"{out}: chaiNNer and ComfyUI ignore the 1×1 convolutions of ESRGAN+ in this file"
+    assert (warning in capsys.readouterr().err) == warns
+    assert main(["interpolate", f"--mix={model}=0.5", f"--mix={model}=0.5", str(out), "--overwrite"]) == 0
+    assert warning in capsys.readouterr().err
 
 
 def test_command_reports_what_it_wrote(tiny_model, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Atomic writes and locks, also on file systems that lack locks, hard links or flushing."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -174,6 +176,9 @@ def test_tilde_is_the_home_folder(monkeypatch):
     assert files.cache_dir() == Path("/home/somebody/c/esrgan")
     monkeypatch.setenv("ESRGAN_CACHE", "~/d")
     assert files.cache_dir() == Path("/home/somebody/d")
+    monkeypatch.setenv("ESRGAN_CACHE", "~nouser/d")
+    with pytest.raises(EsrganError, match="ESRGAN_CACHE: there is no user nouser; set it to a folder"):
+        files.cache_dir()
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -237,7 +242,7 @@ def test_an_existing_file_is_named_by_its_link(tmp_path):
 
 
 def test_read_only_disk_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse(errno.EROFS))
+    monkeypatch.setattr(Path, "touch", refuse(errno.EROFS))
     assert "files cannot be created in this folder: Read-only file system" in str(files.find_folder_problem(tmp_path))
 
 
@@ -245,6 +250,112 @@ def test_too_long_names_are_found_on_the_disk(tmp_path):
     for name, is_possible in (("x" * 255, True), ("x" * 256, False), ("ü" * 127, True), ("ü" * 128, False)):
         for folder in (tmp_path, tmp_path / "new"):
             assert (files.find_name_problem(folder / name) is None) == is_possible
+
+
+def test_folder_that_denies_writing_is_tried_once(tmp_path, monkeypatch):
+    """Windows shows by nothing else that it denies access, and tempfile would try billions of names there."""
+    tried = []
+
+    def deny(path, *_, **__):
+        tried.append(path)
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", deny)
+    assert "Permission denied" in str(files.find_folder_problem(tmp_path))
+    with pytest.raises(EsrganError, match="Permission denied"):
+        files.check_output_path(tmp_path / "a")
+    assert len(tried) == 2
+
+
+def fail_to_replace(monkeypatch, count):
+    """Let Windows' sharing violation be the result of the first attempts to rename a file."""
+    replace, attempts = os.replace, []
+
+    def deny(source, target):
+        attempts.append(target)
+        if len(attempts) > count:
+            return replace(source, target)
+        error = PermissionError(errno.EACCES, "It is being used by another process", str(source), None, str(target))
+        error.winerror = 32
+        raise error
+
+    monkeypatch.setattr(os, "replace", deny)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    return attempts
+
+
+def test_file_that_is_open_for_a_moment_is_replaced_then(tmp_path, monkeypatch):
+    attempts = fail_to_replace(monkeypatch, 2)
+    write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert len(attempts) == 3
+
+
+def test_program_that_keeps_a_file_open_is_to_be_closed(tmp_path, monkeypatch):
+    fail_to_replace(monkeypatch, 1000)
+    with pytest.raises(EsrganError, match=r"a: cannot be written: It is being .*; close the program that has it open$"):
+        write_bytes(tmp_path / "a", b"new")
+    assert list_names(tmp_path) == []
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Imitate Windows' locks, and that it deletes no open file."""
+    unlink = Path.unlink
+
+    def unlink_closed(path, **options):
+        if any(path.samefile(link) for link in Path("/proc/self/fd").iterdir() if link.exists()):
+            raise PermissionError(errno.EACCES, "It is being used by another process", str(path))
+        unlink(path, **options)
+
+    def lock_file(handle, *_):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle.value, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return 1
+        return 0
+
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "msvcrt", SimpleNamespace(get_osfhandle=lambda number: number))
+    kernel = SimpleNamespace(LockFile=lock_file)
+    monkeypatch.setattr(files.ctypes, "WinDLL", lambda *_, **__: kernel, raising=False)
+    monkeypatch.setattr(files.ctypes, "get_last_error", lambda: 33, raising=False)
+    if Path("/proc/self/fd").exists():
+        monkeypatch.setattr(Path, "unlink", unlink_closed)
+
+
+@pytest.mark.usefixtures("windows")
+def test_locks_of_windows_exclude_others(tmp_path):
+    with lock(tmp_path / "x", "a run"), pytest.raises(EsrganError, match=r"^another run; wait for it to finish"):
+        lock(tmp_path / "x", "another run")
+    lock(tmp_path / "x", "a run").close()
+
+
+@pytest.mark.usefixtures("windows")
+def test_abandoned_files_are_removed_on_windows(tmp_path):
+    for name in (".esrgan-01.tmp", ".esrgan-02.tmp"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".esrgan-02.tmp", (time.time() - files._ABANDONED_S - 10,) * 2)
+    remove_abandoned(tmp_path)
+    assert list_names(tmp_path) == [".esrgan-01.tmp"]  # it may be about to be renamed
+
+
+@pytest.mark.usefixtures("windows")
+def test_path_that_is_too_long_for_windows_is_named(tmp_path):
+    path = Path("/" + "x" * 240) / "a.png"
+    error = FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+    expected = f"the path of the temporary file has {1 + 240 + 1 + 28} characters, and Windows allows 259"
+    assert expected in str(files.describe_write_error(path, error))
+
+
+def test_characters_that_windows_does_not_allow_are_named(tmp_path, monkeypatch):
+    """``Path.stat`` raises this there."""
+    for name in ("stat", "lstat"):
+        monkeypatch.setattr(Path, name, refuse(errno.EINVAL))
+    path = tmp_path / "out?.png"
+    assert files.describe_path(path) == "nothing"
+    monkeypatch.setattr(Path, "is_dir", lambda path: True)
+    problem = str(files.find_name_problem(path))
+    assert problem == f'{path}: no file can have this name: Invalid argument; leave out < > : " | ? *'
 
 
 def test_link_without_target_does_not_suggest_itself(tmp_path):

@@ -53,6 +53,21 @@ def test_references_name_file_and_revision(hub):
     assert load_generator("hf:ann/photos@v1/model.safetensors").stage == "training"
 
 
+@pytest.mark.parametrize(
+    ("reference", "filename", "revision"),
+    [
+        ("hf:a/b@refs/pr/1", "model.safetensors", "refs/pr/1"),
+        ("hf:a/b@refs/pr/1/x/4x.pth", "x/4x.pth", "refs/pr/1"),
+        ("hf:a/b@feature%2Fx/4x.pth", "4x.pth", "feature/x"),
+        ("hf:a/b@v1/x/4x.pth", "x/4x.pth", "v1"),
+    ],
+)
+def test_revisions_may_have_slashes(reference, filename, revision):
+    file = HubFile.parse(reference)
+    assert file == HubFile("a/b", filename, revision)
+    assert HubFile.parse(str(file)) == file
+
+
 def test_a_file_is_downloaded_once(hub):
     for _ in range(2):
         HubFile("ann/photos").download()
@@ -82,6 +97,7 @@ def test_the_cache_is_used_without_a_network(hub, monkeypatch):
         ("hf:ann/nothing", "no such repository ann/nothing; check its name, or run `hf auth login` if it is private"),
         ("hf:ann/photos@v2", "no such branch, tag or commit; check the revision"),
         ("hf:ann/drawings", "no such file; the repository has 4x.pth"),
+        ("hf:ann/photos@feature/x", "got x; write / in the name of a branch as %2F"),
         ("hf:ann/drawings/x.pickle", "expected a file whose name ends in one of .safetensors, .pth, .pt, got x.pickle"),
         ("hf:ann/gated", "its authors ask for a registration; follow the steps on its page, then run `hf auth login`"),
     ],

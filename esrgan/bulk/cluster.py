@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from esrgan import files, images
 from esrgan.bulk import storage
-from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.errors import EsrganError, ImageError, LostDeviceError, Problem
 from esrgan.images.sidecars import world_file_suffixes
 from esrgan.inference import (
     OUTPUT_ENDING,
@@ -128,7 +129,11 @@ def find_pending_jobs(
         sources |= {path: file for path, (file, _) in found.items()}
     if listed:
         named = {storage.local_stand_in(file): file for file in listed}
-        root = os.path.commonpath([path.parent for path in named])
+        try:
+            root = os.path.commonpath([path.parent for path in named])
+        except ValueError as error:  # on Windows
+            expected, remedy = "files on one drive", "list the files of each drive in a file of their own"
+            raise ImageError(Problem("--list", expected, "files on several drives", remedy)) from error
         relative_paths |= {path: path.relative_to(root) for path in named}
         sources |= {path: file if storage.is_uri(file) else str(path) for path, file in named.items()}
     if search.problems and not sources:
@@ -326,12 +331,18 @@ class Worker:
             records = [*pool.map(_download_source, staged.values(), staged)]
             uploads: list[Future[ManifestRecord]] = []
             local_jobs = [job for job, record in zip(staged, records, strict=True) if record is None]
-            begin = time.perf_counter()
-            for result in upscale_files(self.upscaler, local_jobs, self.options):
-                seconds = round(time.perf_counter() - begin, 3)
-                begin += seconds
-                uploads.append(pool.submit(self._upload_output, staged[result.job], result, seconds))
+            begin, lost = time.perf_counter(), None
+            try:
+                for result in upscale_files(self.upscaler, local_jobs, self.options):
+                    seconds = round(time.perf_counter() - begin, 3)
+                    begin += seconds
+                    uploads.append(pool.submit(self._upload_output, staged[result.job], result, seconds))
+            except LostDeviceError as error:
+                lost = error
             done = [record for record in records if record is not None] + [future.result() for future in uploads]
+        if lost:  # only another process can use the GPU again; Ray starts it
+            print(f"error: {lost}", file=sys.stderr, flush=True)
+            os._exit(1)
         return {"record": [json.dumps(asdict(record)) for record in done]}
 
     def _upload_output(self, job: BulkJob, result: FileResult, seconds: float) -> ManifestRecord:

@@ -59,7 +59,7 @@ def open_filesystem(location: str) -> Iterator[tuple[Any, str]]:
             system, path = fsspec.url_to_fs(location)
             system.invalidate_cache()  # other machines write too, so cached listings may be outdated
         else:
-            system, path = fsspec.filesystem("file"), location
+            system, path = fsspec.filesystem("file"), Path(location).as_posix()  # as it names files on Windows too
         yield system, path.rstrip("/")
     except EsrganError:
         raise

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from esrgan.console import accept_any_text
 from esrgan.text import did_you_mean
 
 COMMANDS = {
@@ -69,6 +70,7 @@ def make_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command named by the first argument and return its exit code; without arguments, print the help."""
+    accept_any_text()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         make_parser().print_help()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import math
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     )
     models = upscaling_options.load_models(args)
     if args.outscale is not None:  # before any worker starts
-        count_passes(math.prod(model.architecture.scale_factor for model in models), args.outscale)
+        reduction = models[-1].architecture.scale_factor / models[-1].scale
+        count_passes(math.prod(model.scale for model in models), args.outscale, reduction)
     for line in upscaling_options.describe_skipped(skipped):
         log.info("%s", line)
 
@@ -96,10 +98,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_list(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+        content = path.read_bytes()
     except OSError as error:
         got = f"cannot be read: {describe_error(error)}"
         raise EsrganError(Problem.failure(path, got, "check the path of --list")) from error
-    if any("\0" in line for line in lines):
-        raise EsrganError(Problem(str(path), "a text file with one path or URI per line", "a binary file"))
-    return [line.removesuffix("\r") for line in lines if line.strip()]
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
+    text = content.decode("utf-16", "replace") if is_utf16 else content.decode("utf-8-sig", "surrogateescape")
+    if "\0" in text:
+        expected, remedy = "a text file with one path or URI per line", "save it as UTF-8"
+        raise EsrganError(Problem(str(path), expected, "a binary file", remedy))
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]

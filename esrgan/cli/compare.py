@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     with process.importing():
         from esrgan import images
-        from esrgan.errors import EsrganError, Problem
+        from esrgan.errors import EsrganError, LostDeviceError, Problem
         from esrgan.files import create_folder
-        from esrgan.images.image import profile_space
+        from esrgan.images.image import COLOUR_SPACE, profile_space
         from esrgan.images.samples import drop_colour_if_grey
         from esrgan.inference import Upscaler, compare_models, is_output_file, plan_jobs
 
@@ -77,10 +77,15 @@ def run(args: argparse.Namespace) -> int:
                 frames = [compare_models(upscalers, image, report)]
                 if profile_space(image.icc_profile) == "GRAY":  # such a profile does not fit RGB
                     frames = drop_colour_if_grey(frames)
-                sheet = images.ImageData(tuple(frames), icc_profile=image.icc_profile)
+                blocks = tuple(block for block in image.native_blocks if block.label == COLOUR_SPACE)
+                sheet = images.ImageData(
+                    tuple(frames), image.file_format, icc_profile=image.icc_profile, native_blocks=blocks
+                )
                 create_folder(job.target.parent)
                 for note in images.write_image(job.target, sheet, overwrite=args.overwrite):
                     log.warning("%s: %s", job.target, note)
+            except LostDeviceError:
+                raise
             except EsrganError as error:
                 log.error("%s", error)
                 failed += 1

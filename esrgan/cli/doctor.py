@@ -56,7 +56,7 @@ def _devices() -> Iterator[tuple[str, str]]:
     with process.importing():
         import torch
 
-        from esrgan.devices import has_native_bfloat16, select_device
+        from esrgan.devices import find_gpu_problem, has_native_bfloat16, select_device
 
     place = select_device("cpu")
     precisions = "float32, bfloat16" if has_native_bfloat16(place) else "float32; no fast bfloat16"
@@ -75,8 +75,11 @@ def _devices() -> Iterator[tuple[str, str]]:
             name = torch.cuda.get_device_name(place)
             free, total = torch.cuda.mem_get_info(place)
             precisions = "float16, bfloat16, TF32" if has_native_bfloat16(place) else "float16; no fast bfloat16"
+            problem = find_gpu_problem(place)
         except RuntimeError as error:  # its driver does not respond, its memory is full, or another process blocks it
-            yield str(place), f"{name}, cannot be used: {one_line(describe_error(error), 200)}"
+            problem = one_line(describe_error(error), 200)
+        if problem is not None:
+            yield str(place), f"{name}, cannot be used: {problem}"
             continue
         yield str(place), f"{name}, {format_size(free)} of {format_size(total)} free, {precisions}"
     if torch.backends.mps.is_available():

@@ -128,16 +128,16 @@ def run(args: argparse.Namespace) -> int:
     file = load_generator(args.model)
     checked = ""
     if suffix == ".onnx":
-        difference = export.export_onnx(file, path, half=args.half)
+        difference = export.export_onnx(file, path, half=args.half, overwrite=args.overwrite)
         checked = f"; onnxruntime and PyTorch differ by at most {difference:.1g}"
     elif suffix == ".pt2":
         device = select_device(args.device) if args.compile else None
-        difference = export.export_program(file, path, half=args.half, device=device)
+        difference = export.export_program(file, path, half=args.half, device=device, overwrite=args.overwrite)
         checked = f"; it differs from the generator by at most {difference:.1g}"
     elif suffix == ".param":
-        export.export_ncnn(file, path, half=args.half)
+        export.export_ncnn(file, path, half=args.half, overwrite=args.overwrite)
     else:
-        export.export_weights(file, path, args.names, half=args.half)
+        export.export_weights(file, path, args.names, half=args.half, overwrite=args.overwrite)
     sizes = sum(one.stat().st_size for one in written)
     files = " and ".join(map(str, written))
     log.info("%s: %s bytes, from %s (%s)%s", files, f"{sizes:,}", args.model, file.describe(), checked)
@@ -171,14 +171,14 @@ def _publish(args: argparse.Namespace) -> int:
     if is_hub:
         if args.model in MODELS and not facts.description:
             facts = dataclasses.replace(facts, description=f"For {MODELS[args.model].summary}.")
-        publish.write_hub_folder(file, path, args.hub, facts)
+        publish.write_hub_folder(file, path, args.hub, facts, overwrite=args.overwrite)
         remedy = f"upload it by `{shlex.join(['hf', 'upload', args.hub, str(path)])}`"
         if extra := sorted(each.name for each in path.iterdir() if each.name not in publish.HUB_FILES):
             remedy += f", with everything else in this folder, such as {one_line(extra[0])}"
     else:
         facts = dataclasses.replace(facts, date=facts.date or datetime.date.today().isoformat())
         entry = publish.make_openmodeldb_entry(file, path.stem, facts)
-        write_text(path, json.dumps(entry, indent=4, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps(entry, indent=4, ensure_ascii=False) + "\n", overwrite=args.overwrite)
         remedy = f"add it to OpenModelDB as data/models/{path.name}"
     log.info("%s: from %s (%s); %s", path, args.model, file.describe(), remedy)
     return process.OK

@@ -127,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
         raise EsrganError(Problem(str(out_path), expected, got, "esrgan export converts a blend to other formats"))
 
     with process.importing():
+        from esrgan.export import warn_of_ignored_layers
         from esrgan.interpolation import load_blend, mix
         from esrgan.weights import load_generator, save_file
 
@@ -139,7 +140,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         names, shares = [args.psnr_model_path or psnr_partner(gan), gan], [1 - args.alpha, args.alpha]
         result = load_blend(gan, args.psnr_model_path, args.alpha)
-    save_file(out_path, result.to_dict())
+    save_file(out_path, result.to_dict(), overwrite=args.overwrite)
+    warn_of_ignored_layers(result, out_path)
     terms = " + ".join(f"{share:g} × {name}" for share, name in zip(shares, names, strict=True))
     log.info("%s: %s, %s", out_path, result.size, terms)
     return process.OK

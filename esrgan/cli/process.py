@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import io
 import os
 import platform
 import signal
@@ -14,12 +13,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from esrgan.cli import spinning
-from esrgan.console import show_messages
+from esrgan.console import accept_any_text, show_messages
 from esrgan.errors import EsrganError, TrainingError
 from esrgan.extras import describe_import_error
+from esrgan.text import describe_error
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -113,6 +113,14 @@ def _open_closed_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
+def _can_write(stream: TextIO) -> bool:
+    try:
+        os.write(stream.fileno(), b"\n")
+    except OSError:
+        return False
+    return True
+
+
 def run(command: ModuleType, argv: Sequence[str]) -> int:
     """Run a command, and print errors meant for users without a traceback.
 
@@ -127,9 +135,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         sends, or SIGUSR1, which Slurm can send before its time limit.
     """
     _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names may not be valid in the encoding
-            stream.reconfigure(errors="backslashreplace")
+    accept_any_text()
     parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
     args = parse_args(argv)
     keep_freed_memory()
@@ -140,8 +146,12 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         with _replace_handler(signal.SIG_DFL, signal.default_int_handler), show_messages():
             code: int = command.run(args)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone, as after ``| head``; Python must not flush again when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # the reader has gone, as after ``| head``
+            if error.filename is not None or _can_write(sys.stdout):
+                raise  # it is about another file
+            print(f"error: standard output: cannot be written: {describe_error(error)}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python must not flush again when it exits
         return SOME_FAILED
     except EsrganError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)

@@ -128,9 +128,13 @@ def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int) -> int | None
 
     from esrgan.training.interrupt import STOP_SIGNALS
 
-    count = max((n for n in range(1, torch.cuda.device_count() + 1) if batch_size % n == 0), default=1)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a broken driver may still count them
+    count = max((n for n in range(1, gpus + 1) if batch_size % n == 0), default=1)
     chosen = args.no_data_parallel or args.device not in ("auto", "cuda")
     if count == 1 or chosen or torch.distributed.is_torchelastic_launched():
+        return None
+    if not torch.distributed.is_nccl_available():
+        print("training on one GPU: this PyTorch has no NCCL, which several need", flush=True)
         return None
     print(f"training on {count} GPUs; use --no-data-parallel to train on one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]

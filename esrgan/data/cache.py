@@ -1,6 +1,9 @@
 """Cache of decoded images: each image is decoded, checked and downscaled once; patches are cut from a memory map.
 
-A cache file is a header, followed by the HR and LR images as raw bytes. All processes of a machine share its pages.
+A cache file is a header, followed by the HR and LR images as raw bytes. All processes of a machine share its pages. It
+is named by path, size and modification time of the image files. Images that are renamed may all have the same size and
+time, so the header also has their change times, which renaming sets. If one differs, a digest of the files decides,
+because copies and permissions set it too.
 """
 
 from __future__ import annotations
@@ -31,9 +34,11 @@ from esrgan.machine import map_in_threads
 from esrgan.progress import Progress
 from esrgan.text import describe_error, format_count, format_size
 
-# Magic bytes; height, width and channels of the HR image; scale; CRC-32 of the bytes that follow.
+# Magic bytes; height, width and channels of the HR image; scale; CRC-32 of the pixels.
 _HEADER = struct.Struct("<8s5I")
-_MAGIC = b"esrgan-1"
+_SOURCES = struct.Struct("<2q16s")  # change times of the HR and LR files in ns, 0 without LR file; their digest
+_START = _HEADER.size + _SOURCES.size  # of the pixels
+_MAGIC = b"esrgan-2"
 
 _verified: set[Path] = set()  # cache files whose checksum this process has verified
 
@@ -67,7 +72,7 @@ class CachedPair:
     @property
     def num_bytes(self) -> int:
         """Size of the cache file in bytes."""
-        return _HEADER.size + math.prod(self.shape) + math.prod(self.low_shape)
+        return _START + math.prod(self.shape) + math.prod(self.low_shape)
 
 
 def cache_pairs(
@@ -75,7 +80,7 @@ def cache_pairs(
 ) -> list[CachedPair]:
     """Decode and check every image, and make missing LR images, unless they are in the cache.
 
-    Cached images are identified by path, size and modification time. If several processes call this at once, one of
+    Cached images are identified by path, size and times. If several processes call this at once, one of
     them decodes and the others wait. If a process is killed, the images decoded so far stay in the cache. A warning
     is logged if some of the LR images do not show the same as their HR images.
 
@@ -171,12 +176,12 @@ def _memory_map(pair: CachedPair) -> tuple[np.ndarray, np.ndarray]:
     with pair.path.open("rb", buffering=0) as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if pair.path not in _verified:
-        if content[: _HEADER.size] != _header(pair, zlib.crc32(memoryview(content)[_HEADER.size :])):
+        if content[: _HEADER.size] != _header(pair, zlib.crc32(memoryview(content)[_START:])):
             raise ValueError("damaged")
         _verified.add(pair.path)
     high_size, low_size = math.prod(pair.shape), math.prod(pair.low_shape)
-    high = np.frombuffer(content, np.uint8, high_size, _HEADER.size)
-    low = np.frombuffer(content, np.uint8, low_size, _HEADER.size + high_size)
+    high = np.frombuffer(content, np.uint8, high_size, _START)
+    low = np.frombuffer(content, np.uint8, low_size, _START + high_size)
     return low.reshape(pair.low_shape), high.reshape(pair.shape)
 
 
@@ -185,25 +190,42 @@ def _header(pair: CachedPair, checksum: int) -> bytes:
 
 
 def _find_cached(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) -> CachedPair | None:
-    """Return the cache file of a pair; None if it is missing or its size contradicts its header."""
+    """Return the cache file of a pair; None if it is missing or outdated, or if its size contradicts its header."""
     try:
         path = _cache_path(pair, scale, channels, cache_dir)
         with path.open("rb", buffering=0) as file:
             magic, height, width, _, _, checksum = _HEADER.unpack(file.read(_HEADER.size))
+            *changed, digest = _SOURCES.unpack(file.read(_SOURCES.size))
             size = os.fstat(file.fileno()).st_size
+        cached = CachedPair(pair, path, (height, width, channels), scale, checksum)
+        is_whole = (magic, size) == (_MAGIC, cached.num_bytes)
+        return cached if is_whole and (changed == _change_times(pair) or digest == _hash_files(pair)) else None
     except (OSError, struct.error):
         return None
-    cached = CachedPair(pair, path, (height, width, channels), scale, checksum)
-    return cached if (magic, size) == (_MAGIC, cached.num_bytes) else None
+
+
+def _files(pair: ImagePair) -> list[Path]:
+    return [path for path in (pair.high, pair.low) if path is not None]
+
+
+def _change_times(pair: ImagePair) -> list[int]:
+    times = [path.stat().st_ctime_ns for path in _files(pair)]
+    return [*times, 0][:2]
+
+
+def _hash_files(pair: ImagePair) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in _files(pair):
+        digest.update(path.read_bytes())
+    return digest.digest()
 
 
 def _cache_path(pair: ImagePair, scale: int, channels: int, cache_dir: Path) -> Path:
     """Return the path of the cache file, named by the paths, sizes and modification times of the images."""
-    text = f"{_MAGIC.decode()} x{scale} {channels} channels".encode()
-    for path in (pair.high, pair.low):
-        if path is not None:
-            status = path.stat()
-            text += b"\n%b %d %d" % (os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns)
+    text = f"esrgan-1 x{scale} {channels} channels".encode()
+    for path in _files(pair):
+        status = path.stat()
+        text += b"\n%b %d %d" % (os.fsencode(path.resolve()), status.st_size, status.st_mtime_ns)
     return cache_dir / f"{hashlib.sha256(text).hexdigest()[:32]}.pair"
 
 
@@ -234,6 +256,7 @@ def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) 
     """
     try:
         path = _cache_path(pair, scale, channels, cache_dir)
+        sources = _SOURCES.pack(*_change_times(pair), _hash_files(pair))
         low, high = load_pair(pair, scale, channels)
     except EsrganError as error:
         return list(error.problems)
@@ -244,7 +267,7 @@ def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) 
     cached = CachedPair(pair, path, (high.shape[0], high.shape[1], channels), scale, checksum)
     try:
         with atomic_write(path, overwrite=True, sync=False) as file:
-            file.write(_header(cached, checksum))
+            file.write(_header(cached, checksum) + sources)
             file.write(high_bytes)
             file.write(low_bytes)
     except OSError as error:

@@ -17,7 +17,7 @@ from esrgan.data.datasets import OUTPUT_MARKER, common_channels, find_dataset, f
 from esrgan.data.pairing import ImagePair
 from esrgan.data.record import Key, add_line, file_key, read_lines
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
-from esrgan.files import create_folder, lock, remove_abandoned
+from esrgan.files import create_folder, is_litter, lock, name_key, remove_abandoned
 from esrgan.machine import map_in_threads
 from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable
 from esrgan.progress import Progress, explain_interrupt
@@ -115,14 +115,17 @@ def _list_jobs(folder: Path, target: Path, scale: int, problems: list[str | Prob
     if any(pair.low for pair in pairs):
         remedy = "use it in the configuration as it is"
         raise DatasetError(Problem(str(folder), "HR images only", "a folder that has their LR images too", remedy))
+    key = name_key(target)
+    taken: dict[str, Path] = {}
     sources: dict[Path, Path] = {}
     shapes: dict[Path, tuple[int, int, int]] = {}
     for high in (pair.high for pair in pairs):
         low = target / high.relative_to(folder).with_suffix(".png")
-        if sources.setdefault(low, high) != high:
-            expected, got = "only one image of this name", f"{sources[low].name} as well"
+        if (other := taken.setdefault(key(str(low)), high)) != high:
+            expected, got = "only one image of this name", f"{other.name} as well"
             problems.append(Problem(str(high), expected, got, "rename one of them"))
             continue
+        sources[low] = high
         try:
             shapes[low] = images.read_shape(high)
         except ImageError as error:
@@ -148,7 +151,7 @@ def create_output_folder(target: Path, marker: str, remedy: str) -> None:
     """
     create_folder(target)
     try:
-        if not (target / marker).exists() and any(target.iterdir()):
+        if not (target / marker).exists() and not all(is_litter(path.name) for path in target.iterdir()):
             expected, got = "an empty folder or one made by this command", "one with your own files"
             raise DatasetError(Problem(str(target), expected, got, remedy))
         (target / marker).touch()

@@ -94,6 +94,7 @@ def match_folders(
     low_keys = high_keys if is_one_folder else _index(low, lows, match.problems)
     best, found = _best_naming(namings or _NAMINGS, high_keys, low_keys, scale)
     match.pairs = [ImagePair(high_path, low_path) for high_path, low_paths in found.items() for low_path in low_paths]
+    match.problems += _find_ambiguous(found, high)
     used = set(found).union(*found.values())
     if found and not used.issuperset(low_keys.values()):
         others = _of_other_scales(high_keys, low_keys, scale, namings or _NAMINGS)
@@ -162,6 +163,22 @@ def _index(folder: Path, paths: Sequence[Path], problems: list[Problem]) -> Keys
         got = f"{format_count(len(doubles), 'more image')} of the same name ({_name_some(doubles, folder)})"
         problems.append(Problem(f"dataset {folder}", "only one image of each name", got, "remove one of them"))
     return keys
+
+
+def _find_ambiguous(found: dict[Path, list[Path]], folder: Path) -> list[Problem]:
+    """Return a problem if images of one pair differ only by upper and lower case, which namings ignore."""
+    groups: dict[tuple[Path, str], dict[Path, None]] = {}  # by partner and name
+    for high, lows in found.items():
+        for low in lows:
+            groups.setdefault((high, low.stem.lower()), {})[low] = None
+            groups.setdefault((low, high.stem.lower()), {})[high] = None
+    doubles = [(partner, list(group)) for (partner, _), group in groups.items() if len(group) > 1]
+    if not doubles:
+        return []
+    partner, group = doubles[0]
+    got = f"{' and '.join(path.name for path in group)} for {partner.name}"
+    got += f" and {len(doubles) - 1:,} more" if len(doubles) > 1 else ""
+    return [Problem(f"dataset {folder}", "one LR image for each HR image", got, "remove or rename one of them")]
 
 
 def _identities(keys: Iterable[str], template: str, scale: int) -> dict[str, str]:

@@ -46,7 +46,7 @@ class Source:
 
     @cached_property
     def key(self) -> Key:
-        """The identity of the file: path, size and modification time."""
+        """The identity of the file: path, size and times."""
         return file_key(self.path)
 
     def tile_name(self, number: int) -> str:

@@ -36,7 +36,7 @@ from esrgan.data.tile_choice import (
 )
 from esrgan.data.tile_sheet import make_sheet
 from esrgan.errors import DatasetError, EsrganError, Problem, shorten
-from esrgan.files import expand_user, find_name_problem, lock, write_text
+from esrgan.files import expand_user, find_name_problem, is_link, lock, name_key, write_text
 from esrgan.machine import map_in_threads
 from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable, is_output
 from esrgan.progress import Progress, explain_interrupt
@@ -107,6 +107,7 @@ def _cut_sources(
 
 def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems: list[str | Problem]) -> list[Source]:
     """Return the images to cut, and add those whose tiles cannot have their names to the problems."""
+    key = name_key(out)
     folders: set[str] = set()
     sources: dict[Path, Source] = {}
     taken: dict[str, Path] = {}
@@ -127,19 +128,19 @@ def _find_sources(datasets: Sequence[str], data_root: Path, out: Path, problems:
         base = dataset if folder is None else Path(os.path.realpath(folder)).name.lstrip(".")
         base = "images" if not base or images.is_omitted(base) else base
         numbered = (f"{base}_{number}" if number > 1 else base for number in range(1, len(datasets) + 1))
-        place = next(name for name in numbered if name not in folders)
-        folders.add(place)
-        if (out / place).is_symlink():
+        place = next(name for name in numbered if key(name) not in folders)
+        folders.add(key(place))
+        if is_link(out / place):
             failures.append(Problem(str(out / place), "a folder for tiles", "a link", f"remove it, or {_REMEDY}"))
         for path in (pair.high for pair in pairs):
             below = path.relative_to(folder) if folder else Path(path.name)
             source = Source(path, (place / below.with_suffix("")).as_posix())
             if problem := find_name_problem(out / source.tile_name(1)):
                 problems.append(problem)
-            elif taken.setdefault(source.name, path) == path:
+            elif taken.setdefault(key(source.name), path) == path:
                 sources.setdefault(Path(os.path.realpath(path)), source)
             else:
-                got = f"{taken[source.name].name} as well"
+                got = f"{taken[key(source.name)].name} as well"
                 problems.append(Problem(str(path), "only one image of this name", got, "rename one of them"))
     if failures:
         raise DatasetError(failures)

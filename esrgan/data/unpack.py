@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from esrgan.errors import DatasetError, Problem
+from esrgan.files import replace_file
 from esrgan.progress import Progress
 from esrgan.text import describe_error, format_size
 
@@ -41,7 +42,7 @@ def unpack(archive: Path, data_root: Path, folder: str, folders: tuple[str, ...]
             raise DatasetError(Problem(str(archive), f"the folder {folder} in it", "none", remedy))
         target = data_root / folder
         target.parent.mkdir(parents=True, exist_ok=True)
-        (temporary / folder).rename(target)
+        replace_file(temporary / folder, target)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         if not isinstance(error, OSError) or error.errno is None:  # gzip reports damage as an OSError without errno
             got, remedy = describe_error(error), "delete it and run this again"

@@ -13,6 +13,7 @@ from scipy import fft
 from torch import Tensor
 
 from esrgan.degradation.sampling import Noise
+from esrgan.devices import send
 from esrgan.images.samples import LUMA_WEIGHTS
 
 Size = tuple[int, int]
@@ -39,21 +40,16 @@ class ImageBatch:
     sizes: Sequence[Size]
 
 
-def to_device_of(values: Tensor, like: Tensor) -> Tensor:
-    """Copy a small tensor to the device of another one without waiting for pending work there."""
-    return values.to(like.device, non_blocking=True)
-
-
 def replicate_edges(pixels: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
     """Return (B, C, *size), where the last row and column of each image are repeated outside it."""
-    ends = to_device_of(torch.tensor(sizes), pixels) - 1
+    ends = send(torch.tensor(sizes), pixels.device) - 1
     indices = [torch.arange(length, device=pixels.device).minimum(ends[:, i, None]) for i, length in enumerate(size)]
     return _gather(pixels, indices[0], indices[1])
 
 
 def _pad_reflect(pixels: Tensor, sizes: Sequence[Size], margin: int) -> Tensor:
     """Return (B, C, margin + H + margin, margin + W + margin), where each image is mirrored at its edges."""
-    ends = to_device_of(torch.tensor(sizes), pixels) - 1
+    ends = send(torch.tensor(sizes), pixels.device) - 1
     rows, columns = (_reflected_indices(ends[:, i, None], length, margin) for i, length in enumerate(pixels.shape[-2:]))
     return _gather(pixels, rows, columns)
 
@@ -86,7 +82,7 @@ def blur(images: ImageBatch, kernels: Tensor) -> ImageBatch:
     bordered = _pad_reflect(images.pixels, images.sizes, size // 2)
     # With large individual kernels, Fourier transforms are faster than convolutions.
     shape = [fft.next_fast_len(length, real=True) for length in bordered.shape[-2:]]
-    spectrum = torch.fft.rfft2(bordered, shape) * torch.fft.rfft2(to_device_of(kernels, bordered), shape)[:, None]
+    spectrum = torch.fft.rfft2(bordered, shape) * torch.fft.rfft2(send(kernels, bordered.device), shape)[:, None]
     blurred = torch.fft.irfft2(spectrum, shape)
     return ImageBatch(blurred[..., size - 1 :, size - 1 :][..., :height, :width], images.sizes)
 

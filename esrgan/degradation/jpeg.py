@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esrgan.degradation.filters import ImageBatch, Size, replicate_edges, to_device_of
+from esrgan.degradation.filters import ImageBatch, Size, replicate_edges
+from esrgan.devices import send
 from esrgan.images.samples import LUMA_WEIGHTS
 
 _BLOCK = 8  # px
@@ -87,7 +88,7 @@ def compress(images: ImageBatch, qualities: Sequence[int], has_full_chroma: Sequ
         steps = _quantisation_steps(_CHROMA_QUANTISATION, qualities, levels)
         chroma = _code_halved(colours[:, 1:], steps, images.sizes)
         if any(has_full_chroma):
-            is_full = to_device_of(torch.tensor(has_full_chroma), levels)[:, None, None, None]
+            is_full = send(torch.tensor(has_full_chroma), levels.device)[:, None, None, None]
             chroma = torch.where(is_full, _quantise_dct(colours[:, 1:] + 128, steps) - 128, chroma)
         levels = _convert_colours(torch.cat((y, chroma), 1), _TO_RGB).round().clamp(0, 255)
     return ImageBatch(levels[..., :height, :width] / 255, images.sizes)
@@ -107,19 +108,19 @@ def _code_halved(chroma: Tensor, steps: Tensor, sizes: Sequence[Size]) -> Tensor
 
 def _convert_colours(images: Tensor, matrix: Tensor) -> Tensor:
     """Multiply the channels of (B, 3, H, W) by a (3, 3) matrix."""
-    return (to_device_of(matrix.to(images.dtype), images) @ images.flatten(2)).view_as(images)
+    return (send(matrix.to(images.dtype), images.device) @ images.flatten(2)).view_as(images)
 
 
 def _round_levels(images: Tensor, even: float, odd: float) -> Tensor:
     """Round (B, C, H, W), W even, to integers like libjpeg: add ``even`` or ``odd`` by column, then round down."""
-    return (images + to_device_of(torch.tensor([even, odd]), images).repeat(images.shape[3] // 2)).floor()
+    return (images + send(torch.tensor([even, odd]), images.device).repeat(images.shape[3] // 2)).floor()
 
 
 def _quantisation_steps(table: Sequence[int], qualities: Sequence[int], like: Tensor) -> Tensor:
     """Return the quantisation steps (B, 1, 1, 1, 64) for each quality, scaled like in libjpeg."""
     percents = torch.tensor([5000 // quality if quality < 50 else 200 - 2 * quality for quality in qualities])
     steps = ((torch.tensor(table) * percents[:, None] + 50) // 100).clamp(1, 255)
-    return to_device_of(steps.to(like.dtype), like)[:, None, None, None]
+    return send(steps.to(like.dtype), like.device)[:, None, None, None]
 
 
 def _quantise_dct(planes: Tensor, steps: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ def _quantise_dct(planes: Tensor, steps: Tensor) -> Tensor:
     Returns:
         The decoded planes, in the same shape and range.
     """
-    dct = to_device_of(_DCT.to(planes.dtype), planes)
+    dct = send(_DCT.to(planes.dtype), planes.device)
     batch, count, height, width = planes.shape
     blocks = (planes - 128).reshape(batch, count, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
     blocks = blocks.transpose(3, 4).flatten(4)  # (B, P, rows, columns, 64)

@@ -16,6 +16,7 @@ from esrgan.degradation.filters import ImageBatch, Size
 from esrgan.degradation.jpeg import compress
 from esrgan.degradation.kernels import Kernel
 from esrgan.degradation.sampling import Noise, Range
+from esrgan.devices import send
 
 _KERNEL_PX = 9
 _LOSSLESS = 100  # stands for no JPEG; what it gives is not used
@@ -111,7 +112,7 @@ class PhotoDegradation:
         pixels = (images.pixels.clamp(0, 1) * 255).round() / 255
         last = [each.jpeg or _Jpeg(_LOSSLESS, False) for each in chosen]
         compressed = _compress(ImageBatch(pixels, images.sizes), last)
-        is_compressed = filters.to_device_of(torch.tensor([each.jpeg is not None for each in chosen]), low)
+        is_compressed = send(torch.tensor([each.jpeg is not None for each in chosen]), low.device)
         result = low.clone()
         result[indices] = torch.where(is_compressed[:, None, None, None], compressed, pixels)
         return result.contiguous(memory_format=torch.channels_last), high

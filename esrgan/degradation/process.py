@@ -15,6 +15,7 @@ from esrgan.degradation.filters import ImageBatch, Size
 from esrgan.degradation.jpeg import compress
 from esrgan.degradation.kernels import Kernel
 from esrgan.degradation.sampling import RoundParameters, SampledRound
+from esrgan.devices import send
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Degradation:
         )
 
         # The last JPEG comes before or after the last resizing with the sinc filter (§3.3).
-        is_last = filters.to_device_of(torch.tensor([each.is_jpeg_last for each in sampled]), high)[:, None, None, None]
+        is_last = send(torch.tensor([each.is_jpeg_last for each in sampled]), high.device)[:, None, None, None]
         qualities = [each.second.quality for each in sampled]
         compressed = compress(images, qualities).pixels
         images = ImageBatch(torch.where(is_last, images.pixels, compressed), images.sizes)

@@ -85,7 +85,7 @@ class DemoModels:
                 count += 1
                 name = f"{Path(file).name} ({count})"
             self._files[name] = file
-            self._file_labels[name] = f"{name} ×{self._load_cached(file).architecture.scale_factor}"
+            self._file_labels[name] = f"{name} ×{self._load_cached(file).scale:g}"
         if not self.labels:
             raise WeightsError(
                 "there is no model on this machine; download one with `esrgan models NAME`, or use -m FILE"
@@ -162,7 +162,7 @@ class DemoModels:
 def resize_outputs(upscaler: Upscaler, options: UpscaleOptions) -> Upscaler:
     """Return an upscaler with the same networks and another size of its outputs."""
     sized = copy.copy(upscaler)
-    sized.options, sized.antialias = options, True
+    sized.options = options
     return sized
 
 

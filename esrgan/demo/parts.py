@@ -112,7 +112,7 @@ def upscale_part(upscaler: Upscaler, image: ImageData, part: Part, progress: Pro
     first_column, first_row = (_align(side - CONTEXT_PX) for side in (left, top))
     columns = slice(first_column, math.ceil(right) + CONTEXT_PX)
     rows = slice(first_row, math.ceil(bottom) + CONTEXT_PX)
-    scale = upscaler.computed_scale(*frame.shape[:2])
+    scale = upscaler.computed_size(*frame.shape[:2])[0] / frame.shape[0]
     plain = resize_outputs(upscaler, UpscaleOptions(outscale=scale))
     # Metadata such as the duration of frames does not fit one frame.
     low = ImageData((frame[rows, columns],), extra_bands=image.extra_bands, no_data=image.no_data)

@@ -59,9 +59,9 @@ class Upload:
             EsrganError: If the networks cannot reach the size of the output.
         """
         return self.passes * sum(
-            float(height * width * upscaler.scale ** (2 * step))
-            for height, width in self.shapes
-            for step in range(upscaler.count_steps(height, width))
+            float(height * width)
+            for shape in self.shapes
+            for height, width in upscaler.chain.sizes(shape, upscaler.count_steps(*shape))[:-1]
         )
 
 

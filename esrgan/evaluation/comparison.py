@@ -52,6 +52,8 @@ def _judge(metric: Metric, difference: PairedDifference) -> tuple[str, int]:
 
 def _measure(metric: Metric, difference: PairedDifference) -> str:
     """Return "PSNR Y by 0.31 dB on average, 95 % interval 0.12 to 0.50"; the sign is that of the sentence."""
+    if metric.format(abs(difference.mean)) == metric.format(0.0):  # significant, but too small to be shown
+        return f"{metric.label} by less than {metric.format(10**-metric.digits)} {metric.unit}".strip() + " on average"
     low, high = sorted((abs(difference.low), abs(difference.high)))
     mean = f"{metric.format(abs(difference.mean))} {metric.unit}".strip()
     interval = f"{CONFIDENCE:.0%}".replace("%", " %") + f" interval {metric.format(low)} to {metric.format(high)}"

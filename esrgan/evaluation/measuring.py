@@ -18,7 +18,7 @@ from esrgan.console import log
 from esrgan.data import ImagePair, load_pair
 from esrgan.data.alignment import describe_misalignment
 from esrgan.devices import is_out_of_memory
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, LostDeviceError
 from esrgan.evaluation.cache import ResultCache, hash_arrays, hash_weights, score_key
 from esrgan.evaluation.crops import ImageCrop, ImageVersions
 from esrgan.evaluation.results import DatasetEvaluation, ImageResult
@@ -199,6 +199,8 @@ class Measurement:
         """Log the error that the block raises and add it to the results, if others can still be measured."""
         try:
             yield
+        except LostDeviceError:
+            raise
         except (EsrganError, RuntimeError, MemoryError) as error:
             if not isinstance(error, EsrganError):
                 if not is_out_of_memory(error):

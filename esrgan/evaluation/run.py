@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from esrgan.console import log
 from esrgan.data import Folders
 from esrgan.data.datasets import default_data_root, find_dataset, find_unpaired
 from esrgan.devices import select_device
-from esrgan.errors import DatasetError, EsrganError, Problem, WeightsError
+from esrgan.errors import DatasetError, EsrganError, LostDeviceError, Problem, WeightsError
 from esrgan.evaluation.cache import ResultCache
 from esrgan.evaluation.measuring import (
     BICUBIC,
@@ -26,7 +27,7 @@ from esrgan.evaluation.measuring import (
 )
 from esrgan.evaluation.provenance import describe_conventions, describe_run
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
-from esrgan.files import cache_dir, check_output_path, describe_path, expand_user
+from esrgan.files import cache_dir, check_output_path, describe_path, expand_user, fold_name
 from esrgan.inference import Upscaler
 from esrgan.inference.upscaler import PRECISIONS
 from esrgan.metrics import Metric, select_metrics
@@ -125,6 +126,8 @@ def evaluate(
     for result in results:
         try:
             Measurement(result, methods, scale, channels, cache, options).run(found[result.dataset][0])
+        except LostDeviceError:
+            raise
         except Exception as error:  # even a defect must not lose what was measured before
             log.error("%s", traceback.format_exc())
             result.errors.append(EsrganError(f"{result.dataset}: {type(error).__name__}: {describe_error(error)}"))
@@ -135,15 +138,15 @@ def evaluate(
 
 def unique_names(paths: Iterable[str | Path]) -> list[str]:
     """Return a unique name for each file: its stem, numbered if that is taken or reserved."""
-    taken = {BICUBIC, *_RESERVED_NAMES}
+    taken = {BICUBIC, *_RESERVED_NAMES}  # folded: outputs with these names may be on a disk that ignores case
     names = []
     for path in map(Path, paths):
         name, number = path.stem, 1
-        while name in taken:
+        while fold_name(name) in taken:
             number += 1
             name = f"{path.stem}-{number}"
         names.append(name)
-        taken.add(name)
+        taken.add(fold_name(name))
     return names
 
 
@@ -179,7 +182,7 @@ def _load_models(models: Model | Iterable[Model] | Mapping[str, Model]) -> dict[
         names = _as_list("models", models.keys(), (str,), "names that are texts")
     else:
         names = unique_names(_path_with_suffix(each) for each in values)
-    if reserved := [name for name in names if name in (BICUBIC, *_RESERVED_NAMES, "")]:
+    if reserved := [name for name in names if fold_name(name) in (BICUBIC, *_RESERVED_NAMES, "")]:
         raise WeightsError(f"{', '.join(reserved) or 'no name'}: these names are reserved; give the models other names")
     files = (each if isinstance(each, GeneratorFile) else load_generator(each) for each in values)
     return dict(zip(names, files, strict=True))
@@ -219,9 +222,11 @@ def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
         if file.architecture.in_channels != file.architecture.img_channels:
             got = f"{file.architecture}, whose output has no reference"
             raise WeightsError(Problem(str(file.path), "a network for images with the same channels", got))
-    kinds = {(file.architecture.scale_factor, file.architecture.img_channels) for file in files.values()}
+        if not math.isclose(file.scale, round(file.scale), rel_tol=1e-3):
+            raise WeightsError(Problem(str(file.path), "a whole upscaling factor", f"×{file.scale:g}"))
+    kinds = {(round(file.scale), file.architecture.img_channels) for file in files.values()}
     if len(kinds) != 1:
-        got = ", ".join(f"{file.path}: {file.architecture}" for file in files.values()) or "none"
+        got = ", ".join(f"{file.path}: {file.size}" for file in files.values()) or "none"
         raise WeightsError(f"expected models of the same scale and number of channels, got {got}; test them separately")
     return kinds.pop()
 
@@ -283,17 +288,21 @@ def _check_folder(
             f"{folder}: is in the folder of the images to be evaluated, so that the upscaled images would be "
             "evaluated the next time; choose another output folder"
         )
-    owners: dict[Path, str] = {}
+    owners: dict[str, tuple[Path, str]] = {}
     for image in dataset_images:
         for method in (*methods, "sheet", *["strip"] * strips):
             path = output_path(folder, image.name, method)
-            if (owner := owners.setdefault(path, image.name)) != image.name:
+            other, owner = owners.setdefault(fold_name(path.name), (path, image.name))
+            if owner != image.name:
                 raise EsrganError(
                     f"{path}: would be the output of both {owner} and {image.name}; rename a model or an image"
                 )
-    for path in (*owners, *[curve_path(folder)] * strips):
+            if other != path:
+                raise EsrganError(f"{path}: differs only in case from {other.name}; give the models other names")
+    outputs = [path for path, _ in owners.values()]
+    for path in (*outputs, *[curve_path(folder)] * strips):
         check_replaceable(path)
-    return max(owners, key=lambda path: len(os.fsencode(path)))
+    return max(outputs, key=lambda path: len(os.fsencode(path)))
 
 
 def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[list[Metric], list[str]]:

@@ -181,6 +181,8 @@ def _read_rle(file: BinaryIO, header: _Header) -> NDArray[np.uint8]:
 
     while True:
         if position + 2 > len(data):
+            if y + (x >= header.width) >= header.height:  # only the code of the end is missing
+                break
             raise ValueError("the file is truncated")
         count, value = data[position], data[position + 1]
         position += 2

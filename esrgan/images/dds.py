@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -36,7 +37,10 @@ def read(source: Source) -> ImageData:
     if code in (b"DXT2", b"DXT4") or alpha == 2:
         raise UnsupportedImageError("colours without alpha", "colours multiplied with alpha", "save it as .png")
     widths = [mask // (mask & -mask) for mask in masks if mask]
-    if (flags & 0x40 and max(widths, default=0) > 255) or dx10 in (95, 96):  # DDPF_RGB; DXGI_FORMAT_BC6H
+    if (flags & 0x40 and max(widths, default=0) > 255) or dx10 in (
+        95,
+        96,
+    ):  # DDPF_RGB; DXGI_FORMAT_BC6H
         raise UnsupportedImageError("samples of 8 bits", "a DDS texture of more than 8 bits", "convert it to .tif")
     if code in (b"BC5S", b"BC4S") or dx10 in (81, 84):
         raise UnsupportedImageError("samples from 0", "a DDS texture of signed samples", "convert it to .png")
@@ -48,6 +52,8 @@ def read(source: Source) -> ImageData:
             pixels = _read_words(source, head, 148, *_DXGI_WORDS[dx10])
         elif flags & 0x40:
             pixels = _read_words(source, head, 128, bits, masks if flags & 1 else masks[:3])
+        elif flags & 0x20001 == 0x20001 and bits == 8:  # A4L4, which Pillow takes for L8
+            pixels = _read_words(source, head, 128, bits, (masks[0], masks[3]))
         else:
             _, pixels = pillow.decode_any(source, "DDS", head if dx10 in _LINEAR_DXGI else None)
     except NotImplementedError as error:
@@ -73,11 +79,15 @@ def _read_words(source: Source, head: bytes, place: int, bits: int, masks: Seque
     source.check_pixel_count(width * height)
     if bits not in (8, 16, 24, 32):
         raise NotImplementedError
-    source.file.seek(place)
-    data = np.frombuffer(source.file.read(height * width * bits // 8), np.uint8)
-    if len(data) < height * width * bits // 8:
+    row, length = width * bits // 8, source.file.seek(0, os.SEEK_END) - place
+    (pitch,) = struct.unpack("<I", head[20:24])
+    # Rows are rarely padded, and many programs write a wrong pitch, so only one that the length confirms is believed.
+    pitch = pitch if head[8] & 8 and row < pitch and pitch * height == length else row  # DDSD_PITCH
+    if length < pitch * height:
         raise ValueError("the file is truncated")
-    data = data.reshape(height, width, bits // 8)
+    source.file.seek(place)
+    data = np.frombuffer(source.file.read(pitch * height), np.uint8)
+    data = data.reshape(height, pitch)[:, :row].reshape(height, width, bits // 8)
     words = np.zeros((height, width), np.uint32)
     for byte in range(bits // 8):
         words |= data[..., byte].astype(np.uint32) << np.uint32(8 * byte)

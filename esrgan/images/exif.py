@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esrgan.images.image import DpiChange, find_dpi_factors
 from esrgan.images.samples import peak_value, squeeze_grey
 
-_EXIF_DIRECTORY, _INTEROPERABILITY = 0x8769, 0xA005
+_EXIF_DIRECTORY, _GPS_DIRECTORY, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 _SUBJECTS = (0x9214, 0xA214)  # SubjectArea, SubjectLocation
 _CODES = {3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 13: "I"}  # types of numbers, as the module struct names them
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 # Tags of a thumbnail without compression that one in JPEG does not have (Exif 2.32, §4.6.8, table 21).
 _STRIP_TAGS = (0x100, 0x101, 0x102, 0x106, 0x111, 0x115, 0x116, 0x117, 0x11C)
 
@@ -34,13 +36,17 @@ def read_orientation(block: bytes, missing: int = 1) -> int:
         (directory,) = struct.unpack_from(f"{order}I", block, 4)
         for tag, place in _find_entries(block, order, directory):
             if tag == 0x112:
-                _, _, values = _read_numbers(block, order, place)
-                return values[0] if len(values) == 1 and 1 <= values[0] <= 8 else 1
+                layout, _, values = _read_numbers(block, order, place)
+                is_valid = layout[1:] in ("H", "I") and 1 <= values[0] <= 8  # others could not be reset
+                return int(values[0]) if is_valid else 1
     return missing
 
 
-def read_resolution(block: bytes) -> tuple[float, float] | None:
-    """Return the resolution (x, y) in pixels per inch in an EXIF block that starts with its TIFF header, if any."""
+def read_resolution(block: bytes, *, is_upright: bool = False) -> tuple[float, float] | None:
+    """Return the resolution (x, y) in pixels per inch in an EXIF block that starts with its TIFF header, if any.
+
+    EXIF describes the image as it is stored; the resolution of the upright image can be its reverse.
+    """
     order = ">" if block[:2] == b"MM" else "<"
     with suppress(struct.error, ZeroDivisionError, ValueError):
         (directory,) = struct.unpack_from(f"{order}I", block, 4)
@@ -48,7 +54,8 @@ def read_resolution(block: bytes) -> tuple[float, float] | None:
         inches = {2: 1.0, 3: 2.54}.get(entries.get(0x128, (2,))[0])
         (x, x_unit), (y, y_unit) = entries.get(0x11A, ()), entries.get(0x11B, ())
         if inches and x and y:
-            return x / x_unit * inches, y / y_unit * inches
+            found = x / x_unit * inches, y / y_unit * inches
+            return found[::-1] if is_upright and read_orientation(block) >= 5 else found
     return None
 
 
@@ -57,7 +64,7 @@ def adjust_exif(
     frame: NDArray[Any],
     factors: tuple[float, float],
     max_bytes: int | None = None,
-    dpi_factors: tuple[float, float] = (1.0, 1.0),
+    dpi_change: DpiChange = (1.0, 1.0),
 ) -> tuple[bytes | None, list[str]]:
     """Return an EXIF block for an upright image of a new size; everything else in the block stays in place.
 
@@ -70,13 +77,14 @@ def adjust_exif(
         frame: The image (H, W, C).
         factors: How many times larger height and width are than those of the upright image that was read.
         max_bytes: Largest size of a block; the thumbnail is left out, or else the whole block, if it is larger.
-        dpi_factors: By how much to multiply the vertical and the horizontal resolution.
+        dpi_change: How to change the resolution.
 
     Returns:
         The block, or None if it is too large, and notes on what was left out.
     """
     result, notes = bytearray(block), []
     order = ">" if block[:2] == b"MM" else "<"
+    dpi_factors = find_dpi_factors(dpi_change, read_resolution(block, is_upright=True))
     with suppress(struct.error):  # no reader finds an orientation in a damaged block either
         _adjust_directories(result, order, frame.shape[:2], factors, dpi_factors)
     with suppress(struct.error):
@@ -173,7 +181,7 @@ def _adjust_directories(
 def _set_number(block: bytearray, order: str, place: int, value: int) -> None:
     """Set the only number of an entry, which gets a larger type if it needs one."""
     kind, count = struct.unpack_from(f"{order}HI", block, place + 2)
-    if kind in (3, 4) and count == 1:
+    if _CODES.get(kind) in ("H", "I") and count == 1:
         kind = kind if value <= 0xFFFF else 4
         struct.pack_into(f"{order}HI{'H2x' if kind == 3 else 'I'}", block, place + 2, kind, 1, value)
 
@@ -218,16 +226,40 @@ def _replace_thumbnail(block: bytearray, order: str, link: int, frame: NDArray[A
 
 
 def _clear_thumbnail(block: bytearray, order: str, directory: int) -> bool:
-    """Clear the data of a thumbnail, and return whether there was one; at the end of a block it is cut off."""
+    """Clear the data of a thumbnail, and return whether there was one; at the end of a block it is cut off.
+
+    The data ends where other data begins, even if the block states that it is longer.
+    """
+    used = _find_used_parts(block, order)
     places = dict(_find_entries(block, order, directory))
     for start_tag, length_tag in ((0x201, 0x202), (0x111, 0x117)):
         if start_tag in places and length_tag in places:
             starts, lengths = (_read_numbers(block, order, places[tag])[2] for tag in (start_tag, length_tag))
             for start, length in sorted(zip(starts, lengths, strict=False), reverse=True):
-                if start >= 8 and not start <= directory < start + length:
-                    block[start : start + length] = bytes(length) if start + length < len(block) else b""
+                end = min(start + length, *(each for each, stop in used if stop > start), len(block))
+                if start < end:
+                    block[start:end] = bytes(end - start) if end < len(block) else b""
             return True
     return False
+
+
+def _find_used_parts(block: bytes | bytearray, order: str) -> list[tuple[int, int]]:
+    """Return where the header, the directories and their values begin and end."""
+    used, directories = {0: 8}, [*struct.unpack_from(f"{order}I", block, 4)]
+    while directories:
+        if (directory := directories.pop()) in used:
+            continue
+        with suppress(struct.error):
+            (count,) = struct.unpack_from(f"{order}H", block, directory)
+            used[directory] = end = directory + 2 + 12 * count + 4
+            for tag, place in _find_entries(block, order, directory):
+                kind, number, start = struct.unpack_from(f"{order}HII", block, place + 2)
+                if tag in (_EXIF_DIRECTORY, _GPS_DIRECTORY, _INTEROPERABILITY):
+                    directories.append(start)
+                elif (size := number * _TYPE_BYTES.get(kind, 0)) > 4:
+                    used[start] = max(start + size, used.get(start, 0))
+            directories += struct.unpack_from(f"{order}I", block, end - 4)
+    return list(used.items())
 
 
 def make_thumbnail(frame: NDArray[Any]) -> tuple[bytes, tuple[int, int]]:

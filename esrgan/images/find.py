@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from esrgan.errors import ImageError, Problem
-from esrgan.files import describe_path, expand_user, suggest_path
+from esrgan.files import describe_path, expand_user, is_link, suggest_path
 from esrgan.images.detect import HEAD_BYTES, detect_format
 from esrgan.images.formats import SUFFIXES
 from esrgan.text import describe_error
@@ -198,7 +198,7 @@ def list_files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
                 skipped[path] = f"{kind} folder" if path.is_dir() else f"{kind} file"
             elif not path.is_dir():
                 files.append(path)
-            elif path.is_symlink():
+            elif is_link(path):
                 skipped[path] = "linked folder"
             else:
                 folders.append(path)

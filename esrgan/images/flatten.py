@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from esrgan.errors import ImageError
+from esrgan.images.formats import MOST_CUT_OFF, share_cut_off
 from esrgan.images.image import ImageData
 from esrgan.images.samples import peak_value
 
 Colour = tuple[int, int, int]  # red, green and blue from 0 to 255
+_MOST_ALPHA = 1 + 1 / 255  # of opaque alpha, which filters of other programs may have exceeded
 _BLOCK_ROWS = 256  # how many rows are converted at once, so that large images need no large temporary arrays
 
 
@@ -36,19 +39,33 @@ def fit_alpha(image: ImageData, *, supports_alpha: bool, background: Colour | No
             every frame; otherwise the image is returned unchanged.
         background: The colour to place the image on, whatever can be stored; None keeps it transparent. It is taken in
             the colour space of the image.
+
+    Raises:
+        ImageError: There is a background, and float samples have another range than 0 to 1.
     """
     if not image.has_alpha:
         return image
     if background is not None:
         return _flatten(image, background)
     channel = image.base_channels - 1
-    if supports_alpha or any(frame[..., channel].min() < peak_value(frame.dtype) for frame in image.frames):
+    opaque = _find_opaque(image)
+    if supports_alpha or any(frame[..., channel].min() < opaque for frame in image.frames):
         return image
     return replace(image, frames=tuple(np.delete(frame, channel, axis=2) for frame in image.frames))
 
 
+def _find_opaque(image: ImageData) -> float:
+    """Return the value of opaque alpha: white, or the largest alpha of floats of another range."""
+    alpha = image.base_channels - 1
+    peak = peak_value(image.frames[0].dtype)
+    return max(peak, *(float(frame[..., alpha].max()) for frame in image.frames))
+
+
 def _flatten(image: ImageData, background: Colour) -> ImageData:
     """Place every frame on a colour. Grey becomes RGB if the colour is not grey."""
+    shown = replace(image, frames=tuple(frame[..., : image.base_channels] for frame in image.frames), extra_bands=0)
+    if _find_opaque(shown) > peak_value(shown.frames[0].dtype) * _MOST_ALPHA or share_cut_off(shown) > MOST_CUT_OFF:
+        raise ImageError("a background needs samples from 0 to 1, got floats of another range; scale them first")
     colours = image.base_channels - 1
     count = 1 if colours == 1 and len({*background}) == 1 else 3
     frames = []

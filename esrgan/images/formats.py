@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -32,6 +33,7 @@ class FileFormat:
         is_compressed: Whether samples are written compressed; in TIFF they are if they were in the input.
         encoder_copies: How many times the samples of a frame its encoder holds in memory at least, as measured.
         metadata: The fields of ``ImageData`` that the format stores, of those in ``METADATA_NAMES``.
+        dpi_limits: Lowest and highest resolution in pixels per inch that it stores.
         max_exif_bytes: Largest size of an EXIF block; None if there is no limit.
         limitation: A note for the user on every file of the format.
     """
@@ -45,6 +47,7 @@ class FileFormat:
     is_compressed: bool = True
     encoder_copies: int = 0
     metadata: tuple[str, ...] = ()
+    dpi_limits: tuple[float, float] = (0.0, math.inf)
     max_exif_bytes: int | None = None
     limitation: str | None = None
 
@@ -52,9 +55,17 @@ class FileFormat:
 _BLOCKS = ("icc_profile", "exif", "xmp")
 METADATA_NAMES = {"icc_profile": "colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 METADATA_NAMES |= {"dpi": "resolution", "pixel_aspect": "pixel aspect ratio"}
+_METRIC_LIMITS = 0.5 * 0.0254, (2**31 - 1) * 0.0254  # of resolutions in integers of pixels per metre
 _MAX_VIPS_ROWS = 100_000_000  # of all frames, which libvips stacks (VIPS_MAX_COORD)
 FILE_FORMATS = {
-    "PNG": FileFormat("png", (".png",), (8, 16), _MAX_VIPS_ROWS, metadata=(*_BLOCKS, "dpi", "pixel_aspect")),
+    "PNG": FileFormat(
+        "png",
+        (".png",),
+        (8, 16),
+        _MAX_VIPS_ROWS,
+        metadata=(*_BLOCKS, "dpi", "pixel_aspect"),
+        dpi_limits=_METRIC_LIMITS,
+    ),
     "JPEG": FileFormat(
         "jpeg",
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -62,6 +73,7 @@ FILE_FORMATS = {
         65500,  # JPEG_MAX_DIMENSION of libjpeg
         supports_alpha=False,
         metadata=tuple(METADATA_NAMES),
+        dpi_limits=(0.5, 0xFFFF),
         max_exif_bytes=0xFFFF - 8,  # the length of a segment, without the field that holds it and the name of EXIF
     ),
     "WEBP": FileFormat(
@@ -90,7 +102,15 @@ FILE_FORMATS = {
         supports_frames=True,
         metadata=tuple(METADATA_NAMES),
     ),
-    "BMP": FileFormat("bmp", (".bmp", ".dib"), (8,), 2**31 - 1, is_compressed=False, metadata=("icc_profile", "dpi")),
+    "BMP": FileFormat(
+        "bmp",
+        (".bmp", ".dib"),
+        (8,),
+        2**31 - 1,
+        is_compressed=False,
+        metadata=("icc_profile", "dpi"),
+        dpi_limits=_METRIC_LIMITS,
+    ),
     "TGA": FileFormat("tga", (".tga", ".icb", ".vda", ".vst"), (8,), 65535, encoder_copies=1),
     "DDS": FileFormat(
         "dds",
@@ -115,7 +135,7 @@ FILE_FORMATS = {
         "heif", (".heic", ".heif", ".hif"), (8, 10), 16384, encoder_copies=5, metadata=(*_BLOCKS, "pixel_aspect")
     ),
 }
-_MOST_CUT_OFF = 0.25  # share of float samples outside 0 to 1, such as highlights, that other formats may cut off
+MOST_CUT_OFF = 0.25  # share of float samples outside 0 to 1, such as highlights, that other formats may cut off
 _MAX_BMP_BYTES = 2**32 - 2048  # of all rows; the header stores the file size in 32 bits
 # All suffixes are in lower case.
 SUFFIXES = frozenset(suffix for file_format in FILE_FORMATS.values() for suffix in file_format.suffixes)
@@ -156,7 +176,7 @@ def format_for_suffix(path: Path) -> str:
         if path.suffix.lower() in file_format.suffixes:
             return name
     expected = f"one of the suffixes {' '.join(sorted(SUFFIXES))}"
-    raise ImageError(Problem(str(path), expected, repr(path.suffix), "use another suffix, or choose a --format"))
+    raise ImageError(Problem(str(path), expected, repr(path.suffix), "use another suffix"))
 
 
 def check_writable(
@@ -203,6 +223,8 @@ def check_writable(
         refuse(f"at most {_MAX_VIPS_ROWS:,} rows", f"{frames} frames of {height}", "write its frames one by one")
     if max(height, width) > limits.max_side:
         refuse(f"at most {limits.max_side} pixels per side", f"{width}×{height}", "write .png or .tif")
+    if path.suffix.lower() == ".pgm" and channels > 2:
+        refuse("a grey image (.pgm)", "an RGB image", "write .ppm")
     if name == "BMP" and height * (width * (4 if channels == 2 else channels) + 3) > _MAX_BMP_BYTES:
         refuse("at most 4 GiB", f"{width}×{height} pixels", "write .png or .tif")
     depth = effective_bits(np.dtype(dtype), bits)
@@ -231,7 +253,7 @@ def check_image_writable(
     check_writable(path, height, width, channels, dtype, len(sizes), bits=image.bits, reduce_depth=reduce_depth)
     if (name := format_for_suffix(Path(path))) == "TIFF":
         return
-    if share_cut_off(image) > _MOST_CUT_OFF:
+    if share_cut_off(image) > MOST_CUT_OFF:
         got = "float samples of another range, or without data"
         raise ImageError(Problem(str(path), f"samples from 0 to 1 for {name}", got, "write .tif, or scale them first"))
     if image.extra_bands:

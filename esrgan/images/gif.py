@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import BinaryIO
 
 from esrgan.images import samples, vips
 from esrgan.images.image import ImageData, NativeBlock, describe_left_out
-from esrgan.images.source import Source
+from esrgan.images.source import Source, UnsupportedImageError
 
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 _XMP, _ICC = b"XMP DataXMP", b"ICCRGBG1012"
+_TRANSPARENT_FRAME = b"!\xf9\4\1\0\0\0\0," + struct.pack("<4HB", 0, 0, 1, 1, 0) + b"\x08\2\x4c\1\0;"
 _XMP_TRAILER = bytes([1, *range(255, -1, -1), 0])  # XMP specification, part 3: leads readers to the end of the packet
 
 
 def read(source: Source) -> ImageData:
     """Read a GIF file."""
     source.file.seek(0)
-    data = source.file.read()
+    stored = source.file.read()
+    data = _remove_gaps(stored)
     found = _Inventory(data)
-    decoded = vips.decode(source, n=-1)
+    if found.has_partial_image:
+        if source.is_strict and len(found.delays_ms) == 1:
+            raise UnsupportedImageError("an image that fills its canvas", "one that is smaller", "convert it to .png")
+        # Without a transparent frame, libvips makes what no frame has covered opaque and black.
+        data = data[: found.end] + _TRANSPARENT_FRAME
+    if data != stored:
+        width, height = struct.unpack("<HH", data[6:10])
+        source.check_pixel_count(width * height * len(found.delays_ms), 4)
+    edited = io.BytesIO(data) if data != stored else None
+    decoded = vips.decode(source, edited=edited, n=len(found.delays_ms) if edited else -1)
     if len(found.delays_ms) != len(decoded.frames):
         raise ValueError(f"only {len(decoded.frames)} of {len(found.delays_ms)} images can be read")
     frames = samples.drop_alpha_if_opaque(decoded.frames)
@@ -71,15 +84,19 @@ class _Inventory:
         comments: Its comments.
         metadata: ``icc_profile`` and ``xmp``, if it has them.
         notes: Messages about what is left out.
+        has_partial_image: Whether an image does not fill the canvas.
+        end: Where the file says that it ends.
     """
 
     def __init__(self, data: bytes) -> None:
         self.delays_ms = list[int]()
         self.comments, self.metadata = list[bytes](), dict[str, bytes]()
+        self.has_partial_image, self.end = False, 0
         delay, left_out = 0, dict[str, None]()
         for kind, start, end in _walk(data):
             if kind == "image":
                 self.delays_ms.append(delay)
+                self.has_partial_image |= data[start + 1 : start + 9] != bytes(4) + data[6:10]
                 delay = 0
             elif kind == 0xF9:
                 delay = 10 * int.from_bytes(data[start + 2 : start + 4], "little")
@@ -95,12 +112,13 @@ class _Inventory:
                 left_out["plain text"] = None
             elif kind not in (0xFF, "end"):
                 left_out[f"extension {kind}"] = None
+            self.end = start
         names = [f"GIF {', '.join(left_out)}"] if left_out else []
         self.notes = describe_left_out(names, len(data) - end)
 
 
 def _walk(data: bytes) -> Iterator[tuple[int | str, int, int]]:
-    """Yield "image", the number of an extension, or "end", with the place of its content.
+    """Yield "image", "gap" or "end" with its place, or the number of an extension with the place of its content.
 
     Raises:
         ValueError: The file ends within a frame.
@@ -109,12 +127,19 @@ def _walk(data: bytes) -> Iterator[tuple[int | str, int, int]]:
         position = 13 + _palette_bytes(data[10])
         while position < len(data) and data[position] != 0x3B:
             kind: int | str = data[position + 1]
+            start = position
             if data[position] == 0x2C:
                 kind = "image"
                 position += 11 + _palette_bytes(data[position + 9])
-            else:  # an extension
+            elif data[position] == 0x21:  # an extension
                 position += 2
-            start = position
+                start = position
+            elif data[position] == 0:  # some programs write one more byte between blocks
+                position += 1
+                yield "gap", start, position
+                continue
+            else:
+                raise ValueError("a block of an unknown kind")
             while data[position]:
                 position += 1 + data[position]
             position += 1
@@ -122,6 +147,14 @@ def _walk(data: bytes) -> Iterator[tuple[int | str, int, int]]:
     except IndexError as error:
         raise ValueError("the file is truncated") from error
     yield "end", position, min(position + 1, len(data))
+
+
+def _remove_gaps(data: bytes) -> bytes:
+    """Return a file without zeros between its blocks, where libvips would take it for complete."""
+    gaps = [start for kind, start, _ in _walk(data) if kind == "gap"]
+    return b"".join(
+        data[start:end] for start, end in zip([0, *(gap + 1 for gap in gaps)], [*gaps, len(data)], strict=True)
+    )
 
 
 def _join(blocks: bytes) -> bytes:

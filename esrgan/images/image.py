@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from esrgan.text import format_count, one_line
 
 DEFAULT_QUALITY = 95  # of lossy formats, on a scale of 1 to 100
+COLOUR_SPACE = "gamma or colour space"  # the label of what a file says of its colours besides a profile
 Dpi = tuple[float, float] | None  # resolution (x, y) in pixels per inch
+DpiChange = tuple[float, float] | float  # factors (vertical, horizontal) of the resolution, or the new resolution
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ImageData:
         dpi: Resolution (x, y) in pixels per inch.
         pixel_aspect: Width and height of a pixel in relation to each other, if they differ.
         native_blocks: Metadata that only ``file_format`` can store.
-        dpi_factors: By how much writers multiply the vertical and the horizontal resolution, here and in EXIF and XMP.
+        dpi_change: How writers change the resolution wherever it is stated, here and in EXIF, XMP and native blocks.
         changes: Those of the notes that are about changed samples, such as a converted colour space.
         notes: Messages for the user about what reading changed or left out.
     """
@@ -82,7 +84,7 @@ class ImageData:
     iptc: bytes | None = None
     dpi: Dpi = None
     pixel_aspect: tuple[int, int] | None = None
-    dpi_factors: tuple[float, float] = (1.0, 1.0)
+    dpi_change: DpiChange = (1.0, 1.0)
     native_blocks: tuple[NativeBlock, ...] = ()
     changes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -119,6 +121,13 @@ class ImageData:
         height, width = self.frames[number].shape[:2]
         read_height, read_width = self.read_sizes[number] if number < len(self.read_sizes) else (height, width)
         return height / read_height, width / read_width
+
+
+def find_dpi_factors(change: DpiChange, stated: Dpi) -> tuple[float, float]:
+    """Return the factors of the vertical and the horizontal resolution in a place that states one, or none."""
+    if isinstance(change, tuple):
+        return change
+    return (change / stated[1], change / stated[0]) if stated and all(stated) else (1.0, 1.0)
 
 
 def profile_space(profile: bytes | None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.images.exif import make_thumbnail
-from esrgan.images.image import ImageData, NativeBlock
+from esrgan.images.image import ImageData, NativeBlock, find_dpi_factors
 
 _RESOLUTION, _IPTC, _GUIDES, _THUMBNAIL, _DIGEST, _ASPECT = 1005, 1028, 1032, 1036, 1061, 1064
 _PATHS = {1025, *range(2000, 3000)}
@@ -87,9 +87,8 @@ def _adjust(number: int, content: bytes, image: ImageData) -> bytes:
         return _adjust_guides(content, image.factors)
     if number == _RESOLUTION:
         x, x_rest, y, y_rest = struct.unpack(">I4sI4s", content)  # fixed-point numbers of pixels per inch
-        scaled = (
-            min(round(value * factor), 2**32 - 1) for value, factor in zip((x, y), image.dpi_factors[::-1], strict=True)
-        )
+        vertical, horizontal = find_dpi_factors(image.dpi_change, (x / 65536, y / 65536))
+        scaled = (min(round(value * factor), 2**32 - 1) for value, factor in ((x, horizontal), (y, vertical)))
         return struct.pack(">I4sI4s", next(scaled), x_rest, next(scaled), y_rest)
     return _make_resource_thumbnail(image.frames[0]) if number == _THUMBNAIL else content
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from esrgan.images import exif, samples, vips
 from esrgan.images.detect import PNG_SIGNATURE
-from esrgan.images.image import ImageData, NativeBlock, describe_left_out
+from esrgan.images.image import COLOUR_SPACE, ImageData, NativeBlock, describe_left_out
 from esrgan.images.source import Source, UnsupportedImageError
 
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
@@ -173,7 +173,7 @@ class _Inventory:
                     stale.append(content.partition(b"\0")[0].decode("latin-1"))
                     continue
             elif name in _COLOUR:
-                label = "gamma or colour space" if is_unlike_srgb else ""
+                label = COLOUR_SPACE if is_unlike_srgb else ""
             elif name == b"bKGD":
                 value = _read_background(content, bits, palette if colour_type == 3 else b"", is_grey=is_grey)
             elif name == b"sBIT" and (set(content) != {bits} or colour_type == 3):

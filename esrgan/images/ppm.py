@@ -36,7 +36,10 @@ def read(source: Source) -> ImageData:
     if kind == 6 and peak > 255:  # Pillow would reduce it to 8 bits
         source.check_pixel_count(width * height, 6)
         source.file.seek(found.end() + 1)
-        data = np.frombuffer(source.file.read(6 * width * height), ">u2").reshape(height, width, 3)
+        content = source.file.read(6 * width * height)
+        if len(content) < 6 * width * height:
+            raise ValueError("the file is truncated")
+        data = np.frombuffer(content, ">u2").reshape(height, width, 3)
         pixels = data.astype(np.uint16) if peak == 65535 else np.rint(data * (65535 / peak)).clip(0, 65535)
         frame: NDArray[Any] = pixels.astype(np.uint16)
     else:

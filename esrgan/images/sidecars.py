@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from esrgan.files import atomic_write
+from esrgan.images.formats import SUFFIXES
 from esrgan.text import describe_error
 
 # Ends of the names of other files that hold coordinates, georeferencing, masks, overviews or edits of an image.
@@ -65,10 +66,9 @@ def copy_sidecars(
             why = "is no world file" if numbers is None else "is for the image before it was turned upright"
             notes.append(f"{path.name} {why}, not kept")
             continue
-        places = [
-            target.with_suffix(each.upper() if path.suffix.isupper() else each)
-            for each in (new_suffix, *new_suffixes[1:2])
-        ]
+        # One that belongs to two images would be replaced by that of the other output.
+        chosen = new_suffixes[-1:] if _is_shared(path, source) else (new_suffix, *new_suffixes[1:2])
+        places = [target.with_suffix(each.upper() if path.suffix.isupper() else each) for each in chosen]
         place = next((place for place in places if place not in own), None)
         if place is None:
             notes.append(f"{target.name} gets no world file, because {places[0].name} is that of {source.name}")
@@ -92,6 +92,12 @@ def _find(source: Path, start: str, end: str) -> Path | None:
     """Return the file next to an image whose name has an end, in lower or upper case."""
     paths = (source.with_name(f"{start}{each}") for each in (end, end.upper()))
     return next((path for path in paths if path.is_file()), None)
+
+
+def _is_shared(path: Path, source: Path) -> bool:
+    """Return whether a world file of an image is also that of an image of another format next to it."""
+    others = (suffix for suffix in SUFFIXES - {source.suffix.lower()} if source.with_suffix(suffix).is_file())
+    return any(path.suffix.lower() in world_file_suffixes(suffix) for suffix in others)
 
 
 def _read(path: Path) -> bytes:

@@ -17,11 +17,17 @@ def read(source: Source) -> ImageData:
     """Read a TGA file."""
     source.file.seek(0)
     head = source.file.read(18)
-    image, pixels = pillow.decode_any(source, "TGA")
-    alpha_bits, notes = head[17] & 15, []
+    # In pixels of 15 bits, which Pillow does not know, the bit that can be alpha is not used.
+    edited = head[:16] + bytes([16, head[17] & 0xF0]) if head[16] == 15 else None
+    image, pixels = pillow.decode_any(source, "TGA", edited)
+    alpha_bits, notes = 0 if edited else head[17] & 15, list[str]()
+    attributes, areas = _read_areas(source.file)
+    if attributes == 1 and pixels.shape[2] in (2, 4):
+        pixels = np.ascontiguousarray(pixels[..., :-1])
+        notes.append("alpha that the file calls undefined not kept")
     if pixels.shape[2] in (2, 4):
         alpha = pixels[..., -1]
-        is_opaque = alpha_bits == 0 and (alpha.min() == 255 or head[16] == 16)
+        is_opaque = alpha_bits == 0 and (alpha.min() == 255 or head[16] in (15, 16))
         if not alpha.any() or is_opaque:  # many programs leave the fourth byte at 0
             pixels = np.ascontiguousarray(pixels[..., :-1])
             notes = [] if is_opaque or alpha_bits == 0 else ["alpha that is 0 everywhere not kept"]
@@ -31,12 +37,11 @@ def read(source: Source) -> ImageData:
         blocks.append(NativeBlock("image ID", "id_section", name))
     if any(head[8:12]):
         blocks.append(NativeBlock("origin", "origin", struct.unpack("<HH", head[8:12])))
-    notes += _describe_areas(source.file)
-    return ImageData(tuple(frames), "TGA", native_blocks=tuple(blocks), notes=tuple(notes))
+    return ImageData(tuple(frames), "TGA", native_blocks=tuple(blocks), notes=(*notes, *areas))
 
 
-def _describe_areas(file: BinaryIO) -> list[str]:
-    """Return messages about what a TGA file of version 2 states after its pixels.
+def _read_areas(file: BinaryIO) -> tuple[int | None, list[str]]:
+    """Return the attributes type of a TGA file of version 2, if it has one, and messages about what follows the pixels.
 
     Raises:
         UnsupportedImageError: The colours are multiplied with alpha.
@@ -45,15 +50,16 @@ def _describe_areas(file: BinaryIO) -> list[str]:
     file.seek(max(end - 26, 0))
     footer = file.read()
     if not footer.endswith(TGA_FOOTER) or len(footer) < 26:
-        return []
+        return None, []
     extension, developer = struct.unpack("<II", footer[:8])
-    notes = []
+    attributes, notes = None, []
     if 0 < extension < end - 26:
         file.seek(extension + 494)
-        if file.read(1) == b"\4":
+        attributes = int.from_bytes(file.read(1))
+        if attributes == 4:
             raise UnsupportedImageError("colours without alpha", "colours multiplied with alpha", "save it as .png")
         notes.append("TGA extension area (author, comments, date, gamma, aspect ratio) not kept")
-    return [*notes, "TGA developer area not kept"] if 0 < developer < end - 26 else notes
+    return attributes, [*notes, "TGA developer area not kept"] if 0 < developer < end - 26 else notes
 
 
 def write(file: BinaryIO, image: ImageData, quality: int | None) -> None:

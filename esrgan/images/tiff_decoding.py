@@ -51,7 +51,7 @@ def decode(source: Source, pages: list[Page]) -> Decoded:
     if layout.photometric == 0 and not layout.has_peak:
         decoded.notes.append("0 is white in the file; its values are kept, but 0 is black in the output")
     if layout.is_premultiplied:
-        decoded.frames = [_unpremultiply(frame, layout.colours, decoded.changes) for frame in decoded.frames]
+        decoded.frames = [_unpremultiply(frame, layout, decoded.changes) for frame in decoded.frames]
     return decoded
 
 
@@ -335,10 +335,14 @@ def _convert_value(page: Page, value: float) -> NDArray[Any] | None:
     return cast("NDArray[Any]", _convert(samples, page, [])[0, 0])
 
 
-def _unpremultiply(frame: NDArray[Any], colours: int, changes: list[str]) -> NDArray[Any]:
+def _unpremultiply(frame: NDArray[Any], layout: Layout, changes: list[str]) -> NDArray[Any]:
     """Divide colours by alpha, the channel after them; where alpha is 0 they stay."""
-    peak = peak_value(frame.dtype)
+    is_float, colours = layout.kind == "f", layout.colours
+    peak = peak_value(frame.dtype) if is_float or layout.has_peak else 2.0 ** (layout.bits - (layout.kind == "i")) - 1
     alpha = frame[..., colours : colours + 1]
+    if is_float and alpha.max() > peak * (1 + 1 / 255):
+        got = f"colours multiplied with float alpha of up to {alpha.max():g}"
+        raise UnsupportedImageError("alpha from 0 to 1", got, "scale the samples, or save it without multiplying")
     if alpha.min() >= peak:
         return frame
     note = "premultiplied alpha converted to alpha that is not premultiplied"
@@ -347,7 +351,7 @@ def _unpremultiply(frame: NDArray[Any], colours: int, changes: list[str]) -> NDA
         rows = slice(top, top + _ROWS_AT_ONCE)
         divisor = np.where(alpha[rows] > 0, alpha[rows] / peak, 1.0)
         values = frame[rows, :, :colours] / divisor
-        if peak > 1:
+        if not is_float:
             if (values.round() > peak).any():
                 note = "premultiplied alpha removed; colours brighter than their alpha allows are clipped"
             values = values.round().clip(0, peak)

@@ -126,6 +126,10 @@ def describe_structure(text: bytes) -> str | None:
         return "ImageJ"
     if text.startswith(b'{"shape"'):
         return "tifffile"
+    if text.startswith(b"Aperio"):
+        return "Aperio"
+    if b"DPUfsImport" in text[:1000]:
+        return "Philips"
     if b"<OME" in text[:1000] or b":OME" in text[:1000]:
         # Such a description can name other files, or say that the pixels are within itself.
         return "OME-XML in several files" if b"<UUID" in text or b"BinData" in text else "OME-XML"
@@ -233,8 +237,10 @@ def read_no_data(page: Directory) -> float | None:
 def replace_no_data(blocks: Sequence[NativeBlock], value: float | None) -> list[NativeBlock]:
     """Return blocks with another value of samples without data, or none."""
     others = [block for block in blocks if block.key[1] != _NO_DATA]
-    content = TagValue(2, repr(value).encode() + b"\0")
-    return [*others, NativeBlock(name_tag(_NO_DATA), (0, _NO_DATA), content)] if value is not None else others
+    if value is None:
+        return others
+    text = repr(int(value) if value.is_integer() and abs(value) < 2**53 else value)
+    return [*others, NativeBlock(name_tag(_NO_DATA), (0, _NO_DATA), TagValue(2, text.encode() + b"\0"))]
 
 
 def adjust_blocks(image: ImageData) -> list[Directory]:
@@ -346,6 +352,8 @@ def _adjust_ome(text: bytes, image: ImageData) -> bytes:
 
     def adjust_pixels(match: re.Match[bytes]) -> bytes:
         element = re.sub(rb"\b(Size|PhysicalSize)([XY])=[\"']([\d.eE+-]+)[\"']", adjust, match[0])
+        if not re.search(rb"\bType=[\"']%s[\"']" % sample_type, element):  # the bits are those of another type
+            element = re.sub(rb"\s+SignificantBits=[\"']\d*[\"']", b"", element)
         return re.sub(rb"\bType=[\"']\w+[\"']", b'Type="%s"' % sample_type, element)
 
     return re.sub(rb"<(?:\w+:)?Pixels\b[^>]*>", adjust_pixels, text)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from esrgan.images import samples, vips
+from esrgan.images import exif, samples, vips
 from esrgan.images.image import DEFAULT_QUALITY, ImageData, NativeBlock, describe_left_out
 from esrgan.images.source import Source
 
@@ -19,20 +19,22 @@ _SHORTEST_MS = 11  # libvips changes shorter delays to 100 ms
 def read(source: Source) -> ImageData:
     """Read a WebP file."""
     decoded = vips.decode(source, n=-1)
+    chunks = list(_walk(source.file))
+    blocks = [_read(source.file, position + 8, length) for name, position, length in chunks if name == b"EXIF"]
+    orientation = exif.read_orientation(exif.strip_exif_prefix(b"".join(blocks[:1])) or b"")
     frames = decoded.frames
     is_animation = len(frames) > 1
     if is_animation:
         frames = samples.drop_alpha_if_opaque(frames)
     if not source.is_strict:
         frames = samples.drop_colour_if_grey(frames)
-    chunks = list(_walk(source.file))
     delays = [_read_duration(source.file, position) for name, position, _ in chunks if name == b"ANMF"]
     # The background colour of an animation, which viewers need not show.
     backgrounds = [_read(source.file, position + 8, 4) for name, position, _ in chunks if name == b"ANIM"]
     if is_animation and len(delays) != len(frames):
         raise ValueError(f"only {len(frames)} of {len(delays)} frames can be read")
     return ImageData(
-        tuple(samples.turn_upright(frames, decoded.fields.get("orientation", 1))),
+        tuple(samples.turn_upright(frames, orientation)),
         "WEBP",
         lossless=_is_lossless(source.file, chunks),
         delays_ms=tuple(delays) if is_animation else (),
@@ -116,14 +118,14 @@ def _is_lossless(file: BinaryIO, chunks: list[tuple[bytes, int, int]]) -> bool:
     return False
 
 
-def _replace_exif(file: BinaryIO, exif: bytes) -> None:
+def _replace_exif(file: BinaryIO, block: bytes) -> None:
     """Replace the EXIF block of a WebP file; a file without one is left unchanged."""
     positions = [(position, length) for name, position, length in _walk(file) if name == b"EXIF"]
     for position, length in positions[:1]:
         file.seek(position + 8 + length + length % 2)
         rest = file.read()
         file.seek(position)
-        file.write(struct.pack("<4sI", b"EXIF", len(exif)) + exif + b"\0" * (len(exif) % 2) + rest)
+        file.write(struct.pack("<4sI", b"EXIF", len(block)) + block + b"\0" * (len(block) % 2) + rest)
         size = file.tell()
         file.truncate()
         file.seek(4)

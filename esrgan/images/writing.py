@@ -25,7 +25,7 @@ from esrgan.images.formats import (
     format_for_suffix,
     share_cut_off,
 )
-from esrgan.images.image import ImageData, effective_bits, profile_space
+from esrgan.images.image import Dpi, ImageData, effective_bits, find_dpi_factors, profile_space
 from esrgan.images.xmp import adjust_xmp
 from esrgan.text import describe_error
 
@@ -86,7 +86,7 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
 
     Orientation and size in the metadata are set to those of the upright image.
     """
-    height, width, channels = image.frames[0].shape
+    height, width, _ = image.frames[0].shape
     notes = []
     had, bits = effective_bits(image.frames[0].dtype, image.bits), vips.output_bits(image, name)
     if had > bits:
@@ -104,28 +104,46 @@ def _fit_to_format(image: ImageData, name: str) -> tuple[ImageData, tuple[str, .
         labels += dict.fromkeys(block.label for block in image.native_blocks if block.label)
     if labels:
         notes.append(f"{name} cannot store {', '.join(labels)}")
-    if channels >= 3 and profile_space(image.icc_profile) == "GRAY":
-        lost.add("icc_profile")
-        notes.append("grey colour profile of an RGB image not kept")
+    if "icc_profile" not in lost and profile_space(image.icc_profile) == "GRAY":
+        if image.base_channels >= 3:
+            lost.add("icc_profile")
+            notes.append("grey colour profile of an RGB image not kept")
+        elif name in ("WEBP", "AVIF") or (name == "BMP" and image.has_alpha):
+            lost.add("icc_profile")
+            notes.append(f"grey colour profile not kept, because {name} stores such an image as RGB")
     exif = strip_exif_prefix(image.exif or b"")
     # These formats are turned by EXIF alone, so an orientation in XMP alone has not been applied.
     is_turned_by_exif = image.file_format in ("JPEG", "PNG", "WEBP")
     orientation = read_orientation(exif or b"", 0 if is_turned_by_exif else 1) or None
     cleared: dict[str, Any] = dict.fromkeys(lost)
+    dpi, more = _find_output_dpi(image, exif, name)
+    notes += more
     image = dataclasses.replace(image, **cleared)
     if image.exif and exif:
         limit = FILE_FORMATS[name].max_exif_bytes
-        exif, more = adjust_exif(exif, image.frames[0], image.factors, limit, image.dpi_factors)
+        exif, more = adjust_exif(exif, image.frames[0], image.factors, limit, image.dpi_change)
         notes += more
     elif image.exif:
         notes.append("unreadable EXIF not kept")
-    xmp, dpi = image.xmp, image.dpi
+    xmp = image.xmp
     if xmp:
-        xmp, note = adjust_xmp(xmp, height, width, image.factors, orientation, image.dpi_factors)
+        xmp, note = adjust_xmp(xmp, height, width, image.factors, orientation, image.dpi_change)
         notes += [note] if note else []
-    if dpi:
-        dpi = dpi[0] * image.dpi_factors[1], dpi[1] * image.dpi_factors[0]
     return dataclasses.replace(image, exif=exif if image.exif else None, xmp=xmp, dpi=dpi), tuple(notes)
+
+
+def _find_output_dpi(image: ImageData, exif: bytes | None, name: str) -> tuple[Dpi, list[str]]:
+    """Return the resolution that a file states outside of EXIF, and notes on one that it cannot state."""
+    dpi, (lowest, highest) = image.dpi, FILE_FORMATS[name].dpi_limits
+    if not dpi and exif and not image.pixel_aspect:
+        dpi = read_resolution(exif, is_upright=True)
+    if not dpi or "dpi" not in FILE_FORMATS[name].metadata:
+        return None, []
+    vertical, horizontal = find_dpi_factors(image.dpi_change, dpi)
+    dpi = dpi[0] * horizontal, dpi[1] * vertical
+    if lowest <= min(dpi) and max(dpi) <= highest:
+        return dpi, []
+    return None, [f"resolution of {dpi[0]:g} × {dpi[1]:g} pixels per inch not kept, because {name} cannot store it"]
 
 
 def set_resolution(image: ImageData, resolution: float | Literal["keep", "scale"]) -> ImageData:
@@ -140,14 +158,8 @@ def set_resolution(image: ImageData, resolution: float | Literal["keep", "scale"
         return image
     image = dataclasses.replace(image, native_blocks=tiff_metadata.set_page_resolutions(image, resolution))
     if resolution == "scale":
-        return dataclasses.replace(image, dpi_factors=image.factors)
-    exif = strip_exif_prefix(image.exif or b"")
-    stated = image.dpi or (read_resolution(exif) if exif else None)
-    if stated and not image.dpi and read_orientation(exif or b"") >= 5:  # EXIF describes the stored image
-        stated = stated[::-1]
-    factors = (resolution / stated[1], resolution / stated[0]) if stated else (1.0, 1.0)
-    dpi = image.dpi or stated or (resolution, resolution)
-    return dataclasses.replace(image, dpi=dpi, dpi_factors=factors)
+        return dataclasses.replace(image, dpi_change=image.factors)
+    return dataclasses.replace(image, dpi=(resolution, resolution), dpi_change=resolution)
 
 
 def write_pixels(

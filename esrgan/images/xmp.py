@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from xml.parsers import expat
 
 from esrgan.images.exif import adjust_subject, turn_point
+from esrgan.images.image import Dpi, DpiChange, find_dpi_factors
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns# "
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/ ", "http://ns.adobe.com/exif/1.0/ "
@@ -62,7 +64,7 @@ class _Image:
     width: int
     factors: tuple[float, float]
     orientation: int
-    dpi_factors: tuple[float, float]
+    dpi_change: DpiChange
     keeps_orientation: bool
 
 
@@ -93,7 +95,7 @@ def adjust_xmp(
     width: int,
     factors: tuple[float, float],
     orientation: int | None = 1,
-    dpi_factors: tuple[float, float] = (1.0, 1.0),
+    dpi_change: DpiChange = (1.0, 1.0),
 ) -> tuple[bytes | None, str | None]:
     """Return an XMP packet for an upright image of a new size; everything else in the packet stays as it is.
 
@@ -107,7 +109,7 @@ def adjust_xmp(
         factors: How many times larger the height and the width are than those of the upright image that was read.
         orientation: The orientation that the image had before it was turned upright; None if only the packet states
             one, which was not applied and stays.
-        dpi_factors: By how much to multiply the vertical and the horizontal resolution.
+        dpi_change: How to change the resolution.
 
     Returns:
         The packet, or None if it cannot be adjusted, and a note on what was left out.
@@ -116,7 +118,7 @@ def adjust_xmp(
         text = _to_utf8(packet)
         if not _CLUES.search(text + packet):
             return text, None
-        editor = _Editor(text, _Image(height, width, factors, orientation or 1, dpi_factors, orientation is None))
+        editor = _Editor(text, _Image(height, width, factors, orientation or 1, dpi_change, orientation is None))
     except (expat.ExpatError, LookupError, ValueError) as error:
         is_definition = isinstance(error, _DefinitionError)
         return None, f"{'XMP with definitions of entities' if is_definition else 'unreadable XMP'} not kept"
@@ -245,7 +247,8 @@ def _adjust_values(path: list[str], values: list[_Value], image: _Image) -> Iter
             lengths = data.split(",")
             scaled = map(_multiply, lengths, (horizontal, vertical) * 2)
             yield value, f"{date}{mark}{','.join([*scaled, *lengths[4:]])}"
-    pairs = [(_TIFF, "XResolution", "YResolution", image.dpi_factors[1], image.dpi_factors[0])]
+    dpi_vertical, dpi_horizontal = find_dpi_factors(image.dpi_change, _read_resolution(by_name, image.orientation))
+    pairs = [(_TIFF, "XResolution", "YResolution", dpi_horizontal, dpi_vertical)]
     pairs += [(_EXIF, "FocalPlaneXResolution", "FocalPlaneYResolution", horizontal, vertical)]
     if _APPLIED_TO in path and by_name.get(f"{_DIMENSIONS}unit", _Value("", 0, 0, "pixel")).text == "pixel":
         pairs += [(_DIMENSIONS, "w", "h", horizontal, vertical)]
@@ -296,6 +299,17 @@ def _turn_box(box: list[float], orientation: int, right: float, bottom: float) -
     left, top = turn_point(x, y, orientation, right, bottom)
     end, floor = turn_point(x + width, y + height, orientation, right, bottom)
     return [min(left, end), min(top, floor), abs(end - left), abs(floor - top)]
+
+
+def _read_resolution(values: dict[str, _Value], orientation: int) -> Dpi:
+    """Return the resolution (x, y) of the upright image in pixels per inch that properties of an element state."""
+    unit = values.get(f"{_TIFF}ResolutionUnit")
+    inches = {"2": 1.0, "3": 2.54}.get(unit.text if unit else "2")
+    with suppress(KeyError, ValueError, ZeroDivisionError):
+        x, y = (float(Fraction(values[f"{_TIFF}{axis}Resolution"].text)) for axis in "XY")
+        x, y = (y, x) if orientation >= 5 else (x, y)
+        return (x * inches, y * inches) if inches else None
+    return None
 
 
 def _multiply(text: str, factor: float) -> str:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from esrgan.devices import explain_lack_of_memory
 from esrgan.images.samples import is_grey, peak_value
 from esrgan.inference.color_fix import fix_colors
 from esrgan.inference.samples import fill, harden, is_visible, repeat_grey
@@ -40,7 +41,8 @@ def upscale_tensor(upscaler: Upscaler, low: Tensor, progress: ProgressCallback) 
         low = low.expand(-1, 3, -1, -1)
     size = upscaler.output_size(low.shape[2], low.shape[3])
     margins = [(0, 0)] * upscaler.count_steps(low.shape[2], low.shape[3])
-    return _upscale_whole(upscaler, low, 1.0, margins, size, progress).to(low.dtype)
+    with explain_lack_of_memory(low.device, f"the output of {size[1]}×{size[0]} px"):
+        return _upscale_whole(upscaler, low, 1.0, margins, size, progress).to(low.dtype)
 
 
 def upscale_array(
@@ -124,12 +126,11 @@ class _Work:
         self.upscaler = upscaler
         steps = upscaler.count_steps(*low)
         generators = upscaler.networks * (steps // len(upscaler.networks))
-        self.margins = plan_margins(generators, low, high, upscaler.options.seamless)
+        sizes = upscaler.chain.sizes(low, steps)
+        self.margins = plan_margins(generators, sizes, high, upscaler.options.seamless)
         # The rows and columns of the output that the last margins become.
-        scale, last = upscaler.computed_scale(*low), upscaler.networks[-1].scale_factor
         self.top, self.left = (
-            round(margin * last * new / (old * scale))
-            for margin, old, new in zip(self.margins[-1], low, high, strict=True)
+            round(margin * new / old) for margin, old, new in zip(self.margins[-1], sizes[-2], high, strict=True)
         )
 
     def add_margins(self, image: NDArray[Any]) -> NDArray[Any]:
@@ -161,8 +162,20 @@ class _Work:
         size = high.shape[0] + 2 * self.top, high.shape[1] + 2 * self.left
         is_resized = size != upscaler.chain.computed_size((low.shape[2], low.shape[3]), self.margins)
         color_fix = options.color_fix if colours else None
+
+        def to_samples(pixels: Tensor) -> Tensor:
+            """Convert (1, C, h, w) in about [0, 1] to (h, w, C) in [0, peak], on the CPU."""
+            values = pixels[0]
+            if is_tintable and len(values) > 3:
+                values = torch.cat([values[:3].mean(0, keepdim=True).expand(3, -1, -1), values[3:]])
+            values = values.clamp(0, 1).permute(1, 2, 0)
+            if peak > 1:
+                values = (values * peak).round()
+                values = values.to(low.dtype) if values.is_cuda else values  # fewer bytes to fetch
+            return values.cpu()
+
         if not (is_resized or options.self_ensemble or color_fix):  # needs no memory besides the output
-            parts = upscaler.chain.run(low, peak, self.margins, progress)
+            parts = upscaler.chain.run(low, peak, self.margins, progress, to_samples)
         else:
             whole = _upscale_whole(upscaler, low, peak, self.margins, size, progress)
             if color_fix:
@@ -171,16 +184,9 @@ class _Work:
                 source = low[0, :colours, rows : low.shape[2] - rows, columns : low.shape[3] - columns]
                 with torch.autocast(whole.device.type, enabled=False):
                     fix_colors(inside, source.to(whole.device, torch.float32) / peak, color_fix, options.wraps)
-            parts = iter([Part(whole, 0, 0, 1.0)])
+            parts = iter([Part(to_samples(whole), 0, 0, 1.0)])
         for part in parts:
-            values = part.pixels[0]
-            if is_tintable and len(values) > 3:
-                values = torch.cat([values[:3].mean(0, keepdim=True).expand(3, -1, -1), values[3:]])
-            values = values.clamp(0, 1).permute(1, 2, 0)
-            if peak > 1:
-                values = (values * peak).round()
-                values = values.to(low.dtype) if values.is_cuda else values  # fewer bytes to fetch
-            _paste(high, values.cpu().numpy(), part.top - self.top, part.left - self.left)
+            _paste(high, part.pixels.numpy(), part.top - self.top, part.left - self.left)
 
 
 def _upscale_whole(

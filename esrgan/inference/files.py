@@ -6,6 +6,7 @@ While one image is upscaled, the next one is read and the previous one is writte
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from esrgan import files, images
-from esrgan.errors import EsrganError, ImageError, Problem
+from esrgan.errors import EsrganError, ImageError, LostDeviceError, Problem
 from esrgan.extras import describe_import_error
 from esrgan.images import ImageData, exif
 from esrgan.images.flatten import fit_alpha, parse_colour
@@ -128,6 +129,9 @@ def upscale_files(
         The result of each file as soon as it is known: first the files that cannot be written or are skipped, as far
         as that shows without reading them, then the others in the order of the jobs.
 
+    Raises:
+        LostDeviceError: If the GPU has failed, so that no other file can be upscaled either.
+
     Example:
         >>> from pathlib import Path
         >>> from esrgan import Upscaler, upscale_files
@@ -220,6 +224,8 @@ def _wait(job: FileJob, work: Future[FileResult]) -> FileResult:
     """Return the result of a file when it is known; an error becomes one too."""
     try:
         return work.result()
+    except LostDeviceError as error:  # all other files would fail, too
+        raise LostDeviceError(f"{error}, with --skip-existing to keep the outputs that are done") from error
     except EsrganError as error:
         match error.problems:
             case [Problem() as problem]:
@@ -242,6 +248,9 @@ def _check_output(job: FileJob, options: FileOptions) -> FileResult | None:
         return FileResult(job, Problem.failure(job.target, "is a folder", "remove it or choose another output folder"))
     if options.skip_existing and job.target.is_file():
         return FileResult(job, is_skipped=True)
+    if job.keeps_target:
+        remedy = "choose another suffix or folder for the output, or --skip-existing if it is the output"
+        return FileResult(job, Problem.failure(job.source, f"its output would overwrite {job.target}", remedy))
     if options.overwrite:
         return None
     if not job.target.exists():
@@ -303,12 +312,13 @@ def _work_bytes(upscaler: Upscaler, image: ImageData, target: Path) -> int:
     copies = FILE_FORMATS[format_for_suffix(target)].encoder_copies
     encoding = _output_bytes(upscaler, replace(image, frames=(largest,))) * copies
     height, width = largest.shape[:2]
-    scale = 0
-    if upscaler.keeps_float_copies(height, width):
-        scale = upscaler.computed_scale(height, width)
-    elif upscaler.computed_scale(height, width) != upscaler.networks[-1].scale_factor or len(upscaler.networks) > 1:
-        scale = upscaler.computed_scale(height, width) // upscaler.networks[-1].scale_factor
-    return int(max(encoding, 8 * height * width * scale**2 * min(image.base_channels, 3)))
+    steps = upscaler.count_steps(height, width)
+    sizes = upscaler.chain.sizes((height, width), steps)[:-1]
+    generators = upscaler.networks * (steps // len(upscaler.networks))
+    kept = [math.prod(size) * each.scale_factor**2 for size, each in zip(sizes, generators, strict=True)]
+    if not upscaler.keeps_float_copies(height, width):
+        kept.pop()
+    return int(max(encoding, 8 * max(kept, default=0) * min(image.base_channels, 3)))
 
 
 def _output_bytes(upscaler: Upscaler, image: ImageData) -> int:

@@ -71,11 +71,13 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
         frames.append(high)
     notes = [*image.notes, *plan.describe()]
     sizes = list(dict.fromkeys((frame.shape[0], frame.shape[1]) for frame in image.frames))
-    if repeated := [size for size in sizes if upscaler.computed_scale(*size) > upscaler.scale]:
-        computed = max(upscaler.computed_scale(*size) for size in repeated)
+    if repeated := [size for size in sizes if upscaler.count_steps(*size) > len(upscaler.networks)]:
+        computed = max(upscaler.computed_size(*size)[0] / size[0] for size in repeated)
         reduced = " and its output reduced" if any(upscaler.is_resized(*size) for size in repeated) else ""
-        notes.append(f"the model was applied repeatedly (×{computed}){reduced}")
-    problems = (find_problem(upscaler.networks, size, upscaler.options.seamless) for size in sizes)
+        notes.append(f"the model was applied repeatedly (×{computed:.3g}){reduced}")
+    problems = (
+        find_problem(upscaler.networks, upscaler.chain.factors, size, upscaler.options.seamless) for size in sizes
+    )
     notes += filter(None, dict.fromkeys(problems))
     return replace(image, frames=tuple(frames), notes=tuple(notes))
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from esrgan import images
 from esrgan.errors import ImageError, Problem
-from esrgan.files import expand_user
+from esrgan.files import expand_user, name_key
 from esrgan.images.find import FAMILIAR_SUFFIXES
 from esrgan.images.formats import format_for_suffix
 
@@ -31,12 +30,14 @@ class Job(Generic[Location]):
         target: The place of the output.
         conflict: Another input whose output would have the same place; then both inputs fail. None if there is none.
         problem: Why there is no such input; None if there is one.
+        keeps_target: Whether the place of the output has an image that may be an original, and is never replaced.
     """
 
     source: Location
     target: Location
     conflict: Location | None = None
     problem: Problem | None = None
+    keeps_target: bool = False
 
     @property
     def obstacle(self) -> Problem | None:
@@ -135,7 +136,10 @@ def name_outputs(
     """
     naming = _Naming(relative_paths, out_dir, suffix, ending)
     skipped = dict.fromkeys(naming.find_earlier_outputs(), "output of an earlier run")
-    return naming.make_jobs([source for source in relative_paths if source not in skipped]), skipped
+    possible = dict.fromkeys(naming.find_possible_outputs(skipped), "named like the output of another image")
+    skipped |= possible
+    sources = [source for source in relative_paths if source not in skipped]
+    return naming.make_jobs(sources, possible), skipped
 
 
 class _Naming:
@@ -145,12 +149,11 @@ class _Naming:
         self, relative_paths: Mapping[Path, Path], out_dir: Path | None, suffix: str | None, ending: str
     ) -> None:
         self.relative_paths, self.out_dir, self.suffix, self.ending = relative_paths, out_dir, suffix, ending
-        self._is_case_insensitive = functools.cache(_is_case_insensitive)
+        self._name_key = functools.cache(name_key)
 
     def find_earlier_outputs(self) -> Iterator[Path]:
         """Yield the images that look like outputs of earlier runs."""
         out = None if self.out_dir is None else _resolve(self.out_dir)
-        found: set[Path] = set()
         outputs: set[Path] = set()
         # An output has a longer name than its input, so shorter names come first.
         for source in sorted(self.relative_paths, key=lambda source: len(source.stem)):
@@ -158,24 +161,28 @@ class _Naming:
             asked_for = _resolve(source.parents[len(self.relative_paths[source].parts) - 1])
             is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
             if is_in_out or self._identity(source.with_suffix(_ANY_SUFFIX)) in outputs:
-                found.add(source)
                 yield source
                 continue
             for stem, ending in itertools.product((source.stem, source.name), {self.ending, OUTPUT_ENDING} - {""}):
                 outputs.add(self._identity(self._target(source, stem, ending).with_suffix(_ANY_SUFFIX)))
                 if ending == OUTPUT_ENDING:  # of a run that wrote next to its inputs
                     outputs.add(self._identity(source.with_name(f"{stem}{ending}{_ANY_SUFFIX}")))
-        if not self.ending:  # an input that is where its own output would be, and where that of another would be too
-            own = {self._identity(source): source for source in self.relative_paths}
-            for source in self.relative_paths:
-                other = own.get(self._identity(self._target(source, source.stem, "")), source)
-                is_own = self._identity(self._target(other, other.stem, "")) == self._identity(other)
-                if is_own and other not in (source, *found):
-                    found.add(other)
-                    yield other
 
-    def make_jobs(self, sources: Sequence[Path]) -> list[FileJob]:
+    def find_possible_outputs(self, earlier_outputs: Collection[Path]) -> Iterator[Path]:
+        """Yield the images that are where their own output would be, and where that of another image would be too.
+
+        Without an ending, names do not show whether they are outputs of earlier runs or originals.
+        """
+        own = {self._identity(source): source for source in self.relative_paths}
+        for source in self.relative_paths if not self.ending else ():
+            other = own.get(self._identity(self._target(source, source.stem, "")), source)
+            is_own = self._identity(self._target(other, other.stem, "")) == self._identity(other)
+            if is_own and other not in (source, *earlier_outputs):
+                yield other
+
+    def make_jobs(self, sources: Sequence[Path], possible_outputs: Collection[Path]) -> list[FileJob]:
         """Return the jobs of images. Outputs that would share a name get the whole names of their images."""
+        kept = {self._identity(path) for path in possible_outputs}
         inputs = {self._identity(source): source for source in sources}
         with_full_name: set[Path] = set()
         while True:
@@ -195,7 +202,10 @@ class _Naming:
             with_full_name |= conflicts.keys()
         overwritten = {source: inputs.get(self._identity(targets[source])) for source in sources}
         problems = {source: _refuse_to_overwrite(source, other) for source, other in overwritten.items() if other}
-        return [FileJob(each, targets[each], conflicts.get(each), problems.get(each)) for each in sources]
+        return [
+            FileJob(each, targets[each], conflicts.get(each), problems.get(each), self._identity(targets[each]) in kept)
+            for each in sources
+        ]
 
     def _target(self, source: Path, stem: str, ending: str) -> Path:
         folder = source.parent if self.out_dir is None else self.out_dir / self.relative_paths[source].parent
@@ -205,7 +215,7 @@ class _Naming:
         # An output is written to where a link leads. Path.is_symlink() raises for a name that is too long.
         path = _resolve(path) if os.path.islink(path) else path  # noqa: PTH114
         folder = _resolve(path.parent)
-        return folder / (path.name.lower() if self._is_case_insensitive(folder) else path.name)
+        return folder / self._name_key(folder)(path.name)
 
 
 def _refuse_to_overwrite(source: Path, other: Path) -> Problem:
@@ -220,14 +230,3 @@ def _name_output(source: Path, stem: str, suffix: str | None, ending: str) -> st
 def _resolve(path: Path) -> Path:
     """Resolve symlinks as far as possible; ``Path.resolve`` would raise on a symlink loop."""
     return Path(os.path.realpath(path))
-
-
-def _is_case_insensitive(folder: Path) -> bool:
-    """Return whether the file system of a folder, which may not exist yet, ignores the case of names."""
-    for parent in (folder, *folder.parents):
-        with suppress(OSError), os.scandir(parent) as entries:
-            names = {entry.name for entry in entries if entry.name.isascii() and not entry.is_symlink()}
-            name = next((name for name in sorted(names) if name != name.swapcase()), None)
-            if name is not None:
-                return name.swapcase() not in names and (parent / name.swapcase()).exists()
-    return False

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.console import log
+from esrgan.devices import explain_lack_of_memory
 from esrgan.errors import WeightsError
 from esrgan.images.samples import LUMA_WEIGHTS
-from esrgan.inference.tiling import Part, upscale_tiled
+from esrgan.inference.tiling import Finish, Part, unfinished, upscale_tiled
 from esrgan.inference.winograd import transform_kernels
 from esrgan.models import Generator, RRDBNet, SRVGGNetCompact
 from esrgan.models.rrdbnet import RRDB, ResidualDenseBlock
@@ -37,10 +38,11 @@ class Network:
 
     def __init__(self, generator: Generator, device: torch.device, dtype: torch.dtype, *, winograd: bool) -> None:
         generator = copy.deepcopy(generator).float().eval().requires_grad_(False)
-        self.generator: Generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.fast = self.generator if dtype == torch.float32 else copy.deepcopy(self.generator)
-        for layer in self.fast.trunk + self.fast.upsampling_layers * (dtype == torch.bfloat16):
-            layer.to(dtype)
+        with explain_lack_of_memory(device, "the network"):
+            self.generator: Generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.fast = self.generator if dtype == torch.float32 else copy.deepcopy(self.generator)
+            for layer in self.fast.trunk + self.fast.upsampling_layers * (dtype == torch.bfloat16):
+                layer.to(dtype)
         self.kernels = transform_kernels(generator) if winograd else None
         self.has_overflowed = False
 
@@ -54,8 +56,10 @@ class Network:
         """The number of weights, by which the work of two networks is compared."""
         return sum(weight.numel() for weight in self.generator.parameters()) // self.generator.unshuffle_factor**2
 
-    def run(self, low: Tensor, peak: float) -> Iterator[Part]:
+    def run(self, low: Tensor, peak: float, finish: Finish = unfinished) -> Iterator[Part]:
         """Upscale (B, C, H, W) in [0, peak], in parts of C channels; grey images become RGB by a colouriser.
+
+        ``finish`` is applied to the pixels of each part, as by ``upscale_tiled``.
 
         Raises:
             DeviceError: If the device has too little memory.
@@ -65,11 +69,11 @@ class Network:
         if self.fast is not self.generator:
             # Half precision overflows with some weights and on some GPUs; then the image is upscaled again in float32.
             try:
-                yield from self._run(self.fast, adapted, low, peak)
+                yield from self._run(self.fast, adapted, low, peak, finish)
                 return
             except WeightsError:
                 pass
-        yield from self._run(self.generator, adapted, low, peak)
+        yield from self._run(self.generator, adapted, low, peak, finish)
         if self.fast is not self.generator and not self.has_overflowed:
             self.has_overflowed = True
             log.warning(
@@ -77,14 +81,16 @@ class Network:
                 "--precision fp32 avoids the first attempt"
             )
 
-    def _run(self, network: Generator, adapted: Tensor, low: Tensor, peak: float) -> Iterator[Part]:
-        for part in upscale_tiled(network, adapted, peak, self.kernels):
-            if not torch.isfinite(part.pixels).all():
+    def _run(self, network: Generator, adapted: Tensor, low: Tensor, peak: float, finish: Finish) -> Iterator[Part]:
+        def check_and_finish(pixels: Tensor) -> Tensor:
+            if not torch.isfinite(pixels).all():
                 raise WeightsError(
                     "the network's output contains NaN or infinity; "
                     "its weights are damaged, or the image contains such values"
                 )
-            yield part._replace(pixels=self._to_image_channels(part.pixels, *low.shape[:2]))
+            return finish(self._to_image_channels(pixels, *low.shape[:2]))
+
+        return upscale_tiled(network, adapted, peak, self.kernels, check_and_finish)
 
     def _to_network_channels(self, low: Tensor, peak: float) -> Tensor:
         batch, image_channels, height, width = low.shape

@@ -97,7 +97,7 @@ class UpscaleOptions:
         """Return the same options with another size."""
         return replace(self, outscale=factor, width=None, height=None, long_side=None, megapixels=None)
 
-    def output_size(self, height: int, width: int, scale: int) -> tuple[int, int]:
+    def output_size(self, height: int, width: int, scale: float) -> tuple[int, int]:
         """Return the height and width of the output for an image of a size in pixels.
 
         Args:
@@ -106,7 +106,7 @@ class UpscaleOptions:
             scale: The factor if no size is set.
         """
         height, width = int(height), int(width)
-        factor: float = scale
+        factor = scale
         if self.outscale is not None:
             factor = self.outscale
         elif self.width is not None:
@@ -120,17 +120,22 @@ class UpscaleOptions:
         return max(round(height * factor), 1), max(round(width * factor), 1)
 
 
-def count_passes(scale: int, factor: float) -> int:
+def count_passes(scale: float, factor: float, last_reduction: float = 1.0) -> int:
     """Return how often a network of a scale has to be applied to reach a factor.
+
+    Args:
+        scale: By how much the output of the network is larger than its input, once it is reduced.
+        factor: By how much the result is to be larger than the image.
+        last_reduction: By how much the output of the network is reduced, which is left out after the last pass.
 
     Raises:
         EsrganError: If it cannot be reached, or is beyond ``MAX_FACTOR``.
     """
     passes = 1
     # Rounding of an odd side can ask for a little more than the network's scale; this is then left to the resizing.
-    while scale**passes * 1.01 < factor:
-        if scale == 1:
-            raise EsrganError(f"a ×1 model cannot upscale by {factor:.3g}; add a model that upscales")
+    while scale**passes * last_reduction * 1.01 < factor:
+        if scale <= 1:
+            raise EsrganError(f"a ×{scale:g} model cannot upscale by {factor:.3g}; add a model that upscales")
         passes += 1
         if factor > MAX_FACTOR:
             raise EsrganError(f"upscaling by {factor:.3g} is beyond the limit of {MAX_FACTOR}; use a smaller size")

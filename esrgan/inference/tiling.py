@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from esrgan.devices import exact_float32, is_out_of_memory
+from esrgan.devices import check_gpu_after, exact_float32, is_out_of_memory
 from esrgan.errors import DeviceError
 from esrgan.inference.direct import SMALL_INPUT_ELEMENTS
 from esrgan.inference.streaming import estimate_bytes, upscale_strips
@@ -37,6 +37,7 @@ ALLOCATOR_OVERHEAD = 2.0
 BAND_OVERLAP_PX = 64
 
 ProgressCallback = Callable[[float], None]
+Finish = Callable[[Tensor], Tensor]
 
 
 class Part(NamedTuple):
@@ -44,7 +45,7 @@ class Part(NamedTuple):
 
     Attributes:
         pixels: float32 (B, C, h, w), about [0, 1], on the network's device; without lines and on the CPU if only the
-            work has advanced.
+            work has advanced. If parts are finished by a function, what that returns for them.
         top: Row of its upper left corner.
         left: Column of its upper left corner.
         done: The fraction of the work on the image that is done, up to 1.
@@ -75,7 +76,18 @@ class Tiling:
     bands: int = 1
 
 
-def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0, kernels: Kernels | None = None) -> Iterator[Part]:
+def unfinished(pixels: Tensor) -> Tensor:
+    """Return the pixels of a part as they are."""
+    return pixels
+
+
+def upscale_tiled(
+    network: Generator,
+    low: Tensor,
+    peak: float = 1.0,
+    kernels: Kernels | None = None,
+    finish: Finish = unfinished,
+) -> Iterator[Part]:
     """Upscale images in parts, with the same result as for the whole images at once.
 
     Args:
@@ -84,18 +96,19 @@ def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0, kernels: K
         peak: The value of white.
         kernels: The network's kernels for Winograd's algorithm, to compute by it in float32 on a CPU, except for small
             images. Its results do not depend on the strips either, and differ from the above by rounding only.
+        finish: Is applied to the pixels of each part. If that runs out of memory, parts become smaller too.
 
     Yields:
         The parts of the output. If memory runs out, the work starts again with smaller parts, and parts of the same
         place follow one another; the last of them counts.
 
     Raises:
-        DeviceError: If memory is too small even for the smallest parts.
+        DeviceError: If memory is too small even for the smallest parts, or the GPU has failed.
     """
     # In half precision, TF32 is exact enough for the layers after the trunk.
     is_exact = network.trunk_dtype == torch.float32
     precision = partial(exact_float32, network.device) if is_exact else nullcontext
-    parts = _upscale_with_fallbacks(network, low, peak, kernels)
+    parts = _upscale_with_fallbacks(network, low, peak, kernels, finish)
     while True:
         # These apply while a part is computed, and not to what the caller does between two parts.
         with torch.inference_mode(), torch.autocast(network.device.type, enabled=False), precision():
@@ -105,7 +118,9 @@ def upscale_tiled(network: Generator, low: Tensor, peak: float = 1.0, kernels: K
         yield part
 
 
-def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float, kernels: Kernels | None) -> Iterator[Part]:
+def _upscale_with_fallbacks(
+    network: Generator, low: Tensor, peak: float, kernels: Kernels | None, finish: Finish
+) -> Iterator[Part]:
     """Yield all parts of the output; if memory runs out, start again with smaller parts."""
     height, width = low.shape[2:]
     factor = network.unshuffle_factor
@@ -120,12 +135,13 @@ def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float, kernel
     while True:
         try:
             if is_small:
-                yield Part(network(_read(network, low, peak, slice(None), slice(None))), 0, 0, 1.0)
+                yield Part(finish(network(_read(network, low, peak, slice(None), slice(None)))), 0, 0, 1.0)
             else:
-                yield from _upscale_tiles(network, low, peak, tiling, kernels)
+                yield from map(partial(_finish_part, finish), _upscale_tiles(network, low, peak, tiling, kernels))
             return
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
+                check_gpu_after(error, network.device)
                 raise
             out_of_memory = error.with_traceback(None)  # the traceback would keep the tensors in memory
         is_small = False
@@ -140,6 +156,10 @@ def _upscale_with_fallbacks(network: Generator, low: Tensor, peak: float, kernel
                 f"{network.device}: not enough memory to upscale {width}×{height} px even in small parts; "
                 f"close other programs or use another device"
             ) from out_of_memory
+
+
+def _finish_part(finish: Finish, part: Part) -> Part:
+    return part._replace(pixels=finish(part.pixels))
 
 
 def _read(network: Generator, low: Tensor, peak: float, rows: slice, columns: slice) -> Tensor:

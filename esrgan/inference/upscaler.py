@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,8 +44,11 @@ class Upscaler:
         winograd: Compute float32 on the CPU by Winograd's algorithm, which takes about half the time. Without it, the
             result is bit for bit that of the network in ``channels_last`` for the whole image; with it, or in another
             layout, it differs by rounding.
-        **options: Those of ``UpscaleOptions``. If the size of the output is not the networks', it is resized by bicubic
-            interpolation with antialiasing; a size beyond theirs is reached by applying them again. Resizing,
+        factors: By how much the output of each network is larger than its input, if it is reduced as a last layer of
+            some ncnn files does it: by bicubic interpolation without antialiasing. None reduces none.
+        **options: Those of ``UpscaleOptions``. A size replaces the reduction by the last network. If it is not that of
+            the network's output, this is resized by bicubic interpolation with antialiasing; a size beyond it is
+            reached by applying the networks again. Resizing,
             ``self_ensemble`` and ``color_fix`` keep float32 copies of the output in memory.
 
     Attributes:
@@ -80,6 +81,7 @@ class Upscaler:
         dtype: torch.dtype = torch.float32,
         *,
         winograd: bool = False,
+        factors: Sequence[float] | None = None,
         **options: Any,
     ) -> None:
         self.options = UpscaleOptions(**options)
@@ -94,12 +96,11 @@ class Upscaler:
                 remedy = "take the generator out of its wrapper, or load a file with Upscaler.from_file"
                 raise TypeError(f"expected an esrgan.models.Generator, got {type(each).__name__}; {remedy}")
             check_unchanged(each)
-        self.chain = Chain(networks, device, dtype, winograd=winograd)
+        self.chain = Chain(networks, device, dtype, winograd=winograd, factors=factors)
         self.device, self.dtype, self.winograd = device, dtype, winograd
-        self.antialias = True  # when resizing; False as ncnn does in the last layer of a file
-        self.description = f"a network, ×{self.scale}"
+        self.description = f"a network, ×{self.scale:g}"
         if self.options.outscale is not None:
-            count_passes(self.scale, self.options.outscale)
+            count_passes(self.scale, self.options.outscale, self.chain.last_reduction)
 
     @classmethod
     def from_file(
@@ -120,8 +121,8 @@ class Upscaler:
                 float32, by Winograd's algorithm on CPUs where that is faster; "bf16" and "fp16" compute trunks in half
                 precision. "auto" is the fastest that is exact to the eye: fp16 on a CUDA GPU, and fp32 on other
                 devices.
-            **options: Those of ``UpscaleOptions``. Without a size, an ncnn file whose last layer resizes the output
-                sets it, and this resizing is done as there, without antialiasing.
+            **options: Those of ``UpscaleOptions``. The last layer of some ncnn files reduces the output; a size
+                replaces the factor of the last model.
 
         Returns:
             The upscaler; its ``repr`` names the model, the device and the precision.
@@ -142,11 +143,9 @@ class Upscaler:
                 remedy = "a network that is already built goes to Upscaler(network, device)"
                 raise TypeError(f"expected a path, name or GeneratorFile, got {type(each).__name__}; {remedy}")
         loaded = [each if isinstance(each, GeneratorFile) else load_generator(each) for each in paths]
-        upscaler = cls([file.build() for file in loaded], place, dtype, winograd=winograd, **options)
-        if not upscaler.options.has_size and any(file.outscale for file in loaded):
-            outscale = math.prod(file.outscale or file.architecture.scale_factor for file in loaded)
-            upscaler.options = replace(upscaler.options, outscale=outscale)
-            upscaler.antialias = False
+        factors = [file.scale for file in loaded]
+        networks = [file.build() for file in loaded]
+        upscaler = cls(networks, place, dtype, winograd=winograd, factors=factors, **options)
         names = [each.path if isinstance(each, GeneratorFile) else os.fspath(each) for each in paths]
         described = [f"{name}: {file.describe()}" for name, file in zip(names, loaded, strict=True)]
         upscaler.description = "; then ".join(described)
@@ -207,9 +206,14 @@ class Upscaler:
         return self.networks[0]
 
     @property
-    def scale(self) -> int:
-        """The upscaling factor of the networks, before any resizing."""
+    def scale(self) -> float:
+        """The upscaling factor if no size is set; a whole number, unless a model reduces its output to another."""
         return self.chain.scale
+
+    @property
+    def antialias(self) -> bool:
+        """Whether outputs are resized with antialiasing: not by the reduction that belongs to a model."""
+        return self.options.has_size
 
     @property
     def is_colouriser(self) -> bool:
@@ -218,15 +222,17 @@ class Upscaler:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width of the output for an image of the given height and width in pixels."""
+        if not self.options.has_size:
+            return self.chain.sizes((height, width), len(self.networks))[-1]
         return self.options.output_size(height, width, self.scale)
 
-    def computed_scale(self, height: int, width: int) -> int:
-        """Return the factor by which the networks enlarge an image, before it is resized to the size of the output.
+    def computed_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of what the networks make of an image, before it is resized to the output's.
 
         Raises:
             EsrganError: If the networks cannot reach the size of the output.
         """
-        return int(self.scale ** (self.count_steps(height, width) // len(self.networks)))
+        return self.chain.computed_size((height, width), [(0, 0)] * self.count_steps(height, width))
 
     def count_steps(self, height: int, width: int) -> int:
         """Return how many times a network is applied to an image: a multiple of the number of networks.
@@ -234,8 +240,11 @@ class Upscaler:
         Raises:
             EsrganError: If the networks cannot reach the size of the output.
         """
+        if not self.options.has_size:
+            return len(self.networks)
         high = self.output_size(height, width)
-        return len(self.networks) * count_passes(self.scale, max(high[0] / height, high[1] / width))
+        factor = max(high[0] / height, high[1] / width)
+        return len(self.networks) * count_passes(self.scale, factor, self.chain.last_reduction)
 
     def keeps_float_copies(self, height: int, width: int) -> bool:
         """Return whether the work on an image needs float32 copies of the output of the networks."""
@@ -243,8 +252,7 @@ class Upscaler:
 
     def is_resized(self, height: int, width: int) -> bool:
         """Return whether the output of the networks for an image is resized to the size of the output."""
-        scale = self.computed_scale(height, width)
-        return self.output_size(height, width) != (height * scale, width * scale)
+        return self.output_size(height, width) != self.computed_size(height, width)
 
     def __call__(
         self,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from esrgan.devices import exact_float32
+from esrgan.devices import exact_float32, explain_lack_of_memory
 from esrgan.errors import EsrganError, WeightsError
 from esrgan.extras import require_extra
 from esrgan.metrics.metric import METRICS, Metric, select_metrics
@@ -59,12 +59,15 @@ class LearnedMetric:
     Raises:
         EsrganError: If the packages of the extra ``metrics`` are not installed.
         WeightsError: If the network's weights are missing or damaged.
+        DeviceError: If the device has too little memory.
     """
 
     def __init__(self, name: str, device: torch.device, vgg16_state: dict[str, Tensor] | None = None) -> None:
         require_extra("metrics")
         self.name, self.device = name, device
-        self.module = _load_network(name, vgg16_state).to(device)
+        network = _load_network(name, vgg16_state)
+        with explain_lack_of_memory(device, f"the network of {name}"):
+            self.module = network.to(device)
 
     def measure(self, sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int) -> float:
         """Return the distance of an upscaled image from the ground truth; lower is better.

@@ -115,6 +115,9 @@ class VGGFeatures(nn.Module):
             detail = str(error).splitlines()[-1].strip()
             remedy = f"use a state dict of {vgg_type} in torchvision's layout"
             raise WeightsError(f"{vgg_type} weights: these belong to another network: {detail}; {remedy}") from error
+        if odd := [name for name, value in self.features.state_dict().items() if not value.isfinite().all()]:
+            text = f"NaN or infinity in {len(odd)} of {len(wanted)} tensors (first: features.{odd[0]})"
+            raise WeightsError(f"{vgg_type} weights: {text}; use an undamaged file")
         self.normalize_input = normalize_input
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))

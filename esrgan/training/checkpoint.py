@@ -16,6 +16,7 @@ from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.errors import WeightsError
+from esrgan.files import create_folder, describe_write_error, fold_name, replace_file
 from esrgan.weights import load_file, save_file
 
 STAGES = ("pretraining", "training")
@@ -49,35 +50,64 @@ class RunFiles:
         *,
         network: str = "rrdb",
         may_have_logs: bool = False,
+        claim: bool = True,
     ) -> RunFiles:
         """Return the file names of a new run, which is named by the current time unless ``name`` is set.
 
-        With ``may_have_logs``, the name of a run that was killed before its first checkpoint is accepted.
+        Args:
+            folder: Folder for the files.
+            scale: Scale factor.
+            name: Name of the run, or None.
+            network: Type of the generator.
+            may_have_logs: Accept the name of a run that was killed before its first checkpoint.
+            claim: Create the log folder of a run that is named by the time, so that no other run takes that name.
 
         Raises:
-            WeightsError: If the folder already has files of a run with this name.
+            EsrganError: If the folder already has files of a run with this name, or the log folder cannot be created.
         """
 
-        def is_taken(name: str) -> bool:
-            has_logs = (folder / "logs" / name).exists() and not may_have_logs
-            return has_logs or any(split_run(path.name)[0] == name for path in folder.glob("*"))
+        def find_run(name: str) -> str | None:
+            """Return the run that has this name, perhaps in another case, which some disks ignore."""
+            logs = (log for log in folder.glob("logs/*/log.jsonl") if not (may_have_logs and log.parent.name == name))
+            logged = (log.parent.name for log in logs if log.stat().st_size > 0)  # empty before its first record
+            runs = (*(split_run(path.name)[0] for path in folder.glob("*")), *logged)
+            return next((run for run in runs if fold_name(run) == fold_name(name)), None)
+
+        def is_free(stamp: str) -> bool:
+            if find_run(stamp):
+                return False
+            if claim:
+                create_folder(folder / "logs")
+                try:
+                    (folder / "logs" / stamp).mkdir()
+                except FileExistsError:  # another process was faster
+                    return False
+                except OSError:  # reported when the log is opened
+                    pass
+            return True
 
         is_wrong = name is not None and (Path(name).name != name or name in ("", ".."))
         if is_wrong or len(os.fsencode(name or "")) > MAX_RUN_NAME:
             raise WeightsError(f"run name {name!r}: expected a part of a file name of at most {MAX_RUN_NAME} bytes")
-        if name is not None and is_taken(name):
-            remedy = "choose another name, or resume it with --resume auto"
-            if may_have_logs:
+        if name is not None and (run := find_run(name)):
+            remedy = f"choose another name, or resume it with --run-name {run} --resume auto"
+            if may_have_logs and run == name:
                 remedy = "it has no checkpoint to resume; choose another name, or move its files"
-            raise WeightsError(f"{folder}: already has a run named {name}; {remedy}")
+            raise WeightsError(f"{folder}: already has a run named {run}; {remedy}")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         stamps = [stamp, *(f"{stamp}-{i}" for i in range(2, 1000))]
-        return cls(folder, name or next(stamp for stamp in stamps if not is_taken(stamp)), scale, network)
+        return cls(folder, name or next(filter(is_free, stamps)), scale, network)
 
     def _path(self, stage: str, suffix: str) -> Path:
         return (
             self.folder / f"{self.run}_{NETWORK_LABELS[self.network]}_{STAGE_LABELS[stage]}_x{self.scale}{suffix}.pth"
         )
+
+    def find(self, stage: str) -> list[Path]:
+        """Return the existing files of a stage, of any network and scale, by name."""
+        label = STAGE_LABELS[stage]
+        names = ((path, *split_run(path.name)) for path in self.folder.glob("*.pth"))
+        return sorted(path for path, run, rest in names if run == self.run and rest.startswith(label))
 
     def model(self, stage: str) -> Path:
         """Return the path of the model file that a finished stage writes."""
@@ -166,7 +196,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
     ``keep`` is the number of checkpoints to keep, including the newest.
 
     Raises:
-        WeightsError: If it cannot be written; existing checkpoints are unchanged then.
+        WeightsError: If it cannot be written; existing checkpoints are kept then.
     """
 
     def older(age: int) -> Path:
@@ -175,13 +205,16 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep: int) -> None:
     # The new file gets a name of its own first, so a kill at any moment leaves a complete newest checkpoint.
     written = path.with_stem(f"{path.stem}_new")
     save_file(written, content)
-    for age in range(keep - 1, 0, -1):
-        if older(age - 1).exists():
-            older(age - 1).replace(older(age))
-    written.replace(path)
-    while (surplus := older(keep)).exists():  # keep_checkpoints was larger in an earlier part of the run
-        surplus.unlink()
-        keep += 1
+    try:
+        for age in range(keep - 1, 0, -1):
+            if older(age - 1).exists():
+                replace_file(older(age - 1), older(age))
+        replace_file(written, path)
+        while (surplus := older(keep)).exists():  # keep_checkpoints was larger in an earlier part of the run
+            surplus.unlink()
+            keep += 1
+    except OSError as error:
+        raise WeightsError(describe_write_error(path, error)) from error
 
 
 def find_newest_checkpoint(
@@ -191,7 +224,7 @@ def find_newest_checkpoint(
 
     Args:
         folder: Folder to search.
-        is_wanted: Called with the contents of undamaged checkpoints, the newest first, until it returns True.
+        is_wanted: Called with the content of the newest undamaged checkpoint of each run, until it returns True.
         run_name: None accepts any.
         stage: "pretraining" ignores checkpoints of the GAN stage.
 
@@ -208,14 +241,21 @@ def find_newest_checkpoint(
         return bool(run) and run_name in (None, run) and "_checkpoint" in rest and is_of_stage
 
     damaged: list[WeightsError] = []
+    unwanted: set[str] = set()
     for path in _sort_newest_first(filter(is_candidate, folder.glob("*.pth"))):
+        run = split_run(path.name)[0]
+        if run in unwanted:
+            continue
         try:
             content = load_file(path)
         except WeightsError as error:
-            damaged.append(error)
+            if path.exists():  # otherwise its run has just written a newer one
+                damaged.append(error)
             continue
-        if isinstance(content.get("checkpoint"), dict) and is_wanted(content):
-            return path, damaged
+        if isinstance(content.get("checkpoint"), dict):
+            if is_wanted(content):
+                return path, damaged
+            unwanted.add(run)
     if run_name and damaged:
         raise damaged[0]
     return None, damaged
@@ -267,11 +307,15 @@ def _sort_newest_first(paths: Iterable[Path]) -> list[Path]:
     order: dict[Path, tuple[str, bool, int]] = {}
     for path in paths:
         run, rest = split_run(path.name)
+        try:
+            written = path.stat().st_mtime_ns
+        except FileNotFoundError:  # its run has just renamed or removed it
+            continue
         age = rest.partition("_checkpoint")[2].removeprefix("_")
         order[path] = (
             run,
             rest.startswith(STAGE_LABELS["pretraining"]),
             int(age) if age.isdecimal() else -1 if age else 0,
         )
-        times[run] = max(times.get(run, 0), path.stat().st_mtime_ns)
+        times[run] = max(times.get(run, 0), written)
     return sorted(order, key=lambda path: (-times[order[path][0]], order[path]))

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from esrgan.console import log
-from esrgan.devices import select_local_device
-from esrgan.errors import DeviceError, LostProcessError, Problem
+from esrgan.devices import is_out_of_memory, select_local_device
+from esrgan.errors import DeviceError, EsrganError, LostProcessError, Problem
 from esrgan.text import one_line
 from esrgan.training.heartbeat import Heartbeat
 
@@ -49,14 +50,15 @@ def process_group(device_name: str) -> Iterator[torch.device]:
 
     Raises:
         DeviceError: If the device does not exist, or the processes have devices of different kinds.
+        EsrganError: If the environment variables of torchrun are wrong, or process 0 cannot be reached.
         LostProcessError: If another process has ended.
     """
     global _heartbeat
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield _use_device(device_name)
         return
+    store, rank, world_size = _connect()
     with _translate_errors():
-        store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         key = _agree_on_key(store, rank, world_size)
     _heartbeat = Heartbeat(store, key, rank, world_size)
     level = log.level
@@ -67,7 +69,8 @@ def process_group(device_name: str) -> Iterator[torch.device]:
             remedy = "choose one that all machines have, or leave out the machine that lacks it"
             raise DeviceError(Problem("--device", "the same kind in all processes", ", ".join(kinds), remedy))
         # Flags and text are exchanged over gloo, which does not wait for the GPU.
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        has_nccl = device.type == "cuda" and dist.is_nccl_available()  # which PyTorch for Windows lacks
+        backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
         store = PrefixStore(key, store)
         with _translate_errors():
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=world_size)
@@ -85,6 +88,55 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         _heartbeat.stop()
         _heartbeat = None
     dist.destroy_process_group()  # skipped after an error, because NCCL would wait for the others
+
+
+def _connect() -> tuple[Store, int, int]:
+    """Connect to the store that torchrun or process 0 provides, and return it with the rank and number of processes.
+
+    Raises:
+        EsrganError: If the environment variables of torchrun are wrong, or the store cannot be reached or provided.
+    """
+    values = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")}
+    remedy = "start the processes with torchrun, or unset RANK and WORLD_SIZE to train with one process"
+    problems = [
+        Problem(name, "a number" if name != "MASTER_ADDR" else "an address", repr(value), remedy)
+        for name, value in values.items()
+        if not (value.strip() if name == "MASTER_ADDR" else value.isdecimal())
+    ]
+    if not problems and int(values["RANK"]) >= int(values["WORLD_SIZE"]):
+        problems.append(Problem("RANK", f"less than WORLD_SIZE {values['WORLD_SIZE']}", values["RANK"], remedy))
+    if problems:
+        raise EsrganError(problems)
+    place = f"MASTER_ADDR {values['MASTER_ADDR']}, MASTER_PORT {values['MASTER_PORT']}"
+    try:
+        _wait_for_address(values["MASTER_ADDR"])
+        store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+    except (RuntimeError, ValueError, OSError) as error:
+        is_server = values["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        what = "this process cannot listen there" if is_server else "nothing can be reached there"
+        reason = one_line(str(error).partition(". ")[0], 160)
+        raise EsrganError(
+            Problem.failure(place, f"{what} ({reason})", "correct them, or choose a free port, on all machines")
+        ) from error
+    return store, rank, world_size
+
+
+def _wait_for_address(name: str) -> None:
+    """Wait until a host name has an address, which may take a while after a cluster has started its machines.
+
+    Raises:
+        OSError: If it still has none after ``RENDEZVOUS_TIMEOUT``.
+    """
+    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
 
 
 def _use_device(name: str) -> torch.device:
@@ -124,8 +176,13 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # These are errors of this process; NCCL reports some of CUDA's by its own names.
+        is_own = is_out_of_memory(error) or isinstance(error, torch.AcceleratorError)
+        if is_own or "unhandled cuda error" in str(error) or "Cuda failure" in str(error):
+            raise
         failure = _heartbeat.failure() if _heartbeat is not None else ""
-        without_cpp_location = re.sub(r"\[\S+\.cc:\d+\] ", "", str(error))
+        text, _, of_nccl = str(error).partition("Last error:")
+        without_cpp_location = re.sub(r"\[\S+\.cc:\d+\] ", "", of_nccl.strip() or text)
         reason = one_line(without_cpp_location.partition(". ")[0], 160)
         raise LostProcessError(
             failure or f"another process of this run has ended or cannot be reached ({reason})"

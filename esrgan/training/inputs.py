@@ -33,6 +33,7 @@ from esrgan.files import expand_user
 from esrgan.losses import PerceptualLoss
 from esrgan.machine import cpu_count
 from esrgan.models.vgg import download_torchvision_weights, random_weights, torchvision_weights_path
+from esrgan.text import format_count
 from esrgan.training import distributed
 from esrgan.training.checkpoint import STAGES, Checkpoint
 from esrgan.training.options import TrainOptions
@@ -207,14 +208,19 @@ def _load_images(config: Config, name: str, find: Callable[..., Any]) -> tuple[l
     return cached["train"], cached["val"]
 
 
-def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[str, StageData]) -> None:
-    """Check that all processes have the same configuration, options and images; their folders may differ.
+def check_processes_agree(
+    config: Config, options: TrainOptions, data: Mapping[str, StageData], perceptual_loss: PerceptualLoss | None
+) -> None:
+    """Check that all processes have the same configuration, options, images and VGG weights.
 
-    This waits for the slowest machine to read its images.
+    Their folders may differ, and a warning says so if the pixels do, because decoders may round differently. This waits
+    for the slowest machine to read its images.
 
     Raises:
         EsrganError: If they differ; raised in every process, with the differences from process 0.
     """
+    if distributed.world_size() == 1:
+        return
     host = socket.gethostname()
     by_machine: dict[str, Any] = {stage: {"train_datasets", "val_datasets"} for stage in STAGES}
     by_machine |= {"perceptual_loss": {"weights"}, "data_root": True, "cache_dir": True, "num_workers": True}
@@ -230,17 +236,48 @@ def check_processes_agree(config: Config, options: TrainOptions, data: Mapping[s
             order = " ".join(pair.source.high.name for pair in pairs)
             settings[f"{name} {split} images"] = {image: ", ".join(size) for image, size in sizes.items()}
             settings[f"{name} {split} order"] = hashlib.sha256(order.encode(errors="surrogateescape")).hexdigest()[:8]
+    settings["VGG weights"] = "none" if perceptual_loss is None else "used"
+    if perceptual_loss is not None and not options.dry_run:  # which replaces missing ones by random ones
+        settings["VGG weights"] = _hash_weights(perceptual_loss)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     if len(set(distributed.all_gather_text("digests", digest))) == 1:
+        _compare_pixels(data, host)
         return
     first_host, first = distributed.broadcast_object(lambda: (host, settings))
     changes = describe_changes(first, settings)
     got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
-    remedy = "use the same configuration, options and images on all machines"
+    remedy = "use the same configuration, options, images and VGG weights on all machines"
     problem = (
         str(Problem(host, f"the same settings and images as process 0 on {first_host}", got, remedy)) if changes else ""
     )
     raise EsrganError(list(dict.fromkeys(filter(None, distributed.all_gather_text("differences", problem)))))
+
+
+def _hash_weights(network: torch.nn.Module) -> str:
+    """Return the beginning of a digest of a network's weights."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:8]
+
+
+def _compare_pixels(data: Mapping[str, StageData], host: str) -> None:
+    """Warn in process 0 if images of other processes, whose names and sizes are the same, have other pixels."""
+    pairs = [pair for stage in data.values() for pair in (*stage.patches.pairs, *stage.validation)]
+    first_host, first = distributed.broadcast_object(lambda: (host, [pair.checksum for pair in pairs]))
+    others = dict.fromkeys(
+        pair.source for pair, checksum in zip(pairs, first, strict=True) if pair.checksum != checksum
+    )
+    text = ""
+    if others:
+        images = f"{format_count(len(others), 'image')} (first: {next(iter(others)).high})"
+        text = (
+            f"{host}: {images} or their LR images have other pixels than those of process 0 on {first_host}; check "
+            f"that they are the same files (decoders of lossy formats may differ, but only by rounding)"
+        )
+    for warning in dict.fromkeys(filter(None, distributed.all_gather_text("pixels", text))):
+        log.warning(warning)
 
 
 def _source(item: str | FolderPair) -> DatasetSpec:

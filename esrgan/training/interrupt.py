@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
-from esrgan.devices import is_out_of_memory
-from esrgan.errors import EsrganError, TrainingError
+from esrgan.devices import check_gpu_after, is_out_of_memory
+from esrgan.errors import EsrganError, LostDeviceError, TrainingError
 from esrgan.text import describe_error
 
 # Ctrl-C, kill, the end of a terminal or an SSH session, and the warning that Slurm can send before its time limit.
@@ -77,7 +77,7 @@ def explain_failures(device: torch.device) -> Iterator[None]:
     """Turn errors with external causes, such as a full disk, into errors that explain how to resume.
 
     Raises:
-        TrainingError: For file errors and for a lack of memory.
+        TrainingError: For file errors, for a lack of memory, and for a GPU that has failed.
     """
     try:
         yield
@@ -91,6 +91,10 @@ def explain_failures(device: torch.device) -> Iterator[None]:
         ) from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
+            try:
+                check_gpu_after(error, device)
+            except LostDeviceError as lost:
+                raise TrainingError(f"{lost}, with --resume auto to continue from the last checkpoint") from error
             raise
         raise TrainingError(
             f"{device}: out of memory; in the configuration, set accumulation (splits each batch into parts) or "

@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import os
+import re
 import threading
 import time
 import urllib.error
@@ -56,7 +57,7 @@ def check_loggers(settings: Logging) -> Logging:
         cannot be reached. A warning says so.
 
     Raises:
-        EsrganError: If Weights & Biases cannot be imported, or is to be online without a login.
+        EsrganError: If Weights & Biases cannot be imported, refuses the project, or is to be online without a login.
     """
     changes: dict[str, Any] = {}
     if settings.tensorboard:
@@ -78,6 +79,11 @@ def check_loggers(settings: Logging) -> Logging:
         except Exception as error:
             remedy = "pip install wandb, check WANDB_API_KEY and WANDB_BASE_URL, or set logging.wandb to disabled"
             raise EsrganError(f"wandb: cannot be used ({describe_error(error)}); {remedy}") from error
+        try:
+            wandb.Settings(project=settings.wandb_project)
+        except Exception as error:
+            place = "logging.wandb_project"
+            raise EsrganError(Problem.failure(place, describe_error(error), "choose another name")) from error
         if not is_logged_in:
             raise EsrganError(
                 "wandb: not logged in; run `wandb login` once, or set logging.wandb to offline or disabled"
@@ -165,7 +171,10 @@ class RunLog:
     def add_image(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
         """Log a panel (H, W, 3) uint8, and write it to ``<stage>.png`` in place of the previous one."""
         with self._explain_write_errors():
-            images.write_pixels(self.folder / f"{stage}.png", panel, overwrite=True)
+            try:
+                images.write_pixels(self.folder / f"{stage}.png", panel, overwrite=True)
+            except EsrganError as error:  # such as a program that shows the previous one, and locks it on Windows
+                log.warning("%s; training continues", error)
             if self.use_tensorboard:
                 writer = self._tensorboard_writer(stage)
                 writer.add_image("validation/LR_bicubic_SR_HR", panel, step, dataformats="HWC")
@@ -254,13 +263,15 @@ def _start_wandb(settings: Logging, run: str, folder: Path, hparams: dict[str, A
 
     # Runs in different folders may have the same name, so the id also depends on the folder.
     identity = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
-    arguments: dict[str, Any] = {"id": f"{run}-{identity}", "name": run, "dir": folder, "config": hparams}
+    run_id = re.sub(r"[/\\#?%:;,']", "-", f"{run}-{identity}").strip()  # it may not have these characters
+    arguments: dict[str, Any] = {"id": run_id, "name": run, "dir": folder, "config": hparams}
     arguments |= {"project": settings.wandb_project, "entity": settings.wandb_entity, "resume": "allow"}
     try:
         started = wandb.init(mode=settings.wandb, **arguments)
     except Exception as error:
         if settings.wandb != "online":
-            raise EsrganError(f"wandb: {describe_error(error)}; set logging.wandb to disabled") from error
+            remedy = "correct this, or set logging.wandb to disabled"
+            raise EsrganError(f"wandb: {describe_error(error)}; {remedy}") from error
         log.warning("wandb: %s; the run is logged offline and can be uploaded with `wandb sync`", describe_error(error))
         started = wandb.init(mode="offline", **arguments)
     for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.console import hold_lines, log, progress, show_messages
-from esrgan.devices import benchmark_convolutions
+from esrgan.devices import benchmark_convolutions, explain_lack_of_memory
 from esrgan.errors import EsrganError, TrainingError
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
@@ -21,7 +21,7 @@ from esrgan.training import distributed, interrupt
 from esrgan.training.checkpoint import STAGES, save_checkpoint
 from esrgan.training.dry_run import try_stages
 from esrgan.training.options import TrainOptions, check_options
-from esrgan.training.recovery import MAX_ROLLBACKS
+from esrgan.training.recovery import MAX_ROLLBACKS, MAX_SCALING_STEPS
 from esrgan.training.report import describe_progress, report_interval, report_start, report_validation
 from esrgan.training.schedule import Due, what_is_due
 from esrgan.training.setup import Run, prepare_run
@@ -66,6 +66,7 @@ def train(config: Config, options: TrainOptions) -> bool:
     with (
         show_messages(),
         distributed.process_group(options.device) as device,
+        explain_lack_of_memory(device, "training"),
         hold_lines() if options.dry_run else nullcontext(),
         prepare_run(config, options, device) as run,
     ):
@@ -125,10 +126,10 @@ def _run_stage(run: Run, state: StageState) -> None:
         due = _what_is_due(run, state)
         if due.report:
             report_interval(run, state)
-            if recovery.needs_rollback():
-                _roll_back(state)
         else:
             progress(describe_progress(state))
+        if (due.report or recovery.is_check_due(state.done)) and recovery.needs_rollback():
+            _roll_back(state)
 
         # Validate the average, and save models and checkpoints.
         is_healthy = due.needs_health and _is_healthy(state, due, low, high)
@@ -159,13 +160,15 @@ def _is_healthy(state: StageState, due: Due, low: Tensor, high: Tensor) -> bool:
     """Return whether the weights are worth saving after a step on a batch.
 
     Raises:
-        TrainingError: If the stage ends with weights that cannot be used at all.
+        TrainingError: If the stage ends with weights that cannot be used at all, or has learned nothing.
     """
     if due.end and not state.recovery.has_sane_output(low, high):
         raise TrainingError(
             f"{state.stage.name}: the final generator produces no usable image; an earlier checkpoint is kept, if "
             f"there is one; restart with a lower learning rate, or set gradient_clip"
         )
+    if due.end and state.recovery.was_bad():
+        _check_last_steps(state)
     return state.recovery.is_healthy(low, high)
 
 
@@ -192,6 +195,10 @@ def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -
 
     if due.model_epoch is not None and is_healthy:
         _save_model(run, state, files.epoch(name, due.model_epoch))
+    elif due.model_epoch is not None:
+        log.info(
+            f"{name}: the model of epoch {due.model_epoch} is not kept, because training diverged in its last step"
+        )
     if due.end:  # before the checkpoint, after which the stage counts as finished
         _save_model(run, state, files.model(name))
     # A model always comes with a checkpoint to resume from.
@@ -226,27 +233,50 @@ def _validate(run: Run, state: StageState, is_healthy: bool) -> bool:
     return is_best
 
 
+def _check_last_steps(state: StageState) -> None:
+    """Warn of the bad steps with which a stage ends, unless float16 explains them; raise if nothing was learned."""
+    recovery = state.recovery
+    problem, first_bad = _diagnose(state)
+    step = recovery.good["step"] if recovery.rollbacks else first_bad
+    is_scaling = state.stage.autocast.needs_loss_scaling and not recovery.rollbacks
+    may_be_scaling = is_scaling and state.done - first_bad <= MAX_SCALING_STEPS
+    if step == 0 and not may_be_scaling:
+        raise TrainingError(f"{problem}; nothing was learned; {_name_remedies(state)}")
+    if step == 0 or not may_be_scaling:
+        log.warning(f"{problem}; the model is that of step {step}")
+
+
 def _roll_back(state: StageState) -> None:
     """Restore a diverged stage to its last good state, in all processes; raise after ``MAX_ROLLBACKS`` in a row."""
-    recovery, name, timeline = state.recovery, state.stage.name, state.data.timeline
-    diagnosis, first_bad = recovery.diagnose()
+    recovery = state.recovery
+    problem, _ = _diagnose(state)
     good_step = recovery.good["step"]
+    if recovery.rollbacks == MAX_ROLLBACKS:
+        raise TrainingError(
+            f"{problem}; {MAX_ROLLBACKS} rollbacks to step {good_step} with reduced learning rates did not help; "
+            f"{_name_remedies(state)}; --resume auto continues from the last checkpoint"
+        )
+    recovery.roll_back()
+    factor = state.stage.updaters[0].learning_rate_factor
+    log.info(f"{problem}; rolled back to the weights of step {good_step} with {factor:g} × the learning rate")
+
+
+def _diagnose(state: StageState) -> tuple[str, int]:
+    """Describe the bad steps up to the last one, and return the first of them, counted from 0."""
+    name, timeline = state.stage.name, state.data.timeline
+    diagnosis, first_bad = state.recovery.diagnose()
     details = [f"with {diagnosis}"] if diagnosis else []  # empty if the losses have changed since that step
     if first_bad >= timeline.origin_step:  # the batches before are unknown, because they had another size
         first_patch = timeline.first_patch(first_bad)
         pairs = [state.data.patches.pair_at(first_patch + i) for i in range(timeline.batch_size)]
         details.append(f"on {', '.join(dict.fromkeys(pair.source.high.name for pair in pairs))}")
     first = f", the first {' '.join(details)}" if details else ""
-    problem = f"{name}: every step from {first_bad + 1} to {state.done} diverged{first}"
-    if recovery.rollbacks == MAX_ROLLBACKS:
-        rate = "pretraining.lr" if name == "pretraining" else "training.g_lr and d_lr"
-        raise TrainingError(
-            f"{problem}; {MAX_ROLLBACKS} rollbacks to step {good_step} with reduced learning rates did not help; "
-            f"lower {rate}, set gradient_clip or check these images; --resume auto continues from the last checkpoint"
-        )
-    recovery.roll_back()
-    factor = state.stage.updaters[0].learning_rate_factor
-    log.info(f"{problem}; rolled back to the weights of step {good_step} with {factor:g} × the learning rate")
+    return f"{name}: every step from {first_bad + 1} to {state.done} diverged{first}", first_bad
+
+
+def _name_remedies(state: StageState) -> str:
+    rate = "pretraining.lr" if state.stage.name == "pretraining" else "training.g_lr and d_lr"
+    return f"lower {rate}, set gradient_clip or check these images"
 
 
 def _save_checkpoint_and_stop(run: Run, state: StageState) -> NoReturn:

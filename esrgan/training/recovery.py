@@ -12,8 +12,8 @@ from esrgan.training import distributed
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.stages import Stage
 
-# Consecutive bad steps that cause a rollback. In float16, the loss scale starts at 2^16 and may skip up to 16 steps.
-MAX_BAD_STEPS = 50
+MAX_SCALING_STEPS = 16  # skipped ones: in float16, the loss scale starts at 2^16 and may be halved as often
+MAX_BAD_STEPS = 50  # consecutive ones cause a rollback
 MAX_ROLLBACKS = 3  # consecutive ones, without a good state in between
 LEARNING_RATE_FACTOR = 0.5  # applied at each rollback
 # Larger content losses are absurd: images differ by at most 1, and the output of a random network by a little more.
@@ -49,6 +49,7 @@ class Recovery:
         self.ema = ema
         device = next(stage.generator.parameters()).device
         self.bad_steps = torch.zeros((), dtype=torch.int64, device=device)  # consecutive, up to the last step
+        self.has_bad_losses = self.bad_steps > 0  # in the last step; a gradient may also be bad with good losses
         self.first_bad = torch.zeros_like(self.bad_steps)  # the step at which they began, counted from 0
         self.names: list[str] = []
         self.values = torch.zeros(0, device=device)  # losses and gradient norms of that step
@@ -57,20 +58,35 @@ class Recovery:
     def add(self, losses: dict[str, Tensor], step: int) -> None:
         """Record the losses and gradient norms of a step, counted from 0."""
         values = torch.stack([value.float() for value in losses.values()])
-        is_bad = ~values.isfinite().all() | (losses["content_loss"] > MAX_CONTENT_LOSS)
+        own = torch.stack([value.float() for name, value in losses.items() if not name.endswith("gradient_norm")])
+        self.has_bad_losses = ~own.isfinite().all() | (losses["content_loss"] > MAX_CONTENT_LOSS)
+        is_bad = self.has_bad_losses | ~values.isfinite().all()
         self.bad_steps = torch.where(is_bad, self.bad_steps + 1, 0)
         is_later = self.bad_steps > 1
         self.first_bad = torch.where(is_later, self.first_bad, step)
         self.values = torch.where(is_later, self.values if self.names == list(losses) else 0, values)
         self.names = list(losses)
 
+    def is_check_due(self, done: int) -> bool:
+        """Return whether to check, after ``done`` steps, if a rollback is needed, besides the checks at log lines."""
+        return done % MAX_BAD_STEPS == 0
+
     def needs_rollback(self) -> bool:
         """Return whether there were ``MAX_BAD_STEPS`` bad steps in a row in any process; waits for the device."""
         return distributed.any_rank(self.bad_steps.item() >= MAX_BAD_STEPS)
 
     def is_healthy(self, low: Tensor, high: Tensor) -> bool:
-        """Return whether the last step was good and has left a generator with sane output on its batch."""
-        return self.has_sane_output(low, high) and not distributed.any_rank(bool(self.bad_steps > 0))
+        """Return whether the weights are worth saving: losses are good, and the output on the last batch is sane.
+
+        A step that was skipped because only its gradient was not finite leaves such weights. That is usual in float16,
+        whose loss scale grows until a gradient overflows. After a rollback, though, a step has to succeed first.
+        """
+        is_bad = self.has_bad_losses | ((self.bad_steps > 0) & (self.rollbacks > 0))
+        return self.has_sane_output(low, high) and not distributed.any_rank(bool(is_bad))
+
+    def was_bad(self) -> bool:
+        """Return whether the last step was bad in any process; waits for the device."""
+        return distributed.any_rank(bool(self.bad_steps > 0))
 
     @torch.no_grad()
     def has_sane_output(self, low: Tensor, high: Tensor) -> bool:
@@ -86,7 +102,12 @@ class Recovery:
         return not distributed.any_rank(not is_sane)
 
     def snapshot(self, step: int) -> None:
-        """Keep a copy of the current state, after ``step`` completed steps, as the last good one."""
+        """Keep a copy of the current state, after ``step`` completed steps, as the last good one.
+
+        After a skipped step the copy of an earlier state stays, so that bad steps without an end are not overlooked.
+        """
+        if self.bad_steps > 0:
+            return
         self.good = {"step": step, "state": move_to_cpu(capture_state(self.stage, self.ema), copy=True)}
         self.rollbacks = 0
 
@@ -128,6 +149,7 @@ class Recovery:
         self.rollbacks, self.names = state["rollbacks"], list(state["names"])
         for name in ("bad_steps", "first_bad", "values"):
             setattr(self, name, state[name].to(device))
+        self.has_bad_losses = self.bad_steps > 0
         if good := state["good"]:
             # It lacks the discriminator if the adversarial loss begins now.
             stage = self.good["state"]["stage"] | good["state"]["stage"]

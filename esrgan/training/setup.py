@@ -15,7 +15,7 @@ from esrgan.config import Config, describe_changes
 from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, WeightsError
 from esrgan.files import expand_user, find_folder_problem, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
@@ -79,7 +79,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     data, perceptual_loss = load_inputs(config, options, start.stages, start.resume)
     if perceptual_loss is not None:
         perceptual_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    check_processes_agree(config, options, data)
+    check_processes_agree(config, options, data, perceptual_loss)
     if start.resume is not None:
         if found:
             check_same_experiment(config, start.resume, data[start.stage], found)
@@ -179,25 +179,59 @@ def _choose_files(config: Config, options: TrainOptions, start: StartingPoint, f
     """Return the names of the run's files: those of the run that continues, or new ones.
 
     Raises:
-        WeightsError: If a new run has the name of another run in its folder.
+        EsrganError: If a new run has the name of another run in its folder, or if the run would replace the files of a
+            stage that it begins.
     """
     name, path, out_dir = options.run_name, found or start.path, expand_user(options.out_dir)
     if path is not None:
         earlier = split_run(path.name)[0] or (start.resume.run if start.resume else None)
         is_in_its_folder = path.resolve().parent == out_dir.resolve()
         if earlier and is_in_its_folder and name in (None, earlier):
-            return RunFiles(out_dir, earlier, config.scale_factor, config.generator.type)
+            files = RunFiles(out_dir, earlier, config.scale_factor, config.generator.type)
+            _check_begun_stages(files, start, found)
+            return files
         name = name or earlier
     # A named run that was killed before its first checkpoint has only logs.
     may_have_logs = options.resume and options.run_name is not None
-    return RunFiles.new(out_dir, config.scale_factor, name, network=config.generator.type, may_have_logs=may_have_logs)
+    return RunFiles.new(
+        out_dir,
+        config.scale_factor,
+        name,
+        network=config.generator.type,
+        may_have_logs=may_have_logs,
+        claim=not options.dry_run,
+    )
+
+
+def _check_begun_stages(files: RunFiles, start: StartingPoint, found: Path | None) -> None:
+    """Check that a continued run has no files yet of the stages that it begins.
+
+    If ``--resume auto`` has found the checkpoint, those stages have only damaged checkpoints or none, so only their
+    finished models count.
+
+    Raises:
+        WeightsError: If there are such files.
+    """
+    for stage in start.stages[1:] if start.resume else start.stages:
+        existing = files.find(stage)
+        if found:
+            existing = [path for path in existing if path == files.model(stage)]
+        if existing:
+            raise WeightsError(
+                f"{existing[0]}: this run would begin {stage} again and replace its files; choose another --run-name, "
+                "or move them to another folder"
+            )
 
 
 def make_autocast(config: Config, device: torch.device, *, low_precision: bool) -> Autocast:
-    """Choose the precision of forward passes, with a warning on devices where a low one is not faster."""
-    if not low_precision:
-        return Autocast(device)
-    dtype = low_precision_dtype(device, config.autocast_dtype)
+    """Choose the precision of forward passes, with a warning on devices where a low one is not faster.
+
+    If one process needs float16, because its GPU has no native bfloat16, all of them use it.
+    """
+    dtype = low_precision_dtype(device, config.autocast_dtype) if low_precision else None
+    # All processes ask. Of scaled and unscaled gradients the mean would be that of the scaled ones.
+    if distributed.any_rank(dtype == torch.float16):
+        dtype = torch.float16
     if dtype == torch.bfloat16 and not has_native_bfloat16(device):
         log.warning(f"-a: this {device.type} emulates bfloat16; expect it to be slower than without -a")
     return Autocast(device, dtype)

@@ -84,9 +84,12 @@ def find_start(config: Config, options: TrainOptions, file: str | Path | None) -
     Raises:
         WeightsError: If a file cannot be read or cannot start the requested stage.
     """
+    unused = options.load_checkpoint if file != options.load_checkpoint else None
     if file and options.dry_run and str(file).startswith(hub.PREFIX):
         file = hub.HubFile.parse(str(file)).download(only_cached=True)
     start = start_from_file(file, config, options.stage) if file else start_fresh(options.stage)
+    if unused is not None:
+        start = replace(start, description=f"{start.description}; {unused} is not used, as the run has begun already")
     if options.load_discriminator is None:
         return start
     path = expand_user(options.load_discriminator)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from esrgan.console import log
 from esrgan.data import load_batches
+from esrgan.devices import send
 from esrgan.training import distributed, interrupt
 from esrgan.training.checkpoint import Checkpoint, is_same_training
 from esrgan.training.ema import ExponentialMovingAverage
@@ -130,7 +131,7 @@ def iterate_batches(
         stop=interrupt.is_requested,
     )
     for step, batch in enumerate(state.meter.time_waits(batches), first_step):
-        on_device = (images.to(run.device, non_blocking=True) for images in batch)
+        on_device = (send(images, run.device) for images in batch)
         low, high = (images.to(torch.float32, memory_format=torch.channels_last) / 255 for images in on_device)
         target = high
         if state.data.degradation is not None:

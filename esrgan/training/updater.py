@@ -44,7 +44,7 @@ class Updater:
     """Adam, or AdamW, with a learning-rate schedule that is a function of the step, so it has no state.
 
     A step whose loss or gradient is not finite changes nothing in any process. The optimiser reads this from a flag on
-    the device, so the CPU does not wait for the result.
+    the device, so the CPU does not wait for the result, except on MPS.
 
     Args:
         network: Network to optimise.
@@ -73,7 +73,8 @@ class Updater:
         self.learning_rate_factor = 1.0
         kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
         self.optimizer = kind(self.parameters, schedule(0), betas, weight_decay=weight_decay, fused=True)
-        self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scale_loss)
+        self.device = self.parameters[0].device
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scale_loss)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -100,8 +101,11 @@ class Updater:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         is_skipped = ~norm.isfinite() if pause is None else ~norm.isfinite() | pause
-        self.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
-        self.optimizer.step()  # not by the scaler, which would replace the flag
+        if self.device.type != "mps":
+            self.optimizer.found_inf = is_skipped.float()  # type: ignore[attr-defined]
+            self.optimizer.step()  # not by the scaler, which would replace the flag
+        elif not is_skipped:  # there the fused optimiser ignores the flag (pull request 186360 of PyTorch)
+            self.optimizer.step()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm

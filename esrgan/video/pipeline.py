@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
+from torch import Tensor
 
 from esrgan.images.samples import is_grey
 from esrgan.inference import Upscaler
@@ -110,11 +111,15 @@ def upscale_together(upscaler: Upscaler, frames: Sequence[Pixels]) -> Pixels:
     peak = np.iinfo(frames[0].dtype).max
     high = np.empty((len(frames), *upscaler.output_size(height, width), 3), frames[0].dtype)
     margins = [(0, 0)] * upscaler.count_steps(height, width)
-    for part in upscaler.chain.run(low, peak, margins, lambda _: None):
-        values = (part.pixels.clamp(0, 1) * peak).round().permute(0, 2, 3, 1)
-        values = values.to(low.dtype) if values.is_cuda else values  # fewer bytes to fetch
+
+    def to_samples(pixels: Tensor) -> Tensor:
+        values = (pixels.clamp(0, 1) * peak).round().permute(0, 2, 3, 1)
+        return (values.to(low.dtype) if values.is_cuda else values).cpu()  # fewer bytes to fetch
+
+    for part in upscaler.chain.run(low, peak, margins, lambda _: None, to_samples):
+        values = part.pixels.numpy()
         rows, columns = slice(part.top, part.top + values.shape[1]), slice(part.left, part.left + values.shape[2])
-        high[:, rows, columns] = values.cpu().numpy()
+        high[:, rows, columns] = values
     return high
 
 

@@ -82,7 +82,7 @@ class SegmentFolder:
             EsrganError: If another process holds the lock.
         """
         got = "a file" if self.path.is_file() else "a folder with other files"
-        if self.path.is_file() or any(not _OWN_FILES.fullmatch(path.name) for path in self._files()):
+        if self.path.is_file() or any(not _is_removable(path) for path in self._files()):
             remedy = "move it away, or choose another -o"
             raise VideoError(Problem(str(self.path), "a folder for segments", got, remedy))
         with ExitStack() as stack:
@@ -155,12 +155,27 @@ class SegmentFolder:
             file.write(json.dumps(content).encode())
 
     def delete(self) -> None:
-        """Delete the files of the job, and the folder if nothing else is in it."""
-        with suppress(OSError):
-            for path in sorted(self._files(), key=lambda path: path.suffix != ".json"):  # videos after what counts them
-                if _OWN_FILES.fullmatch(path.name):
+        """Delete the files of the job except its locks."""
+        for path in sorted(self._files(), key=lambda path: path.suffix != ".json"):  # videos after what counts them
+            if _is_removable(path) and not _is_lock(path):
+                with suppress(OSError):
                     path.unlink()
-            self.path.rmdir()
+
+    def remove(self) -> None:
+        """Remove the folder, if only locks are in it, which must be free: Windows does not delete open files."""
+        if all(map(_is_lock, paths := self._files())):
+            with suppress(OSError):
+                for path in paths:
+                    path.unlink()
+                self.path.rmdir()
+
+
+def _is_lock(path: Path) -> bool:
+    return re.fullmatch(r"lock\d+", path.name) is not None
+
+
+def _is_removable(path: Path) -> bool:
+    return _OWN_FILES.fullmatch(path.name) is not None or files.is_litter(path.name)
 
 
 def _find_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -265,6 +265,7 @@ class VideoJob:
                     overwrite=self.options.overwrite,
                 )
             self.folder.delete()
+        self.folder.remove()
         if not segments:
             remedy = (
                 "check --start and --end" if self._start is not None or self._end is not None else "check the video"

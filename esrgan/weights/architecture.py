@@ -275,6 +275,8 @@ def _unsupported_tensor_kind(value: Tensor) -> str | None:
         return "sparse tensors"
     if not value.is_floating_point():
         return f"{str(value.dtype).removeprefix('torch.')} numbers"
+    if str(value.dtype).endswith("_x2"):  # two in a byte
+        return f"packed {str(value.dtype).removeprefix('torch.')} numbers"
     return None
 
 

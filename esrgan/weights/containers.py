@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 
 from esrgan.errors import WeightsError
-from esrgan.files import suggest_path
+from esrgan.files import describe_path, suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn
 from esrgan.weights.architecture import MAX_INFLATION
-from esrgan.weights.dialects import has_generator
+from esrgan.weights.dialects import AVERAGED, has_generator
 from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
 KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
-_NEGATIONS = "".join(f"(?<!{word}[._-])" for word in ("non", "no", "not", "without", "before"))
-AVERAGED = re.compile(f"{_NEGATIONS}(?:(?<![a-z])ema(?![a-z])|EMA|Ema(?![a-z]))")  # in the keys of averaged weights
+# What torch.compile, FSDP and activation checkpointing add to the names of the modules that they wrap.
+_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 MAX_DEPTH = 6  # of dictionaries in one another
 _Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path
 
@@ -38,7 +38,6 @@ ZIP_FOLDER = 0x10  # the attribute of a folder; PyTorch returns uninitialised me
 # The first bytes of files that are not weight files, what such a file is, and what to do.
 UNSUPPORTED_SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` to fetch the file"),
-    (b'<?xml version="1.0"?>\n<net ', "an OpenVINO model", "use the PyTorch file it was made from"),
     (b"<", "a web page", "download it again"),
     (b"{", "JSON text", "pass the file that contains the weights"),
     (b"\x89PNG", "a PNG image", "pass the model first, then the images"),
@@ -59,6 +58,16 @@ UNSUPPORTED_SIGNATURES = (
     (b"\xdd\x85\x76\x00", "a binary ncnn .param, which has no layer names", "use the text .param"),
     (b"%PDF", "a PDF document", "pass the file that contains the weights"),
 )
+# The first bytes of dictionaries pickled by protocol 0 or 1, and of PyTorch's format before 1.6 by these protocols.
+EARLY_PICKLES = (
+    b"(dp",
+    b"(lp",
+    b"}q",
+    b"ccollections\n",
+    b"L119547037146038801333356",
+    b"\x8a\x0a\x6c\xfc\x9c\x46\xf9",
+)
+_SAVE_AGAIN = "save it again by torch.save without pickle_protocol"
 FRAME_OPERAND = "Unsupported operand 149"  # with which pickles of protocol 4 begin, in PyTorch's error
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes; the format's limit on its JSON header, whose length comes first
 _GET_ANOTHER = "download it again, or use an earlier checkpoint"
@@ -140,7 +149,7 @@ def _find_network(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _select_tensors(content: dict[str, Any]) -> dict[str, Tensor]:
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return {_WRAPPERS.sub("", str(name)): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -161,6 +170,8 @@ def load_file(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if pair := ncnn.find_pair(path):
         return ncnn.read_pair(*pair)
+    if (kind := describe_path(path)) in ("a named pipe", "a socket", "a device"):  # could block for ever
+        raise WeightsError(f"{path}: expected a weight file, got {kind}; save its content as a file first")
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -168,11 +179,15 @@ def load_file(path: str | Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError) as error:  # ValueError: no file can have this name
         is_name = not path.suffix and path.parent == Path()
         other = " or model name (`esrgan models` lists the names)" if is_name else ""
+        if address := re.fullmatch(r"https?:/+(.+)", str(path)):
+            found = re.fullmatch(r"huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)(\?.*)?", address[1])
+            remedy = f"pass hf:{found[1]}@{found[2]}/{found[3]}" if found else "download it, and pass the file"
+            raise WeightsError(f"{path}: expected a weight file, got a web address; {remedy}") from error
         remedy = suggest_path(path, did_you_mean(path.stem, MODELS, "") if path.parent == Path() else "")
         raise WeightsError(f"{path}: no such file{other}{f'; {remedy}' if remedy else ''}") from error
-    except IsADirectoryError as error:
-        raise WeightsError(f"{path}: expected a weight file, got a folder; pass the file inside it") from error
     except OSError as error:
+        if describe_path(path) == "a folder":  # Windows raises PermissionError
+            raise WeightsError(f"{path}: expected a weight file, got a folder; pass the file inside it") from error
         raise WeightsError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
     if not head.strip():
         raise WeightsError(f"{path}: expected a weight file, got an empty file; download it again")
@@ -191,11 +206,16 @@ def _load(path: Path, head: bytes, size: int) -> Any:
     if head.startswith(b"\x80") and head[1:2] <= b"\x05":  # a pickle, the format of PyTorch before 1.6
         return _load_torch(path)
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if re.match(rb"(<\?xml[^>]*>\s*)?<net ", text):
+        raise WeightsError(
+            f"{path}: expected a weight file, got an OpenVINO model; use the PyTorch file it was made from"
+        )
     for start, kind, remedy in UNSUPPORTED_SIGNATURES:
         if text.startswith(start):
             raise WeightsError(f"{path}: expected a weight file, got {kind}; {remedy}")
     if ONNX_SIGNATURE.match(head):
-        raise WeightsError(f"{path}: expected a weight file, got an ONNX graph; use the PyTorch file it was made from")
+        kind = "a Core ML model" if path.suffix == ".mlmodel" else "an ONNX graph"
+        raise WeightsError(f"{path}: expected a weight file, got {kind}; use the PyTorch file it was made from")
     if path.suffix == ".safetensors":
         return _load_safetensors(path)  # its error message states what is wrong
     if path.suffix == ".bin" and head[:4] in ncnn.WEIGHT_FLAGS:
@@ -206,6 +226,8 @@ def _load(path: Path, head: bytes, size: int) -> Any:
         )
     if head[257:262] == b"ustar" or tarfile.is_tarfile(path):
         raise WeightsError(f"{path}: expected a weight file, got a tar archive; unpack it and pass the file inside")
+    if head.startswith(EARLY_PICKLES):
+        raise WeightsError(f"{path}: saved with pickle protocol 0 or 1, which PyTorch does not read; {_SAVE_AGAIN}")
     kind = "text" if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head) else "an unknown format"
     raise WeightsError(f"{path}: expected a weight file (PyTorch, safetensors or ncnn), got {kind}; download it again")
 
@@ -259,7 +281,8 @@ def _verify_checksums(path: Path) -> None:
 def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies, because the tensors map the file, which Windows does not replace while it is mapped.
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata = (file.metadata() or {}).items()  # of any kind, but never weights
             return {"params": state} | {
                 key: _parse_json(value) for key, value in metadata if key not in STATE_DICT_KEYS
@@ -284,13 +307,16 @@ def _load_torch(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found and found[1] == "torch.storage._load_from_bytes":
+            reason = "saved by pickle.dump, which PyTorch reads only by running what is in the file"
+            raise WeightsError(f"{path}: {reason}; {_SAVE_AGAIN}") from error
         if found or (zipfile.is_zipfile(path) and FRAME_OPERAND not in str(error)):
             objects = f"Python objects ({one_line(found[1])})" if found else "Python objects"
             reason = f"not opened: it contains {objects} as well as weights, and these could run code"
             raise WeightsError(f"{path}: {reason}; save only the state_dict") from error
         if FRAME_OPERAND in str(error):
             reason = "saved with pickle protocol 4 or later, which PyTorch reads only by running what is in the file"
-            raise WeightsError(f"{path}: {reason}; save it again by torch.save without pickle_protocol") from error
+            raise WeightsError(f"{path}: {reason}; {_SAVE_AGAIN}") from error
         raise WeightsError(f"{path}: not a PyTorch weight file; download it again") from error
     except Exception as error:  # PyTorch's unpickler raises nearly any exception for damaged files
         raise WeightsError(f"{path}: damaged or truncated: {_error_text(error)}; download it again") from error

@@ -18,13 +18,20 @@ from torch import Tensor
 from esrgan.errors import WeightsError
 from esrgan.text import one_line
 from esrgan.weights.architecture import StateDict, is_compact
-from esrgan.weights.unsupported import NORMALISED, guess_architecture
+from esrgan.weights.unsupported import NORMALISED, find_known_network, guess_architecture
 
 DENSE_LAYER = "body.{i}.rdb{j}.conv{k}"
 PLUS_LAYER = "body.{i}.rdb{j}.conv1x1"  # of ESRGAN+
 TAIL_LAYER = "tail.{t}"  # a layer after the trunk, which can be named only once all of them are known
 # Entries that programs which count operations leave in a state dict.
 COUNTERS = ("total_ops", "total_params")
+_NEGATIONS = "".join(f"(?<!{word}[._-])" for word in ("non", "no", "not", "without", "before"))
+AVERAGED = re.compile(f"{_NEGATIONS}(?:(?<![a-z])ema(?![a-z])|EMA|Ema(?![a-z]))")  # in the keys of averaged weights
+# In the names of what trainers save with a generator and its output does not depend on.
+_COMPANIONS = re.compile(
+    "(?i:disc|critic|vgg|lpips|dists|loss|criterion|percept|feature_?extractor|optim)"
+    r"|(?:^|[._])(?:cri|dis|d|D|net_?[dD]|model_?[dD])(?:[._]|$)"
+)
 NUMBER_REGEX = "(0|[1-9][0-9]{0,3})"  # a file that claims more than 9999 blocks is an attack, not a network
 
 
@@ -156,14 +163,14 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
         there may be 0-dimensional ``residual_scaling`` entries.
 
     Raises:
-        WeightsError: If there is no generator or more than one, or if the generator is incomplete.
+        WeightsError: If there is no generator or more than one, or if it is incomplete or a part of a larger network.
     """
     state = {name: value for name, value in state.items() if name.rpartition(".")[2] not in COUNTERS}
     found = _find_generators(state)
-    averaged = {key: dialect for key, dialect in found.items() if "ema" in key[0]}
-    chosen = averaged or found
-    if not chosen:
+    if not found:
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
+    _check_independent(state, found, place)
+    chosen = _prefer_averaged(state, found)
     if any(re.search(NORMALISED, name) for name in state if name.startswith(tuple(prefix for prefix, _ in chosen))):
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
     if len(chosen) > 1:
@@ -183,7 +190,36 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     return ours, label
 
 
+def _check_independent(state: StateDict, found: _Found, place: str) -> None:
+    """Check that the generators are no parts of a larger network, whose other layers would be lost."""
+    prefixes = tuple(prefix for prefix, _ in found)
+    layers = [name for name in state if name.endswith((".weight", ".bias")) and not name.startswith(prefixes)]
+    others = [name for name in layers if not _COMPANIONS.search(name)]
+    if others:
+        got = find_known_network(state) or (
+            f"a larger network: {one_line(others[0])} is outside its part {one_line(prefixes[0])}* that resembles one; "
+            "if that part is a generator of its own, save only its state_dict"
+        )
+        raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {got}")
+
+
+def _prefer_averaged(state: StateDict, found: _Found) -> _Found:
+    """Return the generators with averaged weights, unless these are of another network than the raw ones."""
+    averaged = {key: dialect for key, dialect in found.items() if AVERAGED.search(key[0])}
+    raw = {key: dialect for key, dialect in found.items() if key not in averaged}
+    if not averaged or not raw:
+        return found
+    shapes = [
+        {name: value.shape for name, value in _select_layers(state, prefix).items()}
+        for prefix, _ in [next(iter(raw)), *averaged]
+    ]
+    return averaged if all(each == shapes[0] for each in shapes) else raw
+
+
 _COMPACT_LABELS = {"ncnn:": "ncnn"}
+
+
+_Found = dict[tuple[str, str], Dialect | None]  # by prefix and label
 
 
 def has_generator(state: StateDict) -> bool:
@@ -191,9 +227,9 @@ def has_generator(state: StateDict) -> bool:
     return bool(_find_generators(state))
 
 
-def _find_generators(state: StateDict) -> dict[tuple[str, str], Dialect | None]:
+def _find_generators(state: StateDict) -> _Found:
     """Return the prefix and label of each generator in a state dict, with its dialect; None is SRVGGNetCompact."""
-    found: dict[tuple[str, str], Dialect | None] = {
+    found: _Found = {
         (match[1], dialect.label): dialect
         for name in state
         for dialect in DIALECTS

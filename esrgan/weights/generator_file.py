@@ -17,7 +17,7 @@ import torch
 from esrgan import pretrained
 from esrgan.devices import move_to_cpu
 from esrgan.errors import WeightsError
-from esrgan.files import atomic_write
+from esrgan.files import atomic_write, describe_write_error, write_remedy
 from esrgan.models import Generator
 from esrgan.text import one_line
 from esrgan.weights.architecture import (
@@ -92,6 +92,11 @@ class GeneratorFile:
         optional = {"licence": self.licence, "outscale": self.outscale, "blend": self.is_blend}
         content = {"params": self.state, "stage": self.stage, "alpha": self.alpha, "hparams": hparams}
         return content | {key: value for key, value in optional.items() if value}
+
+    @property
+    def scale(self) -> float:
+        """The upscaling factor of the output, a whole number unless ``outscale`` is another."""
+        return self.architecture.scale_factor if self.outscale is None else self.outscale
 
     @property
     def size(self) -> str:
@@ -255,7 +260,7 @@ def to_float32(state: StateDict, place: str) -> StateDict:
     return state
 
 
-def save_file(path: str | Path, content: dict[str, Any]) -> None:
+def save_file(path: str | Path, content: dict[str, Any], *, overwrite: bool = True) -> None:
     """Write a weight file atomically: write a temporary file, flush it to disk, and rename it over the old file.
 
     Args:
@@ -263,25 +268,27 @@ def save_file(path: str | Path, content: dict[str, Any]) -> None:
             and the rest as JSON metadata; any other suffix selects PyTorch's format.
         content: Tensors, numbers, strings, and lists and dictionaries of these; for ``.safetensors`` tensors only in
             ``params``, which it needs.
+        overwrite: Replace an existing file. If false, one that another program creates meanwhile is kept too.
 
     Raises:
-        WeightsError: If the file cannot be written, or ``.safetensors`` cannot store the content; an existing file at
-            ``path`` is then unchanged.
+        WeightsError: If the file cannot be written, it exists and ``overwrite`` is false, or ``.safetensors`` cannot
+            store the content; an existing file at ``path`` is then unchanged.
     """
     path = Path(path)
     content = move_to_cpu(content)  # a file with tensors of a GPU could be loaded only on machines with that GPU
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Given a name, PyTorch would store it in the file and safetensors would deny access to other users.
-        with atomic_write(path) as file:
+        with atomic_write(path, overwrite=overwrite) as file:
             if path.suffix.lower() == ".safetensors":
                 file.write(_to_safetensors(content, path))
             else:
                 torch.save(content, file)
+    except FileExistsError as error:
+        raise WeightsError(describe_write_error(path, error)) from error
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch reports a full disk as RuntimeError
         raise WeightsError(
-            f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed; "
-            "check the folder and its free disk space"
+            f"{path}: cannot be written: {_system_error_text(error)}; nothing was changed; {write_remedy(error)}"
         ) from error
 
 

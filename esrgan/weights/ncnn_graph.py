@@ -21,6 +21,7 @@ from esrgan.weights.unsupported import ONLY_ESRGAN
 UNSUPPORTED_LAYERS = {
     "Deconvolution": "as in waifu2x and Real-CUGAN",
     "InnerProduct": "as in networks with attention",
+    "pnnx.Expression": "as pnnx writes for two shapes of the input; convert with one inputshape",
 }
 
 
@@ -144,7 +145,9 @@ class Graph:
                 result = self.node_id("scale", option(2), inputs[0])
                 self.scaled[result] = (option(2), inputs[0])
                 return result
-            case "Interp" if option(1) == option(2) and option(0) == 1 and len(inputs) == 1 and option(1) >= 1:
+            case "Interp" if (
+                option(1) == option(2) and option(0) == 1 and len(inputs) == 1 and option(1) == int(option(1))
+            ):
                 return self._add_upsampling("nearest", option(1), inputs[0], place)
             case "Interp" if option(1) == option(2) and option(0) in (2, 3) and len(inputs) == 1 and 0 < option(1) < 1:
                 self.final_factor = option(1)
@@ -162,6 +165,8 @@ class Graph:
         )
 
     def _add_upsampling(self, kind: str, factor: float, source: int, place: str) -> int:
+        if factor == 1:  # a layer that does nothing; converters leave some of these out
+            return source
         self.upsamplings.setdefault(int(factor), []).append(place)
         return self.node_id(kind, int(factor), source)
 
@@ -256,8 +261,6 @@ def _match_compact(graph: Graph) -> _Match:
         raise WeightsError(f"{graph.place}: no SRVGGNetCompact has these numbers of layers: {got}")
     shuffled = graph.node_id("shuffle", factor, x) if factor > 1 else x
     enlarged = graph.node_id("nearest", factor, low) if factor > 1 else low
-    if (1 in graph.upsamplings) and factor == 1:  # layers that do nothing
-        shuffled, enlarged = graph.node_id("shuffle", 1, x), graph.node_id("nearest", 1, low)
     return names, nodes, graph.add_sum((1.0, shuffled), (1.0, enlarged)), {"act_type": act_type, "scale": factor}
 
 
@@ -271,12 +274,12 @@ def _match_rrdbnet(graph: Graph) -> _Match:
         if factor != 2:
             raise WeightsError(f"{places[0]}: expected upsampling by 2, got {factor}; this is not RRDBNet")
     # N blocks of J dense blocks of K convolutions have N·J·K convolutions in the trunk, N·J + N scaled sums, and one
-    # sum for the long skip connection. The widest concatenation has K inputs. ESRGAN+ has another convolution and two
-    # more sums in each dense block.
+    # sum for the long skip connection. The widest concatenation has K inputs. ESRGAN+ has another convolution in each
+    # dense block, and another sum after the second and the fourth convolution, unless that is the last one.
     ups, max_concat_inputs = len(graph.upsamplings.get(2, [])), graph.max_concat_inputs
     extra = sum(conv.side == 1 for conv in graph.convolutions)
     num_dense, rest = divmod(len(graph.convolutions) - extra - 4 - ups, max_concat_inputs)
-    num_blocks = len(graph.sum_factors) - 1 - num_dense - 2 * extra
+    num_blocks = len(graph.sum_factors) - 1 - num_dense - extra * ((max_concat_inputs > 2) + (max_concat_inputs > 4))
     if rest or num_dense < 1 or num_blocks < 1 or num_dense % num_blocks or extra not in (0, num_dense):
         raise WeightsError(
             f"{graph.place}: no RRDBNet has these numbers of layers: convolutions {len(graph.convolutions)}, "

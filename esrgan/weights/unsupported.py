@@ -22,6 +22,7 @@ NETWORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (f"HAT{ONLY_ESRGAN}", (r"\.overlap_attn\.",)),
     (f"ATD{ONLY_ESRGAN}", (r"\.attn_atd\.",)),
     (f"DRCT{ONLY_ESRGAN}", (r"^layers\.0\.swin1\.",)),
+    (f"RGT{ONLY_ESRGAN}", (r"^before_RG\.", r"^layers\.0\.blocks\.0\.gamma$")),
     (f"DAT{ONLY_ESRGAN}", (r"^before_RG\.",)),
     (f"Swin2SR{ONLY_ESRGAN}", (r"\.residual_group\.blocks\.0\.attn\.logit_scale$",)),
     (f"SwinIR{ONLY_ESRGAN}", (r"^layers\.0\.residual_group\.blocks\.0\.",)),
@@ -48,16 +49,21 @@ GENERATOR_PARTS = (
 NORMALISED = r"\.(weight_(g|v|orig|u)|parametrizations\.weight\.(original\d?|0\._u))$"
 
 
+def find_known_network(names: Iterable[str]) -> str | None:
+    """Return the network that has tensors with these names, as ``guess_architecture``, if it is a known one."""
+    text = "\n".join(name.removeprefix("module.") for name in names)
+    return next((kind for kind, signs in NETWORKS if all(re.search(sign, text, re.MULTILINE) for sign in signs)), None)
+
+
 def guess_architecture(names: Iterable[str]) -> str:
     """Return the likely network of tensors with these names, with advice where there is any.
 
     The text completes an error message: "expected an ESRGAN generator, got …".
     """
     listed = list(names)
+    if known := find_known_network(listed):
+        return known
     text = "\n".join(name.removeprefix("module.") for name in listed)
-    for kind, signs in NETWORKS:
-        if all(re.search(sign, text, re.MULTILINE) for sign in signs):
-            return kind
     first = ", ".join(one_line(name) for name in listed[:3])
     tensors = "1 tensor" if len(listed) == 1 else f"{len(listed)} tensors"
     if re.search(NORMALISED, text, re.MULTILINE):
@@ -66,7 +72,7 @@ def guess_architecture(names: Iterable[str]) -> str:
             "remove_weight_norm and parametrize.remove_parametrizations) and save the state_dict again"
         )
     if re.search(GENERATOR_PARTS, text, re.MULTILINE):
-        return f"{tensors} of one ({first}, …) but none of its dense blocks; the file is damaged"
+        return f"{tensors} of one ({first}, …) but none of its dense blocks; it is incomplete or another network"
     return f"{tensors} of another network ({first}, …)"
 
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,11 +15,11 @@ pytest.importorskip("pyarrow")
 
 import ray
 
-from esrgan import bulk, images, load_generator
+from esrgan import Upscaler, bulk, images, load_generator
 from esrgan.bulk.cluster import Worker
 from esrgan.cli import bulk as bulk_command
 from esrgan.cli import inference as inference_command
-from esrgan.errors import EsrganError, ImageError
+from esrgan.errors import EsrganError, ImageError, LostDeviceError
 from tests.helpers.image_folders import write_files
 from tests.helpers.models import make_model, run
 
@@ -73,6 +74,21 @@ def test_listed_files_mirror_folders_without_lookup(tmp_path):
     assert len({job.target for job in jobs}) == 4
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_windows_programs_are_read(tmp_path, encoding):
+    (tmp_path / "list.txt").write_text("/x/é.png\r\n/y/1.png\r\n", encoding)
+    assert bulk_command._read_list(tmp_path / "list.txt") == ["/x/é.png", "/y/1.png"]
+
+
+def test_listed_files_on_several_drives_are_one_error(tmp_path, monkeypatch):
+    def refuse(paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", refuse)
+    with pytest.raises(ImageError, match="--list: expected files on one drive, got files on several drives; list the "):
+        bulk.find_pending_jobs([], [f"{tmp_path}/1.png"], f"{tmp_path}/out")
+
+
 def test_finds_images_and_existing_outputs_in_a_bucket(bucket):
     for name in ("in/a.png", "in/b/c.jpg", "in/b/c.png", "in/.hidden/d.png", "in/text.txt", "out/a_sr.png"):
         bucket.pipe_file(f"memory://{name}", b"x")
@@ -101,6 +117,26 @@ def run_worker(model, monkeypatch):
         return [bulk.ManifestRecord(**json.loads(record)) for record in answer["record"]]
 
     return run_jobs
+
+
+def test_a_worker_that_loses_its_gpu_ends(run_worker, write_images, tmp_path, monkeypatch, capsys):
+    """Ray then starts another one, which can use the GPU again."""
+
+    def lose_gpu(*_):
+        raise LostDeviceError("cuda: the GPU failed")
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    jobs, _, _ = bulk.find_pending_jobs([str(write_images(tmp_path / "in", 2))], [], str(tmp_path / "out"))
+    with pytest.raises(SystemExit):
+        run_worker(jobs)
+    assert capsys.readouterr().err.startswith("error: cuda: the GPU failed")
+    assert not [*(tmp_path / "temporary").iterdir()]
 
 
 def test_objects_match_inference_output_and_are_written_once(run_worker, bucket, write_images, model, tmp_path):
@@ -218,7 +254,10 @@ def test_wrong_usage_prints_one_line(write_images, model, tmp_path, capsys):
         ([], "no images to upscale"),
         (["--list", tmp_path / "empty.txt"], "no images to upscale"),
         (["--list", tmp_path / "no.txt"], "cannot be read"),
-        (["--list", tmp_path / "in/0.png"], "expected a text file with one path or URI per line, got a binary file"),
+        (
+            ["--list", tmp_path / "in/0.png"],
+            "one path or URI per line, got a binary file; save it as UTF-8",
+        ),
         ([""], "got an empty text; check the path"),
         ([tmp_path / "in", "--psnr-model-path", model], "--psnr-model-path: needs --alpha, the share of -m"),
         ([tmp_path / "in", "--address", "127.0.0.1:9"], "a Ray cluster"),

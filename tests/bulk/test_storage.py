@@ -1,3 +1,5 @@
+from pathlib import PureWindowsPath
+
 import pytest
 
 pytest.importorskip("ray")
@@ -5,6 +7,12 @@ pytest.importorskip("pyarrow")
 
 from esrgan.bulk import storage
 from esrgan.errors import ImageError
+
+
+def test_paths_of_windows_are_those_of_fsspec(monkeypatch):
+    monkeypatch.setattr(storage, "Path", PureWindowsPath)
+    with storage.open_filesystem(r"C:\out\new") as (_, path):
+        assert path == "C:/out/new"  # with which find() begins the names of files
 
 
 def test_failed_upload_leaves_no_file(bucket, tmp_path, monkeypatch):

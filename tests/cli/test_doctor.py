@@ -89,6 +89,7 @@ def test_doctor_shows_a_gpu_that_cannot_be_used(capsys, monkeypatch, failing):
 
     answers = {"get_device_name": "H100", "mem_get_info": (10**10, 10**11), "get_device_capability": (9, 0)}
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("esrgan.devices.find_gpu_problem", lambda _: None)
     for name, answer in answers.items():
         monkeypatch.setattr(
             f"torch.cuda.{name}",
@@ -99,6 +100,16 @@ def test_doctor_shows_a_gpu_that_cannot_be_used(capsys, monkeypatch, failing):
     name = "a GPU" if failing == "get_device_name" else "H100"
     assert f"  cuda:0               {name}, cannot be used: CUDA error: all CUDA-capable devices are busy" in out
     assert "  cuda:1               H100, 10.0 GB of 100.0 GB free, float16, bfloat16, TF32" in out
+
+
+def test_doctor_does_not_praise_a_gpu_that_pytorch_does_not_support(capsys, monkeypatch):
+    answers = {"device_count": 1, "get_device_name": "GTX 1080", "mem_get_info": (8, 9)}
+    for name, answer in answers.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, answer=answer: answer)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (6, 1))
+    monkeypatch.setattr("esrgan.devices.find_gpu_problem", lambda _: "it is too old")
+    assert main(["doctor"]) == 0
+    assert "  cuda:0               GTX 1080, cannot be used: it is too old\n" in capsys.readouterr().out
 
 
 def test_doctor_names_the_missing_extra(capsys, monkeypatch):

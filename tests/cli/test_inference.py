@@ -144,6 +144,14 @@ def test_unwritable_stdout_does_not_stop_the_run(model, tmp_path):
     assert "Traceback" not in process.stderr
 
 
+def test_a_full_disk_for_printed_results_is_one_line(model):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "esrgan", "info", model]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert process.returncode == 1
+    assert process.stderr == "error: standard output: cannot be written: No space left on device\n"
+
+
 @pytest.mark.slow
 def test_names_the_terminal_cannot_encode_are_escaped(model, tmp_path):
     write_files(tmp_path / "图.png", tmp_path / "b.png")
@@ -247,6 +255,21 @@ def test_output_file_never_overwrites_the_input(model, tmp_path, capsys):
     before = read_files(tmp_path)
     assert run(inference_command, "-m", model, "--overwrite", "-o", tmp_path / "a.png", tmp_path / "a.png") == 1
     assert "a.png: its output would overwrite it; choose another name" in capsys.readouterr().err
+    assert read_files(tmp_path) == before
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("names", [("a.png", "a.jpg"), (".",), ("-o", ".", ".")])
+def test_originals_that_differ_in_format_are_never_overwritten(model, tmp_path, capsys, monkeypatch, overwrite, names):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path / "a.png", tmp_path / "a.jpg")
+    before = read_files(tmp_path)
+    command = ["-m", model, "--suffix", "", "--format", "jpg", *names]
+    assert run(inference_command, *command, *overwrite) == 1
+    printed = capsys.readouterr()
+    assert "error: a.png: its output would overwrite a.jpg; choose another suffix or folder" in printed.err
+    assert "skipped (named like the output of another image): a.jpg" in printed.out
+    assert run(inference_command, *command, "--skip-existing") == 0
     assert read_files(tmp_path) == before
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from esrgan.cli import interpolate as interpolate_command
 from esrgan.data import ImagePair, load_pair
 from esrgan.errors import WeightsError
 from esrgan.images import ImageData
+from esrgan.images.image import NativeBlock
 from esrgan.interpolation import interpolate_images, mix
 from esrgan.weights import load_generator
 from tests.helpers.evaluation import CPU, run_command, write_photos
@@ -105,6 +108,26 @@ def test_images_are_blended_to_the_nearest_level(dtype, alpha, seed):
         assert np.array_equal(result, other if alpha else one)
 
 
+def test_colours_of_transparent_pixels_do_not_show_in_a_blend():
+    clear, white = np.array([0, 0, 0, 0, 9]), np.array([255, 255, 255, 255, 3])
+    one, other = (np.tile(each.astype(np.uint8), (2, 2, 1)) for each in (clear, white))
+    images_of = [ImageData((each,), extra_bands=1) for each in (one, other)]
+    for alpha, expected in ((0, clear), (0.5, [255, 255, 255, 128, 6]), (1, white)):
+        (result,) = interpolate_images(*images_of, alpha).frames
+        assert (result == expected).all()
+    (result,) = interpolate_images(*[ImageData((each[..., :2] // 2,)) for each in (one, one)], 0.5).frames
+    assert not result.any()
+
+
+def test_different_colour_spaces_of_blended_images_are_named():
+    plain = ImageData((np.zeros((2, 2, 3), np.uint8),))
+    gamma = NativeBlock("gamma or colour space", b"gAMA", b"1")
+    for other in (replace(plain, icc_profile=b"x"), replace(plain, native_blocks=(gamma,))):
+        assert interpolate_images(other, other, 0.5).notes == ()
+        (note,) = interpolate_images(plain, other, 0.5).notes
+        assert "different colour spaces" in note
+
+
 def test_command_blends_two_images(tmp_path, capsys):
     one, other = np.full((2, 3, 3), 10, np.uint8), np.full((2, 3, 3), 20, np.uint8)
     images.write_pixels(tmp_path / "one.png", one)
@@ -113,6 +136,8 @@ def test_command_blends_two_images(tmp_path, capsys):
     assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "out.png") == 0
     assert set(images.read_pixels(tmp_path / "out.png", 3).flat) == {13}  # 12.5 is rounded up
     assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "out.png") == 2
+    assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "out.xyz") == 2
+    assert "--format" not in capsys.readouterr().err
     images.write_pixels(tmp_path / "other.png", other[:1], overwrite=True)
     assert run_command(interpolate_command, *pair, "--alpha", 0.25, tmp_path / "new.png") == 2
     assert "expected two images with the same number of frames, shape and depth" in capsys.readouterr().err

@@ -37,6 +37,15 @@ def test_full_parser_contains_every_command():
         assert f"--{option}" in text.getvalue()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["ü"]])
+def test_consoles_that_lack_characters_show_escapes(arguments):
+    environment = os.environ | {"PYTHONIOENCODING": "cp437"}
+    command = [sys.executable, "-m", "esrgan", *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert b"Traceback" not in result.stderr
+    assert rb"ncnn, \u2026" in result.stdout or arguments == ["ü"]
+
+
 def test_warnings_of_pillow_are_not_shown():
     with warnings.catch_warnings(record=True, action="always") as shown:
 

@@ -288,7 +288,9 @@ def torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     Returns:
         A function that replaces torchrun by a script doing the given work, and returns the folder of its records.
     """
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
 
     def replace_python(work: str) -> Path:
@@ -299,6 +301,19 @@ def torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         return tmp_path
 
     return replace_python
+
+
+def test_gpus_without_a_working_driver_are_not_used(
+    tiny_config: Make,
+    torchrun: Callable[[str], Path],
+    train_calls: list[tuple[Config, TrainOptions]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = torchrun("")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (folder / "mine.json").write_text(json.dumps(tiny_config(batch_size=6)), encoding="utf-8")
+    assert train_main([str(folder / "mine.json")]) == 0
+    assert len(train_calls) == 1
 
 
 @pytest.mark.parametrize("device", [[], ["--device", "cuda"], ["--dry-run"]])
@@ -343,6 +358,22 @@ def test_one_process_trains_when_requested(
     if launched:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     assert train_main([str(config_file), *arguments]) == 0
+    assert len(train_calls) == 1
+    assert not (folder / "arguments").exists()
+
+
+def test_one_gpu_is_used_without_nccl(
+    config_file: Path,
+    torchrun: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    train_calls: list[tuple[Config, TrainOptions]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As on Windows."""
+    folder = torchrun("")
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: False)
+    assert train_main([str(config_file)]) == 0
+    assert capsys.readouterr().out == "training on one GPU: this PyTorch has no NCCL, which several need\n"
     assert len(train_calls) == 1
     assert not (folder / "arguments").exists()
 

@@ -24,6 +24,7 @@ from tests.helpers.image_pairs import (
     list_names,
     problem_texts,
     random_image,
+    swap_names,
     write_image,
     write_numbered_pairs,
 )
@@ -86,6 +87,32 @@ def test_changed_files_are_decoded_again(tmp_path, cache, changed, how):
     low, high = read_cached_pair(*cache([pair]))
     assert np.array_equal(high, images.read_pixels(pair.high, 3))
     assert np.array_equal(low, images.read_pixels(pair.low, 3))
+
+
+@pytest.mark.parametrize("side", ["high", "low"])
+def test_images_that_swap_their_names_are_decoded_again(tmp_path, cache, side):
+    pairs = []
+    for i in range(2):  # BMP files of one shape have one size
+        high = write_image(tmp_path / f"high{i}.bmp", random_image(16, 16, seed=i))
+        pairs.append(ImagePair(high, write_image(tmp_path / f"low{i}.bmp", random_image(4, 4, seed=i))))
+        for path in (pairs[-1].high, pairs[-1].low):
+            os.utime(path, (10**9, 10**9))
+    cache(pairs)
+    swap_names(*(getattr(pair, side) for pair in pairs))
+    for pair, cached in zip(pairs, cache(pairs), strict=True):
+        low, high = read_cached_pair(cached)
+        assert np.array_equal(high, images.read_pixels(pair.high, 3))
+        assert np.array_equal(low, images.read_pixels(pair.low, 3))
+
+
+def test_other_permissions_do_not_decode_again(tmp_path, cache, decoded):
+    pairs = write_numbered_pairs(tmp_path, 2)
+    first = cache(pairs)
+    decoded.clear()
+    time.sleep(0.02)
+    pairs[0].high.chmod(0o600)
+    assert cache(pairs) == first
+    assert decoded == []
 
 
 def test_one_cache_holds_several_scales_and_lr_variants(tmp_path, cache):

@@ -20,7 +20,7 @@ from esrgan.errors import DatasetError
 from esrgan.files import lock
 from esrgan.text import format_count
 from tests.helpers.archives import DiskUsage, png, run, tree
-from tests.helpers.image_pairs import random_image
+from tests.helpers.image_pairs import random_image, swap_names
 
 
 @pytest.fixture
@@ -75,17 +75,16 @@ def test_only_missing_or_outdated_lr_images_are_written(photos, capsys):
     assert "0 LR images to make" in run(capsys, photos, "--workers", 1)[1]
 
 
-def test_lr_images_follow_photographs_that_swap_their_names(tmp_path, capsys):
+@pytest.mark.parametrize("suffix", ["png", "bmp"])  # BMP files of one shape have one size
+def test_lr_images_follow_photographs_that_swap_their_names(tmp_path, capsys, suffix):
     folder, target = tmp_path / "photos", tmp_path / "photos_LR_x4"
     folder.mkdir()
     for name, seed in (("a", 1), ("b", 2)):
-        images.write_pixels(folder / f"{name}.png", random_image(16, 16, seed=seed) >> seed)
-        os.utime(folder / f"{name}.png", ns=(10**18, 10**18))  # as files of a package have
+        images.write_pixels(folder / f"{name}.{suffix}", random_image(16, 16, seed=seed) >> seed)
+        os.utime(folder / f"{name}.{suffix}", ns=(10**18, 10**18))  # as files of a package have
     run(capsys, folder, "--workers", 1)
     before = {name: images.read_pixels(target / f"{name}.png", 3) for name in "ab"}
-    (folder / "a.png").rename(folder / "c")
-    (folder / "b.png").rename(folder / "a.png")
-    (folder / "c").rename(folder / "b.png")
+    swap_names(folder / f"a.{suffix}", folder / f"b.{suffix}")
     assert "2 LR images to make" in run(capsys, folder, "--workers", 1)[1]
     assert np.array_equal(images.read_pixels(target / "a.png", 3), before["b"])
     assert np.array_equal(images.read_pixels(target / "b.png", 3), before["a"])
@@ -162,6 +161,17 @@ def test_bad_images_do_not_stop_the_rest(photos, capsys):
     }
 
 
+def test_lr_images_of_names_in_another_case_are_not_overwritten(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: True)
+    (tmp_path / "photos").mkdir()
+    for seed, name in enumerate(("IMG_1.png", "img_1.webp")):
+        images.write_pixels(tmp_path / "photos" / name, random_image(16, 16, seed=seed), overwrite=True)
+    code, _, err = run(capsys, tmp_path / "photos", "--workers", 1)
+    assert code == 1
+    assert "img_1.webp: expected only one image of this name, got IMG_1.png as well; rename one of them" in err
+    assert {name for name in tree(tmp_path / "photos_LR_x4") if name.endswith("png")} == {"IMG_1.png"}
+
+
 def test_lr_images_among_originals_are_refused(photos, capsys):
     (photos / "low").mkdir()
     images.write_pixels(photos / "low/0.png", images.read_pixels(photos / "0.png", 3)[::4, ::4])
@@ -189,6 +199,15 @@ def test_folder_not_created_by_prepare_is_not_written_to(photos, capsys):
     assert code == 1
     assert "expected an empty folder or one made by this command, got one with your own files" in err
     assert tree(target) == {"0.png": b"mine"}
+
+
+def test_folder_with_only_files_of_a_file_manager_is_written_to(photos, capsys):
+    target = photos.with_name("photos_LR_x4")
+    target.mkdir()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (target / name).touch()
+    code, _, err = run(capsys, photos, "--workers", 1)
+    assert (code, err) == (0, "")
 
 
 def test_insufficient_disk_space_for_lr_images_is_refused(photos, capsys, monkeypatch):

@@ -416,3 +416,25 @@ def test_realsr_root_holds_all_scales(touch, tmp_path, messages, spec):
 def test_other_common_names_are_matched(touch, tmp_path, high, low):
     hr, lr = (touch(side, *(f"{name.format(i)}.png" for i in (1, 2))) for side, name in (("hr", high), ("lr", low)))
     assert len(find_pairs([(hr, lr)], "train", 4, tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("highs", "lows", "got"),
+    [
+        (["0", "1"], ["0_LR", "0_lr", "1_LR"], "0_LR.png and 0_lr.png for 0.png"),
+        (["0_HR", "0_hr", "1_HR"], ["0_LR", "1_LR"], "0_HR.png and 0_hr.png for 0_LR.png"),
+        (["0", "1"], ["0x4w1", "0X4w1", "0x4w2", "1x4w1"], "0X4w1.png and 0x4w1.png for 0.png"),
+    ],
+)
+def test_partners_that_differ_only_by_case_are_refused(touch, tmp_path, highs, lows, got):
+    hr, lr = (touch(folder, *(f"{name}.png" for name in names)) for folder, names in (("hr", highs), ("lr", lows)))
+    if len(list((tmp_path / "hr").iterdir())) + len(list((tmp_path / "lr").iterdir())) < len(highs + lows):
+        pytest.skip("the file system ignores case")
+    text = refusal(Folders(hr, lr))
+    assert text == (f"dataset {hr}: expected one LR image for each HR image, got {got}; remove or rename one of them")
+
+
+def test_images_whose_names_differ_only_by_case_have_their_own_partners(touch, tmp_path):
+    hr, lr = touch("hr", "a.png", "A.png"), touch("lr", "a_LR.png", "A_lr.png")
+    pairs = find_pairs([Folders(hr, lr)], "train", 4, "nowhere")
+    assert {(pair.high.name, pair.low.name) for pair in pairs} == {("a.png", "a_LR.png"), ("A.png", "A_lr.png")}

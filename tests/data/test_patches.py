@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,6 +199,13 @@ def assert_reports_dead_worker(error, pid):
     assert "was killed by signal 9, which the system sends when memory runs out; lower num_workers" in text
     assert "num_workers" in text
     assert "--resume auto" in text
+
+
+@pytest.mark.parametrize(("method", "remedy"), [("fork", "lower num_workers"), ("spawn", 'if __name__ == "__main__"')])
+def test_process_that_runs_the_script_again_needs_a_guard(monkeypatch, method, remedy):
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    with pytest.raises(TrainingError, match=remedy):
+        patches._check_workers_alive([SimpleNamespace(pid=7, exitcode=1)])
 
 
 def test_dead_worker_raises_at_the_next_batch(cached_pairs):

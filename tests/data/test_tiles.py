@@ -20,7 +20,7 @@ from esrgan import images
 from esrgan.data import find_pairs, quality, tile_choice, tiles
 from tests.data.test_quality import code, texture
 from tests.helpers.archives import DiskUsage, run, tree
-from tests.helpers.image_pairs import random_image, write_image
+from tests.helpers.image_pairs import random_image, swap_names, write_image
 
 
 @pytest.fixture
@@ -188,6 +188,21 @@ def test_folders_of_one_name_get_different_ones(photos, tmp_path, capsys):
     assert names(tmp_path / "tiles") == KEPT | {"photos_2/a_s001.png"}
 
 
+@pytest.mark.parametrize("ignores_case", [False, True])
+def test_names_in_another_case_lose_no_tiles(tmp_path, capsys, small_tiles, monkeypatch, ignores_case):
+    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: ignores_case)
+    for seed, name in enumerate(("A/Photos/a.png", "b/photos/x.png", "b/photos/X.png")):
+        write_image(tmp_path / name, random_image(64, 64, seed=seed))
+    code, _, err = cut(capsys, tmp_path / "tiles", tmp_path / "A/Photos", tmp_path / "b/photos")
+    if ignores_case:
+        assert code == 1
+        assert err.endswith("x.png: expected only one image of this name, got X.png as well; rename one of them\n")
+        assert names(tmp_path / "tiles") == {"Photos/a_s001.png", "photos_2/X_s001.png"}
+    else:
+        assert (code, err) == (0, "")
+        assert names(tmp_path / "tiles") == {"Photos/a_s001.png", "photos/X_s001.png", "photos/x_s001.png"}
+
+
 def test_grey_and_transparent_images_stay_as_they_are(tmp_path, capsys, small_tiles):
     for channels in (1, 4):
         write_image(tmp_path / f"{channels}/a.png", random_image(64, 64, channels, seed=channels))
@@ -310,6 +325,20 @@ def test_tiles_of_another_image_are_written_again(photos, tmp_path, capsys):
     cut(capsys, out, other, photos)
     tile = images.read_pixels(out / "photos_2/x_s001.png", 3)
     assert np.array_equal(tile, images.read_pixels(photos / "x.png", 3)[:64])
+
+
+def test_tiles_follow_photographs_that_swap_their_names(tmp_path, capsys, small_tiles):
+    out, folder = tmp_path / "tiles", tmp_path / "photos"
+    paths = [folder / "a.bmp", folder / "b.bmp"]  # of one size
+    for path, seed in zip(paths, (1, 2), strict=True):
+        write_image(path, random_image(64, 64, seed=seed))
+        os.utime(path, (10**9, 10**9))
+    cut(capsys, out, folder)
+    swap_names(*paths)
+    cut(capsys, out, folder)
+    for path in paths:
+        tile = images.read_pixels(out / f"photos/{path.stem}_s001.png", 3)
+        assert np.array_equal(tile, images.read_pixels(path, 3))
 
 
 def test_tiles_of_folders_with_the_same_numbers_are_hr_images(tmp_path, capsys, small_tiles):

@@ -51,6 +51,7 @@ def sentence(psnr_y, ssim_y=None, niqe=None):
             "m is better than bicubic in PSNR Y by 0.50 dB on average, 95 % interval 0.50 to 0.50; also in SSIM Y; "
             "2 images are too few to tell in NIQE; at least 6 are needed.",
         ),
+        (([-0.001, -0.002] * 6,), "m is worse than bicubic in PSNR Y by less than 0.01 dB on average."),
         (
             ([0.5, *[math.inf] * 5], [0.5] * 6),
             "m and bicubic: 1 image is too few to tell in PSNR Y; at least 6 are needed; m is better in SSIM Y.",

@@ -10,6 +10,7 @@ import torch
 
 from esrgan import Upscaler, images, metrics, resize
 from esrgan.data import ImagePair, load_pair
+from esrgan.errors import LostDeviceError
 from esrgan.evaluation import Evaluation, render_dataset
 from esrgan.evaluation.crops import ImageCrop
 from esrgan.evaluation.measuring import DatasetImage, Method
@@ -158,6 +159,14 @@ def test_lack_of_memory_fails_one_image(photos):
     result = run_evaluation(photos, {"bicubic": Method.bicubic(2), "mine": Method(upscale, {})}, may_fail=True)
     assert list(result.results) == ["0", "2"]
     assert "photos: 1: not enough memory" in str(result.errors[0])
+
+
+def test_a_lost_gpu_ends_the_evaluation(photos):
+    def upscale(low, _):
+        raise LostDeviceError("cuda: the GPU failed")
+
+    with pytest.raises(LostDeviceError, match="the GPU failed"):
+        run_evaluation(photos, {"mine": Method(upscale, {})}, may_fail=True)
 
 
 def test_files_that_cannot_be_written_do_not_lose_scores(photos, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,18 @@ def test_models_are_files_or_generators_with_names_of_any_kind(photos, model):
     assert single.datasets[0].scores("model", psnr_y) == result.scores("mine", psnr_y)
     assert not by_name.errors
     assert list(by_name.facts) == ["mine", "same", "conventions"]
+
+
+def test_a_model_that_reduces_its_output_is_measured_at_its_factor(photos, tmp_path):
+    wide = make_model(tmp_path / "x4.pth", scale=4)
+    reduced = replace(load_generator(wide), outscale=2.0)
+    other = load_generator(make_model(tmp_path / "x2.pth", scale=2))
+    result = esrgan.evaluate({"reduced": reduced, "x2": other}, [photos], "psnr", replace(CPU, num_shown=1))
+    assert not result.errors
+    (dataset,) = result.datasets
+    assert all(dataset.mean(method, dataset.metrics[0])[0] for method in ("bicubic", "reduced", "x2"))
+    with pytest.raises(EsrganError, match=r"x4.pth: expected a whole upscaling factor, got ×1.5"):
+        esrgan.evaluate({"odd": replace(reduced, outscale=1.5)}, [photos], options=CPU)
 
 
 def test_crops_for_the_report_need_no_output_folder(photos, model):
@@ -134,6 +147,16 @@ def test_paths_and_tuples_are_not_parsed(photos, model, tmp_path, monkeypatch):
         esrgan.evaluate(model, "a=b, c", "psnr", CPU).datasets[0].mean("bicubic", result.datasets[0].metrics[0])[0]
         == psnr[1]
     )
+
+
+def test_outputs_never_differ_only_in_case(photos, model, tmp_path):
+    """Windows and macOS would overwrite one with the other."""
+    assert run.unique_names(["Net.pth", "a/net.pth", "Bicubic.pth"]) == ["Net", "net-2", "Bicubic-2"]
+    options = EvaluationOptions("cpu", out_dir=tmp_path / "out", use_cache=False)
+    with pytest.raises(EsrganError, match=r"differs only in case from .*_Net.png; give the models other names"):
+        esrgan.evaluate({"Net": str(model), "net": str(model)}, [photos], "psnr", options)
+    with pytest.raises(EsrganError, match="Bicubic: these names are reserved"):
+        esrgan.evaluate({"Bicubic": str(model)}, [photos], "psnr", options)
 
 
 def test_templates_of_both_names_may_be_given(photos, model, tmp_path):

@@ -1,6 +1,7 @@
 """Write, damage and compare image pairs in tests of the data."""
 
 import os
+import time
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def write_numbered_pairs(tmp_path, count):
     return [ImagePair(write_image(tmp_path / f"{i}.png", random_image(16, 16, seed=i)), None) for i in range(count)]
 
 
-HEADER_BYTES = 28
+HEADER_BYTES = 60
 
 
 CACHE_REGIONS = {"header": 9, "checksum": 25, "HR": HEADER_BYTES + 100, "LR": -5}
@@ -46,6 +47,15 @@ def damage(path, place):
     content[CACHE_REGIONS[place]] ^= 4
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def swap_names(one, other):
+    """Swap the names of two files, later than they were made by more than a tick of the clock of file systems."""
+    time.sleep(0.02)
+    spare = one.with_name("spare")
+    one.rename(spare)
+    other.rename(one)
+    spare.rename(other)
 
 
 SCALE = 2

@@ -105,6 +105,9 @@ def test_run_length_encoding(tmp_path):
         pixels, _ = read(make_bmp(tmp_path / "a.bmp", data, bits, compression, size=124, palette=palette))
         assert pixels[1].tolist() == [blue, blue]
         assert pixels[0].tolist() == [top, black]
+    for end in (b"", b"\0\0"):  # only the code of the end is missing
+        pixels, _ = read(make_bmp(tmp_path / "a.bmp", b"\2\1\0\0\2\2" + end, 8, 1, palette=palette))
+        assert pixels.tolist() == [[green, green], [blue, blue]]
     make_bmp(tmp_path / "a.bmp", b"\2\1\0\0", 8, 1, palette=palette)
     with pytest.raises(ImageError, match="truncated"):
         images.read_image(tmp_path / "a.bmp")

@@ -31,6 +31,26 @@ def test_dds_of_sixteen_bits(tmp_path):
         images.read_image(tmp_path / "a.dds")
 
 
+def test_dds_of_grey_with_alpha_in_a_byte(tmp_path):
+    to_pillow(noise(1, height=1, width=2)).save(tmp_path / "a.dds")
+    data = bytearray((tmp_path / "a.dds").read_bytes()[:128])
+    data[80:108] = struct.pack("<7I", 0x20001, 0, 8, 0x0F, 0, 0, 0xF0)
+    (tmp_path / "a.dds").write_bytes(data + b"\x8f\xf0")
+    assert images.read_image(tmp_path / "a.dds").frames[0].tolist() == [[[255, 136], [0, 255]]]
+
+
+def test_dds_with_padded_rows(tmp_path):
+    pixels = noise(3, height=3, width=30)
+    to_pillow(pixels).save(tmp_path / "a.dds")
+    data = bytearray((tmp_path / "a.dds").read_bytes())
+    struct.pack_into("<I", data, 8, struct.unpack_from("<I", data, 8)[0] | 8)
+    struct.pack_into("<I", data, 20, 92)
+    rows = [bytes(data[start : start + 90]) for start in range(128, 398, 90)]
+    for stored in (b"".join(rows), b"".join(row + b"xx" for row in rows)):  # with a pitch that is wrong, and right
+        (tmp_path / "a.dds").write_bytes(data[:128] + stored)
+        np.testing.assert_array_equal(images.read_image(tmp_path / "a.dds").frames[0], pixels)
+
+
 @pytest.mark.parametrize(("codec", "channels"), [("DXT1", 3), ("DXT5", 4), ("BC3", 4), ("BC5", 3)])
 def test_dds_with_compression(tmp_path, codec, channels):
     pixels = np.full((8, 8, 3), (255, 0, 0), np.uint8)

@@ -10,7 +10,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from esrgan import images
 from esrgan.images.exif import adjust_exif
-from tests.helpers.image_files import noise, upscale
+from tests.helpers.image_files import HEIGHT, WIDTH, noise, upscale
 
 FRAME = np.full((64, 48, 3), 200, np.uint8)
 
@@ -81,6 +81,24 @@ def test_thumbnail_is_left_out_before_exif():
     after, notes = adjust_exif(block, FRAME, (4, 4), 60000)
     assert after is None
     assert notes[-1] == "EXIF not kept, because it has more than 60000 bytes"
+
+
+@pytest.mark.parametrize("excess", [30, 10**6])
+def test_a_thumbnail_that_is_said_to_be_too_long_ends_where_other_data_begins(excess):
+    jpeg = small_jpeg()
+    place = 8 + 2 + 24 + 4 + 2 + 24 + 4
+    first = struct.pack("<HHHII", 2, 0x10F, 2, 12, place + len(jpeg)) + struct.pack(
+        "<HHII", 0x8769, 4, 1, place + len(jpeg) + 12
+    )
+    second = struct.pack("<HHHII", 2, 0x201, 4, 1, place) + struct.pack("<HHIII", 0x202, 4, 1, len(jpeg) + excess, 0)
+    inner = struct.pack("<HHHII", 1, 0x9003, 2, 20, place + len(jpeg) + 30) + bytes(4) + b"2024:01:02 03:04:05\0"
+    block = b"II*\0\x08\0\0\0" + first + struct.pack("<I", 38) + second + jpeg + b"Some maker \0" + inner
+    after, _ = adjust_exif(block, FRAME, (4, 4))
+    exif = Image.Exif()
+    exif.load(after)
+    assert (exif[0x10F], exif.get_ifd(0x8769)[0x9003]) == ("Some maker ", "2024:01:02 03:04:05")
+    assert read_thumbnail(after)[0].size == (48, 64)
+    assert jpeg not in after
 
 
 def test_further_images_are_named():
@@ -156,3 +174,15 @@ def test_unreadable_exif_is_named(tmp_path, suffix):
     assert notes == ("unreadable EXIF not kept",)
     image = images.ImageData((noise(3),), exif=b"no EXIF at all")
     assert images.write_image(tmp_path / f"c.{suffix}", image) == ("unreadable EXIF not kept",)
+
+
+@pytest.mark.parametrize(("kind", "count"), [(1, 1), (6, 1), (8, 1), (9, 1), (3, 2), (4, 1), (11, 1), (13, 1)])
+@pytest.mark.parametrize("suffix", ["webp", "png", "jpg"])
+def test_an_orientation_of_any_type_is_applied_at_most_once(tmp_path, suffix, kind, count):
+    value = struct.pack("<f", 6.0) if kind == 11 else struct.pack("<I", 6)
+    block = b"II*\0\x08\0\0\0" + struct.pack("<HHHI", 1, 0x112, kind, count) + value + bytes(4)
+    Image.fromarray(noise(3)).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0" + block)
+    image = images.read_image(tmp_path / f"a.{suffix}")
+    images.write_image(tmp_path / f"b.{suffix}", image)
+    assert image.frames[0].shape[:2] == ((WIDTH, HEIGHT) if kind in (4, 13) else (HEIGHT, WIDTH))
+    assert images.read_image(tmp_path / f"b.{suffix}").frames[0].shape == image.frames[0].shape

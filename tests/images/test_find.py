@@ -1,6 +1,7 @@
 """Tests of finding images in files, folders and glob patterns."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +43,20 @@ def test_find_images_accepts_other_suffixes(tree):
         "b.png",
         "notes.txt",
     ]
+
+
+def test_junctions_of_windows_are_not_followed(tree, monkeypatch):
+    """They are folders that ``Path.is_symlink`` does not recognise, and may lead back to a parent."""
+    lstat = type(tree).lstat
+
+    def describe(path):
+        tags = {"st_reparse_tag": 0xA0000003} if path.name == "sub" else {}
+        return SimpleNamespace(st_mode=lstat(path).st_mode, **tags)
+
+    monkeypatch.setattr(type(tree), "lstat", describe)
+    search = images.search_images([tree])
+    assert names(search.files, tree) == ["[x]/e.png", "a.JPG", "b.png"]
+    assert search.skipped == {tree / "sub": "symlinked folders are not followed"}
 
 
 def test_images_without_a_known_suffix_are_skipped_with_a_reason(tmp_path):

@@ -25,6 +25,17 @@ def test_background_is_mixed_by_alpha(dtype, colours, extra):
     assert flat.extra_bands == extra
 
 
+@pytest.mark.parametrize(("colour", "alpha"), [(1, 255), (1000, 1)])
+def test_floats_of_another_range_are_not_placed_on_a_background(colour, alpha):
+    frame = (pixels(5, 4, 4) / 255).astype(np.float32) * np.float32([colour] * 3 + [alpha])
+    frame[0, 0, 3] = alpha
+    image = images.ImageData((frame,))
+    with pytest.raises(ImageError, match=r"a background needs samples from 0 to 1, .*scale them"):
+        fit_alpha(image, supports_alpha=True, background=(255, 255, 255))
+    frame[..., 3] = frame[..., 3].clip(1)
+    assert fit_alpha(image, supports_alpha=False).has_alpha == (alpha > 1)
+
+
 def test_grey_stays_grey_on_a_grey_background():
     frame = pixels(3, 4, 2)
     frame[0, :, 1] = 0

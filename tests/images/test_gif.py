@@ -1,10 +1,14 @@
 """Tests of GIF files."""
 
+import struct
+
+import numpy as np
 import pytest
 from PIL import Image
 
 from esrgan import images
-from tests.helpers.image_files import PROFILE, double_size, noise
+from esrgan.errors import ImageError
+from tests.helpers.image_files import HEIGHT, PROFILE, WIDTH, double_size, noise
 from tests.images.test_webp import read_durations
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
@@ -31,6 +35,42 @@ def test_short_delays_are_kept(tmp_path, durations):
     assert list(image.delays_ms) == durations
     assert list(images.read_image(tmp_path / "b.gif").delays_ms) == durations
     assert read_durations(tmp_path / "b.gif") == durations
+
+
+def place_on_canvas(data, width, height, left, top):
+    """Return a GIF of one image with a larger canvas."""
+    start = data.index(b"\x2c" + bytes(4) + data[6:10])
+    canvas, place = struct.pack("<HH", width, height), struct.pack("<HH", left, top)
+    return data[:6] + canvas + data[10 : start + 1] + place + data[start + 5 :]
+
+
+@pytest.mark.parametrize("extra", [b"", b"\0", b"\0\0"])
+def test_what_no_frame_covers_is_transparent(tmp_path, extra):
+    Image.fromarray(noise(1)[..., 0]).save(tmp_path / "a.gif")
+    before = images.read_image(tmp_path / "a.gif").frames[0]
+    data = place_on_canvas((tmp_path / "a.gif").read_bytes(), 2 * WIDTH, 2 * HEIGHT, 4, 3)
+    (tmp_path / "a.gif").write_bytes(data[:-1] + extra + b";")
+    (frame,) = images.read_image(tmp_path / "a.gif").frames
+    assert frame.shape == (2 * HEIGHT, 2 * WIDTH, 2)
+    np.testing.assert_array_equal(frame[3 : 3 + HEIGHT, 4 : 4 + WIDTH, :1], before)
+    assert frame[..., 1].sum() == 255 * HEIGHT * WIDTH
+    with pytest.raises(ImageError, match="fills its canvas"):
+        images.read_pixels(tmp_path / "a.gif", 3)
+    with pytest.raises(ImageError, match="at most"):
+        images.read_image(tmp_path / "a.gif", HEIGHT * WIDTH)
+
+
+def test_zeros_between_blocks_are_skipped(tmp_path):
+    make_gif(tmp_path / "a.gif", b"!\xfe\5hello\0\0", duration=20)
+    before = images.read_image(tmp_path / "a.gif")
+    data = (tmp_path / "a.gif").read_bytes()
+    (tmp_path / "a.gif").write_bytes(data.replace(b"\0!\xf9", b"\0\0\0!\xf9"))
+    image = images.read_image(tmp_path / "a.gif")
+    assert len(image.native_blocks) == 1
+    np.testing.assert_array_equal(image.frames, before.frames)
+    make_gif(tmp_path / "a.gif", b"x", duration=20)
+    with pytest.raises(ImageError, match="a block of an unknown kind"):
+        images.read_image(tmp_path / "a.gif")
 
 
 def test_very_many_repetitions_do_not_become_endless(tmp_path):

@@ -192,6 +192,18 @@ def test_existing_world_file_is_replaced_only_if_asked(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("first", "second", "shared"), [("png", "tif", "wld"), ("jpg", "jpeg", "jgw")])
+def test_images_that_share_a_world_file_get_their_own(tmp_path, first, second, shared):
+    (tmp_path / f"a.{shared}").write_text("1 0 0 -1 0 0")
+    sources = [tmp_path / f"a.{first}", tmp_path / f"a.{second}"]
+    for number, source in enumerate(sources):
+        source.touch()
+        sources[1 - number].touch()
+        assert copy_sidecars(source, tmp_path / f"b{source.suffix}", (2 + number,) * 2, overwrite=True) == []
+    assert (tmp_path / f"b.{first}w").read_text().startswith("0.5\n")
+    assert (tmp_path / f"b.{second}w").read_text().startswith("0.33")
+
+
 def test_world_files_of_the_image_are_never_replaced(tmp_path):
     """Where the output has the stem of the image."""
     for name in ("a.wld", "b.tfw"):

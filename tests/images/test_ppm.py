@@ -50,3 +50,15 @@ def test_ppm_variants(tmp_path):
         image = images.read_image(tmp_path / "a.pnm")
         assert image.frames[0].ravel().tolist() == expected
         assert image.notes == notes
+
+
+def test_truncated_ppm_of_sixteen_bits_is_named(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6\n1 1\n65535\n12345")
+    with pytest.raises(ImageError, match="the file is truncated"):
+        images.read_image(tmp_path / "a.ppm")
+
+
+def test_colours_are_not_written_as_pgm(tmp_path):
+    images.write_image(tmp_path / "a.pgm", images.ImageData((noise(1),)))
+    with pytest.raises(ImageError, match=r"expected a grey image \(.pgm\) for PPM, got an RGB image; write .ppm"):
+        images.write_image(tmp_path / "b.pgm", images.ImageData((noise(3),)))

@@ -63,6 +63,36 @@ def test_every_format_with_a_resolution_states_it(tmp_path, suffix):
         assert read_image(tmp_path / f"b{suffix}").dpi == pytest.approx((expected, expected), rel=1e-3)
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".bmp", ".png", ".jpg"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_resolution_only_in_exif_is_stated_by_every_format(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x112], exif[0x11A], exif[0x11B], exif[0x128] = orientation, 300.0, 150.0, 2
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.webp", exif=exif)
+    for resolution, factor in (("keep", 1), ("scale", 2)):
+        write_image(tmp_path / f"b{suffix}", upscaled(tmp_path / "a.webp", resolution), overwrite=True)
+        x, y = (300, 150) if orientation == 1 else (150, 300)
+        assert read_image(tmp_path / f"b{suffix}").dpi == pytest.approx((x * factor, y * factor), rel=1e-3)
+
+
+def test_places_that_contradict_one_another_get_the_resolution_that_is_set(photo, tmp_path):
+    data = photo.read_bytes()
+    data = data.replace(struct.pack(">II", 16, 300 << 16), struct.pack(">II", 16, 96 << 16))
+    place = data.index(b"JFIF\0")
+    for jfif in (struct.pack(">BHH", 1, 72, 72), struct.pack(">BHH", 0, 1, 1)):
+        photo.write_bytes((data[: place + 7] + jfif + data[place + 12 :]).replace(b'"300/1"', b'"096/1"'))
+        test_jpeg_states_one_resolution_everywhere(photo, tmp_path, 600, 600, 600)
+        (tmp_path / "out.jpg").unlink()
+
+
+@pytest.mark.parametrize("dpi", [(0.3, 0.3), (70_000, 300)])
+def test_a_resolution_that_jpeg_cannot_state_is_named(tmp_path, dpi):
+    image = ImageData((np.zeros((8, 10, 3), np.uint8),), dpi=dpi)
+    (note,) = write_image(tmp_path / "a.jpg", image)
+    assert note.startswith(f"resolution of {dpi[0]:g} × {dpi[1]:g} pixels per inch not kept, because JPEG")
+    assert read_image(tmp_path / "a.jpg").dpi is None
+
+
 def test_the_resolution_in_exif_is_that_of_the_stored_image(tmp_path):
     exif = Image.Exif()
     exif[0x112], exif[0x11A], exif[0x11B], exif[0x128] = 8, 300.0, 150.0, 2

@@ -47,3 +47,23 @@ def test_tga_areas_are_named(tmp_path):
     data = data[:-26] + bytes(495) + struct.pack("<II", len(data) - 26, 0) + data[-18:]
     (tmp_path / "a.tga").write_bytes(data)
     assert "TGA extension area" in images.read_image(tmp_path / "a.tga").notes[0]
+
+
+def test_tga_alpha_of_an_undefined_meaning_is_dropped(tmp_path):
+    pixels = noise(4)
+    to_pillow(pixels).save(tmp_path / "a.tga")
+    data = (tmp_path / "a.tga").read_bytes()
+    for attributes, channels in ((1, 3), (2, 4), (3, 4)):
+        area = bytes(494) + bytes([attributes]) + struct.pack("<II", len(data) - 26, 0) + data[-18:]
+        (tmp_path / "a.tga").write_bytes(data[:-26] + area)
+        image = images.read_image(tmp_path / "a.tga")
+        assert image.frames[0].tolist() == pixels[..., :channels].tolist()
+        assert ("alpha that the file calls undefined not kept" in image.notes) == (channels == 3)
+
+
+def test_tga_of_fifteen_bits(tmp_path):
+    words = struct.pack("<2H", 0x7C00, 0x801F)
+    for bits, alpha in ((15, 0), (15, 1), (16, 0)):
+        head = struct.pack("<3B5xHHHHBB", 0, 0, 2, 0, 0, 2, 9, bits, alpha | 0x20)
+        (tmp_path / "a.tga").write_bytes(head + 9 * words)
+        assert images.read_image(tmp_path / "a.tga").frames[0].tolist() == [[[255, 0, 0], [0, 0, 255]]] * 9

@@ -174,6 +174,21 @@ def test_premultiplied_alpha_is_divided_out(tmp_path, dtype):
             images.read_pixels(tmp_path / "a.tif", 4)
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
+def test_premultiplied_alpha_of_converted_integers_is_divided_out(tmp_path, dtype):
+    peak = np.iinfo(dtype).max
+    pixels = np.array([[[peak // 4, peak // 8, 0, peak // 2], [9, 8, 7, peak]]], dtype)
+    image = read(tmp_path, pixels, photometric="rgb", extrasamples=[1])
+    np.testing.assert_allclose(image.frames[0][0, 0] / peak, [0.5, 0.25, 0, 0.5], atol=1e-3)
+    np.testing.assert_array_equal(image.frames[0][0, 1, :3], [9, 8, 7])
+
+
+def test_premultiplied_float_alpha_of_another_range_is_refused(tmp_path):
+    pixels = np.array([[[9, 8, 7, 255], [1, 2, 3, 100]]], np.float32)
+    with pytest.raises(ImageError, match=r"alpha from 0 to 1, got .* of up to 255; scale"):
+        read(tmp_path, pixels, photometric="rgb", extrasamples=[1])
+
+
 def test_premultiplied_alpha_at_its_limits(tmp_path):
     pixels = np.array([[[9, 8, 7, 0], [200, 20, 0, 100], [1, 2, 3, 255]]], np.uint8)
     image = read(tmp_path, pixels, photometric="rgb", extrasamples=[1])

@@ -288,3 +288,31 @@ def test_damaged_labels_of_imagej_are_named(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", noise(1)[..., 0], description="ImageJ=1.5\n", extratags=extra, **PLAIN)
     _, notes = upscale(tmp_path / "a.tif")
     assert notes == ("not kept: labels of ImageJ",)
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        ("Aperio", "Aperio Image Library v11.2.1\r\n46000x32914 (240x240)|AppMag = 20|MPP = 0.4990"),
+        ("Philips", '<?xml version="1.0"?><DataObject ObjectType="DPUfsImport">DICOM_PIXEL_SPACING</DataObject>'),
+    ],
+)
+def test_sizes_of_pixels_that_scanners_describe_are_named(tmp_path, program, text):
+    tifffile.imwrite(tmp_path / "a.tif", noise(3), photometric="rgb", description=text, **PLAIN)
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes == (f"not kept: description of {program}",)
+    assert 270 not in first_tags(target)
+
+
+def test_significant_bits_of_another_type_are_left_out_of_ome_xml(tmp_path):
+    text = '<OME><Pixels Type="{}" SignificantBits="12" SizeX="14" SizeY="9" SizeC="1" SizeZ="1" SizeT="1"/></OME>'
+    for dtype, is_kept in ((np.int16, False), (np.uint16, True)):
+        pixels = noise(1, np.uint16)[..., 0].astype(dtype)
+        tifffile.imwrite(tmp_path / "a.tif", pixels, description=text.format(dtype.__name__), **PLAIN)
+        assert ("SignificantBits" in first_tags(upscale(tmp_path / "a.tif")[0])[270]) == is_kept
+
+
+def test_no_data_of_integers_stays_an_integer(tmp_path):
+    tags = [(42113, 2, 2, "0", True)]
+    tifffile.imwrite(tmp_path / "a.tif", noise(1)[..., 0], photometric="miniswhite", extratags=tags, **PLAIN)
+    assert first_tags(upscale(tmp_path / "a.tif")[0])[42113] == "255"

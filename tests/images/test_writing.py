@@ -15,7 +15,7 @@ from PIL import Image
 from esrgan import images
 from esrgan.errors import ImageError
 from esrgan.images import png, vips
-from tests.helpers.image_files import max_difference, message, noise, read_independently, smooth
+from tests.helpers.image_files import GREY_PROFILE, max_difference, message, noise, read_independently, smooth
 
 
 def test_compression_is_kept(tmp_path):
@@ -216,3 +216,18 @@ def test_writing_needs_little_extra_memory(tmp_path, suffix):
     )
     growth = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert growth < 60 * 1024  # KiB, for an array of 103 MiB
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "gif", "heic", "webp", "avif"])
+def test_grey_profiles_are_kept_or_named(tmp_path, suffix):
+    image = images.ImageData((noise(1),), icc_profile=GREY_PROFILE)
+    notes = images.write_image(tmp_path / f"a.{suffix}", image)
+    is_named = any("grey colour profile not kept" in note for note in notes)
+    assert is_named == (images.read_image(tmp_path / f"a.{suffix}").icc_profile is None) == (suffix in ("webp", "avif"))
+
+
+def test_extra_bands_do_not_make_a_grey_profile_wrong(tmp_path):
+    assert (
+        images.write_image(tmp_path / "a.tif", images.ImageData((noise(3),), "TIFF", 2, icc_profile=GREY_PROFILE)) == ()
+    )
+    assert images.read_image(tmp_path / "a.tif").icc_profile == GREY_PROFILE

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from esrgan import Upscaler
 from esrgan.cli import compare
@@ -96,3 +98,12 @@ def test_sheet_has_the_colour_profile_of_the_image(models, tmp_path, channels, p
     sheet = read_image(tmp_path / "a_compare.png")
     assert sheet.icc_profile == profile
     assert sheet.frames[0].shape[2] == channels
+
+
+def test_sheet_has_the_gamma_of_the_image(models, tmp_path):
+    image = Image.fromarray(pixels(20, 30, 3))
+    gamma = PngInfo()
+    gamma.add(b"gAMA", (100_000).to_bytes(4, "big"))
+    image.save(tmp_path / "a.png", pnginfo=gamma)
+    assert run(compare, tmp_path / "a.png", "-m", models[0]) == 0
+    assert Image.open(tmp_path / "a_compare.png").info["gamma"] == 1

@@ -11,9 +11,9 @@ from PIL import Image
 
 from esrgan import Upscaler, files, images
 from esrgan.cli import inference as inference_command
-from esrgan.errors import ImageError, Problem
+from esrgan.errors import ImageError, LostDeviceError, Problem
+from esrgan.files import _is_case_insensitive
 from esrgan.inference import FileJob, FileOptions, FileResult, plan_jobs, upscale_files
-from esrgan.inference.jobs import _is_case_insensitive
 from tests.helpers.image_folders import read_files, write_files
 from tests.helpers.models import make_model, run
 
@@ -183,11 +183,19 @@ def test_full_names_are_used_only_on_conflict(tmp_path):
 
 @pytest.mark.parametrize("ignores_case", [False, True])
 def test_names_differing_in_case_conflict_if_disk_ignores_case(tmp_path, monkeypatch, ignores_case):
-    monkeypatch.setattr("esrgan.inference.jobs._is_case_insensitive", lambda folder: ignores_case)
+    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: ignores_case)
     for name in ("1/a.png", "2/A.png", "1/straße.png", "2/strasse.png"):
         write_files(tmp_path / name)
     jobs, _ = plan_jobs([str(tmp_path / "1"), str(tmp_path / "2")], tmp_path / "out")
-    assert [job.conflict is not None for job in jobs] == [ignores_case, False, ignores_case, False]
+    assert [job.conflict is not None for job in jobs] == [ignores_case] * 4
+
+
+def test_encodings_of_an_accent_conflict_if_disk_ignores_them(tmp_path, monkeypatch):
+    """The disks of macOS, which ignore case too, take both names for one."""
+    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: True)
+    write_files(tmp_path / "1/caf\u00e9.png", tmp_path / "2/cafe\u0301.png")
+    jobs, _ = plan_jobs([str(tmp_path / "1"), str(tmp_path / "2")], tmp_path / "out")
+    assert all(job.conflict is not None for job in jobs)
 
 
 def test_case_sensitivity_is_detected_on_the_disk(tmp_path):
@@ -316,6 +324,25 @@ def test_paths_of_jobs_may_be_of_either_type(tmp_path):
             plan_jobs(path, None)
     with pytest.raises(ImageError, match=r"out\.png: expected a single input file for this output file, got no input"):
         plan_jobs([], tmp_path / "out.png")
+
+
+def test_a_lost_gpu_ends_the_work_and_says_how_to_continue(model, tmp_path, monkeypatch, capsys):
+    """Every other file would fail in the same way."""
+    write_files(*(tmp_path / f"{i}.png" for i in range(5)))
+    upscale, calls = Upscaler.__call__, []
+
+    def lose_gpu(self, image, progress):
+        calls.append(image)
+        if len(calls) > 1:
+            raise LostDeviceError("cuda: the GPU failed (it did); start the program again")
+        return upscale(self, image, progress)
+
+    monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
+    assert run(inference_command, "-m", model, tmp_path) == 2
+    line = "error: cuda: the GPU failed (it did); start the program again, with --skip-existing to keep the outputs "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+    assert len(calls) <= 3
+    assert [path.name for path in tmp_path.glob("*_sr.png")] == ["0_sr.png"]
 
 
 def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch):

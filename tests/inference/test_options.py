@@ -38,6 +38,29 @@ def test_models_are_applied_one_after_the_other_without_rounding():
     np.testing.assert_array_equal(high, np.rint(expected * 255).astype(np.uint8))
 
 
+@pytest.mark.parametrize("factor", [2, 3, 1.5])
+def test_an_output_is_reduced_before_the_next_network(factor):
+    first, second = networks(4, 2)
+    image = np.repeat(np.repeat(pixels(5, 4, 3), 3, axis=0), 3, axis=1).astype(np.float32) / 255
+    chain = Upscaler([first, second], CPU, factors=[factor, 2])
+    expected = Upscaler(second, CPU)(Upscaler(first, CPU, factors=[factor])(image))
+    assert chain.output_size(*image.shape[:2]) == expected.shape[:2]
+    np.testing.assert_array_equal(chain(image), expected)
+
+
+def test_a_size_replaces_only_the_last_reduction():
+    first, second = networks(2, 4)
+    image = pixels(6, 5, 3)
+    reduced = Upscaler([first, second], CPU, factors=[1, 2], outscale=4)
+    assert reduced.computed_size(6, 5) == (24, 20)
+    assert not reduced.is_resized(6, 5)
+    np.testing.assert_array_equal(reduced(image), Upscaler([first, second], CPU, factors=[1, 4])(image))
+    assert reduced.scale == 2
+    assert Upscaler(second, CPU, factors=[2], outscale=8).computed_size(6, 5) == (48, 40)  # ×2, then ×4
+    with pytest.raises(EsrganError, match="a ×1 model cannot upscale by 8"):
+        Upscaler(second, CPU, factors=[1], outscale=8)
+
+
 def test_chain_keeps_depth_alpha_and_grey():
     chain = Upscaler(networks(2, 2), CPU)
     assert chain.scale == 4
@@ -97,7 +120,7 @@ def test_reduced_output_is_antialiased():
 
 def test_size_beyond_the_model_applies_it_again():
     upscaler = Upscaler(networks(2), CPU, outscale=5)
-    assert upscaler.computed_scale(6, 7) == 8
+    assert upscaler.computed_size(6, 7) == (48, 56)
     high = upscale_image(upscaler, ImageData((pixels(6, 7, 3),)))
     assert high.frames[0].shape == (30, 35, 3)
     assert high.notes == ("the model was applied repeatedly (×8) and its output reduced",)
@@ -202,12 +225,14 @@ def test_large_images_are_continued_as_far_as_the_network_sees():
 def test_margins_are_wide_enough_and_whole_folds_and_whole_pixels_of_the_output(sides):
     folded = RRDBNet(1, 3, 8, 4, 1, 1, 2, pixel_unshuffle=True)
     chain = [*networks(2), folded]
-    ((first, _), (second, _)) = plan_margins(chain, (400, 500), (800, 1000), "wrap")
+    sizes = [(400, 500), (800, 1000), (800, 1000)]
+    ((first, _), (second, _)) = plan_margins(chain, sizes, (800, 1000), "wrap")
     resizing = 4 * 2  # pixels of the output
     assert second >= receptive_field(folded) + resizing
     assert first >= receptive_field(chain[0]) + (receptive_field(folded) + resizing) / 2
     for high in ((400, 600), (150, 225)):
-        scale, planned = 1, plan_margins(chain, sides, high, "wrap")
+        later = [(sides[0] * 2, sides[1] * 2)] * 2
+        scale, planned = 1, plan_margins(chain, [sides, *later], high, "wrap")
         for generator, margins in zip(chain, planned, strict=True):
             assert all(each >= later for each, later in zip(planned[0], [m / 2 for m in planned[1]], strict=True))
             for side, new, margin in zip(sides, high, margins, strict=True):
@@ -226,13 +251,28 @@ def test_repeated_and_chained_networks_wrap_too():
         np.testing.assert_array_equal(shifted, np.roll(upscaler(image), (8 * 4, 4 * 4), (0, 1)))
 
 
+@pytest.mark.parametrize(
+    ("factors", "options"), [([1, 2], {}), ([4 / 3, 2], {}), ([4 / 3, 1.5], {}), ([1, 1], {"width": 282})]
+)
+def test_reduced_networks_wrap_too(factors, options):
+    image = pixels(150, 141, 3)  # too many pixels to be continued further than necessary
+    upscaler = Upscaler(networks(2, 2), CPU, seamless="wrap", factors=factors, **options)
+    high = upscaler(image)
+    turns = (75, 69)
+    shift = tuple(turn * new // old for turn, new, old in zip(turns, high.shape, image.shape, strict=False))
+    shifted = upscaler(np.roll(image, turns, (0, 1))).astype(int)
+    assert np.abs(shifted - np.roll(high, shift, (0, 1))).max() <= 1
+
+
 def test_a_pixel_that_is_enlarged_much_is_not_continued_far(monkeypatch):
     """Between two networks, what lies beyond the margins of the second one is cut off."""
     torch.manual_seed(0)
     upscaler = Upscaler(RRDBNet(4, 3, 8, 4, 3, 2, 3), CPU, width=33, seamless="wrap")
     work = []
     run = Network.run
-    monkeypatch.setattr(Network, "run", lambda self, low, peak: work.append(low[0, 0].numel()) or run(self, low, peak))
+    monkeypatch.setattr(
+        Network, "run", lambda self, low, *rest: work.append(low[0, 0].numel()) or run(self, low, *rest)
+    )
     assert upscaler(pixels(1, 1, 3)).shape == (33, 33, 3)
     assert sum(work) < 200_000
 

@@ -11,7 +11,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from esrgan.errors import DeviceError
+from esrgan import devices
+from esrgan.errors import DeviceError, LostDeviceError
 from esrgan.inference import direct, tiling
 from esrgan.inference.tiling import Part, Tiling, estimate_memory
 from esrgan.models import Generator
@@ -121,6 +122,37 @@ def test_memory_is_freed_before_the_next_attempt(monkeypatch):
     assert alive == [[], []]
 
 
+@pytest.mark.parametrize("size", [(200, 120), (4, 4)])
+def test_out_of_memory_while_parts_are_finished_makes_them_smaller(monkeypatch, size):
+    """What is done with each part needs memory of its own; none of the failed attempt may be held."""
+    network, low, alive, lines = make_network(), torch.rand(1, 3, *size), [], []
+    real = tiling._upscale_tiles
+
+    def run(network, low, peak, used, kernels):
+        alive.append([each() for each in finished if each() is not None])
+        lines.append(used.lines)
+        yield from real(network, low, peak, used, kernels)
+
+    finished = []
+
+    def finish(pixels):
+        if pixels.numel():
+            finished.append(weakref.ref(pixels))
+            if len(lines) < 2:
+                raise torch.OutOfMemoryError
+        return pixels + 1
+
+    monkeypatch.setattr(tiling, "_upscale_tiles", run)
+    monkeypatch.setattr(tiling, "choose_tiling", lambda *_: Tiling(8))
+    high = torch.zeros(1, 3, 4 * size[0], 4 * size[1])
+    for part in tiling.upscale_tiled(network, low, finish=finish):
+        if part.pixels.numel():
+            part.copy_to(high)
+    assert lines in ([8, 4], [4, 2])
+    assert not any(alive)
+    torch.testing.assert_close(high - 1, upscale_whole(network, low), rtol=0, atol=1e-5)
+
+
 def test_out_of_memory_on_a_small_image_raises(monkeypatch):
     def read(*_):
         raise torch.OutOfMemoryError
@@ -183,6 +215,26 @@ def test_tiling_follows_the_free_memory_of_a_gpu(gpu):
     assert tiling.choose_tiling(network, 6000, 1000) == Tiling(lines=3)
     gpu(total, free=total // 2, reserved=10**8, allocated=10**8, fraction=(needed + 10**8 + 1) / total)
     assert tiling.choose_tiling(network, 6000, 1000) == Tiling(lines=3)
+
+
+@pytest.mark.parametrize("trial", ["CUDA error: unspecified launch failure", "CUDA out of memory", None])
+def test_an_error_that_ends_the_use_of_a_gpu_is_told_from_others(monkeypatch, gpu, trial):
+    text = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
+    gpu(10**12, free=10**12)
+    fail_until_small_enough(monkeypatch, lambda _: False, torch.AcceleratorError(text))
+
+    def try_gpu(_):
+        if trial:
+            raise torch.AcceleratorError(trial)
+
+    monkeypatch.setattr(devices, "_try", try_gpu)
+    is_lost = trial is not None and "memory" not in trial
+    expected = (
+        "cuda:0: the GPU failed (CUDA error: unspecified launch failure), and this process cannot use it any more"
+    )
+    with pytest.raises(LostDeviceError if is_lost else torch.AcceleratorError) as error:
+        list(tiling.upscale_tiled(make_network(), torch.zeros(1, 3, 200, 120)))
+    assert str(error.value) == (f"{expected}; start the program again" if is_lost else text)
 
 
 def test_bytes_are_sent_to_a_gpu_and_converted_there():

@@ -16,6 +16,7 @@ from esrgan.inference import network as network_module
 from esrgan.inference import upscale_image
 from esrgan.inference.samples import fill
 from esrgan.models import Generator, RRDBNet, SRVGGNetCompact
+from esrgan.video.pipeline import upscale_together
 from esrgan.weights import RRDBNetArchitecture, infer_architecture, load_generator, save_file
 from tests.helpers.models import make_model, pixels
 
@@ -598,3 +599,38 @@ def test_arrays_of_one_row_or_pixel_with_any_strides_are_upscaled(upscaler):
     fields["b"] = 0.25
     for image in (np.flipud(row), pixel[::-1, ::-1], fields["b"], np.flipud(row.astype(np.float32) / 255)):
         np.testing.assert_array_equal(upscaler(image), upscaler(image.copy()))
+
+
+@pytest.mark.parametrize("function", [(torch, "isfinite"), (torch.Tensor, "clamp"), (torch.Tensor, "round")])
+def test_out_of_memory_after_a_part_was_computed_is_survived(upscaler, monkeypatch, function):
+    image, real, calls = pixels(90, 60, 3), getattr(*function), []
+    expected = upscaler(image)
+
+    def fail_once(values, *arguments):
+        calls.append(values.numel())
+        if [count > 0 for count in calls].count(True) == 1 and calls[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(values, *arguments)
+
+    monkeypatch.setattr(*function, fail_once)
+    np.testing.assert_allclose(upscaler(image).astype(int), expected, atol=1)
+    frames = [image, image[::-1].copy()]
+    calls.clear()
+    made = upscale_together(upscaler, frames)
+    monkeypatch.undo()
+    np.testing.assert_allclose(made.astype(int), [upscaler(frame) for frame in frames], atol=1)
+
+
+@pytest.mark.parametrize("kind", ["network", "tensor"])
+def test_full_memory_is_reported_in_one_line(upscaler, monkeypatch, kind):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB. See\nhttps://pytorch.org")
+
+    if kind == "network":
+        monkeypatch.setattr(torch.nn.Module, "to", fail)
+        with pytest.raises(DeviceError, match=r"^cpu: not enough memory for the network; close other programs"):
+            Upscaler(upscaler.network, "cpu")
+    else:
+        monkeypatch.setattr(torch, "empty_like", fail)
+        with pytest.raises(DeviceError, match=r"^cpu: not enough memory for the output of 14×18 px; close"):
+            upscaler(torch.rand(1, 3, 9, 7))

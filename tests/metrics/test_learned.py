@@ -11,7 +11,7 @@ import torchmetrics
 import torchvision
 
 from esrgan import extras
-from esrgan.errors import WeightsError
+from esrgan.errors import DeviceError, WeightsError
 from esrgan.metrics import METRICS, learned
 from esrgan.metrics.learned import load_learned
 
@@ -283,3 +283,13 @@ def test_weights_only_variable_is_restored(torch_home, monkeypatch, before):
         monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", before)
     learned.LearnedMetric("lpips_alex", CPU)
     assert learned.os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD") == before
+
+
+def test_full_memory_is_reported_in_one_line(monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(learned, "_load_network", lambda *_: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(torch.nn.Module, "to", fail)
+    with pytest.raises(DeviceError, match=r"^cpu: not enough memory for the network of dists; close other programs"):
+        learned.LearnedMetric("dists", CPU)

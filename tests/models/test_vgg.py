@@ -170,6 +170,13 @@ def test_weights_of_another_shape_are_rejected(vgg11_state, shape):
     assert "another network" in message(error)
 
 
+def test_weights_that_are_not_finite_are_rejected(vgg11_state):
+    state = {name: value.clone() for name, value in vgg11_state.items()}
+    state["features.3.bias"][0] = math.nan
+    with pytest.raises(WeightsError, match=r"vgg11 weights: NaN or infinity in 1 of 4 tensors .*features\.3\.bias"):
+        VGGFeatures("vgg11", ["conv2_1"], state)
+
+
 def test_weights_of_another_vgg_are_rejected(vgg11_state):
     with pytest.raises(WeightsError) as error:
         VGGFeatures("vgg13", ["conv5_2"], vgg11_state)

@@ -189,6 +189,31 @@ def test_teacher_writes_pairs_and_resumes(tmp_path):
         assert low.shape == (12, 10, 3)
 
 
+@pytest.mark.slow
+def test_teacher_names_the_photographs_that_it_cannot_use(tmp_path):
+    original = photograph("coffee")[0]
+    half = np.full((40, 40, 1), 128, np.uint8)
+    for name, channels in (("a/1.png", 3), ("b/1.png", 4), ("b/1.bmp", 3)):
+        pixels = original[:40, :40] if channels == 3 else np.concatenate([original[:40, :40], half], 2)
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        images.write_pixels(tmp_path / "photos" / name, pixels)
+    command = [sys.executable, str(ROOT / "scripts/teacher.py")]
+    done = subprocess.run(
+        [*command, "esrgan-lite", "photos", "pairs", "--crops", "1"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout.split() == ["pairs/hr/a/1-0.png", "pairs/hr/b/1-0.png"]
+    assert done.stderr == "error: photos/b/1.png: its crops would have the names of those of photos/b/1.bmp\n"
+    (tmp_path / "photos/b/1.bmp").unlink()
+    done = subprocess.run([*command, "esrgan-lite", "photos", "rgb"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: photos/b/1.png: expected ")
+    model = make_model(tmp_path / "rgba.pth", channels=4)
+    done = subprocess.run([*command, str(model), "photos", "rgba"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert images.read_pixels(tmp_path / "rgba/lr/b/1-0.png", 4).shape[2] == 4
+
+
 def test_model_name_takes_precedence_over_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_model(tmp_path / "model.pth").rename("esrgan-lite-psnr")

@@ -12,7 +12,7 @@ import pytest
 from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.files import atomic_write
-from esrgan.training import loop, schedule
+from esrgan.training import checkpoint, loop, schedule
 from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, is_same_run, save_checkpoint
 from esrgan.weights import load_file, save_file
 from tests.helpers.runs import load_run_files, psnr_scores, read_records, run
@@ -67,8 +67,9 @@ def test_two_runs_started_in_one_second_have_different_names(tmp_path: Path, mon
     save_file(first.checkpoint("pretraining"), {"params": {}})
     second = RunFiles.new(tmp_path, 4)
     assert second.run != first.run
-    second.logs.mkdir(parents=True)  # the run has started but written no weights yet
     assert len({first.run, second.run, RunFiles.new(tmp_path, 4).run}) == 3
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # they look for the files before any of them writes one
+    assert len({RunFiles.new(tmp_path / "other", 4).run for _ in range(3)}) == 3
 
 
 def test_a_run_name_cannot_be_reused(tiny_config: Make, tmp_path: Path) -> None:
@@ -79,6 +80,26 @@ def test_a_run_name_cannot_be_reused(tiny_config: Make, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="already has a run named mine; choose another name, or resume it with "):
         run(config, tmp_path, stage="pretraining", max_steps=1, run_name="mine")
     assert read_records(tmp_path) == before
+
+
+@pytest.mark.parametrize("existing", ["test_RRDB_PSNR_x4.pth", "logs/test/log.jsonl"])
+@pytest.mark.parametrize("may_have_logs", [False, True])
+def test_a_run_name_in_another_case_is_refused(tmp_path: Path, existing: str, may_have_logs: bool) -> None:
+    """Windows and macOS would write both runs into the same files."""
+    (tmp_path / existing).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / existing).write_text("{}\n")
+    with pytest.raises(WeightsError, match=r"already has a run named test; .* with --run-name test --resume auto"):
+        RunFiles.new(tmp_path, 4, "Test", may_have_logs=may_have_logs)
+
+
+def test_a_run_that_logged_nothing_does_not_keep_its_name(tmp_path: Path) -> None:
+    log = tmp_path / "logs/mine/log.jsonl"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert RunFiles.new(tmp_path, 4, "mine").run == "mine"
+    log.write_text("{}\n")
+    with pytest.raises(WeightsError, match="already has a run named mine"):
+        RunFiles.new(tmp_path, 4, "mine")
 
 
 def test_a_run_whose_name_begins_like_another_is_another_run(tiny_config: Make, tmp_path: Path) -> None:
@@ -113,6 +134,19 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
         assert steps() == list(range(step, max(0, step - 3), -1))
     save_checkpoint(path, {"params": {}, "step": 6}, 1)
     assert steps() == [6]
+
+
+def test_a_checkpoint_that_stays_open_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(source: Path, target: Path) -> None:
+        error = PermissionError(13, "It is being used by another process", str(source), None, str(target))
+        error.winerror = 32
+        raise error
+
+    monkeypatch.setattr(checkpoint, "replace_file", deny)
+    path = tmp_path / "a_checkpoint.pth"
+    message = r"a_checkpoint\.pth: cannot be written: It is being used .*; close the program that has it open"
+    with pytest.raises(WeightsError, match=message):
+        save_checkpoint(path, {"params": {}}, 2)
 
 
 def test_the_newest_checkpoint_of_a_configuration_or_run_is_found(tmp_path: Path) -> None:
@@ -201,3 +235,42 @@ def test_a_file_written_before_positions_were_kept_is_resumed(tiny_config: Make,
     save_file(path, content)
     assert run(tiny_config(), tmp_path, resume=True, **options) is True
     assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["best"]["score"] < 99
+
+
+def test_a_run_is_known_by_its_newest_checkpoint(tmp_path: Path) -> None:
+    for stage, name in (("PSNR", "mine"), ("ESRGAN", "other")):  # the configuration was changed in between
+        save_file(tmp_path / f"r_RRDB_{stage}_x4_checkpoint.pth", {"checkpoint": {"config_name": name}})
+    assert find_newest_checkpoint(tmp_path, lambda content: content["checkpoint"]["config_name"] == "mine")[0] is None
+
+
+def test_a_checkpoint_that_is_renamed_during_the_search_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        save_file(tmp_path / f"{name}_RRDB_PSNR_x4_checkpoint.pth", {"checkpoint": {}})
+    original = Path.glob
+
+    def glob(self: Path, pattern: str) -> list[Path]:
+        found = list(original(self, pattern))
+        (tmp_path / "a_RRDB_PSNR_x4_checkpoint.pth").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob)
+    path, damaged = find_newest_checkpoint(tmp_path, lambda _: True)
+    assert (path, damaged) == (tmp_path / "b_RRDB_PSNR_x4_checkpoint.pth", [])
+
+
+def test_a_checkpoint_that_is_renamed_before_it_is_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        save_file(tmp_path / f"{name}_RRDB_PSNR_x4_checkpoint.pth", {"checkpoint": {}})
+    os.utime(tmp_path / "b_RRDB_PSNR_x4_checkpoint.pth", (0, 0))
+
+    def load(path: Path) -> dict[str, Any]:
+        (tmp_path / "a_RRDB_PSNR_x4_checkpoint.pth").unlink(missing_ok=True)
+        return load_file(path)
+
+    monkeypatch.setattr(checkpoint, "load_file", load)
+    path, damaged = find_newest_checkpoint(tmp_path, lambda _: True)
+    assert (path, damaged) == (tmp_path / "b_RRDB_PSNR_x4_checkpoint.pth", [])

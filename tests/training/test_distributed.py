@@ -14,14 +14,18 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch.distributed import Store, TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from esrgan.errors import EsrganError, LostProcessError
+from esrgan.models.vgg import torchvision_weights_path
 from esrgan.training import distributed, heartbeat
 from tests.helpers.runs import (
     OPTIONS_BEYOND_THE_PAPER,
@@ -318,8 +322,45 @@ def test_machines_with_different_images_or_configurations_are_reported(
     for each in results:
         last = each.output.splitlines()[-1]
         assert last.startswith(expected)
-        assert last.endswith("more; use the same configuration, options and images on all machines")
+        assert last.endswith("more; use the same configuration, options, images and VGG weights on all machines")
     assert not (folders[0] / "out").exists()
+
+
+def test_other_pixels_on_a_machine_are_a_warning(
+    make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
+) -> None:
+    folders = make_machines()
+    path = folders[1] / "data/Set5/GTmod12/3.png"
+    Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
+    results = run_ranks(folders, [write_config(), *COMMAND, "--stage", "pretraining", "--max-steps", "1"])
+    assert [each.code for each in results] == [0, 0], results
+    warnings = [line for line in results[0].output.splitlines() if line.startswith("warning: ")]
+    host = socket.gethostname()
+    start = f"warning: {host}: 1 image (first: {path}) or their LR images have other pixels than those of process 0 on "
+    assert [warning.startswith(start) for warning in warnings] == [True]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_machines_with_different_vgg_weights_are_reported(
+    make_machines: Callable[[], list[Path]],
+    write_config: Callable[..., str],
+    vgg11_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: bool,
+) -> None:
+    folders, state = make_machines(), torch.load(vgg11_weights)
+    monkeypatch.setenv("TORCH_HOME", "torch")
+    for folder, sign in zip(folders, (1, -1), strict=True):
+        path = folder / torchvision_weights_path("vgg11")
+        path.parent.mkdir(parents=True)
+        torch.save({name: sign * value for name, value in state.items()}, path)
+    if missing:
+        path.unlink()
+    options = {"vgg_type": "vgg11", "layer_weights": {"conv2_1": 1.0}, "optional": True}
+    results = run_ranks(folders, [write_config(perceptual_loss=options), *COMMAND])
+    assert [each.code for each in results] == [2, 2]
+    text = r"got VGG weights: [0-9a-f]{8} → " + ("none" if missing else "[0-9a-f]{8}")
+    assert re.search(text, results[0].output.splitlines()[-1]), results
 
 
 def test_processes_must_divide_the_batch_evenly(
@@ -390,6 +431,35 @@ def test_the_first_process_waits_until_all_have_read_its_text() -> None:
     second.stop()
 
 
+NCCL = "NCCL error in: /pytorch/NCCLUtils.cpp:94, {kind} (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9"
+
+
+def test_the_reason_of_nccl_is_shown() -> None:
+    reason = "Net: Call to recv from 10.77.0.2 failed : Connection refused"
+    text = (
+        f"{NCCL.format(kind='remote process exited')}\nncclRemoteError: A call failed. See it.\nLast error:\n{reason}"
+    )
+    with (
+        pytest.raises(LostProcessError, match=re.escape(f"cannot be reached ({reason});")),
+        distributed._translate_errors(),
+    ):
+        raise torch.distributed.DistBackendError(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 68.00 MiB"),
+        torch.distributed.DistBackendError(f"{NCCL}\nLast error:\nCuda failure 2 'out of memory'"),
+        torch.AcceleratorError("CUDA error: unspecified launch failure"),
+        torch.distributed.DistBackendError(f"{NCCL}\nLast error:\nCuda failure 700 'an illegal memory access'"),
+    ],
+)
+def test_an_error_of_this_process_is_not_blamed_on_another(error: RuntimeError) -> None:
+    with pytest.raises(type(error)), distributed._translate_errors():
+        raise error
+
+
 @pytest.mark.parametrize(("name", "current"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", [])])
 def test_the_chosen_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch, name: str, current: list[str]) -> None:
     """PyTorch pins memory through the current GPU, which would be the first one."""
@@ -398,3 +468,44 @@ def test_the_chosen_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(str(device)))
     with distributed.process_group(name) as device:
         assert (str(device), chosen) == (name, current)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"MASTER_ADDR": None},
+            "MASTER_ADDR: expected an address, got ''; start the processes with torchrun, or unset",
+        ),
+        ({"RANK": "", "WORLD_SIZE": ""}, "RANK: expected a number, got ''"),
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT: expected a number, got 'abc'"),
+        ({"RANK": "1"}, "RANK: expected less than WORLD_SIZE 1, got 1"),
+        ({"MASTER_PORT": "99999"}, "MASTER_ADDR 127.0.0.1, MASTER_PORT 99999: this process cannot listen there ("),
+        (
+            {"MASTER_ADDR": "nohost.invalid"},
+            "MASTER_ADDR nohost.invalid, MASTER_PORT 29511: this process cannot listen",
+        ),
+    ],
+)
+def test_a_wrong_environment_of_torchrun_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], text: str
+) -> None:
+    right = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    for name, value in (right | changes).items():
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
+    with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
+        pass
+    assert text in str(caught.value)
+
+
+def test_an_occupied_port_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        for name, value in (rank_environment(0, port) | {"TORCHELASTIC_USE_AGENT_STORE": "False"}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
+            pass
+    text = f"MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: this process cannot listen there ("
+    assert str(caught.value).startswith(text)
+    assert str(caught.value).endswith("; correct them, or choose a free port, on all machines")

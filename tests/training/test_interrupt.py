@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from esrgan import devices
 from esrgan.data import PatchDataset, cache_pairs, find_pairs, load_batches
-from esrgan.errors import TrainingError
+from esrgan.errors import DeviceError, TrainingError
 from esrgan.training import interrupt
 from tests.helpers.runs import after_step, find_differences, load_run_files, press_ctrl_c, run, train_main
 
@@ -35,6 +37,38 @@ def test_a_second_interrupt_ends_the_run_at_once(tiny_config: Make, tmp_path: Pa
         run(tiny_config(), tmp_path)
     assert not list(tmp_path.glob("*.pth"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_gpu_that_fails_ends_the_run_with_how_to_continue(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nFor debugging consider")
+
+    explain = interrupt.explain_failures
+    monkeypatch.setattr(interrupt, "explain_failures", lambda _: explain(torch.device("cuda:0")))
+    monkeypatch.setattr(devices, "_try", lambda _: fail())
+    with after_step("pretraining", 2, fail), pytest.raises(TrainingError) as error:
+        run(tiny_config(), tmp_path)
+    assert str(error.value) == (
+        "cuda:0: the GPU failed (CUDA error: unspecified launch failure), and this process cannot use it any more; "
+        "start the program again, with --resume auto to continue from the last checkpoint"
+    )
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("at", ["to", "requires_grad_"])
+def test_memory_that_is_full_at_the_start_is_reported_in_one_line(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, dry_run: bool
+) -> None:
+    """The networks do not fit, or the moving average, for which a stage copies the generator."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+
+    monkeypatch.setattr(torch.nn.Module, at, fail)
+    with pytest.raises(DeviceError, match=r"^cpu: not enough memory for training; close other programs"):
+        run(tiny_config(), tmp_path, dry_run=dry_run)
 
 
 def test_ctrl_c_ends_a_dry_run(tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

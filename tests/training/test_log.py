@@ -20,10 +20,11 @@ import pytest
 import torch
 from PIL import Image
 
+from esrgan import images
 from esrgan.config import Config
 from esrgan.config.schema import Logging
 from esrgan.console import show_messages
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, ImageError
 from esrgan.files import lock
 from esrgan.training import TrainOptions, train
 from esrgan.training.checkpoint import STAGE_LABELS, STAGES
@@ -185,6 +186,22 @@ def test_a_resumed_log_may_be_missing(tmp_path: Path) -> None:
     assert read_lines(tmp_path / "new") == []
 
 
+def test_a_panel_that_cannot_be_replaced_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On Windows a program that shows the previous one may keep it open."""
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise ImageError(f"{path}: cannot be written")
+
+    monkeypatch.setattr(images, "write_pixels", refuse)
+    log = open_log(tmp_path)
+    with show_messages():
+        log.add_image("training", "GAN-based", 1, np.zeros((4, 6, 3), np.uint8))
+    log.close()
+    assert capsys.readouterr().err == f"warning: {tmp_path / 'training.png'}: cannot be written; training continues\n"
+
+
 def test_an_unwritable_log_is_an_error_with_its_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EsrganError, match=f"{tmp_path}/file: expected a folder, got a file; choose another folder"):
@@ -267,6 +284,29 @@ def test_checking_wandb_offline_starts_no_process(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(wandb, "setup", lambda: pytest.fail("its process writes files, also in a dry run"))
     assert check_loggers(Logging(tensorboard=False, wandb="offline")).wandb == "offline"
+
+
+@pytest.mark.usefixtures("private_wandb")
+@pytest.mark.slow
+def test_a_project_that_wandb_refuses_is_an_error_before_anything_is_written(
+    tiny_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    config = Config.model_validate(tiny_config(logging={"wandb": "offline", "wandb_project": "my/proj"}))
+    with pytest.raises(EsrganError) as caught:
+        train(config, TrainOptions(out_dir=tmp_path / "out", run_name="first", device="cpu"))
+    assert str(caught.value).startswith("logging.wandb_project: ")
+    assert str(caught.value).endswith("; choose another name")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("private_wandb")
+@pytest.mark.slow
+def test_wandb_accepts_a_run_of_any_name(tmp_path: Path) -> None:
+    import wandb
+
+    open_log(tmp_path / "logs", run=" lr=1e-4:seed#1,'?;%", wandb="offline").close()
+    wandb.teardown()
+    assert list((tmp_path / "logs").glob("wandb/offline-run-*-lr=1e-4-seed-1-----*"))
 
 
 @pytest.mark.usefixtures("private_wandb")

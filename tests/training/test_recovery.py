@@ -19,7 +19,7 @@ from torch.distributed import TCPStore
 from esrgan.errors import TrainingError
 from esrgan.losses import ContentLoss, PerceptualLoss
 from esrgan.models import RRDBNet
-from esrgan.training import recovery, state
+from esrgan.training import recovery, setup, state
 from esrgan.training.ema import ExponentialMovingAverage
 from esrgan.training.recovery import Recovery, capture_state
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage
@@ -89,6 +89,28 @@ def test_a_skipped_step_is_counted_but_not_averaged(tiny_config: Make, tmp_path:
     assert all(all_finite(content) for content in load_run_files(tmp_path / "skipped").values())
 
 
+@pytest.mark.slow
+def test_an_overflow_in_float16_does_not_cost_the_files_of_an_epoch(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The scale of the loss grows until a gradient overflows; the weights are those before that step."""
+    update = Updater.update
+
+    def overflow(self: Updater, loss: Tensor, step: int, *rest: Any) -> Tensor:
+        if step in (5, 7):
+            self.parameters[0].grad.fill_(math.inf)  # type: ignore[union-attr]
+        return update(self, loss, step, *rest)
+
+    monkeypatch.setattr(Updater, "update", overflow)
+    monkeypatch.setattr(setup, "low_precision_dtype", lambda *_: torch.float16)
+    config = tiny_config(pretraining={"num_steps": 8})
+    options = {"stage": "pretraining", "autocast": True, "store_model_interval": 1, "checkpoint_interval": 1}
+    assert run(config, tmp_path, **options)
+    assert records_by_step(tmp_path, "train", "pretraining")[6]["skipped_steps"] == 1
+    assert {f"PSNR_x4_e{epoch}" for epoch in range(1, 5)} <= load_run_files(tmp_path).keys()
+    assert "diverged" not in capsys.readouterr().err
+
+
 # Back to the last good state
 
 
@@ -107,10 +129,11 @@ def test_bad_steps_roll_back_to_the_last_good_state(
     config = tiny_config(pretraining={"num_steps": 8}, validation_interval=100)
     with pytest.MonkeyPatch.context() as patch, bad_steps(3, 4, 5):
         patch.setattr(Recovery, "roll_back", roll_back)
-        assert run(config, tmp_path / "bad", stage="pretraining", checkpoint_interval=1) is True
+        assert run(config, tmp_path / "bad", stage="pretraining", checkpoint_interval=1, store_model_interval=1) is True
     line = "pretraining: every step from 4 to 6 diverged, the first with content_loss nan, gradient_norm nan on "
     out = capsys.readouterr().out
     assert line in out
+    assert out.count("the model of epoch 2 is not kept, because training diverged in its last step\n") == 1
     assert out.count("; rolled back to the weights of step 2 with 0.5 × the learning rate\n") == 1
     images = out.partition(line)[2].partition(";")[0].split(", ")
     assert len(images) == 2
@@ -201,6 +224,35 @@ def test_a_stage_that_ends_broken_saves_nothing(
     assert train_main(arguments) == 1
     assert "pretraining: the final generator produces no usable image; " in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.pth"))
+
+
+def test_a_stage_without_a_good_step_fails(tiny_config: Make, tmp_path: Path) -> None:
+    with bad_steps(*range(6)), pytest.raises(TrainingError) as caught:
+        run(tiny_config(), tmp_path, stage="pretraining")
+    text = str(caught.value)
+    assert "pretraining: every step from 1 to 6 diverged, the first with content_loss nan" in text
+    assert "; nothing was learned; lower pretraining.lr" in text
+    assert not list(tmp_path.glob("*_x4.pth"))
+
+
+def test_a_stage_that_ends_with_bad_steps_warns(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with bad_steps(1, 4, 5):
+        assert run(tiny_config(), tmp_path, stage="pretraining") is True
+    err = capsys.readouterr().err
+    assert "warning: pretraining: every step from 5 to 6 diverged" in err
+    assert err.endswith("; the model is that of step 4\n")
+
+
+@pytest.mark.usefixtures("early_rollback")
+def test_rollbacks_do_not_wait_for_log_lines(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(pretraining={"num_steps": 18}, logging={"interval": 100}, validation_interval=100)
+    with bad_steps(*range(4, 18)), pytest.raises(TrainingError, match=r"3 rollbacks to step 0 .* did not help"):
+        run(config, tmp_path, stage="pretraining")
+    assert "every step from 5 to 9 diverged" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("early_rollback")
@@ -312,7 +364,27 @@ def test_the_same_state_can_be_restored_repeatedly() -> None:
         assert find_differences(before, capture_state(stage, ema)) == ["/stage/generator_updater/rate_factor"]
     assert guard.rollbacks == 2
     guard.snapshot(2)
+    assert guard.rollbacks == 2  # no step has succeeded since
+    guard.add({"content_loss": torch.tensor(0.1)}, 2)
+    guard.snapshot(2)
     assert (guard.rollbacks, guard.good["step"]) == (0, 2)
+
+
+def test_only_a_gradient_that_overflows_leaves_weights_worth_saving() -> None:
+    stage, ema, batch = make_stage_and_batch()
+    guard, norm = Recovery(stage, ema, 0), torch.tensor(math.inf)
+    guard.add({"content_loss": torch.tensor(0.1), "g_gradient_norm": norm}, 1)
+    assert guard.is_healthy(*batch)
+    guard.snapshot(2)
+    assert guard.good["step"] == 0  # or a gradient that is never finite would not be noticed
+    guard.roll_back()
+    assert not guard.is_healthy(*batch)
+    guard.add({"content_loss": torch.tensor(0.1), "g_gradient_norm": norm}, 2)
+    assert not guard.is_healthy(*batch)
+    guard.add({"content_loss": torch.tensor(0.1), "g_gradient_norm": torch.tensor(1.0)}, 3)
+    assert guard.is_healthy(*batch)
+    guard.add({"content_loss": torch.tensor(0.1), "d_adversarial_loss": norm}, 4)
+    assert not guard.is_healthy(*batch)
 
 
 def test_a_finite_divergence_counts_as_bad() -> None:

@@ -207,6 +207,8 @@ def test_tensorboard_drops_later_steps_of_what_is_no_longer_logged(tiny_config: 
     run(tiny_config(logging=logging, keep_checkpoints=2), tmp_path, max_steps=4, **options)
     older = tmp_path / "r_RRDB_PSNR_x4_checkpoint_1.pth"  # of step 2
     config = tiny_config(logging=logging, pretraining={"val_datasets": []}, training={"val_datasets": []})
+    for path in tmp_path.glob("r_RRDB_ESRGAN_x4*.pth"):
+        path.unlink()  # otherwise the run would not begin this stage again
     (tmp_path / "logs/r/log.jsonl").write_text("")  # as if an attempt without TensorBoard had shortened it
     wait_for_next_second()
     with after_step("training", 1, kill), pytest.raises(Killed):
@@ -310,7 +312,8 @@ def test_a_run_started_from_a_file_resumes_from_its_checkpoint(
         assert run(tiny_config(), tmp_path, **options) is False
     assert f"{model}: " in capsys.readouterr().out
     assert run(tiny_config(), tmp_path, **options) is True
-    assert "checkpoint of training at step 2; resuming from there" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"checkpoint of training at step 2; resuming from there; {model} is not used, as the run has begun" in out
 
 
 @pytest.mark.parametrize(("damage", "named"), [("cut", True), ("flip", False)])
@@ -756,6 +759,25 @@ def test_a_loaded_checkpoint_never_takes_over_another_run(
         assert run(tiny_config(), tmp_path / folder, run_name="fork", **options) is True
         assert (tmp_path / folder / "fork_RRDB_PSNR_x4.pth").exists()
     assert (tmp_path / "a" / "mine_RRDB_PSNR_x4.pth").read_bytes() == original
+
+
+def test_a_finished_stage_is_never_begun_again(reference_run: Path, tiny_config: Make, tmp_path: Path) -> None:
+    out_dir = tmp_path / "out"
+    shutil.copytree(reference_run, out_dir)
+    (pretraining,) = out_dir.glob("*_PSNR_x4_checkpoint.pth")
+    before = {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()}
+    changed = tiny_config(training={"g_lr": 1e-2})
+    for config in (changed, tiny_config(pretraining={"num_steps": 8})):
+        with pytest.raises(WeightsError, match="this run would begin training again and replace its files"):
+            run(config, out_dir, load_checkpoint=pretraining)
+    assert {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()} == before
+    (gan,) = out_dir.glob("*_ESRGAN_x4_checkpoint.pth")
+    gan.unlink()
+    for stage in ("all", "training"):
+        with pytest.raises(WeightsError, match=r"_RRDB_ESRGAN_x4\.pth: this run would begin training again"):
+            run(tiny_config(), out_dir, resume=True, stage=stage)
+    assert run(changed, out_dir, load_checkpoint=pretraining, run_name="other", max_steps=1) is True
+    assert all(path.read_bytes() == content for path, content in before.items() if path != gan)
 
 
 @pytest.mark.slow

@@ -17,10 +17,10 @@ from esrgan.config import Config
 from esrgan.config.cross_checks import smallest_gan_image
 from esrgan.errors import DatasetError, EsrganError, Problem
 from esrgan.losses import ContentLoss
-from esrgan.training import TrainOptions, train
+from esrgan.training import TrainOptions, distributed, train
 from esrgan.training.inputs import find_images
 from esrgan.training.options import check_options
-from esrgan.training.setup import make_networks, make_stage
+from esrgan.training.setup import make_autocast, make_networks, make_stage
 from esrgan.training.stages import Autocast
 from esrgan.training.validation import Losses
 from tests.helpers.runs import find_differences, read_records, records_by_step, run
@@ -34,6 +34,23 @@ Make = Callable[..., dict[str, Any]]
 def first_content_loss(out_dir: Path) -> float:
     value: float = records_by_step(out_dir, "train", "pretraining")[1]["content_loss"]
     return value
+
+
+@pytest.mark.parametrize(("other", "chosen"), [(torch.float16, torch.float16), (torch.bfloat16, torch.bfloat16)])
+def test_all_processes_use_the_precision_that_each_of_them_has(
+    monkeypatch: pytest.MonkeyPatch, other: torch.dtype, chosen: torch.dtype
+) -> None:
+    """The loss is scaled only for float16, so gradients of different precisions would have different sizes."""
+    asked = []
+
+    def any_rank(flag: bool) -> bool:
+        asked.append(flag)
+        return flag or other == torch.float16
+
+    monkeypatch.setattr(distributed, "any_rank", any_rank)
+    assert make_autocast(Config(), CPU, low_precision=True).dtype == chosen
+    make_autocast(Config(), CPU, low_precision=False)  # takes part, although it may be refused later
+    assert asked == [False, False]
 
 
 @pytest.mark.parametrize(

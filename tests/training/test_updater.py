@@ -153,3 +153,27 @@ def test_pauses_and_bad_gradients_skip_an_update(scale_loss: bool, bad: bool, pa
     assert is_same == (bad or pause is True)
     # Only gradients that are not finite reduce the scale of the loss.
     assert updater.scaler.get_scale() == (scale / 2 if scale_loss and bad else scale)
+
+
+@pytest.mark.parametrize("reason", ["nothing", "pause", "gradient"])
+@pytest.mark.parametrize("scale_loss", [False, True])
+def test_mps_skips_updates_although_its_optimiser_cannot(
+    monkeypatch: pytest.MonkeyPatch, scale_loss: bool, reason: str
+) -> None:
+    network = torch.nn.Linear(2, 2)
+    updater = Updater(network, step_schedule(1e-3, 1, 1.0), (0.9, 0.99), scale_loss)
+    step = torch.optim.Adam.step
+
+    def step_without_flag(self: torch.optim.Adam) -> None:
+        assert not hasattr(self, "found_inf")  # PyTorch 2.11 might refuse it there
+        step(self)
+
+    updater.device = torch.device("mps")
+    monkeypatch.setattr(updater.optimizer, "step", step_without_flag.__get__(updater.optimizer))
+    for number in range(2):
+        before = parameters_to_vector(network.parameters()).clone()
+        updater.scaler.scale(network(torch.ones(2)).sum()).backward()  # type: ignore[no-untyped-call]
+        if reason == "gradient":
+            network.weight.grad = torch.full((2, 2), math.nan)
+        updater.update(torch.zeros(()), number, torch.tensor(reason == "pause"))
+        assert torch.equal(parameters_to_vector(network.parameters()), before) == (reason != "nothing")

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from esrgan import Upscaler, upscale_video
+from esrgan import Upscaler, files, upscale_video
 from esrgan.cli import video as video_command
 from esrgan.errors import EsrganError, VideoError
 from esrgan.video import VideoJob, VideoOptions, segments, upscale
@@ -189,6 +190,35 @@ def test_what_is_not_a_folder_of_segments_is_left_alone(upscaler, tmp_path, kind
     mine.write_text("precious")
     assert "move it away, or choose another -o" in message(upscaler, source, tmp_path / "b.mkv")
     assert mine.read_text() == "precious"
+
+
+def test_files_of_file_managers_are_no_other_files(upscaler, tmp_path):
+    place = tmp_path / "b.mkv.parts"
+    place.mkdir()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (place / name).touch()
+    make(upscaler, write_video(tmp_path / "a.mkv", pictures(2)), tmp_path / "b.mkv")
+    assert not place.exists()
+
+
+def test_segments_are_removed_where_open_files_cannot_be_deleted(upscaler, tmp_path, monkeypatch):
+    """On Windows; the lock is the only open file."""
+    opened, unlink, lock = [], Path.unlink, files.lock
+
+    def unlink_closed(path, **options):
+        if any(file.name == str(path) and not file.closed for file in opened):
+            raise PermissionError(13, "It is being used by another process", str(path))
+        unlink(path, **options)
+
+    def note(path, busy):
+        opened.append(lock(path, busy))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "unlink", unlink_closed)
+    monkeypatch.setattr(files, "lock", note)
+    make(upscaler, write_video(tmp_path / "a.mkv", pictures(2)), tmp_path / "b.mkv")
+    assert opened
+    assert not (tmp_path / "b.mkv.parts").exists()
 
 
 def test_damage_before_an_interruption_is_reported_at_the_end(upscaler, tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import pickle
@@ -6,6 +7,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -76,6 +78,15 @@ def test_safetensors_written_by_others_are_read(tmp_path):
     assert same_tensors(load_generator(path).state, STATE)
 
 
+def test_loaded_tensors_do_not_map_their_file(tmp_path):
+    """Windows replaces no file that is mapped."""
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file(STATE, path)
+    state = load_file(path)["params"]
+    path.write_bytes(bytes(path.stat().st_size))
+    assert same_tensors(state, STATE)
+
+
 @pytest.mark.parametrize("key", ["params", "params_ema", "state_dict", "model", "generator"])
 @pytest.mark.slow
 def test_metadata_of_safetensors_is_not_taken_for_weights(tmp_path, key):
@@ -101,10 +112,16 @@ def test_names_too_long_for_the_file_system_are_rejected(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", *SUFFIXES])
-def test_folders_are_rejected(tmp_path, suffix):
+def test_folders_are_rejected(tmp_path, suffix, monkeypatch):
     path = tmp_path / f"a{suffix}"
     path.mkdir()
     assert "folder" in load_error(path)
+
+    def deny(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", deny)  # as on Windows
+    assert "expected a weight file, got a folder; pass the file inside it" in load_error(path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -162,6 +162,68 @@ def test_averaged_weights_are_preferred(tmp_path):
     assert torch.equal(load_generator(path).state["conv_first.weight"], averaged["conv_first.weight"])
 
 
+@pytest.mark.parametrize("name", ["before_ema", "cinema_net", "schema", "net_no_ema"])
+def test_only_averaged_weights_of_the_same_network_are_preferred(tmp_path, name):
+    raw, averaged = random_state(tiny_architecture(), 0), random_state(tiny_architecture(), 1)
+    path = tmp_path / "a.pth"
+
+    def load(**networks):
+        torch.save({f"{key}.{name}": value for key, each in networks.items() for name, value in each.items()}, path)
+        return load_generator(path).state["conv_first.weight"]
+
+    assert torch.equal(load(**{name: raw, "net_ema": averaged}), averaged["conv_first.weight"])
+    with pytest.raises(WeightsError, match="expected one generator, got 2"):
+        load(**{name: raw, "netG": averaged})
+    other = random_state(tiny_architecture(rrdb_channels=8))
+    assert torch.equal(load(netG=raw, teacher_ema=other), raw["conv_first.weight"])
+    assert torch.equal(load(teacher_ema=other), other["conv_first.weight"])
+
+
+def layers(**shapes):
+    """Return convolutions by name; the values are (outputs, inputs)."""
+    weights = {f"{name}.weight": torch.ones(*shape, 3, 3) for name, shape in shapes.items()}
+    return weights | {f"{name}.bias": torch.ones(shape[0]) for name, shape in shapes.items()}
+
+
+SMALL = layers(**{"res.body.0": (3, 3), "res.body.2": (12, 3)})
+EDSR_BLOCKS = [{f"body.{i}.body.0": (8, 8), f"body.{i}.body.2": (8, 8)} for i in range(2)]
+EDSR_ENDS = {"head.0": (8, 3), "tail.0.0": (32, 8), "tail.1": (3, 8)}
+GENERATOR = {f"RRDB.{name}": value for name, value in random_state(tiny_architecture()).items()}
+COMPACT = {f"net.{name[4:]}": value for name, value in SMALL.items()}
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            GENERATOR | layers(**{"flowUpsamplerNet.layers.0": (3, 3)}),
+            r"a larger network: flow.* is outside its part RR",
+        ),
+        (COMPACT | layers(**{"post.0": (3, 3)}), r"a larger network: post.0.weight is outside its part net\."),
+        (SMALL | layers(head=(8, 3), tail=(3, 8)), "a larger network: head.weight"),
+        (layers(**EDSR_ENDS, **EDSR_BLOCKS[0]), "got EDSR; only"),
+        (layers(**EDSR_ENDS, **EDSR_BLOCKS[0], **EDSR_BLOCKS[1]), "got EDSR; only"),
+        (
+            layers(**{f"encoder.{i}.body.{j}": (3, 3) for i in range(2) for j in (0, 2)}, tail=(3, 3)),
+            "a larger network",
+        ),
+    ],
+)
+def test_a_part_of_a_larger_network_is_not_taken_for_a_generator(tmp_path, state, message):
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=message):
+        load_generator(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "name", ["netD.conv0", "net_d.conv0", "D.conv0", "perceptual_loss.vgg.0", "cri_pix.0", "lpips.lin"]
+)
+def test_what_trainers_save_with_a_generator_is_ignored(tmp_path, name):
+    for network in (GENERATOR, COMPACT):
+        torch.save({**network, **layers(**{name: (3, 3)}), "usm.kernel": torch.ones(9)}, tmp_path / "a.pth")
+        assert len(load_generator(tmp_path / "a.pth").state) == len(network)
+
+
 @pytest.mark.parametrize("key", ["generator", "netG", "net_g", "model", "params_ema"])
 def test_nested_state_dicts_are_found(tmp_path, key):
     architecture = tiny_architecture()

@@ -118,6 +118,13 @@ def test_a_reduction_survives_exports_and_blends(tmp_path, name, capsys):
     assert json.loads(facts)["outscale"] == 2
 
 
+def test_reducing_models_in_a_chain_work_one_after_the_other(tmp_path):
+    path = write_reduced(tmp_path / "a.param", TINY, 0.5)
+    image = np.linspace(0, 1, 8 * 6 * 3, dtype=np.float32).reshape(8, 6, 3)
+    once = Upscaler.from_file(path, "cpu", "exact")
+    np.testing.assert_array_equal(Upscaler.from_file([path, path], "cpu", "exact")(image), once(once(image)))
+
+
 def test_a_reduction_that_a_format_cannot_keep_is_named(tmp_path, capsys):
     path = write_reduced(tmp_path / "a.param", TINY, 0.5)
     out = tmp_path / "old.pth"

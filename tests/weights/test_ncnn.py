@@ -2,6 +2,7 @@
 
 import re
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esrgan.errors import WeightsError
-from esrgan.weights import RRDBNetArchitecture, load_generator
+from esrgan.export import export_ncnn
+from esrgan.weights import CompactArchitecture, RRDBNetArchitecture, load_generator, save_file
 from tests.helpers.weight_files import TINY, NcnnWriter, random_state
 
 STATE = random_state(TINY)
@@ -35,6 +37,33 @@ def error_after_edit(pair, old, new, count=1):
     assert re.search(old, text, re.MULTILINE)
     pair[0].write_text(re.sub(old, new, text, count=count, flags=re.MULTILINE), "utf-8")
     return error_text(pair[0])
+
+
+def test_layers_that_do_nothing_may_be_left_out(tmp_path):
+    architecture = CompactArchitecture(scale_factor=1, img_channels=3, num_feat=5, num_conv=1)
+    state = random_state(architecture)
+    save_file(tmp_path / "net.pth", {"params": state})
+    export_ncnn(load_generator(tmp_path / "net.pth"), tmp_path / "net.param")
+    text = (tmp_path / "net.param").read_text("utf-8")
+    lines = [line.split() for line in text.splitlines()[2:]]
+    for left_out in ({"PixelShuffle"}, {"Interp"}, {"PixelShuffle", "Interp"}):
+        kept, renamed = [], {}
+        for kind, name, *rest in lines:
+            words = [renamed.get(word, word) for word in rest]
+            if kind in left_out:
+                renamed[rest[3]] = words[2]
+            else:
+                kept.append(" ".join([kind, name, *words]))
+        (tmp_path / "net.param").write_text("\n".join(["7767517", f"{len(kept)} {len(kept)}", *kept, ""]), "utf-8")
+        assert load_generator(tmp_path / "net").architecture == architecture
+
+
+@pytest.mark.parametrize("convs", [3, 4, 5, 6])
+def test_esrgan_plus_of_any_depth_is_read_back(tmp_path, convs):
+    architecture = replace(TINY, plus=True, num_residual_blocks=convs)
+    save_file(tmp_path / "net.pth", {"params": random_state(architecture)})
+    export_ncnn(load_generator(tmp_path / "net.pth"), tmp_path / "net.param")
+    assert load_generator(tmp_path / "net.param").architecture == architecture
 
 
 @pytest.mark.parametrize("name", ["net.param", "net.bin", "net"])

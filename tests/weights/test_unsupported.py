@@ -7,6 +7,8 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +195,9 @@ BYTES = {
     "expected a weight file, got an HDF5 file, as written by Keras; save the model with PyTorch or as safetensors": (
         b"\x89HDF\r\n\x1a\n" + bytes(80)
     ),
+    "expected a weight file, got an OpenVINO model; use the PyTorch file it was made from": (
+        b'<?xml version="1.0" ?>\r\n<net name="m" version="11">'
+    ),
     "expected a weight file, got a GGUF file; use a PyTorch or safetensors file of the model": b"GGUF" + bytes(20),
     f"expected a weight file, got a gzip archive; {UNPACK}": b"\x1f\x8b\x08" + bytes(20),
     f"expected a weight file, got a 7-Zip archive; {UNPACK}": b"7z\xbc\xaf\x27\x1c" + bytes(20),
@@ -217,6 +222,37 @@ def test_other_file_types_are_named_in_the_error(tmp_path, message):
     path = tmp_path / "a.pth"
     path.write_bytes(BYTES[message])
     assert error_text(path) == message
+
+
+def test_pipes_and_devices_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.pth")
+    remedy = "save its content as a file first"
+    assert error_text(tmp_path / "a.pth") == f"expected a weight file, got a named pipe; {remedy}"
+    assert error_text(Path("/dev/zero")) == f"expected a weight file, got a device; {remedy}"
+
+
+def test_web_addresses_are_explained():
+    for address, remedy in {
+        "https://huggingface.co/o/n/resolve/main/x/4x.pth?download=true": "pass hf:o/n@main/x/4x.pth",
+        "http://example.org/4x.pth": "download it, and pass the file",
+    }.items():
+        assert error_text(Path(address)) == f"expected a weight file, got a web address; {remedy}"
+
+
+def test_pickles_of_state_dicts_are_told_how_to_be_saved(tmp_path):
+    for protocol in range(4):
+        for write in (pickle.dump, partial(torch.save, _use_new_zipfile_serialization=False)):
+            with (tmp_path / "a.pth").open("wb") as file:
+                write(STATE, file, **{"protocol" if write is pickle.dump else "pickle_protocol": protocol})
+            if write is pickle.dump or protocol < 2:
+                assert error_text(tmp_path / "a.pth").endswith("; save it again by torch.save without pickle_protocol")
+
+
+def test_names_of_wrapped_blocks_are_read(tmp_path):
+    for wrapper in ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"):
+        state = {f"{wrapper}.{name.replace('.rdb', f'.{wrapper}.rdb')}": value for name, value in STATE.items()}
+        torch.save({"params": state}, tmp_path / "a.pth")
+        assert load_generator(tmp_path / "a.pth").state.keys() == STATE.keys()
 
 
 def test_folders_are_reported_as_folders(tmp_path):
@@ -274,12 +310,17 @@ def test_a_bare_pickle_of_arrays_is_rejected(tmp_path):
         (lambda v: v.flatten(1).to_sparse_csr(), "sparse tensors"),
         (lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8), "quantised tensors"),
         (lambda v: v.to("meta"), "tensors without data"),
+        (lambda v: v.to(torch.uint8).view(torch.float4_e2m1fn_x2), "packed float4_e2m1fn_x2 numbers"),
     ],
 )
 @pytest.mark.parametrize("write", [lambda state, _: state, esrgan_old, earlier])
 def test_unsupported_tensor_kinds_are_rejected(tmp_path, change, kind, write):
     name = "body.1.rdb2.conv3.weight"
-    torch.save(write({**STATE, name: change(STATE[name])}, TINY), tmp_path / "a.pth")
+    state = write({**STATE, name: change(STATE[name])}, TINY)
+    if "float4" in kind:  # which torch.load does not read
+        safetensors.torch.save_file(state, tmp_path / "a.pth")
+    else:
+        torch.save(state, tmp_path / "a.pth")
     text = error_text(tmp_path / "a.pth")
     assert text.startswith(f"expected floating-point weights, got {kind} in body.1.rdb2.conv3.weight")
 
