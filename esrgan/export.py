@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor
 from esrgan.console import log, progress
 from esrgan.devices import exact_float32
 from esrgan.errors import EsrganError, Problem, WeightsError
-from esrgan.files import atomic_write, write_bytes, write_error
+from esrgan.files import atomic_write, check_temporary_folder, write_bytes, write_error
 from esrgan.models import Generator
 from esrgan.text import describe_error, one_line
 from esrgan.weight_formats import DIALECT_KEYS
@@ -25,6 +27,13 @@ from esrgan.weights.ncnn_writer import to_ncnn
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2}
 
 
+@contextmanager
+def _without_autocast() -> Iterator[None]:
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
+
+
+@_without_autocast()
 def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False, overwrite: bool = True) -> float:
     """Write an ONNX graph: ``low`` (B, C, H, W) in [0, 1] → ``high`` (B, C, scale·H, scale·W), for any B, H and W.
 
@@ -39,10 +48,11 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False, ov
         used for tracing.
 
     Raises:
-        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, or the file cannot
-            be written.
+        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, the file cannot be
+            written, or there is no folder for temporary files.
         ImportError: If the packages of ``esrgan[export]`` are not installed.
     """
+    check_temporary_folder()
     import onnxruntime
 
     path = Path(path)
@@ -74,6 +84,7 @@ def export_onnx(file: GeneratorFile, path: str | Path, *, half: bool = False, ov
     return difference
 
 
+@_without_autocast()
 def export_program(
     file: GeneratorFile,
     path: str | Path,
@@ -100,9 +111,10 @@ def export_program(
         The largest difference from the generator's output, for images of other sizes than the one used for tracing.
 
     Raises:
-        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, or the file cannot
-            be compiled or written.
+        EsrganError: If the difference exceeds ``TOLERANCE``, a weight exceeds the range of float16, the file cannot be
+            compiled or written, or there is no folder for temporary files.
     """
+    check_temporary_folder()
     path = Path(path)
     network, low, sizes = _prepare_trace(file, half)
     network, low = network.to(device or "cpu"), low.to(device or "cpu")

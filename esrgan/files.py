@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 import sys
+import tempfile
 import time
 import unicodedata
 import weakref
@@ -154,6 +155,18 @@ def cache_dir() -> Path:
     if path.parts[0] == "~":  # the system does not know this user
         raise EsrganError("no home folder found; set ESRGAN_CACHE to a folder for downloads")
     return path
+
+
+def check_temporary_folder() -> None:
+    """Check that there is a folder for temporary files, which some libraries need as soon as they are imported.
+
+    Raises:
+        EsrganError: If there is none.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise EsrganError("no folder for temporary files can be written; set TMPDIR to one that can") from error
 
 
 def check_output_path(path: Path) -> None:

@@ -45,6 +45,7 @@ def interpolate(psnr_state: dict[str, Tensor], gan_state: dict[str, Tensor], alp
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
+    alpha = float(alpha)  # 1 - alpha of a NumPy number would be rounded to its type
     if unpaired := sorted(psnr_state.keys() ^ gan_state.keys()):
         raise WeightsError(
             f"interpolation: expected two state dicts with the same names, got {len(unpaired)} in only one of them "
@@ -139,7 +140,8 @@ def mix(files: Sequence[GeneratorFile], shares: Sequence[float]) -> GeneratorFil
         raise ValueError(f"expected shares from 0 to 1 that sum to 1, got {', '.join(f'{x:g}' for x in shares)}")
     for other in files[1:]:
         _check_same_architecture(files[0], other)
-    return _make_blend(files, _weighted_sum([file.state for file in files], shares), None)
+    state = _weighted_sum([file.state for file in files], [float(share) for share in shares])
+    return _make_blend(files, state, None)
 
 
 def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageData:
@@ -159,6 +161,7 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
+    alpha = float(alpha)  # 1 - alpha of a NumPy number would be rounded to its type
     kinds = [(len(each.frames), each.frames[0].shape, str(each.frames[0].dtype)) for each in (psnr, gan)]
     if kinds[0] != kinds[1]:
         raise ValueError(
@@ -166,6 +169,9 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
         )
     frames = []
     for one, other in zip(psnr.frames, gan.frames, strict=True):
+        if alpha in (0, 1):  # 0 times infinity is NaN
+            frames.append((other if alpha else one).copy())
+            continue
         share: Any = alpha
         if gan.has_alpha:
             colours = gan.base_channels - 1
@@ -204,7 +210,8 @@ def _make_blend(files: Sequence[GeneratorFile], state: dict[str, Tensor], alpha:
 
 
 def _weighted_sum(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
-    first, *others = zip(states, shares, strict=True)
+    # A share of 0 is left out, because 0 times infinity is NaN.
+    first, *others = (pair for pair in zip(states, shares, strict=True) if pair[1])
     result = {name: first[1] * value for name, value in first[0].items()}
     for state, share in others:
         result = {name: value + share * state[name] for name, value in result.items()}

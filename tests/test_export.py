@@ -352,3 +352,11 @@ def test_wrong_result_is_not_written(tiny_model, tmp_path, monkeypatch):
     with pytest.raises(EsrganError, match="not written, because its outputs differ"):
         export_onnx(file, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.slow
+def test_autocast_of_the_caller_does_not_matter(tiny_model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert export_onnx(load_generator(tiny_model), tmp_path / "a.onnx") < 1e-4
+        assert export_program(load_generator(tiny_model), tmp_path / "a.pt2") < 1e-4

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from esrgan.cli import main
 from esrgan.errors import WeightsError
-from esrgan.interpolation import blend, interpolate, mix
+from esrgan.images import ImageData
+from esrgan.interpolation import blend, interpolate, interpolate_images, mix
 from esrgan.models import RRDBNet
 from esrgan.weights import load_generator, save_file
 from tests.helpers.weight_files import TINY as OTHER
@@ -193,3 +195,17 @@ def test_generators_of_two_residual_scalings_are_rejected(tmp_path):
     gan = write(tmp_path / "g.pth", GAN, "training", hparams={"generator": {"residual_scaling": 0.1}})
     with pytest.raises(WeightsError):
         blend(psnr, gan, 0.5).to_dict()
+
+
+def test_infinity_in_the_other_model_or_image_does_not_matter():
+    finite, infinite = {"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([math.inf, 3.0])}
+    assert equal(interpolate(finite, infinite, 0), finite)
+    assert equal(interpolate(infinite, finite, 1.0), finite)
+    one, other = (ImageData((np.array([[[value], [0.5]]], np.float32),)) for value in (1, math.inf))
+    for alpha, images in ((0.0, (one, other)), (1.0, (other, one))):
+        np.testing.assert_array_equal(interpolate_images(*images, alpha).frames[0], one.frames[0])
+
+
+def test_alpha_of_numpy_is_not_rounded():
+    alpha = np.float16(0.3)
+    assert equal(interpolate(PSNR, GAN, alpha), interpolate(PSNR, GAN, float(alpha)))

@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         from esrgan import images
         from esrgan.errors import EsrganError, LostDeviceError, Problem
         from esrgan.files import create_folder
+        from esrgan.images.image import profile_space
+        from esrgan.images.samples import drop_colour_if_grey
         from esrgan.inference import Upscaler, compare_models, is_output_file, plan_jobs
 
     if args.out_dir is not None and is_output_file(args.out_dir):
@@ -71,9 +73,14 @@ def run(args: argparse.Namespace) -> int:
                     raise EsrganError(job.obstacle)
                 arguments.check_overwrite([job.target], overwrite=args.overwrite)
                 report = functools.partial(shown.update, job, name=str(job.target))
-                sheet = compare_models(upscalers, images.read_image(job.source), report)
+                image = images.read_image(job.source)
+                frames = [compare_models(upscalers, image, report)]
+                if profile_space(image.icc_profile) == "GRAY":  # such a profile does not fit RGB
+                    frames = drop_colour_if_grey(frames)
+                sheet = images.ImageData(tuple(frames), icc_profile=image.icc_profile)
                 create_folder(job.target.parent)
-                images.write_image(job.target, images.ImageData((sheet,)), overwrite=args.overwrite)
+                for note in images.write_image(job.target, sheet, overwrite=args.overwrite):
+                    log.warning("%s: %s", job.target, note)
             except LostDeviceError:
                 raise
             except EsrganError as error:

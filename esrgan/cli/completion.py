@@ -17,7 +17,10 @@ EXAMPLES = """\
   esrgan completion zsh > ~/.zfunc/_esrgan"""
 
 # The argparse names of the arguments that accept a model or dataset, by name or as a file.
-_MODEL_ARGUMENTS = ("model", "models", "model_path", "psnr_model_path", "esrgan_model_path", "load_checkpoint", "mix")
+_MODEL_ARGUMENTS = (
+    *("model", "models", "model_path", "model_paths", "psnr_model_path", "esrgan_model_path"),
+    *("load_checkpoint", "mix"),
+)
 _DATASET_ARGUMENTS = ("dataset", "datasets")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from esrgan.cli import arguments, process
 from esrgan.cli.upscaling_options import OUTPUT_FORMATS
 from esrgan.extras import require_extra
+from esrgan.files import check_temporary_folder
 
 EXAMPLES = """\
   esrgan demo
@@ -60,21 +61,20 @@ def make_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     require_extra("demo")
+    check_temporary_folder()
     # Uploads and outputs are in this folder, so they are deleted when the command ends.
     with tempfile.TemporaryDirectory(prefix="esrgan-demo-", ignore_cleanup_errors=True) as folder:
         # Gradio reads these variables when it is imported; by default it would send analytics at the start.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         with process.importing():
             from esrgan.demo.models import DemoModels
-            from esrgan.demo.page import make_page, serve
+            from esrgan.demo.page import bracket, make_page, serve
 
         models = DemoModels(args.model_path, args.device)
         page = make_page(models, Path(folder), args.max_megapixels, OUTPUT_FORMATS)
-        serve(page, args.host, args.port, args.max_megapixels)
-        print(
-            f"http://{args.host}:{args.port}: {', '.join(models.labels)} on {models.device}; press Ctrl-C to stop",
-            flush=True,
-        )
+        serve(page, Path(folder), args.host, args.port, args.max_megapixels)
+        address = f"http://{bracket(args.host)}:{args.port}"
+        print(f"{address}: {', '.join(models.labels)} on {models.device}; press Ctrl-C to stop", flush=True)
         try:
             threading.Event().wait()
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from esrgan import machine
 from esrgan.cli import arguments, process
 from esrgan.errors import EsrganError
 from esrgan.extras import EXTRAS, missing_modules
-from esrgan.files import describe_path
+from esrgan.files import check_temporary_folder, describe_path
 from esrgan.text import describe_error, format_count, format_size, one_line
 
 EXAMPLES = """\
@@ -62,6 +63,11 @@ def _devices() -> Iterator[tuple[str, str]]:
     room = f"{format_size(machine.available_memory())} of {format_size(machine.memory_limit())} free"
     yield "cpu", f"{format_count(torch.get_num_threads(), 'thread')}, {room}, {precisions}"
     yield "limits", ", ".join(_limits())
+    try:
+        check_temporary_folder()
+        yield "temporary files", _describe_folder(Path(tempfile.gettempdir()))
+    except EsrganError as error:
+        yield "temporary files", str(error)
     for number in range(torch.cuda.device_count()):
         place = torch.device("cuda", number)
         name = "a GPU"
@@ -105,7 +111,10 @@ def _models() -> Iterator[tuple[str, str]]:
     from esrgan.pretrained import MODELS, downloads_dir, is_on_disk
 
     yield "by name", f"{', '.join(name for name in MODELS if is_on_disk(name))}; `esrgan models` lists all"
-    yield "downloads", _describe_folder(downloads_dir())
+    try:
+        yield "downloads", _describe_folder(downloads_dir())
+    except EsrganError as error:
+        yield "downloads", str(error)
     if "torchvision" in missing_modules("metrics"):
         yield "vgg, alexnet", "unknown without torchvision; pip install 'esrgan[metrics]'"
         return

@@ -48,7 +48,10 @@ def _list() -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\ndownloaded models are in {downloads_dir()}; run `esrgan models NAME` to download one")
+    try:
+        print(f"\ndownloaded models are in {downloads_dir()}; run `esrgan models NAME` to download one")
+    except EsrganError as error:
+        print(f"\n{error}")
     return process.OK
 
 

@@ -23,7 +23,9 @@ from esrgan.text import describe_error
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-_ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ENDING_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+]
 
 
 def versions() -> list[str]:
@@ -54,7 +56,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import modules in the block, quickly; Ctrl-C, SIGTERM and SIGHUP end the process immediately.
+    """Import modules in the block, quickly; signals that end commands do so immediately.
 
     A KeyboardInterrupt in the middle of an import may be turned into another error by the imported library. Garbage
     collection takes a fifth of the time of importing PyTorch and finds nothing, because modules stay.
@@ -129,8 +131,8 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
 
     Returns:
         The exit code: that of the command, 1 after a TrainingError or if standard output is closed, 2 after any other
-        EsrganError or if a package cannot be imported, 130 after Ctrl-C, SIGTERM or SIGHUP, which a closed terminal
-        sends.
+        EsrganError or if a package cannot be imported, 130 after Ctrl-C, SIGTERM, SIGHUP, which a closed terminal
+        sends, or SIGUSR1, which Slurm can send before its time limit.
     """
     _open_closed_streams()
     accept_any_text()
@@ -138,7 +140,8 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     args = parse_args(argv)
     keep_freed_memory()
     spinning.limit_spinning()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata, which our own messages name
+    # About damaged metadata, and weights that are refused; our own messages name both.
+    warnings.filterwarnings("ignore", module=r"PIL\.|torch\.(serialization|_utils|_weights_only_unpickler)$")
     try:
         with _replace_handler(signal.SIG_DFL, signal.default_int_handler), show_messages():
             code: int = command.run(args)

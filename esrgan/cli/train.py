@@ -153,7 +153,7 @@ def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int) -> int | None
         if number != signal.SIGINT:  # a terminal sends Ctrl-C to all processes, but other signals only arrive here
             launched.terminate()
 
-    handled = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    handled = [number for number in STOP_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     previous = {number: signal.signal(number, request) for number in handled}
     try:
         code = launched.wait()  # after a signal, the processes still write a checkpoint

@@ -144,11 +144,17 @@ def _connect_models(page: gr.Blocks, c: Components, models: ModelEvents, uploads
     fetching.failure(models.show_failure, None, c.fetched, **_AT_ONCE)
 
 
-def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
+def bracket(host: str) -> str:
+    """Return an address as it stands in URLs: one of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def serve(page: gr.Blocks, folder: Path, host: str, port: int, max_megapixels: float) -> None:
     """Start to serve a page in threads of this process, and return.
 
     Args:
         page: The page, as built by ``make_page``.
+        folder: The folder of ``make_page``.
         host: The address to listen on.
         port: The port to listen on.
         max_megapixels: Largest image that can be upscaled; limits the size of files to 16 bytes per pixel.
@@ -158,7 +164,7 @@ def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
     """
     try:
         page.launch(
-            server_name=host,
+            server_name=bracket(host),
             server_port=port,
             prevent_thread_lock=True,
             quiet=True,
@@ -167,7 +173,9 @@ def serve(page: gr.Blocks, host: str, port: int, max_megapixels: float) -> None:
             max_file_size=round(max_megapixels * 1e6) * MAX_BYTES_PER_PIXEL,
             css=CSS,
             footer_links=[],
-            allowed_paths=[str(EXAMPLE_IMAGES[0].parent)],
+            # Gradio refuses uploads with a dot at the beginning of their names elsewhere below the working directory.
+            allowed_paths=[str(EXAMPLE_IMAGES[0].parent), str(folder)],
         )
     except OSError as error:
-        raise EsrganError(f"{host}:{port}: cannot listen on this address; choose another --host or --port") from error
+        place = f"{bracket(host)}:{port}"
+        raise EsrganError(f"{place}: cannot listen on this address; choose another --host or --port") from error

@@ -19,7 +19,7 @@ ZIP_NAME = "upscaled.zip"
 RunProgress = Callable[[float, str], None]  # the fraction that is done, up to 1, and the name of the image
 
 
-class Stopped(BaseException):  # not an error of an image, which would not stop the rest
+class Stopped(BaseException):  # not an error that the visitor should see
     """Raised within a run when its visitor has stopped it or closed the page."""
 
 

@@ -64,9 +64,8 @@ def read_settings(components: Components, values: dict[Any, Any], max_pixels: in
         sizes = UpscaleOptions(**size)
     except ValueError as error:
         raise EsrganError(str(error)) from error
-    return Settings(
-        tuple(Path(file) for file in values[c.files] or ()), values[c.model], values[c.alpha], suffix, sizes, options
-    )
+    paths = tuple(dict.fromkeys(map(Path, values[c.files] or ())))  # Gradio keeps equal uploads in the same file
+    return Settings(paths, values[c.model], values[c.alpha], suffix, sizes, options)
 
 
 def _read_number(name: str, text: str | None) -> Any:

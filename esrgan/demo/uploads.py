@@ -15,6 +15,7 @@ from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.images import ImageData
 from esrgan.images.samples import peak_value
 from esrgan.inference import Upscaler
+from esrgan.inference.frames import scale_to_unit
 from esrgan.machine import obtainable_memory
 
 # Images beyond the limit of the page can be viewed and tried in parts if they are at most this many times larger. That
@@ -83,9 +84,9 @@ def inspect_upload(path: Path, max_pixels: int) -> Upload:
 
 @functools.lru_cache(MAX_CACHED_IMAGES)
 def read_upload(path: Path, max_pixels: int) -> ImageData:
-    """Read an upload; see ``inspect_upload``."""
+    """Read an upload to be shown, so float samples are scaled to 0–1; see ``inspect_upload``."""
     try:
-        return images.read_image(path, max_pixels * VIEW_FACTOR, obtainable_memory() // 5)
+        return scale_to_unit(images.read_image(path, max_pixels * VIEW_FACTOR, obtainable_memory() // 5))
     except EsrganError as error:
         raise ImageError(hide_folder(error)) from error
 

@@ -8,37 +8,40 @@ import html
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from esrgan import images
 from esrgan.images import ImageData
+from esrgan.images.samples import to_uint8
+from esrgan.inference.frames import scale_to_unit
 
 OVERVIEW_PX = 1280  # longest side of the views of a whole output, at most
 PREVIEW_PX = 960  # longest side of the view of an upload
-MAX_CACHED_VIEWS = 4  # whole images in memory: two inputs and their outputs
+MAX_CACHED_VIEWS = 2  # inputs in memory, each with its output
 MARK_WIDTH = 3  # of the white lines around the part and the black ones around these
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @functools.lru_cache(MAX_CACHED_VIEWS)
-def load_view(path: Path) -> Image.Image:
-    """Read the first frame of an image as browsers show it."""
-    return render(images.read_image(path))
+def load_views(source: Path, target: Path) -> tuple[Image.Image, Image.Image]:
+    """Read the first frames of an input and its output as browsers show them, float samples in the same range."""
+    low, high = images.read_image(source), images.read_image(target)
+    return render(scale_to_unit(low)), render(scale_to_unit(high, low))
 
 
 def forget() -> None:
     """Forget all images in memory."""
-    load_view.cache_clear()
+    load_views.cache_clear()
 
 
 def render(data: ImageData) -> Image.Image:
-    """Return the first frame of an image as browsers show it: in 8 bits, on white where it is transparent."""
-    frame = _to_uint8(data.frames[0][..., : data.base_channels])
+    """Return the first frame of an image as browsers show it: in 8 bits, on white where it is transparent.
+
+    Float samples are those that ``scale_to_unit`` returns.
+    """
+    frame = to_uint8(data.frames[0][..., : data.base_channels])
     image = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
     if image.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", image.size, "white")
@@ -50,7 +53,7 @@ def render(data: ImageData) -> Image.Image:
 
 def render_overview(source: Path, target: Path) -> tuple[Image.Image, Image.Image]:
     """Return the input, upscaled by bicubic interpolation, and the output, both resized to at most ``OVERVIEW_PX``."""
-    low, high = load_view(source), load_view(target)
+    low, high = load_views(source, target)
     factor = min(1, OVERVIEW_PX / max(high.size))
     size = (max(round(high.width * factor), 1), max(round(high.height * factor), 1))
     return low.resize(size, Image.Resampling.BICUBIC), high.resize(size, Image.Resampling.BICUBIC)
@@ -100,12 +103,3 @@ def _to_data_uri(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _to_uint8(frame: NDArray[Any]) -> NDArray[np.uint8]:
-    """Convert uint8, uint16 or float samples to uint8."""
-    if frame.dtype == np.uint16:
-        frame = frame >> 8
-    if frame.dtype == np.float32:
-        frame = (np.nan_to_num(frame).clip(0, 1) * 255).round()
-    return frame.astype(np.uint8, copy=False)

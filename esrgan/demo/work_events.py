@@ -151,7 +151,7 @@ class WorkEvents:
             comparison, size = None, (0, 0)
             if done.total == 1:
                 comparison = views.render_overview(done.source, done.download)
-                size = views.load_view(done.download).size
+                size = views.load_views(done.source, done.download)[1].size
             run.check()
             return done, comparison, done.download, describe_result(done, settings, size)
 
@@ -186,7 +186,7 @@ class WorkEvents:
             return ""
 
         def work() -> str:
-            low, high = views.load_view(done.source), views.load_view(done.download)
+            low, high = views.load_views(done.source, done.download)
             place = (low.height, low.width), (high.height, high.width)
             part = locate_part(*place, values[c.across] / 100, values[c.down] / 100)
             where = f"at {values[c.across]:g} % from the left, {values[c.down]:g} % from the top"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,12 @@ def search_images(paths: Iterable[str | Path], suffixes: Collection[str] = SUFFI
             and patterns stand for the files with one of the suffixes, sorted and without hidden files. Folders are
             searched to any depth, but symlinked folders are not followed.
         suffixes: Suffixes in lower case.
+
+    Raises:
+        TypeError: If ``paths`` is itself a path.
     """
+    if isinstance(paths, (str, os.PathLike)):
+        raise TypeError(f"expected a list of paths, got {paths!r}; put it in a list")
     result = ImageSearch()
     found: dict[Path, tuple[Path, Path]] = {}
     expected = "an image file or a folder with images"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ def _read(
         if (kind := describe_path(path)) in ("a folder", "a named pipe", "a socket", "a device"):
             remedy = "choose one of its files" if kind == "a folder" else "save the data to a file first"
             raise UnsupportedImageError(_READABLE, kind, remedy)
-        with path.open("rb") as file:
+        with _open(path) as file:
             head, suffix = file.read(detect.HEAD_BYTES), path.suffix.lower()
             file.seek(max(file.seek(0, os.SEEK_END) - len(detect.TGA_FOOTER), 0))
             name = detect.detect_format(head.ljust(32, b"\0"), file.read(), suffix)
@@ -162,6 +162,13 @@ def _read(
         raise ImageError(Problem(str(path), _READABLE, describe_error(error), remedy)) from error
     except Exception as error:  # libraries raise all kinds of exceptions for damaged files
         raise _damaged(path, vips.describe_vips_error(error)) from error
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except ValueError as error:
+        raise UnsupportedImageError(_READABLE, f"a name that no file can have ({error})", "check the path") from error
 
 
 def _damaged(path: Path, reason: str) -> ImageError:

@@ -28,6 +28,16 @@ def peak_value(dtype: np.dtype[Any]) -> float:
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
+def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Convert uint8, uint16 or float samples to uint8, with rounding; NaN becomes 0."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    result = np.empty(pixels.shape, np.uint8)
+    for block, source in zip(row_blocks(result), row_blocks(pixels), strict=True):
+        block[...] = np.rint(np.nan_to_num(source / peak_value(pixels.dtype)).clip(0, 1) * 255)
+    return result
+
+
 def row_blocks(pixels: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Yield views of consecutive rows that together have about ``BLOCK_SAMPLES`` samples."""
     rows = max(BLOCK_SAMPLES * len(pixels) // max(pixels.size, 1), 1)

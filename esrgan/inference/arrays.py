@@ -105,6 +105,14 @@ def _check_white(white: float) -> None:
         raise ValueError(f"expected float samples from 0 to 1, got samples up to {white:.4g}; {remedy}")
 
 
+def _to_tensor(image: NDArray[Any]) -> Tensor:
+    # PyTorch warns about read-only arrays, although it only reads here.
+    image = np.require(image, requirements=["C", "A", "W"])
+    # NumPy ignores the strides of axes of one pixel, but PyTorch refuses negative ones and parts of a sample.
+    usable = all(stride >= 0 and stride % image.itemsize == 0 for stride in image.strides)
+    return torch.from_numpy(image if usable else image.copy())
+
+
 class _Work:
     """How an image of a size is upscaled to another size.
 
@@ -149,8 +157,7 @@ class _Work:
         is_tintable = image.shape[2] >= 3 and not upscaler.is_colouriser and is_grey(image)
         if is_tintable and image.shape[2] == 3:
             image, colours = image[..., :1], min(colours, 1)
-        # PyTorch warns about read-only arrays, although it only reads here.
-        low = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        low = _to_tensor(image).permute(2, 0, 1)[None]
         peak = peak_value(image.dtype)
         size = high.shape[0] + 2 * self.top, high.shape[1] + 2 * self.left
         is_resized = size != upscaler.chain.computed_size((low.shape[2], low.shape[3]), self.margins)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.images import ImageData
-from esrgan.images.samples import peak_value
+from esrgan.images.samples import to_uint8
 from esrgan.images.sheet import make_contact_sheet
+from esrgan.inference.frames import scale_to_unit
 from esrgan.inference.tiling import ProgressCallback, subprogress
 from esrgan.inference.upscaler import Upscaler
 
@@ -24,7 +26,8 @@ def compare_models(
 
     Args:
         upscalers: The upscalers by their headings; they must keep colour and alpha apart, as is the default.
-        image: The image; only its first frame is shown, as 8-bit grey or RGB, with alpha.
+        image: The image; only its first frame is shown, as 8-bit grey or RGB, with alpha. Float samples outside 0 to 1
+            are scaled by their range in the whole file.
         progress: Called after each part of the work with the fraction that is done, up to 1.
 
     Returns:
@@ -38,11 +41,10 @@ def compare_models(
         >>> sheet.shape
         (436, 1208, 3)
     """
-    pixels = image.frames[0][..., : image.base_channels]
-    levels = pixels if pixels.dtype == np.uint8 else np.nan_to_num(pixels / peak_value(pixels.dtype)).clip(0, 1) * 255
-    pixels = np.rint(levels).astype(np.uint8)
+    pixels = to_uint8(scale_to_unit(image).frames[0][..., : image.base_channels])
     if pixels.shape[2] == 2:
         pixels = pixels[..., [0, 0, 0, 1]]
+    upscalers = {name: _fix_factor(upscaler, *pixels.shape[:2]) for name, upscaler in upscalers.items()}
     rows: list[list[NDArray[np.uint8]]] = []
     corners = list(_find_crops(pixels))
     total = len(corners) * len(upscalers)
@@ -54,11 +56,21 @@ def compare_models(
         for upscaler in upscalers.values():
             done = len(rows) * len(upscalers) + len(cells) - 1
             high = upscaler(low, subprogress(progress, done, total))
-            scale = high.shape[0] // low.shape[0]
-            y, x = (top - first) * scale, (left - second) * scale
-            cells.append(high[y : y + height * scale, x : x + width * scale])
+            scale = upscaler.options.outscale or upscaler.scale
+            y, x = round((top - first) * scale), round((left - second) * scale)
+            cells.append(high[y : y + max(round(height * scale), 1), x : x + max(round(width * scale), 1)])
         rows.append(cells)
     return make_contact_sheet(rows, ["input", *upscalers])
+
+
+def _fix_factor(upscaler: Upscaler, height: int, width: int) -> Upscaler:
+    """Return an upscaler that enlarges parts of an image by as much as the whole image."""
+    if not upscaler.options.has_size:
+        return upscaler
+    upscaler.count_steps(height, width)  # refuses impossible sizes
+    fixed = copy.copy(upscaler)
+    fixed.options = upscaler.options.with_outscale(max(upscaler.output_size(height, width)) / max(height, width))
+    return fixed
 
 
 def _find_crops(pixels: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ from esrgan.images.sidecars import copy_sidecars
 from esrgan.images.writing import least_file_size
 from esrgan.inference.frames import upscale_image
 from esrgan.inference.jobs import FileJob
+from esrgan.inference.options import to_number
 from esrgan.inference.upscaler import Upscaler
 from esrgan.machine import memory_limit, obtainable_memory
 from esrgan.text import describe_error, format_size
@@ -77,7 +78,7 @@ class FileOptions:
             upscales the files of a large folder in many calls does that once.
 
     Raises:
-        ValueError: If ``quality`` is out of range, or ``background`` is no colour.
+        ValueError: If ``quality`` or ``resolution`` is out of range, or ``background`` is no colour.
     """
 
     overwrite: bool = False
@@ -90,15 +91,21 @@ class FileOptions:
     keep_abandoned: bool = False
 
     def __post_init__(self) -> None:
-        if self.quality is not None and (self.quality != int(self.quality) or not 1 <= self.quality <= 100):
-            raise ValueError(f"quality: expected a whole number from 1 to 100, got {self.quality}")
+        quality, resolution = to_number(self.quality), to_number(self.resolution)
+        if quality is not None and (not isinstance(quality, int | float) or not 1 <= quality <= 100 or quality % 1):
+            raise ValueError(f"quality: expected a whole number from 1 to 100, got {quality!r}")
+        is_number = isinstance(resolution, int | float) and 1 <= resolution <= 65535
+        if not is_number and resolution not in ("keep", "scale"):
+            raise ValueError(f"resolution: expected keep, scale or a number from 1 to 65535, got {resolution!r}")
+        object.__setattr__(self, "quality", quality if quality is None else int(quality))
+        object.__setattr__(self, "resolution", resolution)
         if self.background is not None:
             parse_colour(self.background)
 
 
 def upscale_files(
     upscaler: Upscaler,
-    jobs: Sequence[FileJob],
+    jobs: Iterable[FileJob],
     options: FileOptions = FileOptions(),
     progress: FileProgressCallback = lambda *_: None,
 ) -> Iterator[FileResult]:
@@ -115,7 +122,8 @@ def upscale_files(
         jobs: The jobs, as returned by ``plan_jobs``.
         options: How to read inputs and write outputs.
         progress: Called with a job when its image is about to be upscaled, and after each part of it, and with the
-            fraction of that image that is done, from 0 to 1.
+            fraction of that image that is done, from 0 to 1. What it raises ends the work and is raised here, once the
+            output that is being written is complete.
 
     Yields:
         The result of each file as soon as it is known: first the files that cannot be written or are skipped, as far
@@ -133,6 +141,7 @@ def upscale_files(
         ...     print(result.job.target, result.error)
         upscaled/photo_sr.png None
     """
+    jobs = list(jobs)
     for folder in () if options.keep_abandoned else {job.target.parent for job in jobs}:
         files.remove_abandoned(folder)
     memory = obtainable_memory()
@@ -146,11 +155,26 @@ def upscale_files(
             ready.append(job)
         else:
             yield result
-    yield from _upscale_ready(upscaler, ready, options, progress, memory)
+    yield from _upscale_ready(upscaler, ready, options, _Report(progress), memory)
+
+
+class _Report:
+    """Calls the caller's callback; its errors are told from those of an image, which do not end the work."""
+
+    def __init__(self, progress: FileProgressCallback) -> None:
+        self.progress = progress
+        self.error: Exception | None = None
+
+    def __call__(self, job: FileJob, share: float) -> None:
+        try:
+            self.progress(job, share)
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def _upscale_ready(
-    upscaler: Upscaler, ready: Sequence[FileJob], options: FileOptions, progress: FileProgressCallback, memory: int
+    upscaler: Upscaler, ready: Sequence[FileJob], options: FileOptions, report: _Report, memory: int
 ) -> Iterator[FileResult]:
     """Upscale files one after the other, while the next one is read and the previous one is written."""
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:  # at the end they wait for their threads
@@ -172,11 +196,13 @@ def _upscale_ready(
                     if behind is not None and is_large:
                         yield _wait(*behind)
                         behind = None
-                    progress(job, 0.0)
-                    image = upscale_image(upscaler, image, functools.partial(progress, job))
+                    report(job, 0.0)
+                    image = upscale_image(upscaler, image, functools.partial(report, job))
                     writing = writer.submit(_write_output, job, image, options)
                 del image
             except Exception as error:
+                if error is report.error:
+                    raise
                 writing.set_exception(error)
             if behind is not None:
                 yield _wait(*behind)

@@ -52,7 +52,8 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
     """
     if upscaler.is_colouriser and image.base_channels < 3:
         image = replace(image, frames=tuple(samples.repeat_grey(frame) for frame in image.frames))
-    plan = _Plan(upscaler, image)
+    colours = image.base_channels - image.has_alpha
+    plan = _Plan(image, upscaler.options.transparency, sees_invisible=upscaler.processes_alpha_with(colours))
     plain = copy.copy(upscaler)  # for bands that are not colours
     plain.options = replace(upscaler.options, color_fix=None)
     frames = []
@@ -81,6 +82,29 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
     return replace(image, frames=tuple(frames), notes=tuple(notes))
 
 
+def scale_to_unit(image: ImageData, like: ImageData | None = None) -> ImageData:
+    """Return an image to be shown: float samples scaled to 0–1 as ``upscale_image`` does; without data they are NaN.
+
+    Args:
+        image: The image; other than with float samples, it is returned unchanged.
+        like: The image whose ranges to use instead of its own, such as the input of which ``image`` is the output.
+    """
+    if image.frames[0].dtype != np.float32:
+        return image
+    plan = _Plan(image)
+    ranges = plan.ranges if like is None or like.frames[0].dtype != np.float32 else _Plan(like).ranges
+    frames = []
+    for frame, masks in zip(image.frames, plan.missing, strict=True):
+        unit = frame.copy()
+        for band, limits, missing in zip(plan.bands, ranges, masks, strict=False):  # outputs may lack alpha
+            if limits is not None:
+                unit[..., band] = samples.to_unit(unit[..., band], *limits)
+            if missing is not None:
+                unit[..., band][missing] = np.nan
+        frames.append(unit)
+    return replace(image, frames=tuple(frames), no_data=None)
+
+
 class _Plan:
     """What has to be done with the samples of an image before and after the network.
 
@@ -91,16 +115,16 @@ class _Plan:
         ranges: For each band, the range from which it is scaled to 0–1; None if it needs no scaling.
     """
 
-    def __init__(self, upscaler: Upscaler, image: ImageData) -> None:
+    def __init__(self, image: ImageData, transparency: str = "colour", *, sees_invisible: bool = False) -> None:
         self.image, self.base = image, image.base_channels
         self.colours = self.base - image.has_alpha
         singles = [slice(band, band + 1) for band in range(self.colours, image.frames[0].shape[2])]
         self.bands = [slice(0, self.colours), *singles]
-        self.sees_alpha = image.has_alpha and upscaler.options.transparency != "data"
+        self.sees_alpha = image.has_alpha and transparency != "data"
         self.passes = [slice(0, self.base), *singles[1:]] if self.sees_alpha else self.bands
-        self.is_hard = self.sees_alpha and upscaler.options.transparency == "hard"
+        self.is_hard = self.sees_alpha and transparency == "hard"
         # A network with four channels was trained with the colours of invisible pixels.
-        self.ignores_invisible = self.sees_alpha and not upscaler.processes_alpha_with(self.colours)
+        self.ignores_invisible = self.sees_alpha and not sees_invisible
         self.missing = [
             [samples.find_missing(frame[..., band], self._no_data(band)) for band in self.bands]
             for frame in image.frames

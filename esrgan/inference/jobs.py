@@ -17,6 +17,7 @@ from esrgan.images.find import FAMILIAR_SUFFIXES
 from esrgan.images.formats import format_for_suffix
 
 OUTPUT_ENDING = "_sr"  # appended to the stem of each output's name
+_ANY_SUFFIX = ".any"  # stands for all; without a suffix, ``..png`` would have no name
 Location = TypeVar("Location", Path, str)
 
 
@@ -53,7 +54,7 @@ class FileJob(Job[Path]):
 
 
 def plan_jobs(
-    paths: Sequence[str], out: Path | None, suffix: str | None = None, ending: str = OUTPUT_ENDING
+    paths: Sequence[str | Path], out: str | Path | None, suffix: str | None = None, ending: str = OUTPUT_ENDING
 ) -> tuple[list[FileJob], dict[Path, str]]:
     """Find the images and choose their outputs: ``<stem><ending><suffix>``, next to each input or in ``out``.
 
@@ -75,7 +76,9 @@ def plan_jobs(
 
     Raises:
         ImageError: If no path matches an image, or ``out`` is a file and does not fit the inputs.
+        TypeError: If ``paths`` is itself a path.
     """
+    out = None if out is None else Path(out)
     search = images.search_images(paths, images.SUFFIXES)
     if search.problems and not search.files:
         raise ImageError(search.problems)
@@ -95,10 +98,10 @@ def is_output_file(out: Path) -> bool:
     return out.suffix.lower() in images.SUFFIXES | FAMILIAR_SUFFIXES and not out.is_dir()
 
 
-def _find_only_file(paths: Sequence[str], out: Path, suffix: str | None) -> Path:
+def _find_only_file(paths: Sequence[str | Path], out: Path, suffix: str | None) -> Path:
     """Return the only input, whose output is the file ``out``."""
-    if len(paths) > 1 or not expand_user(paths[0]).is_file():
-        got = "several inputs" if len(paths) > 1 else "a folder or pattern"
+    if len(paths) != 1 or not expand_user(paths[0]).is_file():
+        got = "several inputs" if len(paths) > 1 else "a folder or pattern" if paths else "no input"
         remedy = f"choose a folder for the outputs, or create one named {out.name} first"
         raise ImageError(Problem(str(out), "a single input file for this output file", got, remedy))
     if suffix is not None and format_for_suffix(Path(f"x{suffix}")) != format_for_suffix(out):
@@ -157,13 +160,13 @@ class _Naming:
             folder = _resolve(source.parent)
             asked_for = _resolve(source.parents[len(self.relative_paths[source].parts) - 1])
             is_in_out = out in (folder, *folder.parents) and out not in (asked_for, *asked_for.parents)
-            if is_in_out or self._identity(source.with_name(source.stem)) in outputs:
+            if is_in_out or self._identity(source.with_suffix(_ANY_SUFFIX)) in outputs:
                 yield source
                 continue
             for stem, ending in itertools.product((source.stem, source.name), {self.ending, OUTPUT_ENDING} - {""}):
-                outputs.add(self._identity(self._target(source, stem, ending).with_suffix("")))
+                outputs.add(self._identity(self._target(source, stem, ending).with_suffix(_ANY_SUFFIX)))
                 if ending == OUTPUT_ENDING:  # of a run that wrote next to its inputs
-                    outputs.add(self._identity(source.with_name(f"{stem}{ending}")))
+                    outputs.add(self._identity(source.with_name(f"{stem}{ending}{_ANY_SUFFIX}")))
 
     def find_possible_outputs(self, earlier_outputs: Collection[Path]) -> Iterator[Path]:
         """Yield the images that are where their own output would be, and where that of another image would be too.

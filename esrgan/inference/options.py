@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from esrgan.errors import EsrganError
 from esrgan.text import one_line
@@ -14,6 +17,11 @@ COLOR_FIXES = ("mean", "low")
 MAX_FACTOR = 64
 MAX_SIZE = 1_000_000_000  # of a side in pixels, or of an area in megapixels; images are limited elsewhere
 _SIZES = ("outscale", "width", "height", "long_side", "megapixels")
+
+
+def to_number(value: Any) -> Any:
+    """Return a number of NumPy, which may have few bits and overflow, as one of Python; others stay."""
+    return value.item() if isinstance(value, np.number) else value
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,9 @@ class UpscaleOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.self_ensemble, bool):
             raise ValueError(f"self_ensemble: expected True or False, got {self.self_ensemble!r}")
-        sizes = {name: value for name in _SIZES if (value := getattr(self, name)) is not None}
+        sizes = {name: to_number(value) for name in _SIZES if (value := getattr(self, name)) is not None}
         for name, value in sizes.items():
+            object.__setattr__(self, name, value)
             kind: type = numbers.Real if name in ("outscale", "megapixels") else numbers.Integral
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise ValueError(f"{name}: expected {'a' if kind is numbers.Real else 'a whole'} number, got {value!r}")
@@ -84,6 +93,10 @@ class UpscaleOptions:
         """Whether the image is repeated to the left and right, and above and below."""
         return self.seamless in ("wrap", "wrap-x"), self.seamless in ("wrap", "wrap-y")
 
+    def with_outscale(self, factor: float) -> UpscaleOptions:
+        """Return the same options with another size."""
+        return replace(self, outscale=factor, width=None, height=None, long_side=None, megapixels=None)
+
     def output_size(self, height: int, width: int, scale: float) -> tuple[int, int]:
         """Return the height and width of the output for an image of a size in pixels.
 
@@ -92,6 +105,7 @@ class UpscaleOptions:
             width: Width of the image.
             scale: The factor if no size is set.
         """
+        height, width = int(height), int(width)
         factor = scale
         if self.outscale is not None:
             factor = self.outscale

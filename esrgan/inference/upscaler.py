@@ -42,7 +42,8 @@ class Upscaler:
         dtype: Precision of the networks' trunks, which are most of the work; bfloat16 is also that of the convolutions
             that upsample. Everything else is computed in float32, because rounding errors are most visible there.
         winograd: Compute float32 on the CPU by Winograd's algorithm, which takes about half the time. Without it, the
-            result is bit for bit that of the network for the whole image; with it, it differs by rounding.
+            result is bit for bit that of the network in ``channels_last`` for the whole image; with it, or in another
+            layout, it differs by rounding.
         factors: By how much the output of each network is larger than its input, if it is reduced as a last layer of
             some ncnn files does it: by bicubic interpolation without antialiasing. None reduces none.
         **options: Those of ``UpscaleOptions``. A size replaces the reduction by the last network. If it is not that of
@@ -116,9 +117,10 @@ class Upscaler:
                 ``hf:owner/name``, as in ``esrgan.weights.load_generator``; a generator that is already loaded; or a
                 list of these. The default is the bundled GAN model.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "exact" is float32, on the CPU bit for bit as for the whole image; "fp32" is float32, by
-                Winograd's algorithm on CPUs where that is faster; "bf16" and "fp16" compute trunks in half precision.
-                "auto" is the fastest that is exact to the eye: fp16 on a CUDA GPU, and fp32 on other devices.
+            precision: "exact" is float32, on the CPU bit for bit as for the whole image in ``channels_last``; "fp32" is
+                float32, by Winograd's algorithm on CPUs where that is faster; "bf16" and "fp16" compute trunks in half
+                precision. "auto" is the fastest that is exact to the eye: fp16 on a CUDA GPU, and fp32 on other
+                devices.
             **options: Those of ``UpscaleOptions``. The last layer of some ncnn files reduces the output; a size
                 replaces the factor of the last model.
 

@@ -62,7 +62,8 @@ class Generator(nn.Module):
         factor = self.unshuffle_factor
         if factor == 1:
             return low
-        right, bottom = -low.shape[3] % factor, -low.shape[2] % factor
+        # torch.compile cannot take the remainder of a negative size.
+        right, bottom = ((factor - size % factor) % factor for size in (low.shape[3], low.shape[2]))
         return F.pixel_unshuffle(F.pad(low, (0, right, 0, bottom), mode="replicate"), factor)
 
     def _run_trunk(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from esrgan.download import Download, download
 from esrgan.errors import DownloadError, EsrganError, Problem, WeightsError
+from esrgan.files import check_temporary_folder
 from esrgan.models import winograd
 from esrgan.text import one_line
 
@@ -42,8 +43,10 @@ def _import_torchvision() -> Any:
     """Return torchvision. The import takes seconds, and upscaling does not need it.
 
     Raises:
-        EsrganError: If it was built for another PyTorch, as for CUDA when PyTorch is for CPUs.
+        EsrganError: If it was built for another PyTorch, as for CUDA when PyTorch is for CPUs, or it finds no folder
+            for temporary files.
     """
+    check_temporary_folder()
     try:
         import torchvision
     except RuntimeError as error:
@@ -147,8 +150,15 @@ class VGGFeatures(nn.Module):
 
 
 def torchvision_weights_path(network: str) -> Path:
-    """Return the path of torchvision's ImageNet weights in torch.hub's cache for a network such as "vgg19"."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(torchvision_weights_url(network)).name
+    """Return the path of torchvision's ImageNet weights in torch.hub's cache for a network such as "vgg19".
+
+    Raises:
+        EsrganError: If $TORCH_HOME is not set and there is no home folder.
+    """
+    folder = Path(torch.hub.get_dir())
+    if folder.parts[0] == "~":  # the system does not know this user
+        raise EsrganError("no home folder found; set TORCH_HOME to a folder for weights of PyTorch")
+    return folder / "checkpoints" / Path(torchvision_weights_url(network)).name
 
 
 def torchvision_weights_url(network: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esrgan import hub
-from esrgan.errors import DownloadError, WeightsError
+from esrgan.errors import DownloadError, EsrganError, WeightsError
 from esrgan.files import cache_dir, expand_user
 from esrgan.text import did_you_mean
 
@@ -187,7 +187,10 @@ def _model_path(name: str) -> Path:
 
 def is_on_disk(name: str) -> bool:
     """Return whether the file of a named model exists on this machine."""
-    return os.path.isfile(_model_path(name))  # noqa: PTH113  Path.is_file() raises in a folder without access
+    try:
+        return os.path.isfile(_model_path(name))  # noqa: PTH113  Path.is_file() raises in a folder without access
+    except EsrganError:  # without a home folder there are no downloads
+        return False
 
 
 def resolve(model: str | os.PathLike[str]) -> Path:

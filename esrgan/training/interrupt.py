@@ -36,7 +36,9 @@ def interruptible() -> Iterator[None]:
 
     A validation is aborted and repeated on resume. A second Ctrl-C ends the process at once. Other signals may be
     repeated: a closed terminal and torchrun send theirs more than once. Signals that were ignored when the process
-    started stay ignored, as ``nohup`` asks for SIGHUP.
+    started stay ignored, as ``nohup`` asks for SIGHUP. Handlers of libraries in C stay too, because Python cannot put
+    them back. That shows only for those that are older than Python, so SIGUSR1, for which ``faulthandler`` and others
+    set newer ones, counts only where it interrupts: in commands.
     """
     _requested.clear()
     if threading.current_thread() is not threading.main_thread():
@@ -48,10 +50,9 @@ def interruptible() -> Iterator[None]:
         if number == signal.SIGINT:
             signal.signal(number, previous[signal.SIGINT])
 
-    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number, handler in previous.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, handle)
+    previous = {number: handler for number in STOP_SIGNALS if _may_replace(number, handler := signal.getsignal(number))}
+    for number in previous:
+        signal.signal(number, handle)
     try:
         yield
     except Interrupted:
@@ -63,6 +64,12 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _may_replace(number: int, handler: object) -> bool:
+    if number == getattr(signal, "SIGUSR1", None):
+        return handler is signal.default_int_handler
+    return handler not in (signal.SIG_IGN, None)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from esrgan.config import Config
 from esrgan.console import hold_lines, log, progress, show_messages
 from esrgan.devices import benchmark_convolutions, explain_lack_of_memory
-from esrgan.errors import TrainingError
+from esrgan.errors import EsrganError, TrainingError
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
@@ -60,6 +60,8 @@ def train(config: Config, options: TrainOptions) -> bool:
         pretraining is done: saved_models/tiny_RRDB_PSNR_x4.pth
         True
     """
+    if not isinstance(config, Config):
+        raise EsrganError(f"config: expected a Config, got {type(config).__name__}; read a file with load_config")
     check_options(options)
     with (
         show_messages(),

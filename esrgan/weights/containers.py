@@ -7,7 +7,6 @@ import json
 import pickle
 import re
 import tarfile
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -302,8 +301,9 @@ def _parse_json(text: str) -> Any:
 
 def _load_torch(path: Path) -> Any:
     try:
-        # With a file name PyTorch would judge by its suffix. It warns about content that is refused below anyway.
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+        # With a file name PyTorch would judge by its suffix. Its warnings are left to the program: Python cannot
+        # ignore them in only one thread.
+        with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))

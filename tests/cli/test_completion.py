@@ -23,6 +23,7 @@ from esrgan.pretrained import MODELS
             ["esrgan", "inference", "-m", "esr"],
             {"esr.pth"} | {name for name in MODELS if name.startswith("esr")},
         ),
+        (["esrgan", "compare", "-m", "esrgan-l"], {"esrgan-lite", "esrgan-lite-psnr"}),
         (["esrgan", "export", "esrgan-l"], {"esrgan-lite", "esrgan-lite-psnr"}),
         (["esrgan", "export", "--names", "e"], {"esrgan-new", "esrgan-old", "earlier"}),
         (["esrgan", "interpolate", "--images", "model.pth", "i/o"], {"i/one.png"}),

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -129,3 +130,25 @@ def test_doctor_names_a_torchvision_for_another_pytorch(tmp_path, capsys, monkey
         "expected a build for PyTorch .*, got another one .operator torchvision::nms does not exist.; reinstall both"
     )
     assert re.search(f"  vgg19 .*for the perceptual loss: torchvision: {found}", capsys.readouterr().out)
+
+
+def test_doctor_reports_that_there_is_no_temporary_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    assert main(["doctor", "--data-root", str(tmp_path)]) == 0
+    problem = "no folder for temporary files can be written; set TMPDIR to one that can"
+    assert f"temporary files      {problem}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["demo"], ["export", "esrgan-compact", "a.onnx"], ["export", "esrgan-compact", "a.pt2"]]
+)
+def test_commands_that_need_temporary_files_name_the_remedy(tmp_path, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("esrgan.extras.missing_modules", lambda _: [])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    assert main(arguments) == 2
+    assert (
+        capsys.readouterr().err == "error: no folder for temporary files can be written; set TMPDIR to one that can\n"
+    )

@@ -49,6 +49,14 @@ sys.addaudithook(note)
 """
 
 
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 def photograph(path, size=(120, 90), **options):
     """Write an image that resembles a photograph, in the format of the suffix."""
     blots = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -142,7 +150,9 @@ def server(tmp_path_factory):
     for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
         environment.pop(name, None)
     log = (folder / "log").open("w+")
-    process = subprocess.Popen([sys.executable, *map(str, command)], env=environment, stdout=log, stderr=log)
+    command = [sys.executable, *map(str, command)]
+    # In a working directory above the uploads, as in a container that starts in its root.
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
     url = f"http://127.0.0.1:{port}"
     try:
         until = time.monotonic() + TIMEOUT_S
@@ -231,6 +241,8 @@ def test_bad_uploads_get_one_line_and_serving_continues(client, server, tmp_path
         ([], {}, "there is no image yet"),
         ([good], {"alpha": 0.5}, "has no PSNR-oriented model"),
         ([good], {"quality": "0"}, "quality: expected a whole number from 1 to 100, got 0"),
+        ([good], {"quality": "1e400"}, "quality: expected a whole number from 1 to 100, got inf"),
+        ([good], {"quality": "nan"}, "quality: expected a whole number from 1 to 100, got nan"),
         ([good], {"quality": "50.5"}, "quality: expected a whole number from 1 to 100, got 50.5"),
         (
             [good],
@@ -250,6 +262,44 @@ def test_bad_uploads_get_one_line_and_serving_continues(client, server, tmp_path
     with zipfile.ZipFile(result) as archive:
         assert archive.namelist() == ["good_sr.png"]
     assert "Traceback" not in (server.folder / "log").read_text()
+
+
+@needs_gradio
+@pytest.mark.slow
+def test_names_that_begin_with_a_dot_do_not_stop_the_rest(client, tmp_path):
+    names = ["good.png", "..png", ".hidden.png"]
+    files = [photograph(tmp_path / name, (30 + i, 20), format="PNG") for i, name in enumerate(names)]
+    (tmp_path / "._good.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    _, result, facts = submit(client, [*files, tmp_path / "._good.png"]).result(TIMEOUT_S)
+    assert "3 of 4 images upscaled" in facts
+    assert "._good.png: expected a PNG" in facts
+    with zipfile.ZipFile(result) as archive:
+        assert archive.namelist() == ["._sr.png", ".hidden_sr.png", "good_sr.png"]
+
+
+@needs_gradio
+@pytest.mark.slow
+def test_a_file_that_is_uploaded_twice_is_upscaled_once(client, tmp_path):
+    path = photograph(tmp_path / "a.png", (30, 20))
+    _, result, facts = submit(client, [path, path]).result(TIMEOUT_S)
+    assert Path(result).name == "a_sr.png"
+    assert "a.png: 60 × 40 px in " in facts
+
+
+@needs_gradio
+@pytest.mark.slow
+@pytest.mark.skipif(not has_ipv6(), reason="needs IPv6")
+def test_the_address_may_be_one_of_ipv6(tmp_path):
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+        port = free.getsockname()[1]
+    command = ["-m", "esrgan", "demo", "--device", "cpu", "--host", "::1", "--port", str(port)]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline().startswith(f"http://[::1]:{port}: ")
+            assert urllib.request.urlopen(f"http://[::1]:{port}").status == 200
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,18 @@ def test_part_equals_the_whole_output(tmp_path, shape):
         assert (view != whole).mean() < 0.01
 
 
+@pytest.mark.slow
+def test_part_of_a_float_image_has_the_range_of_the_whole(tmp_path):
+    frame = photograph(230, 310, 3).astype(np.float32) * 10
+    frame[200:, 250:] += 2000
+    images.write_image(tmp_path / "a.tif", images.ImageData((frame,)))
+    upscaler = Upscaler.from_file(make_model(tmp_path / "model.pth"), "cpu")
+    for position in POSITIONS:
+        view, whole = compare(upscaler, tmp_path / "a.tif", *position)
+        np.testing.assert_allclose(view, whole, atol=1)
+        assert view.std() > 10
+
+
 @pytest.mark.parametrize("size", [{"outscale": 3}, {"width": 451}, {"outscale": 1.5}])
 @pytest.mark.slow
 def test_part_of_a_resized_output_nearly_equals_the_whole(tmp_path, size):

@@ -26,7 +26,7 @@ def test_overview_is_bounded_and_sizes_match(tmp_path):
 def test_deep_samples_are_shown_in_8_bits(tmp_path):
     grey = np.linspace(0, 1, 30 * 40).reshape(30, 40, 1)
     for dtype, factor, name in ((np.uint16, 65535, "deep.png"), (np.float32, 1, "deep.tif")):
-        view = views.load_view(save(tmp_path / name, (grey * factor).astype(dtype)))
+        view = views.render(images.read_image(save(tmp_path / name, (grey * factor).astype(dtype))))
         assert view.mode == "L"
         np.testing.assert_allclose(np.asarray(view, float), grey[..., 0] * 255, atol=1)
 
@@ -34,7 +34,7 @@ def test_deep_samples_are_shown_in_8_bits(tmp_path):
 def test_transparent_images_are_shown_on_white(tmp_path):
     array = np.zeros((2, 2, 4), np.uint8)
     array[0, 0] = 255, 0, 0, 255
-    view = views.load_view(save(tmp_path / "a.png", array))
+    view = views.render(images.read_image(save(tmp_path / "a.png", array)))
     assert [view.getpixel((0, 0)), view.getpixel((1, 1))] == [(255, 0, 0), (255, 255, 255)]
 
 
@@ -53,3 +53,11 @@ def test_figures_have_captions_and_texts_and_exact_pixels():
     assert 'alt="left &quot;of&quot; it"' in text
     content = base64.b64decode(re.search(r"base64,([^\"]+)", text)[1])
     np.testing.assert_array_equal(Image.open(io.BytesIO(content)), image)
+
+
+def test_floats_of_any_range_are_shown_and_compared_in_the_same_range(tmp_path):
+    grey = np.linspace(-300, 700, 30 * 40, dtype=np.float32).reshape(30, 40, 1)
+    low, high = views.load_views(save(tmp_path / "low.tif", grey), save(tmp_path / "high.tif", grey.clip(0, 500)))
+    expected = (grey[..., 0] + 300) / 1000 * 255
+    np.testing.assert_allclose(np.asarray(low, float), expected, atol=1)
+    np.testing.assert_allclose(np.asarray(high, float), expected.clip(0.3 * 255, 0.8 * 255), atol=1)

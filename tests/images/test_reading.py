@@ -376,3 +376,8 @@ def test_images_are_measured_in_megapixels(tmp_path, monkeypatch):
     monkeypatch.setattr("esrgan.images.reading.MEASURE_S", -1.0)
     assert images.measure_images(paths) == dict.fromkeys(paths, 1.0)
     assert images.measure_images({}) == {}
+
+
+def test_names_that_no_file_can_have_are_named(tmp_path):
+    with pytest.raises(ImageError, match=r"got a name that no file can have \(embedded null byte\); check the path"):
+        images.read_image(f"{tmp_path}/a\0b.png")

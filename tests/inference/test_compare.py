@@ -7,6 +7,7 @@ from esrgan import Upscaler
 from esrgan.cli import compare
 from esrgan.images import ImageData, read_image, write_image
 from esrgan.inference import compare_models
+from tests.helpers.image_files import GREY_PROFILE, PROFILE
 from tests.helpers.models import make_model, pixels, run
 
 
@@ -55,3 +56,43 @@ def test_command_writes_a_sheet_for_each_image(models, tmp_path, capsys):
     text = capsys.readouterr().err
     assert "a_compare.png: already exists; use --overwrite to replace it" in text
     assert "none.png" in text
+
+
+@pytest.mark.parametrize("size", [{"outscale": 2.75}, {"outscale": 1.5}, {"width": 350}, {"long_side": 1500}])
+def test_sheet_shows_the_same_part_at_any_size(models, size):
+    image = np.full((300, 200, 3), 128, np.uint8)
+    image[192:288, 96:192] = pixels(96, 96, 3)
+    upscaler = Upscaler.from_file(models[0], "cpu", **size)
+    whole = upscaler(image)
+    factor = whole.shape[1] / 200
+    side, top, left = round(96 * factor), round(192 * factor), round(96 * factor)
+    sheet = compare_models({"a": upscaler}, ImageData((image,)))
+    cell = sheet[44 : 44 + side, 16 + side : 16 + 2 * side]  # right of the input, which is as large
+    np.testing.assert_allclose(cell.astype(int), whole[top : top + side, left : left + side], atol=2)
+
+
+def test_reduced_outputs_are_compared(models):
+    upscaler = Upscaler.from_file(models[0], "cpu", width=64)
+    sheet = compare_models({"a": upscaler}, ImageData((pixels(200, 300, 3),)))
+    assert sheet.shape[1] == 3 * 8 + 2 * 96
+
+
+def test_floats_are_compared_by_the_range_of_the_file(models):
+    image = pixels(100, 200, 3)
+    image[0, 0], image[0, 1] = 0, 255
+    upscalers = {"a": Upscaler.from_file(models[0], "cpu")}
+    expected = compare_models(upscalers, ImageData((image,)))
+    heights = image.astype(np.float32) * 20 - 700
+    np.testing.assert_array_equal(compare_models(upscalers, ImageData((heights,))), expected)
+    heights[99, 199] = -9999
+    sheet = compare_models(upscalers, ImageData((heights,), no_data=-9999))
+    assert (sheet != expected).any(axis=2).mean() < 0.1
+
+
+@pytest.mark.parametrize(("channels", "profile"), [(3, PROFILE), (1, GREY_PROFILE)])
+def test_sheet_has_the_colour_profile_of_the_image(models, tmp_path, channels, profile):
+    write_image(tmp_path / "a.png", ImageData((pixels(20, 30, channels),), icc_profile=profile))
+    assert run(compare, tmp_path / "a.png", "-m", models[0]) == 0
+    sheet = read_image(tmp_path / "a_compare.png")
+    assert sheet.icc_profile == profile
+    assert sheet.frames[0].shape[2] == channels

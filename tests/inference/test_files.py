@@ -94,6 +94,17 @@ def test_earlier_outputs_are_recognised_in_every_format(tmp_path):
     assert len([*tmp_path.iterdir()]) > 2 * len(images.SUFFIXES)
 
 
+@pytest.mark.parametrize("ending", ["_sr", ""])
+def test_names_may_consist_of_dots(tmp_path, ending):
+    names = ("..png", "...png", "._a.png")
+    write_files(*(tmp_path / name for name in names))
+    (tmp_path / "._sr.png").touch()
+    paths = [str(tmp_path / name) for name in (*names, "._sr.png")]
+    jobs, skipped = plan_jobs(paths, tmp_path / "out", None, ending)
+    assert [job.target.name for job in jobs] == [f".{ending}.png", f"..{ending}.png", f"._a{ending}.png"]
+    assert skipped == {tmp_path / "._sr.png": "output of an earlier run"}
+
+
 def test_output_folder_content_is_skipped_however_found(tmp_path):
     write_files(tmp_path / "a.png", tmp_path / "out/a_sr.png")
     write_files(tmp_path / "in/b.png")
@@ -275,6 +286,63 @@ def test_a_lost_gpu_ends_the_work_and_says_how_to_continue(model, tmp_path, monk
     assert capsys.readouterr().err.splitlines()[-1].startswith(line)
     assert len(calls) <= 3
     assert [path.name for path in tmp_path.glob("*_sr.png")] == ["0_sr.png"]
+
+
+def test_jobs_may_be_an_iterator(model, tmp_path):
+    write_files(*(tmp_path / f"{i}.png" for i in range(3)))
+    jobs, _ = plan_jobs([str(tmp_path)], None)
+    assert len([*upscale_files(Upscaler.from_file(model, "cpu"), iter(jobs))]) == 3
+
+
+def test_an_error_of_the_callback_ends_the_work(model, tmp_path):
+    write_files(*(tmp_path / f"{i}.png" for i in range(4)))
+    jobs, _ = plan_jobs([str(tmp_path)], tmp_path / "out")
+    for share in (0.0, 1.0):
+
+        def cancel(job, done, share=share):
+            if job is jobs[2] and done == share:
+                raise ImageError("cancelled")
+
+        results = upscale_files(Upscaler.from_file(model, "cpu"), jobs, FileOptions(overwrite=True), cancel)
+        assert next(results).error is None
+        with pytest.raises(ImageError, match=r"^cancelled$"):
+            next(results)
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0_sr.png", "1_sr.png"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": float("inf")},
+        {"quality": float("nan")},
+        {"quality": 90.5},
+        {"quality": "90"},
+        {"resolution": "x"},
+        {"resolution": -1},
+        {"resolution": float("nan")},
+        {"resolution": None},
+    ],
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}: expected .* from 1 to "):
+        FileOptions(**options)
+
+
+def test_numbers_of_numpy_are_options():
+    options = FileOptions(quality=np.uint8(90), resolution=np.float16(72))
+    assert (options.quality, options.resolution) == (90, 72.0)
+    assert {type(options.quality), type(options.resolution)} == {int, float}
+
+
+def test_paths_of_jobs_may_be_of_either_type(tmp_path):
+    write_files(tmp_path / "a.png")
+    expected = plan_jobs([str(tmp_path / "a.png")], tmp_path / "out")
+    assert plan_jobs([tmp_path / "a.png"], str(tmp_path / "out")) == expected
+    for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        with pytest.raises(TypeError, match=r"expected a list of paths, got .*a\.png'?\)?; put it in a list"):
+            plan_jobs(path, None)
+    with pytest.raises(ImageError, match=r"out\.png: expected a single input file for this output file, got no input"):
+        plan_jobs([], tmp_path / "out.png")
 
 
 def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from esrgan import Upscaler
 from esrgan.images import ImageData
 from esrgan.inference import upscale_image
+from esrgan.inference.frames import scale_to_unit
 from esrgan.weights import RRDBNetArchitecture
 from tests.helpers.models import make_model, pixels
 
@@ -304,3 +305,20 @@ def test_alpha_as_data_is_independent_of_colours_in_networks_with_alpha(rgba_ups
     high = upscale_image(data, ImageData((image,))).frames[0] if as_file else data(image)
     np.testing.assert_array_equal(high[..., :3], rgba_upscaler(np.ascontiguousarray(image[..., :3])))
     np.testing.assert_array_equal(high[..., 3], rgba_upscaler(np.ascontiguousarray(image[..., 3])))
+
+
+def test_floats_are_shown_by_their_range_or_that_of_another_image():
+    frame = floats(2, -50, 150)
+    frame[..., 1] = np.linspace(0, 3, 42).reshape(6, 7)
+    frame[0, 0, 0] = np.nan
+    frame[1, 1, 0] = -9999
+    (shown,) = scale_to_unit(ImageData((frame,), no_data=-9999)).frames
+    assert np.isnan(shown[0, 0, 0])
+    assert np.isnan(shown[1, 1, 0])
+    assert (np.nanmin(shown[..., 0]), np.nanmax(shown[..., 0])) == (0, 1)
+    np.testing.assert_allclose(shown[..., 1], frame[..., 1] / 3, atol=1e-6)
+    part = ImageData((np.full((2, 2, 1), 50, np.float32),))
+    (shown,) = scale_to_unit(part, ImageData((floats(1, 0, 200),))).frames
+    np.testing.assert_allclose(shown, 0.25)
+    for same in (ImageData((floats(3, 0, 1),)), ImageData((pixels(6, 7, 3),))):
+        np.testing.assert_array_equal(scale_to_unit(same).frames[0], same.frames[0])

@@ -425,3 +425,17 @@ def test_command_scales_the_resolution(tmp_path):
 def test_self_ensemble_is_true_or_false():
     with pytest.raises(ValueError, match="self_ensemble: expected True or False, got 'no'"):
         UpscaleOptions(self_ensemble="no")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "size"),
+    [
+        ("outscale", np.uint8(3), (300, 600)),
+        ("outscale", np.int8(4), (400, 800)),
+        ("megapixels", np.float16(4), (1414, 2828)),
+        ("width", np.int16(400), (200, 400)),
+    ],
+)
+def test_numbers_of_numpy_do_not_overflow(name, value, size):
+    upscaler = Upscaler(networks(2), CPU, **{name: value})
+    assert upscaler.output_size(100, 200) == upscaler.output_size(np.uint8(100), np.uint8(200)) == size

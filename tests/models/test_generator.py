@@ -201,3 +201,12 @@ def test_generator_rejects_other_scales(scale):
 def test_generator_rejects_pixel_unshuffle_above_scale_2(scale):
     with pytest.raises(ValueError, match="scale_factor 1 or 2"):
         RRDBNet(scale, **TINY, pixel_unshuffle=True)
+
+
+def test_pixel_unshuffle_is_compiled_for_any_size():
+    network = randomised(RRDBNet(**TINY | {"scale_factor": 2}, pixel_unshuffle=True)).eval()
+    compiled = torch.compile(network, backend="aot_eager")
+    for size in ((8, 12), (10, 6), (7, 9)):
+        low = torch.rand(1, 3, *size)
+        with torch.no_grad():
+            assert torch.equal(compiled(low), network(low))

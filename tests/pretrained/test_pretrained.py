@@ -18,6 +18,7 @@ import torch
 from esrgan import Config, Upscaler, images, load_generator, pretrained
 from esrgan import download as downloading
 from esrgan.cli import main
+from esrgan.demo.models import DemoModels
 from esrgan.errors import WeightsError
 from esrgan.metrics import measure
 from esrgan.pretrained import MODELS, catalogue
@@ -339,8 +340,26 @@ def test_missing_home_folder_is_reported_with_a_remedy(monkeypatch, capsys):
     for variable in ("ESRGAN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user whom the system does not know
-    assert main(["models"]) == 2
+    assert main(["models", "bsrgan"]) == 1
     assert "no home folder found; set ESRGAN_CACHE" in capsys.readouterr().err
+
+
+def test_commands_that_show_models_need_no_home_folder(tmp_path, monkeypatch, capsys):
+    for variable in ("ESRGAN_CACHE", "XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert re.search("esrgan-lite .*bundled", out)
+    assert re.search("bsrgan .*to download", out)
+    assert "no home folder found; set ESRGAN_CACHE to a folder for downloads" in out
+    assert main(["doctor", "--data-root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "downloads            no home folder found; set ESRGAN_CACHE" in out
+    assert "vgg19                for the perceptual loss: no home folder found; set TORCH_HOME" in out
+    labels = DemoModels([], "cpu").labels
+    assert "esrgan-lite" in labels
+    assert "bsrgan" not in labels
 
 
 def test_unknown_name_downloads_nothing(model_server, capsys):

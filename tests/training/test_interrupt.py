@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,11 +96,14 @@ def test_ctrl_c_does_not_stop_the_loader_workers(photos: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 @pytest.mark.slow
 def test_other_stop_signals_write_a_checkpoint(tiny_config: Make, tmp_path: Path, number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with after_step("pretraining", 3, lambda: signal.raise_signal(number)):
-        assert run(tiny_config(), tmp_path, stage="pretraining") is False
-    assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 3
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.default_int_handler)  # as commands do
+    try:
+        with after_step("pretraining", 3, lambda: signal.raise_signal(number)):
+            assert run(tiny_config(), tmp_path, stage="pretraining") is False
+        assert load_run_files(tmp_path)["PSNR_x4_checkpoint"]["checkpoint"]["step"] == 3
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
@@ -184,3 +189,27 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert not find_differences(load_run_files(out_dir), before)
     assert not list(out_dir.glob(".*.tmp"))
     assert train_main([*arguments, "--stage", "pretraining", "--resume", "auto"]) == 0
+
+
+def test_handlers_of_libraries_in_c_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    get = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGHUP else get(number))
+    before = [get(number) for number in interrupt.STOP_SIGNALS]
+    with interrupt.interruptible():
+        assert get(signal.SIGHUP) is before[interrupt.STOP_SIGNALS.index(signal.SIGHUP)]
+        assert get(signal.SIGTERM) not in before
+    assert [get(number) for number in interrupt.STOP_SIGNALS] == before
+
+
+def test_a_program_keeps_its_own_use_of_sigusr1() -> None:
+    code = """
+import faulthandler, signal
+from esrgan.training.interrupt import interruptible
+faulthandler.register(signal.SIGUSR1)
+with interruptible():
+    signal.raise_signal(signal.SIGUSR1)
+signal.raise_signal(signal.SIGUSR1)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 0
+    assert ended.stderr.count("most recent call first") == 2

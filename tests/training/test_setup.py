@@ -145,6 +145,8 @@ def test_wrong_options_are_one_error_before_anything_is_loaded(options: dict[str
     assert str(caught.value) == message
     with pytest.raises(EsrganError, match="options: expected TrainOptions, got dict"):
         train(Config(), options)  # type: ignore[arg-type]
+    with pytest.raises(EsrganError, match="config: expected a Config, got str; read a file with load_config"):
+        train("cfg.json", TrainOptions())
 
 
 def test_paths_of_the_options_may_be_text(tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@ import io
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -351,3 +353,12 @@ def test_dictionaries_without_weights_are_rejected(tmp_path, content):
     path = tmp_path / "a.pth"
     torch.save(content, path)
     assert "no network was found" in load_error(path)
+
+
+def test_threads_that_load_weights_leave_warnings_on(tmp_path):
+    torch.save(STATE, tmp_path / "a.pth")
+    with warnings.catch_warnings():
+        filters = list(warnings.filters)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(load_file, [tmp_path / "a.pth"] * 200))
+        assert warnings.filters == filters
