@@ -204,6 +204,8 @@ def test_infinity_in_the_other_model_or_image_does_not_matter():
     one, other = (ImageData((np.array([[[value], [0.5]]], np.float32),)) for value in (1, math.inf))
     for alpha, images in ((0.0, (one, other)), (1.0, (other, one))):
         np.testing.assert_array_equal(interpolate_images(*images, alpha).frames[0], one.frames[0])
+    opaque, invisible = (ImageData((np.array([[pixel]], np.float32),)) for pixel in ((0.5, 1), (math.inf, 0)))
+    np.testing.assert_array_equal(interpolate_images(opaque, invisible, 0.5).frames[0], [[[0.5, 0.5]]])
 
 
 def test_alpha_of_numpy_is_not_rounded():

@@ -269,6 +269,25 @@ def test_every_failure_becomes_the_result_of_its_file(model, tmp_path, monkeypat
     assert sum(path.name.endswith("_sr.png") for path in tmp_path.iterdir()) == 3
 
 
+def test_a_lost_gpu_ends_the_work_and_says_how_to_continue(model, tmp_path, monkeypatch, capsys):
+    """Every other file would fail in the same way."""
+    write_files(*(tmp_path / f"{i}.png" for i in range(5)))
+    upscale, calls = Upscaler.__call__, []
+
+    def lose_gpu(self, image, progress):
+        calls.append(image)
+        if len(calls) > 1:
+            raise LostDeviceError("cuda: the GPU failed (it did); start the program again")
+        return upscale(self, image, progress)
+
+    monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
+    assert run(inference_command, "-m", model, tmp_path) == 2
+    line = "error: cuda: the GPU failed (it did); start the program again, with --skip-existing to keep the outputs "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+    assert len(calls) <= 3
+    assert [path.name for path in tmp_path.glob("*_sr.png")] == ["0_sr.png"]
+
+
 def test_jobs_may_be_an_iterator(model, tmp_path):
     write_files(*(tmp_path / f"{i}.png" for i in range(3)))
     jobs, _ = plan_jobs([str(tmp_path)], None)
@@ -324,25 +343,6 @@ def test_paths_of_jobs_may_be_of_either_type(tmp_path):
             plan_jobs(path, None)
     with pytest.raises(ImageError, match=r"out\.png: expected a single input file for this output file, got no input"):
         plan_jobs([], tmp_path / "out.png")
-
-
-def test_a_lost_gpu_ends_the_work_and_says_how_to_continue(model, tmp_path, monkeypatch, capsys):
-    """Every other file would fail in the same way."""
-    write_files(*(tmp_path / f"{i}.png" for i in range(5)))
-    upscale, calls = Upscaler.__call__, []
-
-    def lose_gpu(self, image, progress):
-        calls.append(image)
-        if len(calls) > 1:
-            raise LostDeviceError("cuda: the GPU failed (it did); start the program again")
-        return upscale(self, image, progress)
-
-    monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
-    assert run(inference_command, "-m", model, tmp_path) == 2
-    line = "error: cuda: the GPU failed (it did); start the program again, with --skip-existing to keep the outputs "
-    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
-    assert len(calls) <= 3
-    assert [path.name for path in tmp_path.glob("*_sr.png")] == ["0_sr.png"]
 
 
 def test_reading_and_writing_overlap_with_computing(model, tmp_path, monkeypatch):

@@ -593,14 +593,6 @@ def test_networks_of_every_kind_are_accepted(network):
     torch.testing.assert_close(Upscaler(network, CPU)(low), expected)
 
 
-def test_arrays_of_one_row_or_pixel_with_any_strides_are_upscaled(upscaler):
-    row, pixel = pixels(1, 9, 3), pixels(1, 1, 3)
-    fields = np.zeros((1, 1), [("a", np.uint8), ("b", np.float32)])
-    fields["b"] = 0.25
-    for image in (np.flipud(row), pixel[::-1, ::-1], fields["b"], np.flipud(row.astype(np.float32) / 255)):
-        np.testing.assert_array_equal(upscaler(image), upscaler(image.copy()))
-
-
 @pytest.mark.parametrize("function", [(torch, "isfinite"), (torch.Tensor, "clamp"), (torch.Tensor, "round")])
 def test_out_of_memory_after_a_part_was_computed_is_survived(upscaler, monkeypatch, function):
     image, real, calls = pixels(90, 60, 3), getattr(*function), []
@@ -634,3 +626,11 @@ def test_full_memory_is_reported_in_one_line(upscaler, monkeypatch, kind):
         monkeypatch.setattr(torch, "empty_like", fail)
         with pytest.raises(DeviceError, match=r"^cpu: not enough memory for the output of 14×18 px; close"):
             upscaler(torch.rand(1, 3, 9, 7))
+
+
+def test_arrays_of_one_row_or_pixel_with_any_strides_are_upscaled(upscaler):
+    row, pixel = pixels(1, 9, 3), pixels(1, 1, 3)
+    fields = np.zeros((1, 1), [("a", np.uint8), ("b", np.float32)])
+    fields["b"] = 0.25
+    for image in (np.flipud(row), pixel[::-1, ::-1], fields["b"], np.flipud(row.astype(np.float32) / 255)):
+        np.testing.assert_array_equal(upscaler(image), upscaler(image.copy()))
