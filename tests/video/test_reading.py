@@ -323,6 +323,33 @@ def test_packets_without_content_repeat_the_frame_before(upscaler, tmp_path, mon
     assert [number for number, is_same in enumerate(same, 1) if is_same] == [2, 3, 9]
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_frames_of_which_only_times_of_decoding_are_stated_are_all_kept(upscaler, tmp_path, suffix):
+    """As in AVI, and where such a stream was copied."""
+    options = {"bf": "2", "b_strategy": "0", "g": "12", "sc_threshold": "0"}
+    path = write_video(tmp_path / "a.avi", pictures(60), options=options)
+    if suffix != ".avi":
+        with av.open(str(path)) as video, av.open(str(tmp_path / "a.mkv"), "w") as copy:
+            stream = copy.add_stream_from_template(video.streams.video[0], opaque=True)
+            for each in video.demux(video.streams.video[0]):
+                if each.size:
+                    each.stream = stream
+                    copy.mux(each)
+        path = tmp_path / "a.mkv"
+    job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == []
+    shots = list(Video(path).shots())
+    assert len(shots) == 60
+    assert {after.time - before.time for before, after in itertools.pairwise(shots)} == {1 if suffix == ".avi" else 40}
+    for first in range(8, 50, 5):
+        video = Video(path)
+        assert video.skip_to(shots[first].time, shots[first].digest())
+        assert [(each.time, each.digest()) for each in video.shots()] == [
+            (each.time, each.digest()) for each in shots[first + 1 :]
+        ]
+
+
 @pytest.mark.parametrize(
     ("options", "count"),
     [
