@@ -29,6 +29,7 @@ _ROUNDS_TIMES = ("matroska", "webm")
 _STATE_ASPECT = ("libx264", "libx265")  # encoders whose streams state the pixel aspect
 _VIDEO_PLACE = 0  # of the packets of frames among those of the same time
 _JUMP_S, _CONFIRMING = 10, 8
+_CUT = ("subtitle", "data")  # streams whose packets may be long and still hold if they are shown for a shorter time
 _APPLE = "com.apple.quicktime."  # metadata of phones
 
 
@@ -308,7 +309,10 @@ def _copied_packets(
 
 
 def _select_packets(packets: Iterable[Any], begin: Fraction | None, stop: Fraction | None) -> Iterator[Any]:
-    """Yield attached pictures, and packets between two times in seconds; None is the beginning or the end."""
+    """Yield attached pictures, and packets between two times in seconds; None is the beginning or the end.
+
+    Subtitles that are shown at one of these times are cut there.
+    """
     for packet in packets:
         time = packet.dts if packet.pts is None else packet.pts
         if _is_picture(packet.stream):
@@ -318,7 +322,21 @@ def _select_packets(packets: Iterable[Any], begin: Fraction | None, stop: Fracti
             last = time + max(packet.duration or 0, 1)
             is_before = begin is not None and last * packet.time_base <= begin
             if not is_before and (stop is None or time * packet.time_base < stop):
+                if packet.stream.type in _CUT and packet.duration:
+                    _cut_packet(packet, begin, stop)
                 yield packet
+
+
+def _cut_packet(packet: Any, begin: Fraction | None, stop: Fraction | None) -> None:
+    """Limit when a packet is shown to what is between two times in seconds; None is the beginning or the end."""
+    time = packet.dts if packet.pts is None else packet.pts
+    last = time + packet.duration
+    if begin is not None:
+        time = max(time, round(begin / packet.time_base))
+    if stop is not None:
+        last = min(last, round(stop / packet.time_base))
+    packet.pts = packet.dts = time
+    packet.duration = max(last - time, 1)
 
 
 def _is_picture(stream: Any) -> bool:

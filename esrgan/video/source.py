@@ -100,6 +100,7 @@ class Video:
     def __init__(self, path: Path, *, deinterlace: bool = False, start: Fraction | None = None) -> None:
         self.path, self.deinterlace = path, deinterlace
         self._shots: Iterator[TimedFrame]
+        self._skipped_to: int | None  # the time of the last frame, if ``shots`` continues after one
         if path != STDIN:
             check_is_video(path)
         self._by_decoding = path != STDIN and self._lacks_presentation_times()
@@ -189,7 +190,7 @@ class Video:
         Raises:
             VideoError: If the size or the format of the frames changes, or interlaced frames have to be refused.
         """
-        last = None
+        last = self._skipped_to
         for shot in self._shots:
             if last is None and start is not None and shot.time < start:
                 self.errors.counts.clear()  # not of the part that is wanted
@@ -256,6 +257,7 @@ class Video:
             for shot in self._shots:
                 if shot.time >= time:
                     if shot.time == time and shot.digest() == digest:
+                        self._skipped_to = time
                         return True
                     break
                 if digest is None:
@@ -274,6 +276,7 @@ class Video:
             self.container, self._stream, deinterlace=self.deinterlace, by_decoding=self._by_decoding
         )
         self._shots = self._reader.frames()
+        self._skipped_to = None
 
     def _reopen(self) -> None:
         self.container.close()

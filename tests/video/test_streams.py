@@ -135,6 +135,20 @@ def test_a_part_of_a_video_has_its_part_of_the_sound(upscaler, tmp_path):
     }
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_subtitle_at_the_ends_of_a_part_is_cut(upscaler, tmp_path, suffix):
+    """Subtitles are shown from 10 to 90 and from 100 to 180 ms, with chapters from 0 and 200 ms."""
+    times = [40 * i for i in range(10)]
+    path = write_video(tmp_path / f"a{suffix}", pictures(10), times=times, time_base=MS, subtitles=True, chapters=True)
+    make(upscaler, path, tmp_path / f"b{suffix}", start=Fraction("0.08"), end=Fraction("0.16"))
+    with av.open(str(tmp_path / f"b{suffix}")) as video:
+        texts = [(each.pts, each.duration) for each in video.demux(subtitles=0) if each.size > 2]
+        assert video.duration == 80_000
+        assert [(each["start"], each["end"]) for each in video.chapters()] in ([(0, 80)], [(0, 80_000_000)])
+    assert read_video(tmp_path / f"b{suffix}")[0][0] == 0
+    assert texts == [(0, 10), (20, 60)]
+
+
 class Packet(SimpleNamespace):
     __eq__, __hash__ = object.__eq__, object.__hash__  # as those of PyAV
 
