@@ -116,6 +116,7 @@ class FrameReader:
     Attributes:
         errors: What could not be decoded so far.
         lost_start: Time before the first frame of which there are packets, in units of the stream's time base.
+        decodes_alpha: Whether another decoder than the stream's own is used, because it decodes alpha.
     """
 
     def __init__(self, container: Any, stream: Any, *, deinterlace: bool, by_decoding: bool = False) -> None:
@@ -124,6 +125,7 @@ class FrameReader:
         self._container, self._stream, self._deinterlace = container, stream, deinterlace
         self._by_decoding = by_decoding
         self._decoder = _make_decoder(stream)
+        self.decodes_alpha = self._decoder is not stream.codec_context
 
     def frames(self) -> Iterator[TimedFrame]:
         """Yield all frames, once."""

@@ -82,6 +82,8 @@ def plan_streams(video: Video, target: Path, encoding: Encoding, *, is_part: boo
     if lost := _find_lost_metadata(container, _keep_metadata(video.container.metadata, is_part)):
         names = ", ".join(lost)
         notes.append(f"metadata not kept, because {target.suffix} cannot hold them: {names}; -o FILE.mkv keeps them")
+    if damaged := _find_replaced_metadata(video.container):
+        notes.append(f"characters that are not UTF-8 replaced in metadata: {', '.join(damaged)}")
     return StreamPlan(tuple(stream.index for stream in copied), tuple(notes))
 
 
@@ -159,6 +161,15 @@ def _find_lost_metadata(container: str, metadata: Mapping[str, str]) -> list[str
     with av.open(file) as probe:
         found = {key.lower() for key in probe.metadata}
     return [key for key in metadata if key.lower() not in found]
+
+
+def _find_replaced_metadata(container: Any) -> list[str]:
+    """Return the names of metadata of which characters were replaced when they were read."""
+    places = [container, *container.streams]
+    found = [each.metadata for each in places] + [each["metadata"] for each in container.chapters()]
+    return sorted(
+        {key for metadata in found for key, value in metadata.items() if "\N{REPLACEMENT CHARACTER}" in value}
+    )
 
 
 def _keeps_stereo(container: str, video: Video) -> bool:

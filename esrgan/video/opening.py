@@ -31,8 +31,8 @@ def refusal(path: Path, expected: str, got: str, remedy: str) -> VideoError:
 
 
 def open_file(path: Path) -> Any:
-    """Open a file for reading, whatever its name looks like."""
-    return av.open(f"file:{path}")
+    """Open a file for reading, whatever its name looks like; U+FFFD replaces what is not UTF-8 in metadata."""
+    return av.open(f"file:{path}", metadata_errors="replace")
 
 
 def check_is_video(path: Path) -> None:

@@ -284,6 +284,13 @@ class Video:
         self._open()
         self.errors.lost_start = lost_start
 
+    def _side_data(self, frame: Any) -> Any:
+        """Return the side data of the first frame, from the stream's own decoder, which knows that of the container."""
+        if not self._reader.decodes_alpha:
+            return frame.side_data
+        with closing(open_video(self.path)) as container:
+            return next(container.decode(choose_stream(container, self.path)), frame).side_data
+
     def _find_properties(self, frame: Any) -> VideoProperties:
         stream = self._stream
         if not colour.is_supported(frame.format.name):
@@ -292,7 +299,7 @@ class Video:
         coding = colour.coding_of(frame)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         aspect = stream.sample_aspect_ratio or getattr(frame, "sample_aspect_ratio", None)
-        side_data = {each.type.name: bytes(each) for each in frame.side_data}
+        side_data = {each.type.name: bytes(each) for each in self._side_data(frame)}
         matrix = side_data.pop("DISPLAYMATRIX", None)
         begin = find_begin(self.container)
         end = find_end(self.container, stream, begin)

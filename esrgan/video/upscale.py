@@ -96,7 +96,7 @@ def plan_target(source: Path, out: Path | None) -> Path:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Refuse outputs of an unknown container, and the video itself.
+    """Refuse outputs of an unknown container or with a name that is too long, and the video itself.
 
     Raises:
         VideoError: If it is one of them.
@@ -104,6 +104,9 @@ def check_target(source: Path, target: Path) -> None:
     if target.suffix.lower() not in CONTAINERS:
         expected = f"a file that ends with {', '.join(CONTAINERS)}"
         raise VideoError(Problem(str(target), expected, target.suffix or "no suffix", "choose another suffix"))
+    for path in (target, folder_of(target)):
+        if problem := files.find_name_problem(path):
+            raise VideoError(problem)
     if target.exists() and source.exists() and target.samefile(source):
         raise VideoError(Problem.failure(target, "is the video itself", "choose another name with -o"))
 
@@ -358,6 +361,7 @@ def pipe_video(
     Raises:
         VideoError: If the video cannot be read.
         BrokenPipeError: If the reader has gone.
+        OSError: If the output cannot be written for another reason.
     """
     start, end = _to_ticks(options, video)
     if start and video.can_skip:

@@ -334,6 +334,25 @@ def test_metadata_of_any_name_are_kept_or_named(upscaler, tmp_path):
         assert all(key.lower() in notes[0].lower() for key in lost)
 
 
+def test_metadata_that_are_not_utf_8_are_named(upscaler, tmp_path):
+    path = write_video(tmp_path / "a.mkv", pictures(2), metadata={"title": "Caf_s"})
+    path.write_bytes(path.read_bytes().replace(b"Caf_s", b"Caf\xe9s"))
+    assert "characters that are not UTF-8 replaced in metadata: title" in notes_of(upscaler, path, tmp_path / "b.mkv")
+    with av.open(str(tmp_path / "b.mkv")) as video:
+        assert video.metadata["title"] == "Caf\N{REPLACEMENT CHARACTER}s"
+
+
+def test_the_rotation_of_a_video_with_alpha_is_kept(upscaler, tmp_path):
+    path = write_video(
+        tmp_path / "a.mkv", pictures(2, channels=4), codec="libvpx-vp9", pixel_format="yuva420p", rotation=90
+    )
+    assert read_frames(path)[0].rotation == 90
+    make(upscaler, path, tmp_path / "b.mkv")
+    assert read_frames(tmp_path / "b.mkv")[0].rotation == 90
+    with av.open(str(tmp_path / "b.mkv")) as video:
+        assert "alpha_mode" in {key.lower() for key in video.streams.video[0].metadata}
+
+
 def test_titles_in_mov_are_where_all_players_look(upscaler, tmp_path):
     path = write_video(tmp_path / "a.mkv", pictures(2), metadata={"title": "T", "DIRECTOR": "D"})
     notes = notes_of(upscaler, path, tmp_path / "b.mov")
