@@ -30,6 +30,7 @@ _STATE_ASPECT = ("libx264", "libx265")  # encoders whose streams state the pixel
 _VIDEO_PLACE = 0  # of the packets of frames among those of the same time
 _JUMP_S, _CONFIRMING = 10, 8
 _CUT = ("subtitle", "data")  # streams whose packets may be long and still hold if they are shown for a shorter time
+_DISC_PCM = ("pcm_dvd", "pcm_bluray")  # uncompressed sound that only these discs can hold
 _APPLE = "com.apple.quicktime."  # metadata of phones
 
 
@@ -97,8 +98,11 @@ def _describe_lost_stream(video: Video, stream: Any, target: Path, *, is_part: b
         return f"{what} {target.suffix} cannot hold it; -o FILE{own if own in others else others[0]} may"
     if stream.type != "audio" or is_part:
         return f"{what} {target.suffix} cannot hold it" if stream.type != "audio" else f"{what} PyAV does not write it"
-    inputs = f"-i {shlex.quote(str(target))} -i {shlex.quote(str(video.path))} -map 0 -map 1:{stream.index}"
-    return f"{what} PyAV does not write it; try to add it afterwards: `ffmpeg {inputs} -c copy FILE.mkv`"
+    inputs = f"-i {shlex.quote(str(target))} -i {shlex.quote(str(video.path))}"
+    maps = f"-map 0 -map 1:{stream.index} -c copy"
+    if context is not None and context.name in _DISC_PCM:
+        maps = f"-map 1:{stream.index} -map 0 -c copy -c:a:0 flac"  # the first one of the audio streams is encoded
+    return f"{what} PyAV does not write it; try to add it afterwards: `ffmpeg {inputs} {maps} FILE.mkv`"
 
 
 def _is_restored(container: Any, stream: Any) -> bool:

@@ -8,6 +8,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -336,11 +337,12 @@ def upscale_video(
         ...     print(progress.frames, "of", progress.total)
     """
     job = VideoJob(upscaler, Path(source), Path(target), options)
-    for note in job.notes():
-        log.info("%s: %s", target, note)
-    yield from job.upscale()
-    for note in job.assemble():
-        log.warning("%s: %s", source, note)
+    with closing(job.video):
+        for note in job.notes():
+            log.info("%s: %s", target, note)
+        yield from job.upscale()
+        for note in job.assemble():
+            log.warning("%s: %s", source, note)
 
 
 def pipe_video(

@@ -442,3 +442,22 @@ def test_similar_primaries_are_no_change(tmp_path, primaries, is_change):
         color_primaries=primaries,
     )
     assert (video._find_change(other) is not None) == is_change
+
+
+@pytest.mark.parametrize(
+    ("form", "begin", "duration", "end"),
+    [
+        ("nut", 1000, 1004, 1004),
+        ("asf", 1000, 1004, 1004),
+        ("flv", 1000, 1004, 1004),
+        ("flv", 1000, 4, 1004),
+        ("flv", 0, 4, 4),
+        ("mpegts", 1000, 4, 1004),
+    ],
+)
+def test_the_end_of_a_video_that_begins_late(form, begin, duration, end):
+    """FLV states either its duration or the time of its end."""
+    container = SimpleNamespace(format=SimpleNamespace(name=form), duration=duration * 10**6)
+    for ticks in (None, duration):
+        stream = SimpleNamespace(metadata={}, duration=ticks, time_base=Fraction(1))
+        assert opening.find_end(container, stream, Fraction(begin)) == end

@@ -65,6 +65,15 @@ def test_a_video_with_repeated_times_continues_and_ends_the_same(upscaler, tmp_p
     assert video_packets(tmp_path / "c.mkv") == video_packets(tmp_path / "whole.mkv")
 
 
+def test_a_finished_or_abandoned_video_is_closed(upscaler, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Video, "close", lambda video: closed.append(video.container.close()))
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+    interrupt(upscaler, source, tmp_path / "b.mkv", 1)
+    make(upscaler, source, tmp_path / "b.mkv")
+    assert len(closed) == 2
+
+
 def test_another_model_or_other_options_do_not_continue(upscaler, tmp_path):
     source, target = write_video(tmp_path / "a.mkv", pictures(50)), tmp_path / "b.mkv"
     interrupt(upscaler, source, target, 49)

@@ -394,6 +394,7 @@ def test_stereo_is_kept_or_named(tmp_path, aspect, suffix, is_kept):
             "adpcm_ms",
             "PyAV does not write it; try to add it afterwards: `ffmpeg -i b.mkv -i 'a b.avi' -map 0 -map 1:1 -c copy",
         ),
+        ("pcm_dvd", "`ffmpeg -i b.mkv -i 'a b.avi' -map 1:1 -map 0 -c copy -c:a:0 flac FILE.mkv`"),
     ],
 )
 def test_sound_that_is_not_written_is_named_with_a_way(monkeypatch, codec, text):
