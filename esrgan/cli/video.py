@@ -17,6 +17,7 @@ from esrgan.cli.inference import wait_for_all_processes
 from esrgan.console import log, progress
 from esrgan.errors import EsrganError
 from esrgan.extras import require_extra
+from esrgan.files import write_error
 from esrgan.pretrained import DEFAULT_VIDEO_MODEL
 from esrgan.progress import TimeLeft, explain_interrupt
 from esrgan.text import format_count, format_duration
@@ -123,10 +124,15 @@ def run(args: argparse.Namespace) -> int:
         log.info("this model is fast and made for drawings; -m esrgan-photo suits filmed material")
     shown = _Shown()
     if pipe is not None:
-        with pipe, explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):
-            video = Video(source, deinterlace=args.deinterlace, start=args.start)
-            for state in pipe_video(upscaler, video, pipe, options):
-                shown.show(state)
+        try:
+            with pipe, explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):
+                video = Video(source, deinterlace=args.deinterlace, start=args.start)
+                for state in pipe_video(upscaler, video, pipe, options):
+                    shown.show(state)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise write_error(Path("-"), error) from error
         return _end(args.video, video.errors.notes())
     job = VideoJob(upscaler, source, target, options)
     log.info("%s: %s", target, job.describe())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,10 @@ def _upscale_share(
 
     try:
         upscaler = Upscaler.from_file(models, "cuda" if ray.get_gpu_ids() else "cpu", precision, **upscaling)
-        for _ in VideoJob(upscaler, source, target, options).upscale(number, workers):
-            pass
+        job = VideoJob(upscaler, source, target, options)
+        with closing(job.video):
+            for _ in job.upscale(number, workers):
+                pass
     except EsrganError as error:
         return str(error)
     return None

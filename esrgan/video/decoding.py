@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from esrgan.text import describe_error, format_count, one_line
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # those that FFmpeg prefers ignore alpha
 _MAX_DAMAGED_START = 1000  # packets without a frame before a video is given up
+_PROBED = 48  # frames that show whether presentation times are stated
 
 
 @dataclass(frozen=True)
@@ -109,18 +111,21 @@ class FrameReader:
         container: The open file.
         stream: Its stream.
         deinterlace: Make full frames of interlaced ones.
+        by_decoding: Use the time at which a frame leaves the decoder, as ``lacks_presentation_times`` finds it.
 
     Attributes:
         errors: What could not be decoded so far.
-        earliest: The earliest time of a packet before the first frame, in units of the stream's time base; None if
-            there is none.
+        lost_start: Time before the first frame of which there are packets, in units of the stream's time base.
+        decodes_alpha: Whether another decoder than the stream's own is used, because it decodes alpha.
     """
 
-    def __init__(self, container: Any, stream: Any, *, deinterlace: bool) -> None:
+    def __init__(self, container: Any, stream: Any, *, deinterlace: bool, by_decoding: bool = False) -> None:
         self.errors = ReadErrors()
-        self.earliest: int | None = None
+        self.lost_start = 0
         self._container, self._stream, self._deinterlace = container, stream, deinterlace
+        self._by_decoding = by_decoding
         self._decoder = _make_decoder(stream)
+        self.decodes_alpha = self._decoder is not stream.codec_context
 
     def frames(self) -> Iterator[TimedFrame]:
         """Yield all frames, once."""
@@ -143,16 +148,17 @@ class FrameReader:
         base = self._stream.time_base
         step = max(round(1 / (self._stream.average_rate or self._stream.guessed_rate or 25) / base), 1)
         packets, time, has_begun = self._container.demux(self._stream), None, False
+        earliest: int | None = None
         repeated: deque[int] = deque()  # times of packets without content, at which the frame before is shown again
         last: Any = None
         while True:
             try:
                 packet = next(packets)
                 if not has_begun and packet.pts is not None and not packet.is_discard:
-                    self.earliest = packet.pts if self.earliest is None else min(self.earliest, packet.pts)
+                    earliest = packet.pts if earliest is None else min(earliest, packet.pts)
                 is_end = packet.pts is None and packet.dts is None
                 if not packet.size and not is_end:
-                    repeated.append(packet.dts if packet.pts is None else packet.pts)
+                    repeated.append(packet.dts if packet.pts is None or self._by_decoding else packet.pts)
                     continue
                 frames = self._decoder.decode(packet if packet.size else None)
                 self.errors.counts["marked packets"] += packet.is_corrupt
@@ -167,16 +173,43 @@ class FrameReader:
                 self.errors.ended_early = one_line(describe_error(error))
                 break
             for frame in frames:
+                if not has_begun and None not in (frame.pts, earliest):
+                    self.lost_start = max(frame.pts - earliest, 0)
                 has_begun = True
+                if self._by_decoding:
+                    frame.pts = frame.dts  # the last frames, which come after the last packet, have none
                 if frame.pts is None:
                     frame.pts = 0 if time is None else time + step
                 next_time = frame.pts
                 while repeated and repeated[0] < next_time:
                     yield from _repeat(last, repeated.popleft())
+                if self._by_decoding and time is not None:
+                    step = max(next_time - time, 1)
                 time, last = next_time, frame
                 yield frame
         for each in repeated:
             yield from _repeat(last, each)
+
+
+def lacks_presentation_times(container: Any, stream: Any) -> bool:
+    """Return whether only times of decoding are stated, by decoding the first frames of an open file.
+
+    This is so in AVI, and where such a stream was copied into another container. FFmpeg then makes presentation times
+    up, which decrease where frames are reordered.
+    """
+    if container.format.name == "avi":
+        return True
+    if not stream.codec_context.has_b_frames:
+        return False
+    faults: Counter[str] = Counter()
+    last: dict[str, int] = {}
+    with suppress(av.error.FFmpegError, OSError):
+        for frame in itertools.islice(container.decode(stream), _PROBED):
+            for kind, time in (("pts", frame.pts), ("dts", frame.dts)):
+                if time is not None:
+                    faults[kind] += time <= last.get(kind, time - 1)
+                    last[kind] = time
+    return faults["pts"] > faults["dts"]
 
 
 def _make_decoder(stream: Any) -> Any:

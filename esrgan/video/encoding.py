@@ -49,7 +49,8 @@ _DEFAULT, _DEFAULT_FOR_WEBM = "libx264", "libvpx-vp9"
 _WITH_ALPHA = ("libvpx", "libvpx-vp9", "prores_ks", "ffv1", "png")
 VPX = ("libvpx", "libvpx-vp9")  # alpha is a second stream within each packet, which MP4 and MOV cannot hold
 _DEFAULT_FOR_ALPHA = {"mov": "prores_ks", "matroska": "libvpx-vp9", "webm": "libvpx-vp9"}
-# Encoders use a fixed number of threads, because the output of some depends on it.
+# Encoders use a fixed number of threads, because the output of some depends on it. VP8 gets one: with 4, small frames
+# took 40 times as long, because libvpx's threads wait for each other by spinning.
 _THREADS = 4
 os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 prints much else
 _LARGEST_CRF = {"libx264": 51.0, "libx265": 51.0}  # 63 for the others
@@ -108,7 +109,7 @@ class Encoding:
         encoder.color_range = 2 if self.coding.is_full_range else 1
         if self.pixel_aspect is not None:
             encoder.sample_aspect_ratio = self.pixel_aspect
-        encoder.thread_count = _THREADS
+        encoder.thread_count = 1 if self.codec == "libvpx" else _THREADS
         encoder.options = dict(self.options)
 
     def check(self) -> None:
@@ -178,16 +179,28 @@ def choose_encoding(
     if name in LOSSLESS:  # every frame then equals that of the network
         wanted = replace(wanted, depth=8 if wanted.depth <= 8 else 16, is_rgb=not wanted.is_grey, sampling=(0, 0))
     usable.sort(key=lambda each: wanted.loss(_Traits.of(each)))
-    problem = VideoError(Problem.failure(name, "encodes no pixel format that is known here", "choose another --codec"))
+    problem: VideoError | None = None
     for chosen in usable if pixel_format is None else [pixel_format]:
         encoding = _make_encoding(properties, size, name, chosen, crf)
         try:
             encoding.check()  # encoders may list formats that they refuse, as libx265 does with alpha
         except VideoError as error:
-            problem = error
+            problem = problem or error  # of the format that fits best
         else:
             return replace(encoding, notes=(*wanted.describe_loss(_Traits.of(chosen)), *encoding.notes))
-    raise problem
+    other = None if codec is not None or target is None else _default_for(CONTAINERS[target.suffix.lower()])
+    if other is not None and other != name:
+        encoding = choose_encoding(
+            properties, size, target, has_colour=has_colour, codec=other, crf=crf, pixel_format=pixel_format
+        )
+        kind = f"{size[1]}×{size[0]} at {float(properties.rate):g} frames/s"
+        return replace(encoding, notes=(f"{name} cannot encode {kind}, so {other} is used", *encoding.notes))
+    what = "encodes no pixel format that is known here"
+    raise problem or VideoError(Problem.failure(name, what, "choose another --codec"))
+
+
+def _default_for(container: str) -> str:
+    return _DEFAULT_FOR_WEBM if container == "webm" else _DEFAULT
 
 
 def _make_encoding(
@@ -243,7 +256,7 @@ def _choose_codec(properties: VideoProperties, container: str, codec: str | None
             own = _DEFAULT_FOR_ALPHA.get(container, own)
         candidates = [
             "" if is_tiny and own == "libx265" else own,
-            _DEFAULT_FOR_WEBM if container == "webm" else _DEFAULT,
+            _default_for(container),
         ]
         return next(each for each in candidates if each and fits(each, container))
     name = CODECS.get(codec, codec)

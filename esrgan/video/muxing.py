@@ -29,6 +29,8 @@ _ROUNDS_TIMES = ("matroska", "webm")
 _STATE_ASPECT = ("libx264", "libx265")  # encoders whose streams state the pixel aspect
 _VIDEO_PLACE = 0  # of the packets of frames among those of the same time
 _JUMP_S, _CONFIRMING = 10, 8
+_CUT = ("subtitle", "data")  # streams whose packets may be long and still hold if they are shown for a shorter time
+_DISC_PCM = ("pcm_dvd", "pcm_bluray")  # uncompressed sound that only these discs can hold
 _APPLE = "com.apple.quicktime."  # metadata of phones
 
 
@@ -81,6 +83,8 @@ def plan_streams(video: Video, target: Path, encoding: Encoding, *, is_part: boo
     if lost := _find_lost_metadata(container, _keep_metadata(video.container.metadata, is_part)):
         names = ", ".join(lost)
         notes.append(f"metadata not kept, because {target.suffix} cannot hold them: {names}; -o FILE.mkv keeps them")
+    if damaged := _find_replaced_metadata(video.container):
+        notes.append(f"characters that are not UTF-8 replaced in metadata: {', '.join(damaged)}")
     return StreamPlan(tuple(stream.index for stream in copied), tuple(notes))
 
 
@@ -94,8 +98,11 @@ def _describe_lost_stream(video: Video, stream: Any, target: Path, *, is_part: b
         return f"{what} {target.suffix} cannot hold it; -o FILE{own if own in others else others[0]} may"
     if stream.type != "audio" or is_part:
         return f"{what} {target.suffix} cannot hold it" if stream.type != "audio" else f"{what} PyAV does not write it"
-    inputs = f"-i {shlex.quote(str(target))} -i {shlex.quote(str(video.path))} -map 0 -map 1:{stream.index}"
-    return f"{what} PyAV does not write it; try to add it afterwards: `ffmpeg {inputs} -c copy FILE.mkv`"
+    inputs = f"-i {shlex.quote(str(target))} -i {shlex.quote(str(video.path))}"
+    maps = f"-map 0 -map 1:{stream.index} -c copy"
+    if context is not None and context.name in _DISC_PCM:
+        maps = f"-map 1:{stream.index} -map 0 -c copy -c:a:0 flac"  # the first one of the audio streams is encoded
+    return f"{what} PyAV does not write it; try to add it afterwards: `ffmpeg {inputs} {maps} FILE.mkv`"
 
 
 def _is_restored(container: Any, stream: Any) -> bool:
@@ -158,6 +165,15 @@ def _find_lost_metadata(container: str, metadata: Mapping[str, str]) -> list[str
     with av.open(file) as probe:
         found = {key.lower() for key in probe.metadata}
     return [key for key in metadata if key.lower() not in found]
+
+
+def _find_replaced_metadata(container: Any) -> list[str]:
+    """Return the names of metadata of which characters were replaced when they were read."""
+    places = [container, *container.streams]
+    found = [each.metadata for each in places] + [each["metadata"] for each in container.chapters()]
+    return sorted(
+        {key for metadata in found for key, value in metadata.items() if "\N{REPLACEMENT CHARACTER}" in value}
+    )
 
 
 def _keeps_stereo(container: str, video: Video) -> bool:
@@ -308,7 +324,10 @@ def _copied_packets(
 
 
 def _select_packets(packets: Iterable[Any], begin: Fraction | None, stop: Fraction | None) -> Iterator[Any]:
-    """Yield attached pictures, and packets between two times in seconds; None is the beginning or the end."""
+    """Yield attached pictures, and packets between two times in seconds; None is the beginning or the end.
+
+    Subtitles that are shown at one of these times are cut there.
+    """
     for packet in packets:
         time = packet.dts if packet.pts is None else packet.pts
         if _is_picture(packet.stream):
@@ -318,7 +337,21 @@ def _select_packets(packets: Iterable[Any], begin: Fraction | None, stop: Fracti
             last = time + max(packet.duration or 0, 1)
             is_before = begin is not None and last * packet.time_base <= begin
             if not is_before and (stop is None or time * packet.time_base < stop):
+                if packet.stream.type in _CUT and packet.duration:
+                    _cut_packet(packet, begin, stop)
                 yield packet
+
+
+def _cut_packet(packet: Any, begin: Fraction | None, stop: Fraction | None) -> None:
+    """Limit when a packet is shown to what is between two times in seconds; None is the beginning or the end."""
+    time = packet.dts if packet.pts is None else packet.pts
+    last = time + packet.duration
+    if begin is not None:
+        time = max(time, round(begin / packet.time_base))
+    if stop is not None:
+        last = min(last, round(stop / packet.time_base))
+    packet.pts = packet.dts = time
+    packet.duration = max(last - time, 1)
 
 
 def _is_picture(stream: Any) -> bool:

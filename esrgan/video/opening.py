@@ -22,6 +22,7 @@ _Y4M = "yuv4mpegpipe"
 _MICROSECOND = Fraction(1, av.time_base)
 _PICTURES = ("image2", "alias_pix", "brender_pix", "fits", "txd")
 _TEXTS = ("tty", "bin", "xbin", "adf", "idf")  # FFmpeg draws them
+_COUNT_FROM_0 = ("matroska", "asf", "flv", "nut")  # durations, wherever the video begins
 _PLAYLISTS = ("concat", "hls", "dash")
 
 
@@ -31,8 +32,8 @@ def refusal(path: Path, expected: str, got: str, remedy: str) -> VideoError:
 
 
 def open_file(path: Path) -> Any:
-    """Open a file for reading, whatever its name looks like."""
-    return av.open(f"file:{path}")
+    """Open a file for reading, whatever its name looks like; U+FFFD replaces what is not UTF-8 in metadata."""
+    return av.open(f"file:{path}", metadata_errors="replace")
 
 
 def check_is_video(path: Path) -> None:
@@ -96,8 +97,14 @@ def find_begin(container: Any) -> Fraction:
 
 def find_end(container: Any, stream: Any, begin: Fraction) -> Fraction | None:
     """Return when the last frame of a stream ends in seconds, as the container states it."""
-    is_matroska = container.format.name.startswith("matroska")  # counts durations from 0, wherever the video begins
-    end = Fraction(container.duration, av.time_base) + (0 if is_matroska else begin) if container.duration else None
+    is_matroska = container.format.name.startswith("matroska")
+
+    def to_end(duration: Fraction) -> Fraction:
+        """Return the end; some containers count durations from 0, and FLV in either way, depending on its writer."""
+        counts_from_0 = container.format.name.startswith(_COUNT_FROM_0) and duration > begin
+        return duration if counts_from_0 else duration + begin
+
+    end = to_end(Fraction(container.duration, av.time_base)) if container.duration else None
     tags = [key for key in sorted(stream.metadata) if key.startswith("DURATION")] if is_matroska else []
     for key in tags[:1]:  # that of FFmpeg precedes those with a language, which are of mkvmerge and may be stale
         with suppress(ValueError):  # such as 00:00:02.660000000
@@ -105,7 +112,7 @@ def find_end(container: Any, stream: Any, begin: Fraction) -> Fraction | None:
             stated = hours * 3600 + minutes * 60 + seconds
             return stated if end is None else min(stated, end)
     if stream.duration:
-        return Fraction(begin + stream.duration * stream.time_base)
+        return to_end(Fraction(stream.duration * stream.time_base))
     return end
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 
 from esrgan.video import colour
 from esrgan.video.colour import Coding
-from esrgan.video.decoding import FrameReader, ReadErrors, TimedFrame
+from esrgan.video.decoding import FrameReader, ReadErrors, TimedFrame, lacks_presentation_times
 from esrgan.video.opening import (
     A_VIDEO,
     STDIN,
@@ -100,17 +100,21 @@ class Video:
     def __init__(self, path: Path, *, deinterlace: bool = False, start: Fraction | None = None) -> None:
         self.path, self.deinterlace = path, deinterlace
         self._shots: Iterator[TimedFrame]
+        self._skipped_to: int | None  # the time of the last frame, if ``shots`` continues after one
         if path != STDIN:
             check_is_video(path)
+        self._by_decoding = path != STDIN and self._lacks_presentation_times()
         self._open()
         first = next(self._shots, None)
         if first is None:
             raise refusal(self.path, A_VIDEO, "a stream of which no frame can be decoded", "check the file in a player")
         base = self._stream.time_base
+        # A frame has the time of the packet with which it leaves the decoder, and packets are sought by their times.
+        self._delay = first.time - (self._stream.start_time or 0) if self._by_decoding else 0
         if start:
             first = self._find_start(first, to_ticks(start, find_begin(self.container), base))
-        elif self._reader.earliest is not None:
-            self.errors.lost_start = max(first.time - self._reader.earliest, 0) * base
+        else:
+            self.errors.lost_start = self._reader.lost_start * base
         self._check_fields(first.frame)
         self.properties = self._find_properties(first.frame)
         self._pixel_aspect = first.pixel_aspect
@@ -186,7 +190,7 @@ class Video:
         Raises:
             VideoError: If the size or the format of the frames changes, or interlaced frames have to be refused.
         """
-        last = None
+        last = self._skipped_to
         for shot in self._shots:
             if last is None and start is not None and shot.time < start:
                 self.errors.counts.clear()  # not of the part that is wanted
@@ -249,10 +253,11 @@ class Video:
         """
         with suppress(av.error.FFmpegError):
             self._reopen()
-            self.container.seek(time if digest else time - 1, stream=self._stream)
+            self.container.seek((time if digest else time - 1) - self._delay, stream=self._stream)
             for shot in self._shots:
                 if shot.time >= time:
                     if shot.time == time and shot.digest() == digest:
+                        self._skipped_to = time
                         return True
                     break
                 if digest is None:
@@ -260,17 +265,31 @@ class Video:
         self._reopen()
         return False
 
+    def _lacks_presentation_times(self) -> bool:
+        with closing(open_video(self.path)) as container:
+            return lacks_presentation_times(container, choose_stream(container, self.path))
+
     def _open(self) -> None:
         self.container = open_video(self.path)
         self._stream = choose_stream(self.container, self.path)
-        self._reader = FrameReader(self.container, self._stream, deinterlace=self.deinterlace)
+        self._reader = FrameReader(
+            self.container, self._stream, deinterlace=self.deinterlace, by_decoding=self._by_decoding
+        )
         self._shots = self._reader.frames()
+        self._skipped_to = None
 
     def _reopen(self) -> None:
         self.container.close()
         lost_start = self.errors.lost_start
         self._open()
         self.errors.lost_start = lost_start
+
+    def _side_data(self, frame: Any) -> Any:
+        """Return the side data of the first frame, from the stream's own decoder, which knows that of the container."""
+        if not self._reader.decodes_alpha:
+            return frame.side_data
+        with closing(open_video(self.path)) as container:
+            return next(container.decode(choose_stream(container, self.path)), frame).side_data
 
     def _find_properties(self, frame: Any) -> VideoProperties:
         stream = self._stream
@@ -280,7 +299,7 @@ class Video:
         coding = colour.coding_of(frame)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         aspect = stream.sample_aspect_ratio or getattr(frame, "sample_aspect_ratio", None)
-        side_data = {each.type.name: bytes(each) for each in frame.side_data}
+        side_data = {each.type.name: bytes(each) for each in self._side_data(frame)}
         matrix = side_data.pop("DISPLAYMATRIX", None)
         begin = find_begin(self.container)
         end = find_end(self.container, stream, begin)

@@ -8,6 +8,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -96,7 +97,7 @@ def plan_target(source: Path, out: Path | None) -> Path:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Refuse outputs of an unknown container, and the video itself.
+    """Refuse outputs of an unknown container or with a name that is too long, and the video itself.
 
     Raises:
         VideoError: If it is one of them.
@@ -104,6 +105,9 @@ def check_target(source: Path, target: Path) -> None:
     if target.suffix.lower() not in CONTAINERS:
         expected = f"a file that ends with {', '.join(CONTAINERS)}"
         raise VideoError(Problem(str(target), expected, target.suffix or "no suffix", "choose another suffix"))
+    for path in (target, folder_of(target)):
+        if problem := files.find_name_problem(path):
+            raise VideoError(problem)
     if target.exists() and source.exists() and target.samefile(source):
         raise VideoError(Problem.failure(target, "is the video itself", "choose another name with -o"))
 
@@ -333,11 +337,12 @@ def upscale_video(
         ...     print(progress.frames, "of", progress.total)
     """
     job = VideoJob(upscaler, Path(source), Path(target), options)
-    for note in job.notes():
-        log.info("%s: %s", target, note)
-    yield from job.upscale()
-    for note in job.assemble():
-        log.warning("%s: %s", source, note)
+    with closing(job.video):
+        for note in job.notes():
+            log.info("%s: %s", target, note)
+        yield from job.upscale()
+        for note in job.assemble():
+            log.warning("%s: %s", source, note)
 
 
 def pipe_video(
@@ -358,6 +363,7 @@ def pipe_video(
     Raises:
         VideoError: If the video cannot be read.
         BrokenPipeError: If the reader has gone.
+        OSError: If the output cannot be written for another reason.
     """
     start, end = _to_ticks(options, video)
     if start and video.can_skip:

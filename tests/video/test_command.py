@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -72,6 +73,24 @@ def test_pipes(model, upscaler, tmp_path):
     coding = colour.coding_of(low)
     expected = colour.to_frame(upscaler(colour.to_pixels(low, coding)), "yuv420p", coding)
     np.testing.assert_array_equal(colour.to_pixels(found[2], coding), colour.to_pixels(expected, coding))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_pipe_into_a_full_disk_ends_with_a_message(model, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+    with open("/dev/full", "wb") as full:  # noqa: PTH123  a device
+        command = [sys.executable, "-m", "esrgan", "video", str(source), "-o", "-", "-m", str(model)]
+        done = subprocess.run([*command, "--device", "cpu"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "error: -: cannot be written: No space left on device; check the folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_names_that_leave_no_room_for_the_segments_are_refused(upscaler, tmp_path):
+    source = write_video(tmp_path / "a.mkv", pictures(2))
+    for length in (250, 256):
+        target = tmp_path / f"{'b' * (length - 4)}.mkv"
+        assert "no file can have this name" in message(upscaler, source, target)
 
 
 def test_a_pipe_states_the_rate_and_what_is_missing(model, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -240,7 +241,22 @@ def test_a_codec_without_the_resolution_of_colours_is_named(upscaler, tmp_path):
 def test_a_rate_that_an_encoder_refuses_is_named(upscaler, tmp_path, monkeypatch):
     monkeypatch.setattr("tests.helpers.video.RATE", Fraction(500))
     path = write_video(tmp_path / "a.mp4", pictures(2, (64, 64)), time_base=Fraction(1, 500))
-    assert " at 500 frames/s (" in message(upscaler, path, tmp_path / "b.mp4", codec="av1")
+    text = message(upscaler, path, tmp_path / "b.mp4", codec="av1")
+    assert " 128×128 yuv420p at 500 frames/s (" in text  # the format that fits best
+    properties = replace(Video(path).properties, codec="av1")
+    for suffix, other in ((".mp4", "libx264"), (".webm", "libvpx-vp9")):
+        chosen = encoding.choose_encoding(properties, (128, 128), tmp_path / f"b{suffix}")
+        assert chosen.codec == other
+        assert chosen.notes == (f"libsvtav1 cannot encode 128×128 at 500 frames/s, so {other} is used",)
+
+
+def test_vp8_is_encoded_by_one_thread():
+    """Its threads spin while they wait, which takes small frames 40 times as long."""
+    for codec, count in (("libvpx", 1), ("libvpx-vp9", 4)):
+        encoder = av.CodecContext.create(codec, "w")
+        coding = colour.Coding(5, False)
+        encoding.Encoding(codec, "yuv420p", 8, 8, coding, 2, 2, Fraction(1, 25), Fraction(25), None).configure(encoder)
+        assert encoder.thread_count == count
 
 
 def test_a_crf_below_0_is_refused(upscaler, tmp_path):

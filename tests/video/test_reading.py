@@ -323,6 +323,33 @@ def test_packets_without_content_repeat_the_frame_before(upscaler, tmp_path, mon
     assert [number for number, is_same in enumerate(same, 1) if is_same] == [2, 3, 9]
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_frames_of_which_only_times_of_decoding_are_stated_are_all_kept(upscaler, tmp_path, suffix):
+    """As in AVI, and where such a stream was copied."""
+    options = {"bf": "2", "b_strategy": "0", "g": "12", "sc_threshold": "0"}
+    path = write_video(tmp_path / "a.avi", pictures(60), options=options)
+    if suffix != ".avi":
+        with av.open(str(path)) as video, av.open(str(tmp_path / "a.mkv"), "w") as copy:
+            stream = copy.add_stream_from_template(video.streams.video[0], opaque=True)
+            for each in video.demux(video.streams.video[0]):
+                if each.size:
+                    each.stream = stream
+                    copy.mux(each)
+        path = tmp_path / "a.mkv"
+    job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == []
+    shots = list(Video(path).shots())
+    assert len(shots) == 60
+    assert {after.time - before.time for before, after in itertools.pairwise(shots)} == {1 if suffix == ".avi" else 40}
+    for first in range(8, 50, 5):
+        video = Video(path)
+        assert video.skip_to(shots[first].time, shots[first].digest())
+        assert [(each.time, each.digest()) for each in video.shots()] == [
+            (each.time, each.digest()) for each in shots[first + 1 :]
+        ]
+
+
 @pytest.mark.parametrize(
     ("options", "count"),
     [
@@ -415,3 +442,22 @@ def test_similar_primaries_are_no_change(tmp_path, primaries, is_change):
         color_primaries=primaries,
     )
     assert (video._find_change(other) is not None) == is_change
+
+
+@pytest.mark.parametrize(
+    ("form", "begin", "duration", "end"),
+    [
+        ("nut", 1000, 1004, 1004),
+        ("asf", 1000, 1004, 1004),
+        ("flv", 1000, 1004, 1004),
+        ("flv", 1000, 4, 1004),
+        ("flv", 0, 4, 4),
+        ("mpegts", 1000, 4, 1004),
+    ],
+)
+def test_the_end_of_a_video_that_begins_late(form, begin, duration, end):
+    """FLV states either its duration or the time of its end."""
+    container = SimpleNamespace(format=SimpleNamespace(name=form), duration=duration * 10**6)
+    for ticks in (None, duration):
+        stream = SimpleNamespace(metadata={}, duration=ticks, time_base=Fraction(1))
+        assert opening.find_end(container, stream, Fraction(begin)) == end

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -46,6 +47,31 @@ def test_an_interrupted_video_continues_and_ends_the_same(upscaler, tmp_path):
     assert (first.frames, last.computed) == (48, 102)  # the first one is what there was
     assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
     assert read_video(target, "audio") == read_video(source, "audio")
+
+
+def test_a_video_with_repeated_times_continues_and_ends_the_same(upscaler, tmp_path):
+    path = write_video(tmp_path / "a.mkv", pictures(120), codec="ffv1", pixel_format="bgr0")
+    with av.open(str(path)) as video, av.open(str(tmp_path / "b.mkv"), "w") as copy:
+        stream = copy.add_stream_from_template(video.streams.video[0], opaque=True)
+        for number, packet in enumerate(each for each in video.demux(video=0) if each.size):
+            packet.pts = packet.dts = 40 * (number // 2)
+            packet.stream = stream
+            copy.mux(packet)
+    make(upscaler, tmp_path / "b.mkv", tmp_path / "whole.mkv")
+    interrupt(upscaler, tmp_path / "b.mkv", tmp_path / "c.mkv", 49)
+    job = VideoJob(upscaler, tmp_path / "b.mkv", tmp_path / "c.mkv", VideoOptions())
+    list(job.upscale())
+    assert job.assemble() == ["60 frames with repeated or decreasing times skipped"]
+    assert video_packets(tmp_path / "c.mkv") == video_packets(tmp_path / "whole.mkv")
+
+
+def test_a_finished_or_abandoned_video_is_closed(upscaler, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Video, "close", lambda video: closed.append(video.container.close()))
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+    interrupt(upscaler, source, tmp_path / "b.mkv", 1)
+    make(upscaler, source, tmp_path / "b.mkv")
+    assert len(closed) == 2
 
 
 def test_another_model_or_other_options_do_not_continue(upscaler, tmp_path):

@@ -135,6 +135,20 @@ def test_a_part_of_a_video_has_its_part_of_the_sound(upscaler, tmp_path):
     }
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_subtitle_at_the_ends_of_a_part_is_cut(upscaler, tmp_path, suffix):
+    """Subtitles are shown from 10 to 90 and from 100 to 180 ms, with chapters from 0 and 200 ms."""
+    times = [40 * i for i in range(10)]
+    path = write_video(tmp_path / f"a{suffix}", pictures(10), times=times, time_base=MS, subtitles=True, chapters=True)
+    make(upscaler, path, tmp_path / f"b{suffix}", start=Fraction("0.08"), end=Fraction("0.16"))
+    with av.open(str(tmp_path / f"b{suffix}")) as video:
+        texts = [(each.pts, each.duration) for each in video.demux(subtitles=0) if each.size > 2]
+        assert video.duration == 80_000
+        assert [(each["start"], each["end"]) for each in video.chapters()] in ([(0, 80)], [(0, 80_000_000)])
+    assert read_video(tmp_path / f"b{suffix}")[0][0] == 0
+    assert texts == [(0, 10), (20, 60)]
+
+
 class Packet(SimpleNamespace):
     __eq__, __hash__ = object.__eq__, object.__hash__  # as those of PyAV
 
@@ -320,6 +334,25 @@ def test_metadata_of_any_name_are_kept_or_named(upscaler, tmp_path):
         assert all(key.lower() in notes[0].lower() for key in lost)
 
 
+def test_metadata_that_are_not_utf_8_are_named(upscaler, tmp_path):
+    path = write_video(tmp_path / "a.mkv", pictures(2), metadata={"title": "Caf_s"})
+    path.write_bytes(path.read_bytes().replace(b"Caf_s", b"Caf\xe9s"))
+    assert "characters that are not UTF-8 replaced in metadata: title" in notes_of(upscaler, path, tmp_path / "b.mkv")
+    with av.open(str(tmp_path / "b.mkv")) as video:
+        assert video.metadata["title"] == "Caf\N{REPLACEMENT CHARACTER}s"
+
+
+def test_the_rotation_of_a_video_with_alpha_is_kept(upscaler, tmp_path):
+    path = write_video(
+        tmp_path / "a.mkv", pictures(2, channels=4), codec="libvpx-vp9", pixel_format="yuva420p", rotation=90
+    )
+    assert read_frames(path)[0].rotation == 90
+    make(upscaler, path, tmp_path / "b.mkv")
+    assert read_frames(tmp_path / "b.mkv")[0].rotation == 90
+    with av.open(str(tmp_path / "b.mkv")) as video:
+        assert "alpha_mode" in {key.lower() for key in video.streams.video[0].metadata}
+
+
 def test_titles_in_mov_are_where_all_players_look(upscaler, tmp_path):
     path = write_video(tmp_path / "a.mkv", pictures(2), metadata={"title": "T", "DIRECTOR": "D"})
     notes = notes_of(upscaler, path, tmp_path / "b.mov")
@@ -361,6 +394,7 @@ def test_stereo_is_kept_or_named(tmp_path, aspect, suffix, is_kept):
             "adpcm_ms",
             "PyAV does not write it; try to add it afterwards: `ffmpeg -i b.mkv -i 'a b.avi' -map 0 -map 1:1 -c copy",
         ),
+        ("pcm_dvd", "`ffmpeg -i b.mkv -i 'a b.avi' -map 1:1 -map 0 -c copy -c:a:0 flac FILE.mkv`"),
     ],
 )
 def test_sound_that_is_not_written_is_named_with_a_way(monkeypatch, codec, text):
