@@ -148,11 +148,11 @@ def cache_dir() -> Path:
     """
     if folder := os.environ.get("ESRGAN_CACHE"):
         path = expand_user(folder)
-        if path.parts[0].startswith("~"):
-            raise EsrganError(f"ESRGAN_CACHE: there is no user {path.parts[0][1:]}; set it to a folder for downloads")
-        return path
-    path = expand_user(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "esrgan"
-    if path.parts[0] == "~":  # the system does not know this user
+        if (name := str(path).partition(os.sep)[0][1:]) and str(path).startswith("~"):
+            raise EsrganError(f"ESRGAN_CACHE: there is no user {name}; set it to a folder for downloads")
+    else:
+        path = expand_user(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "esrgan"
+    if path.parts[:1] == ("~",):  # the system does not know this user
         raise EsrganError("no home folder found; set ESRGAN_CACHE to a folder for downloads")
     return path
 

@@ -29,6 +29,8 @@ parser.add_argument("--color-fix", choices=COLOR_FIXES, help="as for inference.p
 args = parser.parse_args()
 upscaler = Upscaler.from_file(args.model, precision=args.precision, color_fix=args.color_fix)
 scale = round(upscaler.scale)
+if scale != upscaler.scale:
+    sys.exit(f"error: {args.model}: expected a whole factor, got ×{upscaler.scale:g}")
 has_alpha = upscaler.networks[0].in_channels == 4
 random = np.random.default_rng(0)
 sources: dict[Path, Path] = {}  # photographs by the beginning of their crops' path below hr and lr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import platform
@@ -11,9 +12,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import Any, TextIO
+from typing import Any
 
 from esrgan.cli import spinning
 from esrgan.console import accept_any_text, show_messages
@@ -113,14 +114,6 @@ def _open_closed_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
-def _can_write(stream: TextIO) -> bool:
-    try:
-        os.write(stream.fileno(), b"\n")
-    except OSError:
-        return False
-    return True
-
-
 def run(command: ModuleType, argv: Sequence[str]) -> int:
     """Run a command, and print errors meant for users without a traceback.
 
@@ -148,10 +141,12 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # the reader has gone, as after ``| head``
-            if error.filename is not None or _can_write(sys.stdout):
+            if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
                 raise  # it is about another file
             print(f"error: standard output: cannot be written: {describe_error(error)}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python must not flush again when it exits
+        with suppress(OSError):  # of a stream without a descriptor
+            # Python must not flush again when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
     except EsrganError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)

@@ -74,7 +74,7 @@ def upscale_image(upscaler: Upscaler, image: ImageData, progress: ProgressCallba
     if repeated := [size for size in sizes if upscaler.count_steps(*size) > len(upscaler.networks)]:
         computed = max(upscaler.computed_size(*size)[0] / size[0] for size in repeated)
         reduced = " and its output reduced" if any(upscaler.is_resized(*size) for size in repeated) else ""
-        notes.append(f"the model was applied repeatedly (×{computed:.3g}){reduced}")
+        notes.append(f"the model was applied repeatedly (×{computed:g}){reduced}")
     problems = (
         find_problem(upscaler.networks, upscaler.chain.factors, size, upscaler.options.seamless) for size in sizes
     )

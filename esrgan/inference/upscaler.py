@@ -96,6 +96,10 @@ class Upscaler:
                 remedy = "take the generator out of its wrapper, or load a file with Upscaler.from_file"
                 raise TypeError(f"expected an esrgan.models.Generator, got {type(each).__name__}; {remedy}")
             check_unchanged(each)
+        own = [each.scale_factor for each in networks]
+        factors = own if factors is None else list(factors)
+        if len(factors) != len(own) or not all(0 < each <= most for each, most in zip(factors, own, strict=True)):
+            raise ValueError(f"factors: expected one for each network, above 0 and up to its own {own}, got {factors}")
         self.chain = Chain(networks, device, dtype, winograd=winograd, factors=factors)
         self.device, self.dtype, self.winograd = device, dtype, winograd
         self.description = f"a network, ×{self.scale:g}"

@@ -22,7 +22,7 @@ from esrgan.text import describe_error, one_line
 from esrgan.video.colour import has_alpha
 from esrgan.video.encoding import CONTAINERS, VPX, Encoding
 from esrgan.video.opening import open_file
-from esrgan.video.segments import Segment, SegmentFolder, read_packets
+from esrgan.video.segments import OutputFile, Segment, SegmentFolder, read_packets
 from esrgan.video.source import Video
 
 _ROUNDS_TIMES = ("matroska", "webm")
@@ -232,7 +232,9 @@ def assemble(
             files.atomic_write(target, overwrite=overwrite) as file,
             open_file(video.path) as source,
             open_file(folder.video_path(segments[0].number)) as first,
-            av.open(file, "w", format=container, container_options=_options(container, source.metadata)) as output,
+            av.open(
+                OutputFile(file), "w", format=container, container_options=_options(container, source.metadata)
+            ) as output,
         ):
             copies: dict[int, Any] = {}
             for stream in source.streams:

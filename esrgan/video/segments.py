@@ -10,7 +10,7 @@ import json
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -189,6 +189,33 @@ def _find_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
             yield name
 
 
+class OutputFile:
+    """Passes what PyAV writes to a file until an error, which PyAV raises; it would print those that follow.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.tell = file.tell
+        self._file, self._has_failed = file, False
+
+    def write(self, data: bytes) -> int:
+        """Write some bytes, or nothing after an error."""
+        return int(self._try(self._file.write, data) or len(data))
+
+    def seek(self, *place: int) -> int | None:
+        """Move, which also writes what is buffered; do nothing after an error."""
+        return self._try(self._file.seek, *place)
+
+    def _try(self, action: Callable[..., int], *values: Any) -> int | None:
+        try:
+            return None if self._has_failed else action(*values)
+        except OSError:
+            self._has_failed = True
+            raise
+
+
 class SegmentWriter:
     """Encodes the frames of a segment.
 
@@ -208,7 +235,7 @@ class SegmentWriter:
         self.errors: Counter[str] = Counter()
         self._encoding, self._num_packets = encoding, 0
         container = "matroska" if fits(encoding.codec, "matroska") else "nut"
-        self._container = av.open(file, "w", format=container)
+        self._container = av.open(OutputFile(file), "w", format=container)
         self._stream: Any = self._container.add_stream(encoding.codec, encoding.rate)
         encoding.configure(self._stream.codec_context)
         self._stream.time_base = _MS

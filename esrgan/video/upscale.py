@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import statistics
 from collections import Counter
@@ -52,6 +53,9 @@ class VideoOptions:
         steady: Reduce flicker: where a frame differs from those before by at most this many 8-bit levels, keep the
             output from before. It restarts at each segment. None upscales all parts of all frames.
         overwrite: Replace an existing output.
+
+    Raises:
+        ValueError: If a number is not finite, or out of range.
     """
 
     codec: str | None = None
@@ -62,6 +66,13 @@ class VideoOptions:
     deinterlace: bool = False
     steady: float | None = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, largest in (("start", math.inf), ("end", math.inf), ("steady", 255)):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and 0 <= value <= largest):
+                expected = "a number from 0" + (f" to {largest}" if largest < math.inf else "")
+                raise ValueError(f"{name}: expected {expected}, got {value}")
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,9 @@ def _find_network(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _select_tensors(content: dict[str, Any]) -> dict[str, Tensor]:
-    return {_WRAPPERS.sub("", str(name)): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    unwrapped = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
+    return unwrapped if len(unwrapped) == len(tensors) else tensors
 
 
 def load_file(path: str | Path) -> dict[str, Any]:

@@ -26,11 +26,17 @@ TAIL_LAYER = "tail.{t}"  # a layer after the trunk, which can be named only once
 # Entries that programs which count operations leave in a state dict.
 COUNTERS = ("total_ops", "total_params")
 _NEGATIONS = "".join(f"(?<!{word}[._-])" for word in ("non", "no", "not", "without", "before"))
-AVERAGED = re.compile(f"{_NEGATIONS}(?:(?<![a-z])ema(?![a-z])|EMA|Ema(?![a-z]))")  # in the keys of averaged weights
-# In the names of what trainers save with a generator and its output does not depend on.
+AVERAGED = re.compile(  # in the keys of averaged weights
+    rf"{_NEGATIONS}(?:(?<![a-z])(?:model|netg?|generator)?ema(?![a-z])|EMA|Ema(?![a-z])|(?<![a-z])ema(?:model|net))"
+)
+# Prefixes of a generator that is a network of its own, whatever a trainer saves beside it.
+_OF_ITS_OWN = re.compile(r"(?i)(?:^|[._])(?:net_?g|model_?g|generator|gen|g|params)(?:_?ema)?\.$")
+# In the first names of what trainers save with a generator and its output does not depend on: discriminators, losses,
+# the networks of losses and metrics, and optimisers.
 _COMPANIONS = re.compile(
-    "(?i:disc|critic|vgg|lpips|dists|loss|criterion|percept|feature_?extractor|optim)"
-    r"|(?:^|[._])(?:cri|dis|d|D|net_?[dD]|model_?[dD])(?:[._]|$)"
+    "(?i)disc(?!ret)|critic|(?:^|_)loss|criterion|^crit?(?:_|$)|percep|feature|optim|metric|vgg|lpips|dists|inception"
+    r"|resnet|dino|clip|^(?:fid|kid|niqe|musiq|adv|style|content|context|identity|arcface|degradation)"
+    r"|^(?:dis|dnet|gan)(?:_|$)|^(?:crit|net_?|model_?)?[def]\d*$"
 )
 NUMBER_REGEX = "(0|[1-9][0-9]{0,3})"  # a file that claims more than 9999 blocks is an attack, not a network
 
@@ -193,27 +199,33 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
 def _check_independent(state: StateDict, found: _Found, place: str) -> None:
     """Check that the generators are no parts of a larger network, whose other layers would be lost."""
     prefixes = tuple(prefix for prefix, _ in found)
+    if any(_OF_ITS_OWN.search(prefix) for prefix in prefixes):
+        return
     layers = [name for name in state if name.endswith((".weight", ".bias")) and not name.startswith(prefixes)]
-    others = [name for name in layers if not _COMPANIONS.search(name)]
+    others = [name for name in layers if not _is_companion(name)]
     if others:
-        got = find_known_network(state) or (
+        got = find_known_network(name for name in state if not _is_companion(name)) or (
             f"a larger network: {one_line(others[0])} is outside its part {one_line(prefixes[0])}* that resembles one; "
             "if that part is a generator of its own, save only its state_dict"
         )
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {got}")
 
 
+def _is_companion(name: str) -> bool:
+    return bool(_COMPANIONS.search(re.sub(r"^(?:(?:module|model)\.)*", "", name).partition(".")[0]))
+
+
 def _prefer_averaged(state: StateDict, found: _Found) -> _Found:
-    """Return the generators with averaged weights, unless these are of another network than the raw ones."""
+    """Return the generators with averaged weights, if they have all tensors of a raw one; else the raw ones."""
     averaged = {key: dialect for key, dialect in found.items() if AVERAGED.search(key[0])}
     raw = {key: dialect for key, dialect in found.items() if key not in averaged}
     if not averaged or not raw:
         return found
-    shapes = [
-        {name: value.shape for name, value in _select_layers(state, prefix).items()}
-        for prefix, _ in [next(iter(raw)), *averaged]
-    ]
-    return averaged if all(each == shapes[0] for each in shapes) else raw
+    shapes = {
+        key: {name: value.shape for name, value in _select_layers(state, key[0]).items()}.items() for key in found
+    }
+    fitting = {key: dialect for key, dialect in averaged.items() if any(shapes[each] <= shapes[key] for each in raw)}
+    return fitting or raw
 
 
 _COMPACT_LABELS = {"ncnn:": "ncnn"}

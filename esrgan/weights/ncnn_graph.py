@@ -146,7 +146,7 @@ class Graph:
                 self.scaled[result] = (option(2), inputs[0])
                 return result
             case "Interp" if (
-                option(1) == option(2) and option(0) == 1 and len(inputs) == 1 and option(1) == int(option(1))
+                option(1) == option(2) and option(0) == 1 and len(inputs) == 1 and 1 <= option(1) == int(option(1))
             ):
                 return self._add_upsampling("nearest", option(1), inputs[0], place)
             case "Interp" if option(1) == option(2) and option(0) in (2, 3) and len(inputs) == 1 and 0 < option(1) < 1:

@@ -86,6 +86,15 @@ def test_a_pipe_into_a_full_disk_ends_with_a_message(model, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steady", -1), ("steady", 256), ("steady", float("nan")), ("start", float("nan")), ("end", float("inf"))],
+)
+def test_options_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected a number from 0"):
+        VideoOptions(**{name: value})
+
+
 def test_names_that_leave_no_room_for_the_segments_are_refused(upscaler, tmp_path):
     source = write_video(tmp_path / "a.mkv", pictures(2))
     for length in (250, 256):

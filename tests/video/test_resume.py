@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -189,6 +190,23 @@ def test_a_full_disk_loses_nothing(upscaler, tmp_path, monkeypatch):
     *_, last = make(upscaler, source, target)
     assert last.computed == 12
     assert video_packets(target) == video_packets(tmp_path / "whole.mkv")
+
+
+@pytest.mark.parametrize("first", ["write", "seek"])
+def test_only_the_first_error_of_a_full_disk_is_raised(first):
+    """PyAV prints others, with a traceback."""
+
+    class Full(io.BytesIO):
+        def write(self, *_):
+            raise OSError(28, "No space left on device")
+
+        seek = write
+
+    output = segments.OutputFile(Full())
+    with pytest.raises(OSError, match="No space left"):
+        getattr(output, first)(b"12" if first == "write" else 0)
+    assert output.write(b"12") == 2
+    assert output.seek(0) is None
 
 
 def test_steady_videos_can_be_interrupted_too(upscaler, tmp_path):

@@ -177,6 +177,10 @@ def test_only_averaged_weights_of_the_same_network_are_preferred(tmp_path, name)
     other = random_state(tiny_architecture(rrdb_channels=8))
     assert torch.equal(load(netG=raw, teacher_ema=other), raw["conv_first.weight"])
     assert torch.equal(load(teacher_ema=other), other["conv_first.weight"])
+    assert torch.equal(load(**{name: raw, "net_ema": averaged, "teacher_ema": other}), averaged["conv_first.weight"])
+    assert torch.equal(load(model=raw, modelema=averaged), averaged["conv_first.weight"])
+    with pytest.raises(WeightsError, match="unknown tensors: 1"):  # the raw ones are not taken instead
+        load(**{name: raw, "net_ema": averaged | {"stats.n": torch.zeros(1)}})
 
 
 def layers(**shapes):
@@ -192,9 +196,28 @@ GENERATOR = {f"RRDB.{name}": value for name, value in random_state(tiny_architec
 COMPACT = {f"net.{name[4:]}": value for name, value in SMALL.items()}
 
 
+@pytest.mark.parametrize("prefix", ["netG", "net_g", "generator", "model", "gen_net"])
+def test_what_trainers_save_beside_a_generator_is_left_out(tmp_path, prefix):
+    raw = random_state(tiny_architecture())
+    names = ["netD1.0", "D1", "net_d2.a", "critD.0", "netF.features.0", "features.0", "style.net.0", "fid.inception.a"]
+    names += ["metrics.fid.a", "netE.0", "loss.vgg.0", "optimizer.a", "discriminator.main.0"]
+    others = layers(**dict.fromkeys(names, (3, 3)))
+    torch.save({f"{prefix}.{name}": value for name, value in raw.items()} | others, tmp_path / "a.pth")
+    assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
+
+
+def test_wrapped_and_plain_names_of_one_file_are_two_networks(tmp_path):
+    raw = random_state(tiny_architecture())
+    wrapped = {f"_orig_mod.{name}": value for name, value in random_state(tiny_architecture(), 1).items()}
+    torch.save(raw | wrapped, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="expected one generator, got 2"):
+        load_generator(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
+        (GENERATOR | layers(**{"discretize.0": (3, 3), "up.d.0": (3, 3), "glossy.0": (3, 3)}), "a larger network"),
         (
             GENERATOR | layers(**{"flowUpsamplerNet.layers.0": (3, 3)}),
             r"a larger network: flow.* is outside its part RR",
