@@ -98,7 +98,7 @@ def is_litter(name: str) -> bool:
 
 def fold_name(name: str) -> str:
     """Return a text that is the same for two names which differ only in case or in how accents are encoded."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
 
 
 def name_key(folder: Path) -> Callable[[str], str]:
@@ -221,7 +221,7 @@ def _try_to_write(folder: Path) -> None:
     """
     temporary = _temporary_path(folder)
     temporary.touch(exist_ok=False)
-    temporary.unlink()
+    temporary.unlink(missing_ok=True)  # another process may have taken it for abandoned
 
 
 def _temporary_path(folder: Path) -> Path:

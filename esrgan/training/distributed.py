@@ -114,6 +114,8 @@ def _connect() -> tuple[Store, int, int]:
     except (RuntimeError, ValueError, OSError) as error:
         is_server = values["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         what = "this process cannot listen there" if is_server else "nothing can be reached there"
+        if is_server and "waiting for clients" in str(error):
+            what = f"not all of the {values['WORLD_SIZE']} processes have connected"
         reason = one_line(str(error).partition(". ")[0], 160)
         raise EsrganError(
             Problem.failure(place, f"{what} ({reason})", "correct them, or choose a free port, on all machines")

@@ -237,8 +237,10 @@ def _check_last_steps(state: StageState) -> None:
     """Warn of the bad steps with which a stage ends, unless float16 explains them; raise if nothing was learned."""
     recovery = state.recovery
     problem, first_bad = _diagnose(state)
-    step = recovery.good["step"] if recovery.rollbacks else first_bad
-    is_scaling = state.stage.autocast.needs_loss_scaling and not recovery.rollbacks
+    # No step has succeeded since a rollback if the bad steps are still those that caused it.
+    is_rolled_back = recovery.rollbacks > 0 and first_bad == recovery.rolled_back_from
+    step = recovery.good["step"] if is_rolled_back else first_bad
+    is_scaling = state.stage.autocast.needs_loss_scaling and not is_rolled_back
     may_be_scaling = is_scaling and state.done - first_bad <= MAX_SCALING_STEPS
     if step == 0 and not may_be_scaling:
         raise TrainingError(f"{problem}; nothing was learned; {_name_remedies(state)}")
@@ -249,7 +251,7 @@ def _check_last_steps(state: StageState) -> None:
 def _roll_back(state: StageState) -> None:
     """Restore a diverged stage to its last good state, in all processes; raise after ``MAX_ROLLBACKS`` in a row."""
     recovery = state.recovery
-    problem, _ = _diagnose(state)
+    problem, recovery.rolled_back_from = _diagnose(state)
     good_step = recovery.good["step"]
     if recovery.rollbacks == MAX_ROLLBACKS:
         raise TrainingError(

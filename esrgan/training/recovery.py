@@ -51,6 +51,7 @@ class Recovery:
         self.bad_steps = torch.zeros((), dtype=torch.int64, device=device)  # consecutive, up to the last step
         self.has_bad_losses = self.bad_steps > 0  # in the last step; a gradient may also be bad with good losses
         self.first_bad = torch.zeros_like(self.bad_steps)  # the step at which they began, counted from 0
+        self.rolled_back_from: int | None = None  # the first of the bad steps that caused the last rollback
         self.names: list[str] = []
         self.values = torch.zeros(0, device=device)  # losses and gradient norms of that step
         self.snapshot(step)
@@ -138,6 +139,7 @@ class Recovery:
             "rollbacks": self.rollbacks,
             "bad_steps": self.bad_steps,
             "first_bad": self.first_bad,
+            "rolled_back_from": self.rolled_back_from,
             "names": self.names,
             "values": self.values,
             "good": self.good if self.good["step"] != step else None,
@@ -147,6 +149,7 @@ class Recovery:
         """Restore the state of ``state_dict``; call ``restore_state`` for the stage first."""
         device = self.bad_steps.device
         self.rollbacks, self.names = state["rollbacks"], list(state["names"])
+        self.rolled_back_from = state.get("rolled_back_from")
         for name in ("bad_steps", "first_bad", "values"):
             setattr(self, name, state[name].to(device))
         self.has_bad_losses = self.bad_steps > 0

@@ -25,6 +25,14 @@ def test_background_is_mixed_by_alpha(dtype, colours, extra):
     assert flat.extra_bands == extra
 
 
+@pytest.mark.parametrize(("colour", "alpha"), [(1, 1.05), (3, 1)])
+def test_overshooting_alpha_and_hdr_colours_are_placed_on_a_background(colour, alpha):
+    frame = np.linspace(0, 1, 80, dtype=np.float32).reshape(5, 4, 4) * np.float32([colour] * 3 + [alpha])
+    flat = fit_alpha(images.ImageData((frame,)), supports_alpha=True, background=(255, 255, 255))
+    expected = frame[..., :3] * frame[..., 3:] + 1 - frame[..., 3:]
+    np.testing.assert_allclose(flat.frames[0], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(("colour", "alpha"), [(1, 255), (1000, 1)])
 def test_floats_of_another_range_are_not_placed_on_a_background(colour, alpha):
     frame = (pixels(5, 4, 4) / 255).astype(np.float32) * np.float32([colour] * 3 + [alpha])

@@ -235,6 +235,20 @@ def test_a_stage_without_a_good_step_fails(tiny_config: Make, tmp_path: Path) ->
     assert not list(tmp_path.glob("*_x4.pth"))
 
 
+@pytest.mark.usefixtures("early_rollback")
+def test_a_stage_that_learned_after_a_rollback_has_its_model(
+    tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(pretraining={"num_steps": 8}, validation_interval=100, logging={"interval": 3})
+    with bad_steps(0, 1, 2, 7):
+        assert run(config, tmp_path, stage="pretraining") is True
+    out, err = capsys.readouterr()
+    assert "every step from 1 to 3 diverged" in out
+    assert "every step from 8 to 8 diverged" in err
+    assert err.endswith("; the model is that of step 7\n")
+    assert list(tmp_path.glob("*_x4.pth"))
+
+
 def test_a_stage_that_ends_with_bad_steps_warns(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
