@@ -235,26 +235,23 @@ def test_float32_is_exact_until_the_last_block_ends():
     assert convolution_precision() == before
 
 
-@pytest.fixture
-def restored_precisions():
-    """Settings cannot be restored to what a process starts with, except by a level that has not been set."""
-    yield torch.backends
-    torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = "none"
-    if convolution_precision() != "tf32":
-        torch.backends.cudnn.conv.fp32_precision = "tf32"
-
-
-def test_convolutions_follow_pytorchs_settings_after_a_block_as_before(restored_precisions):
-    backends = restored_precisions
+def test_convolutions_follow_pytorchs_settings_after_a_block_as_before():
+    """In a process of its own, because other tests may have set the convolutions' own value."""
+    text = """
+import torch
+from esrgan.devices import exact_float32
+backends = torch.backends
+for level in (backends, backends.cudnn):
     with exact_float32(torch.device("cuda")):
-        assert convolution_precision() == "ieee"
-    for level in (backends, backends.cudnn):
-        level.fp32_precision = "ieee"
-        assert convolution_precision() == "ieee"
-        with exact_float32(torch.device("cuda")):
-            pass
-        level.fp32_precision = "none"
-        assert convolution_precision() == "tf32"
+        assert backends.cudnn.conv.fp32_precision == "ieee"
+    level.fp32_precision = "ieee"
+    assert backends.cudnn.conv.fp32_precision == "ieee"
+    with exact_float32(torch.device("cuda")):
+        pass
+    level.fp32_precision = "none"
+    assert backends.cudnn.conv.fp32_precision == "tf32"
+"""
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=120)
 
 
 def test_a_setting_of_convolutions_themselves_is_restored():
