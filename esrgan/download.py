@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 from esrgan.console import log, progress
 from esrgan.errors import DownloadError, Problem
-from esrgan.files import file_digest, lock, replace_file
+from esrgan.files import file_digest, replace_file
+from esrgan.locks import lock
 from esrgan.text import describe_error, format_count, format_size
 
 TIMEOUT_S = 30.0  # longest wait for the next bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from esrgan.errors import EsrganError, Problem
-from esrgan.files import describe_path
+from esrgan.paths import describe_path
 
 SOFTWARE = "esrgan test"  # stored in each PNG file that an evaluation writes
 PREPARE_SOFTWARE = "esrgan prepare"  # stored in LR images, tiles, their contact sheet, and previews of degradations

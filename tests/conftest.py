@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # More threads do not speed up networks of a few channels, which would wait for them.
@@ -14,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from esrgan import files, locks
 from tests.helpers import images
 
 
@@ -147,3 +151,30 @@ def foreground_signals() -> Iterator[None]:
     yield
     for number, handler in previous.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imitate Windows' locks, and that it deletes no open file."""
+    fcntl = pytest.importorskip("fcntl")
+    unlink = Path.unlink
+
+    def unlink_closed(path: Path, **options: bool) -> None:
+        if any(path.samefile(link) for link in Path("/proc/self/fd").iterdir() if link.exists()):
+            raise PermissionError(errno.EACCES, "It is being used by another process", str(path))
+        unlink(path, **options)
+
+    def lock_file(handle: Any, *_: int) -> int:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle.value, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return 1
+        return 0
+
+    monkeypatch.setattr(files, "_IS_WINDOWS", True)
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "msvcrt", SimpleNamespace(get_osfhandle=lambda number: number))
+    kernel = SimpleNamespace(LockFile=lock_file)
+    monkeypatch.setattr(locks.ctypes, "WinDLL", lambda *_, **__: kernel, raising=False)
+    monkeypatch.setattr(locks.ctypes, "get_last_error", lambda: 33, raising=False)
+    if Path("/proc/self/fd").exists():
+        monkeypatch.setattr(Path, "unlink", unlink_closed)

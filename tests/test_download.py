@@ -12,7 +12,7 @@ import pytest
 from esrgan import download as download_module
 from esrgan.download import Download, download
 from esrgan.errors import EsrganError
-from esrgan.files import lock
+from esrgan.locks import lock
 from tests.helpers.console import captured_messages
 from tests.helpers.dataset_server import run_server
 

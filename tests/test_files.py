@@ -1,8 +1,6 @@
-"""Atomic writes and locks, also on file systems that lack locks, hard links or flushing."""
+"""Atomic writes, also on file systems that lack locks, hard links or flushing."""
 
-import contextlib
 import errno
-import multiprocessing
 import os
 import re
 import stat
@@ -10,13 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from esrgan import files
 from esrgan.errors import EsrganError
-from esrgan.files import atomic_write, lock, remove_abandoned, suggest_path, write_bytes, write_text
+from esrgan.files import atomic_write, remove_abandoned, write_bytes, write_text
+from esrgan.locks import lock
 
 fcntl = pytest.importorskip("fcntl")
 LACKING = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
@@ -124,63 +122,6 @@ def test_only_abandoned_temporary_files_are_removed(tmp_path, monkeypatch):
     assert list_names(tmp_path) == [".esrgan-01.tmp", "a"]
 
 
-def test_a_lock_excludes_others_until_it_is_closed(tmp_path):
-    with lock(tmp_path / "x", "a run"), pytest.raises(EsrganError, match=r"^another run; wait for it to finish"):
-        lock(tmp_path / "x", "another run")
-    lock(tmp_path / "x", "a run").close()
-
-
-@pytest.mark.slow
-def test_waiting_for_a_lock_says_so_and_ends_with_its_holder(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from esrgan import console, files\n"
-        "with console.show_messages(): files.lock(Path(sys.argv[1]), 'it works', wait=True)"
-    )
-    with lock(tmp_path / "x", ""):
-        command = [sys.executable, "-c", code, str(tmp_path / "x")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "it works; waiting for it\n"
-        assert process.poll() is None
-    assert process.wait(10) == 0
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_forked_processes_do_not_hold_the_lock(tmp_path):
-    held, context = lock(tmp_path / "x", "a run"), multiprocessing.get_context("fork")
-    is_running, may_end = context.Event(), context.Event()
-    process = context.Process(target=lambda: (is_running.set(), may_end.wait(30)))
-    process.start()
-    assert is_running.wait(10)
-    try:
-        with pytest.raises(EsrganError):
-            lock(tmp_path / "x", "a run")  # the child has closed its copy without unlocking
-        held.close()
-        lock(tmp_path / "x", "a run").close()
-    finally:
-        may_end.set()
-        process.join()
-
-
-def test_tilde_is_the_home_folder(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/somebody")
-    for path, expected in (
-        ("~/a", "/home/somebody/a"),
-        ("~", "/home/somebody"),
-        ("a/~", "a/~"),
-        ("~$b.png", "~$b.png"),
-    ):
-        assert files.expand_user(path) == Path(expected)
-    monkeypatch.delenv("ESRGAN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "~/c")
-    assert files.cache_dir() == Path("/home/somebody/c/esrgan")
-    monkeypatch.setenv("ESRGAN_CACHE", "~/d")
-    assert files.cache_dir() == Path("/home/somebody/d")
-    monkeypatch.setenv("ESRGAN_CACHE", "~nouser/d")
-    with pytest.raises(EsrganError, match="ESRGAN_CACHE: there is no user nouser; set it to a folder"):
-        files.cache_dir()
-
-
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     target, link = tmp_path / "target.json", tmp_path / "link.json"
     target.write_text("old")
@@ -246,12 +187,6 @@ def test_read_only_disk_is_found(tmp_path, monkeypatch):
     assert "files cannot be created in this folder: Read-only file system" in str(files.find_folder_problem(tmp_path))
 
 
-def test_too_long_names_are_found_on_the_disk(tmp_path):
-    for name, is_possible in (("x" * 255, True), ("x" * 256, False), ("ü" * 127, True), ("ü" * 128, False)):
-        for folder in (tmp_path, tmp_path / "new"):
-            assert (files.find_name_problem(folder / name) is None) == is_possible
-
-
 def test_folder_that_denies_writing_is_tried_once(tmp_path, monkeypatch):
     """Windows shows by nothing else that it denies access, and tempfile would try billions of names there."""
     tried = []
@@ -298,38 +233,6 @@ def test_program_that_keeps_a_file_open_is_to_be_closed(tmp_path, monkeypatch):
     assert list_names(tmp_path) == []
 
 
-@pytest.fixture
-def windows(monkeypatch):
-    """Imitate Windows' locks, and that it deletes no open file."""
-    unlink = Path.unlink
-
-    def unlink_closed(path, **options):
-        if any(path.samefile(link) for link in Path("/proc/self/fd").iterdir() if link.exists()):
-            raise PermissionError(errno.EACCES, "It is being used by another process", str(path))
-        unlink(path, **options)
-
-    def lock_file(handle, *_):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(handle.value, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return 1
-        return 0
-
-    monkeypatch.setattr(files, "fcntl", None)
-    monkeypatch.setattr(files, "msvcrt", SimpleNamespace(get_osfhandle=lambda number: number))
-    kernel = SimpleNamespace(LockFile=lock_file)
-    monkeypatch.setattr(files.ctypes, "WinDLL", lambda *_, **__: kernel, raising=False)
-    monkeypatch.setattr(files.ctypes, "get_last_error", lambda: 33, raising=False)
-    if Path("/proc/self/fd").exists():
-        monkeypatch.setattr(Path, "unlink", unlink_closed)
-
-
-@pytest.mark.usefixtures("windows")
-def test_locks_of_windows_exclude_others(tmp_path):
-    with lock(tmp_path / "x", "a run"), pytest.raises(EsrganError, match=r"^another run; wait for it to finish"):
-        lock(tmp_path / "x", "another run")
-    lock(tmp_path / "x", "a run").close()
-
-
 @pytest.mark.usefixtures("windows")
 def test_abandoned_files_are_removed_on_windows(tmp_path):
     for name in (".esrgan-01.tmp", ".esrgan-02.tmp"):
@@ -345,20 +248,3 @@ def test_path_that_is_too_long_for_windows_is_named(tmp_path):
     error = FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
     expected = f"the path of the temporary file has {1 + 240 + 1 + 28} characters, and Windows allows 259"
     assert expected in str(files.describe_write_error(path, error))
-
-
-def test_characters_that_windows_does_not_allow_are_named(tmp_path, monkeypatch):
-    """``Path.stat`` raises this there."""
-    for name in ("stat", "lstat"):
-        monkeypatch.setattr(Path, name, refuse(errno.EINVAL))
-    path = tmp_path / "out?.png"
-    assert files.describe_path(path) == "nothing"
-    monkeypatch.setattr(Path, "is_dir", lambda path: True)
-    problem = str(files.find_name_problem(path))
-    assert problem == f'{path}: no file can have this name: Invalid argument; leave out < > : " | ? *'
-
-
-def test_link_without_target_does_not_suggest_itself(tmp_path):
-    (tmp_path / "photo.png").symlink_to(tmp_path / "gone.png")
-    assert suggest_path(tmp_path / "photo.png", "check the path") == "check the path"
-    assert suggest_path(tmp_path / "photos.png", "check the path") == f"did you mean {tmp_path / 'photo.png'}?"

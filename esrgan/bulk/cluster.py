@@ -30,6 +30,7 @@ from esrgan.inference import (
     name_outputs,
     upscale_files,
 )
+from esrgan.locks import lock
 from esrgan.weights import GeneratorFile
 
 MANIFEST_NAME = "esrgan-bulk.jsonl"
@@ -190,7 +191,7 @@ def open_manifest(out_dir: str) -> Iterator[Callable[[ManifestRecord], None]]:
             with _explain_write_errors(Path(manifest)):
                 Path(manifest).parent.mkdir(parents=True, exist_ok=True)
                 local = stack.enter_context(
-                    files.lock(Path(manifest), f"{manifest}: another job is writing into this folder")
+                    lock(Path(manifest), f"{manifest}: another job is writing into this folder")
                 )
         try:
             yield add

@@ -12,9 +12,10 @@ from urllib.request import url2pathname
 
 import fsspec
 
-from esrgan import files, images
+from esrgan import images
 from esrgan.errors import EsrganError, ImageError, Problem
 from esrgan.images.find import FAMILIAR_SUFFIXES, is_omitted
+from esrgan.paths import expand_user
 from esrgan.text import describe_error
 
 # Protocols whose uploads are atomic. On other file systems a complete file is renamed; object stores would copy it.
@@ -25,7 +26,7 @@ def strip_file_scheme(location: str) -> str:
     """Convert a file:// URI to a path, and replace a leading ``~`` in paths; return other URIs unchanged."""
     if location.startswith("file://"):
         return url2pathname(urlsplit(location).path)
-    return location if not location or is_uri(location) else str(files.expand_user(location))
+    return location if not location or is_uri(location) else str(expand_user(location))
 
 
 def is_uri(location: str) -> bool:

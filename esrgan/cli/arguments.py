@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from esrgan.cli.foreign_options import FOREIGN_OPTIONS
 from esrgan.errors import EsrganError, Problem
-from esrgan.files import expand_user
+from esrgan.paths import expand_user
 from esrgan.text import did_you_mean, one_line
 
 _MAX_INTEGER = 2**63 - 1

@@ -15,7 +15,8 @@ from esrgan import machine
 from esrgan.cli import arguments, process
 from esrgan.errors import EsrganError
 from esrgan.extras import EXTRAS, missing_modules
-from esrgan.files import check_temporary_folder, describe_path
+from esrgan.files import check_temporary_folder
+from esrgan.paths import describe_path
 from esrgan.text import describe_error, format_count, format_size, one_line
 
 EXAMPLES = """\

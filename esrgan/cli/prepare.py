@@ -10,8 +10,8 @@ from pathlib import Path
 
 from esrgan.cli import arguments, process
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
-from esrgan.files import expand_user, suggest_path
 from esrgan.machine import cpu_count
+from esrgan.paths import expand_user, suggest_path
 from esrgan.progress import explain_interrupt
 from esrgan.text import did_you_mean
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from esrgan.cli import arguments, process
 from esrgan.console import log
 from esrgan.errors import EsrganError
-from esrgan.files import check_output_path, describe_path, expand_user, write_text
+from esrgan.files import check_output_path, write_text
+from esrgan.paths import describe_path, expand_user
 
 if TYPE_CHECKING:
     from esrgan.evaluation import Evaluation

@@ -14,7 +14,7 @@ from esrgan.config.messages import explain_error
 from esrgan.config.schema import Config
 from esrgan.console import log
 from esrgan.errors import ConfigError, Problem
-from esrgan.files import suggest_path
+from esrgan.paths import suggest_path
 
 # Keys of the earlier framework (enhanced-srgan) that no longer mean anything, and what replaces them.
 _EARLIER_KEYS = {"network_interpolation_alpha": "esrgan interpolate --alpha blends models"}

@@ -29,7 +29,8 @@ from esrgan.data.alignment import describe_misalignment
 from esrgan.data.datasets import load_pair
 from esrgan.data.pairing import ImagePair
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
-from esrgan.files import atomic_write, lock, remove_abandoned
+from esrgan.files import atomic_write, remove_abandoned
+from esrgan.locks import lock
 from esrgan.machine import map_in_threads
 from esrgan.progress import Progress
 from esrgan.text import describe_error, format_count, format_size

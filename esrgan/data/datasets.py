@@ -21,7 +21,7 @@ from esrgan import extras, images, resize
 from esrgan.console import log
 from esrgan.data.pairing import ImagePair, Match, Naming, match_folders, match_within
 from esrgan.errors import DatasetError, Problem
-from esrgan.files import describe_path, expand_user, suggest_path
+from esrgan.paths import describe_path, expand_user, suggest_path
 from esrgan.text import did_you_mean, format_count
 
 Split = Literal["train", "val"]

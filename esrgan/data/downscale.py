@@ -17,9 +17,11 @@ from esrgan.data.datasets import OUTPUT_MARKER, common_channels, find_dataset, f
 from esrgan.data.pairing import ImagePair
 from esrgan.data.record import Key, add_line, file_key, read_lines
 from esrgan.errors import DatasetError, EsrganError, ImageError, Problem, shorten
-from esrgan.files import create_folder, is_litter, lock, name_key, remove_abandoned
+from esrgan.files import create_folder, remove_abandoned
+from esrgan.locks import lock
 from esrgan.machine import map_in_threads
 from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable
+from esrgan.paths import is_litter, name_key
 from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import describe_error, format_count, format_size
 

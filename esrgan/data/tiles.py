@@ -36,9 +36,11 @@ from esrgan.data.tile_choice import (
 )
 from esrgan.data.tile_sheet import make_sheet
 from esrgan.errors import DatasetError, EsrganError, Problem, shorten
-from esrgan.files import expand_user, find_name_problem, is_link, lock, name_key, write_text
+from esrgan.files import write_text
+from esrgan.locks import lock
 from esrgan.machine import map_in_threads
 from esrgan.outputs import PREPARE_SOFTWARE, check_replaceable, is_output
+from esrgan.paths import expand_user, find_name_problem, is_link, name_key
 from esrgan.progress import Progress, explain_interrupt
 from esrgan.text import describe_error, format_count, format_size
 

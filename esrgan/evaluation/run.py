@@ -27,12 +27,13 @@ from esrgan.evaluation.measuring import (
 )
 from esrgan.evaluation.provenance import describe_conventions, describe_run
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
-from esrgan.files import cache_dir, check_output_path, describe_path, expand_user, fold_name
+from esrgan.files import check_output_path
 from esrgan.inference import Upscaler
 from esrgan.inference.upscaler import PRECISIONS
 from esrgan.metrics import Metric, select_metrics
 from esrgan.metrics.learned import load_metrics
 from esrgan.outputs import check_replaceable
+from esrgan.paths import cache_dir, describe_path, expand_user, fold_name
 from esrgan.text import describe_error
 from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import GeneratorFile, extract_state_dict, load_file, load_generator

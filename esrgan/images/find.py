@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from esrgan.errors import ImageError, Problem
-from esrgan.files import describe_path, expand_user, is_link, suggest_path
 from esrgan.images.detect import HEAD_BYTES, detect_format
 from esrgan.images.formats import SUFFIXES
+from esrgan.paths import describe_path, expand_user, is_link, suggest_path
 from esrgan.text import describe_error
 
 # Suffixes of images and videos that people expect to be upscaled. Those that are not supported are counted as skipped.

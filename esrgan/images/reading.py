@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.errors import ImageError, Problem
-from esrgan.files import describe_path, suggest_path
 from esrgan.images import detect, formats, vips
 from esrgan.images.image import ImageData, check_profile
 from esrgan.images.source import Source, UnsupportedImageError
+from esrgan.paths import describe_path, suggest_path
 from esrgan.text import describe_error
 
 MEASURE_S = 2.0  # for reading the sizes of images before the work

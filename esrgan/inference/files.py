@@ -31,6 +31,7 @@ from esrgan.inference.jobs import FileJob
 from esrgan.inference.options import to_number
 from esrgan.inference.upscaler import Upscaler
 from esrgan.machine import memory_limit, obtainable_memory
+from esrgan.paths import describe_path, find_name_problem
 from esrgan.text import describe_error, format_size
 
 # An output with more bytes than this, or with more than this share of the memory, is written before the next image is
@@ -240,7 +241,7 @@ def _wait(job: FileJob, work: Future[FileResult]) -> FileResult:
 
 def _check_output(job: FileJob, options: FileOptions) -> FileResult | None:
     """Return the result of a job that needs no work or cannot be done; None if its image is to be upscaled."""
-    if problem := job.obstacle or files.find_name_problem(job.target):
+    if problem := job.obstacle or find_name_problem(job.target):
         return FileResult(job, problem)
     if not os.path.lexists(job.target):
         return None
@@ -268,7 +269,7 @@ def _read_input(job: FileJob, upscaler: Upscaler, options: FileOptions, memory: 
     result = _check_output(job, options)  # another process may have written it meanwhile
     if result is not None:
         return result
-    if (kind := files.describe_path(job.source)) in ("a named pipe", "a socket", "a device"):  # could block for ever
+    if (kind := describe_path(job.source)) in ("a named pipe", "a socket", "a device"):  # could block for ever
         raise ImageError(Problem(str(job.source), "an image file", kind, "save its content as a file first"))
     image = images.read_image(job.source, options.max_pixels, memory // 5)
     background = None if options.background is None else parse_colour(options.background)

@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 
 from esrgan import images
 from esrgan.errors import ImageError, Problem
-from esrgan.files import expand_user, name_key
 from esrgan.images.find import FAMILIAR_SUFFIXES
 from esrgan.images.formats import format_for_suffix
+from esrgan.paths import expand_user, name_key
 
 OUTPUT_ENDING = "_sr"  # appended to the stem of each output's name
 _ANY_SUFFIX = ".any"  # stands for all; without a suffix, ``..png`` would have no name

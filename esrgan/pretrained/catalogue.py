@@ -12,7 +12,7 @@ from pathlib import Path
 
 from esrgan import hub
 from esrgan.errors import DownloadError, EsrganError, WeightsError
-from esrgan.files import cache_dir, expand_user
+from esrgan.paths import cache_dir, expand_user
 from esrgan.text import did_you_mean
 
 BUNDLED_FOLDER = Path(__file__).parent

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from esrgan.config import Config
 from esrgan.errors import WeightsError
-from esrgan.files import create_folder, describe_write_error, fold_name, replace_file
+from esrgan.files import create_folder, describe_write_error, replace_file
+from esrgan.paths import fold_name
 from esrgan.weights import load_file, save_file
 
 STAGES = ("pretraining", "training")

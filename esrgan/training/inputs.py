@@ -29,10 +29,10 @@ from esrgan.data import (
 from esrgan.data.datasets import Split, default_data_root
 from esrgan.degradation import Degradation, PhotoDegradation
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem, WeightsError
-from esrgan.files import expand_user
 from esrgan.losses import PerceptualLoss
 from esrgan.machine import cpu_count
 from esrgan.models.vgg import download_torchvision_weights, random_weights, torchvision_weights_path
+from esrgan.paths import expand_user
 from esrgan.text import format_count
 from esrgan.training import distributed
 from esrgan.training.checkpoint import STAGES, Checkpoint

@@ -23,7 +23,8 @@ from esrgan import images
 from esrgan.config.schema import Logging
 from esrgan.console import log
 from esrgan.errors import EsrganError, Problem
-from esrgan.files import create_folder, lock, write_text
+from esrgan.files import create_folder, write_text
+from esrgan.locks import lock
 from esrgan.text import describe_error
 from esrgan.training.checkpoint import STAGES
 

@@ -16,9 +16,10 @@ from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import EsrganError, WeightsError
-from esrgan.files import expand_user, find_folder_problem, remove_abandoned
+from esrgan.files import find_folder_problem, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
+from esrgan.paths import expand_user
 from esrgan.text import one_line
 from esrgan.training import distributed
 from esrgan.training.checkpoint import (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from esrgan import hub, pretrained
 from esrgan.config import Config
 from esrgan.errors import WeightsError
-from esrgan.files import expand_user
+from esrgan.paths import expand_user
 from esrgan.training.checkpoint import STAGES, Checkpoint
 from esrgan.training.options import TrainOptions
 from esrgan.training.transfer import check_architecture, take_layers

@@ -11,9 +11,9 @@ from typing import Any
 
 import av
 
-from esrgan import files
 from esrgan.errors import Problem, VideoError
 from esrgan.images.formats import SUFFIXES
+from esrgan.paths import describe_path, suggest_path
 from esrgan.text import describe_error, one_line
 
 STDIN = Path("-")
@@ -38,11 +38,11 @@ def open_file(path: Path) -> Any:
 
 def check_is_video(path: Path) -> None:
     """Refuse paths that are no videos, before FFmpeg takes a picture or a text for one."""
-    what, remedy = files.describe_path(path), "choose one file"
+    what, remedy = describe_path(path), "choose one file"
     if path.suffix.lower() in SUFFIXES:
         what, remedy = "an image", "`esrgan inference` upscales images and animations"
     elif what == "nothing":
-        remedy = files.suggest_path(path, "check the path")
+        remedy = suggest_path(path, "check the path")
     if what != "a file":
         raise refusal(path, A_VIDEO, what, remedy)
 

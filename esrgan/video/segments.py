@@ -22,6 +22,8 @@ from av.video.frame import VideoFrame
 
 from esrgan import files
 from esrgan.errors import Problem, VideoError
+from esrgan.locks import lock
+from esrgan.paths import is_litter
 from esrgan.text import describe_error, one_line
 from esrgan.video.decoding import TimedFrame
 from esrgan.video.encoding import Encoding, fits
@@ -90,7 +92,7 @@ class SegmentFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 files.remove_abandoned(self.path)
                 path = self.path / f"lock{process}"
-                stack.enter_context(files.lock(path, f"{self.path}: another process works on this video"))
+                stack.enter_context(lock(path, f"{self.path}: another process works on this video"))
             yield
 
     def _files(self) -> list[Path]:
@@ -175,7 +177,7 @@ def _is_lock(path: Path) -> bool:
 
 
 def _is_removable(path: Path) -> bool:
-    return _OWN_FILES.fullmatch(path.name) is not None or files.is_litter(path.name)
+    return _OWN_FILES.fullmatch(path.name) is not None or is_litter(path.name)
 
 
 def _find_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from esrgan import files, version
 from esrgan.console import log
 from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
+from esrgan.paths import find_name_problem
 from esrgan.text import format_count
 from esrgan.video import muxing, pipeline
 from esrgan.video.decoding import TimedFrame, describe_gaps
@@ -117,7 +118,7 @@ def check_target(source: Path, target: Path) -> None:
         expected = f"a file that ends with {', '.join(CONTAINERS)}"
         raise VideoError(Problem(str(target), expected, target.suffix or "no suffix", "choose another suffix"))
     for path in (target, folder_of(target)):
-        if problem := files.find_name_problem(path):
+        if problem := find_name_problem(path):
             raise VideoError(problem)
     if target.exists() and source.exists() and target.samefile(source):
         raise VideoError(Problem.failure(target, "is the video itself", "choose another name with -o"))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from esrgan.errors import WeightsError
-from esrgan.files import describe_path, suggest_path
+from esrgan.paths import describe_path, suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
 from esrgan.weights import ncnn

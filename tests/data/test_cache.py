@@ -17,7 +17,8 @@ from esrgan.data import ImagePair, load_pair, read_cached_pair
 from esrgan.data import cache as cache_module
 from esrgan.data.cache import open_pair
 from esrgan.errors import DatasetError
-from esrgan.files import atomic_write, lock
+from esrgan.files import atomic_write
+from esrgan.locks import lock
 from esrgan.text import format_size
 from tests.helpers.image_pairs import (
     HEADER_BYTES,

@@ -17,7 +17,7 @@ from esrgan.data import find_pairs, load_pair
 from esrgan.data.datasets import OUTPUT_MARKER
 from esrgan.data.downscale import lr_folder
 from esrgan.errors import DatasetError
-from esrgan.files import lock
+from esrgan.locks import lock
 from esrgan.text import format_count
 from tests.helpers.archives import DiskUsage, png, run, tree
 from tests.helpers.image_pairs import random_image, swap_names
@@ -162,7 +162,7 @@ def test_bad_images_do_not_stop_the_rest(photos, capsys):
 
 
 def test_lr_images_of_names_in_another_case_are_not_overwritten(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: True)
+    monkeypatch.setattr("esrgan.paths._is_case_insensitive", lambda folder: True)
     (tmp_path / "photos").mkdir()
     for seed, name in enumerate(("IMG_1.png", "img_1.webp")):
         images.write_pixels(tmp_path / "photos" / name, random_image(16, 16, seed=seed), overwrite=True)

@@ -190,7 +190,7 @@ def test_folders_of_one_name_get_different_ones(photos, tmp_path, capsys):
 
 @pytest.mark.parametrize("ignores_case", [False, True])
 def test_names_in_another_case_lose_no_tiles(tmp_path, capsys, small_tiles, monkeypatch, ignores_case):
-    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: ignores_case)
+    monkeypatch.setattr("esrgan.paths._is_case_insensitive", lambda folder: ignores_case)
     for seed, name in enumerate(("A/Photos/a.png", "b/photos/x.png", "b/photos/X.png")):
         write_image(tmp_path / name, random_image(64, 64, seed=seed))
     code, _, err = cut(capsys, tmp_path / "tiles", tmp_path / "A/Photos", tmp_path / "b/photos")

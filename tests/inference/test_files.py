@@ -12,8 +12,8 @@ from PIL import Image
 from esrgan import Upscaler, files, images
 from esrgan.cli import inference as inference_command
 from esrgan.errors import ImageError, LostDeviceError, Problem
-from esrgan.files import _is_case_insensitive
 from esrgan.inference import FileJob, FileOptions, FileResult, plan_jobs, upscale_files
+from esrgan.paths import _is_case_insensitive
 from tests.helpers.image_folders import read_files, write_files
 from tests.helpers.models import make_model, run
 
@@ -183,7 +183,7 @@ def test_full_names_are_used_only_on_conflict(tmp_path):
 
 @pytest.mark.parametrize("ignores_case", [False, True])
 def test_names_differing_in_case_conflict_if_disk_ignores_case(tmp_path, monkeypatch, ignores_case):
-    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: ignores_case)
+    monkeypatch.setattr("esrgan.paths._is_case_insensitive", lambda folder: ignores_case)
     for name in ("1/a.png", "2/A.png", "1/straße.png", "2/strasse.png"):
         write_files(tmp_path / name)
     jobs, _ = plan_jobs([str(tmp_path / "1"), str(tmp_path / "2")], tmp_path / "out")
@@ -192,7 +192,7 @@ def test_names_differing_in_case_conflict_if_disk_ignores_case(tmp_path, monkeyp
 
 def test_encodings_of_an_accent_conflict_if_disk_ignores_them(tmp_path, monkeypatch):
     """The disks of macOS, which ignore case too, take both names for one."""
-    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: True)
+    monkeypatch.setattr("esrgan.paths._is_case_insensitive", lambda folder: True)
     write_files(tmp_path / "1/caf\u00e9.png", tmp_path / "2/cafe\u0301.png")
     jobs, _ = plan_jobs([str(tmp_path / "1"), str(tmp_path / "2")], tmp_path / "out")
     assert all(job.conflict is not None for job in jobs)

@@ -25,7 +25,7 @@ from esrgan.config import Config
 from esrgan.config.schema import Logging
 from esrgan.console import show_messages
 from esrgan.errors import EsrganError, ImageError
-from esrgan.files import lock
+from esrgan.locks import lock
 from esrgan.training import TrainOptions, train
 from esrgan.training.checkpoint import STAGE_LABELS, STAGES
 from esrgan.training.log import RunLog, check_loggers

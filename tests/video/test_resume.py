@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 
-from esrgan import Upscaler, files, upscale_video
+from esrgan import Upscaler, upscale_video
 from esrgan.cli import video as video_command
 from esrgan.errors import EsrganError, VideoError
 from esrgan.video import VideoJob, VideoOptions, segments, upscale
@@ -247,7 +247,7 @@ def test_files_of_file_managers_are_no_other_files(upscaler, tmp_path):
 
 def test_segments_are_removed_where_open_files_cannot_be_deleted(upscaler, tmp_path, monkeypatch):
     """On Windows; the lock is the only open file."""
-    opened, unlink, lock = [], Path.unlink, files.lock
+    opened, unlink, lock = [], Path.unlink, segments.lock
 
     def unlink_closed(path, **options):
         if any(file.name == str(path) and not file.closed for file in opened):
@@ -259,7 +259,7 @@ def test_segments_are_removed_where_open_files_cannot_be_deleted(upscaler, tmp_p
         return opened[-1]
 
     monkeypatch.setattr(Path, "unlink", unlink_closed)
-    monkeypatch.setattr(files, "lock", note)
+    monkeypatch.setattr(segments, "lock", note)
     make(upscaler, write_video(tmp_path / "a.mkv", pictures(2)), tmp_path / "b.mkv")
     assert opened
     assert not (tmp_path / "b.mkv.parts").exists()
