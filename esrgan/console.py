@@ -14,9 +14,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from esrgan.text import cut_to_width
 
@@ -38,6 +38,50 @@ def progress(text: str, *, keep: bool = False) -> None:
             terminal, the line stays there.
     """
     log.log(PROGRESS, "%s", text, extra={"keep": keep})
+
+
+class OutputError(Exception):
+    """Raised if standard output cannot be written. It is no OSError, which other code takes for one of its own files.
+
+    Args:
+        error: The error of the system.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class StandardOutput:
+    """Standard output as text or bytes; its errors are raised as ``OutputError``.
+
+    Args:
+        stream: The stream, whose other attributes can be used, too.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, data: Any) -> Any:
+        """Write text or bytes."""
+        return self._try(self._stream.write, data)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._try(self._stream.flush)
+
+    def close(self) -> None:
+        """Write what is buffered, and close the stream."""
+        self._try(self._stream.close)
+
+    def _try(self, action: Callable[..., Any], *values: Any) -> Any:
+        try:
+            return action(*values)
+        except OSError as error:
+            raise OutputError(error) from error
 
 
 def accept_any_text() -> None:
@@ -131,7 +175,7 @@ class ConsoleHandler(logging.Handler):
         try:
             self.stream.write(text)
             self.stream.flush()
-        except OSError:
+        except (OSError, OutputError):
             self.stream = io.StringIO()
 
     def _write_progress(self, text: str) -> None:

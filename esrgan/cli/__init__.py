@@ -72,22 +72,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command named by the first argument and return its exit code; without arguments, print the help."""
     accept_any_text()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments:
-        make_parser().print_help()
-        return 0
-    name = ALIASES.get(arguments[0], arguments[0])
-    if name not in COMMANDS:
-        if name not in ("-h", "--help", "--version"):
-            print(f"error: {name}: {_explain_unknown(name)}", file=sys.stderr)
-            return 2
-        make_parser().parse_args(arguments)
+    name = ALIASES.get(arguments[0], arguments[0]) if arguments else "--help"
+    if name not in (*COMMANDS, "-h", "--help", "--version"):
+        print(f"error: {name}: {_explain_unknown(name)}", file=sys.stderr)
+        return 2
     try:
         from esrgan.cli import process
 
-        return process.run(importlib.import_module(f"esrgan.cli.{name}"), arguments[1:])
+        if name in COMMANDS:
+            return process.run(importlib.import_module(f"esrgan.cli.{name}"), arguments[1:])
+        return process.catch_errors(lambda: _show_help(arguments))
     except KeyboardInterrupt:  # while the command itself was imported
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _show_help(arguments: Sequence[str]) -> int:
+    """Do what ``--help`` or ``--version`` asks for; without arguments, print the help."""
+    parser = make_parser()
+    if arguments:
+        parser.parse_args(arguments)  # exits
+    parser.print_help()
+    return 0
 
 
 def _explain_unknown(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import gc
 import os
 import platform
@@ -11,13 +10,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from esrgan.cli import spinning
-from esrgan.console import accept_any_text, show_messages
+from esrgan.console import OutputError, StandardOutput, show_messages
 from esrgan.errors import EsrganError, TrainingError
 from esrgan.extras import describe_import_error
 from esrgan.text import describe_error
@@ -110,12 +109,12 @@ def _open_closed_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(number, True)
     os.close(number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False, errors="backslashreplace")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False, errors="backslashreplace")
 
 
 def run(command: ModuleType, argv: Sequence[str]) -> int:
-    """Run a command, and print errors meant for users without a traceback.
+    """Run a command with ``catch_errors``.
 
     Args:
         command: A module of this package with ``make_parser()`` and ``run(args)``, which returns the exit code. If it
@@ -123,31 +122,52 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         argv: The arguments.
 
     Returns:
-        The exit code: that of the command, 1 after a TrainingError or if standard output is closed, 2 after any other
-        EsrganError or if a package cannot be imported, 130 after Ctrl-C, SIGTERM, SIGHUP, which a closed terminal
-        sends, or SIGUSR1, which Slurm can send before its time limit.
+        The exit code.
+    """
+
+    def work() -> int:
+        parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
+        args = parse_args(argv)
+        keep_freed_memory()
+        spinning.limit_spinning()
+        # About damaged metadata, and weights that are refused; our own messages name both.
+        warnings.filterwarnings("ignore", module=r"PIL\.|torch\.(serialization|_utils|_weights_only_unpickler)$")
+        with _replace_handler(signal.SIG_DFL, signal.default_int_handler), show_messages():
+            return int(command.run(args))
+
+    return catch_errors(work)
+
+
+def catch_errors(work: Callable[[], int]) -> int:
+    """Do some work, and print errors meant for users without a traceback.
+
+    Returns:
+        The exit code: that of the work, 1 after a TrainingError or if standard output cannot be written, as after
+        ``| head`` or on a full disk, 2 after any other EsrganError or if a package cannot be imported, 130 after
+        Ctrl-C, SIGTERM, SIGHUP, which a closed terminal sends, or SIGUSR1, which Slurm can send before its time limit.
     """
     _open_closed_streams()
-    accept_any_text()
-    parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
-    args = parse_args(argv)
-    keep_freed_memory()
-    spinning.limit_spinning()
-    # About damaged metadata, and weights that are refused; our own messages name both.
-    warnings.filterwarnings("ignore", module=r"PIL\.|torch\.(serialization|_utils|_weights_only_unpickler)$")
     try:
-        with _replace_handler(signal.SIG_DFL, signal.default_int_handler), show_messages():
-            code: int = command.run(args)
-        sys.stdout.flush()
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # the reader has gone, as after ``| head``
-            if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-                raise  # it is about another file
-            print(f"error: standard output: cannot be written: {describe_error(error)}", file=sys.stderr)
+        with redirect_stdout(cast("TextIO", StandardOutput(sys.stdout))):
+            try:
+                code = _catch_other_errors(work)
+            except SystemExit:  # after --help or --version
+                sys.stdout.flush()
+                raise
+            sys.stdout.flush()
+    except OutputError as error:
+        if not isinstance(error.error, BrokenPipeError):  # otherwise the reader has gone, as after ``| head``
+            print(f"error: standard output: cannot be written: {describe_error(error.error)}", file=sys.stderr)
         with suppress(OSError):  # of a stream without a descriptor
             # Python must not flush again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
+    return code
+
+
+def _catch_other_errors(work: Callable[[], int]) -> int:
+    try:
+        return work()
     except EsrganError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return SOME_FAILED if isinstance(error, TrainingError) else BAD_INPUT
@@ -157,4 +177,3 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     except KeyboardInterrupt as interrupt:
         print(": ".join(filter(None, ["interrupted", str(interrupt)])), file=sys.stderr)
         return INTERRUPTED
-    return code

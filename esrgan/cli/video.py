@@ -7,17 +7,17 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from esrgan.cli import arguments, cluster, process, upscaling_options
 from esrgan.cli.inference import wait_for_all_processes
-from esrgan.console import log, progress
+from esrgan.console import StandardOutput, log, progress
 from esrgan.errors import EsrganError
 from esrgan.extras import require_extra
-from esrgan.files import write_error
 from esrgan.pretrained import DEFAULT_VIDEO_MODEL
 from esrgan.progress import TimeLeft, explain_interrupt
 from esrgan.text import format_count, format_duration
@@ -124,15 +124,11 @@ def run(args: argparse.Namespace) -> int:
         log.info("this model is fast and made for drawings; -m esrgan-photo suits filmed material")
     shown = _Shown()
     if pipe is not None:
-        try:
-            with pipe, explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):
-                video = Video(source, deinterlace=args.deinterlace, start=args.start)
+        with closing(pipe), explain_interrupt(lambda: f"{format_count(shown.frames, 'frame')} written"):
+            video = Video(source, deinterlace=args.deinterlace, start=args.start)
+            with closing(video):
                 for state in pipe_video(upscaler, video, pipe, options):
                     shown.show(state)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise write_error(Path("-"), error) from error
         return _end(args.video, video.errors.notes())
     job = VideoJob(upscaler, source, target, options)
     log.info("%s: %s", target, job.describe())
@@ -210,6 +206,6 @@ class _Shown:
 def _take_standard_output() -> BinaryIO:
     """Return standard output for the video, and let messages go to standard error."""
     sys.stdout.flush()
-    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    pipe = StandardOutput(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return pipe
+    return cast("BinaryIO", pipe)

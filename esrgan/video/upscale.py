@@ -23,7 +23,7 @@ from esrgan.console import log
 from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
 from esrgan.paths import find_name_problem
-from esrgan.text import format_count
+from esrgan.text import describe_error, format_count
 from esrgan.video import muxing, pipeline
 from esrgan.video.decoding import TimedFrame, describe_gaps
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
@@ -296,11 +296,15 @@ class VideoJob:
     def _identify(self) -> dict[str, Any]:
         """Return what decides the content of the segments, for comparison with an earlier attempt."""
         path = self.video.path
-        with path.open("rb") as file:
-            digest, last = hashlib.sha256(), max(path.stat().st_size - _SAMPLE, 0)
-            for place in range(_SAMPLES):
-                file.seek(last * place // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLE))
+        try:
+            size, digest = path.stat().st_size, hashlib.sha256()
+            with path.open("rb") as file:
+                for place in range(_SAMPLES):
+                    file.seek(max(size - _SAMPLE, 0) * place // (_SAMPLES - 1))
+                    digest.update(file.read(_SAMPLE))
+        except OSError as error:
+            what = f"cannot be read: {describe_error(error)}"
+            raise VideoError(Problem.failure(path, what, "check the disk that it is on")) from error
         models = hashlib.sha256()
         for network in self.upscaler.networks:
             for name, value in network.state_dict().items():
@@ -309,7 +313,7 @@ class VideoJob:
         options = {name: str(value) for name, value in asdict(self.options).items() if name != "overwrite"}
         return {
             "version": [version.__version__, av.__version__],
-            "video": [path.stat().st_size, digest.hexdigest()],
+            "video": [size, digest.hexdigest()],
             "model": models.hexdigest(),
             "precision": self.upscaler.arithmetic,
             "model options": {name: str(value) for name, value in asdict(self.upscaler.options).items()},

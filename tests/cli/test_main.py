@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -37,13 +39,50 @@ def test_full_parser_contains_every_command():
         assert f"--{option}" in text.getvalue()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["ü"]])
-def test_consoles_that_lack_characters_show_escapes(arguments):
-    environment = os.environ | {"PYTHONIOENCODING": "cp437"}
+def run_module(*arguments, environment=(), **settings):
     command = [sys.executable, "-m", "esrgan", *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert b"Traceback" not in result.stderr
-    assert rb"ncnn, \u2026" in result.stdout or arguments == ["ü"]
+    return subprocess.run(command, env=os.environ | dict(environment), stderr=subprocess.PIPE, check=False, **settings)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_consoles_that_lack_characters_show_escapes(arguments):
+    result = run_module(*arguments, environment={"PYTHONIOENCODING": "cp437"}, stdout=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert rb"ncnn, \u2026" in result.stdout
+
+
+def test_errors_on_consoles_that_lack_characters_show_escapes():
+    result = run_module("č", environment={"PYTHONIOENCODING": "cp437"}, stdout=subprocess.PIPE)
+    assert result.returncode == 2
+    assert result.stderr.startswith(rb"error: \u010d: no such command")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["models", "--help"]], ids=" ".join)
+def test_a_full_disk_for_help_and_versions_is_one_line(arguments, buffering):
+    with Path("/dev/full").open("wb") as full:
+        result = run_module(*arguments, environment=buffering, stdout=full)
+    assert result.stderr == b"error: standard output: cannot be written: No space left on device\n"
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize("buffering", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+def test_a_reader_of_help_that_has_gone_is_no_error_message(buffering):
+    read, write = os.pipe()
+    os.close(read)
+    result = run_module("--help", environment=buffering, stdout=write)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+def test_errors_of_other_files_are_not_blamed_on_standard_output(capsys):
+    def fail(args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # as reading does, without the name of the file
+
+    with pytest.raises(OSError, match="Input/output error"):
+        process.run(SimpleNamespace(make_parser=argparse.ArgumentParser, run=fail), [])
+    assert capsys.readouterr().err == ""
 
 
 def test_warnings_of_pillow_are_not_shown():

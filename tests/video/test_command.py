@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -81,9 +83,30 @@ def test_a_pipe_into_a_full_disk_ends_with_a_message(model, tmp_path):
     with open("/dev/full", "wb") as full:  # noqa: PTH123  a device
         command = [sys.executable, "-m", "esrgan", "video", str(source), "-o", "-", "-m", str(model)]
         done = subprocess.run([*command, "--device", "cpu"], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 2
-    assert "error: -: cannot be written: No space left on device; check the folder" in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.endswith("\nerror: standard output: cannot be written: No space left on device\n")
     assert "Traceback" not in done.stderr
+
+
+def test_an_unreadable_video_is_not_taken_for_an_unwritable_pipe(model, tmp_path, monkeypatch, capfd):
+    def fail(*_):
+        raise av.error.PermissionError(13, "Permission denied", "a.mkv")
+
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+    monkeypatch.setattr(upscale, "_note_missing_parts", fail)
+    with pytest.raises(PermissionError):
+        run(video_command, source, "-o", "-", "-m", model, "--device", "cpu")
+
+
+def test_a_failing_disk_with_the_video_is_named(upscaler, tmp_path, monkeypatch):
+    class FailingHash:
+        def update(self, data):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # as reading does, without the name of the file
+
+    source = write_video(tmp_path / "a.mkv", pictures(2))
+    monkeypatch.setattr(upscale.hashlib, "sha256", FailingHash)
+    expected = f"{source}: cannot be read: Input/output error; check the disk that it is on"
+    assert message(upscaler, source, tmp_path / "b.mkv") == expected
 
 
 @pytest.mark.parametrize(
