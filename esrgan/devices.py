@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from esrgan.console import log
-from esrgan.errors import DeviceError, LostDeviceError
+from esrgan.errors import DeviceError, LostDeviceError, Problem
 from esrgan.machine import FreeCpus, cpu_quota
 from esrgan.text import format_count, one_line
 
@@ -239,9 +240,14 @@ def check_gpu_after(error: Exception, device: torch.device) -> None:
         if is_out_of_memory(again):
             return
         reason = one_line(str(error).strip().partition("\n")[0].rstrip("."), 200)
-        raise LostDeviceError(
-            f"{device}: the GPU failed ({reason}), and this process cannot use it any more; start the program again"
-        ) from error
+        what = f"the GPU failed ({reason}), and this process cannot use it any more"
+        raise LostDeviceError(Problem.failure(device, what, "start the program again")) from error
+
+
+def end_worker(error: LostDeviceError) -> NoReturn:
+    """End this process, a worker of a Ray cluster whose GPU has failed. Ray then starts another one for its work."""
+    print(f"error: {error.with_remedy('Ray starts another process')}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 @contextmanager

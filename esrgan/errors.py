@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import dirname
 from typing import Any
 
@@ -132,6 +132,13 @@ class DeviceError(EsrganError):
 
 class LostDeviceError(DeviceError):
     """Raised when a GPU has failed, so that this process cannot use it any more."""
+
+    def with_remedy(self, remedy: str) -> LostDeviceError:
+        """Return this error with another remedy."""
+        (problem,) = self.problems
+        return LostDeviceError(
+            replace(problem, remedy=remedy) if isinstance(problem, Problem) else f"{problem}; {remedy}"
+        )
 
 
 class LostProcessError(TrainingError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from esrgan import files, images
 from esrgan.bulk import storage
+from esrgan.devices import end_worker
 from esrgan.errors import EsrganError, ImageError, LostDeviceError, Problem
 from esrgan.images.sidecars import world_file_suffixes
 from esrgan.inference import (
@@ -341,9 +341,8 @@ class Worker:
             except LostDeviceError as error:
                 lost = error
             done = [record for record in records if record is not None] + [future.result() for future in uploads]
-        if lost:  # only another process can use the GPU again; Ray starts it
-            print(f"error: {lost}", file=sys.stderr, flush=True)
-            os._exit(1)
+        if lost:
+            end_worker(lost)
         return {"record": [json.dumps(asdict(record)) for record in done]}
 
     def _upload_output(self, job: BulkJob, result: FileResult, seconds: float) -> ManifestRecord:

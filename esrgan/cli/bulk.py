@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import math
 from pathlib import Path
 
 from esrgan import extras
@@ -62,8 +61,7 @@ def run(args: argparse.Namespace) -> int:
     )
     models = upscaling_options.load_models(args)
     if args.outscale is not None:  # before any worker starts
-        reduction = models[-1].architecture.scale_factor / models[-1].scale
-        count_passes(math.prod(model.scale for model in models), args.outscale, reduction)
+        count_passes([model.scale for model in models], models[-1].architecture.scale_factor, args.outscale)
     for line in upscaling_options.describe_skipped(skipped):
         log.info("%s", line)
 

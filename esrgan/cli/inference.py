@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from esrgan.cli import arguments, process, spinning, upscaling_options
 from esrgan.console import log
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, LostDeviceError
 from esrgan.progress import explain_interrupt
 from esrgan.text import format_count
 
@@ -112,12 +112,15 @@ def run(args: argparse.Namespace) -> int:
     with wait_for_all_processes(processes), explain_interrupt(describe_interruption):
         if upscaler.winograd and free_cpus is not None:
             follow_free_cpus(free_cpus, threads)
-        for result in upscale_files(
-            upscaler, jobs, options, lambda job, share: shown.progress.update(job, share, str(job.target))
-        ):
-            shown.add(result.job, result, is_skipped=result.is_skipped, keep=True)
-            if upscaler.winograd and free_cpus is not None:
-                follow_free_cpus(free_cpus, threads)
+        try:
+            for result in upscale_files(
+                upscaler, jobs, options, lambda job, share: shown.progress.update(job, share, str(job.target))
+            ):
+                shown.add(result.job, result, is_skipped=result.is_skipped, keep=True)
+                if upscaler.winograd and free_cpus is not None:
+                    follow_free_cpus(free_cpus, threads)
+        except LostDeviceError as error:
+            raise error.with_remedy(f"{remedy} resumes") from error
     upscaled, skipped = shown.tried - shown.failed, shown.progress.finished - shown.tried
     log.info(upscaling_options.describe_total(upscaled, len(jobs), skipped, shown.failed))
     return process.SOME_FAILED if shown.failed else process.OK

@@ -134,7 +134,7 @@ def _launch_on_all_gpus(args: argparse.Namespace, batch_size: int) -> int | None
     if count == 1 or chosen or torch.distributed.is_torchelastic_launched():
         return None
     if not torch.distributed.is_nccl_available():
-        print("training on one GPU: this PyTorch has no NCCL, which several need", flush=True)
+        print("training on one GPU: this PyTorch has no NCCL, which training on several GPUs needs", flush=True)
         return None
     print(f"training on {count} GPUs; use --no-data-parallel to train on one", flush=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]

@@ -173,7 +173,8 @@ def serve(page: gr.Blocks, folder: Path, host: str, port: int, max_megapixels: f
             max_file_size=round(max_megapixels * 1e6) * MAX_BYTES_PER_PIXEL,
             css=CSS,
             footer_links=[],
-            # Gradio refuses uploads with a dot at the beginning of their names elsewhere below the working directory.
+            # Below the working directory, Gradio refuses names that begin with a dot, unless their folder is listed
+            # here.
             allowed_paths=[str(EXAMPLE_IMAGES[0].parent), str(folder)],
         )
     except OSError as error:

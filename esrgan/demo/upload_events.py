@@ -15,7 +15,7 @@ from esrgan.demo.settings import Settings, read_settings
 from esrgan.demo.summary import describe_hint, describe_uploads, paragraphs
 from esrgan.demo.timing import Speeds
 from esrgan.demo.uploads import Upload, inspect_upload, read_upload
-from esrgan.demo.visitor_errors import first_line, show_errors
+from esrgan.demo.visitor_errors import VisitorErrors, first_line, show_errors
 from esrgan.errors import EsrganError, ImageError
 
 Values = dict[Any, Any]  # the inputs of an event, by their components
@@ -32,11 +32,12 @@ class UploadEvents:
 
     Attributes:
         speeds: The measured speeds of the models.
+        errors: The errors of visitors.
     """
 
     def __init__(self, components: Components, models: DemoModels, max_pixels: int) -> None:
         self.components, self.models, self.max_pixels = components, models, max_pixels
-        self.speeds = Speeds()
+        self.speeds, self.errors = Speeds(), VisitorErrors()
         self._current: dict[str | None, list[str]] = {}  # the uploads of each visitor, by session
 
     def begin(self, files: list[str] | None, request: gr.Request) -> None:
@@ -91,7 +92,11 @@ class UploadEvents:
         """Measure the speed of the chosen model, unless it is known, and describe the uploads."""
         settings, uploads, _ = self.read(values)
         if settings is not None and uploads:
-            show_errors(lambda: self.speeds.measure(settings.model, settings.get_upscaler(self.models)))
+
+            def measure() -> None:
+                self.speeds.measure(settings.model, settings.get_upscaler(self.models))
+
+            show_errors(lambda: self.errors.compute(measure))
         return self.unless_replaced(values, request, lambda: self.describe(values))
 
     def choose_model(self, values: Values) -> gr.Slider:

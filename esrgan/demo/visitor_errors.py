@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import gradio as gr
 
+from esrgan.console import log
 from esrgan.demo.uploads import hide_folder
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, LostDeviceError
 
 UNEXPECTED = "something unexpected happened; the log of the demo has the cause"
 ResultT = TypeVar("ResultT")
@@ -20,17 +21,29 @@ class VisitorErrors:
 
     def __init__(self) -> None:
         self._errors: dict[str | None, str] = {}
+        self._lost: LostDeviceError | None = None
 
     def keep(self, session: str | None, work: Callable[[], ResultT]) -> ResultT:
         """Do some work, keep its error, if any, and raise it; Gradio does not show an ``EsrganError`` by itself."""
         try:
-            return work()
+            return self.compute(work)
         except EsrganError as error:
             self._errors[session] = first_line(error)
             raise silent_error(first_line(error)) from error
         except Exception:
             self._errors[session] = UNEXPECTED
             raise
+
+    def compute(self, work: Callable[[], ResultT]) -> ResultT:
+        """Do some work that may use the GPU. Once the GPU has failed, raise the error of that without trying again."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            return work()
+        except LostDeviceError as error:
+            self._lost = error.with_remedy("stop the demo, and start it again")
+            log.error("%s", self._lost)
+            raise self._lost from error
 
     def pop(self, session: str | None) -> str | None:
         """Return the kept error, and forget it; None if there is none, because the work was stopped."""

@@ -16,7 +16,7 @@ from esrgan.demo.settings import Settings, list_comparisons, read_settings
 from esrgan.demo.summary import describe_result, paragraphs
 from esrgan.demo.upload_events import Updates, UploadEvents, Values
 from esrgan.demo.uploads import inspect_upload, read_upload
-from esrgan.demo.visitor_errors import VisitorErrors, show_errors, silent_error
+from esrgan.demo.visitor_errors import show_errors, silent_error
 from esrgan.errors import EsrganError
 
 
@@ -31,7 +31,7 @@ class WorkEvents:
     def __init__(self, uploads: UploadEvents, folder: Path) -> None:
         self.uploads, self.folder = uploads, folder
         self.components, self.models = uploads.components, uploads.models
-        self.errors = VisitorErrors()
+        self.errors = uploads.errors
         self.runs, self.trials = Runs(), Runs()
 
     def clear(self, files: list[str] | None, request: gr.Request) -> Updates:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.inference.network import Network
+from esrgan.inference.options import count_passes
 from esrgan.inference.seamless import Margins
 from esrgan.inference.tiling import Finish, Part, ProgressCallback, subprogress, unfinished
 from esrgan.models import Generator
@@ -56,10 +57,13 @@ class Chain:
         """The product of the factors."""
         return math.prod(self.factors)
 
-    @property
-    def last_reduction(self) -> float:
-        """By how much the last network puts out more than its factor says."""
-        return self.generators[-1].scale_factor / self.factors[-1]
+    def count_passes(self, factor: float) -> int:
+        """Return how often the networks have to be applied to reach a factor.
+
+        Raises:
+            EsrganError: If it cannot be reached.
+        """
+        return count_passes(self.factors, self.generators[-1].scale_factor, factor)
 
     @property
     def is_colouriser(self) -> bool:

@@ -225,8 +225,8 @@ def _wait(job: FileJob, work: Future[FileResult]) -> FileResult:
     """Return the result of a file when it is known; an error becomes one too."""
     try:
         return work.result()
-    except LostDeviceError as error:  # all other files would fail, too
-        raise LostDeviceError(f"{error}, with --skip-existing to keep the outputs that are done") from error
+    except LostDeviceError:  # all other files would fail, too
+        raise
     except EsrganError as error:
         match error.problems:
             case [Problem() as problem]:

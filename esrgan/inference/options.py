@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,18 +122,18 @@ class UpscaleOptions:
         return max(round(height * factor), 1), max(round(width * factor), 1)
 
 
-def count_passes(scale: float, factor: float, last_reduction: float = 1.0) -> int:
-    """Return how often a network of a scale has to be applied to reach a factor.
+def count_passes(factors: Sequence[float], last_own: float, factor: float) -> int:
+    """Return how often some networks have to be applied, one after the other, to reach a factor.
 
     Args:
-        scale: By how much the output of the network is larger than its input, once it is reduced.
+        factors: By how much the output of each network is larger than its input, once it is reduced.
+        last_own: By how much that of the last one is larger before it is reduced, which is left out at the end.
         factor: By how much the result is to be larger than the image.
-        last_reduction: By how much the output of the network is reduced, which is left out after the last pass.
 
     Raises:
         EsrganError: If it cannot be reached, or is beyond ``MAX_FACTOR``.
     """
-    passes = 1
+    scale, last_reduction, passes = math.prod(factors), last_own / factors[-1], 1
     # Rounding of an odd side can ask for a little more than the network's scale; this is then left to the resizing.
     while scale**passes * last_reduction * 1.01 < factor:
         if scale <= 1:

@@ -21,7 +21,7 @@ from esrgan.inference import pil
 from esrgan.inference.arrays import upscale_array, upscale_tensor
 from esrgan.inference.chain import Chain
 from esrgan.inference.network import check_unchanged
-from esrgan.inference.options import UpscaleOptions, count_passes
+from esrgan.inference.options import UpscaleOptions
 from esrgan.inference.tiling import ProgressCallback
 from esrgan.models import Generator
 from esrgan.weights import GeneratorFile, load_generator
@@ -104,7 +104,7 @@ class Upscaler:
         self.device, self.dtype, self.winograd = device, dtype, winograd
         self.description = f"a network, ×{self.scale:g}"
         if self.options.outscale is not None:
-            count_passes(self.scale, self.options.outscale, self.chain.last_reduction)
+            self.chain.count_passes(self.options.outscale)
 
     @classmethod
     def from_file(
@@ -248,7 +248,7 @@ class Upscaler:
             return len(self.networks)
         high = self.output_size(height, width)
         factor = max(high[0] / height, high[1] / width)
-        return len(self.networks) * count_passes(self.scale, factor, self.chain.last_reduction)
+        return len(self.networks) * self.chain.count_passes(factor)
 
     def keeps_float_copies(self, height: int, width: int) -> bool:
         """Return whether the work on an image needs float32 copies of the output of the networks."""

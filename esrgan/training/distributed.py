@@ -114,12 +114,12 @@ def _connect() -> tuple[Store, int, int]:
     except (RuntimeError, ValueError, OSError) as error:
         is_server = values["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         what = "this process cannot listen there" if is_server else "nothing can be reached there"
+        remedy = "correct them, or choose a free port, on all machines"
         if is_server and "waiting for clients" in str(error):
             what = f"not all of the {values['WORLD_SIZE']} processes have connected"
+            remedy = "start the other processes, and check that they can reach this address"
         reason = one_line(str(error).partition(". ")[0], 160)
-        raise EsrganError(
-            Problem.failure(place, f"{what} ({reason})", "correct them, or choose a free port, on all machines")
-        ) from error
+        raise EsrganError(Problem.failure(place, f"{what} ({reason})", remedy)) from error
     return store, rank, world_size
 
 

@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from esrgan.errors import EsrganError, VideoError
+from esrgan.devices import end_worker
+from esrgan.errors import EsrganError, LostDeviceError, VideoError
 from esrgan.inference import Upscaler
 from esrgan.video.upscale import VideoJob, VideoOptions
 from esrgan.weights import GeneratorFile
@@ -84,6 +85,8 @@ def _upscale_share(
         with closing(job.video):
             for _ in job.upscale(number, workers):
                 pass
+    except LostDeviceError as error:
+        end_worker(error)
     except EsrganError as error:
         return str(error)
     return None

@@ -68,7 +68,7 @@ class ReadErrors:
     def is_damaged(self) -> bool:
         """Whether frames are missing or wrong.
 
-        Packets alone that the container marks do not say so: they are marked where intact parts are joined, too.
+        Marked packets alone are no sign of damage: packets are also marked where intact parts are joined.
         """
         return bool(self.counts["packets"] or self.counts["frames"] or self.gaps)
 
@@ -79,7 +79,9 @@ class ReadErrors:
         if self.is_damaged and self.counts["marked packets"]:
             yield f"{format_count(self.counts['marked packets'], 'damaged packet')} decoded as far as possible"
         if self.counts["frames"]:
-            yield f"{format_count(self.counts['frames'], 'damaged frame')} upscaled as far as decoded"
+            is_one = self.counts["frames"] == 1
+            damaged = "1 frame is" if is_one else f"{self.counts['frames']:,} frames are"
+            yield f"{damaged} damaged; what could be decoded of {'it' if is_one else 'them'} was upscaled"
         if self.counts["times"]:
             yield f"{format_count(self.counts['times'], 'frame')} with repeated or decreasing times skipped"
         if self.counts["aspects"]:

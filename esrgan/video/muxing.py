@@ -29,7 +29,7 @@ _ROUNDS_TIMES = ("matroska", "webm")
 _STATE_ASPECT = ("libx264", "libx265")  # encoders whose streams state the pixel aspect
 _VIDEO_PLACE = 0  # of the packets of frames among those of the same time
 _JUMP_S, _CONFIRMING = 10, 8
-_CUT = ("subtitle", "data")  # streams whose packets may be long and still hold if they are shown for a shorter time
+_CUT = ("subtitle", "data")  # streams with long packets that can be shown for a shorter time
 _DISC_PCM = ("pcm_dvd", "pcm_bluray")  # uncompressed sound that only these discs can hold
 _APPLE = "com.apple.quicktime."  # metadata of phones
 
@@ -346,6 +346,8 @@ def _select_packets(packets: Iterable[Any], begin: Fraction | None, stop: Fracti
 
 def _cut_packet(packet: Any, begin: Fraction | None, stop: Fraction | None) -> None:
     """Limit when a packet is shown to what is between two times in seconds; None is the beginning or the end."""
+    if begin is None and stop is None:
+        return
     time = packet.dts if packet.pts is None else packet.pts
     last = time + packet.duration
     if begin is not None:

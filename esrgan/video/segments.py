@@ -192,7 +192,9 @@ def _find_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
 
 
 class OutputFile:
-    """Passes what PyAV writes to a file until an error, which PyAV raises; it would print those that follow.
+    """Writes to a file.
+
+    After the first error, which PyAV raises, writes are ignored, because PyAV would print a traceback for each.
 
     Args:
         file: The file.

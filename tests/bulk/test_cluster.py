@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from esrgan import Upscaler, bulk, images, load_generator
 from esrgan.bulk.cluster import Worker
 from esrgan.cli import bulk as bulk_command
 from esrgan.cli import inference as inference_command
-from esrgan.errors import EsrganError, ImageError, LostDeviceError
+from esrgan.errors import EsrganError, ImageError, LostDeviceError, Problem
 from tests.helpers.image_folders import write_files
 from tests.helpers.models import make_model, run
 
@@ -119,24 +120,30 @@ def run_worker(model, monkeypatch):
     return run_jobs
 
 
-def test_a_worker_that_loses_its_gpu_ends(run_worker, write_images, tmp_path, monkeypatch, capsys):
-    """Ray then starts another one, which can use the GPU again."""
+def test_a_worker_that_loses_its_gpu_ends(run_worker, bucket, write_images, tmp_path, monkeypatch, capsys):
+    """Ray then starts another one, which can use the GPU again; what is finished is uploaded, and nothing is left."""
+    upscale, calls, left = Upscaler.__call__, [], []
 
-    def lose_gpu(*_):
-        raise LostDeviceError("cuda: the GPU failed")
+    def lose_gpu(self, image, progress):
+        calls.append(image)
+        if len(calls) > 1:
+            raise LostDeviceError(Problem.failure("cuda", "the GPU failed", "start the program again"))
+        return upscale(self, image, progress)
 
     def leave(code):
+        left.append(([*temporary.iterdir()], [path.rpartition("/")[2] for path in bucket.find("memory://out")]))
         raise SystemExit(code)
 
     monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    jobs, _, _ = bulk.find_pending_jobs([str(write_images(tmp_path / "in", 2))], [], str(tmp_path / "out"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    jobs, _, _ = bulk.find_pending_jobs([str(write_images(tmp_path / "in", 2))], [], "memory://out")
     with pytest.raises(SystemExit):
         run_worker(jobs)
-    assert capsys.readouterr().err.startswith("error: cuda: the GPU failed")
-    assert not [*(tmp_path / "temporary").iterdir()]
+    assert left == [([], ["0_sr.png"])]
+    assert capsys.readouterr().err == "error: cuda: the GPU failed; Ray starts another process\n"
 
 
 def test_objects_match_inference_output_and_are_written_once(run_worker, bucket, write_images, model, tmp_path):
@@ -276,6 +283,22 @@ def test_a_factor_that_the_models_cannot_reach_is_refused_before_workers_start(w
     assert "error: a ×1 model cannot upscale by 2; add a model that upscales\n" in capsys.readouterr().err
     assert not ray.is_initialized()
     assert not out.exists()
+
+
+def test_a_factor_within_what_a_model_puts_out_is_accepted(write_images, tmp_path, monkeypatch, capsys):
+    """A size replaces the factor to which some ncnn files reduce their output."""
+
+    def connect(address):
+        raise EsrganError("workers would start now")
+
+    write_images(tmp_path / "in", 1)
+    reduced = replace(load_generator(make_model(tmp_path / "x2.pth")), outscale=1.0)
+    monkeypatch.setattr(bulk_command.upscaling_options, "load_models", lambda _: [reduced])
+    monkeypatch.setattr(bulk_command.cluster, "connect", connect)
+    for factor, text in (("2", "workers would start now"), ("3", "a ×1 model cannot upscale by 3; add a model that")):
+        options = ["-o", tmp_path / "out", "-m", tmp_path / "x2.pth", "--outscale", factor]
+        assert run(bulk_command, tmp_path / "in", *options) == 2
+        assert text in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def test_doctor_shows_a_gpu_that_cannot_be_used(capsys, monkeypatch, failing):
     assert "  cuda:1               H100, 10.0 GB of 100.0 GB free, float16, bfloat16, TF32" in out
 
 
-def test_doctor_does_not_praise_a_gpu_that_pytorch_does_not_support(capsys, monkeypatch):
+def test_doctor_reports_an_unsupported_gpu_as_unusable(capsys, monkeypatch):
     answers = {"device_count": 1, "get_device_name": "GTX 1080", "mem_get_info": (8, 9)}
     for name, answer in answers.items():
         monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, answer=answer: answer)

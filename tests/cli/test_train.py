@@ -373,7 +373,10 @@ def test_one_gpu_is_used_without_nccl(
     folder = torchrun("")
     monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: False)
     assert train_main([str(config_file)]) == 0
-    assert capsys.readouterr().out == "training on one GPU: this PyTorch has no NCCL, which several need\n"
+    assert (
+        capsys.readouterr().out
+        == "training on one GPU: this PyTorch has no NCCL, which training on several GPUs needs\n"
+    )
     assert len(train_calls) == 1
     assert not (folder / "arguments").exists()
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from esrgan import Upscaler, images
 from esrgan.demo.runs import Run, Runs, Stopped, upscale_uploads
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, LostDeviceError, Problem
 from esrgan.inference import FileOptions
 from tests.helpers.models import make_model
 
@@ -108,6 +108,25 @@ def test_stopped_work_ends_between_parts_and_leaves_nothing(tmp_path, out, count
     (end,) = ended
     assert end - begin < 5  # the whole image would take much longer
     assert not list(out.iterdir())
+
+
+def test_a_lost_gpu_is_one_clear_error_for_all_later_work(monkeypatch):
+    visitor_errors = pytest.importorskip("esrgan.demo.visitor_errors", exc_type=ImportError)
+    errors, calls, logged = visitor_errors.VisitorErrors(), [], []
+    monkeypatch.setattr(visitor_errors.log, "error", lambda _, error: logged.append(str(error)))
+
+    def lose_gpu():
+        calls.append("try")
+        raise LostDeviceError(Problem.failure("cuda:0", "the GPU failed", "start the program again"))
+
+    expected = "cuda:0: the GPU failed; stop the demo, and start it again"
+    for session in ("one", "other"):
+        with pytest.raises(visitor_errors.gr.Error):
+            errors.keep(session, lose_gpu)
+        assert errors.pop(session) == expected
+    with pytest.raises(LostDeviceError, match="start it again"):
+        errors.compute(lose_gpu)
+    assert (calls, logged) == (["try"], [expected])
 
 
 def test_new_run_stops_the_last_one_of_the_same_visitor():

@@ -11,7 +11,7 @@ import pytest
 import esrgan
 from esrgan import EvaluationOptions, Upscaler, evaluation, images
 from esrgan.data import Folders
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, LostDeviceError
 from esrgan.evaluation import run
 from esrgan.evaluation.measuring import DatasetImage
 from esrgan.weights import load_generator
@@ -43,6 +43,15 @@ def test_a_model_that_reduces_its_output_is_measured_at_its_factor(photos, tmp_p
     assert all(dataset.mean(method, dataset.metrics[0])[0] for method in ("bicubic", "reduced", "x2"))
     with pytest.raises(EsrganError, match=r"x4.pth: expected a whole upscaling factor, got ×1.5"):
         esrgan.evaluate({"odd": replace(reduced, outscale=1.5)}, [photos], options=CPU)
+
+
+def test_a_lost_gpu_ends_the_evaluation_of_all_datasets(photos, model, monkeypatch):
+    def lose_gpu(*_):
+        raise LostDeviceError("cuda: the GPU failed")
+
+    monkeypatch.setattr(Upscaler, "__call__", lose_gpu)
+    with pytest.raises(LostDeviceError, match="the GPU failed"):
+        esrgan.evaluate([model], [photos], options=replace(CPU, use_cache=False))
 
 
 def test_crops_for_the_report_need_no_output_folder(photos, model):

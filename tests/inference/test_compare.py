@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from esrgan import Upscaler
+from esrgan import Upscaler, inference
 from esrgan.cli import compare
+from esrgan.errors import LostDeviceError
 from esrgan.images import ImageData, read_image, write_image
 from esrgan.inference import compare_models
 from tests.helpers.image_files import GREY_PROFILE, PROFILE
@@ -58,6 +59,19 @@ def test_command_writes_a_sheet_for_each_image(models, tmp_path, capsys):
     text = capsys.readouterr().err
     assert "a_compare.png: already exists; use --overwrite to replace it" in text
     assert "none.png" in text
+
+
+def test_a_lost_gpu_ends_the_command(models, tmp_path, monkeypatch, capsys):
+    """Every other image would fail in the same way."""
+
+    def lose_gpu(*_):
+        raise LostDeviceError("cuda: the GPU failed")
+
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, ImageData((pixels(20, 30, 3),)))
+    monkeypatch.setattr(inference, "compare_models", lose_gpu)
+    assert run(compare, tmp_path / "a.png", tmp_path / "b.png", "-m", models[0], "-o", tmp_path / "out") == 2
+    assert capsys.readouterr().err == "error: cuda: the GPU failed\n"
 
 
 @pytest.mark.parametrize("size", [{"outscale": 2.75}, {"outscale": 1.5}, {"width": 350}, {"long_side": 1500}])

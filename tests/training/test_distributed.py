@@ -499,6 +499,18 @@ def test_a_wrong_environment_of_torchrun_is_one_error(
     assert text in str(caught.value)
 
 
+def test_processes_that_have_not_connected_are_to_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+    for name, value in (rank_environment(0, port) | {"TORCHELASTIC_USE_AGENT_STORE": "False"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
+    with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
+        pass
+    assert f"MASTER_PORT {port}: not all of the 2 processes have connected (" in str(caught.value)
+    assert str(caught.value).endswith("; start the other processes, and check that they can reach this address")
+
+
 def test_an_occupied_port_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]

@@ -150,7 +150,7 @@ def test_concealed_damage_is_a_warning_and_code_1(model, tmp_path, capsys):
     source = write_video(tmp_path / "a.mkv", pictures(3), options={"g": "1"})
     damage(source)
     assert run(video_command, source, "-m", model, "--device", "cpu") == 1
-    assert "1 damaged frame upscaled as far as decoded" in capsys.readouterr().err
+    assert "1 frame is damaged; what could be decoded of it was upscaled" in capsys.readouterr().err
 
 
 def test_a_truncated_video_ends_with_a_warning_and_code_1(model, tmp_path, capsys):
@@ -184,7 +184,7 @@ def test_what_is_lost_is_logged(upscaler, tmp_path, monkeypatch):
         monkeypatch.setattr(upscale.log, level, lambda text, *values, found=found: found.append(text % values))
     make(upscaler, path, tmp_path / "b.webm")
     assert [line.partition("b.webm: stream 1 ")[2][:29] for line in lines["info"]] == ["(subtitle, srt, deu) not kept"]
-    assert lines["warning"] == [f"{path}: 1 damaged frame upscaled as far as decoded"]
+    assert lines["warning"] == [f"{path}: 1 frame is damaged; what could be decoded of it was upscaled"]
 
 
 def test_a_pipe_states_the_pixel_aspect_and_names_what_is_lost(model, tmp_path):

@@ -273,7 +273,7 @@ def test_damage_before_an_interruption_is_reported_at_the_end(upscaler, tmp_path
     first.video.close()
     job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
     list(job.upscale())
-    assert job.assemble() == ["1 damaged frame upscaled as far as decoded"]
+    assert job.assemble() == ["1 frame is damaged; what could be decoded of it was upscaled"]
 
 
 def test_segments_without_their_video_are_made_again(upscaler, tmp_path):
