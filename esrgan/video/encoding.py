@@ -112,12 +112,8 @@ class Encoding:
         encoder.thread_count = 1 if self.codec == "libvpx" else _THREADS
         encoder.options = dict(self.options)
 
-    def check(self) -> None:
-        """Check that the encoder accepts these settings.
-
-        Raises:
-            VideoError: If it does not.
-        """
+    def find_refusal(self) -> Problem | None:
+        """Return why the encoder does not accept these settings; None if it does."""
         encoder: Any = av.CodecContext.create(self.codec, "w")
         self.configure(encoder)
         try:
@@ -126,7 +122,8 @@ class Encoding:
             reason = one_line(describe_error(error))
             size = f"{self.width}×{self.height} {self.pixel_format} at {float(self.rate):g} frames/s"
             got = f"cannot encode {size} ({reason})"
-            raise VideoError(Problem.failure(self.codec, got, "choose another --codec or --pixel-format")) from error
+            return Problem.failure(self.codec, got, "choose another --codec or --pixel-format")
+        return None
 
 
 def choose_encoding(
@@ -179,24 +176,21 @@ def choose_encoding(
     if name in LOSSLESS:  # every frame then equals that of the network
         wanted = replace(wanted, depth=8 if wanted.depth <= 8 else 16, is_rgb=not wanted.is_grey, sampling=(0, 0))
     usable.sort(key=lambda each: wanted.loss(_Traits.of(each)))
-    problem: VideoError | None = None
+    problem: Problem | None = None
     for chosen in usable if pixel_format is None else [pixel_format]:
         encoding = _make_encoding(properties, size, name, chosen, crf)
-        try:
-            encoding.check()  # encoders may list formats that they refuse, as libx265 does with alpha
-        except VideoError as error:
-            problem = problem or error  # of the format that fits best
-        else:
+        refusal = encoding.find_refusal()  # encoders may list formats that they refuse, as libx265 does with alpha
+        if refusal is None:
             return replace(encoding, notes=(*wanted.describe_loss(_Traits.of(chosen)), *encoding.notes))
-    other = None if codec is not None or target is None else _default_for(CONTAINERS[target.suffix.lower()])
-    if other is not None and other != name:
-        encoding = choose_encoding(
-            properties, size, target, has_colour=has_colour, codec=other, crf=crf, pixel_format=pixel_format
-        )
-        kind = f"{size[1]}×{size[0]} at {float(properties.rate):g} frames/s"
-        return replace(encoding, notes=(f"{name} cannot encode {kind}, so {other} is used", *encoding.notes))
+        problem = problem or refusal  # of the format that fits best
     what = "encodes no pixel format that is known here"
-    raise problem or VideoError(Problem.failure(name, what, "choose another --codec"))
+    problem = problem or Problem.failure(name, what, "choose another --codec")
+    # Values of --crf and --pixel-format are meant for one codec.
+    other = _default_for(CONTAINERS[target.suffix.lower()]) if target is not None else name
+    if (codec, crf, pixel_format) != (None, None, None) or other == name:
+        raise VideoError(problem)
+    encoding = choose_encoding(properties, size, target, has_colour=has_colour, codec=other)
+    return replace(encoding, notes=(f"{name} {problem.got}, so {other} is used", *encoding.notes))
 
 
 def _default_for(container: str) -> str:

@@ -7,6 +7,7 @@ that it was working on.
 from __future__ import annotations
 
 import json
+import os
 import re
 from bisect import bisect_left
 from collections import Counter
@@ -33,6 +34,7 @@ FRAMES = 48  # of a segment; a fixed number, so that a resumed video has the sam
 _MS = Fraction(1, 1000)
 _FIRST_MS = 60_000  # time of a segment's first frame in its file, so that decoding times are not negative
 _JOB = "job.json"
+_IS_WINDOWS = os.name == "nt"
 _OWN_FILES = re.compile(r"job\.json|lock\d+|\d{6,}\.(mkv|json)|\.esrgan-\w+\.tmp")
 
 
@@ -156,15 +158,25 @@ class SegmentFolder:
         with self.explain_errors(), files.atomic_write(self.path / f"{number:06}.json") as file:
             file.write(json.dumps(content).encode())
 
-    def delete(self) -> None:
-        """Delete the files of the job except its locks."""
-        for path in sorted(self._files(), key=lambda path: path.suffix != ".json"):  # videos after what counts them
-            if _is_removable(path) and not _is_lock(path):
-                with suppress(OSError):
-                    path.unlink()
+    @contextmanager
+    def finish(self) -> Iterator[None]:
+        """Lock the folder as process 0, and remove it at the end of the block, unless the block raises an error.
 
-    def remove(self) -> None:
-        """Remove the folder, if only locks are in it, which must be free: Windows does not delete open files."""
+        Windows does not delete open files. So there the lock files and the folder are removed once the lock is free, at
+        which time another process may have taken it; that process then keeps its lock file, which is open.
+        """
+        with self.lock(0):
+            yield
+            for path in sorted(self._files(), key=lambda path: path.suffix != ".json"):  # videos after what counts them
+                if _is_removable(path) and not _is_lock(path):
+                    with suppress(OSError):
+                        path.unlink()
+            self._remove_if_empty()
+        if _IS_WINDOWS:
+            self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        """Remove the folder if there are only lock files in it."""
         if all(map(_is_lock, paths := self._files())):
             with suppress(OSError):
                 for path in paths:

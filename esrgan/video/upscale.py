@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import numbers
 import os
 import statistics
 from collections import Counter
@@ -56,7 +57,7 @@ class VideoOptions:
         overwrite: Replace an existing output.
 
     Raises:
-        ValueError: If a number is not finite, or out of range.
+        ValueError: If a number is none, not finite, or out of range, or the output would end before it starts.
     """
 
     codec: str | None = None
@@ -71,9 +72,12 @@ class VideoOptions:
     def __post_init__(self) -> None:
         for name, largest in (("start", math.inf), ("end", math.inf), ("steady", 255)):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and 0 <= value <= largest):
+            is_number = isinstance(value, numbers.Real) and math.isfinite(value)
+            if value is not None and not (is_number and 0 <= value <= largest):
                 expected = "a number from 0" + (f" to {largest}" if largest < math.inf else "")
-                raise ValueError(f"{name}: expected {expected}, got {value}")
+                raise ValueError(f"{name}: expected {expected}, got {value!r}")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError(f"end: expected a time after start {float(self.start):g}, got {float(self.end):g}")
 
 
 @dataclass(frozen=True)
@@ -262,7 +266,7 @@ class VideoJob:
         Raises:
             VideoError: If segments are missing, there is no frame, or the output cannot be written.
         """
-        with self.folder.lock(0):
+        with self.folder.finish():
             segments = [segment for _, segment in sorted(self.folder.find_segments().items())]
             if missing := [i for i, segment in enumerate(segments) if segment.number != i]:
                 got = f"segment {missing[0]} is missing"
@@ -280,8 +284,6 @@ class VideoJob:
                     is_part=bool(self.options.start),
                     overwrite=self.options.overwrite,
                 )
-            self.folder.delete()
-        self.folder.remove()
         if not segments:
             remedy = (
                 "check --start and --end" if self._start is not None or self._end is not None else "check the video"

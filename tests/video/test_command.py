@@ -111,11 +111,24 @@ def test_a_failing_disk_with_the_video_is_named(upscaler, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steady", -1), ("steady", 256), ("steady", float("nan")), ("start", float("nan")), ("end", float("inf"))],
+    [
+        ("steady", -1),
+        ("steady", 256),
+        ("steady", float("nan")),
+        ("steady", "2"),
+        ("start", float("nan")),
+        ("end", float("inf")),
+    ],
 )
 def test_options_out_of_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name}: expected a number from 0"):
+    with pytest.raises(ValueError, match=f"{name}: expected a number from 0.*, got {value!r}"):
         VideoOptions(**{name: value})
+
+
+@pytest.mark.parametrize("end", [3, 5])
+def test_an_end_that_is_not_after_the_start_is_refused(end):
+    with pytest.raises(ValueError, match=f"end: expected a time after start 5, got {end}"):
+        VideoOptions(start=Fraction(5), end=Fraction(end))
 
 
 def test_names_that_leave_no_room_for_the_segments_are_refused(upscaler, tmp_path):

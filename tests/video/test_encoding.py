@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from esrgan import Upscaler
+from esrgan.errors import VideoError
 from esrgan.video import VideoJob, VideoOptions, colour, encoding, pipeline
 from esrgan.video.source import Video
 from tests.helpers.video import (
@@ -247,7 +248,12 @@ def test_a_rate_that_an_encoder_refuses_is_named(upscaler, tmp_path, monkeypatch
     for suffix, other in ((".mp4", "libx264"), (".webm", "libvpx-vp9")):
         chosen = encoding.choose_encoding(properties, (128, 128), tmp_path / f"b{suffix}")
         assert chosen.codec == other
-        assert chosen.notes == (f"libsvtav1 cannot encode 128×128 at 500 frames/s, so {other} is used",)
+        reason = "cannot encode 128×128 yuv420p at 500 frames/s (Invalid argument)"
+        assert chosen.notes == (f"libsvtav1 {reason}, so {other} is used",)
+    for options in ({"crf": 60}, {"pixel_format": "yuv420p"}):  # which are meant for one encoder
+        with pytest.raises(VideoError) as error:
+            encoding.choose_encoding(properties, (128, 128), tmp_path / "b.mp4", **options)
+        assert str(error.value) == f"libsvtav1: {reason}; choose another --codec or --pixel-format"
 
 
 def test_vp8_is_encoded_by_one_thread():

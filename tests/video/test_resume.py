@@ -170,6 +170,24 @@ def test_a_second_process_is_refused(upscaler, tmp_path):
     work.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not delete open files")
+def test_no_other_process_can_begin_while_the_folder_is_removed(tmp_path, monkeypatch):
+    folder, other = (segments.SegmentFolder(tmp_path / "a.mkv", {"a": 1}) for _ in range(2))
+    remove, refused = folder._remove_if_empty, []
+
+    def begin_other():
+        with pytest.raises(EsrganError, match="another process works on this video"), other.lock(0):
+            pass
+        refused.append(True)
+        remove()
+
+    monkeypatch.setattr(folder, "_remove_if_empty", begin_other)
+    with folder.finish():
+        folder.check_job()
+    assert refused
+    assert not folder.path.exists()
+
+
 @pytest.mark.usefixtures("overlap")
 def test_a_full_disk_loses_nothing(upscaler, tmp_path, monkeypatch):
     source, target = write_video(tmp_path / "a.mkv", pictures(60)), tmp_path / "b.mkv"
@@ -260,6 +278,7 @@ def test_segments_are_removed_where_open_files_cannot_be_deleted(upscaler, tmp_p
 
     monkeypatch.setattr(Path, "unlink", unlink_closed)
     monkeypatch.setattr(segments, "lock", note)
+    monkeypatch.setattr(segments, "_IS_WINDOWS", True)
     make(upscaler, write_video(tmp_path / "a.mkv", pictures(2)), tmp_path / "b.mkv")
     assert opened
     assert not (tmp_path / "b.mkv.parts").exists()
