@@ -130,22 +130,22 @@ def run(args: argparse.Namespace) -> int:
                 for state in pipe_video(upscaler, video, pipe, options):
                     shown.show(state)
         return _end(args.video, video.errors.notes())
-    job = VideoJob(upscaler, source, target, options)
-    log.info("%s: %s", target, job.describe())
-    for note in job.notes():
-        log.info("%s: %s", target, note)
-    with explain_interrupt(lambda: f"{shown} done; run the same command to resume"):
-        if (args.address, args.workers, args.num_gpus_per_worker) != (None, None, None):
-            _upscale_on_cluster(args, job, models, shown)
-        else:
-            rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-            with wait_for_all_processes(processes):
-                for state in job.upscale(rank, processes):
-                    shown.show(state)
-            if rank > 0:
-                return process.OK
-        progress(f"{target}: writing")
-        notes = job.assemble()
+    with VideoJob(upscaler, source, target, options) as job:
+        log.info("%s: %s", target, job.describe())
+        for note in job.notes():
+            log.info("%s: %s", target, note)
+        with explain_interrupt(lambda: f"{shown} done; run the same command to resume"):
+            if (args.address, args.workers, args.num_gpus_per_worker) != (None, None, None):
+                _upscale_on_cluster(args, job, models, shown)
+            else:
+                rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+                with wait_for_all_processes(processes):
+                    for state in job.upscale(rank, processes):
+                        shown.show(state)
+                if rank > 0:
+                    return process.OK
+            progress(f"{target}: writing")
+            notes = job.assemble()
     log.info("%s written: %s", target, shown)
     return _end(args.video, notes)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,7 @@ def _upscale_share(
 
     try:
         upscaler = Upscaler.from_file(models, "cuda" if ray.get_gpu_ids() else "cpu", precision, **upscaling)
-        job = VideoJob(upscaler, source, target, options)
-        with closing(job.video):
+        with VideoJob(upscaler, source, target, options) as job:
             for _ in job.upscale(number, workers):
                 pass
     except LostDeviceError as error:

@@ -18,7 +18,7 @@ from esrgan.text import describe_error, format_count, one_line
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # those that FFmpeg prefers ignore alpha
 _MAX_DAMAGED_START = 1000  # packets without a frame before a video is given up
-_PROBED = 48  # frames that show whether presentation times are stated
+_PROBED = 48  # packets that show whether presentation times are stated
 
 
 @dataclass(frozen=True)
@@ -194,19 +194,19 @@ class FrameReader:
 
 
 def lacks_presentation_times(container: Any, stream: Any) -> bool:
-    """Return whether only times of decoding are stated, by decoding the first frames of an open file.
+    """Return whether only times of decoding are stated for a stream with reordered frames, by its first packets.
 
     This is so in AVI, and where such a stream was copied into another container. FFmpeg then makes presentation times
     up, which decrease where frames are reordered.
     """
-    if container.format.name == "avi":
-        return True
-    if not stream.codec_context.has_b_frames:
-        return False
     faults: Counter[str] = Counter()
     last: dict[str, int] = {}
     with suppress(av.error.FFmpegError, OSError):
-        for frame in itertools.islice(container.decode(stream), _PROBED):
+        packets = list(itertools.islice((packet for packet in container.demux(stream) if packet.size), _PROBED))
+        stated = [packet.pts for packet in packets if packet.pts is not None]
+        if any(after < before for before, after in itertools.pairwise(stated)):  # a reordered frame
+            return False
+        for frame in itertools.chain.from_iterable(map(stream.codec_context.decode, packets)):
             for kind, time in (("pts", frame.pts), ("dts", frame.dts)):
                 if time is not None:
                     faults[kind] += time <= last.get(kind, time - 1)

@@ -103,7 +103,7 @@ class Video:
         self._skipped_to: int | None  # the time of the last frame, if ``shots`` continues after one
         if path != STDIN:
             check_is_video(path)
-        self._by_decoding = path != STDIN and self._lacks_presentation_times()
+        self._by_decoding: bool | None = None
         self._open()
         first = next(self._shots, None)
         if first is None:
@@ -266,12 +266,18 @@ class Video:
         return False
 
     def _lacks_presentation_times(self) -> bool:
+        if self.container.format.name == "avi":
+            return True
+        if self.path == STDIN or not self._stream.codec_context.has_b_frames:
+            return False
         with closing(open_video(self.path)) as container:
             return lacks_presentation_times(container, choose_stream(container, self.path))
 
     def _open(self) -> None:
         self.container = open_video(self.path)
         self._stream = choose_stream(self.container, self.path)
+        if self._by_decoding is None:
+            self._by_decoding = self._lacks_presentation_times()
         self._reader = FrameReader(
             self.container, self._stream, deinterlace=self.deinterlace, by_decoding=self._by_decoding
         )

@@ -10,7 +10,6 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -146,7 +145,7 @@ class _Prepared(NamedTuple):
 
 
 class VideoJob:
-    """The work on one video, which several processes can share.
+    """The work on one video, which several processes can share. A ``with`` block closes the video at its end.
 
     Args:
         upscaler: The upscaler.
@@ -173,10 +172,20 @@ class VideoJob:
         files.remove_abandoned(target.parent)
         self.upscaler, self.target, self.options = upscaler, target, options
         self.video = Video(source, deinterlace=options.deinterlace, start=options.start)
-        self._start, self._end = _to_ticks(options, self.video)
-        self.encoding = _choose_encoding(upscaler, self.video, target, options)
-        self._streams = muxing.plan_streams(self.video, target, self.encoding, is_part=bool(options.start))
-        self.folder = SegmentFolder(target, self._identify())
+        try:
+            self._start, self._end = _to_ticks(options, self.video)
+            self.encoding = _choose_encoding(upscaler, self.video, target, options)
+            self._streams = muxing.plan_streams(self.video, target, self.encoding, is_part=bool(options.start))
+            self.folder = SegmentFolder(target, self._identify())
+        except BaseException:
+            self.video.close()
+            raise
+
+    def __enter__(self) -> VideoJob:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.video.close()
 
     def describe(self) -> str:
         """Describe the video and the output in one line."""
@@ -354,8 +363,7 @@ def upscale_video(
         >>> for progress in upscale_video(upscaler, "film.mp4", "film_sr.mp4"):
         ...     print(progress.frames, "of", progress.total)
     """
-    job = VideoJob(upscaler, Path(source), Path(target), options)
-    with closing(job.video):
+    with VideoJob(upscaler, Path(source), Path(target), options) as job:
         for note in job.notes():
             log.info("%s: %s", target, note)
         yield from job.upscale()
@@ -465,7 +473,7 @@ def _note_missing_parts(video: Video, times: Sequence[int], last_duration: int, 
     num_uneven = sum(abs(each - step) > step / 2 for each in steps)
     if num_uneven * _EVEN_STEPS <= len(steps):  # otherwise a long step can be a picture that stands still
         pairs = itertools.compress(itertools.pairwise(times), (each > longest for each in steps))
-        gaps = [(before, after) for before, after in pairs]
+        gaps = list(pairs)
         ends = ([format_time(time * base - properties.begin) for time in pair] for pair in gaps)
         named = [f"between {before} and {after}" for before, after in ends]
         is_long = any((after - before - step) * base > _MISSING_S for before, after in gaps)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from esrgan.video import VideoJob, VideoOptions, colour, opening, upscale
+from esrgan.errors import VideoError
+from esrgan.video import VideoJob, VideoOptions, colour, decoding, opening, upscale
 from esrgan.video.decoding import _Deinterlacer
 from esrgan.video.source import Video
 from tests.helpers.video import (
@@ -348,6 +349,38 @@ def test_frames_of_which_only_times_of_decoding_are_stated_are_all_kept(upscaler
         assert [(each.time, each.digest()) for each in video.shots()] == [
             (each.time, each.digest()) for each in shots[first + 1 :]
         ]
+
+
+def test_a_repeated_time_does_not_hide_that_times_are_stated(tmp_path):
+    options = {"bf": "2", "x264-params": "bframes=3:b-adapt=0"}
+    source = write_video(tmp_path / "a.mp4", pictures(20), options=options, times=[n * n for n in range(20)])
+    with av.open(str(source)) as video, av.open(str(tmp_path / "b.mp4"), "w") as copy:
+        stream = copy.add_stream_from_template(video.streams.video[0])
+        packets = [packet for packet in video.demux(video.streams.video[0]) if packet.size]
+        shown = sorted(packets, key=lambda packet: packet.pts)
+        shown[6].pts = shown[5].pts
+        for packet in packets:
+            packet.stream = stream
+            copy.mux(packet)
+    expected = [shot.time for shot in Video(source).shots()]
+    found = [shot.time for shot in Video(tmp_path / "b.mp4").shots()]
+    assert found == expected[:6] + expected[7:]
+
+
+def test_nothing_is_decoded_to_see_that_times_are_stated():
+    packets = [SimpleNamespace(pts=time, size=1) for time in (0, 120, 40, 80)]
+    container = SimpleNamespace(demux=lambda _: packets)
+    stream = SimpleNamespace(codec_context=SimpleNamespace(decode=lambda _: pytest.fail("decoded")))
+    assert not decoding.lacks_presentation_times(container, stream)
+
+
+def test_a_job_that_cannot_begin_closes_its_video(upscaler, tmp_path, monkeypatch):
+    closed, close = [], Video.close
+    monkeypatch.setattr(Video, "close", lambda video: closed.append(close(video)))
+    source = write_video(tmp_path / "a.mkv", pictures(2))
+    with pytest.raises(VideoError):
+        VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions(codec="nonsense"))
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from esrgan import Upscaler, upscale_video
+from esrgan import Upscaler, load_generator, upscale_video
 from esrgan.cli import video as video_command
-from esrgan.errors import EsrganError, VideoError
-from esrgan.video import VideoJob, VideoOptions, segments, upscale
+from esrgan.errors import EsrganError, LostDeviceError, Problem, VideoError
+from esrgan.video import VideoJob, VideoOptions, cluster, colour, segments, upscale
 from esrgan.video.source import Video
 from tests.helpers.models import make_model, run
 from tests.helpers.video import (
@@ -160,6 +161,43 @@ def test_a_ray_cluster_makes_the_same_video(model, upscaler, tmp_path, capsys):
     assert run(video_command, tmp_path / "none.mkv", "-m", model, "--workers", 2) == 2
 
 
+@pytest.fixture
+def upscale_share(model, tmp_path, monkeypatch):
+    """Run the task of the only worker of a cluster; return what it returns, and how often videos were closed."""
+    closed, close = [], Video.close
+    monkeypatch.setattr(Video, "close", lambda video: closed.append(close(video)))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_gpu_ids=list))
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+
+    def run_task():
+        files = [load_generator(model)]
+        answer = cluster._upscale_share(files, "fp32", {}, source, tmp_path / "b.mkv", VideoOptions(), 0, 1)
+        return answer, len(closed)
+
+    return run_task
+
+
+def test_a_worker_closes_its_video(upscale_share, tmp_path):
+    assert upscale_share() == (None, 1)
+    assert (tmp_path / "b.mkv.parts/000000.json").exists()
+
+
+def test_a_worker_that_loses_its_gpu_ends(upscale_share, monkeypatch, capsys):
+    """Ray then starts another one, which can use the GPU again."""
+
+    def lose_gpu(*_):
+        raise LostDeviceError(Problem.failure("cuda", "the GPU failed", "start the program again"))
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(upscale.FrameUpscaler, "__call__", lose_gpu)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit):
+        upscale_share()
+    assert capsys.readouterr().err == "error: cuda: the GPU failed; Ray starts another process\n"
+
+
 def test_a_second_process_is_refused(upscaler, tmp_path):
     source = write_video(tmp_path / "a.mkv", pictures(3))
     first, second = (VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) for _ in range(2))
@@ -225,6 +263,27 @@ def test_only_the_first_error_of_a_full_disk_is_raised(first):
         getattr(output, first)(b"12" if first == "write" else 0)
     assert output.write(b"12") == 2
     assert output.seek(0) is None
+
+
+def test_a_segment_that_cannot_be_written_is_one_error(upscaler, tmp_path, capfd):
+    class Full(io.BytesIO):
+        calls = 0
+
+        def write(self, *_):
+            self.calls += 1
+            raise OSError(28, "No space left on device")
+
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+    with VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) as job:
+        writer = segments.SegmentWriter(file := Full(), job.encoding)
+        low, *_ = job.video.shots()
+        high = colour.to_frame(upscaler(job.video.to_pixels(low.frame)), job.encoding.pixel_format, job.encoding.coding)
+        writer.add(low, high)
+        with pytest.raises(OSError, match="No space left"):
+            writer.finish()
+    del writer
+    assert file.calls == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_steady_videos_can_be_interrupted_too(upscaler, tmp_path):

@@ -24,6 +24,13 @@ from tests.helpers.video import (
 )
 
 
+def test_packets_of_a_whole_video_are_not_cut():
+    stream = SimpleNamespace(type="subtitle", disposition=0)
+    packet = SimpleNamespace(pts=100, dts=60, duration=50, time_base=Fraction(1, 1000), stream=stream, size=3)
+    assert [*muxing._select_packets([packet], None, None)] == [packet]
+    assert (packet.pts, packet.dts, packet.duration) == (100, 60, 50)
+
+
 def test_everything_else_in_a_video_is_copied(upscaler, tmp_path):
     times = [0, 40, 90, 100, 180, *range(200, 2660, 41)]
     source = write_video(
