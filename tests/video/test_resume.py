@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import json
@@ -267,22 +268,29 @@ def test_only_the_first_error_of_a_full_disk_is_raised(first):
 
 def test_a_segment_that_cannot_be_written_is_one_error(upscaler, tmp_path, capfd):
     class Full(io.BytesIO):
-        calls = 0
+        refused = 0
 
-        def write(self, *_):
-            self.calls += 1
-            raise OSError(28, "No space left on device")
+        def write(self, data):
+            if self.refused or self.tell() + len(data) > 5000:
+                self.refused += 1
+                raise OSError(28, "No space left on device")
+            return super().write(data)
 
-    source = write_video(tmp_path / "a.mkv", pictures(3))
-    with VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) as job:
-        writer = segments.SegmentWriter(file := Full(), job.encoding)
-        low, *_ = job.video.shots()
-        high = colour.to_frame(upscaler(job.video.to_pixels(low.frame)), job.encoding.pixel_format, job.encoding.coding)
-        writer.add(low, high)
-        with pytest.raises(OSError, match="No space left"):
-            writer.finish()
-    del writer
-    assert file.calls == 1
+    def write_segment(file, job):
+        writer, encoding = segments.SegmentWriter(file, job.encoding), job.encoding
+        for low in job.video.shots():
+            noise = np.random.default_rng(low.time).integers(0, 256, (encoding.height, encoding.width, 3), np.uint8)
+            writer.add(low, colour.to_frame(noise, encoding.pixel_format, encoding.coding))
+        writer.finish()
+
+    source, file = write_video(tmp_path / "a.mkv", pictures(8, (64, 64))), Full()
+    with (
+        VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions(codec="ffv1")) as job,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        write_segment(file, job)
+    gc.collect()  # which closes the file
+    assert file.refused == 1
     assert capfd.readouterr().err == ""
 
 
