@@ -184,10 +184,10 @@ def test_full_names_are_used_only_on_conflict(tmp_path):
 @pytest.mark.parametrize("ignores_case", [False, True])
 def test_names_differing_in_case_conflict_if_disk_ignores_case(tmp_path, monkeypatch, ignores_case):
     monkeypatch.setattr("esrgan.paths._is_case_insensitive", lambda folder: ignores_case)
-    for name in ("1/a.png", "2/A.png", "1/straße.png", "2/strasse.png"):
-        write_files(tmp_path / name)
+    for one, other in (("a", "A"), ("οδος", "ΟΔΟΣ"), ("\N{MICRO SIGN}", "Μ"), ("σ", "ς"), ("straße", "strasse")):
+        write_files(tmp_path / f"1/{one}.png", tmp_path / f"2/{other}.png")
     jobs, _ = plan_jobs([str(tmp_path / "1"), str(tmp_path / "2")], tmp_path / "out")
-    assert [job.conflict is not None for job in jobs] == [ignores_case, False, ignores_case, False]
+    assert [job.conflict is not None for job in jobs] == [ignores_case] * 10
 
 
 def test_encodings_of_an_accent_conflict_if_disk_ignores_them(tmp_path, monkeypatch):
