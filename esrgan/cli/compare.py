@@ -48,8 +48,6 @@ def run(args: argparse.Namespace) -> int:
         from esrgan import images
         from esrgan.errors import EsrganError, LostDeviceError, Problem
         from esrgan.files import create_folder
-        from esrgan.images.image import COLOUR_SPACE, profile_space
-        from esrgan.images.samples import drop_colour_if_grey
         from esrgan.inference import Upscaler, compare_models, is_output_file, plan_jobs
 
     if args.out_dir is not None and is_output_file(args.out_dir):
@@ -74,13 +72,7 @@ def run(args: argparse.Namespace) -> int:
                 arguments.check_overwrite([job.target], overwrite=args.overwrite)
                 report = functools.partial(shown.update, job, name=str(job.target))
                 image = images.read_image(job.source)
-                frames = [compare_models(upscalers, image, report)]
-                if profile_space(image.icc_profile) == "GRAY":  # such a profile does not fit RGB
-                    frames = drop_colour_if_grey(frames)
-                blocks = tuple(block for block in image.native_blocks if block.label == COLOUR_SPACE)
-                sheet = images.ImageData(
-                    tuple(frames), image.file_format, icc_profile=image.icc_profile, native_blocks=blocks
-                )
+                sheet = compare_models(upscalers, image, report)
                 create_folder(job.target.parent)
                 for note in images.write_image(job.target, sheet, overwrite=args.overwrite):
                     log.warning("%s: %s", job.target, note)
