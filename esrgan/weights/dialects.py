@@ -183,7 +183,7 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     found = _find_generators(state)
     if not found:
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
-    _check_independent(state, found, place)
+    uncertain = _check_independent(state, found, place)
     chosen = _prefer_averaged(state, found)
     if any(re.search(NORMALISED, name) for name in state if name.startswith(tuple(prefix for prefix, _ in chosen))):
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
@@ -191,6 +191,11 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
         prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])
         raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save only one of them")
     ((prefix, label), dialect) = next(iter(chosen.items()))
+    if uncertain:
+        parts = [*dict.fromkeys(f"{_first_part(name)}.*" for name in uncertain)]
+        more = f" and {len(parts) - _MAX_IGNORED} more" if len(parts) > _MAX_IGNORED else ""
+        listed = one_line(", ".join(parts[:_MAX_IGNORED]))
+        log.warning("%s: the generator is %s*; ignored %s%s", place, one_line(prefix), listed, more)
     theirs = _select_layers(state, prefix)
     if dialect is None:
         return theirs, label
@@ -204,10 +209,11 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     return ours, label
 
 
-def _check_independent(state: StateDict, found: _Found, place: str) -> None:
+def _check_independent(state: StateDict, found: _Found, place: str) -> list[str]:
     """Check that the generators are no parts of a larger network, whose other layers would be lost.
 
-    What is left out is logged if it is not certain that no output depends on it.
+    Returns:
+        The names of the other tensors of which it is not certain that no output depends on them.
     """
     prefixes = tuple(prefix for prefix, _ in found)
     layers = [name for name, value in state.items() if _is_parameter(name, value) and not name.startswith(prefixes)]
@@ -220,11 +226,7 @@ def _check_independent(state: StateDict, found: _Found, place: str) -> None:
             "if that part is a generator of its own, save only its state_dict"
         )
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {got}")
-    if uncertain:
-        parts = [*dict.fromkeys(f"{name.partition('.')[0]}.*" for name in uncertain)]
-        more = f" and {len(parts) - _MAX_IGNORED} more" if len(parts) > _MAX_IGNORED else ""
-        listed = one_line(", ".join(parts[:_MAX_IGNORED]))
-        log.warning("%s: the generator is %s*; ignored %s%s", place, one_line(prefixes[0]), listed, more)
+    return uncertain
 
 
 def _is_parameter(name: str, value: Tensor) -> bool:
@@ -234,8 +236,13 @@ def _is_parameter(name: str, value: Tensor) -> bool:
 
 def _first_words(name: str) -> str:
     """Return the words of the first part of a tensor's name, such as "net_d" of ``model.netD1.conv0.weight``."""
-    first = re.sub(r"^(?:(?:module|model)\.)*", "", name).partition(".")[0]
+    first = _first_part(name).rpartition(".")[2]
     return "_".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", first)).lower()
+
+
+def _first_part(name: str) -> str:
+    """Return the beginning of a tensor's name up to the first part that says something, such as ``model.netD1``."""
+    return re.sub(r"^((?:(?:module|model)\.)*[^.]*)\..*", r"\1", name)
 
 
 def _prefer_averaged(state: StateDict, found: _Found) -> _Found:

@@ -218,10 +218,17 @@ def test_what_trainers_save_beside_a_generator_is_left_out(tmp_path, capsys, pre
     torch.save(state, tmp_path / "a.pth")
     assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
     assert not capsys.readouterr().err
-    unsure = ["feature_extractor.0", "features.0", "inception.0", "optimizer_g.0", "net_d_iter.0", "vgg_fusion.0"]
+    unsure = [
+        "feature_extractor.0",
+        "features.0",
+        "module.inception.0",
+        "optimizer_g.0",
+        "net_d_iter.0",
+        "vgg_fusion.0",
+    ]
     torch.save(state | layers(**dict.fromkeys(unsure, (3, 3))), tmp_path / "a.pth")
     assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
-    listed = "feature_extractor.*, features.*, inception.*, optimizer_g.*, net_d_iter.* and 1 more"
+    listed = "feature_extractor.*, features.*, module.inception.*, optimizer_g.*, net_d_iter.* and 1 more"
     assert capsys.readouterr().err == f"{tmp_path / 'a.pth'}: the generator is {prefix}.*; ignored {listed}\n"
 
 
@@ -229,9 +236,10 @@ def test_what_trainers_save_beside_a_generator_is_left_out(tmp_path, capsys, pre
 def test_unknown_parts_beside_a_named_generator_are_logged(tmp_path, capsys, prefix):
     raw = random_state(tiny_architecture())
     others = layers(**{"flow.0": (3, 3), "flow.1": (3, 3), "style.net.0": (3, 3), "vgg.0": (3, 3)})
-    torch.save({f"{prefix}.{name}": value for name, value in raw.items()} | others, tmp_path / "a.pth")
+    names = (prefix, f"{prefix}_ema")
+    torch.save({f"{each}.{name}": raw[name] for each in names for name in raw} | others, tmp_path / "a.pth")
     assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
-    line = f"{tmp_path / 'a.pth'}: the generator is {prefix}.*; ignored flow.*, style.*\n"
+    line = f"{tmp_path / 'a.pth'}: the generator is {prefix}_ema.*; ignored flow.*, style.*\n"
     assert capsys.readouterr().err == line
 
 
