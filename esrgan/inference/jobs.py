@@ -231,9 +231,10 @@ def _name_output(source: Path, stem: str, suffix: str | None, ending: str) -> st
 
 def _default_suffix(source: Path) -> str:
     """Return the suffix of an output in the format of its input; colours in a ``.pgm`` need another one."""
-    if source.suffix.lower() == ".pgm" and source.is_file():
-        with suppress(OSError), source.open("rb") as file:
-            return ".ppm" if file.read(2) in (b"P3", b"P6") else source.suffix
+    with suppress(OSError):  # of a name that is too long, or a file that cannot be read
+        if source.suffix.lower() == ".pgm" and source.is_file():
+            with source.open("rb") as file:
+                return ".ppm" if file.read(2) in (b"P3", b"P6") else source.suffix
     return source.suffix
 
 

@@ -104,6 +104,8 @@ def test_colours_in_a_pgm_get_the_suffix_ppm(model, tmp_path):
     assert (grey.error, grey.notes) == (None, ())
     ((job,), _) = plan_jobs([tmp_path / "a.pgm"], tmp_path / "c.pgm")  # as asked for
     assert job.target.name == "c.pgm"
+    jobs, _ = plan_jobs([tmp_path / "b.pgm", tmp_path / f"{'n' * 300}.pgm"], None)
+    assert sorted(job.problem is None for job in jobs) == [False, True]
 
 
 @pytest.mark.parametrize("ending", ["_sr", ""])
