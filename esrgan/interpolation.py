@@ -181,9 +181,7 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
         # 0 times infinity is NaN.
         blended = np.where(share == 0, one, np.where(share == 1, other, blended))
         frames.append((np.floor(blended + 0.5) if one.dtype.kind == "u" else blended).astype(one.dtype))
-    note = (
-        "the images have different colour spaces; their values were blended as they are, and those of the second kept"
-    )
+    note = "the images have different colour spaces; their values were blended as if both had that of the second"
     notes = (note,) if _colour_space(psnr) != _colour_space(gan) else ()
     return replace(gan, frames=tuple(frames), notes=(*gan.notes, *notes))
 

@@ -201,7 +201,7 @@ def _check_independent(state: StateDict, found: _Found, place: str) -> None:
     prefixes = tuple(prefix for prefix, _ in found)
     if any(_OF_ITS_OWN.search(prefix) for prefix in prefixes):
         return
-    layers = [name for name in state if name.endswith((".weight", ".bias")) and not name.startswith(prefixes)]
+    layers = [name for name, value in state.items() if _is_parameter(name, value) and not name.startswith(prefixes)]
     others = [name for name in layers if not _is_companion(name)]
     if others:
         got = find_known_network(name for name in state if not _is_companion(name)) or (
@@ -209,6 +209,11 @@ def _check_independent(state: StateDict, found: _Found, place: str) -> None:
             "if that part is a generator of its own, save only its state_dict"
         )
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {got}")
+
+
+def _is_parameter(name: str, value: Tensor) -> bool:
+    """Return whether a tensor is a layer's, as far as its name says; a number may be a setting, such as an EMA's."""
+    return name.endswith((".weight", ".bias")) or (name.endswith((".alpha", ".beta", ".gamma")) and value.ndim > 0)
 
 
 def _is_companion(name: str) -> bool:

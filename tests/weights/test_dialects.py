@@ -224,6 +224,7 @@ def test_wrapped_and_plain_names_of_one_file_are_two_networks(tmp_path):
         ),
         (COMPACT | layers(**{"post.0": (3, 3)}), r"a larger network: post.0.weight is outside its part net\."),
         (SMALL | layers(head=(8, 3), tail=(3, 8)), "a larger network: head.weight"),
+        (COMPACT | {"post.gamma": torch.ones(8)}, r"a larger network: post.gamma is outside its part net\."),
         (layers(**EDSR_ENDS, **EDSR_BLOCKS[0]), "got EDSR; only"),
         (layers(**EDSR_ENDS, **EDSR_BLOCKS[0], **EDSR_BLOCKS[1]), "got EDSR; only"),
         (
@@ -243,7 +244,8 @@ def test_a_part_of_a_larger_network_is_not_taken_for_a_generator(tmp_path, state
 )
 def test_what_trainers_save_with_a_generator_is_ignored(tmp_path, name):
     for network in (GENERATOR, COMPACT):
-        torch.save({**network, **layers(**{name: (3, 3)}), "usm.kernel": torch.ones(9)}, tmp_path / "a.pth")
+        settings = {"usm.kernel": torch.ones(9), "average.beta": torch.tensor(0.999)}
+        torch.save({**network, **layers(**{name: (3, 3)}), **settings}, tmp_path / "a.pth")
         assert len(load_generator(tmp_path / "a.pth").state) == len(network)
 
 
