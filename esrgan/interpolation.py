@@ -176,9 +176,7 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
         for block, one, other in zip(row_blocks(result), *map(row_blocks, pair), strict=True):
             block[...] = _blend_pixels(one, other, alpha, gan.base_channels - 1 if gan.has_alpha else None)
         frames.append(result)
-    note = (
-        "the images have different colour spaces; their values were blended as they are, and those of the second kept"
-    )
+    note = "the images have different colour spaces; their values were blended as if both had that of the second"
     notes = (note,) if _colour_space(psnr) != _colour_space(gan) else ()
     return replace(gan, frames=tuple(frames), notes=(*gan.notes, *notes))
 

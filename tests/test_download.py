@@ -103,11 +103,15 @@ def test_impossible_addresses_are_refused_at_once(server, target, monkeypatch, a
     monkeypatch.setenv("http_proxy", address)
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setattr(urllib.request, "_opener", None)  # which keeps the settings of the first request
-    assert "expected an address, got one that is not valid" in download_error(target)
+    error = download_error(target)
+    assert "expected an address of a proxy, got one that is not valid" in error
+    assert error.endswith("check https_proxy and http_proxy")
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(urllib.request, "_opener", None)
     server.redirects["a.zip"] = "http://..bad/"
-    assert "expected an address, got one that is not valid" in download_error(target)
+    error = download_error(target)
+    assert "expected an address to be redirected to, got one that is not valid" in error
+    assert error.endswith(f"download it by other means to {target.path}")
 
 
 def test_truncated_response_of_unknown_length_fails_checksum_and_retries(server, target):

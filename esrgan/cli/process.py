@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from esrgan.cli import spinning
-from esrgan.console import accept_any_text, show_messages
+from esrgan.console import show_messages
 from esrgan.errors import EsrganError, TrainingError
 from esrgan.extras import describe_import_error
 from esrgan.text import describe_error
@@ -110,8 +110,8 @@ def _open_closed_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(number, True)
     os.close(number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False, errors="backslashreplace")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False, errors="backslashreplace")
 
 
 def run(command: ModuleType, argv: Sequence[str]) -> int:
@@ -128,7 +128,6 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         sends, or SIGUSR1, which Slurm can send before its time limit.
     """
     _open_closed_streams()
-    accept_any_text()
     parse_args = getattr(command, "parse_args", None) or command.make_parser().parse_args
     args = parse_args(argv)
     keep_freed_memory()

@@ -46,18 +46,14 @@ def fit_alpha(image: ImageData, *, supports_alpha: bool, background: Colour | No
         return image
     if background is not None:
         return _flatten(image, background)
-    channel = image.base_channels - 1
-    opaque = _find_opaque(image)
-    if supports_alpha or any(frame[..., channel].min() < opaque for frame in image.frames):
+    if supports_alpha:
+        return image
+    channel, opaque = image.base_channels - 1, peak_value(image.frames[0].dtype)
+    if image.frames[0].dtype.kind == "f":  # another range than 0 to 1
+        opaque = max(opaque, *(float(frame[..., channel].max()) for frame in image.frames))
+    if any(frame[..., channel].min() < opaque for frame in image.frames):
         return image
     return replace(image, frames=tuple(np.delete(frame, channel, axis=2) for frame in image.frames))
-
-
-def _find_opaque(image: ImageData) -> float:
-    """Return the value of opaque alpha: white, or the largest alpha of floats of another range."""
-    alpha = image.base_channels - 1
-    peak = peak_value(image.frames[0].dtype)
-    return max(peak, *(float(frame[..., alpha].max()) for frame in image.frames))
 
 
 def _flatten(image: ImageData, background: Colour) -> ImageData:

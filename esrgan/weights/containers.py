@@ -6,7 +6,9 @@ import codecs
 import json
 import pickle
 import re
+import shlex
 import tarfile
+import urllib.parse
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from esrgan.errors import WeightsError
 from esrgan.paths import describe_path, suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
+from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import ncnn
 from esrgan.weights.architecture import MAX_INFLATION
 from esrgan.weights.dialects import AVERAGED, has_generator, prefer_averaged
@@ -178,8 +181,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
         is_name = not path.suffix and path.parent == Path()
         other = " or model name (`esrgan models` lists the names)" if is_name else ""
         if address := re.fullmatch(r"https?:/+(.+)", str(path)):
-            found = re.fullmatch(r"huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)(\?.*)?", address[1])
-            remedy = f"pass hf:{found[1]}@{found[2]}/{found[3]}" if found else "download it, and pass the file"
+            remedy = _suggest_reference(address[1]) or "download it, and pass the file"
             raise WeightsError(f"{path}: expected a weight file, got a web address; {remedy}") from error
         remedy = suggest_path(path, did_you_mean(path.stem, MODELS, "") if path.parent == Path() else "")
         raise WeightsError(f"{path}: no such file{other}{f'; {remedy}' if remedy else ''}") from error
@@ -193,6 +195,14 @@ def load_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a dictionary of weights, got {type(content).__name__}")
     return content
+
+
+def _suggest_reference(address: str) -> str | None:
+    """Return the advice to pass the file at a web address of the Hugging Face Hub as a reference, if it can be read."""
+    found = re.fullmatch(r"huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/([^/?#]+)/([^?#]+)(?:[?#].*)?", address)
+    if found is None or not (filename := urllib.parse.unquote(found[3])).lower().endswith(WEIGHT_SUFFIXES):
+        return None
+    return f"pass {shlex.quote(f'hf:{found[1]}@{found[2]}/{filename}')}"
 
 
 def _load(path: Path, head: bytes, size: int) -> Any:

@@ -216,12 +216,11 @@ def _check_independent(state: StateDict, found: _Found, place: str) -> list[str]
         The names of the other tensors of which it is not certain that no output depends on them.
     """
     prefixes = tuple(prefix for prefix, _ in found)
-    layers = [name for name, value in state.items() if _is_parameter(name, value) and not name.startswith(prefixes)]
-    uncertain = [name for name in layers if not _CERTAIN_COMPANION.search(_first_words(name))]
+    rest = {name: value for name, value in state.items() if not _CERTAIN_COMPANION.search(_first_words(name))}
+    uncertain = [name for name, value in rest.items() if _is_parameter(name, value) and not name.startswith(prefixes)]
     others = [name for name in uncertain if not _LIKELY_COMPANION.search(_first_words(name))]
     if others and not any(_OF_ITS_OWN.search(prefix) for prefix in prefixes):
-        names = (name for name in state if name not in layers or name in uncertain)
-        got = find_known_network(names) or (
+        got = find_known_network(rest) or (
             f"a larger network: {one_line(others[0])} is outside its part {one_line(prefixes[0])}* that resembles one; "
             "if that part is a generator of its own, save only its state_dict"
         )
