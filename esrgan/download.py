@@ -180,11 +180,11 @@ def _download_once(target: Download, file: BinaryIO) -> None:
         cause = error.reason
         raise _RetryableError(describe_error(cause) if isinstance(cause, OSError) else str(cause)) from error
     except (ValueError, http.client.InvalidURL) as error:  # also of a redirect or a proxy
-        got = f"one that is not valid ({describe_error(error)})"
+        whose, remedy = "to which it is redirected", f"download it by other means to {target.path}"
         if _has_proxy(target.url):
-            raise target.make_error("an address of a proxy", got, "check https_proxy and http_proxy") from error
-        remedy = f"download it by other means to {target.path}"
-        raise target.make_error("an address to be redirected to", got, remedy) from error
+            whose, remedy = "of the proxy", "check https_proxy and http_proxy"
+        what = f"the address {whose} is not valid ({describe_error(error)})"
+        raise DownloadError(Problem.failure(target.url, what, remedy)) from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _RetryableError(describe_error(error)) from error
 

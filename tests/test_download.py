@@ -104,13 +104,13 @@ def test_impossible_addresses_are_refused_at_once(server, target, monkeypatch, a
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setattr(urllib.request, "_opener", None)  # which keeps the settings of the first request
     error = download_error(target)
-    assert "expected an address of a proxy, got one that is not valid" in error
+    assert ": the address of the proxy is not valid (" in error
     assert error.endswith("check https_proxy and http_proxy")
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(urllib.request, "_opener", None)
     server.redirects["a.zip"] = "http://..bad/"
     error = download_error(target)
-    assert "expected an address to be redirected to, got one that is not valid" in error
+    assert ": the address to which it is redirected is not valid (" in error
     assert error.endswith(f"download it by other means to {target.path}")
 
 
