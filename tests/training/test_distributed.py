@@ -312,17 +312,23 @@ def test_machines_with_different_images_or_configurations_are_reported(
     folders = make_machines()
     write_images(folders[1] / "data/Set5/GTmod12", 6, (48, 48))
     commands = [[write_config(seed=seed), *COMMAND] for seed in (3, 4)]
-    results = run_ranks(folders, commands)
-    assert [each.code for each in results] == [2, 2]
     host = socket.gethostname()
-    expected = (
-        f"error: {host}: expected the same settings and images as process 0 on {host}, "
-        f"got pretraining train images.0.png: 44×40 px → 48×48 px"
-    )
-    for each in results:
-        last = each.output.splitlines()[-1]
-        assert last.startswith(expected)
-        assert last.endswith("more; use the same configuration, options, images and VGG weights on all machines")
+    for own, start, end in (
+        (commands, "settings as process 0 on {host}, got seed: 3 → 4", "same configuration, options and VGG weights"),
+        (
+            commands[0],
+            "images as process 0 on {host}, got pretraining train images.0.png: 44×40 px → 48×48 px",
+            "more; use the same images",
+        ),
+    ):
+        results = run_ranks(folders, own)
+        assert [each.code for each in results] == [2, 2]
+        for each in results:
+            last = each.output.splitlines()[-1]
+            assert last.startswith(f"error: {host}: expected the same {start.format(host=host)}")
+            assert last.endswith(f"{end} on all machines")
+        # Only images are compared after they are decoded.
+        assert (folders[0] / "data/cache").exists() == (own is not commands)
     assert not (folders[0] / "out").exists()
 
 
@@ -366,10 +372,12 @@ def test_machines_with_different_vgg_weights_are_reported(
 def test_processes_must_divide_the_batch_evenly(
     make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:
-    results = run_ranks(make_machines(), [write_config(batch_size=3), *COMMAND])
+    folders = make_machines()
+    results = run_ranks(folders, [write_config(batch_size=3), *COMMAND])
     assert [each.code for each in results] == [2, 2]
     expected = "batch_size: expected a multiple of the number of processes (2) × accumulation (1), got 3"
     assert expected in results[0].output
+    assert not (folders[0] / "data/cache").exists()  # no image was decoded
 
 
 def run_restarted_rank(folder: Path, arguments: list[str]) -> None:
