@@ -27,7 +27,7 @@ from esrgan.evaluation.measuring import (
 )
 from esrgan.evaluation.provenance import describe_conventions, describe_run
 from esrgan.evaluation.results import DatasetEvaluation, Evaluation
-from esrgan.files import cache_dir, check_output_path, describe_path, expand_user, fold_name
+from esrgan.files import cache_dir, check_output_path, describe_path, expand_user, fold_name, name_key
 from esrgan.inference import Upscaler
 from esrgan.inference.upscaler import PRECISIONS
 from esrgan.metrics import Metric, select_metrics
@@ -95,7 +95,7 @@ def evaluate(
     names_of_metrics = select_metrics(_as_list("metrics", metrics, (str,), "names of metrics"))
     files = _load_models(models)
     scale, channels = _common_kind(files)
-    found = {name: _find_images(source, scale, options.data_root) for name, source in sources.items()}
+    found = {name: _find_images(source, scale, options) for name, source in sources.items()}
     if unknown := {*options.strips} - files.keys():
         raise EsrganError(f"strips: expected names of models, got {', '.join(sorted(unknown))}")
     names = (BICUBIC, *files)
@@ -136,17 +136,20 @@ def evaluate(
     return evaluation
 
 
-def unique_names(paths: Iterable[str | Path]) -> list[str]:
-    """Return a unique name for each file: its stem, numbered if that is taken or reserved."""
-    taken = {BICUBIC, *_RESERVED_NAMES}  # folded: outputs with these names may be on a disk that ignores case
+def unique_names(paths: Iterable[str | Path], key: Callable[[str], str] = fold_name) -> list[str]:
+    """Return a unique name for each file: its stem, numbered if that is taken or reserved.
+
+    Names are the same if their keys are; by default they differ in more than case.
+    """
+    taken = {BICUBIC, *_RESERVED_NAMES}
     names = []
     for path in map(Path, paths):
         name, number = path.stem, 1
-        while fold_name(name) in taken:
+        while key(name) in taken:
             number += 1
             name = f"{path.stem}-{number}"
         names.append(name)
-        taken.add(fold_name(name))
+        taken.add(key(name))
     return names
 
 
@@ -231,15 +234,16 @@ def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
     return kinds.pop()
 
 
-def _find_images(source: str | Folders, scale: int, data_root: str | Path | None) -> tuple[list[DatasetImage], str]:
+def _find_images(source: str | Folders, scale: int, options: EvaluationOptions) -> tuple[list[DatasetImage], str]:
     """Find the images of a dataset, and describe what is left out."""
     if is_unpaired := isinstance(source, Folders) and not source.high:
         match = find_unpaired(source[1] or "")
     else:
-        match = find_dataset(source, "val", scale, expand_user(data_root or default_data_root()))
+        match = find_dataset(source, "val", scale, expand_user(options.data_root or default_data_root()))
     if match.problems:
         raise DatasetError(match.problems)
-    names = unique_names(pair.high for pair in match.pairs)
+    # Folders with names such as aB3.png and ab3.png exist, and most disks can hold their outputs.
+    names = unique_names((pair.high for pair in match.pairs), name_key(expand_user(options.out_dir or "")))
     found = [
         DatasetImage(name, pair.high, None) if is_unpaired else DatasetImage(name, pair.low, pair.high)
         for name, pair in zip(names, match.pairs, strict=True)
@@ -258,6 +262,10 @@ def _choose_folders(
         return {}
     if unusable := [method for method in methods if "/" in method or "\0" in method]:
         raise EsrganError(f"{unusable[0]!r}: output files cannot have this name of a model; choose another one")
+    known: dict[str, str] = {}
+    for method in methods:
+        if (other := known.setdefault(fold_name(method), method)) != method:
+            raise EsrganError(f"{method}: differs only in case from {other}; give the models other names")
     places = {
         name: [expand_user(each).resolve() for each in ([source] if isinstance(source, str) else source[:2]) if each]
         for name, source in sources.items()
@@ -288,17 +296,16 @@ def _check_folder(
             f"{folder}: is in the folder of the images to be evaluated, so that the upscaled images would be "
             "evaluated the next time; choose another output folder"
         )
+    key = name_key(folder)
     owners: dict[str, tuple[Path, str]] = {}
     for image in dataset_images:
         for method in (*methods, "sheet", *["strip"] * strips):
             path = output_path(folder, image.name, method)
-            other, owner = owners.setdefault(fold_name(path.name), (path, image.name))
+            _, owner = owners.setdefault(key(path.name), (path, image.name))
             if owner != image.name:
                 raise EsrganError(
                     f"{path}: would be the output of both {owner} and {image.name}; rename a model or an image"
                 )
-            if other != path:
-                raise EsrganError(f"{path}: differs only in case from {other.name}; give the models other names")
     outputs = [path for path, _ in owners.values()]
     for path in (*outputs, *[curve_path(folder)] * strips):
         check_replaceable(path)
