@@ -51,13 +51,13 @@ def early_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def bad_steps(*bad: int, stage: type = PixelStage) -> Iterator[None]:
-    """Replace the images of some steps, counted from 0, by NaN."""
+def bad_steps(*bad: int, stage: type = PixelStage, factor: float = math.nan) -> Iterator[None]:
+    """Multiply the images of some steps, counted from 0, by a factor."""
     original = stage.step
 
     def step(self: Any, low: Tensor, high: Tensor, current: int, target: Tensor) -> dict[str, Tensor]:
-        factor = math.nan if current in bad else 1
-        return original(self, low, high * factor, current, target * factor)
+        own = factor if current in bad else 1
+        return original(self, low, high * own, current, target * own)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "step", step)
@@ -245,18 +245,22 @@ def test_a_stage_that_learned_after_a_rollback_has_its_model(
     out, err = capsys.readouterr()
     assert "every step from 1 to 3 diverged" in out
     assert "every step from 8 to 8 diverged" in err
-    assert err.endswith("; the model is that of step 7\n")
+    assert err.endswith("; the last good weights were those of step 7; check the model before you use it\n")
     assert list(tmp_path.glob("*_x4.pth"))
 
 
 def test_a_stage_that_ends_with_bad_steps_warns(
     tiny_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with bad_steps(1, 4, 5):
-        assert run(tiny_config(), tmp_path, stage="pretraining") is True
-    err = capsys.readouterr().err
-    assert "warning: pretraining: every step from 5 to 6 diverged" in err
-    assert err.endswith("; the model is that of step 4\n")
+    weights = []
+    for factor in (math.nan, 1e4):  # the second loss is absurd but finite, so these steps change the weights
+        with bad_steps(1, 4, 5, factor=factor):
+            assert run(tiny_config(), tmp_path / str(factor), stage="pretraining") is True
+        err = capsys.readouterr().err
+        assert "warning: pretraining: every step from 5 to 6 diverged" in err
+        assert err.endswith("; the last good weights were those of step 4; check the model before you use it\n")
+        weights.append(load_run_files(tmp_path / str(factor))["PSNR_x4"]["params"])
+    assert find_differences(*weights)
 
 
 @pytest.mark.usefixtures("early_rollback")
