@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from esrgan import hub
 from esrgan.console import log
 from esrgan.data import Folders
@@ -100,7 +102,8 @@ def evaluate(
         raise EsrganError(f"strips: expected names of models, got {', '.join(sorted(unknown))}")
     names = (BICUBIC, *files)
     folders = _choose_folders(options, sources, found, names)
-    available, unavailable = _load_metrics(names_of_metrics, options)
+    device = select_device(options.device)  # once, because it warns of each GPU that cannot be used
+    available, unavailable = _load_metrics(names_of_metrics, options, device)
     results = [
         DatasetEvaluation(
             name,
@@ -113,11 +116,11 @@ def evaluate(
         )
         for name, (each, left_out) in found.items()
     ]
-    upscalers = {name: Upscaler.from_file(file, options.device, options.precision) for name, file in files.items()}
+    upscalers = {name: Upscaler.from_file(file, str(device), options.precision) for name, file in files.items()}
     descriptions = {
         name: f"{files[name].describe()}; on {each.device} in {each.arithmetic}" for name, each in upscalers.items()
     }
-    run = describe_run(select_device(options.device))
+    run = describe_run(device)
     evaluation = Evaluation(descriptions, describe_conventions(available, scale), [], unavailable, run)
     for name, fact in evaluation.facts.items():
         log.info("%s: %s", name, fact)
@@ -312,10 +315,11 @@ def _check_folder(
     return max(outputs, key=lambda path: len(os.fsencode(path)))
 
 
-def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[list[Metric], list[str]]:
+def _load_metrics(
+    names: Sequence[str], options: EvaluationOptions, device: torch.device
+) -> tuple[list[Metric], list[str]]:
     path = None if options.vgg_weights is None else expand_user(options.vgg_weights)
     state = extract_state_dict(load_file(path), str(path)) if path else None
-    device = select_device(options.device)
     metrics, unavailable = load_metrics(names, device, download=options.download, vgg16_state=state)
     for line in unavailable:
         log.warning("%s", line)

@@ -216,6 +216,12 @@ def test_versions_of_repositories_are_kept_in_names(photos, model, monkeypatch):
     assert list(result.models) == ["x-v1.0", "x-v1.1", "4x"]
 
 
+def test_an_unusable_gpu_is_one_warning_for_all_models(photos, model, gpu_problems, capsys):
+    gpu_problems("it is busy")
+    esrgan.evaluate({"a": str(model), "b": str(model)}, [photos], "psnr", replace(CPU, device="auto"))
+    assert capsys.readouterr().err.count("device cuda: it is busy; looking for another device\n") == 1
+
+
 only_with_case = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="its disks ignore case")
 
 
