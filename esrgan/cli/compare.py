@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     with process.importing():
         from esrgan import images
+        from esrgan.devices import select_device
         from esrgan.errors import EsrganError, LostDeviceError, Problem
         from esrgan.files import create_folder
         from esrgan.inference import Upscaler, compare_models, is_output_file, plan_jobs
@@ -57,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
         log.info("%s", line)
     short = [Path(name).stem for name in args.model_paths]
     names = short if len(set(short)) == len(short) else args.model_paths
+    device = str(select_device(args.device))  # once, because it warns of each GPU that cannot be used
     upscalers = {
-        name: Upscaler.from_file(path, args.device, args.precision)
+        name: Upscaler.from_file(path, device, args.precision)
         for name, path in zip(names, args.model_paths, strict=True)
     }
     failed = 0

@@ -48,11 +48,13 @@ def test_any_image_can_be_compared(models, frame):
     assert sheet.shape[2] == 3
 
 
-def test_command_writes_a_sheet_for_each_image(models, tmp_path, capsys):
+def test_command_writes_a_sheet_for_each_image(models, gpu_problems, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
         write_image(tmp_path / "in" / name, ImageData((pixels(20, 30, 3),)))
+    gpu_problems("it is busy")
     assert run(compare, tmp_path / "in", "-m", models[0], "-m", models[1], "-o", tmp_path / "out") == 0
+    assert capsys.readouterr().err.count("device cuda: it is busy") == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_compare.png", "b_compare.png"]
     assert read_image(tmp_path / "out/a_compare.png").frames[0].shape[1] > 3 * 60
     assert run(compare, tmp_path / "in", tmp_path / "none.png", "-m", models[0], "-o", tmp_path / "out") == 1
