@@ -232,7 +232,7 @@ only_with_case = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason=
 def test_images_are_renamed_as_the_disk_of_the_outputs_requires(
     photos, model, tmp_path, monkeypatch, ignores_case, names
 ):
-    monkeypatch.setattr("esrgan.files._is_case_insensitive", lambda folder: ignores_case)
+    monkeypatch.setattr("esrgan.paths._is_case_insensitive", lambda folder: ignores_case)
     pixels = images.read_pixels(next(photos.iterdir()), 3)
     for name in ("1/A", "2/a", "3/a"):
         (tmp_path / "in" / name).parent.mkdir(parents=True)
