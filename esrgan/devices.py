@@ -298,7 +298,7 @@ def _disallow_tf32() -> Callable[[], None]:
 
     A setting that inherits from another one is read like a value of its own. Written back it would be one, and no
     longer follow the other. So the setting above that of convolutions is changed, which does not reach a value of their
-    own.
+    own. If it equals the one above it, it is taken for inherited and follows that one afterwards.
     """
     cudnn: Any = torch.backends.cudnn
     convolutions, own = cudnn.conv.fp32_precision, None

@@ -13,6 +13,7 @@ import shutil
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,10 +180,19 @@ def _download_once(target: Download, file: BinaryIO) -> None:
         cause = error.reason
         raise _RetryableError(describe_error(cause) if isinstance(cause, OSError) else str(cause)) from error
     except (ValueError, http.client.InvalidURL) as error:  # also of a redirect or a proxy
-        got = f"one that is not valid ({describe_error(error)})"
-        raise target.make_error("an address", got, "check the proxy settings, such as https_proxy") from error
+        whose, remedy = "to which it is redirected", f"download it by other means to {target.path}"
+        if _has_proxy(target.url):
+            whose, remedy = "of the proxy", "check https_proxy and http_proxy"
+        what = f"the address {whose} is not valid ({describe_error(error)})"
+        raise DownloadError(Problem.failure(target.url, what, remedy)) from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _RetryableError(describe_error(error)) from error
+
+
+def _has_proxy(url: str) -> bool:
+    """Return whether requests to an address go through a proxy."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.netloc)
 
 
 def _prepare_part_file(target: Download, file: BinaryIO, response: Any) -> int | None:

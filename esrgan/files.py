@@ -23,7 +23,7 @@ from esrgan.text import describe_error
 _IS_WINDOWS = os.name == "nt"
 _PREFIX = ".esrgan-"  # of the names of temporary files; a random number follows
 _ABANDONED_S = 86_400.0  # age at which a temporary file is taken for abandoned where there are no file locks
-_HELD_OPEN = (5, 32)  # Windows' errors for a file that another program has open: access denied, sharing violation
+_ACCESS_DENIED, _SHARING_VIOLATION = 5, 32  # Windows' errors; a file that another program has open causes either
 _PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # until another program, such as a virus scanner, closes a file
 _MAX_WINDOWS_PATH = 259  # characters, unless long paths are enabled
 
@@ -179,8 +179,9 @@ def describe_write_error(path: Path, error: OSError) -> Problem:
 
 def write_remedy(error: Exception) -> str:
     """Return what to do so that a file can be written, after the error of an attempt."""
-    if isinstance(error, OSError) and _is_held_open(error):
-        return "close the program that has it open"
+    if isinstance(error, OSError) and _may_be_held_open(error):
+        or_permissions = ", or change its permissions" if error.winerror == _ACCESS_DENIED else ""  # type: ignore[attr-defined]
+        return f"close the program that has it open{or_permissions}"
     remedies = {errno.ENAMETOOLONG: "use shorter names", errno.EINVAL: ALLOWED_CHARACTERS}
     return remedies.get(getattr(error, "errno", None) or 0, "check the folder and its free disk space")
 
@@ -294,15 +295,21 @@ def replace_file(source: Path, target: Path) -> None:
             source.replace(target)
             return
         except OSError as error:
-            if not _is_held_open(error):
+            if not _may_be_held_open(error):
                 raise
         time.sleep(pause_s)
     source.replace(target)
 
 
-def _is_held_open(error: OSError) -> bool:
-    """Return whether a file could not be renamed because a program has it open."""
-    return error.filename2 is not None and getattr(error, "winerror", None) in _HELD_OPEN
+def _may_be_held_open(error: OSError) -> bool:
+    """Return whether a file could not be renamed perhaps because a program has it open.
+
+    Windows reports a sharing violation if the file itself is open. It denies access if the file that would be replaced
+    or one in a folder that is renamed is open, but also if a right is missing.
+    """
+    code = getattr(error, "winerror", None) if error.filename2 is not None else None
+    may_be_open = code == _ACCESS_DENIED and (os.path.lexists(error.filename2) or Path(error.filename).is_dir())
+    return code == _SHARING_VIOLATION or may_be_open
 
 
 def _exists_error(path: Path) -> FileExistsError:

@@ -18,7 +18,8 @@ from esrgan.weight_formats import WEIGHT_SUFFIXES
 PREFIX = "hf:"
 WEIGHTS_NAME = "model.safetensors"
 _MAX_NAMES = 10  # of files that a message lists
-_REFERENCE = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>refs/\w+/[^/]+|[^/]+))?(?:/(?P<filename>.+))?")
+_REFS = re.compile(r"refs/\w+/[^/]+")  # the only revisions that may have "/" in a reference
+_REFERENCE = re.compile(rf"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>{_REFS.pattern}|[^/]+))?(?:/(?P<filename>.+))?")
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ class HubFile:
         return cls(match["repo"], match["filename"] or WEIGHTS_NAME, revision)
 
     def __str__(self) -> str:
-        revision = f"@{urllib.parse.quote(self.revision, safe='')}" if self.revision else ""
-        return f"{PREFIX}{self.repo}{revision}/{self.filename}"
+        revision = (self.revision or "").replace("%", "%25")
+        if not _REFS.fullmatch(revision):
+            revision = revision.replace("/", "%2F")
+        return f"{PREFIX}{self.repo}{'@' if revision else ''}{revision}/{self.filename}"
 
     def download(self, *, only_cached: bool = False) -> Path:
         """Return the path of the file in the cache of ``huggingface_hub``, after downloading it if it is new.

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.errors import WeightsError
 from esrgan.images import ImageData
-from esrgan.images.image import COLOUR_SPACE
+from esrgan.images.samples import row_blocks
 from esrgan.pretrained import psnr_partner
 from esrgan.text import format_count, one_line
 from esrgan.weights import GeneratorFile, load_generator
@@ -162,35 +163,42 @@ def interpolate_images(psnr: ImageData, gan: ImageData, alpha: float) -> ImageDa
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha}")
     alpha = float(alpha)  # 1 - alpha of a NumPy number would be rounded to its type
-    kinds = [(len(each.frames), each.frames[0].shape, str(each.frames[0].dtype)) for each in (psnr, gan)]
+    kinds = [[(frame.shape, str(frame.dtype)) for frame in each.frames] for each in (psnr, gan)]
     if kinds[0] != kinds[1]:
+        differing = next((number for number, pair in enumerate(zip(*kinds, strict=False)) if pair[0] != pair[1]), 0)
+        got = [(len(kind), *kind[differing]) for kind in kinds]
         raise ValueError(
-            f"expected two images with the same number of frames, shape and depth, got {kinds[0]} and {kinds[1]}"
+            f"expected two images with the same number of frames, shape and depth, got {got[0]} and {got[1]}"
         )
     frames = []
-    for one, other in zip(psnr.frames, gan.frames, strict=True):
-        share: Any = alpha
-        if gan.has_alpha:
-            colours = gan.base_channels - 1
-            share = np.full(one.shape, alpha)
-            first, second = (1 - alpha) * one[..., colours].astype(np.float64), alpha * other[..., colours]
-            is_visible = first + second > 0
-            share[is_visible, :colours] = (second[is_visible] / (first + second)[is_visible])[:, None]
-        with np.errstate(invalid="ignore"):
-            blended = (1 - share) * one.astype(np.float64) + share * other
-        # 0 times infinity is NaN.
-        blended = np.where(share == 0, one, np.where(share == 1, other, blended))
-        frames.append((np.floor(blended + 0.5) if one.dtype.kind == "u" else blended).astype(one.dtype))
-    note = (
-        "the images have different colour spaces; their values were blended as they are, and those of the second kept"
-    )
+    for pair in zip(psnr.frames, gan.frames, strict=True):
+        result = np.empty_like(pair[1])
+        for block, one, other in zip(row_blocks(result), *map(row_blocks, pair), strict=True):
+            block[...] = _blend_pixels(one, other, alpha, gan.base_channels - 1 if gan.has_alpha else None)
+        frames.append(result)
+    note = "the images have different colour spaces; their values were blended as if both had that of the second"
     notes = (note,) if _colour_space(psnr) != _colour_space(gan) else ()
     return replace(gan, frames=tuple(frames), notes=(*gan.notes, *notes))
 
 
+def _blend_pixels(
+    one: NDArray[Any], other: NDArray[Any], alpha: float, alpha_channel: int | None
+) -> NDArray[np.floating[Any]]:
+    share: Any = alpha
+    if alpha_channel is not None:
+        share = np.full(one.shape, alpha)
+        first, second = (1 - alpha) * one[..., alpha_channel].astype(np.float64), alpha * other[..., alpha_channel]
+        is_visible = first + second > 0
+        share[is_visible, :alpha_channel] = (second[is_visible] / (first + second)[is_visible])[:, None]
+    with np.errstate(invalid="ignore"):
+        blended = (1 - share) * one.astype(np.float64) + share * other
+    # 0 times infinity is NaN.
+    blended = np.where(share == 0, one, np.where(share == 1, other, blended))
+    return np.floor(blended + 0.5) if one.dtype.kind == "u" else blended
+
+
 def _colour_space(image: ImageData) -> tuple[bytes | None, list[tuple[str, Any]]]:
-    blocks = [(str(block.key), block.content) for block in image.native_blocks if block.label == COLOUR_SPACE]
-    return image.icc_profile, blocks
+    return image.icc_profile, [(str(block.key), block.content) for block in image.colour_blocks]
 
 
 def _make_blend(files: Sequence[GeneratorFile], state: dict[str, Tensor], alpha: float | None) -> GeneratorFile:

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,7 +57,14 @@ def is_litter(name: str) -> bool:
 
 def fold_name(name: str) -> str:
     """Return a text that is the same for two names which differ only in case or in how accents are encoded."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+    return unicodedata.normalize("NFC", _fold_case(unicodedata.normalize("NFC", name)))
+
+
+def _fold_case(name: str) -> str:
+    if sys.platform != "win32":
+        return name.casefold()
+    # NTFS compares character by character, so ß and ss differ there.
+    return "".join(folded if len(folded := letter.casefold()) == 1 else letter for letter in name)
 
 
 def name_key(folder: Path) -> Callable[[str], str]:

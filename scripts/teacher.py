@@ -45,6 +45,10 @@ for name, path in sources.items():
         problems += error.problems
         continue
     height, width = (min(CROP, length // scale * scale) for length in photo.shape[:2])
+    if 0 in (height, width):
+        size = f"{photo.shape[1]}×{photo.shape[0]}"
+        problems.append(f"{path}: expected at least {scale}×{scale} pixels, got {size}; remove it")
+        continue
     for number in range(args.crops):
         top = int(random.integers(0, photo.shape[0] - height + 1))
         left = int(random.integers(0, photo.shape[1] - width + 1))

@@ -41,6 +41,19 @@ def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
+def gpu_problems(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that simulates GPUs; its arguments say for each why it cannot be used, or are None."""
+    import torch
+
+    def simulate(*problems: str | None) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(problems))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(problems))
+        monkeypatch.setattr("esrgan.devices.find_gpu_problem", lambda device: problems[device.index or 0])
+
+    return simulate
+
+
+@pytest.fixture
 def winograd_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Test Winograd's algorithm also on CPUs where commands do not use it."""
     monkeypatch.setattr("esrgan.devices.has_fast_winograd", lambda: True)

@@ -1,7 +1,6 @@
 """End training runs at random moments, resume them, and compare their files with those of an uninterrupted run.
 
-``python -m tests.faults`` prints the tables of docs/explanation/fault_tolerance.md. It needs Linux without a GPU,
-because it forks.
+``python -m tests.faults`` prints the tables of docs/explanation/fault_tolerance.md. It needs Linux.
 """
 
 from __future__ import annotations
@@ -23,17 +22,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import torch.utils.tensorboard  # noqa: F401  (imported before the processes fork)
-
 from esrgan.config import Config
 from esrgan.console import log
 from esrgan.training import TrainOptions, loop, train
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
 from tests.helpers.images import write_images
-from tests.helpers.runs import comparable_content, find_differences, load_run_files, read_records
+from tests.helpers.runs import FORKSERVER, comparable_content, find_differences, load_run_files, read_records
 
-FORK = multiprocessing.get_context("fork")  # saves the seconds of importing torch
 SIGNALS = {
     "kill -9": signal.SIGKILL,
     "SIGTERM": signal.SIGTERM,
@@ -80,18 +76,15 @@ class Attempt:
     """A process that starts or resumes a run and records its current moment."""
 
     def __init__(self, config: dict[str, Any], out_dir: Path) -> None:
-        self.moment = FORK.RawValue(c_int, 0)
-        self.process = FORK.Process(target=self._train, args=(config, out_dir))
-        # Otherwise a signal before _train raises KeyboardInterrupt in a copy of the caller, which then runs its code.
-        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        self.moment = FORKSERVER.RawValue(c_int, 0)
+        self.process = FORKSERVER.Process(target=self._train, args=(config, out_dir))
         self.process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
     def _train(self, config: dict[str, Any], out_dir: Path) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in HANDLED - {signal.SIGINT}:
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        multiprocessing.set_start_method("fork", force=True)  # of the loader processes, as in a run from a shell
         out_dir.mkdir(exist_ok=True)
         with (out_dir / "output.txt").open("a") as output:
             os.dup2(output.fileno(), sys.stdout.fileno())
@@ -142,6 +135,9 @@ class Attempt:
 
 def run_uninterrupted(config: dict[str, Any], out_dir: Path) -> float:
     """Run once to the end and return the seconds that it took."""
+    first = FORKSERVER.Process(target=int)  # waits until the server has started
+    first.start()
+    first.join()
     started = time.monotonic()
     attempt = Attempt(config, out_dir)
     attempt.process.join()

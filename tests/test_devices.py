@@ -31,18 +31,6 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine 
 NO_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without an Apple GPU")
 
 
-@pytest.fixture
-def gpus(monkeypatch):
-    """Simulate GPUs by a list that has, for each of them, why it cannot be used, or None."""
-
-    def simulate(*problems):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(problems))
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(problems))
-        monkeypatch.setattr(devices, "find_gpu_problem", lambda device: problems[device.index or 0])
-
-    return simulate
-
-
 def device_error(name):
     with pytest.raises(DeviceError) as error:
         select_device(name)
@@ -60,8 +48,8 @@ def test_cpu_is_selected():
     ("cuda", "mps", "expected"),
     [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
 )
-def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, gpus, cuda, mps, expected):
-    gpus(*[None] * cuda)
+def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, gpu_problems, cuda, mps, expected):
+    gpu_problems(*[None] * cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert select_device("auto") == torch.device(expected)
 
@@ -91,8 +79,8 @@ def test_missing_mps_error_suggests_the_cpu():
 @pytest.mark.parametrize(
     ("problems", "expected"), [(["old", None], "cuda:1"), (["old", "busy"], "cpu"), ([None, "old"], "cuda")]
 )
-def test_auto_warns_about_gpus_that_cannot_be_used(gpus, capsys, problems, expected):
-    gpus(*problems)
+def test_auto_warns_about_gpus_that_cannot_be_used(gpu_problems, capsys, problems, expected):
+    gpu_problems(*problems)
     with captured_messages():
         assert str(select_device("auto")) == expected
     tried = problems[: problems.index(None) if None in problems else 2]
@@ -102,8 +90,8 @@ def test_auto_warns_about_gpus_that_cannot_be_used(gpus, capsys, problems, expec
     ]
 
 
-def test_a_gpu_that_cannot_be_used_is_refused(gpus):
-    gpus(None, "it is busy")
+def test_a_gpu_that_cannot_be_used_is_refused(gpu_problems):
+    gpu_problems(None, "it is busy")
     assert select_device("cuda") == torch.device("cuda")
     assert device_error("cuda:1") == "device cuda:1: it is busy; choose another device"
 
@@ -132,8 +120,8 @@ def test_a_gpu_is_tried_before_it_is_used(monkeypatch, error, problem):
     assert find_gpu_problem(torch.device("cuda")) == problem
 
 
-def test_gpus_beyond_the_last_are_refused(gpus):
-    gpus(None, None)
+def test_gpus_beyond_the_last_are_refused(gpu_problems):
+    gpu_problems(None, None)
     assert select_device("cuda:1") == torch.device("cuda:1")
     assert "cuda:0 to cuda:1" in device_error("cuda:2")
 
@@ -184,8 +172,8 @@ def test_zen_5_convolves_directly(monkeypatch, capabilities, is_fast):
 @pytest.mark.parametrize(
     ("name", "expected"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")]
 )
-def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, gpus, name, expected):
-    gpus(None, None)
+def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, gpu_problems, name, expected):
+    gpu_problems(None, None)
     assert str(select_local_device(name)) == ("cuda" if name == "auto" else name)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert str(select_local_device(name)) == expected
@@ -195,8 +183,8 @@ def test_each_process_of_a_machine_gets_its_own_gpu(monkeypatch, gpus, name, exp
             select_local_device(name)
 
 
-def test_a_process_of_torchrun_takes_no_gpu_of_another_one(monkeypatch, gpus):
-    gpus("it is busy", None)
+def test_a_process_of_torchrun_takes_no_gpu_of_another_one(monkeypatch, gpu_problems):
+    gpu_problems("it is busy", None)
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(DeviceError, match="device cuda:0: it is busy"):
         select_local_device("auto")
@@ -319,8 +307,8 @@ def test_only_cuda_receives_tensors_asynchronously(monkeypatch, kind, is_asynchr
     assert calls == [(torch.device(kind), {"non_blocking": is_asynchronous})]
 
 
-def test_a_local_rank_that_is_no_number_is_refused(monkeypatch, gpus):
-    gpus(None)
+def test_a_local_rank_that_is_no_number_is_refused(monkeypatch, gpu_problems):
+    gpu_problems(None)
     monkeypatch.setenv("LOCAL_RANK", "x")
     with pytest.raises(DeviceError, match="got cuda:x"):
         select_local_device("cuda")

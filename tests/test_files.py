@@ -202,8 +202,8 @@ def test_folder_that_denies_writing_is_tried_once(tmp_path, monkeypatch):
     assert len(tried) == 2
 
 
-def fail_to_replace(monkeypatch, count):
-    """Let Windows' sharing violation be the result of the first attempts to rename a file."""
+def fail_to_replace(monkeypatch, count, code=32):
+    """Let an error of Windows, by default a sharing violation, be the result of the first attempts to rename a file."""
     replace, attempts = os.replace, []
 
     def deny(source, target):
@@ -211,7 +211,7 @@ def fail_to_replace(monkeypatch, count):
         if len(attempts) > count:
             return replace(source, target)
         error = PermissionError(errno.EACCES, "It is being used by another process", str(source), None, str(target))
-        error.winerror = 32
+        error.winerror = code
         raise error
 
     monkeypatch.setattr(os, "replace", deny)
@@ -231,6 +231,23 @@ def test_program_that_keeps_a_file_open_is_to_be_closed(tmp_path, monkeypatch):
     with pytest.raises(EsrganError, match=r"a: cannot be written: It is being .*; close the program that has it open$"):
         write_bytes(tmp_path / "a", b"new")
     assert list_names(tmp_path) == []
+
+
+def test_denied_access_may_be_an_open_file_or_a_missing_right(tmp_path, monkeypatch):
+    attempts = fail_to_replace(monkeypatch, 1000, code=5)
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(EsrganError, match=r"; close the program that has it open, or change its permissions$"):
+        write_bytes(tmp_path / "a", b"new")
+    assert len(attempts) > 1
+    (tmp_path / "folder").mkdir()  # a file in it may be open
+    attempts.clear()
+    with pytest.raises(PermissionError):
+        files.replace_file(tmp_path / "folder", tmp_path / "other")
+    assert len(attempts) > 1
+    attempts.clear()
+    with pytest.raises(EsrganError, match=r"; check the folder and its free disk space$"):
+        write_bytes(tmp_path / "b", b"new")
+    assert len(attempts) == 1
 
 
 @pytest.mark.usefixtures("windows")

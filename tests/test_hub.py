@@ -60,12 +60,14 @@ def test_references_name_file_and_revision(hub):
         ("hf:a/b@refs/pr/1/x/4x.pth", "x/4x.pth", "refs/pr/1"),
         ("hf:a/b@feature%2Fx/4x.pth", "4x.pth", "feature/x"),
         ("hf:a/b@v1/x/4x.pth", "x/4x.pth", "v1"),
+        ("hf:a/b@ä+%25/4x.pth", "4x.pth", "ä+%"),
     ],
 )
 def test_revisions_may_have_slashes(reference, filename, revision):
     file = HubFile.parse(reference)
     assert file == HubFile("a/b", filename, revision)
     assert HubFile.parse(str(file)) == file
+    assert str(file) == f"{reference.removesuffix(filename).removesuffix('/')}/{filename}"
 
 
 def test_a_file_is_downloaded_once(hub):

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -114,6 +115,13 @@ def test_blend_alpha_is_recorded_when_known(tmp_path, alphas, share):
     assert blend(psnr, replace(gan, licence=None), 0.5).licence is None
     save_file(tmp_path / "blend.pth", blend(psnr, gan, 0.5).to_dict())
     assert load_generator(tmp_path / "blend.pth").licence == "MIT"
+
+
+def test_shares_of_a_mix_may_be_numbers_of_any_type(tmp_path):
+    psnr, gan = write(tmp_path / "p.pth", PSNR, "pretraining"), write(tmp_path / "g.pth", GAN, "training")
+    expected = mix([psnr, gan], [0.25, 0.75]).state
+    for kind in (Fraction, np.float32, np.array, torch.tensor):
+        assert equal(mix([psnr, gan], [kind(0.25), kind(0.75)]).state, expected)
 
 
 def test_a_mix_and_blends_of_it_are_recorded_as_blends(tmp_path):

@@ -55,3 +55,10 @@ def test_link_without_target_does_not_suggest_itself(tmp_path):
     (tmp_path / "photo.png").symlink_to(tmp_path / "gone.png")
     assert suggest_path(tmp_path / "photo.png", "check the path") == "check the path"
     assert suggest_path(tmp_path / "photos.png", "check the path") == f"did you mean {tmp_path / 'photo.png'}?"
+
+
+def test_one_letter_is_not_equal_to_two_on_windows(monkeypatch):
+    pairs = [("ΟΔΟΣ", "οδος"), ("\N{MICRO SIGN}", "Μ"), ("caf\u00e9", "CAFE\u0301"), ("Maße", "Masse")]
+    assert all(paths.fold_name(one) == paths.fold_name(other) for one, other in pairs)
+    monkeypatch.setattr("sys.platform", "win32")
+    assert [paths.fold_name(one) == paths.fold_name(other) for one, other in pairs] == [True, True, True, False]

@@ -46,10 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     with process.importing():
         from esrgan import images
+        from esrgan.devices import select_device
         from esrgan.errors import EsrganError, LostDeviceError, Problem
         from esrgan.files import create_folder
-        from esrgan.images.image import COLOUR_SPACE, profile_space
-        from esrgan.images.samples import drop_colour_if_grey
         from esrgan.inference import Upscaler, compare_models, is_output_file, plan_jobs
 
     if args.out_dir is not None and is_output_file(args.out_dir):
@@ -59,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
         log.info("%s", line)
     short = [Path(name).stem for name in args.model_paths]
     names = short if len(set(short)) == len(short) else args.model_paths
+    device = str(select_device(args.device))  # once, because it warns of each GPU that cannot be used
     upscalers = {
-        name: Upscaler.from_file(path, args.device, args.precision)
+        name: Upscaler.from_file(path, device, args.precision)
         for name, path in zip(names, args.model_paths, strict=True)
     }
     failed = 0
@@ -74,13 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 arguments.check_overwrite([job.target], overwrite=args.overwrite)
                 report = functools.partial(shown.update, job, name=str(job.target))
                 image = images.read_image(job.source)
-                frames = [compare_models(upscalers, image, report)]
-                if profile_space(image.icc_profile) == "GRAY":  # such a profile does not fit RGB
-                    frames = drop_colour_if_grey(frames)
-                blocks = tuple(block for block in image.native_blocks if block.label == COLOUR_SPACE)
-                sheet = images.ImageData(
-                    tuple(frames), image.file_format, icc_profile=image.icc_profile, native_blocks=blocks
-                )
+                sheet = compare_models(upscalers, image, report)
                 create_folder(job.target.parent)
                 for note in images.write_image(job.target, sheet, overwrite=args.overwrite):
                     log.warning("%s: %s", job.target, note)

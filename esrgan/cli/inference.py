@@ -10,9 +10,9 @@ from datetime import timedelta
 
 from esrgan.cli import arguments, process, spinning, upscaling_options
 from esrgan.console import log
-from esrgan.errors import EsrganError, LostDeviceError
+from esrgan.errors import EsrganError, LostDeviceError, Problem
 from esrgan.progress import explain_interrupt
-from esrgan.text import format_count
+from esrgan.text import describe_error, format_count, one_line
 
 EXAMPLES = """\
   esrgan inference photo.jpg
@@ -47,17 +47,46 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_ONE_PROCESS = "start the processes with torchrun, or unset RANK and WORLD_SIZE to use one process"
+
+
+def count_processes() -> tuple[int, int]:
+    """Return the number of this process, counted from 0, and how many torchrun has started; without it 0 and 1.
+
+    Raises:
+        EsrganError: If the environment variables of torchrun are wrong.
+    """
+    rank, processes = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and processes.isdecimal() and int(rank) < int(processes)):
+        got = f"{rank!r} and {processes!r}"
+        raise EsrganError(Problem("RANK, WORLD_SIZE", "numbers, of which the first is smaller", got, _ONE_PROCESS))
+    return int(rank), int(processes)
+
+
 @contextmanager
 def wait_for_all_processes(processes: int) -> Iterator[None]:
-    """Keep each process alive until all are done, because torchrun stops the rest when one exits with an error."""
+    """Keep each process alive until all are done, because torchrun stops the rest when one exits with an error.
+
+    Raises:
+        EsrganError: If the processes cannot connect, or another one has ended too early.
+    """
     if processes == 1:
         yield
         return
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=timedelta(days=30))
+    try:
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    except (RuntimeError, ValueError, OSError) as error:
+        place = " and ".join(f"{name} {os.environ.get(name, '')!r}" for name in ("MASTER_ADDR", "MASTER_PORT"))
+        what = f"the processes cannot connect there ({one_line(describe_error(error), 160)})"
+        raise EsrganError(Problem.failure(place, what, f"correct them; {_ONE_PROCESS}")) from error
     yield
-    dist.barrier()
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        remedy = "correct its error, and run the command again for what is missing"
+        raise EsrganError(f"another process has ended before it was done; {remedy}") from error
     dist.destroy_process_group()
 
 
@@ -80,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         raise EsrganError("--suffix: outputs without a suffix would overwrite their inputs; add -o DIR or --format")
     jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, *upscaling_options.output_names(args))
     # Under torchrun each process upscales its share of the files.
-    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, processes = count_processes()
     jobs = jobs[rank::processes]
     models = upscaling_options.load_models(args)
     device = str(select_local_device(args.device))

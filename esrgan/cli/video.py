@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from esrgan.cli import arguments, cluster, process, upscaling_options
-from esrgan.cli.inference import wait_for_all_processes
+from esrgan.cli.inference import count_processes, wait_for_all_processes
 from esrgan.console import StandardOutput, log, progress
 from esrgan.errors import EsrganError
 from esrgan.extras import require_extra
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
             if (args.address, args.workers, args.num_gpus_per_worker) != (None, None, None):
                 _upscale_on_cluster(args, job, models, shown)
             else:
-                rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+                rank, processes = count_processes()
                 with wait_for_all_processes(processes):
                     for state in job.upscale(rank, processes):
                         shown.show(state)

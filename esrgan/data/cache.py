@@ -3,7 +3,7 @@
 A cache file is a header, followed by the HR and LR images as raw bytes. All processes of a machine share its pages. It
 is named by path, size and modification time of the image files. Images that are renamed may all have the same size and
 time, so the header also has their change times, which renaming sets. If one differs, a digest of the files decides,
-because copies and permissions set it too.
+because copies and permissions set it too. The new change time then replaces the old one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from esrgan.text import describe_error, format_count, format_size
 
 # Magic bytes; height, width and channels of the HR image; scale; CRC-32 of the pixels.
 _HEADER = struct.Struct("<8s5I")
-_SOURCES = struct.Struct("<2q16s")  # change times of the HR and LR files in ns, 0 without LR file; their digest
-_START = _HEADER.size + _SOURCES.size  # of the pixels
+_TIMES = struct.Struct("<2q")  # change times of the HR and LR files in ns, 0 without LR file
+_DIGEST_SIZE = 16  # bytes of the digest of the image files, which follows
+_START = _HEADER.size + _TIMES.size + _DIGEST_SIZE  # of the pixels
 _MAGIC = b"esrgan-2"
 
 _verified: set[Path] = set()  # cache files whose checksum this process has verified
@@ -196,11 +197,18 @@ def _find_cached(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path)
         path = _cache_path(pair, scale, channels, cache_dir)
         with path.open("rb", buffering=0) as file:
             magic, height, width, _, _, checksum = _HEADER.unpack(file.read(_HEADER.size))
-            *changed, digest = _SOURCES.unpack(file.read(_SOURCES.size))
+            stored, digest = file.read(_TIMES.size), file.read(_DIGEST_SIZE)
             size = os.fstat(file.fileno()).st_size
         cached = CachedPair(pair, path, (height, width, channels), scale, checksum)
-        is_whole = (magic, size) == (_MAGIC, cached.num_bytes)
-        return cached if is_whole and (changed == _change_times(pair) or digest == _hash_files(pair)) else None
+        if (magic, size) != (_MAGIC, cached.num_bytes):
+            return None
+        if stored != (times := _change_times(pair)):
+            if digest != _hash_files(pair):
+                return None
+            with suppress(OSError), path.open("r+b", buffering=0) as file:  # the cache may be read-only
+                file.seek(_HEADER.size)
+                file.write(times)
+        return cached
     except (OSError, struct.error):
         return None
 
@@ -209,13 +217,13 @@ def _files(pair: ImagePair) -> list[Path]:
     return [path for path in (pair.high, pair.low) if path is not None]
 
 
-def _change_times(pair: ImagePair) -> list[int]:
+def _change_times(pair: ImagePair) -> bytes:
     times = [path.stat().st_ctime_ns for path in _files(pair)]
-    return [*times, 0][:2]
+    return _TIMES.pack(*[*times, 0][:2])
 
 
 def _hash_files(pair: ImagePair) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=_DIGEST_SIZE)
     for path in _files(pair):
         digest.update(path.read_bytes())
     return digest.digest()
@@ -257,7 +265,7 @@ def _cache_pair(pair: ImagePair, *, scale: int, channels: int, cache_dir: Path) 
     """
     try:
         path = _cache_path(pair, scale, channels, cache_dir)
-        sources = _SOURCES.pack(*_change_times(pair), _hash_files(pair))
+        sources = _change_times(pair) + _hash_files(pair)
         low, high = load_pair(pair, scale, channels)
     except EsrganError as error:
         return list(error.problems)

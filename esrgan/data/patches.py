@@ -236,8 +236,9 @@ def _check_workers_alive(processes: Sequence[BaseProcess]) -> None:
             if code < 0:
                 end = f"was killed by signal {-code}{reasons.get(signal.Signals(-code).name, '')}"
             remedy = "lower num_workers, then resume with --resume auto"
-            if code == 1 and multiprocessing.get_start_method() != "fork":  # the process runs the script again
-                remedy = 'put what your script runs under `if __name__ == "__main__":`, or set num_workers to 0'
+            if code == 1 and multiprocessing.get_start_method() != "fork":  # the process runs a script again
+                guard = 'if __name__ == "__main__":'
+                remedy += f"; if a script of yours trains, put what it runs under `{guard}`"
             raise TrainingError(f"loader process {process.pid}: {end}; {remedy}")
 
 

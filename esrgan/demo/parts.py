@@ -116,7 +116,8 @@ def upscale_part(upscaler: Upscaler, image: ImageData, part: Part, progress: Pro
     plain = resize_outputs(upscaler, UpscaleOptions(outscale=scale))
     # Metadata such as the duration of frames does not fit one frame.
     low = ImageData((frame[rows, columns],), extra_bands=image.extra_bands, no_data=image.no_data)
-    high = render(replace(upscale_image(plain, low, progress), icc_profile=image.icc_profile))
+    upscaled = upscale_image(plain, low, progress)
+    high = render(replace(upscaled, icc_profile=image.icc_profile, native_blocks=image.native_blocks))
     shift = (first_column, first_row) * 2
     box = [(side - start) * scale for side, start in zip(part.input_box, shift, strict=True)]
     return high.resize((part.width, part.height), Image.Resampling.BICUBIC, (box[0], box[1], box[2], box[3]))

@@ -9,10 +9,13 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from esrgan import images
 from esrgan.images import ImageData
+from esrgan.images.image import COLOUR_SPACE
 from esrgan.images.samples import to_uint8
 from esrgan.inference.frames import scale_to_unit
 
@@ -39,9 +42,10 @@ def forget() -> None:
 def render(data: ImageData) -> Image.Image:
     """Return the first frame of an image as browsers show it: in 8 bits, on white where it is transparent.
 
-    Float samples are those that ``scale_to_unit`` returns.
+    Float samples are those that ``scale_to_unit`` returns. The gamma of a PNG file is applied, because Pillow stores
+    none.
     """
-    frame = to_uint8(data.frames[0][..., : data.base_channels])
+    frame = _apply_gamma(to_uint8(data.frames[0][..., : data.base_channels]), data)
     image = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
     if image.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", image.size, "white")
@@ -49,6 +53,18 @@ def render(data: ImageData) -> Image.Image:
     if data.icc_profile:
         image.info["icc_profile"] = data.icc_profile
     return image
+
+
+def _apply_gamma(frame: NDArray[np.uint8], data: ImageData) -> NDArray[np.uint8]:
+    """Convert the colours of a PNG file with another gamma than sRGB's to sRGB."""
+    chunks = {block.key: block.content for block in data.native_blocks if block.label == COLOUR_SPACE}
+    gamma = int.from_bytes(chunks.get(b"gAMA", b"")[:4]) / 100_000
+    if not gamma or b"cICP" in chunks:  # which comes first
+        return frame
+    light = np.linspace(0, 1, 256) ** (1 / gamma)
+    table = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
+    colours = data.base_channels - data.has_alpha
+    return np.concatenate([np.rint(table * 255).astype(np.uint8)[frame[..., :colours]], frame[..., colours:]], axis=2)
 
 
 def render_overview(source: Path, target: Path) -> tuple[Image.Image, Image.Image]:

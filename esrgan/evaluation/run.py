@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from esrgan import hub
 from esrgan.console import log
 from esrgan.data import Folders
@@ -33,7 +35,7 @@ from esrgan.inference.upscaler import PRECISIONS
 from esrgan.metrics import Metric, select_metrics
 from esrgan.metrics.learned import load_metrics
 from esrgan.outputs import check_replaceable
-from esrgan.paths import cache_dir, describe_path, expand_user, fold_name
+from esrgan.paths import cache_dir, describe_path, expand_user, fold_name, name_key
 from esrgan.text import describe_error
 from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import GeneratorFile, extract_state_dict, load_file, load_generator
@@ -96,12 +98,13 @@ def evaluate(
     names_of_metrics = select_metrics(_as_list("metrics", metrics, (str,), "names of metrics"))
     files = _load_models(models)
     scale, channels = _common_kind(files)
-    found = {name: _find_images(source, scale, options.data_root) for name, source in sources.items()}
+    found = {name: _find_images(source, scale, options) for name, source in sources.items()}
     if unknown := {*options.strips} - files.keys():
         raise EsrganError(f"strips: expected names of models, got {', '.join(sorted(unknown))}")
     names = (BICUBIC, *files)
     folders = _choose_folders(options, sources, found, names)
-    available, unavailable = _load_metrics(names_of_metrics, options)
+    device = select_device(options.device)  # once, because it warns of each GPU that cannot be used
+    available, unavailable = _load_metrics(names_of_metrics, options, device)
     results = [
         DatasetEvaluation(
             name,
@@ -114,11 +117,11 @@ def evaluate(
         )
         for name, (each, left_out) in found.items()
     ]
-    upscalers = {name: Upscaler.from_file(file, options.device, options.precision) for name, file in files.items()}
+    upscalers = {name: Upscaler.from_file(file, str(device), options.precision) for name, file in files.items()}
     descriptions = {
         name: f"{files[name].describe()}; on {each.device} in {each.arithmetic}" for name, each in upscalers.items()
     }
-    run = describe_run(select_device(options.device))
+    run = describe_run(device)
     evaluation = Evaluation(descriptions, describe_conventions(available, scale), [], unavailable, run)
     for name, fact in evaluation.facts.items():
         log.info("%s: %s", name, fact)
@@ -137,17 +140,20 @@ def evaluate(
     return evaluation
 
 
-def unique_names(paths: Iterable[str | Path]) -> list[str]:
-    """Return a unique name for each file: its stem, numbered if that is taken or reserved."""
-    taken = {BICUBIC, *_RESERVED_NAMES}  # folded: outputs with these names may be on a disk that ignores case
+def unique_names(paths: Iterable[str | Path], key: Callable[[str], str] = fold_name) -> list[str]:
+    """Return a unique name for each file: its stem, numbered if that is taken or reserved.
+
+    Names are the same if their keys are; by default they differ in more than case.
+    """
+    taken = {BICUBIC, *_RESERVED_NAMES}
     names = []
     for path in map(Path, paths):
         name, number = path.stem, 1
-        while fold_name(name) in taken:
+        while key(name) in taken:
             number += 1
             name = f"{path.stem}-{number}"
         names.append(name)
-        taken.add(fold_name(name))
+        taken.add(key(name))
     return names
 
 
@@ -232,15 +238,16 @@ def _common_kind(files: Mapping[str, GeneratorFile]) -> tuple[int, int]:
     return kinds.pop()
 
 
-def _find_images(source: str | Folders, scale: int, data_root: str | Path | None) -> tuple[list[DatasetImage], str]:
+def _find_images(source: str | Folders, scale: int, options: EvaluationOptions) -> tuple[list[DatasetImage], str]:
     """Find the images of a dataset, and describe what is left out."""
     if is_unpaired := isinstance(source, Folders) and not source.high:
         match = find_unpaired(source[1] or "")
     else:
-        match = find_dataset(source, "val", scale, expand_user(data_root or default_data_root()))
+        match = find_dataset(source, "val", scale, expand_user(options.data_root or default_data_root()))
     if match.problems:
         raise DatasetError(match.problems)
-    names = unique_names(pair.high for pair in match.pairs)
+    # Folders with names such as aB3.png and ab3.png exist, and most disks can hold their outputs.
+    names = unique_names((pair.high for pair in match.pairs), name_key(expand_user(options.out_dir or "")))
     found = [
         DatasetImage(name, pair.high, None) if is_unpaired else DatasetImage(name, pair.low, pair.high)
         for name, pair in zip(names, match.pairs, strict=True)
@@ -259,6 +266,10 @@ def _choose_folders(
         return {}
     if unusable := [method for method in methods if "/" in method or "\0" in method]:
         raise EsrganError(f"{unusable[0]!r}: output files cannot have this name of a model; choose another one")
+    known: dict[str, str] = {}
+    for method in methods:
+        if (other := known.setdefault(fold_name(method), method)) != method:
+            raise EsrganError(f"{method}: differs only in case from {other}; give the models other names")
     places = {
         name: [expand_user(each).resolve() for each in ([source] if isinstance(source, str) else source[:2]) if each]
         for name, source in sources.items()
@@ -289,27 +300,27 @@ def _check_folder(
             f"{folder}: is in the folder of the images to be evaluated, so that the upscaled images would be "
             "evaluated the next time; choose another output folder"
         )
+    key = name_key(folder)
     owners: dict[str, tuple[Path, str]] = {}
     for image in dataset_images:
         for method in (*methods, "sheet", *["strip"] * strips):
             path = output_path(folder, image.name, method)
-            other, owner = owners.setdefault(fold_name(path.name), (path, image.name))
+            _, owner = owners.setdefault(key(path.name), (path, image.name))
             if owner != image.name:
                 raise EsrganError(
                     f"{path}: would be the output of both {owner} and {image.name}; rename a model or an image"
                 )
-            if other != path:
-                raise EsrganError(f"{path}: differs only in case from {other.name}; give the models other names")
     outputs = [path for path, _ in owners.values()]
     for path in (*outputs, *[curve_path(folder)] * strips):
         check_replaceable(path)
     return max(outputs, key=lambda path: len(os.fsencode(path)))
 
 
-def _load_metrics(names: Sequence[str], options: EvaluationOptions) -> tuple[list[Metric], list[str]]:
+def _load_metrics(
+    names: Sequence[str], options: EvaluationOptions, device: torch.device
+) -> tuple[list[Metric], list[str]]:
     path = None if options.vgg_weights is None else expand_user(options.vgg_weights)
     state = extract_state_dict(load_file(path), str(path)) if path else None
-    device = select_device(options.device)
     metrics, unavailable = load_metrics(names, device, download=options.download, vgg16_state=state)
     for line in unavailable:
         log.warning("%s", line)

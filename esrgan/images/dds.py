@@ -37,10 +37,7 @@ def read(source: Source) -> ImageData:
     if code in (b"DXT2", b"DXT4") or alpha == 2:
         raise UnsupportedImageError("colours without alpha", "colours multiplied with alpha", "save it as .png")
     widths = [mask // (mask & -mask) for mask in masks if mask]
-    if (flags & 0x40 and max(widths, default=0) > 255) or dx10 in (
-        95,
-        96,
-    ):  # DDPF_RGB; DXGI_FORMAT_BC6H
+    if (flags & 0x40 and max(widths, default=0) > 255) or dx10 in (95, 96):  # DDPF_RGB; DXGI_FORMAT_BC6H
         raise UnsupportedImageError("samples of 8 bits", "a DDS texture of more than 8 bits", "convert it to .tif")
     if code in (b"BC5S", b"BC4S") or dx10 in (81, 84):
         raise UnsupportedImageError("samples from 0", "a DDS texture of signed samples", "convert it to .png")

@@ -7,13 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from esrgan.errors import ImageError
-from esrgan.images.formats import share_cut_off
 from esrgan.images.image import ImageData
-from esrgan.images.samples import peak_value
+from esrgan.images.samples import MOST_ALPHA, peak_value
 
 Colour = tuple[int, int, int]  # red, green and blue from 0 to 255
-_MOST_ALPHA = 2.0  # of opaque alpha, which filters of other programs may have exceeded
-_MOST_BRIGHT = 0.7  # share of samples, with alpha, beyond 1; HDR images may have half of them there
+_MOST_BRIGHT = 16.0  # median of the colours; those of HDR images have a white of 1 and may exceed it by far
 _BLOCK_ROWS = 256  # how many rows are converted at once, so that large images need no large temporary arrays
 
 
@@ -48,26 +46,20 @@ def fit_alpha(image: ImageData, *, supports_alpha: bool, background: Colour | No
         return image
     if background is not None:
         return _flatten(image, background)
-    channel = image.base_channels - 1
-    opaque = _find_opaque(image)
-    if supports_alpha or any(frame[..., channel].min() < opaque for frame in image.frames):
+    if supports_alpha:
+        return image
+    channel, opaque = image.base_channels - 1, peak_value(image.frames[0].dtype)
+    if image.frames[0].dtype.kind == "f":  # another range than 0 to 1
+        opaque = max(opaque, *(float(frame[..., channel].max()) for frame in image.frames))
+    if any(frame[..., channel].min() < opaque for frame in image.frames):
         return image
     return replace(image, frames=tuple(np.delete(frame, channel, axis=2) for frame in image.frames))
 
 
-def _find_opaque(image: ImageData) -> float:
-    """Return the value of opaque alpha: white, or the largest alpha of floats of another range."""
-    alpha = image.base_channels - 1
-    peak = peak_value(image.frames[0].dtype)
-    return max(peak, *(float(frame[..., alpha].max()) for frame in image.frames))
-
-
 def _flatten(image: ImageData, background: Colour) -> ImageData:
     """Place every frame on a colour. Grey becomes RGB if the colour is not grey."""
-    shown = replace(image, frames=tuple(frame[..., : image.base_channels] for frame in image.frames), extra_bands=0)
-    opaque, peak = max(float(frame[..., -1].max()) for frame in shown.frames), peak_value(shown.frames[0].dtype)
-    if opaque > peak * _MOST_ALPHA or share_cut_off(shown) > _MOST_BRIGHT:
-        raise ImageError("a background needs samples from 0 to 1, got floats of another range; scale them first")
+    if image.frames[0].dtype.kind == "f":
+        _check_range(image)
     colours = image.base_channels - 1
     count = 1 if colours == 1 and len({*background}) == 1 else 3
     frames = []
@@ -84,3 +76,13 @@ def _flatten(image: ImageData, background: Colour) -> ImageData:
             flat[rows, :, count:] = block[..., colours + 1 :]
         frames.append(flat)
     return replace(image, frames=tuple(frames))
+
+
+def _check_range(image: ImageData) -> None:
+    """Refuse float samples whose white is not 1; colours of 0 and transparent ones do not show their range."""
+    colours = image.base_channels - 1
+    for frame in image.frames:
+        visible = frame[..., :colours][frame[..., colours] > 0]
+        bright = visible[visible > 0]
+        if frame[..., colours].max() > MOST_ALPHA or (bright.size and np.median(bright) > _MOST_BRIGHT):
+            raise ImageError("a background needs samples from 0 to 1, got floats of another range; scale them first")

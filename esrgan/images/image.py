@@ -112,6 +112,11 @@ class ImageData:
         return self.base_channels in (2, 4)
 
     @property
+    def colour_blocks(self) -> tuple[NativeBlock, ...]:
+        """The native blocks that say which colours the samples are, such as a gamma."""
+        return tuple(block for block in self.native_blocks if block.label == COLOUR_SPACE)
+
+    @property
     def factors(self) -> tuple[float, float]:
         """How many times the height and the width of the first frame are those of the image that was read."""
         return self.find_factors(0)

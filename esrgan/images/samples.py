@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 BLOCK_SAMPLES = 1 << 20  # how many samples are converted at once, so that large images need no large temporary arrays
+MOST_ALPHA = 2.0  # of opaque float alpha, which filters of other programs may have exceeded
 
 # Exif 2.32, §4.6.4: the transform that makes an image with this Orientation upright. From 5 on it swaps the sides.
 _ORIENTATION_TRANSFORMS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {

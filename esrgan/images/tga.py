@@ -22,15 +22,15 @@ def read(source: Source) -> ImageData:
     image, pixels = pillow.decode_any(source, "TGA", edited)
     alpha_bits, notes = 0 if edited else head[17] & 15, list[str]()
     attributes, areas = _read_areas(source.file)
-    if attributes == 1 and pixels.shape[2] in (2, 4):
-        pixels = np.ascontiguousarray(pixels[..., :-1])
-        notes.append("alpha that the file calls undefined not kept")
     if pixels.shape[2] in (2, 4):
         alpha = pixels[..., -1]
         is_opaque = alpha_bits == 0 and (alpha.min() == 255 or head[16] in (15, 16))
         if not alpha.any() or is_opaque:  # many programs leave the fourth byte at 0
             pixels = np.ascontiguousarray(pixels[..., :-1])
             notes = [] if is_opaque or alpha_bits == 0 else ["alpha that is 0 everywhere not kept"]
+        elif attributes in (0, 1):
+            pixels = np.ascontiguousarray(pixels[..., :-1])
+            notes = [f"alpha that the file calls {'undefined' if attributes else 'absent'} not kept"]
     frames = samples.drop_colour_if_grey([pixels]) if image.mode == "P" else [pixels]
     blocks = [NativeBlock("", "layout", {"rle": head[2] > 8, "orientation": 1 if head[17] & 0x20 else -1})]
     if name := image.info.get("id_section"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from esrgan.images import tiff_directories as tags
 from esrgan.images import vips
 from esrgan.images.image import profile_space
-from esrgan.images.samples import peak_value
+from esrgan.images.samples import MOST_ALPHA, peak_value
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 from esrgan.images.tiff_directories import Directory, EditedFile
 from esrgan.images.tiff_layout import MASK, SEPARATED, STRIPS, Layout, find_gaps, find_segment_tags
@@ -335,15 +335,12 @@ def _convert_value(page: Page, value: float) -> NDArray[Any] | None:
     return cast("NDArray[Any]", _convert(samples, page, [])[0, 0])
 
 
-_MOST_ALPHA = 2.0  # of opaque float alpha, which filters of other programs may have exceeded
-
-
 def _unpremultiply(frame: NDArray[Any], layout: Layout, changes: list[str]) -> NDArray[Any]:
     """Divide colours by alpha, the channel after them; where alpha is 0 they stay."""
     is_float, colours = layout.kind == "f", layout.colours
     peak = peak_value(frame.dtype) if is_float or layout.has_peak else 2.0 ** (layout.bits - (layout.kind == "i")) - 1
     alpha = frame[..., colours : colours + 1]
-    if is_float and alpha.max() > peak * _MOST_ALPHA:
+    if is_float and alpha.max() > MOST_ALPHA:
         got = f"colours multiplied with float alpha of up to {alpha.max():g}"
         raise UnsupportedImageError("alpha from 0 to 1", got, "scale the samples, or save it without multiplying")
     if alpha.min() >= peak:

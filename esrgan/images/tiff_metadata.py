@@ -126,7 +126,7 @@ def describe_structure(text: bytes) -> str | None:
         return "ImageJ"
     if text.startswith(b'{"shape"'):
         return "tifffile"
-    if text.startswith(b"Aperio"):
+    if text.startswith(b"Aperio Image") or b"|MPP =" in text:  # scanners; a caption may begin with Aperio as well
         return "Aperio"
     if b"DPUfsImport" in text[:1000]:
         return "Philips"

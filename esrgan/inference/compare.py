@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.images import ImageData
-from esrgan.images.samples import to_uint8
+from esrgan.images.image import profile_space
+from esrgan.images.samples import drop_colour_if_grey, to_uint8
 from esrgan.images.sheet import make_contact_sheet
 from esrgan.inference.frames import scale_to_unit
 from esrgan.inference.tiling import ProgressCallback, subprogress
@@ -21,7 +22,7 @@ CONTEXT_PX = 32  # around each crop, so that its edges are those of a larger ima
 
 def compare_models(
     upscalers: Mapping[str, Upscaler], image: ImageData, progress: ProgressCallback = lambda _: None
-) -> NDArray[np.uint8]:
+) -> ImageData:
     """Return a sheet of parts of an image, with a column for the input and one for each model.
 
     Args:
@@ -31,14 +32,15 @@ def compare_models(
         progress: Called after each part of the work with the fraction that is done, up to 1.
 
     Returns:
-        The sheet (H, W, 3), uint8, with a row for each of up to ``MAX_CROPS`` parts of ``CROP_PX`` pixels.
+        The sheet, uint8 RGB, with a row for each of up to ``MAX_CROPS`` parts of ``CROP_PX`` pixels. It has the colour
+        space of the image, and is grey if the image has a grey profile, which does not fit RGB.
 
     Example:
         >>> from esrgan import Upscaler, images
         >>> from esrgan.inference import compare_models
         >>> upscalers = {name: Upscaler.from_file(name) for name in ("esrgan-lite", "esrgan-lite-psnr")}
         >>> sheet = compare_models(upscalers, images.read_image("photo.png"))
-        >>> sheet.shape
+        >>> sheet.frames[0].shape
         (436, 1208, 3)
     """
     pixels = to_uint8(scale_to_unit(image).frames[0][..., : image.base_channels])
@@ -60,7 +62,10 @@ def compare_models(
             y, x = round((top - first) * scale), round((left - second) * scale)
             cells.append(high[y : y + max(round(height * scale), 1), x : x + max(round(width * scale), 1)])
         rows.append(cells)
-    return make_contact_sheet(rows, ["input", *upscalers])
+    frames = [make_contact_sheet(rows, ["input", *upscalers])]
+    if profile_space(image.icc_profile) == "GRAY":
+        frames = drop_colour_if_grey(frames)
+    return ImageData(tuple(frames), image.file_format, icc_profile=image.icc_profile, native_blocks=image.colour_blocks)
 
 
 def _fix_factor(upscaler: Upscaler, height: int, width: int) -> Upscaler:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -30,7 +31,7 @@ class Job(Generic[Location]):
         target: The place of the output.
         conflict: Another input whose output would have the same place; then both inputs fail. None if there is none.
         problem: Why there is no such input; None if there is one.
-        keeps_target: Whether the place of the output has an image that may be an original, and is never replaced.
+        keeps_target: Whether the place of the output is another input, which may be an original and is not replaced.
     """
 
     source: Location
@@ -65,7 +66,8 @@ def plan_jobs(
         paths: Files, folders and glob patterns.
         out: Folder for the outputs; None writes each one next to its input. For a single input file this can also be
             the name of the output file, if ``is_output_file`` takes it for one.
-        suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each input.
+        suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each input, except that the output of
+            a ``.pgm`` that holds colours becomes a ``.ppm``.
         ending: What is appended to the stem of each name. It may be empty, but an output that would overwrite an
             input then becomes a job with a ``problem``.
 
@@ -224,7 +226,16 @@ def _refuse_to_overwrite(source: Path, other: Path) -> Problem:
 
 
 def _name_output(source: Path, stem: str, suffix: str | None, ending: str) -> str:
-    return f"{stem}{ending}{suffix or source.suffix}"
+    return f"{stem}{ending}{suffix or _default_suffix(source)}"
+
+
+def _default_suffix(source: Path) -> str:
+    """Return the suffix of an output in the format of its input; colours in a ``.pgm`` need another one."""
+    with suppress(OSError):  # of a name that is too long, or a file that cannot be read
+        if source.suffix.lower() == ".pgm" and source.is_file():
+            with source.open("rb") as file:
+                return ".ppm" if file.read(2) in (b"P3", b"P6") else source.suffix
+    return source.suffix
 
 
 def _resolve(path: Path) -> Path:

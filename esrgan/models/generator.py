@@ -64,7 +64,11 @@ class Generator(nn.Module):
             return low
         # torch.compile cannot take the remainder of a negative size.
         right, bottom = ((factor - size % factor) % factor for size in (low.shape[3], low.shape[2]))
-        return F.pixel_unshuffle(F.pad(low, (0, right, 0, bottom), mode="replicate"), factor)
+        padded = F.pad(low, (0, right, 0, bottom), mode="replicate")
+        if low.shape[0] == 0:  # PyTorch returns an empty batch unchanged
+            batch, channels, height, width = padded.shape
+            return padded.reshape(batch, channels * factor**2, height // factor, width // factor)
+        return F.pixel_unshuffle(padded, factor)
 
     def _run_trunk(self, x: Tensor) -> Tensor:
         is_checkpointed = self.activation_checkpointing and torch.is_grad_enabled()

@@ -54,44 +54,72 @@ class StageData:
     timeline: Timeline
 
 
-def load_inputs(
-    config: Config, options: TrainOptions, stages: Sequence[str], resume: Checkpoint | None
-) -> tuple[dict[str, StageData], PerceptualLoss | None]:
-    """Load the images of the stages, the first of which may be resumed, and the VGG weights.
+# Image pairs of each split, and the minimum (height, width) of their HR images.
+FoundImages = dict[Split, tuple[list[ImagePair], tuple[int, int]]]
+
+
+def find_inputs(
+    config: Config, options: TrainOptions, stages: Sequence[str]
+) -> tuple[dict[str, FoundImages], PerceptualLoss | None]:
+    """Find the images of the stages, and load the VGG weights.
+
+    Decoding the images may take an hour, so everything that is known without it is checked here.
 
     Returns:
-        The data by stage, and the perceptual loss or None.
+        The images by stage, and the perceptual loss or None.
 
     Raises:
         EsrganError: If datasets or weights cannot be used; the error has all problems.
     """
     problems: list[str | Problem] = []
-    data: dict[str, StageData] = {}
+    processes = distributed.world_size()
+    if config.batch_size % (processes * config.accumulation):
+        expected = f"a multiple of the number of processes ({processes}) × accumulation ({config.accumulation})"
+        problems.append(f"batch_size: expected {expected}, got {config.batch_size}; change one of them")
+    images: dict[str, FoundImages] = {}
     find = cache(find_pairs_and_problems)  # stages often have the same folders, which are listed and described once
     for name in stages:
-        try:
-            data[name] = _load_stage_data(config, options, name, resume if name == stages[0] else None, find)
-        except (ConfigError, DatasetError) as error:
-            problems += error.problems
+        images[name] = {}
+        for split, pairs, min_size, found in find_images(config, name, find):
+            problems += found
+            images[name][split] = pairs, min_size
+            if split == "train" and not found:
+                problems += _find_long_ramps(config, name, len(pairs))
     perceptual_loss = None
     try:
         perceptual_loss = _load_perceptual_loss(config, options, stages, may_download=not problems)
     except (ConfigError, WeightsError) as error:
         problems += error.problems
-    processes = distributed.world_size()
-    if config.batch_size % (processes * config.accumulation):
-        expected = f"a multiple of the number of processes ({processes}) × accumulation ({config.accumulation})"
-        problems.append(f"batch_size: expected {expected}, got {config.batch_size}; change one of them")
     if problems:
         raise EsrganError(dict.fromkeys(problems))
-    return data, perceptual_loss
+    return images, perceptual_loss
+
+
+def load_images(
+    config: Config, options: TrainOptions, images: Mapping[str, FoundImages], resume: Checkpoint | None
+) -> dict[str, StageData]:
+    """Load the images that ``find_inputs`` has found for each stage, the first of which may be resumed.
+
+    Raises:
+        EsrganError: If images cannot be used; the error has all problems.
+    """
+    problems: list[str | Problem] = []
+    data: dict[str, StageData] = {}
+    for name, found in images.items():
+        try:
+            data[name] = _load_stage_data(config, options, name, found, resume if not data else None)
+        except DatasetError as error:
+            problems += error.problems
+    if problems:
+        raise EsrganError(dict.fromkeys(problems))
+    return data
 
 
 def _load_stage_data(
-    config: Config, options: TrainOptions, name: str, resume: Checkpoint | None, find: Callable[..., Any]
+    config: Config, options: TrainOptions, name: str, found: FoundImages, resume: Checkpoint | None
 ) -> StageData:
     section = config.stages[name]
-    train, validation = _load_images(config, name, find)
+    train, validation = _decode_images(config, name, found)
     patches = PatchDataset(
         train,
         scale=config.scale_factor,
@@ -101,37 +129,38 @@ def _load_stage_data(
         hard_transforms=name == "pretraining" and config.pretraining.hard_transforms,
     )
     degradation = make_degradation(section, config.scale_factor, patches.seed)
-    timeline = Timeline(config.batch_size, max(1, len(train) // config.batch_size))
-    if section.num_steps is None:  # else the configuration is checked
-        _check_ramps(section, name, timeline)
+    timeline = _new_timeline(config.batch_size, len(train))
     done = 0 if resume is None else resume.step
     if resume is not None:
-        old_batch_size = resume.hparams["batch_size"]  # of a checkpoint of an earlier version, which has no timeline
-        old = Timeline(old_batch_size, max(1, len(train) // old_batch_size))
+        old = _new_timeline(resume.hparams["batch_size"], len(train))  # of an earlier version, which stored none
         timeline = timeline.resumed_at(done, resume.timeline or old.to_dict())
     timeline = timeline.with_length(section.num_epoch, section.num_steps, options.max_steps, done)
     return StageData(patches, degradation, validation, timeline)
 
 
-def _check_ramps(section: Pretraining | Training, name: str, timeline: Timeline) -> None:
-    """Check that what begins small reaches its value before a stage of num_epoch epochs ends.
+def _new_timeline(batch_size: int, num_images: int) -> Timeline:
+    return Timeline(batch_size, max(1, num_images // batch_size))
 
-    Raises:
-        ConfigError: If it does not.
+
+def _find_long_ramps(config: Config, name: str, num_images: int) -> list[Problem]:
+    """Return the problems that something that begins small does not reach its value before the end of a stage.
+
+    If its length is num_steps, the configuration is checked when it is loaded.
     """
-    length = timeline.with_length(section.num_epoch, None, None, 0).total_steps
-    problems = [
+    section = config.stages[name]
+    if section.num_steps is not None:
+        return []
+    timeline = _new_timeline(config.batch_size, num_images).with_length(section.num_epoch, None, None, 0)
+    return [
         Problem(
             f"{name}.{key}",
-            f"fewer than the {length:,} steps of num_epoch {section.num_epoch}",
+            f"fewer than the {timeline.total_steps:,} steps of num_epoch {section.num_epoch}",
             f"{steps:,}",
             "change one of them",
         )
         for key in ("warmup_steps", "g_adversarial_ramp_steps")
-        if (steps := getattr(section, key, 0)) >= max(length, 1)
+        if (steps := getattr(section, key, 0)) >= max(timeline.total_steps, 1)
     ]
-    if problems:
-        raise ConfigError(problems)
 
 
 def make_degradation(section: Pretraining | Training, scale: int, seed: int) -> Degradation | PhotoDegradation | None:
@@ -180,14 +209,13 @@ def data_root_of(config: Config) -> Path:
     return expand_user(config.data_root) if config.data_root else default_data_root()
 
 
-def _load_images(config: Config, name: str, find: Callable[..., Any]) -> tuple[list[CachedPair], list[CachedPair]]:
-    """Return the training and validation images of a stage from the cache; ``find`` finds their pairs."""
+def _decode_images(config: Config, name: str, found: FoundImages) -> tuple[list[CachedPair], list[CachedPair]]:
+    """Return the training and validation images of a stage from the cache."""
     section = config.stages[name]
     cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root_of(config) / "cache"
     cached: dict[Split, list[CachedPair]] = {}
     problems: list[str | Problem] = []
-    for split, pairs, min_size, found in find_images(config, name, find):
-        problems += found
+    for split, (pairs, min_size) in found.items():
         try:
             cached[split] = cache_pairs(
                 pairs,
@@ -208,26 +236,38 @@ def _load_images(config: Config, name: str, find: Callable[..., Any]) -> tuple[l
     return cached["train"], cached["val"]
 
 
-def check_processes_agree(
-    config: Config, options: TrainOptions, data: Mapping[str, StageData], perceptual_loss: PerceptualLoss | None
-) -> None:
-    """Check that all processes have the same configuration, options, images and VGG weights.
-
-    Their folders may differ, and a warning says so if the pixels do, because decoders may round differently. This waits
-    for the slowest machine to read its images.
+def check_settings_agree(config: Config, options: TrainOptions, perceptual_loss: PerceptualLoss | None) -> None:
+    """Check that all processes have the same configuration, options and VGG weights. Their folders may differ.
 
     Raises:
         EsrganError: If they differ; raised in every process, with the differences from process 0.
     """
     if distributed.world_size() == 1:
         return
-    host = socket.gethostname()
     by_machine: dict[str, Any] = {stage: {"train_datasets", "val_datasets"} for stage in STAGES}
     by_machine |= {"perceptual_loss": {"weights"}, "data_root": True, "cache_dir": True, "num_workers": True}
     settings = config.model_dump(mode="json", exclude=by_machine)
     # These are decided by process 0 or may differ between processes.
     not_compared = {"out_dir", "device", "load_checkpoint", "load_discriminator", "resume", "run_name", "config_name"}
     settings |= {key: value for key, value in vars(options).items() if key not in not_compared}
+    settings["VGG weights"] = "none" if perceptual_loss is None else "used"
+    if perceptual_loss is not None and not options.dry_run:  # which replaces missing ones by random ones
+        settings["VGG weights"] = _hash_weights(perceptual_loss)
+    _check_agreement("settings", settings, "configuration, options and VGG weights")
+
+
+def check_images_agree(data: Mapping[str, StageData]) -> None:
+    """Check that all processes have the same images, by their names and sizes.
+
+    A warning says so if their pixels differ, because decoders may round differently. This waits for the slowest machine
+    to read its images.
+
+    Raises:
+        EsrganError: If they differ; raised in every process, with the differences from process 0.
+    """
+    if distributed.world_size() == 1:
+        return
+    settings: dict[str, Any] = {}
     for name, stage in data.items():
         for split, pairs in (("train", stage.patches.pairs), ("val", stage.validation)):
             sizes: dict[str, list[str]] = {}
@@ -236,21 +276,27 @@ def check_processes_agree(
             order = " ".join(pair.source.high.name for pair in pairs)
             settings[f"{name} {split} images"] = {image: ", ".join(size) for image, size in sizes.items()}
             settings[f"{name} {split} order"] = hashlib.sha256(order.encode(errors="surrogateescape")).hexdigest()[:8]
-    settings["VGG weights"] = "none" if perceptual_loss is None else "used"
-    if perceptual_loss is not None and not options.dry_run:  # which replaces missing ones by random ones
-        settings["VGG weights"] = _hash_weights(perceptual_loss)
+    _check_agreement("images", settings, "images")
+    _compare_pixels(data)
+
+
+def _check_agreement(kind: str, settings: dict[str, Any], what: str) -> None:
+    """Check that the settings of all processes are the same; ``what`` is to be made so on all machines.
+
+    Raises:
+        EsrganError: If they differ; raised in every process, with the differences from process 0.
+    """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    if len(set(distributed.all_gather_text("digests", digest))) == 1:
-        _compare_pixels(data, host)
+    if len(set(distributed.all_gather_text(f"{kind}: digests", digest))) == 1:
         return
+    host = socket.gethostname()
     first_host, first = distributed.broadcast_object(lambda: (host, settings))
     changes = describe_changes(first, settings)
     got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
-    remedy = "use the same configuration, options, images and VGG weights on all machines"
-    problem = (
-        str(Problem(host, f"the same settings and images as process 0 on {first_host}", got, remedy)) if changes else ""
-    )
-    raise EsrganError(list(dict.fromkeys(filter(None, distributed.all_gather_text("differences", problem)))))
+    expected, remedy = f"the same {kind} as process 0 on {first_host}", f"use the same {what} on all machines"
+    problem = str(Problem(host, expected, got, remedy)) if changes else ""
+    problems = distributed.all_gather_text(f"{kind}: differences", problem)
+    raise EsrganError(list(dict.fromkeys(filter(None, problems))))
 
 
 def _hash_weights(network: torch.nn.Module) -> str:
@@ -262,8 +308,9 @@ def _hash_weights(network: torch.nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
-def _compare_pixels(data: Mapping[str, StageData], host: str) -> None:
+def _compare_pixels(data: Mapping[str, StageData]) -> None:
     """Warn in process 0 if images of other processes, whose names and sizes are the same, have other pixels."""
+    host = socket.gethostname()
     pairs = [pair for stage in data.values() for pair in (*stage.patches.pairs, *stage.validation)]
     first_host, first = distributed.broadcast_object(lambda: (host, [pair.checksum for pair in pairs]))
     others = dict.fromkeys(

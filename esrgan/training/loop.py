@@ -245,7 +245,8 @@ def _check_last_steps(state: StageState) -> None:
     if step == 0 and not may_be_scaling:
         raise TrainingError(f"{problem}; nothing was learned; {_name_remedies(state)}")
     if step == 0 or not may_be_scaling:
-        log.warning(f"{problem}; the model is that of step {step}")
+        # Steps with absurd but finite losses have changed the weights.
+        log.warning(f"{problem}; the last good weights were those of step {step}; check the model before you use it")
 
 
 def _roll_back(state: StageState) -> None:

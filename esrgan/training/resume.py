@@ -70,20 +70,30 @@ def log_unfinished_pretraining(config: Config, options: TrainOptions, path: Path
             )
 
 
-def check_same_experiment(config: Config, resume: Checkpoint, data: StageData, path: Path) -> None:
-    """Check that a checkpoint that was found by the name of its run or configuration belongs to the same experiment.
+def check_same_seed(config: Config, resume: Checkpoint, path: Path) -> None:
+    """Check that a checkpoint that was found by the name of its run or configuration has the same seed.
 
     Raises:
-        WeightsError: If the seed is another one, or none of the training images is the same.
+        WeightsError: If it has another one.
+    """
+    if resume.hparams["seed"] != config.seed:
+        raise _other_experiment(resume, path, f"the seed {resume.hparams['seed']} instead of {config.seed}")
+
+
+def check_same_images(resume: Checkpoint, data: StageData, path: Path) -> None:
+    """Check that a checkpoint that was found by the name of its run or configuration belongs to the same images.
+
+    Raises:
+        WeightsError: If none of the training images is the same.
     """
     images = {pair.checksum for pair in data.patches.pairs}
-    if resume.hparams["seed"] != config.seed:
-        difference = f"the seed {resume.hparams['seed']} instead of {config.seed}"
-    elif resume.train_images and images.isdisjoint(resume.train_images):
+    if resume.train_images and images.isdisjoint(resume.train_images):
         difference = "other training images, none of which is among those of this configuration"
-    else:
-        return
-    raise WeightsError(
+        raise _other_experiment(resume, path, difference)
+
+
+def _other_experiment(resume: Checkpoint, path: Path, difference: str) -> WeightsError:
+    return WeightsError(
         f"--resume auto: the run {resume.run} has {difference}; choose another --run-name or --out-dir for a new run, "
         f"or continue that run with this configuration by -l {path}"
     )

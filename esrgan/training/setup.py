@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from esrgan.config import Config, describe_changes
-from esrgan.config.schema import Pretraining, Training
+from esrgan.config.schema import Logging, Pretraining, Training
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import EsrganError, WeightsError
@@ -29,11 +29,11 @@ from esrgan.training.checkpoint import (
     is_same_run,
     split_run,
 )
-from esrgan.training.inputs import StageData, check_processes_agree, load_inputs
+from esrgan.training.inputs import StageData, check_images_agree, check_settings_agree, find_inputs, load_images
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.pause import DiscriminatorPause
-from esrgan.training.resume import check_same_experiment, log_resume, log_unfinished_pretraining
+from esrgan.training.resume import check_same_images, check_same_seed, log_resume, log_unfinished_pretraining
 from esrgan.training.schedule import Timeline
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
@@ -75,15 +75,22 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     start.load_into(generator, discriminator if config.training.g_adversarial_loss_scaling else None)
     distributed.broadcast_weights([generator, discriminator])
 
-    # Load the images and losses.
+    # Check everything that is known before the images are decoded, which may take an hour.
     autocast = make_autocast(config, device, low_precision=options.autocast)
-    data, perceptual_loss = load_inputs(config, options, start.stages, start.resume)
+    if start.resume is not None and found:
+        check_same_seed(config, start.resume, found)
+    loggers = _check_files(config, options, start, found)
+    images, perceptual_loss = find_inputs(config, options, start.stages)
     if perceptual_loss is not None:
         perceptual_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    check_processes_agree(config, options, data, perceptual_loss)
+    check_settings_agree(config, options, perceptual_loss)
+
+    # Load the images.
+    data = load_images(config, options, images, start.resume)
+    check_images_agree(data)
     if start.resume is not None:
         if found:
-            check_same_experiment(config, start.resume, data[start.stage], found)
+            check_same_images(start.resume, data[start.stage], found)
         log_resume(config, start.resume, data[start.stage])
         path, is_over = start.path, data[start.stage].timeline.total_steps == start.resume.step
         if path and not is_over and start.stage == "training" and options.stage == "all" and distributed.rank() == 0:
@@ -100,7 +107,12 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast)
 
     # Open the files.
-    files, run_log = _open_files(config, options, start, found, data[start.stage].timeline)
+    files = distributed.broadcast_object(
+        lambda: _choose_files(config, options, start, found, claim=not options.dry_run)
+    )
+    run_log = None
+    if distributed.rank() == 0 and not options.dry_run:
+        run_log = _open_log(config, files, loggers, start, data[start.stage].timeline)
     try:
         yield Run(config, options, device, start, generator, discriminator, losses, data, files, run_log)
     finally:
@@ -143,17 +155,19 @@ def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
     return path
 
 
-def _open_files(
-    config: Config, options: TrainOptions, start: StartingPoint, found: Path | None, timeline: Timeline
-) -> tuple[RunFiles, RunLog | None]:
-    loggers = distributed.broadcast_object(lambda: check_loggers(config.logging))
-    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, found))
-    if distributed.rank() > 0:
-        return files, None
-    if options.dry_run:
-        if problem := find_folder_problem(files.folder) or find_folder_problem(files.logs):
-            raise EsrganError(problem)
-        return files, None
+def _check_files(config: Config, options: TrainOptions, start: StartingPoint, found: Path | None) -> Logging:
+    """Check that the loggers work and that the run's files can be written, and return the settings of the loggers.
+
+    Raises:
+        EsrganError: If they cannot.
+    """
+    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, found, claim=False))
+    if distributed.rank() == 0 and (problem := find_folder_problem(files.folder) or find_folder_problem(files.logs)):
+        raise EsrganError(problem)
+    return distributed.broadcast_object(lambda: check_loggers(config.logging))
+
+
+def _open_log(config: Config, files: RunFiles, loggers: Logging, start: StartingPoint, timeline: Timeline) -> RunLog:
     resume = start.resume
     position = (0, False)
     if resume:
@@ -173,11 +187,13 @@ def _open_files(
     for folder in (files.folder, files.logs):
         remove_abandoned(folder)  # files of a process that was killed; RunLog's lock keeps others off this run
     log.info(f"run {files.run}: models in {files.folder}, logs in {files.logs}")
-    return files, run_log
+    return run_log
 
 
-def _choose_files(config: Config, options: TrainOptions, start: StartingPoint, found: Path | None) -> RunFiles:
-    """Return the names of the run's files: those of the run that continues, or new ones.
+def _choose_files(
+    config: Config, options: TrainOptions, start: StartingPoint, found: Path | None, *, claim: bool
+) -> RunFiles:
+    """Return the names of the run's files: those of the run that continues, or new ones; ``claim`` reserves new ones.
 
     Raises:
         EsrganError: If a new run has the name of another run in its folder, or if the run would replace the files of a
@@ -200,7 +216,7 @@ def _choose_files(config: Config, options: TrainOptions, start: StartingPoint, f
         name,
         network=config.generator.type,
         may_have_logs=may_have_logs,
-        claim=not options.dry_run,
+        claim=claim,
     )
 
 
@@ -219,7 +235,7 @@ def _check_begun_stages(files: RunFiles, start: StartingPoint, found: Path | Non
             existing = [path for path in existing if path == files.model(stage)]
         if existing:
             raise WeightsError(
-                f"{existing[0]}: this run would begin {stage} again and replace its files; choose another --run-name, "
+                f"{existing[0]}: this run would start {stage} over and replace its files; choose another --run-name, "
                 "or move them to another folder"
             )
 

@@ -6,7 +6,9 @@ import codecs
 import json
 import pickle
 import re
+import shlex
 import tarfile
+import urllib.parse
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from esrgan.errors import WeightsError
 from esrgan.paths import describe_path, suggest_path
 from esrgan.pretrained import MODELS
 from esrgan.text import did_you_mean, one_line
+from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import ncnn
 from esrgan.weights.architecture import MAX_INFLATION
-from esrgan.weights.dialects import AVERAGED, has_generator
+from esrgan.weights.dialects import AVERAGED, has_generator, prefer_averaged
 from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
@@ -110,24 +113,20 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
             found.append(((*rank, (True, -1)), path, value))
         inner = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
         waiting += [((*rank, _rank(key)), f"{path}.{key}".lstrip("."), each) for key, each in inner]
-    best = min((rank for rank, _, _ in found), default=None)
-    raw = min(
-        ((rank, value) for rank, _, value in found if all(is_raw for is_raw, _ in rank)), default=None, key=_first
-    )
-    if raw is not None and not all(_shapes(value) == _shapes(raw[1]) for rank, _, value in found if rank == best):
-        best = raw[0]  # the averaged weights are those of another network
-    chosen = {path: value for rank, path, value in found if rank == best}
+    first = min((rank for rank, _, _ in found if _is_raw(rank)), default=None)
+    # The key decides on the network, before its averaged weights are preferred.
+    networks = {path: (rank, value) for rank, path, value in found if rank == first or not _is_raw(rank)}
+    tensors = {path: _select_tensors(value) for path, (_, value) in networks.items()}
+    preferred = prefer_averaged(tensors, {path for path, (rank, _) in networks.items() if not _is_raw(rank)})
+    best = min((networks[path][0] for path in preferred), default=None)
+    chosen = {path: networks[path][1] for path in preferred if networks[path][0] == best}
     if len(chosen) > 1:
         raise WeightsError(f"{place}: expected one generator, got {describe_sets(chosen)}")
     return next(iter(chosen.values()), None)
 
 
-def _first(pair: tuple[_Rank, Any]) -> _Rank:
-    return pair[0]
-
-
-def _shapes(content: dict[str, Any]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in _select_tensors(content).items()}
+def _is_raw(rank: _Rank) -> bool:
+    return all(is_raw for is_raw, _ in rank)
 
 
 def _rank(key: str) -> tuple[bool, int]:
@@ -182,8 +181,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
         is_name = not path.suffix and path.parent == Path()
         other = " or model name (`esrgan models` lists the names)" if is_name else ""
         if address := re.fullmatch(r"https?:/+(.+)", str(path)):
-            found = re.fullmatch(r"huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)(\?.*)?", address[1])
-            remedy = f"pass hf:{found[1]}@{found[2]}/{found[3]}" if found else "download it, and pass the file"
+            remedy = _suggest_reference(address[1]) or "download it, and pass the file"
             raise WeightsError(f"{path}: expected a weight file, got a web address; {remedy}") from error
         remedy = suggest_path(path, did_you_mean(path.stem, MODELS, "") if path.parent == Path() else "")
         raise WeightsError(f"{path}: no such file{other}{f'; {remedy}' if remedy else ''}") from error
@@ -197,6 +195,14 @@ def load_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a dictionary of weights, got {type(content).__name__}")
     return content
+
+
+def _suggest_reference(address: str) -> str | None:
+    """Return the advice to pass the file at a web address of the Hugging Face Hub as a reference, if it can be read."""
+    found = re.fullmatch(r"huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/([^/?#]+)/([^?#]+)(?:[?#].*)?", address)
+    if found is None or not (filename := urllib.parse.unquote(found[3])).lower().endswith(WEIGHT_SUFFIXES):
+        return None
+    return f"pass {shlex.quote(f'hf:{found[1]}@{found[2]}/{filename}')}"
 
 
 def _load(path: Path, head: bytes, size: int) -> Any:

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.text import one_line
 from esrgan.weights.architecture import StateDict, is_compact
 from esrgan.weights.unsupported import NORMALISED, find_known_network, guess_architecture
+
+_Key = TypeVar("_Key")
 
 DENSE_LAYER = "body.{i}.rdb{j}.conv{k}"
 PLUS_LAYER = "body.{i}.rdb{j}.conv1x1"  # of ESRGAN+
@@ -31,13 +36,16 @@ AVERAGED = re.compile(  # in the keys of averaged weights
 )
 # Prefixes of a generator that is a network of its own, whatever a trainer saves beside it.
 _OF_ITS_OWN = re.compile(r"(?i)(?:^|[._])(?:net_?g|model_?g|generator|gen|g|params)(?:_?ema)?\.$")
-# In the first names of what trainers save with a generator and its output does not depend on: discriminators, losses,
-# the networks of losses and metrics, and optimisers.
-_COMPANIONS = re.compile(
-    "(?i)disc(?!ret)|critic|(?:^|_)loss|criterion|^crit?(?:_|$)|percep|feature|optim|metric|vgg|lpips|dists|inception"
-    r"|resnet|dino|clip|^(?:fid|kid|niqe|musiq|adv|style|content|context|identity|arcface|degradation)"
-    r"|^(?:dis|dnet|gan)(?:_|$)|^(?:crit|net_?|model_?)?[def]\d*$"
+# The first names of what trainers save with a generator and its output does not depend on, in words joined by "_".
+# "vgg" and "gan_loss" are certain; "vgg_fusion" and "features" could be parts of a larger network.
+_COMPANION = (
+    "(?:^|_)(?:discriminators?|disc?|critics?|d_?net|gan|adv|adversarial|loss|losses|criterions?|crit?|percep|perceptual"
+    "|optim|optimi[sz]ers?|metrics?|vgg|lpips|dists|dino|arcface|fid|kid|niqe|musiq)(?:loss|net)?"
+    "|^(?:crit_?|net_?|model_?)[def]|^d(?:_[ab])?"
 )
+_CERTAIN_COMPANION = re.compile(rf"(?:{_COMPANION}|^per)$")
+_LIKELY_COMPANION = re.compile(rf"(?:{_COMPANION})_|^(?:features|feature_extractors?|inception)$")
+_MAX_IGNORED = 5  # parts that a message lists
 NUMBER_REGEX = "(0|[1-9][0-9]{0,3})"  # a file that claims more than 9999 blocks is an attack, not a network
 
 
@@ -175,7 +183,7 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     found = _find_generators(state)
     if not found:
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
-    _check_independent(state, found, place)
+    uncertain = _check_independent(state, found, place)
     chosen = _prefer_averaged(state, found)
     if any(re.search(NORMALISED, name) for name in state if name.startswith(tuple(prefix for prefix, _ in chosen))):
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
@@ -183,6 +191,11 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
         prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])
         raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save only one of them")
     ((prefix, label), dialect) = next(iter(chosen.items()))
+    if uncertain:
+        parts = [*dict.fromkeys(f"{_first_part(name)}.*" for name in uncertain)]
+        more = f" and {len(parts) - _MAX_IGNORED} more" if len(parts) > _MAX_IGNORED else ""
+        listed = one_line(", ".join(parts[:_MAX_IGNORED]))
+        log.warning("%s: the generator is %s*; ignored %s%s", place, one_line(prefix), listed, more)
     theirs = _select_layers(state, prefix)
     if dialect is None:
         return theirs, label
@@ -196,36 +209,59 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     return ours, label
 
 
-def _check_independent(state: StateDict, found: _Found, place: str) -> None:
-    """Check that the generators are no parts of a larger network, whose other layers would be lost."""
+def _check_independent(state: StateDict, found: _Found, place: str) -> list[str]:
+    """Check that the generators are no parts of a larger network, whose other layers would be lost.
+
+    Returns:
+        The names of the other tensors of which it is not certain that no output depends on them.
+    """
     prefixes = tuple(prefix for prefix, _ in found)
-    if any(_OF_ITS_OWN.search(prefix) for prefix in prefixes):
-        return
-    layers = [name for name in state if name.endswith((".weight", ".bias")) and not name.startswith(prefixes)]
-    others = [name for name in layers if not _is_companion(name)]
-    if others:
-        got = find_known_network(name for name in state if not _is_companion(name)) or (
+    rest = {name: value for name, value in state.items() if not _CERTAIN_COMPANION.search(_first_words(name))}
+    uncertain = [name for name, value in rest.items() if _is_parameter(name, value) and not name.startswith(prefixes)]
+    others = [name for name in uncertain if not _LIKELY_COMPANION.search(_first_words(name))]
+    if others and not any(_OF_ITS_OWN.search(prefix) for prefix in prefixes):
+        got = find_known_network(rest) or (
             f"a larger network: {one_line(others[0])} is outside its part {one_line(prefixes[0])}* that resembles one; "
             "if that part is a generator of its own, save only its state_dict"
         )
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {got}")
+    return uncertain
 
 
-def _is_companion(name: str) -> bool:
-    return bool(_COMPANIONS.search(re.sub(r"^(?:(?:module|model)\.)*", "", name).partition(".")[0]))
+def _is_parameter(name: str, value: Tensor) -> bool:
+    """Return whether a tensor is a layer's, as far as its name says; a number may be a setting, such as an EMA's."""
+    return name.endswith((".weight", ".bias")) or (name.endswith((".alpha", ".beta", ".gamma")) and value.ndim > 0)
+
+
+def _first_words(name: str) -> str:
+    """Return the words of the first part of a tensor's name, such as "net_d" of ``model.netD1.conv0.weight``."""
+    first = _first_part(name).rpartition(".")[2]
+    return "_".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", first)).lower()
+
+
+def _first_part(name: str) -> str:
+    """Return the beginning of a tensor's name up to the first part that says something, such as ``model.netD1``."""
+    return re.sub(r"^((?:(?:module|model)\.)*[^.]*)\..*", r"\1", name)
 
 
 def _prefer_averaged(state: StateDict, found: _Found) -> _Found:
-    """Return the generators with averaged weights, if they have all tensors of a raw one; else the raw ones."""
-    averaged = {key: dialect for key, dialect in found.items() if AVERAGED.search(key[0])}
-    raw = {key: dialect for key, dialect in found.items() if key not in averaged}
-    if not averaged or not raw:
-        return found
-    shapes = {
-        key: {name: value.shape for name, value in _select_layers(state, key[0]).items()}.items() for key in found
-    }
-    fitting = {key: dialect for key, dialect in averaged.items() if any(shapes[each] <= shapes[key] for each in raw)}
-    return fitting or raw
+    networks = {key: _select_layers(state, key[0]) for key in found}
+    return {key: found[key] for key in prefer_averaged(networks, {key for key in found if AVERAGED.search(key[0])})}
+
+
+def prefer_averaged(networks: Mapping[_Key, Mapping[str, Tensor]], averaged: Collection[_Key]) -> list[_Key]:
+    """Return the keys of the averaged networks, if each raw one has one with all of its tensors; else the raw ones.
+
+    Args:
+        networks: The tensors of several networks, averaged or raw.
+        averaged: The keys of those that are averaged.
+    """
+    shapes = {key: {name: value.shape for name, value in network.items()}.items() for key, network in networks.items()}
+    raw = [key for key in networks if key not in averaged]
+    fitting = {key: [each for each in averaged if shapes[key] <= shapes[each]] for key in raw}
+    if not raw or not averaged:
+        return [*networks]
+    return [*dict.fromkeys(key for keys in fitting.values() for key in keys)] if all(fitting.values()) else raw
 
 
 _COMPACT_LABELS = {"ncnn:": "ncnn"}

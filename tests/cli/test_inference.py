@@ -16,6 +16,7 @@ from esrgan import Upscaler, files, images
 from esrgan.cli import inference as inference_command
 from esrgan.cli import main as esrgan
 from esrgan.cli.process import importing
+from esrgan.errors import EsrganError
 from esrgan.inference.files import FileOptions
 from esrgan.interpolation import blend
 from esrgan.weights import load_generator
@@ -132,6 +133,37 @@ def test_torchrun_processes_share_files_and_wait_for_each_other(model, tmp_path)
     assert sorted(read_files(tmp_path / "out")) == ["1_sr.png", "3_sr.png", "5_sr.png"]
     assert "1 of 2 images upscaled, 1 failed" in process.stdout
     assert "2 of 2 images upscaled" in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"RANK": ""}, "RANK, WORLD_SIZE: expected numbers, of which the first is smaller, got '' and '2'; start the "),
+        ({"RANK": "2"}, "RANK, WORLD_SIZE: expected numbers, of which the first is smaller, got '2' and '2'; start "),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR '' and MASTER_PORT '29511': the processes cannot connect there (Error "),
+        ({"MASTER_PORT": "x"}, "MASTER_ADDR '127.0.0.1' and MASTER_PORT 'x': the processes cannot connect there (inv"),
+    ],
+)
+def test_a_wrong_environment_of_torchrun_is_one_line(model, tmp_path, monkeypatch, capsys, changes, message):
+    write_files(tmp_path / "a.png")
+    right = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    for name, value in (right | changes).items():
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    assert run(inference_command, "-m", model, "--device", "cpu", tmp_path / "a.png") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert line.endswith("or unset RANK and WORLD_SIZE to use one process")
+
+
+def test_the_early_end_of_another_process_is_one_line(monkeypatch):
+    def fail():
+        raise RuntimeError("[/pytorch/gloo.cc:1] Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "barrier", fail)
+    message = "^another process has ended before it was done; correct its error, and run the command again"
+    with pytest.raises(EsrganError, match=message), inference_command.wait_for_all_processes(2):
+        pass
 
 
 @pytest.mark.slow

@@ -217,8 +217,9 @@ def test_no_command_loads_pytorch_before_the_process_is_set_up():
 
 
 def test_closed_standard_output_and_error_are_no_error(tmp_path):
-    write_files(tmp_path / "a.png")
+    write_files(tmp_path / "ü.png")
     model = make_model(tmp_path / "model.pth")
-    command = f"{sys.executable} -m esrgan inference --device cpu -m {model} {tmp_path / 'a.png'} >&- 2>&- <&-"
-    assert subprocess.run(command, shell=True, check=False).returncode == 0
-    assert (tmp_path / "a_sr.png").exists()
+    command = f"{sys.executable} -m esrgan inference --device cpu -m {model} {tmp_path / 'ü.png'} >&- 2>&- <&-"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert subprocess.run(command, shell=True, check=False, env=os.environ | ascii_only).returncode == 0
+    assert (tmp_path / "ü_sr.png").exists()

@@ -106,7 +106,7 @@ def test_images_that_swap_their_names_are_decoded_again(tmp_path, cache, side):
         assert np.array_equal(low, images.read_pixels(pair.low, 3))
 
 
-def test_other_permissions_do_not_decode_again(tmp_path, cache, decoded):
+def test_other_permissions_neither_decode_again_nor_read_twice(tmp_path, cache, decoded, monkeypatch):
     pairs = write_numbered_pairs(tmp_path, 2)
     first = cache(pairs)
     decoded.clear()
@@ -114,6 +114,10 @@ def test_other_permissions_do_not_decode_again(tmp_path, cache, decoded):
     pairs[0].high.chmod(0o600)
     assert cache(pairs) == first
     assert decoded == []
+    monkeypatch.setattr(cache_module, "_hash_files", lambda pair: pytest.fail(f"{pair.high} is read again"))
+    assert cache(pairs) == first
+    for pair, cached in zip(pairs, first, strict=True):
+        assert np.array_equal(open_pair(cached)[1], load_pair(pair, 4, 3)[1])
 
 
 def test_one_cache_holds_several_scales_and_lr_variants(tmp_path, cache):

@@ -201,11 +201,16 @@ def assert_reports_dead_worker(error, pid):
     assert "--resume auto" in text
 
 
-@pytest.mark.parametrize(("method", "remedy"), [("fork", "lower num_workers"), ("spawn", 'if __name__ == "__main__"')])
-def test_process_that_runs_the_script_again_needs_a_guard(monkeypatch, method, remedy):
+@pytest.mark.parametrize(
+    ("method", "guard"),
+    [("fork", ""), ("spawn", '; if a script of yours trains, put what it runs under `if __name__ == "__main__":`')],
+)
+def test_process_that_may_run_the_script_again_needs_a_guard(monkeypatch, method, guard):
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
-    with pytest.raises(TrainingError, match=remedy):
+    with pytest.raises(TrainingError) as caught:
         patches._check_workers_alive([SimpleNamespace(pid=7, exitcode=1)])
+    remedy = "lower num_workers, then resume with --resume auto"
+    assert str(caught.value) == f"loader process 7: exited too early with code 1; {remedy}{guard}"
 
 
 def test_dead_worker_raises_at_the_next_batch(cached_pairs):

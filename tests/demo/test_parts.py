@@ -7,6 +7,7 @@ from PIL import Image
 from esrgan import Upscaler, images
 from esrgan.demo import parts, views
 from esrgan.demo.uploads import read_upload
+from esrgan.images.image import COLOUR_SPACE, NativeBlock
 from esrgan.inference import upscale_image
 from tests.helpers.models import make_model
 
@@ -40,6 +41,13 @@ def test_part_equals_the_whole_output(tmp_path, shape):
         view, whole = compare(upscaler, tmp_path / "a.png", *position)
         np.testing.assert_allclose(view, whole, atol=1)
         assert (view != whole).mean() < 0.01
+
+
+def test_part_of_a_png_with_a_gamma_equals_the_whole_output(tmp_path):
+    gamma = NativeBlock(COLOUR_SPACE, b"gAMA", (100_000).to_bytes(4, "big"))
+    images.write_image(tmp_path / "a.png", images.ImageData((photograph(30, 20, 3),), native_blocks=(gamma,)))
+    view, whole = compare(Upscaler.from_file(make_model(tmp_path / "model.pth"), "cpu"), tmp_path / "a.png", 0, 0)
+    np.testing.assert_allclose(view, whole, atol=1)
 
 
 @pytest.mark.slow

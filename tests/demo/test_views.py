@@ -9,6 +9,7 @@ from PIL import Image
 
 from esrgan import images
 from esrgan.demo import views
+from esrgan.images.image import COLOUR_SPACE, NativeBlock
 
 
 def save(path, array):
@@ -36,6 +37,16 @@ def test_transparent_images_are_shown_on_white(tmp_path):
     array[0, 0] = 255, 0, 0, 255
     view = views.render(images.read_image(save(tmp_path / "a.png", array)))
     assert [view.getpixel((0, 0)), view.getpixel((1, 1))] == [(255, 0, 0), (255, 255, 255)]
+
+
+def test_gamma_of_a_png_is_applied(tmp_path):
+    array = np.full((2, 2, 4), (0, 128, 255, 128), np.uint8)
+    linear = NativeBlock(COLOUR_SPACE, b"gAMA", (100_000).to_bytes(4, "big"))
+    for channels in (3, 4):
+        data = images.ImageData((array[..., :channels],), native_blocks=(linear,))
+        images.write_image(tmp_path / f"{channels}.png", data)
+        view = views.render(images.read_image(tmp_path / f"{channels}.png"))
+        assert view.getpixel((0, 0)) == ((0, 188, 255) if channels == 3 else (127, 221, 255))
 
 
 def test_part_is_marked_where_it_is():

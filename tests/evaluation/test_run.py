@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def test_outputs_never_differ_only_in_case(photos, model, tmp_path):
     """Windows and macOS would overwrite one with the other."""
     assert run.unique_names(["Net.pth", "a/net.pth", "Bicubic.pth"]) == ["Net", "net-2", "Bicubic-2"]
     options = EvaluationOptions("cpu", out_dir=tmp_path / "out", use_cache=False)
-    with pytest.raises(EsrganError, match=r"differs only in case from .*_Net.png; give the models other names"):
+    with pytest.raises(EsrganError, match="net: differs only in case from Net; give the models other names"):
         esrgan.evaluate({"Net": str(model), "net": str(model)}, [photos], "psnr", options)
     with pytest.raises(EsrganError, match="Bicubic: these names are reserved"):
         esrgan.evaluate({"Bicubic": str(model)}, [photos], "psnr", options)
@@ -222,6 +223,33 @@ def test_versions_of_repositories_are_kept_in_names(photos, model, monkeypatch):
     models = ["hf:ann/x-v1.0", "hf:ann/x-v1.1", "hf:ann/x-v1.1/4x.pth"]
     result = esrgan.evaluate(models, [photos], options=CPU)
     assert list(result.models) == ["x-v1.0", "x-v1.1", "4x"]
+
+
+def test_an_unusable_gpu_is_one_warning_for_all_models(photos, model, gpu_problems, capsys):
+    gpu_problems("it is busy")
+    esrgan.evaluate({"a": str(model), "b": str(model)}, [photos], "psnr", replace(CPU, device="auto"))
+    assert capsys.readouterr().err.count("device cuda: it is busy; looking for another device\n") == 1
+
+
+only_with_case = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="its disks ignore case")
+
+
+@pytest.mark.parametrize(
+    ("ignores_case", "names"),
+    [pytest.param(False, ["A", "a", "a-2"], marks=only_with_case), (True, ["A", "a-2", "a-3"])],
+)
+def test_images_are_renamed_as_the_disk_of_the_outputs_requires(
+    photos, model, tmp_path, monkeypatch, ignores_case, names
+):
+    monkeypatch.setattr("esrgan.paths._is_case_insensitive", lambda folder: ignores_case)
+    pixels = images.read_pixels(next(photos.iterdir()), 3)
+    for name in ("1/A", "2/a", "3/a"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        images.write_pixels(tmp_path / f"in/{name}.png", pixels)
+    options = EvaluationOptions("cpu", out_dir=tmp_path / "out", use_cache=False)
+    (result,) = esrgan.evaluate(model, [tmp_path / "in"], "psnr", options).datasets
+    assert (sorted(result.results), result.errors) == (names, [])
+    assert {path.name for path in tmp_path.glob("out/in/*_bicubic.png")} == {f"{name}_bicubic.png" for name in names}
 
 
 def test_names_are_unique():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ OPTIONS_BEYOND_THE_PAPER: dict[str, Any] = {
         "d_pause_below": 0.688,
     },
 }
+# Its processes are forked from one that has only imported these modules, because PyTorch refuses autograd in a fork of
+# a process whose autograd has threads. They see nothing of what a test has patched, nor later environment variables.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload([__name__, "torch._dynamo", "torch.distributed.launcher.api", "torchvision"])
 TIMING_KEYS = ("time", "steps_per_s", "images_per_s", "data_wait_share")  # these differ between identical runs
 STAGES = {"pretraining": PixelStage, "training": AdversarialStage}
 

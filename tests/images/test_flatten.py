@@ -44,6 +44,24 @@ def test_floats_of_another_range_are_not_placed_on_a_background(colour, alpha):
     assert fit_alpha(image, supports_alpha=False).has_alpha == (alpha > 1)
 
 
+@pytest.mark.parametrize(
+    ("peak", "colours", "hidden", "is_refused"),
+    [(255, 3, 10, True), (255, 3, 90, True), (65535, 1, 0, True), (6, 3, 0, False), (6, 1, 50, False)],
+)
+def test_visible_colours_decide_whether_floats_have_another_range(peak, colours, hidden, is_refused):
+    frame = np.ones((10, 10, colours + 1), np.float32)
+    frame[..., :colours] = np.linspace(0.2 * peak, peak, 100 * colours).reshape(10, 10, colours)
+    frame.reshape(100, -1)[:hidden] = 0  # transparent black
+    frame[9, :5, :colours] = 0  # black
+    image = images.ImageData((frame,))
+    if is_refused:
+        with pytest.raises(ImageError, match=r"a background needs samples from 0 to 1"):
+            fit_alpha(image, supports_alpha=True, background=(255, 255, 255))
+    else:
+        flat = fit_alpha(image, supports_alpha=True, background=(255, 255, 255)).frames[0]
+        np.testing.assert_allclose(flat, np.where(frame[..., -1:] > 0, frame[..., :colours], 1))
+
+
 def test_grey_stays_grey_on_a_grey_background():
     frame = pixels(3, 4, 2)
     frame[0, :, 1] = 0

@@ -38,20 +38,26 @@ def upscaled(path, resolution):
     return set_resolution(replace(image, frames=frames), resolution)
 
 
+def read_places(path):
+    """Return the resolutions that a JPEG states in JFIF, EXIF, Photoshop's resources and XMP."""
+    data, found = path.read_bytes(), read_image(path)
+    start = data.index(b"8BIM" + struct.pack(">H", 1005)) + 12
+    resource = tuple(number >> 16 for number in struct.unpack_from(">I4xI", data, start))
+    numbers = [text.split(b'"')[1].split(b"/") for text in found.xmp.split(b"Resolution=")[1:]]
+    return [found.dpi, read_resolution(found.exif), resource, tuple(int(top) / int(bottom) for top, bottom in numbers)]
+
+
 @pytest.mark.parametrize(
     ("resolution", "x", "y"), [("keep", 300, 150), ("scale", 600, 300), (72, 72, 72), (450.5, 450.5, 450.5)]
 )
 def test_jpeg_states_one_resolution_everywhere(photo, tmp_path, resolution, x, y):
     write_image(tmp_path / "out.jpg", upscaled(photo, resolution))
-    data = (tmp_path / "out.jpg").read_bytes()
-    found = read_image(tmp_path / "out.jpg")
-    assert found.dpi == (round(x), round(y))
-    assert read_resolution(found.exif) == (pytest.approx(x, rel=0.01), pytest.approx(y, rel=0.01))
-    start = data.index(b"8BIM" + struct.pack(">H", 1005)) + 12
-    assert [number >> 16 for number in struct.unpack_from(">I4xI", data, start)] == [int(x), int(y)]
-    numbers = [text.split(b'"')[1] for text in found.xmp.split(b"Resolution=")[1:]]
-    values = [int(top) / int(bottom) for top, bottom in (number.split(b"/") for number in numbers)]
-    assert values == [pytest.approx(x, rel=0.01), pytest.approx(y, rel=0.01)]
+    assert read_places(tmp_path / "out.jpg") == [
+        (round(x), round(y)),
+        pytest.approx((x, y), rel=0.01),
+        (int(x), int(y)),
+        pytest.approx((x, y), rel=0.01),
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg"])
@@ -81,8 +87,9 @@ def test_places_that_contradict_one_another_get_the_resolution_that_is_set(photo
     place = data.index(b"JFIF\0")
     for jfif in (struct.pack(">BHH", 1, 72, 72), struct.pack(">BHH", 0, 1, 1)):
         photo.write_bytes((data[: place + 7] + jfif + data[place + 12 :]).replace(b'"300/1"', b'"096/1"'))
-        test_jpeg_states_one_resolution_everywhere(photo, tmp_path, 600, 600, 600)
-        (tmp_path / "out.jpg").unlink()
+        write_image(tmp_path / "out.jpg", upscaled(photo, 600), overwrite=True)
+        assert read_places(photo) == [(72, 72) if jfif[0] else None, (300, 150), (96, 150), (96, 150)]
+        assert read_places(tmp_path / "out.jpg") == [pytest.approx((600, 600), rel=0.01)] * 4
 
 
 @pytest.mark.parametrize("dpi", [(0.3, 0.3), (70_000, 300)])

@@ -49,16 +49,18 @@ def test_tga_areas_are_named(tmp_path):
     assert "TGA extension area" in images.read_image(tmp_path / "a.tga").notes[0]
 
 
-def test_tga_alpha_of_an_undefined_meaning_is_dropped(tmp_path):
+def test_tga_alpha_is_dropped_if_the_file_calls_it_absent_or_undefined(tmp_path):
     pixels = noise(4)
     to_pillow(pixels).save(tmp_path / "a.tga")
     data = (tmp_path / "a.tga").read_bytes()
-    for attributes, channels in ((1, 3), (2, 4), (3, 4)):
+    for attributes, kind in ((0, "absent"), (1, "undefined"), (2, None), (3, None)):
         area = bytes(494) + bytes([attributes]) + struct.pack("<II", len(data) - 26, 0) + data[-18:]
         (tmp_path / "a.tga").write_bytes(data[:-26] + area)
         image = images.read_image(tmp_path / "a.tga")
-        assert image.frames[0].tolist() == pixels[..., :channels].tolist()
-        assert ("alpha that the file calls undefined not kept" in image.notes) == (channels == 3)
+        assert image.frames[0].tolist() == pixels[..., : 3 if kind else 4].tolist()
+        assert [note for note in image.notes if "alpha" in note] == (
+            [f"alpha that the file calls {kind} not kept"] if kind else []
+        )
 
 
 def test_tga_of_fifteen_bits(tmp_path):

@@ -293,7 +293,8 @@ def test_damaged_labels_of_imagej_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("program", "text"),
     [
-        ("Aperio", "Aperio Image Library v11.2.1\r\n46000x32914 (240x240)|AppMag = 20|MPP = 0.4990"),
+        ("Aperio", "Aperio Image Library v11.2.1\r\n46000x32914 (240x240)|AppMag = 20"),
+        ("Aperio", "Aperio Leica Biosystems GT450 v1.0.1\r\n152855x79623|AppMag = 40|MPP = 0.2627"),
         ("Philips", '<?xml version="1.0"?><DataObject ObjectType="DPUfsImport">DICOM_PIXEL_SPACING</DataObject>'),
     ],
 )
@@ -302,6 +303,14 @@ def test_sizes_of_pixels_that_scanners_describe_are_named(tmp_path, program, tex
     target, notes = upscale(tmp_path / "a.tif")
     assert notes == (f"not kept: description of {program}",)
     assert 270 not in first_tags(target)
+
+
+def test_a_caption_that_begins_like_a_scanner_is_kept(tmp_path):
+    text = "Aperio rose, our garden"
+    tifffile.imwrite(tmp_path / "a.tif", noise(3), photometric="rgb", description=text, **PLAIN)
+    target, notes = upscale(tmp_path / "a.tif")
+    assert notes == ()
+    assert first_tags(target)[270] == text
 
 
 def test_significant_bits_of_another_type_are_left_out_of_ome_xml(tmp_path):

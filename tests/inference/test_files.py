@@ -94,6 +94,20 @@ def test_earlier_outputs_are_recognised_in_every_format(tmp_path):
     assert len([*tmp_path.iterdir()]) > 2 * len(images.SUFFIXES)
 
 
+def test_colours_in_a_pgm_get_the_suffix_ppm(model, tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P6\n2 2\n255\n" + bytes(range(12)))
+    (tmp_path / "b.pgm").write_bytes(b"P5\n2 2\n255\n" + bytes(range(4)))
+    jobs, _ = plan_jobs([tmp_path], tmp_path / "out")
+    assert [job.target.name for job in jobs] == ["a_sr.ppm", "b_sr.pgm"]
+    colours, grey = upscale_files(Upscaler.from_file(model, "cpu"), jobs)
+    assert colours.notes == ("named .ppm, because a .pgm cannot hold colours",)
+    assert (grey.error, grey.notes) == (None, ())
+    ((job,), _) = plan_jobs([tmp_path / "a.pgm"], tmp_path / "c.pgm")  # as asked for
+    assert job.target.name == "c.pgm"
+    jobs, _ = plan_jobs([tmp_path / "b.pgm", tmp_path / f"{'n' * 300}.pgm"], None)
+    assert sorted(job.problem is None for job in jobs) == [False, True]
+
+
 @pytest.mark.parametrize("ending", ["_sr", ""])
 def test_names_may_consist_of_dots(tmp_path, ending):
     names = ("..png", "...png", "._a.png")
@@ -184,10 +198,10 @@ def test_full_names_are_used_only_on_conflict(tmp_path):
 @pytest.mark.parametrize("ignores_case", [False, True])
 def test_names_differing_in_case_conflict_if_disk_ignores_case(tmp_path, monkeypatch, ignores_case):
     monkeypatch.setattr("esrgan.paths._is_case_insensitive", lambda folder: ignores_case)
-    for name in ("1/a.png", "2/A.png", "1/straße.png", "2/strasse.png"):
-        write_files(tmp_path / name)
+    for one, other in (("a", "A"), ("οδος", "ΟΔΟΣ"), ("\N{MICRO SIGN}", "Μ"), ("σ", "ς"), ("straße", "strasse")):
+        write_files(tmp_path / f"1/{one}.png", tmp_path / f"2/{other}.png")
     jobs, _ = plan_jobs([str(tmp_path / "1"), str(tmp_path / "2")], tmp_path / "out")
-    assert [job.conflict is not None for job in jobs] == [ignores_case, False, ignores_case, False]
+    assert [job.conflict is not None for job in jobs] == [ignores_case] * 10
 
 
 def test_encodings_of_an_accent_conflict_if_disk_ignores_them(tmp_path, monkeypatch):

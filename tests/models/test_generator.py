@@ -70,6 +70,12 @@ def test_images_of_any_size_are_upscaled_by_the_scale(scale, unshuffle, channels
         assert high.dtype == torch.float32
 
 
+@pytest.mark.parametrize(("scale", "unshuffle"), UNSHUFFLES)
+def test_an_empty_batch_is_upscaled_to_an_empty_batch(scale, unshuffle):
+    network = RRDBNet(scale, 3, **TINY, pixel_unshuffle=unshuffle)
+    assert network(torch.rand(0, 3, 7, 5)).shape == (0, 3, scale * 7, scale * 5)
+
+
 def expected_output(state, low, *, scale, beta, subpixel, unshuffle):
     """Compute RRDBNet's output without a module, from figure 4 of the paper and the parameter names."""
 

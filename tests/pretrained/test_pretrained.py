@@ -205,9 +205,13 @@ def test_teacher_names_the_photographs_that_it_cannot_use(tmp_path):
     assert done.stdout.split() == ["pairs/hr/a/1-0.png", "pairs/hr/b/1-0.png"]
     assert done.stderr == "error: photos/b/1.png: its crops would have the names of those of photos/b/1.bmp\n"
     (tmp_path / "photos/b/1.bmp").unlink()
+    images.write_pixels(tmp_path / "photos/small.png", original[:3, :40])
     done = subprocess.run([*command, "esrgan-lite", "photos", "rgb"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: photos/b/1.png: expected ")
+    alpha, small = done.stderr.splitlines()
+    assert alpha.startswith("error: photos/b/1.png: expected ")
+    assert small == "error: photos/small.png: expected at least 4×4 pixels, got 40×3; remove it"
+    (tmp_path / "photos/small.png").unlink()
     model = make_model(tmp_path / "rgba.pth", channels=4)
     done = subprocess.run([*command, str(model), "photos", "rgba"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -11,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +27,7 @@ from esrgan.errors import EsrganError, LostProcessError
 from esrgan.models.vgg import torchvision_weights_path
 from esrgan.training import distributed, heartbeat
 from tests.helpers.runs import (
+    FORKSERVER,
     OPTIONS_BEYOND_THE_PAPER,
     after_step,
     comparable_content,
@@ -41,8 +41,6 @@ from tests.helpers.runs import (
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses Linux signals")
 
-# A fork saves the seconds of importing torch, but autograd does not support it on machines with a GPU.
-START_METHOD = "spawn" if torch.cuda.is_available() else "fork"
 Make = Callable[..., dict[str, Any]]
 Act = Callable[[], object]
 
@@ -71,13 +69,20 @@ def exhaust() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def run_rank(rank: int, port: int, folder: Path, arguments: list[str], act: tuple[str, int, Act] | None) -> None:
+def run_rank(
+    rank: int,
+    port: int,
+    folder: Path,
+    arguments: list[str],
+    act: tuple[str, int, Act] | None,
+    environment: Mapping[str, str],
+) -> None:
     """Act as one of two processes started by torchrun, on a machine that has only its own folder."""
     log = (folder / "output").open("w", encoding="utf-8", buffering=1)
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)
     sys.stdout = sys.stderr = log
-    os.environ |= rank_environment(rank, port)
+    os.environ |= environment | rank_environment(rank, port)
     os.environ["ESRGAN_DATA"] = str(folder / "data")
     os.chdir(folder)
     heartbeat.TIMEOUT_S, heartbeat.GRACE_PERIOD_S = 3.0, 1.0
@@ -97,12 +102,12 @@ def run_ranks(
         acts: (stage, step, function to call after it) for each process.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # like torchrun's, outlives the processes
-    context = multiprocessing.get_context(START_METHOD)
     processes = []
     for rank, folder in enumerate(folders):
         own = arguments[rank] if isinstance(arguments[rank], list) else arguments
         act = acts[rank] if acts else None
-        processes.append(context.Process(target=run_rank, args=(rank, store.port, folder, own, act)))
+        arguments_of_rank = (rank, store.port, folder, own, act, dict(os.environ))
+        processes.append(FORKSERVER.Process(target=run_rank, args=arguments_of_rank))
     try:
         for process in processes:
             process.start()
@@ -312,17 +317,23 @@ def test_machines_with_different_images_or_configurations_are_reported(
     folders = make_machines()
     write_images(folders[1] / "data/Set5/GTmod12", 6, (48, 48))
     commands = [[write_config(seed=seed), *COMMAND] for seed in (3, 4)]
-    results = run_ranks(folders, commands)
-    assert [each.code for each in results] == [2, 2]
     host = socket.gethostname()
-    expected = (
-        f"error: {host}: expected the same settings and images as process 0 on {host}, "
-        f"got pretraining train images.0.png: 44×40 px → 48×48 px"
-    )
-    for each in results:
-        last = each.output.splitlines()[-1]
-        assert last.startswith(expected)
-        assert last.endswith("more; use the same configuration, options, images and VGG weights on all machines")
+    for own, start, end in (
+        (commands, "settings as process 0 on {host}, got seed: 3 → 4", "same configuration, options and VGG weights"),
+        (
+            commands[0],
+            "images as process 0 on {host}, got pretraining train images.0.png: 44×40 px → 48×48 px",
+            "more; use the same images",
+        ),
+    ):
+        results = run_ranks(folders, own)
+        assert [each.code for each in results] == [2, 2]
+        for each in results:
+            last = each.output.splitlines()[-1]
+            assert last.startswith(f"error: {host}: expected the same {start.format(host=host)}")
+            assert last.endswith(f"{end} on all machines")
+        # Only images are compared after they are decoded.
+        assert (folders[0] / "data/cache").exists() == (own is not commands)
     assert not (folders[0] / "out").exists()
 
 
@@ -366,10 +377,12 @@ def test_machines_with_different_vgg_weights_are_reported(
 def test_processes_must_divide_the_batch_evenly(
     make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
 ) -> None:
-    results = run_ranks(make_machines(), [write_config(batch_size=3), *COMMAND])
+    folders = make_machines()
+    results = run_ranks(folders, [write_config(batch_size=3), *COMMAND])
     assert [each.code for each in results] == [2, 2]
     expected = "batch_size: expected a multiple of the number of processes (2) × accumulation (1), got 3"
     assert expected in results[0].output
+    assert not (folders[0] / "data/cache").exists()  # no image was decoded
 
 
 def run_restarted_rank(folder: Path, arguments: list[str]) -> None:
@@ -381,7 +394,7 @@ def run_restarted_rank(folder: Path, arguments: list[str]) -> None:
     own.mkdir()
     (own / "data").symlink_to(folder / "data")
     (own / "out").symlink_to(folder / "out")
-    run_rank(rank, port, own, arguments, acts[attempt])
+    run_rank(rank, port, own, arguments, acts[attempt], {})
 
 
 @pytest.mark.slow
@@ -392,7 +405,7 @@ def test_torchrun_restarts_a_run_that_lost_a_process(
     (folder / "out").mkdir()
     # The same as torchrun --standalone --nproc-per-node 2 --max-restarts 2, without starting new interpreters.
     how = LaunchConfig(
-        1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=2, start_method=START_METHOD
+        1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=2, start_method="forkserver"
     )
     elastic_launch(how, run_restarted_rank)(folder, [write_config(accumulation=2), *COMMAND, "--resume", "auto"])
     for attempt in range(2):

@@ -31,8 +31,7 @@ from esrgan.training.checkpoint import STAGE_LABELS, STAGES
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.meter import Meter
 from esrgan.weights import load_file
-from tests.faults import FORK
-from tests.helpers.runs import TIMING_KEYS, records_by_step, run
+from tests.helpers.runs import FORKSERVER, TIMING_KEYS, records_by_step, run
 
 pytestmark = pytest.mark.usefixtures("foreground_signals")
 
@@ -437,8 +436,8 @@ def test_two_processes_cannot_train_the_same_run(tiny_config: Make, tmp_path: Pa
     options = {"stage": "pretraining", "run_name": "mine", "max_steps": 1}
     run(tiny_config(), tmp_path, **options)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    ours, theirs = FORK.Pipe()
-    other = FORK.Process(target=hold_lock, args=(tmp_path / "logs/mine/.lock", theirs))
+    ours, theirs = FORKSERVER.Pipe()
+    other = FORKSERVER.Process(target=hold_lock, args=(tmp_path / "logs/mine/.lock", theirs))
     other.start()
     try:
         assert ours.recv() == "held"

@@ -768,13 +768,13 @@ def test_a_finished_stage_is_never_begun_again(reference_run: Path, tiny_config:
     before = {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()}
     changed = tiny_config(training={"g_lr": 1e-2})
     for config in (changed, tiny_config(pretraining={"num_steps": 8})):
-        with pytest.raises(WeightsError, match="this run would begin training again and replace its files"):
+        with pytest.raises(WeightsError, match="this run would start training over and replace its files"):
             run(config, out_dir, load_checkpoint=pretraining)
     assert {path: path.read_bytes() for path in out_dir.rglob("*") if path.is_file()} == before
     (gan,) = out_dir.glob("*_ESRGAN_x4_checkpoint.pth")
     gan.unlink()
     for stage in ("all", "training"):
-        with pytest.raises(WeightsError, match=r"_RRDB_ESRGAN_x4\.pth: this run would begin training again"):
+        with pytest.raises(WeightsError, match=r"_RRDB_ESRGAN_x4\.pth: this run would start training over"):
             run(tiny_config(), out_dir, resume=True, stage=stage)
     assert run(changed, out_dir, load_checkpoint=pretraining, run_name="other", max_steps=1) is True
     assert all(path.read_bytes() == content for path, content in before.items() if path != gan)

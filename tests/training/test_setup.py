@@ -15,9 +15,9 @@ import torch
 
 from esrgan.config import Config
 from esrgan.config.cross_checks import smallest_gan_image
-from esrgan.errors import DatasetError, EsrganError, Problem
+from esrgan.errors import EsrganError, Problem
 from esrgan.losses import ContentLoss
-from esrgan.training import TrainOptions, distributed, train
+from esrgan.training import TrainOptions, distributed, inputs, train
 from esrgan.training.inputs import find_images
 from esrgan.training.options import check_options
 from esrgan.training.setup import make_autocast, make_networks, make_stage
@@ -183,10 +183,9 @@ def test_all_problems_are_reported_before_anything_is_written(
     tiny_config: Make, write_images: Callable[..., Path], no_vgg_weights: Path, tmp_path: Path
 ) -> None:
     pair = {"hr": str(write_images(tmp_path / "hr", 2)), "lr": str(write_images(tmp_path / "lr", 1, (11, 10)))}
-    small = str(write_images(tmp_path / "small", 1, (18, 18)))
     config = tiny_config(
         cache_dir=str(tmp_path / "cache"),
-        pretraining={"train_datasets": ["nowhere", "set5"], "val_datasets": [small]},
+        pretraining={"train_datasets": ["nowhere", "set5"]},
         training={"train_datasets": [pair, "nowhere"], "val_datasets": ["elsewhere"]},
         perceptual_loss={"weights": None},
         data_root=str(tmp_path / "data"),
@@ -194,13 +193,43 @@ def test_all_problems_are_reported_before_anything_is_written(
     with pytest.raises(EsrganError) as caught:
         run(config, tmp_path / "out")
     text = str(caught.value)
-    assert len(caught.value.problems) == 6
+    assert len(caught.value.problems) == 5
     assert text.count("dataset nowhere") == 1  # although both stages use it
-    for part in ("dataset set5", "small/0.png: expected at least", "1.png", "dataset elsewhere"):
+    for part in ("dataset set5", "1.png", "dataset elsewhere"):
         assert part in text, part
     assert "the ImageNet weights of vgg11" in text
     assert "perceptual_loss.weights" in text
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"training": {"train_datasets": ["nowhere"]}}, {}, "dataset nowhere"),
+        ({"training": {"num_steps": None, "num_epoch": 1, "warmup_steps": 9}}, {}, "training.warmup_steps: expected"),
+        ({"perceptual_loss": {"weights": "no.pth"}}, {}, "no.pth"),
+        ({}, {"run_name": "taken"}, "already has a run named taken"),
+        ({}, {"run_name": "a/b"}, "run name 'a/b': expected a part of a file name"),
+        ({}, {"run_name": "file"}, "file: expected a folder, got a file"),
+        ({"seed": 4}, {"run_name": "taken", "resume": True}, "has the seed 3 instead of 4"),
+        ({"logging": {"wandb": "offline", "wandb_project": "a/b"}}, {}, "wandb"),
+    ],
+)
+def test_what_is_wrong_without_the_images_is_reported_before_they_are_decoded(
+    tiny_config: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    run(tiny_config(), tmp_path / "out", stage="pretraining", max_steps=1, run_name="taken")
+    (tmp_path / "out/logs/file").touch()
+    monkeypatch.setattr(inputs, "cache_pairs", lambda *_, **__: pytest.fail("images were decoded"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(EsrganError, match=re.escape(message)):
+        run(tiny_config(**changes), tmp_path / "out", **options)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(("stage", "count"), [("pretraining", 1), ("training", 2), ("all", 3)])
@@ -303,17 +332,18 @@ def test_image_problems_have_a_place_and_a_remedy(
     tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path
 ) -> None:
     transparent = write_images(tmp_path / "transparent", 1, channels=4)
+    small = write_images(tmp_path / "small", 1, (18, 18))
     (tmp_path / "empty").mkdir()
-    config = tiny_config(
-        cache_dir=str(tmp_path / "cache"),
-        pretraining={"train_datasets": [str(transparent)], "val_datasets": [str(tmp_path / "empty")]},
-    )
-    with pytest.raises(EsrganError) as caught:
-        run(config, tmp_path / "out", stage="pretraining")
-    assert not isinstance(caught.value, DatasetError) or caught.value.problems
-    places = [problem.place for problem in caught.value.problems if isinstance(problem, Problem)]
-    assert places == [str(transparent / "0.png"), f"dataset {tmp_path / 'empty'}"]
-    assert all(problem.remedy for problem in caught.value.problems)
+    for folder, expected in (
+        (small, [str(transparent / "0.png"), str(small / "0.png")]),
+        (tmp_path / "empty", [f"dataset {tmp_path / 'empty'}"]),
+    ):
+        stage = {"train_datasets": [str(transparent)], "val_datasets": [str(folder)]}
+        with pytest.raises(EsrganError) as caught:
+            run(tiny_config(cache_dir=str(tmp_path / "cache"), pretraining=stage), tmp_path / "out")
+        problems = [problem for problem in caught.value.problems if isinstance(problem, Problem)]
+        assert [problem.place for problem in problems] == expected
+        assert all(problem.remedy for problem in problems)
 
 
 def test_the_requested_minimum_size_suffices(

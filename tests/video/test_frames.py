@@ -10,12 +10,7 @@ import torch
 
 from esrgan import Upscaler, upscale_video
 from esrgan.video import colour, pipeline, upscale
-from tests.helpers.video import (
-    colours,
-    make,
-    pictures,
-    write_video,
-)
+from tests.helpers.video import colours, make, pictures, write_video
 
 
 @pytest.mark.usefixtures("overlap")

@@ -197,13 +197,83 @@ COMPACT = {f"net.{name[4:]}": value for name, value in SMALL.items()}
 
 
 @pytest.mark.parametrize("prefix", ["netG", "net_g", "generator", "model", "gen_net"])
-def test_what_trainers_save_beside_a_generator_is_left_out(tmp_path, prefix):
+def test_what_trainers_save_beside_a_generator_is_left_out(tmp_path, capsys, prefix):
     raw = random_state(tiny_architecture())
-    names = ["netD1.0", "D1", "net_d2.a", "critD.0", "netF.features.0", "features.0", "style.net.0", "fid.inception.a"]
-    names += ["metrics.fid.a", "netE.0", "loss.vgg.0", "optimizer.a", "discriminator.main.0"]
+    names = [
+        "netD1.0",
+        "D1",
+        "net_d2.a",
+        "critD.0",
+        "netF.features.0",
+        "netE.0",
+        "D_A.0",
+        "dnet.0",
+        "vggloss.0",
+        "per.0",
+    ]
+    names += ["metrics.fid.a", "loss.vgg.0", "optimizer.a", "discriminator.main.0", "fid.inception.a", "LPIPS.0"]
+    names += ["style_loss.vgg.0", "patch_discriminator.0", "contentCriterion.0", "module.net_d.0", "vgg19.0"]
     others = layers(**dict.fromkeys(names, (3, 3)))
-    torch.save({f"{prefix}.{name}": value for name, value in raw.items()} | others, tmp_path / "a.pth")
+    state = {f"{prefix}.{name}": value for name, value in raw.items()} | others
+    torch.save(state, tmp_path / "a.pth")
     assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
+    assert not capsys.readouterr().err
+    unsure = [
+        "feature_extractor.0",
+        "features.0",
+        "module.inception.0",
+        "optimizer_g.0",
+        "net_d_iter.0",
+        "vgg_fusion.0",
+    ]
+    torch.save(state | layers(**dict.fromkeys(unsure, (3, 3))), tmp_path / "a.pth")
+    assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
+    listed = "feature_extractor.*, features.*, module.inception.*, optimizer_g.*, net_d_iter.* and 1 more"
+    assert capsys.readouterr().err == f"{tmp_path / 'a.pth'}: the generator is {prefix}.*; ignored {listed}\n"
+
+
+@pytest.mark.parametrize("prefix", ["netG", "g", "gen", "generator", "params"])
+def test_unknown_parts_beside_a_named_generator_are_logged(tmp_path, capsys, prefix):
+    raw = random_state(tiny_architecture())
+    others = layers(**{"flow.0": (3, 3), "flow.1": (3, 3), "style.net.0": (3, 3), "vgg.0": (3, 3)})
+    names = (prefix, f"{prefix}_ema")
+    torch.save({f"{each}.{name}": raw[name] for each in names for name in raw} | others, tmp_path / "a.pth")
+    assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
+    line = f"{tmp_path / 'a.pth'}: the generator is {prefix}_ema.*; ignored flow.*, style.*\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("feature_fusion", "feature_extraction", "context_net", "contextual_attention", "style_mlp", "content_head"),
+        *("degradation_encoder", "identity_branch", "resnet_tail", "clip_adapter", "e", "f", "advanced", "kidney"),
+        *("fidelity", "eclipse", "discretize", "glossy", "performer", "dense"),
+    ],
+)
+def test_parts_named_similarly_to_companions_are_not_lost(tmp_path, part):
+    torch.save(GENERATOR | layers(**{f"{part}.0": (3, 3)}), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=f"a larger network: {part}.0.weight is outside its part RRDB"):
+        load_generator(tmp_path / "a.pth")
+
+
+def test_averaged_weights_are_preferred_only_if_every_network_has_them(tmp_path):
+    small = random_state(tiny_architecture())
+    large, averaged = (random_state(tiny_architecture(rrdb_channels=8), seed) for seed in (0, 1))
+
+    def load(*, nested, **networks):
+        flat = {f"{key}.{name}": value for key, each in networks.items() for name, value in each.items()}
+        torch.save(networks if nested else flat, tmp_path / "a.pth")
+        return load_generator(tmp_path / "a.pth").state["conv_first.weight"]
+
+    for nested in (False, True):
+        with pytest.raises(WeightsError, match="expected one generator, got 2"):
+            load(nested=nested, student=small, netT=large, netT_ema=averaged)
+        assert torch.equal(load(nested=nested, netT=large, netT_ema=averaged), averaged["conv_first.weight"])
+        assert torch.equal(load(nested=nested, netT=small, netT_ema=averaged), small["conv_first.weight"])
+        assert torch.equal(load(nested=nested, netT_ema=averaged), averaged["conv_first.weight"])
+        found = load(nested=nested, netT=large, other_ema=small, netT_ema=averaged)
+        assert torch.equal(found, averaged["conv_first.weight"])
 
 
 def test_wrapped_and_plain_names_of_one_file_are_two_networks(tmp_path):
@@ -224,6 +294,7 @@ def test_wrapped_and_plain_names_of_one_file_are_two_networks(tmp_path):
         ),
         (COMPACT | layers(**{"post.0": (3, 3)}), r"a larger network: post.0.weight is outside its part net\."),
         (SMALL | layers(head=(8, 3), tail=(3, 8)), "a larger network: head.weight"),
+        (COMPACT | {"post.gamma": torch.ones(8)}, r"a larger network: post.gamma is outside its part net\."),
         (layers(**EDSR_ENDS, **EDSR_BLOCKS[0]), "got EDSR; only"),
         (layers(**EDSR_ENDS, **EDSR_BLOCKS[0], **EDSR_BLOCKS[1]), "got EDSR; only"),
         (
@@ -243,7 +314,8 @@ def test_a_part_of_a_larger_network_is_not_taken_for_a_generator(tmp_path, state
 )
 def test_what_trainers_save_with_a_generator_is_ignored(tmp_path, name):
     for network in (GENERATOR, COMPACT):
-        torch.save({**network, **layers(**{name: (3, 3)}), "usm.kernel": torch.ones(9)}, tmp_path / "a.pth")
+        settings = {"usm.kernel": torch.ones(9), "average.beta": torch.tensor(0.999)}
+        torch.save({**network, **layers(**{name: (3, 3)}), **settings}, tmp_path / "a.pth")
         assert len(load_generator(tmp_path / "a.pth").state) == len(network)
 
 

@@ -234,6 +234,8 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path):
 def test_web_addresses_are_explained():
     for address, remedy in {
         "https://huggingface.co/o/n/resolve/main/x/4x.pth?download=true": "pass hf:o/n@main/x/4x.pth",
+        "https://huggingface.co/o/n/blob/refs%2Fpr%2F1/a%20b.pth#x": "pass 'hf:o/n@refs%2Fpr%2F1/a b.pth'",
+        "https://huggingface.co/o/n/resolve/main/pytorch_model.bin": "download it, and pass the file",
         "http://example.org/4x.pth": "download it, and pass the file",
     }.items():
         assert error_text(Path(address)) == f"expected a weight file, got a web address; {remedy}"
