@@ -103,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
     is_default = not args.model_path
     args.model_path = args.model_path or [DEFAULT_VIDEO_MODEL]
     names = upscaling_options.name_models(args)
-    options = VideoOptions(**{option.name: getattr(args, option.name) for option in fields(VideoOptions)})
     source = Path(args.video)
     if args.video == "-" and pipe is None:
         raise EsrganError("-: input from a pipe cannot be resumed; add -o - to write to a pipe")
@@ -111,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         raise EsrganError("-o -: a pipe gets frames that are not encoded; leave out --codec and --crf")
     if None not in (args.start, args.end) and args.start >= args.end:
         raise EsrganError("--end: expected a time after --start; check both")
+    options = VideoOptions(**{option.name: getattr(args, option.name) for option in fields(VideoOptions)})
     if args.video != "-":
         check_is_video(source)
     if pipe is None:

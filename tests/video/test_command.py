@@ -125,6 +125,11 @@ def test_options_out_of_range_are_refused(name, value):
         VideoOptions(**{name: value})
 
 
+def test_the_command_names_its_options_if_the_end_is_not_after_the_start(tmp_path, capsys):
+    assert run(video_command, tmp_path / "a.mkv", "--start", "5", "--end", "5") == 2
+    assert capsys.readouterr().err == "error: --end: expected a time after --start; check both\n"
+
+
 @pytest.mark.parametrize("end", [3, 5])
 def test_an_end_that_is_not_after_the_start_is_refused(end):
     with pytest.raises(ValueError, match=f"end: expected a time after start 5, got {end}"):
