@@ -14,6 +14,7 @@ from esrgan.video.upscale import VideoJob, VideoOptions
 from esrgan.weights import GeneratorFile
 
 _POLL_S = 1.0
+_MAX_RESTARTS = 100  # of a worker; a segment that makes every GPU fail would be repeated for ever
 
 
 def upscale_on_cluster(
@@ -46,7 +47,7 @@ def upscale_on_cluster(
     import ray
 
     source, target = (Path(os.path.abspath(path)) for path in (job.video.path, job.target))  # noqa: PTH100  keeps links
-    task = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=-1)(_upscale_share)
+    task = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=_MAX_RESTARTS)(_upscale_share)
     shared = ray.put(models)
     waiting = [
         task.remote(shared, precision, upscaling, source, target, job.options, number, workers)
