@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from esrgan.console import accept_any_text
+from esrgan.errors import EsrganError
 from esrgan.text import did_you_mean
 
 COMMANDS = {
@@ -70,25 +70,27 @@ def make_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command named by the first argument and return its exit code; without arguments, print the help."""
-    accept_any_text()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = ALIASES.get(arguments[0], arguments[0]) if arguments else "--help"
-    if name not in (*COMMANDS, "-h", "--help", "--version"):
-        print(f"error: {name}: {_explain_unknown(name)}", file=sys.stderr)
-        return 2
     try:
         from esrgan.cli import process
 
         if name in COMMANDS:
             return process.run(importlib.import_module(f"esrgan.cli.{name}"), arguments[1:])
-        return process.catch_errors(lambda: _show_help(arguments))
+        return process.catch_errors(lambda: _show_help(name, arguments))
     except KeyboardInterrupt:  # while the command itself was imported
         print("interrupted", file=sys.stderr)
         return 130
 
 
-def _show_help(arguments: Sequence[str]) -> int:
-    """Do what ``--help`` or ``--version`` asks for; without arguments, print the help."""
+def _show_help(name: str, arguments: Sequence[str]) -> int:
+    """Do what ``--help`` or ``--version`` asks for; without arguments, print the help.
+
+    Raises:
+        EsrganError: If the first argument, ``name``, is something else.
+    """
+    if name not in ("-h", "--help", "--version"):
+        raise EsrganError(f"{name}: {_explain_unknown(name)}")
     parser = make_parser()
     if arguments:
         parser.parse_args(arguments)  # exits

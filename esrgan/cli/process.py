@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, TextIO, cast
 
 from esrgan.cli import spinning
-from esrgan.console import OutputError, StandardOutput, show_messages
+from esrgan.console import OutputError, StandardOutput, accept_any_text, show_messages
 from esrgan.errors import EsrganError, TrainingError
 from esrgan.extras import describe_import_error
 from esrgan.text import describe_error
@@ -109,8 +109,8 @@ def _open_closed_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(number, True)
     os.close(number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False, errors="backslashreplace")
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False, errors="backslashreplace")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def run(command: ModuleType, argv: Sequence[str]) -> int:
@@ -147,6 +147,7 @@ def catch_errors(work: Callable[[], int]) -> int:
         Ctrl-C, SIGTERM, SIGHUP, which a closed terminal sends, or SIGUSR1, which Slurm can send before its time limit.
     """
     _open_closed_streams()
+    accept_any_text()
     try:
         with redirect_stdout(cast("TextIO", StandardOutput(sys.stdout))):
             try:
