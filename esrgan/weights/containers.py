@@ -11,7 +11,7 @@ import tarfile
 import urllib.parse
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import torch
@@ -24,7 +24,7 @@ from esrgan.text import did_you_mean, one_line
 from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import ncnn
 from esrgan.weights.architecture import MAX_INFLATION
-from esrgan.weights.dialects import AVERAGED, has_generator, prefer_averaged
+from esrgan.weights.dialects import AVERAGED, log_raw, prefer_averaged, select_generators
 from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
@@ -33,7 +33,7 @@ STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other 
 # What torch.compile, FSDP and activation checkpointing add to the names of the modules that they wrap.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 MAX_DEPTH = 6  # of dictionaries in one another
-_Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path
+_Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path, and one for the prefix
 
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 ZIP_FOLDER = 0x10  # the attribute of a folder; PyTorch returns uninitialised memory as the content of one
@@ -100,28 +100,41 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     return state
 
 
+class _Found(NamedTuple):
+    """A generator: the dictionary that contains its tensors, and their prefix with that dictionary's path."""
+
+    rank: _Rank
+    path: str
+    content: dict[str, Any]
+    prefix: str
+    layers: dict[str, Tensor]
+
+
 def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | None:
     """Return the dictionary with the tensors of the generator to use, or None if there is no generator."""
-    found: list[tuple[_Rank, str, dict[str, Any]]] = []
+    found: list[_Found] = []
     waiting: list[tuple[_Rank, str, dict[str, Any]]] = [((), "", content)]
     seen = set()
     for rank, path, value in waiting:  # which grows
         if id(value) in seen or len(rank) > MAX_DEPTH:  # a dictionary may contain itself
             continue
         seen.add(id(value))
-        if has_generator(_select_tensors(value)):
-            found.append(((*rank, (True, -1)), path, value))
+        for prefix, layers in select_generators(_select_tensors(value)).items():
+            full = f"{path}.{prefix}".lstrip(".")
+            found.append(_Found((*rank, (AVERAGED.search(prefix) is None, -1)), path, value, full, layers))
         inner = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
         waiting += [((*rank, _rank(key)), f"{path}.{key}".lstrip("."), each) for key, each in inner]
-    first = min((rank for rank, _, _ in found if _is_raw(rank)), default=None)
+    first = min((each.rank for each in found if _is_raw(each.rank)), default=None)
     # The key decides on the network, before its averaged weights are preferred.
-    networks = {path: (rank, value) for rank, path, value in found if rank == first or not _is_raw(rank)}
-    tensors = {path: _select_tensors(value) for path, (_, value) in networks.items()}
-    preferred = prefer_averaged(tensors, {path for path, (rank, _) in networks.items() if not _is_raw(rank)})
-    best = min((networks[path][0] for path in preferred), default=None)
-    chosen = {path: networks[path][1] for path in preferred if networks[path][0] == best}
+    networks = [each for each in found if each.rank == first or not _is_raw(each.rank)]
+    preferred = [networks[position] for position in prefer_averaged([(each.prefix, each.layers) for each in networks])]
+    best = min((each.rank for each in preferred), default=())
+    chosen = {each.path: each.content for each in preferred if each.rank == best}
     if len(chosen) > 1:
         raise WeightsError(f"{place}: expected one generator, got {describe_sets(chosen)}")
+    ignored = [each.prefix.removesuffix(".") for each in networks if each.path not in chosen]
+    if ignored and _is_raw(best):  # the averaged ones do not fit
+        log_raw(place, ignored)
     return next(iter(chosen.values()), None)
 
 

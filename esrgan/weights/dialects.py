@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,8 +22,6 @@ from esrgan.text import one_line
 from esrgan.weights.architecture import StateDict, is_compact
 from esrgan.weights.unsupported import NORMALISED, find_known_network, guess_architecture
 
-_Key = TypeVar("_Key")
-
 DENSE_LAYER = "body.{i}.rdb{j}.conv{k}"
 PLUS_LAYER = "body.{i}.rdb{j}.conv1x1"  # of ESRGAN+
 TAIL_LAYER = "tail.{t}"  # a layer after the trunk, which can be named only once all of them are known
@@ -34,17 +31,34 @@ _NEGATIONS = "".join(f"(?<!{word}[._-])" for word in ("non", "no", "not", "witho
 AVERAGED = re.compile(  # in the keys of averaged weights
     rf"{_NEGATIONS}(?:(?<![a-z])(?:model|netg?|generator)?ema(?![a-z])|EMA|Ema(?![a-z])|(?<![a-z])ema(?:model|net))"
 )
-# Prefixes of a generator that is a network of its own, whatever a trainer saves beside it.
-_OF_ITS_OWN = re.compile(r"(?i)(?:^|[._])(?:net_?g|model_?g|generator|gen|g|params)(?:_?ema)?\.$")
-# The first names of what trainers save with a generator and its output does not depend on, in words joined by "_".
-# "vgg" and "gan_loss" are certain; "vgg_fusion" and "features" could be parts of a larger network.
-_COMPANION = (
-    "(?:^|_)(?:discriminators?|disc?|critics?|d_?net|gan|adv|adversarial|loss|losses|criterions?|crit?|percep|perceptual"
-    "|optim|optimi[sz]ers?|metrics?|vgg|lpips|dists|dino|arcface|fid|kid|niqe|musiq)(?:loss|net)?"
-    "|^(?:crit_?|net_?|model_?)[def]|^d(?:_[ab])?"
+# The end of the prefix of a generator that is a whole network, whatever a trainer saves with it.
+_STANDALONE_PREFIX = re.compile(r"(?i)(?:^|[._])(?:net_?g|model_?g|generator|gen|g|params)(?:_?ema)?\.(?:module\.)*$")
+# Names of what trainers save with a generator and its output does not depend on, in words joined by "_". Those of
+# _COMPANIONS are certain, also with the suffixes; others that begin with them, such as "vgg_fusion", and those of
+# _LIKELY could be parts of a larger network.
+_COMPANIONS = "|".join(
+    (
+        r"(?:.+_)?(?:discriminators?|disc?|critics?|patch_?gan)",
+        r"(?:unet_|patch_)?(?:d|(?:crit|net|model)_?[def])",
+        r"(?:.+_)?(?:gan|dino)?loss(?:es)?",
+        r"(?:.+_)?(?:criterions?|crit?|percep|perceptual|adv|adversarial)|per",
+        r"(?:cri|criterion)_.+",
+        r"(?:.+_)?(?:metrics?|lpips|dists|fid|kid|niqe|musiq|topiq|clip_?iqa|clip_score)",
+        r"(?:.+_)?(?:vgg|arcface)",
+        r"(?:.+_)?(?:optim|optimi[sz]ers?)",
+    )
 )
-_CERTAIN_COMPANION = re.compile(rf"(?:{_COMPANION}|^per)$")
-_LIKELY_COMPANION = re.compile(rf"(?:{_COMPANION})_|^(?:features|feature_extractors?|inception)$")
+_SUFFIXES = r"(?:_?(?:loss|net|network)|_(?:ema|a|b|unet|fn|weights?|pix|score)){,3}"
+_LIKELY = "|".join(
+    (
+        r"(?:.+_)?(?:gan|dino_?v?)(?:_.+)?",
+        r"d\d+",  # discriminators of several scales, or the levels of a decoder
+        r"features|feat(?:ure)?_(?:extractors?|net)|inception",
+        r"degradations?|jpeger|usm_sharpener|sobel",
+    )
+)
+_CERTAIN_COMPANION = re.compile(rf"(?:{_COMPANIONS}){_SUFFIXES}")
+_LIKELY_COMPANION = re.compile(rf"(?:{_COMPANIONS}){_SUFFIXES}_.+|{_LIKELY}")
 _MAX_IGNORED = 5  # parts that a message lists
 NUMBER_REGEX = "(0|[1-9][0-9]{0,3})"  # a file that claims more than 9999 blocks is an attack, not a network
 
@@ -183,20 +197,23 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     found = _find_generators(state)
     if not found:
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
-    uncertain = _check_independent(state, found, place)
-    chosen = _prefer_averaged(state, found)
+    ignored = _check_independent(state, found, place)
+    keys = list(found)
+    networks = [(prefix, _select_layers(state, prefix)) for prefix, _ in keys]
+    chosen = {keys[position]: found[keys[position]] for position in prefer_averaged(networks)}
     if any(re.search(NORMALISED, name) for name in state if name.startswith(tuple(prefix for prefix, _ in chosen))):
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
     if len(chosen) > 1:
         prefixes = ", ".join(one_line(f"{prefix or 'no prefix'} ({label})") for prefix, label in list(chosen)[:3])
         raise WeightsError(f"{place}: expected one generator, got {len(chosen)}: {prefixes}; save only one of them")
     ((prefix, label), dialect) = next(iter(chosen.items()))
-    if uncertain:
-        parts = [*dict.fromkeys(f"{_first_part(name)}.*" for name in uncertain)]
-        more = f" and {len(parts) - _MAX_IGNORED} more" if len(parts) > _MAX_IGNORED else ""
-        listed = one_line(", ".join(parts[:_MAX_IGNORED]))
-        log.warning("%s: the generator is %s*; ignored %s%s", place, one_line(prefix), listed, more)
     theirs = _select_layers(state, prefix)
+    ignored += [
+        each.removesuffix(".")
+        for each, layers in networks
+        if each != prefix and (AVERAGED.search(each) or not _shapes(layers) <= _shapes(theirs))
+    ]
+    _log_ignored(place, prefix, ignored)
     if dialect is None:
         return theirs, label
     names = [dialect.to_basicsr(name) for name in theirs]
@@ -213,55 +230,96 @@ def _check_independent(state: StateDict, found: _Found, place: str) -> list[str]
     """Check that the generators are no parts of a larger network, whose other layers would be lost.
 
     Returns:
-        The names of the other tensors of which it is not certain that no output depends on them.
+        The other parts of the file of which it is not certain that no output depends on them.
     """
     prefixes = tuple(prefix for prefix, _ in found)
-    rest = {name: value for name, value in state.items() if not _CERTAIN_COMPANION.search(_first_words(name))}
-    uncertain = [name for name, value in rest.items() if _is_parameter(name, value) and not name.startswith(prefixes)]
-    others = [name for name in uncertain if not _LIKELY_COMPANION.search(_first_words(name))]
-    if others and not any(_OF_ITS_OWN.search(prefix) for prefix in prefixes):
+    wrappers = {prefix[: dot.end()] for prefix in prefixes for dot in re.finditer(r"\.", prefix)}
+    parts = {name: _part_outside(name, wrappers) for name in state}
+    rest = [name for name, part in parts.items() if not _CERTAIN_COMPANION.fullmatch(_last_words(part))]
+    rest_outside = [name for name in rest if not name.startswith(prefixes)]
+    uncertain = [name for name in rest_outside if _is_parameter(name, state[name])]
+    others = [name for name in uncertain if not _LIKELY_COMPANION.fullmatch(_last_words(parts[name]))]
+    if others and not any(_STANDALONE_PREFIX.search(prefix) for prefix in prefixes):
         got = find_known_network(rest) or (
             f"a larger network: {one_line(others[0])} is outside its part {one_line(prefixes[0])}* that resembles one; "
             "if that part is a generator of its own, save only its state_dict"
         )
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {got}")
-    return uncertain
+    # Some trainers name averaged weights without dots, such as model_ema.conv_firstweight.
+    averaged = [name for name in rest_outside if AVERAGED.search(parts[name].rpartition(".")[2])]
+    uncertain += [name for name in averaged if state[name].ndim > 1]
+    return [*dict.fromkeys(parts[name] for name in uncertain)]
 
 
 def _is_parameter(name: str, value: Tensor) -> bool:
-    """Return whether a tensor is a layer's, as far as its name says; a number may be a setting, such as an EMA's."""
+    """Return whether the name looks like a layer's parameter; a number may be a setting, such as an EMA's."""
     return name.endswith((".weight", ".bias")) or (name.endswith((".alpha", ".beta", ".gamma")) and value.ndim > 0)
 
 
-def _first_words(name: str) -> str:
-    """Return the words of the first part of a tensor's name, such as "net_d" of ``model.netD1.conv0.weight``."""
-    first = _first_part(name).rpartition(".")[2]
-    return "_".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", first)).lower()
-
-
-def _first_part(name: str) -> str:
-    """Return the beginning of a tensor's name up to the first part that says something, such as ``model.netD1``."""
-    return re.sub(r"^((?:(?:module|model)\.)*[^.]*)\..*", r"\1", name)
-
-
-def _prefer_averaged(state: StateDict, found: _Found) -> _Found:
-    networks = {key: _select_layers(state, key[0]) for key in found}
-    return {key: found[key] for key in prefer_averaged(networks, {key for key in found if AVERAGED.search(key[0])})}
-
-
-def prefer_averaged(networks: Mapping[_Key, Mapping[str, Tensor]], averaged: Collection[_Key]) -> list[_Key]:
-    """Return the keys of the averaged networks, if each raw one has one with all of its tensors; else the raw ones.
+def _part_outside(name: str, wrappers: Collection[str]) -> str:
+    """Return a tensor's name up to the first component that is not one of a generator's prefix.
 
     Args:
-        networks: The tensors of several networks, averaged or raw.
-        averaged: The keys of those that are averaged.
+        name: The name, such as ``module.netD1.conv0.weight``.
+        wrappers: The prefixes of the generators and their beginnings, such as ``module.`` and ``module.netG.``.
     """
-    shapes = {key: {name: value.shape for name, value in network.items()}.items() for key, network in networks.items()}
-    raw = [key for key in networks if key not in averaged]
-    fitting = {key: [each for each in averaged if shapes[key] <= shapes[each]] for key in raw}
+    shared = 0
+    while name[: (end := name.find(".", shared) + 1)] in wrappers:
+        shared = end
+    return name[: end - 1] if end else name
+
+
+def _last_words(part: str) -> str:
+    """Return the words of the last component of a name, such as "net_d" of ``module.netD1``; of letters also "d1"."""
+    last = part.rpartition(".")[2]
+    return "_".join(re.findall(r"^[A-Za-z]\d+$|[A-Z]+(?![a-z])|[A-Z]?[a-z]+", last)).lower()
+
+
+def _log_ignored(place: str, prefix: str, ignored: list[str]) -> None:
+    averaged = [] if AVERAGED.search(prefix) else [part for part in ignored if AVERAGED.search(part)]
+    others = [part for part in ignored if part not in averaged]
+    if others:
+        kind = "looks like another network" if len(others) == 1 else "look like other networks"
+        log.warning("%s: using %s*; ignoring %s, which %s", place, one_line(prefix), _list_parts(others), kind)
+    if averaged:
+        log_raw(place, averaged)
+
+
+def log_raw(place: str, averaged: list[str]) -> None:
+    """Log that the raw weights are used although there are averaged ones, under these names."""
+    verb = "is" if len(averaged) == 1 else "are"
+    reason = f"because {_list_parts(averaged)} {verb} incomplete or of another network"
+    log.warning("%s: using the raw weights instead of averaged ones, %s", place, reason)
+
+
+def _list_parts(parts: list[str]) -> str:
+    """Return the first few parts of a file as a short text."""
+    more = f" and {len(parts) - _MAX_IGNORED} more" if len(parts) > _MAX_IGNORED else ""
+    return one_line(", ".join(f"{part}.*" for part in parts[:_MAX_IGNORED])) + more
+
+
+def prefer_averaged(networks: Sequence[tuple[str, StateDict]]) -> list[int]:
+    """Return the positions of the averaged networks if each raw one has one with all of its tensors, else the raw ones.
+
+    If exactly one raw network is called a generator, and it has averaged weights, the other raw ones do not count.
+
+    Args:
+        networks: The full prefix of each network, such as ``state_dict.netG.``, and its tensors by name.
+    """
+    shapes = [_shapes(layers) for _, layers in networks]
+    averaged = [position for position, (prefix, _) in enumerate(networks) if AVERAGED.search(prefix)]
+    raw = [position for position in range(len(networks)) if position not in averaged]
     if not raw or not averaged:
-        return [*networks]
-    return [*dict.fromkeys(key for keys in fitting.values() for key in keys)] if all(fitting.values()) else raw
+        return raw or averaged
+    fitting = {position: [each for each in averaged if shapes[position] <= shapes[each]] for position in raw}
+    standalone = [position for position in raw if _STANDALONE_PREFIX.search(networks[position][0])]
+    if len(standalone) == 1 and fitting[standalone[0]]:
+        return fitting[standalone[0]]
+    return [*dict.fromkeys(each for fits in fitting.values() for each in fits)] if all(fitting.values()) else raw
+
+
+def _shapes(layers: StateDict) -> Set[tuple[str, torch.Size]]:
+    return {name: value.shape for name, value in layers.items()}.items()
 
 
 _COMPACT_LABELS = {"ncnn:": "ncnn"}
@@ -270,9 +328,9 @@ _COMPACT_LABELS = {"ncnn:": "ncnn"}
 _Found = dict[tuple[str, str], Dialect | None]  # by prefix and label
 
 
-def has_generator(state: StateDict) -> bool:
-    """Return whether there seems to be a generator among the tensors."""
-    return bool(_find_generators(state))
+def select_generators(state: StateDict) -> dict[str, StateDict]:
+    """Return the tensors of what seems to be a generator, by its prefix in the state dict and their names after it."""
+    return {prefix: _select_layers(state, prefix) for prefix, _ in _find_generators(state)}
 
 
 def _find_generators(state: StateDict) -> _Found:

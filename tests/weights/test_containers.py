@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,11 @@ def test_a_compact_generator_is_found_beside_a_discriminator(tmp_path):
     assert load_generator(tmp_path / "a.pth").describe().startswith("SRVGGNetCompact")
 
 
+def add_prefix(prefix, state):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+WIDE = replace(TINY_ARCHITECTURE, rrdb_channels=TINY_ARCHITECTURE.rrdb_channels + 1).build().state_dict()
 AVERAGED = {
     "params-ema": {"params": OTHER, "params-ema": STATE},
     "state_dict_ema": {"state_dict": OTHER, "state_dict_ema": STATE},
@@ -305,6 +311,18 @@ AVERAGED = {
     "shadow": {"model": OTHER, "ema": {"decay": 0.9, "shadow": STATE}},
     "inside": {"state_dict": {"net": OTHER, "net_ema": STATE}},
     "amid": {**OTHER, "ema": STATE},
+    "module": {"model": add_prefix("module.", OTHER), "ema": STATE},
+    "ema_pytorch": {"model": OTHER, "ema": {"initted": torch.tensor(True), **add_prefix("ema_model.", STATE)}},
+    "online": {"model": OTHER, "ema": {**add_prefix("online_model.", OTHER), **add_prefix("ema_model.", STATE)}},
+    "averager": {"model": OTHER, "averager": {"step": torch.tensor(3), **add_prefix("ema_model.", STATE)}},
+    "discriminator": {
+        "state_dict": {**add_prefix("generator.", OTHER), "discriminator.conv0.weight": torch.zeros(1)},
+        "ema_state_dict": add_prefix("generator.", STATE),
+    },
+    "teacher": {
+        "state_dict": {**add_prefix("generator.", OTHER), **add_prefix("teacher.", WIDE)},
+        "ema_state_dict": add_prefix("generator.", STATE),
+    },
 }
 NESTED = {
     "model": {"checkpoint": {"model": STATE}},
@@ -321,6 +339,13 @@ NESTED = {
 def test_generators_are_found_under_any_keys_and_averaged_ones_first(tmp_path, name):
     torch.save((AVERAGED | NESTED)[name], tmp_path / "a.pth")
     assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+
+
+def test_raw_weights_used_instead_of_averaged_sets_are_logged(tmp_path, capsys):
+    torch.save({"params": STATE, "params_ema": WIDE}, tmp_path / "a.pth")
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+    line = "using the raw weights instead of averaged ones, because params_ema.* is incomplete or of another network"
+    assert capsys.readouterr().err == f"{tmp_path / 'a.pth'}: {line}\n"
 
 
 def test_dictionaries_that_contain_themselves_are_searched_once(tmp_path):

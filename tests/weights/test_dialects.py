@@ -196,65 +196,121 @@ GENERATOR = {f"RRDB.{name}": value for name, value in random_state(tiny_architec
 COMPACT = {f"net.{name[4:]}": value for name, value in SMALL.items()}
 
 
-@pytest.mark.parametrize("prefix", ["netG", "net_g", "generator", "model", "gen_net"])
-def test_what_trainers_save_beside_a_generator_is_left_out(tmp_path, capsys, prefix):
-    raw = random_state(tiny_architecture())
-    names = [
-        "netD1.0",
-        "D1",
-        "net_d2.a",
-        "critD.0",
-        "netF.features.0",
-        "netE.0",
-        "D_A.0",
-        "dnet.0",
-        "vggloss.0",
-        "per.0",
-    ]
-    names += ["metrics.fid.a", "loss.vgg.0", "optimizer.a", "discriminator.main.0", "fid.inception.a", "LPIPS.0"]
-    names += ["style_loss.vgg.0", "patch_discriminator.0", "contentCriterion.0", "module.net_d.0", "vgg19.0"]
-    others = layers(**dict.fromkeys(names, (3, 3)))
-    state = {f"{prefix}.{name}": value for name, value in raw.items()} | others
-    torch.save(state, tmp_path / "a.pth")
-    assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
-    assert not capsys.readouterr().err
-    unsure = [
-        "feature_extractor.0",
-        "features.0",
-        "module.inception.0",
-        "optimizer_g.0",
-        "net_d_iter.0",
-        "vgg_fusion.0",
-    ]
-    torch.save(state | layers(**dict.fromkeys(unsure, (3, 3))), tmp_path / "a.pth")
-    assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
-    listed = "feature_extractor.*, features.*, module.inception.*, optimizer_g.*, net_d_iter.* and 1 more"
-    assert capsys.readouterr().err == f"{tmp_path / 'a.pth'}: the generator is {prefix}.*; ignored {listed}\n"
+SILENT, NAMED, REFUSED = "silent", "named", "refused"
+PARTS = {  # what a file with model.* and these parts gives
+    SILENT: (
+        *(
+            "netD",
+            "netD1",
+            "netD_A",
+            "netD_B",
+            "net_d",
+            "net_d2",
+            "net_d_ema",
+            "critD",
+            "D",
+            "D_A",
+            "D_B",
+            "dnet",
+            "d_net",
+        ),
+        *("discriminator", "discriminator_unet", "unet_discriminator", "patch_discriminator", "patchgan", "patch_d"),
+        *("critic", "netF", "netE", "vgg", "VGG", "vgg19", "vgg19_54", "style_vgg", "vggloss", "per", "lossNetwork"),
+        *("loss", "loss_fn", "loss_fn_vgg", "perceptual_loss_fn", "loss_weights", "content_loss", "resnet_loss"),
+        *("gan_loss", "ganLoss", "dino_loss", "adversarial_loss", "criterion", "criterionGAN", "contentCriterion"),
+        *("cri_pix", "cri_perceptual", "cri_gan", "lpips", "val_lpips", "LPIPS", "fid", "metrics", "test_metrics"),
+        *("topiq", "clip_score", "niqe", "optimizer"),
+    ),
+    NAMED: (
+        *("d1", "d2", "D1", "gan", "dino", "dinov2", "gan_fusion", "vgg_fusion", "features", "inception"),
+        *("feature_extractor", "feat_extractor", "feature_net", "degradation", "sobel", "jpeger", "loss_fn_alex"),
+        *("optimizer_g", "net_d_iter"),
+    ),
+    REFUSED: (
+        *("feature_fusion", "feature_extraction", "context_net", "contextual_attention", "style_mlp", "content_head"),
+        *("degradation_encoder", "identity_branch", "resnet_tail", "clip_adapter", "e", "f", "advanced", "kidney"),
+        *("fidelity", "eclipse", "discretize", "glossy", "performer", "dense", "flow", "decoder"),
+        *("u1", "score", "fn", "organ", "unet", "level_d1"),
+    ),
+}
 
 
-@pytest.mark.parametrize("prefix", ["netG", "g", "gen", "generator", "params"])
+@pytest.mark.parametrize(("part", "outcome"), [(part, outcome) for outcome, each in PARTS.items() for part in each])
+def test_parts_beside_a_generator_are_judged_by_their_names(part, outcome, capsys):
+    for wrapper in ("", "module.", "networks."):
+        others = layers(**{f"{wrapper}{part}.0": (3, 3)})
+        for prefix in (f"{wrapper}model.", f"{wrapper}netG."):
+            state = {f"{prefix}{name[5:]}": value for name, value in GENERATOR.items()} | others
+            if outcome == REFUSED and prefix.endswith("model."):
+                outside = f"{wrapper}{part}.0.weight is outside its part {prefix}"
+                with pytest.raises(WeightsError, match=f"a larger network: {outside}"):
+                    to_basicsr_names(state, "a.pth")
+                continue
+            assert len(to_basicsr_names(state, "a.pth")[0]) == len(GENERATOR)
+            line = f"a.pth: using {prefix}*; ignoring {wrapper}{part}.*, which looks like another network\n"
+            assert capsys.readouterr().err == ("" if outcome == SILENT else line)
+
+
+@pytest.mark.parametrize("prefix", ["netG", "g", "gen", "generator", "params", "netG.module"])
 def test_unknown_parts_beside_a_named_generator_are_logged(tmp_path, capsys, prefix):
     raw = random_state(tiny_architecture())
-    others = layers(**{"flow.0": (3, 3), "flow.1": (3, 3), "style.net.0": (3, 3), "vgg.0": (3, 3)})
-    names = (prefix, f"{prefix}_ema")
-    torch.save({f"{each}.{name}": raw[name] for each in names for name in raw} | others, tmp_path / "a.pth")
+    names = [*("flow.0", "flow.1", "style.net.0", "vgg.0"), *(f"extra.{i}" for i in range(2))]
+    names += ["features.0", "sobel", "head.0", "tail.0"]
+    both = (prefix, f"ema.{prefix}")
+    state = {f"{each}.{name}": raw[name] for each in both for name in raw}
+    torch.save(state | layers(**dict.fromkeys(names, (3, 3))), tmp_path / "a.pth")
     assert torch.equal(load_generator(tmp_path / "a.pth").state["conv_first.weight"], raw["conv_first.weight"])
-    line = f"{tmp_path / 'a.pth'}: the generator is {prefix}_ema.*; ignored flow.*, style.*\n"
-    assert capsys.readouterr().err == line
+    listed = "flow.*, style.*, extra.*, features.*, sobel.* and 2 more"
+    line = f"using ema.{prefix}.*; ignoring {listed}, which look like other networks\n"
+    assert capsys.readouterr().err == f"{tmp_path / 'a.pth'}: {line}"
 
 
 @pytest.mark.parametrize(
-    "part",
+    ("generators", "companion"),
     [
-        *("feature_fusion", "feature_extraction", "context_net", "contextual_attention", "style_mlp", "content_head"),
-        *("degradation_encoder", "identity_branch", "resnet_tail", "clip_adapter", "e", "f", "advanced", "kidney"),
-        *("fidelity", "eclipse", "discretize", "glossy", "performer", "dense"),
+        (["generator", "ema.module.generator"], ["discriminator", "ema.module.discriminator"]),
+        (["net_g", "net_g_ema"], ["net_d", "net_d_ema"]),
+        (["nets.generator"], ["nets.discriminator", "nets.vgg"]),
+        (["_forward_module.net"], ["_forward_module.criterion", "_forward_module.loss_fn.vgg"]),
     ],
 )
-def test_parts_named_similarly_to_companions_are_not_lost(tmp_path, part):
-    torch.save(GENERATOR | layers(**{f"{part}.0": (3, 3)}), tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=f"a larger network: {part}.0.weight is outside its part RRDB"):
-        load_generator(tmp_path / "a.pth")
+def test_companions_under_the_wrappers_of_a_generator_are_ignored(generators, companion, capsys):
+    raw = random_state(tiny_architecture())
+    state = {f"{prefix}.{name}": value for prefix in generators for name, value in raw.items()}
+    state |= layers(**{f"{prefix}.0": (3, 3) for prefix in companion})
+    assert to_basicsr_names(state, "a.pth")[0].keys() == raw.keys()
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("wrapper", "part"), [("ema.", "flow"), ("", "ema_attention")])
+def test_parts_are_not_accepted_because_they_seem_averaged(wrapper, part):
+    state = {f"{wrapper}{name}": value for name, value in GENERATOR.items()} | layers(**{f"{wrapper}{part}.0": (3, 3)})
+    with pytest.raises(WeightsError, match=f"a larger network: {wrapper}{part}.0.weight is outside its part"):
+        to_basicsr_names(state, "a.pth")
+
+
+def test_the_averaged_weights_of_the_only_named_generator_are_used(capsys):
+    small, averaged = (random_state(tiny_architecture(), seed) for seed in (0, 1))
+    networks = {
+        "generator": small,
+        "generator_ema": averaged,
+        "teacher": random_state(tiny_architecture(rrdb_channels=8)),
+    }
+    state = {f"{prefix}.{name}": value for prefix, each in networks.items() for name, value in each.items()}
+    assert torch.equal(to_basicsr_names(state, "a.pth")[0]["conv_first.weight"], averaged["conv_first.weight"])
+    line = "a.pth: using generator_ema.*; ignoring teacher.*, which looks like another network\n"
+    assert capsys.readouterr().err == line
+
+
+def test_raw_weights_used_instead_of_averaged_ones_are_logged(capsys):
+    raw = {f"model.{name}": value for name, value in random_state(tiny_architecture()).items()}
+    wide = random_state(tiny_architecture(rrdb_channels=8))
+    without_dots = {f"model_ema.{name.replace('.', '')}": value for name, value in raw.items()}
+    for averaged in ({f"model_ema.{name}": value for name, value in wide.items()}, without_dots):
+        found = to_basicsr_names(raw | averaged, "a.pth")[0]
+        assert torch.equal(found["conv_first.weight"], raw["model.conv_first.weight"])
+        reason = "because model_ema.* is incomplete or of another network\n"
+        assert capsys.readouterr().err == f"a.pth: using the raw weights instead of averaged ones, {reason}"
 
 
 def test_averaged_weights_are_preferred_only_if_every_network_has_them(tmp_path):
