@@ -23,6 +23,7 @@ from PIL import Image
 from torch.distributed import Store, TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from esrgan import rendezvous
 from esrgan.errors import EsrganError, LostProcessError
 from esrgan.models.vgg import torchvision_weights_path
 from esrgan.training import distributed, heartbeat
@@ -492,7 +493,7 @@ def test_the_chosen_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch,
         ),
         ({"RANK": "", "WORLD_SIZE": ""}, "RANK: expected a number, got ''"),
         ({"MASTER_PORT": "abc"}, "MASTER_PORT: expected a number, got 'abc'"),
-        ({"RANK": "1"}, "RANK: expected less than WORLD_SIZE 1, got 1"),
+        ({"RANK": "1"}, "RANK: expected a number less than WORLD_SIZE (1), got 1"),
         ({"MASTER_PORT": "99999"}, "MASTER_ADDR 127.0.0.1, MASTER_PORT 99999: this process cannot listen there ("),
         (
             {"MASTER_ADDR": "nohost.invalid"},
@@ -506,7 +507,7 @@ def test_a_wrong_environment_of_torchrun_is_one_error(
     right = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
     for name, value in (right | changes).items():
         monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(rendezvous, "TIMEOUT", timedelta(seconds=1))
     with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
         pass
     assert text in str(caught.value)
@@ -517,7 +518,7 @@ def test_processes_that_have_not_connected_are_to_be_started(monkeypatch: pytest
         port = server.getsockname()[1]
     for name, value in (rank_environment(0, port) | {"TORCHELASTIC_USE_AGENT_STORE": "False"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(rendezvous, "TIMEOUT", timedelta(seconds=1))
     with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
         pass
     assert f"MASTER_PORT {port}: not all of the 2 processes have connected (" in str(caught.value)
