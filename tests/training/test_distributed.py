@@ -26,7 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from esrgan import rendezvous
 from esrgan.errors import EsrganError, LostProcessError
 from esrgan.models.vgg import torchvision_weights_path
-from esrgan.training import distributed, heartbeat
+from esrgan.training import distributed, heartbeat, inputs
 from tests.helpers.runs import (
     FORKSERVER,
     OPTIONS_BEYOND_THE_PAPER,
@@ -316,7 +316,7 @@ def test_machines_with_different_images_or_configurations_are_reported(
     make_machines: Callable[[], list[Path]], write_config: Callable[..., str], write_images: Callable[..., Path]
 ) -> None:
     folders = make_machines()
-    write_images(folders[1] / "data/Set5/GTmod12", 6, (48, 48))
+    write_images(folders[1] / "data/Set5/GTmod12", 5, (48, 48))
     commands = [[write_config(seed=seed), *COMMAND] for seed in (3, 4)]
     host = socket.gethostname()
     for own, start, end in (
@@ -333,9 +333,43 @@ def test_machines_with_different_images_or_configurations_are_reported(
             last = each.output.splitlines()[-1]
             assert last.startswith(f"error: {host}: expected the same {start.format(host=host)}")
             assert last.endswith(f"{end} on all machines")
-        # Only images are compared after they are decoded.
+        # Only sizes of images are compared after they are decoded.
         assert (folders[0] / "data/cache").exists() == (own is not commands)
     assert not (folders[0] / "out").exists()
+
+
+def test_missing_images_are_reported_before_any_is_decoded(
+    make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
+) -> None:
+    folders = make_machines()
+    images = sorted((folders[1] / "data/Set5/GTmod12").iterdir())
+    for path in images[2:]:
+        path.unlink()
+    host = socket.gethostname()
+    for result in run_ranks(folders, [write_config(), *COMMAND]):
+        assert result.code == 2
+        assert result.output.splitlines()[-1] == (
+            f"error: {host}: this machine lacks {len(images) - 2} images of process 0 on {host}, such as "
+            f"{images[2].name}; use the same images, in the same order, on all machines"
+        )
+    assert not [path for folder in folders for path in (folder / "data").glob("cache*")]
+
+
+@pytest.mark.parametrize(
+    ("own", "text"),
+    [
+        (["a", "b", "b"], ""),
+        (["b"], "this machine lacks 2 images of process 0 on first, such as a"),
+        (["a", "b", "b", "c"], "this machine has 1 image that process 0 on first lacks, such as c"),
+        (["b", "a", "b"], "the images are in another order than those of process 0 on first"),
+    ],
+)
+def test_other_names_of_images_are_described_once(own: list[str], text: str) -> None:
+    stages = ("pretraining train", "training train")
+    first, names = ({stage: list(images) for stage in stages} for images in (["a", "b", "b"], own))
+    described = inputs._describe_names("first", first, names)
+    remedy = "; use the same images, in the same order, on all machines"
+    assert described == (f"{socket.gethostname()}: {text}{remedy}" if text else "")
 
 
 def test_other_pixels_on_a_machine_are_a_warning(
