@@ -89,8 +89,8 @@ def _check_range(image: ImageData) -> None:
     most_alpha = 0.0
     for block in itertools.chain.from_iterable(map(row_blocks, image.frames)):
         colours, alpha = block[..., :channel], block[..., channel : channel + 1]
-        count += np.count_nonzero((colours > 0) & (alpha > 0))
-        bright += np.count_nonzero((colours > _BRIGHT) & (alpha > 0))
-        most_alpha = max(most_alpha, alpha.max())
+        count += int(np.count_nonzero((colours > 0) & (alpha > 0)))
+        bright += int(np.count_nonzero((colours > _BRIGHT) & (alpha > 0)))
+        most_alpha = max(most_alpha, float(alpha.max()))
     if most_alpha > MOST_ALPHA or bright > _MOST_BRIGHT * count:
         raise ImageError("a background needs samples from 0 to 1, got floats of another range; scale them first")
