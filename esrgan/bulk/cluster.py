@@ -152,7 +152,7 @@ def find_pending_jobs(
         if job.problem is not None or f"{folder}/{place}" not in existing:
             conflict = None if job.conflict is None else sources[job.conflict]
             problem = None if job.problem is None else replace(job.problem, place=sources[job.source])
-            jobs.append(BulkJob(sources[job.source], f"{root}/{place}", conflict, problem))
+            jobs.append(BulkJob(sources[job.source], f"{root}/{place}", conflict, problem, note=job.note))
     skipped |= {sources[path]: reason for path, reason in previous_outputs.items()}
     return jobs, missing + len(local_jobs) - len(jobs), skipped
 
@@ -369,7 +369,7 @@ def _make_local_job(job: BulkJob, folder: Path) -> FileJob:
         folder / f"{name}{Path(place).suffix}" if storage.is_uri(place) else Path(place)
         for name, place in (("source", job.source), ("result", job.target))
     )
-    return FileJob(source, target)
+    return FileJob(source, target, note=job.note)
 
 
 def _upload_files(output: Path, uri: str) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from esrgan.cli import arguments, process, spinning, upscaling_options
 from esrgan.console import log
-from esrgan.errors import EsrganError, LostDeviceError, Problem
+from esrgan.errors import EsrganError, LostDeviceError
 from esrgan.progress import explain_interrupt
 from esrgan.text import describe_error, format_count, one_line
 
@@ -47,22 +48,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_ONE_PROCESS = "start the processes with torchrun, or unset RANK and WORLD_SIZE to use one process"
-
-
-def count_processes() -> tuple[int, int]:
-    """Return the number of this process, counted from 0, and how many torchrun has started; without it 0 and 1.
-
-    Raises:
-        EsrganError: If the environment variables of torchrun are wrong.
-    """
-    rank, processes = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdecimal() and processes.isdecimal() and int(rank) < int(processes)):
-        got = f"{rank!r} and {processes!r}"
-        raise EsrganError(Problem("RANK, WORLD_SIZE", "numbers, of which the first is smaller", got, _ONE_PROCESS))
-    return int(rank), int(processes)
-
-
 @contextmanager
 def wait_for_all_processes(processes: int) -> Iterator[None]:
     """Keep each process alive until all are done, because torchrun stops the rest when one exits with an error.
@@ -75,15 +60,22 @@ def wait_for_all_processes(processes: int) -> Iterator[None]:
         return
     import torch.distributed as dist
 
+    from esrgan import rendezvous
+
+    store, rank, world_size = rendezvous.connect()
     try:
-        dist.init_process_group("gloo", timeout=timedelta(days=30))
-    except (RuntimeError, ValueError, OSError) as error:
-        place = " and ".join(f"{name} {os.environ.get(name, '')!r}" for name in ("MASTER_ADDR", "MASTER_PORT"))
-        what = f"the processes cannot connect there ({one_line(describe_error(error), 160)})"
-        raise EsrganError(Problem.failure(place, what, f"correct them; {_ONE_PROCESS}")) from error
+        dist.init_process_group("gloo", timeout=rendezvous.TIMEOUT, store=store, rank=rank, world_size=world_size)
+        group: Any = dist.new_group(timeout=timedelta(days=30))  # some processes finish long before others
+    except RuntimeError as error:
+        reason = one_line(describe_error(error), 160)
+        remedy = "start all of them again, on machines that can reach each other"
+        raise EsrganError(f"another process has ended or cannot be reached ({reason}); {remedy}") from error
     yield
     try:
-        dist.barrier()
+        waiting: Any = dist.barrier(group, async_op=True)
+        while not waiting.is_completed():
+            time.sleep(0.05)  # PyTorch's own wait handles no signals
+        waiting.wait()
     except RuntimeError as error:
         remedy = "correct its error, and run the command again for what is missing"
         raise EsrganError(f"another process has ended before it was done; {remedy}") from error
@@ -100,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         from esrgan.devices import follow_free_cpus, select_local_device
         from esrgan.images import measure_images
         from esrgan.inference import Upscaler, is_output_file, plan_jobs, upscale_files
+        from esrgan.rendezvous import count_processes
 
     names = upscaling_options.name_models(args)
     is_file = args.out_dir is not None and is_output_file(args.out_dir)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from esrgan.cli import arguments, cluster, process, upscaling_options
-from esrgan.cli.inference import count_processes, wait_for_all_processes
+from esrgan.cli.inference import wait_for_all_processes
 from esrgan.console import StandardOutput, log, progress
 from esrgan.errors import EsrganError
 from esrgan.extras import require_extra
@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     with process.importing():
         from esrgan.devices import select_local_device
         from esrgan.inference import Upscaler
+        from esrgan.rendezvous import count_processes
         from esrgan.video import Video, VideoJob, VideoOptions, check_is_video, pipe_video, plan_target
 
     is_default = not args.model_path

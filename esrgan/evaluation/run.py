@@ -247,7 +247,8 @@ def _find_images(source: str | Folders, scale: int, options: EvaluationOptions) 
     if match.problems:
         raise DatasetError(match.problems)
     # Folders with names such as aB3.png and ab3.png exist, and most disks can hold their outputs.
-    names = unique_names((pair.high for pair in match.pairs), name_key(expand_user(options.out_dir or "")))
+    key = str if options.out_dir is None else name_key(expand_user(options.out_dir))
+    names = unique_names((pair.high for pair in match.pairs), key)
     found = [
         DatasetImage(name, pair.high, None) if is_unpaired else DatasetImage(name, pair.low, pair.high)
         for name, pair in zip(names, match.pairs, strict=True)

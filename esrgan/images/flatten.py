@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 
 from esrgan.errors import ImageError
 from esrgan.images.image import ImageData
-from esrgan.images.samples import MOST_ALPHA, peak_value
+from esrgan.images.samples import MOST_ALPHA, peak_value, row_blocks
 
 Colour = tuple[int, int, int]  # red, green and blue from 0 to 255
-_MOST_BRIGHT = 16.0  # median of the colours; those of HDR images have a white of 1 and may exceed it by far
-_BLOCK_ROWS = 256  # how many rows are converted at once, so that large images need no large temporary arrays
+# White is 1 in HDR images too, whose lights exceed it; a larger share of such bright samples means another white.
+_BRIGHT, _MOST_BRIGHT = 5.0, 0.7
 
 
 def parse_colour(text: str) -> Colour:
@@ -67,11 +68,11 @@ def _flatten(image: ImageData, background: Colour) -> ImageData:
         peak = peak_value(frame.dtype)
         flat = np.empty((*frame.shape[:2], count + image.extra_bands), frame.dtype)
         ground = np.array(background[:count]) * (peak / 255)
-        for top in range(0, len(frame), _BLOCK_ROWS):
-            block = frame[top : top + _BLOCK_ROWS]
+        bottom = 0
+        for block in row_blocks(frame):
+            rows = slice(bottom, bottom := bottom + len(block))
             alpha = block[..., colours : colours + 1] / peak
             mixed = block[..., :colours] * alpha + ground * (1 - alpha)
-            rows = slice(top, top + len(block))
             flat[rows, :, :count] = mixed if frame.dtype.kind == "f" else np.rint(mixed)
             flat[rows, :, count:] = block[..., colours + 1 :]
         frames.append(flat)
@@ -79,10 +80,17 @@ def _flatten(image: ImageData, background: Colour) -> ImageData:
 
 
 def _check_range(image: ImageData) -> None:
-    """Refuse float samples whose white is not 1; colours of 0 and transparent ones do not show their range."""
-    colours = image.base_channels - 1
-    for frame in image.frames:
-        visible = frame[..., :colours][frame[..., colours] > 0]
-        bright = visible[visible > 0]
-        if frame[..., colours].max() > MOST_ALPHA or (bright.size and np.median(bright) > _MOST_BRIGHT):
-            raise ImageError("a background needs samples from 0 to 1, got floats of another range; scale them first")
+    """Refuse float samples whose white is not 1.
+
+    Black and transparent pixels are left out, because they say nothing about the range.
+    """
+    channel = image.base_channels - 1
+    count = bright = 0
+    most_alpha = 0.0
+    for block in itertools.chain.from_iterable(map(row_blocks, image.frames)):
+        colours, alpha = block[..., :channel], block[..., channel : channel + 1]
+        count += int(np.count_nonzero((colours > 0) & (alpha > 0)))
+        bright += int(np.count_nonzero((colours > _BRIGHT) & (alpha > 0)))
+        most_alpha = max(most_alpha, float(alpha.max()))
+    if most_alpha > MOST_ALPHA or bright > _MOST_BRIGHT * count:
+        raise ImageError("a background needs samples from 0 to 1, got floats of another range; scale them first")

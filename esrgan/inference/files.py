@@ -347,7 +347,6 @@ def _write_output(job: FileJob, image: ImageData, options: FileOptions) -> FileR
         raise
     is_turned = image.is_turned or exif.read_orientation(exif.strip_exif_prefix(image.exif or b"") or b"") > 1
     notes = copy_sidecars(job.source, job.target, image.factors, is_turned=is_turned, overwrite=options.overwrite)
-    if (job.source.suffix.lower(), job.target.suffix) == (".pgm", ".ppm") and image.base_channels >= 3:
-        notes.append("named .ppm, because a .pgm cannot hold colours")
+    notes += filter(None, [job.note])
     pixels = sum(frame.shape[0] * frame.shape[1] for frame in image.frames)
     return FileResult(job, megapixels=pixels / 1e6, notes=(*image.notes, *lost, *notes))

@@ -32,6 +32,7 @@ class Job(Generic[Location]):
         conflict: Another input whose output would have the same place; then both inputs fail. None if there is none.
         problem: Why there is no such input; None if there is one.
         keeps_target: Whether the place of the output is another input, which may be an original and is not replaced.
+        note: Why the output is not named as usual; empty if it is.
     """
 
     source: Location
@@ -39,6 +40,7 @@ class Job(Generic[Location]):
     conflict: Location | None = None
     problem: Problem | None = None
     keeps_target: bool = False
+    note: str = ""
 
     @property
     def obstacle(self) -> Problem | None:
@@ -67,7 +69,7 @@ def plan_jobs(
         out: Folder for the outputs; None writes each one next to its input. For a single input file this can also be
             the name of the output file, if ``is_output_file`` takes it for one.
         suffix: Suffix of the outputs, such as ``.webp``; None keeps the suffix of each input, except that the output of
-            a ``.pgm`` that holds colours becomes a ``.ppm``.
+            a colour PPM named ``.pgm`` becomes a ``.ppm``.
         ending: What is appended to the stem of each name. It may be empty, but an output that would overwrite an
             input then becomes a job with a ``problem``.
 
@@ -114,7 +116,7 @@ def _find_only_file(paths: Sequence[str | Path], out: Path, suffix: str | None) 
 
 def _make_job_without_input(problem: Problem, out: Path | None, suffix: str | None, ending: str) -> FileJob:
     source = Path(problem.place)
-    target = (source.parent if out is None else out) / _name_output(source, source.stem, suffix, ending)
+    target = (source.parent if out is None else out) / f"{source.stem}{ending}{suffix or source.suffix}"
     return FileJob(source, target, problem=problem)
 
 
@@ -151,7 +153,7 @@ class _Naming:
         self, relative_paths: Mapping[Path, Path], out_dir: Path | None, suffix: str | None, ending: str
     ) -> None:
         self.relative_paths, self.out_dir, self.suffix, self.ending = relative_paths, out_dir, suffix, ending
-        self._name_key = functools.cache(name_key)
+        self._name_key, self._default_suffix = functools.cache(name_key), functools.cache(_default_suffix)
 
     def find_earlier_outputs(self) -> Iterator[Path]:
         """Yield the images that look like outputs of earlier runs."""
@@ -205,13 +207,24 @@ class _Naming:
         overwritten = {source: inputs.get(self._identity(targets[source])) for source in sources}
         problems = {source: _refuse_to_overwrite(source, other) for source, other in overwritten.items() if other}
         return [
-            FileJob(each, targets[each], conflicts.get(each), problems.get(each), self._identity(targets[each]) in kept)
+            FileJob(
+                source=each,
+                target=targets[each],
+                conflict=conflicts.get(each),
+                problem=problems.get(each),
+                keeps_target=self._identity(targets[each]) in kept,
+                note=self._describe_name(each),
+            )
             for each in sources
         ]
 
     def _target(self, source: Path, stem: str, ending: str) -> Path:
         folder = source.parent if self.out_dir is None else self.out_dir / self.relative_paths[source].parent
-        return folder / _name_output(source, stem, self.suffix, ending)
+        return folder / f"{stem}{ending}{self.suffix or self._default_suffix(source)}"
+
+    def _describe_name(self, source: Path) -> str:
+        is_usual = self.suffix or self._default_suffix(source) == source.suffix
+        return "" if is_usual else "named .ppm, because a .pgm cannot hold colours"
 
     def _identity(self, path: Path) -> Path:
         # An output is written to where a link leads. Path.is_symlink() raises for a name that is too long.
@@ -223,10 +236,6 @@ class _Naming:
 def _refuse_to_overwrite(source: Path, other: Path) -> Problem:
     what = "its output would overwrite it" if other == source else f"its output would overwrite the input {other}"
     return Problem.failure(source, what, "choose another name, suffix or folder for the output")
-
-
-def _name_output(source: Path, stem: str, suffix: str | None, ending: str) -> str:
-    return f"{stem}{ending}{suffix or _default_suffix(source)}"
 
 
 def _default_suffix(source: Path) -> str:

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,20 +16,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
+from esrgan import rendezvous
 from esrgan.console import log
 from esrgan.devices import is_out_of_memory, select_local_device
-from esrgan.errors import DeviceError, EsrganError, LostProcessError, Problem
+from esrgan.errors import DeviceError, LostProcessError, Problem
 from esrgan.text import one_line
 from esrgan.training.heartbeat import Heartbeat
 
 T = TypeVar("T")
 
-# These timeouts are for processes that are alive; the heartbeat detects dead ones within half a minute.
-# Processes start together, but some machines take longer than others to import PyTorch.
-RENDEZVOUS_TIMEOUT = timedelta(minutes=2)
-# Long enough for process 0 to write a checkpoint while the others wait for its gradients.
+# For processes that are alive; the heartbeat detects dead ones within half a minute. This is long enough for process 0
+# to write a checkpoint while the others wait for its gradients.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 _heartbeat: Heartbeat | None = None
@@ -57,7 +54,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield _use_device(device_name)
         return
-    store, rank, world_size = _connect()
+    store, rank, world_size = rendezvous.connect()
     with _translate_errors():
         key = _agree_on_key(store, rank, world_size)
     _heartbeat = Heartbeat(store, key, rank, world_size)
@@ -90,57 +87,6 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     dist.destroy_process_group()  # skipped after an error, because NCCL would wait for the others
 
 
-def _connect() -> tuple[Store, int, int]:
-    """Connect to the store that torchrun or process 0 provides, and return it with the rank and number of processes.
-
-    Raises:
-        EsrganError: If the environment variables of torchrun are wrong, or the store cannot be reached or provided.
-    """
-    values = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")}
-    remedy = "start the processes with torchrun, or unset RANK and WORLD_SIZE to train with one process"
-    problems = [
-        Problem(name, "a number" if name != "MASTER_ADDR" else "an address", repr(value), remedy)
-        for name, value in values.items()
-        if not (value.strip() if name == "MASTER_ADDR" else value.isdecimal())
-    ]
-    if not problems and int(values["RANK"]) >= int(values["WORLD_SIZE"]):
-        problems.append(Problem("RANK", f"less than WORLD_SIZE {values['WORLD_SIZE']}", values["RANK"], remedy))
-    if problems:
-        raise EsrganError(problems)
-    place = f"MASTER_ADDR {values['MASTER_ADDR']}, MASTER_PORT {values['MASTER_PORT']}"
-    try:
-        _wait_for_address(values["MASTER_ADDR"])
-        store, rank, world_size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
-    except (RuntimeError, ValueError, OSError) as error:
-        is_server = values["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        what = "this process cannot listen there" if is_server else "nothing can be reached there"
-        remedy = "correct them, or choose a free port, on all machines"
-        if is_server and "waiting for clients" in str(error):
-            what = f"not all of the {values['WORLD_SIZE']} processes have connected"
-            remedy = "start the other processes, and check that they can reach this address"
-        reason = one_line(str(error).partition(". ")[0], 160)
-        raise EsrganError(Problem.failure(place, f"{what} ({reason})", remedy)) from error
-    return store, rank, world_size
-
-
-def _wait_for_address(name: str) -> None:
-    """Wait until a host name has an address, which may take a while after a cluster has started its machines.
-
-    Raises:
-        OSError: If it still has none after ``RENDEZVOUS_TIMEOUT``.
-    """
-    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
-    while True:
-        try:
-            socket.getaddrinfo(name, None)
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
-        else:
-            return
-
-
 def _use_device(name: str) -> torch.device:
     """Select the device of this process. A GPU becomes the current one, or pinning memory would use the first one."""
     device = select_local_device(name)
@@ -161,7 +107,7 @@ def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
         key: str = store.get(f"answer {number}").decode()
         store.add(f"{key} joined", 1)
         return key
-    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
+    deadline = time.monotonic() + rendezvous.TIMEOUT.total_seconds()
     while store.add(f"{number} joined", 0) < world_size - 1:
         for request in (f"request {other}" for other in range(1, world_size)):
             if store.check([request]):

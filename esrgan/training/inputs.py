@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -39,6 +40,8 @@ from esrgan.training.checkpoint import STAGES, Checkpoint
 from esrgan.training.options import TrainOptions
 from esrgan.training.schedule import Timeline
 from esrgan.weights import extract_state_dict, load_file
+
+T = TypeVar("T")
 
 VGG_SIZE = "about 550 MB"  # of the ImageNet weights of any VGG network, most of which are of layers that no loss uses
 SSIM_WINDOW = 11  # px; validation images without their border must be at least this large
@@ -143,7 +146,7 @@ def _new_timeline(batch_size: int, num_images: int) -> Timeline:
 
 
 def _find_long_ramps(config: Config, name: str, num_images: int) -> list[Problem]:
-    """Return the problems that something that begins small does not reach its value before the end of a stage.
+    """Return a problem for each warm-up or ramp that is longer than its stage.
 
     If its length is num_steps, the configuration is checked when it is loaded.
     """
@@ -236,8 +239,12 @@ def _decode_images(config: Config, name: str, found: FoundImages) -> tuple[list[
     return cached["train"], cached["val"]
 
 
-def check_settings_agree(config: Config, options: TrainOptions, perceptual_loss: PerceptualLoss | None) -> None:
-    """Check that all processes have the same configuration, options and VGG weights. Their folders may differ.
+def check_settings_agree(
+    config: Config, options: TrainOptions, images: Mapping[str, FoundImages], perceptual_loss: PerceptualLoss | None
+) -> None:
+    """Check that all processes have the same configuration, options and VGG weights, and images of the same names.
+
+    Their folders may differ.
 
     Raises:
         EsrganError: If they differ; raised in every process, with the differences from process 0.
@@ -253,11 +260,17 @@ def check_settings_agree(config: Config, options: TrainOptions, perceptual_loss:
     settings["VGG weights"] = "none" if perceptual_loss is None else "used"
     if perceptual_loss is not None and not options.dry_run:  # which replaces missing ones by random ones
         settings["VGG weights"] = _hash_weights(perceptual_loss)
-    _check_agreement("settings", settings, "configuration, options and VGG weights")
+    _check_agreement("settings", settings, _describe_changes("settings", "configuration, options and VGG weights"))
+    names = {
+        f"{stage} {split}": [pair.high.name for pair in pairs]
+        for stage, found in images.items()
+        for split, (pairs, _) in found.items()
+    }
+    _check_agreement("names", names, _describe_names)
 
 
 def check_images_agree(data: Mapping[str, StageData]) -> None:
-    """Check that all processes have the same images, by their names and sizes.
+    """Check that the images of all processes have the same sizes; ``check_settings_agree`` has compared their names.
 
     A warning says so if their pixels differ, because decoders may round differently. This waits for the slowest machine
     to read its images.
@@ -273,30 +286,61 @@ def check_images_agree(data: Mapping[str, StageData]) -> None:
             sizes: dict[str, list[str]] = {}
             for pair in pairs:  # images of different datasets may have the same name
                 sizes.setdefault(pair.source.high.name, []).append(f"{pair.shape[1]}×{pair.shape[0]} px")
-            order = " ".join(pair.source.high.name for pair in pairs)
             settings[f"{name} {split} images"] = {image: ", ".join(size) for image, size in sizes.items()}
-            settings[f"{name} {split} order"] = hashlib.sha256(order.encode(errors="surrogateescape")).hexdigest()[:8]
-    _check_agreement("images", settings, "images")
+    _check_agreement("images", settings, _describe_changes("images", "images"))
     _compare_pixels(data)
 
 
-def _check_agreement(kind: str, settings: dict[str, Any], what: str) -> None:
-    """Check that the settings of all processes are the same; ``what`` is to be made so on all machines.
+def _check_agreement(kind: str, values: T, describe: Callable[[str, T, T], str]) -> None:
+    """Check that the values of all processes are the same.
+
+    Args:
+        kind: A name for the exchange.
+        values: Those of this process.
+        describe: Describes the differences, given the machine of process 0, its values and those of this process. The
+            text is empty if there are none.
 
     Raises:
         EsrganError: If they differ; raised in every process, with the differences from process 0.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     if len(set(distributed.all_gather_text(f"{kind}: digests", digest))) == 1:
         return
     host = socket.gethostname()
-    first_host, first = distributed.broadcast_object(lambda: (host, settings))
-    changes = describe_changes(first, settings)
-    got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
-    expected, remedy = f"the same {kind} as process 0 on {first_host}", f"use the same {what} on all machines"
-    problem = str(Problem(host, expected, got, remedy)) if changes else ""
-    problems = distributed.all_gather_text(f"{kind}: differences", problem)
+    first_host, first = distributed.broadcast_object(lambda: (host, values))
+    problems = distributed.all_gather_text(f"{kind}: differences", describe(first_host, first, values))
     raise EsrganError(list(dict.fromkeys(filter(None, problems))))
+
+
+def _describe_changes(kind: str, what: str) -> Callable[[str, dict[str, Any], dict[str, Any]], str]:
+    """Return a function for ``_check_agreement`` of settings; ``what`` is to be made the same on all machines."""
+
+    def describe(first_host: str, first: dict[str, Any], settings: dict[str, Any]) -> str:
+        changes = describe_changes(first, settings)
+        got = f"{'; '.join(changes[:3])}{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}"
+        expected, remedy = f"the same {kind} as process 0 on {first_host}", f"use the same {what} on all machines"
+        return str(Problem(socket.gethostname(), expected, got, remedy)) if changes else ""
+
+    return describe
+
+
+def _describe_names(first_host: str, first: dict[str, list[str]], names: dict[str, list[str]]) -> str:
+    """Describe for ``_check_agreement`` which images differ, given the names in each split of each stage."""
+    texts = []
+    for split, own in names.items():
+        missing, surplus = Counter(first[split]) - Counter(own), Counter(own) - Counter(first[split])
+        process_0 = f"process 0 on {first_host}"
+        if missing:
+            count = format_count(missing.total(), "image")
+            texts.append(f"this machine lacks {count} of {process_0}, such as {min(missing)}")
+        if surplus:
+            count = format_count(surplus.total(), "image")
+            texts.append(f"this machine has {count} that {process_0} lacks, such as {min(surplus)}")
+        if first[split] != own and not missing and not surplus:
+            texts.append(f"the images are in another order than those of {process_0}")
+    text = "; ".join(dict.fromkeys(texts))  # stages often have the same images
+    remedy = "use the same images, in the same order, on all machines"
+    return str(Problem.failure(socket.gethostname(), text, remedy)) if text else ""
 
 
 def _hash_weights(network: torch.nn.Module) -> str:

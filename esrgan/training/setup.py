@@ -83,7 +83,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     images, perceptual_loss = find_inputs(config, options, start.stages)
     if perceptual_loss is not None:
         perceptual_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    check_settings_agree(config, options, perceptual_loss)
+    check_settings_agree(config, options, images, perceptual_loss)
 
     # Load the images.
     data = load_images(config, options, images, start.resume)
@@ -194,6 +194,9 @@ def _choose_files(
     config: Config, options: TrainOptions, start: StartingPoint, found: Path | None, *, claim: bool
 ) -> RunFiles:
     """Return the names of the run's files: those of the run that continues, or new ones; ``claim`` reserves new ones.
+
+    It is called twice. The first call, without ``claim``, finds problems before the images are decoded. The second one
+    finds a run that has started meanwhile.
 
     Raises:
         EsrganError: If a new run has the name of another run in its folder, or if the run would replace the files of a

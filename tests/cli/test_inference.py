@@ -1,10 +1,12 @@
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,16 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from esrgan import Upscaler, files, images
+from esrgan import Upscaler, files, images, rendezvous
 from esrgan.cli import inference as inference_command
 from esrgan.cli import main as esrgan
 from esrgan.cli.process import importing
-from esrgan.errors import EsrganError
 from esrgan.inference.files import FileOptions
 from esrgan.interpolation import blend
 from esrgan.weights import load_generator
 from tests.helpers.image_folders import read_files, write_files
 from tests.helpers.models import make_model, pixels, run
+from tests.helpers.runs import rank_environment
 
 ROOT = Path(__file__).parent.parent.parent
 RNG = np.random.default_rng(0)
@@ -138,32 +140,77 @@ def test_torchrun_processes_share_files_and_wait_for_each_other(model, tmp_path)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"RANK": ""}, "RANK, WORLD_SIZE: expected numbers, of which the first is smaller, got '' and '2'; start the "),
-        ({"RANK": "2"}, "RANK, WORLD_SIZE: expected numbers, of which the first is smaller, got '2' and '2'; start "),
-        ({"MASTER_ADDR": None}, "MASTER_ADDR '' and MASTER_PORT '29511': the processes cannot connect there (Error "),
-        ({"MASTER_PORT": "x"}, "MASTER_ADDR '127.0.0.1' and MASTER_PORT 'x': the processes cannot connect there (inv"),
+        ({"RANK": ""}, "RANK: expected a number, got ''; start the processes with torchrun, or unset RANK and WORLD_"),
+        ({"RANK": "2"}, "RANK: expected a number less than WORLD_SIZE (2), got 2; start the processes with torchrun"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR: expected an address, got ''; start the processes with torchrun, or un"),
+        ({"MASTER_PORT": "x"}, "MASTER_PORT: expected a number, got 'x'; start the processes with torchrun, or unse"),
+        (
+            {"RANK": "1"},
+            "MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: nothing can be reached there (Connection",
+        ),
+        ({}, "MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: not all of the 2 processes have connected ("),
     ],
 )
-def test_a_wrong_environment_of_torchrun_is_one_line(model, tmp_path, monkeypatch, capsys, changes, message):
+def test_processes_that_cannot_connect_are_one_line(model, tmp_path, monkeypatch, capsys, changes, message):
     write_files(tmp_path / "a.png")
-    right = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    right = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, value in (right | changes).items():
         monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(rendezvous, "TIMEOUT", timedelta(seconds=1))
     assert run(inference_command, "-m", model, "--device", "cpu", tmp_path / "a.png") == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {message}")
-    assert line.endswith("or unset RANK and WORLD_SIZE to use one process")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {message.format(port=port)}")
 
 
-def test_the_early_end_of_another_process_is_one_line(monkeypatch):
-    def fail():
-        raise RuntimeError("[/pytorch/gloo.cc:1] Connection closed by peer")
+_RANK = """
+import os, sys, time
+from esrgan import rendezvous
+from esrgan.cli.inference import wait_for_all_processes
+from esrgan.cli.process import catch_errors
+def work():
+    with wait_for_all_processes(2):
+        print("connected", flush=True)
+        if os.environ["RANK"] == "1":
+            sys.stdin.readline()
+    return 0
+sys.exit(catch_errors(work))
+"""
 
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
-    monkeypatch.setattr(torch.distributed, "barrier", fail)
-    message = "^another process has ended before it was done; correct its error, and run the command again"
-    with pytest.raises(EsrganError, match=message), inference_command.wait_for_all_processes(2):
-        pass
+
+@pytest.mark.parametrize("action", ["end", "kill", "interrupt"])
+def test_processes_wait_until_all_are_done(action):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    command = [sys.executable, "-c", _RANK]
+    first, second = (
+        subprocess.Popen(
+            command,
+            env=os.environ | rank_environment(rank, store.port),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for rank in range(2)
+    )
+    assert [process.stdout.readline() for process in (first, second)] == ["connected\n"] * 2
+    with pytest.raises(subprocess.TimeoutExpired):
+        first.wait(0.3)
+    if action == "kill":
+        second.kill()
+    elif action == "interrupt":
+        first.send_signal(signal.SIGINT)
+        first.wait(10)
+    _, error = first.communicate("\n") if action != "end" else (second.communicate("\n"), first.communicate()[1])
+    second.kill()
+    second.communicate()
+    assert (first.returncode, error.partition(";")[0].strip()) == {
+        "end": (0, ""),
+        "kill": (2, "error: another process has ended before it was done"),
+        "interrupt": (130, "interrupted"),
+    }[action]
 
 
 @pytest.mark.slow

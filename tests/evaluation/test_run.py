@@ -250,6 +250,8 @@ def test_images_are_renamed_as_the_disk_of_the_outputs_requires(
     (result,) = esrgan.evaluate(model, [tmp_path / "in"], "psnr", options).datasets
     assert (sorted(result.results), result.errors) == (names, [])
     assert {path.name for path in tmp_path.glob("out/in/*_bicubic.png")} == {f"{name}_bicubic.png" for name in names}
+    (result,) = esrgan.evaluate(model, [tmp_path / "in"], "psnr", replace(options, out_dir=None)).datasets
+    assert sorted(result.results) == ["A", "a", "a-2"]  # without outputs, no disk decides
 
 
 def test_names_are_unique():

@@ -45,12 +45,19 @@ def test_floats_of_another_range_are_not_placed_on_a_background(colour, alpha):
 
 
 @pytest.mark.parametrize(
-    ("peak", "colours", "hidden", "is_refused"),
-    [(255, 3, 10, True), (255, 3, 90, True), (65535, 1, 0, True), (6, 3, 0, False), (6, 1, 50, False)],
+    ("least", "peak", "colours", "hidden", "is_refused"),
+    [
+        (50, 255, 3, 10, True),
+        (50, 255, 3, 90, True),
+        (0, 65535, 1, 0, True),
+        (0, 30, 3, 0, True),  # a dark photograph
+        (1.2, 6, 3, 0, False),  # a sky
+        (1.2, 6, 1, 50, False),
+    ],
 )
-def test_visible_colours_decide_whether_floats_have_another_range(peak, colours, hidden, is_refused):
+def test_visible_colours_decide_whether_floats_have_another_range(least, peak, colours, hidden, is_refused):
     frame = np.ones((10, 10, colours + 1), np.float32)
-    frame[..., :colours] = np.linspace(0.2 * peak, peak, 100 * colours).reshape(10, 10, colours)
+    frame[..., :colours] = np.linspace(least, peak, 100 * colours).reshape(10, 10, colours)
     frame.reshape(100, -1)[:hidden] = 0  # transparent black
     frame[9, :5, :colours] = 0  # black
     image = images.ImageData((frame,))

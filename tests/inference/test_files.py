@@ -102,7 +102,9 @@ def test_colours_in_a_pgm_get_the_suffix_ppm(model, tmp_path):
     colours, grey = upscale_files(Upscaler.from_file(model, "cpu"), jobs)
     assert colours.notes == ("named .ppm, because a .pgm cannot hold colours",)
     assert (grey.error, grey.notes) == (None, ())
-    ((job,), _) = plan_jobs([tmp_path / "a.pgm"], tmp_path / "c.pgm")  # as asked for
+    jobs, _ = plan_jobs([tmp_path / "a.pgm"], tmp_path / "out2", ".ppm")  # as asked for, without a note
+    assert [result.notes for result in upscale_files(Upscaler.from_file(model, "cpu"), jobs)] == [()]
+    ((job,), _) = plan_jobs([tmp_path / "a.pgm"], tmp_path / "c.pgm")
     assert job.target.name == "c.pgm"
     jobs, _ = plan_jobs([tmp_path / "b.pgm", tmp_path / f"{'n' * 300}.pgm"], None)
     assert sorted(job.problem is None for job in jobs) == [False, True]

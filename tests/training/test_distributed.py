@@ -23,9 +23,10 @@ from PIL import Image
 from torch.distributed import Store, TCPStore
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from esrgan import rendezvous
 from esrgan.errors import EsrganError, LostProcessError
 from esrgan.models.vgg import torchvision_weights_path
-from esrgan.training import distributed, heartbeat
+from esrgan.training import distributed, heartbeat, inputs
 from tests.helpers.runs import (
     FORKSERVER,
     OPTIONS_BEYOND_THE_PAPER,
@@ -315,7 +316,7 @@ def test_machines_with_different_images_or_configurations_are_reported(
     make_machines: Callable[[], list[Path]], write_config: Callable[..., str], write_images: Callable[..., Path]
 ) -> None:
     folders = make_machines()
-    write_images(folders[1] / "data/Set5/GTmod12", 6, (48, 48))
+    write_images(folders[1] / "data/Set5/GTmod12", 5, (48, 48))
     commands = [[write_config(seed=seed), *COMMAND] for seed in (3, 4)]
     host = socket.gethostname()
     for own, start, end in (
@@ -332,9 +333,43 @@ def test_machines_with_different_images_or_configurations_are_reported(
             last = each.output.splitlines()[-1]
             assert last.startswith(f"error: {host}: expected the same {start.format(host=host)}")
             assert last.endswith(f"{end} on all machines")
-        # Only images are compared after they are decoded.
+        # Only sizes of images are compared after they are decoded.
         assert (folders[0] / "data/cache").exists() == (own is not commands)
     assert not (folders[0] / "out").exists()
+
+
+def test_missing_images_are_reported_before_any_is_decoded(
+    make_machines: Callable[[], list[Path]], write_config: Callable[..., str]
+) -> None:
+    folders = make_machines()
+    images = sorted((folders[1] / "data/Set5/GTmod12").iterdir())
+    for path in images[2:]:
+        path.unlink()
+    host = socket.gethostname()
+    for result in run_ranks(folders, [write_config(), *COMMAND]):
+        assert result.code == 2
+        assert result.output.splitlines()[-1] == (
+            f"error: {host}: this machine lacks {len(images) - 2} images of process 0 on {host}, such as "
+            f"{images[2].name}; use the same images, in the same order, on all machines"
+        )
+    assert not [path for folder in folders for path in (folder / "data").glob("cache*")]
+
+
+@pytest.mark.parametrize(
+    ("own", "text"),
+    [
+        (["a", "b", "b"], ""),
+        (["b"], "this machine lacks 2 images of process 0 on first, such as a"),
+        (["a", "b", "b", "c"], "this machine has 1 image that process 0 on first lacks, such as c"),
+        (["b", "a", "b"], "the images are in another order than those of process 0 on first"),
+    ],
+)
+def test_other_names_of_images_are_described_once(own: list[str], text: str) -> None:
+    stages = ("pretraining train", "training train")
+    first, names = ({stage: list(images) for stage in stages} for images in (["a", "b", "b"], own))
+    described = inputs._describe_names("first", first, names)
+    remedy = "; use the same images, in the same order, on all machines"
+    assert described == (f"{socket.gethostname()}: {text}{remedy}" if text else "")
 
 
 def test_other_pixels_on_a_machine_are_a_warning(
@@ -492,7 +527,7 @@ def test_the_chosen_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch,
         ),
         ({"RANK": "", "WORLD_SIZE": ""}, "RANK: expected a number, got ''"),
         ({"MASTER_PORT": "abc"}, "MASTER_PORT: expected a number, got 'abc'"),
-        ({"RANK": "1"}, "RANK: expected less than WORLD_SIZE 1, got 1"),
+        ({"RANK": "1"}, "RANK: expected a number less than WORLD_SIZE (1), got 1"),
         ({"MASTER_PORT": "99999"}, "MASTER_ADDR 127.0.0.1, MASTER_PORT 99999: this process cannot listen there ("),
         (
             {"MASTER_ADDR": "nohost.invalid"},
@@ -506,7 +541,7 @@ def test_a_wrong_environment_of_torchrun_is_one_error(
     right = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
     for name, value in (right | changes).items():
         monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(rendezvous, "TIMEOUT", timedelta(seconds=1))
     with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
         pass
     assert text in str(caught.value)
@@ -517,7 +552,7 @@ def test_processes_that_have_not_connected_are_to_be_started(monkeypatch: pytest
         port = server.getsockname()[1]
     for name, value in (rank_environment(0, port) | {"TORCHELASTIC_USE_AGENT_STORE": "False"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(rendezvous, "TIMEOUT", timedelta(seconds=1))
     with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
         pass
     assert f"MASTER_PORT {port}: not all of the 2 processes have connected (" in str(caught.value)
