@@ -7,12 +7,13 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
-
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
+from typing import TYPE_CHECKING
 
 from esrgan.errors import EsrganError, Problem
 from esrgan.text import describe_error, one_line
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 # Processes start together, but some machines take longer than others to import PyTorch.
 TIMEOUT = timedelta(minutes=2)
@@ -58,6 +59,8 @@ def connect() -> tuple[Store, int, int]:
     Raises:
         EsrganError: If the environment variables of torchrun are wrong, or the store cannot be reached or provided.
     """
+    from torch.distributed.rendezvous import rendezvous  # which some builds of PyTorch lack
+
     values = _read_environment("RANK", "WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
     place = f"MASTER_ADDR {values['MASTER_ADDR']}, MASTER_PORT {values['MASTER_PORT']}"
     address, port = values["MASTER_ADDR"], int(values["MASTER_PORT"])
