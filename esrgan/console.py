@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -63,11 +63,17 @@ class StandardOutput:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # such as those of copying
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
     def write(self, data: Any) -> Any:
         """Write text or bytes."""
         return self._try(self._stream.write, data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """Write lines of text or bytes."""
+        self._try(self._stream.writelines, lines)
 
     def flush(self) -> None:
         """Write what is buffered."""

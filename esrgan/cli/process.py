@@ -159,7 +159,7 @@ def catch_errors(work: Callable[[], int]) -> int:
     except OutputError as error:
         if not isinstance(error.error, BrokenPipeError):  # otherwise the reader has gone, as after ``| head``
             print(f"error: standard output: cannot be written: {describe_error(error.error)}", file=sys.stderr)
-        with suppress(OSError):  # of a stream without a descriptor
+        with suppress(OSError, AttributeError):  # of a stream without a descriptor
             # Python must not flush again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED

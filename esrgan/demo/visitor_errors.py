@@ -21,7 +21,7 @@ class VisitorErrors:
 
     def __init__(self) -> None:
         self._errors: dict[str | None, str] = {}
-        self._lost: LostDeviceError | None = None
+        self._lost: str | None = None
 
     def keep(self, session: str | None, work: Callable[[], ResultT]) -> ResultT:
         """Do some work, keep its error, if any, and raise it; Gradio does not show an ``EsrganError`` by itself."""
@@ -37,13 +37,13 @@ class VisitorErrors:
     def compute(self, work: Callable[[], ResultT]) -> ResultT:
         """Do some work that may use the GPU. Once the GPU has failed, raise the error of that without trying again."""
         if self._lost is not None:
-            raise self._lost
+            raise LostDeviceError(self._lost)
         try:
             return work()
         except LostDeviceError as error:
-            self._lost = error.with_remedy("stop the demo, and start it again")
+            self._lost = str(error.with_remedy("stop the demo, and start it again"))
             log.error("%s", self._lost)
-            raise self._lost from error
+            raise LostDeviceError(self._lost) from error
 
     def pop(self, session: str | None) -> str | None:
         """Return the kept error, and forget it; None if there is none, because the work was stopped."""

@@ -94,7 +94,8 @@ def explain_failures(device: torch.device) -> Iterator[None]:
             try:
                 check_gpu_after(error, device)
             except LostDeviceError as lost:
-                raise TrainingError(f"{lost}, with --resume auto to continue from the last checkpoint") from error
+                remedy = "the same command with --resume auto continues from the last checkpoint"
+                raise TrainingError(lost.with_remedy(remedy).problems) from error
             raise
         raise TrainingError(
             f"{device}: out of memory; in the configuration, set accumulation (splits each batch into parts) or "

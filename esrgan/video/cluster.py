@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from esrgan.devices import end_worker
+from esrgan.console import log
 from esrgan.errors import EsrganError, LostDeviceError, VideoError
 from esrgan.inference import Upscaler
 from esrgan.video.upscale import VideoJob, VideoOptions
 from esrgan.weights import GeneratorFile
 
 _POLL_S = 1.0
-_MAX_RESTARTS = 100  # of a worker; a segment that makes every GPU fail would be repeated for ever
+_MAX_ATTEMPTS = 3  # of one worker whose GPU fails
 
 
 def upscale_on_cluster(
@@ -28,7 +29,7 @@ def upscale_on_cluster(
     """Upscale the segments of a video on the Ray cluster that this process is connected to.
 
     All machines need the video and the folder of the output under the same paths. If a worker is lost, another one
-    takes over its segments, except those that are complete.
+    takes over its segments, except those that are complete. If its GPU fails, the same happens, but not for ever.
 
     Args:
         job: The work, which is assembled afterwards.
@@ -42,22 +43,32 @@ def upscale_on_cluster(
         The number of frames in complete segments, each second.
 
     Raises:
-        VideoError: If a worker fails.
+        EsrganError: If a worker fails.
     """
     import ray
 
     source, target = (Path(os.path.abspath(path)) for path in (job.video.path, job.target))  # noqa: PTH100  keeps links
-    task = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=_MAX_RESTARTS)(_upscale_share)
+    # After each call, its process ends: no other one can use a GPU that has failed.
+    task = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=-1, max_calls=1)(_upscale_share)
     shared = ray.put(models)
-    waiting = [
-        task.remote(shared, precision, upscaling, source, target, job.options, number, workers)
-        for number in range(workers)
-    ]
+
+    def start(number: int) -> Any:
+        return task.remote(shared, precision, upscaling, source, target, job.options, number, workers)
+
+    waiting = {start(number): number for number in range(workers)}
+    lost: Counter[int] = Counter()
     while waiting:
-        done, waiting = ray.wait(waiting, timeout=_POLL_S)
+        done, _ = ray.wait(list(waiting), timeout=_POLL_S)
         try:
-            for problem in filter(None, ray.get(done)):
-                raise VideoError(problem)
+            for each in done:
+                error, number = ray.get(each), waiting.pop(each)
+                if error is None:
+                    continue
+                lost[number] += isinstance(error, LostDeviceError)
+                if not 0 < lost[number] < _MAX_ATTEMPTS:
+                    raise error
+                log.warning("%s", error.with_remedy("another process continues"))
+                waiting[start(number)] = number
         except ray.exceptions.RayError as error:
             *_, last = type(error).__name__, *str(error).splitlines()
             raise VideoError(
@@ -75,8 +86,8 @@ def _upscale_share(
     options: VideoOptions,
     number: int,
     workers: int,
-) -> str | None:
-    """Upscale the segments of one worker; return the message of an error, if there is one."""
+) -> EsrganError | None:
+    """Upscale the segments of one worker; return the error, if there is one."""
     import ray
 
     try:
@@ -84,8 +95,6 @@ def _upscale_share(
         with VideoJob(upscaler, source, target, options) as job:
             for _ in job.upscale(number, workers):
                 pass
-    except LostDeviceError as error:
-        end_worker(error)
     except EsrganError as error:
-        return str(error)
+        return error
     return None

@@ -203,10 +203,11 @@ def lacks_presentation_times(container: Any, stream: Any) -> bool:
     last: dict[str, int] = {}
     with suppress(av.error.FFmpegError, OSError):
         packets = list(itertools.islice((packet for packet in container.demux(stream) if packet.size), _PROBED))
-        stated = [packet.pts for packet in packets if packet.pts is not None]
-        if any(after < before for before, after in itertools.pairwise(stated)):  # a reordered frame
+        stated = [packet for packet in packets if None not in (packet.pts, packet.dts)]
+        # Where recordings are joined, both times decrease.
+        if any(after.pts < before.pts and after.dts > before.dts for before, after in itertools.pairwise(stated)):
             return False
-        for frame in itertools.chain.from_iterable(map(stream.codec_context.decode, packets)):
+        for frame in itertools.chain.from_iterable(map(stream.codec_context.decode, [*packets, None])):
             for kind, time in (("pts", frame.pts), ("dts", frame.dts)):
                 if time is not None:
                     faults[kind] += time <= last.get(kind, time - 1)

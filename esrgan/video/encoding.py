@@ -187,8 +187,11 @@ def choose_encoding(
     problem = problem or Problem.failure(name, what, "choose another --codec")
     # Values of --crf and --pixel-format are meant for one codec.
     other = _default_for(CONTAINERS[target.suffix.lower()]) if target is not None else name
-    if (codec, crf, pixel_format) != (None, None, None) or other == name:
+    if codec is not None or other == name:
         raise VideoError(problem)
+    if (crf, pixel_format) != (None, None):
+        remedy = "leave out --crf and --pixel-format to use another codec, or choose another --codec"
+        raise VideoError(replace(problem, remedy=remedy))
     encoding = choose_encoding(properties, size, target, has_colour=has_colour, codec=other)
     return replace(encoding, notes=(f"{name} {problem.got}, so {other} is used", *encoding.notes))
 

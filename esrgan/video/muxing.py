@@ -232,9 +232,8 @@ def assemble(
             files.atomic_write(target, overwrite=overwrite) as file,
             open_file(video.path) as source,
             open_file(folder.video_path(segments[0].number)) as first,
-            av.open(
-                OutputFile(file), "w", format=container, container_options=_options(container, source.metadata)
-            ) as output,
+            OutputFile(file) as written,
+            av.open(written, "w", format=container, container_options=_options(container, source.metadata)) as output,
         ):
             copies: dict[int, Any] = {}
             for stream in source.streams:
@@ -257,6 +256,7 @@ def assemble(
                     if place == _VIDEO_PLACE:
                         raise
                     skip()
+                written.check()
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = one_line(describe_error(error), 200)
         check = "try another container" if isinstance(error, ValueError) else "check the folder and its free disk space"

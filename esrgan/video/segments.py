@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import av
 from av.video.frame import VideoFrame
@@ -98,7 +98,9 @@ class SegmentFolder:
             yield
 
     def _files(self) -> list[Path]:
-        return list(self.path.iterdir()) if self.path.is_dir() else []
+        """Return the files in the folder, except deleted ones that are still open, as NFS names them."""
+        found = self.path.iterdir() if self.path.is_dir() else ()
+        return [path for path in found if not path.name.startswith(".nfs")]
 
     @contextmanager
     def explain_errors(self) -> Iterator[None]:
@@ -162,8 +164,8 @@ class SegmentFolder:
     def finish(self) -> Iterator[None]:
         """Lock the folder as process 0, and remove it at the end of the block, unless the block raises an error.
 
-        Windows does not delete open files. So there the lock files and the folder are removed once the lock is free, at
-        which time another process may have taken it; that process then keeps its lock file, which is open.
+        Windows does not delete open files, and NFS keeps them under other names. So what is left is removed once the
+        lock is free. Another process may have taken it then; what that process has open stays.
         """
         with self.lock(0):
             yield
@@ -174,6 +176,8 @@ class SegmentFolder:
             self._remove_if_empty()
         if _IS_WINDOWS:
             self._remove_if_empty()
+        with suppress(OSError):
+            self.path.rmdir()
 
     def _remove_if_empty(self) -> None:
         """Remove the folder if there are only lock files in it."""
@@ -203,33 +207,58 @@ def _find_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
             yield name
 
 
-class OutputFile:
-    """Writes to a file.
+class OutputPipe:
+    """Writes what PyAV makes.
 
-    After the first error, which PyAV raises, writes are ignored, because PyAV would print a traceback for each.
+    PyAV raises the first error, and would print a traceback for each one that follows, so later writes are ignored. It
+    does not raise a KeyboardInterrupt, so ``check`` does, which is also called at the end of a ``with`` block.
 
     Args:
-        file: The file.
+        file: Where to write.
     """
 
     def __init__(self, file: Any) -> None:
-        self.tell = file.tell
-        self._file, self._has_failed = file, False
+        self._file = file
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise a KeyboardInterrupt that has interrupted a write."""
+        if isinstance(self._error, KeyboardInterrupt):
+            raise self._error
 
     def write(self, data: bytes) -> int:
         """Write some bytes, or nothing after an error."""
         return int(self._try(self._file.write, data) or len(data))
 
+    def _try(self, action: Callable[..., int], *values: Any) -> int | None:
+        if self._error is not None:
+            return None
+        try:
+            return action(*values)
+        except KeyboardInterrupt as error:
+            self._error = error
+            return None
+        except Exception as error:
+            self._error = error
+            raise
+
+
+class OutputFile(OutputPipe):
+    """The same for a file, in which PyAV can move."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file)
+        self.tell = file.tell
+
     def seek(self, *place: int) -> int | None:
         """Move, which also writes what is buffered; do nothing after an error."""
         return self._try(self._file.seek, *place)
-
-    def _try(self, action: Callable[..., int], *values: Any) -> int | None:
-        try:
-            return None if self._has_failed else action(*values)
-        except OSError:
-            self._has_failed = True
-            raise
 
 
 class SegmentWriter:
@@ -251,7 +280,8 @@ class SegmentWriter:
         self.errors: Counter[str] = Counter()
         self._encoding, self._num_packets = encoding, 0
         container = "matroska" if fits(encoding.codec, "matroska") else "nut"
-        self._container = av.open(OutputFile(file), "w", format=container)
+        self._file = OutputFile(file)
+        self._container = av.open(self._file, "w", format=container)
         self._stream: Any = self._container.add_stream(encoding.codec, encoding.rate)
         encoding.configure(self._stream.codec_context)
         self._stream.time_base = _MS
@@ -274,6 +304,7 @@ class SegmentWriter:
         """Encode what is left, and close the file."""
         self._write(self._stream.encode(None))
         self._container.close()
+        self._file.check()
 
     def _write(self, packets: list[Any]) -> None:
         for packet in packets:
@@ -281,6 +312,7 @@ class SegmentWriter:
             packet.dts, packet.time_base, packet.duration = self._num_packets, _MS, 1
             self._num_packets += 1
             self._container.mux(packet)
+            self._file.check()
 
 
 def read_packets(path: Path) -> Iterator[tuple[int, Any]]:

@@ -29,7 +29,7 @@ from esrgan.video.decoding import TimedFrame, describe_gaps
 from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
 from esrgan.video.opening import format_time, to_ticks
 from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, batches, make_ahead
-from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
+from esrgan.video.segments import FRAMES, OutputPipe, SegmentFolder, folder_of
 from esrgan.video.source import Video
 
 _DECODED = 3  # frames that wait for the networks
@@ -56,7 +56,7 @@ class VideoOptions:
         overwrite: Replace an existing output.
 
     Raises:
-        ValueError: If a number is none, not finite, or out of range, or the output would end before it starts.
+        ValueError: If a value is not a number, not finite, or out of range, or the output would end before it starts.
     """
 
     codec: str | None = None
@@ -76,7 +76,7 @@ class VideoOptions:
                 expected = "a number from 0" + (f" to {largest}" if largest < math.inf else "")
                 raise ValueError(f"{name}: expected {expected}, got {value!r}")
         if self.start is not None and self.end is not None and self.start >= self.end:
-            raise ValueError(f"end: expected a time after start {float(self.start):g}, got {float(self.end):g}")
+            raise ValueError(f"end: expected a time after start {float(self.start)}, got {float(self.end)}")
 
 
 @dataclass(frozen=True)
@@ -401,7 +401,7 @@ def pipe_video(
         notes.append("the rotation is not kept, because YUV4MPEG2 cannot state it")
     for note in notes:
         log.info("%s: %s", video.path, note)
-    file = _Y4mFile(out, encoding.pixel_aspect)
+    file = OutputPipe(_Y4mFile(out, encoding.pixel_aspect))
     container = av.open(file, "w", format="yuv4mpegpipe", options={"strict": "-1"})  # allows more than 8 bits
     stream: Any = container.add_stream(encoding.codec, encoding.rate)
     encoding.configure(stream.codec_context)
@@ -416,19 +416,18 @@ def pipe_video(
         times.append(shot.time)
         video.errors.is_uneven |= abs((shot.time - times[0]) * base * rate - frame.pts) > 1
         container.mux(stream.encode(frame))
+        file.check()
 
     upscale_frames = FrameUpscaler(upscaler, options.steady)
     shots = ((shot, video.to_pixels(shot.frame)) for shot in video.shots(start, end))
-    try:
-        with FrameEncoder(upscaler, encoding, write) as encoder:
-            for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
-                encoder.add(shot, *upscale_frames([pixels]))
-                counts = upscale_frames.computed, upscale_frames.repeated
-                yield VideoProgress(number, *counts, total)
-        container.mux(stream.encode(None))
-        container.close()
-    except av.error.PyAVCallbackError as error:
-        raise BrokenPipeError from error
+    with FrameEncoder(upscaler, encoding, write) as encoder:
+        for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
+            encoder.add(shot, *upscale_frames([pixels]))
+            counts = upscale_frames.computed, upscale_frames.repeated
+            yield VideoProgress(number, *counts, total)
+    container.mux(stream.encode(None))
+    container.close()
+    file.check()
     if times:
         _note_missing_parts(video, times, last_duration, end)
 

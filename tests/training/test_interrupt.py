@@ -52,7 +52,7 @@ def test_a_gpu_that_fails_ends_the_run_with_how_to_continue(
         run(tiny_config(), tmp_path)
     assert str(error.value) == (
         "cuda:0: the GPU failed (CUDA error: unspecified launch failure), and this process cannot use it any more; "
-        "start the program again, with --resume auto to continue from the last checkpoint"
+        "the same command with --resume auto continues from the last checkpoint"
     )
 
 

@@ -324,11 +324,11 @@ def test_packets_without_content_repeat_the_frame_before(upscaler, tmp_path, mon
     assert [number for number, is_same in enumerate(same, 1) if is_same] == [2, 3, 9]
 
 
-@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
-def test_frames_of_which_only_times_of_decoding_are_stated_are_all_kept(upscaler, tmp_path, suffix):
+@pytest.mark.parametrize(("suffix", "count"), [(".avi", 60), (".mkv", 60), (".mkv", 5)])
+def test_frames_of_which_only_times_of_decoding_are_stated_are_all_kept(upscaler, tmp_path, suffix, count):
     """As in AVI, and where such a stream was copied."""
     options = {"bf": "2", "b_strategy": "0", "g": "12", "sc_threshold": "0"}
-    path = write_video(tmp_path / "a.avi", pictures(60), options=options)
+    path = write_video(tmp_path / "a.avi", pictures(count), options=options)
     if suffix != ".avi":
         with av.open(str(path)) as video, av.open(str(tmp_path / "a.mkv"), "w") as copy:
             stream = copy.add_stream_from_template(video.streams.video[0], opaque=True)
@@ -341,9 +341,9 @@ def test_frames_of_which_only_times_of_decoding_are_stated_are_all_kept(upscaler
     list(job.upscale())
     assert job.assemble() == []
     shots = list(Video(path).shots())
-    assert len(shots) == 60
+    assert len(shots) == count
     assert {after.time - before.time for before, after in itertools.pairwise(shots)} == {1 if suffix == ".avi" else 40}
-    for first in range(8, 50, 5):
+    for first in range(8, count - 10, 5):
         video = Video(path)
         assert video.skip_to(shots[first].time, shots[first].digest())
         assert [(each.time, each.digest()) for each in video.shots()] == [
@@ -368,10 +368,18 @@ def test_a_repeated_time_does_not_hide_that_times_are_stated(tmp_path):
 
 
 def test_nothing_is_decoded_to_see_that_times_are_stated():
-    packets = [SimpleNamespace(pts=time, size=1) for time in (0, 120, 40, 80)]
+    packets = [SimpleNamespace(pts=pts, dts=dts, size=1) for dts, pts in enumerate((0, 120, 40, 80))]
     container = SimpleNamespace(demux=lambda _: packets)
     stream = SimpleNamespace(codec_context=SimpleNamespace(decode=lambda _: pytest.fail("decoded")))
     assert not decoding.lacks_presentation_times(container, stream)
+
+
+def test_times_that_decrease_where_recordings_are_joined_do_not_show_that_they_are_stated():
+    packets = [SimpleNamespace(pts=time + 1, dts=time, size=1) for time in (0, 1, 2, 0, 1, 2)]
+    frames = [SimpleNamespace(pts=pts, dts=dts) for pts, dts in zip((1, 3, 2) * 2, (0, 1, 2) * 2, strict=True)]
+    context = SimpleNamespace(decode=lambda packet: [frames.pop(0)] if packet else [])
+    container = SimpleNamespace(demux=lambda _: packets)
+    assert decoding.lacks_presentation_times(container, SimpleNamespace(codec_context=context))
 
 
 def test_a_job_that_cannot_begin_closes_its_video(upscaler, tmp_path, monkeypatch):

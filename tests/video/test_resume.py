@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import av
 import numpy as np
@@ -182,20 +184,72 @@ def test_a_worker_closes_its_video(upscale_share, tmp_path):
     assert (tmp_path / "b.mkv.parts/000000.json").exists()
 
 
-def test_a_worker_that_loses_its_gpu_ends(upscale_share, monkeypatch, capsys):
-    """Ray then starts another one, which can use the GPU again."""
+LOST = LostDeviceError(Problem.failure("cuda", "the GPU failed", "start the program again"))
 
-    def lose_gpu(*_):
-        raise LostDeviceError(Problem.failure("cuda", "the GPU failed", "start the program again"))
 
-    def leave(code):
-        raise SystemExit(code)
+def test_a_worker_returns_that_its_gpu_is_lost(upscale_share, monkeypatch):
+    monkeypatch.setattr(upscale.FrameUpscaler, "__call__", mock.Mock(side_effect=LOST))
+    assert upscale_share() == (LOST, 1)
 
-    monkeypatch.setattr(upscale.FrameUpscaler, "__call__", lose_gpu)
-    monkeypatch.setattr(os, "_exit", leave)
-    with pytest.raises(SystemExit):
-        upscale_share()
-    assert capsys.readouterr().err == "error: cuda: the GPU failed; Ray starts another process\n"
+
+@pytest.mark.parametrize(
+    ("answers", "calls"), [([LOST, LOST, None], 3), ([LOST, LOST, LOST], 3), ([EsrganError("a")], 1)]
+)
+def test_a_share_is_repeated_if_a_gpu_is_lost_but_not_for_ever(upscaler, tmp_path, monkeypatch, answers, calls):
+    task = mock.Mock(side_effect=[[answer] for answer in answers])
+    ray = SimpleNamespace(
+        remote=lambda **_: lambda _: SimpleNamespace(remote=lambda *values: Waiting(task(*values))),
+        put=lambda value: value,
+        wait=lambda waiting, timeout: (waiting, []),
+        get=lambda waiting: waiting.answer,
+        exceptions=SimpleNamespace(RayError=KeyError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    source = write_video(tmp_path / "a.mkv", pictures(3))
+    with VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) as job:
+        work = cluster.upscale_on_cluster(job, [], "fp32", {}, 1, 1)
+        with nullcontext() if answers[-1] is None else pytest.raises(EsrganError, match=f"^{answers[-1]}$"):
+            list(work)
+    assert task.call_count == calls
+
+
+class Waiting:
+    def __init__(self, answers):
+        (self.answer,) = answers
+
+
+def test_ctrl_c_while_a_file_is_written_is_not_lost():
+    """PyAV ignores it there, and would go on after a gap."""
+    file = mock.Mock(**{"write.side_effect": [2, KeyboardInterrupt, 2]})
+    with pytest.raises(KeyboardInterrupt), segments.OutputFile(file) as output:
+        assert [output.write(b"12") for _ in range(3)] == [2, 2, 2]
+    assert file.write.call_count == 2
+
+
+def test_the_folder_of_segments_is_removed_from_nfs(tmp_path, monkeypatch):
+    """It keeps open files under other names."""
+    folder = segments.SegmentFolder(tmp_path / "a.mkv", {"a": 1})
+    unlink, lock = Path.unlink, folder.lock
+
+    @contextmanager
+    def lock_on_nfs(number):
+        with lock(number):
+            yield
+        for path in folder.path.glob(".nfs*"):
+            unlink(path)
+
+    def unlink_on_nfs(path, **options):
+        if path.name == "lock0":
+            path.rename(path.with_name(".nfs01"))
+            assert folder._files() == []  # another process does not take it for a folder with other files
+        else:
+            unlink(path, **options)
+
+    monkeypatch.setattr(folder, "lock", lock_on_nfs)
+    monkeypatch.setattr(Path, "unlink", unlink_on_nfs)
+    with folder.finish():
+        folder.check_job()
+    assert not folder.path.exists()
 
 
 def test_a_second_process_is_refused(upscaler, tmp_path):
