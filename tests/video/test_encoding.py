@@ -253,7 +253,8 @@ def test_a_rate_that_an_encoder_refuses_is_named(upscaler, tmp_path, monkeypatch
     for options in ({"crf": 60}, {"pixel_format": "yuv420p"}):  # which are meant for one encoder
         with pytest.raises(VideoError) as error:
             encoding.choose_encoding(properties, (128, 128), tmp_path / "b.mp4", **options)
-        assert str(error.value) == f"libsvtav1: {reason}; choose another --codec or --pixel-format"
+        remedy = "leave out --crf and --pixel-format to use another codec, or choose another --codec"
+        assert str(error.value) == f"libsvtav1: {reason}; {remedy}"
 
 
 def test_vp8_is_encoded_by_one_thread():
