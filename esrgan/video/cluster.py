@@ -11,7 +11,8 @@ from typing import Any
 from esrgan.console import log
 from esrgan.errors import EsrganError, LostDeviceError, VideoError
 from esrgan.inference import Upscaler
-from esrgan.video.upscale import VideoJob, VideoOptions
+from esrgan.video.options import VideoOptions
+from esrgan.video.upscale import VideoJob
 from esrgan.weights import GeneratorFile
 
 _POLL_S = 1.0

@@ -4,96 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
-import numbers
 import os
-import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import av
-from av.video.frame import VideoFrame
 
 from esrgan import files, version
 from esrgan.console import log
 from esrgan.errors import Problem, VideoError
 from esrgan.inference import OUTPUT_ENDING, Upscaler
 from esrgan.paths import find_name_problem
-from esrgan.text import describe_error, format_count
+from esrgan.text import describe_error
 from esrgan.video import muxing, pipeline
-from esrgan.video.decoding import TimedFrame, describe_gaps
-from esrgan.video.encoding import CONTAINERS, Encoding, choose_encoding
-from esrgan.video.opening import format_time, to_ticks
+from esrgan.video.decoding import TimedFrame
+from esrgan.video.encoding import CONTAINERS
+from esrgan.video.missing import note_missing_parts
+from esrgan.video.options import DECODED, VideoOptions, VideoProgress, count_frames, encode_for, find_limits
 from esrgan.video.pipeline import FrameEncoder, FrameUpscaler, batches, make_ahead
-from esrgan.video.segments import FRAMES, OutputPipe, SegmentFolder, folder_of
+from esrgan.video.segments import FRAMES, SegmentFolder, folder_of
 from esrgan.video.source import Video
 
-_DECODED = 3  # frames that wait for the networks
-_MISSING_S = 1  # between two frames, or the last one and the end that the video states, if that is noted
-_LARGEST_STEP = 1.75  # steps between two frames, if a frame that is lost leaves nothing else behind
-_EVEN_STEPS = 100  # steps between frames for each uneven one, if a video has a constant frame rate
 _SAMPLES, _SAMPLE = 16, 1 << 20  # parts of a video, and bytes of each, that identify it
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """How videos are read and written.
-
-    Attributes:
-        codec: Video codec of the output: h264, h265, vp8, vp9, av1, prores, ffv1 or png; None keeps that of the video
-            if it is one of these, or chooses H.264.
-        crf: Constant rate factor, in the units of the encoder; None chooses one at which losses are hard to see.
-        pixel_format: FFmpeg's name of a pixel format; None keeps what the video has.
-        start: Where the output begins, in seconds from the beginning of the video; None is its beginning.
-        end: Where it ends; None is the end of the video.
-        deinterlace: Make full frames of interlaced ones, which are refused otherwise.
-        steady: Reduce flicker: where a frame differs from those before by at most this many 8-bit levels, keep the
-            output from before. It restarts at each segment. None upscales all parts of all frames.
-        overwrite: Replace an existing output.
-
-    Raises:
-        ValueError: If a value is not a number, not finite, or out of range, or the output would end before it starts.
-    """
-
-    codec: str | None = None
-    crf: float | None = None
-    pixel_format: str | None = None
-    start: Fraction | None = None
-    end: Fraction | None = None
-    deinterlace: bool = False
-    steady: float | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name, largest in (("start", math.inf), ("end", math.inf), ("steady", 255)):
-            value = getattr(self, name)
-            is_number = isinstance(value, numbers.Real) and math.isfinite(value)
-            if value is not None and not (is_number and 0 <= value <= largest):
-                expected = "a number from 0" + (f" to {largest}" if largest < math.inf else "")
-                raise ValueError(f"{name}: expected {expected}, got {value!r}")
-        if self.start is not None and self.end is not None and self.start >= self.end:
-            raise ValueError(f"end: expected a time after start {float(self.start)}, got {float(self.end)}")
-
-
-@dataclass(frozen=True)
-class VideoProgress:
-    """How far the work on a video is.
-
-    Attributes:
-        frames: Frames that are done, those of an earlier attempt included.
-        computed: Frames that were upscaled by this process.
-        repeated: Frames of this process that are equal to the one before and were not upscaled again.
-        total: All frames, as far as the video says; None if it does not.
-    """
-
-    frames: int
-    computed: int
-    repeated: int
-    total: int | None
 
 
 def plan_target(source: Path, out: Path | None) -> Path:
@@ -173,8 +108,8 @@ class VideoJob:
         self.upscaler, self.target, self.options = upscaler, target, options
         self.video = Video(source, deinterlace=options.deinterlace, start=options.start)
         try:
-            self._start, self._end = _to_ticks(options, self.video)
-            self.encoding = _choose_encoding(upscaler, self.video, target, options)
+            self._start, self._end = find_limits(options, self.video)
+            self.encoding = encode_for(upscaler, self.video, target, options)
             self._streams = muxing.plan_streams(self.video, target, self.encoding, is_part=bool(options.start))
             self.folder = SegmentFolder(target, self._identify())
         except BaseException:
@@ -200,7 +135,7 @@ class VideoJob:
     @property
     def num_frames(self) -> int | None:
         """The number of frames of the output, as far as the video says."""
-        return _count_frames(self.video, self.options)
+        return count_frames(self.video, self.options)
 
     def upscale(self, process: int = 0, processes: int = 1) -> Iterator[VideoProgress]:
         """Upscale the segments of this process that are not complete yet.
@@ -245,7 +180,7 @@ class VideoJob:
                 yield VideoProgress(frames, 0, 0, self.num_frames)
             together = pipeline.num_together(self.upscaler, self.video.properties.height, self.video.properties.width)
             for number, group in itertools.groupby(
-                make_ahead(self.upscaler, prepare(), _DECODED), key=lambda each: each.segment
+                make_ahead(self.upscaler, prepare(), DECODED), key=lambda each: each.segment
             ):
                 before = errors
                 if number % processes != process or number in done:
@@ -301,7 +236,7 @@ class VideoJob:
         errors = (Counter(segment.errors) for segment in segments)  # also of earlier attempts and other processes
         self.video.errors.counts = sum(errors, Counter({"other streams": num_damaged}))
         times = [time for segment in segments for time in segment.times]
-        _note_missing_parts(self.video, times, segments[-1].last_duration, self._end)
+        note_missing_parts(self.video, times, segments[-1].last_duration, self._end)
         return [*self.video.errors.notes()]
 
     def _identify(self) -> dict[str, Any]:
@@ -369,141 +304,3 @@ def upscale_video(
         yield from job.upscale()
         for note in job.assemble():
             log.warning("%s: %s", source, note)
-
-
-def pipe_video(
-    upscaler: Upscaler, video: Video, out: BinaryIO, options: VideoOptions = VideoOptions()
-) -> Iterator[VideoProgress]:
-    """Upscale a video to YUV4MPEG2 (.y4m), frame by frame, for other programs to read.
-
-    Args:
-        upscaler: The upscaler.
-        video: The video; its ``errors`` say afterwards what could not be read.
-        out: Where the output is written.
-        options: How to read; those of encoders are not used. What the output does not keep is logged to the logger
-            "esrgan".
-
-    Yields:
-        The progress after each frame.
-
-    Raises:
-        VideoError: If the video cannot be read.
-        BrokenPipeError: If the reader has gone.
-        OSError: If the output cannot be written for another reason.
-    """
-    start, end = _to_ticks(options, video)
-    if start and video.can_skip:
-        video.skip_to(start)
-    rate, base = video.properties.rate, video.properties.time_base
-    encoding = replace(_choose_encoding(upscaler, video, None, options), time_base=1 / rate)
-    notes = [*encoding.notes]
-    if video.properties.display_matrix is not None:
-        notes.append("the rotation is not kept, because YUV4MPEG2 cannot state it")
-    for note in notes:
-        log.info("%s: %s", video.path, note)
-    file = OutputPipe(_Y4mFile(out, encoding.pixel_aspect))
-    container = av.open(file, "w", format="yuv4mpegpipe", options={"strict": "-1"})  # allows more than 8 bits
-    stream: Any = container.add_stream(encoding.codec, encoding.rate)
-    encoding.configure(stream.codec_context)
-    total, numbers = _count_frames(video, options), itertools.count()
-    times: list[int] = []
-    last_duration = 0
-
-    def write(shot: TimedFrame, frame: VideoFrame) -> None:
-        nonlocal last_duration
-        last_duration = shot.frame.duration or 0
-        frame.pts, frame.time_base = next(numbers), encoding.time_base
-        times.append(shot.time)
-        video.errors.is_uneven |= abs((shot.time - times[0]) * base * rate - frame.pts) > 1
-        container.mux(stream.encode(frame))
-        file.check()
-
-    upscale_frames = FrameUpscaler(upscaler, options.steady)
-    shots = ((shot, video.to_pixels(shot.frame)) for shot in video.shots(start, end))
-    with FrameEncoder(upscaler, encoding, write) as encoder:
-        for number, (shot, pixels) in enumerate(make_ahead(upscaler, shots, _DECODED), 1):
-            encoder.add(shot, *upscale_frames([pixels]))
-            counts = upscale_frames.computed, upscale_frames.repeated
-            yield VideoProgress(number, *counts, total)
-    container.mux(stream.encode(None))
-    container.close()
-    file.check()
-    if times:
-        _note_missing_parts(video, times, last_duration, end)
-
-
-class _Y4mFile:
-    """Writes the pixel aspect into the header of YUV4MPEG2, which PyAV leaves unknown.
-
-    Args:
-        out: Where the video is written.
-        pixel_aspect: The aspect; None if unknown.
-    """
-
-    def __init__(self, out: BinaryIO, pixel_aspect: Fraction | None) -> None:
-        self._out, self._aspect = out, pixel_aspect
-
-    def write(self, data: bytes) -> int:
-        """Write some bytes, which begin with the whole header."""
-        if self._aspect is None:
-            self._out.write(data)
-        else:
-            aspect = f" A{self._aspect.numerator}:{self._aspect.denominator}"
-            self._out.write(data.replace(b" A0:0", aspect.encode(), 1))
-            self._aspect = None
-        return len(data)
-
-
-def _count_frames(video: Video, options: VideoOptions) -> int | None:
-    """Return the number of frames of the output, as far as the video says."""
-    total, rate = video.properties.num_frames, video.properties.rate
-    if total is None or (options.start is None and options.end is None):
-        return total
-    last = total / rate if options.end is None else min(options.end, total / rate)
-    return max(round((last - (options.start or 0)) * rate), 0)
-
-
-def _note_missing_parts(video: Video, times: Sequence[int], last_duration: int, end: int | None) -> None:
-    """Note it if a video ends earlier than it states, or a video of a constant frame rate has gaps."""
-    properties, errors, base = video.properties, video.errors, video.properties.time_base
-    steps = [after - before for before, after in itertools.pairwise(times)]
-    step = statistics.median(steps) if steps else 0
-    longest = step * _LARGEST_STEP if video.can_lose_frames else step + _MISSING_S / base
-    num_uneven = sum(abs(each - step) > step / 2 for each in steps)
-    if num_uneven * _EVEN_STEPS <= len(steps):  # otherwise a long step can be a picture that stands still
-        pairs = itertools.compress(itertools.pairwise(times), (each > longest for each in steps))
-        gaps = list(pairs)
-        ends = ([format_time(time * base - properties.begin) for time in pair] for pair in gaps)
-        named = [f"between {before} and {after}" for before, after in ends]
-        is_long = any((after - before - step) * base > _MISSING_S for before, after in gaps)
-        if is_long or errors.is_damaged or errors.counts["marked packets"]:
-            errors.gaps = named
-        elif named:  # as where a recording has left out a frame
-            log.info("%s: frames may be missing %s", video.path, describe_gaps(named))
-    if errors.counts["marked packets"] and not errors.is_damaged:
-        marked = format_count(errors.counts["marked packets"], "packet")
-        log.info("%s: %s marked as damaged, as where parts are joined", video.path, marked)
-    last = (times[-1] + round(max(last_duration, step))) * base
-    if end is None and properties.end is not None and properties.end - last > _MISSING_S:
-        found, stated = (format_time(time - properties.begin) for time in (last, properties.end))
-        errors.ended_early = f"{errors.ended_early} at {found} of {stated}".strip()
-
-
-def _to_ticks(options: VideoOptions, video: Video) -> tuple[int | None, int | None]:
-    """Return where the output begins and ends, in units of the video's time base."""
-    begin, base = video.properties.begin, video.properties.time_base
-    start, end = (None if time is None else to_ticks(time, begin, base) for time in (options.start, options.end))
-    return start, end
-
-
-def _choose_encoding(upscaler: Upscaler, video: Video, target: Path | None, options: VideoOptions) -> Encoding:
-    """Choose how the output of an upscaler is encoded."""
-    return choose_encoding(
-        video.properties,
-        upscaler.output_size(video.properties.height, video.properties.width),
-        target,
-        has_colour=True if upscaler.is_colouriser else None,
-        codec=options.codec,
-        crf=options.crf,
-        pixel_format=options.pixel_format,
-    )

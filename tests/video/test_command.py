@@ -17,7 +17,8 @@ import pytest
 from esrgan import Upscaler
 from esrgan.cli import inference as inference_command
 from esrgan.cli import video as video_command
-from esrgan.video import VideoOptions, colour, upscale
+from esrgan.video import VideoOptions, colour, pipe_video, piping, upscale
+from esrgan.video.options import encode_for
 from esrgan.video.source import Video
 from tests.helpers.models import run
 from tests.helpers.video import (
@@ -63,7 +64,7 @@ def test_inference_says_which_command_upscales_videos(tmp_path, capsys):
 def test_pipes(model, upscaler, tmp_path):
     source = write_video(tmp_path / "a.y4m", pictures(4), codec="wrapped_avframe", container_format="yuv4mpegpipe")
     cut = VideoOptions(start=0.04, end=0.12)
-    assert [each.total for each in upscale.pipe_video(upscaler, Video(source), io.BytesIO(), cut)] == [2, 2]
+    assert [each.total for each in pipe_video(upscaler, Video(source), io.BytesIO(), cut)] == [2, 2]
     command = [sys.executable, "-m", "esrgan", "video", "-", "-o", "-", "-m", str(model), "--device", "cpu"]
     done = subprocess.run(command, input=source.read_bytes(), capture_output=True, check=True)
     assert b"frames" in done.stderr or b"RRDBNet" in done.stderr
@@ -93,7 +94,7 @@ def test_errors_of_other_files_are_not_taken_for_those_of_the_pipe(model, tmp_pa
         raise av.error.PermissionError(13, "Permission denied", "a.mkv")
 
     source = write_video(tmp_path / "a.mkv", pictures(3))
-    monkeypatch.setattr(upscale, "_note_missing_parts", fail)
+    monkeypatch.setattr(piping, "note_missing_parts", fail)
     with pytest.raises(PermissionError):
         run(video_command, source, "-o", "-", "-m", model, "--device", "cpu")
 
@@ -182,7 +183,7 @@ def test_a_truncated_video_ends_with_a_warning_and_code_1(model, tmp_path, capsy
 def test_a_pipe_has_the_matrix_that_players_assume_for_its_size(model, tmp_path, width, matrix):
     path = write_video(tmp_path / "a.mkv", pictures(1, (32, 64)), properties={"colorspace": 6})
     upscaler = Upscaler.from_file(model, "cpu", width=width)
-    assert upscale._choose_encoding(upscaler, Video(path), None, VideoOptions()).coding.matrix == matrix
+    assert encode_for(upscaler, Video(path), None, VideoOptions()).coding.matrix == matrix
 
 
 @pytest.mark.parametrize("name", ["b.avi", "b", "a.mkv"])

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from esrgan import Upscaler, upscale_video
-from esrgan.video import colour, pipeline, upscale
+from esrgan.video import colour, pipeline
+from esrgan.video.options import DECODED
 from tests.helpers.video import colours, make, pictures, write_video
 
 
@@ -56,7 +57,7 @@ def test_memory_holds_few_frames(upscaler, tmp_path, monkeypatch):
     for _ in range(5):
         next(work)
     time.sleep(0.5)
-    assert len(decoded) <= 5 + 2 + upscale._DECODED
+    assert len(decoded) <= 5 + 2 + DECODED
     work.close()
 
 

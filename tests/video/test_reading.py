@@ -14,8 +14,10 @@ import pytest
 from av.video.frame import VideoFrame
 
 from esrgan.errors import VideoError
-from esrgan.video import VideoJob, VideoOptions, colour, decoding, opening, upscale
+from esrgan.video import VideoJob, VideoOptions, colour, decoding, missing, opening
 from esrgan.video.decoding import _Deinterlacer
+from esrgan.video.missing import note_missing_parts
+from esrgan.video.options import find_limits
 from esrgan.video.source import Video
 from tests.helpers.video import (
     INTERLACED,
@@ -207,7 +209,7 @@ def test_damage_after_the_last_frame_is_reported(upscaler, tmp_path, monkeypatch
 def test_gaps_of_videos_with_a_constant_rate_are_named(tmp_path, missing, notes):
     video = Video(write_video(tmp_path / "a.mkv", pictures(1)))
     times = [40 * i for i in range(500) if i not in missing]
-    upscale._note_missing_parts(video, times, 40, times[-1] + 1)
+    note_missing_parts(video, times, 40, times[-1] + 1)
     assert list(video.errors.notes()) == notes
 
 
@@ -216,14 +218,14 @@ def test_short_gaps_count_where_something_is_damaged(tmp_path, kind):
     video = Video(write_video(tmp_path / "a.mkv", pictures(1)))
     video.errors.counts[kind] = 1
     times = [40 * i for i in range(500) if i != 150]
-    upscale._note_missing_parts(video, times, 40, times[-1] + 1)
+    note_missing_parts(video, times, 40, times[-1] + 1)
     assert "frames may be missing between 0:00:05.96 and 0:00:06.04" in list(video.errors.notes())
 
 
 def test_a_frame_that_an_mp4_shows_for_two_steps_is_no_gap(tmp_path):
     clock = Fraction(1, 12_800)
     video = Video(write_video(tmp_path / "a.mp4", pictures(1), times=[0], time_base=clock))
-    upscale._note_missing_parts(video, [512 * i for i in range(500) if i != 150], 512, 10**9)
+    note_missing_parts(video, [512 * i for i in range(500) if i != 150], 512, 10**9)
     assert list(video.errors.notes()) == []
 
 
@@ -407,7 +409,7 @@ def test_parts_have_all_their_frames_up_to_a_microsecond(tmp_path, options, coun
     video = Video(
         write_video(tmp_path / "a.ts", pictures(40), times=times, time_base=Fraction(1, 90_000), options={"bf": "0"})
     )
-    limits = upscale._to_ticks(VideoOptions(**{name: Fraction(text) for name, text in options.items()}), video)
+    limits = find_limits(VideoOptions(**{name: Fraction(text) for name, text in options.items()}), video)
     assert len([*video.shots(*limits)]) == count
 
 
@@ -423,7 +425,7 @@ def test_deinterlaced_frames_keep_their_durations(tmp_path):
 def test_a_last_frame_that_stands_still_is_no_early_end(tmp_path, times, duration, notes):
     video = Video(write_video(tmp_path / "a.mkv", pictures(1), times=[0], time_base=MS))
     object.__setattr__(video.properties, "end", Fraction(15))
-    upscale._note_missing_parts(video, times, duration, None)
+    note_missing_parts(video, times, duration, None)
     assert len([*video.errors.notes()]) == notes
 
 
@@ -451,7 +453,7 @@ def test_packets_that_the_container_marks_as_damaged_are_named(upscaler, tmp_pat
     job = VideoJob(upscaler, path, tmp_path / "b.mkv", VideoOptions())
     list(job.upscale())
     texts = []
-    monkeypatch.setattr(upscale.log, "info", lambda text, *values: texts.append(text % values))
+    monkeypatch.setattr(missing.log, "info", lambda text, *values: texts.append(text % values))
     assert job.assemble() == []
     assert texts == [f"{path}: 1 packet marked as damaged, as where parts are joined"]
 

@@ -22,7 +22,7 @@ import pytest
 from esrgan import Upscaler, load_generator, upscale_video
 from esrgan.cli import video as video_command
 from esrgan.errors import EsrganError, LostDeviceError, Problem, VideoError
-from esrgan.video import VideoJob, VideoOptions, cluster, colour, segments, upscale
+from esrgan.video import VideoJob, VideoOptions, cluster, colour, pipeline, segments, upscale
 from esrgan.video.source import Video
 from tests.helpers.models import make_model, run
 from tests.helpers.video import (
@@ -188,7 +188,7 @@ LOST = LostDeviceError(Problem.failure("cuda", "the GPU failed", "start the prog
 
 
 def test_a_worker_returns_that_its_gpu_is_lost(upscale_share, monkeypatch):
-    monkeypatch.setattr(upscale.FrameUpscaler, "__call__", mock.Mock(side_effect=LOST))
+    monkeypatch.setattr(pipeline.FrameUpscaler, "__call__", mock.Mock(side_effect=LOST))
     assert upscale_share() == (LOST, 1)
 
 

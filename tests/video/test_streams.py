@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from esrgan.video import VideoJob, VideoOptions, encoding, muxing, upscale
+from esrgan.video import VideoJob, VideoOptions, VideoProgress, encoding, muxing
 from tests.helpers.video import (
     MS,
     make,
@@ -49,7 +49,7 @@ def test_everything_else_in_a_video_is_copied(upscaler, tmp_path):
     with av.open(str(source), "r") as video:
         before = video.chapters()
     *_, last = make(upscaler, source, tmp_path / "b.mkv")
-    assert last == upscale.VideoProgress(len(times), len(times), 0, last.total)
+    assert last == VideoProgress(len(times), len(times), 0, last.total)
     for kind in ("audio", "subtitle"):
         assert read_video(tmp_path / "b.mkv", kind) == read_video(source, kind) != []
     assert [time for time, _ in read_video(tmp_path / "b.mkv")] == [time * MS for time in times]
