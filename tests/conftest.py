@@ -16,9 +16,13 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
 
 from esrgan import files, locks
 from tests.helpers import images
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine exceeds any
+settings.load_profile("no deadline")
 
 
 def pytest_configure() -> None:

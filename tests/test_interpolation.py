@@ -50,7 +50,7 @@ def test_middle_is_the_mean():
     assert equal(blend, {name: (PSNR[name] + GAN[name]) / 2 for name in PSNR})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0, 1))
 def test_weights_are_on_the_line_from_psnr_to_gan(alpha):
     blend = interpolate(PSNR, GAN, alpha)

@@ -96,7 +96,7 @@ def test_mix_blends_any_number_of_models(tmp_path, capsys):
         mix([load_generator(paths[0]), larger], [0.5, 0.5])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from([np.uint8, np.uint16, np.float32]), st.floats(0, 1), st.integers(0, 99))
 def test_images_are_blended_to_the_nearest_level(dtype, alpha, seed):
     rng = np.random.default_rng(seed)

@@ -35,7 +35,7 @@ def test_a_single_model_is_compared_with_bicubic():
     st.integers(1, 3),
     st.integers(1, 9),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_window_matches_a_brute_force_search(small, step, size):
     images = small.repeat(step, axis=1).repeat(step, axis=2)
     images[:, ::2] ^= np.arange(images.shape[2], dtype=np.uint8)[:, None]  # makes pixels differ within an LR pixel

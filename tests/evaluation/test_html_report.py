@@ -224,7 +224,7 @@ def test_names_are_escaped():
 
 
 @given(st.text(st.characters(exclude_categories=()), min_size=1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_text_is_escaped(name):
     plain = Page(render_html(Evaluation({"term": "fact"}, "conventions")))
     page = Page(render_html(Evaluation({name: name}, name)))

@@ -34,7 +34,7 @@ def test_interval_rarely_excludes_the_true_difference():
     assert misses <= 8  # 3 are expected; the probability of more than 8 is 1 in 200
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=12), st.floats(-10, 10))
 @example([0.0, 2.1e-243], 0.0)
 def test_difference_is_antisymmetric_and_shifts_with_its_values(values, shift):

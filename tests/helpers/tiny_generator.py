@@ -20,7 +20,7 @@ TINY_ARCHITECTURE = RRDBNetArchitecture(
     scale_factor=4, img_channels=3, **TINY, use_subpixel_conv=False, pixel_unshuffle=False, residual_scaling=0.2
 )
 SUFFIXES = [".pth", ".pt", ".safetensors"]
-IN_TMP = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+IN_TMP = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def one_line_message(error, path):

@@ -311,7 +311,7 @@ def test_truncated_files_are_refused(tmp_path, suffix):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(images.DATASET_SUFFIXES)), st.integers(0, 2**32), st.integers(0, 255), st.integers(1, 4))
 @pytest.mark.slow
 def test_damaged_files_raise_only_image_errors(tmp_path, suffix, where, value, count):

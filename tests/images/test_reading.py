@@ -243,7 +243,7 @@ def test_truncated_files_are_refused(tmp_path, kind):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on damaged EXIF
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([*SAMPLES, "TIFF float RGB", "JPEG CMYK", "WebP lossy RGB"]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5),
@@ -263,7 +263,7 @@ def test_damaged_files_raise_only_image_errors(tmp_path, kind, changes, is_in_he
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([*SAMPLES, "TIFF float RGB", "JPEG CMYK", "WebP lossy RGB"]),
     st.lists(st.floats(0, 1, exclude_max=True), min_size=3, max_size=3),
@@ -288,7 +288,7 @@ def test_files_with_misplaced_parts_raise_only_image_errors(tmp_path, kind, plac
         images.write_image(path.with_name(f"b{path.suffix}"), image_data, overwrite=True)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"II*\0", b"BM"]), st.binary(max_size=99)
 )

@@ -9,7 +9,7 @@ from esrgan.models import SRVGGNetCompact
 from tests.helpers.tiling import make_network, upscale_in_parts, upscale_whole
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 130),
     width=st.integers(1, 130),
@@ -43,7 +43,7 @@ def test_strips_are_bit_identical_to_the_whole_image(height, width, lines, optio
     assert torch.equal(high, upscale_whole(network, low))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     height=st.integers(1, 130),
     width=st.integers(1, 130),

@@ -61,7 +61,7 @@ def upscale_in_double(network, low):
     return expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(list(NETWORKS)),
     height=st.integers(1, 40),

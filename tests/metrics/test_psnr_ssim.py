@@ -57,7 +57,7 @@ def test_ssim_agrees_with_scikit_image():
 @given(
     st.integers(0), st.integers(19, 40), st.integers(19, 40), st.sampled_from([1, 10, 80]), st.sampled_from([0, 2, 4])
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @pytest.mark.slow
 def test_scores_agree_with_torchmetrics(seed, height, width, noise, border):
     """torchmetrics gets Y from scikit-image and images without the border; σ 1.5 sets its window to 11 pixels."""

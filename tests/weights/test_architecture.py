@@ -30,7 +30,7 @@ ARCHITECTURES = st.builds(
 ).filter(lambda architecture: not (architecture.pixel_unshuffle and architecture.scale_factor > 2))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(ARCHITECTURES)
 @pytest.mark.slow
 def test_architectures_are_inferred_from_state_dicts(architecture):

@@ -41,7 +41,7 @@ def output(network, channels):
         return network(low)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ARCHITECTURES, st.booleans(), st.booleans(), st.sampled_from([".pth", ".safetensors"]))
 @pytest.mark.slow
 def test_every_dialect_gives_bit_identical_output(tmp_path, architecture, fused, half, suffix):

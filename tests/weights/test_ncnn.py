@@ -231,7 +231,7 @@ def test_text_of_another_encoding_is_rejected(pair):
     assert "cannot be read as the text of an ncnn network" in error_text(pair[0])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.slow
 def test_damaged_pairs_are_loaded_or_rejected_cleanly(tmp_path, data):
