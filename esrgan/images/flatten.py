@@ -12,7 +12,8 @@ from esrgan.images.image import ImageData
 from esrgan.images.samples import MOST_ALPHA, peak_value, row_blocks
 
 Colour = tuple[int, int, int]  # red, green and blue from 0 to 255
-# White is 1 in HDR images too, whose lights exceed it; a larger share of such bright samples means another white.
+# HDR images also have white at 1, and only their light sources exceed it. If more samples than this share are so
+# bright, white is another value.
 _BRIGHT, _MOST_BRIGHT = 5.0, 0.7
 
 
@@ -82,7 +83,7 @@ def _flatten(image: ImageData, background: Colour) -> ImageData:
 def _check_range(image: ImageData) -> None:
     """Refuse float samples whose white is not 1.
 
-    Black and transparent pixels are left out, because they say nothing about the range.
+    Samples of 0 and transparent pixels are left out, because they say nothing about the range.
     """
     channel = image.base_channels - 1
     count = bright = 0

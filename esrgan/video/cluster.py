@@ -16,7 +16,8 @@ from esrgan.video.upscale import VideoJob
 from esrgan.weights import GeneratorFile
 
 _POLL_S = 1.0
-_MAX_ATTEMPTS = 3  # of one worker whose GPU fails
+_MAX_LOST_GPUS = 3  # until a worker's share of the video is given up
+_MAX_CRASHES = 100  # the same for a process that ends, as where a machine is taken away
 
 
 def upscale_on_cluster(
@@ -30,7 +31,8 @@ def upscale_on_cluster(
     """Upscale the segments of a video on the Ray cluster that this process is connected to.
 
     All machines need the video and the folder of the output under the same paths. If a worker is lost, another one
-    takes over its segments, except those that are complete. If its GPU fails, the same happens, but not for ever.
+    takes over its segments, except those that are complete. If a GPU fails, another process takes over, up to two
+    times.
 
     Args:
         job: The work, which is assembled afterwards.
@@ -50,7 +52,7 @@ def upscale_on_cluster(
 
     source, target = (Path(os.path.abspath(path)) for path in (job.video.path, job.target))  # noqa: PTH100  keeps links
     # After each call, its process ends: no other one can use a GPU that has failed.
-    task = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=-1, max_calls=1)(_upscale_share)
+    task = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=_MAX_CRASHES, max_calls=1)(_upscale_share)
     shared = ray.put(models)
 
     def start(number: int) -> Any:
@@ -65,8 +67,8 @@ def upscale_on_cluster(
                 error, number = ray.get(each), waiting.pop(each)
                 if error is None:
                     continue
-                lost[number] += isinstance(error, LostDeviceError)
-                if not 0 < lost[number] < _MAX_ATTEMPTS:
+                lost[number] += 1
+                if not isinstance(error, LostDeviceError) or lost[number] == _MAX_LOST_GPUS:
                     raise error
                 log.warning("%s", error.with_remedy("another process continues"))
                 waiting[start(number)] = number

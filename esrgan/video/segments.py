@@ -98,7 +98,7 @@ class SegmentFolder:
             yield
 
     def _files(self) -> list[Path]:
-        """Return the files in the folder, except deleted ones that are still open, as NFS names them."""
+        """Return the files in the folder, except those that NFS keeps because they are open, although deleted."""
         found = self.path.iterdir() if self.path.is_dir() else ()
         return [path for path in found if not path.name.startswith(".nfs")]
 
@@ -250,7 +250,7 @@ class OutputPipe:
 
 
 class OutputFile(OutputPipe):
-    """The same for a file, in which PyAV can move."""
+    """As ``OutputPipe``, for a file in which PyAV can also move to another place."""
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)

@@ -193,12 +193,18 @@ def test_a_worker_returns_that_its_gpu_is_lost(upscale_share, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answers", "calls"), [([LOST, LOST, None], 3), ([LOST, LOST, LOST], 3), ([EsrganError("a")], 1)]
+    ("answers", "calls"), [([LOST, LOST, None], 3), ([LOST, LOST, LOST], 3), ([LOST, EsrganError("a")], 2)]
 )
 def test_a_share_is_repeated_if_a_gpu_is_lost_but_not_for_ever(upscaler, tmp_path, monkeypatch, answers, calls):
     task = mock.Mock(side_effect=[[answer] for answer in answers])
+
+    def remote(*, max_calls, max_retries, **_):
+        assert max_calls == 1  # no other call can use the GPU of the same process
+        assert 0 < max_retries < 1000  # a segment that makes processes crash ends the work
+        return lambda _: SimpleNamespace(remote=lambda *values: Waiting(task(*values)))
+
     ray = SimpleNamespace(
-        remote=lambda **_: lambda _: SimpleNamespace(remote=lambda *values: Waiting(task(*values))),
+        remote=remote,
         put=lambda value: value,
         wait=lambda waiting, timeout: (waiting, []),
         get=lambda waiting: waiting.answer,
