@@ -59,11 +59,14 @@ def wait_for_all_processes(processes: int) -> Iterator[None]:
         yield
         return
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
 
     from esrgan import rendezvous
 
     store, rank, world_size = rendezvous.connect()
     try:
+        # torchrun keeps its store across restarts, with the entries of the previous processes.
+        store = PrefixStore(rendezvous.agree_on_key(store, rank, world_size), store)
         dist.init_process_group("gloo", timeout=rendezvous.TIMEOUT, store=store, rank=rank, world_size=world_size)
         group: Any = dist.new_group(timeout=timedelta(days=30))  # some processes finish long before others
     except RuntimeError as error:

@@ -148,7 +148,7 @@ def test_torchrun_processes_share_files_and_wait_for_each_other(model, tmp_path)
             {"RANK": "1"},
             "MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: nothing can be reached there (Connection",
         ),
-        ({}, "MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: not all of the 2 processes have connected ("),
+        ({}, "MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: not all of the 2 processes have connected; "),
     ],
 )
 def test_processes_that_cannot_connect_are_one_line(model, tmp_path, monkeypatch, capsys, changes, message):
@@ -169,20 +169,24 @@ import os, sys, time
 from esrgan import rendezvous
 from esrgan.cli.inference import wait_for_all_processes
 from esrgan.cli.process import catch_errors
+from esrgan.console import show_messages
+rendezvous._QUIET_S = float(sys.argv[1])
 def work():
     with wait_for_all_processes(2):
         print("connected", flush=True)
         if os.environ["RANK"] == "1":
             sys.stdin.readline()
     return 0
-sys.exit(catch_errors(work))
+with show_messages():
+    code = catch_errors(work)
+sys.exit(code)
 """
 
 
 @pytest.mark.parametrize("action", ["end", "kill", "interrupt"])
 def test_processes_wait_until_all_are_done(action):
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    command = [sys.executable, "-c", _RANK]
+    command = [sys.executable, "-c", _RANK, "100"]
     first, second = (
         subprocess.Popen(
             command,
@@ -211,6 +215,28 @@ def test_processes_wait_until_all_are_done(action):
         "kill": (2, "error: another process has ended before it was done"),
         "interrupt": (130, "interrupted"),
     }[action]
+
+
+@pytest.mark.parametrize("has_agent", [False, True])
+def test_a_process_that_waits_for_others_can_be_interrupted(has_agent):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = store.port if has_agent else server.getsockname()[1]
+    environment = rank_environment(0, port) | {"TORCHELASTIC_USE_AGENT_STORE": str(has_agent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _RANK, "0.1"],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        assert process.stdout.readline() == "waiting for the other processes\n"
+        process.send_signal(signal.SIGINT)
+        assert (process.communicate(timeout=10)[1], process.returncode) == ("interrupted\n", 130)
+    finally:
+        process.kill()
 
 
 @pytest.mark.slow

@@ -555,7 +555,7 @@ def test_processes_that_have_not_connected_are_to_be_started(monkeypatch: pytest
     monkeypatch.setattr(rendezvous, "TIMEOUT", timedelta(seconds=1))
     with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
         pass
-    assert f"MASTER_PORT {port}: not all of the 2 processes have connected (" in str(caught.value)
+    assert f"MASTER_PORT {port}: not all of the 2 processes have connected; " in str(caught.value)
     assert str(caught.value).endswith("; start the other processes, and check that they can reach this address")
 
 
