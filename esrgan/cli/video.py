@@ -145,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
                         shown.show(state)
                 if rank > 0:
                     return process.OK
+                if processes > 1:  # this one has not counted the last segments of the others
+                    shown.frames = sum(len(segment.times) for segment in job.folder.find_segments().values())
             progress(f"{target}: writing")
             notes = job.assemble()
     log.info("%s written: %s", target, shown)
