@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
                 _upscale_on_cluster(args, job, models, shown)
             else:
                 rank, processes = count_processes()
-                with wait_for_all_processes(processes):
+                with wait_for_all_processes(processes, "the same command"):
                     for state in job.upscale(rank, processes):
                         shown.show(state)
                 if rank > 0:

@@ -165,14 +165,21 @@ def test_processes_that_cannot_connect_are_one_line(model, tmp_path, monkeypatch
 
 
 _RANK = """
-import os, sys, time
+import os, sys
+from datetime import timedelta
 from esrgan import rendezvous
 from esrgan.cli.inference import wait_for_all_processes
 from esrgan.cli.process import catch_errors
 from esrgan.console import show_messages
 rendezvous._QUIET_S = float(sys.argv[1])
+agree_on_key = rendezvous.agree_on_key
+def agree_and_shorten(*arguments):
+    key = agree_on_key(*arguments)
+    rendezvous.TIMEOUT = timedelta(seconds=2)  # which is not for waiting until the others are done
+    return key
+rendezvous.agree_on_key = agree_and_shorten
 def work():
-    with wait_for_all_processes(2):
+    with wait_for_all_processes(2, "this command"):
         print("connected", flush=True)
         if os.environ["RANK"] == "1":
             sys.stdin.readline()
@@ -201,7 +208,7 @@ def test_processes_wait_until_all_are_done(action):
     )
     assert [process.stdout.readline() for process in (first, second)] == ["connected\n"] * 2
     with pytest.raises(subprocess.TimeoutExpired):
-        first.wait(0.3)
+        first.wait(3 if action == "end" else 0.3)
     if action == "kill":
         second.kill()
     elif action == "interrupt":
@@ -210,9 +217,12 @@ def test_processes_wait_until_all_are_done(action):
     _, error = first.communicate("\n") if action != "end" else (second.communicate("\n"), first.communicate()[1])
     second.kill()
     second.communicate()
-    assert (first.returncode, error.partition(";")[0].strip()) == {
+    assert (first.returncode, error.strip()) == {
         "end": (0, ""),
-        "kill": (2, "error: another process has ended before it was done"),
+        "kill": (
+            2,
+            "error: another process has ended before it was done; correct its error, then this command resumes",
+        ),
         "interrupt": (130, "interrupted"),
     }[action]
 

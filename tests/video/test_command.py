@@ -62,7 +62,7 @@ def test_frames_of_all_processes_are_counted(model, upscaler, tmp_path, capsys, 
     with VideoJob(upscaler, source, target, VideoOptions()) as job:
         assert [state.frames for state in job.upscale(1, 2)][-1] == 50
     monkeypatch.setattr("esrgan.rendezvous.count_processes", lambda: (0, 2))
-    monkeypatch.setattr(video_command, "wait_for_all_processes", nullcontext)
+    monkeypatch.setattr(video_command, "wait_for_all_processes", lambda *_: nullcontext())
     assert run(video_command, source, "-m", model, "-o", target, "--device", "cpu") == 0
     assert f"{target} written: 50 frames" in capsys.readouterr().out
 
