@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from esrgan.console import log
 from esrgan.errors import EsrganError, Problem
 from esrgan.text import describe_error, one_line
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 # Processes start together, but some machines take longer than others to import PyTorch.
 TIMEOUT = timedelta(minutes=2)
 _ATTEMPT_S = 10.0  # for one attempt to connect
+_QUIET_S = 5.0  # before a message says what this process is waiting for
 
 
 def count_processes() -> tuple[int, int]:
@@ -59,29 +62,78 @@ def connect() -> tuple[Store, int, int]:
     Raises:
         EsrganError: If the environment variables of torchrun are wrong, or the store cannot be reached or provided.
     """
-    from torch.distributed.rendezvous import rendezvous  # which some builds of PyTorch lack
+    from torch._C._distributed_c10d import TCPStore  # which some builds of PyTorch lack
 
     values = _read_environment("RANK", "WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
-    place = f"MASTER_ADDR {values['MASTER_ADDR']}, MASTER_PORT {values['MASTER_PORT']}"
+    rank, world_size = int(values["RANK"]), int(values["WORLD_SIZE"])
     address, port = values["MASTER_ADDR"], int(values["MASTER_PORT"])
-    is_server = values["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    is_server = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
+        if port >= 2**16:
+            raise ValueError("a port is less than 65536")
         # PyTorch's own waiting handles no signals and prints tracebacks. A host name may have no address for a while
         # after a cluster has started its machines.
         if is_server:
             _wait_for(lambda: socket.getaddrinfo(address, port))
         else:
             _wait_for(lambda: socket.create_connection((address, port), _ATTEMPT_S).close())
-        store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
-    except (RuntimeError, ValueError, OSError, OverflowError) as error:
+        store = TCPStore(
+            address,
+            port,
+            is_master=is_server,
+            timeout=TIMEOUT,
+            wait_for_workers=False,
+            multi_tenant=True,
+            use_libuv=os.environ.get("USE_LIBUV", "1") == "1",  # as in PyTorch; some builds lack it
+        )
+    except (RuntimeError, ValueError, OSError) as error:
         what = "this process cannot listen there" if is_server else "nothing can be reached there"
         remedy = "correct them, or choose a free port, on all machines"
-        if is_server and "waiting for clients" in str(error):
-            what = f"not all of the {values['WORLD_SIZE']} processes have connected"
-            remedy = "start the other processes, and check that they can reach this address"
         reason = one_line(describe_error(error).partition(". ")[0], 160)
-        raise EsrganError(Problem.failure(place, f"{what} ({reason})", remedy)) from error
+        raise EsrganError(Problem.failure(_place(), f"{what} ({reason})", remedy)) from error
     return store, rank, world_size
+
+
+def agree_on_key(store: Store, rank: int, world_size: int) -> str:
+    """Wait until all processes have connected, and return a key that process 0 generates and all of them share.
+
+    After a restart, torchrun's store still contains the entries of the previous processes, so only entries under a new
+    key are valid. Each process requests the key with a random number, and process 0 answers each number.
+
+    Raises:
+        EsrganError: If some processes have not connected in time.
+        RuntimeError: If the store is lost.
+    """
+    number = secrets.token_hex(8)
+    key = number if rank == 0 else ""
+    requests = [f"request {other}" for other in range(1, world_size)]
+    if rank > 0:
+        store.set(f"request {rank}", number)
+    begin, is_quiet = time.monotonic(), True
+    # PyTorch's own waiting handles no signals.
+    while not key or store.add(f"{key} joined", 0) < world_size - 1:
+        if rank == 0:
+            for request in requests:
+                if store.check([request]):
+                    store.set(f"answer {store.get(request).decode()}", number)
+        elif not key and store.check([f"answer {number}"]):
+            key = store.get(f"answer {number}").decode()
+            store.add(f"{key} joined", 1)
+            continue
+        waited_s = time.monotonic() - begin
+        if waited_s > TIMEOUT.total_seconds():
+            what = f"not all of the {world_size} processes have connected"
+            remedy = "start the other processes, and check that they can reach this address"
+            raise EsrganError(Problem.failure(_place(), what, remedy))
+        if is_quiet and waited_s > _QUIET_S:
+            log.info("waiting for the other processes")
+            is_quiet = False
+        time.sleep(0.1)
+    return key
+
+
+def _place() -> str:
+    return f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
 
 
 def _wait_for(reach: Callable[[], object]) -> None:

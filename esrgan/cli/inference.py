@@ -49,8 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def wait_for_all_processes(processes: int) -> Iterator[None]:
+def wait_for_all_processes(processes: int, resuming: str) -> Iterator[None]:
     """Keep each process alive until all are done, because torchrun stops the rest when one exits with an error.
+
+    Args:
+        processes: How many there are.
+        resuming: The command that resumes, in words.
 
     Raises:
         EsrganError: If the processes cannot connect, or another one has ended too early.
@@ -59,11 +63,14 @@ def wait_for_all_processes(processes: int) -> Iterator[None]:
         yield
         return
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
 
     from esrgan import rendezvous
 
     store, rank, world_size = rendezvous.connect()
     try:
+        # torchrun keeps its store across restarts, with the entries of the previous processes.
+        store = PrefixStore(rendezvous.agree_on_key(store, rank, world_size), store)
         dist.init_process_group("gloo", timeout=rendezvous.TIMEOUT, store=store, rank=rank, world_size=world_size)
         group: Any = dist.new_group(timeout=timedelta(days=30))  # some processes finish long before others
     except RuntimeError as error:
@@ -77,7 +84,7 @@ def wait_for_all_processes(processes: int) -> Iterator[None]:
             time.sleep(0.05)  # PyTorch's own wait handles no signals
         waiting.wait()
     except RuntimeError as error:
-        remedy = "correct its error, and run the command again for what is missing"
+        remedy = f"correct its error, then {resuming} resumes"
         raise EsrganError(f"another process has ended before it was done; {remedy}") from error
     dist.destroy_process_group()
 
@@ -131,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         return f"{upscaled:,} of {format_count(len(jobs), 'image')} upscaled; {remedy} resumes"
 
     threads = torch.get_num_threads()
-    with wait_for_all_processes(processes), explain_interrupt(describe_interruption):
+    with wait_for_all_processes(processes, remedy), explain_interrupt(describe_interruption):
         if upscaler.winograd and free_cpus is not None:
             follow_free_cpus(free_cpus, threads)
         try:

@@ -140,11 +140,13 @@ def run(args: argparse.Namespace) -> int:
                 _upscale_on_cluster(args, job, models, shown)
             else:
                 rank, processes = count_processes()
-                with wait_for_all_processes(processes):
+                with wait_for_all_processes(processes, "the same command"):
                     for state in job.upscale(rank, processes):
                         shown.show(state)
                 if rank > 0:
                     return process.OK
+                if processes > 1:  # this one has not counted the last segments of the others
+                    shown.frames = sum(len(segment.times) for segment in job.folder.find_segments().values())
             progress(f"{target}: writing")
             notes = job.assemble()
     log.info("%s written: %s", target, shown)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +13,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore
 
 from esrgan import rendezvous
 from esrgan.console import log
@@ -56,7 +54,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         return
     store, rank, world_size = rendezvous.connect()
     with _translate_errors():
-        key = _agree_on_key(store, rank, world_size)
+        key = rendezvous.agree_on_key(store, rank, world_size)
     _heartbeat = Heartbeat(store, key, rank, world_size)
     level = log.level
     try:
@@ -93,29 +91,6 @@ def _use_device(name: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
-
-
-def _agree_on_key(store: Store, rank: int, world_size: int) -> str:
-    """Return a key that process 0 generates and all processes share.
-
-    After a restart, torchrun's store still contains the entries of the previous processes, so only entries under a new
-    key are valid. Each process requests the key with a random number, and process 0 answers each number.
-    """
-    number = secrets.token_hex(8)
-    if rank > 0:
-        store.set(f"request {rank}", number)
-        key: str = store.get(f"answer {number}").decode()
-        store.add(f"{key} joined", 1)
-        return key
-    deadline = time.monotonic() + rendezvous.TIMEOUT.total_seconds()
-    while store.add(f"{number} joined", 0) < world_size - 1:
-        for request in (f"request {other}" for other in range(1, world_size)):
-            if store.check([request]):
-                store.set(f"answer {store.get(request).decode()}", number)
-        if time.monotonic() > deadline:
-            raise RuntimeError("not all processes connected in time")
-        time.sleep(0.1)
-    return number
 
 
 @contextmanager

@@ -326,21 +326,33 @@ def _describe_changes(kind: str, what: str) -> Callable[[str, dict[str, Any], di
 
 def _describe_names(first_host: str, first: dict[str, list[str]], names: dict[str, list[str]]) -> str:
     """Describe for ``_check_agreement`` which images differ, given the names in each split of each stage."""
+    differences: dict[str, dict[str, str]] = {}
+    for key, own in names.items():
+        stage, split = key.split()
+        differences.setdefault(split, {})[stage] = _describe_difference(f"process 0 on {first_host}", first[key], own)
     texts = []
-    for split, own in names.items():
-        missing, surplus = Counter(first[split]) - Counter(own), Counter(own) - Counter(first[split])
-        process_0 = f"process 0 on {first_host}"
-        if missing:
-            count = format_count(missing.total(), "image")
-            texts.append(f"this machine lacks {count} of {process_0}, such as {min(missing)}")
-        if surplus:
-            count = format_count(surplus.total(), "image")
-            texts.append(f"this machine has {count} that {process_0} lacks, such as {min(surplus)}")
-        if first[split] != own and not missing and not surplus:
-            texts.append(f"the images are in another order than those of {process_0}")
-    text = "; ".join(dict.fromkeys(texts))  # stages often have the same images
+    for split, by_stage in differences.items():
+        kind = "training images" if split == "train" else "validation images"
+        if len(set(by_stage.values())) == 1:  # stages often have the same images
+            texts += [f"{kind}: {text}" for text in set(by_stage.values()) if text]
+        else:
+            texts += [f"{kind} of the stage {stage}: {text}" for stage, text in by_stage.items() if text]
     remedy = "use the same images, in the same order, on all machines"
-    return str(Problem.failure(socket.gethostname(), text, remedy)) if text else ""
+    return str(Problem.failure(socket.gethostname(), "; ".join(texts), remedy)) if texts else ""
+
+
+def _describe_difference(process_0: str, first: list[str], own: list[str]) -> str:
+    """Describe how this machine's names of images differ from those of process 0; "" if they are the same."""
+    texts = []
+    if missing := Counter(first) - Counter(own):
+        count = format_count(missing.total(), "image")
+        texts.append(f"lacks {count} of {process_0}, such as {min(missing)}")
+    if surplus := Counter(own) - Counter(first):
+        count = format_count(surplus.total(), "image")
+        texts.append(f"has {count} that {process_0} lacks, such as {min(surplus)}")
+    if not texts and first != own:
+        texts.append(f"has them in another order than {process_0}")
+    return f"this machine {', and '.join(texts)}" if texts else ""
 
 
 def _hash_weights(network: torch.nn.Module) -> str:

@@ -148,7 +148,7 @@ def test_torchrun_processes_share_files_and_wait_for_each_other(model, tmp_path)
             {"RANK": "1"},
             "MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: nothing can be reached there (Connection",
         ),
-        ({}, "MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: not all of the 2 processes have connected ("),
+        ({}, "MASTER_ADDR 127.0.0.1, MASTER_PORT {port}: not all of the 2 processes have connected; "),
     ],
 )
 def test_processes_that_cannot_connect_are_one_line(model, tmp_path, monkeypatch, capsys, changes, message):
@@ -165,24 +165,35 @@ def test_processes_that_cannot_connect_are_one_line(model, tmp_path, monkeypatch
 
 
 _RANK = """
-import os, sys, time
+import os, sys
+from datetime import timedelta
 from esrgan import rendezvous
 from esrgan.cli.inference import wait_for_all_processes
 from esrgan.cli.process import catch_errors
+from esrgan.console import show_messages
+rendezvous._QUIET_S = float(sys.argv[1])
+agree_on_key = rendezvous.agree_on_key
+def agree_and_shorten(*arguments):
+    key = agree_on_key(*arguments)
+    rendezvous.TIMEOUT = timedelta(seconds=2)  # which is not for waiting until the others are done
+    return key
+rendezvous.agree_on_key = agree_and_shorten
 def work():
-    with wait_for_all_processes(2):
+    with wait_for_all_processes(2, "this command"):
         print("connected", flush=True)
         if os.environ["RANK"] == "1":
             sys.stdin.readline()
     return 0
-sys.exit(catch_errors(work))
+with show_messages():
+    code = catch_errors(work)
+sys.exit(code)
 """
 
 
 @pytest.mark.parametrize("action", ["end", "kill", "interrupt"])
 def test_processes_wait_until_all_are_done(action):
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    command = [sys.executable, "-c", _RANK]
+    command = [sys.executable, "-c", _RANK, "100"]
     first, second = (
         subprocess.Popen(
             command,
@@ -197,7 +208,7 @@ def test_processes_wait_until_all_are_done(action):
     )
     assert [process.stdout.readline() for process in (first, second)] == ["connected\n"] * 2
     with pytest.raises(subprocess.TimeoutExpired):
-        first.wait(0.3)
+        first.wait(3 if action == "end" else 0.3)
     if action == "kill":
         second.kill()
     elif action == "interrupt":
@@ -206,11 +217,36 @@ def test_processes_wait_until_all_are_done(action):
     _, error = first.communicate("\n") if action != "end" else (second.communicate("\n"), first.communicate()[1])
     second.kill()
     second.communicate()
-    assert (first.returncode, error.partition(";")[0].strip()) == {
+    assert (first.returncode, error.strip()) == {
         "end": (0, ""),
-        "kill": (2, "error: another process has ended before it was done"),
+        "kill": (
+            2,
+            "error: another process has ended before it was done; correct its error, then this command resumes",
+        ),
         "interrupt": (130, "interrupted"),
     }[action]
+
+
+@pytest.mark.parametrize("has_agent", [False, True])
+def test_a_process_that_waits_for_others_can_be_interrupted(has_agent):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = store.port if has_agent else server.getsockname()[1]
+    environment = rank_environment(0, port) | {"TORCHELASTIC_USE_AGENT_STORE": str(has_agent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _RANK, "0.1"],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        assert process.stdout.readline() == "waiting for the other processes\n"
+        process.send_signal(signal.SIGINT)
+        assert (process.communicate(timeout=10)[1], process.returncode) == ("interrupted\n", 130)
+    finally:
+        process.kill()
 
 
 @pytest.mark.slow

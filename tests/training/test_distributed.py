@@ -346,28 +346,46 @@ def test_missing_images_are_reported_before_any_is_decoded(
     for path in images[2:]:
         path.unlink()
     host = socket.gethostname()
+    lacks = f"this machine lacks {len(images) - 2} images of process 0 on {host}, such as {images[2].name}"
     for result in run_ranks(folders, [write_config(), *COMMAND]):
         assert result.code == 2
         assert result.output.splitlines()[-1] == (
-            f"error: {host}: this machine lacks {len(images) - 2} images of process 0 on {host}, such as "
-            f"{images[2].name}; use the same images, in the same order, on all machines"
+            f"error: {host}: training images: {lacks}; validation images: {lacks}; use the same images, in the same "
+            f"order, on all machines"
         )
     assert not [path for folder in folders for path in (folder / "data").glob("cache*")]
 
 
+LACKS_A = "this machine lacks 1 image of process 0 on first, such as a"
+HAS_C = "has 1 image that process 0 on first lacks, such as c"
+
+
 @pytest.mark.parametrize(
-    ("own", "text"),
+    ("pretraining", "training", "validation", "text"),
     [
-        (["a", "b", "b"], ""),
-        (["b"], "this machine lacks 2 images of process 0 on first, such as a"),
-        (["a", "b", "b", "c"], "this machine has 1 image that process 0 on first lacks, such as c"),
-        (["b", "a", "b"], "the images are in another order than those of process 0 on first"),
+        ("abb", "abb", "x", ""),
+        ("b", "b", "x", "training images: this machine lacks 2 images of process 0 on first, such as a"),
+        ("abbc", "abbc", "x", f"training images: this machine {HAS_C}"),
+        ("bbc", "bbc", "x", f"training images: {LACKS_A}, and {HAS_C}"),
+        ("bab", "bab", "x", "training images: this machine has them in another order than process 0 on first"),
+        ("abb", "bb", "x", f"training images of the stage training: {LACKS_A}"),
+        ("bb", "bb", "xc", f"training images: {LACKS_A}; validation images: this machine {HAS_C}"),
+        (
+            "bb",
+            "abbc",
+            "x",
+            f"training images of the stage pretraining: {LACKS_A}; "
+            f"training images of the stage training: this machine {HAS_C}",
+        ),
     ],
 )
-def test_other_names_of_images_are_described_once(own: list[str], text: str) -> None:
-    stages = ("pretraining train", "training train")
-    first, names = ({stage: list(images) for stage in stages} for images in (["a", "b", "b"], own))
-    described = inputs._describe_names("first", first, names)
+def test_other_names_of_images_are_described_once(pretraining: str, training: str, validation: str, text: str) -> None:
+    def names(*splits: str) -> dict[str, list[str]]:
+        keys = ("pretraining train", "pretraining val", "training train", "training val")
+        return {key: list(images) for key, images in zip(keys, splits, strict=True)}
+
+    own = names(pretraining, validation, training, validation)
+    described = inputs._describe_names("first", names("abb", "x", "abb", "x"), own)
     remedy = "; use the same images, in the same order, on all machines"
     assert described == (f"{socket.gethostname()}: {text}{remedy}" if text else "")
 
@@ -555,7 +573,7 @@ def test_processes_that_have_not_connected_are_to_be_started(monkeypatch: pytest
     monkeypatch.setattr(rendezvous, "TIMEOUT", timedelta(seconds=1))
     with pytest.raises(EsrganError) as caught, distributed.process_group("cpu"):
         pass
-    assert f"MASTER_PORT {port}: not all of the 2 processes have connected (" in str(caught.value)
+    assert f"MASTER_PORT {port}: not all of the 2 processes have connected; " in str(caught.value)
     assert str(caught.value).endswith("; start the other processes, and check that they can reach this address")
 
 

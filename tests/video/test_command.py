@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from esrgan import Upscaler
 from esrgan.cli import inference as inference_command
 from esrgan.cli import video as video_command
-from esrgan.video import VideoOptions, colour, pipe_video, piping, upscale
+from esrgan.video import VideoJob, VideoOptions, colour, pipe_video, piping, upscale
 from esrgan.video.options import encode_for
 from esrgan.video.source import Video
 from tests.helpers.models import run
@@ -53,6 +54,17 @@ def test_the_command_names_the_model_and_the_output(tmp_path, capsys):
     assert "made for drawings; -m esrgan-photo suits filmed material" in out
     assert f"{tmp_path / 'a_sr.mp4'} written: 3 frames" in out
     assert read_frames(tmp_path / "a_sr.mp4")[0].width == 96
+
+
+def test_frames_of_all_processes_are_counted(model, upscaler, tmp_path, capsys, monkeypatch):
+    source = write_video(tmp_path / "a.mkv", pictures(50))
+    target = tmp_path / "b.mkv"
+    with VideoJob(upscaler, source, target, VideoOptions()) as job:
+        assert [state.frames for state in job.upscale(1, 2)][-1] == 50
+    monkeypatch.setattr("esrgan.rendezvous.count_processes", lambda: (0, 2))
+    monkeypatch.setattr(video_command, "wait_for_all_processes", lambda *_: nullcontext())
+    assert run(video_command, source, "-m", model, "-o", target, "--device", "cpu") == 0
+    assert f"{target} written: 50 frames" in capsys.readouterr().out
 
 
 def test_inference_says_which_command_upscales_videos(tmp_path, capsys):
