@@ -62,7 +62,7 @@ def connect() -> tuple[Store, int, int]:
     Raises:
         EsrganError: If the environment variables of torchrun are wrong, or the store cannot be reached or provided.
     """
-    from torch._C._distributed_c10d import TCPStore  # which some builds of PyTorch lack
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # which some builds of PyTorch lack
 
     values = _read_environment("RANK", "WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
     rank, world_size = int(values["RANK"]), int(values["WORLD_SIZE"])
