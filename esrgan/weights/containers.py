@@ -91,6 +91,8 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     Raises:
         WeightsError: If the content has no state dict, or several generators none of which comes first.
     """
+    if "message_hub" in content and "state_dict" in content:  # MMEngine, which swaps the averaged weights into it
+        content = {key: value for key, value in content.items() if key != "ema_state_dict"}
     network = _find_generator(content, place) or _find_network(content)
     state = _select_tensors(network)
     if not state:

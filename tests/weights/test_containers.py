@@ -341,6 +341,15 @@ def test_generators_are_found_under_any_keys_and_averaged_ones_first(tmp_path, n
     assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
 
 
+def test_mmengine_checkpoints_have_the_averaged_weights_in_state_dict(tmp_path, capsys):
+    swapped = {"steps": torch.tensor(3), **add_prefix("module.generator.", OTHER), "module.discriminator.0": OTHER}
+    content = {"state_dict": add_prefix("generator.", STATE), "ema_state_dict": swapped}
+    for hub, expected in (({"meta": {}, "message_hub": {}}, STATE), ({}, OTHER)):
+        torch.save(hub | content, tmp_path / "a.pth")
+        assert same_tensors(load_generator(tmp_path / "a.pth").state, expected)
+    assert not capsys.readouterr().err
+
+
 def test_raw_weights_used_instead_of_averaged_sets_are_logged(tmp_path, capsys):
     torch.save({"params": STATE, "params_ema": WIDE}, tmp_path / "a.pth")
     assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
