@@ -24,7 +24,7 @@ from esrgan.text import did_you_mean, one_line
 from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import ncnn
 from esrgan.weights.architecture import MAX_INFLATION
-from esrgan.weights.dialects import AVERAGED, log_raw, prefer_averaged, select_generators
+from esrgan.weights.dialects import AVERAGED, is_averaged, log_raw, prefer_averaged, select_generators
 from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
@@ -123,13 +123,18 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
         seen.add(id(value))
         for prefix, layers in select_generators(_select_tensors(value)).items():
             full = f"{path}.{prefix}".lstrip(".")
-            found.append(_Found((*rank, (AVERAGED.search(prefix) is None, -1)), path, value, full, layers))
+            keys = (*rank, (AVERAGED.search(prefix) is None, -1))
+            if not is_averaged(full):
+                keys = tuple((True, position) for _, position in keys)
+            found.append(_Found(keys, path, value, full, layers))
         inner = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
         waiting += [((*rank, _rank(key)), f"{path}.{key}".lstrip("."), each) for key, each in inner]
     first = min((each.rank for each in found if _is_raw(each.rank)), default=None)
     # The key decides on the network, before its averaged weights are preferred.
     networks = [each for each in found if each.rank == first or not _is_raw(each.rank)]
-    preferred = [networks[position] for position in prefer_averaged([(each.prefix, each.layers) for each in networks])]
+    others = [each.prefix for each in found if each.rank != first and _is_raw(each.rank)]
+    candidates = [(each.prefix, each.layers) for each in networks]
+    preferred = [networks[position] for position in prefer_averaged(candidates, others)]
     best = min((each.rank for each in preferred), default=())
     chosen = {each.path: each.content for each in preferred if each.rank == best}
     if len(chosen) > 1:

@@ -357,6 +357,23 @@ def test_raw_weights_used_instead_of_averaged_sets_are_logged(tmp_path, capsys):
     assert capsys.readouterr().err == f"{tmp_path / 'a.pth'}: {line}\n"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"net_g": STATE, "teacher": OTHER, "teacher_ema": OTHER.copy()},
+        {"model": STATE, "teacher": OTHER, "teacher_ema": OTHER.copy()},
+        {"net_g": STATE, "net_psnr": OTHER, "net_psnr_ema": OTHER.copy()},
+        {"params": STATE, "discriminator": {"conv0.weight": torch.ones(1)}, "pretrained": {"params_ema": OTHER}},
+        {"generator": STATE, "teacher": {"params": OTHER, "params_ema": OTHER.copy()}},
+    ],
+    ids=lambda content: next(iter(content)),
+)
+def test_averaged_sets_of_other_networks_are_not_used(tmp_path, capsys, content):
+    torch.save(content, tmp_path / "a.pth")
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+    assert "using the raw weights instead of averaged ones, because" in capsys.readouterr().err
+
+
 def test_dictionaries_that_contain_themselves_are_searched_once(tmp_path):
     content = {}
     content |= {f"net{i}": content for i in range(200)}

@@ -302,6 +302,35 @@ def test_the_averaged_weights_of_the_only_named_generator_are_used(capsys):
     assert capsys.readouterr().err == line
 
 
+WIDE = random_state(tiny_architecture(rrdb_channels=8))
+RAW, MEAN, OTHER = (random_state(tiny_architecture(), seed) for seed in range(3))
+MEANS_OF_OTHERS = {  # what is chosen, or None if the file is refused, and networks by prefix
+    "wide teacher": (None, {"generator": RAW, "degrader": WIDE, "pretrained_ema": OTHER}),
+    "flat partner": (None, {"net_g": RAW, "net_psnr": OTHER, "net_psnr_ema": MEAN}),
+    "flat teacher": (None, {"net": RAW, "net_ema": MEAN, "teacher": OTHER}),
+    "other teacher": (MEAN, {"net_g": RAW, "net_g_ema": MEAN, "teacher": OTHER, "teacher_ema": OTHER}),
+    "teacher only": (RAW, {"generator": RAW, "teacher_ema": OTHER}),
+    "generator later": (MEAN, {"generator": RAW, "callbacks.EMACallback.state_dict.generator": MEAN}),
+    "online": (MEAN, {"generator": RAW, "ema.online_model": RAW, "ema.ema_model": MEAN}),
+    "online below": (MEAN, {"generator": RAW, "generator_ema.online_model": RAW, "generator_ema.ema_model": MEAN}),
+    "online of a model": (MEAN, {"model": RAW, "ema.online_model": RAW, "ema.ema_model": MEAN}),
+}
+
+
+@pytest.mark.parametrize("case", MEANS_OF_OTHERS)
+def test_averaged_weights_of_other_networks_are_not_used(tmp_path, case):
+    expected, networks = MEANS_OF_OTHERS[case]
+    state = {f"{prefix}.{name}": value for prefix, each in networks.items() for name, value in each.items()}
+    for content in (state, {"state_dict": state}):
+        torch.save(content, tmp_path / "a.pth")
+        if expected is None:
+            with pytest.raises(WeightsError, match="expected one generator, got 2"):
+                load_generator(tmp_path / "a.pth")
+        else:
+            chosen = load_generator(tmp_path / "a.pth").state
+            assert torch.equal(chosen["conv_first.weight"], expected["conv_first.weight"])
+
+
 def test_raw_weights_used_instead_of_averaged_ones_are_logged(capsys):
     raw = {f"model.{name}": value for name, value in random_state(tiny_architecture()).items()}
     wide = random_state(tiny_architecture(rrdb_channels=8))
