@@ -60,11 +60,11 @@ _STANDALONE_PREFIX = re.compile(r"(?i)(?:^|[._])(?:net_?g|model_?g|generator|gen
 _COMPANIONS = "|".join(
     (
         r"(?:.+_)?(?:discriminators?|disc?|critics?|patch_?gan)",
-        r"(?:unet_|patch_)?(?:d|(?:crit|net|model)_?[def])",
+        r"(?:unet_|patch_)?(?:d|(?:crit|net|model)_?[def][ab]?)",
         r"(?:.+_)?(?:gan|dino)?loss(?:es)?",
         r"(?:.+_)?(?:criterions?|crit?|percep|perceptual|adv|adversarial)|per",
-        r"(?:cri|criterion)_.+",
-        r"(?:.+_)?(?:metrics?|lpips|dists|fid|kid|niqe|musiq|topiq|clip_?iqa|clip_score)",
+        r"(?:cri|criterion)_.+|l_(?:.+_)?pix|(?:.+_)?(?:mse|charbonnier)",
+        r"(?:.+_)?(?:metrics?|lpips|dists|fid|kid|niqe|musiq|topiq|clip_?iqa|clip_score|psnr|(?:ms_?)?ssim)",
         r"(?:.+_)?(?:vgg|arcface)",
         r"(?:.+_)?(?:optim|optimi[sz]ers?)",
     )
@@ -74,8 +74,8 @@ _LIKELY = "|".join(
     (
         r"(?:.+_)?(?:gan|dino_?v?)(?:_.+)?",
         r"d\d+",  # discriminators of several scales, or the levels of a decoder
-        r"features|feat(?:ure)?_(?:extractors?|net)|inception",
-        r"degradations?|jpeger|usm_sharpener|sobel",
+        r"features|feat(?:ure)?_(?:extractors?|net)|extractor|inception|clip_model",
+        r"degradations?|jpeger|usm(?:_sharpener)?|sobel|diff_?aug",
     )
 )
 _CERTAIN_COMPANION = re.compile(rf"(?:{_COMPANIONS}){_SUFFIXES}")

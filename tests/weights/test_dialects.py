@@ -220,17 +220,18 @@ PARTS = {  # what a file with model.* and these parts gives
         *("gan_loss", "ganLoss", "dino_loss", "adversarial_loss", "criterion", "criterionGAN", "contentCriterion"),
         *("cri_pix", "cri_perceptual", "cri_gan", "lpips", "val_lpips", "LPIPS", "fid", "metrics", "test_metrics"),
         *("topiq", "clip_score", "niqe", "optimizer"),
+        *("l_pix", "l_g_pix", "psnr", "ssim", "ms_ssim", "msssim", "val_psnr", "netDA", "charbonnier", "mse"),
     ),
     NAMED: (
         *("d1", "d2", "D1", "gan", "dino", "dinov2", "gan_fusion", "vgg_fusion", "features", "inception"),
         *("feature_extractor", "feat_extractor", "feature_net", "degradation", "sobel", "jpeger", "loss_fn_alex"),
-        *("optimizer_g", "net_d_iter"),
+        *("optimizer_g", "net_d_iter", "clip_model", "usm", "extractor", "diffaug", "diff_aug"),
     ),
     REFUSED: (
         *("feature_fusion", "feature_extraction", "context_net", "contextual_attention", "style_mlp", "content_head"),
         *("degradation_encoder", "identity_branch", "resnet_tail", "clip_adapter", "e", "f", "advanced", "kidney"),
         *("fidelity", "eclipse", "discretize", "glossy", "performer", "dense", "flow", "decoder"),
-        *("u1", "score", "fn", "organ", "unet", "level_d1"),
+        *("u1", "score", "fn", "organ", "unet", "level_d1", "l_feature", "net_data", "usm_fusion", "pulse"),
     ),
 }
 
