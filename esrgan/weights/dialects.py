@@ -7,6 +7,7 @@ This package uses BasicSR's names: ``conv_first``, ``body.{i}.rdb{j}.conv{k}``, 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence, Set
@@ -218,7 +219,7 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     found = _find_generators(state)
     if not found:
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {guess_architecture(state)}")
-    ignored = _check_independent(state, found, place)
+    ignored, dotless = _check_independent(state, found, place)
     keys = list(found)
     networks = [(prefix, _select_layers(state, prefix)) for prefix, _ in keys]
     chosen = {keys[position]: found[keys[position]] for position in prefer_averaged(networks)}
@@ -234,7 +235,7 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
         for each, layers in networks
         if each != prefix and (is_averaged(each) or not _shapes(layers) <= _shapes(theirs))
     ]
-    _log_ignored(place, prefix, ignored)
+    _log_ignored(place, prefix, ignored, dotless)
     if dialect is None:
         return theirs, label
     names = [dialect.to_basicsr(name) for name in theirs]
@@ -247,11 +248,12 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     return ours, label
 
 
-def _check_independent(state: StateDict, found: _Found, place: str) -> list[str]:
+def _check_independent(state: StateDict, found: _Found, place: str) -> tuple[list[str], str]:
     """Check that the generators are no parts of a larger network, whose other layers would be lost.
 
     Returns:
-        The other parts of the file of which it is not certain that no output depends on them.
+        The other parts of the file of which it is not certain that no output depends on them, and what the names of
+        averaged tensors without dots between layers have in common.
     """
     prefixes = tuple(prefix for prefix, _ in found)
     wrappers = {prefix[: dot.end()] for prefix in prefixes for dot in re.finditer(r"\.", prefix)}
@@ -268,8 +270,10 @@ def _check_independent(state: StateDict, found: _Found, place: str) -> list[str]
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {got}")
     # Some trainers name averaged weights without dots, such as model_ema.conv_firstweight.
     averaged = [name for name in rest_outside if AVERAGED.search(parts[name].rpartition(".")[2])]
-    uncertain += [name for name in averaged if state[name].ndim > 1]
-    return [*dict.fromkeys(parts[name] for name in uncertain)]
+    averaged = [name for name in averaged if state[name].ndim > 1 and name not in uncertain]
+    dotless = [name for name in averaged if name.endswith("weight")]
+    uncertain += [name for name in averaged if name not in dotless]
+    return [*dict.fromkeys(parts[name] for name in uncertain)], os.path.commonprefix(dotless)  # noqa: RUF071 - names, not paths
 
 
 def _is_parameter(name: str, value: Tensor) -> bool:
@@ -299,21 +303,28 @@ def _words(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"^[A-Za-z]\d+$|[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
-def _log_ignored(place: str, prefix: str, ignored: list[str]) -> None:
+def _log_ignored(place: str, prefix: str, ignored: list[str], dotless: str) -> None:
     averaged = [] if is_averaged(prefix) else [part for part in ignored if is_averaged(f"{part}.")]
     others = [part for part in ignored if part not in averaged]
     if others:
         kind = "looks like another network" if len(others) == 1 else "look like other networks"
         log.warning("%s: using %s*; ignoring %s, which %s", place, one_line(prefix), _list_parts(others), kind)
-    if averaged:
-        log_raw(place, averaged)
+    if averaged or (dotless and not is_averaged(prefix)):
+        log_raw(place, averaged, dotless)
 
 
-def log_raw(place: str, averaged: list[str]) -> None:
-    """Log that the raw weights are used although there are averaged ones, under these names."""
+def log_raw(place: str, averaged: list[str], dotless: str = "") -> None:
+    """Log that the raw weights are used although there are averaged ones.
+
+    Args:
+        place: Name of the file.
+        averaged: The names of the averaged networks.
+        dotless: The beginning of the names of averaged tensors that cannot be split into layers.
+    """
     verb = "is" if len(averaged) == 1 else "are"
-    reason = f"because {_list_parts(averaged)} {verb} incomplete or of another network"
-    log.warning("%s: using the raw weights instead of averaged ones, %s", place, reason)
+    reasons = [f"{_list_parts(averaged)} {verb} incomplete or of another network"] if averaged else []
+    reasons += [f"the names {one_line(dotless)}* have no dots between layers"] if dotless else []
+    log.warning("%s: using the raw weights instead of averaged ones, because %s", place, " and ".join(reasons))
 
 
 def _list_parts(parts: list[str]) -> str:

@@ -335,12 +335,19 @@ def test_averaged_weights_of_other_networks_are_not_used(tmp_path, case):
 def test_raw_weights_used_instead_of_averaged_ones_are_logged(capsys):
     raw = {f"model.{name}": value for name, value in random_state(tiny_architecture()).items()}
     wide = random_state(tiny_architecture(rrdb_channels=8))
-    without_dots = {f"model_ema.{name.replace('.', '')}": value for name, value in raw.items()}
-    for averaged in ({f"model_ema.{name}": value for name, value in wide.items()}, without_dots):
+    mean = {f"model_ema.{name}": value for name, value in wide.items()}
+    without_dots = {f"model_ema.{name[6:].replace('.', '')}": value for name, value in raw.items()}
+    underscores = {f"ema_{name.replace('.', '_')}": value for name, value in raw.items()}
+    reasons = {
+        "model_ema.* is incomplete or of another network": mean,
+        "the names model_ema.* have no dots between layers": without_dots,
+        "the names ema_model_* have no dots between layers": underscores,
+    }
+    for reason, averaged in reasons.items():
         found = to_basicsr_names(raw | averaged, "a.pth")[0]
         assert torch.equal(found["conv_first.weight"], raw["model.conv_first.weight"])
-        reason = "because model_ema.* is incomplete or of another network\n"
-        assert capsys.readouterr().err == f"a.pth: using the raw weights instead of averaged ones, {reason}"
+        line = f"a.pth: using the raw weights instead of averaged ones, because {reason}\n"
+        assert capsys.readouterr().err == line
 
 
 def test_averaged_weights_are_preferred_only_if_every_network_has_them(tmp_path):
