@@ -17,6 +17,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.paths import describe_path, suggest_path
 from esrgan.pretrained import MODELS
@@ -32,6 +33,7 @@ KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", 
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
 # What torch.compile, FSDP and activation checkpointing add to the names of the modules that they wrap.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_OTHER_AVERAGES = re.compile(r"(?i)(?<![a-z])(?:emas|swa|averaged?|shadow)(?![a-z])")  # whose weights are not used
 MAX_DEPTH = 6  # of dictionaries in one another
 _Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path, and one for the prefix
 
@@ -117,6 +119,7 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
     found: list[_Found] = []
     waiting: list[tuple[_Rank, str, dict[str, Any]]] = [((), "", content)]
     seen = set()
+    unused = []
     for rank, path, value in waiting:  # which grows
         if id(value) in seen or len(rank) > MAX_DEPTH:  # a dictionary may contain itself
             continue
@@ -127,6 +130,7 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
             if not is_averaged(full):
                 keys = tuple((True, position) for _, position in keys)
             found.append(_Found(keys, path, value, full, layers))
+        unused += [f"{path}.{key}".lstrip(".") for key, each in value.items() if _is_list_of_weights(each)]
         inner = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
         waiting += [((*rank, _rank(key)), f"{path}.{key}".lstrip("."), each) for key, each in inner]
     first = min((each.rank for each in found if _is_raw(each.rank)), default=None)
@@ -142,7 +146,19 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
     ignored = [each.prefix.removesuffix(".") for each in networks if each.path not in chosen]
     if ignored and _is_raw(best):  # the averaged ones do not fit
         log_raw(place, ignored)
+    unused += [prefix.removesuffix(".") for prefix in others if not AVERAGED.search(prefix)]  # but no online_model
+    unused = [path for path in unused if AVERAGED.search(path) or _OTHER_AVERAGES.search(path)]
+    if unused and chosen and _is_raw(best):
+        listed = one_line(", ".join(unused[:5]))
+        log.warning("%s: ignoring the averaged weights %s; to use them, save them under params_ema", place, listed)
     return next(iter(chosen.values()), None)
+
+
+def _is_list_of_weights(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)):
+        return False
+    tensors = [tensor for each in value for tensor in (each.values() if isinstance(each, dict) else [each])]
+    return any(isinstance(tensor, Tensor) and tensor.ndim > 1 for tensor in tensors)
 
 
 def _is_raw(rank: _Rank) -> bool:

@@ -273,7 +273,7 @@ def _check_independent(state: StateDict, found: _Found, place: str) -> tuple[lis
     averaged = [name for name in averaged if state[name].ndim > 1 and name not in uncertain]
     dotless = [name for name in averaged if name.endswith("weight")]
     uncertain += [name for name in averaged if name not in dotless]
-    return [*dict.fromkeys(parts[name] for name in uncertain)], os.path.commonprefix(dotless)  # noqa: RUF071 - names, not paths
+    return [*dict.fromkeys(parts[name] for name in uncertain)], os.path.commonprefix(dotless)  # noqa: RUF071  names, not paths
 
 
 def _is_parameter(name: str, value: Tensor) -> bool:

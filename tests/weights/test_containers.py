@@ -374,6 +374,24 @@ def test_averaged_sets_of_other_networks_are_not_used(tmp_path, capsys, content)
     assert "using the raw weights instead of averaged ones, because" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("path", "averaged"),
+    [
+        ("ema.shadow_params", {"ema": {"decay": 0.9, "shadow_params": list(OTHER.values())}}),
+        ("emas", {"emas": [OTHER]}),
+        ("swa_model.module", {"swa_model": {"n_averaged": torch.tensor(5), **add_prefix("module.", OTHER)}}),
+        ("averaged_model", {"averaged_model": OTHER}),
+        ("callbacks.SWA.average_model_state", {"callbacks": {"SWA": {"average_model_state": OTHER}}}),
+        ("", {"ema": {"decay": 0.9}, "averages": [0.5], "optimizer": {"state": {0: {"exp_avg": torch.ones(2, 2)}}}}),
+    ],
+)
+def test_averaged_weights_of_unknown_form_are_named(tmp_path, capsys, path, averaged):
+    torch.save({"model": STATE, **averaged}, tmp_path / "a.pth")
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+    line = f"ignoring the averaged weights {path}; to use them, save them under params_ema"
+    assert capsys.readouterr().err == (f"{tmp_path / 'a.pth'}: {line}\n" if path else "")
+
+
 def test_dictionaries_that_contain_themselves_are_searched_once(tmp_path):
     content = {}
     content |= {f"net{i}": content for i in range(200)}
