@@ -17,6 +17,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.paths import describe_path, suggest_path
 from esrgan.pretrained import MODELS
@@ -24,7 +25,7 @@ from esrgan.text import did_you_mean, one_line
 from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import ncnn
 from esrgan.weights.architecture import MAX_INFLATION
-from esrgan.weights.dialects import AVERAGED, log_raw, prefer_averaged, select_generators
+from esrgan.weights.dialects import AVERAGED, is_averaged, log_raw, prefer_averaged, select_generators
 from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
@@ -32,6 +33,7 @@ KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", 
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
 # What torch.compile, FSDP and activation checkpointing add to the names of the modules that they wrap.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_OTHER_AVERAGES = re.compile(r"(?i)(?<![a-z])(?:emas|swa|averaged?|shadow)(?![a-z])")  # whose weights are not used
 MAX_DEPTH = 6  # of dictionaries in one another
 _Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path, and one for the prefix
 
@@ -91,6 +93,8 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     Raises:
         WeightsError: If the content has no state dict, or several generators none of which comes first.
     """
+    if "message_hub" in content and "state_dict" in content:  # MMEngine, which swaps the averaged weights into it
+        content = {key: value for key, value in content.items() if key != "ema_state_dict"}
     network = _find_generator(content, place) or _find_network(content)
     state = _select_tensors(network)
     if not state:
@@ -115,19 +119,26 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
     found: list[_Found] = []
     waiting: list[tuple[_Rank, str, dict[str, Any]]] = [((), "", content)]
     seen = set()
+    unused = []
     for rank, path, value in waiting:  # which grows
         if id(value) in seen or len(rank) > MAX_DEPTH:  # a dictionary may contain itself
             continue
         seen.add(id(value))
         for prefix, layers in select_generators(_select_tensors(value)).items():
             full = f"{path}.{prefix}".lstrip(".")
-            found.append(_Found((*rank, (AVERAGED.search(prefix) is None, -1)), path, value, full, layers))
+            keys = (*rank, (AVERAGED.search(prefix) is None, -1))
+            if not is_averaged(full):
+                keys = tuple((True, position) for _, position in keys)
+            found.append(_Found(keys, path, value, full, layers))
+        unused += [f"{path}.{key}".lstrip(".") for key, each in value.items() if _is_list_of_weights(each)]
         inner = ((str(key), each) for key, each in value.items() if isinstance(each, dict))
         waiting += [((*rank, _rank(key)), f"{path}.{key}".lstrip("."), each) for key, each in inner]
     first = min((each.rank for each in found if _is_raw(each.rank)), default=None)
     # The key decides on the network, before its averaged weights are preferred.
     networks = [each for each in found if each.rank == first or not _is_raw(each.rank)]
-    preferred = [networks[position] for position in prefer_averaged([(each.prefix, each.layers) for each in networks])]
+    others = [each.prefix for each in found if each.rank != first and _is_raw(each.rank)]
+    candidates = [(each.prefix, each.layers) for each in networks]
+    preferred = [networks[position] for position in prefer_averaged(candidates, others)]
     best = min((each.rank for each in preferred), default=())
     chosen = {each.path: each.content for each in preferred if each.rank == best}
     if len(chosen) > 1:
@@ -135,7 +146,19 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
     ignored = [each.prefix.removesuffix(".") for each in networks if each.path not in chosen]
     if ignored and _is_raw(best):  # the averaged ones do not fit
         log_raw(place, ignored)
+    unused += [prefix.removesuffix(".") for prefix in others if not AVERAGED.search(prefix)]  # but no online_model
+    unused = [path for path in unused if AVERAGED.search(path) or _OTHER_AVERAGES.search(path)]
+    if unused and chosen and _is_raw(best):
+        listed = one_line(", ".join(unused[:5]))
+        log.warning("%s: ignoring the averaged weights %s; to use them, save them under params_ema", place, listed)
     return next(iter(chosen.values()), None)
+
+
+def _is_list_of_weights(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)):
+        return False
+    tensors = [tensor for each in value for tensor in (each.values() if isinstance(each, dict) else [each])]
+    return any(isinstance(tensor, Tensor) and tensor.ndim > 1 for tensor in tensors)
 
 
 def _is_raw(rank: _Rank) -> bool:

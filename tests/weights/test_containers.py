@@ -341,11 +341,55 @@ def test_generators_are_found_under_any_keys_and_averaged_ones_first(tmp_path, n
     assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
 
 
+def test_mmengine_checkpoints_have_the_averaged_weights_in_state_dict(tmp_path, capsys):
+    swapped = {"steps": torch.tensor(3), **add_prefix("module.generator.", OTHER), "module.discriminator.0": OTHER}
+    content = {"state_dict": add_prefix("generator.", STATE), "ema_state_dict": swapped}
+    for hub, expected in (({"meta": {}, "message_hub": {}}, STATE), ({}, OTHER)):
+        torch.save(hub | content, tmp_path / "a.pth")
+        assert same_tensors(load_generator(tmp_path / "a.pth").state, expected)
+    assert not capsys.readouterr().err
+
+
 def test_raw_weights_used_instead_of_averaged_sets_are_logged(tmp_path, capsys):
     torch.save({"params": STATE, "params_ema": WIDE}, tmp_path / "a.pth")
     assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
     line = "using the raw weights instead of averaged ones, because params_ema.* is incomplete or of another network"
     assert capsys.readouterr().err == f"{tmp_path / 'a.pth'}: {line}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"net_g": STATE, "teacher": OTHER, "teacher_ema": OTHER.copy()},
+        {"model": STATE, "teacher": OTHER, "teacher_ema": OTHER.copy()},
+        {"net_g": STATE, "net_psnr": OTHER, "net_psnr_ema": OTHER.copy()},
+        {"params": STATE, "discriminator": {"conv0.weight": torch.ones(1)}, "pretrained": {"params_ema": OTHER}},
+        {"generator": STATE, "teacher": {"params": OTHER, "params_ema": OTHER.copy()}},
+    ],
+    ids=lambda content: next(iter(content)),
+)
+def test_averaged_sets_of_other_networks_are_not_used(tmp_path, capsys, content):
+    torch.save(content, tmp_path / "a.pth")
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+    assert "using the raw weights instead of averaged ones, because" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "averaged"),
+    [
+        ("ema.shadow_params", {"ema": {"decay": 0.9, "shadow_params": list(OTHER.values())}}),
+        ("emas", {"emas": [OTHER]}),
+        ("swa_model.module", {"swa_model": {"n_averaged": torch.tensor(5), **add_prefix("module.", OTHER)}}),
+        ("averaged_model", {"averaged_model": OTHER}),
+        ("callbacks.SWA.average_model_state", {"callbacks": {"SWA": {"average_model_state": OTHER}}}),
+        ("", {"ema": {"decay": 0.9}, "averages": [0.5], "optimizer": {"state": {0: {"exp_avg": torch.ones(2, 2)}}}}),
+    ],
+)
+def test_averaged_weights_of_unknown_form_are_named(tmp_path, capsys, path, averaged):
+    torch.save({"model": STATE, **averaged}, tmp_path / "a.pth")
+    assert same_tensors(load_generator(tmp_path / "a.pth").state, STATE)
+    line = f"ignoring the averaged weights {path}; to use them, save them under params_ema"
+    assert capsys.readouterr().err == (f"{tmp_path / 'a.pth'}: {line}\n" if path else "")
 
 
 def test_dictionaries_that_contain_themselves_are_searched_once(tmp_path):

@@ -220,17 +220,18 @@ PARTS = {  # what a file with model.* and these parts gives
         *("gan_loss", "ganLoss", "dino_loss", "adversarial_loss", "criterion", "criterionGAN", "contentCriterion"),
         *("cri_pix", "cri_perceptual", "cri_gan", "lpips", "val_lpips", "LPIPS", "fid", "metrics", "test_metrics"),
         *("topiq", "clip_score", "niqe", "optimizer"),
+        *("l_pix", "l_g_pix", "psnr", "ssim", "ms_ssim", "msssim", "val_psnr", "netDA", "charbonnier", "mse"),
     ),
     NAMED: (
         *("d1", "d2", "D1", "gan", "dino", "dinov2", "gan_fusion", "vgg_fusion", "features", "inception"),
         *("feature_extractor", "feat_extractor", "feature_net", "degradation", "sobel", "jpeger", "loss_fn_alex"),
-        *("optimizer_g", "net_d_iter"),
+        *("optimizer_g", "net_d_iter", "clip_model", "usm", "extractor", "diffaug", "diff_aug"),
     ),
     REFUSED: (
         *("feature_fusion", "feature_extraction", "context_net", "contextual_attention", "style_mlp", "content_head"),
         *("degradation_encoder", "identity_branch", "resnet_tail", "clip_adapter", "e", "f", "advanced", "kidney"),
         *("fidelity", "eclipse", "discretize", "glossy", "performer", "dense", "flow", "decoder"),
-        *("u1", "score", "fn", "organ", "unet", "level_d1"),
+        *("u1", "score", "fn", "organ", "unet", "level_d1", "l_feature", "net_data", "usm_fusion", "pulse"),
     ),
 }
 
@@ -302,15 +303,51 @@ def test_the_averaged_weights_of_the_only_named_generator_are_used(capsys):
     assert capsys.readouterr().err == line
 
 
+WIDE = random_state(tiny_architecture(rrdb_channels=8))
+RAW, MEAN, OTHER = (random_state(tiny_architecture(), seed) for seed in range(3))
+MEANS_OF_OTHERS = {  # what is chosen, or None if the file is refused, and networks by prefix
+    "wide teacher": (None, {"generator": RAW, "degrader": WIDE, "pretrained_ema": OTHER}),
+    "flat partner": (None, {"net_g": RAW, "net_psnr": OTHER, "net_psnr_ema": MEAN}),
+    "flat teacher": (None, {"net": RAW, "net_ema": MEAN, "teacher": OTHER}),
+    "other teacher": (MEAN, {"net_g": RAW, "net_g_ema": MEAN, "teacher": OTHER, "teacher_ema": OTHER}),
+    "teacher only": (RAW, {"generator": RAW, "teacher_ema": OTHER}),
+    "generator later": (MEAN, {"generator": RAW, "callbacks.EMACallback.state_dict.generator": MEAN}),
+    "online": (MEAN, {"generator": RAW, "ema.online_model": RAW, "ema.ema_model": MEAN}),
+    "online below": (MEAN, {"generator": RAW, "generator_ema.online_model": RAW, "generator_ema.ema_model": MEAN}),
+    "online of a model": (MEAN, {"model": RAW, "ema.online_model": RAW, "ema.ema_model": MEAN}),
+}
+
+
+@pytest.mark.parametrize("case", MEANS_OF_OTHERS)
+def test_averaged_weights_of_other_networks_are_not_used(tmp_path, case):
+    expected, networks = MEANS_OF_OTHERS[case]
+    state = {f"{prefix}.{name}": value for prefix, each in networks.items() for name, value in each.items()}
+    for content in (state, {"state_dict": state}):
+        torch.save(content, tmp_path / "a.pth")
+        if expected is None:
+            with pytest.raises(WeightsError, match="expected one generator, got 2"):
+                load_generator(tmp_path / "a.pth")
+        else:
+            chosen = load_generator(tmp_path / "a.pth").state
+            assert torch.equal(chosen["conv_first.weight"], expected["conv_first.weight"])
+
+
 def test_raw_weights_used_instead_of_averaged_ones_are_logged(capsys):
     raw = {f"model.{name}": value for name, value in random_state(tiny_architecture()).items()}
     wide = random_state(tiny_architecture(rrdb_channels=8))
-    without_dots = {f"model_ema.{name.replace('.', '')}": value for name, value in raw.items()}
-    for averaged in ({f"model_ema.{name}": value for name, value in wide.items()}, without_dots):
+    mean = {f"model_ema.{name}": value for name, value in wide.items()}
+    without_dots = {f"model_ema.{name[6:].replace('.', '')}": value for name, value in raw.items()}
+    underscores = {f"ema_{name.replace('.', '_')}": value for name, value in raw.items()}
+    reasons = {
+        "model_ema.* is incomplete or of another network": mean,
+        "the names model_ema.* have no dots between layers": without_dots,
+        "the names ema_model_* have no dots between layers": underscores,
+    }
+    for reason, averaged in reasons.items():
         found = to_basicsr_names(raw | averaged, "a.pth")[0]
         assert torch.equal(found["conv_first.weight"], raw["model.conv_first.weight"])
-        reason = "because model_ema.* is incomplete or of another network\n"
-        assert capsys.readouterr().err == f"a.pth: using the raw weights instead of averaged ones, {reason}"
+        line = f"a.pth: using the raw weights instead of averaged ones, because {reason}\n"
+        assert capsys.readouterr().err == line
 
 
 def test_averaged_weights_are_preferred_only_if_every_network_has_them(tmp_path):
