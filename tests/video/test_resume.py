@@ -225,7 +225,7 @@ class Waiting:
 
 
 def test_ctrl_c_while_a_file_is_written_is_not_lost():
-    """PyAV ignores it there, and would go on after a gap."""
+    """PyAV does not pass the KeyboardInterrupt on; it would continue, and the bytes of that write would be missing."""
     file = mock.Mock(**{"write.side_effect": [2, KeyboardInterrupt, 2]})
     with pytest.raises(KeyboardInterrupt), segments.OutputFile(file) as output:
         assert [output.write(b"12") for _ in range(3)] == [2, 2, 2]
