@@ -25,7 +25,8 @@ from esrgan.text import did_you_mean, one_line
 from esrgan.weight_formats import WEIGHT_SUFFIXES
 from esrgan.weights import ncnn
 from esrgan.weights.architecture import MAX_INFLATION
-from esrgan.weights.dialects import AVERAGED, is_averaged, log_raw, prefer_averaged, select_generators
+from esrgan.weights.dialects import select_generators
+from esrgan.weights.networks import AVERAGED, is_averaged, log_raw, prefer_averaged
 from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
