@@ -34,7 +34,9 @@ KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", 
 STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
 # What torch.compile, FSDP and activation checkpointing add to the names of the modules that they wrap.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_OTHER_AVERAGES = re.compile(r"(?i)(?<![a-z])(?:emas|swa|averaged?|shadow)(?![a-z])")  # whose weights are not used
+_OTHER_AVERAGES = re.compile(
+    r"(?i)(?<![a-z])(?:emas|swa|averaged?|shadow)(?![a-z])"
+)  # whose weights are not used
 MAX_DEPTH = 6  # of dictionaries in one another
 _Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path, and one for the prefix
 
@@ -94,7 +96,8 @@ def extract_state_dict(content: dict[str, Any], place: str) -> dict[str, Tensor]
     Raises:
         WeightsError: If the content has no state dict, or several generators none of which comes first.
     """
-    if "message_hub" in content and "state_dict" in content:  # MMEngine, which swaps the averaged weights into it
+    meta = content.get("meta")
+    if isinstance(meta, dict) and "mmengine_version" in meta:  # MMEngine swaps the averaged weights into state_dict
         content = {key: value for key, value in content.items() if key != "ema_state_dict"}
     network = _find_generator(content, place) or _find_network(content)
     state = _select_tensors(network)

@@ -344,8 +344,8 @@ def test_generators_are_found_under_any_keys_and_averaged_ones_first(tmp_path, n
 def test_mmengine_checkpoints_have_the_averaged_weights_in_state_dict(tmp_path, capsys):
     swapped = {"steps": torch.tensor(3), **add_prefix("module.generator.", OTHER), "module.discriminator.0": OTHER}
     content = {"state_dict": add_prefix("generator.", STATE), "ema_state_dict": swapped}
-    for hub, expected in (({"meta": {}, "message_hub": {}}, STATE), ({}, OTHER)):
-        torch.save(hub | content, tmp_path / "a.pth")
+    for meta, expected in (({"mmengine_version": "0.10.7"}, STATE), ({"mmcv_version": "1.7.2"}, OTHER)):
+        torch.save({"meta": meta, **content}, tmp_path / "a.pth")
         assert same_tensors(load_generator(tmp_path / "a.pth").state, expected)
     assert not capsys.readouterr().err
 
