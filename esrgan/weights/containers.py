@@ -35,7 +35,7 @@ STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other 
 # What torch.compile, FSDP and activation checkpointing add to the names of the modules that they wrap.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _OTHER_AVERAGES = re.compile(
-    r"(?i)(?<![a-z])(?:emas|swa|averaged?|shadow)(?![a-z])"
+    r"(?i)(?<![a-z])(?:emas|swa|avg|averaged?|polyak|running|shadow)(?![a-z])"
 )  # whose weights are not used
 MAX_DEPTH = 6  # of dictionaries in one another
 _Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path, and one for the prefix
