@@ -30,8 +30,10 @@ from esrgan.weights.networks import AVERAGED, is_averaged, log_raw, prefer_avera
 from esrgan.weights.unsupported import describe_sets, guess_contents
 
 # Keys under which trainers store a generator's weights, the preferred first: averaged weights before raw ones.
-KNOWN_KEYS = ("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict")
-STATE_DICT_KEYS = (*KNOWN_KEYS, "generator", "netG", "net_g", "model")  # other programs' keys come last
+STATE_DICT_KEYS = (
+    *("params_ema", "params", "g_model_state_dict", "model_state_dict", "state_dict"),
+    *("generator", "netG", "net_g", "model"),  # other programs' keys come last
+)
 # What torch.compile, FSDP and activation checkpointing add to the names of the modules that they wrap.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _OTHER_AVERAGES = re.compile(
@@ -131,7 +133,7 @@ def _find_generator(content: dict[str, Any], place: str) -> dict[str, Any] | Non
         for prefix, layers in select_generators(_select_tensors(value)).items():
             full = f"{path}.{prefix}".lstrip(".")
             keys = (*rank, (AVERAGED.search(prefix) is None, -1))
-            if not is_averaged(full):
+            if not is_averaged(full):  # also raw ones in a dictionary of averaged ones (online_model)
                 keys = tuple((True, position) for _, position in keys)
             found.append(_Found(keys, path, value, full, layers))
         unused += [f"{path}.{key}".lstrip(".") for key, each in value.items() if _is_list_of_weights(each)]
@@ -176,7 +178,7 @@ def _rank(key: str) -> tuple[bool, int]:
 
 
 def _find_network(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the dictionary with the tensors of a network that is no generator, or what can be told of it."""
+    """Return the dictionary with the tensors of a network that is no generator, else the last one searched."""
     for _ in range(MAX_DEPTH):
         known = [content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), dict) and content[key]]
         others = [value for value in content.values() if isinstance(value, dict) and _select_tensors(value)]

@@ -192,15 +192,12 @@ def to_basicsr_names(state: StateDict, place: str) -> tuple[StateDict, str]:
     return ours, label
 
 
-_COMPACT_LABELS = {"ncnn:": "ncnn"}
+def select_generators(state: StateDict) -> dict[str, StateDict]:
+    """Return the tensors of each generator in a state dict by its prefix; their names are without it."""
+    return {prefix: _select_layers(state, prefix) for prefix, _ in _find_generators(state)}
 
 
 _Found = dict[tuple[str, str], Dialect | None]  # by prefix and label
-
-
-def select_generators(state: StateDict) -> dict[str, StateDict]:
-    """Return the tensors of what seems to be a generator, by its prefix in the state dict and their names after it."""
-    return {prefix: _select_layers(state, prefix) for prefix, _ in _find_generators(state)}
 
 
 def _find_generators(state: StateDict) -> _Found:
@@ -211,7 +208,7 @@ def _find_generators(state: StateDict) -> _Found:
         for dialect in DIALECTS
         if (match := dialect.dense_block_pattern.fullmatch(name))
     }
-    return found or {(prefix, _COMPACT_LABELS.get(prefix, BASICSR.label)): None for prefix in _find_compact(state)}
+    return found or {(prefix, "ncnn" if prefix == "ncnn:" else BASICSR.label): None for prefix in _find_compact(state)}
 
 
 def _find_compact(state: StateDict) -> list[str]:

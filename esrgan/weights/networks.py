@@ -26,18 +26,8 @@ _ONLINE = "online_model."  # the raw one of them
 _GENERAL_WORDS = frozenset(
     (
         *("g", "gen", "generator", "model", "module", "net", "network", "networks", "params", "state", "dict"),
-        *(
-            "average",
-            "averaged",
-            "averager",
-            "averaging",
-            "callback",
-            "callbacks",
-            "decay",
-            "helper",
-            "shadow",
-            "weights",
-        ),
+        *("average", "averaged", "averager", "averaging", "decay", "shadow", "weights"),
+        *("callback", "callbacks", "helper"),
     )
 )
 # The end of the prefix of a generator that is a whole network, whatever a trainer saves with it.
@@ -81,17 +71,17 @@ def check_independent(state: StateDict, prefixes: tuple[str, ...], place: str) -
     wrappers = {prefix[: dot.end()] for prefix in prefixes for dot in re.finditer(r"\.", prefix)}
     parts = {name: _part_outside(name, wrappers) for name in state}
     rest = [name for name, part in parts.items() if not _CERTAIN_COMPANION.fullmatch(_last_words(part))]
-    rest_outside = [name for name in rest if not name.startswith(prefixes)]
-    uncertain = [name for name in rest_outside if _is_parameter(name, state[name])]
-    others = [name for name in uncertain if not _LIKELY_COMPANION.fullmatch(_last_words(parts[name]))]
-    if others and not any(_STANDALONE_PREFIX.search(prefix) for prefix in prefixes):
+    outside = [name for name in rest if not name.startswith(prefixes)]
+    uncertain = [name for name in outside if _is_parameter(name, state[name])]
+    unknown = [name for name in uncertain if not _LIKELY_COMPANION.fullmatch(_last_words(parts[name]))]
+    if unknown and not any(_STANDALONE_PREFIX.search(prefix) for prefix in prefixes):
         got = find_known_network(rest) or (
-            f"a larger network: {one_line(others[0])} is outside its part {one_line(prefixes[0])}* that resembles one; "
-            "if that part is a generator of its own, save only its state_dict"
+            f"a larger network: {one_line(unknown[0])} is outside its part {one_line(prefixes[0])}* that resembles "
+            "one; if that part is a generator of its own, save only its state_dict"
         )
         raise WeightsError(f"{place}: expected a generator of the ESRGAN family, got {got}")
     # Some trainers name averaged weights without dots, such as model_ema.conv_firstweight.
-    averaged = [name for name in rest_outside if AVERAGED.search(parts[name].rpartition(".")[2])]
+    averaged = [name for name in outside if AVERAGED.search(parts[name].rpartition(".")[2])]
     averaged = [name for name in averaged if state[name].ndim > 1 and name not in uncertain]
     dotless = [name for name in averaged if name.endswith("weight")]
     uncertain += [name for name in averaged if name not in dotless]
