@@ -31,6 +31,8 @@ _RENAMINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
     (re.compile(r"linear1\.(\w+)"), lambda match: f"head.block_0.linear.{match[1]}"),
     (re.compile(r"linear2\.(\w+)"), lambda match: f"head.linear_out.{match[1]}"),
 )
+# Keys under which trainers store a discriminator with a generator, such as netD and d_model_state_dict.
+_KEY = re.compile(r"(?i)(?:net_?d|d|discriminator)(?:_model)?(?:_state_dict)?")
 _BATCH_COUNT = "num_batches_tracked"  # an integer of BatchNorm, which older files do not have
 
 
@@ -78,8 +80,8 @@ def load_discriminator(path: Path, content: dict[str, Any] | None = None) -> tup
     checkpoint = content.get("checkpoint")
     stage = checkpoint.get("stage") if isinstance(checkpoint, dict) else None
     sources = (stage if isinstance(stage, dict) else {}, content)
-    keys = ("discriminator", "d_model_state_dict", "netD", "net_d")
-    inner = (source[key] for source in sources for key in keys if isinstance(source.get(key), dict))
+    entries = ((str(key), value) for source in sources for key, value in source.items())
+    inner = (value for key, value in entries if isinstance(value, dict) and _KEY.fullmatch(key))
     found = extract_state_dict(next(inner, content), place)
     renamed = {_rename(name): value for name, value in found.items()}
     state = {name: value for name, value in renamed.items() if not name.endswith(_BATCH_COUNT)}

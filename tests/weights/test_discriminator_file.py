@@ -126,6 +126,8 @@ def test_precision_and_format_do_not_matter(tmp_path: Path, suffix: str, dtype: 
         {"g_model_state_dict": RRDBNet(4, 3, 4, 2, 1).state_dict(), "d_model_state_dict": OURS.state_dict()},
         {"params": RRDBNet(4, 3, 4, 2, 1).state_dict(), "checkpoint": {"stage": {"discriminator": OURS.state_dict()}}},
         {"netG": RRDBNet(4, 3, 4, 2, 1).state_dict(), "netD": OURS.state_dict()},
+        {"G": RRDBNet(4, 3, 4, 2, 1).state_dict(), "D": OURS.state_dict(), "optimizer_D": {"state": {}}},
+        {"model": RRDBNet(4, 3, 4, 2, 1).state_dict(), "discriminator_state_dict": OURS.state_dict()},
     ],
 )
 def test_checkpoints_hold_a_discriminator(tmp_path: Path, content: dict[str, Any]) -> None:
