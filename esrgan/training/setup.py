@@ -22,6 +22,7 @@ from esrgan.models import Generator
 from esrgan.paths import expand_user
 from esrgan.text import one_line
 from esrgan.training import distributed
+from esrgan.training.agreement import check_images_agree, check_settings_agree
 from esrgan.training.checkpoint import (
     RunFiles,
     complete_hparams,
@@ -29,7 +30,7 @@ from esrgan.training.checkpoint import (
     is_same_run,
     split_run,
 )
-from esrgan.training.inputs import StageData, check_images_agree, check_settings_agree, find_inputs, load_images
+from esrgan.training.inputs import StageData, find_inputs, load_images
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.pause import DiscriminatorPause
