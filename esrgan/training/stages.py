@@ -30,14 +30,12 @@ class Stage(Protocol):
 
     Attributes:
         name: Section of the configuration: "pretraining" or "training".
-        label: Name in logs: "PSNR-driven" or "GAN-based".
         updaters: Updaters of all networks that the stage trains.
         autocast: Precision of the forward passes.
         accumulation: Number of parts of a batch that are computed one after the other, to save memory.
     """
 
     name: str
-    label: str
     generator: Generator
     content_loss: ContentLoss
     updaters: Sequence[Updater]
@@ -95,7 +93,7 @@ class PixelStage(Stage):
     autocast: Autocast
     accumulation: int = 1
 
-    name, label = "pretraining", "PSNR-driven"
+    name = "pretraining"
 
     def __post_init__(self) -> None:
         self.updaters = (self.updater,)
@@ -158,7 +156,7 @@ class AdversarialStage(Stage):
     consistency_scaling: float = 0.0
     pattern_scaling: float = 0.0
 
-    name, label = "training", "GAN-based"
+    name = "training"
 
     def __post_init__(self) -> None:
         self.updaters = (self.g_updater, self.d_updater) if self.adversarial_scaling else (self.g_updater,)
