@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from esrgan.config import Config, describe_changes
+from esrgan.config import Config
 from esrgan.config.schema import Logging, Pretraining, Training
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
@@ -20,21 +18,14 @@ from esrgan.files import find_folder_problem, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
 from esrgan.paths import expand_user
-from esrgan.text import one_line
 from esrgan.training import distributed
 from esrgan.training.agreement import check_images_agree, check_settings_agree
-from esrgan.training.checkpoint import (
-    RunFiles,
-    complete_hparams,
-    find_newest_checkpoint,
-    is_same_run,
-    split_run,
-)
+from esrgan.training.checkpoint import RunFiles, split_run
 from esrgan.training.inputs import StageData, find_inputs, load_images
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.pause import DiscriminatorPause
-from esrgan.training.resume import check_same_images, check_same_seed, log_resume, log_unfinished_pretraining
+from esrgan.training.resume import check_same_images, check_same_seed, log_resume
 from esrgan.training.schedule import Timeline
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
@@ -66,8 +57,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
         EsrganError: If a dataset, weight file, logger or folder cannot be used.
     """
     # Choose the starting point. Only process 0 needs to have the file.
-    found = distributed.broadcast_object(lambda: _find_checkpoint(config, options))
-    start = distributed.broadcast_object(lambda: find_start(config, options, found or options.load_checkpoint))
+    start = distributed.broadcast_object(lambda: find_start(config, options))
     log.info(start.description)
 
     # Make the networks, and load the weights that the run starts from.
@@ -78,9 +68,8 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
 
     # Check everything that is known before the images are decoded, which may take an hour.
     autocast = make_autocast(config, device, low_precision=options.autocast)
-    if start.resume is not None and found:
-        check_same_seed(config, start.resume, found)
-    loggers = _check_files(config, options, start, found)
+    check_same_seed(config, start)
+    loggers = _check_files(config, options, start)
     images, perceptual_loss = find_inputs(config, options, start.stages)
     if perceptual_loss is not None:
         perceptual_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -89,13 +78,8 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     # Load the images.
     data = load_images(config, options, images, start.resume)
     check_images_agree(data)
-    if start.resume is not None:
-        if found:
-            check_same_images(start.resume, data[start.stage], found)
-        log_resume(config, start.resume, data[start.stage])
-        path, is_over = start.path, data[start.stage].timeline.total_steps == start.resume.step
-        if path and not is_over and start.stage == "training" and options.stage == "all" and distributed.rank() == 0:
-            log_unfinished_pretraining(config, options, path)
+    check_same_images(start, data[start.stage])
+    log_resume(config, options, start, data[start.stage])
     for name, stage_data in data.items():
         train, validation = len(stage_data.patches.pairs), len(stage_data.validation)
         timeline = stage_data.timeline
@@ -108,9 +92,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast)
 
     # Open the files.
-    files = distributed.broadcast_object(
-        lambda: _choose_files(config, options, start, found, claim=not options.dry_run)
-    )
+    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, claim=not options.dry_run))
     run_log = None
     if distributed.rank() == 0 and not options.dry_run:
         run_log = _open_log(config, files, loggers, start, data[start.stage].timeline)
@@ -126,43 +108,13 @@ def _count_steps(interval: int) -> str:
     return "step" if interval == 1 else f"{interval:,} steps"
 
 
-def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
-    """Return the checkpoint that ``--resume auto`` continues, or None; log what was skipped.
-
-    Raises:
-        WeightsError: If all checkpoints of the named run are damaged.
-    """
-    if not options.resume:
-        return None
-    hparams, name, out_dir = config.to_dict(), Path(options.config_name).name, expand_user(options.out_dir)
-    others: dict[str, str] = {}
-
-    def is_wanted(content: dict[str, Any]) -> bool:
-        checkpoint = content["checkpoint"]
-        if options.run_name or is_same_run(content, options.config_name, hparams):
-            return True
-        if Path(str(checkpoint.get("config_name"))).name == name:
-            changes = describe_changes(complete_hparams(content.get("hparams") or {}), hparams)
-            others[str(checkpoint.get("run"))] = "; ".join(changes[:3])
-        return False
-
-    path, damaged = find_newest_checkpoint(out_dir, is_wanted, options.run_name, options.stage)
-    for error in damaged:
-        log.info(f"--resume auto: skipping {error}")
-    if path is None:
-        for run, changes in others.items():
-            log.info(f"--resume auto: {run} is another run of a configuration called {name} ({one_line(changes, 200)})")
-        log.info(f"--resume auto: no checkpoint of {options.run_name or name} in {out_dir}; starting a new run")
-    return path
-
-
-def _check_files(config: Config, options: TrainOptions, start: StartingPoint, found: Path | None) -> Logging:
+def _check_files(config: Config, options: TrainOptions, start: StartingPoint) -> Logging:
     """Check that the loggers work and that the run's files can be written, and return the settings of the loggers.
 
     Raises:
         EsrganError: If they cannot.
     """
-    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, found, claim=False))
+    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, claim=False))
     if distributed.rank() == 0 and (problem := find_folder_problem(files.folder) or find_folder_problem(files.logs)):
         raise EsrganError(problem)
     return distributed.broadcast_object(lambda: check_loggers(config.logging))
@@ -191,9 +143,7 @@ def _open_log(config: Config, files: RunFiles, loggers: Logging, start: Starting
     return run_log
 
 
-def _choose_files(
-    config: Config, options: TrainOptions, start: StartingPoint, found: Path | None, *, claim: bool
-) -> RunFiles:
+def _choose_files(config: Config, options: TrainOptions, start: StartingPoint, *, claim: bool) -> RunFiles:
     """Return the names of the run's files: those of the run that continues, or new ones; ``claim`` reserves new ones.
 
     It is called twice. The first call, without ``claim``, finds problems before the images are decoded. The second one
@@ -203,13 +153,13 @@ def _choose_files(
         EsrganError: If a new run has the name of another run in its folder, or if the run would replace the files of a
             stage that it begins.
     """
-    name, path, out_dir = options.run_name, found or start.path, expand_user(options.out_dir)
+    name, path, out_dir = options.run_name, start.path, expand_user(options.out_dir)
     if path is not None:
         earlier = split_run(path.name)[0] or (start.resume.run if start.resume else None)
         is_in_its_folder = path.resolve().parent == out_dir.resolve()
         if earlier and is_in_its_folder and name in (None, earlier):
             files = RunFiles(out_dir, earlier, config.scale_factor, config.generator.type)
-            _check_begun_stages(files, start, found)
+            _check_begun_stages(files, start)
             return files
         name = name or earlier
     # A named run that was killed before its first checkpoint has only logs.
@@ -224,7 +174,7 @@ def _choose_files(
     )
 
 
-def _check_begun_stages(files: RunFiles, start: StartingPoint, found: Path | None) -> None:
+def _check_begun_stages(files: RunFiles, start: StartingPoint) -> None:
     """Check that a continued run has no files yet of the stages that it begins.
 
     If ``--resume auto`` has found the checkpoint, those stages have only damaged checkpoints or none, so only their
@@ -235,7 +185,7 @@ def _check_begun_stages(files: RunFiles, start: StartingPoint, found: Path | Non
     """
     for stage in start.stages[1:] if start.resume else start.stages:
         existing = files.find(stage)
-        if found:
+        if start.is_found:
             existing = [path for path in existing if path == files.model(stage)]
         if existing:
             raise WeightsError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -468,19 +469,20 @@ def test_the_gan_stage_starts_from_a_discriminator_file(
 
 
 def test_our_checkpoint_gives_its_discriminator(start_files: dict[str, Path], tiny_config: Make) -> None:
-    options = TrainOptions(load_discriminator=start_files["GAN checkpoint"], stage="training")
-    given = find_start(Config.model_validate(tiny_config()), options, start_files["PSNR model"])
+    files = {"load_checkpoint": start_files["PSNR model"], "load_discriminator": start_files["GAN checkpoint"]}
+    given = find_start(Config.model_validate(tiny_config()), TrainOptions(**files, stage="training"))
     expected = load_file(start_files["GAN checkpoint"])["checkpoint"]["stage"]["discriminator"]
     assert not find_differences(given.discriminator, expected)
 
 
 def test_a_resumed_gan_stage_keeps_its_discriminator(start_files: dict[str, Path], tiny_config: Make) -> None:
     config, gone = Config.model_validate(tiny_config()), Path("gone.pth")
-    given = find_start(config, TrainOptions(load_discriminator=gone), start_files["GAN checkpoint"])
+    options = TrainOptions(load_checkpoint=start_files["GAN checkpoint"], load_discriminator=gone)
+    given = find_start(config, options)
     assert given.description.endswith(f"{RESUMES}; its discriminator replaces {gone}")
     assert given.discriminator is None
     with pytest.raises(WeightsError, match=r"gone\.pth: no such file"):  # the GAN stage is still to come
-        find_start(config, TrainOptions(load_discriminator=gone), start_files["PSNR checkpoint"])
+        find_start(config, replace(options, load_checkpoint=start_files["PSNR checkpoint"]))
 
 
 def test_a_discriminator_that_does_not_fit_is_refused(
