@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from esrgan.config import Config, FolderPair
 from esrgan.config.cross_checks import smallest_gan_image, smallest_vgg_input
 from esrgan.config.schema import Pretraining, Training
@@ -27,7 +25,6 @@ from esrgan.data.datasets import Split, default_data_root
 from esrgan.degradation import Degradation, PhotoDegradation
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem, WeightsError
 from esrgan.losses import PerceptualLoss
-from esrgan.machine import cpu_count
 from esrgan.models.vgg import download_torchvision_weights, random_weights, torchvision_weights_path
 from esrgan.paths import expand_user
 from esrgan.training import distributed
@@ -296,10 +293,3 @@ def _check_losses(section: Training, how: str) -> None:
                 how,
             )
         )
-
-
-def choose_num_workers(config: Config, device: torch.device) -> int:
-    """Choose the number of loader processes; on a CPU it is 0, because training itself uses all cores."""
-    if config.num_workers is not None:
-        return config.num_workers
-    return 0 if device.type == "cpu" else min(8, max(1, cpu_count() // distributed.local_world_size() - 1))

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esrgan.config import Config
 from esrgan.console import log
 from esrgan.data import load_batches
 from esrgan.devices import send
+from esrgan.machine import cpu_count
 from esrgan.training import distributed, interrupt
 from esrgan.training.checkpoint import Checkpoint, is_same_training
 from esrgan.training.ema import ExponentialMovingAverage
-from esrgan.training.inputs import StageData, choose_num_workers
+from esrgan.training.inputs import StageData
 from esrgan.training.meter import Meter
 from esrgan.training.recovery import Recovery, capture_state, restore_state
 from esrgan.training.setup import Run, make_stage
@@ -126,7 +128,7 @@ def iterate_batches(
         offset=timeline.first_patch(0),
         rank=distributed.rank(),
         world_size=distributed.world_size(),
-        num_workers=choose_num_workers(run.config, run.device),
+        num_workers=_choose_num_workers(run.config, run.device),
         pin_memory=run.device.type == "cuda",
         stop=interrupt.is_requested,
     )
@@ -138,3 +140,10 @@ def iterate_batches(
             position = timeline.first_patch(step) + distributed.rank() * len(high)
             low, target = state.data.degradation(high, position, low)
         yield low, high, target
+
+
+def _choose_num_workers(config: Config, device: torch.device) -> int:
+    """Choose the number of loader processes; on a CPU it is 0, because training itself uses all cores."""
+    if config.num_workers is not None:
+        return config.num_workers
+    return 0 if device.type == "cpu" else min(8, max(1, cpu_count() // distributed.local_world_size() - 1))
