@@ -69,7 +69,8 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     # Check everything that is known before the images are decoded, which may take an hour.
     autocast = make_autocast(config, device, low_precision=options.autocast)
     check_same_seed(config, start)
-    loggers = _check_files(config, options, start)
+    _check_folders(config, options, start)
+    loggers = distributed.broadcast_object(lambda: check_loggers(config.logging))
     images, perceptual_loss = find_inputs(config, options, start.stages)
     if perceptual_loss is not None:
         perceptual_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,8 +109,8 @@ def _count_steps(interval: int) -> str:
     return "step" if interval == 1 else f"{interval:,} steps"
 
 
-def _check_files(config: Config, options: TrainOptions, start: StartingPoint) -> Logging:
-    """Check that the loggers work and that the run's files can be written, and return the settings of the loggers.
+def _check_folders(config: Config, options: TrainOptions, start: StartingPoint) -> None:
+    """Check that the run's files can be written.
 
     Raises:
         EsrganError: If they cannot.
@@ -117,7 +118,6 @@ def _check_files(config: Config, options: TrainOptions, start: StartingPoint) ->
     files = distributed.broadcast_object(lambda: _choose_files(config, options, start, claim=False))
     if distributed.rank() == 0 and (problem := find_folder_problem(files.folder) or find_folder_problem(files.logs)):
         raise EsrganError(problem)
-    return distributed.broadcast_object(lambda: check_loggers(config.logging))
 
 
 def _open_log(config: Config, files: RunFiles, loggers: Logging, start: StartingPoint, timeline: Timeline) -> RunLog:
