@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from esrgan.config import Config, FolderPair
 from esrgan.config.cross_checks import smallest_gan_image, smallest_vgg_input
@@ -69,15 +68,12 @@ def find_inputs(
     if config.batch_size % (processes * config.accumulation):
         expected = f"a multiple of the number of processes ({processes}) × accumulation ({config.accumulation})"
         problems.append(f"batch_size: expected {expected}, got {config.batch_size}; change one of them")
-    images: dict[str, FoundImages] = {}
-    find = cache(find_pairs_and_problems)  # stages often have the same folders, which are listed and described once
-    for name in stages:
-        images[name] = {}
-        for split, pairs, min_size, found in find_images(config, name, find):
-            problems += found
-            images[name][split] = pairs, min_size
-            if split == "train" and not found:
-                problems += _find_long_ramps(config, name, len(pairs))
+    images: dict[str, FoundImages] = {name: {} for name in stages}
+    for name, split, pairs, min_size, found in find_images(config, stages):
+        problems += found
+        images[name][split] = pairs, min_size
+        if split == "train" and not found:
+            problems += _find_long_ramps(config, name, len(pairs))
     perceptual_loss = None
     try:
         perceptual_loss = _load_perceptual_loss(config, options, stages, may_download=not problems)
@@ -166,35 +162,36 @@ def make_degradation(section: Pretraining | Training, scale: int, seed: int) -> 
 
 
 def find_images(
-    config: Config, name: str, find: Callable[..., Any]
-) -> Iterator[tuple[Split, list[ImagePair], tuple[int, int], list[str | Problem]]]:
-    """Yield each split of a stage with its pairs, the minimum (height, width) of HR images, and the problems.
-
-    Args:
-        config: The configuration.
-        name: The stage.
-        find: ``find_pairs_and_problems``.
-    """
-    section = config.stages[name]
+    config: Config, stages: Sequence[str]
+) -> Iterator[tuple[str, Split, list[ImagePair], tuple[int, int], Sequence[str | Problem]]]:
+    """Yield each stage and split with its pairs, the minimum (height, width) of HR images, and the problems."""
     scale, data_root = config.scale_factor, data_root_of(config)
+
+    @cache  # stages often have the same folders, which are listed and described once
+    def find(
+        items: tuple[str | FolderPair, ...], split: Split, degraded: bool
+    ) -> tuple[list[ImagePair], list[Problem]]:
+        return find_pairs_and_problems([*map(_to_spec, items)], split, scale, data_root, degraded=degraded)
 
     def multiple(size: int) -> int:
         return -(-size // scale) * scale  # images are cropped to a multiple of the scale
 
-    is_gan = name == "training"
-    whole = multiple(smallest_gan_image(config) if is_gan else 1)
-    smallest = multiple(max(SSIM_WINDOW + 2 * scale, smallest_vgg_input(config) if is_gan else 1))
-    degraded = make_degradation(section, scale, config.seed) is not None
-    pairs, problems = find(tuple(map(_source, section.train_datasets)), "train", scale, data_root, degraded=degraded)
-    yield "train", pairs, section.cr_patch_size or (whole, whole), problems
-    items = section.val_datasets
-    pairs, problems = find(tuple(map(_source, items)), "val", scale, data_root, degraded=False)
-    is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
-    if problems and is_default:
-        default = f"its default, {', '.join(map(str, items))}, is not in {data_root}"
-        remedy = "list folders of validation images there, or write [] to train without validation"
-        pairs, problems = [], [f"{name}: val_datasets is not given, and {default}; {remedy}"]
-    yield "val", pairs, (smallest, smallest), problems
+    for name in stages:
+        section, is_gan = config.stages[name], name == "training"
+        whole = multiple(smallest_gan_image(config) if is_gan else 1)
+        smallest = multiple(max(SSIM_WINDOW + 2 * scale, smallest_vgg_input(config) if is_gan else 1))
+        degraded = make_degradation(section, scale, config.seed) is not None
+        pairs, problems = find(section.train_datasets, "train", degraded=degraded)
+        yield name, "train", pairs, section.cr_patch_size or (whole, whole), problems
+        pairs, problems = find(section.val_datasets, "val", degraded=False)
+        is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
+        if problems and is_default:
+            default = f"its default, {', '.join(map(str, section.val_datasets))}, is not in {data_root}"
+            remedy = "list folders of validation images there, or write [] to train without validation"
+            text = f"{name}: val_datasets is not given, and {default}; {remedy}"
+            yield name, "val", [], (smallest, smallest), [text]
+        else:
+            yield name, "val", pairs, (smallest, smallest), problems
 
 
 def data_root_of(config: Config) -> Path:
@@ -229,7 +226,7 @@ def _decode_images(config: Config, name: str, found: FoundImages) -> tuple[list[
     return cached["train"], cached["val"]
 
 
-def _source(item: str | FolderPair) -> DatasetSpec:
+def _to_spec(item: str | FolderPair) -> DatasetSpec:
     return item if isinstance(item, str) else Folders(item.hr, item.lr, item.lr_template, item.hr_template)
 
 
