@@ -153,10 +153,9 @@ class Checkpoint:
     recovery: dict[str, Any]
     state: dict[str, Any]  # optimisers and discriminator
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the stage had reached its length."""
-        return (self.timeline or {}).get("total_steps") == self.step
+    def is_shortened(self, total_steps: int) -> bool:
+        """Return whether a stage of this length ends at this checkpoint, which was not its end when it was written."""
+        return total_steps == self.step != (self.timeline or {}).get("total_steps")
 
     def to_content(self) -> dict[str, Any]:
         """Return the content of the file: that of a model file, ``params`` and ``checkpoint``."""

@@ -95,23 +95,8 @@ def _run_stage(run: Run, state: StageState) -> None:
         TrainingError: If the stage diverged.
     """
     stage, ema, meter, recovery = state.stage, state.ema, state.meter, state.recovery
-    model_path = run.files.model(stage.name)
-    is_at_end = state.done == state.data.timeline.total_steps
-    is_shortened = is_at_end and not state.was_complete
-    if state.data.validation and (not is_at_end or is_shortened or state.pending_validation is not None):
-        try:
-            report_start(run, state)
-        except interrupt.Interrupted as interruption:
-            raise interrupt.Interrupted(
-                f"stopped before step {state.done + 1} of {stage.name}; run the same command with --resume auto to "
-                f"continue"
-            ) from interruption
+    _start_stage(run, state)
     stage.generator.train()
-    if is_shortened:
-        _end_at_checkpoint(run, state)
-    elif state.pending_validation is not None:
-        due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
-        _save_what_is_due(run, state, due, state.pending_validation)
     for low, high, target in iterate_batches(run, state, state.done):
         # Update the weights and their average.
         # Both are only for steps, because validation images are large and have many sizes.
@@ -134,19 +119,37 @@ def _run_stage(run: Run, state: StageState) -> None:
         # Validate the average, and save models and checkpoints.
         is_healthy = due.needs_health and _is_healthy(state, due, low, high)
         _save_what_is_due(run, state, due, is_healthy)
+    model_path = run.files.model(stage.name)
     if not model_path.exists():  # it may have been deleted since
         _save_model(run, state, model_path)
     log.info(f"{stage.name} is done: {model_path}")
 
 
-def _end_at_checkpoint(run: Run, state: StageState) -> None:
-    """Do what is due at the end of a stage that has been shortened to the step of its checkpoint."""
-    due = replace(_what_is_due(run, state), end=True, validation=True)
-    with closing(iterate_batches(run, state, state.done, state.done + 1)) as batches:
-        low, high, _ = next(batches)
-    if state.meter.summed_steps:  # since the last log line
-        report_interval(run, state)
-    _save_what_is_due(run, state, due, _is_healthy(state, due, low, high))
+def _start_stage(run: Run, state: StageState) -> None:
+    """Validate bicubic and the starting weights, and do what is still due at the checkpoint that the stage resumes.
+
+    Raises:
+        Interrupted: If a signal asked for it.
+    """
+    has_steps = state.done < state.data.timeline.total_steps
+    if state.data.validation and (has_steps or state.is_shortened or state.pending_validation is not None):
+        try:
+            report_start(run, state)
+        except interrupt.Interrupted as interruption:
+            raise interrupt.Interrupted(
+                f"stopped before step {state.done + 1} of {state.stage.name}; run the same command with --resume auto "
+                f"to continue"
+            ) from interruption
+    if state.is_shortened:
+        due = _what_is_due(run, state)
+        with closing(iterate_batches(run, state, state.done, state.done + 1)) as batches:
+            low, high, _ = next(batches)
+        if state.meter.summed_steps:  # since the last log line
+            report_interval(run, state)
+        _save_what_is_due(run, state, due, _is_healthy(state, due, low, high))
+    elif state.pending_validation is not None:
+        due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
+        _save_what_is_due(run, state, due, state.pending_validation)
 
 
 def _what_is_due(run: Run, state: StageState) -> Due:

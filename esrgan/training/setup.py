@@ -125,7 +125,7 @@ def _open_log(config: Config, files: RunFiles, loggers: Logging, start: Starting
     position = (0, False)
     if resume:
         # A stage that has been shortened to its checkpoint is logged and validated there, perhaps again.
-        is_shortened = timeline.total_steps == resume.step and not resume.is_complete
+        is_shortened = resume.is_shortened(timeline.total_steps)
         position = resume.step, resume.pending_validation is None and not is_shortened
         if is_shortened and resume.interval["steps"]:  # the checkpoint was written before any log line of its step
             position = resume.step - 1, True

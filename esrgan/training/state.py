@@ -41,7 +41,7 @@ class StageState:
     best: Best | None = None
     done: int = 0  # number of completed steps
     pending_validation: bool | None = None  # see Checkpoint
-    was_complete: bool = False  # at the checkpoint, before which the model file was written then
+    is_shortened: bool = False  # to the step of its checkpoint, so what is due at the end has not been done
     saved_at: float = field(default_factory=time.monotonic)
     statistics: dict[str, float] = field(default_factory=dict)  # of the last interval, shown until the next one ends
     bicubic: dict[str, float] = field(default_factory=dict)  # its validation, as a reference
@@ -87,7 +87,7 @@ def begin_stage(run: Run, name: str) -> StageState:
             meter.load_state_dict(checkpoint.interval)
         recovery.load_state_dict(checkpoint.recovery)
         state.done, state.pending_validation = checkpoint.step, checkpoint.pending_validation
-        state.was_complete = checkpoint.is_complete
+        state.is_shortened = checkpoint.is_shortened(data.timeline.total_steps)
         _restore_best(state, checkpoint.best)
         if (factor := stage.updaters[0].learning_rate_factor) < 1:
             log.info(f"{name}: continues with {factor:g} × the learning rate, because of earlier rollbacks")
