@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from esrgan.config import Config
-from esrgan.config.schema import Logging, Pretraining, Training
+from esrgan.config.schema import Logging
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import EsrganError, WeightsError
@@ -235,13 +235,13 @@ def make_stage(
 
     ``average`` is the moving average of the generator, which only the artefact loss needs.
     """
-    autocast, accumulation = losses.autocast, config.accumulation
+    section, autocast, accumulation = config.stages[name], losses.autocast, config.accumulation
 
-    def updater(
-        network: nn.Module, learning_rate: float, schedule: Schedule, section: Pretraining | Training
-    ) -> Updater:
+    def updater(network: nn.Module, learning_rate: float, schedule: Schedule) -> Updater:
         if section.sched == "cosine":
-            schedule = cosine_schedule(learning_rate, _require_num_steps(name, section))
+            if section.num_steps is None:  # a configuration file is checked when it is loaded
+                raise EsrganError(f"{name}.sched: cosine needs the length of the stage in steps; set num_steps")
+            schedule = cosine_schedule(learning_rate, section.num_steps)
         schedule = warm_up(schedule, section.warmup_steps)
         scale_loss = autocast.needs_loss_scaling
         return Updater(network, schedule, section.betas, scale_loss, config.gradient_clip, section.weight_decay)
@@ -249,7 +249,7 @@ def make_stage(
     if name == "pretraining":
         pre = config.pretraining
         schedule = step_schedule(pre.lr, pre.sched_step, pre.sched_gamma)
-        return PixelStage(generator, losses.content, updater(generator, pre.lr, schedule, pre), autocast, accumulation)
+        return PixelStage(generator, losses.content, updater(generator, pre.lr, schedule), autocast, accumulation)
     gan = config.training
     g_schedule = multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma)
     d_schedule = multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma)
@@ -260,8 +260,8 @@ def make_stage(
         discriminator,
         losses.content,
         losses.perceptual,
-        g_updater=updater(generator, gan.g_lr, g_schedule, gan),
-        d_updater=updater(discriminator, gan.d_lr, d_schedule, gan),
+        g_updater=updater(generator, gan.g_lr, g_schedule),
+        d_updater=updater(discriminator, gan.d_lr, d_schedule),
         adversarial_scaling=gan.g_adversarial_loss_scaling,
         content_scaling=gan.g_content_loss_scaling,
         autocast=autocast,
@@ -274,13 +274,6 @@ def make_stage(
         consistency_scaling=gan.g_consistency_loss_scaling,
         pattern_scaling=gan.g_pattern_loss_scaling,
     )
-
-
-def _require_num_steps(name: str, section: Pretraining | Training) -> int:
-    """Return the length of a stage whose schedule ends with it; a configuration file is checked when it is loaded."""
-    if section.num_steps is None:
-        raise EsrganError(f"{name}.sched: cosine needs the length of the stage in steps; set num_steps")
-    return section.num_steps
 
 
 def describe_networks(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:
