@@ -118,7 +118,7 @@ def _run_stage(run: Run, state: StageState) -> None:
 
         # Validate the average, and save models and checkpoints.
         is_healthy = due.needs_health and _is_healthy(state, due, low, high)
-        _save_what_is_due(run, state, due, is_healthy)
+        _validate_and_save(run, state, due, is_healthy)
     model_path = run.files.model(stage.name)
     if not model_path.exists():  # it may have been deleted since
         _save_model(run, state, model_path)
@@ -146,10 +146,10 @@ def _start_stage(run: Run, state: StageState) -> None:
             low, high, _ = next(batches)
         if state.meter.summed_steps:  # since the last log line
             report_interval(run, state)
-        _save_what_is_due(run, state, due, _is_healthy(state, due, low, high))
+        _validate_and_save(run, state, due, _is_healthy(state, due, low, high))
     elif state.pending_validation is not None:
         due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
-        _save_what_is_due(run, state, due, state.pending_validation)
+        _validate_and_save(run, state, due, state.pending_validation)
 
 
 def _what_is_due(run: Run, state: StageState) -> Due:
@@ -175,7 +175,7 @@ def _is_healthy(state: StageState, due: Due, low: Tensor, high: Tensor) -> bool:
     return state.recovery.is_healthy(low, high)
 
 
-def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -> None:
+def _validate_and_save(run: Run, state: StageState, due: Due, is_healthy: bool) -> None:
     """Validate, keep a model, and write a checkpoint, if they are due. Broken weights are not saved at intervals.
 
     Raises:
