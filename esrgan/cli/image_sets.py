@@ -37,8 +37,8 @@ def list_sets(names: Sequence[str], scale: int, data_root: Path) -> tuple[list[I
 def _read_config(path: str) -> tuple[list[ImageSet], list[str | Problem]]:
     config = load(path)
     with process.importing():
-        from esrgan.training.checkpoint import STAGES
         from esrgan.training.inputs import find_images
+        from esrgan.training.run_files import STAGES
     chosen: dict[str, dict[ImagePair, tuple[int, int]]] = {}
     problems: list[str | Problem] = []
     for _, split, pairs, (height, width), found in find_images(config, STAGES):

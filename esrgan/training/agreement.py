@@ -17,9 +17,9 @@ from esrgan.errors import EsrganError, Problem
 from esrgan.losses import PerceptualLoss
 from esrgan.text import format_count
 from esrgan.training import distributed
-from esrgan.training.checkpoint import STAGES
 from esrgan.training.inputs import FoundImages, StageData
 from esrgan.training.options import TrainOptions
+from esrgan.training.run_files import STAGES
 
 T = TypeVar("T")
 

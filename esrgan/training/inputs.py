@@ -27,8 +27,9 @@ from esrgan.losses import PerceptualLoss
 from esrgan.models.vgg import download_torchvision_weights, random_weights, torchvision_weights_path
 from esrgan.paths import expand_user
 from esrgan.training import distributed
-from esrgan.training.checkpoint import STAGES, Checkpoint
+from esrgan.training.checkpoint import Checkpoint
 from esrgan.training.options import TrainOptions
+from esrgan.training.run_files import STAGES
 from esrgan.training.schedule import Timeline
 from esrgan.weights import extract_state_dict, load_file
 

@@ -26,7 +26,7 @@ from esrgan.errors import EsrganError, Problem
 from esrgan.files import create_folder, write_text
 from esrgan.locks import lock
 from esrgan.text import describe_error
-from esrgan.training.checkpoint import STAGES
+from esrgan.training.run_files import STAGES
 
 NETWORK_TIMEOUT_S = 10
 WANDB_LABELS = {"pretraining": "PSNR-driven", "training": "GAN-based"}  # of the stages

@@ -18,11 +18,12 @@ from esrgan.errors import EsrganError, TrainingError
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
-from esrgan.training.checkpoint import STAGES, save_checkpoint
+from esrgan.training.checkpoint import save_checkpoint
 from esrgan.training.dry_run import try_stages
 from esrgan.training.options import TrainOptions, check_options
 from esrgan.training.recovery import MAX_ROLLBACKS, MAX_SCALING_STEPS
 from esrgan.training.report import describe_progress, report_interval, report_start, report_validation
+from esrgan.training.run_files import STAGES
 from esrgan.training.schedule import Due, what_is_due
 from esrgan.training.setup import Run, prepare_run
 from esrgan.training.state import StageState, begin_stage, iterate_batches

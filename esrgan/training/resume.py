@@ -10,9 +10,10 @@ from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.text import format_count
 from esrgan.training import distributed
-from esrgan.training.checkpoint import Checkpoint, RunFiles, complete_hparams, split_run
+from esrgan.training.checkpoint import Checkpoint, complete_hparams
 from esrgan.training.inputs import StageData
 from esrgan.training.options import TrainOptions
+from esrgan.training.run_files import RunFiles, split_run
 from esrgan.training.schedule import Timeline
 from esrgan.training.start import StartingPoint
 from esrgan.weights import load_file

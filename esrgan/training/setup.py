@@ -20,12 +20,12 @@ from esrgan.models import Generator
 from esrgan.paths import expand_user
 from esrgan.training import distributed
 from esrgan.training.agreement import check_images_agree, check_settings_agree
-from esrgan.training.checkpoint import RunFiles, split_run
 from esrgan.training.inputs import StageData, find_inputs, load_images
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.pause import DiscriminatorPause
 from esrgan.training.resume import check_same_images, check_same_seed, log_resume
+from esrgan.training.run_files import RunFiles, split_run
 from esrgan.training.schedule import Timeline
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start

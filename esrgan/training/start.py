@@ -16,8 +16,9 @@ from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.paths import expand_user
 from esrgan.text import one_line
-from esrgan.training.checkpoint import STAGES, Checkpoint, complete_hparams, find_newest_checkpoint, is_same_run
+from esrgan.training.checkpoint import Checkpoint, complete_hparams, find_newest_checkpoint, is_same_run
 from esrgan.training.options import TrainOptions
+from esrgan.training.run_files import STAGES
 from esrgan.training.transfer import check_architecture, take_layers
 from esrgan.weights import (
     Architecture,

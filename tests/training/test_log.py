@@ -27,9 +27,9 @@ from esrgan.console import show_messages
 from esrgan.errors import EsrganError, ImageError
 from esrgan.locks import lock
 from esrgan.training import TrainOptions, train
-from esrgan.training.checkpoint import STAGE_LABELS, STAGES
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.meter import Meter
+from esrgan.training.run_files import STAGE_LABELS, STAGES
 from esrgan.weights import load_file
 from tests.helpers.runs import FORKSERVER, TIMING_KEYS, records_by_step, run
 
