@@ -85,83 +85,6 @@ def find_inputs(
     return images, perceptual_loss
 
 
-def load_images(
-    config: Config, options: TrainOptions, images: Mapping[str, FoundImages], resume: Checkpoint | None
-) -> dict[str, StageData]:
-    """Load the images that ``find_inputs`` has found for each stage, the first of which may be resumed.
-
-    Raises:
-        EsrganError: If images cannot be used; the error has all problems.
-    """
-    problems: list[str | Problem] = []
-    data: dict[str, StageData] = {}
-    for name, found in images.items():
-        try:
-            data[name] = _load_stage_data(config, options, name, found, resume if not data else None)
-        except DatasetError as error:
-            problems += error.problems
-    if problems:
-        raise EsrganError(dict.fromkeys(problems))
-    return data
-
-
-def _load_stage_data(
-    config: Config, options: TrainOptions, name: str, found: FoundImages, resume: Checkpoint | None
-) -> StageData:
-    section = config.stages[name]
-    train, validation = _decode_images(config, name, found)
-    patches = PatchDataset(
-        train,
-        scale=config.scale_factor,
-        patch_size=section.cr_patch_size,
-        seed=config.seed + STAGES.index(name),
-        spatial_transforms=config.spatial_transforms,
-        hard_transforms=name == "pretraining" and config.pretraining.hard_transforms,
-    )
-    degradation = make_degradation(section, config.scale_factor, patches.seed)
-    timeline = _new_timeline(config.batch_size, len(train))
-    done = 0 if resume is None else resume.step
-    if resume is not None:
-        old = _new_timeline(resume.hparams["batch_size"], len(train))  # of an earlier version, which stored none
-        timeline = timeline.resumed_at(done, resume.timeline or old.to_dict())
-    timeline = timeline.with_length(section.num_epoch, section.num_steps, options.max_steps, done)
-    return StageData(patches, degradation, validation, timeline)
-
-
-def _new_timeline(batch_size: int, num_images: int) -> Timeline:
-    return Timeline(batch_size, max(1, num_images // batch_size))
-
-
-def _find_long_ramps(config: Config, name: str, num_images: int) -> list[Problem]:
-    """Return a problem for each warm-up or ramp that is longer than its stage.
-
-    If its length is num_steps, the configuration is checked when it is loaded.
-    """
-    section = config.stages[name]
-    if section.num_steps is not None:
-        return []
-    timeline = _new_timeline(config.batch_size, num_images).with_length(section.num_epoch, None, None, 0)
-    return [
-        Problem(
-            f"{name}.{key}",
-            f"fewer than the {timeline.total_steps:,} steps of num_epoch {section.num_epoch}",
-            f"{steps:,}",
-            "change one of them",
-        )
-        for key in ("warmup_steps", "g_adversarial_ramp_steps")
-        if (steps := getattr(section, key, 0)) >= max(timeline.total_steps, 1)
-    ]
-
-
-def make_degradation(section: Pretraining | Training, scale: int, seed: int) -> Degradation | PhotoDegradation | None:
-    """Return the degradation that a stage's section of the configuration describes, or None."""
-    if section.photo_degradation is not None:
-        return PhotoDegradation(seed, **section.photo_degradation.model_dump())
-    if section.degradation is not None:
-        return Degradation(scale, seed, **section.degradation.model_dump())
-    return None
-
-
 def find_images(
     config: Config, stages: Sequence[str]
 ) -> Iterator[tuple[str, Split, list[ImagePair], tuple[int, int], Sequence[str | Problem]]]:
@@ -200,44 +123,38 @@ def data_root_of(config: Config) -> Path:
     return expand_user(config.data_root) if config.data_root else default_data_root()
 
 
-def _decode_images(config: Config, name: str, found: FoundImages) -> tuple[list[CachedPair], list[CachedPair]]:
-    """Return the training and validation images of a stage from the cache."""
-    section = config.stages[name]
-    cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root_of(config) / "cache"
-    cached: dict[Split, list[CachedPair]] = {}
-    problems: list[str | Problem] = []
-    for split, (pairs, min_size) in found.items():
-        try:
-            cached[split] = cache_pairs(
-                pairs,
-                scale=config.scale_factor,
-                channels=config.img_channels,
-                min_size=min_size,
-                cache_dir=cache_dir,
-            )
-        except DatasetError as error:
-            problems += error.problems
-    sizes = {pair.shape for pair in cached.get("train", ())}
-    if not problems and section.cr_patch_size is None and config.batch_size > 1 and len(sizes) > 1:
-        expected = "images of one size, because null trains on whole images"
-        remedy = "set a patch size, or batch_size to 1"
-        problems.append(Problem(f"{name}.cr_patch_size", expected, f"{len(sizes)} sizes", remedy))
-    if problems:
-        raise DatasetError(problems)
-    return cached["train"], cached["val"]
-
-
 def _to_spec(item: str | FolderPair) -> DatasetSpec:
     return item if isinstance(item, str) else Folders(item.hr, item.lr, item.lr_template, item.hr_template)
 
 
-def describe_download(config: Config, stages: Sequence[str]) -> str:
-    """Describe the weights that a run of these stages has to download; "" if there are none."""
-    section = config.perceptual_loss
-    if section.weights or section.optional or "training" not in stages:
-        return ""
-    path = torchvision_weights_path(section.vgg_type)
-    return "" if path.exists() else f"the ImageNet weights of {section.vgg_type} ({VGG_SIZE}) to {path}"
+def make_degradation(section: Pretraining | Training, scale: int, seed: int) -> Degradation | PhotoDegradation | None:
+    """Return the degradation that a stage's section of the configuration describes, or None."""
+    if section.photo_degradation is not None:
+        return PhotoDegradation(seed, **section.photo_degradation.model_dump())
+    if section.degradation is not None:
+        return Degradation(scale, seed, **section.degradation.model_dump())
+    return None
+
+
+def _find_long_ramps(config: Config, name: str, num_images: int) -> list[Problem]:
+    """Return a problem for each warm-up or ramp that is longer than its stage.
+
+    If its length is num_steps, the configuration is checked when it is loaded.
+    """
+    section = config.stages[name]
+    if section.num_steps is not None:
+        return []
+    timeline = _new_timeline(config.batch_size, num_images).with_length(section.num_epoch, None, None, 0)
+    return [
+        Problem(
+            f"{name}.{key}",
+            f"fewer than the {timeline.total_steps:,} steps of num_epoch {section.num_epoch}",
+            f"{steps:,}",
+            "change one of them",
+        )
+        for key in ("warmup_steps", "g_adversarial_ramp_steps")
+        if (steps := getattr(section, key, 0)) >= max(timeline.total_steps, 1)
+    ]
 
 
 def _load_perceptual_loss(
@@ -291,3 +208,86 @@ def _check_losses(section: Training, how: str) -> None:
                 how,
             )
         )
+
+
+def describe_download(config: Config, stages: Sequence[str]) -> str:
+    """Describe the weights that a run of these stages has to download; "" if there are none."""
+    section = config.perceptual_loss
+    if section.weights or section.optional or "training" not in stages:
+        return ""
+    path = torchvision_weights_path(section.vgg_type)
+    return "" if path.exists() else f"the ImageNet weights of {section.vgg_type} ({VGG_SIZE}) to {path}"
+
+
+def load_images(
+    config: Config, options: TrainOptions, images: Mapping[str, FoundImages], resume: Checkpoint | None
+) -> dict[str, StageData]:
+    """Load the images that ``find_inputs`` has found for each stage, the first of which may be resumed.
+
+    Raises:
+        EsrganError: If images cannot be used; the error has all problems.
+    """
+    problems: list[str | Problem] = []
+    data: dict[str, StageData] = {}
+    for name, found in images.items():
+        try:
+            data[name] = _load_stage_data(config, options, name, found, resume if not data else None)
+        except DatasetError as error:
+            problems += error.problems
+    if problems:
+        raise EsrganError(dict.fromkeys(problems))
+    return data
+
+
+def _load_stage_data(
+    config: Config, options: TrainOptions, name: str, found: FoundImages, resume: Checkpoint | None
+) -> StageData:
+    section = config.stages[name]
+    train, validation = _decode_images(config, name, found)
+    patches = PatchDataset(
+        train,
+        scale=config.scale_factor,
+        patch_size=section.cr_patch_size,
+        seed=config.seed + STAGES.index(name),
+        spatial_transforms=config.spatial_transforms,
+        hard_transforms=name == "pretraining" and config.pretraining.hard_transforms,
+    )
+    degradation = make_degradation(section, config.scale_factor, patches.seed)
+    timeline = _new_timeline(config.batch_size, len(train))
+    done = 0 if resume is None else resume.step
+    if resume is not None:
+        old = _new_timeline(resume.hparams["batch_size"], len(train))  # of an earlier version, which stored none
+        timeline = timeline.resumed_at(done, resume.timeline or old.to_dict())
+    timeline = timeline.with_length(section.num_epoch, section.num_steps, options.max_steps, done)
+    return StageData(patches, degradation, validation, timeline)
+
+
+def _decode_images(config: Config, name: str, found: FoundImages) -> tuple[list[CachedPair], list[CachedPair]]:
+    """Return the training and validation images of a stage from the cache."""
+    section = config.stages[name]
+    cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root_of(config) / "cache"
+    cached: dict[Split, list[CachedPair]] = {}
+    problems: list[str | Problem] = []
+    for split, (pairs, min_size) in found.items():
+        try:
+            cached[split] = cache_pairs(
+                pairs,
+                scale=config.scale_factor,
+                channels=config.img_channels,
+                min_size=min_size,
+                cache_dir=cache_dir,
+            )
+        except DatasetError as error:
+            problems += error.problems
+    sizes = {pair.shape for pair in cached.get("train", ())}
+    if not problems and section.cr_patch_size is None and config.batch_size > 1 and len(sizes) > 1:
+        expected = "images of one size, because null trains on whole images"
+        remedy = "set a patch size, or batch_size to 1"
+        problems.append(Problem(f"{name}.cr_patch_size", expected, f"{len(sizes)} sizes", remedy))
+    if problems:
+        raise DatasetError(problems)
+    return cached["train"], cached["val"]
+
+
+def _new_timeline(batch_size: int, num_images: int) -> Timeline:
+    return Timeline(batch_size, max(1, num_images // batch_size))
