@@ -38,8 +38,8 @@ class StartingPoint:
 
     stage: str  # the first one
     description: str  # how the files were understood, for the user
-    generator: dict[str, Tensor] | None = None  # weights of all or some layers; None keeps the random ones
-    discriminator: dict[str, Tensor] | None = None
+    generator_weights: dict[str, Tensor] | None = None  # of all or some layers; None keeps the random ones
+    discriminator_weights: dict[str, Tensor] | None = None
     resume: Checkpoint | None = None  # None starts the stage at its first step
     path: Path | None = field(default=None, kw_only=True)  # of the checkpoint whose run continues
     is_found: bool = field(default=False, kw_only=True)  # that checkpoint, by ``--resume auto``
@@ -58,12 +58,12 @@ class StartingPoint:
         Raises:
             WeightsError: If the discriminator of the checkpoint is not that of the configuration.
         """
-        if self.generator is not None:
-            generator.load_state_dict(self.generator, strict=False)  # a file of another scale lacks some layers
+        if self.generator_weights is not None:
+            generator.load_state_dict(self.generator_weights, strict=False)  # a file of another scale lacks some layers
         if discriminator is None:
             return
-        if self.discriminator is not None:
-            discriminator.load_state_dict(self.discriminator)
+        if self.discriminator_weights is not None:
+            discriminator.load_state_dict(self.discriminator_weights)
         if self.resume is not None and (state := self.resume.state.get("discriminator")):
             with explain_mismatch(self.path):  # now, because the state of the stage is restored after files are opened
                 discriminator.load_state_dict(state)
@@ -116,7 +116,7 @@ def find_start(config: Config, options: TrainOptions) -> StartingPoint:
             f"{path}: expected the discriminator of the configuration, {expected}, got {architecture}; "
             "change the configuration to match the file"
         )
-    return replace(start, description=f"{start.description}; {path} for the discriminator", discriminator=state)
+    return replace(start, description=f"{start.description}; {path} for the discriminator", discriminator_weights=state)
 
 
 def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
