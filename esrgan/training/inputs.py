@@ -11,15 +11,7 @@ from esrgan.config import Config, FolderPair
 from esrgan.config.cross_checks import smallest_gan_image, smallest_vgg_input
 from esrgan.config.schema import Pretraining, Training
 from esrgan.console import log
-from esrgan.data import (
-    CachedPair,
-    DatasetSpec,
-    Folders,
-    ImagePair,
-    PatchDataset,
-    cache_pairs,
-    find_pairs_and_problems,
-)
+from esrgan.data import CachedPair, DatasetSpec, Folders, ImagePair, PatchDataset, cache_pairs, find_pairs_and_problems
 from esrgan.data.datasets import Split, default_data_root
 from esrgan.degradation import Degradation, PhotoDegradation
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem, WeightsError
@@ -145,13 +137,9 @@ def _find_long_ramps(config: Config, name: str, num_images: int) -> list[Problem
     if section.num_steps is not None:
         return []
     timeline = _new_timeline(config.batch_size, num_images).with_length(section.num_epoch, None, None, 0)
+    expected = f"fewer than the {timeline.total_steps:,} steps of num_epoch {section.num_epoch}"
     return [
-        Problem(
-            f"{name}.{key}",
-            f"fewer than the {timeline.total_steps:,} steps of num_epoch {section.num_epoch}",
-            f"{steps:,}",
-            "change one of them",
-        )
+        Problem(f"{name}.{key}", expected, f"{steps:,}", "change one of them")
         for key in ("warmup_steps", "g_adversarial_ramp_steps")
         if (steps := getattr(section, key, 0)) >= max(timeline.total_steps, 1)
     ]
@@ -200,14 +188,8 @@ def _check_losses(section: Training, how: str) -> None:
     """
     weights = [name for name in type(section).model_fields if name.endswith("_loss_scaling")]
     if not any(getattr(section, name) for name in weights):
-        raise ConfigError(
-            Problem(
-                "training",
-                f"a weight above 0 among {', '.join(weights)}, because there is no perceptual loss",
-                "0 in all",
-                how,
-            )
-        )
+        expected = f"a weight above 0 among {', '.join(weights)}, because there is no perceptual loss"
+        raise ConfigError(Problem("training", expected, "0 in all", how))
 
 
 def describe_download(config: Config, stages: Sequence[str]) -> str:
@@ -271,11 +253,7 @@ def _decode_images(config: Config, name: str, found: FoundImages) -> tuple[list[
     for split, (pairs, min_size) in found.items():
         try:
             cached[split] = cache_pairs(
-                pairs,
-                scale=config.scale_factor,
-                channels=config.img_channels,
-                min_size=min_size,
-                cache_dir=cache_dir,
+                pairs, scale=config.scale_factor, channels=config.img_channels, min_size=min_size, cache_dir=cache_dir
             )
         except DatasetError as error:
             problems += error.problems

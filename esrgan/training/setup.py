@@ -165,12 +165,7 @@ def _choose_files(config: Config, options: TrainOptions, start: StartingPoint, *
     # A named run that was killed before its first checkpoint has only logs.
     may_have_logs = options.resume and options.run_name is not None
     return RunFiles.new(
-        out_dir,
-        config.scale_factor,
-        name,
-        network=config.generator.type,
-        may_have_logs=may_have_logs,
-        claim=claim,
+        out_dir, config.scale_factor, name, network=config.generator.type, may_have_logs=may_have_logs, claim=claim
     )
 
 
