@@ -199,10 +199,10 @@ def test_arguments_of_another_type_are_refused(arguments):
 def test_a_dry_run_downloads_nothing(hub):
     config, options = Config(), TrainOptions(dry_run=True, stage="training", load_checkpoint=Path("hf:ann/photos"))
     with pytest.raises(WeightsError, match=r"not downloaded yet, and a dry run .*; run `esrgan info hf:ann/photos/"):
-        find_start(config, options, options.load_checkpoint)
+        find_start(config, options)
     assert not [request for request in hub.requests if "resolve" in request]
     HubFile("ann/photos").download()
     hub.requests.clear()
     with pytest.raises(WeightsError, match=r"architecture|blocks"):  # of another size
-        find_start(config, options, options.load_checkpoint)
+        find_start(config, options)
     assert not [request for request in hub.requests if "resolve" in request]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from esrgan import images
@@ -38,18 +37,16 @@ def list_sets(names: Sequence[str], scale: int, data_root: Path) -> tuple[list[I
 def _read_config(path: str) -> tuple[list[ImageSet], list[str | Problem]]:
     config = load(path)
     with process.importing():
-        from esrgan.training.checkpoint import STAGES
         from esrgan.training.inputs import find_images
+        from esrgan.training.run_files import STAGES
     chosen: dict[str, dict[ImagePair, tuple[int, int]]] = {}
     problems: list[str | Problem] = []
-    find = cache(find_pairs_and_problems)  # stages often have the same folders
-    for stage in STAGES:
-        for split, pairs, (height, width), found in find_images(config, stage, find):
-            problems += found
-            own = chosen.setdefault(_NAMES[split], {})
-            for pair in pairs:
-                before = own.get(pair, (0, 0))
-                own[pair] = max(before[0], height), max(before[1], width)
+    for _, split, pairs, (height, width), found in find_images(config, STAGES):
+        problems += found
+        own = chosen.setdefault(_NAMES[split], {})
+        for pair in pairs:
+            before = own.get(pair, (0, 0))
+            own[pair] = max(before[0], height), max(before[1], width)
     return [
         ImageSet(name, pairs, int(config.scale_factor), int(config.img_channels)) for name, pairs in chosen.items()
     ], problems

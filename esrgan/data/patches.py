@@ -34,7 +34,7 @@ _LAST_WAIT_S = 10.0  # longest wait for a batch once the run should end
 Batch = tuple[Tensor, Tensor]
 
 
-class PatchDataset(Dataset[Batch]):
+class PatchDataset:
     """An endless stream of patch pairs: every image once per pass, in a new order each pass.
 
     Args:
@@ -63,8 +63,8 @@ class PatchDataset(Dataset[Batch]):
         square = patch_size is not None and patch_size[0] == patch_size[1]
         self.augmentation = Augmentation(spatial_transforms, hard_transforms, square)
 
-    def __getitem__(self, position: int) -> Batch:
-        """Return the pair at a position of the stream: (C, h, w) and (C, H, W) uint8, channels last in memory."""
+    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pair at a position of the stream: LR (h, w, C) and HR (H, W, C), uint8."""
         pair = self.pair_at(position)
         rng = np.random.default_rng((self.seed, position))
         low, high = open_pair(pair)
@@ -75,8 +75,7 @@ class PatchDataset(Dataset[Batch]):
             low = low[top : top + height, left : left + width]
             s = self.scale
             high = high[top * s : (top + height) * s, left * s : (left + width) * s]
-        low, high = self.augmentation(low, high, rng)
-        return torch.from_numpy(low).permute(2, 0, 1), torch.from_numpy(high).permute(2, 0, 1)
+        return self.augmentation(low, high, rng)
 
     def pair_at(self, position: int) -> CachedPair:
         """Return the images that the patch at a position of the stream is cut from."""
@@ -121,10 +120,10 @@ class _BatchDataset(Dataset[_ArrayBatch | EsrganError]):
 
     def __getitem__(self, positions: Sequence[int]) -> _ArrayBatch | EsrganError:
         try:
-            low, high = zip(*(self.dataset[position] for position in positions), strict=True)
+            lows, highs = zip(*(self.dataset[position] for position in positions), strict=True)
         except EsrganError as error:
             return error
-        return _ArrayBatch(*(np.stack([patch.permute(1, 2, 0).numpy() for patch in part]) for part in (low, high)))
+        return _ArrayBatch(np.stack(lows), np.stack(highs))
 
 
 def load_batches(

@@ -1,4 +1,4 @@
-"""Log of a run (JSON lines, TensorBoard, Weights & Biases) and the means and rates that go into it."""
+"""Log of a run: JSON lines, TensorBoard, and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from esrgan.errors import EsrganError, Problem
 from esrgan.files import create_folder, write_text
 from esrgan.locks import lock
 from esrgan.text import describe_error
-from esrgan.training.checkpoint import STAGES
+from esrgan.training.run_files import STAGES
 
 NETWORK_TIMEOUT_S = 10
+WANDB_LABELS = {"pretraining": "PSNR-driven", "training": "GAN-based"}  # of the stages
 # Tags in TensorBoard of the values of a log line, except losses. Both stages use the same ones, to share a chart.
 TENSORBOARD_TAGS = {
     "learning_rate": "learning_rate/g",
@@ -148,7 +149,7 @@ class RunLog:
                 self._hide_later_events(stages)
         self.wandb_run = None if settings.wandb == "disabled" else _start_wandb(settings, run, folder, hparams)
 
-    def add_scalars(self, split: str, stage: str, label: str, step: int, values: dict[str, float]) -> None:
+    def add_scalars(self, split: str, stage: str, step: int, values: dict[str, float]) -> None:
         """Log scalars after a number of completed steps in a stage.
 
         They are of the split "train", "validation" or "bicubic", which is the validation of bicubic. TensorBoard has
@@ -166,10 +167,11 @@ class RunLog:
                     writer.add_scalar(_tensorboard_tag(split, name), value, step)
                 writer.flush()
         if self.wandb_run is not None:
+            label = WANDB_LABELS[stage]
             prefix = f"validation/{label}/bicubic_" if split == "bicubic" else f"{split}/{label}/"
             self.wandb_run.log({prefix + name: value for name, value in values.items()} | {f"{stage}_step": step})
 
-    def add_image(self, stage: str, label: str, step: int, panel: np.ndarray) -> None:
+    def add_image(self, stage: str, step: int, panel: np.ndarray) -> None:
         """Log a panel (H, W, 3) uint8, and write it to ``<stage>.png`` in place of the previous one."""
         with self._explain_write_errors():
             try:
@@ -183,7 +185,7 @@ class RunLog:
         if self.wandb_run is not None:
             import wandb
 
-            key = f"validation/{label}/LR_bicubic_SR_HR"
+            key = f"validation/{WANDB_LABELS[stage]}/LR_bicubic_SR_HR"
             self.wandb_run.log({key: wandb.Image(panel), f"{stage}_step": step})
 
     @contextmanager
@@ -275,7 +277,7 @@ def _start_wandb(settings: Logging, run: str, folder: Path, hparams: dict[str, A
             raise EsrganError(f"wandb: {describe_error(error)}; {remedy}") from error
         log.warning("wandb: %s; the run is logged offline and can be uploaded with `wandb sync`", describe_error(error))
         started = wandb.init(mode="offline", **arguments)
-    for stage, label in (("pretraining", "PSNR-driven"), ("training", "GAN-based")):
+    for stage, label in WANDB_LABELS.items():
         for split in ("train", "validation"):
             started.define_metric(f"{split}/{label}/*", step_metric=f"{stage}_step")
     return started

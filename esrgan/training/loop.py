@@ -18,11 +18,12 @@ from esrgan.errors import EsrganError, TrainingError
 from esrgan.models.winograd import winograd_convolutions
 from esrgan.text import format_count
 from esrgan.training import distributed, interrupt
-from esrgan.training.checkpoint import STAGES, save_checkpoint
+from esrgan.training.checkpoint import save_checkpoint
 from esrgan.training.dry_run import try_stages
 from esrgan.training.options import TrainOptions, check_options
 from esrgan.training.recovery import MAX_ROLLBACKS, MAX_SCALING_STEPS
 from esrgan.training.report import describe_progress, report_interval, report_start, report_validation
+from esrgan.training.run_files import STAGES
 from esrgan.training.schedule import Due, what_is_due
 from esrgan.training.setup import Run, prepare_run
 from esrgan.training.state import StageState, begin_stage, iterate_batches
@@ -95,23 +96,8 @@ def _run_stage(run: Run, state: StageState) -> None:
         TrainingError: If the stage diverged.
     """
     stage, ema, meter, recovery = state.stage, state.ema, state.meter, state.recovery
-    model_path = run.files.model(stage.name)
-    is_at_end = state.done == state.data.timeline.total_steps
-    is_shortened = is_at_end and not state.was_complete
-    if state.data.validation and (not is_at_end or is_shortened or state.pending_validation is not None):
-        try:
-            report_start(run, state)
-        except interrupt.Interrupted as interruption:
-            raise interrupt.Interrupted(
-                f"stopped before step {state.done + 1} of {stage.name}; run the same command with --resume auto to "
-                f"continue"
-            ) from interruption
+    _start_stage(run, state)
     stage.generator.train()
-    if is_shortened:
-        _end_at_checkpoint(run, state)
-    elif state.pending_validation is not None:
-        due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
-        _save_what_is_due(run, state, due, state.pending_validation)
     for low, high, target in iterate_batches(run, state, state.done):
         # Update the weights and their average.
         # Both are only for steps, because validation images are large and have many sizes.
@@ -133,20 +119,38 @@ def _run_stage(run: Run, state: StageState) -> None:
 
         # Validate the average, and save models and checkpoints.
         is_healthy = due.needs_health and _is_healthy(state, due, low, high)
-        _save_what_is_due(run, state, due, is_healthy)
+        _validate_and_save(run, state, due, is_healthy)
+    model_path = run.files.model(stage.name)
     if not model_path.exists():  # it may have been deleted since
         _save_model(run, state, model_path)
     log.info(f"{stage.name} is done: {model_path}")
 
 
-def _end_at_checkpoint(run: Run, state: StageState) -> None:
-    """Do what is due at the end of a stage that has been shortened to the step of its checkpoint."""
-    due = replace(_what_is_due(run, state), end=True, validation=True)
-    with closing(iterate_batches(run, state, state.done, state.done + 1)) as batches:
-        low, high, _ = next(batches)
-    if state.meter.summed_steps:  # since the last log line
-        report_interval(run, state)
-    _save_what_is_due(run, state, due, _is_healthy(state, due, low, high))
+def _start_stage(run: Run, state: StageState) -> None:
+    """Validate bicubic and the starting weights, and do what is still due at the checkpoint that the stage resumes.
+
+    Raises:
+        Interrupted: If a signal asked for it.
+    """
+    has_steps = state.done < state.data.timeline.total_steps
+    if state.data.validation and (has_steps or state.is_shortened or state.pending_validation is not None):
+        try:
+            report_start(run, state)
+        except interrupt.Interrupted as interruption:
+            raise interrupt.Interrupted(
+                f"stopped before step {state.done + 1} of {state.stage.name}; run the same command with --resume auto "
+                f"to continue"
+            ) from interruption
+    if state.is_shortened:
+        due = _what_is_due(run, state)
+        with closing(iterate_batches(run, state, state.done, state.done + 1)) as batches:
+            low, high, _ = next(batches)
+        if state.meter.summed_steps:  # since the last log line
+            report_interval(run, state)
+        _validate_and_save(run, state, due, _is_healthy(state, due, low, high))
+    elif state.pending_validation is not None:
+        due = replace(_what_is_due(run, state), validation=True)  # even if the interval has changed
+        _validate_and_save(run, state, due, state.pending_validation)
 
 
 def _what_is_due(run: Run, state: StageState) -> Due:
@@ -172,7 +176,7 @@ def _is_healthy(state: StageState, due: Due, low: Tensor, high: Tensor) -> bool:
     return state.recovery.is_healthy(low, high)
 
 
-def _save_what_is_due(run: Run, state: StageState, due: Due, is_healthy: bool) -> None:
+def _validate_and_save(run: Run, state: StageState, due: Due, is_healthy: bool) -> None:
     """Validate, keep a model, and write a checkpoint, if they are due. Broken weights are not saved at intervals.
 
     Raises:

@@ -8,7 +8,7 @@ from numbers import Integral
 from pathlib import Path
 
 from esrgan.errors import EsrganError
-from esrgan.training.checkpoint import STAGES
+from esrgan.training.run_files import STAGES
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def report_interval(run: Run, state: StageState) -> None:
     state.statistics = state.meter.statistics()
     if run.log is not None:
         values = state.statistics | state.meter.rates() | stage.learning_rates(done - 1)
-        run.log.add_scalars("train", stage.name, stage.label, done, values)
+        run.log.add_scalars("train", stage.name, done, values)
     progress(describe_progress(state), keep=True)
     state.meter.reset()
     if (loss := state.statistics.get("d_adversarial_loss", math.inf)) < MIN_DISCRIMINATOR_LOSS:
@@ -76,9 +76,9 @@ def report_validation(run: Run, state: StageState, values: dict[str, float], *, 
         return
     for split, scores in (("validation", values), ("bicubic", state.bicubic)):
         scalars = {name: value for name, value in scores.items() if name != "judged_psnr"}
-        run.log.add_scalars(split, stage.name, stage.label, done, scalars)
+        run.log.add_scalars(split, stage.name, done, scalars)
     if shown := state.data.validation[: run.config.logging.num_images]:
-        run.log.add_image(stage.name, stage.label, done, make_panel(state.ema.average, shown, run.losses))
+        run.log.add_image(stage.name, done, make_panel(state.ema.average, shown, run.losses))
     is_judged = state.judge["the criterion"] != "newest"
     best = ", best so far" if is_best and is_judged else ""
     reference = f"bicubic: PSNR {state.bicubic['PSNR']:.3f} dB (Y)"

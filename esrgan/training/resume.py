@@ -9,15 +9,21 @@ from esrgan.config import Config, describe_changes
 from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.text import format_count
-from esrgan.training.checkpoint import Checkpoint, RunFiles, complete_hparams, split_run
+from esrgan.training import distributed
+from esrgan.training.checkpoint import Checkpoint, complete_hparams
 from esrgan.training.inputs import StageData
 from esrgan.training.options import TrainOptions
+from esrgan.training.run_files import RunFiles, split_run
 from esrgan.training.schedule import Timeline
+from esrgan.training.start import StartingPoint
 from esrgan.weights import load_file
 
 
-def log_resume(config: Config, resume: Checkpoint, data: StageData) -> None:
-    """Log what has changed since a checkpoint, and where the run continues."""
+def log_resume(config: Config, options: TrainOptions, start: StartingPoint, data: StageData) -> None:
+    """Log what has changed since the checkpoint that a run resumes from, if there is one, and where it continues."""
+    resume = start.resume
+    if resume is None:
+        return
     if changes := describe_changes(complete_hparams(resume.hparams), config.to_dict()):
         log.info(f"the configuration has changed since the checkpoint: {'; '.join(changes)}")
     is_over = data.timeline.total_steps == resume.step and resume.pending_validation is None
@@ -41,9 +47,11 @@ def log_resume(config: Config, resume: Checkpoint, data: StageData) -> None:
     if earlier and images != earlier:
         numbers = f"{len(images - earlier):,} new, {len(earlier - images):,} removed"
         log.info(f"{resume.stage}: the training images have changed since the checkpoint: {numbers}")
+    if is_left and start.path and resume.stage == "training" and options.stage == "all" and distributed.rank() == 0:
+        _log_unfinished_pretraining(config, options, start.path)
 
 
-def log_unfinished_pretraining(config: Config, options: TrainOptions, path: Path) -> None:
+def _log_unfinished_pretraining(config: Config, options: TrainOptions, path: Path) -> None:
     """Log that a GAN stage continues although its PSNR stage ended earlier than the configuration has it by now.
 
     It did so if it was shortened by --max-steps, or if the configuration has been changed since.
@@ -70,30 +78,32 @@ def log_unfinished_pretraining(config: Config, options: TrainOptions, path: Path
             )
 
 
-def check_same_seed(config: Config, resume: Checkpoint, path: Path) -> None:
+def check_same_seed(config: Config, start: StartingPoint) -> None:
     """Check that a checkpoint that was found by the name of its run or configuration has the same seed.
 
     Raises:
         WeightsError: If it has another one.
     """
-    if resume.hparams["seed"] != config.seed:
-        raise _other_experiment(resume, path, f"the seed {resume.hparams['seed']} instead of {config.seed}")
+    resume = start.resume
+    if start.is_found and resume and resume.hparams["seed"] != config.seed:
+        raise _other_experiment(resume, start, f"the seed {resume.hparams['seed']} instead of {config.seed}")
 
 
-def check_same_images(resume: Checkpoint, data: StageData, path: Path) -> None:
+def check_same_images(start: StartingPoint, data: StageData) -> None:
     """Check that a checkpoint that was found by the name of its run or configuration belongs to the same images.
 
     Raises:
         WeightsError: If none of the training images is the same.
     """
+    resume = start.resume
     images = {pair.checksum for pair in data.patches.pairs}
-    if resume.train_images and images.isdisjoint(resume.train_images):
+    if start.is_found and resume and resume.train_images and images.isdisjoint(resume.train_images):
         difference = "other training images, none of which is among those of this configuration"
-        raise _other_experiment(resume, path, difference)
+        raise _other_experiment(resume, start, difference)
 
 
-def _other_experiment(resume: Checkpoint, path: Path, difference: str) -> WeightsError:
+def _other_experiment(resume: Checkpoint, start: StartingPoint, difference: str) -> WeightsError:
     return WeightsError(
         f"--resume auto: the run {resume.run} has {difference}; choose another --run-name or --out-dir for a new run, "
-        f"or continue that run with this configuration by -l {path}"
+        f"or continue that run with this configuration by -l {start.path}"
     )

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from esrgan.config import Config, describe_changes
-from esrgan.config.schema import Logging, Pretraining, Training
+from esrgan.config import Config
+from esrgan.config.schema import Logging
 from esrgan.console import log
 from esrgan.devices import has_native_bfloat16, low_precision_dtype
 from esrgan.errors import EsrganError, WeightsError
@@ -20,20 +18,14 @@ from esrgan.files import find_folder_problem, remove_abandoned
 from esrgan.losses import ADVERSARIAL_LOSSES, ContentLoss
 from esrgan.models import Generator
 from esrgan.paths import expand_user
-from esrgan.text import one_line
 from esrgan.training import distributed
-from esrgan.training.checkpoint import (
-    RunFiles,
-    complete_hparams,
-    find_newest_checkpoint,
-    is_same_run,
-    split_run,
-)
-from esrgan.training.inputs import StageData, check_images_agree, check_settings_agree, find_inputs, load_images
+from esrgan.training.agreement import check_images_agree, check_settings_agree
+from esrgan.training.inputs import StageData, find_inputs, load_images
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.options import TrainOptions
 from esrgan.training.pause import DiscriminatorPause
-from esrgan.training.resume import check_same_images, check_same_seed, log_resume, log_unfinished_pretraining
+from esrgan.training.resume import check_same_images, check_same_seed, log_resume
+from esrgan.training.run_files import RunFiles, split_run
 from esrgan.training.schedule import Timeline
 from esrgan.training.stages import AdversarialStage, Autocast, PixelStage, Stage
 from esrgan.training.start import StartingPoint, configured_discriminator, configured_generator, find_start
@@ -65,8 +57,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
         EsrganError: If a dataset, weight file, logger or folder cannot be used.
     """
     # Choose the starting point. Only process 0 needs to have the file.
-    found = distributed.broadcast_object(lambda: _find_checkpoint(config, options))
-    start = distributed.broadcast_object(lambda: find_start(config, options, found or options.load_checkpoint))
+    start = distributed.broadcast_object(lambda: find_start(config, options))
     log.info(start.description)
 
     # Make the networks, and load the weights that the run starts from.
@@ -77,9 +68,9 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
 
     # Check everything that is known before the images are decoded, which may take an hour.
     autocast = make_autocast(config, device, low_precision=options.autocast)
-    if start.resume is not None and found:
-        check_same_seed(config, start.resume, found)
-    loggers = _check_files(config, options, start, found)
+    check_same_seed(config, start)
+    _check_folders(config, options, start)
+    loggers = distributed.broadcast_object(lambda: check_loggers(config.logging))
     images, perceptual_loss = find_inputs(config, options, start.stages)
     if perceptual_loss is not None:
         perceptual_loss.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -88,13 +79,8 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     # Load the images.
     data = load_images(config, options, images, start.resume)
     check_images_agree(data)
-    if start.resume is not None:
-        if found:
-            check_same_images(start.resume, data[start.stage], found)
-        log_resume(config, start.resume, data[start.stage])
-        path, is_over = start.path, data[start.stage].timeline.total_steps == start.resume.step
-        if path and not is_over and start.stage == "training" and options.stage == "all" and distributed.rank() == 0:
-            log_unfinished_pretraining(config, options, path)
+    check_same_images(start, data[start.stage])
+    log_resume(config, options, start, data[start.stage])
     for name, stage_data in data.items():
         train, validation = len(stage_data.patches.pairs), len(stage_data.validation)
         timeline = stage_data.timeline
@@ -107,9 +93,7 @@ def prepare_run(config: Config, options: TrainOptions, device: torch.device) -> 
     losses = Losses(ContentLoss(**config.content_loss.model_dump()), perceptual_loss, autocast)
 
     # Open the files.
-    files = distributed.broadcast_object(
-        lambda: _choose_files(config, options, start, found, claim=not options.dry_run)
-    )
+    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, claim=not options.dry_run))
     run_log = None
     if distributed.rank() == 0 and not options.dry_run:
         run_log = _open_log(config, files, loggers, start, data[start.stage].timeline)
@@ -125,46 +109,15 @@ def _count_steps(interval: int) -> str:
     return "step" if interval == 1 else f"{interval:,} steps"
 
 
-def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
-    """Return the checkpoint that ``--resume auto`` continues, or None; log what was skipped.
-
-    Raises:
-        WeightsError: If all checkpoints of the named run are damaged.
-    """
-    if not options.resume:
-        return None
-    hparams, name, out_dir = config.to_dict(), Path(options.config_name).name, expand_user(options.out_dir)
-    others: dict[str, str] = {}
-
-    def is_wanted(content: dict[str, Any]) -> bool:
-        checkpoint = content["checkpoint"]
-        if options.run_name or is_same_run(content, options.config_name, hparams):
-            return True
-        if Path(str(checkpoint.get("config_name"))).name == name:
-            changes = describe_changes(complete_hparams(content.get("hparams") or {}), hparams)
-            others[str(checkpoint.get("run"))] = "; ".join(changes[:3])
-        return False
-
-    path, damaged = find_newest_checkpoint(out_dir, is_wanted, options.run_name, options.stage)
-    for error in damaged:
-        log.info(f"--resume auto: skipping {error}")
-    if path is None:
-        for run, changes in others.items():
-            log.info(f"--resume auto: {run} is another run of a configuration called {name} ({one_line(changes, 200)})")
-        log.info(f"--resume auto: no checkpoint of {options.run_name or name} in {out_dir}; starting a new run")
-    return path
-
-
-def _check_files(config: Config, options: TrainOptions, start: StartingPoint, found: Path | None) -> Logging:
-    """Check that the loggers work and that the run's files can be written, and return the settings of the loggers.
+def _check_folders(config: Config, options: TrainOptions, start: StartingPoint) -> None:
+    """Check that the run's files can be written.
 
     Raises:
         EsrganError: If they cannot.
     """
-    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, found, claim=False))
+    files = distributed.broadcast_object(lambda: _choose_files(config, options, start, claim=False))
     if distributed.rank() == 0 and (problem := find_folder_problem(files.folder) or find_folder_problem(files.logs)):
         raise EsrganError(problem)
-    return distributed.broadcast_object(lambda: check_loggers(config.logging))
 
 
 def _open_log(config: Config, files: RunFiles, loggers: Logging, start: StartingPoint, timeline: Timeline) -> RunLog:
@@ -172,7 +125,7 @@ def _open_log(config: Config, files: RunFiles, loggers: Logging, start: Starting
     position = (0, False)
     if resume:
         # A stage that has been shortened to its checkpoint is logged and validated there, perhaps again.
-        is_shortened = timeline.total_steps == resume.step and not resume.is_complete
+        is_shortened = resume.is_shortened(timeline.total_steps)
         position = resume.step, resume.pending_validation is None and not is_shortened
         if is_shortened and resume.interval["steps"]:  # the checkpoint was written before any log line of its step
             position = resume.step - 1, True
@@ -190,9 +143,7 @@ def _open_log(config: Config, files: RunFiles, loggers: Logging, start: Starting
     return run_log
 
 
-def _choose_files(
-    config: Config, options: TrainOptions, start: StartingPoint, found: Path | None, *, claim: bool
-) -> RunFiles:
+def _choose_files(config: Config, options: TrainOptions, start: StartingPoint, *, claim: bool) -> RunFiles:
     """Return the names of the run's files: those of the run that continues, or new ones; ``claim`` reserves new ones.
 
     It is called twice. The first call, without ``claim``, finds problems before the images are decoded. The second one
@@ -202,28 +153,23 @@ def _choose_files(
         EsrganError: If a new run has the name of another run in its folder, or if the run would replace the files of a
             stage that it begins.
     """
-    name, path, out_dir = options.run_name, found or start.path, expand_user(options.out_dir)
+    name, path, out_dir = options.run_name, start.path, expand_user(options.out_dir)
     if path is not None:
         earlier = split_run(path.name)[0] or (start.resume.run if start.resume else None)
         is_in_its_folder = path.resolve().parent == out_dir.resolve()
         if earlier and is_in_its_folder and name in (None, earlier):
             files = RunFiles(out_dir, earlier, config.scale_factor, config.generator.type)
-            _check_begun_stages(files, start, found)
+            _check_begun_stages(files, start)
             return files
         name = name or earlier
     # A named run that was killed before its first checkpoint has only logs.
     may_have_logs = options.resume and options.run_name is not None
     return RunFiles.new(
-        out_dir,
-        config.scale_factor,
-        name,
-        network=config.generator.type,
-        may_have_logs=may_have_logs,
-        claim=claim,
+        out_dir, config.scale_factor, name, network=config.generator.type, may_have_logs=may_have_logs, claim=claim
     )
 
 
-def _check_begun_stages(files: RunFiles, start: StartingPoint, found: Path | None) -> None:
+def _check_begun_stages(files: RunFiles, start: StartingPoint) -> None:
     """Check that a continued run has no files yet of the stages that it begins.
 
     If ``--resume auto`` has found the checkpoint, those stages have only damaged checkpoints or none, so only their
@@ -234,7 +180,7 @@ def _check_begun_stages(files: RunFiles, start: StartingPoint, found: Path | Non
     """
     for stage in start.stages[1:] if start.resume else start.stages:
         existing = files.find(stage)
-        if found:
+        if start.is_found:
             existing = [path for path in existing if path == files.model(stage)]
         if existing:
             raise WeightsError(
@@ -284,13 +230,13 @@ def make_stage(
 
     ``average`` is the moving average of the generator, which only the artefact loss needs.
     """
-    autocast, accumulation = losses.autocast, config.accumulation
+    section, autocast, accumulation = config.stages[name], losses.autocast, config.accumulation
 
-    def updater(
-        network: nn.Module, learning_rate: float, schedule: Schedule, section: Pretraining | Training
-    ) -> Updater:
+    def updater(network: nn.Module, learning_rate: float, schedule: Schedule) -> Updater:
         if section.sched == "cosine":
-            schedule = cosine_schedule(learning_rate, _require_num_steps(name, section))
+            if section.num_steps is None:  # a configuration file is checked when it is loaded
+                raise EsrganError(f"{name}.sched: cosine needs the length of the stage in steps; set num_steps")
+            schedule = cosine_schedule(learning_rate, section.num_steps)
         schedule = warm_up(schedule, section.warmup_steps)
         scale_loss = autocast.needs_loss_scaling
         return Updater(network, schedule, section.betas, scale_loss, config.gradient_clip, section.weight_decay)
@@ -298,7 +244,7 @@ def make_stage(
     if name == "pretraining":
         pre = config.pretraining
         schedule = step_schedule(pre.lr, pre.sched_step, pre.sched_gamma)
-        return PixelStage(generator, losses.content, updater(generator, pre.lr, schedule, pre), autocast, accumulation)
+        return PixelStage(generator, losses.content, updater(generator, pre.lr, schedule), autocast, accumulation)
     gan = config.training
     g_schedule = multi_step_schedule(gan.g_lr, gan.g_sched_steps, gan.g_sched_gamma)
     d_schedule = multi_step_schedule(gan.d_lr, gan.d_sched_steps, gan.d_sched_gamma)
@@ -309,8 +255,8 @@ def make_stage(
         discriminator,
         losses.content,
         losses.perceptual,
-        g_updater=updater(generator, gan.g_lr, g_schedule, gan),
-        d_updater=updater(discriminator, gan.d_lr, d_schedule, gan),
+        g_updater=updater(generator, gan.g_lr, g_schedule),
+        d_updater=updater(discriminator, gan.d_lr, d_schedule),
         adversarial_scaling=gan.g_adversarial_loss_scaling,
         content_scaling=gan.g_content_loss_scaling,
         autocast=autocast,
@@ -323,13 +269,6 @@ def make_stage(
         consistency_scaling=gan.g_consistency_loss_scaling,
         pattern_scaling=gan.g_pattern_loss_scaling,
     )
-
-
-def _require_num_steps(name: str, section: Pretraining | Training) -> int:
-    """Return the length of a stage whose schedule ends with it; a configuration file is checked when it is loaded."""
-    if section.num_steps is None:
-        raise EsrganError(f"{name}.sched: cosine needs the length of the stage in steps; set num_steps")
-    return section.num_steps
 
 
 def describe_networks(config: Config, generator: nn.Module, discriminator: nn.Module) -> str:

@@ -30,14 +30,12 @@ class Stage(Protocol):
 
     Attributes:
         name: Section of the configuration: "pretraining" or "training".
-        label: Name in logs: "PSNR-driven" or "GAN-based".
         updaters: Updaters of all networks that the stage trains.
         autocast: Precision of the forward passes.
         accumulation: Number of parts of a batch that are computed one after the other, to save memory.
     """
 
     name: str
-    label: str
     generator: Generator
     content_loss: ContentLoss
     updaters: Sequence[Updater]
@@ -95,7 +93,7 @@ class PixelStage(Stage):
     autocast: Autocast
     accumulation: int = 1
 
-    name, label = "pretraining", "PSNR-driven"
+    name = "pretraining"
 
     def __post_init__(self) -> None:
         self.updaters = (self.updater,)
@@ -158,7 +156,7 @@ class AdversarialStage(Stage):
     consistency_scaling: float = 0.0
     pattern_scaling: float = 0.0
 
-    name, label = "training", "GAN-based"
+    name = "training"
 
     def __post_init__(self) -> None:
         self.updaters = (self.g_updater, self.d_updater) if self.adversarial_scaling else (self.g_updater,)
@@ -192,18 +190,16 @@ class AdversarialStage(Stage):
         image = at_least_float32(fake.detach()).requires_grad_()
 
         adversarial = self._discriminate(image, high, adversarial_scaling) if self.adversarial_scaling else {}
-        distances, distance = self._distances(image, target, averaged)
-        torch.autograd.backward(self.g_updater.scaler.scale(distance / self.accumulation), inputs=[image])
+        distances, weighted_sum = self._distances(image, target, averaged)
+        torch.autograd.backward(self.g_updater.scaler.scale(weighted_sum / self.accumulation), inputs=[image])
         assert image.grad is not None  # noqa: S101  (narrows the type)
         torch.autograd.backward(fake, image.grad.to(fake.dtype))
 
-        total = distance + adversarial_scaling * adversarial["g_adversarial_loss"] if adversarial else distance
+        total = weighted_sum + adversarial_scaling * adversarial["g_adversarial_loss"] if adversarial else weighted_sum
+        losses = distances | adversarial | {"g_total_loss": total}
         # In the order that log lines and the checkpoints of earlier versions have.
-        losses = {"content_loss": distances.pop("content_loss")}
-        if adversarial:
-            losses["g_adversarial_loss"] = adversarial.pop("g_adversarial_loss")
-        losses |= {"g_total_loss": total} | adversarial | distances
-        return {name: value.detach() for name, value in losses.items()}
+        first = [name for name in ("content_loss", "g_adversarial_loss", "g_total_loss") if name in losses]
+        return {name: losses[name].detach() for name in (*first, *adversarial, *distances)}
 
     def _discriminate(self, image: Tensor, high: Tensor, adversarial_scaling: float) -> dict[str, Tensor]:
         """Add the gradients of the adversarial losses to the image and the discriminator, and return the losses."""

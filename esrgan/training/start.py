@@ -11,11 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from esrgan import hub, pretrained
-from esrgan.config import Config
+from esrgan.config import Config, describe_changes
+from esrgan.console import log
 from esrgan.errors import WeightsError
 from esrgan.paths import expand_user
-from esrgan.training.checkpoint import STAGES, Checkpoint
+from esrgan.text import one_line
+from esrgan.training.checkpoint import Checkpoint, complete_hparams, find_newest_checkpoint, is_same_run
 from esrgan.training.options import TrainOptions
+from esrgan.training.run_files import STAGES
 from esrgan.training.transfer import check_architecture, take_layers
 from esrgan.weights import (
     Architecture,
@@ -35,10 +38,11 @@ class StartingPoint:
 
     stage: str  # the first one
     description: str  # how the files were understood, for the user
-    generator: dict[str, Tensor] | None = None  # weights of all or some layers; None keeps the random ones
-    discriminator: dict[str, Tensor] | None = None
+    generator_weights: dict[str, Tensor] | None = None  # of all or some layers; None keeps the random ones
+    discriminator_weights: dict[str, Tensor] | None = None
     resume: Checkpoint | None = None  # None starts the stage at its first step
-    path: Path | None = field(default=None, kw_only=True)  # of the checkpoint
+    path: Path | None = field(default=None, kw_only=True)  # of the checkpoint whose run continues
+    is_found: bool = field(default=False, kw_only=True)  # that checkpoint, by ``--resume auto``
     last_stage: str = field(default="training", kw_only=True)
 
     @property
@@ -54,12 +58,12 @@ class StartingPoint:
         Raises:
             WeightsError: If the discriminator of the checkpoint is not that of the configuration.
         """
-        if self.generator is not None:
-            generator.load_state_dict(self.generator, strict=False)  # a file of another scale lacks some layers
+        if self.generator_weights is not None:
+            generator.load_state_dict(self.generator_weights, strict=False)  # a file of another scale lacks some layers
         if discriminator is None:
             return
-        if self.discriminator is not None:
-            discriminator.load_state_dict(self.discriminator)
+        if self.discriminator_weights is not None:
+            discriminator.load_state_dict(self.discriminator_weights)
         if self.resume is not None and (state := self.resume.state.get("discriminator")):
             with explain_mismatch(self.path):  # now, because the state of the stage is restored after files are opened
                 discriminator.load_state_dict(state)
@@ -78,18 +82,22 @@ def explain_mismatch(path: Path | None) -> Iterator[None]:
         ) from error
 
 
-def find_start(config: Config, options: TrainOptions, file: str | Path | None) -> StartingPoint:
+def find_start(config: Config, options: TrainOptions) -> StartingPoint:
     """Decide what a run starts from: a checkpoint to resume, a weight file or, without a file, random weights.
 
     Raises:
         WeightsError: If a file cannot be read or cannot start the requested stage.
     """
-    unused = options.load_checkpoint if file != options.load_checkpoint else None
+    found = _find_checkpoint(config, options)
+    file = found or options.load_checkpoint
     if file and options.dry_run and str(file).startswith(hub.PREFIX):
         file = hub.HubFile.parse(str(file)).download(only_cached=True)
     start = start_from_file(file, config, options.stage) if file else start_fresh(options.stage)
-    if unused is not None:
-        start = replace(start, description=f"{start.description}; {unused} is not used, as the run has begun already")
+    if found:
+        start = replace(start, path=found, is_found=True)
+        if options.load_checkpoint not in (None, found):
+            unused = f"{options.load_checkpoint} is not used, as the run has begun already"
+            start = replace(start, description=f"{start.description}; {unused}")
     if options.load_discriminator is None:
         return start
     path = expand_user(options.load_discriminator)
@@ -108,7 +116,37 @@ def find_start(config: Config, options: TrainOptions, file: str | Path | None) -
             f"{path}: expected the discriminator of the configuration, {expected}, got {architecture}; "
             "change the configuration to match the file"
         )
-    return replace(start, description=f"{start.description}; {path} for the discriminator", discriminator=state)
+    return replace(start, description=f"{start.description}; {path} for the discriminator", discriminator_weights=state)
+
+
+def _find_checkpoint(config: Config, options: TrainOptions) -> Path | None:
+    """Return the checkpoint that ``--resume auto`` continues, or None; log what was skipped.
+
+    Raises:
+        WeightsError: If all checkpoints of the named run are damaged.
+    """
+    if not options.resume:
+        return None
+    hparams, name, out_dir = config.to_dict(), Path(options.config_name).name, expand_user(options.out_dir)
+    others: dict[str, str] = {}
+
+    def is_wanted(content: dict[str, Any]) -> bool:
+        checkpoint = content["checkpoint"]
+        if options.run_name or is_same_run(content, options.config_name, hparams):
+            return True
+        if Path(str(checkpoint.get("config_name"))).name == name:
+            changes = describe_changes(complete_hparams(content.get("hparams") or {}), hparams)
+            others[str(checkpoint.get("run"))] = "; ".join(changes[:3])
+        return False
+
+    path, damaged = find_newest_checkpoint(out_dir, is_wanted, options.run_name, options.stage)
+    for error in damaged:
+        log.info(f"--resume auto: skipping {error}")
+    if path is None:
+        for run, changes in others.items():
+            log.info(f"--resume auto: {run} is another run of a configuration called {name} ({one_line(changes, 200)})")
+        log.info(f"--resume auto: no checkpoint of {options.run_name or name} in {out_dir}; starting a new run")
+    return path
 
 
 def configured_discriminator(config: Config) -> DiscriminatorArchitecture:

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esrgan.config import Config
 from esrgan.console import log
 from esrgan.data import load_batches
 from esrgan.devices import send
+from esrgan.machine import cpu_count
 from esrgan.training import distributed, interrupt
 from esrgan.training.checkpoint import Checkpoint, is_same_training
 from esrgan.training.ema import ExponentialMovingAverage
-from esrgan.training.inputs import StageData, choose_num_workers
+from esrgan.training.inputs import StageData
 from esrgan.training.meter import Meter
 from esrgan.training.recovery import Recovery, capture_state, restore_state
 from esrgan.training.setup import Run, make_stage
@@ -39,7 +41,7 @@ class StageState:
     best: Best | None = None
     done: int = 0  # number of completed steps
     pending_validation: bool | None = None  # see Checkpoint
-    was_complete: bool = False  # at the checkpoint, before which the model file was written then
+    is_shortened: bool = False  # to the step of its checkpoint, so what is due at the end has not been done
     saved_at: float = field(default_factory=time.monotonic)
     statistics: dict[str, float] = field(default_factory=dict)  # of the last interval, shown until the next one ends
     bicubic: dict[str, float] = field(default_factory=dict)  # its validation, as a reference
@@ -85,7 +87,7 @@ def begin_stage(run: Run, name: str) -> StageState:
             meter.load_state_dict(checkpoint.interval)
         recovery.load_state_dict(checkpoint.recovery)
         state.done, state.pending_validation = checkpoint.step, checkpoint.pending_validation
-        state.was_complete = checkpoint.is_complete
+        state.is_shortened = checkpoint.is_shortened(data.timeline.total_steps)
         _restore_best(state, checkpoint.best)
         if (factor := stage.updaters[0].learning_rate_factor) < 1:
             log.info(f"{name}: continues with {factor:g} × the learning rate, because of earlier rollbacks")
@@ -126,7 +128,7 @@ def iterate_batches(
         offset=timeline.first_patch(0),
         rank=distributed.rank(),
         world_size=distributed.world_size(),
-        num_workers=choose_num_workers(run.config, run.device),
+        num_workers=_choose_num_workers(run.config, run.device),
         pin_memory=run.device.type == "cuda",
         stop=interrupt.is_requested,
     )
@@ -138,3 +140,10 @@ def iterate_batches(
             position = timeline.first_patch(step) + distributed.rank() * len(high)
             low, target = state.data.degradation(high, position, low)
         yield low, high, target
+
+
+def _choose_num_workers(config: Config, device: torch.device) -> int:
+    """Choose the number of loader processes; on a CPU it is 0, because training itself uses all cores."""
+    if config.num_workers is not None:
+        return config.num_workers
+    return 0 if device.type == "cpu" else min(8, max(1, cpu_count() // distributed.local_world_size() - 1))

@@ -23,7 +23,6 @@ from tests.helpers.image_pairs import (
     patch_stream,
     problem_texts,
     repeat_pixels,
-    to_hwc,
     write_image,
 )
 
@@ -40,7 +39,7 @@ def test_lr_and_hr_crops_are_aligned(tmp_path, scale):
     dataset = PatchDataset(prepared, scale=scale, patch_size=(3 * scale, 4 * scale), seed=0, spatial_transforms="none")
     places = set()
     for position in range(200):
-        low, high = map(to_hwc, dataset[position])
+        low, high = dataset[position]
         assert low.shape == (3, 4, 3)
         assert high.shape == (3 * scale, 4 * scale, 3)
         top, left, _ = map(int, high[0, 0])
@@ -58,7 +57,7 @@ def test_crop_positions_are_uniform(cache_arrays):
         cache_arrays([(low, repeat_pixels(low))]), scale=SCALE, patch_size=(6, 4), seed=3, spatial_transforms="none"
     )
     place = {tuple(low[top, left]): (top, left) for top in range(2) for left in range(4)}
-    counts = Counter(place[tuple(to_hwc(dataset[position][0])[0, 0])] for position in range(400))
+    counts = Counter(place[tuple(dataset[position][0][0, 0])] for position in range(400))
     assert_shares(counts, {(top, left): 1 / 8 for top in range(2) for left in range(4)})
 
 
@@ -104,13 +103,13 @@ def test_patch_depends_only_on_seed_and_position(cached_pairs, spatial):
         assert_equal_batches([second[position]], [patches[position]])
         assert_equal_batches([first[position]], [patches[position]])
     other = patch_stream(cached_pairs, seed=1, spatial_transforms=spatial)
-    assert sum(torch.equal(other[position][1], patches[position][1]) for position in range(30)) < 5
+    assert sum(np.array_equal(other[position][1], patches[position][1]) for position in range(30)) < 5
 
 
 def test_positions_differ_in_crop_and_transform(cache_arrays):
     low = asymmetric(9, 11)
     dataset = patch_stream(cache_arrays([(low, repeat_pixels(low))]))
-    assert len({dataset[position][1].numpy().tobytes() for position in range(50)}) > 40
+    assert len({dataset[position][1].tobytes() for position in range(50)}) > 40
 
 
 def test_reading_patches_leaves_global_random_state_unchanged(cached_pairs):
@@ -140,8 +139,9 @@ def test_batches_follow_the_stream_in_order(cached_pairs):
     highs = torch.cat([high for _, high in loaded])
     assert lows.dtype == highs.dtype == torch.uint8
     for i in range(8):
-        assert torch.equal(lows[i], dataset[12 + i][0])
-        assert torch.equal(highs[i], dataset[12 + i][1])
+        low, high = dataset[12 + i]
+        assert np.array_equal(lows[i].permute(1, 2, 0), low)
+        assert np.array_equal(highs[i].permute(1, 2, 0), high)
 
 
 def test_resumed_stream_equals_uninterrupted_stream(cached_pairs):

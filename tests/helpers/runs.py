@@ -17,7 +17,7 @@ from torch import Tensor
 from esrgan.cli import main
 from esrgan.config import Config
 from esrgan.training import TrainOptions, train
-from esrgan.training.checkpoint import split_run
+from esrgan.training.run_files import split_run
 from esrgan.training.stages import AdversarialStage, PixelStage
 from esrgan.weights import load_file
 

@@ -380,7 +380,7 @@ def test_training_starts_from_a_name(tmp_path):
     config = Config.model_validate({"generator": {"num_basic_blocks": 6}})
     start = start_from_file(Path("esrgan-lite-psnr"), config, "all")
     assert start.stage == "training"
-    assert not find_differences(start.generator, load_generator("esrgan-lite-psnr").state)
+    assert not find_differences(start.generator_weights, load_generator("esrgan-lite-psnr").state)
 
 
 def test_ctrl_c_in_a_download_says_how_to_resume(model_server, capsys, monkeypatch):

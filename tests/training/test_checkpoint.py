@@ -13,7 +13,8 @@ from esrgan.config import Config
 from esrgan.errors import WeightsError
 from esrgan.files import atomic_write
 from esrgan.training import checkpoint, loop, schedule
-from esrgan.training.checkpoint import RunFiles, find_newest_checkpoint, is_same_run, save_checkpoint
+from esrgan.training.checkpoint import find_newest_checkpoint, is_same_run, save_checkpoint
+from esrgan.training.run_files import RunFiles
 from esrgan.weights import load_file, save_file
 from tests.helpers.runs import load_run_files, psnr_scores, read_records, run
 

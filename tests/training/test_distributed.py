@@ -26,7 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from esrgan import rendezvous
 from esrgan.errors import EsrganError, LostProcessError
 from esrgan.models.vgg import torchvision_weights_path
-from esrgan.training import distributed, heartbeat, inputs
+from esrgan.training import agreement, distributed, heartbeat
 from tests.helpers.runs import (
     FORKSERVER,
     OPTIONS_BEYOND_THE_PAPER,
@@ -385,7 +385,7 @@ def test_other_names_of_images_are_described_once(pretraining: str, training: st
         return {key: list(images) for key, images in zip(keys, splits, strict=True)}
 
     own = names(pretraining, validation, training, validation)
-    described = inputs._describe_names("first", names("abb", "x", "abb", "x"), own)
+    described = agreement._describe_names("first", names("abb", "x", "abb", "x"), own)
     remedy = "; use the same images, in the same order, on all machines"
     assert described == (f"{socket.gethostname()}: {text}{remedy}" if text else "")
 

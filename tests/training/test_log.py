@@ -27,9 +27,9 @@ from esrgan.console import show_messages
 from esrgan.errors import EsrganError, ImageError
 from esrgan.locks import lock
 from esrgan.training import TrainOptions, train
-from esrgan.training.checkpoint import STAGE_LABELS, STAGES
 from esrgan.training.log import RunLog, check_loggers
 from esrgan.training.meter import Meter
+from esrgan.training.run_files import STAGE_LABELS, STAGES
 from esrgan.weights import load_file
 from tests.helpers.runs import FORKSERVER, TIMING_KEYS, records_by_step, run
 
@@ -99,9 +99,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
 def test_a_record_has_its_context_and_is_flushed_immediately(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     before = time.time()
-    log.add_scalars(
-        "train", "pretraining", "PSNR-driven", 100, {"content_loss": 0.25, "PSNR": math.inf, "SSIM": math.nan}
-    )
+    log.add_scalars("train", "pretraining", 100, {"content_loss": 0.25, "PSNR": math.inf, "SSIM": math.nan})
     (record,) = read_lines(tmp_path)
     assert before - 0.01 <= record.pop("time") <= time.time() + 0.01
     assert record == {
@@ -118,7 +116,7 @@ def test_a_record_has_its_context_and_is_flushed_immediately(tmp_path: Path) -> 
 def test_only_the_newest_image_of_a_stage_is_kept(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     for shade in (10, 20):
-        log.add_image("training", "GAN-based", shade, np.full((4, 6, 3), shade, np.uint8))
+        log.add_image("training", shade, np.full((4, 6, 3), shade, np.uint8))
     log.close()
     assert np.array(Image.open(tmp_path / "training.png")).shape == (4, 6, 3)
     assert np.all(np.array(Image.open(tmp_path / "training.png")) == 20)
@@ -143,15 +141,15 @@ def test_a_resumed_log_drops_records_after_its_checkpoint(
 ) -> None:
     log = open_log(tmp_path)
     for split, *where in (("train", "pretraining", 1), ("train", "pretraining", 2), ("validation", "pretraining", 2)):
-        log.add_scalars(split, where[0], "PSNR-driven", where[1], {"content_loss": 1.0})
-    log.add_scalars("train", "pretraining", "PSNR-driven", 4, {"content_loss": 1.0})
+        log.add_scalars(split, where[0], where[1], {"content_loss": 1.0})
+    log.add_scalars("train", "pretraining", 4, {"content_loss": 1.0})
     for done in (1, 2):
-        log.add_scalars("train", "training", "GAN-based", done, {"content_loss": 1.0})
+        log.add_scalars("train", "training", done, {"content_loss": 1.0})
     log.close()
     with (tmp_path / "log.jsonl").open("a", encoding="utf-8", errors="surrogateescape") as file:
         file.write('null\n{"time": 1.0}\n\udcff\n{"time": 1.0, "split": "tra')  # damaged, and cut off by a kill
     log = open_log(tmp_path, stages=STAGES[STAGES.index(stage) :], resumed_from=(step, True))
-    log.add_scalars("train", stage, "any", 1000, {})
+    log.add_scalars("train", stage, 1000, {})
     log.close()
     assert [(record["stage"], record["step"]) for record in read_lines(tmp_path)] == [*kept, (stage, 1000)]
     assert [path.name for path in sorted(tmp_path.iterdir())] == [".lock", "log.jsonl"]
@@ -161,7 +159,7 @@ def test_a_resumed_log_drops_a_validation_to_be_repeated(tmp_path: Path) -> None
     log = open_log(tmp_path)
     for split in ("train", "validation"):
         for step in (2, 4):
-            log.add_scalars(split, "pretraining", "PSNR-driven", step, {})
+            log.add_scalars(split, "pretraining", step, {})
     log.close()
     open_log(tmp_path, resumed_from=(4, False)).close()
     kept = [(record["split"], record["step"]) for record in read_lines(tmp_path)]
@@ -172,7 +170,7 @@ def test_the_log_of_a_stage_that_the_run_omits_is_kept(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     for stage in STAGES:
         for step in (1, 2):
-            log.add_scalars("train", stage, "any", step, {})
+            log.add_scalars("train", stage, step, {})
     log.close()
     open_log(tmp_path, stages=["pretraining"], resumed_from=(1, True)).close()
     kept = [(record["stage"], record["step"]) for record in read_lines(tmp_path)]
@@ -196,7 +194,7 @@ def test_a_panel_that_cannot_be_replaced_does_not_end_the_run(
     monkeypatch.setattr(images, "write_pixels", refuse)
     log = open_log(tmp_path)
     with show_messages():
-        log.add_image("training", "GAN-based", 1, np.zeros((4, 6, 3), np.uint8))
+        log.add_image("training", 1, np.zeros((4, 6, 3), np.uint8))
     log.close()
     assert capsys.readouterr().err == f"warning: {tmp_path / 'training.png'}: cannot be written; training continues\n"
 
@@ -211,12 +209,12 @@ def test_an_unwritable_log_is_an_error_with_its_folder(tmp_path: Path) -> None:
 def test_a_folder_that_is_moved_during_the_run_is_named(tmp_path: Path, tensorboard: bool) -> None:
     hook = threading.excepthook
     log = open_log(tmp_path / "out" / "logs" / "mine", tensorboard=tensorboard)
-    log.add_scalars("train", "pretraining", "PSNR-driven", 1, {"content_loss": 1.0})
+    log.add_scalars("train", "pretraining", 1, {"content_loss": 1.0})
     (tmp_path / "out").rename(tmp_path / "moved")
     panel = np.zeros((8, 8, 3), np.uint8)
     for write in (
-        lambda: log.add_scalars("train", "pretraining", "PSNR-driven", 2, {"content_loss": 1.0}),
-        lambda: log.add_image("pretraining", "PSNR-driven", 2, panel),
+        lambda: log.add_scalars("train", "pretraining", 2, {"content_loss": 1.0}),
+        lambda: log.add_image("pretraining", 2, panel),
     ):
         with pytest.raises(EsrganError) as caught:
             write()
@@ -230,10 +228,10 @@ def test_a_folder_that_is_moved_during_the_run_is_named(tmp_path: Path, tensorbo
 
 def test_a_write_error_of_tensorboard_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = open_log(tmp_path / "mine", tensorboard=True)
-    log.add_scalars("train", "pretraining", "PSNR-driven", 1, {"content_loss": 1.0})
+    log.add_scalars("train", "pretraining", 1, {"content_loss": 1.0})
     shutil.rmtree(tmp_path / "mine" / "tensorboard")
     with pytest.raises(EsrganError, match="mine: cannot be written: No such file or directory; check the folder and"):
-        log.add_image("pretraining", "PSNR-driven", 2, np.zeros((8, 8, 3), np.uint8))
+        log.add_image("pretraining", 2, np.zeros((8, 8, 3), np.uint8))
     log.close()
     assert "Traceback" not in capfd.readouterr().err
 
@@ -263,10 +261,10 @@ def test_wandb_offline_writes_its_files_without_asking(tmp_path: Path) -> None:
 
     folder = tmp_path / "logs"
     log = open_log(folder, run="20261121-120000", wandb="offline", wandb_project="mine", hparams={"batch_size": 17})
-    log.add_scalars("train", "training", "GAN-based", 3, {"g_total_loss": 0.5})
-    log.add_scalars("validation", "training", "GAN-based", 3, {"PSNR": 20.0})
-    log.add_scalars("bicubic", "training", "GAN-based", 3, {"PSNR": 19.0})
-    log.add_image("training", "GAN-based", 3, np.zeros((4, 4, 3), np.uint8))
+    log.add_scalars("train", "training", 3, {"g_total_loss": 0.5})
+    log.add_scalars("validation", "training", 3, {"PSNR": 20.0})
+    log.add_scalars("bicubic", "training", 3, {"PSNR": 19.0})
+    log.add_image("training", 3, np.zeros((4, 4, 3), np.uint8))
     log.close()
     wandb.teardown()  # stops wandb's service, which flushes the file
     (path,) = folder.glob("wandb/offline-run-*-20261121-120000*/*.wandb")

@@ -81,7 +81,7 @@ def test_whole_images_must_suit_the_discriminator(options: dict[str, Any], size:
 def test_images_must_suit_the_vgg_network() -> None:
     layers = {"layer_weights": {"conv5_1": 1.0}}
     config = Config.model_validate({"scale_factor": 1, "training": {"cr_patch_size": None}, "perceptual_loss": layers})
-    sizes = [size for _, _, size, _ in find_images(config, "training", lambda *_, **__: ([], []))]
+    sizes = [size for _, _, _, size, _ in find_images(config, ["training"])]
     assert sizes == [(16, 16), (16, 16)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,12 @@ def test_the_starting_point_describes_its_file(
     assert "\n" not in start.description
     if description.endswith(RESUMES):
         assert start.resume.step == 6
-        assert not find_differences(start.generator, content["params"])
+        assert not find_differences(start.generator_weights, content["params"])
         assert not find_differences(start.resume.params_ema, content["params_ema"])
     else:
         assert start.resume is None
         state = content.get("params_ema", content.get("params", content))
-        assert not find_differences(start.generator, state)
+        assert not find_differences(start.generator_weights, state)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_file_unsuitable_for_the_stage_is_an_error(
 def test_without_a_file_the_requested_stages_run(stage: str, stages: tuple[str, ...]) -> None:
     start = start_fresh(stage)
     assert start.stages == stages
-    assert start.generator is start.resume is None
+    assert start.generator_weights is start.resume is None
     assert start.description.startswith(f"starting {stages[0]}")
 
 
@@ -339,8 +340,8 @@ def test_grey_images_folded_by_two_are_not_taken_for_four_channels(tiny_config: 
     generator, _ = make_networks(config, torch.device("cpu"))
     save_file(tmp_path / "rgba.pth", {"params": dict(generator.state_dict())})
     given = start(tmp_path / "rgba.pth", tiny_config(**FOLDED, img_channels=1))
-    assert given.generator is not None
-    assert "conv_first.weight" not in given.generator
+    assert given.generator_weights is not None
+    assert "conv_first.weight" not in given.generator_weights
 
 
 def test_a_checkpoint_of_another_scale_is_not_resumed(start_files: dict[str, Path], tiny_config: Make) -> None:
@@ -430,7 +431,7 @@ def test_unfinished_stages_of_the_earlier_framework_continue(
     assert given.stages == stages
     assert text in given.description
     assert given.resume is None
-    assert (given.discriminator is not None) == ("generator and discriminator" in text)
+    assert (given.discriminator_weights is not None) == ("generator and discriminator" in text)
 
 
 @pytest.mark.parametrize("content", [GAN | {"epoch_i": 8}, {"model_state_dict": "g", "stage": "training"}])
@@ -468,19 +469,20 @@ def test_the_gan_stage_starts_from_a_discriminator_file(
 
 
 def test_our_checkpoint_gives_its_discriminator(start_files: dict[str, Path], tiny_config: Make) -> None:
-    options = TrainOptions(load_discriminator=start_files["GAN checkpoint"], stage="training")
-    given = find_start(Config.model_validate(tiny_config()), options, start_files["PSNR model"])
+    files = {"load_checkpoint": start_files["PSNR model"], "load_discriminator": start_files["GAN checkpoint"]}
+    given = find_start(Config.model_validate(tiny_config()), TrainOptions(**files, stage="training"))
     expected = load_file(start_files["GAN checkpoint"])["checkpoint"]["stage"]["discriminator"]
-    assert not find_differences(given.discriminator, expected)
+    assert not find_differences(given.discriminator_weights, expected)
 
 
 def test_a_resumed_gan_stage_keeps_its_discriminator(start_files: dict[str, Path], tiny_config: Make) -> None:
     config, gone = Config.model_validate(tiny_config()), Path("gone.pth")
-    given = find_start(config, TrainOptions(load_discriminator=gone), start_files["GAN checkpoint"])
+    options = TrainOptions(load_checkpoint=start_files["GAN checkpoint"], load_discriminator=gone)
+    given = find_start(config, options)
     assert given.description.endswith(f"{RESUMES}; its discriminator replaces {gone}")
-    assert given.discriminator is None
+    assert given.discriminator_weights is None
     with pytest.raises(WeightsError, match=r"gone\.pth: no such file"):  # the GAN stage is still to come
-        find_start(config, TrainOptions(load_discriminator=gone), start_files["PSNR checkpoint"])
+        find_start(config, replace(options, load_checkpoint=start_files["PSNR checkpoint"]))
 
 
 def test_a_discriminator_that_does_not_fit_is_refused(
@@ -523,7 +525,7 @@ def test_formats_of_weights_do_not_matter(
     else:
         save_file(path, {"params": {k: v.half() for k, v in state.items()} if kind == "fp16" else state})
     for scale in (4, 2):
-        given = start(path, tiny_config(scale_factor=scale), "pretraining").generator
+        given = start(path, tiny_config(scale_factor=scale), "pretraining").generator_weights
         assert given is not None
         assert given.keys() == ({k for k in state if scale == 4 or not k.startswith("conv_up2")})
         expected = state | ({name: state[name.replace("up1", "up2")] for name in given} if scale == 2 else {})
