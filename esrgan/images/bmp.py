@@ -96,7 +96,7 @@ class _Header:
         width, height, _, bits, compression, _, x, y, colours = struct.unpack("<iiHHIIiiI", head[18:50])
         dpi = (x * _METRES_PER_INCH, y * _METRES_PER_INCH) if x > 0 and y > 0 else None
         masks: tuple[int, ...] = struct.unpack("<4I", head[54:70])
-        if size == 40 and compression != _ALPHA_BITFIELDS:
+        if size < 56 and compression != _ALPHA_BITFIELDS:  # BITMAPV3INFOHEADER is the first with a mask of alpha
             masks = (*masks[:3], 0)
         file.seek(14 + size)
         palette = file.read(4 * min(colours or 256, 256))
@@ -148,7 +148,8 @@ def _read_packed(source: Source, header: _Header, notes: list[str]) -> NDArray[n
     source.file.seek(header.start)
     size = header.stride * header.height
     data = source.file.read(size)
-    if len(data) < size - 3:  # the padding of the last row may be missing
+    padding = header.stride - header.width * header.bits // 8
+    if len(data) < size - padding:  # that of the last row may be missing
         raise ValueError("the file is truncated")
     data = data.ljust(size, b"\0")
     words = np.frombuffer(data, f"<u{header.bits // 8}").reshape(header.height, -1)[:, : header.width]

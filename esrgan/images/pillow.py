@@ -90,7 +90,8 @@ def decode_any(source: Source, plugin: str, head: bytes | None = None) -> tuple[
     if mode == "P":
         mode = image.palette.mode if image.palette else "L"
     elif source.header_only and mode in ("L", "I", "RGB"):
-        return image, np.broadcast_to(np.uint8(0), (image.height, image.width, 1 if mode == "I" else len(mode)))
+        sample = np.uint16(0) if mode == "I" else np.uint8(0)
+        return image, np.broadcast_to(sample, (image.height, image.width, 1 if mode == "I" else len(mode)))
     try:
         pixels = np.array(image.convert(mode))
     except OSError as error:
@@ -114,7 +115,7 @@ def _has_deep_samples(image: Image.Image) -> bool:
 
 def _count_channels(image: Image.Image) -> int:
     if image.mode != "P":
-        return len(image.getbands()) + ("transparency" in image.info and image.mode in ("L", "RGB"))
+        return len(image.getbands()) + ("transparency" in image.info and image.mode in ("1", "L", "RGB"))
     if "transparency" in image.info:
         return 4
     palette = np.array(image.getpalette("RGB")).reshape(-1, 3)  # This decodes the image, but palette images are rare.

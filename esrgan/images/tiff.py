@@ -27,7 +27,7 @@ def read(source: Source) -> ImageData:
     pages = tiff_pages.find_pages(source.file, notes)
     decoded = _decode_strictly(source, pages) if source.is_strict else tiff_decoding.decode(source, pages)
     first, layout, frames = pages[0].directory, pages[0].layout, decoded.frames
-    if layout.is_palette:
+    if layout.is_palette and not source.is_strict:  # Pillow has looked at the palette
         frames = samples.drop_colour_if_grey(frames)
     extra_bands = max(decoded.frames[0].shape[2] - layout.colours - layout.has_alpha, 0)
     if all(page.mask for page in pages):
@@ -94,6 +94,8 @@ def _decode_strictly(source: Source, pages: list[Page]) -> Decoded:
         raise UnsupportedImageError("an image on the first page", f"one on page {page.number + 1}", "save it alone")
     if layout.is_ycbcr:
         raise UnsupportedImageError("grey or RGB", "YCbCr without JPEG compression", "convert it to RGB")
+    if layout.is_palette and max(tags.get_integers(page.directory, tags.COLOUR_MAP), default=0) < 256:
+        raise UnsupportedImageError("a palette of 16 bits", "a palette of 8 bits", "convert it to RGB")
     if find_gaps(page.directory):
         raise UnsupportedImageError("an image without gaps", "one with empty strips or tiles", "fill them")
     decoded = vips.decode(source, n=1)

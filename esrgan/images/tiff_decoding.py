@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from esrgan.images import tiff_directories as tags
 from esrgan.images import vips
 from esrgan.images.image import profile_space
-from esrgan.images.samples import MOST_ALPHA, peak_value
+from esrgan.images.samples import MOST_ALPHA, peak_value, row_blocks
 from esrgan.images.source import Decoded, Source, UnsupportedImageError
 from esrgan.images.tiff_directories import Directory, EditedFile
 from esrgan.images.tiff_layout import MASK, SEPARATED, STRIPS, Layout, find_gaps, find_segment_tags
@@ -206,7 +206,7 @@ def _unpack(rows: NDArray[np.uint8], layout: Layout, order: Literal["<", ">"]) -
     if bits > 32 or layout.kind != "u":
         got = f"{'floats' if layout.kind == 'f' else 'integers'} of {bits} bits"
         raise UnsupportedImageError("samples of common sizes", got, "convert it to 16 bits or float")
-    samples = np.empty((height, layout.row_bits // bits), np.uint32)
+    samples = np.empty((height, layout.row_bits // bits), np.uint16 if bits < 16 else np.uint32)
     weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.uint32)
     for top in range(0, height, _ROWS_AT_ONCE):
         part = np.unpackbits(rows[top : top + _ROWS_AT_ONCE], axis=1)[:, : layout.row_bits]
@@ -261,8 +261,10 @@ def _convert_type(frame: NDArray[Any], layout: Layout, changes: list[str]) -> ND
     if kind == "u" and layout.is_raw and bits < 16:
         peak = 255 if bits < 8 else 65535
         changes.append(f"{bits}-bit samples scaled to {8 if bits < 8 else 16} bits")
-        scaled: NDArray[Any] = np.rint(frame * (peak / (2**bits - 1)))
-        return scaled.astype(np.uint8 if bits < 8 else np.uint16)
+        scaled = np.empty(frame.shape, np.uint8 if bits < 8 else np.uint16)
+        for block, source in zip(row_blocks(scaled), row_blocks(frame), strict=True):
+            block[...] = np.rint(source * (peak / (2**bits - 1)))
+        return scaled
     if frame.dtype in (np.uint8, np.uint16, np.float32):
         return np.ascontiguousarray(frame)
     limits = np.finfo(np.float32)

@@ -19,6 +19,7 @@ from esrgan.images.tiff_metadata import STRUCTURE, name_tag, read_no_data
 
 # Without these, pixels cannot be found or would be wrong: sizes, bits, compression, strips, tiles, predictor and kinds.
 _NEEDED = {256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339}
+_FILL_ORDER = 266
 _REDUCED, _MASK = 1, 4  # flags of NewSubfileType (TIFF 6.0, §8)
 # PhotometricInterpretations that are not converted to RGB (TIFF 6.0, §23; TIFF Technical Note on LogLuv; TIFF/EP).
 _COLOUR_SPACES = {8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogLuv", 32845: "LogLuv"}
@@ -143,8 +144,8 @@ def _check_kind(page: Page) -> None:
 def _mend(page: Directory, file_size: int) -> Directory:
     """Return a directory that libtiff accepts wherever all pixels are in the file.
 
-    Byte counts that are missing, zero or, without compression, wrong are replaced, and an orientation that does not
-    exist is left out.
+    Byte counts that are missing, zero or, without compression, wrong are replaced. An orientation and an order of bits
+    that do not exist are left out, and a unit of the resolution that does not becomes none.
 
     Raises:
         ValueError: The file is truncated.
@@ -156,6 +157,10 @@ def _mend(page: Directory, file_size: int) -> Directory:
             raise ValueError(f"the file is truncated, or damaged at tag {tag} ({name_tag(tag)})")
     if tags.get_integer(page, tags.ORIENTATION, 1) not in range(1, 9):
         del mended[tags.ORIENTATION]
+    if tags.get_integer(page, _FILL_ORDER, 1) not in (1, 2):
+        del mended[_FILL_ORDER]
+    if tags.get_integer(page, tags.RESOLUTION_UNIT, 2) not in (1, 2, 3):
+        mended[tags.RESOLUTION_UNIT] = tags.make_integers(1)
     segment_tags = find_segment_tags(page)
     offsets, stated = (tags.get_integers(page, tag) for tag in segment_tags)
     if not offsets or max(offsets) >= file_size:

@@ -48,9 +48,20 @@ def test_alpha_is_read_where_the_file_says_so(tmp_path):
 @pytest.mark.parametrize("bits", [16, 32])
 def test_missing_rows_are_detected(tmp_path, bits):
     path = make_bmp(tmp_path / "a.bmp", [[1] * 4] * 2, bits, 3, (0xF800, 0x7E0, 0x1F, 0))
-    path.write_bytes(path.read_bytes()[: -bits // 8 * 4])
-    with pytest.raises(ImageError, match="truncated"):
-        images.read_image(path)
+    for missing in (1, 4 * bits // 8):
+        path.write_bytes(path.read_bytes()[:-missing])
+        with pytest.raises(ImageError, match="truncated"):
+            images.read_image(path)
+
+
+def test_padding_of_the_last_row_may_be_missing(tmp_path):
+    path = make_bmp(tmp_path / "a.bmp", [[1, 2, 3, 0]] * 2, 16, 3, (0xF800, 0x7E0, 0x1F, 0))
+    data = bytearray(path.read_bytes())
+    data[18] = 3  # the width
+    path.write_bytes(data)
+    expected, _ = read(path)
+    path.write_bytes(data[:-2])
+    np.testing.assert_array_equal(read(path)[0], expected)
 
 
 def test_opaque_alpha_is_dropped_when_written(tmp_path):
@@ -86,6 +97,13 @@ def test_sixteen_bits(tmp_path, masks, word, expected, size):
     compression = 6 if size == 40 and masks[3] else 3
     pixels, _ = read(make_bmp(tmp_path / "a.bmp", [[word, word]] * 2, 16, compression, masks, size))
     assert pixels[1, 1].tolist() == expected
+
+
+def test_header_with_masks_but_none_of_alpha(tmp_path):
+    words = struct.pack("<4H", 0xF81F, 0, 0x7E0, 0xFFFF)  # the header ends where others have the mask of alpha
+    info = struct.pack("<IiiHHIIiiII", 52, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0) + struct.pack("<3I", 0xF800, 0x7E0, 0x1F)
+    (tmp_path / "a.bmp").write_bytes(struct.pack("<2sIII", b"BM", 74, 0, 66) + info + words)
+    assert read(tmp_path / "a.bmp")[0].tolist() == [[[0, 255, 0], [255] * 3], [[255, 0, 255], [0] * 3]]
 
 
 def test_rows_from_the_top(tmp_path):

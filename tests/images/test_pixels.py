@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import zlib
 from contextlib import suppress
@@ -100,11 +101,12 @@ def palette_image(colours, transparency=None):
     ],
 )
 def test_palette_images_have_the_channels_of_their_palette(tmp_path, image, channels):
-    path = tmp_path / "a.png"
-    image.save(path)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    expected = np.array(Image.open(path).convert(mode)).reshape(*image.size[::-1], channels)
-    np.testing.assert_array_equal(images.read_pixels(path, channels), expected)
+    for path in (tmp_path / "a.png", tmp_path / "a.tif")[: 1 if channels == 4 else 2]:
+        image.save(path)
+        expected = np.array(Image.open(path).convert(mode)).reshape(*image.size[::-1], channels)
+        np.testing.assert_array_equal(images.read_pixels(path, channels), expected)
+        assert images.read_shape(path) == expected.shape
 
 
 @pytest.mark.parametrize(
@@ -166,8 +168,10 @@ def test_opaque_alpha_is_kept_for_four_channels(tmp_path):
 def test_transparent_colour_of_a_png_counts_as_alpha(tmp_path):
     image = Image.fromarray(RGB)
     image.save(tmp_path / "a.png", transparency=tuple(RGB[2, 3]))
-    with pytest.raises(ImageError, match="with alpha"):
-        images.read_pixels(tmp_path / "a.png", 3)
+    Image.fromarray(RGB[..., 0] > 128).save(tmp_path / "bits.png", transparency=0)
+    for name, channels in (("a.png", 3), ("bits.png", 1)):
+        with pytest.raises(ImageError, match="with alpha"):
+            images.read_pixels(tmp_path / name, channels)
     image.save(
         tmp_path / "b.png",
         transparency=next(c for c in np.ndindex(9, 9, 9) if c not in set(map(tuple, RGB.reshape(-1, 3)))),
@@ -247,6 +251,11 @@ UNSUPPORTED = {
         "floating-point samples of more than 8 bits (32)",
     ),
     "deep avif": (deep_avif(), "more than 8 bits"),
+    "deep pgm": (b"P5\n1 1\n65535\n\0\0", "more than 8 bits"),
+    "palette of 8 bits": (
+        tiff_file(RGB[..., 0], photometric="palette", colormap=np.arange(768, dtype=np.uint16).reshape(3, 256) // 3),
+        "a palette of 8 bits",
+    ),
     "gif animation": (encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "an animation of 2 frames"),
     "animation": (encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "an animated PNG"),
     "pages": (encoded(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]), "several pages"),
@@ -268,6 +277,8 @@ def test_unsupported_files_are_refused(tmp_path, kind, channels):
         images.read_pixels(path, channels)
     assert message(error).startswith(f"{path}: expected ")
     assert expected in message(error)
+    with pytest.raises(ImageError, match=re.escape(expected)):
+        images.read_shape(path)
 
 
 def test_tiff_with_reduced_copies_or_alpha_is_read(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tifffile
 
 from esrgan import images
 from esrgan.errors import ImageError
+from esrgan.images import samples, tiff_decoding
 from tests.helpers.image_files import PROFILE, noise
 
 RNG = np.random.default_rng(0)
@@ -122,6 +124,21 @@ def test_samples_of_odd_sizes_are_scaled(tmp_path, bits):
     image, peak = images.read_image(path), 255 if bits < 8 else 65535
     np.testing.assert_array_equal(image.frames[0], np.rint(values * (peak / (2**bits - 1))))
     assert image.notes == (f"{bits}-bit samples scaled to {8 if bits < 8 else 16} bits",)
+
+
+@pytest.mark.parametrize("bits", [4, 12])
+def test_samples_of_odd_sizes_take_five_times_their_memory(tmp_path, monkeypatch, bits):
+    monkeypatch.setattr(samples, "BLOCK_SAMPLES", 1 << 12)
+    monkeypatch.setattr(tiff_decoding, "_ROWS_AT_ONCE", 2)
+    pixels = np.zeros((600, 400, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **PLAIN)
+    patch_tag(tmp_path / "a.tif", 258, [bits] * 3)
+    images.read_image(tmp_path / "a.tif")  # so that all modules are loaded
+    tracemalloc.start()
+    (frame,) = images.read_image(tmp_path / "a.tif").frames
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * frame.nbytes
 
 
 @pytest.mark.parametrize("bands", [1, 3])

@@ -277,6 +277,23 @@ def test_missing_tiles_of_palettes_have_its_colours(tmp_path):
     np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif").frames[0], palette.T[indices])
 
 
+@pytest.mark.parametrize(("tag", "value"), [(266, 0), (296, 0), (296, 4)])
+def test_units_and_bit_orders_that_do_not_exist_are_ignored(tmp_path, tag, value):
+    pixels, rationals = noise(3), [(282, "I", [300, 1]), (283, "I", [300, 1])]
+    tags = [*size_tags(pixels, 8, 2, 1), *rationals, (tag, "H", [value])]
+    content = make_tiff(tmp_path / "a.tif", pixels.tobytes(), tags).read_bytes()
+    for number in (282, 283):  # fractions
+        content = content.replace(struct.pack("<HHI", number, 4, 2), struct.pack("<HHI", number, 5, 1))
+    (tmp_path / "a.tif").write_bytes(content)
+    image = images.read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.frames[0], pixels)
+    assert image.dpi == (None if tag == 296 else (300, 300))
+    images.write_image(tmp_path / "b.tif", image)
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.pages[0].tags[282].value == (300, 1)
+        assert file.pages[0].tags[296].value == (1 if tag == 296 else 2)
+
+
 def test_damaged_tags_that_are_not_needed_are_ignored(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     options = {"photometric": "rgb", "metadata": None, "extratags": [(293, "I", 1, 0, True)]}
