@@ -89,8 +89,9 @@ def test_a_video_begins_where_players_show_0(upscaler, tmp_path):
     assert [when for when, _ in read_video(tmp_path / "b.mkv")] == [40 * i * MS for i in range(5)]
 
 
-def test_a_truncated_video_is_upscaled_as_far_as_it_goes(upscaler, tmp_path):
-    source = write_video(tmp_path / "a.mkv", pictures(60), options={"g": "5"})
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".avi", "ffv1")])
+def test_a_truncated_video_is_upscaled_as_far_as_it_goes(upscaler, tmp_path, suffix, codec):
+    source = write_video(tmp_path / f"a{suffix}", pictures(60), codec=codec, options={"g": "5"})
     content = source.read_bytes()
     source.write_bytes(content[: len(content) // 2])
     job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())
