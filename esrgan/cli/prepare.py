@@ -11,7 +11,7 @@ from pathlib import Path
 from esrgan.cli import arguments, process
 from esrgan.errors import ConfigError, DatasetError, EsrganError, Problem
 from esrgan.machine import cpu_count
-from esrgan.paths import expand_user, suggest_path
+from esrgan.paths import describe_path, expand_user, suggest_path
 from esrgan.progress import explain_interrupt
 from esrgan.text import did_you_mean
 
@@ -131,7 +131,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _check_names(names: Sequence[str], known: Collection[str]) -> None:
     """Check that the names are those of known datasets or folders."""
-    unknown = [name for name in names if name not in known and not expand_user(name).is_dir()]
+    unknown = [name for name in names if name not in known and describe_path(expand_user(name)) != "a folder"]
     if not unknown:
         return
     expected = f"{', '.join(known)} or a folder of images"
@@ -145,7 +145,7 @@ def _describe_unknown(name: str, known: Collection[str]) -> tuple[str, str]:
     if name in DATASET_NAMES:
         return "a dataset that needs no preparation", "omit it"
     path = expand_user(name)
-    if path.is_file():
+    if describe_path(path) == "a file":
         return "a file", "name its folder"
     return "neither", did_you_mean(name, known, suggest_path(path, "correct the name"))
 

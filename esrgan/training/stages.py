@@ -178,7 +178,8 @@ class AdversarialStage(Stage):
         # A skipped step must not change BatchNorm statistics either.
         is_good = d_norm.isfinite()
         kept = [torch.where(is_good, buffer, old) for buffer, old in zip(buffers, before, strict=True)]
-        torch._foreach_copy_(buffers, kept)
+        if buffers:  # without BatchNorm, as of a single convolution, there are none
+            torch._foreach_copy_(buffers, kept)
         return means | {"d_gradient_norm": d_norm} | ({} if pause is None else {"d_paused": pause.float()})
 
     def _backward(self, adversarial_scaling: float, low: Tensor, high: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -130,6 +130,8 @@ def _canonical(name: str) -> str | None:
         return name
     if name in ("monow", "monob"):
         return "gray"
+    if re.fullmatch("(rgb|bgr)5[56]5le", name):  # FFmpeg converts others of so few bits wrongly
+        return "rgb24"
     bits = max((component.bits for component in form.components), default=0)
     if not 8 <= bits <= 16 or _UNSUPPORTED.search(name):
         return None

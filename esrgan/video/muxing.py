@@ -126,6 +126,10 @@ def _can_hold(target_format: str, streams: Sequence[Any]) -> bool:
 def _add_copy(container: Any, stream: Any) -> Any:
     """Add a stream that gets the packets of another one."""
     copy = container.add_stream_from_template(stream, opaque=True)
+    layout = stream.codec_context.layout if stream.type == "audio" and container.format.name == "mp4" else None
+    if layout is not None and all(channel.name == "NONE" for channel in layout.channels):
+        # MP4 has to state the speakers of PCM, which AVI and Matroska do not; players assume these.
+        copy.codec_context.layout = f"{layout.nb_channels}c"
     copy.metadata.update(stream.metadata)
     copy.disposition = stream.disposition
     return copy

@@ -97,6 +97,8 @@ def find_begin(container: Any) -> Fraction:
 
 def find_end(container: Any, stream: Any, begin: Fraction) -> Fraction | None:
     """Return when the last frame of a stream ends in seconds, as the container states it."""
+    if container.format.name == "avi" and stream.frames:  # FFmpeg reduces the durations of a truncated file
+        return begin + Fraction(stream.frames * stream.time_base)
     is_matroska = container.format.name.startswith("matroska")
 
     def to_end(duration: Fraction) -> Fraction:

@@ -108,6 +108,7 @@ class Video:
         first = next(self._shots, None)
         if first is None:
             raise refusal(self.path, A_VIDEO, "a stream of which no frame can be decoded", "check the file in a player")
+        self._has_palette = bool(first.frame.format.has_palette)
         base = self._stream.time_base
         # A frame has the time of the packet with which it leaves the decoder, and packets are sought by their times.
         self._delay = first.time - (self._stream.start_time or 0) if self._by_decoding else 0
@@ -141,8 +142,8 @@ class Video:
 
     @property
     def can_skip(self) -> bool:
-        """Whether ``skip_to`` can be used: not for pipes, and deinterlacing needs the frames before."""
-        return self.path != STDIN and not self.deinterlace
+        """Whether ``skip_to`` can be used: not for pipes, and deinterlacing and palettes need the packets before."""
+        return self.path != STDIN and not self.deinterlace and not self._has_palette
 
     @property
     def can_lose_frames(self) -> bool:

@@ -202,6 +202,7 @@ def test_archive_table_matches_the_expected_dataset_folders(tmp_path):
         (["nowhere"], "expected div2k, bsds500, set5, set14, flickr2k or a folder of images"),
         (["skimage"], "got a dataset that needs no preparation"),
         (["nowhere", "else"], "dataset else"),
+        (["a" * 300], "got neither; correct the name"),
     ],
 )
 def test_unknown_dataset_names_are_refused_before_any_work(server, offer_tiny_div2k, capsys, arguments, expected):

@@ -198,6 +198,17 @@ def test_a_skipped_step_leaves_batch_norm_statistics_unchanged() -> None:
     assert len(find_differences(before, dict(discriminator.named_buffers()))) == len(before)
 
 
+def test_a_discriminator_may_have_no_batch_norm() -> None:
+    generator, discriminator = RRDBNet(4, 3, 8, 4, 1), VGGDiscriminator(3, (4,), (10,))
+    assert not list(discriminator.buffers())
+    updaters = (Updater(each, step_schedule(1e-3, 1, 1.0), (0.9, 0.99)) for each in (generator, discriminator))
+    stage = AdversarialStage(generator, discriminator, ContentLoss(), None, *updaters, 1.0, 1.0, Autocast(CPU))
+    before = copy.deepcopy(discriminator.state_dict())
+    low, high = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+    assert stage.step(low, high, 0)["d_gradient_norm"].isfinite()
+    assert find_differences(before, discriminator.state_dict())
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_accumulation_and_activation_checkpointing_match_the_whole_batch(checkpointing: bool) -> None:
     undivided, divided = (

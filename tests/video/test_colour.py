@@ -267,6 +267,19 @@ def test_components_of_rgb_are_where_the_format_has_them() -> None:
     assert lines(big)[0, :3].tolist() == [2570, 5140, 7710]
 
 
+@pytest.mark.parametrize(("name", "bits"), [("rgb555le", (5, 5)), ("rgb565le", (5, 6)), ("bgr565le", (5, 6))])
+def test_rgb_of_5_and_6_bits_fills_the_range(name: str, bits: tuple[int, int]) -> None:
+    """As in old AVI and QuickTime files."""
+    red, green = ((1 << each) - 1 for each in bits)
+    levels = {"black": (0, 0, 0), "white": (red, green, red), "first": (red, 0, 0), "dark": (8, 0, 0)}
+    shifts = (bits[0] + bits[1], bits[0], 0) if name.startswith("rgb") else (0, bits[0], bits[0] + bits[1])
+    frame = VideoFrame(len(levels), 1, name)
+    codes = [sum(level << shift for level, shift in zip(each, shifts, strict=True)) for each in levels.values()]
+    np.frombuffer(frame.planes[0], "<u2")[: len(codes)] = codes
+    pixels = colour.to_pixels(frame, FULL_RGB)
+    assert pixels.tolist() == [[[0, 0, 0], [255, 255, 255], [255, 0, 0], [66, 0, 0]]]
+
+
 @pytest.mark.parametrize("name", ["rgb48le", "rgb48be", "bgr48le", "rgba64be", "gbrp16le", "gbrap16be"])
 def test_rgb_of_16_bits_is_exact(name: str) -> None:
     pixels = random((3, 37, 4 if colour.has_alpha(name) else 3), 65535)
@@ -491,7 +504,7 @@ def test_properties_of_formats() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["grayf32le", "gbrpf16le", "rgbaf16le", "bayer_rggb8", "xyz12le", "cuda", "vaapi", "none?"]
+    "name", ["grayf32le", "gbrpf16le", "rgbaf16le", "bayer_rggb8", "xyz12le", "cuda", "vaapi", "none?", "rgb565be"]
 )
 def test_other_formats_are_not_supported(name: str) -> None:
     assert not colour.is_supported(name)

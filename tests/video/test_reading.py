@@ -71,6 +71,16 @@ def test_a_part_may_begin_anywhere(upscaler, tmp_path, monkeypatch, begin):
         np.testing.assert_array_equal(high, upscaler(colour.to_pixels(low, colour.coding_of(low))))
 
 
+def test_a_part_of_a_video_with_a_palette_has_its_colours(upscaler, tmp_path):
+    """MOV and AVI state the palette with the first packet only."""
+    source = write_video(tmp_path / "a.mov", pictures(30, channels=1), codec="qtrle", pixel_format="gray")
+    expected = read_frames(source)[20:]
+    assert {frame.format.name for frame in expected} == {"pal8"}
+    make(upscaler, source, tmp_path / "b.mov", start=Fraction(20, 25), codec="png")
+    for low, high in zip(expected, colours(tmp_path / "b.mov"), strict=True):
+        np.testing.assert_array_equal(high, upscaler(colour.to_pixels(low, colour.coding_of(low))))
+
+
 def test_a_video_begins_where_players_show_0(upscaler, tmp_path):
     source = write_video(tmp_path / "a.ts", pictures(25))
     with av.open(str(source)) as video:
@@ -79,8 +89,9 @@ def test_a_video_begins_where_players_show_0(upscaler, tmp_path):
     assert [when for when, _ in read_video(tmp_path / "b.mkv")] == [40 * i * MS for i in range(5)]
 
 
-def test_a_truncated_video_is_upscaled_as_far_as_it_goes(upscaler, tmp_path):
-    source = write_video(tmp_path / "a.mkv", pictures(60), options={"g": "5"})
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".avi", "ffv1")])
+def test_a_truncated_video_is_upscaled_as_far_as_it_goes(upscaler, tmp_path, suffix, codec):
+    source = write_video(tmp_path / f"a{suffix}", pictures(60), codec=codec, options={"g": "5"})
     content = source.read_bytes()
     source.write_bytes(content[: len(content) // 2])
     job = VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions())

@@ -217,6 +217,19 @@ def test_sound_survives_a_change_of_the_container(upscaler, tmp_path, codec, bef
     assert counts[0] == counts[1] > 40
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_uncompressed_stereo_is_kept_in_mp4(upscaler, tmp_path, suffix):
+    source = write_video(tmp_path / f"a{suffix}", pictures(5), sound=True, sound_codec="pcm_s16le")
+    make(upscaler, source, tmp_path / "b.mp4")
+    layouts, samples = [], []
+    for path in (source, tmp_path / "b.mp4"):
+        with av.open(str(path)) as video:
+            layouts.append(video.streams.audio[0].layout.name)
+            samples.append(b"".join(bytes(packet) for packet in video.demux(audio=0)))
+    assert layouts == ["2 channels", "stereo"]
+    assert samples[0] == samples[1] != b""
+
+
 @pytest.mark.parametrize(
     ("options", "notes"), [({}, ["2 damaged packets of other streams skipped"]), ({"end": 0.3}, [])]
 )
