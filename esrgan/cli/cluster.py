@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,8 +60,10 @@ def connect(address: str | None) -> Iterator[None]:
     try:
         if port.isdecimal():  # Ray itself would retry for many minutes
             socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
+        handler = signal.getsignal(signal.SIGTERM)
         with _silence_stderr():
             ray.init(address, log_to_driver=False, logging_level="ERROR")
+        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by one that prints a stack and aborts
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         got = " ".join(str(error).split())
         raise EsrganError(

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         skip_existing=args.skip_existing,
         reduce_depth=args.format is not None or is_file,
     )
-    shown = upscaling_options.Outcomes(measure_images({job: job.source for job in jobs}))
+    sizes = measure_images({job: job.source for job in jobs})
     remedy = "the same command" if args.skip_existing else "the same command with --skip-existing"
     if args.overwrite:
         remedy += " in place of --overwrite"
@@ -138,18 +138,20 @@ def run(args: argparse.Namespace) -> int:
         return f"{upscaled:,} of {format_count(len(jobs), 'image')} upscaled; {remedy} resumes"
 
     threads = torch.get_num_threads()
-    with wait_for_all_processes(processes, remedy), explain_interrupt(describe_interruption):
-        if upscaler.winograd and free_cpus is not None:
-            follow_free_cpus(free_cpus, threads)
-        try:
-            for result in upscale_files(
-                upscaler, jobs, options, lambda job, share: shown.progress.update(job, share, str(job.target))
-            ):
-                shown.add(result.job, result, is_skipped=result.is_skipped, keep=True)
-                if upscaler.winograd and free_cpus is not None:
-                    follow_free_cpus(free_cpus, threads)
-        except LostDeviceError as error:
-            raise error.with_remedy(f"{remedy} resumes") from error
+    with wait_for_all_processes(processes, remedy):
+        shown = upscaling_options.Outcomes(sizes)  # whose clock starts when all processes have connected
+        with explain_interrupt(describe_interruption):
+            if upscaler.winograd and free_cpus is not None:
+                follow_free_cpus(free_cpus, threads)
+            try:
+                for result in upscale_files(
+                    upscaler, jobs, options, lambda job, share: shown.progress.update(job, share, str(job.target))
+                ):
+                    shown.add(result.job, result, is_skipped=result.is_skipped, keep=True)
+                    if upscaler.winograd and free_cpus is not None:
+                        follow_free_cpus(free_cpus, threads)
+            except LostDeviceError as error:
+                raise error.with_remedy(f"{remedy} resumes") from error
     upscaled, skipped = shown.tried - shown.failed, shown.progress.finished - shown.tried
     log.info(upscaling_options.describe_total(upscaled, len(jobs), skipped, shown.failed))
     return process.SOME_FAILED if shown.failed else process.OK

@@ -141,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 rank, processes = count_processes()
                 with wait_for_all_processes(processes, "the same command"):
+                    shown = _Shown()  # whose clock starts when all processes have connected
                     for state in job.upscale(rank, processes):
                         shown.show(state)
                 if rank > 0:

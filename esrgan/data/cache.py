@@ -78,7 +78,13 @@ class CachedPair:
 
 
 def cache_pairs(
-    pairs: Sequence[ImagePair], *, scale: int, channels: int, min_size: tuple[int, int], cache_dir: Path
+    pairs: Sequence[ImagePair],
+    *,
+    scale: int,
+    channels: int,
+    min_size: tuple[int, int],
+    cache_dir: Path,
+    others: Sequence[ImagePair] = (),
 ) -> list[CachedPair]:
     """Decode and check every image, and make missing LR images, unless they are in the cache.
 
@@ -92,6 +98,7 @@ def cache_pairs(
         channels: Number of channels that every image must have.
         min_size: Minimum (height, width) of an HR image in px.
         cache_dir: Folder for the cache files.
+        others: Image pairs of other calls, for which the disk must have space, too.
 
     Returns:
         The cache files in the order of the pairs. Their sizes are correct; ``open_pair`` verifies their checksums.
@@ -112,7 +119,8 @@ def cache_pairs(
                 # Another process may have decoded some of them meanwhile.
                 found |= {pair: cached for pair in missing if (cached := find_cached(pair))}
                 missing = [pair for pair in missing if pair not in found]
-                _check_disk_space(missing, scale, cache_dir)
+                further = [pair for pair in others if pair not in found and not find_cached(pair)]
+                _check_disk_space(list(dict.fromkeys(missing + further)), scale, cache_dir)
                 make = partial(_cache_pair, scale=scale, channels=channels, cache_dir=cache_dir)
                 shown = Progress(dict.fromkeys(missing, 1.0), "decoding images: ")
                 for pair, made in map_in_threads(make, missing):

@@ -65,8 +65,8 @@ class Heartbeat(threading.Thread):
 
     def report_failure(self, error: BaseException) -> None:
         """Send the other processes the reason why this one ends."""
-        kind = "" if isinstance(error, EsrganError) else f"{type(error).__name__}: "
-        text = one_line(f"{kind}{error}", 300)
+        kind = "" if isinstance(error, EsrganError) else type(error).__name__
+        text = one_line(": ".join(filter(None, [kind, str(error)])), 300)
         with suppress(RuntimeError):
             self._report(f"process {self.rank} on {socket.gethostname()} ended: {text}")
 

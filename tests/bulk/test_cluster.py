@@ -316,6 +316,19 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
 
 
 @pytest.mark.slow
+def test_sigterm_interrupts_a_command_that_uses_ray():
+    wait = (
+        "import os, signal, time\nfrom types import SimpleNamespace\nfrom esrgan.cli import cluster, process\n"
+        "def work(args):\n    with cluster.connect(None):\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(10)\n"
+        "command = SimpleNamespace(parse_args=lambda argv: argv, run=work)\n"
+        "raise SystemExit(process.run(command, []))"
+    )
+    ended = subprocess.run([sys.executable, "-c", wait], stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert (ended.stderr, ended.returncode) == ("interrupted\n", 130)
+
+
+@pytest.mark.slow
 def test_no_image_is_lost_or_repeated_after_losing_a_node(write_images, model, tmp_path, monkeypatch, capsys):
     from ray.cluster_utils import Cluster
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image, ImageCms
 from esrgan import Upscaler, files, images, rendezvous
 from esrgan.cli import inference as inference_command
 from esrgan.cli import main as esrgan
+from esrgan.cli import upscaling_options
 from esrgan.cli.process import importing
 from esrgan.inference.files import FileOptions
 from esrgan.interpolation import blend
@@ -162,6 +164,25 @@ def test_processes_that_cannot_connect_are_one_line(model, tmp_path, monkeypatch
     assert run(inference_command, "-m", model, "--device", "cpu", tmp_path / "a.png") == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {message.format(port=port)}")
+
+
+def test_connecting_does_not_count_as_time_of_upscaling(model, tmp_path, monkeypatch):
+    write_files(tmp_path / "a.png")
+    connected, begins, add = [], [], upscaling_options.Outcomes.add
+
+    @contextmanager
+    def connect(*_):
+        connected.append(time.perf_counter())
+        yield
+
+    def note_begin(shown, *values, **options):
+        begins.append(shown.begin)
+        add(shown, *values, **options)
+
+    monkeypatch.setattr(inference_command, "wait_for_all_processes", connect)
+    monkeypatch.setattr(upscaling_options.Outcomes, "add", note_begin)
+    assert run(inference_command, "-m", model, "--device", "cpu", tmp_path / "a.png") == 0
+    assert begins > connected
 
 
 _RANK = """

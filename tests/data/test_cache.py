@@ -357,7 +357,7 @@ def test_insufficient_disk_space_raises_before_decoding(tmp_path, cache, monkeyp
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need - 1))
     with pytest.raises(DatasetError) as error:
-        cache(pairs)
+        cache(pairs[:1], others=pairs)
     (text,) = problem_texts(error)
     assert text.startswith(f"cache {tmp_path / 'cache'}: expected {format_size(need)} free for 3 decoded images, got ")
     assert "cache_dir" in text

@@ -66,6 +66,10 @@ def fail() -> None:
     raise ValueError("no such colour")
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def exhaust() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -276,6 +280,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     [
         (kill, -signal.SIGKILL, "another process of this run has ended or cannot be reached ("),
         (fail, 1, f"process 1 on {socket.gethostname()} ended: ValueError: no such colour; "),
+        (interrupt, 130, f"process 1 on {socket.gethostname()} ended: KeyboardInterrupt; "),
         (
             exhaust,
             1,

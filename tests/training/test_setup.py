@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -386,6 +388,19 @@ def test_files_left_out_are_reported_once_by_each_run(
     for name in ("first", "second"):
         run(config, tmp_path / name, dry_run=True)
         assert capsys.readouterr().out.count("2 images; left out: 1 .txt file") == 1
+
+
+def test_the_disk_must_have_space_for_the_images_of_both_stages(
+    tiny_config: Make, write_images: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, more = write_images(tmp_path / "few", 2), write_images(tmp_path / "more", 3)
+    sections = [{"train_datasets": [str(folder)], "val_datasets": [str(few)]} for folder in (few, more)]
+    config = tiny_config(cache_dir=str(tmp_path / "cache"), pretraining=sections[0], training=sections[1])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(
+        EsrganError, match=r"^cache .* free for 5 decoded images, got 0\.0 kB; free some space, or set [^\n]*$"
+    ):
+        run(config, tmp_path / "out")
 
 
 def test_a_cosine_schedule_needs_the_number_of_steps() -> None:

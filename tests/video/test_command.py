@@ -7,7 +7,8 @@ import io
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+import time
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -65,6 +66,21 @@ def test_frames_of_all_processes_are_counted(model, upscaler, tmp_path, capsys, 
     monkeypatch.setattr(video_command, "wait_for_all_processes", lambda *_: nullcontext())
     assert run(video_command, source, "-m", model, "-o", target, "--device", "cpu") == 0
     assert f"{target} written: 50 frames" in capsys.readouterr().out
+
+
+def test_connecting_does_not_count_as_time_of_upscaling(model, tmp_path, monkeypatch):
+    connected, begins = [], []
+
+    @contextmanager
+    def connect(*_):
+        connected.append(time.perf_counter())
+        yield
+
+    monkeypatch.setattr(video_command, "wait_for_all_processes", connect)
+    monkeypatch.setattr(video_command._Shown, "show", lambda shown, _: begins.append(shown.begin))
+    source = write_video(tmp_path / "a.mkv", pictures(1))
+    assert run(video_command, source, "-m", model, "--device", "cpu") == 0
+    assert begins > connected
 
 
 def test_inference_says_which_command_upscales_videos(tmp_path, capsys):

@@ -192,36 +192,61 @@ def test_a_worker_returns_that_its_gpu_is_lost(upscale_share, monkeypatch):
     assert upscale_share() == (LOST, 1)
 
 
-@pytest.mark.parametrize(
-    ("answers", "calls"), [([LOST, LOST, None], 3), ([LOST, LOST, LOST], 3), ([LOST, EsrganError("a")], 2)]
-)
-def test_a_share_is_repeated_if_a_gpu_is_lost_but_not_for_ever(upscaler, tmp_path, monkeypatch, answers, calls):
-    task = mock.Mock(side_effect=[[answer] for answer in answers])
+class CrashError(KeyError):
+    """Stands for Ray's error after the process of a task has crashed several times."""
 
-    def remote(*, max_calls, max_retries, **_):
-        assert max_calls == 1  # no other call can use the GPU of the same process
-        assert 0 < max_retries < 1000  # a segment that makes processes crash ends the work
-        return lambda _: SimpleNamespace(remote=lambda *values: Waiting(task(*values)))
 
-    ray = SimpleNamespace(
-        remote=remote,
-        put=lambda value: value,
-        wait=lambda waiting, timeout: (waiting, []),
-        get=lambda waiting: waiting.answer,
-        exceptions=SimpleNamespace(RayError=KeyError),
-    )
-    monkeypatch.setitem(sys.modules, "ray", ray)
+@pytest.fixture
+def run_share(upscaler, tmp_path, monkeypatch):
+    """Run the only share of a cluster with the given answers of its tasks, all of which must be needed.
+
+    Each answer comes with the number of segments that are complete by then.
+    """
     source = write_video(tmp_path / "a.mkv", pictures(3))
-    with VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) as job:
-        work = cluster.upscale_on_cluster(job, [], "fp32", {}, 1, 1)
-        with nullcontext() if answers[-1] is None else pytest.raises(EsrganError, match=f"^{answers[-1]}$"):
-            list(work)
-    assert task.call_count == calls
+
+    def run_answers(*answers):
+        tasks, complete = iter(answers), {}
+
+        def remote(*, max_calls, max_retries, **_):
+            assert max_calls == 1  # no other call can use the GPU of the same process
+            assert 0 < max_retries < 10  # a segment that makes processes crash ends the work
+            return lambda _: start
+
+        def wait(waiting, timeout):
+            complete.update(dict.fromkeys(range(waiting[0][0]), SimpleNamespace(times=[0])))
+            return waiting, []
+
+        def get(task):
+            if isinstance(task[1], CrashError):
+                raise task[1]
+            return task[1]
+
+        start = mock.Mock(**{"remote.side_effect": lambda *_: next(tasks)})
+        exceptions = SimpleNamespace(RayError=KeyError, WorkerCrashedError=CrashError, NodeDiedError=CrashError)
+        ray = SimpleNamespace(remote=remote, put=lambda value: value, wait=wait, get=get, exceptions=exceptions)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        with VideoJob(upscaler, source, tmp_path / "b.mkv", VideoOptions()) as job:
+            monkeypatch.setattr(job.folder, "find_segments", complete.copy)
+            try:
+                list(cluster.upscale_on_cluster(job, [], "fp32", {}, 1, 1))
+            finally:
+                assert next(tasks, None) is None
+
+    return run_answers
 
 
-class Waiting:
-    def __init__(self, answers):
-        (self.answer,) = answers
+@pytest.mark.parametrize("last", [LOST, EsrganError("a"), None])
+def test_a_share_is_repeated_if_a_gpu_is_lost_but_not_for_ever(run_share, last):
+    with nullcontext() if last is None else pytest.raises(EsrganError, match=f"^{last}$"):
+        run_share((0, LOST), (0, LOST), (0, last))
+
+
+def test_a_share_is_repeated_after_crashes_only_if_it_has_made_progress(run_share):
+    run_share((1, CrashError()), (3, CrashError()), (3, None))
+    with pytest.raises(
+        VideoError, match=r"a\.mkv: 4 processes .* before frames 145 to 192 of the output were complete"
+    ):
+        run_share((1, CrashError()), (3, CrashError()), (3, CrashError()))
 
 
 def test_ctrl_c_while_a_file_is_written_is_not_lost():
