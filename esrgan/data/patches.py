@@ -193,7 +193,6 @@ def _init_worker(_: int) -> None:
 
 def _watch_workers(loader: DataLoader[Any], stop: Callable[[], bool]) -> Iterator[Any]:
     """Iterate over a loader, and raise ``TrainingError`` if one of its processes has died or none of them answers."""
-    others = multiprocessing.active_children()
     handled = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if handled else None
     try:
@@ -205,7 +204,7 @@ def _watch_workers(loader: DataLoader[Any], stop: Callable[[], bool]) -> Iterato
     if handled:
         # PyTorch's handler would raise anywhere, even while a checkpoint is being written.
         signal.signal(signal.SIGCHLD, handler)
-    processes = [process for process in multiprocessing.active_children() if process not in others]
+    processes = list(iterator._workers)  # type: ignore[attr-defined]
     waits = 0
     while True:
         _check_workers_alive(processes)

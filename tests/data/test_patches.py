@@ -245,6 +245,22 @@ def test_dead_worker_interrupts_the_wait_for_its_batch():
     assert_reports_dead_worker(error, killed[0].pid)
 
 
+def test_a_worker_that_dies_at_once_is_reported(monkeypatch):
+    workers, start = [], torch.utils.data.DataLoader.__iter__
+
+    def start_and_kill(loader):
+        iterator = start(loader)
+        workers.extend(iterator._workers)
+        workers[0].kill()
+        workers[0].join()
+        return iterator
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", start_and_kill)
+    with pytest.raises(EsrganError) as error:
+        next(load_batches(BlockedDataset(), batch_size=1, first_step=0, last_step=10, num_workers=1))
+    assert_reports_dead_worker(error, workers[0].pid)
+
+
 @pytest.mark.slow
 def test_request_to_stop_ends_the_wait_for_a_batch(monkeypatch):
     monkeypatch.setattr(patches, "_POLL_S", 0.1)
