@@ -211,9 +211,9 @@ def load_images(
     """
     problems: list[str | Problem] = []
     data: dict[str, StageData] = {}
-    for name, found in images.items():
+    for name in images:
         try:
-            data[name] = _load_stage_data(config, options, name, found, resume if not data else None)
+            data[name] = _load_stage_data(config, options, name, images, resume if not data else None)
         except DatasetError as error:
             problems += error.problems
     if problems:
@@ -222,10 +222,10 @@ def load_images(
 
 
 def _load_stage_data(
-    config: Config, options: TrainOptions, name: str, found: FoundImages, resume: Checkpoint | None
+    config: Config, options: TrainOptions, name: str, images: Mapping[str, FoundImages], resume: Checkpoint | None
 ) -> StageData:
     section = config.stages[name]
-    train, validation = _decode_images(config, name, found)
+    train, validation = _decode_images(config, name, images)
     patches = PatchDataset(
         train,
         scale=config.scale_factor,
@@ -244,16 +244,24 @@ def _load_stage_data(
     return StageData(patches, degradation, validation, timeline)
 
 
-def _decode_images(config: Config, name: str, found: FoundImages) -> tuple[list[CachedPair], list[CachedPair]]:
-    """Return the training and validation images of a stage from the cache."""
+def _decode_images(
+    config: Config, name: str, images: Mapping[str, FoundImages]
+) -> tuple[list[CachedPair], list[CachedPair]]:
+    """Return the training and validation images of a stage from the cache, if the disk has space for all stages."""
     section = config.stages[name]
     cache_dir = expand_user(config.cache_dir) if config.cache_dir else data_root_of(config) / "cache"
     cached: dict[Split, list[CachedPair]] = {}
     problems: list[str | Problem] = []
-    for split, (pairs, min_size) in found.items():
+    of_all_stages = [pair for found in images.values() for pairs, _ in found.values() for pair in pairs]
+    for split, (pairs, min_size) in images[name].items():
         try:
             cached[split] = cache_pairs(
-                pairs, scale=config.scale_factor, channels=config.img_channels, min_size=min_size, cache_dir=cache_dir
+                pairs,
+                scale=config.scale_factor,
+                channels=config.img_channels,
+                min_size=min_size,
+                cache_dir=cache_dir,
+                others=of_all_stages,
             )
         except DatasetError as error:
             problems += error.problems
