@@ -92,14 +92,14 @@ def find_images(
     def multiple(size: int) -> int:
         return -(-size // scale) * scale  # images are cropped to a multiple of the scale
 
-    for name in stages:
+    for name in stages:  # a copy of a configuration may have lists
         section, is_gan = config.stages[name], name == "training"
         whole = multiple(smallest_gan_image(config) if is_gan else 1)
         smallest = multiple(max(SSIM_WINDOW + 2 * scale, smallest_vgg_input(config) if is_gan else 1))
         degraded = make_degradation(section, scale, config.seed) is not None
-        pairs, problems = find(section.train_datasets, "train", degraded=degraded)
+        pairs, problems = find(tuple(section.train_datasets), "train", degraded=degraded)
         yield name, "train", pairs, section.cr_patch_size or (whole, whole), problems
-        pairs, problems = find(section.val_datasets, "val", degraded=False)
+        pairs, problems = find(tuple(section.val_datasets), "val", degraded=False)
         is_default = section.model_fields_set & {"train_datasets", "val_datasets"} == {"train_datasets"}
         if problems and is_default:
             default = f"its default, {', '.join(map(str, section.val_datasets))}, is not in {data_root}"

@@ -42,7 +42,7 @@ class StartingPoint:
     discriminator_weights: dict[str, Tensor] | None = None
     resume: Checkpoint | None = None  # None starts the stage at its first step
     path: Path | None = field(default=None, kw_only=True)  # of the checkpoint whose run continues
-    is_found: bool = field(default=False, kw_only=True)  # that checkpoint, by ``--resume auto``
+    is_found: bool = field(default=False, kw_only=True)  # whether ``--resume auto`` has found it
     last_stage: str = field(default="training", kw_only=True)
 
     @property
@@ -85,8 +85,11 @@ def explain_mismatch(path: Path | None) -> Iterator[None]:
 def find_start(config: Config, options: TrainOptions) -> StartingPoint:
     """Decide what a run starts from: a checkpoint to resume, a weight file or, without a file, random weights.
 
+    Files that ``--resume auto`` skips are logged.
+
     Raises:
-        WeightsError: If a file cannot be read or cannot start the requested stage.
+        WeightsError: If a file cannot be read or cannot start the requested stage, or all checkpoints of the named run
+            are damaged.
     """
     found = _find_checkpoint(config, options)
     file = found or options.load_checkpoint

@@ -36,9 +36,8 @@ STATE_DICT_KEYS = (
 )
 # What torch.compile, FSDP and activation checkpointing add to the names of the modules that they wrap.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_OTHER_AVERAGES = re.compile(
-    r"(?i)(?<![a-z])(?:emas|swa|avg|averaged?|polyak|running|shadow)(?![a-z])"
-)  # whose weights are not used
+# Averages whose weights are not used; exp_avg is Adam's.
+_OTHER_AVERAGES = re.compile(r"(?i)(?<![a-z])(?<!exp_)(?:emas|swa|avg|averaged?|polyak|running|shadow)(?![a-z])")
 MAX_DEPTH = 6  # of dictionaries in one another
 _Rank = tuple[tuple[bool, int], ...]  # one element for each key of a path, and one for the prefix
 

@@ -62,6 +62,13 @@ class DiscriminatorArchitecture:
         return f'{channels}"discriminator": {json.dumps(self.settings)}'
 
 
+def _has_tensors(value: Any, depth: int = 2) -> bool:
+    """Return whether a value is a dictionary with tensors, in it or in its dictionaries."""
+    return isinstance(value, dict) and any(
+        isinstance(each, Tensor) or (depth > 1 and _has_tensors(each, depth - 1)) for each in value.values()
+    )
+
+
 def load_discriminator(path: Path, content: dict[str, Any] | None = None) -> tuple[DiscriminatorArchitecture, Any]:
     """Read a discriminator from a file of its own or from a checkpoint of the GAN stage.
 
@@ -81,7 +88,7 @@ def load_discriminator(path: Path, content: dict[str, Any] | None = None) -> tup
     stage = checkpoint.get("stage") if isinstance(checkpoint, dict) else None
     sources = (stage if isinstance(stage, dict) else {}, content)
     entries = ((str(key), value) for source in sources for key, value in source.items())
-    inner = (value for key, value in entries if isinstance(value, dict) and _KEY.fullmatch(key))
+    inner = (value for key, value in entries if _KEY.fullmatch(key) and _has_tensors(value))
     found = extract_state_dict(next(inner, content), place)
     renamed = {_rename(name): value for name, value in found.items()}
     state = {name: value for name, value in renamed.items() if not name.endswith(_BATCH_COUNT)}

@@ -80,6 +80,13 @@ def test_whole_images_must_suit_the_discriminator(options: dict[str, Any], size:
     assert smallest_gan_image(config.model_copy(update={"training": without})) == 1
 
 
+def test_a_copy_of_a_configuration_may_list_its_datasets() -> None:
+    changed = Config().pretraining.model_copy(update={"train_datasets": ["skimage"], "val_datasets": ["skimage"]})
+    config = Config().model_copy(update={"pretraining": changed})
+    found = [(split, len(pairs), problems) for _, split, pairs, _, problems in find_images(config, ["pretraining"])]
+    assert found == [("train", 4, []), ("val", 2, [])]
+
+
 def test_images_must_suit_the_vgg_network() -> None:
     layers = {"layer_weights": {"conv5_1": 1.0}}
     config = Config.model_validate({"scale_factor": 1, "training": {"cr_patch_size": None}, "perceptual_loss": layers})

@@ -383,6 +383,7 @@ def test_averaged_sets_of_other_networks_are_not_used(tmp_path, capsys, content)
         ("averaged_model", {"averaged_model": OTHER}),
         *((name, {name: OTHER}) for name in ("avg_model", "generator_avg", "polyak", "g_running")),
         ("callbacks.SWA.average_model_state", {"callbacks": {"SWA": {"average_model_state": OTHER}}}),
+        ("", {"optimizer": {"exp_avg": OTHER, "exp_avg_sq": OTHER.copy()}}),
         ("", {"ema": {"decay": 0.9}, "averages": [0.5], "optimizer": {"state": {0: {"exp_avg": torch.ones(2, 2)}}}}),
     ],
 )

@@ -128,6 +128,7 @@ def test_precision_and_format_do_not_matter(tmp_path: Path, suffix: str, dtype: 
         {"netG": RRDBNet(4, 3, 4, 2, 1).state_dict(), "netD": OURS.state_dict()},
         {"G": RRDBNet(4, 3, 4, 2, 1).state_dict(), "D": OURS.state_dict(), "optimizer_D": {"state": {}}},
         {"model": RRDBNet(4, 3, 4, 2, 1).state_dict(), "discriminator_state_dict": OURS.state_dict()},
+        {"d": {"lr": 1.0}, "D": {}, "netD": {"state_dict": OURS.state_dict()}},
     ],
 )
 def test_checkpoints_hold_a_discriminator(tmp_path: Path, content: dict[str, Any]) -> None:
