@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -49,15 +51,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def wait_for_all_processes(processes: int, resuming: str) -> Iterator[None]:
+def wait_for_all_processes(processes: int, resuming: str, outputs: Sequence[str] = ()) -> Iterator[None]:
     """Keep each process alive until all are done, because torchrun stops the rest when one exits with an error.
 
     Args:
         processes: How many there are.
         resuming: The command that resumes, in words.
+        outputs: The names of all outputs; each process makes its share of them, so all must have the same ones.
 
     Raises:
-        EsrganError: If the processes cannot connect, or another one has ended too early.
+        EsrganError: If the processes cannot connect, have different outputs, or another one has ended too early.
     """
     if processes == 1:
         yield
@@ -73,10 +76,16 @@ def wait_for_all_processes(processes: int, resuming: str) -> Iterator[None]:
         store = PrefixStore(rendezvous.agree_on_key(store, rank, world_size), store)
         dist.init_process_group("gloo", timeout=rendezvous.TIMEOUT, store=store, rank=rank, world_size=world_size)
         group: Any = dist.new_group(timeout=timedelta(days=30))  # some processes finish long before others
+        digests = [""] * world_size
+        dist.all_gather_object(digests, hashlib.sha256(json.dumps(list(outputs)).encode()).hexdigest())
     except RuntimeError as error:
         reason = one_line(describe_error(error), 160)
         remedy = "start all of them again, on machines that can reach each other"
         raise EsrganError(f"another process has ended or cannot be reached ({reason}); {remedy}") from error
+    if len(set(digests)) > 1:
+        dist.destroy_process_group()
+        remedy = "give all of them folders with the same images, as each upscales its share of one list"
+        raise EsrganError(f"the {world_size} processes have found different images; {remedy}")
     yield
     try:
         waiting: Any = dist.barrier(group, async_op=True)
@@ -110,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     jobs, skipped_inputs = plan_jobs(args.images, args.out_dir, *upscaling_options.output_names(args))
     # Under torchrun each process upscales its share of the files.
     rank, processes = count_processes()
+    outputs = [job.target.name for job in jobs]
     jobs = jobs[rank::processes]
     models = upscaling_options.load_models(args)
     device = str(select_local_device(args.device))
@@ -138,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         return f"{upscaled:,} of {format_count(len(jobs), 'image')} upscaled; {remedy} resumes"
 
     threads = torch.get_num_threads()
-    with wait_for_all_processes(processes, remedy):
+    with wait_for_all_processes(processes, remedy, outputs):
         shown = upscaling_options.Outcomes(sizes)  # whose clock starts when all processes have connected
         with explain_interrupt(describe_interruption):
             if upscaler.winograd and free_cpus is not None:

@@ -166,6 +166,29 @@ def test_processes_that_cannot_connect_are_one_line(model, tmp_path, monkeypatch
     assert line.startswith(f"error: {message.format(port=port)}")
 
 
+@pytest.mark.slow
+def test_processes_must_find_the_same_images(model, tmp_path):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    write_files(tmp_path / "0/a.png", tmp_path / "0/b.png", tmp_path / "1/b.png")
+    command = [sys.executable, "inference.py", "-m", model, "-o", tmp_path / "out", "--device", "cpu"]
+    processes = [
+        subprocess.Popen(
+            [*command, tmp_path / str(rank)],
+            env=os.environ | rank_environment(rank, store.port),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        error = process.communicate()[1]
+        assert "the 2 processes have found different images; give all of them folders" in error, error
+        assert process.returncode == 2, error
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_connecting_does_not_count_as_time_of_upscaling(model, tmp_path, monkeypatch):
     write_files(tmp_path / "a.png")
     connected, begins, add = [], [], upscaling_options.Outcomes.add
