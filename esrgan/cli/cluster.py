@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -63,13 +64,14 @@ def connect(address: str | None) -> Iterator[None]:
         handler = signal.getsignal(signal.SIGTERM)
         with _silence_stderr():
             ray.init(address, log_to_driver=False, logging_level="ERROR")
-        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by one that prints a stack and aborts
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         got = " ".join(str(error).split())
         raise EsrganError(
             Problem(f"--address {address}", "a Ray cluster", got, "start one with `ray start --head`")
         ) from error
     try:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by one that prints a stack and aborts
         yield
     finally:
         ray.shutdown()

@@ -98,7 +98,7 @@ def cache_pairs(
         channels: Number of channels that every image must have.
         min_size: Minimum (height, width) of an HR image in px.
         cache_dir: Folder for the cache files.
-        others: Image pairs of other calls, for which the disk must have space, too.
+        others: Further image pairs for which the disk must have space, such as those of later calls.
 
     Returns:
         The cache files in the order of the pairs. Their sizes are correct; ``open_pair`` verifies their checksums.

@@ -78,7 +78,7 @@ def upscale_on_cluster(
                 if segment == _find_next(number, workers, complete):
                     frames = f"frames {segment * FRAMES + 1:,} to {(segment + 1) * FRAMES:,} of the output"
                     what = f"{_MAX_CRASHES} processes have crashed or were lost before {frames} were complete"
-                    remedy = "check this part of the video and the machines, and run the same command to resume"
+                    remedy = "check the video up to there and the machines, and run the same command to resume"
                     raise VideoError(Problem.failure(job.video.path, what, remedy)) from crash
                 start(number, complete)
             except ray.exceptions.RayError as failure:

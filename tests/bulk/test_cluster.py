@@ -328,6 +328,16 @@ def test_sigterm_interrupts_a_command_that_uses_ray():
     assert (ended.stderr, ended.returncode) == ("interrupted\n", 130)
 
 
+def test_a_thread_may_connect():
+    connect = (
+        "import threading\nfrom esrgan.cli import cluster\n"
+        "def work():\n    with cluster.connect(None):\n        print('connected')\n"
+        "thread = threading.Thread(target=work)\nthread.start()\nthread.join()"
+    )
+    ended = subprocess.run([sys.executable, "-c", connect], stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert ended.stdout == "connected\n"
+
+
 @pytest.mark.slow
 def test_no_image_is_lost_or_repeated_after_losing_a_node(write_images, model, tmp_path, monkeypatch, capsys):
     from ray.cluster_utils import Cluster
